@@ -1,0 +1,5 @@
+"""``python -m nngen``."""
+
+from nngen.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What the archive means: leaderboard, families, coverage, the report."""

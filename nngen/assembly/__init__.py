@@ -1,0 +1,1 @@
+"""A plan becomes one self-contained PyTorch file."""

@@ -1,0 +1,1 @@
+"""What a candidate must fulfil, one rule per file."""

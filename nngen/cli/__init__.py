@@ -1,0 +1,69 @@
+"""The command line: parse, call, print. Importing it loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from difflib import get_close_matches
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError, UnknownCommandError
+
+from nngen import __version__
+from nngen.errors import NngenError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="nngen",
+    help="Search mixtures of experts made of LEMUR's families: assemble, check, train, keep, explain, export.",
+    version=__version__,
+)
+
+_COMMANDS = {
+    "lemur": ("nngen.cli.lemur:app", "Bring LEMUR here and read its records."),
+    "families": ("nngen.cli.families:families", "List LEMUR's families: what each accepts, costs and reached."),
+    "assemble": ("nngen.cli.assemble:assemble", "Write mixtures as self-contained PyTorch files."),
+    "check": ("nngen.cli.check:check", "Prove that files work: contract, import, shapes, one step, gradients."),
+    "train": ("nngen.cli.train:train", "Train one file in an isolated worker and score it outside."),
+    "campaign": ("nngen.cli.campaign:app", "Sample, assemble, check, train and store; resumes where it stopped."),
+    "leaderboard": ("nngen.cli.leaderboard:leaderboard", "Rank what was trained."),
+    "show": ("nngen.cli.show:show", "Everything the archive knows of one candidate."),
+    "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
+}
+
+for _name, (_path, _help) in _COMMANDS.items():
+    app.command(_path, name=_name, help=_help)
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code: 0, 1, 2, 3 or 130."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(tokens: list[str]) -> int:
+    """Run one command and return its exit code; errors become one line on stderr."""
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnknownCommandError as error:
+        word = error.unused_tokens[0] if error.unused_tokens else ""
+        near = get_close_matches(word, _COMMANDS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see nngen --help"
+        return _fail(f"no command is called {word!r}: {hint}", code=2)
+    except CycloptsError as error:
+        return _fail(str(error), code=2)
+    except NngenError as error:
+        return _fail(str(error), code=error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away; a second flush at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from here", code=130)
+    return 0
+
+
+def _fail(message: str, *, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"nngen: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,5 @@
+"""``python -m nngen.cli``."""
+
+from nngen.cli import main
+
+main()

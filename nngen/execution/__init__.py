@@ -1,0 +1,1 @@
+"""Data sets, the isolated worker and the engine that runs it."""

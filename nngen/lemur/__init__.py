@@ -1,0 +1,1 @@
+"""Reading LEMUR: the wheel, a checkout or a database, in place."""

@@ -1,0 +1,1 @@
+"""The space of quartets: ranks, samplers, coverage of what was sampled."""

@@ -1,0 +1,363 @@
+"""The values that cross folder borders: frozen, slotted, keyword-only, JSON-able.
+
+Times are in seconds (``*_s``), memory in MiB (``*_mib``), fractions in [0, 1].
+Dictionaries stop at the border: a plan writes itself with ``to_dict`` and
+reads itself back with ``from_dict``.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self, TypeAlias
+
+from nngen.errors import UsageError
+
+__all__ = [
+    "Adapter",
+    "Candidate",
+    "EpochResult",
+    "Family",
+    "Gate",
+    "Hyperparameters",
+    "Interface",
+    "Losses",
+    "Outcome",
+    "Plan",
+    "Recipe",
+    "Record",
+    "Shape",
+    "Trial",
+    "TrialSpec",
+    "Verdict",
+]
+
+Hyperparameters: TypeAlias = Mapping[str, float | int | str]
+"""Hyperparameters as LEMUR records them: name to number or name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An image's shape, ``CxHxW``; written and read as ``3x32x32``."""
+
+    channels: int
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``CxHxW``.
+
+        Raises:
+            UsageError: If the text is not three positive integers joined by ``x``.
+        """
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+        if match is None:
+            raise UsageError(f"{text!r} is not a shape: write channels, height and width as 3x32x32")
+        return cls(*(int(group) for group in match.groups()))
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One recorded trial of a LEMUR model at one epoch.
+
+    Attributes:
+        epoch: Epochs trained when the accuracy was taken, from 1.
+        accuracy: On LEMUR's test split, in [0, 1].
+        duration_s: Seconds since training began, cumulative over the epochs.
+        hyperparameters: Everything else LEMUR kept (``lr``, ``batch``, ``transform``, ...).
+    """
+
+    model: str
+    dataset: str
+    epoch: int
+    accuracy: float
+    duration_s: float
+    hyperparameters: Hyperparameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A base architecture of LEMUR: its source and LEMUR's best result with it.
+
+    Attributes:
+        fingerprint: SHA-256 of the source's bytes, in hex; probes are cached under it.
+        best: The record with the highest CIFAR-10 accuracy; None for a family without records.
+    """
+
+    name: str
+    source: str
+    fingerprint: str
+    best: Record | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What stands between the input and an expert that cannot take it as it is.
+
+    Attributes:
+        size: ``(height, width)`` to resize to (bilinear), or None.
+        complex: Whether the input is cast to complex numbers.
+    """
+
+    size: tuple[int, int] | None = None
+    complex: bool = False
+
+    def __bool__(self) -> bool:
+        return self.size is not None or self.complex
+
+    def __str__(self) -> str:
+        parts = []
+        if self.size is not None:
+            parts.append(f"resize {self.size[0]}x{self.size[1]}")
+        if self.complex:
+            parts.append("complex")
+        return " + ".join(parts) or "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """The inputs a family accepts, measured by probing it.
+
+    Attributes:
+        low: Smallest height and width that works, in pixels.
+        high: Largest one; None where no upper bound was found.
+        square: Whether height and width must be equal.
+        complex: Whether the input must be complex.
+    """
+
+    low: int
+    high: int | None = None
+    square: bool = False
+    complex: bool = False
+
+    def adapter(self, shape: Shape) -> Adapter:
+        """Choose the adapter that makes the family usable at ``shape`` (an empty one if none is needed)."""
+        height, width = (self._nearest(side) for side in (shape.height, shape.width))
+        if self.square:
+            height = width = max(height, width)
+        changed = (height, width) != (shape.height, shape.width)
+        return Adapter(size=(height, width) if changed else None, complex=self.complex)
+
+    def _nearest(self, side: int) -> int:
+        return max(self.low, side if self.high is None else min(side, self.high))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The network that weighs the experts.
+
+    Attributes:
+        width: Channels of the first convolution; doubled by each further one.
+        depth: Number of convolution blocks, each halving height and width.
+        temperature: Initial softmax temperature; it is learned.
+        noise: Standard deviation of the Gaussian noise on the logits in training.
+    """
+
+    width: int = 32
+    depth: int = 3
+    temperature: float = 1.0
+    noise: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Weights of what is added to the cross-entropy.
+
+    Attributes:
+        label_smoothing: Share of the target spread over all classes.
+        balance: Weight of the importance loss, the squared coefficient of variation of the
+            experts' total weights (Shazeer et al. 2017); it does not depend on the batch's size.
+    """
+
+    label_smoothing: float = 0.1
+    balance: float = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a mixture trains itself.
+
+    Attributes:
+        gate_rate: The gate's learning rate as a multiple of the experts'.
+        weight_decay: AdamW's decoupled weight decay.
+        mixup: Alpha of the Beta distribution that mixes pairs of samples; 0 turns it off.
+        warmup: Share of the trial's steps over which the rate rises; a cosine follows.
+        clip: Largest norm of the gradient.
+    """
+
+    gate_rate: float = 3.0
+    weight_decay: float = 0.01
+    mixup: float = 0.2
+    warmup: float = 0.1
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A mixture as a value: which experts, which gate, which losses, which recipe."""
+
+    experts: tuple[str, ...]
+    kind: str = "hetero"
+    gate: Gate = field(default_factory=Gate)
+    losses: Losses = field(default_factory=Losses)
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the plan as plain lists and dictionaries (TOML's and JSON's types)."""
+        return {**asdict(self), "experts": list(self.experts)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            UsageError: If a key is unknown.
+        """
+        try:
+            return cls(
+                experts=tuple(data["experts"]),
+                kind=data.get("kind", "hetero"),
+                gate=Gate(**data.get("gate", {})),
+                losses=Losses(**data.get("losses", {})),
+                recipe=Recipe(**data.get("recipe", {})),
+            )
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"not a plan: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A plan written out as one self-contained PyTorch file.
+
+    Attributes:
+        id: ``MoE4-<md5>`` as LEMUR computes it: MD5 of the source without white space.
+        canonical: SHA-256 over the parsed tree, which tells apart what LEMUR's id confuses.
+        plan: What it was assembled from; None for a file that came from outside.
+    """
+
+    id: str
+    source: str
+    canonical: str
+    plan: Plan | None = None
+
+
+class Outcome(enum.StrEnum):
+    """Everything that can become of a candidate; the list is closed."""
+
+    VALID = "valid"
+    SYNTAX = "syntax"
+    FORBIDDEN = "forbidden"
+    CONTRACT = "contract"
+    IMPORT = "import"
+    SHAPE = "shape"
+    NON_FINITE = "non-finite"
+    NO_GRADIENT = "no-gradient"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a check or a trial found.
+
+    Attributes:
+        rule: The rule that spoke (``contract.net``, ``worker.limits``, ...).
+        message: One line that explains it, and the way out where there is one.
+        line: Line of the candidate's source, from 1, where one is known.
+    """
+
+    outcome: Outcome
+    rule: str = ""
+    message: str = ""
+    line: int | None = None
+
+    @property
+    def valid(self) -> bool:
+        return self.outcome is Outcome.VALID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """Everything that decides a trial besides the candidate's source.
+
+    Attributes:
+        dataset: ``digits``, ``fashion-mnist``, ``folder:PATH``, ...
+        shape: What the images are brought to before they reach the candidate.
+        epochs: How often the training split is shown.
+        batch: Samples per step.
+        lr: Learning rate handed to the candidate in ``prm``.
+        momentum: Handed on in ``prm``; AdamW's first beta in assembled files.
+        seed: Seeds everything random in the worker.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads of the worker.
+        wall_s: Limit on the judge's clock.
+        memory_mib: Limit on the worker's resident memory.
+    """
+
+    dataset: str
+    shape: Shape
+    epochs: int = 1
+    batch: int = 64
+    lr: float = 1e-3
+    momentum: float = 0.9
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    wall_s: float = 3600.0
+    memory_mib: int = 12_288
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """One point of a trial's learning curve.
+
+    Attributes:
+        validation_accuracy: Computed by the judge from the worker's predictions, in [0, 1].
+        train_accuracy: As the candidate's ``learn`` reported it; None where it reported nothing.
+        train_loss: Likewise.
+        seconds: Of this epoch, by the judge's clock.
+        usage: Mean gate weight per expert over the epoch; empty where the candidate keeps none.
+        entropy: Mean entropy of the gate's weights, in nats.
+    """
+
+    epoch: int
+    validation_accuracy: float
+    train_accuracy: float | None = None
+    train_loss: float | None = None
+    seconds: float = 0.0
+    usage: tuple[float, ...] = ()
+    entropy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A candidate trained at one fidelity, and how it was scored.
+
+    Attributes:
+        validation_accuracy: After the last epoch; None where training failed.
+        validation_predictions: Class per validation image, one byte pair each (little-endian uint16).
+        test_predictions: Likewise for the test split; scored once, for what was chosen.
+        seconds: Wall time from start of the worker to its end.
+        peak_mib: Largest resident memory seen over the worker's process tree.
+        environment: Versions, hardware and data fingerprint: what is needed to repeat it.
+    """
+
+    candidate_id: str
+    spec: TrialSpec
+    verdict: Verdict
+    validation_accuracy: float | None = None
+    curve: tuple[EpochResult, ...] = ()
+    validation_predictions: bytes = b""
+    test_predictions: bytes = b""
+    parameters: int | None = None
+    seconds: float = 0.0
+    peak_mib: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
