@@ -1,0 +1,33 @@
+# Two commands for a stranger: `make demo` shows the main job on real data, `make test` proves the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_FAMILIES := DPN68,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,UNet2D,AirNext
+DEMO := --archive generated/demo.db
+
+.PHONY: demo test lint clean
+
+$(BIN)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nngen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,report,eval]'
+	@touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/nngen lemur fetch
+	$(BIN)/nngen campaign run demo $(DEMO) --families $(DEMO_FAMILIES) --size 8 --sampler stratified \
+		--dataset digits --epochs 3 --seed 0
+	$(BIN)/nngen leaderboard $(DEMO) --campaign demo
+	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) generated/demo.db* generated/demo.html
