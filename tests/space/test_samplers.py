@@ -1,0 +1,95 @@
+from collections import Counter
+from itertools import combinations, islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nngen.errors import FamilyError, UsageError
+from nngen.space import SAMPLERS, Pool, draw, sampler
+
+LETTERS = [f"F{i:02d}" for i in range(29)]
+samplers = pytest.mark.parametrize("name", sorted(SAMPLERS))
+
+
+@samplers
+def test_the_whole_space_once(name):
+    quartets = draw(name, LETTERS[:9], 126, seed=3)
+    assert sorted(quartets) == list(combinations(LETTERS[:9], 4))
+
+
+@samplers
+@given(seed=st.integers(0, 2**31), stop=st.integers(0, 69))
+@settings(max_examples=25, deadline=None)
+def test_goes_on_from_any_position(name, seed, stop):
+    pool = Pool.of(LETTERS[:8])
+    held = list(combinations(LETTERS[:8], 4))[::7]
+    whole = list(sampler(name, pool, seed, held).stream())
+    assert not {q for _, q in whole} & set(held)
+    assert len(whole) == 70 - len(held)
+    cut = whole[min(stop, len(whole) - 1)][0] + 1
+    assert list(sampler(name, pool, seed, held).stream(cut)) == [d for d in whole if d[0] >= cut]
+
+
+@samplers
+def test_the_order_of_typing_does_not_matter_and_experts_are_sorted(name):
+    quartets = draw(name, LETTERS, 50, seed=5)
+    assert quartets == draw(name, LETTERS[::-1], 50, seed=5)
+    assert all(list(q) == sorted(q) for q in quartets)
+    assert quartets[:20] == draw(name, LETTERS, 20, seed=5)
+
+
+@pytest.mark.parametrize("name", ["random", "stratified"])
+def test_seeds_differ(name):
+    assert draw(name, LETTERS, 20, seed=1) != draw(name, LETTERS, 20, seed=2)
+
+
+@given(st.integers(12, 34), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_stratified_uses_families_equally_at_every_prefix(n, seed):
+    names = [f"F{i:02d}" for i in range(n)]
+    used = Counter(dict.fromkeys(names, 0))
+    for quartet in draw("stratified", names, 3 * n, seed):
+        used.update(quartet)
+        assert max(used.values()) - min(used.values()) <= 1
+
+
+def test_stratified_stays_even_over_the_published_length():
+    used = Counter(dict.fromkeys(LETTERS, 0))
+    worst = 0
+    for quartet in draw("stratified", LETTERS, 4463, seed=0):
+        used.update(quartet)
+        worst = max(worst, max(used.values()) - min(used.values()))
+    assert worst <= 4
+
+
+def test_lexicographic_is_the_published_bias():
+    assert draw("lexicographic", LETTERS, 1140, 0) == tuple(islice(combinations(LETTERS, 4), 1140))
+    assert all("F00" in q for q in draw("lexicographic", LETTERS, 1140, 0))
+
+
+def test_huge_pools_cost_nothing():
+    names = [f"F{i:05d}" for i in range(10_000)]
+    assert len(set(draw("random", names, 20, seed=0))) == 20
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"name": "stratifed"}, "did you mean stratified"),
+        ({"name": "x"}, "lexicographic, random, stratified"),
+        ({"size": 36}, "36 quartets were asked for, but 7 families make only 35"),
+        ({"size": 0}, "at least 1"),
+        ({"families": LETTERS[:3]}, "4 different families, but there are only 3"),
+        ({"size": 35, "held": [tuple(LETTERS[:4])]}, "only 34 are not held"),
+    ],
+)
+def test_bad_input_names_the_way_out(kwargs, words):
+    asked = {"name": "random", "families": LETTERS[:7], "size": 5, "seed": 0} | kwargs
+    with pytest.raises(UsageError, match=words):
+        draw(**asked)
+
+
+def test_a_family_twice():
+    with pytest.raises(FamilyError, match="F01"):
+        draw("random", ["F00", "F01", "F01", "F02", "F03"], 1, 0)
