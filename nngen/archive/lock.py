@@ -1,0 +1,63 @@
+"""One live driver per campaign, by a lock that the kernel lets go when the driver dies."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nngen.errors import ArchiveError
+
+__all__ = ["driver_lock"]
+
+_HELD: set[Path] = set()
+"""POSIX locks never conflict within one process, so this process keeps its own account."""
+
+
+@contextmanager
+def driver_lock(archive: Path, campaign: str) -> Iterator[None]:
+    """Hold the campaign's lock, a small file beside the archive, for the duration of a block.
+
+    A POSIX record lock is taken because forked workers do not inherit it: a worker that outlives
+    its driver does not keep the next driver out.
+
+    Raises:
+        ArchiveError: If another live driver holds it, or the file cannot be written.
+    """
+    digest = hashlib.sha256(campaign.encode()).hexdigest()[:8]
+    path = (archive.parent / f".{archive.name}.{digest}.lock").absolute()
+    handle = _take(path, campaign)
+    _HELD.add(path)
+    try:
+        yield
+    finally:
+        # Removed before it is let go, so that whoever waits for it sees that the name moved on.
+        path.unlink(missing_ok=True)
+        _HELD.discard(path)
+        os.close(handle)
+
+
+def _take(path: Path, campaign: str) -> int:
+    while True:
+        if path in _HELD:
+            raise ArchiveError(f"campaign {campaign} is being run by this process already")
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ArchiveError(f"cannot write the lock {path}: {error.strerror}") from error
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(handle)
+            raise ArchiveError(
+                f"campaign {campaign} is being run by another process (pid {owner}): wait for it or stop it"
+            ) from error
+        if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            os.ftruncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
+            return handle
+        os.close(handle)

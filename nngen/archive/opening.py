@@ -1,0 +1,117 @@
+"""Opening an archive's file: what it must be, and one clear line for what it is not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from nngen.archive.schema import APPLICATION_ID, migrations
+from nngen.errors import ArchiveError
+
+__all__ = ["default_path", "open_database", "speaking"]
+
+_BUSY_S = 60.0
+
+
+def default_path() -> Path:
+    """Where the archive is unless ``--archive`` says otherwise: ``NNGEN_ARCHIVE`` or ``./nngen.db``."""
+    return Path(os.environ.get("NNGEN_ARCHIVE") or "nngen.db")
+
+
+@contextmanager
+def speaking(path: Path | None) -> Iterator[None]:
+    """Turn SQLite's errors into one line that names the file.
+
+    Raises:
+        ArchiveError: In place of any ``sqlite3.Error``.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ArchiveError(f"archive {path or 'in memory'}: {error}") from error
+
+
+def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
+    """Open the file, check that it is an archive of a version we know, and bring it up to date.
+
+    Raises:
+        ArchiveError: If it is missing (and not to be created), a folder, no SQLite database,
+            another program's database, damaged, of a newer version, or cannot be written.
+    """
+    if path.is_dir():
+        raise ArchiveError(f"{path} is a folder, not an archive: name a file with --archive")
+    if not path.exists():
+        _may_create(path, create=create and not readonly)
+    elif not readonly and not os.access(path, os.W_OK):
+        raise ArchiveError(f"cannot write the archive {path}: permission denied")
+    with speaking(path):
+        try:
+            return _checked(path, readonly=readonly)
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error):
+                raise ArchiveError(f"{path} is not an archive (no SQLite database)") from error
+            raise
+
+
+def _checked(path: Path, *, readonly: bool) -> Database:
+    with ExitStack() as undo:
+        db = _database(_connect(path, readonly=readonly))
+        undo.callback(db.close)
+        if not readonly:
+            db.conn.execute("PRAGMA journal_mode = WAL")
+            db.conn.execute("PRAGMA synchronous = FULL")
+        _recognise(db, path)
+        _migrate(db, path, readonly=readonly)
+        undo.pop_all()
+    return db
+
+
+def _may_create(path: Path, *, create: bool) -> None:
+    if not create:
+        raise ArchiveError(f"there is no archive at {path}: run a campaign first, or name one with --archive")
+    if not path.parent.is_dir():
+        raise ArchiveError(f"cannot create the archive {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ArchiveError(f"cannot create the archive {path}: the folder cannot be written")
+
+
+def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    if not readonly:
+        return sqlite3.connect(path, timeout=_BUSY_S)
+    # A database in WAL mode needs a -shm file to be read; in a folder that cannot be written,
+    # nobody else writes either, and SQLite may take the file as it is.
+    frozen = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    uri = f"{path.absolute().as_uri()}?mode=ro{frozen}"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
+
+
+def _database(connection: sqlite3.Connection) -> Database:
+    connection.execute("PRAGMA foreign_keys = ON")
+    return Database(connection, execute_plugins=False)
+
+
+def _recognise(db: Database, path: Path) -> None:
+    marked = db.conn.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+    others = set(db.table_names()) - {migrations.migrations_table, "sqlite_sequence"}
+    if not marked and others:
+        raise ArchiveError(f"{path} is an SQLite database, but no archive of nngen: name another file with --archive")
+    if marked:
+        known = {migration.name for migration in migrations._migrations}
+        newer = sorted({migration.name for migration in migrations.applied(db)} - known)
+        if newer:
+            raise ArchiveError(f"{path} was written by a newer nngen (it knows {newer[0]}): upgrade nngen-moe")
+
+
+def _migrate(db: Database, path: Path, *, readonly: bool) -> None:
+    if not migrations.pending(db):
+        return
+    if readonly:
+        raise ArchiveError(f"{path} is empty or was written by an older nngen: run a campaign on it first")
+    db.conn.execute("BEGIN IMMEDIATE")  # two processes may meet a new file at the same time
+    with db.conn:
+        migrations.apply(db)

@@ -1,0 +1,103 @@
+"""The contract of every archive, as text; ``tests/archive/test_contract.py`` is the same as code.
+
+Who may change what
+    - One driver per campaign writes; any number of readers read at the same time. A second live
+      driver is refused by ``lock`` with ``ArchiveError``.
+    - Families, plans, candidates, verdicts, curves, predictions, reveals and events are facts:
+      added once, never changed, never removed. Adding an equal fact again changes nothing.
+    - A trial goes ``ready -> running -> done``. ``requeue`` takes what runs back to ``ready``; only
+      the driver that holds the lock calls it, at its start. Nothing leaves ``done``.
+    - A test accuracy is revealed at most once per trial.
+
+What lasts
+    - Each call is one transaction. When it has returned, its work survives SIGKILL of the process
+      and loss of power; when it has not, either all of it is there or nothing.
+    - A trial becomes ``done`` together with its curve, its predictions and its event.
+
+What raises
+    - ``ArchiveError``: the file cannot be read or written; a transition is forbidden; a candidate's
+      id is taken by another program (LEMUR's id is blind to white space); a second driver.
+    - ``UsageError``: a campaign or a candidate that is asked for by name is not there (with the
+      nearest names), a prefix fits several candidates, a campaign's name is taken.
+
+Order
+    Everything is handed out in the order in which it was added, whatever the clock says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from nngen.archive.rows import Event, StoredCampaign, StoredCandidate, StoredTrial
+from nngen.archive.states import TrialState
+from nngen.types import Candidate, Family, Plan, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    """What an archive can do; see the module's text for the contract."""
+
+    def add_family(self, family: Family) -> None: ...
+
+    def add_candidate(self, candidate: Candidate, fingerprints: Mapping[str, str] = ...) -> bool:
+        """Keep a candidate; ``fingerprints`` maps its families to their sources. False if it was there."""
+        ...
+
+    def add_verdict(self, candidate_id: str, verdict: Verdict, *, shape: Shape, classes: int) -> None:
+        """Keep what a check at ``shape`` with so many classes found."""
+        ...
+
+    def add_campaign(self, name: str, spec: Mapping[str, Any], plans: Sequence[Plan]) -> None:
+        """Create a campaign with one ready trial per plan, in one transaction."""
+        ...
+
+    def start_trial(self, trial_id: int) -> None:
+        """``ready -> running``."""
+        ...
+
+    def finish_trial(self, trial_id: int, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
+        """``running -> done``; a bare verdict is for a plan that never became a candidate."""
+        ...
+
+    def requeue(self, campaign: str) -> int:
+        """``running -> ready`` for all of a campaign's trials; returns how many."""
+        ...
+
+    def reveal_test(self, trial_id: int, accuracy: float) -> float:
+        """Keep a test accuracy; returns the one that was revealed first."""
+        ...
+
+    def log(self, kind: str, *, campaign: str | None = None, **detail: Any) -> None:
+        """Append an event."""
+        ...
+
+    def lock(self, campaign: str) -> AbstractContextManager[None]:
+        """Be the campaign's only driver for the duration of a block."""
+        ...
+
+    def campaigns(self) -> tuple[StoredCampaign, ...]: ...
+
+    def campaign(self, name: str) -> StoredCampaign: ...
+
+    def candidates(self) -> tuple[StoredCandidate, ...]: ...
+
+    def candidate(self, prefix: str) -> StoredCandidate: ...
+
+    def trials(
+        self, campaign: str | None = ..., *, candidate_id: str | None = ..., state: TrialState | None = ...
+    ) -> tuple[StoredTrial, ...]: ...
+
+    def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
+        """Find a finished trial of the same candidate, specification and data."""
+        ...
+
+    def predictions(self, trial_id: int, split: str) -> bytes: ...
+
+    def quartets(self, campaign: str | None = ...) -> Mapping[tuple[str, ...], str]:
+        """Give the quartets (sorted) of finished trials with their last outcome, failures included."""
+        ...
+
+    def events(self, campaign: str | None = ...) -> tuple[Event, ...]: ...

@@ -1,0 +1,180 @@
+"""What the archive hands out, and how values are written into its columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nngen.archive.states import TrialState
+from nngen.types import EpochResult, Outcome, Plan, Shape, TrialSpec, Verdict
+
+__all__ = [
+    "Event",
+    "StoredCampaign",
+    "StoredCandidate",
+    "StoredTrial",
+    "dump",
+    "plan_id",
+    "spec_from_text",
+    "spec_to_text",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCampaign:
+    """A campaign: its name, every argument it was started with, and when."""
+
+    name: str
+    spec: Mapping[str, Any]
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCandidate:
+    """A candidate as the archive holds it.
+
+    Attributes:
+        experts: Families in the plan's order; empty for a file that came from outside.
+        fingerprints: SHA-256 of each expert's source, "" where unknown.
+        verdicts: What its checks found, oldest first.
+    """
+
+    id: str
+    canonical: str
+    source: str
+    plan: Plan | None
+    experts: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTrial:
+    """A trial as the archive holds it; what is not known yet is None.
+
+    Attributes:
+        id: Rises with the order of planning.
+        position: Place of its quartet in the sampler's order.
+        rung: Fidelity's number within the campaign, from 0.
+        replicate: Number of the seed, from 0.
+        verdict: None until it is done.
+        test_accuracy: Only where it was revealed.
+        copied_from: The trial whose result this one took over, being the same work.
+    """
+
+    id: int
+    campaign: str
+    position: int
+    rung: int
+    replicate: int
+    plan: Plan
+    state: TrialState
+    candidate_id: str | None = None
+    spec: TrialSpec | None = None
+    verdict: Verdict | None = None
+    validation_accuracy: float | None = None
+    test_accuracy: float | None = None
+    curve: tuple[EpochResult, ...] = ()
+    parameters: int | None = None
+    seconds: float | None = None
+    peak_mib: float | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    copied_from: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Families of the mixture, in the plan's order."""
+        return self.plan.experts
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is done and has an accuracy."""
+        return self.validation_accuracy is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened; never changed, never removed."""
+
+    id: int
+    at: str
+    campaign: str | None
+    trial_id: int | None
+    kind: str
+    detail: Mapping[str, Any]
+
+
+def dump(value: Any) -> str:
+    """Write JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def plan_id(plan: Plan) -> str:
+    """Identify a plan by its content."""
+    return hashlib.sha256(dump(plan.to_dict()).encode()).hexdigest()
+
+
+def spec_to_text(spec: TrialSpec) -> str:
+    """Write a trial's specification for a column."""
+    return dump(asdict(spec) | {"shape": str(spec.shape)})
+
+
+def spec_from_text(text: str) -> TrialSpec:
+    """Read what ``spec_to_text`` wrote."""
+    data = json.loads(text)
+    return TrialSpec(**data | {"shape": Shape.parse(data["shape"])})
+
+
+def candidate_from_row(
+    row: Mapping[str, Any], experts: list[Mapping[str, Any]], verdicts: list[Mapping[str, Any]]
+) -> StoredCandidate:
+    """Build a candidate from its row, its experts' rows and its verdicts' rows."""
+    return StoredCandidate(
+        id=row["id"],
+        canonical=row["canonical"],
+        source=row["source"],
+        plan=Plan.from_dict(json.loads(row["plan"])) if row["plan"] else None,
+        experts=tuple(expert["family"] for expert in experts),
+        fingerprints=tuple(expert["fingerprint"] or "" for expert in experts),
+        verdicts=tuple(verdict_from_row(verdict) for verdict in verdicts),
+        created_at=row["created_at"],
+    )
+
+
+def verdict_from_row(row: Mapping[str, Any]) -> Verdict:
+    """Build a verdict from the columns ``outcome``, ``rule``, ``message``, ``line``."""
+    return Verdict(
+        outcome=Outcome(row["outcome"]), rule=row["rule"] or "", message=row["message"] or "", line=row["line"]
+    )
+
+
+def trial_from_row(row: Mapping[str, Any], curve: list[Mapping[str, Any]]) -> StoredTrial:
+    """Build a trial from its row (with ``plan`` and ``test_accuracy`` joined) and its curve's rows."""
+    same = ("id", "campaign", "position", "rung", "replicate", "candidate_id", "validation_accuracy", "test_accuracy")
+    more = ("parameters", "seconds", "peak_mib", "copied_from", "started_at", "finished_at")
+    return StoredTrial(
+        **{name: row[name] for name in same + more},
+        plan=Plan.from_dict(json.loads(row["plan"])),
+        state=TrialState(row["state"]),
+        spec=spec_from_text(row["spec"]) if row["spec"] else None,
+        verdict=verdict_from_row(row) if row["outcome"] else None,
+        environment=json.loads(row["environment"] or "{}"),
+        curve=tuple(
+            EpochResult(
+                epoch=point["epoch"],
+                validation_accuracy=point["validation_accuracy"],
+                train_accuracy=point["train_accuracy"],
+                train_loss=point["train_loss"],
+                seconds=point["seconds"],
+                usage=tuple(json.loads(point["usage"])),
+                entropy=point["entropy"],
+            )
+            for point in curve
+        ),
+    )

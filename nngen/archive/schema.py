@@ -1,0 +1,165 @@
+"""The archive's tables, as migrations: a published one is never edited, a new one is added.
+
+Facts are kept by the database itself: triggers refuse to change a source, a finished trial, a
+revealed test accuracy or an event, whoever writes.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+__all__ = ["APPLICATION_ID", "migrations"]
+
+APPLICATION_ID = 0x6E6E676E
+"""``nngn`` in the file's header: tells an archive from any other SQLite database."""
+
+migrations = Migrations("nngen.archive")
+
+_TABLES = """
+CREATE TABLE families (
+    fingerprint TEXT PRIMARY KEY,      -- SHA-256 of the source
+    name        TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    best        TEXT                   -- JSON: LEMUR's best record with it
+) STRICT;
+
+CREATE TABLE plans (
+    id   TEXT PRIMARY KEY,             -- SHA-256 of the JSON
+    plan TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE candidates (
+    id         TEXT PRIMARY KEY,       -- MoE4-<md5>, as LEMUR computes it
+    canonical  TEXT NOT NULL,          -- SHA-256 of the parsed tree
+    source     TEXT NOT NULL,
+    plan_id    TEXT REFERENCES plans(id),
+    created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE candidate_experts (
+    candidate_id TEXT NOT NULL REFERENCES candidates(id),
+    place        INTEGER NOT NULL,
+    family       TEXT NOT NULL,
+    fingerprint  TEXT REFERENCES families(fingerprint),
+    PRIMARY KEY (candidate_id, place)
+) STRICT;
+CREATE INDEX candidate_experts_by_family ON candidate_experts(family);
+
+CREATE TABLE verdicts (
+    id           INTEGER PRIMARY KEY,
+    candidate_id TEXT NOT NULL REFERENCES candidates(id),
+    shape        TEXT NOT NULL,
+    classes      INTEGER NOT NULL,
+    outcome      TEXT NOT NULL,
+    rule         TEXT NOT NULL,
+    message      TEXT NOT NULL,
+    line         INTEGER,
+    created_at   TEXT NOT NULL
+) STRICT;
+CREATE INDEX verdicts_by_candidate ON verdicts(candidate_id);
+
+CREATE TABLE campaigns (
+    name       TEXT PRIMARY KEY,
+    spec       TEXT NOT NULL,          -- JSON: every argument
+    created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE trials (
+    id                  INTEGER PRIMARY KEY,
+    campaign            TEXT NOT NULL REFERENCES campaigns(name),
+    position            INTEGER NOT NULL,          -- place in the sampler's order
+    rung                INTEGER NOT NULL,
+    replicate           INTEGER NOT NULL,
+    plan_id             TEXT NOT NULL REFERENCES plans(id),
+    state               TEXT NOT NULL CHECK (state IN ('ready', 'running', 'done')),
+    candidate_id        TEXT REFERENCES candidates(id),
+    spec                TEXT,                      -- JSON: how it was trained
+    outcome             TEXT,
+    rule                TEXT,
+    message             TEXT,
+    line                INTEGER,
+    validation_accuracy REAL,
+    parameters          INTEGER,
+    seconds             REAL,
+    peak_mib            REAL,
+    environment         TEXT,                      -- JSON: versions, hardware, data fingerprint
+    data_fingerprint    TEXT,
+    copied_from         INTEGER REFERENCES trials(id),
+    started_at          TEXT,
+    finished_at         TEXT,
+    UNIQUE (campaign, position, rung, replicate),
+    CHECK (state != 'done' OR outcome IS NOT NULL)
+) STRICT;
+CREATE INDEX trials_by_candidate ON trials(candidate_id);
+
+CREATE TABLE curves (
+    trial_id            INTEGER NOT NULL REFERENCES trials(id),
+    epoch               INTEGER NOT NULL,
+    validation_accuracy REAL NOT NULL,
+    train_accuracy      REAL,
+    train_loss          REAL,
+    seconds             REAL NOT NULL,
+    usage               TEXT NOT NULL,             -- JSON: mean gate weight per expert
+    entropy             REAL,
+    PRIMARY KEY (trial_id, epoch)
+) STRICT;
+
+CREATE TABLE predictions (
+    trial_id INTEGER NOT NULL REFERENCES trials(id),
+    split    TEXT NOT NULL CHECK (split IN ('validation', 'test')),
+    classes  BLOB NOT NULL,                        -- little-endian uint16, one per image
+    PRIMARY KEY (trial_id, split)
+) STRICT;
+
+CREATE TABLE reveals (
+    trial_id      INTEGER PRIMARY KEY REFERENCES trials(id),
+    test_accuracy REAL NOT NULL,
+    revealed_at   TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE events (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    at       TEXT NOT NULL,
+    campaign TEXT,
+    trial_id INTEGER,
+    kind     TEXT NOT NULL,
+    detail   TEXT NOT NULL                         -- JSON
+) STRICT;
+CREATE INDEX events_by_campaign ON events(campaign);
+"""
+
+_FACTS = (
+    "families",
+    "plans",
+    "candidates",
+    "candidate_experts",
+    "verdicts",
+    "curves",
+    "predictions",
+    "reveals",
+    "events",
+)
+
+
+@migrations()
+def m0001_first_form(db: Database) -> None:
+    for statement in _TABLES.strip().split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+    for table in _FACTS:
+        for verb in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, 'the archive keeps its {table} as they are'); END"
+            )
+    db.execute(
+        "CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials "
+        "BEGIN SELECT RAISE(ABORT, 'the archive keeps its trials'); END"
+    )
+    db.execute(
+        "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
+        "(OLD.state = 'ready' AND NEW.state = 'running')"
+        " OR (OLD.state = 'running' AND NEW.state IN ('ready', 'done'))) "
+        "BEGIN SELECT RAISE(ABORT, 'a trial goes from ready to running to done'); END"
+    )
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -1,0 +1,162 @@
+"""The contract of ``nngen.archive.protocol``, run for every kind of archive."""
+
+from dataclasses import replace
+
+import pytest
+
+from nngen.archive import Archive, Store, TrialState
+from nngen.errors import ArchiveError, UsageError
+from nngen.types import Candidate, EpochResult, Family, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
+
+PLANS = [Plan(experts=tuple(names)) for names in ("ABCD", "ABCE", "BCDE")]
+CANDIDATE = Candidate(id="MoE4-" + "a" * 32, source="x = 1\n", canonical="c1", plan=PLANS[0])
+SPEC = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), seed=7)
+RESULT = Trial(
+    candidate_id=CANDIDATE.id,
+    spec=SPEC,
+    verdict=Verdict(outcome=Outcome.VALID),
+    validation_accuracy=0.5,
+    curve=(EpochResult(epoch=1, validation_accuracy=0.5, train_loss=1.25, seconds=2.0, usage=(0.7, 0.3), entropy=0.6),),
+    validation_predictions=b"\x01\x00",
+    test_predictions=b"\x02\x00\x03\x00",
+    parameters=10,
+    seconds=3.0,
+    peak_mib=99.5,
+    environment={"torch": "2", "data_fingerprint": "d1"},
+)
+FAILED = Verdict(outcome=Outcome.SHAPE, rule="assembly", message="no", line=3)
+
+
+class TestContract:
+    @pytest.fixture(params=["file", "memory"])
+    def archive(self, request, tmp_path):
+        made = Archive.open(tmp_path / "a.db") if request.param == "file" else Archive.in_memory()
+        with made as archive:
+            yield archive
+
+    @pytest.fixture
+    def filled(self, archive: Store):
+        archive.add_campaign("one", {"size": 3}, PLANS)
+        archive.add_candidate(CANDIDATE)
+        return archive
+
+    def test_a_campaign_makes_ready_trials_in_order(self, filled: Store):
+        trials = filled.trials("one")
+        assert [t.plan for t in trials] == PLANS
+        assert {t.state for t in trials} == {TrialState.READY}
+        assert filled.campaign("one").spec == {"size": 3}
+        assert [c.name for c in filled.campaigns()] == ["one"]
+
+    def test_a_name_is_given_once(self, filled: Store):
+        with pytest.raises(UsageError, match="one"):
+            filled.add_campaign("one", {}, [])
+        assert len(filled.trials("one")) == 3
+
+    def test_an_unknown_campaign_names_the_nearest(self, filled: Store):
+        with pytest.raises(UsageError, match="did you mean one"):
+            filled.campaign("onne")
+
+    def test_a_finished_trial_is_whole(self, filled: Store):
+        first = filled.trials("one")[0].id
+        filled.start_trial(first)
+        filled.finish_trial(first, RESULT)
+        stored = filled.trials("one", state=TrialState.DONE)[0]
+        for name in ("candidate_id", "spec", "verdict", "validation_accuracy", "curve", "parameters", "seconds"):
+            assert getattr(stored, name) == getattr(RESULT, name), name
+        assert stored.environment == RESULT.environment
+        assert stored.peak_mib == 99.5
+        assert filled.predictions(first, "test") == RESULT.test_predictions
+        assert filled.predictions(first, "validation") == RESULT.validation_predictions
+        assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
+
+    def test_a_plan_that_never_became_a_candidate(self, filled: Store):
+        last = filled.trials("one")[2].id
+        filled.start_trial(last)
+        filled.finish_trial(last, FAILED)
+        stored = filled.trials("one")[2]
+        assert stored.verdict == FAILED
+        assert stored.candidate_id is None
+        assert filled.quartets() == {("B", "C", "D", "E"): "shape"}
+
+    @pytest.mark.parametrize("path", ["finish", "start start", "start finish start", "start finish finish"])
+    def test_forbidden_transitions(self, filled: Store, path):
+        first = filled.trials("one")[0].id
+        steps = {"start": lambda: filled.start_trial(first), "finish": lambda: filled.finish_trial(first, RESULT)}
+        *before, last = path.split()
+        for step in before:
+            steps[step]()
+        with pytest.raises(ArchiveError, match="cannot become"):
+            steps[last]()
+
+    def test_an_unknown_trial(self, filled: Store):
+        with pytest.raises(ArchiveError, match="no trial 99"):
+            filled.start_trial(99)
+
+    def test_requeue_turns_back_only_what_runs(self, filled: Store):
+        done, running, _ = (t.id for t in filled.trials("one"))
+        filled.start_trial(done)
+        filled.finish_trial(done, RESULT)
+        filled.start_trial(running)
+        assert filled.requeue("one") == 1
+        assert [t.state for t in filled.trials("one")] == [TrialState.DONE, TrialState.READY, TrialState.READY]
+        assert filled.requeue("one") == 0
+
+    def test_facts_are_added_once(self, filled: Store):
+        assert filled.add_candidate(CANDIDATE) is False
+        with pytest.raises(ArchiveError, match="white space"):
+            filled.add_candidate(replace(CANDIDATE, canonical="c2"))
+        family = Family(name="A", source="s", fingerprint="f", best=None)
+        filled.add_family(family)
+        filled.add_family(family)
+        assert [c.id for c in filled.candidates()] == [CANDIDATE.id]
+
+    def test_a_candidate_is_found_by_the_start_of_its_id(self, filled: Store):
+        other = replace(CANDIDATE, id="MoE4-ab" + "c" * 30, plan=None)
+        filled.add_candidate(other, {})
+        filled.add_verdict(CANDIDATE.id, FAILED, shape=SPEC.shape, classes=10)
+        found = filled.candidate("aaa")
+        assert (found.id, found.experts, found.verdicts) == (CANDIDATE.id, tuple("ABCD"), (FAILED,))
+        assert filled.candidate(other.id).plan is None
+        with pytest.raises(UsageError, match="fits 2 candidates"):
+            filled.candidate("MoE4-a")
+        with pytest.raises(UsageError, match="did you mean MoE4-a"):
+            filled.candidate("MoE4-" + "a" * 20 + "b")
+
+    def test_a_test_accuracy_is_revealed_once(self, filled: Store):
+        first = filled.trials("one")[0].id
+        with pytest.raises(ArchiveError, match="finished"):
+            filled.reveal_test(first, 0.4)
+        filled.start_trial(first)
+        filled.finish_trial(first, RESULT)
+        assert filled.reveal_test(first, 0.4) == 0.4
+        assert filled.reveal_test(first, 0.9) == 0.4
+        assert filled.trials("one")[0].test_accuracy == 0.4
+        assert [e.kind for e in filled.events("one")].count("test.revealed") == 1
+
+    def test_the_same_work_is_found(self, filled: Store):
+        first, second, _ = (t.id for t in filled.trials("one"))
+        assert filled.same_trial(CANDIDATE.id, SPEC, "d1") is None
+        filled.start_trial(first)
+        filled.finish_trial(first, RESULT)
+        found = filled.same_trial(CANDIDATE.id, SPEC, "d1")
+        assert found is not None
+        assert (found.id, found.curve) == (first, RESULT.curve)
+        assert filled.same_trial(CANDIDATE.id, replace(SPEC, epochs=2), "d1") is None
+        assert filled.same_trial(CANDIDATE.id, SPEC, "d2") is None
+        filled.start_trial(second)
+        filled.finish_trial(second, RESULT, copied_from=first)
+        assert filled.trials("one")[1].copied_from == first
+
+    def test_events_tell_the_story_in_order(self, filled: Store):
+        first = filled.trials("one")[0].id
+        filled.start_trial(first)
+        filled.finish_trial(first, FAILED)
+        filled.log("campaign.note", campaign="one", reason="why")
+        assert [e.kind for e in filled.events("one")] == [
+            "campaign.created",
+            "trial.started",
+            "trial.finished",
+            "campaign.note",
+        ]
+        assert filled.events("one")[-1].detail == {"reason": "why"}
+        assert filled.events("other") == ()

@@ -1,0 +1,219 @@
+"""What only a file can show: other files, rights, drivers, kills."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from nngen.archive import Archive, TrialState
+from nngen.archive.opening import default_path
+from nngen.errors import ArchiveError
+from nngen.types import Plan
+
+PLANS = [Plan(experts=tuple("ABCD"))]
+
+
+@pytest.fixture
+def path(tmp_path):
+    with Archive.open(tmp_path / "a.db") as archive:
+        archive.add_campaign("one", {}, PLANS)
+    return tmp_path / "a.db"
+
+
+def test_wal_full_and_whole(path):
+    with Archive.open(path) as archive:
+        pragma = lambda name: archive._db.conn.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+        assert (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")) == ("wal", 2, 1)
+        assert pragma("integrity_check") == "ok"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE events SET kind = 'x'",
+        "DELETE FROM events",
+        "DELETE FROM trials",
+        "UPDATE plans SET plan = '{}'",
+        "UPDATE trials SET state = 'done', outcome = 'valid'",
+        "UPDATE trials SET position = 5",
+    ],
+)
+def test_facts_hold_against_any_writer(path, sql):
+    connection = sqlite3.connect(path)
+    with pytest.raises(sqlite3.IntegrityError, match=r"the archive keeps|a trial goes"):
+        connection.execute(sql)
+    connection.close()
+
+
+def other_program(path):
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE nn (name TEXT)")
+    connection.close()
+
+
+def newer(path):
+    with Archive.open(path) as archive:
+        archive._db["_sqlite_migrations"].insert(
+            {"migration_set": "nngen.archive", "name": "m9999_future", "applied_at": "now"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p.write_bytes(b"not a database" * 100), "is not an archive"),
+        (other_program, "no archive of nngen"),
+        (newer, "newer nngen .it knows m9999_future.*upgrade"),
+        (lambda p: p.mkdir(), "is a folder"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, make, words):
+    make(tmp_path / "x.db")
+    for readonly in (False, True):
+        with pytest.raises(ArchiveError, match=words) as caught:
+            Archive.open(tmp_path / "x.db", readonly=readonly)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(ArchiveError, match="no archive at"):
+        Archive.open(tmp_path / "x.db", create=False)
+    with pytest.raises(ArchiveError, match="there is no folder"):
+        Archive.open(tmp_path / "no" / "x.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_archive_is_named(path):
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"a\.db"), Archive.open(path) as archive:
+        archive.trials("one")
+
+
+def test_the_default_path(monkeypatch, tmp_path):
+    monkeypatch.delenv("NNGEN_ARCHIVE", raising=False)
+    assert str(default_path()) == "nngen.db"
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "y.db"))
+    assert default_path() == tmp_path / "y.db"
+
+
+def test_readers_read_while_a_driver_writes(path):
+    with Archive.open(path) as writer, Archive.open(path, readonly=True) as reader:
+        writer.start_trial(1)
+        assert reader.trials("one")[0].state is TrialState.RUNNING
+        with pytest.raises(ArchiveError, match="readonly"):
+            reader.log("x")
+
+
+needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+
+
+@needs_rights
+def test_a_folder_that_cannot_be_written(path):
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(ArchiveError, match="cannot"):
+            Archive.open(path.parent / "new.db")
+        with Archive.open(path, readonly=True) as archive:
+            assert len(archive.trials("one")) == 1
+    finally:
+        path.parent.chmod(0o700)
+
+
+def run_child(code, *args):
+    child = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
+    return subprocess.Popen(child, stdout=subprocess.PIPE, text=True)
+
+
+HOLD = """
+    import sys, time
+    from pathlib import Path
+    from nngen.archive import Archive
+    with Archive.open(Path(sys.argv[1])) as archive, archive.lock("one"):
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_second_live_driver_is_refused_and_a_dead_one_is_not(path):
+    child = run_child(HOLD, path)
+    try:
+        assert child.stdout.readline() == "held\n"
+        with Archive.open(path) as archive:
+            with pytest.raises(ArchiveError, match=f"another process .pid {child.pid}"), archive.lock("one"):
+                pass
+            with archive.lock("another campaign"):
+                pass
+            child.kill()
+            child.wait()
+            again = pytest.raises(ArchiveError, match="this process already")
+            with archive.lock("one"), again, archive.lock("one"):
+                pass
+            with archive.lock("one"):
+                pass
+    finally:
+        child.kill()
+        child.communicate()
+    assert [p.name for p in path.parent.iterdir()] == ["a.db"]
+
+
+DIE = """
+    import os, shutil, signal, sys
+    from pathlib import Path
+    from nngen.archive import Archive
+    from nngen.types import Plan
+
+    def work(path, left):
+        def trace(statement):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        with Archive.open(path) as archive:
+            archive._db.conn.set_trace_callback(trace)
+            archive.add_campaign("two", {}, [Plan(experts=tuple("ABCD")), Plan(experts=tuple("ABCE"))])
+            archive.start_trial(2)
+
+    for number in range(100):
+        copy = Path(f"{sys.argv[1]}.{number}")
+        shutil.copy(sys.argv[1], copy)
+        child = os.fork()
+        if child == 0:
+            work(copy, number)
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+"""
+
+
+def test_killed_at_every_write_boundary_all_or_nothing(path):
+    subprocess.run([sys.executable, "-c", textwrap.dedent(DIE), str(path)], check=True)
+    copies = sorted(path.parent.glob("a.db.*[0-9]"), key=lambda copy: int(copy.suffix[1:]))
+    assert 10 < len(copies) < 100
+    seen = []
+    for copy in copies:
+        with Archive.open(copy) as archive:
+            assert archive._db.conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            states = tuple(t.state.value for t in archive.trials("two"))
+            kinds = tuple(e.kind for e in archive.events("two"))
+        seen.append((states, kinds))
+    whole = [
+        ((), ()),
+        (("ready", "ready"), ("campaign.created",)),
+        (("running", "ready"), ("campaign.created", "trial.started")),
+    ]
+    assert sorted(set(seen), key=seen.index) == whole
+
+
+def test_the_disk_is_full(path):
+    with Archive.open(path) as archive:
+        archive._db.conn.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(ArchiveError, match="full"):
+            archive.log("x", text="y" * 100_000)
+        archive._db.conn.execute("PRAGMA max_page_count = 1000000")
+        archive.log("x")
+        assert [e.kind for e in archive.events()] == ["campaign.created", "x"]
