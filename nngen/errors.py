@@ -3,6 +3,7 @@
     NngenError            exit 1   the work failed
     ├── UsageError        exit 2   what was typed cannot be done; the message says what can
     │   ├── FamilyError            unknown, repeated or unusable family
+    │   ├── RewriterError          a language model, adapter, prompt or feedback set that cannot be used
     │   └── PlanError              a plan that cannot be assembled
     ├── LemurError        exit 1   the database is missing, broken or of another kind
     ├── AssemblyError     exit 1   a family's source cannot become an expert (names family and line)
@@ -25,6 +26,7 @@ __all__ = [
     "MissingExtraError",
     "NngenError",
     "PlanError",
+    "RewriterError",
     "SomeFailedError",
     "UsageError",
 ]
@@ -48,6 +50,10 @@ class FamilyError(UsageError):
 
 class PlanError(UsageError):
     """A plan that cannot be assembled."""
+
+
+class RewriterError(UsageError):
+    """A language model, adapter, prompt or feedback set that cannot be used."""
 
 
 class LemurError(NngenError):
