@@ -1,1 +1,29 @@
-"""What a candidate must fulfil, one rule per file."""
+"""A candidate in, a verdict out: static rules on the syntax tree, dynamic rules inside a worker.
+
+Importing this room loads no torch; ``dynamic_check`` does, when it is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nngen.checks.border import one_line
+from nngen.checks.rule import Refused
+from nngen.checks.static import static_check
+from nngen.types import Hyperparameters, Shape, Verdict
+
+__all__ = ["Refused", "dynamic_check", "one_line", "static_check"]
+
+
+def dynamic_check(
+    path: Path,
+    *,
+    shape: Shape,
+    classes: int,
+    hyperparameters: Hyperparameters | None = None,
+    device: str = "cpu",
+) -> Verdict:
+    """Import the file and prove that it builds, keeps its shapes and learns; see ``nngen.checks.dynamic``."""
+    from nngen.checks.dynamic import dynamic_check as check
+
+    return check(path, shape=shape, classes=classes, hyperparameters=hyperparameters or {}, device=device)

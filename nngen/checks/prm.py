@@ -1,0 +1,35 @@
+"""The dictionary ``prm`` that LEMUR hands to a net: the same keys in a check and in a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nngen.types import Hyperparameters, Shape
+
+__all__ = ["LEMUR_BATCH", "changed_keys", "make_prm"]
+
+LEMUR_BATCH = 1
+"""First entry of ``in_shape``, as nn-dataset 2.2.11 passes it: no width of a net may depend on the batch."""
+
+_DEFAULTS = {"lr": 1e-3, "momentum": 0.9, "dropout": 0.2, "pretrained": 0, "batch": 64, "epoch": 1}
+"""A value for each name that LEMUR itself knows; any other name needs one from the caller."""
+
+
+def make_prm(values: Hyperparameters, *, shape: Shape, flip: bool = False) -> dict[str, Any]:
+    """Fill ``prm`` with LEMUR's known names, then with the caller's values.
+
+    Args:
+        values: What the caller chose; they win.
+        shape: Names the transform in LEMUR's words: ``norm_32`` for 32 pixels.
+        flip: Whether images are flipped at random: ``norm_32_flip``.
+    """
+    transform = f"norm_{shape.height}" + ("_flip" if flip else "")
+    return {**_DEFAULTS, "transform": transform, **values}
+
+
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Name the keys that were added, removed or given another value."""
+    keys = [*before, *(key for key in after if key not in before)]
+    missing = object()
+    return [str(key) for key in keys if before.get(key, missing) is not after.get(key, missing)]

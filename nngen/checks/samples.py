@@ -1,0 +1,56 @@
+"""A small correct net, and the places where a rule's cases break it."""
+
+from __future__ import annotations
+
+__all__ = ["mixture_source", "net_source"]
+
+_NET = """\
+import torch
+import torch.nn as nn
+
+def supported_hyperparameters():
+    return {{'lr', 'momentum'}}
+
+class Net(nn.Module):
+    def __init__(self, in_shape, out_shape, prm, device):
+        super().__init__()
+        {parts}
+        {init}
+        self.device = device
+        self.criterion = nn.CrossEntropyLoss()
+
+    def train_setup(self, prm):
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=prm['lr'], momentum=prm['momentum'])
+        {setup}
+
+    def learn(self, train_data):
+        for inputs, labels in train_data:
+            self.optimizer.zero_grad()
+            loss = self.criterion(self(inputs), labels)
+            {loss}
+            loss.backward()
+            self.optimizer.step()
+
+    def forward(self, x):
+        {forward}
+"""
+
+_PART = "nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], {width}))"
+_ONE = "self.head = " + _PART.format(width="out_shape[0]")
+_TWO = (
+    "self.experts = nn.ModuleList(" + _PART.format(width="out_shape[0]") + " for _ in range(2)); "
+    "self.gate = " + _PART.format(width="2")
+)
+_MIX = "return sum(w * e(x) for w, e in zip(self.gate(x).softmax(1).T.unsqueeze(2), self.experts))"
+
+
+def net_source(
+    *, init: str = "pass", setup: str = "pass", loss: str = "pass", forward: str = "return self.head(x)"
+) -> str:
+    """Write a linear net with one statement put into its init (line 11), setup (17), loss (23) or forward (28)."""
+    return _NET.format(parts=_ONE, init=init, setup=setup, loss=loss, forward=forward)
+
+
+def mixture_source(*, init: str = "pass", setup: str = "pass", forward: str = _MIX) -> str:
+    """Write a mixture of two linear experts with one statement put into it, as ``net_source`` does."""
+    return _NET.format(parts=_TWO, init=init, setup=setup, loss="pass", forward=forward)

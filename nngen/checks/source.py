@@ -1,0 +1,66 @@
+"""A candidate's text, its syntax tree, and which dotted name each imported name stands for."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that the static rules look at; parsed once, on first use."""
+
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def imported(self) -> dict[str, str]:
+        """Local name to the dotted name it was imported from."""
+        names: dict[str, str] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    top = alias.name.partition(".")[0]
+                    names[alias.asname or top] = alias.name if alias.asname else top
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        return names
+
+    @cached_property
+    def defined(self) -> frozenset[str]:
+        """Names of the functions and classes that the source defines, at any depth."""
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        return frozenset(node.name for node in self.nodes if isinstance(node, kinds))
+
+    def dotted(self, node: ast.AST) -> str | None:
+        """Resolve ``a.b.c`` through the imports; None where it is not a plain dotted name."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        return ".".join([self.imported.get(node.id, node.id), *reversed(parts)])
+
+    def top_level(self) -> Iterator[ast.stmt]:
+        """Statements that run on import, those under ``if``, ``try`` and ``with`` included."""
+        waiting: list[ast.AST] = list(reversed(self.tree.body))
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.stmt):
+                yield node
+            if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+                waiting.extend(reversed(list(ast.iter_child_nodes(node))))

@@ -1,0 +1,71 @@
+"""Every rule's own cases."""
+
+from pathlib import Path
+
+import pytest
+
+from nngen.checks import dynamic_check, static_check
+from nngen.checks.dynamic import DYNAMIC_RULES
+from nngen.checks.rule import DynamicRule, Invalid, Refused, StaticRule
+from nngen.checks.source import Source
+from nngen.checks.static import STATIC_RULES
+from nngen.types import Outcome, Shape, Verdict
+
+SHAPE = Shape(1, 4, 4)
+
+
+def _name(value: object) -> str:
+    return getattr(value, "name", None) or getattr(value, "message", "") or "source"
+
+
+def _check(source: str, folder: Path) -> Verdict:
+    path = folder / "candidate.py"
+    path.write_text(source)
+    return dynamic_check(path, shape=SHAPE, classes=10)
+
+
+def _agrees(verdict: Verdict, rule: str, invalid: Invalid) -> None:
+    assert verdict.rule == rule
+    assert verdict.outcome is invalid.outcome
+    assert invalid.message in verdict.message
+    assert "\n" not in verdict.message
+    if invalid.line is not None:
+        assert verdict.line == invalid.line
+        assert verdict.message.startswith(f"line {invalid.line}: ")
+
+
+@pytest.mark.parametrize("rule", STATIC_RULES, ids=_name)
+def test_static_rule_accepts_its_valid_cases(rule: StaticRule) -> None:
+    assert rule.VALID
+    for source in rule.VALID:
+        rule.check(Source(source))
+
+
+@pytest.mark.parametrize(
+    ("rule", "invalid"), [(rule, case) for rule in STATIC_RULES for case in rule.INVALID], ids=_name
+)
+def test_static_rule_refuses_its_invalid_cases(rule: StaticRule, invalid: Invalid) -> None:
+    with pytest.raises(Refused) as refused:
+        rule.check(Source(invalid.source))
+    _agrees(refused.value.verdict, rule.name, invalid)
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"), [(rule, source) for rule in DYNAMIC_RULES for source in rule.VALID], ids=_name
+)
+def test_dynamic_rules_accept_the_valid_cases(rule: DynamicRule, source: str, tmp_path: Path) -> None:
+    assert static_check(source).valid
+    assert _check(source, tmp_path) == Verdict(outcome=Outcome.VALID)
+
+
+@pytest.mark.parametrize(
+    ("rule", "invalid"), [(rule, case) for rule in DYNAMIC_RULES for case in rule.INVALID], ids=_name
+)
+def test_dynamic_rule_refuses_its_invalid_cases(rule: DynamicRule, invalid: Invalid, tmp_path: Path) -> None:
+    _agrees(_check(invalid.source, tmp_path), rule.name, invalid)
+
+
+def test_every_rule_has_cases_and_a_name_of_its_own() -> None:
+    rules = [*STATIC_RULES, *DYNAMIC_RULES]
+    assert len({rule.name for rule in rules}) == len(rules)
+    assert all(rule.INVALID for rule in rules)
