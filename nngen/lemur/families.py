@@ -66,7 +66,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_fold = {known.casefold(): known for known in names}
     close = get_close_matches(name.casefold(), by_fold, n=3)
     if not close:
-        return "nngen families lists them"
+        return "nngen families lists the base families"
     return f"did you mean {' or '.join(by_fold[fold] for fold in close)}?"
 
 

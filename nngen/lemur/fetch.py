@@ -18,7 +18,7 @@ from nngen.errors import LemurError
 from nngen.lemur.files import write_atomically
 from nngen.paths import cache_dir
 
-__all__ = ["REQUIREMENT", "SHA256", "SIZE", "WHEEL", "adopt", "cached_wheel", "fetch", "lemur_dir"]
+__all__ = ["REQUIREMENT", "SHA256", "SIZE", "SOURCE_NOTE", "WHEEL", "adopt", "cached_wheel", "fetch", "lemur_dir"]
 
 REQUIREMENT = "nn-dataset==2.1.2"
 WHEEL = "nn_dataset-2.1.2-py3-none-any.whl"
@@ -27,6 +27,9 @@ SIZE = 102_904_100
 """Bytes of the wheel as PyPI serves it."""
 
 Progress = Callable[[int, int], None]
+
+SOURCE_NOTE = "source.json"
+"""Remembers the checkout or the database given with ``--from``."""
 
 _WAY_OUT = "get the wheel elsewhere and run: nngen lemur fetch --from PATH"
 _PREFIX = "fetch-"
@@ -148,6 +151,9 @@ def _sweep(home: Path) -> None:
 def _place(wheel: Path) -> Path:
     target = lemur_dir() / WHEEL
     wheel.replace(target)
+    for stale in target.parent.glob("*.json"):
+        if stale.name != SOURCE_NOTE:  # what was derived from another file: it is made again
+            stale.unlink(missing_ok=True)
     _remember(target)
     return target
 

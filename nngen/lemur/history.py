@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nngen.errors import UsageError
+from nngen.lemur.families import nearest
 from nngen.lemur.source import Lemur
 
 __all__ = ["History", "history"]
@@ -31,8 +32,11 @@ def history(lemur: Lemur, model: str, dataset: str = "cifar-10") -> History:
     """Sum up a model's records on a data set.
 
     Raises:
-        UsageError: If there are none; the message names the data sets that have some.
+        UsageError: If LEMUR knows no such model (the message names the nearest), or has no record of
+            it on the data set (the message names those it has).
     """
+    if model not in lemur.models():
+        raise UsageError(f"LEMUR has no model {model!r}: {nearest(model, lemur.models())}")
     epochs: dict[int, float] = {}
     for record in lemur.records(model, dataset):
         epochs[record.epoch] = max(record.accuracy, epochs.get(record.epoch, record.accuracy))

@@ -68,6 +68,20 @@ class Profile:
         """What makes the family usable at ``shape``; None where nothing does."""
         return self.interface.adapter(shape) if self.interface is not None and self.usable else None
 
+    def native(self, shape: Shape) -> bool:
+        """Whether the family takes ``shape`` as it is."""
+        adapter = self.adapter(shape)
+        return adapter is not None and not adapter
+
+    def why(self, shape: Shape) -> str:
+        """Why the family cannot be used at ``shape``, or needs an adapter there; empty if neither."""
+        if self.interface is None or self.reason or self.native(shape):
+            return self.reason
+        takes = self.interface
+        sides = f"{takes.low} px and more" if takes.high is None else f"{takes.low} to {takes.high} px"
+        form = ("square " if takes.square else "") + ("complex " if takes.complex else "")
+        return f"takes {form}images of {sides}"
+
 
 def check_shape(shape: Shape) -> None:
     """Refuse shapes that no network is built for, before anything is allocated.

@@ -10,7 +10,7 @@ from typing import Protocol
 from nngen.errors import LemurError
 from nngen.lemur.checkout import CheckoutLemur
 from nngen.lemur.database import DatabaseLemur
-from nngen.lemur.fetch import adopt, cached_wheel, fetch, lemur_dir
+from nngen.lemur.fetch import SOURCE_NOTE, adopt, cached_wheel, fetch, lemur_dir
 from nngen.lemur.files import write_atomically
 from nngen.lemur.wheel import ZIP_MAGIC, WheelLemur
 from nngen.types import Record
@@ -126,7 +126,7 @@ def _head(path: Path) -> bytes:
 
 
 def _note() -> Path:
-    return lemur_dir() / "source.json"
+    return lemur_dir() / SOURCE_NOTE
 
 
 def _remembered() -> Path | None:

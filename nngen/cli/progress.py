@@ -1,0 +1,43 @@
+"""Progress on stderr; silent where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["progress_bar"]
+
+
+@contextmanager
+def progress_bar(label: str, *, size: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while the block runs; it appears with the first report.
+
+    Args:
+        label: What is going on, in a few words.
+        size: Whether what is counted are bytes.
+
+    Yields:
+        A function to report (done, in all) with.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    count = DownloadColumn() if size else MofNCompleteColumn()
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        count,
+        TimeElapsedColumn(),
+        console=console,
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(label, visible=False, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield report
