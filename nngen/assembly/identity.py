@@ -1,0 +1,74 @@
+"""What makes two sources the same."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+
+__all__ = ["canonical_hash", "combine", "lemur_id", "statement_digests"]
+
+
+def lemur_id(source: str) -> str:
+    """Return LEMUR's id of a source: MD5 of its text with all white space removed, in hex.
+
+    Two programs that differ only in indentation share it; ``canonical_hash`` tells them apart.
+    """
+    return hashlib.md5("".join(source.split()).encode(), usedforsecurity=False).hexdigest()
+
+
+def canonical_hash(source: str) -> str:
+    """Return the SHA-256 of a source's tree, in hex.
+
+    Comments, docstrings, ``pass`` and layout do not count; everything else does. It is the same on
+    every version of Python, and is made of one digest per statement, so that a
+    mixture's hash follows from its experts' without parsing them again.
+
+    Raises:
+        SyntaxError: If the source does not parse.
+    """
+    return combine(statement_digests(source))
+
+
+def combine(digests: Iterable[bytes]) -> str:
+    """Make one canonical hash of the digests of a module's statements, in order."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def statement_digests(source: str) -> tuple[bytes, ...]:
+    """Return the SHA-256 of each statement of a module, docstring left out.
+
+    Raises:
+        SyntaxError: If the source does not parse.
+    """
+    return tuple(hashlib.sha256(_form(node).encode()).digest() for node in _meaningful(ast.parse(source).body))
+
+
+_UNSEEN = frozenset({"ctx", "kind", "type_comment"})
+
+
+def _form(value: object) -> str:
+    """Write a tree so that equal text means equal trees; what is absent is not written."""
+    if isinstance(value, ast.AST):
+        parts = []
+        for name in value._fields:
+            child = getattr(value, name, None)
+            if name == "body" and isinstance(child, list):
+                child = _meaningful(child)
+            # Fields that later versions of Python add are empty for what earlier ones can say.
+            if name in _UNSEEN or child is None and not isinstance(value, ast.Constant) or child == []:
+                continue
+            parts.append(f"{name}={_form(child)}")
+        return f"{type(value).__name__}({','.join(parts)})"
+    if isinstance(value, list):
+        return f"[{','.join(map(_form, value))}]"
+    return f"{type(value).__name__}:{value!r}"
+
+
+def _meaningful(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Leave out what does nothing: bare strings and ``pass``."""
+    return [node for node in body if not (isinstance(node, ast.Pass) or _is_bare_string(node))]
+
+
+def _is_bare_string(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,84 @@
+"""A plan as TOML, and back: in a file of its own, or in the docstring of what was assembled from it."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from nngen.errors import PlanError, UsageError
+from nngen.types import Plan
+
+__all__ = ["from_toml", "plan_of", "to_toml"]
+
+_MARK = "Plan:"
+
+
+def to_toml(plan: Plan) -> str:
+    """Write a plan as TOML; equal plans give equal text (``1`` and ``1.0`` do too). No line break at the end."""
+    return "\n".join(_table(_normal(plan)))
+
+
+def from_toml(text: str) -> Plan:
+    """Read what ``to_toml`` wrote; what is missing takes its default.
+
+    Raises:
+        PlanError: If it is not TOML, or not a plan.
+    """
+    try:
+        return Plan.from_dict(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"not a plan: {error}") from None
+    except PlanError:
+        raise
+    except UsageError as error:
+        raise PlanError(str(error)) from None
+
+
+def plan_of(source: str) -> Plan | None:
+    """Read the plan back from an assembled file; None for a source that holds none.
+
+    Raises:
+        PlanError: If the docstring announces a plan that cannot be read.
+    """
+    try:
+        text = ast.get_docstring(ast.parse(source)) or ""
+    except SyntaxError:
+        return None
+    _, mark, after = text.partition(f"\n{_MARK}\n")
+    return from_toml("\n".join(line.strip() for line in after.splitlines())) if mark else None
+
+
+def _normal(plan: Plan) -> dict[str, Any]:
+    """Give every number the type of its field, so that equal plans are written alike."""
+    data = plan.to_dict()
+    for part in fields(plan):
+        inner = getattr(plan, part.name)
+        if is_dataclass(inner) and not isinstance(inner, type):
+            data[part.name] = {item.name: type(item.default)(getattr(inner, item.name)) for item in fields(inner)}
+    return data
+
+
+def _table(data: Mapping[str, Any], path: str = "") -> list[str]:
+    lines = [f"[{path}]"] if path else []
+    lines += [f"{key} = {_value(value)}" for key, value in data.items() if not isinstance(value, Mapping)]
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            lines += ["", *_table(value, f"{path}.{key}" if path else key)]
+    return lines
+
+
+def _value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return f'"{escaped}"'
+        case list() | tuple():
+            return f"[{', '.join(map(_value, value))}]"
+    raise PlanError(f"{value!r} cannot be written in a plan")
