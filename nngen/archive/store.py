@@ -26,6 +26,7 @@ from nngen.archive.rows import (
     plan_id,
     spec_to_text,
     trial_from_row,
+    verdict_from_row,
 )
 from nngen.archive.schema import migrations
 from nngen.archive.states import TrialState, allowed
@@ -241,6 +242,14 @@ class Archive:
         assert row is not None
         return candidate_from_row(row, experts, verdicts)
 
+    def trial(self, trial_id: int) -> StoredTrial:
+        with speaking(self.path):
+            row = self._one(f"{_TRIALS} WHERE trials.id = ?", trial_id)
+            curve = self._all("SELECT * FROM curves WHERE trial_id = ? ORDER BY epoch", trial_id)
+        if row is None:
+            raise ArchiveError(f"there is no trial {trial_id} in {self._named}")
+        return trial_from_row(row, curve)
+
     def trials(
         self,
         campaign: str | None = None,
@@ -265,15 +274,23 @@ class Archive:
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
         with speaking(self.path):
             row = self._one(
-                f"{_TRIALS} WHERE candidate_id = ? AND spec = ? AND data_fingerprint = ? AND state = 'done' "
-                "AND copied_from IS NULL ORDER BY trials.id LIMIT 1",
+                "SELECT id FROM trials WHERE candidate_id = ? AND spec = ? AND data_fingerprint = ? "
+                "AND state = 'done' AND copied_from IS NULL ORDER BY id LIMIT 1",
                 candidate_id,
                 spec_to_text(spec),
                 data_fingerprint,
             )
-            if row is None:
-                return None
-            return trial_from_row(row, self._all("SELECT * FROM curves WHERE trial_id = ? ORDER BY epoch", row["id"]))
+        return self.trial(row["id"]) if row else None
+
+    def checked(self, candidate_id: str, shape: Shape, classes: int) -> Verdict | None:
+        with speaking(self.path):
+            row = self._one(
+                "SELECT * FROM verdicts WHERE candidate_id = ? AND shape = ? AND classes = ? ORDER BY id DESC LIMIT 1",
+                candidate_id,
+                str(shape),
+                classes,
+            )
+        return verdict_from_row(row) if row else None
 
     def predictions(self, trial_id: int, split: str) -> bytes:
         with speaking(self.path):

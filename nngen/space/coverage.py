@@ -18,6 +18,9 @@ Pair: TypeAlias = tuple[str, str]
 _BIASED_Z = 4.0
 """Standard deviations beyond which a family's count is called biased (one in 16,000 by chance)."""
 
+_RARE = 0.01
+"""Chance of a family's being in every quartet, below which an anchor is called bias."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
@@ -35,6 +38,7 @@ class Coverage:
         unseen_pairs: Pairs that no quartet holds.
         anchors: Families in every quartet.
         absent: Families in none.
+        biased: Whether chance alone would hardly have used the families so unevenly.
         verdict: One sentence on what can be concluded.
     """
 
@@ -49,6 +53,7 @@ class Coverage:
     unseen_pairs: tuple[Pair, ...]
     anchors: tuple[str, ...]
     absent: tuple[str, ...]
+    biased: bool
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +99,8 @@ def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -
         unseen_pairs=tuple(pair for pair, count in by_pair.items() if count == 0),
         anchors=anchors,
         absent=absent,
+        biased=bool(anchors and _by_chance(pool, len(sample)) < _RARE)
+        or _odd(pool, len(sample), by_family) is not None,
         verdict=_verdict(pool, len(sample), by_family, by_pair, anchors, absent),
     )
 
@@ -128,15 +135,25 @@ def _verdict(
     if absent:
         return f"no quartet contains {_names(absent)}: nothing can be said about quartets with {_them(absent)}"
     low, high = min(families.values()), max(families.values())
-    odd = max(families, key=lambda name: abs(families[name] - size * pool.k / len(families)))
-    expected = size * pool.k / len(families)
-    if abs(families[odd] - expected) > _BIASED_Z * _spread(pool, size):
-        count = families[odd]
-        return f"the sample is biased: {odd} is in {count:,} of {size:,} quartets where {expected:.1f} are expected"
+    odd = _odd(pool, size, families)
+    if odd is not None:
+        expected = size * pool.k / len(families)
+        return f"the sample is biased: {odd} is in {families[odd]:,} of {size:,} quartets, {expected:.1f} are expected"
     times = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     unseen = sum(count == 0 for count in pairs.values())
     tail = f"{unseen:,} of {len(pairs):,} pairs were never seen together" if unseen else "every pair was seen together"
     return f"every family is in {times} of {size:,} quartets; {tail}"
+
+
+def _odd(pool: Pool, size: int, families: Mapping[str, int]) -> str | None:
+    """Find the family whose count is furthest off, if it is off by more than chance explains."""
+    expected = size * pool.k / len(families)
+    name = max(families, key=lambda name: abs(families[name] - expected))
+    return name if abs(families[name] - expected) > _BIASED_Z * _spread(pool, size) else None
+
+
+def _by_chance(pool: Pool, size: int) -> float:
+    return (pool.k / len(pool.families)) ** size
 
 
 def _spread(pool: Pool, size: int) -> float:

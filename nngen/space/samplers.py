@@ -56,10 +56,11 @@ class Uniform(Lexicographic):
 
 
 class Stratified:
-    """The published cure: families are used equally often, at every prefix to within one.
+    """The published cure: families are used equally often, at every prefix to within one or two.
 
     Each quartet takes the families used least so far, ties broken at random. Where all such
-    quartets were drawn already (small spaces, near their end), the tie is widened step by step.
+    quartets were drawn already (the last of a round; small spaces, near their end), the tie is
+    widened step by step.
     What is held counts as drawn but not as used, so the new quartets are even among themselves.
     Going on from a position repeats the draws before it, which is linear in the position.
     """

@@ -68,6 +68,7 @@ class TestContract:
         assert filled.predictions(first, "test") == RESULT.test_predictions
         assert filled.predictions(first, "validation") == RESULT.validation_predictions
         assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
+        assert filled.trial(first) == stored
 
     def test_a_plan_that_never_became_a_candidate(self, filled: Store):
         last = filled.trials("one")[2].id
@@ -89,6 +90,8 @@ class TestContract:
             steps[last]()
 
     def test_an_unknown_trial(self, filled: Store):
+        with pytest.raises(ArchiveError, match="no trial 99"):
+            filled.trial(99)
         with pytest.raises(ArchiveError, match="no trial 99"):
             filled.start_trial(99)
 
@@ -121,6 +124,13 @@ class TestContract:
             filled.candidate("MoE4-a")
         with pytest.raises(UsageError, match="did you mean MoE4-a"):
             filled.candidate("MoE4-" + "a" * 20 + "b")
+
+    def test_the_last_verdict_of_a_check_counts(self, filled: Store):
+        for verdict in (FAILED, RESULT.verdict):
+            filled.add_verdict(CANDIDATE.id, verdict, shape=SPEC.shape, classes=10)
+            assert filled.checked(CANDIDATE.id, SPEC.shape, 10) == verdict
+        assert filled.checked(CANDIDATE.id, SPEC.shape, 9) is None
+        assert filled.checked(CANDIDATE.id, Shape(3, 8, 8), 10) is None
 
     def test_a_test_accuracy_is_revealed_once(self, filled: Store):
         first = filled.trials("one")[0].id

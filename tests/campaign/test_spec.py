@@ -1,0 +1,42 @@
+import pytest
+
+from nngen.campaign import CampaignSpec
+from nngen.errors import UsageError
+from nngen.types import Shape
+
+SPEC = CampaignSpec(name="one", size=8, shape=Shape(1, 8, 8), families=("A", "B"), wall_s=60.0)
+
+
+def test_as_json_and_back():
+    assert CampaignSpec.from_dict(SPEC.to_dict() | {"pool": {}}) == SPEC
+
+
+def test_what_differs_is_named_with_both_values():
+    SPEC.require({"size": 8, "shape": Shape(1, 8, 8)})
+    with pytest.raises(UsageError) as caught:
+        SPEC.require({"size": 8, "epochs": 3, "families": ("A",), "wall_s": 10.0})
+    assert "began with --epochs 1, --families A,B, --wall 60.0, not --epochs 3, --families A, --wall 10.0" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("batch", -1), ("lr", float("nan")), ("threads", 0), ("wall_s", 0.0)]
+)
+def test_numbers_must_be_positive(field, value):
+    flag = field.removesuffix("_s")
+    with pytest.raises(UsageError, match=f"--{flag} must be positive, not {value}"):
+        CampaignSpec(**{"name": "x", "size": 1, "shape": Shape(1, 8, 8), field: value})
+
+
+@pytest.mark.parametrize("name", ["", " x", "a\nb"])
+def test_names(name):
+    with pytest.raises(UsageError, match="cannot be a campaign's name"):
+        CampaignSpec(name=name, size=1, shape=Shape(1, 8, 8))
+
+
+def test_a_trial_has_its_own_seed_and_the_rest_from_the_campaign():
+    trial = SPEC.trial(5)
+    assert (trial.seed, trial.shape, trial.wall_s, trial.dataset) == (5, SPEC.shape, 60.0, "digits")
+    assert CampaignSpec.default("batch") == 64
+    assert CampaignSpec.default("size") is None
