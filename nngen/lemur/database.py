@@ -20,12 +20,16 @@ _SCHEMA = {
     "prm": {"uid", "name", "value"},
 }
 
-_TRIALS = """
-    SELECT stat.rowid, stat.epoch, stat.accuracy, stat.duration, stat.transform, prm.name, prm.value
-    FROM stat LEFT JOIN prm ON prm.uid = stat.prm
-    WHERE stat.task = ? AND stat.dataset = ? AND stat.metric = ? AND stat.nn = ? AND stat.accuracy IS NOT NULL
-    ORDER BY stat.epoch, stat.accuracy DESC, stat.rowid
-"""
+_OF = "task = ? AND dataset = ? AND metric = ? AND nn = ? AND accuracy IS NOT NULL"
+
+_TRIALS = f"""
+    SELECT prm, epoch, accuracy, duration, transform FROM stat WHERE {_OF}
+    ORDER BY epoch, accuracy DESC, rowid
+"""  # noqa: S608  # both halves are constants above
+
+_PARAMETERS = f"""
+    SELECT DISTINCT uid, name, value FROM prm WHERE uid IN (SELECT prm FROM stat WHERE {_OF})
+"""  # noqa: S608  # LEMUR writes a trial's parameters again at each epoch: hence DISTINCT
 
 
 class DatabaseLemur:
@@ -61,12 +65,14 @@ class DatabaseLemur:
         results = pick(Results(task, dataset, metric, model) for task, metric in keys)
         if results is None:
             return ()
-        trials: dict[int, tuple[int, dict[str, Any]]] = {}
-        for row, epoch, accuracy, duration, transform, name, value in self._query(_TRIALS, *results):
-            first = {"accuracy": accuracy, "duration": duration, "transform": transform}
-            # LEMUR writes a trial's parameters again at each epoch: the same name comes many times.
-            trials.setdefault(row, (epoch, first))[1].setdefault(name or "transform", value)
-        return tuple(to_record(results, epoch, trial) for epoch, trial in trials.values())
+        parameters: dict[str, dict[str, Any]] = {}
+        for uid, name, value in self._query(_PARAMETERS, *results):
+            parameters.setdefault(uid, {})[name] = value
+        found = []
+        for uid, epoch, accuracy, duration, transform in self._query(_TRIALS, *results):
+            trial = {"accuracy": accuracy, "duration": duration, "transform": transform, **parameters.get(uid, {})}
+            found.append(to_record(results, epoch, trial))
+        return tuple(found)
 
     def recorded_models(self, dataset: str = "cifar-10") -> tuple[str, ...]:
         query = "SELECT DISTINCT nn FROM stat WHERE task = ? AND metric = ? AND dataset = ? ORDER BY nn"
