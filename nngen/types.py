@@ -300,6 +300,7 @@ class TrialSpec:
         threads: CPU threads of the worker.
         wall_s: Limit on the judge's clock.
         memory_mib: Limit on the worker's resident memory.
+        hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
     """
 
     dataset: str
@@ -313,6 +314,7 @@ class TrialSpec:
     threads: int = 1
     wall_s: float = 3600.0
     memory_mib: int = 12_288
+    hyperparameters: Hyperparameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

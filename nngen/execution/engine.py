@@ -1,0 +1,226 @@
+"""The local engine: each check and each trial in a worker process of its own, forked from a warm server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from nngen.checks.prm import make_prm
+from nngen.errors import DataError, NngenError
+from nngen.execution.data import WORKER_FILES, Dataset
+from nngen.execution.environment import describe
+from nngen.execution.frames import Frame, FrameReader, Kind
+from nngen.execution.judge import TrialJudge, VerdictJudge, verdict_of_ending
+from nngen.execution.launcher import Launcher
+from nngen.execution.limits import Limits
+from nngen.execution.watch import Ending, watch
+from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["LocalEngine"]
+
+_FILE = "candidate.py"
+_BYTES_PER_CLASS = 2
+
+
+class LocalEngine:
+    """Runs candidates on this machine. Safe to use from several threads at once.
+
+    The first call starts the server, which loads torch once; every job after that is a fork of it.
+    Leaving the ``with`` block ends whatever still runs.
+    """
+
+    def __init__(self) -> None:
+        self._launcher = Launcher()
+        self._card: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send the server away."""
+        self._launcher.close()
+
+    def warm_up(self) -> None:
+        """Start the server now, so that the first job does not wait for torch.
+
+        Raises:
+            NngenError: If it cannot start.
+        """
+        self._launcher.versions()
+
+    def check(
+        self,
+        candidate: Candidate,
+        *,
+        shape: Shape,
+        classes: int = 10,
+        hyperparameters: Hyperparameters | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        wall_s: float = 60.0,
+        memory_mib: int = 12_288,
+    ) -> Verdict:
+        """Run every static and dynamic rule over a candidate.
+
+        Args:
+            candidate: Only its source is looked at.
+            shape: Of the images, without the batch.
+            classes: Number of classes.
+            hyperparameters: Values for ``prm`` other than the defaults.
+            device: ``cpu`` or ``cuda``.
+            threads: CPU threads of the worker.
+            wall_s: Limit on this process's clock.
+            memory_mib: Limit on resident memory over the worker's process tree.
+
+        Raises:
+            NngenError: If no worker can be started.
+        """
+        job = {
+            "kind": "check",
+            "shape": str(shape),
+            "classes": classes,
+            "hyperparameters": dict(hyperparameters or {}),
+            "device": device,
+            "threads": threads,
+            "seed": 0,
+        }
+        limits = Limits(wall_s=wall_s, memory_mib=memory_mib)
+        judge = VerdictJudge()
+        ending = self._run(candidate.source, job, limits, judge.take)
+        return judge.verdict or verdict_of_ending(ending, limits, _FILE)
+
+    def train(
+        self,
+        candidate: Candidate,
+        spec: TrialSpec,
+        dataset: Dataset,
+        on_epoch: Callable[[EpochResult], None] | None = None,
+    ) -> Trial:
+        """Train a candidate and score it here, where the labels are.
+
+        Args:
+            candidate: Only its id and its source are looked at.
+            spec: How to train; ``spec.device`` is ``cpu`` or ``cuda``.
+            dataset: Where the images come from; its labels of validation and test stay in this process.
+            on_epoch: Called after each epoch, in this thread.
+
+        Returns:
+            The trial; its verdict says what went wrong, if something did.
+
+        Raises:
+            DataError: If the images cannot be brought to ``spec.shape``.
+            NngenError: If no worker can be started.
+        """
+        _check_spec(spec, dataset)
+        judge = TrialJudge(
+            epochs=spec.epochs,
+            classes=dataset.classes,
+            validation_labels=np.asarray(dataset.validation_labels),
+            on_epoch=on_epoch,
+        )
+        limits = Limits(wall_s=spec.wall_s, memory_mib=spec.memory_mib)
+        job = _training_job(spec, dataset)
+        environment = self._environment(spec, dataset, job)
+        sizes = {
+            Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_labels),
+            Kind.TEST: _BYTES_PER_CLASS * len(dataset.test_labels),
+        }
+        files = [dataset.file(part) for part in WORKER_FILES]
+        ending = self._run(candidate.source, job, limits, judge.take, sizes, files)
+        verdict = judge.verdict or verdict_of_ending(ending, limits, _FILE)
+        return Trial(
+            candidate_id=candidate.id,
+            spec=spec,
+            verdict=verdict,
+            validation_accuracy=judge.curve[-1].validation_accuracy if verdict.valid else None,
+            curve=tuple(judge.curve),
+            validation_predictions=judge.validation_predictions if verdict.valid else b"",
+            test_predictions=judge.test_predictions,
+            parameters=judge.parameters,
+            seconds=ending.seconds,
+            peak_mib=ending.peak_mib,
+            environment=environment,
+        )
+
+    def _run(
+        self,
+        source: str,
+        job: dict[str, Any],
+        limits: Limits,
+        take: Callable[[Frame, float], bool],
+        sizes: Mapping[Kind, int] | None = None,
+        files: Sequence[Path] = (),
+    ) -> Ending:
+        """Run one job in a scratch folder that is gone afterwards."""
+        folder = Path(tempfile.mkdtemp(prefix="nngen-worker-"))
+        try:
+            (folder / _FILE).write_bytes(source.encode("utf-8", "surrogatepass"))
+            job = {**job, "folder": str(folder), "file": _FILE, "memory_mib": limits.memory_mib}
+            pipes = self._launcher.launch(job, files)
+            return watch(pipes, limits, FrameReader(sizes or {}), take)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _environment(self, spec: TrialSpec, dataset: Dataset, job: Mapping[str, Any]) -> dict[str, str]:
+        prm = make_prm(job["hyperparameters"], shape=spec.shape, flip=job["flip"])
+        device = spec.device if spec.device == "cpu" else self._card_name()
+        return {
+            **describe(self._launcher.versions(), device=device, threads=spec.threads),
+            "data": dataset.fingerprint,
+            "prm": json.dumps(prm, sort_keys=True),
+        }
+
+    def _card_name(self) -> str:
+        """Ask a worker of our own, so that this process never touches CUDA."""
+        if self._card is None:
+            names: list[str] = []
+
+            def take(frame: Frame, _seconds: float) -> bool:
+                names.append(str(frame.message().get("name")))
+                return True
+
+            job = {"kind": "device", "device": "cuda", "threads": 1, "seed": 0}
+            self._run("", job, Limits(wall_s=60.0, memory_mib=12_288), take)
+            self._card = names[0] if names else "cuda"
+        return self._card
+
+
+def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:
+    stored = dataset.shape.channels
+    if stored not in (1, spec.shape.channels):
+        raise DataError(
+            f"{dataset.name} has {stored} channels and cannot become {spec.shape}:"
+            f" take --shape {stored}x{spec.shape.height}x{spec.shape.width}"
+        )
+    if spec.epochs < 1 or spec.batch < 2:
+        raise NngenError(f"{spec.epochs} epochs of batches of {spec.batch}: at least 1 epoch and 2 samples are needed")
+
+
+def _training_job(spec: TrialSpec, dataset: Dataset) -> dict[str, Any]:
+    chosen = {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
+    return {
+        "kind": "train",
+        "shape": str(spec.shape),
+        "classes": dataset.classes,
+        "hyperparameters": {**spec.hyperparameters, **chosen},
+        "epochs": spec.epochs,
+        "batch": spec.batch,
+        "flip": dataset.natural,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "device": spec.device,
+        "threads": spec.threads,
+        "seed": spec.seed,
+    }

@@ -1,0 +1,53 @@
+"""What a worker may use, set from inside before the candidate's first line runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Limits", "set_limits"]
+
+_MIB = 2**20
+_HEADROOM_MIB = 4096
+_FILE_MIB = 64
+_OPEN_FILES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of one worker.
+
+    Attributes:
+        wall_s: By the judge's clock, from the worker's start.
+        memory_mib: Resident memory of the worker and all its descendants together.
+    """
+
+    wall_s: float
+    memory_mib: int
+
+
+def set_limits(memory_mib: int, *, virtual: bool) -> None:
+    """Bound this process for good.
+
+    Args:
+        memory_mib: Resident memory that the judge will allow.
+        virtual: Whether to bound address space too: what is there now, ``memory_mib`` and 4 GiB for
+            threads' stacks. Not on CUDA, whose driver reserves more address space than any machine has.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_FSIZE, _FILE_MIB * _MIB)
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    if virtual:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        now = pages * os.sysconf("SC_PAGE_SIZE")
+        _lower(resource.RLIMIT_AS, now + (memory_mib + _HEADROOM_MIB) * _MIB)
+    # If the machine runs out of memory, the kernel shall take this process and not the judge.
+    Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _lower(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (limit, limit))

@@ -1,0 +1,105 @@
+"""The warm server: torch loaded once, then one fork per candidate.
+
+The judge's process cannot be forked itself: it may have run torch, whose threads do not survive a fork.
+So it starts this small server with a clean environment. The server loads torch, runs nothing with it,
+and forks a nanny (``nngen.execution.nanny``) for each job it is sent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from importlib.metadata import version
+from types import FrameType
+from typing import Any
+
+import psutil
+
+__all__ = ["MAX_JOB", "main", "send_job"]
+
+MAX_JOB = 65_536
+"""Bytes of the longest job; the source travels as a file."""
+
+_MAX_DESCRIPTORS = 16
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def send_job(connection: socket.socket, job: dict[str, Any], descriptors: list[int]) -> None:
+    """Send one job and the descriptors it needs; the judge's end of what ``main`` reads."""
+    socket.send_fds(connection, [json.dumps(job).encode()], descriptors)
+
+
+def main(descriptor: int) -> None:
+    """Serve the judge at the other end of a SEQPACKET socket until it goes away."""
+    connection = socket.socket(fileno=descriptor)
+    # Orphans of a nanny that was killed come here, and are killed in their turn.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    hello = _warm_up()
+    nannies: set[int] = set()
+    signal.signal(signal.SIGCHLD, lambda number, frame: _reap(nannies, number, frame))
+    connection.send(json.dumps(hello).encode())
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(connection, MAX_JOB, _MAX_DESCRIPTORS)
+        if not data:
+            return
+        # A nanny that ends before it is known would be taken for a stray.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        nannies.add(_fork(connection, data, descriptors))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        for number in descriptors:
+            os.close(number)
+
+
+def _warm_up() -> dict[str, str]:
+    import torch
+    import torchvision
+
+    import nngen.checks.dynamic
+    import nngen.execution.worker  # noqa: F401
+
+    # What lives now lives for ever: the children's collector shall not touch, and so copy, its pages.
+    gc.collect()
+    gc.freeze()
+    return {
+        "python": sys.version.split()[0],
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "numpy": version("numpy"),
+    }
+
+
+def _fork(connection: socket.socket, data: bytes, descriptors: list[int]) -> int:
+    from nngen.execution import nanny
+
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        connection.close()
+        nanny.main(json.loads(data), descriptors)
+        code = 0
+    finally:
+        # Whatever happened, the child must never come back into the server's loop.
+        os._exit(code)
+
+
+def _reap(nannies: set[int], _number: int, _frame: FrameType | None) -> None:
+    with suppress(ChildProcessError):
+        while True:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            nannies.discard(pid)
+    for child in psutil.Process().children():
+        if child.pid not in nannies:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()

@@ -1,0 +1,38 @@
+"""Stratified splits that never change: the same images everywhere, for every trial."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nngen.errors import DataError
+from nngen.seeds import derive
+
+__all__ = ["split"]
+
+
+def split(labels: npt.NDArray[np.int64], share: float, name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Carve ``share`` of each class off.
+
+    Args:
+        labels: ``(N,)`` classes from 0.
+        share: What is carved off, in (0, 1).
+        name: Of the data set and the split; it is the seed.
+
+    Returns:
+        Indices that stay and indices carved off, each in ascending order.
+
+    Raises:
+        DataError: If a class has too few samples to be in both parts.
+    """
+    # RandomState's stream is frozen by numpy's own promise; that of Generator is not.
+    random = np.random.RandomState(derive(0, "split", name))
+    carved: list[npt.NDArray[np.intp]] = []
+    for label in range(int(labels.max(initial=-1)) + 1):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(share * len(members)))
+        if len(members) <= count:
+            raise DataError(f"{name}: class {label} has {len(members)} images; at least 3 are needed to split them")
+        carved.append(random.permutation(members)[:count])
+    taken = np.sort(np.concatenate(carved))
+    return np.setdiff1d(np.arange(len(labels)), taken), taken
