@@ -5,9 +5,8 @@ Nothing here depends on the mixture: a family is transformed once, and a mixture
 
 from __future__ import annotations
 
-import ast
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import libcst as cst
@@ -18,14 +17,11 @@ from nngen.assembly.naming import Style, assign_names, class_prefix, style_of
 from nngen.assembly.reachability import reachable
 from nngen.assembly.rename import Renamer, write_body
 from nngen.assembly.source import Source, Unit, read_source
-from nngen.types import Family, Hyperparameters
+from nngen.assembly.walk import walk
+from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.types import Family
 
-__all__ = ["DEFAULTS", "Expert", "transform"]
-
-DEFAULTS: Hyperparameters = {"lr": 0.01, "momentum": 0.9, "dropout": 0.2, "batch": 64, "epoch": 1, "pretrained": 0}
-"""Hyperparameters a family asks for where LEMUR recorded none; every other one is ``OTHERWISE``."""
-
-OTHERWISE = 0.1
+__all__ = ["Expert", "transform"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +68,7 @@ def transform(family: Family, prefix: str | None = None) -> Expert:
     """
     source = read_source(family)
     kept = reachable(source)
-    _check_imports(source, kept)
+    _check(source, kept)
     names, imports = _name(source, kept, prefix or class_prefix(family.name))
     body = write_body(source, kept, Renamer(source, names))
     return Expert(
@@ -82,7 +78,7 @@ def transform(family: Family, prefix: str | None = None) -> Expert:
         imports=tuple(sorted(imports, key=lambda item: (item.module, item.name or "", item.alias or ""))),
         names=tuple(sorted(names[name] for name in names.keys() & source.own.keys())),
         body=body,
-        hyperparameters=tuple(sorted(_hyperparameters(source, kept).items())),
+        hyperparameters=tuple(sorted(best_hyperparameters(family).items())),
         digests=statement_digests(body),
         postponed=_postpones(source.module),
     )
@@ -111,127 +107,51 @@ def _name(source: Source, kept: Iterable[Unit], prefix: str) -> tuple[dict[str, 
 
 
 def _style(source: Source, name: str) -> Style:
-    for node in source.own[name]:
-        if isinstance(node, cst.ClassDef):
-            return Style.CLASS
-        if isinstance(node, cst.FunctionDef):
-            return Style.FUNCTION
+    nodes = source.own[name]
+    if any(isinstance(node, cst.ClassDef) for node in nodes):
+        return Style.CLASS
+    if any(isinstance(node, cst.FunctionDef) for node in nodes):
+        return Style.FUNCTION
     style = style_of(name)
-    plain = any(isinstance(node, cst.Name) for node in source.own[name])
+    plain = any(isinstance(node, cst.Name) for node in nodes)
     return Style.CONSTANT if style is Style.FUNCTION and plain else style
 
 
-def _check_imports(source: Source, kept: Iterable[Unit]) -> None:
+def _check(source: Source, kept: Iterable[Unit]) -> None:
+    """Refuse what is needed but cannot be part of a mixture, at the first line where it is."""
     read = {name for unit in kept for name in unit.reads}
-    for unit in kept:
-        checker = _ImportChecker(source, read if unit.imports else None)
-        unit.node.visit(checker)
+    problems = [problem for unit in kept for problem in (*unit.problems, *_foreign_imports(source, unit, read))]
+    if problems:
+        raise source.error(*min(problems, key=lambda problem: (source.line(problem[0]), problem[1])))
 
 
-class _ImportChecker(cst.CSTVisitor):
-    """Raises at an import that a mixture does not bring; one inside ``try`` may fail."""
+def _foreign_imports(source: Source, unit: Unit, read: set[str]) -> Iterator[tuple[cst.CSTNode, str]]:
+    """Find imports that a mixture does not bring; one inside ``try`` may fail."""
+    for node in walk(unit.node, skip=lambda node: id(node) in source.dead or isinstance(node, cst.Try)):
+        match node:
+            case cst.ImportFrom(names=cst.ImportStar()):
+                yield node, "import * hides which names it binds: name them"
+            case cst.ImportFrom(relative=[_, *_]):
+                yield node, "imports from its own package; a mixture stands alone"
+            case cst.ImportFrom(module=cst.CSTNode() as module, names=items) if not isinstance(items, cst.ImportStar):
+                used = not unit.imports or any((item.evaluated_alias or item.evaluated_name) in read for item in items)
+                yield from _foreign(node, [cst.Module(body=[]).code_for_node(module)] if used else [])
+            case cst.Import(names=items):
+                yield from _foreign(
+                    node,
+                    [
+                        item.evaluated_name
+                        for item in items
+                        if not unit.imports or (item.evaluated_alias or item.evaluated_name.partition(".")[0]) in read
+                    ],
+                )
 
-    def __init__(self, source: Source, read: set[str] | None) -> None:
-        super().__init__()
-        self.source, self.read = source, read
 
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        return id(node) not in self.source.dead and super().on_visit(node) is not False
-
-    def visit_Try(self, node: cst.Try) -> bool:
-        return False
-
-    def visit_Import(self, node: cst.Import) -> None:
-        for item in node.names:
-            bound = item.evaluated_alias or item.evaluated_name.partition(".")[0]
-            if self.read is None or bound in self.read:
-                self._check(node, item.evaluated_name)
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> None:
-        if isinstance(node.names, cst.ImportStar):
-            raise self.source.error(node, "import * hides which names it binds: name them")
-        module = cst.Module(body=[]).code_for_node(node.module) if node.module else ""
-        if node.relative:
-            raise self.source.error(node, f"imports from its own package (.{module}); a mixture stands alone")
-        bound = {item.evaluated_alias or item.evaluated_name for item in node.names}
-        if self.read is None or bound & self.read:
-            self._check(node, module)
-
-    def _check(self, node: cst.CSTNode, module: str) -> None:
+def _foreign(node: cst.CSTNode, modules: Iterable[str]) -> Iterator[tuple[cst.CSTNode, str]]:
+    for module in modules:
         root = module.partition(".")[0]
         if root not in ALLOWED and root not in sys.stdlib_module_names:
-            raise self.source.error(
-                node, f"imports {root}; a mixture may only need torch, torchvision, numpy and the standard library"
-            )
-
-
-def _hyperparameters(source: Source, kept: Iterable[Unit]) -> dict[str, float | int | str]:
-    """LEMUR's best values for what the family supports or reads; defaults where it recorded none."""
-    best: Mapping[str, float | int | str] = source.family.best.hyperparameters if source.family.best else {}
-    reads = _PrmReads(source)
-    for unit in kept:
-        unit.node.visit(reads)
-    wanted = _supported(source) | reads.required
-    values = {name: best.get(name, DEFAULTS.get(name, OTHERWISE)) for name in wanted}
-    values |= {name: best[name] for name in reads.optional if name in best}
-    if "pretrained" in values:
-        values["pretrained"] = 0  # an expert starts from nothing: weights would have to be downloaded
-    return values
-
-
-def _supported(source: Source) -> set[str]:
-    """Evaluate ``supported_hyperparameters`` without running it; empty where that cannot be done."""
-    for node in source.own.get("supported_hyperparameters", []):
-        if isinstance(node, cst.FunctionDef):
-            for statement in ast.walk(ast.parse(cst.Module(body=[node]).code)):
-                if isinstance(statement, ast.Return) and isinstance(statement.value, ast.Set):
-                    return {str(item.value) for item in statement.value.elts if isinstance(item, ast.Constant)}
-    return set()
-
-
-class _PrmReads(cst.CSTVisitor):
-    """Collects the keys that are read from ``prm``, the third argument of ``Net``."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        self.source = source
-        self.prm = _prm_name(source)
-        self.required: set[str] = set()
-        self.optional: set[str] = set()
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        return id(node) not in self.source.dead and super().on_visit(node) is not False
-
-    def visit_Subscript(self, node: cst.Subscript) -> None:
-        match node:
-            case cst.Subscript(
-                value=value, slice=[cst.SubscriptElement(slice=cst.Index(value=cst.SimpleString() as key))]
-            ) if self._is_prm(value):
-                self.required.add(str(key.evaluated_value))
-
-    def visit_Call(self, node: cst.Call) -> None:
-        match node:
-            case cst.Call(
-                func=cst.Attribute(value=value, attr=cst.Name(value="get")),
-                args=[cst.Arg(value=cst.SimpleString() as key), *_],
-            ) if self._is_prm(value):
-                self.optional.add(str(key.evaluated_value))
-
-    def _is_prm(self, node: cst.BaseExpression) -> bool:
-        match node:
-            case cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name)):
-                return name == self.prm
-        return False
-
-
-def _prm_name(source: Source) -> str:
-    for net in source.own.get("Net", []):
-        if isinstance(net, cst.ClassDef):
-            for method in net.body.body:
-                if isinstance(method, cst.FunctionDef) and method.name.value == "__init__":
-                    params = method.params.params
-                    return params[3].name.value if len(params) > 3 else "prm"
-    return "prm"
+            yield node, f"imports {root}: a mixture may only need torch, torchvision, numpy and the standard library"
 
 
 def _postpones(module: cst.Module) -> bool:

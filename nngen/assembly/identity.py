@@ -56,7 +56,7 @@ def _form(value: object) -> str:
             if name == "body" and isinstance(child, list):
                 child = _meaningful(child)
             # Fields that later versions of Python add are empty for what earlier ones can say.
-            if name in _UNSEEN or child is None and not isinstance(value, ast.Constant) or child == []:
+            if name in _UNSEEN or (child is None and not isinstance(value, ast.Constant)) or child == []:
                 continue
             parts.append(f"{name}={_form(child)}")
         return f"{type(value).__name__}({','.join(parts)})"

@@ -57,8 +57,15 @@ def _normal(plan: Plan) -> dict[str, Any]:
     for part in fields(plan):
         inner = getattr(plan, part.name)
         if is_dataclass(inner) and not isinstance(inner, type):
-            data[part.name] = {item.name: type(item.default)(getattr(inner, item.name)) for item in fields(inner)}
+            data[part.name] = {name: _like(inner, name) for name in data[part.name]}
     return data
+
+
+def _like(part: Any, name: str) -> Any:
+    """Read a field as the type of its default: every field of a plan's parts has one."""
+    default = next(item.default for item in fields(part) if item.name == name)
+    value = getattr(part, name)
+    return float(value) if isinstance(default, float) else value
 
 
 def _table(data: Mapping[str, Any], path: str = "") -> list[str]:

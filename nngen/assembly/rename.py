@@ -1,8 +1,11 @@
 """Writes the kept part of a family under its new names."""
 
+# ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import libcst as cst
 
@@ -72,7 +75,7 @@ def write_body(source: Source, kept: Sequence[Unit], renamer: Renamer) -> str:
             if small:
                 body.append(_renamed_line(statement, small, renamer))
         elif id(statement) in wanted:
-            body.append(cst.ensure_type(statement.visit(renamer), cst.BaseCompoundStatement))
+            body.append(_visited(statement, renamer))
     text = cst.Module(body=body, default_indent=source.module.default_indent).code
     return text.strip("\n") + "\n"
 
@@ -80,6 +83,15 @@ def write_body(source: Source, kept: Sequence[Unit], renamer: Renamer) -> str:
 def _renamed_line(
     line: cst.SimpleStatementLine, nodes: Sequence[cst.BaseSmallStatement], renamer: Renamer
 ) -> cst.SimpleStatementLine:
-    small = [cst.ensure_type(node.visit(renamer), cst.BaseSmallStatement) for node in nodes]
+    small = [_visited(node, renamer) for node in nodes]
     small[-1] = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
     return line.with_changes(body=small)
+
+
+_Node = TypeVar("_Node", bound=cst.BaseSmallStatement | cst.BaseCompoundStatement)
+
+
+def _visited(node: _Node, renamer: Renamer) -> _Node:
+    new = node.visit(renamer)
+    assert isinstance(new, type(node))  # a statement of a module is never removed by renaming
+    return new

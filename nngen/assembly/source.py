@@ -27,7 +27,9 @@ from libcst.metadata import (
 )
 
 from nngen.assembly.imports import Import
-from nngen.assembly.strings import Role, StringReader
+from nngen.assembly.strings import NAMESPACES, Role, StringReader
+from nngen.assembly.training import training_methods
+from nngen.assembly.walk import walk
 from nngen.errors import AssemblyError
 from nngen.types import Family
 
@@ -47,14 +49,6 @@ _MODULE_NAMES = frozenset(dir(builtins)) | {
 }
 """Names that every module, class body or method finds without binding them."""
 
-_HOOKS = frozenset(
-    "forward train eval to apply type float double half bfloat16 cpu cuda parameters named_parameters buffers "
-    "named_buffers children named_children modules named_modules state_dict load_state_dict load_from_state_dict "
-    "save_to_state_dict zero_grad requires_grad_ extra_repr get_extra_state set_extra_state get_name "
-    "register_buffer register_parameter add_module share_memory".split()
-)
-"""Methods of ``nn.Module`` that torch or a trainer calls, so a source need not mention them."""
-
 _UNREADABLE = frozenset({"eval", "exec"})
 
 
@@ -67,12 +61,18 @@ class Unit:
         binds: Module-level names it binds.
         reads: Module-level names it reads, in code or in strings that name them.
         imports: What it imports into the module, if it is a plain import statement.
+        problems: Why it cannot be part of a mixture, each with the node it is about.
     """
 
     node: cst.BaseSmallStatement | cst.BaseCompoundStatement
     binds: set[str] = field(default_factory=set)
     reads: set[str] = field(default_factory=set)
     imports: tuple[Import, ...] = ()
+    problems: list[tuple[cst.CSTNode, str]] = field(default_factory=list)
+
+    def refuse(self, node: cst.CSTNode, message: str) -> None:
+        """Note why the statement cannot be part of a mixture; it matters only if it is needed."""
+        self.problems.append((node, message))
 
     @property
     def defines(self) -> bool:
@@ -163,7 +163,7 @@ class _Reader:
             imported={},
             names={},
             strings={},
-            dead=_training_only(self.module),
+            dead=training_methods(self.module),
             bound_here=set(),
             identifiers=frozenset(),
             wrapper=self.wrapper,
@@ -181,13 +181,39 @@ class _Reader:
     def _add_unit(self, node: cst.BaseSmallStatement | cst.BaseCompoundStatement) -> None:
         unit = Unit(node)
         self.units.append(unit)
-        node.visit(_Walk(self, unit))
+        for child in walk(node, skip=self._is_dead):
+            self.owner[id(child)] = unit
+            match child:
+                case cst.Name(value=name):
+                    self.identifiers.add(name)
+                case cst.Global(names=items):
+                    self.source.names.update((id(item.name), item.name.value) for item in items)
+                case cst.NamedExpr(target=cst.Name(value=name)) if isinstance(
+                    self.scopes.get(child), ComprehensionScope
+                ):
+                    self._capture(unit, child, name)
+                case cst.MatchAs(name=cst.Name(value=name)) | cst.MatchStar(name=cst.Name(value=name)):
+                    self._capture(unit, child, name)
+                case cst.MatchMapping(rest=cst.Name(value=name)):
+                    self._capture(unit, child, name)
+
+    def _is_dead(self, node: cst.CSTNode) -> bool:
+        return id(node) in self.source.dead
+
+    def _capture(self, unit: Unit, node: cst.CSTNode, name: str) -> None:
+        """Note a name bound by a pattern, or by ``:=`` inside a comprehension, which libcst does not."""
+        scope = self.scopes.get(node) or self.scope
+        while isinstance(scope, ComprehensionScope):
+            scope = scope.parent
+        if isinstance(scope, GlobalScope):
+            unit.refuse(node, f"{name!r} is bound inside an expression at module level: use a statement")
+        self.captured.setdefault(scope, set()).add(name)
 
     def _read_bindings(self) -> None:
         """Sort the module's names into the family's own and those that only plain imports bind."""
         for unit in self.units:
             unit.imports = self._plain_imports(unit)
-        bindings = [(item, unit) for item in self.scope.assignments if (unit := self._unit_of(item)) is not None]
+        bindings = list(self._bindings())
         for assignment, unit in bindings:
             unit.binds.add(assignment.name)
         while self._demote(bindings):
@@ -201,10 +227,12 @@ class _Reader:
         for unit in self.units:
             self.source.imported.update((item.bound, item) for item in unit.imports)
 
-    def _unit_of(self, assignment: object) -> Unit | None:
-        if not isinstance(assignment, Assignment) or "." in assignment.name:
-            return None
-        return self.owner.get(id(assignment.node))
+    def _bindings(self) -> Iterator[tuple[Assignment, Unit]]:
+        for assignment in self.scope.assignments:
+            if isinstance(assignment, Assignment) and "." not in assignment.name:
+                unit = self.owner.get(id(assignment.node))
+                if unit is not None:
+                    yield assignment, unit
 
     def _demote(self, bindings: list[tuple[Assignment, Unit]]) -> bool:
         """Leave one import where it stands, because what it binds is bound in another way as well."""
@@ -271,11 +299,9 @@ class _Reader:
             unit.reads.add(name)
             self.source.names[id(node)] = name
         elif not found and name not in _MODULE_NAMES:
-            raise self.source.error(
-                node, f"the name {name!r} is bound nowhere in the source; a mixture cannot bind it at run time"
-            )
+            unit.refuse(node, f"the name {name!r} is bound nowhere in the source: a mixture cannot wait for run time")
         elif name in _UNREADABLE and all(isinstance(assignment, BuiltinAssignment) for assignment in found):
-            raise self.source.error(node, f"{name}() runs code that only exists at run time")
+            unit.refuse(node, f"{name}() runs code that only exists at run time")
 
     def _is_captured(self, name: str, scope: Scope) -> bool:
         """Whether the scope, or one around it, binds the name in a way libcst does not record."""
@@ -294,12 +320,10 @@ class _Reader:
             if any(isinstance(node, cst.ClassDef | cst.FunctionDef) for node in nodes)
         }
         for unit in self.units:
+            if not self._looks_up(unit):
+                continue
             reader = StringReader(
-                known=known,
-                defined=defined,
-                qualified=self._qualified,
-                skip=lambda node: id(node) in self.source.dead,
-                fail=self.source.error,
+                known=known, defined=defined, qualified=self._qualified, skip=self._is_dead, refuse=unit.refuse
             )
             unit.node.visit(reader)
             for node, role in reader.roles:
@@ -307,44 +331,16 @@ class _Reader:
                 unit.reads |= role.reads
         self.source.strings = roles
 
+    def _looks_up(self, unit: Unit) -> bool:
+        """Whether a string or a namespace is anywhere in it; few statements have either, and visits are slow."""
+        for node in walk(unit.node, skip=self._is_dead):
+            if isinstance(node, cst.SimpleString) or (isinstance(node, cst.Name) and node.value in NAMESPACES):
+                return True
+        return False
+
     def _qualified(self, node: cst.CSTNode) -> set[str]:
         scope = self.scopes.get(node)
         return {name.name for name in scope.get_qualified_names_for(node)} if scope is not None else set()
-
-    def capture(self, node: cst.CSTNode, name: str) -> None:
-        """Note a name bound by a pattern, or by ``:=`` inside a comprehension."""
-        scope = self.scopes.get(node) or self.scope
-        while isinstance(scope, ComprehensionScope):
-            scope = scope.parent
-        if isinstance(scope, GlobalScope):
-            raise self.source.error(node, f"{name!r} is bound inside an expression at module level: use a statement")
-        self.captured.setdefault(scope, set()).add(name)
-
-
-class _Walk(cst.CSTVisitor):
-    """Notes which unit each node belongs to; code that is left out belongs to none."""
-
-    def __init__(self, reader: _Reader, unit: Unit) -> None:
-        super().__init__()
-        self.reader, self.unit = reader, unit
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        if id(node) in self.reader.source.dead:
-            return False
-        self.reader.owner[id(node)] = self.unit
-        if isinstance(node, cst.Name):
-            self.reader.identifiers.add(node.value)
-        elif isinstance(node, cst.Global):
-            self.reader.source.names.update((id(item.name), item.name.value) for item in node.names)
-        elif isinstance(node, cst.NamedExpr):
-            scope = self.reader.scopes.get(node)
-            if isinstance(scope, ComprehensionScope) and isinstance(node.target, cst.Name):
-                self.reader.capture(node, node.target.value)
-        elif isinstance(node, cst.MatchAs | cst.MatchStar) and node.name is not None:
-            self.reader.capture(node, node.name.value)
-        elif isinstance(node, cst.MatchMapping) and node.rest is not None:
-            self.reader.capture(node, node.rest.value)
-        return True
 
 
 def _statements(module: cst.Module) -> Iterator[cst.BaseSmallStatement | cst.BaseCompoundStatement]:
@@ -365,55 +361,6 @@ def _is_main_block(statement: cst.BaseCompoundStatement) -> bool:
         case cst.If(test=cst.Comparison(left=left, comparisons=[cst.ComparisonTarget(comparator=right)])):
             return any(isinstance(side, cst.Name) and side.value == "__name__" for side in (left, right))
     return False
-
-
-def _training_only(module: cst.Module) -> frozenset[int]:
-    """Find the methods of ``Net`` that train it, and those that only they use."""
-    net = next((node for node in module.body if isinstance(node, cst.ClassDef) and node.name.value == "Net"), None)
-    if net is None:
-        return frozenset()
-    methods = [node for node in net.body.body if isinstance(node, cst.FunctionDef)]
-    dead = {id(node) for node in methods if node.name.value in ("train_setup", "learn")}
-    while True:
-        mentioned = _Mentions(dead)
-        module.visit(mentioned)
-        # A training method that something else calls is needed after all.
-        revived = {id(node) for node in methods if id(node) in dead and node.name.value in mentioned.names}
-        if revived:
-            dead -= revived
-            continue
-        before = _Mentions(set())
-        module.visit(before)
-        only_here = before.names - mentioned.names
-        more = {id(node) for node in methods if node.name.value in only_here and not _is_hook(node.name.value)} - dead
-        if not more:
-            return frozenset(dead)
-        dead |= more
-
-
-def _is_hook(name: str) -> bool:
-    """Whether torch may call a method of this name by itself."""
-    return name.startswith("__") or name.lstrip("_") in _HOOKS
-
-
-class _Mentions(cst.CSTVisitor):
-    """Collects attribute names and strings outside the methods that are left out."""
-
-    def __init__(self, dead: set[int]) -> None:
-        super().__init__()
-        self.dead = dead
-        self.names: set[str] = set()
-
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
-        return id(node) not in self.dead
-
-    def visit_Attribute_attr(self, node: cst.Attribute) -> None:
-        self.names.add(node.attr.value)
-
-    def visit_SimpleString(self, node: cst.SimpleString) -> None:
-        value = node.evaluated_value
-        if isinstance(value, str):
-            self.names.add(value)
 
 
 def _aliases(node: cst.CSTNode) -> Iterator[cst.ImportAlias]:

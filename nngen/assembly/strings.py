@@ -1,5 +1,7 @@
 """Strings that name a module-level name: annotations, ``torch.fx.wrap("f")``, ``globals()["f"]`` and their like."""
 
+# ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
@@ -7,9 +9,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from nngen.errors import AssemblyError
-
-__all__ = ["Role", "StringReader", "quote_like", "rewrite_annotation"]
+__all__ = ["NAMESPACES", "Role", "StringReader", "quote_like", "rewrite_annotation"]
 
 _TYPE_FACTORIES = frozenset(
     {"collections.namedtuple", "typing.NamedTuple", "typing.TypedDict", "typing.NewType", "typing.TypeVar", "enum.Enum"}
@@ -18,6 +18,9 @@ _TYPE_FACTORIES = frozenset(
 
 _BY_STRING = frozenset({"torch.fx.wrap", "torch.fx._symbolic_trace.wrap"})
 """Calls that look their first argument up among the module's names."""
+
+NAMESPACES = frozenset({"globals", "locals", "vars", "dir", "__name__"})
+"""Names through which a source can look its own names up."""
 
 _ALWAYS_MODULE = frozenset({"globals"})
 _MODULE_AT_TOP = frozenset({"locals", "vars", "dir"})
@@ -44,7 +47,7 @@ class StringReader(cst.CSTVisitor):
         defined: Those of them that are the family's own functions and classes.
         qualified: Gives the dotted names a node may mean.
         skip: Tells which nodes are left out of the mixture.
-        fail: Makes the error for a node that looks names up at run time.
+        refuse: Told of a node that looks names up at run time, and why that cannot be followed.
     """
 
     def __init__(
@@ -54,10 +57,10 @@ class StringReader(cst.CSTVisitor):
         defined: Collection[str],
         qualified: Callable[[cst.CSTNode], Collection[str]],
         skip: Callable[[cst.CSTNode], bool],
-        fail: Callable[[cst.CSTNode, str], AssemblyError],
+        refuse: Callable[[cst.CSTNode, str], None],
     ) -> None:
         super().__init__()
-        self.known, self.defined, self.qualified, self.skip, self.fail = known, defined, qualified, skip, fail
+        self.known, self.defined, self.qualified, self.skip, self.refuse = known, defined, qualified, skip, refuse
         self.roles: list[tuple[cst.SimpleString, Role]] = []
         self._annotations = 0
         self._depth = 0
@@ -114,7 +117,7 @@ class StringReader(cst.CSTVisitor):
                 self._lookup(call, key)
             case cst.Subscript(slice=[cst.SubscriptElement(slice=cst.Index(value=cst.Name(value="__name__")))]):
                 if id(node) not in self._handled:
-                    raise self.fail(node, "names looked up in sys.modules[__name__] only exist at run time")
+                    self.refuse(node, "names looked up in sys.modules[__name__] only exist at run time")
             case cst.Subscript(slice=elements) if self._annotations and self._is(node.value, {"typing.Literal"}):
                 for element in elements:
                     if isinstance(element.slice, cst.Index):
@@ -156,19 +159,21 @@ class StringReader(cst.CSTVisitor):
             ):
                 self._lookup(module, key)
             case cst.Call(args=[cst.Arg(value=cst.SimpleString() as first), *_]) if self._is(node.func, _BY_STRING):
-                if first.evaluated_value not in self.known:
-                    raise self.fail(node, f"the name {first.evaluated_value!r} is bound nowhere in the source")
-                self._name(first, read=True)
+                if first.evaluated_value in self.known:
+                    self._name(first, read=True)
+                else:
+                    self.refuse(node, f"the name {first.evaluated_value!r} is bound nowhere in the source")
             case cst.Call(args=[cst.Arg(value=cst.SimpleString() as first), *_]) if self._is(
                 node.func, {"typing.cast"}
             ):
                 self._annotation(first)
         if self._is_namespace(node) and id(node) not in self._handled:
-            raise self.fail(node, "names looked up in the module's namespace only exist at run time")
+            self.refuse(node, "names looked up in the module's namespace only exist at run time")
 
     def _lookup(self, namespace: cst.CSTNode, key: cst.SimpleString) -> None:
         if key.evaluated_value not in self.known:
-            raise self.fail(key, f"the name {key.evaluated_value!r} only exists at run time")
+            self.refuse(key, f"the name {key.evaluated_value!r} only exists at run time")
+            return
         self._handled.add(id(namespace))
         self._name(key, read=True)
 
@@ -197,6 +202,7 @@ def rewrite_annotation(node: cst.SimpleString, names: dict[str, str]) -> cst.Sim
         return node
     found = {id(name): names[name.value] for name in _names_in_expression(expression) if name.value in names}
     renamed = expression.visit(_RenameById(found))
+    assert isinstance(renamed, cst.CSTNode)
     return quote_like(node, cst.Module(body=[]).code_for_node(renamed))
 
 
