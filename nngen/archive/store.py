@@ -372,7 +372,7 @@ def _columns(trial: Trial) -> dict[str, Any]:
         "seconds": trial.seconds,
         "peak_mib": trial.peak_mib,
         "environment": dump(dict(trial.environment)),
-        "data_fingerprint": trial.environment.get("data_fingerprint"),
+        "data_fingerprint": trial.environment.get("data"),
     }
 
 

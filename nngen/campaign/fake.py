@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from nngen.archive import Store
+from nngen.campaign.run import Campaign
+from nngen.campaign.seams import Assemble, Bench, Silent, Watcher
+from nngen.campaign.spec import CampaignSpec
 from nngen.seeds import derive
 from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
 
-__all__ = ["FakeData", "FakeEngine", "fake_assemble", "fake_families"]
+__all__ = ["FakeData", "FakeEngine", "fake_assemble", "fake_bench", "fake_campaign", "fake_families"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +42,7 @@ class FakeEngine:
     trials: Mapping[str, Outcome] = field(default_factory=dict)
     trained: list[str] = field(default_factory=list)
 
-    def check(self, candidate: Candidate, *, shape: Shape, classes: int) -> Verdict:
+    def check(self, candidate: Candidate, *, shape: Shape, classes: int, **limits: Any) -> Verdict:
         return _verdict(candidate, self.checks, f"{shape} with {classes} classes")
 
     def train(
@@ -91,6 +96,40 @@ def fake_families(names: Sequence[str]) -> dict[str, tuple[Family, Interface]]:
         )
         for name in names
     }
+
+
+def fake_bench(names: Sequence[str] = "ABCDEFG", data: FakeData | None = None, **changes: Any) -> Bench[FakeData]:
+    """Lay out a bench of families that need only a name."""
+    data = data or FakeData()
+    made: dict[str, Any] = {
+        "families": fake_families(names),
+        "dataset": data,
+        "data_fingerprint": "d1",
+        "classes": data.classes,
+        "test_labels": np.array(data.test, dtype="<u2").tobytes(),
+    }
+    return Bench(**made | changes)
+
+
+def fake_campaign(
+    archive: Store,
+    *,
+    engine: FakeEngine | None = None,
+    bench: Bench[FakeData] | None = None,
+    assemble: Assemble | None = None,
+    watcher: Watcher | None = None,
+    **arguments: Any,
+) -> Campaign[FakeData]:
+    """Make a campaign of six quartets, two epochs each; ``arguments`` are those of ``CampaignSpec``."""
+    given: dict[str, Any] = {"name": "one", "size": 6, "shape": Shape(1, 8, 8), "epochs": 2} | arguments
+    return Campaign(
+        spec=CampaignSpec(**given),
+        archive=archive,
+        bench=bench or fake_bench(),
+        engine=engine or FakeEngine(),
+        assemble=assemble or fake_assemble,
+        watcher=watcher or Silent(),
+    )
 
 
 def fake_assemble(plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Candidate:

@@ -130,7 +130,7 @@ class Campaign(Generic[Data]):
             )
         else:
             result = Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
-        environment = {**result.environment, "nngen": __version__, "data_fingerprint": self.bench.data_fingerprint}
+        environment = {"nngen": __version__, **result.environment, "data": self.bench.data_fingerprint}
         self.archive.finish_trial(trial.id, replace(result, environment=environment))
 
     def _check(self, trial: StoredTrial, candidate: Candidate) -> Verdict:
@@ -139,7 +139,14 @@ class Campaign(Generic[Data]):
         if known is not None:
             return known
         self.watcher.stage(trial, "check")
-        verdict = self.engine.check(candidate, shape=self.spec.shape, classes=self.bench.classes)
+        verdict = self.engine.check(
+            candidate,
+            shape=self.spec.shape,
+            classes=self.bench.classes,
+            device=self.spec.device,
+            threads=self.spec.threads,
+            memory_mib=self.spec.memory_mib,
+        )
         self.archive.add_verdict(candidate.id, verdict, shape=self.spec.shape, classes=self.bench.classes)
         return verdict
 

@@ -21,7 +21,9 @@ Assemble: TypeAlias = Callable[[Plan, Sequence[tuple[Family, Interface]]], Candi
 class Engine(Protocol[DataIn]):
     """Checks and trains candidates somewhere that is not here."""
 
-    def check(self, candidate: Candidate, *, shape: Shape, classes: int) -> Verdict:
+    def check(
+        self, candidate: Candidate, *, shape: Shape, classes: int, device: str, threads: int, memory_mib: int
+    ) -> Verdict:
         """Prove that a candidate works; never raises for what the candidate does."""
         ...
 

@@ -10,7 +10,10 @@ from typing import Self, TypeAlias
 from nngen.errors import FamilyError, UsageError
 from nngen.space.ranks import rank, space, unrank
 
-__all__ = ["Pool", "Quartet"]
+__all__ = ["EXPERTS", "Pool", "Quartet"]
+
+EXPERTS = 4
+"""Families in a quartet."""
 
 Quartet: TypeAlias = tuple[str, ...]
 """The names of ``k`` different families, sorted (four, unless the pool says otherwise)."""
@@ -21,10 +24,10 @@ class Pool:
     """Families in sorted order and the size of a quartet; build it with ``of``."""
 
     families: tuple[str, ...]
-    k: int = 4
+    k: int = EXPERTS
 
     @classmethod
-    def of(cls, families: Iterable[str], k: int = 4) -> Self:
+    def of(cls, families: Iterable[str], k: int = EXPERTS) -> Self:
         """Sort the names, so that the order in which they were typed does not matter.
 
         Raises:

@@ -22,7 +22,7 @@ RESULT = Trial(
     parameters=10,
     seconds=3.0,
     peak_mib=99.5,
-    environment={"torch": "2", "data_fingerprint": "d1"},
+    environment={"torch": "2", "data": "d1"},
 )
 FAILED = Verdict(outcome=Outcome.SHAPE, rule="assembly", message="no", line=3)
 

@@ -8,12 +8,12 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Silent
-from nngen.campaign.fake import FakeEngine, fake_assemble, fake_families
+from nngen.campaign.fake import FakeData, FakeEngine, fake_assemble, fake_bench, fake_families
+from nngen.campaign.fake import fake_campaign as campaign
 from nngen.errors import ArchiveError, AssemblyError, DataError, LemurError, UsageError
 from nngen.seeds import derive
 from nngen.space import draw
 from nngen.types import Outcome
-from tests.campaign.conftest import DATA, bench, campaign
 
 
 def essence(archive, name="one"):
@@ -36,14 +36,14 @@ def test_sample_assemble_check_train_store(archive):
     assert all(len(t.curve) == 2 and t.trained for t in trials)
     assert all(c.verdicts[0].valid and "" not in c.fingerprints for c in archive.candidates())
     assert (summary.total, summary.done, summary.failed) == (6, 6, 0)
-    assert trials[0].environment["data_fingerprint"] == "d1"
+    assert trials[0].environment["data"] == "d1"
 
 
 def test_the_best_is_chosen_on_validation_and_its_test_accuracy_revealed_once(archive):
     best = campaign(archive).run().best
     assert best.validation_accuracy == max(t.validation_accuracy for t in archive.trials("one"))
     predicted = np.frombuffer(archive.predictions(best.id, "test"), dtype="<u2")
-    assert best.test_accuracy == (predicted == np.array(DATA.test)).mean()
+    assert best.test_accuracy == (predicted == np.array(FakeData().test)).mean()
     assert campaign(archive).run().best == best
     assert [t.test_accuracy for t in archive.trials("one")].count(None) == 5
     assert [e.kind for e in archive.events("one")].count("test.revealed") == 1
@@ -137,7 +137,7 @@ def run_in_child(path, left):
 
 
 def small(archive):
-    return campaign(archive, size=2, ground=bench("ABCDE"), engine=FakeEngine(checks={"A": Outcome.SHAPE}))
+    return campaign(archive, size=2, bench=fake_bench("ABCDE"), engine=FakeEngine(checks={"A": Outcome.SHAPE}))
 
 
 @pytest.fixture
@@ -184,12 +184,12 @@ def test_a_second_driver_is_refused(archive):
 def test_the_ground_must_not_move(archive):
     campaign(archive).run()
     with pytest.raises(DataError, match="digits has changed"):
-        campaign(archive, ground=bench(data_fingerprint="d2")).run()
+        campaign(archive, bench=fake_bench(data_fingerprint="d2")).run()
     families = fake_families("ABCDEFG")
     family, interface = families["C"]
     families["C"] = (replace(family, fingerprint="other"), interface)
     with pytest.raises(LemurError, match="family C has changed"):
-        campaign(archive, ground=bench(families=families)).run()
+        campaign(archive, bench=fake_bench(families=families)).run()
 
 
 @pytest.mark.parametrize(
@@ -224,11 +224,11 @@ class Diary(Silent):
 
 def test_a_watcher_is_told_everything(archive):
     diary = Diary()
-    replace(campaign(archive, size=1), watcher=diary).run()
+    campaign(archive, size=1, watcher=diary).run()
     assert diary.lines == ["one 0/1", "assemble", "check", "train", "epoch 1", "epoch 2", "valid"]
 
 
 def test_a_biased_plan_is_noted_before_it_is_run(archive):
     diary = Diary()
-    replace(campaign(archive, sampler="lexicographic", size=10), watcher=diary).run()
+    campaign(archive, sampler="lexicographic", size=10, watcher=diary).run()
     assert diary.lines[0] == "biased: every quartet contains A and B: nothing can be said about quartets without them"

@@ -1,0 +1,103 @@
+"""From what was typed to a campaign that can run: the data, the pool, every argument settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nngen.archive import Store
+from nngen.campaign.seams import Bench
+from nngen.campaign.spec import CampaignSpec
+from nngen.errors import FamilyError, UsageError
+from nngen.execution.data import Dataset, load_dataset
+from nngen.lemur.families import choose, load_families
+from nngen.lemur.probe import profiles
+from nngen.lemur.source import Lemur
+from nngen.space import sampler
+from nngen.space.pool import EXPERTS, Pool
+from nngen.types import Family, Interface, Shape
+
+__all__ = ["prepare"]
+
+Progress = Callable[[int, int], None]
+
+
+def prepare(
+    archive: Store,
+    name: str,
+    asked: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    *,
+    lemur: Lemur,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[CampaignSpec, Bench[Dataset]]:
+    """Settle a campaign's arguments and lay out what it works on.
+
+    Args:
+        archive: Decides whether the campaign begins or goes on.
+        name: The campaign's.
+        asked: Arguments that were typed, by field of ``CampaignSpec``; families as a sorted tuple.
+        machine: Arguments that this machine suggests where nothing was typed (device, threads).
+        lemur: Where the families come from.
+        data_root: Where torchvision's files lie.
+        progress: Called with (done, total) while families are measured.
+
+    Raises:
+        UsageError: If the campaign exists with other arguments, or arguments are missing or unknown.
+        FamilyError: If a family is unknown, or fewer than four can be used.
+        DataError: If the data set is missing or broken.
+        LemurError: If LEMUR cannot be read.
+    """
+    known = {campaign.name: campaign for campaign in archive.campaigns()}
+    stored = known[name].spec if name in known else None
+    families = load_families(lemur)
+    if stored is not None:
+        spec = CampaignSpec.from_dict(stored)
+        spec.require(asked)
+        dataset = load_dataset(spec.dataset, data_root=data_root)
+        chosen = choose(families, stored["pool"])
+        usable, _ = _measure(chosen, spec.shape, dataset.classes, progress)
+        return spec, _bench(dataset, usable, stored["left_out"])
+    if "size" not in asked:
+        raise UsageError(f"there is no campaign {name} yet: say how many quartets it takes with --size")
+    names = asked.get("families") or tuple(families)
+    chosen = choose(families, names)
+    # What costs nothing to refuse is refused before families are measured.
+    sampler(asked.get("sampler", CampaignSpec.default("sampler")), Pool.of(names), 0)
+    dataset = load_dataset(asked.get("dataset", CampaignSpec.default("dataset")), data_root=data_root)
+    spec = CampaignSpec(**{"name": name, "shape": dataset.default_shape, **machine, **asked})
+    usable, left_out = _measure(chosen, spec.shape, dataset.classes, progress)
+    if len(usable) < EXPERTS:
+        why = "; ".join(f"{family}: {reason}" for family, reason in left_out.items())
+        raise FamilyError(f"only {len(usable)} of {len(chosen)} families can be used at {spec.shape} ({why})")
+    return spec, _bench(dataset, usable, left_out)
+
+
+def _measure(
+    chosen: Sequence[Family], shape: Shape, classes: int, progress: Progress | None
+) -> tuple[dict[str, tuple[Family, Interface]], dict[str, str]]:
+    """Tell the usable families from those that are left out, with the reason."""
+    found = profiles(chosen, shape, classes=classes, progress=progress)
+    usable, left_out = {}, {}
+    for family in chosen:
+        profile = found[family.name]
+        if profile.usable and profile.interface is not None:
+            usable[family.name] = (family, profile.interface)
+        else:
+            left_out[family.name] = profile.reason
+    return usable, left_out
+
+
+def _bench(
+    dataset: Dataset, usable: Mapping[str, tuple[Family, Interface]], left_out: Mapping[str, str]
+) -> Bench[Dataset]:
+    return Bench(
+        families=usable,
+        dataset=dataset,
+        data_fingerprint=dataset.fingerprint,
+        classes=dataset.classes,
+        test_labels=dataset.test_labels.astype("<u2").tobytes(),
+        left_out=left_out,
+    )

@@ -1,0 +1,234 @@
+"""``nngen campaign``: sample, assemble, check, train, store; list campaigns and how they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from nngen.cli.output import print_json, print_table
+from nngen.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from nngen.campaign import Summary
+
+__all__ = ["app"]
+
+app = App(name="campaign", help="Sample, assemble, check, train and store; resumes where it stopped.")
+
+_MOST_THREADS = 16
+
+
+@app.command
+def run(
+    name: str,
+    /,
+    *,
+    size: int | None = None,
+    sampler: str | None = None,
+    families: str | None = None,
+    dataset: str | None = None,
+    shape: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    wall: float | None = None,
+    memory: int | None = None,
+    data_root: Path | None = None,
+    archive: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Run a campaign, or go on with it: the same name again resumes where it stopped.
+
+    Everything that is drawn and every result is kept at once, so it may be stopped or killed at any
+    instant. What is left out when resuming stands as the campaign began; what is typed must agree with
+    it. When all trials are done, the candidate that is best on validation gets its test accuracy.
+
+    Args:
+        name: The campaign's name.
+        size: Quartets to draw; needed when it begins.
+        sampler: Their order: stratified (default), random or lexicographic.
+        families: The pool, separated by commas; every usable family by default.
+        dataset: digits (default), fashion-mnist, mnist, cifar-10, cifar-100, svhn or folder:PATH.
+        shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
+        epochs: How often the training split is shown; 1 by default.
+        seed: Of every draw; 0 by default.
+        batch: Samples per step; 64 by default.
+        lr: Learning rate handed to the candidates; 0.001 by default.
+        device: auto (default), cpu or cuda.
+        threads: CPU threads of a worker; the cores of this machine by default.
+        wall: Limit of one trial in seconds; 3600 by default.
+        memory: Limit of one trial in MiB; 12288 by default.
+        data_root: Where torchvision's files lie or are downloaded to.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print what it came to as JSON.
+
+    Examples:
+        nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
+        nngen campaign run first --size 100 --sampler stratified --dataset cifar-10 --epochs 1 --seed 0
+        nngen campaign run first
+    """
+    from nngen.archive import Archive, default_path
+    from nngen.assembly.assemble import Assembler
+    from nngen.campaign import Campaign
+    from nngen.campaign.prepare import prepare
+    from nngen.cli.watcher import watch
+    from nngen.execution.engine import LocalEngine
+    from nngen.lemur.source import open_lemur
+
+    asked: dict[str, Any] = {
+        "size": size,
+        "sampler": sampler,
+        "dataset": dataset,
+        "epochs": epochs,
+        "seed": seed,
+        "batch": batch,
+    }
+    asked |= {"lr": lr, "threads": threads, "wall_s": wall, "memory_mib": memory}
+    typed = {field: value for field, value in asked.items() if value is not None} | _parsed(families, shape, device)
+    with Archive.open(archive or default_path()) as store:
+        with progress_bar("measuring families") as report:
+            spec, bench = prepare(
+                store, name, typed, _machine(), lemur=open_lemur(), data_root=data_root, progress=report
+            )
+        with LocalEngine() as engine, watch() as watcher:
+            for family, reason in bench.left_out.items():
+                watcher.note(f"{family} is left out: {reason}")
+            campaign = Campaign(
+                spec=spec,
+                archive=store,
+                bench=bench,
+                engine=engine,
+                assemble=Assembler().assemble,
+                watcher=watcher,
+            )
+            summary = campaign.run()
+    _report(summary, json=json)
+
+
+@app.command
+def ls(*, archive: Path | None = None, json: bool = False) -> None:
+    """List the campaigns of an archive.
+
+    Args:
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print the rows as JSON.
+
+    Examples:
+        nngen campaign ls
+        nngen campaign ls --archive other.db --json
+    """
+    from nngen.archive import Archive, default_path
+    from nngen.campaign import summarise
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        rows = []
+        for campaign in store.campaigns():
+            told = summarise(store, campaign.name).to_dict()
+            best = told["best"]["validation_accuracy"] if told["best"] else None
+            same = {key: told[key] for key in ("campaign", "trials", "done", "failed")}
+            more = {key: campaign.spec[key] for key in ("dataset", "sampler", "epochs", "seed")}
+            rows.append(same | more | {"best_accuracy": best, "created_at": campaign.created_at})
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table([row | {"created_at": row["created_at"][:19]} for row in rows], list(rows[0]))
+    else:
+        print("no campaign yet")
+
+
+@app.command
+def status(name: str, /, *, archive: Path | None = None, json: bool = False) -> None:
+    """Say how a campaign stands: trials by state, outcomes with their reasons, coverage, the best.
+
+    Args:
+        name: The campaign's name.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print it as JSON.
+
+    Examples:
+        nngen campaign status first
+        nngen campaign status first --json
+    """
+    from nngen.archive import Archive, default_path
+    from nngen.campaign import summarise
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        campaign = store.campaign(name)
+        summary = summarise(store, name)
+        failed = [trial for trial in store.trials(name) if trial.verdict is not None and not trial.verdict.valid]
+    failures: list[dict[str, Any]] = [
+        {
+            "experts": list(trial.experts),
+            "candidate": trial.candidate_id,
+            "outcome": trial.verdict.outcome.value,
+            "rule": trial.verdict.rule,
+            "message": trial.verdict.message,
+        }
+        for trial in failed
+        if trial.verdict is not None
+    ]
+    if json:
+        print_json(summary.to_dict() | {"arguments": dict(campaign.spec), "failures": failures})
+        return
+    _print(summary)
+    if failures:
+        rows = [row | {"experts": ", ".join(row["experts"])} for row in failures]
+        print_table(rows, ("outcome", "experts", "rule", "message"))
+
+
+def _parsed(families: str | None, shape: str | None, device: str | None) -> dict[str, Any]:
+    """Read the arguments that are more than a number or a word."""
+    from nngen.errors import UsageError
+    from nngen.execution.device import pick_device
+    from nngen.lemur.probe import check_shape
+    from nngen.types import Shape
+
+    read: dict[str, Any] = {}
+    if families is not None:
+        read["families"] = tuple(sorted(name.strip() for name in families.split(",") if name.strip()))
+        if not read["families"]:
+            raise UsageError("--families names no family: write names separated by commas")
+    if shape is not None:
+        read["shape"] = Shape.parse(shape)
+        check_shape(read["shape"])
+    if device not in (None, "auto"):
+        read["device"] = pick_device(device or "auto")
+    return read
+
+
+def _machine() -> dict[str, Any]:
+    """What this machine suggests where nothing was typed."""
+    import os
+
+    from nngen.execution.device import pick_device
+
+    return {"device": pick_device("auto"), "threads": min(len(os.sched_getaffinity(0)), _MOST_THREADS)}
+
+
+def _report(summary: Summary, *, json: bool) -> None:
+    from nngen.errors import SomeFailedError
+
+    if json:
+        print_json(summary.to_dict())
+    else:
+        _print(summary)
+    if summary.failed:
+        raise SomeFailedError(
+            f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
+        )
+
+
+def _print(summary: Summary) -> None:
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
+    print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
+    print(f"coverage {summary.coverage.share:.2%} of {summary.coverage.space:,} quartets: {summary.coverage.verdict}")
+    best = summary.best
+    if best is not None:
+        test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
+        print(f"best {best.candidate_id} ({', '.join(best.experts)})")
+        print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")

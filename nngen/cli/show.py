@@ -1,0 +1,136 @@
+"""``nngen show``: everything the archive knows of one candidate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from nngen.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from nngen.archive import StoredCandidate, StoredTrial
+
+__all__ = ["show"]
+
+_COLUMNS = (
+    "campaign",
+    "dataset",
+    "shape",
+    "epochs",
+    "seed",
+    "outcome",
+    "validation_accuracy",
+    "test_accuracy",
+    "seconds",
+    "message",
+)
+
+
+def show(
+    candidate: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    source: bool = False,
+    archive: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Show everything the archive knows of one candidate: plan, checks, trials, curves.
+
+    Args:
+        candidate: Its id, or the start of it (with or without ``MoE4-``) that fits no other.
+        source: Print its source instead: one self-contained PyTorch file.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print it as JSON; with --source, the source is among it.
+
+    Examples:
+        nngen show MoE4-1a2b
+        nngen show 1a2b --json
+        nngen show 1a2b --source
+    """
+    from nngen.archive import Archive, default_path
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        found = store.candidate(candidate)
+        trials = store.trials(candidate_id=found.id)
+    if json:
+        extra = {"source": found.source} if source else {}
+        print_json(_describe(found) | {"trials": [_trial(trial) for trial in trials]} | extra)
+    elif source:
+        print(found.source, end="")
+    else:
+        _print(found, trials)
+
+
+def _describe(found: StoredCandidate) -> dict[str, Any]:
+    prints = found.fingerprints
+    return {
+        "id": found.id,
+        "canonical": found.canonical,
+        "created_at": found.created_at,
+        "experts": [{"family": name, "fingerprint": prints[place]} for place, name in enumerate(found.experts)],
+        "plan": found.plan.to_dict() if found.plan else None,
+        "checks": [asdict(verdict) for verdict in found.verdicts],
+    }
+
+
+def _trial(trial: StoredTrial) -> dict[str, Any]:
+    return {
+        "campaign": trial.campaign,
+        "position": trial.position,
+        "state": trial.state.value,
+        "spec": asdict(trial.spec) | {"shape": str(trial.spec.shape)} if trial.spec else None,
+        "verdict": asdict(trial.verdict) if trial.verdict else None,
+        "validation_accuracy": trial.validation_accuracy,
+        "test_accuracy": trial.test_accuracy,
+        "parameters": trial.parameters,
+        "seconds": trial.seconds,
+        "peak_mib": trial.peak_mib,
+        "curve": [asdict(point) for point in trial.curve],
+        "environment": dict(trial.environment),
+        "copied_from": trial.copied_from,
+        "started_at": trial.started_at,
+        "finished_at": trial.finished_at,
+    }
+
+
+def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
+    print(found.id)
+    print(f"experts    {', '.join(found.experts) or '(a file from outside)'}")
+    for verdict in found.verdicts:
+        place = f", line {verdict.line}" if verdict.line else ""
+        rule = f" ({verdict.rule}{place})" if verdict.rule else ""
+        print(f"check      {verdict.outcome}{rule} {verdict.message}".rstrip())
+    counts = [trial.parameters for trial in trials if trial.parameters]
+    if counts:
+        print(f"parameters {counts[0]:,}")
+    print(f"kept since {found.created_at}")
+    if not trials:
+        print("no trial yet")
+        return
+    print()
+    print_table([_line(trial) for trial in trials], _COLUMNS)
+    curve = trials[-1].curve
+    if curve:
+        rows = [asdict(point) | {"usage": " ".join(f"{share:.2f}" for share in point.usage)} for point in curve]
+        print_table(
+            rows, ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "usage", "entropy")
+        )
+
+
+def _line(trial: StoredTrial) -> dict[str, Any]:
+    spec, verdict = trial.spec, trial.verdict
+    return {
+        "campaign": trial.campaign,
+        "dataset": spec and spec.dataset,
+        "shape": spec and str(spec.shape),
+        "epochs": spec and spec.epochs,
+        "seed": spec and str(spec.seed),
+        "outcome": verdict.outcome.value if verdict else trial.state.value,
+        "validation_accuracy": trial.validation_accuracy,
+        "test_accuracy": trial.test_accuracy,
+        "seconds": trial.seconds,
+        "message": verdict.message if verdict and verdict.message else None,
+    }
