@@ -1,0 +1,157 @@
+"""How LEMUR names, numbers and writes things: what an export must match to the letter.
+
+Read in the code of nn-dataset 2.1.2 and 2.2.11; ``eval/lemur_ids.py`` holds it against the 2.1.2 files.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nngen.errors import UsageError
+from nngen.lemur.records import Results
+
+__all__ = [
+    "RESULTS",
+    "SOURCES",
+    "TRANSFORMS",
+    "EpochScore",
+    "LemurVersion",
+    "check_names",
+    "digest",
+    "entry",
+    "generated_name",
+    "merge_entries",
+    "nn_id",
+    "stat_id",
+    "uid",
+    "write_entries",
+]
+
+SOURCES = "ab/nn/nn"
+TRANSFORMS = "ab/nn/transform"
+RESULTS = "ab/nn/stat/train"
+
+_NAME = re.compile(r"(?:[A-Za-z0-9.-]+-)?[0-9a-f]{32}")
+_PART = re.compile(r"[A-Za-z0-9.,-]+")
+_NOT_IN_UID = frozenset({"uid", "duration", "accuracy", "epoch"})
+_SPACE = re.compile(r"\s")
+
+
+class LemurVersion(enum.StrEnum):
+    """The releases whose layout is known."""
+
+    V2_1_2 = "2.1.2"
+    V2_2_11 = "2.2.11"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochScore:
+    """What one trial reached after one epoch, as LEMUR keeps it.
+
+    Attributes:
+        epoch: Epochs trained so far; the name of the file.
+        accuracy: On the test split, in [0, 1].
+        duration_ns: Nanoseconds of training so far.
+        prm: What the model was built with (``lr``, ``batch``, ``transform``, ``epoch``, ...).
+        train_stat: Figures of the run that 2.2.11 keeps beside; 2.1.2 has no place for them.
+    """
+
+    epoch: int
+    accuracy: float
+    duration_ns: int
+    prm: Mapping[str, float | int | str]
+    train_stat: Mapping[str, float | int | str | None] = field(default_factory=dict)
+
+
+def digest(value: object) -> str:
+    """Return the MD5 LEMUR makes of anything: of its text with all white space removed, in hex."""
+    return hashlib.md5(_SPACE.sub("", str(value)).encode(), usedforsecurity=False).hexdigest()
+
+
+def nn_id(source: str) -> str:
+    """Return LEMUR's id of a model's source; programs that differ in white space only share it."""
+    return digest(source)
+
+
+def uid(prm: Mapping[str, Any]) -> str:
+    """Return LEMUR's id of a set of hyperparameters, keys sorted; results in ``prm`` do not count."""
+    return digest({key: prm[key] for key in sorted(prm) if key not in _NOT_IN_UID})
+
+
+def stat_id(results: Results, score: EpochScore) -> str:
+    """Return the primary key of a trial's row in LEMUR's database; equal keys mean the same trial."""
+    return _stat_id(results, score.epoch, entry(results, score, LemurVersion.V2_1_2))
+
+
+def generated_name(source: str, prefix: str | None = None) -> str:
+    """Return the name LEMUR gives to a source that comes without one: ``[<prefix>-]<md5>``."""
+    return "-".join(filter(None, (prefix, nn_id(source))))
+
+
+def check_names(results: Results) -> None:
+    """Refuse what LEMUR cannot read back.
+
+    2.1.2 splits the folder's name at underscores; one name too many aborts its whole import.
+
+    Raises:
+        UsageError: If task, data set, metric or model holds an underscore or another character
+            that no name of LEMUR has, or the model is not ``[<prefix>-]<md5>``.
+    """
+    for kind, name in zip(("task", "data set", "metric", "model"), results, strict=True):
+        if "_" in name:
+            raise UsageError(f"{kind} {name!r} has an underscore, at which LEMUR splits names: write a dash instead")
+        if not _PART.fullmatch(name):
+            raise UsageError(f"{kind} {name!r} cannot be a name in LEMUR: use letters, digits, dots and dashes")
+    if not _NAME.fullmatch(results.model):
+        raise UsageError(f"model {results.model!r} is not named as LEMUR names what is generated: [<prefix>-]<md5>")
+
+
+def entry(results: Results, score: EpochScore, version: LemurVersion) -> dict[str, Any]:
+    """Write one trial at one epoch as the dictionary that stands in LEMUR's JSON; keys sorted."""
+    written: dict[str, Any] = {
+        **score.prm,
+        "accuracy": score.accuracy,
+        "duration": score.duration_ns,
+        "uid": uid(score.prm),
+    }
+    if version is LemurVersion.V2_2_11:
+        written |= {
+            "duration_seconds": round(score.duration_ns / 1e9, 2),
+            f"metric_{results.metric}": score.accuracy,
+            "task": results.task,
+            "dataset": results.dataset,
+            "metric": results.metric,
+            "model": results.model,
+            "train_stat": dict(score.train_stat),
+        }
+    return dict(sorted(written.items()))
+
+
+def merge_entries(
+    results: Results, epoch: int, there: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Add trials to those of a file as LEMUR does (best first, older first among equals), each once."""
+    known = {_stat_id(results, epoch, trial) for trial in there}
+    merged = list(there)
+    for trial in new:
+        key = _stat_id(results, epoch, trial)
+        if key not in known:
+            known.add(key)
+            merged.append(trial)
+    return sorted(merged, key=lambda trial: float(trial["accuracy"]), reverse=True)
+
+
+def write_entries(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Write the content of one result file, indented by 4 as LEMUR does."""
+    return json.dumps(list(trials), indent=4, allow_nan=False)
+
+
+def _stat_id(results: Results, epoch: int, trial: Mapping[str, Any]) -> str:
+    values = [trial.get("transform"), trial.get("uid"), *results, epoch, trial.get("duration"), trial.get("accuracy")]
+    return digest(values)
