@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nngen.assembly.expert import Expert, transform
+from nngen.assembly.expert import Expert, kept_or_transformed
 from nngen.assembly.identity import lemur_id
 from nngen.assembly.naming import class_prefix
 from nngen.assembly.render import KINDS, RESERVED, render
@@ -50,7 +50,7 @@ class Assembler:
         """Transform a family, or return what was made of it before."""
         key = (family.name, family.fingerprint, prefix)
         if key not in self._experts:
-            self._experts[key] = transform(family, prefix)
+            self._experts[key] = kept_or_transformed(family, prefix)
         return self._experts[key]
 
     def _distinct(self, families: Sequence[Family]) -> list[Expert]:
@@ -66,10 +66,10 @@ class Assembler:
             if family.name in done:
                 continue
             expert, number = self.expert(family), 2
-            while not taken.isdisjoint(_bound(expert)):
+            while not taken.isdisjoint(expert.bound):
                 expert, number = self.expert(family, f"{class_prefix(family.name)}Alt{number}"), number + 1
             done[family.name] = expert
-            taken |= _bound(expert)
+            taken |= expert.bound
         return [done[family.name] for family in families]
 
 
@@ -107,8 +107,3 @@ def check_plan(plan: Plan) -> None:
     ):
         if not low <= value <= high:
             raise PlanError(f"{name} is {value}: it must lie between {low} and {high}")
-
-
-def _bound(expert: Expert) -> set[str]:
-    private = {item.alias for item in expert.imports if item.alias and item.alias not in ("F", "np")}
-    return {*expert.names, *private}

@@ -1,27 +1,27 @@
 """A family becomes an expert: its classes and functions under names that no other family has.
 
-Nothing here depends on the mixture: a family is transformed once, and a mixture is a render.
+Nothing here depends on the mixture: a family is transformed once, kept, and a mixture is a render.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-import libcst as cst
-
-from nngen.assembly.identity import statement_digests
-from nngen.assembly.imports import ALLOWED, Import, is_shared
-from nngen.assembly.naming import Style, assign_names, class_prefix, style_of
-from nngen.assembly.reachability import reachable
-from nngen.assembly.rename import Renamer, write_body
-from nngen.assembly.source import Source, Unit, read_source
-from nngen.assembly.walk import walk
+from nngen.assembly.imports import Import
+from nngen.assembly.naming import class_prefix
+from nngen.lemur.files import write_atomically
 from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.paths import cache_dir
 from nngen.types import Family
 
-__all__ = ["Expert", "transform"]
+__all__ = ["Expert", "kept_or_transformed", "transform"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Expert:
         names: Every module-level name the body binds, sorted; all carry the family's prefix.
         body: The source, without imports; ends with a line break.
         hyperparameters: LEMUR's best for the family, defaults where it recorded none; sorted.
-        digests: One per statement of the body, for the canonical hash.
+        digests: One per statement of the body, in hex, for the canonical hash.
         postponed: Whether the source asks for annotations that are not evaluated.
     """
 
@@ -47,8 +47,13 @@ class Expert:
     names: tuple[str, ...]
     body: str
     hyperparameters: tuple[tuple[str, float | int | str], ...]
-    digests: tuple[bytes, ...]
+    digests: tuple[str, ...]
     postponed: bool = False
+
+    @property
+    def bound(self) -> frozenset[str]:
+        """Every name with the family's prefix that stands at the top of a file because of it."""
+        return frozenset(self.names) | {item.bound for item in self.imports if not item.shared}
 
 
 def transform(family: Family, prefix: str | None = None) -> Expert:
@@ -63,105 +68,56 @@ def transform(family: Family, prefix: str | None = None) -> Expert:
 
     Raises:
         AssemblyError: If the source does not parse, has no ``Net``, imports ``*`` or something a
-            mixture does not bring, or has names that only exist at run time. The message names
+            mixture does not bring, or needs names that only exist at run time. The message names
             family and line.
     """
-    source = read_source(family)
-    kept = reachable(source)
-    _check(source, kept)
-    names, imports = _name(source, kept, prefix or class_prefix(family.name))
-    body = write_body(source, kept, Renamer(source, names))
+    from nngen.assembly.transformation import make_expert  # libcst is slow to import, and seldom needed
+
+    return make_expert(family, prefix or class_prefix(family.name))
+
+
+def kept_or_transformed(family: Family, prefix: str | None = None) -> Expert:
+    """Return what an earlier process made of a family, or transform it and keep that.
+
+    Kept under the family's source and hyperparameters, and under the code that transforms.
+
+    Raises:
+        AssemblyError: As ``transform`` does.
+    """
+    file = _file(family, prefix)
+    try:
+        return _from_json(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    expert = transform(family, prefix)
+    # A cache that cannot be written only costs the time.
+    with suppress(OSError):
+        write_atomically(file, json.dumps(asdict(expert)).encode())
+    return expert
+
+
+def _from_json(data: Mapping[str, Any]) -> Expert:
     return Expert(
-        family=family.name,
-        fingerprint=family.fingerprint,
-        network=names["Net"],
-        imports=tuple(sorted(imports, key=lambda item: (item.module, item.name or "", item.alias or ""))),
-        names=tuple(sorted(names[name] for name in names.keys() & source.own.keys())),
-        body=body,
-        hyperparameters=tuple(sorted(best_hyperparameters(family).items())),
-        digests=statement_digests(body),
-        postponed=_postpones(source.module),
+        **{
+            **data,
+            "imports": tuple(Import(**item) for item in data["imports"]),
+            "names": tuple(data["names"]),
+            "hyperparameters": tuple((name, value) for name, value in data["hyperparameters"]),
+            "digests": tuple(data["digests"]),
+        }
     )
 
 
-def _name(source: Source, kept: Iterable[Unit], prefix: str) -> tuple[dict[str, str], set[Import]]:
-    """Choose the new name of everything kept, and collect the imports it needs."""
-    read = {name for unit in kept for name in unit.reads}
-    shared: set[Import] = set()
-    private: dict[str, Import] = {}
-    styles: dict[str, Style] = {}
-    for unit in kept:
-        for item in unit.imports:
-            if item.bound not in read or item.bound not in source.imported:
-                continue
-            if is_shared(item):
-                shared.add(item.canonical())
-            elif item == source.imported[item.bound]:
-                private[item.bound] = item
-                styles[item.bound] = item.style
-        for name in sorted(unit.binds):
-            if name in source.own:
-                styles.setdefault(name, _style(source, name))
-    names = assign_names(prefix, styles, source.identifiers)
-    return names, shared | {item.renamed(names[name]) for name, item in private.items()}
+def _file(family: Family, prefix: str | None) -> Path:
+    hyperparameters = json.dumps(best_hyperparameters(family))
+    key = repr((_code(), family.name, family.fingerprint, hyperparameters, prefix))
+    return cache_dir() / "experts" / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
 
 
-def _style(source: Source, name: str) -> Style:
-    nodes = source.own[name]
-    if any(isinstance(node, cst.ClassDef) for node in nodes):
-        return Style.CLASS
-    if any(isinstance(node, cst.FunctionDef) for node in nodes):
-        return Style.FUNCTION
-    style = style_of(name)
-    plain = any(isinstance(node, cst.Name) for node in nodes)
-    return Style.CONSTANT if style is Style.FUNCTION and plain else style
-
-
-def _check(source: Source, kept: Iterable[Unit]) -> None:
-    """Refuse what is needed but cannot be part of a mixture, at the first line where it is."""
-    read = {name for unit in kept for name in unit.reads}
-    problems = [problem for unit in kept for problem in (*unit.problems, *_foreign_imports(source, unit, read))]
-    if problems:
-        raise source.error(*min(problems, key=lambda problem: (source.line(problem[0]), problem[1])))
-
-
-def _foreign_imports(source: Source, unit: Unit, read: set[str]) -> Iterator[tuple[cst.CSTNode, str]]:
-    """Find imports that a mixture does not bring; one inside ``try`` may fail."""
-    for node in walk(unit.node, skip=lambda node: id(node) in source.dead or isinstance(node, cst.Try)):
-        match node:
-            case cst.ImportFrom(names=cst.ImportStar()):
-                yield node, "import * hides which names it binds: name them"
-            case cst.ImportFrom(relative=[_, *_]):
-                yield node, "imports from its own package; a mixture stands alone"
-            case cst.ImportFrom(module=cst.CSTNode() as module, names=items) if not isinstance(items, cst.ImportStar):
-                used = not unit.imports or any((item.evaluated_alias or item.evaluated_name) in read for item in items)
-                yield from _foreign(node, [cst.Module(body=[]).code_for_node(module)] if used else [])
-            case cst.Import(names=items):
-                yield from _foreign(
-                    node,
-                    [
-                        item.evaluated_name
-                        for item in items
-                        if not unit.imports or (item.evaluated_alias or item.evaluated_name.partition(".")[0]) in read
-                    ],
-                )
-
-
-def _foreign(node: cst.CSTNode, modules: Iterable[str]) -> Iterator[tuple[cst.CSTNode, str]]:
-    for module in modules:
-        root = module.partition(".")[0]
-        if root not in ALLOWED and root not in sys.stdlib_module_names:
-            yield node, f"imports {root}: a mixture may only need torch, torchvision, numpy and the standard library"
-
-
-def _postpones(module: cst.Module) -> bool:
-    return any(
-        isinstance(small, cst.ImportFrom)
-        and isinstance(small.module, cst.Name)
-        and small.module.value == "__future__"
-        and not isinstance(small.names, cst.ImportStar)
-        and any(item.evaluated_name == "annotations" for item in small.names)
-        for statement in module.body
-        if isinstance(statement, cst.SimpleStatementLine)
-        for small in statement.body
-    )
+@cache
+def _code() -> str:
+    """Fingerprint of this folder's code: what other code made is not read."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

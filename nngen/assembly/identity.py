@@ -30,18 +30,18 @@ def canonical_hash(source: str) -> str:
     return combine(statement_digests(source))
 
 
-def combine(digests: Iterable[bytes]) -> str:
+def combine(digests: Iterable[str]) -> str:
     """Make one canonical hash of the digests of a module's statements, in order."""
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def statement_digests(source: str) -> tuple[bytes, ...]:
-    """Return the SHA-256 of each statement of a module, docstring left out.
+def statement_digests(source: str) -> tuple[str, ...]:
+    """Return the SHA-256 of each statement of a module, in hex; docstring left out.
 
     Raises:
         SyntaxError: If the source does not parse.
     """
-    return tuple(hashlib.sha256(_form(node).encode()).digest() for node in _meaningful(ast.parse(source).body))
+    return tuple(hashlib.sha256(_form(node).encode()).hexdigest() for node in _meaningful(ast.parse(source).body))
 
 
 _UNSEEN = frozenset({"ctx", "kind", "type_comment"})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nngen.assembly.naming import Style, style_of
 
-__all__ = ["ALLOWED", "Import", "is_shared", "write_imports"]
+__all__ = ["ALLOWED", "Import", "write_imports"]
 
 ALLOWED = frozenset({"numpy", "torch", "torchvision"})
 """What a mixture may import besides the standard library."""
@@ -57,6 +57,14 @@ class Import:
         # ``MLP`` is a class more likely than a constant; ``BN_MOMENTUM`` is not.
         return Style.CLASS if style is Style.CONSTANT and "_" not in self.bound else style
 
+    @property
+    def shared(self) -> bool:
+        """Whether every family that binds this name means the same by it."""
+        if self.name is None and self.alias in (None, self.module):
+            return True  # ``import math`` binds math to math, whoever writes it
+        item = _SHARED.get(self.bound)
+        return item is not None and item.target == self.target
+
     def renamed(self, alias: str) -> Import:
         """Bind the same thing to another name."""
         return Import(self.module, self.name, alias)
@@ -83,14 +91,6 @@ _SHARED = {
     "F": Import("torch.nn", "functional", "F"),
     "np": Import("numpy", None, "np"),
 }
-
-
-def is_shared(item: Import) -> bool:
-    """Whether every family that binds this name means the same by it."""
-    if item.name is None and item.alias in (None, item.module):
-        return True  # ``import math`` binds math to math, whoever writes it
-    shared = _SHARED.get(item.bound)
-    return shared is not None and shared.target == item.target
 
 
 def write_imports(items: Iterable[Import]) -> str:

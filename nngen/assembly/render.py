@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from textwrap import fill
 from typing import Any
 
@@ -72,7 +72,9 @@ def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface
         frame=frame,
     )
     head = ("from __future__ import annotations\n" if postponed else "") + imports
-    digests = [*statement_digests(head), *(d for expert in unique for d in expert.digests), *_digests(frame)]
+    digests = [*statement_digests(head), *(digest for expert in unique for digest in expert.digests)]
+    # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
+    digests += [digest for block in frame.split("\n\n\n") for digest in _digests(block)]
     return source.rstrip("\n") + "\n", combine(digests)
 
 
@@ -101,8 +103,9 @@ def _floats(part: Any, *names: str) -> Mapping[str, float]:
     return {name: float(getattr(part, name)) for name in names}
 
 
-def _digests(frame: str) -> tuple[bytes, ...]:
-    return statement_digests(frame)
+@lru_cache(maxsize=256)
+def _digests(block: str) -> tuple[str, ...]:
+    return statement_digests(block)
 
 
 @cache
