@@ -212,7 +212,7 @@ def _default_jobs() -> int:
 
 def _measure(tasks: Mapping[str, _Task], jobs: int) -> Iterator[dict[str, Any]]:
     """Run the worker and yield its answers as they come."""
-    with tempfile.TemporaryDirectory(prefix="nngen-probe-") as folder, _worker() as (worker, said):
+    with tempfile.TemporaryDirectory(prefix="nngen-probe-") as folder, _worker(folder) as (worker, said):
         order = {
             "folder": folder,
             "jobs": jobs,
@@ -239,7 +239,7 @@ def _last_line(said: IO[str]) -> str:
 
 
 @contextmanager
-def _worker() -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+def _worker(folder: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """Start the worker in a process group of its own, and leave nothing of it behind."""
     # Two families look for a GPU themselves, whatever device they are given: there is none to find.
     hidden = {
@@ -255,7 +255,7 @@ def _worker() -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
-            env={**os.environ, **hidden},
+            env={**os.environ, **hidden, "TMPDIR": folder},
             start_new_session=True,
         )
         try:

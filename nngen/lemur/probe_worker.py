@@ -91,8 +91,9 @@ def _child(task: dict[str, Any], order: dict[str, Any], write: int) -> NoReturn:
         answer = _probe(task, Path(order["folder"]))
     except MemoryError:
         answer = _failure(f"needs more than {order['memory_mib']:,} MiB here", lasting=False)
-    # The border between LEMUR's code and ours: whatever comes up becomes a reason, never a hang.
-    except Exception as error:
+    # The border between LEMUR's code and ours: whatever comes up becomes a reason, never a hang;
+    # a family that calls exit must not unwind into the parent's loop.
+    except (Exception, SystemExit) as error:
         answer = _failure(f"the probe failed: {type(error).__name__}: {error}"[:200], lasting=False)
     with os.fdopen(write, "w") as pipe:
         pipe.write(json.dumps(answer))

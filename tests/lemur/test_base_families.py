@@ -17,10 +17,42 @@ from nngen.lemur.hyperparameters import best_hyperparameters, supported
 from nngen.lemur.source import Lemur, open_lemur
 from nngen.types import Family
 
-BASE = """AirNet AirNext AlexNet BagNet BayesianNet-1 BayesianNet-2 BayesianNet-3 ComplexNet ConvNeXt DPN107 DPN131 DPN68
-    DarkNet DenseNet Diffuser EfficientNet FractalNet GoogLeNet ICNet InceptionV3-1 InceptionV3-2 MNASNet MaxVit
-    MobileNetV2 MobileNetV3 RegNet ResNet ShuffleNet SqueezeNet-1 SqueezeNet-2 SwinTransformer UNet2D VGG
-    VisionTransformer""".split()
+BASE = [
+    "AirNet",
+    "AirNext",
+    "AlexNet",
+    "BagNet",
+    "BayesianNet-1",
+    "BayesianNet-2",
+    "BayesianNet-3",
+    "ComplexNet",
+    "ConvNeXt",
+    "DPN107",
+    "DPN131",
+    "DPN68",
+    "DarkNet",
+    "DenseNet",
+    "Diffuser",
+    "EfficientNet",
+    "FractalNet",
+    "GoogLeNet",
+    "ICNet",
+    "InceptionV3-1",
+    "InceptionV3-2",
+    "MNASNet",
+    "MaxVit",
+    "MobileNetV2",
+    "MobileNetV3",
+    "RegNet",
+    "ResNet",
+    "ShuffleNet",
+    "SqueezeNet-1",
+    "SqueezeNet-2",
+    "SwinTransformer",
+    "UNet2D",
+    "VGG",
+    "VisionTransformer",
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +89,7 @@ def test_the_best_record_is_the_wheels(
 
 
 @pytest.mark.parametrize("name", BASE)
-def test_history_is_the_wheels(
-    name: str, lemur: Lemur, direct: dict[str, dict[int, list[dict[str, object]]]]
-) -> None:
+def test_history_is_the_wheels(name: str, lemur: Lemur, direct: dict[str, dict[int, list[dict[str, object]]]]) -> None:
     epochs = {epoch: max(trial["accuracy"] for trial in rows) for epoch, rows in direct[name].items()}
     told = history(lemur, name)
     assert (told.final_epoch, told.final_accuracy) == (max(epochs), epochs[max(epochs)])
