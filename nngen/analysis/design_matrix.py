@@ -1,0 +1,139 @@
+"""From quartets to numbers: which family effects a sample can tell, and the matrices that tell them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Matrix", "Structure", "centred_pairs", "family_matrix", "pair_matrix", "structure"]
+
+Matrix: TypeAlias = NDArray[np.float64]
+Quartet: TypeAlias = tuple[str, ...]
+
+_TINY = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """What a sample of quartets can say of each family.
+
+    A difference of two families' effects can be estimated if the design's null space treats both
+    alike. That relation splits the families into classes; effects are told within a class, and a
+    family alone in its class has none.
+
+    Attributes:
+        units: Families that are always together, merged; a single family is a unit of one.
+        classes: Indices into ``units`` that can be compared with one another; only of two or more.
+        reasons: Why a family has no effect, in words; families that have one are not in it.
+        rank: Unknowns that the sample pins down, the mean included.
+        basis: ``(1 + units, rank)``; orthonormal, spans what can be estimated.
+    """
+
+    units: tuple[tuple[str, ...], ...]
+    classes: tuple[tuple[int, ...], ...]
+    reasons: Mapping[str, str]
+    rank: int
+    basis: Matrix
+
+
+def structure(families: Sequence[str], quartets: Sequence[Quartet]) -> Structure:
+    """Find out what a sample pins down.
+
+    Args:
+        families: The pool, sorted.
+        quartets: Different quartets that have an accuracy; at least one.
+    """
+    counts = Counter(name for quartet in quartets for name in quartet)
+    units, reasons = _units(families, quartets, counts)
+    matrix = np.column_stack([np.ones(len(quartets)), family_matrix(units, quartets)])
+    values, vectors = np.linalg.eigh(matrix.T @ matrix)
+    kept = values > _TINY * max(values[-1], 1.0)
+    null, basis = vectors[:, ~kept], vectors[:, kept]
+    classes = [members for members in _alike(null[1:]) if len(members) > 1]
+    told = {index for members in classes for index in members}
+    for index, unit in enumerate(units):
+        if index not in told:
+            for name in unit:
+                reasons.setdefault(name, "cannot be told from the others in this sample")
+    return Structure(
+        units=units, classes=tuple(map(tuple, classes)), reasons=reasons, rank=int(kept.sum()), basis=basis
+    )
+
+
+def family_matrix(units: Sequence[tuple[str, ...]], quartets: Sequence[Quartet]) -> Matrix:
+    """Count the families of each unit in each quartet, ``(quartets, units)``."""
+    place = {name: index for index, unit in enumerate(units) for name in unit}
+    matrix = np.zeros((len(quartets), len(units)))
+    for row, quartet in enumerate(quartets):
+        for name in quartet:
+            if name in place:
+                matrix[row, place[name]] += 1
+    return matrix
+
+
+def pair_matrix(families: Sequence[str], quartets: Sequence[Quartet]) -> Matrix:
+    """Mark the pairs of each quartet, ``(quartets, pairs)``; pairs in the order of ``combinations``."""
+    place = {pair: index for index, pair in enumerate(combinations(families, 2))}
+    matrix = np.zeros((len(quartets), len(place)))
+    for row, quartet in enumerate(quartets):
+        for pair in combinations(sorted(quartet), 2):
+            matrix[row, place[pair]] = 1
+    return matrix
+
+
+@lru_cache(maxsize=8)
+def centred_pairs(families: int) -> Matrix:
+    """Span the pair effects that sum to zero over each family's pairs, ``(pairs, dimension)``.
+
+    This is the second degree of the orthogonal decomposition of functions of k-subsets (Filmus
+    2016, "An orthogonal basis for functions over a slice of the Boolean hypercube"): what is left
+    when the families' own effects are taken out. Columns are orthonormal.
+    """
+    pairs = list(combinations(range(families), 2))
+    incidence = np.zeros((families, len(pairs)))
+    for column, pair in enumerate(pairs):
+        incidence[list(pair), column] = 1
+    if not pairs:
+        return np.zeros((0, 0))
+    values, vectors = np.linalg.eigh(incidence.T @ incidence)
+    return np.ascontiguousarray(vectors[:, values < _TINY * max(values[-1], 1.0)])
+
+
+def _units(
+    families: Sequence[str], quartets: Sequence[Quartet], counts: Mapping[str, int]
+) -> tuple[tuple[tuple[str, ...], ...], dict[str, str]]:
+    """Drop anchors and absent families with the reason, merge those that are always together."""
+    reasons: dict[str, str] = {}
+    where: dict[str, set[int]] = defaultdict(set)
+    for index, quartet in enumerate(quartets):
+        for name in quartet:
+            where[name].add(index)
+    together: dict[frozenset[int], list[str]] = defaultdict(list)
+    for name in families:
+        if counts.get(name, 0) == 0:
+            reasons[name] = "in no quartet that was trained, so nothing can be said"
+        elif counts[name] == len(quartets):
+            reasons[name] = "in every quartet that was trained, so the effect is part of the mean"
+        else:
+            together[frozenset(where[name])].append(name)
+    return tuple(sorted(tuple(group) for group in together.values())), reasons
+
+
+def _alike(null: Matrix) -> Iterable[list[int]]:
+    """Group the rows of the null space that are equal."""
+    groups: list[tuple[Matrix, list[int]]] = []
+    for index, row in enumerate(null):
+        for first, members in groups:
+            if np.abs(first - row).max(initial=0.0) < 1e-6:
+                members.append(index)
+                break
+        else:
+            groups.append((row, [index]))
+    return [members for _, members in groups]

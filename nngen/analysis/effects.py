@@ -1,0 +1,327 @@
+"""What a family, and a pair of families, does to the accuracy of a mixture.
+
+The accuracy of a quartet is split into a mean, an effect of each of its families, an effect of each
+of its pairs, and a rest. Family effects sum to zero over the families that can be compared; pair
+effects sum to zero over each family's pairs, so that a pair says what its two families do together
+beyond what each does alone. ``docs/design/0005-effects.md`` has the reasons.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from nngen.analysis import mixed_model
+from nngen.analysis.corrections import benjamini_hochberg, holm
+from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
+from nngen.analysis.notes import sample_notes
+from nngen.analysis.observations import Observation
+from nngen.analysis.success import Rate, success_rates, trained_quartets
+
+__all__ = ["Effects", "FamilyEffect", "Interval", "PairEffect", "PairKind", "effects"]
+
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An effect in accuracy (0.01 is one point) with its interval and error probability.
+
+    Attributes:
+        p: Two-sided, of the effect's being zero.
+        p_adjusted: The same, corrected for the number of effects.
+    """
+
+    effect: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyEffect:
+    """What having a family in a mixture does, against an average family in its place.
+
+    Attributes:
+        quartets: Trained quartets that hold it.
+        point: The estimate alone; None where none can be made.
+        interval: The estimate with its interval; None where the noise is not known.
+        together_with: Families it always comes with; the effect is then the mean of them all.
+        reason: Why there is no effect; "" where there is one.
+        success: The share of its quartets that could be trained.
+    """
+
+    family: str
+    quartets: int
+    point: float | None
+    interval: Interval | None
+    together_with: tuple[str, ...]
+    reason: str
+    success: Rate
+
+
+class PairKind(enum.StrEnum):
+    """What two families are to each other."""
+
+    SYNERGY = "synergy"
+    ANTAGONISM = "antagonism"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairEffect:
+    """What two families do together beyond what each does alone, shrunk towards zero.
+
+    Attributes:
+        quartets: Trained quartets that hold both.
+    """
+
+    families: tuple[str, str]
+    quartets: int
+    interval: Interval
+    kind: PairKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """What a table of trials says.
+
+    Attributes:
+        trials: Trials looked at, failed ones included.
+        quartets: Different quartets among them.
+        trained: Different quartets with an accuracy.
+        seeds: Most seeds that one candidate was trained with.
+        mean_accuracy: Over the trained candidates; None without one.
+        families: One per family, best first; those without an effect last.
+        pairs: One per pair that was trained together, strongest first.
+        seed_sd: Standard deviation between seeds of one candidate; None without repeats.
+        quartet_sd: Between quartets beyond families and pairs (with the seeds' where there are no
+            repeats); None where it cannot be told.
+        pair_sd: Of the pair effects.
+        df: Degrees of freedom left for the noise.
+        confidence: Of all intervals.
+        notes: What is missing, confounded or conditioned on, one sentence each.
+    """
+
+    trials: int
+    quartets: int
+    trained: int
+    seeds: int
+    mean_accuracy: float | None
+    families: tuple[FamilyEffect, ...]
+    pairs: tuple[PairEffect, ...]
+    seed_sd: float | None
+    quartet_sd: float | None
+    pair_sd: float | None
+    df: int
+    confidence: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write everything as JSON's types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """Trained candidates: their quartets, mean accuracies and numbers of seeds, row by row."""
+
+    quartets: tuple[tuple[str, ...], ...]
+    means: Matrix
+    repeats: Matrix
+    within: float
+
+
+def effects(
+    observations: Sequence[Observation], families: Sequence[str] | None = None, *, confidence: float = 0.95
+) -> Effects:
+    """Read family and pair effects off a table of trials.
+
+    Nothing in the table can make it raise: what cannot be told is named in ``notes`` and in the
+    families' ``reason``.
+
+    Args:
+        observations: Trials at one fidelity.
+        families: The pool; None takes the families that occur.
+        confidence: Of the intervals, in (0, 1).
+
+    Raises:
+        ValueError: If the confidence is outside (0, 1).
+    """
+    pool = tuple(sorted({name for line in observations for name in line.quartet} | set(families or ())))
+    rates = success_rates(pool, observations, confidence)
+    table = _table(observations)
+    told = structure(pool, table.quartets) if table.quartets else None
+    fitted = _fit(pool, table, told) if told else None
+    rows = _families(pool, table, told, fitted, rates, confidence)
+    trained = trained_quartets(observations)
+    seeds = int(table.repeats.max(initial=0))
+    return Effects(
+        trials=len(observations),
+        quartets=len(trained),
+        trained=sum(trained.values()),
+        seeds=seeds,
+        mean_accuracy=float(table.means.mean()) if table.quartets else None,
+        families=tuple(sorted(rows, key=lambda row: (row.point is None, -(row.point or 0.0), row.family))),
+        pairs=_pairs(pool, table, fitted, confidence) if fitted else (),
+        seed_sd=_root(fitted.seed_variance if fitted else None),
+        quartet_sd=_root(fitted.quartet_variance if fitted else None),
+        pair_sd=_root(fitted.pair_variance if fitted else None),
+        df=fitted.df if fitted else 0,
+        confidence=confidence,
+        notes=sample_notes(
+            observations,
+            rates=rates,
+            told=told,
+            df=fitted.df if fitted else 0,
+            between=len(table.quartets) - (told.rank if told else 0),
+            seeds=seeds,
+            flat=bool(table.quartets) and float(np.ptp(table.means)) == 0.0,
+        ),
+    )
+
+
+def _table(observations: Sequence[Observation]) -> _Table:
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for line in observations:
+        if line.trained and line.accuracy is not None:
+            groups[line.key].append(line.accuracy)
+    keys = sorted(groups)
+    return _Table(
+        quartets=tuple(key[0] for key in keys),
+        means=np.array([math.fsum(groups[key]) / len(groups[key]) for key in keys]),
+        repeats=np.array([float(len(groups[key])) for key in keys]),
+        within=sum(float(np.var(groups[key])) * len(groups[key]) for key in keys),
+    )
+
+
+def _fit(pool: Sequence[str], table: _Table, told: Structure) -> mixed_model.Fit | None:
+    """Fit the mixed model; None where no trial is left to tell the noise from."""
+    if int(table.repeats.sum()) <= told.rank or not told.classes:
+        return None
+    present = _present(table)
+    loadings = centred_pairs(len(present))
+    samples = mixed_model.Samples(
+        fixed=_fixed(table, told),
+        random=pair_matrix(present, table.quartets) @ loadings,
+        means=table.means - table.means.mean(),
+        repeats=table.repeats,
+        within=table.within,
+    )
+    return mixed_model.fit(samples, _contrasts(told), loadings)
+
+
+def _fixed(table: _Table, told: Structure) -> Matrix:
+    ones = np.ones((len(table.quartets), 1))
+    fixed: Matrix = np.hstack([ones, family_matrix(told.units, table.quartets)]) @ told.basis
+    return fixed
+
+
+def _contrasts(told: Structure) -> Matrix:
+    """Each unit less the mean family of its class, ``(units, rank)``; zero for units without a class."""
+    rows = np.zeros((len(told.units), 1 + len(told.units)))
+    for members in told.classes:
+        sizes = np.array([len(told.units[index]) for index in members], dtype=float)
+        for index in members:
+            rows[index, 1 + np.array(members)] = -sizes / sizes.sum()
+            rows[index, 1 + index] += 1.0
+    contrasts: Matrix = rows @ told.basis
+    return contrasts
+
+
+def _families(
+    pool: Sequence[str],
+    table: _Table,
+    told: Structure | None,
+    fitted: mixed_model.Fit | None,
+    rates: Mapping[str, Rate],
+    confidence: float,
+) -> list[FamilyEffect]:
+    counts = Counter(name for quartet in table.quartets for name in quartet)
+    found = _found(table, told, fitted, confidence) if told else {}
+    nothing = "no quartet was trained"
+    return [
+        FamilyEffect(
+            family=name,
+            quartets=counts[name],
+            point=found[name][0] if name in found else None,
+            interval=found[name][1] if name in found else None,
+            together_with=found[name][2] if name in found else (),
+            reason="" if name in found else (told.reasons.get(name, nothing) if told else nothing),
+            success=rates[name],
+        )
+        for name in pool
+    ]
+
+
+def _found(
+    table: _Table, told: Structure, fitted: mixed_model.Fit | None, confidence: float
+) -> dict[str, tuple[float, Interval | None, tuple[str, ...]]]:
+    """Effects of the families that have one: point, interval, the families it always comes with."""
+    indices = [index for members in told.classes for index in members]
+    if not indices:
+        return {}
+    if fitted:
+        intervals: Sequence[Interval | None] = _intervals(fitted.fixed, indices, fitted.df, confidence, corrected=holm)
+        points = fitted.fixed.mean
+    else:
+        solution, *_ = np.linalg.lstsq(_fixed(table, told), table.means, rcond=None)
+        points, intervals = _contrasts(told) @ solution, [None] * len(indices)
+    return {
+        name: (float(points[index]), interval, tuple(other for other in told.units[index] if other != name))
+        for index, interval in zip(indices, intervals, strict=True)
+        for name in told.units[index]
+    }
+
+
+def _pairs(pool: Sequence[str], table: _Table, fitted: mixed_model.Fit, confidence: float) -> tuple[PairEffect, ...]:
+    counts = Counter(pair for quartet in table.quartets for pair in combinations(sorted(quartet), 2))
+    pairs = list(combinations(_present(table), 2))
+    seen = [index for index, pair in enumerate(pairs) if counts[pair]]
+    intervals = _intervals(fitted.random, seen, fitted.df, confidence, corrected=benjamini_hochberg)
+    rows = [
+        PairEffect(families=pairs[index], quartets=counts[pairs[index]], interval=interval, kind=_kind(interval))
+        for index, interval in zip(seen, intervals, strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: (-abs(row.interval.effect), row.families)))
+
+
+def _intervals(
+    estimate: mixed_model.Estimate,
+    indices: Sequence[int],
+    df: int,
+    confidence: float,
+    corrected: Callable[[Sequence[float]], Sequence[float]],
+) -> list[Interval]:
+    means, errors = estimate.mean[list(indices)], np.sqrt(np.maximum(estimate.variance[list(indices)], 0.0))
+    reach = float(stdtrit(df, 0.5 + confidence / 2)) * errors
+    # An effect that is exactly zero, known exactly, is no evidence of anything.
+    ratio = np.divide(np.abs(means), errors, out=np.where(means == 0, 0.0, np.inf), where=errors > 0)
+    p_values = [float(value) for value in 2 * stdtr(df, -ratio)]
+    return [
+        Interval(effect=float(mean), low=float(mean - half), high=float(mean + half), p=p, p_adjusted=adjusted)
+        for mean, half, p, adjusted in zip(means, reach, p_values, corrected(p_values), strict=True)
+    ]
+
+
+def _kind(interval: Interval) -> PairKind:
+    if interval.p_adjusted >= _SIGNIFICANT:
+        return PairKind.UNCLEAR
+    return PairKind.SYNERGY if interval.effect > 0 else PairKind.ANTAGONISM
+
+
+def _present(table: _Table) -> list[str]:
+    return sorted({name for quartet in table.quartets for name in quartet})
+
+
+def _root(variance: float | None) -> float | None:
+    return None if variance is None else math.sqrt(max(variance, 0.0))

@@ -1,0 +1,211 @@
+"""The linear mixed model behind the effects, in closed form over a grid of variance shares.
+
+An accuracy is ``mean + family effects + pair effects + quartet + seed``: families are fixed, the
+other three are normal with unknown variances. Given the shares of those variances everything is
+least squares; the shares themselves are weighed by their restricted likelihood (REML) under flat
+priors, so that intervals hold what is not known of them either. The grid costs one eigenvalue
+decomposition per share of the quartets, whatever the number of trials.
+
+Sources: Patterson and Thompson 1971 (restricted likelihood); Henderson 1975 (prediction of random
+effects); Gelman et al., Bayesian Data Analysis, 3rd edition, chapter 15.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from nngen.analysis.design_matrix import Matrix
+
+__all__ = ["Estimate", "Fit", "Samples", "fit"]
+
+_PAIR_SHARES = tuple(step / 25 for step in range(25))
+_QUARTET_SHARES = tuple((step + 0.5) / 12 for step in range(12))
+_NEGLIGIBLE = 1e-4
+"""Grid points that weigh less than this are left out of the average."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What is fitted: one row per candidate.
+
+    Attributes:
+        fixed: Fixed effects, ``(n, r)`` of full column rank, the mean among them.
+        random: Pair effects in orthonormal coordinates, ``(n, d)``.
+        means: Mean accuracy of each candidate, ``(n,)``.
+        repeats: Seeds behind each mean, ``(n,)``.
+        within: Sum of squares of the seeds around their candidates' means.
+    """
+
+    fixed: Matrix
+    random: Matrix
+    means: Matrix
+    repeats: Matrix
+    within: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Means and squared standard errors, ``(m,)`` each; the errors go with Student's t."""
+
+    mean: Matrix
+    variance: Matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What was found.
+
+    Attributes:
+        df: Degrees of freedom of the residual.
+        fixed: Of the contrasts that were asked for.
+        random: Of the pair coordinates, mapped by the loadings that were asked for.
+        seed_variance: Between seeds of one candidate; None without repeats.
+        quartet_variance: Between candidates beyond families and pairs; without repeats the seeds'
+            variance is in it.
+        pair_variance: Of one pair effect.
+    """
+
+    df: int
+    fixed: Estimate
+    random: Estimate
+    seed_variance: float | None
+    quartet_variance: float
+    pair_variance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    """The model at one pair of shares; variances are in units of that between seeds."""
+
+    log_weight: float
+    pair: float
+    quartet: float
+    scale: float
+    damping: Matrix
+    coefficients: Matrix
+    covariance: Matrix
+
+
+def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
+    """Fit the model.
+
+    Args:
+        samples: At least one more trial than fixed effects.
+        contrasts: Combinations of the fixed effects that are wanted, ``(m, r)``.
+        loadings: What turns pair coordinates into pair effects, ``(pairs, d)``.
+
+    Raises:
+        ValueError: If there is no degree of freedom left.
+    """
+    trials = int(samples.repeats.sum())
+    df = trials - samples.fixed.shape[1]
+    if df < 1:
+        raise ValueError(f"{trials} trials leave nothing beyond {samples.fixed.shape[1]} fixed effects")
+    repeated = trials > len(samples.means)
+    slices = [_Slice(samples, loadings, share / (1 - share)) for share in (_QUARTET_SHARES if repeated else (0.0,))]
+    grid = [(piece, point) for piece in slices for point in piece.points(df)]
+    weights = _weights([point.log_weight for _, point in grid])
+    kept = [(weight, *grid[index]) for index, weight in enumerate(weights) if weight > 0]
+    seed, quartet, pair = (
+        float(sum(weight * point.scale * part for (weight, _, point), part in zip(kept, parts, strict=True)))
+        for parts in zip(*((1.0, point.quartet, point.pair) for _, _, point in kept), strict=True)
+    )
+    return Fit(
+        df=df,
+        fixed=_mix([(weight, _fixed(point, contrasts)) for weight, _, point in kept]),
+        random=_mix([(weight, piece.predict(point)) for weight, piece, point in kept]),
+        seed_variance=seed if repeated else None,
+        quartet_variance=quartet if repeated else seed,
+        pair_variance=pair,
+    )
+
+
+class _Slice:
+    """Everything that depends on the quartets' share alone: the sums of squares, decomposed once."""
+
+    def __init__(self, samples: Samples, loadings: Matrix, quartet: float) -> None:
+        weight = 1.0 / (quartet + 1.0 / samples.repeats)  # (n,), precision of each mean
+        heavy = samples.random * weight[:, None]  # (n, d)
+        self.quartet, self.within = quartet, samples.within
+        self.log_det = -float(np.log(weight).sum())
+        self.typical = float((samples.random**2).sum()) / len(samples.means)
+        values, self.vectors = np.linalg.eigh(samples.random.T @ heavy)  # (d,), (d, d)
+        self.values = np.clip(values, 0.0, None)
+        self.loadings = loadings
+        self.fixed = self.vectors.T @ (heavy.T @ samples.fixed)  # (d, r)
+        self.means = self.vectors.T @ (heavy.T @ samples.means)  # (d,)
+        self.plain_fixed = samples.fixed.T @ (samples.fixed * weight[:, None])  # (r, r)
+        self.plain_cross = samples.fixed.T @ (samples.means * weight)  # (r,)
+        self.plain_means = float(samples.means @ (samples.means * weight))
+
+    @cached_property
+    def turned(self) -> Matrix:
+        """The loadings in the directions of the decomposition, ``(pairs, d)``."""
+        turned: Matrix = self.loadings @ self.vectors
+        return turned
+
+    def points(self, df: int) -> list[_Point]:
+        """Evaluate the restricted likelihood over the pairs' shares.
+
+        The prior is flat over all ways to share the variance among pairs, triples, whole quartets
+        and seeds (Dirichlet with ones): a share h of the pairs weighs (1 - h)^2, and a share c of
+        triples and quartets together, of what pairs leave, weighs c.
+        """
+        own = math.log(self.quartet / (1 + self.quartet)) if self.quartet > 0 else 0.0
+        if not self.values.size or self.typical <= 0:
+            return [self._point(0.0, df, own)]
+        unit = (1 + self.quartet) / self.typical
+        return [self._point(share / (1 - share) * unit, df, own + 2 * math.log1p(-share)) for share in _PAIR_SHARES]
+
+    def _point(self, pair: float, df: int, log_prior: float) -> _Point:
+        damping = pair / (1 + pair * self.values)  # (d,), Woodbury's correction per direction
+        normal = self.plain_fixed - self.fixed.T @ (damping[:, None] * self.fixed)
+        cross = self.plain_cross - self.fixed.T @ (damping * self.means)
+        factor = cho_factor(normal, lower=True)
+        coefficients = cho_solve(factor, cross)
+        squares = self.plain_means - float(damping @ self.means**2) - float(cross @ coefficients) + self.within
+        squares = max(squares, 1e-12 * (self.plain_means + self.within), np.finfo(float).tiny)
+        log_det = self.log_det + np.log1p(pair * self.values).sum() + 2 * np.log(np.diag(factor[0])).sum()
+        return _Point(
+            log_weight=log_prior - 0.5 * float(log_det + df * np.log(squares)),
+            pair=pair,
+            quartet=self.quartet,
+            scale=squares / df,
+            damping=damping,
+            coefficients=coefficients,
+            covariance=cho_solve(factor, np.eye(len(cross))),
+        )
+
+    def predict(self, point: _Point) -> Estimate:
+        """Predict the pair effects; their variance is that of prediction less truth."""
+        turned = self.turned
+        residual = self.means - self.fixed @ point.coefficients
+        through = turned @ (point.damping[:, None] * self.fixed)  # (pairs, r)
+        spread = turned**2 @ point.damping + ((through @ point.covariance) * through).sum(axis=1)
+        return Estimate(mean=turned @ (point.damping * residual), variance=point.scale * spread)
+
+
+def _fixed(point: _Point, contrasts: Matrix) -> Estimate:
+    spread = ((contrasts @ point.covariance) * contrasts).sum(axis=1)
+    return Estimate(mean=contrasts @ point.coefficients, variance=point.scale * spread)
+
+
+def _weights(logs: Sequence[float]) -> Matrix:
+    values = np.array(logs)
+    weights: Matrix = np.exp(values - values.max())
+    weights[weights < _NEGLIGIBLE * weights.sum()] = 0.0
+    normalised: Matrix = weights / weights.sum()
+    return normalised
+
+
+def _mix(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
+    """Average over the grid: the variance is the mean of the variances plus that of the means."""
+    mean = sum((weight * part.mean for weight, part in parts), np.zeros(()))
+    variance = sum((weight * (part.variance + (part.mean - mean) ** 2) for weight, part in parts), np.zeros(()))
+    return Estimate(mean=np.asarray(mean), variance=np.asarray(variance))
