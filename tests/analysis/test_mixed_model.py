@@ -49,6 +49,7 @@ def test_with_repeats_it_agrees_with_statsmodels_mixed_model():
     assert ours.quartet_variance == pytest.approx(float(theirs.cov_re[0, 0]), rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:The MLE may be on the boundary")  # its test for that is absolute
 def test_with_a_random_part_it_agrees_with_statsmodels_variance_components():
     lm = pytest.importorskip("statsmodels.regression.mixed_linear_model")
     rng = np.random.default_rng(2)

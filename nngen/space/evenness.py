@@ -1,0 +1,114 @@
+"""How evenly a sample uses the families and pairs, beside what chance would do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scipy.special import chdtrc, ndtri
+
+from nngen.space.coverage import Coverage
+
+__all__ = ["Evenness", "entropy", "evenness", "gini"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evenness:
+    """How even the counts of an audit are.
+
+    Attributes:
+        family_entropy: Shannon entropy of the counts over its largest value, 1 when all are equal;
+            None for an empty sample.
+        pair_entropy: Likewise of pairs.
+        family_gini: Gini coefficient of the counts, 0 when all are equal; None for an empty sample.
+        pair_gini: Likewise of pairs.
+        family_expected: Where 95 of 100 families' counts lie in a random sample of that size.
+        pair_expected: Likewise of pairs.
+        chi_square: Of the families' counts against a random sample without repeats; None where
+            there is nothing left to chance (no quartet, or all of them).
+        df: Its degrees of freedom.
+        p: Chance of counts that uneven in a random sample; near 1 for counts more even than chance.
+    """
+
+    family_entropy: float | None
+    pair_entropy: float | None
+    family_gini: float | None
+    pair_gini: float | None
+    family_expected: tuple[float, float]
+    pair_expected: tuple[float, float]
+    chi_square: float | None
+    df: int
+    p: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as JSON's types."""
+        plain = asdict(self)
+        return plain | {name: list(plain[name]) for name in ("family_expected", "pair_expected")}
+
+
+def evenness(audit: Coverage, k: int = 4) -> Evenness:
+    """Measure how evenly an audited sample uses its pool.
+
+    The chi-square allows for the families of a quartet being different and quartets being drawn
+    without repeats: the counts of a random sample have covariance
+    ``n p (1 - p) f v / (v - 1) (I - J / v)`` with ``p = k / v`` and ``f = (space - n) / (space - 1)``.
+
+    Args:
+        audit: What ``coverage`` found.
+        k: Families per quartet.
+    """
+    v = len(audit.families)
+    share, pairs = k / v, k * (k - 1) / (v * (v - 1)) if v > 1 else 0.0
+    chi_square = _chi_square(audit.families, audit.quartets, audit.space, share)
+    return Evenness(
+        family_entropy=entropy(audit.families.values()),
+        pair_entropy=entropy(audit.pairs.values()),
+        family_gini=gini(audit.families.values()),
+        pair_gini=gini(audit.pairs.values()),
+        family_expected=_expected(audit, share),
+        pair_expected=_expected(audit, pairs),
+        chi_square=chi_square,
+        df=v - 1,
+        p=None if chi_square is None else float(chdtrc(v - 1, chi_square)),
+    )
+
+
+def entropy(counts: Collection[int]) -> float | None:
+    """Give the Shannon entropy of counts over its largest value, in [0, 1]; None for no counts at all."""
+    total = sum(counts)
+    if total == 0:
+        return None
+    if len(counts) == 1:
+        return 1.0
+    nats = -math.fsum(count / total * math.log(count / total) for count in counts if count)
+    return min(1.0, nats / math.log(len(counts)))
+
+
+def gini(counts: Collection[int]) -> float | None:
+    """Give the Gini coefficient of counts, in [0, 1); None for no counts at all."""
+    total = sum(counts)
+    if total == 0:
+        return None
+    weighted = sum(place * count for place, count in enumerate(sorted(counts), 1))
+    return 2 * weighted / (len(counts) * total) - (len(counts) + 1) / len(counts)
+
+
+def _chi_square(families: Mapping[str, int], quartets: int, space: int, share: float) -> float | None:
+    v = len(families)
+    left = (space - quartets) / max(space - 1, 1)
+    variance = quartets * share * (1 - share) * left * v / max(v - 1, 1)
+    if variance <= 0:
+        return None
+    expected = quartets * share
+    return math.fsum((count - expected) ** 2 for count in families.values()) / variance
+
+
+def _expected(audit: Coverage, share: float) -> tuple[float, float]:
+    """Normal approximation to the hypergeometric, kept within what is possible."""
+    left = (audit.space - audit.quartets) / max(audit.space - 1, 1)
+    mean = audit.quartets * share
+    half = float(ndtri(0.975)) * math.sqrt(mean * (1 - share) * left)
+    most = min(float(audit.quartets), audit.space * share)
+    return max(0.0, mean - half), min(most, mean + half)

@@ -1,0 +1,68 @@
+import json
+import math
+import time
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nngen.space import coverage, draw
+from nngen.space.evenness import entropy, evenness, gini
+
+POOL = [f"F{number:02d}" for number in range(29)]
+
+
+def test_known_values():
+    assert entropy([5, 5, 5, 5]) == pytest.approx(1)
+    assert entropy([4, 0]) == 0
+    assert gini([5, 5, 5]) == pytest.approx(0)
+    assert gini([0, 0, 0, 1]) == pytest.approx(0.75)
+    assert entropy([0, 0]) is None is gini([0, 0])
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=50).filter(any))
+def test_ranges_and_the_definition_of_gini(counts):
+    mean = sum(counts) / len(counts)
+    by_definition = sum(abs(a - b) for a in counts for b in counts) / (2 * len(counts) ** 2 * mean)
+    assert gini(counts) == pytest.approx(by_definition, abs=1e-9)
+    assert 0 <= entropy(counts) <= 1
+
+
+def test_chi_square_of_random_samples_follows_its_distribution():
+    values = [evenness(coverage(POOL[:10], draw("random", POOL[:10], 80, seed))) for seed in range(200)]
+    assert np.mean([value.chi_square for value in values]) == pytest.approx(9, abs=1)
+    assert 0.01 <= np.mean([value.p < 0.05 for value in values]) <= 0.1
+
+
+def test_the_published_sample_is_uneven_and_the_stratified_one_more_even_than_chance():
+    published = evenness(coverage(POOL, draw("lexicographic", POOL, 1140, 0)))
+    cured = evenness(coverage(POOL, draw("stratified", POOL, 1140, 0)))
+    assert published.p < 1e-100
+    assert published.family_gini > 0.2 > 0.01 > cured.family_gini
+    assert cured.p > 0.999
+    assert cured.family_entropy > published.family_entropy
+
+
+def test_expected_ranges_hold_95_of_100_counts():
+    audit = coverage(POOL, draw("random", POOL, 1021, 4))
+    low, high = evenness(audit).pair_expected
+    assert np.mean([low <= count <= high for count in audit.pairs.values()]) == pytest.approx(0.95, abs=0.04)
+
+
+def test_nothing_and_everything_are_left_to_no_chance():
+    assert evenness(coverage(POOL, [])).chi_square is None
+    whole = evenness(coverage(POOL[:6], combinations(POOL[:6], 4)))
+    assert whole.chi_square is None
+    assert whole.family_expected == (10, 10)
+    assert whole.family_gini == pytest.approx(0)
+    assert json.loads(json.dumps(whole.to_dict()))["p"] is None
+
+
+def test_the_audit_of_the_whole_published_space_takes_less_than_a_second():
+    quartets = list(combinations(POOL, 4))
+    assert len(quartets) == math.comb(29, 4) == 23_751
+    started = time.perf_counter()
+    evenness(coverage(POOL, quartets))
+    assert time.perf_counter() - started < 1
