@@ -1,0 +1,121 @@
+"""A campaign's results as plain rows: per family, per outcome, per trial; nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from nngen.archive import StoredTrial, TrialState
+
+__all__ = ["FamilyRow", "Funnel", "OutcomeRow", "family_rows", "funnel", "outcome_rows"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRow:
+    """What the quartets with one family reached.
+
+    Attributes:
+        drawn: Quartets with it in the campaign.
+        done: Those that are finished.
+        trained: Those that have an accuracy.
+        accuracies: Their validation accuracies, in the order of the trials.
+    """
+
+    name: str
+    drawn: int
+    done: int
+    trained: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.accuracies) if self.accuracies else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation; None below two accuracies."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def best(self) -> float | None:
+        return max(self.accuracies, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    """How often an outcome was met, with one of its messages."""
+
+    outcome: str
+    rule: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """How many quartets came how far.
+
+    Attributes:
+        drawn: By the sampler.
+        done: Finished, whatever became of them.
+        assembled: Became a file.
+        checked: Passed every check, so that training began.
+        trained: Have an accuracy.
+    """
+
+    drawn: int
+    done: int
+    assembled: int
+    checked: int
+    trained: int
+
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """Give the stages in order, as (name, count)."""
+        return tuple((name, getattr(self, name)) for name in self.__slots__)
+
+
+def family_rows(pool: Iterable[str], trials: Sequence[StoredTrial]) -> tuple[FamilyRow, ...]:
+    """Sum up the quartets of each family, best mean first, families without any at the end."""
+    rows = [_family(name, [trial for trial in trials if name in trial.experts]) for name in pool]
+    return tuple(sorted(rows, key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.name)))
+
+
+def _family(name: str, trials: Sequence[StoredTrial]) -> FamilyRow:
+    accuracies = tuple(trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None)
+    done = sum(trial.state is TrialState.DONE for trial in trials)
+    return FamilyRow(name=name, drawn=len(trials), done=done, trained=len(accuracies), accuracies=accuracies)
+
+
+def outcome_rows(trials: Iterable[StoredTrial]) -> tuple[OutcomeRow, ...]:
+    """Count the verdicts of finished trials by outcome and rule, most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for trial in trials:
+        if trial.verdict is not None:
+            key = (trial.verdict.outcome.value, trial.verdict.rule)
+            counts[key] += 1
+            examples.setdefault(key, trial.verdict.message)
+    return tuple(
+        OutcomeRow(outcome=outcome, rule=rule, count=count, example=examples[outcome, rule])
+        for (outcome, rule), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def funnel(trials: Sequence[StoredTrial], valid: Iterable[str]) -> Funnel:
+    """Count how far the quartets came.
+
+    Args:
+        trials: Of one campaign.
+        valid: Ids of the candidates that passed their check.
+    """
+    passed = frozenset(valid)
+    done = [trial for trial in trials if trial.state is TrialState.DONE]
+    return Funnel(
+        drawn=len(trials),
+        done=len(done),
+        assembled=sum(trial.candidate_id is not None for trial in done),
+        checked=sum(trial.candidate_id in passed for trial in done),
+        trained=sum(trial.trained for trial in done),
+    )

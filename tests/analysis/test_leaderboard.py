@@ -1,0 +1,52 @@
+from dataclasses import replace
+
+import pytest
+
+from nngen.analysis.leaderboard import leaderboard
+from nngen.archive import Archive
+from nngen.campaign.fake import FakeEngine, fake_campaign
+from nngen.types import Outcome
+
+
+@pytest.fixture
+def trials():
+    with Archive.in_memory() as archive:
+        for seed in range(3):
+            engine = FakeEngine(trials={"G": Outcome.TIMEOUT})
+            fake_campaign(archive, name=f"seed{seed}", seed=seed, size=35, engine=engine).run()
+        return archive.trials()
+
+
+def test_seeds_of_one_candidate_are_one_row(trials):
+    rows = leaderboard(trials)
+    assert len(rows) == 15
+    assert {row.seeds for row in rows} == {3}
+    assert [row.rank for row in rows] == list(range(1, 16))
+    means = [row.validation_accuracy for row in rows]
+    assert means == sorted(means, reverse=True)
+    mine = [t.validation_accuracy for t in trials if t.candidate_id == rows[0].id]
+    assert rows[0].validation_accuracy == pytest.approx(sum(mine) / 3)
+    assert rows[0].validation_std > 0
+    assert rows[0].parameters > 1000
+
+
+def test_only_revealed_test_accuracies_are_shown(trials):
+    shown = {row.id: row.test_accuracy for row in leaderboard(trials) if row.test_accuracy is not None}
+    revealed = {t.candidate_id for t in trials if t.test_accuracy is not None}
+    assert shown.keys() == revealed
+    assert 1 <= len(shown) <= 3
+
+
+def test_data_sets_are_ranked_apart_and_the_top_kept(trials):
+    other = [replace(t, id=t.id + 1000, spec=replace(t.spec, dataset="mnist")) for t in trials if t.spec]
+    rows = leaderboard([*trials, *other], top=2)
+    assert [(row.dataset, row.rank) for row in rows] == [("digits", 1), ("digits", 2), ("mnist", 1), ("mnist", 2)]
+
+
+def test_the_same_work_twice_is_one_seed(trials):
+    again = [replace(t, id=t.id + 1000, test_accuracy=None) for t in trials]
+    assert leaderboard([*trials, *again]) == leaderboard(trials)
+
+
+def test_nothing_trained():
+    assert leaderboard([]) == ()
