@@ -18,6 +18,7 @@ class Uniform:
     """Draws uniformly: a plan over the same grammar as the model, a region with every choice in it drawn anew."""
 
     name = "random"
+    trusted = True
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request with a draw from its own seed."""
@@ -33,6 +34,7 @@ class Mutate:
     """Changes one thing: one field of the parent plan, one choice of the region."""
 
     name = "mutate"
+    trusted = True
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request with one change, drawn from its own seed."""

@@ -28,6 +28,7 @@ def tokenizer_for_grammar(tokenizer: Any, vocabulary: int) -> Any:
     """Wrap a fast Hugging Face tokenizer for llguidance (about 0.4 s: keep it).
 
     Args:
+        tokenizer: The model's own.
         vocabulary: Columns of the model's logits, which may be more than the tokenizer has.
     """
     return load("llguidance.hf").from_tokenizer(tokenizer, n_vocab=vocabulary)

@@ -46,6 +46,7 @@ def load_model(base: str, adapter: Path | None = None, *, device: str = "cpu", q
     Args:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         adapter: Folder of a peft adapter that was tuned on this base.
+        device: ``cpu`` or ``cuda``.
         quantize: Whether to hold the weights in 4 bits (NF4; needs CUDA and bitsandbytes).
 
     Raises:
@@ -83,6 +84,8 @@ class Local:
         device: ``cpu`` or ``cuda``.
         batch: Rows decoded together.
     """
+
+    trusted = False
 
     def __init__(self, base: str, adapter: Path | None = None, *, device: str = "cpu", batch: int = 16) -> None:
         self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
@@ -218,7 +221,7 @@ def _adapted(model: Any, adapter: Path, base: str) -> Any:
 def _explained(base: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, EnvironmentError) as error:
+    except (OSError, ValueError, KeyError) as error:
         reason = next(_sentences(error), type(error).__name__)
         raise RewriterError(f"{base} cannot be loaded: {reason}") from error
 

@@ -105,6 +105,7 @@ class PlanSpace:
         """Read a reply: bare JSON, or JSON as the one code block in it.
 
         Args:
+            text: What a rewriter wrote.
             parent: Gives the fields that a rewriter does not write.
 
         Raises:

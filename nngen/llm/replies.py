@@ -41,7 +41,7 @@ class ReplyError(NngenError):
 
 
 _FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
-_SENTENCE = re.compile(r"^[A-Z][a-z]*(?:[ ,'’-]+[\w'’]+){3,}[.:!]?$")
+_SENTENCE = re.compile(r"^[A-Z][a-z]*(?:[ ,'-]+[\w']+){3,}[.:!]?$")
 
 
 def one_block(text: str) -> str:

@@ -129,9 +129,11 @@ class Rewriter(Protocol):
 
     Attributes:
         name: What lineage and reports call it; it names weights and adapter, never a key.
+        trusted: Whether all it can write stands in this package's own tables; never so for a model.
     """
 
     name: str
+    trusted: bool
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request, in order. What goes wrong with one is in its reply, not raised."""

@@ -1,0 +1,87 @@
+"""Who checks and trains proposals, and how far machine-written sources are trusted: not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from nngen.errors import UsageError
+from nngen.execution import Dataset, LocalEngine
+from nngen.llm.rewriter import Kind, Rewriter
+from nngen.types import Candidate, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["EngineJudge", "Judge", "require_sandbox"]
+
+
+class Judge(Protocol):
+    """Checks and trains candidates somewhere that is not here.
+
+    Attributes:
+        sandboxed: Whether candidates run inside a sandbox, fit for code that a model wrote.
+        spec: How each trial is trained; its seed is replaced.
+    """
+
+    sandboxed: bool
+    spec: TrialSpec
+    classes: int
+
+    def check(self, candidate: Candidate) -> Verdict:
+        """Prove that a candidate works; never raises for what the candidate does."""
+        ...
+
+    def train(self, candidate: Candidate, seed: int) -> Trial:
+        """Train a candidate and score it; never raises for what the candidate does."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineJudge:
+    """The local engine as a judge.
+
+    Attributes:
+        sandboxed: As the engine was set up; False unless someone made it so.
+    """
+
+    engine: LocalEngine
+    dataset: Dataset
+    spec: TrialSpec
+    sandboxed: bool = False
+
+    @property
+    def classes(self) -> int:
+        return self.dataset.classes
+
+    @property
+    def shape(self) -> Shape:
+        return self.spec.shape
+
+    def check(self, candidate: Candidate) -> Verdict:
+        return self.engine.check(
+            candidate,
+            shape=self.spec.shape,
+            classes=self.dataset.classes,
+            device=self.spec.device,
+            threads=self.spec.threads,
+            memory_mib=self.spec.memory_mib,
+        )
+
+    def train(self, candidate: Candidate, seed: int) -> Trial:
+        trial = self.engine.train(candidate, replace(self.spec, seed=seed), self.dataset)
+        environment: Mapping[str, str] = {**trial.environment, "data": self.dataset.fingerprint}
+        return replace(trial, environment=environment)
+
+
+def require_sandbox(rewriter: Rewriter, kind: Kind, judge: Judge) -> None:
+    """Refuse to run code that a model wrote outside of a sandbox.
+
+    Plans are data, and the baselines write only what this package's own tables hold; both run anywhere.
+
+    Raises:
+        UsageError: If the kind is code, a model writes it, and the judge has no sandbox.
+    """
+    if kind is not Kind.PLAN and not rewriter.trusted and not judge.sandboxed:
+        raise UsageError(
+            f"{rewriter.name} would write code ({kind}), and code that a model wrote runs in a sandbox only, "
+            "which this engine does not have: ask for --kind plan"
+        )
