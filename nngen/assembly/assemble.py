@@ -91,6 +91,9 @@ def check_plan(plan: Plan) -> None:
     twice = [name for name, count in Counter(plan.experts).items() if count > 1]
     if twice:
         raise PlanError(f"{twice[0]} is named twice: a mixture takes {SIZE} different families")
+    strange = [name for name in plan.experts if not name.replace("-", "").replace(".", "").replace("_", "").isalnum()]
+    if strange:
+        raise PlanError(f"{strange[0]!r} is no name of a family: letters, digits, hyphens, points and underscores")
     gate, losses, recipe = plan.gate, plan.losses, plan.recipe
     for name, value, low, high in (
         ("gate.width", gate.width, 2, 4096),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -84,8 +85,8 @@ def _value(value: Any) -> str:
         case int() | float():
             return repr(value)
         case str():
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return f'"{escaped}"'
+            # JSON's escapes are TOML's; only DEL is allowed in the one and not in the other.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
     raise PlanError(f"{value!r} cannot be written in a plan")

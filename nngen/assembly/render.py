@@ -42,6 +42,9 @@ _IMPORTS = (
 )
 """What the templates themselves need."""
 
+_ROOM = 106
+"""Characters left of a line in the table of experts, at 120 in all."""
+
 _WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
@@ -135,7 +138,12 @@ def _summary() -> str:
 
 
 def _dictionary(pairs: Sequence[tuple[str, float | int | str]]) -> str:
-    return "{" + ", ".join(f'"{name}": {value!r}' for name, value in pairs) + "}"
+    """Write an expert's hyperparameters, indented as the table of experts is."""
+    items = [f'"{name}": {value!r}' for name, value in pairs]
+    line = "{" + ", ".join(items) + "}"
+    if len(line) <= _ROOM:
+        return line
+    return "{\n" + "".join(f"            {item},\n" for item in items) + "        }"
 
 
 def _count(plan: Plan) -> str:

@@ -6,6 +6,7 @@ like a module-level name is never taken for it.
 
 from __future__ import annotations
 
+import ast
 import builtins
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -137,11 +138,7 @@ class _Reader:
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        try:
-            module = cst.parse_module(family.source)
-        except cst.ParserSyntaxError as error:
-            reason = error.message.rstrip(".")
-            raise AssemblyError(f"{family.name}: line {error.raw_line}: not Python: {reason}") from None
+        module = _parse(family)
         self.wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
         self.module = self.wrapper.module
         self.scopes: Mapping[cst.CSTNode, Scope | None] = self.wrapper.resolve(ScopeProvider)
@@ -290,11 +287,10 @@ class _Reader:
         if not isinstance(node, cst.Name) or unit is None:
             return  # a string, read with the strings, or code that was left out
         name, scope = node.value, access.scope
-        if isinstance(scope, ClassScope) and scope.assignments[name] and not access.referents:
-            scope = scope.parent  # a class body that reads a name before it binds it reads the module's
         if self._is_captured(name, scope):
             return
-        found = scope[name]
+        # A class body that reads a name before it binds it reads the module's, so there the order counts.
+        found = (access.referents if isinstance(scope, ClassScope) else ()) or scope[name]
         if any(isinstance(assignment.scope, GlobalScope) for assignment in found):
             unit.reads.add(name)
             self.source.names[id(node)] = name
@@ -341,6 +337,19 @@ class _Reader:
     def _qualified(self, node: cst.CSTNode) -> set[str]:
         scope = self.scopes.get(node)
         return {name.name for name in scope.get_qualified_names_for(node)} if scope is not None else set()
+
+
+def _parse(family: Family) -> cst.Module:
+    try:
+        ast.parse(family.source)  # Python's own parser says best what is wrong
+        return cst.parse_module(family.source)
+    except SyntaxError as error:
+        line, reason = error.lineno or 1, error.msg
+    except ValueError as error:
+        line, reason = 1, str(error)
+    except cst.ParserSyntaxError as error:
+        line, reason = error.raw_line, "libcst cannot read it"
+    raise AssemblyError(f"{family.name}: line {line}: not Python: {reason}")
 
 
 def _statements(module: cst.Module) -> Iterator[cst.BaseSmallStatement | cst.BaseCompoundStatement]:

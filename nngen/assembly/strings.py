@@ -171,11 +171,11 @@ class StringReader(cst.CSTVisitor):
             self.refuse(node, "names looked up in the module's namespace only exist at run time")
 
     def _lookup(self, namespace: cst.CSTNode, key: cst.SimpleString) -> None:
-        if key.evaluated_value not in self.known:
-            self.refuse(key, f"the name {key.evaluated_value!r} only exists at run time")
-            return
         self._handled.add(id(namespace))
-        self._name(key, read=True)
+        if key.evaluated_value in self.known:
+            self._name(key, read=True)
+        else:
+            self.refuse(key, f"the name {key.evaluated_value!r} only exists at run time")
 
     def _name(self, node: cst.SimpleString, *, read: bool) -> None:
         self._handled.add(id(node))

@@ -11,6 +11,7 @@ from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from nngen.assembly.assemble import Assembler
     from nngen.types import Family, Interface, Shape
 
 __all__ = ["assemble"]
@@ -47,7 +48,7 @@ def assemble(
         nngen assemble --size 40 --sampler random --seed 7 --out mixtures
         nngen assemble --size 8 --families AirNet,AlexNet,ICNet,ResNet,VGG --out mixtures --json
     """
-    from nngen.assembly.assemble import check_plan
+    from nngen.assembly.assemble import Assembler, check_plan
     from nngen.assembly.writing import prepare_folder
     from nngen.errors import UsageError
     from nngen.lemur.families import choose, load_families
@@ -71,8 +72,12 @@ def assemble(
         draw(sampler, [family.name for family in chosen], size, seed)  # refuses before anything slow is done
         pool = _usable(chosen, wanted, named=families is not None)
         quartets = draw(sampler, list(pool), size, seed)
+    assembler = Assembler()
+    # A source that cannot become an expert is found before the folder is touched.
+    for name in sorted({name for quartet in quartets for name in quartet}):
+        assembler.expert(pool[name][0])
     prepare_folder(out)
-    rows = list(_write(quartets, pool, out))
+    rows = list(_write(assembler, quartets, pool, out))
     new = sum(row["written"] for row in rows)
     print(f"{new:,} written, {len(rows) - new:,} there already", file=sys.stderr)
     if json:
@@ -101,16 +106,14 @@ def _usable(families: Sequence[Family], shape: Shape, *, named: bool) -> dict[st
 
 
 def _write(
-    quartets: Sequence[tuple[str, ...]], pool: Mapping[str, tuple[Family, Interface]], out: Path
+    assembler: Assembler,
+    quartets: Sequence[tuple[str, ...]],
+    pool: Mapping[str, tuple[Family, Interface]],
+    out: Path,
 ) -> Iterator[dict[str, Any]]:
-    from nngen.assembly.assemble import Assembler
     from nngen.assembly.writing import write_candidate
     from nngen.types import Plan
 
-    assembler = Assembler()
-    # A source that cannot become an expert is found before the first file is written.
-    for name in sorted({name for quartet in quartets for name in quartet}):
-        assembler.expert(pool[name][0])
     with progress_bar("assembling") as report:
         for done, quartet in enumerate(quartets, 1):
             candidate = assembler.assemble(Plan(experts=quartet), [pool[name] for name in quartet])

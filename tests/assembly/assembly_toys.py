@@ -1,0 +1,39 @@
+"""Tiny families of our own, in LEMUR's contract, each with something that breaks a careless generator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import dedent
+
+from nngen.assembly.expert import Expert, transform
+from nngen.types import Family, Interface, Record
+
+FAMILIES = Path(__file__).parent / "families"
+TINY = ("TinyConv", "TinyBayes", "TinyComplex", "TinyAux")
+INTERFACES = {
+    "TinyConv": Interface(low=1),
+    "TinyBayes": Interface(low=2, high=12),
+    "TinyComplex": Interface(low=8, high=8, square=True, complex=True),
+    "TinyAux": Interface(low=16),
+}
+BEST: Mapping[str, float] = {"lr": 0.05, "momentum": 0.5, "dropout": 0.3, "dropout_aux": 0.25, "batch": 64}
+
+
+def make_family(name: str, source: str, hyperparameters: Mapping[str, float] | None = None) -> Family:
+    """A family as ``load_families`` would read it."""
+    best = None
+    if hyperparameters is not None:
+        best = Record(
+            model=name, dataset="cifar-10", epoch=1, accuracy=0.5, duration_s=1.0, hyperparameters=hyperparameters
+        )
+    return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=best)
+
+
+def as_expert(source: str, name: str = "Toy") -> Expert:
+    return transform(make_family(name, dedent(source)))
+
+
+def tiny_families() -> dict[str, Family]:
+    return {name: make_family(name, (FAMILIES / f"{name}.py").read_text(), BEST) for name in TINY}

@@ -1,0 +1,79 @@
+"""Families to assemble: tiny ones of our own, and LEMUR's real ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from assembly_toys import INTERFACES, TINY, tiny_families
+
+from nngen.assembly.assemble import Assembler
+from nngen.types import Candidate, Family, Plan
+
+_numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Experts are kept apart from the user's, so that a test never reads what another version made."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr("nngen.assembly.expert.cache_dir", lambda: folder)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, Family]:
+    return tiny_families()
+
+
+@pytest.fixture(scope="session")
+def assembler() -> Assembler:
+    return Assembler()
+
+
+@pytest.fixture
+def mix(tiny: dict[str, Family], assembler: Assembler) -> Callable[..., Candidate]:
+    """Assemble the tiny families: ``mix(gate=Gate(noise=0))``."""
+
+    def assembled(experts: tuple[str, ...] = TINY, **parts: object) -> Candidate:
+        plan = Plan(experts=experts, **parts)  # type: ignore[arg-type]
+        return assembler.assemble(plan, [(tiny[name], INTERFACES[name]) for name in experts])
+
+    return assembled
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Callable[[str], ModuleType]]:
+    """Import a source as LEMUR does: from a file, under a name of its own."""
+    names: list[str] = []
+
+    def imported(source: str) -> ModuleType:
+        name = f"assembled_{next(_numbers)}"
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        names.append(name)
+        spec.loader.exec_module(module)
+        return module
+
+    yield imported
+    for name in names:
+        del sys.modules[name]
