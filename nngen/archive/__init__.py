@@ -1,5 +1,6 @@
 """Everything that was found, in one SQLite file."""
 
+from nngen.archive.foreign import Added, ForeignModel, ForeignResult, ForeignShelf
 from nngen.archive.opening import default_path
 from nngen.archive.protocol import Store
 from nngen.archive.rows import Event, StoredCampaign, StoredCandidate, StoredTrial
@@ -7,8 +8,12 @@ from nngen.archive.states import TrialState
 from nngen.archive.store import Archive
 
 __all__ = [
+    "Added",
     "Archive",
     "Event",
+    "ForeignModel",
+    "ForeignResult",
+    "ForeignShelf",
     "Store",
     "StoredCampaign",
     "StoredCandidate",

@@ -6,7 +6,11 @@ revealed test accuracy or an event, whoever writes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlite_utils import Database, Migrations
+
+from nngen.archive.foreign import FOREIGN_TABLES
 
 __all__ = ["APPLICATION_ID", "migrations"]
 
@@ -141,17 +145,13 @@ _FACTS = (
 )
 
 
+_FOREIGN_FACTS = ("foreign_models", "foreign_series", "foreign_settings", "foreign_trials")
+
+
 @migrations()
 def m0001_first_form(db: Database) -> None:
-    for statement in _TABLES.strip().split(";\n"):
-        if statement.strip():
-            db.execute(statement)
-    for table in _FACTS:
-        for verb in ("UPDATE", "DELETE"):
-            db.execute(
-                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, 'the archive keeps its {table} as they are'); END"
-            )
+    _create(db, _TABLES)
+    _guard(db, _FACTS)
     db.execute(
         "CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials "
         "BEGIN SELECT RAISE(ABORT, 'the archive keeps its trials'); END"
@@ -163,3 +163,25 @@ def m0001_first_form(db: Database) -> None:
         "BEGIN SELECT RAISE(ABORT, 'a trial goes from ready to running to done'); END"
     )
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+@migrations()
+def m0002_foreign(db: Database) -> None:
+    _create(db, FOREIGN_TABLES)
+    _guard(db, _FOREIGN_FACTS)
+
+
+def _create(db: Database, statements: str) -> None:
+    for statement in statements.strip().split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+def _guard(db: Database, tables: Iterable[str]) -> None:
+    """Make tables of facts: rows are added, never changed, never removed."""
+    for table in tables:
+        for verb in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, 'the archive keeps its {table} as they are'); END"
+            )

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
+from nngen.archive.foreign import ForeignShelf
 from nngen.archive.lock import driver_lock
 from nngen.archive.opening import open_database, speaking
 from nngen.archive.rows import (
@@ -47,6 +48,7 @@ class Archive:
 
     def __init__(self, db: Database, path: Path | None) -> None:
         self._db, self.path = db, path
+        self.foreign = ForeignShelf(db)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, readonly: bool = False) -> Self:

@@ -86,3 +86,55 @@ def history(
         print_json(rows)
     else:
         print_table(rows, _COLUMNS)
+
+
+@app.command(name="import")
+def import_(
+    *,
+    dataset: str | None = None,
+    kind: str = "any",
+    source: Annotated[Path | None, Parameter(name="--from", help="A wheel, a checkout or an ab.nn.db.")] = None,
+    archive: Path | None = None,
+    jobs: int = 2,
+    json: bool = False,
+) -> None:
+    """Bring LEMUR's models and results into the archive, as facts of foreign origin; nothing is trained.
+
+    Epoch, transform and hyperparameters of every result are kept. Sources that are the same program are
+    reported: equal but for white space (LEMUR's id), of equal syntax tree, or nearly alike (MinHash over
+    7 tokens, estimated Jaccard similarity of at least 0.9). Importing again adds what is new and nothing twice.
+
+    Args:
+        dataset: Only models with results on it, and only those results; everything by default.
+        kind: any, or hetero for mixtures of different families.
+        source: A wheel, a checkout or an ab.nn.db other than the one that was fetched.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        jobs: Processes that compare sources.
+        json: Print what was found as JSON, every group of twins by name.
+
+    Examples:
+        nngen lemur import
+        nngen lemur import --dataset cifar-10 --kind hetero
+        nngen lemur import --from ../nn-dataset --json
+    """
+    from nngen.archive import Archive, default_path
+    from nngen.errors import UsageError
+    from nngen.export.intake import choose_models, import_lemur
+    from nngen.lemur.source import open_lemur
+
+    if jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, not {jobs}")
+    lemur = open_lemur(source)
+    names = choose_models(lemur, dataset=dataset, kind=kind)
+    with Archive.open(archive or default_path()) as store, progress_bar("LEMUR into the archive") as report:
+        found = asdict(import_lemur(store, lemur, names, dataset=dataset, jobs=jobs, progress=report))
+    if json:
+        print_json(found)
+        return
+    twins = found.pop("twins")
+    print_table([found | {"known": len(found["known"])}], tuple(found))
+    rows = [
+        {"same": what.replace("_", " "), "groups": len(groups), "models": sum(map(len, groups))}
+        for what, groups in twins.items()
+    ]
+    print_table(rows, ("same", "groups", "models"))
