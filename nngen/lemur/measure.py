@@ -120,7 +120,7 @@ class _Search:
 
 def _interface(search: _Search, side: int) -> Interface:
     """Bisect from a side that works to both borders, prove the lower one, then try unequal sides."""
-    low = _border(search, works=side, fails=0)
+    low = 1 if search.works(1, 1) else _border(search, works=side, fails=1)
     if search.device == "meta" and not _really(search, low):
         # Meta tensors promise more than real ones hold: look again with real ones.
         return _interface(_Search(subject=search.subject, device="cpu", complex=search.complex), side)

@@ -117,10 +117,12 @@ def profiles(
         jobs: Families measured at a time; None takes one for each CPU, at most 8.
 
     Raises:
-        UsageError: If the shape is larger than any network is built for.
+        UsageError: If the shape is larger than any network is built for, or ``jobs`` is below 1.
         LemurError: If the measuring process itself fails.
     """
     check_shape(shape)
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"{jobs} families cannot be measured at a time: give 1 or more jobs")
     tasks = [_Task(family=family, shape=shape, classes=classes) for family in families]
     done = {task.family.name: profile for task in tasks if (profile := task.kept()) is not None}
     missing = {task.family.name: task for task in tasks if task.family.name not in done}

@@ -37,7 +37,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class _Child:
-    name: str
+    task: dict[str, Any]
     pid: int
     pipe: int
     deadline: float
@@ -78,7 +78,7 @@ def _fork(task: dict[str, Any], order: dict[str, Any]) -> _Child:
         os.close(read)
         _child(task, order, write)
     os.close(write)
-    return _Child(name=task["name"], pid=pid, pipe=read, deadline=time.monotonic() + order["wall_s"])
+    return _Child(task=task, pid=pid, pipe=read, deadline=time.monotonic() + order["wall_s"])
 
 
 def _child(task: dict[str, Any], order: dict[str, Any], write: int) -> NoReturn:
@@ -90,7 +90,7 @@ def _child(task: dict[str, Any], order: dict[str, Any], write: int) -> NoReturn:
             os.dup2(null, descriptor)
         answer = _probe(task, Path(order["folder"]))
     except MemoryError:
-        answer = _failure(f"needs more than {order['memory_mib']:,} MiB here", lasting=False)
+        answer = _failure(f"needs more than {order['memory_mib']:,} MiB{_at(task)}", lasting=False)
     # The border between LEMUR's code and ours: whatever comes up becomes a reason, never a hang;
     # a family that calls exit must not unwind into the parent's loop.
     except (Exception, SystemExit) as error:
@@ -126,6 +126,10 @@ def _failure(reason: str, *, lasting: bool) -> dict[str, Any]:
     return {"interface": None, "parameters": None, "reason": reason, "lasting": lasting}
 
 
+def _at(task: dict[str, Any]) -> str:
+    return f" at {Shape(*task['shape'])}: choose a smaller shape"
+
+
 def _limit(memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     status = Path("/proc/self/status")
@@ -139,7 +143,7 @@ def _limit(memory_mib: int) -> None:
 def _collect(child: _Child, order: dict[str, Any], *, late: bool) -> dict[str, Any]:
     if late:
         os.kill(child.pid, signal.SIGKILL)
-        answer = _failure(f"took longer than {order['wall_s']:g} s here", lasting=False)
+        answer = _failure(f"took longer than {order['wall_s']:g} s{_at(child.task)}", lasting=False)
         os.close(child.pipe)
         os.waitpid(child.pid, 0)
     else:
@@ -148,7 +152,7 @@ def _collect(child: _Child, order: dict[str, Any], *, late: bool) -> dict[str, A
         _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         answer = json.loads(said) if said else _failure(f"its process died (exit {code})", lasting=False)
-    return {"name": child.name, **answer}
+    return {"name": child.task["name"], **answer}
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ MISFITS = {
     family("Missing", init="import no_such_package"): "No module named 'no_such_package'",
     family("Quits", forward="import os; os._exit(7)"): "its process died (exit 7)",
     family("Leaves", init="raise SystemExit(3)"): "SystemExit: 3",
-    family("Greedy", init="self.x = torch.ones(2**33, device='cpu')"): "needs more than 6,144 MiB here",
+    family(
+        "Greedy", init="self.x = torch.ones(2**33, device='cpu')"
+    ): "needs more than 6,144 MiB at 3x32x32: choose a smaller shape",
     family("Torn", source="class Net("): "SyntaxError",
     family("Netless", source="x = 1"): "no class Net",
     family("Early", source="raise RuntimeError('not today')"): "RuntimeError: not today",
@@ -173,7 +175,7 @@ def test_one_that_hangs_stops_no_other_and_is_not_kept(cache: Path, monkeypatch:
     hangs, plain = family("Hangs", forward="\n        while True: pass"), family("Plain")
     measured = profiles([hangs, plain], SHAPE, jobs=1)
     assert measured["Plain"].usable
-    assert measured["Hangs"].reason == "took longer than 4 s here"
+    assert measured["Hangs"].reason == "took longer than 4 s at 3x32x32: choose a smaller shape"
     assert len(list((cache / "probes").iterdir())) == 2  # both are Plain's: its interface and its proof
 
 
@@ -221,6 +223,11 @@ def test_a_worker_that_cannot_start_is_named(cache: Path, tmp_path: Path, monkey
 def test_absurd_shapes_are_refused_at_once(text: str) -> None:
     with pytest.raises(UsageError, match=f"no family takes {text}"):
         check_shape(Shape.parse(text))
+
+
+def test_no_jobs_are_refused(cache: Path) -> None:
+    with pytest.raises(UsageError, match="give 1 or more jobs"):
+        profiles([family("Plain")], SHAPE, jobs=0)
 
 
 @pytest.mark.slow
