@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 
+from nngen.assembly.assemble import assemble
 from nngen.assembly.expert import Expert, transform
-from nngen.types import Family, Interface, Record
+from nngen.types import Candidate, Family, Interface, Plan, Record
 
 FAMILIES = Path(__file__).parent / "families"
 TINY = ("TinyConv", "TinyBayes", "TinyComplex", "TinyAux")
@@ -37,3 +38,16 @@ def as_expert(source: str, name: str = "Toy") -> Expert:
 
 def tiny_families() -> dict[str, Family]:
     return {name: make_family(name, (FAMILIES / f"{name}.py").read_text(), BEST) for name in TINY}
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "hetero.py"
+"""The mixture of the tiny families, byte for byte."""
+
+
+def golden_candidate() -> Candidate:
+    families = tiny_families()
+    return assemble(Plan(experts=TINY), [(families[name], INTERFACES[name]) for name in TINY])
+
+
+if __name__ == "__main__":  # rewrites the golden file, after a change that was meant
+    GOLDEN.write_text(golden_candidate().source)

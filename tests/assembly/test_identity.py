@@ -44,5 +44,8 @@ def test_twins_that_lemur_confuses_are_told_apart() -> None:
 
 
 def test_the_hash_is_the_same_on_every_version_of_python() -> None:
-    source = "@d\nclass A(B, m=1):\n    x: int = {**y, 'a': None}\n    async def f(self, *a, k=f'{x!r:>4}', **kw):\n        yield -1\n"
+    source = (
+        "@d\nclass A(B, m=1):\n    x: int = {**y, 'a': None}\n"
+        "    async def f(self, *a, k=f'{x!r:>4}', **kw):\n        yield -1\n"
+    )
     assert canonical_hash(source) == "ce29347309cf4cdbbacd984a32dddd2d99932878123a32f91d141e61d81e8b24"

@@ -216,12 +216,13 @@ CASES = {
         import torch.nn.functional as F
         import torch.utils.checkpoint as cp
         from torch.nn import Parameter, init
-        from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation as SELayer
+        from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation as SE
         from torchvision.models._utils import _make_divisible
         class Net(nn.Module):
             def forward(self, x):
                 init.zeros_(x)
-                return F.relu(cp.checkpoint(Parameter, np.ones(_make_divisible(x, 8)), Conv2dNormActivation, SELayer))
+                y = cp.checkpoint(Parameter, np.ones(_make_divisible(x, 8)), SE)
+                return F.relu(y, Conv2dNormActivation)
         """,
         """
         import numpy as np
@@ -229,11 +230,12 @@ CASES = {
         from torch import nn
         from torch.nn import Parameter as ToyParameter, functional as F, init
         from torchvision.models._utils import _make_divisible as toy_make_divisible
-        from torchvision.ops.misc import Conv2dNormActivation as ToyConv2dNormActivation, SqueezeExcitation as ToySELayer
+        from torchvision.ops.misc import Conv2dNormActivation as ToyConv2dNormActivation, SqueezeExcitation as ToySE
         class ToyNet(nn.Module):
             def forward(self, x):
                 init.zeros_(x)
-                return F.relu(toy_cp.checkpoint(ToyParameter, np.ones(toy_make_divisible(x, 8)), ToyConv2dNormActivation, ToySELayer))
+                y = toy_cp.checkpoint(ToyParameter, np.ones(toy_make_divisible(x, 8)), ToySE)
+                return F.relu(y, ToyConv2dNormActivation)
         """,
     ),
     "a usual name for something unusual is the family's own": (

@@ -1,0 +1,227 @@
+"""A plan becomes a file: the same bytes always, self-contained, in LEMUR's contract."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from assembly_toys import GOLDEN, INTERFACES, TINY, golden_candidate, make_family
+
+from nngen.assembly.assemble import Assembler, assemble
+from nngen.assembly.identity import canonical_hash, lemur_id
+from nngen.assembly.plan_text import plan_of
+from nngen.assembly.render import RESERVED
+from nngen.assembly.writing import prepare_folder, write_candidate
+from nngen.errors import PlanError, UsageError
+from nngen.types import Candidate, Family, Gate, Interface, Losses, Plan, Recipe
+
+Mix = Callable[..., Candidate]
+Load = Callable[[str], ModuleType]
+
+
+def test_the_golden_file() -> None:
+    # After a change that was meant: python tests/assembly/assembly_toys.py
+    assert golden_candidate().source == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_the_same_bytes_in_every_process(hash_seed: str, tmp_path: Path) -> None:
+    code = "from assembly_toys import golden_candidate; print(golden_candidate().source, end='')"
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": hash_seed,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "NNGEN_CACHE": str(tmp_path),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == GOLDEN.read_text()
+
+
+def test_a_candidate_carries_its_identity(mix: Mix) -> None:
+    candidate = mix()
+    assert candidate.id == f"MoE4-{lemur_id(candidate.source)}"
+    assert candidate.canonical == canonical_hash(candidate.source)
+    assert candidate.plan == Plan(experts=TINY) == plan_of(candidate.source)
+
+
+def test_every_part_of_a_plan_reaches_the_file(mix: Mix) -> None:
+    plans = [
+        {"gate": Gate(width=16)},
+        {"gate": Gate(depth=2)},
+        {"gate": Gate(temperature=2.0)},
+        {"gate": Gate(noise=0)},
+        {"losses": Losses(label_smoothing=0.2)},
+        {"losses": Losses(balance=0)},
+        {"recipe": Recipe(gate_rate=1.0)},
+        {"recipe": Recipe(weight_decay=0.0)},
+        {"recipe": Recipe(mixup=0)},
+        {"recipe": Recipe(warmup=0)},
+        {"recipe": Recipe(clip=3.0)},
+        {"experts": TINY[::-1]},
+    ]
+    candidates = [mix(**plan) for plan in ({}, *plans)]
+    assert len({candidate.canonical for candidate in candidates}) == len(candidates)
+    for candidate in candidates:
+        assert candidate.canonical == canonical_hash(candidate.source)
+        assert plan_of(candidate.source) == candidate.plan
+
+
+def test_the_file_reads_well(mix: Mix) -> None:
+    lines = mix().source.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert not [line for line in lines if line != line.rstrip()]
+    headings = [line for line in lines if line.startswith("# Expert") or line == "# The mixture"]
+    assert headings == [*(f"# Expert {place}: {name}" for place, name in enumerate(TINY, 1)), "# The mixture"]
+
+
+def test_no_import_is_dead_and_none_is_missing(mix: Mix) -> None:
+    tree = ast.parse(mix().source)
+    bound = [
+        alias.asname or alias.name.partition(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(bound) <= used
+    assert "WeightsEnum" not in mix().source
+
+
+def test_the_frame_binds_what_it_says() -> None:
+    tree = ast.parse(GOLDEN.read_text())
+    bound = set()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Assign):
+            bound |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    assert {name for name in bound if not name.lower().startswith("tiny")} == RESERVED
+
+
+@pytest.mark.parametrize(
+    ("experts", "message"),
+    [
+        ((), "takes 4 experts, not 0: none"),
+        (TINY[:3], "takes 4 experts, not 3: TinyConv, TinyBayes, TinyComplex"),
+        ((*TINY, "Other"), "takes 4 experts, not 5"),
+        ((*TINY[:3], "TinyConv"), "TinyConv is named twice"),
+        ((*TINY[:3], 'A"'), "is no name of a family"),
+    ],
+)
+def test_a_plan_of_other_than_four_families_is_refused(experts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        assemble(Plan(experts=experts), [])
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"kind": "homogenous"}, "no kind of mixture is called 'homogenous': there are hetero"),
+        ({"gate": Gate(width=1)}, "gate.width is 1: it must lie between 2 and 4096"),
+        ({"gate": Gate(temperature=0)}, "gate.temperature is 0"),
+        ({"gate": Gate(noise=float("nan"))}, "gate.noise is nan"),
+        ({"recipe": Recipe(warmup=1)}, "recipe.warmup is 1"),
+        ({"losses": Losses(label_smoothing=1.5)}, "losses.label_smoothing is 1.5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(mix: Mix, parts: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        mix(**parts)
+
+
+def test_families_must_be_the_plan_s(tiny: dict[str, Family]) -> None:
+    given = [(tiny[name], INTERFACES[name]) for name in TINY[::-1]]
+    with pytest.raises(PlanError, match="the plan names TinyConv, .* but was given TinyAux"):
+        assemble(Plan(experts=TINY), given)
+
+
+NET = """
+import torch
+from torch import nn
+class {name}(nn.Linear):
+    pass
+class Net(nn.Module):
+    def __init__(self, in_shape, out_shape, prm, device):
+        super().__init__()
+        self.fc = {name}(in_shape[1], out_shape[0])
+        self.device = device
+    def forward(self, x):
+        return self.fc(x.mean((2, 3)))
+"""
+
+
+def test_names_that_meet_across_families_are_kept_apart(load: Load) -> None:
+    # Air's NetUnit and AirNet's Unit both come to AirNetUnit; a family called Gate would hide the mixture's own.
+    sources = {"Air": "NetUnit", "AirNet": "Unit", "Gate": "Gate", "Build": "Expert"}
+    families = [make_family(name, NET.format(name=helper)) for name, helper in sources.items()]
+    candidate = assemble(Plan(experts=tuple(sources)), [(family, Interface(low=1)) for family in families])
+    tree = ast.parse(candidate.source)
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert len(set(classes)) == len(classes)
+    net = load(candidate.source).Net((2, 3, 4, 4), (5,), {"lr": 0.1, "momentum": 0.9}, torch.device("cpu"))
+    assert net(torch.rand(2, 3, 4, 4)).shape == (2, 5)
+
+
+def test_postponed_annotations_come_first(load: Load) -> None:
+    late = "from __future__ import annotations\n" + NET.format(name="Unit") + "    def late(self, x: Later) -> Later:\n"
+    late += "        return x\nclass Later:\n    pass\n"
+    families = [make_family("A", late), *(make_family(name, NET.format(name="Unit")) for name in "BCD")]
+    candidate = assemble(Plan(experts=("A", "B", "C", "D")), [(family, Interface(low=1)) for family in families])
+    assert candidate.canonical == canonical_hash(candidate.source)
+    assert load(candidate.source).Net((1, 3, 4, 4), (5,), {}, torch.device("cpu"))(torch.rand(1, 3, 4, 4)).shape == (
+        1,
+        5,
+    )
+
+
+def test_a_transform_is_kept_between_processes(tiny: dict[str, Family], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Assembler().expert(tiny["TinyAux"])
+    monkeypatch.setattr("nngen.assembly.expert.transform", lambda *_: pytest.fail("transformed again"))
+    assert Assembler().expert(tiny["TinyAux"]) == first
+
+
+def test_what_was_kept_and_is_damaged_is_made_again(
+    tiny: dict[str, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nngen.assembly.expert.cache_dir", lambda: tmp_path)
+    first = Assembler().expert(tiny["TinyConv"])
+    (file,) = tmp_path.rglob("*.json")
+    for damage in (b"", b"[]", b"{}", file.read_bytes()[:-20]):
+        file.write_bytes(damage)
+        assert Assembler().expert(tiny["TinyConv"]) == first
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    tiny: dict[str, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("nngen.assembly.expert.cache_dir", lambda: tmp_path / "file")
+    assert Assembler().expert(tiny["TinyConv"]).network == "TinyConvNet"
+
+
+def test_a_file_is_written_once_and_whole(mix: Mix, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    prepare_folder(folder)
+    candidate = mix()
+    path, written = write_candidate(candidate, folder)
+    assert (path, written) == (folder / f"{candidate.id}.py", True)
+    assert path.read_text() == candidate.source
+    assert write_candidate(candidate, folder) == (path, False)
+    path.write_text(candidate.source[:100])
+    assert write_candidate(candidate, folder) == (path, True)
+    assert [file.name for file in folder.iterdir()] == [path.name]
+
+
+def test_a_folder_that_cannot_be_written_is_named(mix: Mix, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write into .*file"):
+        prepare_folder(tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot write into .*missing"):
+        write_candidate(mix(), tmp_path / "missing")
