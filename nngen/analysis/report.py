@@ -18,6 +18,7 @@ from nngen.archive import Store, StoredCampaign, StoredTrial, TrialState
 from nngen.errors import NngenError
 from nngen.resources import folder
 from nngen.space import Coverage, coverage
+from nngen.types import Shape
 
 __all__ = ["Report", "collect", "render", "write_report"]
 
@@ -61,9 +62,7 @@ def collect(archive: Store, name: str) -> Report:
     campaign = archive.campaign(name)
     trials = archive.trials(name)
     pool = sorted(campaign.spec["pool"])
-    mine = {trial.candidate_id for trial in trials}
-    valid = [c.id for c in archive.candidates() if c.id in mine and c.verdicts and c.verdicts[-1].valid]
-    came = funnel(trials, valid)
+    came = funnel(trials, _passed(archive, campaign, trials))
     return Report(
         campaign=campaign,
         trials=trials,
@@ -125,6 +124,13 @@ def write_report(archive: Store, name: str, path: Path) -> Report:
     finally:
         part.unlink(missing_ok=True)
     return report
+
+
+def _passed(archive: Store, campaign: StoredCampaign, trials: Sequence[StoredTrial]) -> set[str]:
+    """Candidates whose check at the campaign's shape found nothing wrong."""
+    shape, classes = Shape.parse(campaign.spec["shape"]), campaign.spec["classes"]
+    ids = {trial.candidate_id for trial in trials if trial.candidate_id is not None}
+    return {name for name in ids if (verdict := archive.checked(name, shape, classes)) and verdict.valid}
 
 
 def _missing(trials: Sequence[StoredTrial], came: Funnel) -> tuple[str, ...]:

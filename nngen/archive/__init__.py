@@ -1,7 +1,7 @@
 """Everything that was found, in one SQLite file."""
 
 from nngen.archive.foreign import Added, ForeignModel, ForeignResult, ForeignShelf
-from nngen.archive.opening import default_path
+from nngen.archive.opening import check_creatable, default_path
 from nngen.archive.protocol import Store
 from nngen.archive.rows import Event, StoredCampaign, StoredCandidate, StoredTrial
 from nngen.archive.states import TrialState
@@ -19,5 +19,6 @@ __all__ = [
     "StoredCandidate",
     "StoredTrial",
     "TrialState",
+    "check_creatable",
     "default_path",
 ]

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from nngen.archive.schema import APPLICATION_ID, migrations
 from nngen.errors import ArchiveError
 
-__all__ = ["default_path", "open_database", "speaking"]
+__all__ = ["check_creatable", "default_path", "open_database", "speaking"]
 
 _BUSY_S = 60.0
 
@@ -46,7 +46,9 @@ def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
     if path.is_dir():
         raise ArchiveError(f"{path} is a folder, not an archive: name a file with --archive")
     if not path.exists():
-        _may_create(path, create=create and not readonly)
+        if readonly or not create:
+            raise ArchiveError(f"there is no archive at {path}: run a campaign first, or name one with --archive")
+        check_creatable(path)
     elif not readonly and not os.access(path, os.W_OK):
         raise ArchiveError(f"cannot write the archive {path}: permission denied")
     with speaking(path):
@@ -71,9 +73,12 @@ def _checked(path: Path, *, readonly: bool) -> Database:
     return db
 
 
-def _may_create(path: Path, *, create: bool) -> None:
-    if not create:
-        raise ArchiveError(f"there is no archive at {path}: run a campaign first, or name one with --archive")
+def check_creatable(path: Path) -> None:
+    """See that an archive could be created at ``path``, without doing it.
+
+    Raises:
+        ArchiveError: If the folder is not there or cannot be written.
+    """
     if not path.parent.is_dir():
         raise ArchiveError(f"cannot create the archive {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -83,10 +88,15 @@ def _may_create(path: Path, *, create: bool) -> None:
 def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     if not readonly:
         return sqlite3.connect(path, timeout=_BUSY_S)
-    # A database in WAL mode needs a -shm file to be read; in a folder that cannot be written,
-    # nobody else writes either, and SQLite may take the file as it is.
-    frozen = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
-    uri = f"{path.absolute().as_uri()}?mode=ro{frozen}"
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        # Not mode=ro: such a reader cannot take away the -wal and -shm files that it makes.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+    # In WAL mode a reader needs a -shm file. In a folder that cannot be written nobody else writes
+    # either, and SQLite may take the file as it is, unless a driver left a -wal file behind.
+    left = path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'' if left else '&immutable=1'}"
     return sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nngen.archive import Store
 from nngen.campaign.seams import Bench
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import FamilyError, UsageError
@@ -14,8 +13,8 @@ from nngen.execution.data import Dataset, load_dataset
 from nngen.lemur.families import choose, load_families
 from nngen.lemur.probe import profiles
 from nngen.lemur.source import Lemur
-from nngen.space import sampler
 from nngen.space.pool import EXPERTS, Pool
+from nngen.space.samplers import check_size, sampler
 from nngen.types import Family, Interface, Shape
 
 __all__ = ["prepare"]
@@ -24,8 +23,8 @@ Progress = Callable[[int, int], None]
 
 
 def prepare(
-    archive: Store,
     name: str,
+    stored: Mapping[str, Any] | None,
     asked: Mapping[str, Any],
     machine: Mapping[str, Any],
     *,
@@ -36,8 +35,8 @@ def prepare(
     """Settle a campaign's arguments and lay out what it works on.
 
     Args:
-        archive: Decides whether the campaign begins or goes on.
         name: The campaign's.
+        stored: What the archive holds of it; None for a campaign that begins.
         asked: Arguments that were typed, by field of ``CampaignSpec``; families as a sorted tuple.
         machine: Arguments that this machine suggests where nothing was typed (device, threads).
         lemur: Where the families come from.
@@ -50,18 +49,17 @@ def prepare(
         DataError: If the data set is missing or broken.
         LemurError: If LEMUR cannot be read.
     """
-    known = {campaign.name: campaign for campaign in archive.campaigns()}
-    stored = known[name].spec if name in known else None
-    families = load_families(lemur)
     if stored is not None:
         spec = CampaignSpec.from_dict(stored)
         spec.require(asked)
+        families = load_families(lemur)
         dataset = load_dataset(spec.dataset, data_root=data_root)
         chosen = choose(families, stored["pool"])
         usable, _ = _measure(chosen, spec.shape, dataset.classes, progress)
         return spec, _bench(dataset, usable, stored["left_out"])
     if "size" not in asked:
         raise UsageError(f"there is no campaign {name} yet: say how many quartets it takes with --size")
+    families = load_families(lemur)
     names = asked.get("families") or tuple(families)
     chosen = choose(families, names)
     # What costs nothing to refuse is refused before families are measured.
@@ -72,6 +70,7 @@ def prepare(
     if len(usable) < EXPERTS:
         why = "; ".join(f"{family}: {reason}" for family, reason in left_out.items())
         raise FamilyError(f"only {len(usable)} of {len(chosen)} families can be used at {spec.shape} ({why})")
+    check_size(Pool.of(usable), spec.size)
     return spec, _bench(dataset, usable, left_out)
 
 

@@ -90,23 +90,22 @@ def run(
     }
     asked |= {"lr": lr, "threads": threads, "wall_s": wall, "memory_mib": memory}
     typed = {field: value for field, value in asked.items() if value is not None} | _parsed(families, shape, device)
-    with Archive.open(archive or default_path()) as store:
-        with progress_bar("measuring families") as report:
-            spec, bench = prepare(
-                store, name, typed, _machine(), lemur=open_lemur(), data_root=data_root, progress=report
-            )
-        with LocalEngine() as engine, watch() as watcher:
-            for family, reason in bench.left_out.items():
-                watcher.note(f"{family} is left out: {reason}")
-            campaign = Campaign(
-                spec=spec,
-                archive=store,
-                bench=bench,
-                engine=engine,
-                assemble=Assembler().assemble,
-                watcher=watcher,
-            )
-            summary = campaign.run()
+    place = archive or default_path()
+    stored = _stored(place, name)
+    with progress_bar("measuring families") as report:
+        spec, bench = prepare(name, stored, typed, _machine(), lemur=open_lemur(), data_root=data_root, progress=report)
+    with Archive.open(place) as store, LocalEngine() as engine, watch() as watcher:
+        for family, reason in bench.left_out.items():
+            watcher.note(f"{family} is left out: {reason}")
+        campaign = Campaign(
+            spec=spec,
+            archive=store,
+            bench=bench,
+            engine=engine,
+            assemble=Assembler().assemble,
+            watcher=watcher,
+        )
+        summary = campaign.run()
     _report(summary, json=json)
 
 
@@ -179,6 +178,17 @@ def status(name: str, /, *, archive: Path | None = None, json: bool = False) -> 
     if failures:
         rows = [row | {"experts": ", ".join(row["experts"])} for row in failures]
         print_table(rows, ("outcome", "experts", "rule", "message"))
+
+
+def _stored(place: Path, name: str) -> dict[str, Any] | None:
+    """What an archive holds of a campaign; a missing archive is not created yet, but could be."""
+    from nngen.archive import Archive, check_creatable
+
+    if not place.exists():
+        check_creatable(place)
+        return None
+    with Archive.open(place) as store:
+        return next((dict(campaign.spec) for campaign in store.campaigns() if campaign.name == name), None)
 
 
 def _parsed(families: str | None, shape: str | None, device: str | None) -> dict[str, Any]:

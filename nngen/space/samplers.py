@@ -18,7 +18,7 @@ from nngen.seeds import derive
 from nngen.space.permutation import Permutation
 from nngen.space.pool import Pool, Quartet
 
-__all__ = ["SAMPLERS", "Lexicographic", "Sampler", "Stratified", "Uniform", "draw", "sampler"]
+__all__ = ["SAMPLERS", "Lexicographic", "Sampler", "Stratified", "Uniform", "check_size", "draw", "sampler"]
 
 
 class Sampler(Protocol):
@@ -150,3 +150,17 @@ def draw(
     if len(quartets) < size:
         raise UsageError(f"{size:,} new quartets were asked for, but only {len(quartets):,} are not held already")
     return quartets
+
+
+def check_size(pool: Pool, size: int) -> None:
+    """Refuse a number of quartets that the pool does not have.
+
+    Raises:
+        UsageError: If it is not positive, or larger than the space.
+    """
+    if size < 1:
+        raise UsageError(f"--size must be at least 1, not {size}")
+    if size > pool.space:
+        raise UsageError(
+            f"{size:,} quartets were asked for, but {len(pool.families)} families make only {pool.space:,}"
+        )

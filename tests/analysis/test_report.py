@@ -12,7 +12,7 @@ from nngen.analysis.report import collect, write_report
 from nngen.archive import Archive
 from nngen.campaign.fake import FakeEngine, fake_bench, fake_campaign
 from nngen.errors import MissingExtraError, NngenError, UsageError
-from nngen.types import Outcome
+from nngen.types import Outcome, Shape
 
 ALL = dict.fromkeys("ABCDEFG", Outcome.MEMORY)
 
@@ -23,8 +23,9 @@ def archive():
         ground = fake_bench(left_out={"<b>X": "needs </script> channels"})
         engine = FakeEngine(checks={"A": Outcome.SHAPE}, trials={"B": Outcome.TIMEOUT})
         fake_campaign(archive, name="full", size=35, bench=ground, engine=engine).run()
-        fake_campaign(archive, name="single", size=1).run()
-        fake_campaign(archive, name="failed", size=3, seed=5, engine=FakeEngine(checks=ALL)).run()
+        # Other shapes, for the archive would hand over what the first campaign found.
+        fake_campaign(archive, name="single", size=1, shape=Shape(1, 9, 9)).run()
+        fake_campaign(archive, name="failed", size=3, shape=Shape(3, 9, 9), engine=FakeEngine(checks=ALL)).run()
         archive.add_campaign("empty", archive.campaign("single").spec, [])
         yield archive
 

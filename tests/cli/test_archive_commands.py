@@ -1,0 +1,114 @@
+"""leaderboard, show, report, campaign ls and status: what they print, and what they refuse."""
+
+import json
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.campaign.fake import FakeEngine, fake_campaign
+from nngen.types import Outcome
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "a.db"))
+    with Archive.open(tmp_path / "a.db") as archive:
+        fake_campaign(archive, engine=FakeEngine(checks={"A": Outcome.SHAPE})).run()
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+def trials(path):
+    with Archive.open(path, readonly=True) as archive:
+        return archive.trials("one")
+
+
+def test_leaderboard(nngen, trials):
+    result = nngen("leaderboard", "--json")
+    rows = json.loads(result.out)
+    assert result.code == 0
+    keys = {"rank", "id", "experts", "dataset", "epochs", "seeds", "validation_accuracy", "test_accuracy", "seconds"}
+    assert keys | {"parameters"} <= rows[0].keys()
+    trained = [t for t in trials if t.trained]
+    assert len(rows) == len(trained)
+    assert rows[0]["validation_accuracy"] == max(t.validation_accuracy for t in trained)
+    assert rows[0]["test_accuracy"] is not None
+    assert [row["test_accuracy"] for row in rows[1:]] == [None] * (len(rows) - 1)
+    assert len(json.loads(nngen("leaderboard", "--campaign", "one", "--top", "1", "--json").out)) == 1
+    assert rows[0]["id"][:13] in nngen("leaderboard").out
+
+
+def test_show(nngen, trials):
+    trial = next(t for t in trials if t.trained)
+    told = json.loads(nngen("show", trial.candidate_id[:12], "--json").out)
+    assert told["id"] == trial.candidate_id
+    assert [e["family"] for e in told["experts"]] == list(trial.experts)
+    assert told["checks"][0]["outcome"] == "valid"
+    assert told["trials"][0]["spec"]["shape"] == "1x8x8"
+    assert len(told["trials"][0]["curve"]) == 2
+    assert "source" not in told
+    assert nngen("show", trial.candidate_id[5:], "--source").out == f"EXPERTS = {list(trial.experts)!r}\n"
+    text = nngen("show", trial.candidate_id).out
+    assert f"{trial.validation_accuracy:.4f}" in text
+    failed = next(t for t in trials if not t.trained)
+    assert "A at 1x8x8" in nngen("show", failed.candidate_id).out
+
+
+def test_campaign_ls_and_status(nngen, trials):
+    row = json.loads(nngen("campaign", "ls", "--json").out)[0]
+    failed = [t for t in trials if not t.trained]
+    assert (row["campaign"], row["trials"], row["failed"]) == ("one", 6, len(failed))
+    told = json.loads(nngen("campaign", "status", "one", "--json").out)
+    assert told["outcomes"] == {"valid": 6 - len(failed), "shape": len(failed)}
+    assert told["arguments"]["size"] == 6
+    assert [f["message"] for f in told["failures"]] == ["A at 1x8x8 with 10 classes"] * len(failed)
+    text = nngen("campaign", "status", "one").out
+    assert "6 of 6 trials done" in text
+    assert "test accuracy 0." in text
+    assert "one" in nngen("campaign", "ls").out
+
+
+def test_report(nngen, path):
+    out = path.parent / "r.html"
+    told = json.loads(nngen("report", "one", "--out", out, "--json").out)
+    assert (told["drawn"], told["report"]) == (6, str(out))
+    assert out.read_text().startswith("<!doctype html>")
+    assert "6 quartets" in nngen("report", "one", "--out", out).out
+
+
+def test_an_archive_without_anything(nngen, tmp_path):
+    Archive.open(tmp_path / "new.db").close()
+    assert nngen("leaderboard", "--archive", tmp_path / "new.db").out == "nothing was trained yet\n"
+    assert nngen("leaderboard", "--archive", tmp_path / "new.db", "--json").out == "[]\n"
+    assert nngen("campaign", "ls", "--archive", tmp_path / "new.db").out == "no campaign yet\n"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "words"),
+    [
+        (("show", "MoE4-zzz"), 2, "no candidate 'MoE4-zzz'"),
+        (("show", "MoE4"), 2, "fits 6 candidates"),
+        (("report", "onne", "--out", "r.html"), 2, "did you mean one?"),
+        (("campaign", "status", "onne"), 2, "did you mean one?"),
+        (("leaderboard", "--campaign", "onne"), 2, "did you mean one?"),
+        (("leaderboard", "--top", "0"), 2, "--top must be at least 1"),
+        (("leaderboard", "--archive", "missing.db"), 1, "no archive at missing.db"),
+        (("report", "one"), 2, "--out"),
+    ],
+)
+def test_one_line_and_the_right_code(nngen, path, monkeypatch, tokens, code, words):
+    monkeypatch.chdir(path.parent)
+    before = sorted(path.parent.iterdir())
+    result = nngen(*tokens)
+    assert result.code == code
+    assert words in result.err
+    assert len(result.err.splitlines()) == 1
+    assert result.out == ""
+    assert sorted(path.parent.iterdir()) == before
+
+
+def test_a_file_that_is_no_archive(nngen, tmp_path):
+    (tmp_path / "x.db").write_text("hello " * 500)
+    result = nngen("leaderboard", "--archive", tmp_path / "x.db")
+    assert (result.code, len(result.err.splitlines())) == (1, 1)
+    assert "is not an archive" in result.err
