@@ -9,6 +9,7 @@
     ├── AssemblyError     exit 1   a family's source cannot become an expert (names family and line)
     ├── DataError         exit 1   a data set is missing, broken or too small
     ├── ArchiveError      exit 1   the archive cannot be read or written
+    ├── ExportError       exit 1   what was asked for cannot be exported, or not to there
     ├── MissingExtraError exit 2   an optional part is not installed; the message says the one command
     └── SomeFailedError   exit 3   the command went through, but some candidates failed
 
@@ -21,6 +22,7 @@ __all__ = [
     "ArchiveError",
     "AssemblyError",
     "DataError",
+    "ExportError",
     "FamilyError",
     "LemurError",
     "MissingExtraError",
@@ -70,6 +72,10 @@ class DataError(NngenError):
 
 class ArchiveError(NngenError):
     """The archive cannot be read or written."""
+
+
+class ExportError(NngenError):
+    """What was asked for cannot be exported, or not to there."""
 
 
 class MissingExtraError(NngenError):

@@ -39,14 +39,17 @@ class Transform:
     source: str | None = None
 
 
-def matching_transform(stored: Shape, shape: Shape, *, flip: bool) -> Transform:
+def matching_transform(stored: Shape, shape: Shape, *, flip: bool, own: bool = False) -> Transform:
     """Find the transform of LEMUR's that equals a trial's preprocessing, or write one.
 
     Args:
         stored: Of the data set's images.
         shape: What the trial brought them to.
         flip: Whether images were mirrored at random in training.
+        own: Write one even where LEMUR has its equal.
     """
+    if own:
+        return _own(stored, shape, flip=flip)
     square = stored.height == stored.width and shape.height == shape.width
     if stored == shape:
         return Transform(name=_name("norm", flip))

@@ -74,7 +74,7 @@ def test_twins_in_three_senses(archive, tree):
     twins = take(archive, tree).twins
     assert twins.white_space == (("Beta", "Beta-twin"),)
     assert twins.canonical == (("Beta", "Beta-twin", "Gamma"),)
-    assert twins.near == (("Beta", "Beta-twin"),)
+    assert twins.near == (("Alpha", "Beta", "Beta-twin"),)
 
 
 def test_near_twins_differ_in_a_few_tokens():

@@ -1,0 +1,93 @@
+"""``nngen export``: hand what was validated to LEMUR, as if LEMUR had made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nngen.cli.output import print_json, print_table
+
+__all__ = ["export"]
+
+_COLUMNS = ("model", "dataset", "epoch", "validation_accuracy", "test_accuracy", "transform", "new")
+
+
+def export(
+    *,
+    to: Path,
+    campaign: str | None = None,
+    ids: Annotated[tuple[str, ...], Parameter(name="--id", negative="")] = (),
+    min_accuracy: float = 0.0,
+    lemur: str = "2.1.2",
+    dataset_name: str | None = None,
+    data_root: Path | None = None,
+    archive: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write valid trials as LEMUR's own files, or into its database.
+
+    Each trial becomes a model file, a result file of its last epoch and a model card; names, ids and
+    layout are LEMUR's. The accuracy is the one on the test split, computed from the predictions kept with the
+    trial and revealed in the archive. Exporting again appends nothing twice; into a checkout of nn-dataset it
+    merges as LEMUR would. A killed export leaves the target as it was, or is finished by the next one.
+
+    Args:
+        to: A folder (a checkout of nn-dataset, or a new one), or an ab.nn.db.
+        campaign: Export what this campaign trained.
+        ids: Export these candidates, by id or the start of it.
+        min_accuracy: Only trials of at least this validation accuracy.
+        lemur: The release of nn-dataset that will read it, 2.1.2 or 2.2.11.
+        dataset_name: What LEMUR shall call the data set.
+        data_root: Where torchvision's files lie.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print what was written as JSON.
+
+    Examples:
+        nngen export --campaign demo --min-accuracy 0.9 --to ../nn-dataset
+        nngen export --id MoE4-3f2a --to exported --lemur 2.2.11
+        nngen export --campaign demo --to ../nn-dataset/db/ab.nn.db --json
+    """
+    from nngen.archive import Archive, default_path
+    from nngen.execution.data import load_dataset
+    from nngen.export.database import export_to_database
+    from nngen.export.folder import export_to_folder
+    from nngen.export.selection import gather, select
+
+    version = _version(lemur)
+    with Archive.open(archive or default_path(), create=False) as store:
+        trials = select(store, campaign=campaign, ids=ids, min_accuracy=min_accuracy)
+        exports = gather(store, trials, lambda name: load_dataset(name, data_root=data_root), dataset_name=dataset_name)
+    into = export_to_database if to.is_file() or to.suffix == ".db" else export_to_folder
+    rows = [_row(written) for written in into(to, exports, version)]
+    if json:
+        print_json(rows)
+    else:
+        print_table(rows, _COLUMNS)
+        print(f"{to}: {sum(row['new'] for row in rows)} of {len(rows)} results are new")
+
+
+def _version(text: str) -> Any:
+    from nngen.errors import UsageError
+    from nngen.lemur.layout import LemurVersion
+
+    try:
+        return LemurVersion(text)
+    except ValueError:
+        known = " or ".join(LemurVersion)
+        raise UsageError(f"no layout of nn-dataset {text} is known: choose --lemur {known}") from None
+
+
+def _row(written: Any) -> dict[str, Any]:
+    export = written.export
+    return {
+        "model": export.candidate.id,
+        "dataset": export.results.dataset,
+        "epoch": export.score.epoch,
+        "validation_accuracy": export.trial.validation_accuracy,
+        "test_accuracy": export.score.accuracy,
+        "transform": export.transform.name,
+        "new": written.new,
+        "place": written.place,
+    }

@@ -1,0 +1,89 @@
+"""Export into a folder: a new one, or a checkout of nn-dataset, which is merged with as LEMUR would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nngen.errors import ExportError
+from nngen.export.card import card
+from nngen.export.selection import Export
+from nngen.export.staging import Staging, staging
+from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
+
+__all__ = ["CARDS", "Written", "export_to_folder"]
+
+CARDS = "cards"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of one trial.
+
+    Attributes:
+        new: Whether the target did not hold this result yet.
+        place: The result's file or table.
+    """
+
+    export: Export
+    new: bool
+    place: str
+
+
+def export_to_folder(root: Path, exports: Sequence[Export], version: LemurVersion) -> tuple[Written, ...]:
+    """Write sources, transforms, results and cards, all of them or (killed before the end) none.
+
+    Returns:
+        One line per trial, in the order given.
+
+    Raises:
+        ExportError: If the folder cannot be written, holds another program under a model's name, or holds
+            results that are broken.
+    """
+    with staging(root) as target:
+        settled = [_settle(target, export) for export in exports]
+        for export in settled:
+            _put_source(target, export)
+        written = [_put_result(target, export, version) for export in settled]
+        for export in settled:
+            together = [other for other in settled if other.candidate.id == export.candidate.id]
+            target.put(f"{CARDS}/{export.candidate.id}.md", card(together).encode())
+    return tuple(written)
+
+
+def _settle(target: Staging, export: Export) -> Export:
+    """Take a transform of our own where the target's LEMUR lacks the one that fits."""
+    transforms = target.root / TRANSFORMS
+    if export.transform.source is not None or not transforms.is_dir():
+        return export
+    return export if (transforms / f"{export.transform.name}.py").is_file() else export.standing_in()
+
+
+def _put_source(target: Staging, export: Export) -> None:
+    path = f"{SOURCES}/{export.candidate.id}.py"
+    there = target.read(path)
+    if there is not None and there != export.candidate.source.encode():
+        same = nn_id(there.decode("utf-8", "replace")) == nn_id(export.candidate.source)
+        what = "a program that differs in white space only" if same else "another program"
+        raise ExportError(f"{target.root / path} is {what}: move it away, or export to another folder")
+    target.put(path, export.candidate.source.encode())
+    if export.transform.source is not None:
+        target.put(f"{TRANSFORMS}/{export.transform.name}.py", export.transform.source.encode())
+
+
+def _put_result(target: Staging, export: Export, version: LemurVersion) -> Written:
+    path = f"{RESULTS}/{'_'.join(export.results)}/{export.score.epoch}.json"
+    there = target.read(path)
+    try:
+        known = [] if there is None else json.loads(there)
+        merged = merge_entries(
+            export.results, export.score.epoch, known, [entry(export.results, export.score, version)]
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ExportError(f"{target.root / path} does not hold LEMUR's results ({error}): move it away") from error
+    new = len(merged) > len(known)
+    if new:
+        target.put(path, write_entries(merged).encode())
+    return Written(export=export, new=new, place=path)
