@@ -26,7 +26,7 @@ KINDS = ("hetero",)
 RESERVED = frozenset(
     {
         "Adapter", "BALANCE", "CLIP", "EXPERTS", "ExpertSpec", "FLOOR", "Gate", "Net", "WARMUP",
-        "build_expert", "build_optimizer", "class_logits", "count_steps", "importance_loss", "mixup",
+        "build_expert", "build_optimizer", "class_logits", "consult", "count_steps", "importance_loss", "mixup",
         "set_rates", "supported_hyperparameters",
     }
 )  # fmt: skip

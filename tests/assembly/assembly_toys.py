@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import sys
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 
 from nngen.assembly.assemble import assemble
 from nngen.assembly.expert import Expert, transform
@@ -38,6 +42,22 @@ def as_expert(source: str, name: str = "Toy") -> Expert:
 
 def tiny_families() -> dict[str, Family]:
     return {name: make_family(name, (FAMILIES / f"{name}.py").read_text(), BEST) for name in TINY}
+
+
+_numbers = count()
+
+
+def import_source(source: str, folder: Path) -> ModuleType:
+    """Import a source as LEMUR does: from a file, under a name of its own."""
+    name = f"assembled_{next(_numbers)}"
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hetero.py"

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from assembly_toys import INTERFACES, TINY, tiny_families
+from assembly_toys import GOLDEN, INTERFACES, TINY, import_source, tiny_families
 
 from nngen.assembly.assemble import Assembler
 from nngen.types import Candidate, Family, Plan
-
-_numbers = count()
 
 
 @pytest.fixture(autouse=True)
@@ -58,22 +53,11 @@ def mix(tiny: dict[str, Family], assembler: Assembler) -> Callable[..., Candidat
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Iterator[Callable[[str], ModuleType]]:
-    """Import a source as LEMUR does: from a file, under a name of its own."""
-    names: list[str] = []
+def load(tmp_path: Path) -> Callable[[str], ModuleType]:
+    return lambda source: import_source(source, tmp_path)
 
-    def imported(source: str) -> ModuleType:
-        name = f"assembled_{next(_numbers)}"
-        path = tmp_path / f"{name}.py"
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        names.append(name)
-        spec.loader.exec_module(module)
-        return module
 
-    yield imported
-    for name in names:
-        del sys.modules[name]
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The golden mixture, imported once, for tests that only read it."""
+    return import_source(GOLDEN.read_text(), tmp_path_factory.mktemp("golden"))

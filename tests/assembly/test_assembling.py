@@ -138,7 +138,7 @@ def test_a_value_out_of_range_is_refused(mix: Mix, parts: dict[str, object], mes
 
 def test_families_must_be_the_plan_s(tiny: dict[str, Family]) -> None:
     given = [(tiny[name], INTERFACES[name]) for name in TINY[::-1]]
-    with pytest.raises(PlanError, match="the plan names TinyConv, .* but was given TinyAux"):
+    with pytest.raises(PlanError, match=r"the plan names TinyConv, .* but was given TinyAux"):
         assemble(Plan(experts=TINY), given)
 
 
@@ -221,7 +221,7 @@ def test_a_file_is_written_once_and_whole(mix: Mix, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(mix: Mix, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot write into .*file"):
+    with pytest.raises(UsageError, match=r"cannot write into .*file"):
         prepare_folder(tmp_path / "file")
-    with pytest.raises(UsageError, match="cannot write into .*missing"):
+    with pytest.raises(UsageError, match=r"cannot write into .*missing"):
         write_candidate(mix(), tmp_path / "missing")

@@ -306,12 +306,6 @@ def build_expert(spec: ExpertSpec, in_shape: tuple, out_shape: tuple, device: to
     return expert
 
 
-def class_logits(output) -> torch.Tensor:
-    """Take the class logits, ``(B, classes)``, from an expert's output: auxiliary heads follow them in a tuple."""
-    logits = output[0] if isinstance(output, tuple) else output
-    return (logits.abs() if logits.is_complex() else logits).float()
-
-
 class Adapter(nn.Module):
     """Bring images to what an expert takes: the nearest size, by bilinear resize, and complex numbers if need be.
 
@@ -332,6 +326,20 @@ class Adapter(nn.Module):
         if self.resizes:
             x = F.interpolate(x, size=self.size, mode="bilinear", align_corners=False)
         return x.to(torch.complex64) if self.complex_input else x
+
+
+def class_logits(output) -> torch.Tensor:
+    """Take the class logits, ``(B, classes)``, from an expert's output: auxiliary heads follow them in a tuple."""
+    logits = output[0] if isinstance(output, tuple) else output
+    return (logits.abs() if logits.is_complex() else logits).float()
+
+
+def consult(expert: nn.Module, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
+    """Ask an expert about images, ``(B, C, H, W)``; return its logits, ``(B, classes)``."""
+    if not adapter.complex_input:
+        return class_logits(expert(adapter(x)))
+    with torch.autocast(x.device.type, enabled=False):  # there are no complex numbers of half precision
+        return class_logits(expert(adapter(x)))
 
 
 class Gate(nn.Module):
@@ -457,7 +465,7 @@ class Net(nn.Module):
         """
         x = x.float()
         weights = self.gate(x)  # (B, E)
-        logits = [class_logits(expert(adapter(x))) for expert, adapter in zip(self.experts, self.adapters)]
+        logits = [consult(expert, adapter, x) for expert, adapter in zip(self.experts, self.adapters)]
         mixed = (weights.unsqueeze(-1) * torch.stack(logits, dim=1)).sum(dim=1)  # (B, E, C) -> (B, C)
         return mixed, weights
 
