@@ -1,0 +1,100 @@
+"""``nngen check``: prove that files work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from nngen.cli.output import print_json, print_table
+from nngen.cli.progress import progress_bar
+from nngen.cli.values import parse_values
+
+if TYPE_CHECKING:
+    from nngen.execution import LocalEngine
+    from nngen.types import Verdict
+
+__all__ = ["check"]
+
+
+def check(
+    paths: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    shape: str = "3x32x32",
+    classes: int = 10,
+    prm: Annotated[list[str] | None, Parameter(negative="")] = None,
+    wall: float = 60.0,
+    memory_mib: int = 12_288,
+    device: str = "auto",
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Prove that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
+
+    Each file runs in an isolated worker process. Ends with exit code 3 if some of the files failed.
+
+    Args:
+        paths: Files, or folders whose ``*.py`` are meant.
+        shape: Channels, height and width of the images the files shall take.
+        classes: Number of classes.
+        prm: A hyperparameter as NAME=VALUE, for files that name more than lr, momentum and dropout.
+        wall: Seconds that one file may take.
+        memory_mib: MiB of memory that one file may use.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads of the worker; all cores by default.
+        json: Print the rows as JSON.
+
+    Examples:
+        nngen check generated/*.py
+        nngen check generated/first --shape 1x32x32 --json
+    """
+    import os
+
+    from nngen.errors import SomeFailedError
+    from nngen.execution import LocalEngine, pick_device
+    from nngen.execution.files import find_files
+    from nngen.types import Shape
+
+    files = find_files(paths)
+    options = {
+        "shape": Shape.parse(shape),
+        "classes": classes,
+        "hyperparameters": parse_values(prm or []),
+        "device": pick_device(device),
+        "threads": threads or os.cpu_count() or 1,
+        "wall_s": wall,
+        "memory_mib": memory_mib,
+    }
+    rows = []
+    with LocalEngine() as engine, progress_bar("checking") as report:
+        for number, file in enumerate(files):
+            report(number, len(files))
+            rows.append(_row(file, _check(engine, file, options)))
+    if json:
+        print_json(rows)
+    else:
+        print_table(rows, ("path", "valid", "verdict", "message"))
+    failed = sum(not row["valid"] for row in rows)
+    if failed:
+        raise SomeFailedError(f"{failed} of {len(rows)} failed")
+
+
+def _check(engine: LocalEngine, file: Path, options: dict[str, Any]) -> Verdict:
+    from nngen.checks import Refused
+    from nngen.execution.files import read_candidate
+
+    try:
+        return engine.check(read_candidate(file), **options)
+    except Refused as refused:
+        return refused.verdict
+
+
+def _row(file: Path, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "path": str(file),
+        "valid": verdict.valid,
+        "verdict": verdict.outcome.value,
+        "message": verdict.message,
+    }
