@@ -1,0 +1,272 @@
+"""What a campaign cost, and what the rest of it, or the next one, will cost.
+
+Cost is the judge's wall time of the workers, which on a machine with one accelerator is what is
+paid for. Results that were taken over from equal work cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nngen.archive.rows import StoredTrial
+from nngen.archive.states import TrialState
+
+__all__ = ["Cost", "FamilySeconds", "Forecast", "Share", "cost", "family_seconds", "forecast", "remaining"]
+
+_HOUR = 3600.0
+_JOULE_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """An amount of work.
+
+    Attributes:
+        hours: Wall time of the workers.
+        kwh: Energy, where every trial in it has its own measured; None otherwise.
+        money: At the price given; None without one.
+    """
+
+    hours: float
+    kwh: float | None
+    money: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a set of trials cost.
+
+    Attributes:
+        trials: Finished, those taken over from equal work left out.
+        copied: Finished without work.
+        valid: Different candidates with an accuracy.
+        best_accuracy: Highest validation accuracy; None without one.
+        devices: Hours by kind of device.
+        total: All of them together.
+        failed: The part that went into trials without an accuracy.
+        per_trial: Total over trials; None without any.
+        per_valid: Total over valid candidates; None without any.
+        per_point: Total over the best accuracy in points (0.01); None without one.
+        notes: What is missing, one sentence each.
+    """
+
+    trials: int
+    copied: int
+    valid: int
+    best_accuracy: float | None
+    devices: Mapping[str, float]
+    total: Share
+    failed: Share
+    per_trial: Share | None
+    per_valid: Share | None
+    per_point: Share | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as JSON's types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySeconds:
+    """Seconds that each family adds to one epoch of a quartet.
+
+    Attributes:
+        seconds: By family; only those that were measured.
+        typical: Their mean, for a family that was not.
+        error: Standard deviation of a quartet's seconds around the sum of its families'.
+        trials: How many trials it was measured on.
+    """
+
+    seconds: Mapping[str, float]
+    typical: float
+    error: float
+    trials: int
+
+    def of(self, quartet: Iterable[str]) -> float:
+        """Seconds of one epoch of a quartet."""
+        return sum(self.seconds.get(name, self.typical) for name in quartet)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What trials to come will cost, one after the other.
+
+    Attributes:
+        hours: Expected.
+        low: Lower end of the 95 % interval: trials scatter, and families add up only roughly.
+        high: Upper end.
+        money: Expected, at the price given; None without one.
+        unmeasured: Families taken as typical, since no trial had them.
+    """
+
+    trials: int
+    hours: float
+    low: float
+    high: float
+    money: float | None
+    unmeasured: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as JSON's types."""
+        return asdict(self)
+
+
+def cost(trials: Iterable[StoredTrial], price_per_hour: float | None = None) -> Cost:
+    """Add up what finished trials cost.
+
+    Args:
+        trials: Any; those not done are passed over.
+        price_per_hour: Of the machine, in any currency.
+    """
+    done = [trial for trial in trials if trial.state is TrialState.DONE]
+    work = [trial for trial in done if trial.copied_from is None]
+    valid = len({trial.candidate_id for trial in done if _accuracy(trial) is not None})
+    best = max((accuracy for trial in done if (accuracy := _accuracy(trial)) is not None), default=None)
+    total = _share(work, price_per_hour)
+    return Cost(
+        trials=len(work),
+        copied=len(done) - len(work),
+        valid=valid,
+        best_accuracy=best,
+        devices=_by_device(work),
+        total=total,
+        failed=_share([trial for trial in work if _accuracy(trial) is None], price_per_hour),
+        per_trial=_over(total, len(work)),
+        per_valid=_over(total, valid),
+        per_point=_over(total, 100 * (best or 0.0)),
+        notes=tuple(_missing(done, work, valid, total)),
+    )
+
+
+def family_seconds(trials: Iterable[StoredTrial]) -> FamilySeconds | None:
+    """Measure each family's seconds an epoch by non-negative least squares over trained trials.
+
+    The experts of a mixture run one after the other, so their times add up; what a trial costs
+    besides is spread over its families. None without a trained trial.
+    """
+    from scipy.optimize import nnls
+
+    rows = [trial for trial in trials if _accuracy(trial) is not None and trial.seconds and trial.copied_from is None]
+    if not rows:
+        return None
+    names = sorted({name for trial in rows for name in trial.experts})
+    place = {name: index for index, name in enumerate(names)}
+    matrix, seconds = np.zeros((len(rows), len(names))), np.zeros(len(rows))
+    for index, trial in enumerate(rows):
+        matrix[index, [place[name] for name in trial.experts]] = 1.0
+        seconds[index] = (trial.seconds or 0.0) / _epochs(trial)
+    # Where quartets are too few to tell families apart, each is drawn lightly to an equal share.
+    typical = float(seconds.mean()) / float(matrix.sum(axis=1).mean())
+    pull = 1e-3 * np.eye(len(names))
+    found, _ = nnls(np.vstack([matrix, pull]), np.concatenate([seconds, np.full(len(names), 1e-3 * typical)]))
+    left = seconds - matrix @ found
+    free = max(len(rows) - int(np.linalg.matrix_rank(matrix)), 1)
+    return FamilySeconds(
+        seconds={name: float(found[index]) for name, index in place.items()},
+        typical=typical,
+        error=math.sqrt(float(left @ left) / free),
+        trials=len(rows),
+    )
+
+
+def forecast(
+    quartets: Sequence[Iterable[str]],
+    measured: FamilySeconds,
+    *,
+    epochs: int = 1,
+    price_per_hour: float | None = None,
+) -> Forecast:
+    """Say what trials to come will cost, if each family takes what it took before.
+
+    Args:
+        quartets: One per trial.
+        measured: By ``family_seconds``, on the same data, shape and device.
+        epochs: Of each trial.
+        price_per_hour: Of the machine.
+    """
+    plans = [tuple(quartet) for quartet in quartets]
+    hours = epochs * sum(map(measured.of, plans)) / _HOUR
+    half = 1.96 * epochs * measured.error * math.sqrt(len(plans) + len(plans) ** 2 / measured.trials) / _HOUR
+    unknown = {name for plan in plans for name in plan} - measured.seconds.keys()
+    return Forecast(
+        trials=len(plans),
+        hours=hours,
+        low=max(0.0, hours - half),
+        high=hours + half,
+        money=None if price_per_hour is None else hours * price_per_hour,
+        unmeasured=tuple(sorted(unknown)),
+    )
+
+
+def remaining(
+    trials: Sequence[StoredTrial], *, epochs: int = 1, price_per_hour: float | None = None
+) -> Forecast | None:
+    """Say what a campaign still has to do; None while no trial of it has been trained."""
+    measured = family_seconds(trials)
+    if measured is None:
+        return None
+    to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]
+    return forecast(to_come, measured, epochs=epochs, price_per_hour=price_per_hour)
+
+
+def _share(trials: Sequence[StoredTrial], price: float | None) -> Share:
+    hours = math.fsum(trial.seconds or 0.0 for trial in trials) / _HOUR
+    joules = [_joules(trial) for trial in trials if trial.seconds]
+    known = [value for value in joules if value is not None]
+    return Share(
+        hours=hours,
+        kwh=math.fsum(known) / _JOULE_PER_KWH if known and len(known) == len(joules) else None,
+        money=None if price is None else hours * price,
+    )
+
+
+def _over(total: Share, parts: float) -> Share | None:
+    if parts <= 0:
+        return None
+    return Share(
+        hours=total.hours / parts,
+        kwh=None if total.kwh is None else total.kwh / parts,
+        money=None if total.money is None else total.money / parts,
+    )
+
+
+def _by_device(trials: Iterable[StoredTrial]) -> dict[str, float]:
+    hours: dict[str, float] = {}
+    for trial in trials:
+        if trial.spec is not None and trial.seconds:
+            hours[trial.spec.device] = hours.get(trial.spec.device, 0.0) + trial.seconds / _HOUR
+    return dict(sorted(hours.items()))
+
+
+def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: int, total: Share) -> Iterable[str]:
+    if not done:
+        yield "no trial is finished: there is no cost yet"
+        return
+    if not work:
+        yield "every result was taken over from earlier work: nothing was spent"
+    elif not valid:
+        yield "no candidate has an accuracy: there is no cost per valid candidate or per point"
+    if total.kwh is None and work:
+        yield "energy was not measured: it needs an NVIDIA device and pynvml"
+
+
+def _accuracy(trial: StoredTrial) -> float | None:
+    accuracy = trial.validation_accuracy
+    return accuracy if accuracy is not None and math.isfinite(accuracy) else None
+
+
+def _epochs(trial: StoredTrial) -> int:
+    return trial.spec.epochs if trial.spec else 1
+
+
+def _joules(trial: StoredTrial) -> float | None:
+    try:
+        return float(trial.environment["energy_j"])
+    except (KeyError, ValueError):
+        return None

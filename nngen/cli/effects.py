@@ -1,0 +1,139 @@
+"""``nngen effects``: what each family, and each pair of families, does to the accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nngen.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from nngen.analysis.effects import Effects
+    from nngen.analysis.low_yield import LowYield
+    from nngen.archive import StoredTrial
+
+__all__ = ["effects"]
+
+
+def effects(
+    *,
+    campaign: str | None = None,
+    rung: int = 0,
+    confidence: float = 0.95,
+    threshold: float = 0.5,
+    pairs: int = 12,
+    archive: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Read from the trials what each family and each pair does to the accuracy, with intervals.
+
+    An effect of +0.01 means: one point more than with an average family in its place. Pairs say what two
+    families do together beyond what each does alone; theirs are shrunk towards zero. What cannot be told
+    (a family in every quartet, families that always come together, too few trials) is said in words.
+
+    Args:
+        campaign: Only this campaign's trials; by default all of the archive's, if they are alike.
+        rung: The fidelity to read. Later rungs hold only what did well on earlier ones.
+        confidence: Of the intervals, between 0 and 1.
+        threshold: A family is low-yield if the upper end of its success rate's interval is below this.
+        pairs: Pairs to show in the table, strongest first; JSON has all of them.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print everything as JSON.
+
+    Examples:
+        nngen effects --campaign first
+        nngen effects --campaign first --confidence 0.9 --json
+    """
+    from nngen.analysis.effects import effects as read_effects
+    from nngen.analysis.low_yield import low_yield
+    from nngen.analysis.observations import observe
+    from nngen.archive import Archive, default_path
+    from nngen.errors import UsageError
+
+    for flag, value in (("--confidence", confidence), ("--threshold", threshold)):
+        if not 0 < value < 1:
+            raise UsageError(f"{flag} lies between 0 and 1, not at {value}")
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        pool = _pool(store.campaign(campaign).spec) if campaign is not None else ()
+        trials = store.trials(campaign)
+    if campaign is None:
+        _alike(trials)
+    lines = observe(trials, rung)
+    found = read_effects(lines, pool, confidence=confidence)
+    weak = low_yield(lines, [row.family for row in found.families], threshold=threshold, confidence=confidence)
+    if json:
+        print_json(
+            found.to_dict() | {"low_yield": [{"family": row.family, "reason": row.reason} for row in weak.excluded]}
+        )
+    else:
+        _print(found, weak, pairs)
+
+
+def _pool(spec: Any) -> tuple[str, ...]:
+    return tuple(sorted(spec.get("pool") or spec.get("families") or ()))
+
+
+def _alike(trials: tuple[StoredTrial, ...]) -> None:
+    """Refuse to throw trials of different kinds together: their accuracies cannot be compared."""
+    from nngen.errors import UsageError
+
+    kinds: dict[tuple[Any, ...], set[str]] = {}
+    for trial in trials:
+        if trial.spec is not None:
+            spec = trial.spec
+            kind = (spec.dataset, str(spec.shape), spec.epochs, spec.batch, spec.lr, trial.rung)
+            kinds.setdefault(kind[:-1] if trial.rung == 0 else kind, set()).add(trial.campaign)
+    first = [names for kind, names in kinds.items() if len(kind) == 5]
+    if len(first) > 1:
+        names = sorted(set().union(*first))
+        raise UsageError(
+            f"the archive's campaigns differ in data, shape, epochs, batch or rate: name one with --campaign "
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        )
+
+
+def _print(found: Effects, weak: LowYield, pairs: int) -> None:
+    print(f"{found.trials:,} trials of {found.quartets:,} quartets, {found.trained:,} trained")
+    if found.mean_accuracy is not None:
+        print(f"mean accuracy {found.mean_accuracy:.4f}{_spreads(found)}")
+    for note in found.notes:
+        print(f"- {note}")
+    for row in weak.excluded:
+        print(f"- low-yield: {row.reason}")
+    share = f"{found.confidence:.0%}"
+    rows: list[dict[str, Any]] = [
+        {
+            "family": row.family,
+            "effect": row.point,
+            f"low_{share}": row.interval.low if row.interval else None,
+            f"high_{share}": row.interval.high if row.interval else None,
+            "p_Holm": row.interval.p_adjusted if row.interval else None,
+            "quartets": row.quartets,
+            "trained": f"{row.success.successes}/{row.success.tries}",
+            "success": f"{row.success.low:.0%} to {row.success.high:.0%}" if row.success.tries else None,
+            "why_not": row.reason or (f"with {', '.join(row.together_with)}" if row.together_with else ""),
+        }
+        for row in found.families
+    ]
+    if rows:
+        print_table(rows, list(rows[0]))
+    shown = [
+        {
+            "pair": " + ".join(pair.families),
+            "effect": pair.interval.effect,
+            f"low_{share}": pair.interval.low,
+            f"high_{share}": pair.interval.high,
+            "p_BH": pair.interval.p_adjusted,
+            "quartets": pair.quartets,
+            "kind": pair.kind.value,
+        }
+        for pair in found.pairs[: max(pairs, 0)]
+    ]
+    if shown:
+        print_table(shown, list(shown[0]))
+
+
+def _spreads(found: Effects) -> str:
+    named = (("seeds", found.seed_sd), ("quartets", found.quartet_sd), ("pair effects", found.pair_sd))
+    known = [f"{name} {value:.4f}" for name, value in named if value is not None]
+    return f"; standard deviation of {', '.join(known)}" if known else ""

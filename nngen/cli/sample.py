@@ -1,0 +1,88 @@
+"""``nngen sample``: quartets in the order in which a campaign would take them."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nngen.space import Quartet
+
+__all__ = ["sample"]
+
+
+def sample(
+    *,
+    sampler: str = "stratified",
+    size: int,
+    families: str | None = None,
+    pool: int | None = None,
+    seed: int = 0,
+    new: bool = False,
+    exclude_low_yield: bool = False,
+    archive: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Draw quartets and print them in order; nothing is assembled or trained.
+
+    The same sampler, families and seed give the same order everywhere, without repeats, and a longer
+    draw begins with the shorter one.
+
+    Args:
+        sampler: Their order; a name that is not known gets the list of those that are.
+        size: How many different quartets.
+        families: Names to draw from, separated by commas; all of LEMUR's base families by default.
+        pool: Draw from this many abstract families instead, named by number from 0.
+        seed: Of the draw.
+        new: Pass over the quartets that the archive holds, failed ones included.
+        exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive shows;
+            each is named on stderr with its evidence.
+        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        json: Print a list of lists.
+
+    Examples:
+        nngen sample --sampler stratified --size 7 --pool 29 --seed 0 --json
+        nngen sample --size 10 --families AirNet,AlexNet,BagNet,DenseNet,ResNet,VGG
+        nngen sample --sampler random --size 20 --new --exclude-low-yield
+    """
+    from nngen.cli.pools import plain, pool_of
+    from nngen.errors import UsageError
+    from nngen.space import draw
+
+    if pool is not None and (new or exclude_low_yield):
+        raise UsageError("--pool draws abstract families: the archive knows nothing of them")
+    names: tuple[str, ...] = pool_of(families, pool)
+    if exclude_low_yield:
+        names = _worthwhile(names, archive)
+    held = _held(archive) if new else ()
+    quartets = draw(sampler, names, size, seed, held=held)
+    if json:
+        lines = ",\n  ".join(json_module.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
+        sys.stdout.write(f"[\n  {lines}\n]\n")
+    else:
+        sys.stdout.writelines(f"{', '.join(map(str, plain(quartet, pool)))}\n" for quartet in quartets)
+
+
+def _held(archive: Path | None) -> Collection[Quartet]:
+    from nngen.archive import Archive, default_path
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        return store.quartets().keys()
+
+
+def _worthwhile(names: tuple[str, ...], archive: Path | None) -> tuple[str, ...]:
+    """Leave out the low-yield families, saying why on stderr."""
+    from nngen.analysis.low_yield import low_yield
+    from nngen.analysis.observations import observe
+    from nngen.archive import Archive, default_path
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        found = low_yield(observe(store.trials()), names)
+    for row in found.excluded:
+        print(f"nngen: left out {row.reason}", file=sys.stderr)
+    if found.note:
+        print(f"nngen: {found.note}", file=sys.stderr)
+    return found.kept

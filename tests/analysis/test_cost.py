@@ -1,0 +1,110 @@
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nngen.analysis.cost import cost, family_seconds, forecast, remaining
+from nngen.archive import StoredTrial, TrialState
+from nngen.space import draw
+from nngen.types import Outcome, Plan, Shape, TrialSpec, Verdict
+
+POOL = [f"F{number}" for number in range(9)]
+SECONDS = {name: float(2 + number**2) for number, name in enumerate(POOL)}
+
+
+def trial(quartet, place=0, *, accuracy=0.5, seconds=None, epochs=1, state=TrialState.DONE, **more):
+    spent = epochs * sum(SECONDS[name] for name in quartet) if seconds is None else seconds
+    return StoredTrial(
+        id=place,
+        campaign="c",
+        position=place,
+        rung=0,
+        replicate=0,
+        plan=Plan(experts=tuple(quartet)),
+        state=state,
+        candidate_id=f"MoE4-{place}",
+        spec=TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=epochs),
+        verdict=Verdict(outcome=Outcome.VALID if accuracy is not None else Outcome.TIMEOUT),
+        validation_accuracy=accuracy,
+        seconds=spent if state is TrialState.DONE else None,
+        **more,
+    )
+
+
+def test_hours_money_and_energy_add_up():
+    trials = [
+        trial(POOL[:4], 0, seconds=1800, environment={"energy_j": "360000"}),
+        trial(POOL[1:5], 1, seconds=1800, accuracy=None, environment={"energy_j": "720000"}),
+        trial(POOL[:4], 2, seconds=9999, accuracy=0.4, copied_from=0),
+    ]
+    found = cost(trials, price_per_hour=2.0)
+    assert (found.trials, found.copied, found.valid, found.best_accuracy) == (2, 1, 2, 0.5)
+    assert found.total.hours == pytest.approx(1)
+    assert found.total.money == pytest.approx(2)
+    assert found.total.kwh == pytest.approx(0.3)
+    assert found.failed.hours == pytest.approx(0.5)
+    assert found.per_trial.hours == pytest.approx(0.5)
+    assert found.per_point.hours == pytest.approx(1 / 50)
+    assert found.devices == {"cpu": pytest.approx(1)}
+    assert found.notes == ()
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("trials", "says"),
+    [
+        ([], "no trial is finished"),
+        ([trial(POOL[:4], accuracy=None)], "no candidate has an accuracy"),
+        ([trial(POOL[:4], accuracy=math.nan)], "no candidate has an accuracy"),
+        ([trial(POOL[:4], copied_from=7)], "nothing was spent"),
+        ([trial(POOL[:4])], "energy was not measured"),
+        ([trial(POOL[:4], state=TrialState.RUNNING)], "no trial is finished"),
+    ],
+)
+def test_what_is_missing_is_said(trials, says):
+    found = cost(trials, 1.0)
+    assert any(says in note for note in found.notes)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_seconds_of_each_family_come_back_whatever_the_epochs():
+    trials = [trial(q, i, epochs=1 + i % 3) for i, q in enumerate(draw("random", POOL, 40, 0))]
+    measured = family_seconds(trials)
+    for name in POOL:
+        assert measured.seconds[name] == pytest.approx(SECONDS[name], rel=1e-2, abs=0.05)
+
+
+def test_forecast_and_remaining_agree_with_what_is_spent_in_the_end():
+    quartets = draw("random", POOL, 60, 1)
+    begun = [
+        trial(q, i, epochs=2, state=TrialState.DONE if i < 30 else TrialState.READY) for i, q in enumerate(quartets)
+    ]
+    left = remaining(begun, epochs=2, price_per_hour=3.0)
+    truly = 2 * sum(SECONDS[name] for quartet in quartets[30:] for name in quartet) / 3600
+    assert left.trials == 30
+    assert left.hours == pytest.approx(truly, rel=1e-2)
+    assert left.low <= left.hours <= left.high
+    assert left.money == pytest.approx(3 * left.hours)
+    assert left.unmeasured == ()
+
+
+def test_a_family_that_was_never_measured_is_typical_and_named():
+    measured = family_seconds([trial(POOL[:4], 0, seconds=40.0)])
+    found = forecast([("F0", "F1", "F2", "new")], measured)
+    assert found.hours * 3600 == pytest.approx(40, rel=1e-3)
+    assert found.unmeasured == ("new",)
+
+
+def test_nothing_measured_nothing_foretold():
+    assert family_seconds([]) is None
+    assert remaining([trial(POOL[:4], state=TrialState.READY)]) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(draw("random", POOL, 20, 2)), st.floats(0.01, 1e5)), min_size=1, max_size=30))
+def test_seconds_are_never_negative(rows):
+    measured = family_seconds([trial(quartet, i, seconds=seconds) for i, (quartet, seconds) in enumerate(rows)])
+    assert min(measured.seconds.values()) >= 0
+    assert forecast([q for q, _ in rows], measured).low >= 0
