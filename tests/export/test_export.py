@@ -1,0 +1,369 @@
+"""What was validated arrives in LEMUR's layout: once, whole, and readable by our own reader of LEMUR."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_lemur import source
+
+from nngen.errors import ArchiveError, DataError, ExportError, UsageError
+from nngen.export.database import export_to_database
+from nngen.export.folder import export_to_folder
+from nngen.export.selection import gather, select
+from nngen.export.staging import staging
+from nngen.lemur.layout import LemurVersion, uid
+from nngen.lemur.records import Results
+from nngen.lemur.source import open_lemur
+
+OLD, NEW = LemurVersion.V2_1_2, LemurVersion.V2_2_11
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+# Choosing and scoring
+
+
+def test_only_valid_trials_of_the_accuracy_asked_for(store):
+    assert [t.validation_accuracy for t in select(store, campaign="one")] == [0.75, 0.5, 0.25]
+    assert [t.validation_accuracy for t in select(store, campaign="one", min_accuracy=0.5)] == [0.75, 0.5]
+    first = store.trials("one")[0].candidate_id
+    assert [t.candidate_id for t in select(store, ids=[first[:12], first])] == [first]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "either --campaign NAME or --id ID"),
+        ({"campaign": "one", "ids": ["x"]}, "either --campaign"),
+        ({"campaign": "two"}, "no campaign 'two'"),
+        ({"ids": ["nothing"]}, "no candidate 'nothing'"),
+        ({"campaign": "one", "min_accuracy": 0.8}, r"no trial of at least 0.8 \(the best has 0.7500\)"),
+        ({"campaign": "one", "min_accuracy": 80}, "share between 0 and 1"),
+    ],
+)
+def test_nothing_to_export(store, asked, message):
+    with pytest.raises(UsageError, match=message):
+        select(store, **asked)
+
+
+def test_the_accuracy_is_the_test_splits_and_revealed_once(store, exports, digits):
+    size = len(digits.test_labels)
+    assert [e.score.accuracy for e in exports] == [300 / size, 200 / size, 100 / size]
+    assert [t.test_accuracy for t in store.trials("one")[:3]] == [300 / size, 200 / size, 100 / size]
+    again = gather(store, select(store, campaign="one"), lambda _: digits)
+    assert [e.score for e in again] == [e.score for e in exports]
+
+
+def test_what_is_recorded_is_what_the_model_supports(exports):
+    score = exports[0].score
+    assert score.prm == {"batch": 64, "epoch": 2, "lr": 0.001, "momentum": 0.9, "transform": "norm_32"}
+    assert (score.epoch, score.duration_ns) == (2, 3_500_000_000)
+    assert score.train_stat["train_loss"] == 1.0
+    assert score.train_stat["cpu_count"] == 2
+    assert score.train_stat["test_loss"] is None
+
+
+def test_other_data_is_noticed_before_anything_is_revealed(store, digits):
+    with pytest.raises(DataError, match="fingerprint differs"):
+        gather(store, select(store, campaign="one"), lambda _: replace(digits, fingerprint="other"))
+    assert {t.test_accuracy for t in store.trials("one")} == {None}
+
+
+def test_a_trial_without_predictions(store, digits, monkeypatch):
+    monkeypatch.setattr(type(store), "predictions", lambda *_: b"")
+    with pytest.raises(ArchiveError, match="no test predictions"):
+        gather(store, select(store, campaign="one"), lambda _: digits)
+
+
+def test_an_underscore_in_a_name_is_refused(store, digits):
+    with pytest.raises(UsageError, match="data set 'my_digits' has an underscore"):
+        gather(store, select(store, campaign="one"), lambda _: digits, dataset_name="my_digits")
+    assert {t.test_accuracy for t in store.trials("one")} == {None}
+
+
+# Into a folder
+
+
+def test_a_new_folder_holds_exactly_this(tmp_path, exports):
+    written = export_to_folder(tmp_path / "out", exports, OLD)
+    assert [line.new for line in written] == [True, True, True]
+    names = [e.candidate.id for e in exports]
+    stem = "ab/nn/stat/train/img-classification_digits_acc_"
+    assert set(contents(tmp_path / "out")) == {
+        *(f"ab/nn/nn/{name}.py" for name in names),
+        *(f"{stem}{name}/2.json" for name in names),
+        *(f"cards/{name}.md" for name in names),
+    }
+    assert not (tmp_path / "out/.nngen-export").exists()
+
+
+def test_our_own_reader_finds_it_again(tree, exports):
+    export_to_folder(tree, exports, OLD)
+    lemur = open_lemur(tree)
+    for export in exports:
+        assert lemur.source(export.candidate.id) == export.candidate.source
+        (record,) = lemur.records(export.candidate.id, "digits")
+        assert (record.epoch, record.accuracy) == (2, export.score.accuracy)
+        assert record.duration_s == 3.5
+        assert record.hyperparameters == {k: v for k, v in export.score.prm.items() if k != "epoch"}
+
+
+def test_a_file_of_2_1_2_letter_by_letter(tmp_path, exports):
+    (written, *_) = export_to_folder(tmp_path / "out", exports[:1], OLD)
+    text = (tmp_path / "out" / written.place).read_text()
+    (trial,) = json.loads(text)
+    assert text == json.dumps([trial], indent=4)
+    assert list(trial) == ["accuracy", "batch", "duration", "epoch", "lr", "momentum", "transform", "uid"]
+    assert trial["uid"] == uid(trial)
+
+
+def test_2_2_11_gets_its_figures(tmp_path, exports):
+    (written, *_) = export_to_folder(tmp_path / "out", exports[:1], NEW)
+    (trial,) = json.loads((tmp_path / "out" / written.place).read_text())
+    assert trial["metric_acc"] == trial["accuracy"] == trial["train_stat"]["best_accuracy"]
+    assert trial["train_stat"]["cpu_type"] == "a processor"
+    assert trial["model"] == exports[0].candidate.id
+
+
+def test_twice_changes_no_byte(tree, exports):
+    export_to_folder(tree, exports, OLD)
+    before = contents(tree)
+    again = export_to_folder(tree, exports, OLD)
+    assert not any(line.new for line in again)
+    assert contents(tree) == before
+
+
+def test_merging_is_lemurs(tmp_path, renamed):
+    first, better = renamed
+    export_to_folder(tmp_path / "out", [first], OLD)
+    (written,) = export_to_folder(tmp_path / "out", [better], OLD)
+    trials = json.loads((tmp_path / "out" / written.place).read_text())
+    assert [trial["accuracy"] for trial in trials] == [0.99, first.score.accuracy]
+
+
+def test_a_transform_the_target_lacks_is_written(tree, exports):
+    (tree / "ab/nn/transform/norm_32.py").unlink()
+    (written, *_) = export_to_folder(tree, exports, OLD)
+    name = written.export.transform.name
+    assert (tree / f"ab/nn/transform/{name}.py").read_text() == written.export.stand_in.source
+    (trial,) = json.loads((tree / written.place).read_text())
+    assert (trial["transform"], trial["uid"]) == (name, uid(trial))
+
+
+def test_another_program_under_the_name_is_kept(tree, exports):
+    path = tree / f"ab/nn/nn/{exports[1].candidate.id}.py"
+    path.write_text(exports[1].candidate.source + "\n\n")
+    before = contents(tree)
+    with pytest.raises(ExportError, match="differs in white space only"):
+        export_to_folder(tree, exports, OLD)
+    assert contents(tree) == before
+
+
+@pytest.mark.parametrize("broken", ["{", '{"a": 1}', "[1]", "[{}]"])
+def test_broken_results_are_kept(tree, exports, broken):
+    folder = tree / "ab/nn/stat/train" / "_".join(exports[0].results)
+    folder.mkdir()
+    (folder / "2.json").write_text(broken)
+    before = contents(tree)
+    with pytest.raises(ExportError, match="does not hold LEMUR's results"):
+        export_to_folder(tree, exports, OLD)
+    assert contents(tree) == before
+
+
+def test_a_target_that_cannot_be_written(tmp_path, exports):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="cannot export to"):
+        export_to_folder(tmp_path / "file/under", exports, OLD)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_target_that_may_not_be_written(tree, exports):
+    before = contents(tree)
+    tree.chmod(0o555)
+    try:
+        with pytest.raises(ExportError, match="Permission denied"):
+            export_to_folder(tree, exports, OLD)
+    finally:
+        tree.chmod(0o755)
+    assert contents(tree) == before
+
+
+def test_one_export_at_a_time(tmp_path, exports):
+    with staging(tmp_path / "out"), pytest.raises(ExportError, match="another export is writing"):
+        export_to_folder(tmp_path / "out", exports, OLD)
+
+
+def test_the_card_tells_what_it_is_worth(tmp_path, exports):
+    export_to_folder(tmp_path / "out", exports[:1], OLD)
+    text = (tmp_path / f"out/cards/{exports[0].candidate.id}.md").read_text()
+    assert "LEMUR's families A, B, C, D8" in text
+    assert f"| digits | 1x32x32 | 2 | 0 | 0.7500 | {exports[0].score.accuracy:.4f} | 3.5 |" in text
+    assert "has no loader for digits" in text
+    assert "weights are not part" in text
+
+
+# Killed at any instant
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nngen.export import staging as room
+
+root, instant = Path(sys.argv[1]), int(sys.argv[2])
+calls = 0
+
+def counted(function):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls > instant:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+
+room._write, room._sync = counted(room._write), counted(room._sync)
+Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+with room.staging(root) as target:
+    for number in range(4):
+        target.put(f"ab/file-{number}", b"new")
+print("done")
+"""
+
+
+def test_killed_at_any_instant_it_is_all_or_nothing(tmp_path):
+    seen, instant = set(), 0
+    while True:
+        root = tmp_path / str(instant)
+        (root / "ab").mkdir(parents=True)
+        (root / "ab/file-0").write_bytes(b"old")
+        call = [sys.executable, "-c", KILLED, str(root), str(instant)]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        found = {name: text for name, text in contents(root).items() if name.startswith("ab/")}
+        assert set(found.values()) <= {b"old", b"new"}
+        decided = (root / ".nngen-export/journal.json").exists()
+        untouched = found == {"ab/file-0": b"old"}
+        with staging(root):
+            pass
+        after = contents(root)
+        whole = {f"ab/file-{number}": b"new" for number in range(4)}
+        assert after == (found if not decided else whole)
+        assert untouched or after == whole
+        seen.add((decided, untouched))
+        instant += 1
+    # It was killed before the decision, after it, and in the middle of carrying it out.
+    assert {(False, True), (True, True), (True, False)} <= seen
+
+
+# Into a database
+
+
+def rows(path: Path, sql: str) -> list[tuple]:
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(sql).fetchall()
+    finally:
+        db.close()
+
+
+def test_our_reader_finds_it_in_the_database(database, exports):
+    assert [line.new for line in export_to_database(database, exports, OLD)] == [True] * 3
+    lemur = open_lemur(database)
+    for export in exports:
+        assert lemur.source(export.candidate.id) == export.candidate.source
+        (record,) = lemur.records(export.candidate.id, "digits")
+        assert (record.epoch, record.accuracy, record.duration_s) == (2, export.score.accuracy, 3.5)
+        assert record.hyperparameters == {k: v for k, v in export.score.prm.items() if k != "epoch"}
+
+
+def test_twice_adds_no_row(database, exports):
+    export_to_database(database, exports, OLD)
+    tables = ("nn", "stat", "prm", "transform")
+    before = {table: rows(database, f"SELECT * FROM {table}") for table in tables}
+    assert [line.new for line in export_to_database(database, exports, OLD)] == [False] * 3
+    assert {table: rows(database, f"SELECT * FROM {table}") for table in tables} == before
+
+
+def test_a_transform_the_database_lacks_is_added(database, exports):
+    db = sqlite3.connect(database)
+    db.execute("DELETE FROM transform WHERE name = 'norm_32'")
+    db.commit()
+    db.close()
+    (written,) = export_to_database(database, exports[:1], OLD)
+    name = written.export.transform.name
+    assert rows(database, f"SELECT code FROM transform WHERE name = '{name}'") == [(written.export.stand_in.source,)]
+    assert rows(database, "SELECT transform FROM stat WHERE dataset = 'digits'") == [(name,)]
+
+
+def test_a_database_of_another_version(database, exports):
+    with pytest.raises(ExportError, match=r"is a database of nn-dataset 2.1.2, not 2.2.11: say --lemur 2.1.2"):
+        export_to_database(database, exports, NEW)
+    db = sqlite3.connect(database)
+    db.execute("CREATE TABLE train_stat (stat_id TEXT PRIMARY KEY, train_loss REAL, cpu_type TEXT)")
+    db.commit()
+    db.close()
+    with pytest.raises(ExportError, match=r"not 2.1.2: say --lemur 2.2.11"):
+        export_to_database(database, exports, OLD)
+    export_to_database(database, exports, NEW)
+    assert rows(database, "SELECT train_loss, cpu_type FROM train_stat") == [(1.0, "a processor")] * 3
+
+
+def test_no_database_at_all(tmp_path, exports):
+    with pytest.raises(ExportError, match="let LEMUR build it"):
+        export_to_database(tmp_path / "ab.nn.db", exports, OLD)
+    (tmp_path / "other.db").write_text("text")
+    with pytest.raises(ExportError, match="not a database"):
+        export_to_database(tmp_path / "other.db", exports, OLD)
+
+
+def test_a_conflict_leaves_the_database_as_it_was(database, exports):
+    db = sqlite3.connect(database)
+    db.execute("INSERT INTO nn VALUES (?, ?, ?)", (exports[2].candidate.id, source(99), "x"))
+    db.commit()
+    db.close()
+    before = rows(database, "SELECT * FROM nn")
+    with pytest.raises(ExportError, match="another program under the name"):
+        export_to_database(database, exports, OLD)
+    assert rows(database, "SELECT * FROM nn") == before
+    assert rows(database, "SELECT count(*) FROM stat WHERE dataset = 'digits'") == [(0,)]
+
+
+def test_a_locked_database(database, exports):
+    db = sqlite3.connect(database)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(ExportError, match="locked"):
+            export_to_database(database, exports, OLD, wait_s=0.2)
+    finally:
+        db.close()
+
+
+# The command
+
+
+def test_the_command(store, tmp_path, capsys):
+    from nngen.cli.export import export
+
+    export(campaign="one", min_accuracy=0.5, to=tmp_path / "out", archive=tmp_path / "nngen.db", json=True)
+    first = json.loads(capsys.readouterr().out)
+    assert [row["new"] for row in first] == [True, True]
+    assert first[0]["validation_accuracy"] == 0.75
+    export(campaign="one", to=tmp_path / "out", archive=tmp_path / "nngen.db")
+    assert "1 of 3 results are new" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"choose --lemur 2.1.2 or 2.2.11"):
+        export(campaign="one", to=tmp_path / "out", lemur="3", archive=tmp_path / "nngen.db")
+    with pytest.raises(ArchiveError, match="no archive"):
+        export(campaign="one", to=tmp_path / "out", archive=tmp_path / "none.db")
+
+
+def test_names_stay_what_they_are(exports):
+    assert exports[0].results == Results("img-classification", "digits", "acc", exports[0].candidate.id)
