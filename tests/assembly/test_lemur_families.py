@@ -1,0 +1,217 @@
+"""LEMUR's own 34 families: any four of them assemble, and every expert is the family itself."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import symtable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from assembly_toys import import_source
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nngen.assembly.assemble import Assembler
+from nngen.assembly.identity import canonical_hash
+from nngen.assembly.naming import class_prefix
+from nngen.assembly.plan_text import plan_of
+from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.lemur.probe import profiles
+from nngen.types import Candidate, Family, Interface, Plan, Shape
+
+CPU = torch.device("cpu")
+# Shared helper names; torch.jit; a network that overrides __call__.
+LIGHT = (
+    ("ShuffleNet", "MobileNetV2", "DenseNet", "BayesianNet-1"),
+    # Complex numbers and a Parameter of its own; torch.fx.wrap; auxiliary heads.
+    ("ComplexNet", "SwinTransformer", "GoogLeNet", "InceptionV3-1"),
+)
+REST = (
+    ("AirNet", "AirNext", "AlexNet", "BagNet"),
+    ("BayesianNet-2", "BayesianNet-3", "ConvNeXt", "DPN107"),
+    ("DPN131", "DPN68", "DarkNet", "Diffuser"),
+    ("EfficientNet", "FractalNet", "ICNet", "InceptionV3-2"),
+    ("MNASNet", "MaxVit", "MobileNetV3", "RegNet"),
+    ("ResNet", "SqueezeNet-1", "SqueezeNet-2", "UNet2D"),
+    ("VGG", "VisionTransformer", "ComplexNet", "BayesianNet-1"),
+)
+
+
+def test_the_quartets_below_hold_every_family(families: dict[str, Family]) -> None:
+    assert {name for quartet in (*LIGHT, *REST) for name in quartet} == set(families)
+
+
+def test_every_family_becomes_an_expert(families: dict[str, Family], assembler: Assembler) -> None:
+    taken: set[str] = set()
+    for name, family in families.items():
+        expert = assembler.expert(family)
+        prefix = class_prefix(name).lower()
+        assert all(bound.lower().startswith(prefix) for bound in expert.bound), name
+        assert taken.isdisjoint(expert.bound), name
+        taken |= expert.bound
+        imported = {item.name for item in expert.imports}
+        assert imported.isdisjoint({"WeightsEnum", "_ovewrite_named_param"}), name
+        assert dict(expert.hyperparameters) == best_hyperparameters(family)
+        methods = {node.name for node in ast.walk(ast.parse(expert.body)) if isinstance(node, ast.FunctionDef)}
+        assert methods.isdisjoint({"train_setup", "learn", "supported_hyperparameters"}), name
+
+
+interfaces = st.builds(
+    Interface,
+    low=st.integers(1, 64),
+    high=st.none() | st.integers(64, 256),
+    square=st.booleans(),
+    complex=st.booleans(),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_quartet_renders_to_a_file_in_the_contract(
+    families: dict[str, Family], assembler: Assembler, data: st.DataObject
+) -> None:
+    quartet = tuple(data.draw(st.permutations(sorted(families)))[:4])
+    given_interfaces = data.draw(st.tuples(*[interfaces] * 4))
+    plan = Plan(experts=quartet)
+    candidate = assembler.assemble(
+        plan, [(families[name], interface) for name, interface in zip(quartet, given_interfaces, strict=True)]
+    )
+    tree = ast.parse(candidate.source)
+    assert plan_of(candidate.source) == plan == candidate.plan
+    assert candidate.canonical == canonical_hash(candidate.source)
+    bound = list(_module_names(tree))
+    twice = {name for name in bound if bound.count(name) > 1}
+    assert twice <= {"torch"}, "import torch and import torch.fx both bind torch"
+    assert not _dangling(candidate.source, set(bound))
+    _assert_contract(tree)
+
+
+def _module_names(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield name
+            case ast.Assign(targets=targets):
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
+
+
+def _dangling(source: str, bound: set[str]) -> set[str]:
+    """Names that are read as globals anywhere, but that the file does not bind."""
+
+    def reads(table: symtable.SymbolTable) -> Iterator[str]:
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or table.get_type() == "module"):
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from reads(child)
+
+    return set(reads(symtable.symtable(source, "mixture", "exec"))) - bound - set(dir(builtins))
+
+
+def _assert_contract(tree: ast.Module) -> None:
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    returned = functions["supported_hyperparameters"].body[-1]
+    assert isinstance(returned, ast.Return) and returned.value is not None
+    assert ast.literal_eval(returned.value) == {"lr", "momentum"}
+    (net,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Net")
+    assert [ast.unparse(base) for base in net.bases] == ["nn.Module"]
+    arguments = {
+        node.name: [arg.arg for arg in node.args.args] for node in net.body if isinstance(node, ast.FunctionDef)
+    }
+    assert arguments["__init__"] == ["self", "in_shape", "out_shape", "prm", "device"]
+    assert arguments["train_setup"] == ["self", "prm"]
+    assert arguments["learn"] == ["self", "train_data"]
+    assert arguments["forward"] == ["self", "x"]
+
+
+@pytest.mark.parametrize("quartet", LIGHT, ids=lambda quartet: "+".join(quartet))
+def test_real_mixtures_work(
+    quartet: tuple[str, ...], families: dict[str, Family], assembler: Assembler, tmp_path: Path
+) -> None:
+    prove(quartet, Shape(3, 32, 32), families, assembler, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
+@pytest.mark.parametrize("quartet", REST, ids=lambda quartet: "+".join(quartet))
+def test_the_rest_works_too(
+    quartet: tuple[str, ...], families: dict[str, Family], assembler: Assembler, tmp_path: Path
+) -> None:
+    prove(quartet, Shape(1, 28, 28), families, assembler, tmp_path)
+
+
+def prove(
+    quartet: tuple[str, ...], shape: Shape, families: dict[str, Family], assembler: Assembler, folder: Path
+) -> None:
+    """Build a mixture of real families, run it both ways, train a step, and compare its experts with the families."""
+    measured = profiles([families[name] for name in quartet], shape, jobs=1)
+    experts = []
+    for name in quartet:
+        interface = measured[name].interface
+        assert interface is not None, measured[name].reason
+        experts.append((families[name], interface))
+    candidate: Candidate = assembler.assemble(Plan(experts=quartet), experts)
+    module = import_source(candidate.source, folder)
+    in_shape = (2, shape.channels, shape.height, shape.width)
+    prm = {"lr": 0.001, "momentum": 0.9}
+    torch.manual_seed(0)
+    net = module.Net(in_shape, (10,), dict(prm), CPU)
+    images, labels = torch.rand(4, *in_shape[1:]), torch.tensor([0, 3, 6, 9])
+    for place, name in enumerate(quartet):
+        assert_is_the_family(net, module, place, families[name], in_shape[0], shape.channels, folder)
+    for mode in (True, False):
+        with torch.no_grad():
+            logits = net.train(mode)(images)
+        assert logits.shape == (4, 10) and bool(torch.isfinite(logits).all())
+    touched = watch_gradients(net)
+    net.train_setup(prm)
+    accuracy, loss = net.learn([(images, labels)])
+    assert 0 <= accuracy <= 1 and loss > 0
+    assert touched == {"gate", *map(str, range(4))}
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
+
+
+def assert_is_the_family(
+    net: Any, module: ModuleType, place: int, family: Family, batch: int, channels: int, folder: Path
+) -> None:
+    """With the same seed, the family alone and its class in the mixture come out alike, weight for weight."""
+    arguments = ((batch, channels, *net.adapters[place].size), (10,))
+    torch.manual_seed(1)
+    alone = import_source(family.source, folder).Net(*arguments, best_hyperparameters(family), CPU)
+    torch.manual_seed(1)
+    again = module.EXPERTS[place].network(*arguments, best_hyperparameters(family), CPU)
+    # Weights that a family does not initialise would differ, or be NaN, in any two networks: there are none.
+    torch.testing.assert_close(again.state_dict(), alone.state_dict(), rtol=0, atol=0)
+    assert trainable(net.experts[place]) == trainable(alone)
+
+
+def trainable(net: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(parameter.shape) for parameter in net.parameters() if parameter.requires_grad]
+
+
+def watch_gradients(net: Any) -> set[str]:
+    """Collect the parts that receive a gradient other than zero."""
+    touched: set[str] = set()
+
+    def watcher(name: str) -> Callable[[torch.Tensor], None]:
+        def watch(parameter: torch.Tensor) -> None:
+            if parameter.grad is not None and bool((parameter.grad != 0).any()):
+                touched.add(name)
+
+        return watch
+
+    for name, part in [("gate", net.gate), *((str(place), expert) for place, expert in enumerate(net.experts))]:
+        for parameter in part.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(watcher(name))
+    return touched
