@@ -18,7 +18,7 @@ from nngen.llm.grammar import PlanMatcher, tokenizer_for_grammar
 from nngen.llm.rewriter import Kind, Reply, Request, Status
 from nngen.llm.sampling import Draws
 
-__all__ = ["Local", "load_model", "load_tokenizer"]
+__all__ = ["Local", "adapted", "load_model", "load_tokenizer"]
 
 
 def load_tokenizer(base: str) -> Any:
@@ -68,7 +68,7 @@ def load_model(base: str, adapter: Path | None = None, *, device: str = "cpu", q
     with _explained(base), _quiet():
         model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
     if adapter is not None:
-        model = _adapted(model, adapter, base)
+        model = adapted(model, adapter, base)
     return model.eval()
 
 
@@ -201,7 +201,18 @@ def _place(base: str) -> tuple[str, dict[str, Any]]:
     return base, {}
 
 
-def _adapted(model: Any, adapter: Path, base: str) -> Any:
+def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) -> Any:
+    """Put an adapter on a base model.
+
+    Args:
+        model: The base, loaded.
+        adapter: Folder of a peft adapter.
+        base: The base's name, to compare with what the adapter was tuned on.
+        trainable: Whether tuning is to go on with it.
+
+    Raises:
+        RewriterError: If the folder is no adapter, or one for another base.
+    """
     try:
         config = json.loads((adapter / "adapter_config.json").read_text())
     except (OSError, ValueError) as error:
@@ -211,7 +222,7 @@ def _adapted(model: Any, adapter: Path, base: str) -> Any:
     if made_for and Path(made_for).name != Path(base).name:
         raise other
     try:
-        return load("peft").PeftModel.from_pretrained(model, str(adapter))
+        return load("peft").PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError) as error:
         # Same name, other shapes or layers: peft says so in pages.
         raise other from error
