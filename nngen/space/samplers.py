@@ -15,10 +15,11 @@ from typing import Protocol
 
 from nngen.errors import UsageError
 from nngen.seeds import derive
+from nngen.space.balanced import balanced_order
 from nngen.space.permutation import Permutation
 from nngen.space.pool import Pool, Quartet
 
-__all__ = ["SAMPLERS", "Lexicographic", "Sampler", "Stratified", "Uniform", "check_size", "draw", "sampler"]
+__all__ = ["SAMPLERS", "Balanced", "Lexicographic", "Sampler", "Stratified", "Uniform", "check_size", "draw", "sampler"]
 
 
 class Sampler(Protocol):
@@ -53,6 +54,26 @@ class Uniform(Lexicographic):
     def __init__(self, pool: Pool, seed: int = 0, held: Collection[Quartet] = ()) -> None:
         super().__init__(pool, seed, held)
         self.rank_at = Permutation(pool.space, derive(seed, "sampler", "random"))
+
+
+class Balanced:
+    """Families, pairs and triples used evenly at every prefix: a fixed order, under shuffled names.
+
+    The order is a function of the position alone (``nngen.space.balanced``); the seed only decides
+    which family plays which part in it, so every seed is as even as the next.
+    """
+
+    def __init__(self, pool: Pool, seed: int = 0, held: Collection[Quartet] = ()) -> None:
+        self.pool, self.held = pool, frozenset(held)
+        self.order = balanced_order(len(pool.families), pool.k)
+        self.names = list(pool.families)
+        Random(derive(seed, "sampler", "balanced")).shuffle(self.names)
+
+    def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
+        for position in range(start, self.pool.space):
+            quartet = tuple(sorted(self.names[part] for part in self.order[position]))
+            if quartet not in self.held:
+                yield position, quartet
 
 
 class Stratified:
@@ -95,6 +116,7 @@ class Stratified:
 
 
 SAMPLERS: Mapping[str, Callable[[Pool, int, Collection[Quartet]], Sampler]] = {
+    "balanced": Balanced,
     "lexicographic": Lexicographic,
     "random": Uniform,
     "stratified": Stratified,
