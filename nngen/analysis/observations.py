@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from nngen.archive.rows import StoredTrial
 from nngen.archive.states import TrialState
+from nngen.errors import UsageError
 from nngen.types import Outcome
 
-__all__ = ["Observation", "describe_failures", "observe"]
+__all__ = ["Observation", "describe_failures", "observe", "refuse_mixture"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,27 @@ def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, 
         )
         found.setdefault((*line.key, seed), line)
     return tuple(found.values())
+
+
+def refuse_mixture(trials: Iterable[StoredTrial]) -> None:
+    """See that the first rungs of several campaigns can be thrown together.
+
+    Raises:
+        UsageError: If they differ in data, shape, epochs, batch or rate, so that their accuracies
+            cannot be compared; the message names the campaigns.
+    """
+    kinds: dict[tuple[object, ...], set[str]] = {}
+    for trial in trials:
+        if trial.spec is not None and trial.rung == 0:
+            spec = trial.spec
+            kind = (spec.dataset, spec.shape, spec.epochs, spec.batch, spec.lr)
+            kinds.setdefault(kind, set()).add(trial.campaign)
+    if len(kinds) > 1:
+        names = sorted(set().union(*kinds.values()))
+        raise UsageError(
+            "the archive's campaigns differ in data, shape, epochs, batch or rate: name one with --campaign "
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        )
 
 
 def describe_failures(observations: Sequence[Observation]) -> str:

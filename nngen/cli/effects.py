@@ -10,7 +10,6 @@ from nngen.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from nngen.analysis.effects import Effects
     from nngen.analysis.low_yield import LowYield
-    from nngen.archive import StoredTrial
 
 __all__ = ["effects"]
 
@@ -46,7 +45,7 @@ def effects(
     """
     from nngen.analysis.effects import effects as read_effects
     from nngen.analysis.low_yield import low_yield
-    from nngen.analysis.observations import observe
+    from nngen.analysis.observations import observe, refuse_mixture
     from nngen.archive import Archive, default_path
     from nngen.errors import UsageError
 
@@ -57,7 +56,7 @@ def effects(
         pool = _pool(store.campaign(campaign).spec) if campaign is not None else ()
         trials = store.trials(campaign)
     if campaign is None:
-        _alike(trials)
+        refuse_mixture(trials)
     lines = observe(trials, rung)
     found = read_effects(lines, pool, confidence=confidence)
     weak = low_yield(lines, [row.family for row in found.families], threshold=threshold, confidence=confidence)
@@ -71,25 +70,6 @@ def effects(
 
 def _pool(spec: Any) -> tuple[str, ...]:
     return tuple(sorted(spec.get("pool") or spec.get("families") or ()))
-
-
-def _alike(trials: tuple[StoredTrial, ...]) -> None:
-    """Refuse to throw trials of different kinds together: their accuracies cannot be compared."""
-    from nngen.errors import UsageError
-
-    kinds: dict[tuple[Any, ...], set[str]] = {}
-    for trial in trials:
-        if trial.spec is not None:
-            spec = trial.spec
-            kind = (spec.dataset, str(spec.shape), spec.epochs, spec.batch, spec.lr, trial.rung)
-            kinds.setdefault(kind[:-1] if trial.rung == 0 else kind, set()).add(trial.campaign)
-    first = [names for kind, names in kinds.items() if len(kind) == 5]
-    if len(first) > 1:
-        names = sorted(set().union(*first))
-        raise UsageError(
-            f"the archive's campaigns differ in data, shape, epochs, batch or rate: name one with --campaign "
-            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        )
 
 
 def _print(found: Effects, weak: LowYield, pairs: int) -> None:

@@ -23,6 +23,7 @@ def sample(
     seed: int = 0,
     new: bool = False,
     exclude_low_yield: bool = False,
+    floor: float = 0.25,
     archive: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -32,7 +33,8 @@ def sample(
     draw begins with the shorter one.
 
     Args:
-        sampler: Their order; a name that is not known gets the list of those that are.
+        sampler: Their order; a name that is not known gets the list of those that are. ``adaptive``
+            chooses by the effects in the archive, exploring at least --floor of the time.
         size: How many different quartets.
         families: Names to draw from, separated by commas; all of LEMUR's base families by default.
         pool: Draw from this many abstract families instead, named by number from 0.
@@ -40,6 +42,7 @@ def sample(
         new: Pass over the quartets that the archive holds, failed ones included.
         exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive shows;
             each is named on stderr with its evidence.
+        floor: Least share of exploration of the adaptive sampler.
         archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
         json: Print a list of lists.
 
@@ -47,23 +50,45 @@ def sample(
         nngen sample --sampler stratified --size 7 --pool 29 --seed 0 --json
         nngen sample --size 10 --families AirNet,AlexNet,BagNet,DenseNet,ResNet,VGG
         nngen sample --sampler random --size 20 --new --exclude-low-yield
+        nngen sample --sampler adaptive --size 20 --floor 0.3
     """
     from nngen.cli.pools import plain, pool_of
     from nngen.errors import UsageError
     from nngen.space import draw
 
-    if pool is not None and (new or exclude_low_yield):
+    adaptive = sampler == "adaptive"
+    if pool is not None and (new or exclude_low_yield or adaptive):
         raise UsageError("--pool draws abstract families: the archive knows nothing of them")
     names: tuple[str, ...] = pool_of(families, pool)
     if exclude_low_yield:
         names = _worthwhile(names, archive)
-    held = _held(archive) if new else ()
-    quartets = draw(sampler, names, size, seed, held=held)
+    if adaptive:
+        quartets = _adaptive(names, size, seed, floor, archive)
+    else:
+        quartets = draw(sampler, names, size, seed, held=_held(archive) if new else ())
     if json:
         lines = ",\n  ".join(json_module.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
         sys.stdout.write(f"[\n  {lines}\n]\n")
     else:
         sys.stdout.writelines(f"{', '.join(map(str, plain(quartet, pool)))}\n" for quartet in quartets)
+
+
+def _adaptive(names: tuple[str, ...], size: int, seed: int, floor: float, archive: Path | None) -> tuple[Quartet, ...]:
+    """Ask with what the archive tells; what it holds is never asked for again."""
+    from nngen.analysis.effects import effects
+    from nngen.analysis.observations import observe, refuse_mixture
+    from nngen.analysis.scores import scores_of
+    from nngen.archive import Archive, default_path
+    from nngen.space import Pool
+    from nngen.space.adaptive import ask
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        trials, held = store.trials(), store.quartets().keys()
+    refuse_mixture(trials)
+    choices = ask(Pool.of(names), size, seed, scores_of(effects(observe(trials), names)), held=held, floor=floor)
+    explored = sum(choice.explored for choice in choices)
+    print(f"nngen: {explored:,} of {len(choices):,} quartets are explored, the others chosen", file=sys.stderr)
+    return tuple(choice.quartet for choice in choices)
 
 
 def _held(archive: Path | None) -> Collection[Quartet]:

@@ -90,6 +90,32 @@ def test_sample_knows_what_the_archive_holds_and_what_never_trains(nngen, archiv
     assert "left out F6: 0 of" in good.err
 
 
+def test_sample_adaptive_asks_with_what_the_archive_tells(nngen, archive):
+    names = ",".join([*POOL, "New"])
+    result = nngen(
+        "sample", "--sampler", "adaptive", "--size", "8", "--families", names, "--archive", archive, "--json"
+    )
+    quartets = [tuple(quartet) for quartet in json.loads(result.out)]
+    assert len(set(quartets)) == 8
+    assert not set(quartets) & set(list(combinations(POOL, 4))[:30])
+    assert "2 of 8 quartets are explored" in result.err
+
+
+def test_campaigns_of_different_kinds_are_not_thrown_together(nngen, archive):
+    with Archive.open(archive) as store:
+        plan = Plan(experts=tuple(POOL[:4]))
+        store.add_campaign("longer", {"pool": dict.fromkeys(POOL, "")}, [plan])
+        trial = store.trials("longer")[0]
+        store.start_trial(trial.id)
+        spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=9)
+        store.finish_trial(
+            trial.id, Trial(candidate_id="MoE4-" + "0" * 32, spec=spec, verdict=Verdict(outcome=Outcome.TIMEOUT))
+        )
+    result = nngen("effects", "--archive", archive)
+    assert result.code == 2
+    assert "first, longer" in result.err
+
+
 def test_coverage_of_a_sampler_as_json(nngen):
     result = nngen("coverage", "--sampler", "lexicographic", "--size", "1140", "--pool", "29", "--json")
     audit = json.loads(result.out)
