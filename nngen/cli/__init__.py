@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from difflib import get_close_matches
@@ -18,18 +19,24 @@ app = App(
     name="nngen",
     help="Search mixtures of experts made of LEMUR's families: assemble, check, train, keep, explain, export.",
     version=__version__,
+    help_format="markdown",
 )
 
 _COMMANDS = {
-    "lemur": ("nngen.cli.lemur:app", "Bring LEMUR here and read its records."),
+    "lemur": ("nngen.cli.lemur:app", "Bring LEMUR here, read its records, import them."),
     "families": ("nngen.cli.families:families", "List LEMUR's families: what each accepts, costs and reached."),
+    "sample": ("nngen.cli.sample:sample", "Print quartets in a sampler's order."),
     "assemble": ("nngen.cli.assemble:assemble", "Write mixtures as self-contained PyTorch files."),
     "check": ("nngen.cli.check:check", "Prove that files work: contract, import, shapes, one step, gradients."),
     "train": ("nngen.cli.train:train", "Train one file in an isolated worker and score it outside."),
     "campaign": ("nngen.cli.campaign:app", "Sample, assemble, check, train and store; resumes where it stopped."),
     "leaderboard": ("nngen.cli.leaderboard:leaderboard", "Rank what was trained."),
     "show": ("nngen.cli.show:show", "Everything the archive knows of one candidate."),
+    "coverage": ("nngen.cli.coverage:coverage", "Audit what a sample covers and what it cannot tell."),
+    "effects": ("nngen.cli.effects:effects", "Effects of families and pairs, with intervals."),
+    "cost": ("nngen.cli.cost:cost", "What trials cost, and what a campaign will."),
     "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
+    "export": ("nngen.cli.export:export", "Hand validated mixtures back to LEMUR."),
 }
 
 for _name, (_path, _help) in _COMMANDS.items():
@@ -44,6 +51,8 @@ def main() -> NoReturn:
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
     try:
+        if tokens and tokens[0] in _COMMANDS:
+            _prepare(tokens[0])
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except UnknownCommandError as error:
         word = error.unused_tokens[0] if error.unused_tokens else ""
@@ -61,6 +70,25 @@ def run(tokens: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from here", code=130)
     return 0
+
+
+def _prepare(name: str) -> None:
+    """Load one command; the line it has in the overview gives way to its own help."""
+    path, _ = _COMMANDS[name]
+    del app[name]
+    app.command(path, name=name)
+    _document(app[name])
+
+
+def _document(command: App) -> None:
+    """Show the examples of a command's docstring below its help, and those of its subcommands."""
+    doc = inspect.getdoc(command.default_command) if command.default_command else None
+    if doc:
+        _, _, examples = doc.partition("\nExamples:\n")
+        command.help_epilogue = f"Examples:\n\n{examples}" if examples else None
+    for name in command:
+        if not name.startswith("-"):
+            _document(command[name])
 
 
 def _fail(message: str, *, code: int) -> int:

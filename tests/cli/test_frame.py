@@ -33,7 +33,7 @@ def test_every_command_explains_itself(nngen, command):
     result = nngen(command, "--help")
     assert result.code == 0
     assert result.out.startswith(f"Usage: nngen {command}")
-    assert len(result.out.splitlines()) > 5
+    assert "Examples:" in result.out or "Commands" in result.out
 
 
 def test_an_unknown_command_gets_the_nearest_names(nngen):
