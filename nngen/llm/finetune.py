@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,12 +98,14 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     note(f"{len(train)} rows to learn, {len(test)} held out")
     before = held_out(model, test)
     note(f"before: loss {before.loss:.4f} nats a token, {before.token_accuracy:.1%} of the tokens right")
-    trainer = _trainer(tuning, model, tokenizer, train, out / _CHECKPOINTS)
+    with _calm():
+        trainer = _trainer(tuning, model, tokenizer, train, out / _CHECKPOINTS)
     last = load("transformers.trainer_utils").get_last_checkpoint(str(out / _CHECKPOINTS))
     if last is not None:
         note(f"going on from {Path(last).name}")
     start = time.perf_counter()
-    done = trainer.train(resume_from_checkpoint=last)
+    with _calm():
+        done = trainer.train(resume_from_checkpoint=last)
     seconds = time.perf_counter() - start
     after = held_out(trainer.model, test)
     note(f"after: loss {after.loss:.4f} nats a token, {after.token_accuracy:.1%} of the tokens right")
@@ -264,6 +268,14 @@ def _length(tokenizer: Any, row: Row) -> int:
     answers = [row[key][0]["content"] for key in ("chosen", "rejected", "completion") if key in row]
     turns = [Message(role=turn["role"], content=turn["content"]) for turn in row["prompt"]]
     return max(len(tokenize(tokenizer, turns, answer).ids) for answer in answers)
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """Silence what the libraries say to each other about names that will change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _save(trainer: Any, tuning: Tuning, out: Path) -> None:

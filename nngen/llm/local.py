@@ -67,6 +67,8 @@ def load_model(base: str, adapter: Path | None = None, *, device: str = "cpu", q
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     with _explained(base), _quiet():
         model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
+    if "gguf_file" in extra:
+        _forget_gguf(model)
     if adapter is not None:
         model = adapted(model, adapter, base)
     return model.eval()
@@ -186,6 +188,16 @@ def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterato
     for rows in [*(rows for rows in shared.values() if len(rows) > 1), single]:
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
+
+
+def _forget_gguf(model: Any) -> None:
+    """Say that the weights are plain: they were unpacked on loading, but the mark forbids to tune them."""
+    for name in ("hf_quantizer", "quantization_method"):
+        if hasattr(model, name):
+            delattr(model, name)
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _place(base: str) -> tuple[str, dict[str, Any]]:

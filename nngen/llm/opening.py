@@ -1,0 +1,41 @@
+"""From what was typed as ``--rewriter`` to a rewriter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nngen.errors import RewriterError
+from nngen.llm.baselines import Mutate, Uniform
+from nngen.llm.http import Http
+from nngen.llm.rewriter import Rewriter
+
+__all__ = ["open_rewriter"]
+
+
+def open_rewriter(
+    name: str, *, adapter: Path | None = None, model: str = "", device: str = "cpu", batch: int = 16
+) -> Rewriter:
+    """Open a rewriter.
+
+    Args:
+        name: ``random``, ``mutate``, ``http://...``, a hub id, a folder or a GGUF file.
+        adapter: Folder of a peft adapter, for a model in this process.
+        model: The model's name, for a server.
+        device: ``cpu`` or ``cuda``, for a model in this process.
+        batch: Rows decoded together, likewise.
+
+    Raises:
+        RewriterError: If it cannot be opened; the message says why.
+        MissingExtraError: If the packages it needs are not installed.
+    """
+    if adapter is not None and (name in ("random", "mutate") or name.startswith(("http://", "https://"))):
+        raise RewriterError(f"--adapter goes with a model in this process, not with {name}")
+    if name == "random":
+        return Uniform()
+    if name == "mutate":
+        return Mutate()
+    if name.startswith(("http://", "https://")):
+        return Http(name, model)
+    from nngen.llm.local import Local
+
+    return Local(name, adapter, device=device, batch=batch)
