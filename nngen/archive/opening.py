@@ -49,6 +49,8 @@ def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
         if readonly or not create:
             raise ArchiveError(f"there is no archive at {path}: run a campaign first, or name one with --archive")
         check_creatable(path)
+        with speaking(path):
+            _create(path)
     elif not readonly and not os.access(path, os.W_OK):
         raise ArchiveError(f"cannot write the archive {path}: permission denied")
     with speaking(path):
@@ -71,6 +73,24 @@ def _checked(path: Path, *, readonly: bool) -> Database:
         _migrate(db, path, readonly=readonly)
         undo.pop_all()
     return db
+
+
+def _create(path: Path) -> None:
+    """Put a whole, empty archive at ``path``, unless another process was first.
+
+    It is made beside it and linked, so that nobody ever meets an archive without its tables.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        db = _checked(draft, readonly=False)
+        db.close()
+        try:
+            path.hardlink_to(draft)
+        except OSError:  # it is there already, or the file system has no links
+            if not path.exists():
+                draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def check_creatable(path: Path) -> None:

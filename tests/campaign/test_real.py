@@ -1,0 +1,103 @@
+"""The real thing: LEMUR's families, the local engine, real images."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nngen.archive import Archive, TrialState
+
+LIGHT = "ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1"
+ARGUMENTS = ("--families", LIGHT, "--dataset", "digits", "--seed", "3", "--threads", "1", "--batch", "256")
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wheel")]
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "a.db"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "a.db"
+
+
+def essence(path):
+    with Archive.open(path, readonly=True) as archive:
+        return [(t.experts, t.candidate_id, t.spec, t.validation_accuracy, t.test_accuracy) for t in archive.trials()]
+
+
+def training(path):
+    """Whether the first candidate has passed its check and is being trained."""
+    if not path.exists():
+        return False
+    with Archive.open(path, readonly=True) as archive:
+        return any(candidate.verdicts for candidate in archive.candidates())
+
+
+@pytest.mark.timeout(600)
+def test_a_campaign_killed_and_resumed_equals_an_undisturbed_one(nngen, path, tmp_path):
+    command = [sys.executable, "-m", "nngen", "campaign", "run", "one", "--size", "2", *ARGUMENTS]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        give_up = time.monotonic() + 300
+        while not training(path):
+            assert child.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+    finally:
+        child.kill()
+        child.wait()
+    with Archive.open(path, readonly=True) as archive:
+        states = [t.state for t in archive.trials("one")]
+    assert states == [TrialState.RUNNING, TrialState.READY]
+
+    resumed = nngen("campaign", "run", "one", "--json")
+    told = json.loads(resumed.out)
+    assert (resumed.code, told["done"], told["failed"]) == (0, 2, 0)
+    assert told["best"]["test_accuracy"] > 0.1
+    assert len(resumed.err.splitlines()) == 2
+
+    whole = nngen("campaign", "run", "two", "--size", "2", *ARGUMENTS, "--archive", tmp_path / "b.db")
+    assert whole.code == 0
+    assert f"test accuracy {told['best']['test_accuracy']:.4f}" in whole.out
+    assert essence(path) == essence(tmp_path / "b.db")
+
+    again = nngen("campaign", "run", "one", "--size", "3")
+    assert (again.code, again.out) == (2, "")
+    assert again.err == (
+        "nngen: campaign one began with --size 2, not --size 3: leave it out to go on, or choose another name\n"
+    )
+    taken_over = nngen("campaign", "run", "three", "--size", "2", *ARGUMENTS)
+    assert taken_over.code == 0
+    with Archive.open(path, readonly=True) as archive:
+        assert [t.copied_from for t in archive.trials("three")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (("--size", "6", "--families", LIGHT), "5 families make only 5"),
+        (("--size", "2", "--families", "ICNet,MNASNet,MobileNetV3"), "only 3"),
+        (("--size", "2", "--families", "ICNet,MNASNet,MobileNetV3,ShufleNet"), "did you mean ShuffleNet"),
+        (("--size", "2", "--families", "ICNet,ICNet,MobileNetV3,ShuffleNet"), "twice"),
+        (("--size", "2", "--sampler", "stratifed"), "did you mean stratified"),
+        (("--size", "2", "--dataset", "digit"), "no data set is called 'digit'"),
+        (("--size", "2", "--shape", "32x32"), "3x32x32"),
+        (("--size", "0", "--families", LIGHT), "--size must be positive"),
+        (("--epochs", "2"), "--size"),
+        (("--size", "2", "--device", "tpu"), "tpu"),
+    ],
+)
+def test_bad_arguments_get_one_line_and_leave_nothing(nngen, path, tokens, words):
+    result = nngen("campaign", "run", "one", *tokens)
+    assert words in result.err
+    assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_an_archive_that_cannot_be_made(nngen, path):
+    result = nngen("campaign", "run", "one", "--size", "2", "--archive", path.parent / "no" / "a.db")
+    assert (result.code, len(result.err.splitlines())) == (1, 1)
+    assert "there is no folder" in result.err
