@@ -29,6 +29,7 @@ def prepare(
     machine: Mapping[str, Any],
     *,
     lemur: Lemur,
+    families_from: Sequence[str] = (),
     data_root: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[CampaignSpec, Bench[Dataset]]:
@@ -40,6 +41,7 @@ def prepare(
         asked: Arguments that were typed, by field of ``CampaignSpec``; families as a sorted tuple.
         machine: Arguments that this machine suggests where nothing was typed (device, threads).
         lemur: Where the families come from.
+        families_from: Further places to take families from.
         data_root: Where torchvision's files lie.
         progress: Called with (done, total) while families are measured.
 
@@ -52,14 +54,14 @@ def prepare(
     if stored is not None:
         spec = CampaignSpec.from_dict(stored)
         spec.require(asked)
-        families = load_families(lemur)
+        families = load_families(lemur, families_from)
         dataset = load_dataset(spec.dataset, data_root=data_root)
         chosen = choose(families, stored["pool"])
         usable, _ = _measure(chosen, spec.shape, dataset.classes, progress)
         return spec, _bench(dataset, usable, stored["left_out"])
     if "size" not in asked:
         raise UsageError(f"there is no campaign {name} yet: say how many quartets it takes with --size")
-    families = load_families(lemur)
+    families = load_families(lemur, families_from)
     names = asked.get("families") or tuple(families)
     chosen = choose(families, names)
     # What costs nothing to refuse is refused before families are measured.

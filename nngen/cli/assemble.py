@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
@@ -21,6 +23,7 @@ def assemble(
     *,
     out: Path,
     families: str | None = None,
+    families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     size: int | None = None,
     sampler: str = "stratified",
     seed: int = 0,
@@ -36,6 +39,8 @@ def assemble(
         out: Folder to write into; made if it is missing.
         families: Names, separated by commas. Without ``--size``, the four experts in their order; with
             it, the families to draw from (all of them by default).
+        families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families join
+            LEMUR's; may be given several times.
         size: How many different quartets to draw.
         sampler: How they are drawn: ``stratified`` uses every family equally often, ``random`` takes any
             quartet equally often, ``lexicographic`` goes through the alphabet.
@@ -62,7 +67,7 @@ def assemble(
         raise UsageError("say what to assemble: --families A,B,C,D for one quartet, or --size N to draw N of them")
     wanted = ImageShape.parse(shape)
     check_shape(wanted)
-    known = load_families(open_lemur())
+    known = load_families(open_lemur(), families_from)
     chosen = choose(known, known if families is None else [name.strip() for name in families.split(",")])
     if size is None:
         check_plan(Plan(experts=tuple(family.name for family in chosen)))

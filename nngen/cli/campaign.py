@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
@@ -28,6 +28,7 @@ def run(
     size: int | None = None,
     sampler: str | None = None,
     families: str | None = None,
+    families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     dataset: str | None = None,
     shape: str | None = None,
     epochs: int | None = None,
@@ -53,6 +54,8 @@ def run(
         size: Quartets to draw; needed when it begins.
         sampler: Their order: stratified (default), random or lexicographic.
         families: The pool, separated by commas; every usable family by default.
+        families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families join
+            LEMUR's; may be given several times, and again when resuming.
         dataset: digits (default), fashion-mnist, mnist, cifar-10, cifar-100, svhn or folder:PATH.
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
         epochs: How often the training split is shown; 1 by default.
@@ -93,7 +96,16 @@ def run(
     place = archive or default_path()
     stored = _stored(place, name)
     with progress_bar("measuring families") as report:
-        spec, bench = prepare(name, stored, typed, _machine(), lemur=open_lemur(), data_root=data_root, progress=report)
+        spec, bench = prepare(
+            name,
+            stored,
+            typed,
+            _machine(),
+            lemur=open_lemur(),
+            families_from=families_from,
+            data_root=data_root,
+            progress=report,
+        )
     with Archive.open(place) as store, LocalEngine() as engine, watch() as watcher:
         for family, reason in bench.left_out.items():
             watcher.note(f"{family} is left out: {reason}")

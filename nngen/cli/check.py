@@ -19,9 +19,10 @@ __all__ = ["check"]
 
 
 def check(
-    paths: Annotated[list[Path], Parameter(negative="")],
+    paths: Annotated[list[Path] | None, Parameter(negative="")] = None,
     /,
     *,
+    family: Annotated[list[Path] | None, Parameter(negative="")] = None,
     shape: str = "3x32x32",
     classes: int = 10,
     prm: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -37,6 +38,8 @@ def check(
 
     Args:
         paths: Files, or folders whose ``*.py`` are meant.
+        family: A file that shall join LEMUR's families: says whether it may, and why not. May be given several
+            times, in place of paths.
         shape: Channels, height and width of the images the files shall take.
         classes: Number of classes.
         prm: A hyperparameter as NAME=VALUE, for files that name more than lr, momentum and dropout.
@@ -49,15 +52,21 @@ def check(
     Examples:
         nngen check generated/*.py
         nngen check generated/first --shape 1x32x32 --json
+        nngen check --family examples/families/Pebble.py
     """
     import os
 
-    from nngen.errors import SomeFailedError
+    from nngen.errors import SomeFailedError, UsageError
     from nngen.execution import LocalEngine, pick_device
     from nngen.execution.files import find_files
     from nngen.types import Shape
 
-    files = find_files(paths)
+    if (paths is None) == (family is None):
+        raise UsageError("say what to check: files or folders, or --family FILE")
+    if family is not None:
+        _join(family, shape, classes, json=json)
+        return
+    files = find_files(paths or [])
     options = {
         "shape": Shape.parse(shape),
         "classes": classes,
@@ -79,6 +88,27 @@ def check(
     failed = sum(not row["valid"] for row in rows)
     if failed:
         raise SomeFailedError(f"{failed} of {len(rows)} failed")
+
+
+def _join(files: list[Path], shape: str, classes: int, *, json: bool) -> None:
+    """Say of each file whether it may join the families."""
+    from dataclasses import asdict
+
+    from nngen.errors import SomeFailedError
+    from nngen.export.joining import may_join
+    from nngen.lemur.source import open_lemur
+    from nngen.types import Shape
+
+    with progress_bar("measuring families") as report:
+        found = may_join(files, open_lemur(), Shape.parse(shape), classes=classes, progress=report)
+    rows = [asdict(one) | {"path": str(one.path)} for one in found]
+    if json:
+        print_json(rows)
+    else:
+        print_table(rows, ("path", "name", "may_join", "native", "takes", "parameters", "message"))
+    refused = sum(not one.may_join for one in found)
+    if refused:
+        raise SomeFailedError(f"{refused} of {len(found)} may not join")
 
 
 def _check(engine: LocalEngine, file: Path, options: dict[str, Any]) -> Verdict:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
@@ -17,7 +19,12 @@ _COLUMNS = ("name", "usable", "native", "adapter", "parameters", "best_accuracy"
 
 
 def families(
-    *, shape: str = "3x32x32", families: str | None = None, jobs: int | None = None, json: bool = False
+    *,
+    shape: str = "3x32x32",
+    families: str | None = None,
+    families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    jobs: int | None = None,
+    json: bool = False,
 ) -> None:
     """List LEMUR's base families: usable or not at a shape and why, their size and their best result.
 
@@ -28,6 +35,8 @@ def families(
     Args:
         shape: Channels, height and width of the images.
         families: Names, separated by commas; all of them by default.
+        families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families join
+            LEMUR's; may be given several times.
         jobs: Families measured at a time; one for each CPU by default.
         json: Print the rows as JSON.
 
@@ -35,6 +44,7 @@ def families(
         nngen families
         nngen families --shape 1x28x28 --json
         nngen families --families ResNet,DenseNet --shape 3x64x64
+        nngen families --families-from examples/families
     """
     from nngen.errors import UsageError
     from nngen.lemur.families import choose, load_families
@@ -44,7 +54,7 @@ def families(
 
     wanted = ImageShape.parse(shape)
     check_shape(wanted)
-    known = load_families(open_lemur())
+    known = load_families(open_lemur(), families_from)
     chosen = choose(known, known if families is None else [name.strip() for name in families.split(",")])
     with progress_bar(f"probing at {wanted}") as report:
         measured = profiles(chosen, wanted, progress=report, jobs=jobs)

@@ -14,6 +14,7 @@ from pathlib import Path
 from nngen.errors import FamilyError, LemurError
 from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.files import write_atomically
+from nngen.lemur.outside import named_places, outside_families
 from nngen.lemur.source import Lemur
 from nngen.types import Family, Record
 
@@ -28,12 +29,26 @@ def is_base(model: str) -> bool:
     return model[:1].isupper() and _GENERATED.search(model) is None and "MoE" not in model
 
 
-def load_families(lemur: Lemur) -> dict[str, Family]:
+def load_families(lemur: Lemur, outside: Iterable[str] = ()) -> dict[str, Family]:
     """Read the base families with CIFAR-10 accuracies (34 in nn-dataset 2.1.2), sorted by name.
+
+    Args:
+        lemur: Where they come from.
+        outside: Further places to take families from, as in ``nngen.lemur.outside``; those of the environment
+            variable ``NNGEN_FAMILIES_FROM`` are added.
 
     Raises:
         LemurError: If there is none, or what is there cannot be read.
+        FamilyError: If a family from outside cannot be read, or has the name of one of LEMUR's.
     """
+    more = outside_families(named_places(outside))
+    own = _load_base(lemur)
+    if taken := sorted(more.keys() & own.keys()):
+        raise FamilyError(f"LEMUR has a family {taken[0]} already: rename the file from outside")
+    return dict(sorted((own | more).items()))
+
+
+def _load_base(lemur: Lemur) -> dict[str, Family]:
     best = _kept_best(lemur)
     if best is None:
         models = set(lemur.models())

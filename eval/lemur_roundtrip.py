@@ -1,0 +1,330 @@
+"""Does LEMUR itself accept what nngen exports? It is asked: nn-dataset 2.1.2 in an environment of its own.
+
+1. A virtual environment with what LEMUR imports; torch is borrowed from the one that runs this script.
+2. The wheel unpacked in a folder of its own; some of Fashion-MNIST's images under the names its MNIST loader reads.
+3. A campaign of 20 light quartets on those images, one short epoch each, exported into that folder.
+4. LEMUR builds its database from all its files, ours among them; ``ab.nn.api.data`` reads ours back, and code,
+   accuracy, epoch, duration, transform and hyperparameters are compared.
+5. ``ab.nn.api.check_nn`` trains three of them itself.
+6. The importer of nn-dataset 2.2.11 reads an export for 2.2.11, with no network.
+
+Each step is kept under the cache folder and not done again. Free: about 15 minutes on 2 cores, 2 GB of disk.
+
+    python eval/lemur_roundtrip.py [--size 20] [--check 3] [--train 3000] [--test 1000] [--threads 2] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nngen.archive import Archive
+from nngen.execution.data import load_dataset
+from nngen.export.database import export_to_database
+from nngen.export.folder import export_to_folder
+from nngen.export.selection import Export, gather, select
+from nngen.lemur.fetch import fetch
+from nngen.lemur.layout import LemurVersion
+from nngen.paths import cache_dir
+
+OUT = Path(__file__).parent / "results" / "lemur_roundtrip.md"
+LIGHT = "AirNext,DPN68,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,UNet2D"
+NEEDS = [
+    "radon~=6.0.1",
+    "pylint~=3.3.3",
+    "flake8~=7.1.1",
+    "flake8-json~=24.4.0",
+    "optuna",
+    "onnx",
+    "pandas",
+    "tqdm",
+    "transformers",
+    "scikit-learn",
+    "scipy",
+    "zstandard",
+]
+NEWER = "2.2.11"
+LR = 1e-3
+
+READ = """
+import json, sys
+from ab.nn.util.db.Read import data
+rows = []
+for name in json.load(open(sys.argv[1])):
+    rows += [{k: row[k] for k in ("nn", "nn_code", "nn_id", "accuracy", "epoch", "duration", "prm", "transform", "task",
+              "dataset", "metric")} for row in data(nn=name)]
+json.dump(rows, open(sys.argv[2], "w"))
+"""
+
+API = """
+import json, sys
+from ab.nn.api import data
+frame = data(nn=json.load(open(sys.argv[1]))[0])
+json.dump([len(frame), sorted(frame.columns)], open(sys.argv[2], "w"))
+"""
+
+CHECK = """
+import json, sys, time
+import torch
+torch.set_num_threads(int(sys.argv[3]))
+from ab.nn.api import check_nn
+asked, found = json.load(open(sys.argv[1])), []
+for one in asked:
+    begin = time.time()
+    name, accuracy, per_time, score = check_nn(
+        one["code"], "img-classification", "mnist", "acc", dict(one["prm"]), prefix="MoE4")
+    found.append({"name": name, "accuracy": accuracy, "score": score, "seconds": time.time() - begin})
+    json.dump(found, open(sys.argv[2], "w"))
+"""
+
+
+def main() -> None:
+    """Do what is not done yet, compare, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", type=int, default=20)
+    parser.add_argument("--check", type=int, default=3)
+    parser.add_argument("--train", type=int, default=3000, help="images of Fashion-MNIST to train on")
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} beside the other results")
+    asked = parser.parse_args()
+    work = cache_dir() / f"roundtrip-{asked.size}-{asked.train}"
+    work.mkdir(parents=True, exist_ok=True)
+    clock: dict[str, float] = {}
+    python = timed(clock, "environment", lambda: environment(work / "venv"))
+    tree = timed(clock, "LEMUR unpacked", lambda: unpack(fetch(), work / "lemur-2.1.2"))
+    images(tree / "data" / "MNIST" / "raw", asked.train, asked.test)
+    archive = work / "nngen.db"
+    timed(clock, "campaign", lambda: campaign(archive, tree, asked.size, asked.threads))
+    exports = timed(clock, "export", lambda: export(archive, tree))
+    read = timed(clock, "LEMUR's database built and read", lambda: read_back(python, tree, exports))
+    again = export_to_database(tree / "db" / "ab.nn.db", exports, LemurVersion.V2_1_2)
+    checked = timed(clock, "check_nn", lambda: check_nn(python, tree, archive, exports[: asked.check], asked.threads))
+    newer = timed(clock, f"{NEWER}'s importer", lambda: read_newer(python, work, exports))
+    text = report(asked, exports, read, sum(line.new for line in again), checked, newer, clock)
+    print(text)
+    if asked.write:
+        OUT.write_text(text)
+    if len(equal(exports, read)) < len(exports):
+        sys.exit(1)
+
+
+def timed(clock: dict[str, float], what: str, work: Any) -> Any:
+    """Do a step, and keep its seconds."""
+    print(f"{what} ...", file=sys.stderr)
+    begin = time.monotonic()
+    result = work()
+    clock[what] = time.monotonic() - begin
+    return result
+
+
+def environment(folder: Path) -> Path:
+    """Make LEMUR's environment; torch and torchvision (5.5 GB) are those of this one."""
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        site = next((folder / "lib").glob("python*/site-packages"))
+        (site / "nngen_torch.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDS], check=True)
+        (folder / "ready").touch()
+    return python
+
+
+def unpack(wheel: Path, folder: Path) -> Path:
+    """Unpack LEMUR; a README.md beside ``ab`` makes the folder its root."""
+    if not (folder / "README.md").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        with zipfile.ZipFile(wheel) as file:
+            file.extractall(folder)
+        (folder / "README.md").write_text("The root of LEMUR, for a round trip.\n")
+    return folder
+
+
+def images(folder: Path, train: int, test: int) -> None:
+    """Write the first images of Fashion-MNIST as MNIST's four files."""
+    data = load_dataset("fashion-mnist")
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, pixels, labels in (
+        ("train", data.train_images[:train, 0], data.train_labels[:train]),
+        ("t10k", data.test_images[:test, 0], data.test_labels[:test]),
+    ):
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
+            (folder / f"{split}-{kind}-ubyte").write_bytes(head + np.ascontiguousarray(array, np.uint8).tobytes())
+
+
+def nngen(*tokens: object) -> str:
+    """Run one of our commands as a user would."""
+    command = [sys.executable, "-m", "nngen", *map(str, tokens)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def campaign(archive: Path, tree: Path, size: int, threads: int) -> None:
+    """Train the quartets, or go on with it."""
+    asked = ["--size", size, "--families", LIGHT, "--sampler", "stratified", "--dataset", "mnist", "--epochs", 1]
+    asked += ["--shape", "1x32x32", "--seed", 0, "--lr", LR, "--threads", threads, "--device", "cpu"]
+    nngen("campaign", "run", "roundtrip", *asked, "--data-root", tree / "data", "--archive", archive)
+
+
+def export(archive: Path, tree: Path) -> tuple[Export, ...]:
+    """Export all valid trials into LEMUR's tree."""
+    with Archive.open(archive) as store:
+        data = load_dataset("mnist", data_root=tree / "data")
+        exports = gather(store, select(store, campaign="roundtrip"), lambda _: data)
+    export_to_folder(tree, exports, LemurVersion.V2_1_2)
+    return exports
+
+
+def run(python: Path, tree: Path, code: str, question: object, *more: object) -> Any:
+    """Run code inside LEMUR's tree and environment; question and answer are JSON files."""
+    folder = tree.parent
+    asked, answer = folder / "question.json", folder / "answer.json"
+    asked.write_text(json.dumps(question))
+    answer.unlink(missing_ok=True)
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    env = {**bare, "PATH": f"{python.parent}:{bare['PATH']}", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with (folder / "lemur.log").open("a") as log:
+        subprocess.run(
+            [python, "-c", code, asked, answer, *map(str, more)], cwd=tree, env=env, check=True, stdout=log, stderr=log
+        )
+    return json.loads(answer.read_text())
+
+
+def read_back(python: Path, tree: Path, exports: Sequence[Export]) -> list[dict[str, Any]]:
+    """Let LEMUR build its database if it has none, and ask it for our models."""
+    names = sorted({one.candidate.id for one in exports})
+    rows, columns = run(python, tree, API, names)
+    if rows < 1 or "nn_code" not in columns:
+        raise SystemExit(f"ab.nn.api.data gave {rows} rows with {columns}")
+    found: list[dict[str, Any]] = run(python, tree, READ, names)
+    return found
+
+
+def equal(exports: Sequence[Export], read: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the exports that LEMUR gave back exactly."""
+    same = []
+    for one in exports:
+        score = one.score
+        wanted = {
+            "nn": one.candidate.id,
+            "nn_code": one.candidate.source,
+            "nn_id": one.candidate.id.rpartition("-")[2],
+            "accuracy": score.accuracy,
+            "epoch": score.epoch,
+            "duration": score.duration_ns,
+            "transform": one.transform.name,
+            "task": one.results.task,
+            "dataset": one.results.dataset,
+            "metric": one.results.metric,
+        }
+        for row in read:
+            prm = {key: value for key, value in row["prm"].items() if key in score.prm}
+            if all(row[key] == value for key, value in wanted.items()) and prm == dict(score.prm):
+                same.append(one.candidate.id)
+                break
+    return same
+
+
+def check_nn(python: Path, tree: Path, archive: Path, exports: Sequence[Export], threads: int) -> list[dict[str, Any]]:
+    """Have LEMUR train some itself, and train them here with two more seeds."""
+    kept = archive.parent / "checked.json"
+    if kept.exists():
+        found: list[dict[str, Any]] = json.loads(kept.read_text())
+        return found
+    question = [{"code": one.candidate.source, "prm": dict(one.score.prm)} for one in exports]
+    found = run(python, tree, CHECK, question, threads)
+    for one, row in zip(exports, found, strict=True):
+        row["ours"] = [one.score.accuracy, *(train_here(tree, one, seed, threads) for seed in (1, 2))]
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def train_here(tree: Path, one: Export, seed: int, threads: int) -> float:
+    """Train an exported file with another seed; return its accuracy on the test split."""
+    path = tree / "ab" / "nn" / "nn" / f"{one.candidate.id}.py"
+    spec = one.trial.spec
+    assert spec is not None
+    asked = ["--dataset", "mnist", "--data-root", tree / "data", "--shape", spec.shape, "--epochs", spec.epochs]
+    asked += ["--seed", seed, "--lr", spec.lr, "--batch", spec.batch, "--threads", threads, "--device", "cpu", "--test"]
+    return float(json.loads(nngen("train", path, *asked, "--json"))["test_accuracy"])
+
+
+def read_newer(python: Path, work: Path, exports: Sequence[Export]) -> list[dict[str, Any]]:
+    """Export for 2.2.11 into its tree and let its importer build a database of it, offline."""
+    wheels = work / "wheels"
+    if not list(wheels.glob("*.whl")):
+        download = ["download", "--quiet", "--no-deps", "-d", wheels, f"nn-dataset=={NEWER}"]
+        subprocess.run([sys.executable, "-m", "pip", *download], check=True)
+    tree = unpack(next(wheels.glob("*.whl")), work / f"lemur-{NEWER}")
+    export_to_folder(tree, exports, LemurVersion.V2_2_11)
+    shutil.rmtree(tree / "db", ignore_errors=True)
+    found: list[dict[str, Any]] = run(python, tree, READ, sorted({one.candidate.id for one in exports}))
+    return found
+
+
+def report(
+    asked: argparse.Namespace,
+    exports: Sequence[Export],
+    read: Sequence[Mapping[str, Any]],
+    again: int,
+    checked: Sequence[Mapping[str, Any]],
+    newer: Sequence[Mapping[str, Any]],
+    clock: Mapping[str, float],
+) -> str:
+    """Write the table."""
+    same, same_newer = equal(exports, read), equal(exports, newer)
+    lines = [
+        "# The round trip through LEMUR itself",
+        "",
+        f"`python eval/lemur_roundtrip.py --size {asked.size} --check {asked.check} --train {asked.train}"
+        f" --test {asked.test} --threads {asked.threads} --write`. nn-dataset 2.1.2 in its own environment; MNIST's"
+        f" files hold the first {asked.train:,} training and {asked.test:,} test images of Fashion-MNIST; one epoch at"
+        " 32 px.",
+        "",
+        "| what | result |",
+        "|---|---|",
+        f"| read back by `ab.nn.api.data` of 2.1.2: code, accuracy, epoch, duration, hyperparameters equal"
+        f" | **{len(same)} of {len(exports)}** |",
+        f"| exported once more, into the database LEMUR built: new rows | {again} |",
+        f"| read back from the database the importer of {NEWER} built, offline | {len(same_newer)} of {len(exports)} |",
+        f"| trained by `ab.nn.api.check_nn` itself: accepted | {len(checked)} of {asked.check} |",
+        "",
+        "## Trained by LEMUR",
+        "",
+        "Accuracy on the same test images; ours with three seeds. LEMUR trains on all training images; nngen keeps a"
+        " share of them for validation.",
+        "",
+        "| model | LEMUR | ours | code score | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for row in checked:
+        ours = ", ".join(f"{value:.3f}" for value in row["ours"])
+        spread = f"{statistics.mean(row['ours']):.3f} ± {statistics.stdev(row['ours']):.3f} ({ours})"
+        line = f"| {row['name'][:13]} | {row['accuracy']:.3f} | {spread} | {row['score']:.2f} | {row['seconds']:.0f} |"
+        lines.append(line)
+    lines += ["", "## What was exported", "", "| model | experts | validation | test | s |", "|---|---|---|---|---|"]
+    for one in exports:
+        lines.append(
+            f"| {one.candidate.id[:13]} | {', '.join(one.candidate.experts)} | {one.trial.validation_accuracy:.3f}"
+            f" | {one.score.accuracy:.3f} | {one.score.duration_ns / 1e9:.1f} |"
+        )
+    lines += ["", "## Seconds", "", *(f"- {what}: {seconds:.0f}" for what, seconds in clock.items() if seconds >= 0.5)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
