@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,12 +19,15 @@ def test_help_loads_no_torch():
 
 
 def test_help_takes_under_half_a_second():
-    def seconds() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "nngen", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - start
+    """Of processor time: on a busy machine the clock on the wall counts other people's work."""
 
-    assert min(seconds() for _ in range(5)) < 0.5  # the others waited for somebody else
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "nngen", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(5)) < 0.5
 
 
 @pytest.mark.parametrize("command", sorted(_COMMANDS))
