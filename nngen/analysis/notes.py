@@ -65,8 +65,8 @@ def _validity(observations: Sequence[Observation], rates: Mapping[str, Rate]) ->
         rare = [name for name, rate in rates.items() if rate.tries and rate.high < overall]
         if rare:
             yield (
-                f"quartets with {listed(rare)} fail more often than the rest ({1 - overall:.0%} overall): "
-                "their effects are those of the quartets that got through"
+                f"quartets with {listed(rare)} fail more often than chance explains ({1 - overall:.0%} of all fail), "
+                "so what is known of them comes from those that got through"
             )
 
 
