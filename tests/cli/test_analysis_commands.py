@@ -10,12 +10,7 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.assembly.plan_text import to_toml
-from nngen.cli import _COMMANDS, app
 from nngen.types import Candidate, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
-
-for _name in ("sample", "coverage", "effects", "cost"):
-    if _name not in _COMMANDS and _name not in app:
-        app.command(f"nngen.cli.{_name}:{_name}", name=_name)
 
 POOL = [f"F{number}" for number in range(7)]
 
