@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from nngen.checks.prm import make_prm
-from nngen.errors import DataError, NngenError
+from nngen.errors import DataError, UsageError
 from nngen.execution.data import WORKER_FILES, Dataset
 from nngen.execution.environment import describe
 from nngen.execution.frames import Frame, FrameReader, Kind
@@ -121,6 +121,7 @@ class LocalEngine:
 
         Raises:
             DataError: If the images cannot be brought to ``spec.shape``.
+            UsageError: If there is nothing to train: no epoch, or batches of one.
             NngenError: If no worker can be started.
         """
         _check_spec(spec, dataset)
@@ -205,7 +206,7 @@ def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:
             f" take --shape {stored}x{spec.shape.height}x{spec.shape.width}"
         )
     if spec.epochs < 1 or spec.batch < 2:
-        raise NngenError(f"{spec.epochs} epochs of batches of {spec.batch}: at least 1 epoch and 2 samples are needed")
+        raise UsageError(f"{spec.epochs} epochs of batches of {spec.batch}: at least 1 epoch and 2 samples are needed")
 
 
 def _training_job(spec: TrialSpec, dataset: Dataset) -> dict[str, Any]:

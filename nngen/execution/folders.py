@@ -62,8 +62,8 @@ class FolderSource:
     def decode(self) -> Raw:
         """Decode every image to one size: their own if they share it, else a square of the median side."""
         sizes, grey = self._survey()
-        if len(sizes) == 1:
-            width, height = next(iter(sizes))
+        if len(set(sizes)) == 1:
+            width, height = sizes[0]
         else:
             width = height = min(_MAX_SIDE, int(median(min(size) for size in sizes)))
         mode = "L" if grey else "RGB"
@@ -71,12 +71,12 @@ class FolderSource:
         labels = np.array([label for _, label in self._files], dtype=np.int64)
         return Raw(classes=int(labels.max()) + 1, images=images, labels=labels)
 
-    def _survey(self) -> tuple[set[tuple[int, int]], bool]:
-        sizes: set[tuple[int, int]] = set()
+    def _survey(self) -> tuple[list[tuple[int, int]], bool]:
+        sizes: list[tuple[int, int]] = []
         grey = True
         for file, _ in self._files:
             with _opened(file) as image:
-                sizes.add(image.size)
+                sizes.append(image.size)
                 grey = grey and image.mode in _GREY
         return sizes, grey
 

@@ -103,9 +103,10 @@ class TrialJudge:
     def _take_message(self, message: Mapping[str, Any], seconds: float) -> bool:
         event = message.get("event")
         if event == "verdict":
-            self.verdict = _read_verdict(message)
-            if self.verdict.valid:
+            verdict = _read_verdict(message)
+            if verdict.valid:
                 raise FrameError("a trial that calls itself valid")
+            self.verdict = verdict
             return True
         if event == "ready" and self.parameters is None:
             self.parameters = _whole(message.get("parameters"))

@@ -1,0 +1,60 @@
+"""``nngen check``, as it is typed."""
+
+import json
+
+import pytest
+
+from nngen.checks.samples import mixture_source, net_source
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("candidates")
+    (place / "good.py").write_text(mixture_source())
+    (place / "loops.py").write_text("while True: pass\n" + net_source())
+    (place / "text.py").write_bytes(b"x = '\xff'\n")
+    (place / "wide.py").write_text(net_source().replace("'momentum'}", "'momentum', 'width'}"))
+    (place / "notes.txt").write_text("no candidate")
+    return place
+
+
+def test_rows_of_a_folder(nngen, folder):
+    result = nngen("check", folder, "--shape", "1x8x8", "--wall", "3", "--json")
+    rows = {row["path"].rpartition("/")[2]: row for row in json.loads(result.out)}
+    assert result.code == 3
+    assert result.err.strip() == "nngen: 3 of 4 failed"
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "good.py": "valid",
+        "loops.py": "timeout",
+        "text.py": "syntax",
+        "wide.py": "contract",
+    }
+    assert all(set(row) == {"path", "valid", "verdict", "message"} for row in rows.values())
+    assert [row["valid"] for row in rows.values()] == [True, False, False, False]
+    assert "3 s" in rows["loops.py"]["message"]
+    assert rows["wide.py"]["message"].endswith("--prm width=VALUE")
+
+
+def test_a_hyperparameter_from_the_command_line(nngen, folder):
+    result = nngen("check", folder / "wide.py", folder / "good.py", "--shape", "1x8x8", "--prm", "width=3")
+    assert result.code == 0
+    assert "good.py" in result.out
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["missing.py"], "there is no file or folder missing.py"),
+        (["{empty}"], "holds no .py file"),
+        (["{folder}", "--shape", "32"], "'32' is not a shape"),
+        (["{folder}", "--prm", "width"], "'width' is not NAME=VALUE"),
+        (["{folder}", "--device", "tpu"], "choose auto, cpu or cuda"),
+    ],
+)
+def test_mistakes_get_one_line(tokens, message, nngen, folder, tmp_path):
+    result = nngen("check", *(token.format(folder=folder, empty=tmp_path) for token in tokens))
+    assert result.code == 2
+    assert result.out == ""
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1

@@ -1,0 +1,94 @@
+"""``nngen train``, as it is typed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nngen.assembly.identity import lemur_id
+from nngen.checks.samples import net_source
+
+KEYS = [
+    *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "parameters", "message"),
+    *("id", "curve", "environment"),
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "linear.py"
+    path.write_text(net_source())
+    return path
+
+
+def test_one_trial_as_json(nngen, file):
+    result = nngen("train", file, "--epochs", "2", "--lr", "0.05", "--shape", "1x8x8", "--seed", "3", "--json")
+    trial = json.loads(result.out)
+    assert result.code == 0
+    assert list(trial) == KEYS
+    assert trial["verdict"] == "valid"
+    assert trial["validation_accuracy"] > 0.8
+    assert trial["validation_accuracy"] == trial["curve"][-1]["validation_accuracy"]
+    assert trial["id"] == lemur_id(net_source())
+    assert (trial["epochs"], trial["seed"], trial["parameters"]) == (2, 3, 650)
+    assert len(trial["curve"]) == 2
+
+
+def test_two_processes_agree_to_the_last_digit(file):
+    command = [sys.executable, "-m", "nngen", "train", str(file), "--shape", "1x16x16", "--test", "--json"]
+    first, second = (json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL)) for _ in range(2))
+    for key in ("validation_accuracy", "test_accuracy", "parameters"):
+        assert first[key] == second[key]
+    assert [point["validation_accuracy"] for point in first["curve"]] == [
+        point["validation_accuracy"] for point in second["curve"]
+    ]
+
+
+def test_a_table_with_the_test_accuracy(nngen, file):
+    result = nngen("train", file, "--shape", "1x8x8", "--test")
+    assert result.code == 0
+    assert "test accuracy" in result.out
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict"),
+    [
+        (net_source(init="import os; os._exit(0)"), "crashed"),
+        (net_source(init="[None for _ in iter(int, 1)]"), "timeout"),
+    ],
+)
+def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen, tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(source)
+    result = nngen("train", path, "--shape", "1x8x8", "--wall", "3", "--json")
+    trial = json.loads(result.out)
+    assert result.code == 1
+    assert trial["verdict"] == verdict
+    assert trial["validation_accuracy"] is None
+    assert result.err.startswith(f"nngen: {path}: {verdict}: ")
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "message"),
+    [
+        (["missing.py"], 2, "there is no file missing.py"),
+        (["{file}", "--dataset", "imagenet"], 2, "no data set is called 'imagenet'"),
+        (["{file}", "--dataset", "folder:/nowhere"], 1, "there is no folder /nowhere"),
+        (["{file}", "--shape", "0x8x8"], 2, "is not a shape"),
+        (["{file}", "--epochs", "0"], 2, "epochs"),
+        (["{file}", "--device", "cuda"], 2, "no CUDA device"),
+    ],
+)
+def test_mistakes_get_one_line(tokens, code, message, nngen, file):
+    if "cuda" in tokens:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device")
+    result = nngen("train", *(token.format(file=file) for token in tokens))
+    assert result.code == code
+    assert result.out == ""
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1

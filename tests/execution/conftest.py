@@ -1,0 +1,63 @@
+"""One warm engine for the whole room, marked so that everything it starts can be told from the machine's rest."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nngen.execution import Dataset, LocalEngine, load_dataset
+from nngen.types import Candidate, Shape, TrialSpec
+
+MARK = f"/nngen-test-{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """An engine whose processes carry ``MARK`` in their environment, and whose scratch folders lie apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{os.environ['PATH']}:{MARK}")
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
+        with LocalEngine() as engine:
+            engine.warm_up()
+            yield engine
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def candidate() -> Callable[[str], Candidate]:
+    return lambda source: Candidate(id="0" * 32, source=source, canonical="")
+
+
+@pytest.fixture(scope="session")
+def spec() -> Callable[..., TrialSpec]:
+    """A trial of a second on digits as they are, 8x8, but for what is changed."""
+    base: dict[str, object] = {"dataset": "digits", "shape": Shape(1, 8, 8), "lr": 0.05, "wall_s": 60.0}
+    return lambda **changes: TrialSpec(**{**base, **changes})
+
+
+@pytest.fixture(scope="session")
+def left_over() -> Callable[[], tuple[list[str], list[Path]]]:
+    """Tell what the engine's jobs left behind: processes other than the server, and scratch folders."""
+
+    def look() -> tuple[list[str], list[Path]]:
+        marked = [process for process in psutil.process_iter() if _marked(process)]
+        servers = {process.pid for process in marked if process.ppid() == os.getpid()}
+        return [str(p) for p in marked if p.pid not in servers], [*Path(tempfile.gettempdir()).glob("nngen-worker-*")]
+
+    return look
+
+
+def _marked(process: psutil.Process) -> bool:
+    try:
+        return MARK in process.environ().get("PATH", "") and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
