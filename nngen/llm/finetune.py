@@ -90,7 +90,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     tokenizer = load_tokenizer(tuning.base)
     train = _rows(dataset, tuning, "train")
     judge = [row for row in read_view(dataset, "sft", "test") if not tuning.tasks or row["task"] in tuning.tasks]
-    test = _short([_tokens(tokenizer, row) for row in judge], tuning.max_tokens)
+    test = _short([_tokens(tokenizer, row) for row in judge], tuning.max_tokens)[: tuning.judged]
     adapter = Path(tuning.adapter) if tuning.adapter else None
     model = load_model(tuning.base, device=tuning.device, quantize=tuning.quantize)
     if adapter is not None:

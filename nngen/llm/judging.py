@@ -8,7 +8,7 @@ from typing import Protocol
 
 from nngen.errors import UsageError
 from nngen.execution import Dataset, LocalEngine
-from nngen.llm.rewriter import Kind, Rewriter
+from nngen.llm.rewriter import Kind
 from nngen.types import Candidate, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["EngineJudge", "Judge", "require_sandbox"]
@@ -22,9 +22,14 @@ class Judge(Protocol):
         spec: How each trial is trained; its seed is replaced.
     """
 
-    sandboxed: bool
-    spec: TrialSpec
-    classes: int
+    @property
+    def sandboxed(self) -> bool: ...
+
+    @property
+    def spec(self) -> TrialSpec: ...
+
+    @property
+    def classes(self) -> int: ...
 
     def check(self, candidate: Candidate) -> Verdict:
         """Prove that a candidate works; never raises for what the candidate does."""
@@ -72,16 +77,22 @@ class EngineJudge:
         return replace(trial, environment=environment)
 
 
-def require_sandbox(rewriter: Rewriter, kind: Kind, judge: Judge) -> None:
+def require_sandbox(name: str, kind: Kind, judge: Judge, *, trusted: bool) -> None:
     """Refuse to run code that a model wrote outside of a sandbox.
 
     Plans are data, and the baselines write only what this package's own tables hold; both run anywhere.
 
+    Args:
+        name: The rewriter's.
+        kind: What it writes.
+        judge: Who runs it.
+        trusted: The rewriter's own word, ``Rewriter.trusted``.
+
     Raises:
         UsageError: If the kind is code, a model writes it, and the judge has no sandbox.
     """
-    if kind is not Kind.PLAN and not rewriter.trusted and not judge.sandboxed:
+    if kind is not Kind.PLAN and not trusted and not judge.sandboxed:
         raise UsageError(
-            f"{rewriter.name} would write code ({kind}), and code that a model wrote runs in a sandbox only, "
+            f"{name} would write code ({kind}), and code that a model wrote runs in a sandbox only, "
             "which this engine does not have: ask for --kind plan"
         )

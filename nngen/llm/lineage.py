@@ -13,7 +13,7 @@ from nngen.llm.replies import Fault
 from nngen.llm.rewriter import Kind, Status
 from nngen.types import Outcome
 
-__all__ = ["EVENT", "Funnel", "Proposal", "Stage", "funnel", "proposals", "record"]
+__all__ = ["EVENT", "Funnel", "Proposal", "Stage", "funnel", "proposals", "record", "to_row"]
 
 EVENT = "proposal"
 _LONGEST = 20_000
@@ -156,3 +156,9 @@ def funnel(held: Iterable[Proposal]) -> Funnel:
         new=sum(row.new for row in rows),
         repaired=sum(row.valid and row.repaired for row in rows),
     )
+
+
+def to_row(proposal: Proposal) -> dict[str, Any]:
+    """Write what a table shows: no texts."""
+    data = asdict(proposal) | {"valid": proposal.valid, "new": proposal.new}
+    return {name: value for name, value in data.items() if name not in ("text", "written", "batch")}

@@ -9,7 +9,10 @@ from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.http import Http
 from nngen.llm.rewriter import Rewriter
 
-__all__ = ["open_rewriter"]
+__all__ = ["BASELINES", "open_rewriter"]
+
+BASELINES = (Uniform.name, Mutate.name)
+"""Rewriters without a model."""
 
 
 def open_rewriter(
@@ -28,11 +31,11 @@ def open_rewriter(
         RewriterError: If it cannot be opened; the message says why.
         MissingExtraError: If the packages it needs are not installed.
     """
-    if adapter is not None and (name in ("random", "mutate") or name.startswith(("http://", "https://"))):
+    if adapter is not None and (name in BASELINES or name.startswith(("http://", "https://"))):
         raise RewriterError(f"--adapter goes with a model in this process, not with {name}")
-    if name == "random":
+    if name == Uniform.name:
         return Uniform()
-    if name == "mutate":
+    if name == Mutate.name:
         return Mutate()
     if name.startswith(("http://", "https://")):
         return Http(name, model)

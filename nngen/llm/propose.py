@@ -197,7 +197,7 @@ class Proposer:
         )
 
     def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask]) -> tuple[Proposal, ...]:
-        require_sandbox(self.rewriter, kind, self.judge)
+        require_sandbox(self.rewriter.name, kind, self.judge, trusted=self.rewriter.trusted)
         done = {held.index for held in proposals(self.archive, self.batch)}
         missing = [ask(index) for index in range(number) if index not in done]
         for start in range(0, len(missing), CHUNK):

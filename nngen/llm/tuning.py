@@ -38,6 +38,7 @@ class Tuning:
         quantize: Whether the base is held in 4 bits (NF4); needs CUDA.
         checkpointing: Whether activations are computed twice to save memory.
         save_every: Updates between two checkpoints.
+        judged: Most held-out dialogues that the model is judged on, before and after.
         device: ``cpu`` or ``cuda``.
         seed: Of the adapter's first weights and of the order of examples.
     """
@@ -58,13 +59,14 @@ class Tuning:
     quantize: bool = False
     checkpointing: bool = False
     save_every: int = 20
+    judged: int = 64
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RewriterError(f"no method is called {self.method!r}: there are {', '.join(METHODS)}")
-        for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every"):
+        for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every", "judged"):
             if not getattr(self, name) > 0:
                 raise RewriterError(f"{name} must be positive, not {getattr(self, name)}")
         if self.quantize and not self.device.startswith("cuda"):

@@ -1,0 +1,186 @@
+"""Trains what was proposed, as a campaign of the archive that goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nngen import __version__
+from nngen.archive import Store, StoredTrial, TrialState
+from nngen.errors import UsageError
+from nngen.llm.asking import at_fidelity, mean_accuracies
+from nngen.llm.judging import EngineJudge, Judge
+from nngen.llm.lineage import Funnel, Proposal, funnel
+from nngen.seeds import derive
+from nngen.types import Candidate, Family, Interface, Plan, Trial
+
+__all__ = ["Job", "run_jobs", "train_proposals", "trained_funnel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One trial to run: a candidate of the archive with a seed; ``plan`` is its own or its parent's."""
+
+    candidate: str
+    plan: Plan
+    seed: int
+
+
+def train_proposals(
+    archive: Store,
+    batch: str,
+    held: Sequence[Proposal],
+    judge: Judge,
+    families: Mapping[str, tuple[Family, Interface]],
+    seed: int,
+    watch: Callable[[StoredTrial], None] | None = None,
+) -> tuple[StoredTrial, ...]:
+    """Train the new proposals of a batch, in the order in which they were made.
+
+    Args:
+        archive: Gets a campaign of the batch's name.
+        batch: The name.
+        held: The batch's proposals; those that are not new are passed over.
+        judge: Trains and scores.
+        families: Usable families by name.
+        seed: Of the batch; a trial's seed follows from it and the candidate's id.
+        watch: Told each trial when it is done.
+
+    Raises:
+        UsageError: If the batch was trained before with other proposals.
+    """
+    chosen = [proposal for proposal in held if proposal.new]
+    jobs = [Job(candidate=p.candidate, plan=_plan(archive, p), seed=derive(seed, "trial", p.candidate)) for p in chosen]
+    writer = chosen[0].rewriter if chosen else ""
+    return run_jobs(archive, batch, jobs, judge, families, label=f"rewriter {writer}", seed=seed, watch=watch)
+
+
+def run_jobs(
+    archive: Store,
+    batch: str,
+    jobs: Sequence[Job],
+    judge: Judge,
+    families: Mapping[str, tuple[Family, Interface]],
+    *,
+    label: str,
+    seed: int,
+    watch: Callable[[StoredTrial], None] | None = None,
+) -> tuple[StoredTrial, ...]:
+    """Run trials as a campaign of the archive; one that was begun goes on.
+
+    Raises:
+        UsageError: If the campaign was begun with other jobs.
+    """
+    if not jobs:
+        return ()
+    with archive.lock(batch):
+        _begin(archive, batch, jobs, judge, families, label=label, seed=seed)
+        archive.requeue(batch)
+        for trial in archive.trials(batch, state=TrialState.READY):
+            _train(archive, trial, jobs[trial.position], judge)
+            if watch is not None:
+                watch(archive.trial(trial.id))
+    return archive.trials(batch)
+
+
+def trained_funnel(archive: Store, batch: str, held: Sequence[Proposal], judge: Judge) -> Funnel:
+    """Count how far a batch came, trials included."""
+    counted = funnel(held)
+    if batch not in {campaign.name for campaign in archive.campaigns()}:
+        return counted
+    done = [trial for trial in archive.trials(batch) if trial.validation_accuracy is not None]
+    means = mean_accuracies(at_fidelity(archive.trials(), judge.spec))
+    parents = {proposal.candidate: proposal.parent for proposal in held if proposal.candidate}
+    gains = []
+    for trial in done:
+        before = means.get(parents.get(trial.candidate_id or "", ""))
+        if before is not None and trial.validation_accuracy is not None:
+            gains.append(trial.validation_accuracy > before)
+    return replace(counted, trained=len(done), compared=len(gains), better=sum(gains) if gains else None)
+
+
+def _plan(archive: Store, proposal: Proposal) -> Plan:
+    plan = archive.candidate(proposal.candidate).plan or archive.candidate(proposal.parent).plan
+    if plan is None:
+        raise UsageError(f"{proposal.candidate} has no plan and its parent none either: it cannot be trained here")
+    return plan
+
+
+def _begin(
+    archive: Store,
+    batch: str,
+    jobs: Sequence[Job],
+    judge: Judge,
+    families: Mapping[str, tuple[Family, Interface]],
+    *,
+    label: str,
+    seed: int,
+) -> None:
+    known = {campaign.name: campaign for campaign in archive.campaigns()}
+    ids = [job.candidate for job in jobs]
+    if batch in known:
+        if known[batch].spec.get("candidates") != ids:
+            raise UsageError(f"batch {batch} was trained before with other proposals: choose another --name")
+        return
+    spec = judge.spec
+    archive.add_campaign(
+        batch,
+        {
+            "name": batch,
+            "size": len(jobs),
+            "sampler": label,
+            "families": [],
+            "dataset": spec.dataset,
+            "shape": str(spec.shape),
+            "epochs": spec.epochs,
+            "seed": seed,
+            "batch": spec.batch,
+            "lr": spec.lr,
+            "device": spec.device,
+            "threads": spec.threads,
+            "wall_s": spec.wall_s,
+            "memory_mib": spec.memory_mib,
+            "pool": {name: family.fingerprint for name, (family, _) in sorted(families.items())},
+            "left_out": {},
+            "data_fingerprint": _fingerprint(judge),
+            "classes": judge.classes,
+            "candidates": ids,
+            "nngen": __version__,
+        },
+        [job.plan for job in jobs],
+    )
+
+
+def _fingerprint(judge: Judge) -> str:
+    return judge.dataset.fingerprint if isinstance(judge, EngineJudge) else ""
+
+
+def _train(archive: Store, trial: StoredTrial, job: Job, judge: Judge) -> None:
+    stored = archive.candidate(job.candidate)
+    candidate = Candidate(id=stored.id, source=stored.source, canonical=stored.canonical, plan=stored.plan)
+    archive.start_trial(trial.id)
+    spec = replace(judge.spec, seed=job.seed)
+    known = archive.same_trial(candidate.id, spec, _fingerprint(judge))
+    if known is not None and known.verdict is not None:
+        archive.finish_trial(trial.id, _copied(archive, known, candidate), copied_from=known.id)
+        return
+    result = judge.train(candidate, spec.seed)
+    archive.finish_trial(trial.id, replace(result, environment={"nngen": __version__, **result.environment}))
+
+
+def _copied(archive: Store, known: StoredTrial, candidate: Candidate) -> Trial:
+    assert known.spec is not None
+    assert known.verdict is not None
+    return Trial(
+        candidate_id=candidate.id,
+        spec=known.spec,
+        verdict=known.verdict,
+        validation_accuracy=known.validation_accuracy,
+        curve=known.curve,
+        validation_predictions=archive.predictions(known.id, "validation"),
+        test_predictions=archive.predictions(known.id, "test"),
+        parameters=known.parameters,
+        seconds=known.seconds or 0.0,
+        peak_mib=known.peak_mib or 0.0,
+        environment=known.environment,
+    )
