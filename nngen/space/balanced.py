@@ -37,6 +37,12 @@ _TIES = 64
 _POWERS: Ints = 4 ** np.arange(9, dtype=np.int64)
 _LARGEST_JOINT = 10_000
 
+VARIANTS: dict[int, int] = {9: 383, 10: 308, 11: 584, 12: 85, 13: 12, 14: 58, 15: 12, 16: 50, 17: 50, 18: 17, 19: 42}
+"""How ties are broken among v families (k = 4), where that matters: at the end of a small space.
+
+The most even of 1,000 ways (v < 13) or 60; ``eval/find_designs.py`` finds them again.
+"""
+
 
 class BalancedOrder:
     """The order for one (v, k); get it with ``balanced_order``.
@@ -46,10 +52,10 @@ class BalancedOrder:
             permutation of the ranks, as even as chance makes it.
     """
 
-    def __init__(self, v: int, k: int) -> None:
+    def __init__(self, v: int, k: int, variant: int = 0) -> None:
         self.v, self.k, self.size = v, k, comb(v, k)
         self.greedy = 3 <= k <= 6 and k <= v and self.size <= LARGEST
-        self._counts = _Counts(v, k) if self.greedy else None
+        self._counts = _Counts(v, k, variant) if self.greedy else None
         self._shuffled = Permutation(self.size, 0)
 
     def __len__(self) -> int:
@@ -76,14 +82,14 @@ class BalancedOrder:
 @lru_cache(maxsize=16)
 def balanced_order(v: int, k: int = 4) -> BalancedOrder:
     """Give the balanced order of the k-subsets of v families, kept for the life of the process."""
-    return BalancedOrder(v, k)
+    return BalancedOrder(v, k, VARIANTS.get(v, 0) if k == 4 else 0)
 
 
 class _Counts:
     """How often families, pairs and triples were used, and the order that came of it."""
 
-    def __init__(self, v: int, k: int) -> None:
-        self.v, self.k = v, k
+    def __init__(self, v: int, k: int, variant: int) -> None:
+        self.v, self.k, self.variant = v, k, variant
         self.order: list[tuple[int, ...]] = []
         self.families = np.zeros(v, dtype=np.int64)
         self.pairs = np.zeros((v, v), dtype=np.int64)
@@ -143,7 +149,7 @@ class _Counts:
 
     def _anchored(self, low: Ints) -> list[tuple[int, ...]]:
         """The best subset of ``low`` that holds one given family, which halves the work k times over."""
-        anchor = int(low[_noise(len(self.order), 1)[0] % len(low)])
+        anchor = int(low[self._noise(1)[0] % len(low)])
         others = low[low != anchor]
         m = len(others)
         subsets, pairs, triples = _tables(m, self.k - 1)
@@ -159,7 +165,7 @@ class _Counts:
             cube = self.triples[np.ix_(others, others, others)] * (self.k - 2)
             for column in triples:
                 scores += cube.take(column)
-        scores = scores * _TIES + _noise(len(self.order), len(scores))
+        scores = scores * _TIES + self._noise(len(scores))
         best = int(scores.argmin())
         block = _block(np.sort(np.append(others[subsets[best]], anchor)))
         if not self.used[sum(comb(item, place + 1) for place, item in enumerate(block))]:
@@ -192,7 +198,12 @@ class _Counts:
             scores += steep[blocks[:, a], blocks[:, b]]
         for a, b, c in combinations(range(self.k), 3):
             scores += self.triples[blocks[:, a], blocks[:, b], blocks[:, c]]
-        return scores * _TIES + _noise(len(self.order), len(blocks))
+        return scores * _TIES + self._noise(len(blocks))
+
+    def _noise(self, size: int) -> Ints:
+        """Numbers in [0, 64) that differ from position to position, the same on every machine."""
+        offset = (len(self.order) * 7919 + self.variant * 4099) % 8192
+        return _noise_table()[offset : offset + size]
 
     def _ranks(self, blocks: Ints) -> Ints:
         ranks: Ints = self.binomials[0][blocks[:, 0]]
@@ -203,12 +214,6 @@ class _Counts:
 
 def _block(row: Ints) -> tuple[int, ...]:
     return tuple(row.tolist())
-
-
-def _noise(position: int, size: int) -> Ints:
-    """Numbers in [0, 64) that differ from position to position, the same on every machine."""
-    offset = position * 7919 % 8192
-    return _noise_table()[offset : offset + size]
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,95 @@
+"""How much each sampler's quartets tell about family effects: A- and D-efficiency.
+
+    python eval/design_efficiency.py [--seeds 5]
+
+Model: a quartet's score is a constant plus the effects of its four families, which sum to zero over the families.
+With X the quartets by families (0 or 1), columns centred, and H an orthonormal basis of what sums to zero, the
+information per quartet is M = H' X' X H / n. Its trace is at most (v - 1) c with c = 4 (v - 4) / (v (v - 1)), and no
+direction is favoured where all pairs are held equally often: then M = c I, which is optimal for A and D (Kiefer 1975).
+A-efficiency is the harmonic mean of M's eigenvalues over c, D-efficiency their geometric mean over c; both are 0
+where an effect cannot be estimated.
+
+Prints, and writes to ``eval/results/design_efficiency.{md,json}``, both for 29 and 34 families after 100, 203 and 1,021
+quartets; samplers that draw at random: the median over the seeds. Exit 1 unless ``balanced`` is highest everywhere
+and lexicographic singular everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+from sampler_balance import SAMPLERS, sample
+
+SIZES = (100, 203, 1021)
+POOLS = (29, 34)
+RESULTS = Path(__file__).parent / "results"
+
+
+def efficiency(quartets: np.ndarray, v: int) -> tuple[float, float]:
+    """A- and D-efficiency of a sample, each in [0, 1]."""
+    held = np.zeros((len(quartets), v))
+    np.put_along_axis(held, quartets, 1.0, axis=1)
+    held -= held.mean(axis=0)
+    # Each row sums to zero once centred, so the constant vector is the one eigenvector outside H.
+    eigenvalues = np.linalg.eigvalsh(held.T @ held / len(quartets))[1:]
+    bound = 4 * (v - 4) / (v * (v - 1))
+    if eigenvalues[0] < 1e-9 * bound:
+        return 0.0, 0.0
+    a = len(eigenvalues) / np.sum(1 / eigenvalues) / bound
+    return float(a), float(np.exp(np.mean(np.log(eigenvalues))) / bound)
+
+
+def measure(name: str, v: int, seeds: int) -> dict[int, tuple[float, float]]:
+    """Median A- and D-efficiency at each size."""
+    runs = [sample(name, v, max(SIZES), seed) for seed in range(seeds if name in ("random", "stratified") else 1)]
+    found = {}
+    for size in SIZES:
+        both = [efficiency(run[:size], v) for run in runs]
+        found[size] = (statistics.median(a for a, _ in both), statistics.median(d for _, d in both))
+    return found
+
+
+def main() -> int:
+    """Measure, print, write, judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    results = {v: {name: measure(name, v, args.seeds) for name in SAMPLERS} for v in POOLS}
+    lines = [
+        "| v | sampler | " + " | ".join(f"{size:,}: A, D" for size in SIZES) + " |",
+        "| ---: | --- |" + " ---: |" * 3,
+    ]
+    faults = []
+    for v, rows in results.items():
+        for name, row in rows.items():
+            cells = [f"{a:.4f}, {d:.4f}" if a else "singular" for a, d in row.values()]
+            lines.append(f"| {v} | {name} | " + " | ".join(cells) + " |")
+            if name == "lexicographic":
+                faults += [f"v = {v}, {size}: lexicographic is not singular" for size, (a, _) in row.items() if a]
+            elif name != "balanced":
+                lesser = [size for size in SIZES if any(np.array(row[size]) >= rows["balanced"][size])]
+                faults += [f"v = {v}, {size}: {name} is as efficient as balanced" for size in lesser]
+    text = "\n".join(lines)
+    verdict = "\n".join(faults) or "balanced is highest and lexicographic singular everywhere"
+    print(text, verdict, sep="\n\n")
+    command = f"python eval/design_efficiency.py --seeds {args.seeds}"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "design_efficiency.md").write_text(
+        f"# Efficiency for family effects\n\n`{command}`, {date}. "
+        f"Random samplers: the median of {args.seeds} seeds.\n\n"
+        f"{text}\n\n{verdict}\n"
+    )
+    record = {"command": command, "date": date, "faults": faults, "efficiency": results}
+    (RESULTS / "design_efficiency.json").write_text(json.dumps(record, indent=1) + "\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""How evenly each sampler uses families, pairs and triples, for 8 to 40 families.
+
+    python eval/sampler_balance.py [--low 8] [--high 40] [--seeds 3]
+
+Prints, and writes to ``eval/results/sampler_balance.{md,json}``, the range (largest less smallest count) after
+100, 203, 1,021 and 1,827 quartets and the worst over all prefixes of up to 4,463 quartets (the whole space where it
+is smaller: up to 19 families). Samplers that draw at random: the median over the seeds. ``balanced`` is drawn with
+seed 0; a seed only renames families. Exit 1 if ``balanced`` is not best: if any sampler has a smaller range anywhere
+(sizes that reach the whole space are left out, since there every sampler has range 0), or if the exact designs of
+28 and 29 families are not exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import statistics
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from nngen.space import draw
+
+SIZES = (100, 203, 1021, 1827)
+LONGEST = 4463
+SAMPLERS = ("balanced", "stratified", "random", "lexicographic")
+PARTS = {1: "family", 2: "pair", 3: "triple"}
+RESULTS = Path(__file__).parent / "results"
+
+
+def sample(name: str, v: int, size: int, seed: int) -> np.ndarray:
+    """Draw quartets of families named by number, ``(size, 4)``."""
+    names = [f"{i:02d}" for i in range(v)]
+    return np.array([[int(family) for family in quartet] for quartet in draw(name, names, size, seed)])
+
+
+def ranges(quartets: np.ndarray, v: int, t: int) -> np.ndarray:
+    """Range of the counts of all t-subsets after each quartet, ``(size,)``."""
+    number = np.zeros((v,) * t, dtype=np.int64)
+    subsets = np.array(list(combinations(range(v), t)))
+    number[tuple(subsets.T)] = np.arange(len(subsets))
+    rows = np.stack([number[tuple(quartets[:, part] for part in parts)] for parts in combinations(range(4), t)], axis=1)
+    used = np.zeros(len(subsets), dtype=np.int16)
+    found = []
+    for start in range(0, len(rows), 256):
+        block = rows[start : start + 256]
+        counts = np.zeros((len(block), len(subsets)), dtype=np.int16)
+        np.put_along_axis(counts, block, 1, axis=1)
+        counts = counts.cumsum(axis=0, dtype=np.int16) + used
+        used = counts[-1]
+        found.append(counts.max(axis=1) - counts.min(axis=1))
+    return np.concatenate(found)
+
+
+def measure(name: str, v: int, seeds: int) -> dict[str, float]:
+    """Ranges of one sampler, keys such as ``pair@203`` and ``pair worst``."""
+    length = min(math.comb(v, 4), LONGEST)
+    runs = []
+    for seed in range(seeds if name in ("random", "stratified") else 1):
+        quartets = sample(name, v, length, seed)
+        run = {}
+        for t, part in PARTS.items():
+            curve = ranges(quartets, v, t)
+            run |= {f"{part}@{size}": int(curve[size - 1]) for size in SIZES if size < math.comb(v, 4)}
+            run[f"{part} worst"] = int(curve.max())
+        runs.append(run)
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def shortfalls(v: int, rows: dict[str, dict[str, float]]) -> list[str]:
+    """Where another sampler is more even than ``balanced``."""
+    return [
+        f"v = {v}, {key}: balanced {rows['balanced'][key]:g}, {name} {value:g}"
+        for name, row in rows.items()
+        for key, value in row.items()
+        if value < rows["balanced"][key]
+    ]
+
+
+def exactness() -> list[str]:
+    """What is not as the designs promise."""
+    faults = []
+    for v, size, t, times in ((28, 63, 2, 1), (29, 203, 2, 3), (29, 1827, 3, 2)):
+        quartets = sample("balanced", v, size, 0)
+        counts: dict[tuple[int, ...], int] = dict.fromkeys(combinations(range(v), t), 0)
+        for quartet in quartets.tolist():
+            for part in combinations(quartet, t):
+                counts[part] += 1
+        if set(counts.values()) != {times}:
+            faults.append(f"v = {v}: not every {PARTS[t]} occurs {times} times in the first {size}")
+    return faults
+
+
+def table(results: dict[int, dict[str, dict[str, float]]]) -> str:
+    """A Markdown table; a cell is family/pair/triple."""
+    head = ["v", "sampler", *(f"{size:,}" for size in SIZES), "worst prefix", "of first"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " ---: | --- |" + " ---: |" * (len(head) - 2)]
+    for v, rows in results.items():
+        for name, row in rows.items():
+            cells = [
+                "/".join(f"{row[f'{part}@{size}']:g}" for part in PARTS.values()) if f"pair@{size}" in row else "-"
+                for size in SIZES
+            ]
+            worst = "/".join(f"{row[f'{part} worst']:g}" for part in PARTS.values())
+            lines.append(
+                f"| {v} | {name} | " + " | ".join([*cells, worst, f"{min(math.comb(v, 4), LONGEST):,}"]) + " |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print, write, judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--low", type=int, default=8)
+    parser.add_argument("--high", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    results: dict[int, dict[str, dict[str, float]]] = {}
+    for v in range(args.low, args.high + 1):
+        results[v] = {name: measure(name, v, args.seeds) for name in SAMPLERS}
+        print(f"{v} families measured", file=sys.stderr)
+    faults = exactness() + [fault for v, rows in results.items() for fault in shortfalls(v, rows)]
+    verdict = "balanced is best everywhere" if not faults else "\n".join(["balanced is not best:", *faults])
+    command = f"python eval/sampler_balance.py --low {args.low} --high {args.high} --seeds {args.seeds}"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    text = table(results)
+    print(text, verdict, sep="\n\n")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "sampler_balance.md").write_text(
+        "# Ranges of family/pair/triple counts\n\n"
+        f"`{command}`, {date}. A cell is family/pair/triple, largest less smallest count; random samplers: "
+        f"the median of {args.seeds} seeds. A dash: the space is not larger.\n\n{text}\n\n{verdict}\n"
+    )
+    record = {"command": command, "date": date, "faults": faults, "ranges": results}
+    (RESULTS / "sampler_balance.json").write_text(json.dumps(record, indent=1) + "\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
