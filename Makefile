@@ -10,20 +10,24 @@ DEMO := --archive generated/demo.db
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nngen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,report,eval]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report]'
+	@touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,eval,llm,report]'
 	@touch $@
 
 demo: $(BIN)/.installed
 	$(BIN)/nngen lemur fetch
 	$(BIN)/nngen campaign run demo $(DEMO) --families $(DEMO_FAMILIES) --size 8 --sampler stratified \
-		--dataset digits --epochs 3 --seed 0
+		--dataset digits --epochs 3 --batch 32 --lr 0.002 --seed 0
 	$(BIN)/nngen leaderboard $(DEMO) --campaign demo
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 
-test: $(BIN)/.installed
+test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -m "not gpu"
 
-lint: $(BIN)/.installed
+lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
