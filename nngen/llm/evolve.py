@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from random import Random
 from statistics import fmean, variance
 from typing import Any, Protocol
 

@@ -9,10 +9,15 @@ from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.http import Http
 from nngen.llm.rewriter import Rewriter
 
-__all__ = ["BASELINES", "open_rewriter"]
+__all__ = ["BASELINES", "is_local", "open_rewriter"]
 
 BASELINES = (Uniform.name, Mutate.name)
 """Rewriters without a model."""
+
+
+def is_local(name: str) -> bool:
+    """Whether a name stands for a model in this process."""
+    return name not in BASELINES and not name.startswith(("http://", "https://"))
 
 
 def open_rewriter(
@@ -31,7 +36,7 @@ def open_rewriter(
         RewriterError: If it cannot be opened; the message says why.
         MissingExtraError: If the packages it needs are not installed.
     """
-    if adapter is not None and (name in BASELINES or name.startswith(("http://", "https://"))):
+    if adapter is not None and not is_local(name):
         raise RewriterError(f"--adapter goes with a model in this process, not with {name}")
     if name == Uniform.name:
         return Uniform()
