@@ -50,8 +50,12 @@ class Store(Protocol):
         """Keep what a check at ``shape`` with so many classes found."""
         ...
 
-    def add_campaign(self, name: str, spec: Mapping[str, Any], plans: Sequence[Plan]) -> None:
-        """Create a campaign with one ready trial per plan, in one transaction."""
+    def add_campaign(self, name: str, spec: Mapping[str, Any], plans: Sequence[Plan], **detail: Any) -> None:
+        """Create a campaign with one ready trial per plan, in one transaction; ``detail`` goes to its event."""
+        ...
+
+    def add_trials(self, campaign: str, plans: Sequence[Plan], **detail: Any) -> None:
+        """Add further ready trials after the last position, with an event, in one transaction."""
         ...
 
     def start_trial(self, trial_id: int) -> None:

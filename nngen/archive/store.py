@@ -127,22 +127,20 @@ class Archive:
                 created_at=_now(),
             )
 
-    def add_campaign(self, name: str, spec: Mapping[str, Any], plans: Sequence[Plan]) -> None:
+    def add_campaign(self, name: str, spec: Mapping[str, Any], plans: Sequence[Plan], **detail: Any) -> None:
         with self._transaction():
             if self._one("SELECT 1 FROM campaigns WHERE name = ?", name):
                 raise UsageError(f"there is a campaign {name} already: choose another name")
             self._insert("campaigns", name=name, spec=dump(spec), created_at=_now())
-            for position, plan in enumerate(plans):
-                self._insert(
-                    "trials",
-                    campaign=name,
-                    position=position,
-                    rung=0,
-                    replicate=0,
-                    plan_id=self._add_plan(plan),
-                    state=TrialState.READY.value,
-                )
-            self._event("campaign.created", name, None, {"trials": len(plans)})
+            self._add_ready(name, plans, 0)
+            self._event("campaign.created", name, None, {"trials": len(plans), **detail})
+
+    def add_trials(self, campaign: str, plans: Sequence[Plan], **detail: Any) -> None:
+        with self._transaction():
+            last = self._one("SELECT max(position) AS position FROM trials WHERE campaign = ?", campaign)
+            first = 0 if last is None or last["position"] is None else last["position"] + 1
+            self._add_ready(campaign, plans, first)
+            self._event("campaign.extended", campaign, None, {"trials": len(plans), **detail})
 
     def reveal_test(self, trial_id: int, accuracy: float) -> float:
         with self._transaction():
@@ -336,6 +334,18 @@ class Archive:
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         verb = "INSERT OR IGNORE" if table in ("families", "plans") else "INSERT"
         self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", list(values.values()))
+
+    def _add_ready(self, campaign: str, plans: Sequence[Plan], first: int) -> None:
+        for position, plan in enumerate(plans, start=first):
+            self._insert(
+                "trials",
+                campaign=campaign,
+                position=position,
+                rung=0,
+                replicate=0,
+                plan_id=self._add_plan(plan),
+                state=TrialState.READY.value,
+            )
 
     def _add_plan(self, plan: Plan) -> str:
         key = plan_id(plan)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nngen.campaign.planning import check_sampler
 from nngen.campaign.seams import Bench
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import FamilyError, UsageError
@@ -14,7 +15,7 @@ from nngen.lemur.families import choose, load_families
 from nngen.lemur.probe import profiles
 from nngen.lemur.source import Lemur
 from nngen.space.pool import EXPERTS, Pool
-from nngen.space.samplers import check_size, sampler
+from nngen.space.samplers import check_size
 from nngen.types import Family, Interface, Shape
 
 __all__ = ["prepare"]
@@ -65,7 +66,7 @@ def prepare(
     names = asked.get("families") or tuple(families)
     chosen = choose(families, names)
     # What costs nothing to refuse is refused before families are measured.
-    sampler(asked.get("sampler", CampaignSpec.default("sampler")), Pool.of(names), 0)
+    check_sampler(asked.get("sampler", CampaignSpec.default("sampler")), Pool.of(names))
     dataset = load_dataset(asked.get("dataset", CampaignSpec.default("dataset")), data_root=data_root)
     spec = CampaignSpec(**{"name": name, "shape": dataset.default_shape, **machine, **asked})
     usable, left_out = _measure(chosen, spec.shape, dataset.classes, progress)

@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
+from nngen.campaign.planning import begin, explored, next_turn
 from nngen.campaign.seams import Assemble, Bench, Engine, Silent, Watcher
 from nngen.campaign.spec import CampaignSpec
 from nngen.campaign.summary import Summary, summarise
 from nngen.errors import AssemblyError, DataError, FamilyError, LemurError, PlanError
 from nngen.seeds import derive
-from nngen.space import coverage, draw
 from nngen.types import Candidate, Outcome, Plan, Trial, TrialSpec, Verdict
 
 __all__ = ["Campaign"]
@@ -37,7 +37,7 @@ class Campaign(Generic[Data]):
     watcher: Watcher = field(default_factory=Silent)
 
     def run(self) -> Summary:
-        """Run until every trial is done; reveal the best candidate's test accuracy.
+        """Run until every trial is done and none is to come; reveal the best candidate's test accuracy.
 
         Raises:
             ArchiveError: If another live driver has the campaign, or the archive cannot be written.
@@ -49,17 +49,18 @@ class Campaign(Generic[Data]):
         with self.archive.lock(name):
             self._begin()
             trials = self.archive.trials(name)
-            ready = [trial for trial in trials if trial.state is TrialState.READY]
-            self.watcher.begin(name, len(trials) - len(ready), len(trials))
+            done = sum(trial.state is TrialState.DONE for trial in trials)
+            self.watcher.begin(name, done, max(len(trials), self.spec.size))
             try:
-                for trial in ready:
-                    self._trial(trial)
+                while ready := self._ready():
+                    for trial in ready:
+                        self._trial(trial)
             except KeyboardInterrupt:
                 self.archive.requeue(name)
                 self.archive.log("campaign.interrupted", campaign=name)
                 raise
-            if ready:
-                self.archive.log("campaign.finished", campaign=name, trials=len(trials))
+            if done < (total := len(self.archive.trials(name))):
+                self.archive.log("campaign.finished", campaign=name, trials=total)
             return summarise(self.archive, name, test_labels=self.bench.test_labels)
 
     def _begin(self) -> None:
@@ -70,14 +71,24 @@ class Campaign(Generic[Data]):
             if self.archive.requeue(name) or self.archive.trials(name, state=TrialState.READY):
                 self.archive.log("campaign.resumed", campaign=name)
             return
-        pool = sorted(self.bench.families)
-        quartets = draw(self.spec.sampler, pool, self.spec.size, self.spec.seed)
+        beginning = begin(self.spec, self.archive, self._ground())
         for family, _ in self.bench.families.values():
             self.archive.add_family(family)
-        self.archive.add_campaign(name, self.spec.to_dict() | self._ground(), [Plan(experts=q) for q in quartets])
-        audit = coverage(pool, quartets)
-        if audit.biased:
-            self.watcher.note(f"biased: {audit.verdict}")
+        self.archive.add_campaign(
+            name, self.spec.to_dict() | dict(beginning.ground), beginning.plans, explored=explored(beginning.choices)
+        )
+        for line in beginning.notes:
+            self.watcher.note(line)
+
+    def _ready(self) -> tuple[StoredTrial, ...]:
+        """What is to be done next; a sampler that learns is asked when nothing is left."""
+        name = self.spec.name
+        ready = self.archive.trials(name, state=TrialState.READY)
+        if not ready and (choices := next_turn(self.spec, self.archive)):
+            plans = [Plan(experts=choice.quartet) for choice in choices]
+            self.archive.add_trials(name, plans, explored=explored(choices))
+            ready = self.archive.trials(name, state=TrialState.READY)
+        return ready
 
     def _ground(self) -> dict[str, Any]:
         """What the campaign stands on besides its arguments."""

@@ -20,7 +20,11 @@ class CampaignSpec:
 
     Attributes:
         size: Quartets to draw.
-        sampler: Their order: stratified, random or lexicographic.
+        sampler: Their order; adaptive chooses by what the trials have shown, turn by turn.
+        skip_known: Whether quartets that another campaign tried on the same data at the same shape
+            are passed over, failed ones included.
+        exclude_low_yield: Whether families whose quartets hardly ever train are left out.
+        floor: Least share of exploration of the adaptive sampler, in (0, 1].
         families: The pool as it was typed, sorted; empty for every usable family.
         dataset: As in ``TrialSpec``.
         shape: What the images are brought to.
@@ -37,6 +41,9 @@ class CampaignSpec:
     name: str
     size: int
     sampler: str = "stratified"
+    skip_known: bool = False
+    exclude_low_yield: bool = False
+    floor: float = 0.25
     families: tuple[str, ...] = ()
     dataset: str = "digits"
     shape: Shape
@@ -55,6 +62,8 @@ class CampaignSpec:
         for name in ("size", "epochs", "batch", "lr", "threads", "wall_s", "memory_mib"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{_flag(name)} must be positive, not {getattr(self, name)}")
+        if not 0 < self.floor <= 1:
+            raise UsageError(f"--floor is a share of exploration above 0 and up to 1, not {self.floor}")
 
     @classmethod
     def default(cls, name: str) -> Any:
@@ -93,8 +102,10 @@ class CampaignSpec:
 
 
 def _flag(name: str) -> str:
-    return _FLAGS.get(name, f"--{name}")
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return (",".join(value) or "(all)") if isinstance(value, tuple) else str(value)

@@ -27,6 +27,9 @@ def run(
     *,
     size: int | None = None,
     sampler: str | None = None,
+    skip_known: bool | None = None,
+    exclude_low_yield: bool | None = None,
+    floor: float | None = None,
     families: str | None = None,
     families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     dataset: str | None = None,
@@ -52,7 +55,13 @@ def run(
     Args:
         name: The campaign's name.
         size: Quartets to draw; needed when it begins.
-        sampler: Their order: stratified (default), random or lexicographic.
+        sampler: Their order: stratified (default), balanced, random, lexicographic, or adaptive, which
+            chooses by what the trials have shown so far.
+        skip_known: Pass over quartets that another campaign of the archive tried on the same data at the
+            same shape, failed ones included.
+        exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive's campaigns on
+            the same data at the same shape show; the reasons are kept with the campaign.
+        floor: Least share of exploration of the adaptive sampler; 0.25 by default.
         families: The pool, separated by commas; every usable family by default.
         families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families join
             LEMUR's; may be given several times, and again when resuming.
@@ -74,6 +83,7 @@ def run(
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
         nngen campaign run first --size 100 --sampler stratified --dataset cifar-10 --epochs 1 --seed 0
         nngen campaign run first
+        nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
     """
     from nngen.archive import Archive, default_path
     from nngen.assembly.assemble import Assembler
@@ -86,6 +96,9 @@ def run(
     asked: dict[str, Any] = {
         "size": size,
         "sampler": sampler,
+        "skip_known": skip_known,
+        "exclude_low_yield": exclude_low_yield,
+        "floor": floor,
         "dataset": dataset,
         "epochs": epochs,
         "seed": seed,

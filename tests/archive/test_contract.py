@@ -47,6 +47,15 @@ class TestContract:
         assert filled.campaign("one").spec == {"size": 3}
         assert [c.name for c in filled.campaigns()] == ["one"]
 
+    def test_further_trials_stand_behind_the_first(self, filled: Store):
+        filled.add_trials("one", [Plan(experts=tuple("ACDE"))], explored=[False])
+        assert [t.position for t in filled.trials("one")] == [0, 1, 2, 3]
+        assert filled.trials("one")[3].state is TrialState.READY
+        assert filled.events("one")[-1].detail == {"trials": 1, "explored": [False]}
+        filled.add_campaign("none", {}, [])
+        filled.add_trials("none", PLANS[:1])
+        assert [t.position for t in filled.trials("none")] == [0]
+
     def test_a_name_is_given_once(self, filled: Store):
         with pytest.raises(UsageError, match="one"):
             filled.add_campaign("one", {}, [])
