@@ -12,6 +12,7 @@ from nngen.export.card import card
 from nngen.export.selection import Export
 from nngen.export.staging import Staging, staging
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
+from nngen.lemur.transforms import OWN
 
 __all__ = ["CARDS", "Written", "export_to_folder"]
 
@@ -54,11 +55,14 @@ def export_to_folder(root: Path, exports: Sequence[Export], version: LemurVersio
 
 
 def _settle(target: Staging, export: Export) -> Export:
-    """Take a transform of our own where the target's LEMUR lacks the one that fits."""
-    transforms = target.root / TRANSFORMS
-    if export.transform.source is not None or not transforms.is_dir():
+    """Take a transform of our own where the target's LEMUR lacks the one that fits.
+
+    A folder without LEMUR's transforms will be laid beside them, so they count as being there.
+    """
+    if export.transform.source is not None:
         return export
-    return export if (transforms / f"{export.transform.name}.py").is_file() else export.standing_in()
+    files = {file.stem for file in (target.root / TRANSFORMS).glob("*.py") if not file.stem.startswith(("_", OWN))}
+    return export if not files or export.transform.name in files else export.standing_in()
 
 
 def _put_source(target: Staging, export: Export) -> None:

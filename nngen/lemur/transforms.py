@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 from nngen.types import Shape
 
-__all__ = ["SIZES", "Transform", "matching_transform"]
+__all__ = ["OWN", "SIZES", "Transform", "matching_transform"]
 
 SIZES = (32, 64, 128, 256, 299, 512)
 """Sides for which both 2.1.2 and 2.2.11 have ``norm_<s>`` and ``norm_<s>_flip``."""
+
+OWN = "nngen-"
+"""What the names of our own transforms start with."""
 
 _FILE = '''"""Written by nngen: images of {stored}, brought to {shape}{mirrored}."""
 from torchvision import transforms
@@ -73,7 +76,7 @@ def _own(stored: Shape, shape: Shape, *, flip: bool) -> Transform:
         mirrored=" and mirrored at random" if flip else "",
         steps=",\n".join(f"        {step}" for step in steps),
     )
-    return Transform(name=f"nngen-{stored}-to-{shape}" + ("-flip" if flip else ""), source=source)
+    return Transform(name=f"{OWN}{stored}-to-{shape}" + ("-flip" if flip else ""), source=source)
 
 
 def _name(base: str, flip: bool) -> str:

@@ -157,6 +157,14 @@ def test_a_transform_the_target_lacks_is_written(tree, exports):
     assert (trial["transform"], trial["uid"]) == (name, uid(trial))
 
 
+def test_a_folder_with_our_transforms_alone_lacks_none_of_lemurs(tmp_path, exports):
+    mixed = [exports[0], exports[1].standing_in()]
+    export_to_folder(tmp_path / "out", mixed, OLD)
+    before = contents(tmp_path / "out")
+    assert not any(line.new for line in export_to_folder(tmp_path / "out", mixed, OLD))
+    assert contents(tmp_path / "out") == before
+
+
 def test_another_program_under_the_name_is_kept(tree, exports):
     path = tree / f"ab/nn/nn/{exports[1].candidate.id}.py"
     path.write_text(exports[1].candidate.source + "\n\n")
