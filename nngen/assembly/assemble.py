@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from nngen.assembly.expert import Expert, kept_or_transformed
 from nngen.assembly.identity import lemur_id
 from nngen.assembly.naming import class_prefix
-from nngen.assembly.render import KINDS, RESERVED, render
+from nngen.assembly.plan_rules import KINDS, check_plan
+from nngen.assembly.render import RESERVED, render
 from nngen.errors import PlanError
 from nngen.types import Candidate, Family, Interface, Plan
 
 __all__ = ["Assembler", "assemble", "check_plan"]
-
-SIZE = 4
-"""Experts in a mixture."""
 
 
 class Assembler:
@@ -29,7 +26,8 @@ class Assembler:
 
         Args:
             plan: What to write.
-            experts: The plan's families in the plan's order, each with the inputs it accepts.
+            experts: The plan's families in the plan's order, each with the inputs it accepts; nothing for a kind
+                that brings its own experts.
 
         Returns:
             The candidate; the same plan and families give the same bytes in every process.
@@ -40,11 +38,11 @@ class Assembler:
         """
         check_plan(plan)
         given = tuple(family.name for family, _ in experts)
-        if given != plan.experts:
+        if given != (plan.experts if KINDS[plan.kind].families else ()):
             raise PlanError(f"the plan names {', '.join(plan.experts)}, but was given {', '.join(given) or 'nothing'}")
         ready = self._distinct([family for family, _ in experts])
         source, canonical = render(plan, ready, [interface for _, interface in experts])
-        return Candidate(id=f"MoE{len(ready)}-{lemur_id(source)}", source=source, canonical=canonical, plan=plan)
+        return Candidate(id=f"MoE{len(plan.experts)}-{lemur_id(source)}", source=source, canonical=canonical, plan=plan)
 
     def expert(self, family: Family, prefix: str | None = None) -> Expert:
         """Transform a family, or return what was made of it before."""
@@ -76,37 +74,3 @@ class Assembler:
 def assemble(plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Candidate:
     """Write a plan out as one self-contained file; see ``Assembler`` for many."""
     return Assembler().assemble(plan, experts)
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuse a plan that cannot be assembled.
-
-    Raises:
-        PlanError: If it does not name four different families, or a value is out of range.
-    """
-    if plan.kind not in KINDS:
-        raise PlanError(f"no kind of mixture is called {plan.kind!r}: there are {', '.join(KINDS)}")
-    if len(plan.experts) != SIZE:
-        raise PlanError(f"a mixture takes {SIZE} experts, not {len(plan.experts)}: {', '.join(plan.experts) or 'none'}")
-    twice = [name for name, count in Counter(plan.experts).items() if count > 1]
-    if twice:
-        raise PlanError(f"{twice[0]} is named twice: a mixture takes {SIZE} different families")
-    strange = [name for name in plan.experts if not name.replace("-", "").replace(".", "").replace("_", "").isalnum()]
-    if strange:
-        raise PlanError(f"{strange[0]!r} is no name of a family: letters, digits, hyphens, points and underscores")
-    gate, losses, recipe = plan.gate, plan.losses, plan.recipe
-    for name, value, low, high in (
-        ("gate.width", gate.width, 2, 4096),
-        ("gate.depth", gate.depth, 1, 8),
-        ("gate.temperature", gate.temperature, 1e-3, 1e3),
-        ("gate.noise", gate.noise, 0, 1e3),
-        ("losses.label_smoothing", losses.label_smoothing, 0, 1),
-        ("losses.balance", losses.balance, 0, 1e3),
-        ("recipe.gate_rate", recipe.gate_rate, 0, 1e3),
-        ("recipe.weight_decay", recipe.weight_decay, 0, 1e3),
-        ("recipe.mixup", recipe.mixup, 0, 1e3),
-        ("recipe.warmup", recipe.warmup, 0, 0.99),
-        ("recipe.clip", recipe.clip, 1e-6, 1e6),
-    ):
-        if not low <= value <= high:
-            raise PlanError(f"{name} is {value}: it must lie between {low} and {high}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import ast
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from textwrap import fill
 from typing import Any
@@ -11,23 +13,23 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nngen.assembly.expert import Expert
+from nngen.assembly.frame import frame_values, number
 from nngen.assembly.identity import combine, statement_digests
 from nngen.assembly.imports import Import, write_imports
+from nngen.assembly.plan_rules import KINDS
 from nngen.assembly.plan_text import to_toml
-from nngen.errors import PlanError
 from nngen.resources import folder
 from nngen.types import Interface, Plan
 
-__all__ = ["KINDS", "RESERVED", "render"]
-
-KINDS = ("hetero",)
-"""Kinds of mixture that have a template under ``mixtures/``."""
+__all__ = ["RESERVED", "render"]
 
 RESERVED = frozenset(
     {
-        "Adapter", "BALANCE", "CLIP", "EXPERTS", "ExpertSpec", "FLOOR", "Gate", "Net", "WARMUP",
-        "build_expert", "build_optimizer", "class_logits", "consult", "count_steps", "importance_loss", "mixup",
-        "set_rates", "supported_hyperparameters",
+        "Adapter", "Average", "BALANCE", "BIAS", "CLIP", "DIVERSITY", "ENTROPY", "EXPERTS", "ExpertSpec", "FLOOR",
+        "Gate", "LOAD", "Net", "Routing", "SWITCH", "Trunk", "WARMUP", "Z", "build_expert", "build_optimizer", "choose",
+        "class_logits", "consult", "count_steps", "cutmix", "describe", "diversity_loss", "entropy_loss",
+        "importance_loss", "load_loss", "mixup", "observe", "set_rates", "shift_bias", "soft_targets",
+        "supported_hyperparameters", "switch_loss", "z_loss",
     }
 )  # fmt: skip
 """Names that the templates bind; no expert may bind one."""
@@ -40,12 +42,10 @@ _IMPORTS = (
     Import("torch", "nn"),
     Import("torch.nn", "functional", "F"),
 )
-"""What the templates themselves need."""
+"""What the templates themselves may need; a file gets those that it names."""
 
 _ROOM = 106
 """Characters left of a line in the table of experts, at 120 in all."""
-
-_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
 def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface]) -> tuple[str, str]:
@@ -53,7 +53,7 @@ def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface
 
     Args:
         plan: What to write.
-        experts: In the plan's order; no name may be bound by two different ones.
+        experts: In the plan's order, none where the kind brings its own; no name may be bound by two different ones.
         interfaces: What each accepts, in the same order.
 
     Returns:
@@ -61,11 +61,15 @@ def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface
     """
     unique = list(dict.fromkeys(experts))
     postponed = any(expert.postponed for expert in unique)
-    imports = write_imports([*_IMPORTS, *(item for expert in unique for item in expert.imports)])
     frame = _frame(plan, experts, interfaces)
+    # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
+    blocks = [_read(block) for block in frame.split("\n\n\n")]
+    named = frozenset().union(*(block.names for block in blocks))
+    needed = [item for item in _IMPORTS if item.bound in named]
+    imports = write_imports([*needed, *(item for expert in unique for item in expert.imports)])
     source = _template("mixture.py.j2").render(
-        title=f"Mixture of {_count(plan)} experts: {_join(plan.experts)}.",
-        summary=_summary(),
+        title=_title(plan),
+        summary=_summary(plan),
         plan_toml=to_toml(plan),
         postponed=postponed,
         imports=imports,
@@ -76,39 +80,36 @@ def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface
     )
     head = ("from __future__ import annotations\n" if postponed else "") + imports
     digests = [*statement_digests(head), *(digest for expert in unique for digest in expert.digests)]
-    # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
-    digests += [digest for block in frame.split("\n\n\n") for digest in _digests(block)]
+    digests += [digest for block in blocks for digest in block.digests]
     return source.rstrip("\n") + "\n", combine(digests)
 
 
 def _frame(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface]) -> str:
     """Write what the plan's kind adds to the experts."""
-    if plan.kind not in KINDS:
-        raise PlanError(f"no kind of mixture is called {plan.kind!r}: there are {', '.join(KINDS)}")
-    gate = plan.gate
-    widths = tuple(gate.width * 2**block for block in range(gate.depth))
-    text: str = _template(f"mixtures/{plan.kind}.py.j2").render(
-        words=_count(plan),
-        experts=[
-            {"network": expert.network, "prm": _dictionary(expert.hyperparameters), "interface": interface}
-            for expert, interface in zip(experts, interfaces, strict=True)
-        ],
-        gate=_floats(gate, "temperature", "noise"),
-        gate_widths=widths,
-        log_temperature=math.log(gate.temperature),
-        losses=_floats(plan.losses, "label_smoothing", "balance"),
-        recipe=_floats(plan.recipe, "gate_rate", "weight_decay", "mixup", "warmup", "clip"),
-    )
+    table = [
+        {"network": expert.network, "prm": _dictionary(expert.hyperparameters), "interface": interface}
+        for expert, interface in zip(experts, interfaces, strict=True)
+    ]
+    template = _template(f"mixtures/{KINDS[plan.kind].template}.py.j2")
+    text: str = template.render(experts=table, **frame_values(plan))
+    # Parts that a plan leaves out leave their blank lines behind.
+    while "\n\n\n\n" in text:
+        text = text.replace("\n\n\n\n", "\n\n\n")
     return text.strip("\n")
 
 
-def _floats(part: Any, *names: str) -> Mapping[str, float]:
-    return {name: float(getattr(part, name)) for name in names}
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A piece of the frame, read once: its statements' digests, and every name it reads."""
+
+    digests: tuple[str, ...]
+    names: frozenset[str]
 
 
-@lru_cache(maxsize=256)
-def _digests(block: str) -> tuple[str, ...]:
-    return statement_digests(block)
+@lru_cache(maxsize=512)
+def _read(block: str) -> _Block:
+    names = frozenset(node.id for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Name))
+    return _Block(statement_digests(block), names)
 
 
 @cache
@@ -129,12 +130,27 @@ def _environment() -> Environment:
     )
 
 
-def _summary() -> str:
-    return fill(
-        "Written by nngen from four model families of LEMUR (nn-dataset). Each expert is a family's own network under "
-        "names of its own; a convolutional gate weighs the experts image by image.",
-        width=110,
+def _title(plan: Plan) -> str:
+    if not KINDS[plan.kind].families:
+        return f"Mixture of {_count(plan)} equal experts over one trunk."
+    often = Counter(plan.experts)
+    names = [name if often[name] == 1 else f"{name} {number(often[name])} times" for name in often]
+    return f"Mixture of {_count(plan)} experts: {_join(names)}."
+
+
+def _summary(plan: Plan) -> str:
+    families = len(set(plan.experts))
+    source = f"{number(families)} model {'family' if families == 1 else 'families'} of LEMUR (nn-dataset)"
+    text = (
+        f"Written by nngen from {source}. Each expert is a family's own network under "
+        "names of its own; a convolutional gate weighs the experts image by image."
     )
+    if not KINDS[plan.kind].families:
+        text = (
+            "Written by nngen. Each expert is three linear layers with weights of its own; all see the features of "
+            "one trunk of convolutions, and so does the gate that weighs them image by image."
+        )
+    return fill(text, width=110)
 
 
 def _dictionary(pairs: Sequence[tuple[str, float | int | str]]) -> str:
@@ -147,10 +163,12 @@ def _dictionary(pairs: Sequence[tuple[str, float | int | str]]) -> str:
 
 
 def _count(plan: Plan) -> str:
-    return _WORDS.get(len(plan.experts), str(len(plan.experts)))
+    return number(len(plan.experts))
 
 
 def _join(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 

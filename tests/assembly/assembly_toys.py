@@ -13,6 +13,7 @@ from types import ModuleType
 
 from nngen.assembly.assemble import assemble
 from nngen.assembly.expert import Expert, transform
+from nngen.assembly.presets import preset
 from nngen.types import Candidate, Family, Interface, Plan, Record
 
 FAMILIES = Path(__file__).parent / "families"
@@ -60,14 +61,37 @@ def import_source(source: str, folder: Path) -> ModuleType:
     return module
 
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "hetero.py"
-"""The mixture of the tiny families, byte for byte."""
+GOLDEN = Path(__file__).parents[1] / "golden"
+"""One mixture of each kind, byte for byte."""
+
+KINDS = ("hetero", "homogeneous", "alexnet")
 
 
-def golden_candidate() -> Candidate:
-    families = tiny_families()
-    return assemble(Plan(experts=TINY), [(families[name], INTERFACES[name]) for name in TINY])
+def kind_families(plan: Plan) -> list[tuple[Family, Interface]]:
+    """Tiny stand-ins for a plan's families; AlexNet is TinyConv under its name."""
+    tiny = tiny_families()
+    alexnet = make_family("AlexNet", tiny["TinyConv"].source, BEST)
+    found = {
+        **{name: (family, INTERFACES[name]) for name, family in tiny.items()},
+        "AlexNet": (alexnet, Interface(low=8)),
+    }
+    return [] if plan.kind == "homogeneous" else [found[name] for name in plan.experts]
 
 
-if __name__ == "__main__":  # rewrites the golden file, after a change that was meant
-    GOLDEN.write_text(golden_candidate().source)
+def kind_plan(kind: str) -> Plan:
+    """A plan of each kind: the default for ``hetero``, the presets for the others."""
+    return {
+        "hetero": Plan(experts=TINY),
+        "homogeneous": preset("moev7"),
+        "alexnet": preset("moev9-alexnetv3"),
+    }[kind]
+
+
+def golden_candidate(kind: str = "hetero") -> Candidate:
+    plan = kind_plan(kind)
+    return assemble(plan, kind_families(plan))
+
+
+if __name__ == "__main__":  # rewrites the golden files, after a change that was meant
+    for name in KINDS:
+        (GOLDEN / f"{name}.py").write_text(golden_candidate(name).source)

@@ -60,4 +60,4 @@ def load(tmp_path: Path) -> Callable[[str], ModuleType]:
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The golden mixture, imported once, for tests that only read it."""
-    return import_source(GOLDEN.read_text(), tmp_path_factory.mktemp("golden"))
+    return import_source((GOLDEN / "hetero.py").read_text(), tmp_path_factory.mktemp("golden"))

@@ -424,6 +424,59 @@ def count_steps(train_data):
         return None
 
 
+def soft_targets(labels: torch.Tensor, others: torch.Tensor, share: float, classes: int) -> torch.Tensor:
+    """Spread each image over the labels, ``(B,)``, of the two it was mixed from; ``(B, C)``, each row sums to 1."""
+    return share * F.one_hot(labels, classes).float() + (1 - share) * F.one_hot(others, classes).float()
+
+
+def observe(mixed: torch.Tensor, weights: torch.Tensor, each: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum over a batch what ``describe`` makes an epoch's diagnostics of.
+
+    Args:
+        mixed: The mixture's logits, ``(B, C)``.
+        weights: The gate's weights, ``(B, E)``, zero for experts that were not asked.
+        each: The experts' own logits, ``(B, E, C)``.
+        targets: ``(B, C)``; each row sums to 1.
+
+    Returns:
+        Hits, entropy, and per expert its weight, images, hits and weight in each class: ``(2 + 3 * E + E * C,)``.
+    """
+    asked = (weights > 0).float()
+    hits = targets.gather(1, mixed.argmax(dim=1, keepdim=True)).sum()
+    right = (asked * targets.gather(1, each.argmax(dim=2))).sum(dim=0)  # (E,)
+    entropy = torch.special.entr(weights).sum()
+    by_class = (weights.unsqueeze(2) * targets.unsqueeze(1)).sum(dim=0)  # (E, C)
+    return torch.cat([torch.stack([hits, entropy]), weights.sum(dim=0), asked.sum(dim=0), right, by_class.flatten()])
+
+
+def describe(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
+    """Turn an epoch's sums into its diagnostics.
+
+    Args:
+        sums: What ``observe`` returned, added up.
+        seen: Images of the epoch.
+        experts: How many there are.
+
+    Returns:
+        ``usage``, each expert's mean weight; ``entropy`` of the weights in nats; ``expert_accuracy``, of each expert
+        alone on the images it was asked about; ``by_class``, each expert's share of each class, ``E`` rows of ``C``;
+        ``specialisation``, the mutual information of expert and class in nats: 0 where the gate ignores the class.
+    """
+    _, entropy = (sums[:2] / max(seen, 1)).tolist()
+    usage, asked, right = sums[2 : 2 + 3 * experts].reshape(3, experts)
+    by_class = sums[2 + 3 * experts :].reshape(experts, -1)
+    joint = by_class / by_class.sum().clamp(min=1e-12)
+    alone = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0)
+    gained = torch.special.xlogy(joint, joint / alone.clamp(min=1e-30)).sum()
+    return {
+        "usage": (usage / max(seen, 1)).tolist(),
+        "entropy": entropy,
+        "expert_accuracy": (right / asked.clamp(min=1)).tolist(),
+        "by_class": (by_class / by_class.sum(dim=0).clamp(min=1e-12)).tolist(),
+        "specialisation": max(gained.item(), 0.0),
+    }
+
+
 def supported_hyperparameters():
     """Hyperparameters that LEMUR chooses; the experts' own are embedded above."""
     return {"lr", "momentum"}
@@ -436,13 +489,14 @@ class Net(nn.Module):
         adapters: Bring the input to what each expert takes.
         experts: The families' own networks, in the plan's order.
         gate: Weighs the experts, image by image.
-        history: Per epoch of training, the experts' mean weights and the gate's mean entropy in nats.
+        history: What ``describe`` says of each epoch of training.
     """
 
     def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
         super().__init__()
         self.device = torch.device(device)
         self.prm = dict(prm)
+        self.classes = int(out_shape[0])
         batch, channels, height, width = in_shape
         self.adapters = nn.ModuleList(Adapter(spec, height, width) for spec in EXPERTS)
         self.experts = nn.ModuleList(
@@ -461,13 +515,15 @@ class Net(nn.Module):
             x: Images, ``(B, C, H, W)``.
 
         Returns:
-            Logits, ``(B, classes)``, and the gate's weights, ``(B, E)``; both carry gradients.
+            Logits, ``(B, classes)``; the gate's weights, ``(B, E)``; each expert's own logits, ``(B, E, classes)``.
+            All carry gradients.
         """
         x = x.float()
         weights = self.gate(x)  # (B, E)
         logits = [consult(expert, adapter, x) for expert, adapter in zip(self.experts, self.adapters)]
-        mixed = (weights.unsqueeze(-1) * torch.stack(logits, dim=1)).sum(dim=1)  # (B, E, C) -> (B, C)
-        return mixed, weights
+        each = torch.stack(logits, dim=1)  # (B, E, C)
+        mixed = (weights.unsqueeze(-1) * each).sum(dim=1)  # (B, E, C) -> (B, C)
+        return mixed, weights, each
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Blend the experts' logits.
@@ -499,7 +555,8 @@ class Net(nn.Module):
         """
         self.train()
         steps = count_steps(train_data)
-        tally = torch.zeros(3 + len(self.experts), device=self.device)  # loss, hits, entropy, usage: sums over samples
+        experts = len(self.experts)
+        tally = torch.zeros(3 + (3 + self.classes) * experts, device=self.device)  # loss and observations, summed
         seen = 0
         for step, (inputs, labels) in enumerate(train_data):
             inputs = inputs.to(self.device, non_blocking=True).float()
@@ -510,8 +567,9 @@ class Net(nn.Module):
             tally += self.take_step(inputs, labels)
             seen += len(inputs)
         # One transfer an epoch: reading the sums at every step would make the device wait.
-        loss, hits, entropy, *usage = (tally / max(seen, 1)).tolist()
-        self.history.append({"usage": usage, "entropy": entropy})
+        tally = tally.cpu()
+        loss, hits = (tally[:2] / max(seen, 1)).tolist()
+        self.history.append(describe(tally[1:], seen, experts))
         return hits, loss
 
     def share_done(self, step: int, steps) -> float:
@@ -520,16 +578,14 @@ class Net(nn.Module):
         return (len(self.history) + inside) / max(int(self.prm.get("epoch", 1)), 1)
 
     def take_step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Update the weights once; return loss, hits, entropy and usage, summed over the batch, ``(3 + E,)``."""
+        """Update the weights once; return the loss and what ``observe`` saw, summed over the batch."""
         self.optimizer.zero_grad(set_to_none=True)
         inputs, others, share = mixup(inputs, labels)
-        logits, weights = self.blend(inputs)
+        logits, weights, each = self.blend(inputs)
         loss = share * self.criterion(logits, labels) + (1 - share) * self.criterion(logits, others)
         (loss + BALANCE * importance_loss(weights)).backward()
         nn.utils.clip_grad_norm_(self.parameters(), CLIP)
         self.optimizer.step()
         with torch.no_grad():
-            best = logits.argmax(dim=1)
-            hits = share * (best == labels).sum() + (1 - share) * (best == others).sum()
-            entropy = torch.special.entr(weights).sum()
-            return torch.cat([torch.stack([loss * len(labels), hits, entropy]), weights.sum(dim=0)])
+            targets = soft_targets(labels, others, share, self.classes)
+            return torch.cat([(loss * len(labels)).view(1), observe(logits, weights, each, targets)])
