@@ -13,6 +13,7 @@ quartets in a tenth of a second, all 46,376 in some seconds).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -36,6 +37,7 @@ _USED = 1 << 50
 _TIES = 64
 _POWERS: Ints = 4 ** np.arange(9, dtype=np.int64)
 _LARGEST_JOINT = 10_000
+_LEADING = 32
 
 VARIANTS: dict[int, int] = {9: 383, 10: 308, 11: 584, 12: 85, 13: 12, 14: 58, 15: 12, 16: 50, 17: 50, 18: 17, 19: 42}
 """How ties are broken among v families (k = 4), where that matters: at the end of a small space.
@@ -79,9 +81,13 @@ class BalancedOrder:
         return np.array([self[position] for position in range(size)], dtype=np.int64).reshape(size, self.k)
 
 
-@lru_cache(maxsize=16)
 def balanced_order(v: int, k: int = 4) -> BalancedOrder:
     """Give the balanced order of the k-subsets of v families, kept for the life of the process."""
+    return _kept_order(v, k)
+
+
+@lru_cache(maxsize=16)
+def _kept_order(v: int, k: int) -> BalancedOrder:
     return BalancedOrder(v, k, VARIANTS.get(v, 0) if k == 4 else 0)
 
 
@@ -96,6 +102,7 @@ class _Counts:
         np.fill_diagonal(self.pairs, 1 << 20)
         self.triples = np.zeros((v, v, v), dtype=np.int64)
         self.used = np.zeros(comb(v, k), dtype=bool)
+        self.rest = _subsets(v, k)  # those not used yet, brought up to date when it is asked for
         # Row j holds C(i, j + 1): the sum over a subset is its rank in colexicographic order.
         self.binomials = np.array([[comb(i, j + 1) for i in range(v)] for j in range(k)], dtype=np.int64)
         for block in opening(v) if k == 4 else ():
@@ -166,17 +173,16 @@ class _Counts:
             for column in triples:
                 scores += cube.take(column)
         scores = scores * _TIES + self._noise(len(scores))
-        best = int(scores.argmin())
-        block = _block(np.sort(np.append(others[subsets[best]], anchor)))
-        if not self.used[sum(comb(item, place + 1) for place, item in enumerate(block))]:
-            return [block]
+        for row in _leading(scores):
+            block = _block(np.sort(np.append(others[subsets[row]], anchor)))
+            if not self.used[sum(comb(item, place + 1) for place, item in enumerate(block))]:
+                return [block]
         blocks = np.sort(np.hstack([others[subsets], np.full((len(subsets), 1), anchor)]), axis=1)
         return self._best(blocks, scores)
 
     def _any(self) -> list[tuple[int, ...]]:
         """Near the end of the space no round may be left: the unused subset of the least used families."""
-        blocks = _subsets(self.v, self.k)
-        blocks = blocks[~self.used[self._ranks(blocks)]]
+        self.rest = blocks = self.rest[~self.used[self._ranks(self.rest)]]
         above = np.minimum(self.families - self.families.min(), 12)
         return self._best(blocks, self._scores(blocks) + _TIES * 1000 * (3**above)[blocks].sum(axis=1))
 
@@ -210,6 +216,15 @@ class _Counts:
         for place in range(1, self.k):
             ranks = ranks + self.binomials[place][blocks[:, place]]
         return ranks
+
+
+def _leading(scores: Ints) -> Iterator[int]:
+    """Yield the row of the least score, then some of the next ones (rows in order where scores are equal)."""
+    yield int(scores.argmin())
+    keys = scores * len(scores) + np.arange(len(scores))  # all different, so every machine partitions them alike
+    if len(keys) > _LEADING:
+        keys = np.partition(keys, _LEADING)[:_LEADING]
+    yield from (np.sort(keys)[1:] % len(scores)).tolist()
 
 
 def _block(row: Ints) -> tuple[int, ...]:

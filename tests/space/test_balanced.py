@@ -126,3 +126,7 @@ def test_known_positions_cost_little():
         for position in range(1000):
             order[position]
     assert (time.process_time() - start) / 20_000 < 20e-6
+
+
+def test_an_order_is_computed_once():
+    assert balanced_order(18) is balanced_order(18, 4) is balanced_order(v=18, k=4)
