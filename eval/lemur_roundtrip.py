@@ -314,7 +314,7 @@ def report(
         f"| read back by `ab.nn.api.data` of 2.1.2: code, accuracy, epoch, duration, hyperparameters equal"
         f" | **{len(same)} of {len(exports)}** |",
         f"| exported once more, into the database LEMUR built: new rows | {again} |",
-        f"| read back from the database that {NEWER}'s importer built, offline (with 2.1.2's metrics: its wheel has none)"
+        f"| read back from the database that {NEWER}'s importer built, offline, with the metrics of 2.1.2"
         f" | {len(same_newer)} of {len(exports)} |",
         f"| trained by `ab.nn.api.check_nn` itself: accepted | {len(checked)} of {asked.check} |",
         "",
