@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_FAMILIES := DPN68,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,UNet2D,AirNext
+DEMO_FAMILIES := AirNext,BagNet,ComplexNet,DenseNet,ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2
 DEMO := --archive generated/demo.db
 
 .PHONY: demo test lint clean
