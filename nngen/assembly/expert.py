@@ -21,7 +21,7 @@ from nngen.lemur.hyperparameters import best_hyperparameters
 from nngen.paths import cache_dir
 from nngen.types import Family
 
-__all__ = ["Expert", "kept_or_transformed", "transform"]
+__all__ = ["Expert", "kept_or_transformed", "transform", "transform_code"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +110,12 @@ def _from_json(data: Mapping[str, Any]) -> Expert:
 
 def _file(family: Family, prefix: str | None) -> Path:
     hyperparameters = json.dumps(best_hyperparameters(family))
-    key = repr((_code(), family.name, family.fingerprint, hyperparameters, prefix))
+    key = repr((transform_code(), family.name, family.fingerprint, hyperparameters, prefix))
     return cache_dir() / "experts" / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
 
 
 @cache
-def _code() -> str:
+def transform_code() -> str:
     """Fingerprint of this folder's code: what other code made is not read."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):

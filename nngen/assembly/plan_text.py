@@ -7,12 +7,13 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from nngen.errors import PlanError, UsageError
 from nngen.types import Plan
 
-__all__ = ["from_toml", "plan_of", "to_toml"]
+__all__ = ["from_toml", "plan_of", "read_plan", "to_toml"]
 
 _MARK = "Plan:"
 
@@ -36,6 +37,21 @@ def from_toml(text: str) -> Plan:
         raise
     except UsageError as error:
         raise PlanError(str(error)) from None
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan's file.
+
+    Raises:
+        PlanError: If there is none, or it holds no plan; the message names the file.
+    """
+    try:
+        return from_toml(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise PlanError(f"cannot read the plan {file}: {reason}; nngen plans ls names the presets") from None
+    except PlanError as error:
+        raise PlanError(f"{file}: {error}") from None
 
 
 def plan_of(source: str) -> Plan | None:

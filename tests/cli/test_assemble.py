@@ -76,7 +76,10 @@ def test_the_same_bytes_in_two_processes(tmp_path: Path) -> None:
     [
         (["--families", "AirNet,AlexNet,DensNet,VGG"], "no family is called 'DensNet': did you mean DenseNet"),
         (["--families", "VGG"], "a mixture takes 2 to 64 experts, not 1: VGG"),
-        (["--families", "AirNet,AlexNet,VGG,VGG"], "family VGG is named twice"),
+        (
+            ["--families", "AirNet,AlexNet,VGG,VGG"],
+            "VGG is named twice: name different families, or ask for --allow-repeats",
+        ),
         (["--size", "3", "--families", "AirNet,AlexNet,VGG"], "takes 4 different families, but there are only 3"),
         (["--size", "16", "--families", POOL], "6 families make only 15"),
         (["--size", "0"], "--size must be at least 1"),
@@ -109,5 +112,16 @@ def test_a_folder_that_cannot_be_written_is_named(nngen: Nngen, tmp_path: Path) 
 def test_help_names_every_flag(nngen: Nngen) -> None:
     done = nngen("assemble", "--help")
     assert done.code == 0
-    for word in ("--families", "--size", "--sampler", "--seed", "--out", "--shape", "--json"):
+    for word in (
+        "--families",
+        "--size",
+        "--sampler",
+        "--seed",
+        "--out",
+        "--shape",
+        "--plan",
+        "--allow-repeats",
+        "--archive",
+        "--json",
+    ):
         assert word in done.out

@@ -1,0 +1,153 @@
+"""Candidates in one Zstandard-compressed tar that grows at its end and can be gone on with.
+
+The file is a row of pairs: a skippable frame (RFC 8878, 3.1.2), which every decoder passes over, and the data frame
+that it announces. The first says how long the second is and where in the order of quartets it ends, so that a file
+whose writer was killed is cut back to its last whole pair, and its writer goes on from there. Frames are concatenated
+tar members; the last one is the end of the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import zstandard
+
+from nngen.errors import UsageError
+from nngen.types import Candidate
+
+__all__ = ["TarWriter"]
+
+_MAGIC = 0x184D2A50
+_HEAD = struct.Struct("<II")
+_END = b"\0" * 1024
+
+
+class TarWriter:
+    """Appends candidates to a ``.tar.zst``; the same candidates in the same order give the same bytes.
+
+    Args:
+        path: The file; made if it is missing, gone on with if it is there.
+        order: Identifies the plans and their order; a file that was begun with another is refused.
+        batch: Candidates per frame: what is lost at most when the writer is killed.
+
+    Attributes:
+        position: How many plans of the order are behind what the file holds.
+        count: Candidates that it holds.
+        finished: Whether the whole order is in it.
+    """
+
+    def __init__(self, path: Path, order: str, *, batch: int = 256) -> None:
+        self.path, self.order, self.batch = path, order, batch
+        self.position = self.count = 0
+        self.finished = False
+        self._members: list[bytes] = []
+        self._compressor = zstandard.ZstdCompressor(level=6)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            self._go_on()
+        except BaseException:
+            self._file.close()
+            raise
+        self._reached = self.position
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                self._flush()
+        finally:
+            self._file.close()
+
+    def add(self, candidate: Candidate) -> bool:
+        """Take a candidate in; true, because what is behind ``position`` is not given again."""
+        content = candidate.source.encode()
+        info = tarfile.TarInfo(f"{candidate.id}.py")
+        info.size = len(content)
+        padding = b"\0" * (-len(content) % tarfile.BLOCKSIZE)
+        self._members.append(info.tobuf(tarfile.USTAR_FORMAT) + content + padding)
+        return True
+
+    def reach(self, position: int) -> None:
+        """Note that every plan before ``position`` was taken in or passed over; write what is due.
+
+        Raises:
+            UsageError: If the file cannot be written.
+        """
+        self._reached = position
+        if len(self._members) >= self.batch:
+            self._flush()
+
+    def finish(self) -> None:
+        """Close the tar: the whole order is in it.
+
+        Raises:
+            UsageError: If the file cannot be written.
+        """
+        self._flush()
+        self._write(_END, {"finished": True})
+        self.finished = True
+
+    def _flush(self) -> None:
+        if self._reached > self.position:
+            self._write(b"".join(self._members), {})
+            self.count += len(self._members)
+            self.position, self._members = self._reached, []
+
+    def _write(self, data: bytes, more: Mapping[str, Any]) -> None:
+        frame = self._compressor.compress(data)
+        members = len(self._members)
+        head = {"order": self.order, "bytes": len(frame), "position": self._reached, "members": members, **more}
+        payload = json.dumps(head).encode()
+        try:
+            self._file.write(_HEAD.pack(_MAGIC, len(payload)) + payload + frame)
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _go_on(self) -> None:
+        """Find the end of the last whole pair of frames, and cut off what follows it."""
+        size, end = self._file.seek(0, io.SEEK_END), 0
+        while (head := self._read_head(end, size)) is not None:
+            if head["order"] != self.order:
+                raise UsageError(f"{self.path} was begun with other families or another plan: choose another file")
+            end = self._file.tell() + head["bytes"]
+            self.position, self.count = head["position"], self.count + head["members"]
+            self.finished = bool(head.get("finished"))
+        self._file.seek(0)
+        if not end and not _HEAD.pack(_MAGIC, 0)[:4].startswith(self._file.read(4)):
+            raise UsageError(f"{self.path} is there already and is not nngen's: choose another file")
+        self._file.seek(end)
+        self._file.truncate()
+
+    def _read_head(self, start: int, size: int) -> Mapping[str, Any] | None:
+        self._file.seek(start)
+        begin = self._file.read(_HEAD.size)
+        if len(begin) < _HEAD.size:
+            return None
+        magic, length = _HEAD.unpack(begin)
+        if magic != _MAGIC:
+            return None
+        try:
+            head: Mapping[str, Any] = json.loads(self._file.read(length))
+            whole = self._file.tell() + head["bytes"] <= size
+            return head if whole and {"order", "position", "members"} <= head.keys() else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(f"cannot write {self.path}: {error.strerror or error}; choose another place with --out")
