@@ -11,6 +11,7 @@ from typing import ClassVar
 from nngen.checks.bench import Bench
 from nngen.checks.border import border
 from nngen.checks.rule import Invalid
+from nngen.checks.samples import net_source
 from nngen.types import Outcome
 
 __all__ = ["Import", "load_module"]
@@ -22,7 +23,7 @@ class Import:
     """Refuses a file whose top level raises."""
 
     name: ClassVar[str] = "import"
-    VALID: ClassVar[tuple[str, ...]] = ()
+    VALID: ClassVar[tuple[str, ...]] = (net_source(), "import os\nimport torchvision\n" + net_source())
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(source="import no_such_package\n", message="no_such_package", outcome=Outcome.IMPORT, line=1),
         Invalid(source="x = 1\ny = x / 0\n", message="ZeroDivisionError", outcome=Outcome.IMPORT, line=2),

@@ -12,6 +12,7 @@ from torch import nn
 from nngen.checks.bench import Bench
 from nngen.checks.border import border, one_line
 from nngen.checks.rule import Invalid, refuse
+from nngen.checks.samples import net_source
 from nngen.types import Outcome
 
 __all__ = ["Interface", "check_interface"]
@@ -23,7 +24,10 @@ class Interface:
     """Refuses a module whose two names are of the wrong kind, or that needs a value nobody gave."""
 
     name: ClassVar[str] = "interface"
-    VALID: ClassVar[tuple[str, ...]] = ()
+    VALID: ClassVar[tuple[str, ...]] = (
+        net_source(),
+        net_source().replace("{'lr', 'momentum'}", "['lr', 'momentum', 'dropout']"),
+    )
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(source="x = 1\n", message="no class Net", outcome=Outcome.CONTRACT),
         Invalid(source="Net = 3\n", message="Net is no subclass of torch.nn.Module", outcome=Outcome.CONTRACT),

@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -35,7 +35,7 @@ def send_job(connection: socket.socket, job: dict[str, Any], descriptors: list[i
     socket.send_fds(connection, [json.dumps(job).encode()], descriptors)
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int) -> NoReturn:
     """Serve the judge at the other end of a SEQPACKET socket until it goes away."""
     connection = socket.socket(fileno=descriptor)
     # Orphans of a nanny that was killed come here, and are killed in their turn.
@@ -47,7 +47,8 @@ def main(descriptor: int) -> None:
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, MAX_JOB, _MAX_DESCRIPTORS)
         if not data:
-            return
+            # Nothing here needs the interpreter's slow good-bye.
+            os._exit(0)
         # A nanny that ends before it is known would be taken for a stray.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         nannies.add(_fork(connection, data, descriptors))

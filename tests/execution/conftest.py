@@ -45,13 +45,24 @@ def spec() -> Callable[..., TrialSpec]:
 
 
 @pytest.fixture(scope="session")
-def left_over() -> Callable[[], tuple[list[str], list[Path]]]:
+def mark() -> str:
+    """Part of PATH by which ``marked`` knows a process."""
+    return MARK
+
+
+@pytest.fixture(scope="session")
+def marked() -> Callable[[], list[psutil.Process]]:
+    """Tell which living processes carry the mark."""
+    return lambda: [process for process in psutil.process_iter() if _marked(process)]
+
+
+@pytest.fixture(scope="session")
+def left_over(marked: Callable[[], list[psutil.Process]]) -> Callable[[], tuple[list[str], list[Path]]]:
     """Tell what the engine's jobs left behind: processes other than the server, and scratch folders."""
 
     def look() -> tuple[list[str], list[Path]]:
-        marked = [process for process in psutil.process_iter() if _marked(process)]
-        servers = {process.pid for process in marked if process.ppid() == os.getpid()}
-        return [str(p) for p in marked if p.pid not in servers], [*Path(tempfile.gettempdir()).glob("nngen-worker-*")]
+        others = [str(process) for process in marked() if process.ppid() != os.getpid()]
+        return others, [*Path(tempfile.gettempdir()).glob("nngen-worker-*")]
 
     return look
 

@@ -1,5 +1,8 @@
 """A trial from source to score: repeatable, with the labels outside and the curve complete."""
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -153,6 +156,34 @@ def test_what_a_callback_raises_ends_the_trial(engine, digits, candidate, spec, 
     assert left_over() == ([], [])
 
 
+JUDGE = """
+import sys, tempfile
+from nngen.execution import LocalEngine, load_dataset
+from nngen.types import Candidate, Shape, TrialSpec
+tempfile.tempdir = sys.argv[2]
+with LocalEngine() as engine:
+    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=10**6)
+    source = Candidate(id="x", source=sys.argv[1], canonical="")
+    engine.train(source, spec, load_dataset("digits"), lambda point: print(point.epoch, flush=True))
+"""
+
+
+def test_nothing_outlives_a_killed_judge(tmp_path, mark, marked):
+    source = net_source(init="import os; os.fork() == 0 and (os.setsid(), [None for _ in iter(int, 1)])")
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{mark}"}
+    command = [sys.executable, "-c", JUDGE, source, str(tmp_path)]
+    before = set(marked())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as judge:
+        judge.stdout.readline()
+        assert len(set(marked()) - before) >= 5  # judge, server, nanny, worker, its child
+        judge.kill()
+    deadline = time.monotonic() + 2
+    while set(marked()) - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert set(marked()) <= before
+    assert not list(tmp_path.glob("nngen-worker-*"))
+
+
 def test_leaving_the_engine_leaves_nothing(digits, candidate, spec, left_over):
     with LocalEngine() as own:
         own.warm_up()
@@ -183,6 +214,8 @@ def test_overhead_of_a_trial_is_small(engine, digits, candidate, spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["ShuffleNet", "SqueezeNet-1", "DenseNet"])
-def test_lemurs_own_files_pass_the_check(model, lemur, engine, candidate):
-    assert engine.check(candidate(lemur.source(model)), shape=Shape(3, 32, 32)).valid
+@pytest.mark.parametrize(
+    ("model", "side"), [("ShuffleNet", 32), ("DenseNet", 32), ("MoE-hetero4-Alex-Dense-Air-Bag", 64)]
+)
+def test_lemurs_own_files_pass_the_check(model, side, lemur, engine, candidate):
+    assert engine.check(candidate(lemur.source(model)), shape=Shape(3, side, side)).valid
