@@ -30,6 +30,7 @@ def assemble(
     families: str | None = None,
     families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     plan: str | None = None,
+    experts: int | None = None,
     allow_repeats: Annotated[bool, Parameter(negative="")] = False,
     size: int | None = None,
     sampler: str = "stratified",
@@ -52,6 +53,7 @@ def assemble(
             LEMUR's; may be given several times.
         plan: A plan as a TOML file, or a preset (``nngen plans ls``): kind, gate, losses, recipe, and the
             experts where ``--families`` and ``--size`` name none.
+        experts: How many families make the mixture named by ``--families``; four unless a plan says otherwise.
         allow_repeats: Let a family take part more than once.
         size: How many different quartets to draw.
         sampler: How they are drawn: ``stratified`` uses every family equally often, ``balanced`` pairs and triples
@@ -82,6 +84,8 @@ def assemble(
     check_shape(wanted)
     names = None if families is None else [name.strip() for name in families.split(",")]
     drawn = exhaustive or size is not None
+    if names is not None and not drawn:
+        _check_count(names, experts or (4 if plan is None else len(names)))
     model = _model(plan, allow_repeats=allow_repeats, experts=None if drawn else names)
     if not drawn:
         check_plan(model)
@@ -104,6 +108,17 @@ def assemble(
         print_json(rows)
     else:
         print_table([{**row, "experts": ", ".join(row["experts"])} for row in rows], ("id", "experts", "path"))
+
+
+def _check_count(names: Sequence[str], experts: int) -> None:
+    """Refuse another number of experts than was asked for: a name forgotten is more likely than a wish."""
+    from nngen.errors import PlanError
+
+    if len(names) != experts:
+        raise PlanError(
+            f"a mixture takes {experts} families, not {len(names)}: {', '.join(names)}; "
+            "for another number say --experts N"
+        )
 
 
 def _model(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] | None) -> Plan:

@@ -75,7 +75,8 @@ def test_the_same_bytes_in_two_processes(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--families", "AirNet,AlexNet,DensNet,VGG"], "no family is called 'DensNet': did you mean DenseNet"),
-        (["--families", "VGG"], "a mixture takes 2 to 64 experts, not 1: VGG"),
+        (["--families", "AirNet,AlexNet,VGG"], "a mixture takes 4 families, not 3: AirNet, AlexNet, VGG; for another"),
+        (["--families", "VGG", "--experts", "1"], "a mixture takes 2 to 64 experts, not 1: VGG"),
         (
             ["--families", "AirNet,AlexNet,VGG,VGG"],
             "VGG is named twice: name different families, or ask for --allow-repeats",
