@@ -36,12 +36,18 @@ _COMMANDS = {
     "effects": ("nngen.cli.effects:effects", "Effects of families and pairs, with intervals."),
     "cost": ("nngen.cli.cost:cost", "What trials cost, and what a campaign will."),
     "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
-    "llm-propose": ("nngen.cli.llm_propose:llm_propose", "Let a rewriter propose better mixtures, check and train them."),
+    "llm-propose": (
+        "nngen.cli.llm_propose:llm_propose",
+        "Let a rewriter propose better mixtures, check and train them.",
+    ),
     "prompts": ("nngen.cli.prompts:app", "Look at what rewriters are asked."),
     "dataset": ("nngen.cli.dataset:app", "Write what the archive teaches as a data set to tune a model on."),
     "finetune": ("nngen.cli.finetune:finetune", "Tune a model on the feedback set with LoRA."),
     "evolve": ("nngen.cli.evolve:evolve", "Close the loop: propose, check, train, build, tune, again."),
-    "predict-accuracy": ("nngen.cli.predict_accuracy:predict_accuracy", "Predict the accuracy of a plan nobody trained."),
+    "predict-accuracy": (
+        "nngen.cli.predict_accuracy:predict_accuracy",
+        "Predict the accuracy of a plan nobody trained.",
+    ),
     "export": ("nngen.cli.export:export", "Hand validated mixtures back to LEMUR."),
 }
 
