@@ -1,6 +1,7 @@
 """The report's figures, as plotly draws them; each says nothing about colours of text and page.
 
-The page sets those (light or dark) when it draws them.
+The page sets those (light or dark) when it draws them. Matrices shade from nothing, so that they
+read the same on white and on black.
 """
 
 from __future__ import annotations
@@ -9,19 +10,41 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
+from nngen.analysis.effects import Effects, FamilyEffect, PairKind
+from nngen.analysis.leaderboard import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive import StoredTrial
 from nngen.errors import MissingExtraError
 from nngen.space import Coverage
 
-__all__ = ["curves_figure", "family_figure", "gate_figure", "pair_figure", "plotly_script"]
+__all__ = [
+    "COLOURS",
+    "SHOWN",
+    "best_curves",
+    "coverage_figure",
+    "curves_figure",
+    "effects_figure",
+    "family_figure",
+    "gate_figure",
+    "gate_shares",
+    "pair_figure",
+    "plotly_script",
+    "ranking_figure",
+    "sign_of",
+]
 
-_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999")
 """Paul Tol's "bright" scheme, which colour-blind readers can tell apart."""
 
-_SHOWN = 12
-_SHADES = [[0.0, "#d8e6f3"], [0.5, "#4a90c2"], [1.0, "#0b2f5b"]]
-_ROW_PX = 26
+SHOWN = 12
+"""Trials drawn one by one: the best."""
+
+_BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
+_SHADES = [[0.0, "rgba(68,119,170,0.10)"], [1.0, "rgba(68,119,170,1)"]]
+_TWO_SIDED = [[0.0, "rgba(238,102,119,1)"], [0.5, "rgba(128,128,128,0.10)"], [1.0, "rgba(68,119,170,1)"]]
+_MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
+_SIGNIFICANT = 0.05
+_ROW_PX, _CELL_PX = 24, 19
 
 
 def plotly_script() -> str:
@@ -36,18 +59,81 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
+def ranking_figure(rows: Sequence[Row]) -> str:
+    """Draw every candidate's accuracy by rank, with its interval where seeds give one, as JSON."""
+    figure = _graph_objects().Figure()
+    halves = [row.validation_half for row in rows]
+    figure.add_scatter(
+        x=[row.rank for row in rows],
+        y=[row.validation_accuracy for row in rows],
+        error_y={"type": "data", "array": halves, "thickness": 1, "width": 0} if any(halves) else None,
+        customdata=[", ".join(row.experts) for row in rows],
+        mode="markers",
+        marker={"color": _BETTER, "size": 7, "opacity": 0.8},
+        hovertemplate="%{x}. %{customdata}: %{y:.4f}<extra></extra>",
+        showlegend=False,
+    )
+    figure.update_xaxes(title="rank", dtick=_tick(len(rows)))
+    figure.update_yaxes(title="validation accuracy")
+    return _json(figure, least=280)
+
+
+def effects_figure(effects: Effects) -> str:
+    """Draw each family's effect with its interval, best on top, as JSON."""
+    shown = [row for row in reversed(effects.families) if row.point is not None]
+    figure = _graph_objects().Figure()
+    for sign, colour, name in ((1, _BETTER, "better"), (-1, _WORSE, "worse"), (0, _UNCLEAR, "unclear")):
+        rows = [row for row in shown if sign_of(row) == sign]
+        spans = [(row.interval.low, row.interval.high) if row.interval else (row.point, row.point) for row in rows]
+        figure.add_scatter(
+            x=[100 * (row.point or 0.0) for row in rows],
+            y=[row.family for row in rows],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [
+                    100 * ((high or 0.0) - (row.point or 0.0)) for row, (_, high) in zip(rows, spans, strict=True)
+                ],
+                "arrayminus": [
+                    100 * ((row.point or 0.0) - (low or 0.0)) for row, (low, _) in zip(rows, spans, strict=True)
+                ],
+                "thickness": 2,
+                "width": 0,
+            },
+            customdata=[_told(row) for row in rows],
+            mode="markers",
+            name=name,
+            marker={
+                "color": colour,
+                "size": 9,
+                "symbol": ["circle" if row.interval else "circle-open" for row in rows],
+            },
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    figure.add_vline(x=0, line={"color": _UNCLEAR, "width": 1})
+    figure.update_xaxes(title="effect, points of accuracy")
+    figure.update_yaxes(categoryorder="array", categoryarray=[row.family for row in shown])
+    return _json(figure, rows=len(shown))
+
+
+def sign_of(row: FamilyEffect) -> int:
+    """Say whether a family is better (1) or worse (-1) than the average one beyond doubt, or neither (0)."""
+    if row.interval is None or row.interval.p_adjusted >= _SIGNIFICANT:
+        return 0
+    return 1 if row.interval.effect > 0 else -1
+
+
 def family_figure(rows: Sequence[FamilyRow]) -> str:
     """Draw each family's accuracies as dots with their mean, best family on top, as JSON."""
-    go = _graph_objects()
     shown = [row for row in reversed(rows) if row.trained]
     names = [f"{row.name} ({row.trained})" for row in shown]
-    figure = go.Figure()
+    figure = _graph_objects().Figure()
     figure.add_scatter(
         x=[accuracy for row in shown for accuracy in row.accuracies],
         y=[name for name, row in zip(names, shown, strict=True) for _ in row.accuracies],
         mode="markers",
         name="one quartet",
-        marker={"color": _COLOURS[0], "size": 7, "opacity": 0.45},
+        marker={"color": COLOURS[0], "size": 7, "opacity": 0.45},
         hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )
     figure.add_scatter(
@@ -55,89 +141,144 @@ def family_figure(rows: Sequence[FamilyRow]) -> str:
         y=names,
         mode="markers",
         name="mean",
-        marker={"color": _COLOURS[1], "size": 11, "symbol": "diamond"},
+        marker={"color": COLOURS[1], "size": 10, "symbol": "diamond"},
         hovertemplate="%{y}: mean %{x:.4f}<extra></extra>",
     )
     figure.update_xaxes(title="validation accuracy")
     return _json(figure, rows=len(shown))
 
 
-def pair_figure(coverage: Coverage) -> str:
+def coverage_figure(coverage: Coverage) -> str:
     """Draw how often each pair of families was drawn together; blank where never, as JSON."""
-    go = _graph_objects()
     names = list(coverage.families)
     counts = {pair: count for pair, count in coverage.pairs.items() if count}
-    cells = [[counts.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
     most = max(counts.values(), default=1)
-    figure = go.Figure(
-        go.Heatmap(
-            x=names,
-            y=names,
-            z=cells,
-            colorscale=_SHADES,
-            zmin=0,
-            zmax=most,
-            xgap=1,
-            ygap=1,
-            hoverongaps=False,
-            hovertemplate="%{x} with %{y}: %{z}<extra></extra>",
-            colorbar={"title": {"text": "quartets"}, "thickness": 12, "dtick": _tick(most)},
-        )
+    return _matrix(
+        names,
+        [[counts.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names],
+        colorscale=_SHADES,
+        zmin=0,
+        zmax=most,
+        hovertemplate="%{x} with %{y}: %{z}<extra></extra>",
+        colorbar={"title": {"text": "quartets"}, "thickness": 10, "dtick": _tick(most), "len": 0.6},
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(tickangle=-60, showgrid=False)
-    return _json(figure, rows=len(names), least=360)
+
+
+def pair_figure(effects: Effects) -> str:
+    """Draw what two families do beyond what each does alone, families best first, as JSON."""
+    known = {pair.families: pair for pair in effects.pairs}
+    names = [row.family for row in effects.families if any(row.family in pair for pair in known)]
+    cells = [[known.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
+    reach = 100 * max((abs(pair.interval.effect) for pair in effects.pairs), default=0.0)
+    return _matrix(
+        names,
+        [[100 * cell.interval.effect if cell else None for cell in line] for line in cells],
+        text=[[_MARKS[cell.kind] if cell else "" for cell in line] for line in cells],
+        texttemplate="%{text}",
+        customdata=[
+            [
+                f"{100 * c.interval.low:+.2f} to {100 * c.interval.high:+.2f}, {c.quartets} quartets" if c else ""
+                for c in line
+            ]
+            for line in cells
+        ],
+        colorscale=_TWO_SIDED,
+        zmin=-reach or -1.0,
+        zmax=reach or 1.0,
+        hovertemplate="%{x} with %{y}: %{z:+.2f} points (%{customdata})<extra></extra>",
+        colorbar={"title": {"text": "points"}, "thickness": 10, "len": 0.6},
+    )
 
 
 def curves_figure(trials: Sequence[StoredTrial]) -> str:
     """Draw validation accuracy over the epochs: the best trials in colour, the others grey, as JSON."""
-    go = _graph_objects()
-    trained = sorted((t for t in trials if t.curve and t.trained), key=lambda t: -(t.validation_accuracy or 0.0))
-    figure = go.Figure()
-    for place, trial in reversed(list(enumerate(trained))):
-        best = place < _SHOWN
+    best, others = best_curves(trials)
+    figure = _graph_objects().Figure()
+    # One trace with gaps: a thousand traces would take the page seconds to draw.
+    figure.add_scatter(
+        x=[value for trial in others for value in (*(point.epoch for point in trial.curve), None)],
+        y=[value for trial in others for value in (*(point.validation_accuracy for point in trial.curve), None)],
+        mode="lines",
+        line={"color": _UNCLEAR, "width": 1},
+        opacity=0.35,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    for place, trial in reversed(list(enumerate(best))):
         figure.add_scatter(
             x=[point.epoch for point in trial.curve],
             y=[point.validation_accuracy for point in trial.curve],
             mode="lines+markers",
-            name=", ".join(trial.experts),
             showlegend=False,
-            line={"color": _COLOURS[place % 6] if best else "#999999", "width": 2 if best else 1},
-            opacity=0.9 if best else 0.35,
-            hovertemplate=f"{', '.join(trial.experts)}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+            line={"color": COLOURS[place % 6], "width": 2},
+            marker={"size": 5},
+            hovertemplate=f"{place + 1}. {', '.join(trial.experts)}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
-    figure.update_xaxes(title="epoch", dtick=_tick(max((len(t.curve) for t in trained), default=1)))
+    figure.update_xaxes(title="epoch", dtick=_tick(max((len(t.curve) for t in best), default=1)))
     figure.update_yaxes(title="validation accuracy")
-    return _json(figure, least=380)
+    return _json(figure, least=360)
+
+
+def best_curves(trials: Sequence[StoredTrial]) -> tuple[list[StoredTrial], list[StoredTrial]]:
+    """Split the trained trials into the best few, best first, and the others."""
+    trained = sorted((t for t in trials if t.curve and t.trained), key=lambda t: -(t.validation_accuracy or 0.0))
+    return trained[:SHOWN], trained[SHOWN:]
 
 
 def gate_figure(trials: Sequence[StoredTrial]) -> str:
     """Draw how the gates of the best trials share their weight among the experts, as JSON."""
-    go = _graph_objects()
-    used = [trial for trial in trials if trial.trained and trial.curve and trial.curve[-1].usage]
-    best = sorted(used, key=lambda trial: -(trial.validation_accuracy or 0.0))[:_SHOWN]
-    labels = {trial.id: f"{rank}. {(trial.candidate_id or '')[5:11]}" for rank, trial in enumerate(best, start=1)}
-    figure = go.Figure()
-    names = sorted({name for trial in best for name in trial.experts})
-    for name, colour in zip(names, cycle(_COLOURS), strict=False):
-        held = [trial for trial in best if name in trial.experts and len(trial.curve[-1].usage) == len(trial.experts)]
-        shares = [trial.curve[-1].usage[trial.experts.index(name)] for trial in held]
+    shares = gate_shares(trials)
+    labels = [f"{rank}. {(trial.candidate_id or '')[5:11]}" for rank, (trial, _) in enumerate(shares, start=1)]
+    figure = _graph_objects().Figure()
+    names = sorted({name for _, share in shares for name in share})
+    for name, colour in zip(names, cycle(COLOURS), strict=False):
+        held = [(label, share[name]) for label, (_, share) in zip(labels, shares, strict=True) if name in share]
         figure.add_bar(
-            x=shares,
-            y=[labels[trial.id] for trial in held],
+            x=[share for _, share in held],
+            y=[label for label, _ in held],
             orientation="h",
             name=name,
             marker={"color": colour, "line": {"width": 1, "color": "#ffffff"}},
             text=[name] * len(held),
             textposition="inside",
             insidetextanchor="middle",
+            textangle=0,
             hovertemplate=f"{name}: %{{x:.1%}}<extra></extra>",
             showlegend=False,
         )
-    figure.update_layout(barmode="stack")
-    figure.update_yaxes(categoryorder="array", categoryarray=list(labels.values())[::-1])
-    figure.update_xaxes(title="mean gate weight in the last epoch", tickformat=".0%", range=[0, 1])
-    return _json(figure, rows=len(best))
+    figure.update_layout(barmode="stack", bargap=0.25, uniformtext={"minsize": 9, "mode": "hide"})
+    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+    figure.update_xaxes(title="mean gate weight in the last epoch", tickformat=".0%", dtick=0.25, range=[0, 1])
+    return _json(figure, rows=len(shares))
+
+
+def gate_shares(trials: Sequence[StoredTrial]) -> list[tuple[StoredTrial, dict[str, float]]]:
+    """Give the last gate weights of the best trials, by expert; trials that kept none are passed over."""
+    used = [t for t in trials if t.trained and t.curve and len(t.curve[-1].usage) == len(t.experts)]
+    best = sorted(used, key=lambda trial: -(trial.validation_accuracy or 0.0))[:SHOWN]
+    shares = []
+    for trial in best:
+        # Experts of one family are told apart by their place.
+        names = [
+            name if trial.experts.count(name) == 1 else f"{name} {trial.experts[: place + 1].count(name)}"
+            for place, name in enumerate(trial.experts)
+        ]
+        shares.append((trial, dict(zip(names, trial.curve[-1].usage, strict=True))))
+    return shares
+
+
+def _told(row: FamilyEffect) -> str:
+    span = row.interval and f" ({100 * row.interval.low:+.2f} to {100 * row.interval.high:+.2f})"
+    company = f", always with {', '.join(row.together_with)}" if row.together_with else ""
+    return f"{row.family}: {100 * (row.point or 0.0):+.2f} points{span or ', no interval'}{company}"
+
+
+def _matrix(names: Sequence[str], cells: Any, **more: Any) -> str:
+    go = _graph_objects()
+    figure = go.Figure(go.Heatmap(x=names, y=names, z=cells, xgap=1, ygap=1, hoverongaps=False, **more))
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
+    figure.update_xaxes(tickangle=-60, showgrid=False, dtick=1)
+    return _json(figure, least=max(320, 140 + _CELL_PX * len(names)))
 
 
 def _graph_objects() -> Any:

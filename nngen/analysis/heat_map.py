@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from nngen.analysis.figures import pair_figure
+from nngen.analysis.figures import coverage_figure
 from nngen.errors import MissingExtraError, NngenError
 from nngen.space import Coverage
 
@@ -45,7 +46,7 @@ def heat_map_html(audit: Coverage) -> str:
         import plotly.io
     except ImportError as error:
         raise MissingExtraError("plotly", "report") from error
-    figure = plotly.io.from_json(pair_figure(audit))
+    figure = plotly.io.from_json(coverage_figure(audit))
     figure.update_layout(title={"text": audit.verdict, "font": {"size": 14}}, margin={"t": 60})
     return str(plotly.io.to_html(figure, include_plotlyjs=True, full_html=True))
 
@@ -63,7 +64,8 @@ def write_heat_map(audit: Coverage, path: Path) -> None:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise NngenError(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
+
+from scipy.special import stdtrit
 
 from nngen.archive import StoredTrial
 
@@ -21,6 +24,8 @@ class Row:
         seeds: Different seeds that the means are taken over.
         validation_accuracy: Mean over the seeds, in [0, 1].
         validation_std: Sample standard deviation over the seeds; None for one seed.
+        validation_half: Half the width of the mean's 95 % interval, by the noise between seeds of all
+            rows alike; None where no row has several seeds.
         test_accuracy: Mean over the trials whose test accuracy was revealed; None where none was.
         seconds: Mean wall time of a trial.
         parameters: Trainable parameters.
@@ -35,6 +40,7 @@ class Row:
     seeds: int
     validation_accuracy: float
     validation_std: float | None
+    validation_half: float | None = None
     test_accuracy: float | None
     seconds: float
     parameters: int | None
@@ -66,8 +72,25 @@ def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tup
     rows: list[Row] = []
     for dataset in sorted(by_dataset):
         ranked = sorted(by_dataset[dataset], key=lambda same: (-fmean(_accuracies(same)), same[0].id))
-        rows += [_row(rank, same) for rank, same in enumerate(ranked[:top], start=1)]
+        rows += _with_intervals([_row(rank, same) for rank, same in enumerate(ranked, start=1)])[:top]
     return tuple(rows)
+
+
+def _with_intervals(rows: Sequence[Row]) -> list[Row]:
+    """Add intervals from the pooled variance between seeds, within each shape and number of epochs.
+
+    Pooling lets a row of two seeds borrow the noise of the others; a row's own two would hardly know it.
+    """
+    squares: dict[tuple[str, int], float] = {}
+    freedom: dict[tuple[str, int], int] = {}
+    for row in rows:
+        if row.validation_std is not None:
+            key = (row.shape, row.epochs)
+            squares[key] = squares.get(key, 0.0) + (row.seeds - 1) * row.validation_std**2
+            freedom[key] = freedom.get(key, 0) + row.seeds - 1
+    halves = {key: float(stdtrit(df, 0.975)) * math.sqrt(squares[key] / df) for key, df in freedom.items()}
+    known = ((row, halves.get((row.shape, row.epochs))) for row in rows)
+    return [row if half is None else replace(row, validation_half=half / math.sqrt(row.seeds)) for row, half in known]
 
 
 def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:

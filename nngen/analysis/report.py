@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nngen.analysis.figures import curves_figure, family_figure, gate_figure, pair_figure, plotly_script
+from nngen.analysis import figures
+from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
+from nngen.analysis.effects import Effects, FamilyEffect, Interval, effects
 from nngen.analysis.leaderboard import Row, leaderboard
+from nngen.analysis.low_yield import Exclusion, low_yield
+from nngen.analysis.observations import observe
 from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, funnel, outcome_rows
 from nngen.archive import Store, StoredCampaign, StoredTrial, TrialState
 from nngen.errors import NngenError
 from nngen.resources import folder
 from nngen.space import Coverage, coverage
+from nngen.space.evenness import Evenness, evenness
 from nngen.types import Shape
 
 __all__ = ["Report", "collect", "render", "write_report"]
@@ -29,7 +35,13 @@ class Report:
 
     Attributes:
         trials: All trials, in the order in which they were drawn.
-        missing: What cannot be said yet, one sentence each.
+        effects: Of families and pairs, read from the first rung.
+        low_yield: Families whose quartets hardly ever train, worst first.
+        cost: Of all trials.
+        measured: Seconds that each family adds to an epoch; None without a trained trial.
+        remaining: What is still to be done; None without a trained trial.
+        explored: Quartets that an adaptive sampler drew knowing nothing; None for other samplers.
+        missing: What is not there yet, one sentence each.
         environments: Distinct versions and hardware of the trials, with how many ran there.
     """
 
@@ -40,6 +52,13 @@ class Report:
     outcomes: tuple[OutcomeRow, ...]
     funnel: Funnel
     coverage: Coverage
+    evenness: Evenness
+    effects: Effects
+    low_yield: tuple[Exclusion, ...]
+    cost: Cost
+    measured: FamilySeconds | None
+    remaining: Forecast | None
+    explored: int | None
     missing: tuple[str, ...]
     environments: tuple[tuple[Mapping[str, str], int], ...]
 
@@ -48,13 +67,22 @@ class Report:
         return self.rows[0] if self.rows else None
 
     @property
-    def seconds(self) -> float:
-        """Wall time of all trials together."""
-        return sum(trial.seconds or 0.0 for trial in self.trials if trial.copied_from is None)
+    def family_effects(self) -> Mapping[str, FamilyEffect]:
+        return {row.family: row for row in self.effects.families}
+
+    @property
+    def epochs(self) -> int:
+        """Longest learning curve."""
+        return max((len(trial.curve) for trial in self.trials if trial.trained), default=0)
 
 
-def collect(archive: Store, name: str) -> Report:
+def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -> Report:
     """Gather what a campaign's report says.
+
+    Args:
+        archive: Where it is kept.
+        name: The campaign.
+        price_per_hour: Of the machine, in any currency.
 
     Raises:
         UsageError: If there is no such campaign; the message names the nearest.
@@ -63,6 +91,8 @@ def collect(archive: Store, name: str) -> Report:
     trials = archive.trials(name)
     pool = sorted(campaign.spec["pool"])
     came = funnel(trials, _passed(archive, campaign, trials))
+    audit = coverage(pool, (trial.experts for trial in trials if trial.state is TrialState.DONE))
+    lines = observe(trials)
     return Report(
         campaign=campaign,
         trials=trials,
@@ -70,7 +100,14 @@ def collect(archive: Store, name: str) -> Report:
         families=family_rows(pool, trials),
         outcomes=outcome_rows(trials),
         funnel=came,
-        coverage=coverage(pool, (trial.experts for trial in trials if trial.state is TrialState.DONE)),
+        coverage=audit,
+        evenness=evenness(audit),
+        effects=effects(lines, pool),
+        low_yield=low_yield(lines, pool).excluded,
+        cost=cost(trials, price_per_hour),
+        measured=family_seconds(trials),
+        remaining=remaining(trials, epochs=int(campaign.spec["epochs"]), price_per_hour=price_per_hour),
+        explored=_explored(archive, campaign),
         missing=_missing(trials, came),
         environments=_environments(trials),
     )
@@ -89,23 +126,46 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "accuracy": _accuracy, "count": _count, "duration": _duration}
-    figures = {
-        "families": family_figure(report.families),
-        "pairs": pair_figure(report.coverage),
-        "curves": curves_figure(report.trials),
-        "gates": gate_figure(report.trials),
+    environment.filters |= {
+        "percent": _percent,
+        "accuracy": _accuracy,
+        "count": _count,
+        "duration": _duration,
+        "points": _points,
+        "span": _span,
+        "p": _p,
+        "amount": _amount,
+        "sentence": _sentence,
     }
     return environment.get_template("report.html.j2").render(
         report=report,
         arguments=_arguments(report.campaign),
-        figures={name: _data(text) for name, text in figures.items()},
-        has_gates=any(trial.trained and trial.curve and trial.curve[-1].usage for trial in report.trials),
-        plotly=Markup(plotly_script()),  # noqa: S704 - the library's own text
+        figures={name: _data(text) for name, text in _figures(report).items()},
+        plotly=Markup(figures.plotly_script()),  # noqa: S704 - the library's own text
     )
 
 
-def write_report(archive: Store, name: str, path: Path) -> Report:
+def _figures(report: Report) -> dict[str, str]:
+    """Draw the figures for which there is anything to draw."""
+    drawn: dict[str, str] = {}
+    if len(report.rows) > 1:
+        drawn["ranking"] = figures.ranking_figure(report.rows)
+    if any(row.point is not None for row in report.effects.families):
+        drawn["effects"] = figures.effects_figure(report.effects)
+    elif report.funnel.trained:
+        drawn["families"] = figures.family_figure(report.families)
+    if report.effects.pairs:
+        drawn["pairs"] = figures.pair_figure(report.effects)
+    if report.coverage.quartets:
+        drawn["coverage"] = figures.coverage_figure(report.coverage)
+    if report.epochs > 1:
+        drawn["curves"] = figures.curves_figure(report.trials)
+    if figures.gate_shares(report.trials):
+        drawn["gates"] = figures.gate_figure(report.trials)
+    return drawn
+
+
+def write_report(archive: Store, name: str, path: Path, *, price_per_hour: float | None = None) -> Report:
     """Write a campaign's report to ``path``, all or nothing.
 
     Raises:
@@ -113,7 +173,7 @@ def write_report(archive: Store, name: str, path: Path) -> Report:
         MissingExtraError: If plotly is not installed.
         NngenError: If the file cannot be written.
     """
-    report = collect(archive, name)
+    report = collect(archive, name, price_per_hour=price_per_hour)
     text = render(report)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -122,7 +182,8 @@ def write_report(archive: Store, name: str, path: Path) -> Report:
     except OSError as error:
         raise NngenError(f"cannot write the report {path}: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return report
 
 
@@ -143,10 +204,13 @@ def _missing(trials: Sequence[StoredTrial], came: Funnel) -> tuple[str, ...]:
         said.append("No candidate could be trained: there is no accuracy to compare; the verdicts say why.")
     if came.trained == 1:
         said.append("Only one candidate was trained: nothing can be said about families.")
-    seeds = {(trial.candidate_id, trial.spec.seed) for trial in trials if trial.trained and trial.spec}
-    if came.trained > 1 and len(seeds) == len({candidate for candidate, _ in seeds}):
-        said.append("Each candidate was trained with one seed: differences may be chance.")
     return tuple(said)
+
+
+def _explored(archive: Store, campaign: StoredCampaign) -> int | None:
+    if campaign.spec.get("sampler") != "adaptive":
+        return None
+    return sum(sum(event.detail.get("explored", ())) for event in archive.events(campaign.name))
 
 
 def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str], int], ...]:
@@ -161,7 +225,8 @@ def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str
 
 def _arguments(campaign: StoredCampaign) -> dict[str, Any]:
     shown = {key: value for key, value in campaign.spec.items() if key not in ("pool", "left_out", "families", "name")}
-    return {key.replace("_", " "): value for key, value in shown.items()}
+    said = {True: "yes", False: "no"}
+    return {key.replace("_", " "): said[value] if isinstance(value, bool) else value for key, value in shown.items()}
 
 
 def _data(text: str) -> Markup:
@@ -187,3 +252,28 @@ def _duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _points(value: float | None) -> str:
+    """Write an effect on accuracy in points (0.01), signed."""
+    return "-" if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _span(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{_points(interval.low)} to {_points(interval.high)}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _amount(value: float | None) -> str:
+    """Write hours, energy or money with four digits that say something."""
+    return "-" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _sentence(text: str) -> str:
+    """Write a clause as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"

@@ -1,18 +1,29 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from headless import chromium
 
-from nngen.analysis.figures import curves_figure, family_figure, gate_figure, pair_figure
+from nngen.analysis.figures import (
+    coverage_figure,
+    curves_figure,
+    effects_figure,
+    family_figure,
+    gate_figure,
+    pair_figure,
+    ranking_figure,
+)
+from nngen.analysis.paper import write_figures
 from nngen.analysis.report import collect, write_report
 from nngen.archive import Archive
 from nngen.campaign.fake import FakeEngine, fake_bench, fake_campaign
 from nngen.errors import MissingExtraError, NngenError, UsageError
-from nngen.types import Outcome, Shape
+from nngen.types import Outcome, Shape, Trial
 
 ALL = dict.fromkeys("ABCDEFG", Outcome.MEMORY)
 
@@ -27,7 +38,32 @@ def archive():
         fake_campaign(archive, name="single", size=1, shape=Shape(1, 9, 9)).run()
         fake_campaign(archive, name="failed", size=3, shape=Shape(3, 9, 9), engine=FakeEngine(checks=ALL)).run()
         archive.add_campaign("empty", archive.campaign("single").spec, [])
+        with_seeds(archive)
         yield archive
+
+
+def with_seeds(archive):
+    """A campaign in which each quartet was trained with three seeds; one of the seeds gave no number."""
+    fake_campaign(archive, name="once", size=30, epochs=1, shape=Shape(1, 7, 7)).run()
+    once = archive.trials("once")
+    archive.add_campaign("seeds", archive.campaign("once").spec, [t.plan for t in once for _ in range(3)])
+    for place, (trial, ready) in enumerate(
+        zip([t for t in once for _ in range(3)], archive.trials("seeds"), strict=True)
+    ):
+        archive.start_trial(ready.id)
+        accuracy = 0.6 + 0.05 * ("A" in trial.experts) - 0.001 * (place % 3) + 0.0002 * (place % 7)
+        archive.finish_trial(
+            ready.id,
+            Trial(
+                candidate_id=trial.candidate_id,
+                spec=replace(trial.spec, seed=place),
+                verdict=trial.verdict,
+                validation_accuracy=float("nan") if place == 1 else accuracy,
+                curve=trial.curve,
+                seconds=2.0,
+                environment={"device": "fake"},
+            ),
+        )
 
 
 class Page(HTMLParser):
@@ -59,9 +95,10 @@ class Page(HTMLParser):
 @pytest.mark.parametrize(
     ("name", "plots", "words"),
     [
-        ("full", ["families", "pairs", "curves", "gates"], "one seed"),
-        ("single", ["families", "pairs", "curves", "gates"], "Only one candidate was trained"),
-        ("failed", ["pairs"], "No candidate could be trained"),
+        ("full", ["ranking", "coverage", "effects", "curves", "gates"], "One seed for each candidate"),
+        ("seeds", ["ranking", "coverage", "effects", "pairs", "gates"], "3 seeds"),
+        ("single", ["coverage", "families", "curves", "gates"], "Only one candidate was trained"),
+        ("failed", ["coverage"], "No candidate could be trained"),
         ("empty", [], "has no trials"),
     ],
 )
@@ -70,14 +107,16 @@ def test_every_campaign_has_a_report_that_says_what_is_missing(archive, tmp_path
     text = (tmp_path / "r.html").read_text()
     page = Page(text)
     assert page.plots == plots
-    assert page.outside == []
+    assert all(place.startswith("#") for place in page.outside)
     assert page.heads == [
         "Leaderboard",
-        "Families",
-        "Verdicts",
+        "Funnel",
         "Coverage",
+        "Families",
+        "Pairs",
         "Learning curves",
         "Gate usage",
+        "Cost",
         "Provenance",
     ]
     assert words in text
@@ -113,12 +152,81 @@ def test_the_figures_draw_what_the_rows_hold(archive):
     dots, means = json.loads(family_figure(report.families))["data"]
     assert len(dots["y"]) == 20
     assert means["x"][-1] == max(row.mean for row in report.families if row.mean is not None)
-    cells = json.loads(pair_figure(report.coverage))["data"][0]["z"]
+    cells = json.loads(coverage_figure(report.coverage))["data"][0]["z"]
     assert cells[0][0] is None
     assert cells[0][1] == cells[1][0] == 10
-    assert [len(line["x"]) for line in json.loads(curves_figure(report.trials))["data"]] == [2] * 5
+    assert [len(line["x"]) for line in json.loads(curves_figure(report.trials))["data"]] == [0] + [2] * 5
     bars = json.loads(gate_figure(report.trials))["data"]
     assert sum(len(bar["x"]) for bar in bars) == 20
+
+
+def test_effects_and_intervals_are_drawn(archive):
+    report = collect(archive, "seeds")
+    better, worse, unclear = json.loads(effects_figure(report.effects))["data"]
+    assert better["y"] == ["A"]
+    assert sorted(better["y"] + worse["y"] + unclear["y"]) == list("ABCDEFG")
+    effect = report.family_effects["A"]
+    assert better["x"] == [100 * effect.point]
+    assert better["x"][0] + better["error_x"]["array"][0] == pytest.approx(100 * effect.interval.high)
+    assert better["x"][0] - better["error_x"]["arrayminus"][0] == pytest.approx(100 * effect.interval.low)
+    matrix = json.loads(pair_figure(report.effects))["data"][0]
+    assert matrix["x"][0] == "A"
+    known = {pair.families: pair.interval.effect for pair in report.effects.pairs}
+    assert matrix["z"][0][1] == matrix["z"][1][0] == 100 * known[tuple(sorted(matrix["x"][:2]))]
+    dots = json.loads(ranking_figure(report.rows))["data"][0]
+    assert dots["error_y"]["array"] == [row.validation_half for row in report.rows]
+
+
+def test_the_headline_has_an_interval_where_there_are_seeds(archive, tmp_path):
+    best = collect(archive, "seeds").best
+    assert (best.seeds, best.validation_half is not None) == (3, True)
+    write_report(archive, "seeds", tmp_path / "r.html", price_per_hour=3600)
+    text = (tmp_path / "r.html").read_text()
+    assert f"± {best.validation_half:.4f} (95 %), 3 seeds" in text
+    assert "180 at the price given" in text
+    write_report(archive, "full", tmp_path / "r.html")
+    assert "1 seed: no interval" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("full", ["ranking", "funnel", "coverage", "effects", "curves", "gates"]),
+        ("seeds", ["ranking", "funnel", "coverage", "effects", "pairs", "gates"]),
+        ("failed", ["funnel", "coverage"]),
+        ("empty", []),
+    ],
+)
+def test_figures_for_a_paper(archive, tmp_path, name, files):
+    pytest.importorskip("matplotlib")
+    report = collect(archive, name)
+    written = write_figures(report, tmp_path / "a" / "b")
+    assert [path.name for path in written] == [f"{file}.pdf" for file in files]
+    again = write_figures(report, tmp_path / "c")
+    for one, other in zip(written, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        assert one.read_bytes().startswith(b"%PDF-")
+        assert b"/Type3" not in one.read_bytes()
+
+
+def test_figures_that_cannot_be_written(archive, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    report = collect(archive, "failed")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NngenError, match="cannot write the figure"):
+        write_figures(report, tmp_path / "file" / "b")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nngen-moe\[report\]'"):
+        write_figures(report, tmp_path / "c")
+
+
+def test_an_adaptive_campaign_says_what_was_explored(tmp_path):
+    with Archive.in_memory() as archive:
+        fake_campaign(archive, size=12, sampler="adaptive").run()
+        write_report(archive, "one", tmp_path / "r.html")
+        explored = collect(archive, "one").explored
+    assert 3 <= explored <= 12
+    assert f"{explored} of 12 quartets were drawn knowing nothing" in (tmp_path / "r.html").read_text()
 
 
 def test_half_done(archive):
@@ -132,55 +240,58 @@ def test_bad_requests(archive, tmp_path, monkeypatch):
         write_report(archive, "ful", tmp_path / "r.html")
     with pytest.raises(NngenError, match="cannot write the report"):
         write_report(archive, "full", tmp_path / "no" / "r.html")
+    with pytest.raises(NngenError, match="cannot write the report"):
+        write_report(archive, "full", Path(__file__) / "r.html")
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'nngen-moe\[report\]'"):
         write_report(archive, "full", tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
 
 
-PROBE = """<script>
-addEventListener("error", event => { document.title = "error: " + event.message; });
-addEventListener("load", () => setTimeout(() => {
+LOOK = """new Promise(done => setTimeout(() => {
   const plots = Array.from(document.querySelectorAll(".plot"));
-  const drawn = plots.filter(plot => plot.querySelector("svg .plot, svg .hm, svg .scatterlayer, svg .barlayer")).length;
+  const marks = "svg .points path, svg .scatterlayer .js-line, svg .heatmaplayer image, svg .barlayer path";
   const table = document.querySelector("table.sortable");
-  const column = () => Array.from(table.tBodies[0].rows).map(row => parseFloat(row.cells[2].textContent));
-  table.tHead.rows[0].cells[2].click();
+  const shown = () => Array.from(table.tBodies[0].rows).filter(row => !row.hidden);
+  const column = () => shown().map(row => parseFloat(row.cells[2].textContent));
+  const head = table.tHead.rows[0].cells[2];
+  head.click();
   const rising = column();
-  table.tHead.rows[0].cells[2].click();
-  const told = { plots: plots.length, drawn, rising, falling: column(), wide: document.documentElement.scrollWidth,
-                 view: document.documentElement.clientWidth, problem: document.title };
-  document.body.innerHTML = "<pre id=told>" + JSON.stringify(told) + "</pre>";
-}, 500));
-</script></head>"""
+  head.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+  const falling = column();
+  const input = document.querySelector(".filter input");
+  const type = words => { input.value = words; input.dispatchEvent(new Event("input")); return shown(); };
+  const kept = type("c, D,").map(row => row.cells[1].textContent);
+  const count = document.querySelector(".filter span").textContent;
+  const none = type("nothing has this").length, back = type("").length;
+  done({ plots: plots.map(plot => plot.dataset.figure), empty: plots.filter(plot => !plot.querySelector(marks))
+           .map(plot => plot.dataset.figure), rising, falling, kept, count, none, back,
+         wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth,
+         text: getComputedStyle(document.body).color,
+         axis: getComputedStyle(document.querySelector(".ytick text")).fill });
+}, 300))"""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's package chromium")
-@pytest.mark.parametrize("width", [412, 1280])
-def test_a_real_browser_draws_and_sorts_it_without_error(archive, tmp_path, width):
-    write_report(archive, "full", tmp_path / "r.html")
-    text = (tmp_path / "r.html").read_text()
-    (tmp_path / "probed.html").write_text(text.replace("</head>", PROBE, 1))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    done = subprocess.run(
-        [
-            "chromium",
-            *options,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},2000",
-            "--virtual-time-budget=10000",
-            "--dump-dom",
-            f"file://{tmp_path / 'probed.html'}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+@pytest.mark.parametrize(("name", "width", "dark"), [("full", 390, True), ("seeds", 1280, False)])
+def test_a_real_browser_draws_sorts_and_filters_it_without_error(archive, tmp_path, name, width, dark):
+    report = write_report(archive, name, tmp_path / "r.html")
+    with chromium(tmp_path / "profile", f"file://{tmp_path / 'r.html'}", width=width, dark=dark) as page:
+        told = page.run(LOOK)
+        problems = page.problems
+    assert problems == []
+    assert len(told["plots"]) == 5
+    assert told["empty"] == []
+    assert (
+        told["rising"]
+        == sorted(told["rising"])
+        == sorted(float(f"{row.validation_accuracy:.4f}") for row in report.rows)
     )
-    told = json.loads(re.search(r'<pre id="told">(.*?)</pre>', done.stdout).group(1))
-    assert told["problem"] == "full: nngen report"
-    assert (told["plots"], told["drawn"]) == (4, 4)
-    assert told["rising"] == sorted(told["rising"])
-    assert told["falling"] == sorted(told["rising"], reverse=True)
-    assert told["wide"] <= told["view"]
+    assert told["falling"] == told["rising"][::-1]
+    assert told["kept"] and all("C, D," in text for text in told["kept"])
+    assert told["count"] == f"{len(told['kept'])} of {len(report.rows)}"
+    assert (told["none"], told["back"]) == (0, len(report.rows))
+    assert told["wide"] <= told["view"] == width
+    assert told["text"] == told["axis"]
+    assert told["text"] == ("rgb(227, 231, 238)" if dark else "rgb(28, 35, 48)")

@@ -1,0 +1,200 @@
+"""The report's figures as PDF, for a paper: the same numbers, drawn by matplotlib in print's sizes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nngen.analysis.effects import PairKind
+from nngen.analysis.figures import COLOURS, best_curves, gate_shares, sign_of
+from nngen.analysis.report import Report
+from nngen.errors import MissingExtraError, NngenError
+
+__all__ = ["write_figures"]
+
+_WIDTH = 6.3
+"""Inches between the margins of an A4 page of a one-column paper."""
+
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e6ea",
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    # TrueType, not Type 3: what publishers' checks ask for.
+    "pdf.fonttype": 42,
+}
+_PALE = frozenset({"#CCBB44", "#66CCEE", "#999999"})
+_ROW, _CELL = 0.17, 0.165
+_MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
+
+
+def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
+    """Write a report's figures into a folder, one PDF each; those with nothing to draw are left out.
+
+    Equal reports give equal bytes. Returns the files, sorted as they stand in the report.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        NngenError: If the folder cannot be written.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+    written = []
+    for name, draw in _drawings(report):
+        path = folder / f"{name}.pdf"
+        part = folder / f".{path.name}.{os.getpid()}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with matplotlib.rc_context(_STYLE):
+                figure = Figure(layout="constrained")
+                FigureCanvasPdf(figure)
+                draw(report, figure)
+                figure.savefig(part, format="pdf", metadata={"CreationDate": None, "Title": f"{report.campaign.name}"})
+            part.replace(path)
+        except OSError as error:
+            raise NngenError(f"cannot write the figure {path}: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                part.unlink()
+        written.append(path)
+    return tuple(written)
+
+
+def _drawings(report: Report) -> list[tuple[str, Callable[[Report, Any], None]]]:
+    known: list[tuple[str, bool, Callable[[Report, Any], None]]] = [
+        ("ranking", len(report.rows) > 1, _ranking),
+        ("funnel", report.funnel.drawn > 0, _funnel),
+        ("coverage", report.coverage.quartets > 0, _coverage),
+        ("effects", any(row.point is not None for row in report.effects.families), _effects),
+        ("pairs", bool(report.effects.pairs), _pairs),
+        ("curves", report.epochs > 1, _curves),
+        ("gates", bool(gate_shares(report.trials)), _gates),
+    ]
+    return [(name, draw) for name, there, draw in known if there]
+
+
+def _ranking(report: Report, figure: Any) -> None:
+    axes = _axes(figure, 2.4)
+    halves = [row.validation_half or 0.0 for row in report.rows]
+    ranks, means = [row.rank for row in report.rows], [row.validation_accuracy for row in report.rows]
+    axes.errorbar(ranks, means, yerr=halves if any(halves) else None, fmt=".", color=COLOURS[0], elinewidth=0.6)
+    axes.set(xlabel="rank", ylabel="validation accuracy")
+
+
+def _funnel(report: Report, figure: Any) -> None:
+    names = {"drawn": "sampled", "done": "finished", "checked": "passed the check"}
+    stages = [(names.get(name, name), count) for name, count in report.funnel.stages()]
+    axes = _axes(figure, 1.5)
+    bars = axes.barh([name for name, _ in stages], [count for _, count in stages], color=COLOURS[0], height=0.65)
+    axes.bar_label(bars, labels=[f"{count:,}" for _, count in stages], padding=3)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set(xlabel="trials")
+
+
+def _coverage(report: Report, figure: Any) -> None:
+    names, counts = list(report.coverage.families), report.coverage.pairs
+    cells = [[counts[min(a, b), max(a, b)] or None if a != b else None for a in names] for b in names]
+    _matrix(figure, names, cells, label="quartets", cmap="Blues", vmin=0, vmax=max(counts.values()))
+
+
+def _effects(report: Report, figure: Any) -> None:
+    shown = [row for row in report.effects.families if row.point is not None]
+    axes = _axes(figure, 0.6 + _ROW * len(shown))
+    for place, row in enumerate(shown):
+        colour = {1: COLOURS[0], -1: COLOURS[1], 0: COLOURS[6]}[sign_of(row)]
+        if row.interval:
+            axes.plot([100 * row.interval.low, 100 * row.interval.high], [place, place], color=colour, linewidth=1.3)
+        filled = colour if row.interval else "white"
+        axes.plot([100 * (row.point or 0.0)], [place], "o", markersize=3.5, color=colour, markerfacecolor=filled)
+    axes.axvline(0, color="#666666", linewidth=0.6)
+    axes.set_yticks(range(len(shown)), [row.family for row in shown])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"effect, points of accuracy ({report.effects.confidence:.0%} intervals)")
+
+
+def _pairs(report: Report, figure: Any) -> None:
+    known = {pair.families: pair for pair in report.effects.pairs}
+    names = [row.family for row in report.effects.families if any(row.family in pair for pair in known)]
+    cells = [[known.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
+    reach = 100 * max(abs(pair.interval.effect) for pair in report.effects.pairs) or 1.0
+    values = [[100 * cell.interval.effect if cell else None for cell in line] for line in cells]
+    axes = _matrix(figure, names, values, label="points", cmap="RdBu", vmin=-reach, vmax=reach)
+    for y, line in enumerate(cells):
+        for x, cell in enumerate(line):
+            if cell and _MARKS[cell.kind]:
+                axes.text(x, y, _MARKS[cell.kind], ha="center", va="center")
+
+
+def _curves(report: Report, figure: Any) -> None:
+    best, others = best_curves(report.trials)
+    axes = _axes(figure, 2.8)
+    for trial in others:
+        _curve(axes, trial, color="#bbbbbb", linewidth=0.4)
+    for place, trial in reversed(list(enumerate(best))):
+        _curve(axes, trial, color=COLOURS[place % 6], linewidth=1.1)
+    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _gates(report: Report, figure: Any) -> None:
+    shares = gate_shares(report.trials)
+    names = sorted({name for _, share in shares for name in share})
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    axes = _axes(figure, 0.6 + 0.24 * len(shares))
+    for place, (_, share) in enumerate(shares):
+        left = 0.0
+        for name, weight in share.items():
+            axes.barh(place, weight, left=left, color=colours[name], edgecolor="white", linewidth=0.8, height=0.75)
+            # What would not fit into its part is left out: about 100 letters go into the whole width.
+            if weight * 100 > len(name):
+                ink = "black" if colours[name] in _PALE else "white"
+                axes.text(left + weight / 2, place, name, ha="center", va="center", fontsize=6, color=ink)
+            left += weight
+    axes.set_yticks(range(len(shares)), [f"{rank}." for rank in range(1, len(shares) + 1)])
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.set(xlabel="mean gate weight in the last epoch", ylabel="rank", xlim=(0, 1))
+
+
+def _axes(figure: Any, height: float) -> Any:
+    figure.set_size_inches(_WIDTH, height)
+    return figure.subplots()
+
+
+def _curve(axes: Any, trial: Any, **style: Any) -> None:
+    points = trial.curve
+    axes.plot([point.epoch for point in points], [point.validation_accuracy for point in points], **style)
+
+
+def _matrix(
+    figure: Any, names: Sequence[str], cells: Sequence[Sequence[float | None]], label: str, **style: Any
+) -> Any:
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    side = max(2.4, 1.2 + _CELL * len(names))
+    figure.set_size_inches(min(_WIDTH + 0.8, side + 0.8), min(_WIDTH, side))
+    axes = figure.subplots()
+    values = np.array([[np.nan if cell is None else cell for cell in line] for line in cells], dtype=float)
+    image = axes.imshow(values, aspect="equal", **style)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False)
+    axes.tick_params(length=0, labelsize=6.5)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label=label)
+    bar.locator = MaxNLocator(6, integer=label == "quartets")
+    return axes
