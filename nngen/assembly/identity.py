@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from nngen.assembly.locals import local_names
 
 __all__ = ["canonical_hash", "combine", "lemur_id", "statement_digests"]
 
@@ -20,7 +22,7 @@ def lemur_id(source: str) -> str:
 def canonical_hash(source: str) -> str:
     """Return the SHA-256 of a source's tree, in hex.
 
-    Comments, docstrings, ``pass`` and layout do not count; everything else does. It is the same on
+    Comments, docstrings, ``pass``, layout and the names of locals do not count; everything else does. It is the same on
     every version of Python, and is made of one digest per statement, so that a
     mixture's hash follows from its experts' without parsing them again.
 
@@ -41,27 +43,35 @@ def statement_digests(source: str) -> tuple[str, ...]:
     Raises:
         SyntaxError: If the source does not parse.
     """
-    return tuple(hashlib.sha256(_form(node).encode()).hexdigest() for node in _meaningful(ast.parse(source).body))
+    tree = ast.parse(source)
+    local = local_names(tree)
+    return tuple(hashlib.sha256(_form(node, local).encode()).hexdigest() for node in _meaningful(tree.body))
 
 
 _UNSEEN = frozenset({"ctx", "kind", "type_comment"})
+_SPELL = frozenset({"id", "name", "names", "rest"})
 
 
-def _form(value: object) -> str:
+def _form(value: object, local: Mapping[int, Mapping[str, str]]) -> str:
     """Write a tree so that equal text means equal trees; what is absent is not written."""
     if isinstance(value, ast.AST):
         parts = []
+        stand_ins = local.get(id(value), {})
         for name in value._fields:
             child = getattr(value, name, None)
             if name == "body" and isinstance(child, list):
                 child = _meaningful(child)
+            if stand_ins and name in _SPELL:
+                child = (
+                    [stand_ins.get(item, item) for item in child] if isinstance(child, list) else stand_ins[str(child)]
+                )
             # Fields that later versions of Python add are empty for what earlier ones can say.
             if name in _UNSEEN or (child is None and not isinstance(value, ast.Constant)) or child == []:
                 continue
-            parts.append(f"{name}={_form(child)}")
+            parts.append(f"{name}={_form(child, local)}")
         return f"{type(value).__name__}({','.join(parts)})"
     if isinstance(value, list):
-        return f"[{','.join(map(_form, value))}]"
+        return f"[{','.join(_form(item, local) for item in value)}]"
     return f"{type(value).__name__}:{value!r}"
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 
+import pytest
+from assembly_toys import GOLDEN, KINDS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +52,94 @@ def test_the_hash_is_the_same_on_every_version_of_python() -> None:
         "    async def f(self, *a, k=f'{x!r:>4}', **kw):\n        yield -1\n"
     )
     assert canonical_hash(source) == "ce29347309cf4cdbbacd984a32dddd2d99932878123a32f91d141e61d81e8b24"
+
+
+SAME = [
+    ("def f(x):\n    y = x\n    return y", "def f(x):\n    z = x\n    return z"),
+    ("def f(x):\n    for i in x: print(i)", "def f(x):\n    for j in x: print(j)"),
+    ("def f(x):\n    return [i for i in x]", "def f(x):\n    return [j for j in x]"),
+    ("t = [i * j for i in a for j in i]", "t = [u * v for u in a for v in u]"),
+    ("def f():\n    with g() as h: return h", "def f():\n    with g() as k: return k"),
+    ("def f():\n    try: g()\n    except E as e: raise e", "def f():\n    try: g()\n    except E as o: raise o"),
+    ("def f(x):\n    if (n := len(x)): return n", "def f(x):\n    if (m := len(x)): return m"),
+    (
+        "def f(x):\n    y = 1\n    def g(): return y\n    return g",
+        "def f(x):\n    n = 1\n    def g(): return n\n    return g",
+    ),
+    (
+        "def f():\n    y = 1\n    def g():\n        nonlocal y\n        y = 2\n    return y, g",
+        "def f():\n    n = 1\n    def g():\n        nonlocal n\n        n = 2\n    return n, g",
+    ),
+    (
+        "def f(x):\n    match x:\n        case [a, *b]: return a, b",
+        "def f(x):\n    match x:\n        case [c, *d]: return c, d",
+    ),
+    ("def f(x):\n    match x:\n        case {**r}: return r", "def f(x):\n    match x:\n        case {**s}: return s"),
+    (
+        "class A:\n    def f(self):\n        y = 1\n        return y",
+        "class A:\n    def f(self):\n        z = 1\n        return z",
+    ),
+    ("def f(x):\n    a, b = x\n    return b", "def f(x):\n    b, a = x\n    return a"),
+    ("def f(x):\n    y = lambda k: k + x\n    return y", "def f(x):\n    z = lambda k: k + x\n    return z"),
+]
+"""Pairs that differ in the names of locals alone."""
+
+OTHER = [
+    ("def f(x):\n    return x", "def f(y):\n    return y"),  # a caller may name it
+    ("def f(x):\n    a, b = x\n    return b", "def f(x):\n    a, b = x\n    return a"),
+    ("def f(x):\n    y = x\n    return y", "def f(x):\n    y = x\n    return z"),  # a module's name
+    ("def f(x):\n    y = x\n    return x", "def f(x):\n    y = x\n    return y"),
+    ("def f():\n    y = 1\n    return locals()", "def f():\n    z = 1\n    return locals()"),
+    ("def f():\n    y = 1\n    return eval(s)", "def f():\n    z = 1\n    return eval(s)"),
+    ("def f():\n    global y\n    y = 1", "def f():\n    global z\n    z = 1"),
+    ("class A:\n    y = 1", "class A:\n    z = 1"),
+    ("y = 1", "z = 1"),
+    ("def f(self):\n    self.y = 1", "def f(self):\n    self.z = 1"),
+    ("def f():\n    import math as y\n    return y", "def f():\n    import math as z\n    return z"),
+    ("def f():\n    def y(): pass\n    return y", "def f():\n    def z(): pass\n    return z"),
+    ("def f(x):\n    y = 1\n    return g(y=y)", "def f(x):\n    z = 1\n    return g(z=z)"),
+    (
+        "def f():\n    y = 1\n    def g():\n        y = 2\n    return y",
+        "def f():\n    y = 1\n    def g():\n        nonlocal y\n        y = 2\n    return y",
+    ),
+    ("def f(x):\n    y = [y for y in x]\n    return y", "def f(x):\n    y = [z for y in x]\n    return y"),
+    (
+        "def f(x):\n    y = 1\n    class A:\n        y = 2\n        def g(self): return y\n    return A",
+        "def f(x):\n    z = 1\n    class A:\n        y = 2\n        def g(self): return y\n    return A",
+    ),
+]
+"""Pairs of which something else differs."""
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_names_of_locals_do_not_count(one: str, other: str) -> None:
+    assert canonical_hash(one) == canonical_hash(other)
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER)
+def test_every_other_name_counts(one: str, other: str) -> None:
+    assert canonical_hash(one) != canonical_hash(other)
+
+
+class Renamed(ast.NodeTransformer):
+    """Appends a letter to every name that is spelled as a local of ``soft_targets``, ``observe`` or ``describe``."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(id=f"{node.id}_q", ctx=node.ctx) if node.id in self.names else node
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_renaming_the_locals_of_a_whole_file_keeps_its_hash(kind: str) -> None:
+    source = (GOLDEN / f"{kind}.py").read_text()
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        arguments = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+        stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        function.body = [Renamed(stored - arguments).visit(node) for node in function.body]
+    renamed = ast.unparse(tree)
+    assert renamed.count("_q") > 50
+    assert canonical_hash(renamed) == canonical_hash(source)

@@ -1,0 +1,195 @@
+"""Which names of a function are its own business: renaming them changes nothing that anyone can see.
+
+A local is a name that a function or a comprehension binds by assignment, loop, ``with``, ``except``, ``:=`` or a
+pattern. Parameters are none (a caller may name them), nor are names bound by ``import``, ``def`` or ``class`` (which
+show in what they bind), nor anything in a function that can look its names up while it runs.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TypeAlias
+
+__all__ = ["local_names"]
+
+_Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_LOOKS_UP = frozenset({"locals", "vars", "dir", "eval", "exec"})
+_HARMLESS = frozenset({"vars", "dir"})
+"""Those of them that look at something else when they are given it."""
+
+
+class _Scope:
+    """A function's, comprehension's or class's names.
+
+    Attributes:
+        own: Every name it binds.
+        renamed: Those of them that are locals, each with its number.
+        outer: Names that ``nonlocal`` or ``global`` sends elsewhere.
+    """
+
+    def __init__(self, *, parent: _Scope | None, is_class: bool = False) -> None:
+        self.parent, self.is_class = parent, is_class
+        self.own: set[str] = set()
+        self.renamed: dict[str, int] = {}
+        self.outer: dict[str, bool] = {}
+        self.first: int = parent.next if parent is not None else 0
+
+    @property
+    def next(self) -> int:
+        """The first number that no local of this scope or one around it has."""
+        return self.first + len(self.renamed)
+
+    def bind(self, name: str, *, local: bool) -> None:
+        """Note a binding; a name that is bound in another way as well is no local."""
+        if name in self.outer:
+            return
+        if local and name not in self.own:
+            self.renamed[name] = self.next
+        elif not local and name in self.renamed:
+            # Numbers stay as they are: they only have to differ.
+            self.renamed[name] = -1
+        self.own.add(name)
+
+    def find(self, name: str) -> int | None:
+        """The number of the local that a name means here; None where it means anything else."""
+        scope: _Scope | None = self
+        inside = True
+        while scope is not None:
+            if name in scope.outer:
+                if scope.outer[name]:
+                    return None
+            elif name in scope.own and (inside or not scope.is_class):
+                number = scope.renamed.get(name, -1)
+                return number if number >= 0 else None
+            scope, inside = scope.parent, False
+        return None
+
+
+def local_names(tree: ast.AST) -> dict[int, dict[str, str]]:
+    """Number the locals of every function in a tree, in the order in which they are bound.
+
+    Returns:
+        For each node that spells locals, by identity: what it spells, and what stands for it. Two trees that differ
+        in the names of locals alone get the same stand-ins in the same places.
+    """
+    found: dict[int, dict[str, str]] = {}
+    _visit(tree, None, found)
+    return found
+
+
+def _visit(node: ast.AST, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
+    if scope is not None:
+        spelled = {name: number for name in _spelled(node) if (number := scope.find(name)) is not None}
+        if spelled:
+            found[id(node)] = {name: f"%{number}" for name, number in spelled.items()}
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+            _visit_function(node, scope, found)
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            _visit_comprehension(node, scope, found)
+        case ast.ClassDef():
+            inner = _Scope(parent=scope, is_class=True)
+            for statement in node.body:
+                for name, _ in _bound(statement):
+                    inner.bind(name, local=False)
+            for child in ast.iter_child_nodes(node):
+                _visit(child, inner if child in node.body else scope, found)
+        case _:
+            for child in ast.iter_child_nodes(node):
+                _visit(child, scope, found)
+
+
+def _visit_function(node: _Function, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
+    body = [node.body] if isinstance(node, ast.Lambda) else node.body
+    inner = _Scope(parent=scope)
+    for statement in body:
+        for part in _inside(statement):
+            if isinstance(part, ast.Global | ast.Nonlocal):
+                inner.outer.update(dict.fromkeys(part.names, isinstance(part, ast.Global)))
+    for argument in ast.walk(node.args):
+        if isinstance(argument, ast.arg):
+            inner.bind(argument.arg, local=False)
+    # A function that can look its names up keeps them.
+    free = not _looks_up(node)
+    for statement in body:
+        for name, local in _bound(statement):
+            inner.bind(name, local=local and free)
+    for child in ast.iter_child_nodes(node):
+        # Decorators, defaults and annotations are read outside of the function.
+        _visit(child, inner if child in body else scope, found)
+
+
+def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
+    inner = _Scope(parent=scope)
+    looks_up = _looks_up(node)
+    for generator in node.generators:
+        for part in ast.walk(generator.target):
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                # At module level there is no function around it, but its names are as much its own.
+                inner.bind(part.id, local=not looks_up)
+    first = node.generators[0].iter
+    _visit(first, scope, found)
+    for child in ast.iter_child_nodes(node):
+        for part in [child] if not isinstance(child, ast.comprehension) else ast.iter_child_nodes(child):
+            if part is not first:
+                _visit(part, inner, found)
+
+
+def _looks_up(node: ast.AST) -> bool:
+    """Whether code can find names by their spelling."""
+    harmless = {
+        id(part.func)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Call) and part.args and isinstance(part.func, ast.Name) and part.func.id in _HARMLESS
+    }
+    return any(
+        isinstance(part, ast.Name) and part.id in _LOOKS_UP and id(part) not in harmless for part in ast.walk(node)
+    )
+
+
+def _inside(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a statement in order, without what has a scope of its own; comprehensions only for their ``:=``."""
+    yield node
+    if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+        return
+    if isinstance(node, _COMPREHENSIONS):
+        yield from (part for part in ast.walk(node) if isinstance(part, ast.NamedExpr))
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _inside(child)
+
+
+def _bound(statement: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Yield the names that a statement binds, each with whether that makes it a local."""
+    for node in _inside(statement):
+        match node:
+            case ast.NamedExpr(target=ast.Name(id=name)):
+                yield name, True
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                yield name, True
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name, True
+            case ast.MatchMapping(rest=str(name)):
+                yield name, True
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, False
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from ((alias.asname or alias.name.partition(".")[0], False) for alias in names)
+
+
+def _spelled(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a node itself spells and that may be locals."""
+    match node:
+        case ast.Name(id=name):
+            yield name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name
+        case ast.Nonlocal(names=names):
+            yield from names
