@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nngen.archive.rows import StoredTrial
 from nngen.archive.states import TrialState
@@ -166,11 +167,11 @@ def family_seconds(trials: Iterable[StoredTrial]) -> FamilySeconds | None:
     pull = 1e-3 * np.eye(len(names))
     found, _ = nnls(np.vstack([matrix, pull]), np.concatenate([seconds, np.full(len(names), 1e-3 * typical)]))
     left = seconds - matrix @ found
-    free = max(len(rows) - int(np.linalg.matrix_rank(matrix)), 1)
+    free = len(rows) - int(np.linalg.matrix_rank(matrix))
     return FamilySeconds(
         seconds={name: float(found[index]) for name, index in place.items()},
         typical=typical,
-        error=math.sqrt(float(left @ left) / free),
+        error=math.sqrt(float(left @ left) / free) if free else _scatter(seconds),
         trials=len(rows),
     )
 
@@ -213,6 +214,11 @@ def remaining(
         return None
     to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]
     return forecast(to_come, measured, epochs=epochs, price_per_hour=price_per_hour)
+
+
+def _scatter(seconds: NDArray[np.float64]) -> float:
+    """Stand in for an error that cannot be told: how much trials differ; one alone, as much as it took."""
+    return float(seconds.std(ddof=1)) if len(seconds) > 1 else float(seconds[0])
 
 
 def _share(trials: Sequence[StoredTrial], price: float | None) -> Share:

@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nngen.analysis import figures
+from nngen.analysis import figures, wording
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
-from nngen.analysis.effects import Effects, FamilyEffect, Interval, effects
+from nngen.analysis.effects import Effects, FamilyEffect, effects
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
@@ -127,15 +127,15 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": _percent,
-        "accuracy": _accuracy,
-        "count": _count,
-        "duration": _duration,
-        "points": _points,
-        "span": _span,
-        "p": _p,
-        "amount": _amount,
-        "sentence": _sentence,
+        "percent": wording.percent,
+        "accuracy": wording.accuracy,
+        "count": wording.count,
+        "duration": wording.duration,
+        "points": wording.points,
+        "span": wording.span,
+        "p": wording.p,
+        "amount": wording.amount,
+        "sentence": wording.sentence,
     }
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -232,48 +232,3 @@ def _arguments(campaign: StoredCampaign) -> dict[str, Any]:
 def _data(text: str) -> Markup:
     """Make JSON safe inside a script element."""
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped for where it stands
-
-
-def _percent(share: float) -> str:
-    return f"{share:.2%}" if share < 0.1 else f"{share:.1%}"
-
-
-def _accuracy(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _points(value: float | None) -> str:
-    """Write an effect on accuracy in points (0.01), signed."""
-    return "-" if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _span(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{_points(interval.low)} to {_points(interval.high)}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _amount(value: float | None) -> str:
-    """Write hours, energy or money with four digits that say something."""
-    return "-" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
-
-
-def _sentence(text: str) -> str:
-    """Write a clause as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"

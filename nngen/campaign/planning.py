@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from nngen.analysis.effects import effects
@@ -15,7 +16,7 @@ from nngen.archive import Store, StoredTrial
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.seeds import derive
-from nngen.space import Pool, Quartet, coverage, draw, sampler
+from nngen.space import SAMPLERS, Pool, Quartet, coverage, draw
 from nngen.space.adaptive import Choice, ask
 from nngen.types import Plan
 
@@ -48,14 +49,19 @@ class Beginning:
         return [Plan(experts=choice.quartet) for choice in self.choices]
 
 
-def check_sampler(name: str, pool: Pool) -> None:
-    """Refuse a sampler that does not exist.
+def check_sampler(name: str, *, adaptive: bool = True) -> None:
+    """Refuse a sampler that does not exist, or one that has no order of its own where one is needed.
 
     Raises:
         UsageError: If there is none of that name; the message names those that are.
     """
-    if name != ADAPTIVE:
-        sampler(name, pool, 0)
+    if name == ADAPTIVE and not adaptive:
+        raise UsageError("adaptive chooses by results, so it has no order to look at: name another sampler")
+    known = sorted({*SAMPLERS, ADAPTIVE} if adaptive else SAMPLERS)
+    if name not in known and name != ADAPTIVE:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"no sampler is called {name!r}: {hint}there are {', '.join(known)}")
 
 
 def begin(spec: CampaignSpec, archive: Store, ground: Mapping[str, Any]) -> Beginning:

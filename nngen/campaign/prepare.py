@@ -66,7 +66,7 @@ def prepare(
     names = asked.get("families") or tuple(families)
     chosen = choose(families, names)
     # What costs nothing to refuse is refused before families are measured.
-    check_sampler(asked.get("sampler", CampaignSpec.default("sampler")), Pool.of(names))
+    check_sampler(asked.get("sampler", CampaignSpec.default("sampler")))
     dataset = load_dataset(asked.get("dataset", CampaignSpec.default("dataset")), data_root=data_root)
     spec = CampaignSpec(**{"name": name, "shape": dataset.default_shape, **machine, **asked})
     usable, left_out = _measure(chosen, spec.shape, dataset.classes, progress)

@@ -51,12 +51,16 @@ def cost(
     from nngen.analysis.cost import family_seconds, remaining
     from nngen.analysis.cost import forecast as predict
     from nngen.archive import Archive, default_path
+    from nngen.campaign.planning import check_sampler
     from nngen.cli.pools import named
     from nngen.errors import NngenError, UsageError
     from nngen.space import draw
 
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise UsageError(f"--price-per-hour must be a number from 0 up, not {price_per_hour}")
+    if forecast is not None and forecast < 1:
+        raise UsageError(f"--forecast must be at least 1, not {forecast}")
+    check_sampler(sampler, adaptive=False)
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs must be at least 1, not {epochs}")
     with Archive.open(archive or default_path(), readonly=True) as store:
@@ -82,6 +86,8 @@ def cost(
 
 
 def _print(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None:
+    from nngen.analysis.wording import duration
+
     parts = (
         ("total", spent.total),
         ("of it in failed trials", spent.failed),
@@ -90,9 +96,9 @@ def _print(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None
         ("per point of the best accuracy", spent.per_point),
     )
     print(f"{spent.trials:,} trials, {spent.valid:,} valid candidates, {spent.copied:,} results taken over")
-    print_table([_row(name, share) for name, share in parts if share], ("cost", "hours", "kWh", "money"))
+    print_table([_row(name, share) for name, share in parts if share], ("cost", "time", "kWh", "money"))
     for device, hours in spent.devices.items():
-        print(f"{hours:.3f} hours on {device}")
+        print(f"{duration(3600 * hours)} on {device}")
     for note in spent.notes:
         print(f"- {note}")
     if left is not None and left.trials:
@@ -102,10 +108,15 @@ def _print(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None
 
 
 def _row(name: str, share: Share) -> dict[str, Any]:
-    return {"cost": name, "hours": share.hours, "kWh": share.kwh, "money": share.money}
+    from nngen.analysis.wording import duration
+
+    return {"cost": name, "time": duration(3600 * share.hours), "kWh": share.kwh, "money": share.money}
 
 
 def _told(found: Forecast) -> str:
+    from nngen.analysis.wording import duration
+
     money = "" if found.money is None else f", money {found.money:.2f}"
     unknown = f"; never measured: {', '.join(found.unmeasured)}" if found.unmeasured else ""
-    return f"{found.trials:,} trials, {found.hours:.2f} hours ({found.low:.2f} to {found.high:.2f}){money}{unknown}"
+    low, expected, high = (duration(3600 * hours) for hours in (found.low, found.hours, found.high))
+    return f"{found.trials:,} trials, {expected} ({low} to {high}){money}{unknown}"

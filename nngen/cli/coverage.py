@@ -85,19 +85,25 @@ def _sample(
     archive: Path | None,
 ) -> tuple[Sequence[str], Sequence[Quartet]]:
     """Find the quartets that are meant, and the pool they are held against."""
+    from nngen.campaign.planning import check_sampler
     from nngen.cli.pools import named, pool_of
     from nngen.errors import UsageError
     from nngen.space import draw
 
     if sum(given is not None for given in (what, campaign, sampler)) != 1:
         raise UsageError("say what to audit, one thing: a campaign's name, a folder of plans, or --sampler with --size")
+    if size is not None and size < 1:
+        raise UsageError(f"--size must be at least 1, not {size}")
     if sampler is not None:
+        check_sampler(sampler, adaptive=False)
         if size is None:
             raise UsageError("--sampler needs --size: how many quartets it is to draw")
         names = pool_of(families, pool)
         return names, draw(sampler, names, size, seed)
     if pool is not None:
         raise UsageError("--pool goes with --sampler: plans and campaigns have families with names")
+    if what is not None and Path(what).is_file():
+        raise UsageError(f"{what} is a file: name a campaign (of the archive --archive FILE) or a folder of plans")
     if what is not None and Path(what).is_dir():
         quartets = _in_folder(Path(what))[:size]
         return named(families) if families else sorted({name for q in quartets for name in q}), quartets

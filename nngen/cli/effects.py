@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from nngen.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from nngen.analysis.effects import Effects
     from nngen.analysis.low_yield import LowYield
+    from nngen.archive import StoredTrial
 
 __all__ = ["effects"]
 
@@ -52,12 +54,17 @@ def effects(
     for flag, value in (("--confidence", confidence), ("--threshold", threshold)):
         if not 0 < value < 1:
             raise UsageError(f"{flag} lies between 0 and 1, not at {value}")
+    for flag, count in (("--rung", rung), ("--pairs", pairs)):
+        if count < 0:
+            raise UsageError(f"{flag} counts from 0, not {count}")
     with Archive.open(archive or default_path(), readonly=True) as store:
         pool = _pool(store.campaign(campaign).spec) if campaign is not None else ()
         trials = store.trials(campaign)
     if campaign is None:
         refuse_mixture(trials)
     lines = observe(trials, rung)
+    if rung and not lines:
+        raise UsageError(f"no trial of rung {rung} is finished: the rungs of these trials are {_rungs(trials)}")
     found = read_effects(lines, pool, confidence=confidence)
     weak = low_yield(lines, [row.family for row in found.families], threshold=threshold, confidence=confidence)
     if json:
@@ -66,6 +73,10 @@ def effects(
         )
     else:
         _print(found, weak, pairs)
+
+
+def _rungs(trials: Sequence[StoredTrial]) -> str:
+    return ", ".join(str(rung) for rung in sorted({trial.rung for trial in trials})) or "none"
 
 
 def _pool(spec: Any) -> tuple[str, ...]:

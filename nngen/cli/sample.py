@@ -52,10 +52,12 @@ def sample(
         nngen sample --sampler random --size 20 --new --exclude-low-yield
         nngen sample --sampler adaptive --size 20 --floor 0.3
     """
+    from nngen.campaign.planning import check_sampler
     from nngen.cli.pools import plain, pool_of
     from nngen.errors import UsageError
     from nngen.space import draw
 
+    check_sampler(sampler)
     adaptive = sampler == "adaptive"
     if pool is not None and (new or exclude_low_yield or adaptive):
         raise UsageError("--pool draws abstract families: the archive knows nothing of them")

@@ -108,3 +108,12 @@ def test_seconds_are_never_negative(rows):
     measured = family_seconds([trial(quartet, i, seconds=seconds) for i, (quartet, seconds) in enumerate(rows)])
     assert min(measured.seconds.values()) >= 0
     assert forecast([q for q, _ in rows], measured).low >= 0
+
+
+def test_a_forecast_from_too_few_trials_is_not_sure_of_itself():
+    alone = family_seconds([trial(POOL[:4])])
+    assert alone.error == pytest.approx(sum(SECONDS[name] for name in POOL[:4]))
+    two = family_seconds([trial(POOL[:4]), trial(POOL[4:8], 1)])
+    assert two.error > 0
+    ahead = forecast([POOL[:4]], two)
+    assert ahead.low < ahead.hours < ahead.high

@@ -149,6 +149,10 @@ def test_coverage_refuses_in_one_line(nngen, archive, tmp_path):
         ((tmp_path / "none",), "holds no plan"),
         ((tmp_path / "broken",), "x.toml cannot be read"),
         (("first", "--pool", "9", "--archive", archive), "--pool goes with --sampler"),
+        (("first", "--size", "-1", "--archive", archive), "--size must be at least 1"),
+        ((archive,), "is a file: name a campaign"),
+        (("--sampler", "adaptive", "--size", "4", "--pool", "9"), "no order to look at"),
+        (("--sampler", "lexicografic", "--size", "4", "--pool", "9"), "did you mean lexicographic?"),
     ):
         result = nngen("coverage", *tokens)
         assert (result.code, result.out) == (2, ""), says
@@ -173,7 +177,15 @@ def test_effects_of_nothing_and_refusals(nngen, archive):
     assert empty.code == 0
     assert "no trial is finished" in empty.out
     assert "no campaign 'frist'" in nngen("effects", "--campaign", "frist", "--archive", archive).err
-    assert nngen("effects", "--confidence", "95", "--archive", archive).code == 2
+    for tokens, says in (
+        (("--confidence", "95"), "between 0 and 1"),
+        (("--pairs", "-1"), "--pairs counts from 0"),
+        (("--rung", "-1"), "--rung counts from 0"),
+        (("--rung", "2"), "the rungs of these trials are 0"),
+    ):
+        result = nngen("effects", "--campaign", "first", *tokens, "--archive", archive)
+        assert (result.code, result.out) == (2, ""), says
+        assert says in result.err
 
 
 def test_cost_of_a_campaign_with_what_is_left_and_what_comes_next(nngen, archive):
@@ -191,6 +203,9 @@ def test_cost_of_a_campaign_with_what_is_left_and_what_comes_next(nngen, archive
 
 def test_cost_refuses_in_one_line(nngen, archive):
     assert "from 0 up" in nngen("cost", "first", "--price-per-hour", "-1", "--archive", archive).err
+    assert "--forecast must be at least 1" in nngen("cost", "first", "--forecast", "0", "--archive", archive).err
+    adaptive = nngen("cost", "first", "--forecast", "9", "--sampler", "adaptive", "--archive", archive)
+    assert (adaptive.code, "no order to look at" in adaptive.err) == (2, True)
     assert "nothing to forecast from" in nngen("cost", "empty", "--forecast", "9", "--archive", archive).err
     assert "there is no cost yet" in nngen("cost", "empty", "--archive", archive).out
 

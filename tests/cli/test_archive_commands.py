@@ -74,6 +74,12 @@ def test_report(nngen, path):
     assert (told["drawn"], told["report"]) == (6, str(out))
     assert out.read_text().startswith("<!doctype html>")
     assert "6 quartets" in nngen("report", "one", "--out", out).out
+    pytest.importorskip("matplotlib")
+    told = nngen("report", "one", "--figures", out.parent / "figures")
+    assert "ranking.pdf" in told.out
+    assert sorted(path.suffix for path in (out.parent / "figures").iterdir()) == [".pdf"] * len(
+        told.out.split(".pdf")[1:]
+    )
 
 
 def test_an_archive_without_anything(nngen, tmp_path):
@@ -94,6 +100,9 @@ def test_an_archive_without_anything(nngen, tmp_path):
         (("leaderboard", "--top", "0"), 2, "--top must be at least 1"),
         (("leaderboard", "--archive", "missing.db"), 1, "no archive at missing.db"),
         (("report", "one"), 2, "--out"),
+        (("report", "one", "--out", "."), 2, "is a folder"),
+        (("report", "one", "--figures", __file__), 2, "names a folder"),
+        (("report", "one", "--out", "r.html", "--price-per-hour", "-1"), 2, "from 0 up"),
     ],
 )
 def test_one_line_and_the_right_code(nngen, path, monkeypatch, tokens, code, words):
