@@ -40,7 +40,7 @@ SHOWN = 12
 """Trials drawn one by one: the best."""
 
 _BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
-_SHADES = [[0.0, "rgba(68,119,170,0.10)"], [1.0, "rgba(68,119,170,1)"]]
+_SHADES = [[0.0, "rgba(68,119,170,0.18)"], [1.0, "rgba(68,119,170,1)"]]
 _TWO_SIDED = [[0.0, "rgba(238,102,119,1)"], [0.5, "rgba(128,128,128,0.10)"], [1.0, "rgba(68,119,170,1)"]]
 _MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
 _SIGNIFICANT = 0.05

@@ -9,7 +9,7 @@ __all__ = ["accuracy", "amount", "count", "duration", "p", "percent", "points", 
 
 def percent(share: float) -> str:
     """Write a share; small ones with two decimals."""
-    return f"{share:.2%}" if share < 0.1 else f"{share:.1%}"
+    return f"{share:.2%}" if 0 < share < 0.1 else f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"
 
 
 def accuracy(value: float | None) -> str:
