@@ -92,7 +92,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     judge = [row for row in read_view(dataset, "sft", "test") if not tuning.tasks or row["task"] in tuning.tasks]
     test = _short([_tokens(tokenizer, row) for row in judge], tuning.max_tokens)[: tuning.judged]
     adapter = Path(tuning.adapter) if tuning.adapter else None
-    model = load_model(tuning.base, device=tuning.device, quantize=tuning.quantize)
+    model = load_model(tuning.base, device=tuning.device, precision=tuning.precision, quantize=tuning.quantize)
     if adapter is not None:
         model = adapted(model, adapter, tuning.base, trainable=True)
     note(f"{len(train)} rows to learn, {len(test)} held out")

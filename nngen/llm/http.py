@@ -151,6 +151,9 @@ class Http:
                 content = response.read(_LARGEST + 1)
                 if len(content) > _LARGEST:
                     return _Answer(status=Status.GARBLED, detail=f"the answer is larger than {_LARGEST:,} bytes")
+                if response.length:
+                    # A read with a limit does not complain when the connection ends early.
+                    return _Answer(status=Status.CUT, detail=f"the connection broke after {len(content):,} bytes")
                 return _Answer(body=content)
         except urllib.error.HTTPError as error:
             with error:

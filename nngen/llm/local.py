@@ -18,7 +18,7 @@ from nngen.llm.grammar import PlanMatcher, tokenizer_for_grammar
 from nngen.llm.rewriter import Kind, Reply, Request, Status
 from nngen.llm.sampling import Draws
 
-__all__ = ["Local", "adapted", "load_model", "load_tokenizer"]
+__all__ = ["PRECISIONS", "Local", "adapted", "load_model", "load_tokenizer"]
 
 
 def load_tokenizer(base: str) -> Any:
@@ -40,13 +40,25 @@ def load_tokenizer(base: str) -> Any:
     return tokenizer
 
 
-def load_model(base: str, adapter: Path | None = None, *, device: str = "cpu", quantize: bool = False) -> Any:
-    """Load a causal language model: float32 on the CPU, bfloat16 on CUDA.
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def load_model(
+    base: str,
+    adapter: Path | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "auto",
+    quantize: bool = False,
+) -> Any:
+    """Load a causal language model.
 
     Args:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         adapter: Folder of a peft adapter that was tuned on this base.
         device: ``cpu`` or ``cuda``.
+        precision: Of the weights: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on CPUs that
+            multiply it in hardware (four times as fast as float32, measured with AVX512-BF16), else float32.
         quantize: Whether to hold the weights in 4 bits (NF4; needs CUDA and bitsandbytes).
 
     Raises:
@@ -64,7 +76,7 @@ def load_model(base: str, adapter: Path | None = None, *, device: str = "cpu", q
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    dtype = _dtype(precision, device)
     with _explained(base), _quiet():
         model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
     if "gguf_file" in extra:
@@ -85,14 +97,23 @@ class Local:
         adapter: Folder of a peft adapter tuned on this base.
         device: ``cpu`` or ``cuda``.
         batch: Rows decoded together.
+        precision: As in ``load_model``.
     """
 
     trusted = False
 
-    def __init__(self, base: str, adapter: Path | None = None, *, device: str = "cpu", batch: int = 16) -> None:
+    def __init__(
+        self,
+        base: str,
+        adapter: Path | None = None,
+        *,
+        device: str = "cpu",
+        batch: int = 16,
+        precision: str = "auto",
+    ) -> None:
         self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
         self.tokenizer = load_tokenizer(base)
-        self.model = load_model(base, adapter, device=device)
+        self.model = load_model(base, adapter, device=device, precision=precision)
         self.batch = batch
         self._vocabulary = int(self.model.config.get_text_config().vocab_size)
         self._grammar_tokenizer: Any = None
@@ -188,6 +209,15 @@ def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterato
     for rows in [*(rows for rows in shared.values() if len(rows) > 1), single]:
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
+
+
+def _dtype(precision: str, device: str) -> torch.dtype:
+    if precision not in PRECISIONS:
+        raise RewriterError(f"no precision is called {precision!r}: there are {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        fast = device.startswith("cuda") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def _forget_gguf(model: Any) -> None:

@@ -35,6 +35,7 @@ class Tuning:
         dropout: On LoRA's input.
         beta: How close DPO and KTO stay to the base; unused by SFT.
         max_tokens: Longer dialogues are left out, never cut.
+        precision: Of the base's weights: ``auto``, ``float32`` or ``bfloat16``; the adapter's are float32.
         quantize: Whether the base is held in 4 bits (NF4); needs CUDA.
         checkpointing: Whether activations are computed twice to save memory.
         save_every: Updates between two checkpoints.
@@ -56,6 +57,7 @@ class Tuning:
     dropout: float = 0.0
     beta: float = 0.1
     max_tokens: int = 1024
+    precision: str = "auto"
     quantize: bool = False
     checkpointing: bool = False
     save_every: int = 20

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from nngen.errors import RewriterError
+from nngen.llm.http import KEY_VARIABLES, Http
+from nngen.llm.plans import PlanSpace, plan_text
+from nngen.llm.rewriter import Kind, Message, Request, Status
+
+SPACE = PlanSpace(families=tuple("ABCDEFG"))
+ASKED = Request(kind=Kind.PLAN, messages=(Message(role="user", content="a plan, please"),), seed=3, space=SPACE)
+PLAN = plan_text(SPACE.draw(Random(0)))
+
+Handle = Callable[[http.server.BaseHTTPRequestHandler, dict[str, Any]], None]
+
+
+def _send(handler: http.server.BaseHTTPRequestHandler, code: int, body: bytes, **headers: str) -> None:
+    handler.send_response(code)
+    for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def _chat(text: str | None, reason: str = "stop") -> bytes:
+    choice = {"message": {"content": text}, "finish_reason": reason}
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}).encode()
+
+
+class Server:
+    """A server on this machine whose answers the test decides; it keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.script: list[Handle] = []
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.asked.append((self.path, dict(self.headers), body))
+                outer.script.pop(0)(self, body)
+
+            def do_GET(self) -> None:
+                outer.asked.append((self.path, dict(self.headers), {}))
+                _send(self, 200, json.dumps({"data": [{"id": "small"}]}).encode())
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in KEY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    running = Server()
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
+
+
+def _answers(*bodies: bytes) -> list[Handle]:
+    return [lambda handler, _, body=body: _send(handler, 200, body) for body in bodies]
+
+
+def test_a_reply_with_its_cost(server: Server) -> None:
+    server.script = _answers(_chat(PLAN))
+    reply = Http(server.url).propose([ASKED])[0]
+    assert (reply.text, reply.status) == (PLAN, Status.OK)
+    assert (reply.prompt_tokens, reply.reply_tokens, reply.attempts) == (5, 7, 1)
+    assert reply.seconds > 0
+    path, _, body = server.asked[-1]
+    assert path == "/v1/chat/completions"
+    assert (body["model"], body["seed"]) == ("small", 3)
+    assert body["response_format"]["json_schema"]["schema"] == SPACE.schema()
+
+
+def test_many_requests_keep_their_order(server: Server) -> None:
+    def echo(handler: Any, body: dict[str, Any]) -> None:
+        _send(handler, 200, _chat(body["messages"][0]["content"]))
+
+    server.script = [echo] * 12
+    asked = [Request(kind=Kind.REGION, messages=(Message(role="user", content=str(n)),), seed=n) for n in range(12)]
+    assert [reply.text for reply in Http(server.url, "m").propose(asked)] == [str(n) for n in range(12)]
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_it_tries_again_and_waits_as_long_as_it_is_told(server: Server, code: int) -> None:
+    waits: list[float] = []
+    server.script = [
+        lambda handler, _: _send(handler, code, b"busy", Retry_After="7"),
+        lambda handler, _: _send(handler, code, b"busy", Retry_After="soon"),
+        lambda handler, _: _send(handler, code, b"busy", Retry_After="9999"),
+        *_answers(_chat(PLAN)),
+    ]
+    reply = Http(server.url, "m", sleep=waits.append).propose([ASKED])[0]
+    assert reply.status is Status.OK
+    assert reply.attempts == 4
+    assert waits[0] == 7.0
+    assert 1.0 <= waits[1] <= 2.0
+    assert waits[2] == 60.0
+
+
+def test_a_server_that_stays_busy(server: Server) -> None:
+    server.script = [lambda handler, _: _send(handler, 429, b"busy")] * 4
+    reply = Http(server.url, "m", sleep=lambda _: None).propose([ASKED])[0]
+    assert (reply.status, reply.attempts) == (Status.BUSY, 4)
+    assert reply.detail == "the server answered 429 Too Many Requests"
+
+
+@pytest.mark.parametrize("code", [401, 404, 418, 302])
+def test_what_will_not_be_done_is_not_asked_again(server: Server, code: int) -> None:
+    server.script = [lambda handler, _: _send(handler, code, b"no", Location="http://127.0.0.1:9/")]
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert (reply.status, reply.attempts) == (Status.REJECTED, 1)
+    assert str(code) in reply.detail
+
+
+def test_a_server_without_schemas_is_asked_without(server: Server) -> None:
+    server.script = [lambda handler, _: _send(handler, 400, b"unknown field"), *_answers(_chat(PLAN), _chat(PLAN))]
+    rewriter = Http(server.url, "m")
+    assert rewriter.propose([ASKED])[0].status is Status.OK
+    assert rewriter.propose([ASKED])[0].attempts == 1
+    assert ["response_format" in body for _, _, body in server.asked] == [True, False, False]
+
+
+def test_a_server_that_says_nothing_in_time(server: Server) -> None:
+    gate = threading.Event()
+    server.script = [lambda *_: (gate.wait(10), None)[1]]
+    reply = Http(server.url, "m", timeout_s=0.3).propose([ASKED])[0]
+    gate.set()
+    assert reply.status is Status.TIMEOUT
+    assert reply.detail == "no answer within 0.3 s"
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    reply = Http(url, "m").propose([ASKED])[0]
+    assert reply.status is Status.REFUSED
+    assert url in reply.detail
+
+
+def test_a_connection_that_breaks_inside_the_reply(server: Server) -> None:
+    def broken(handler: Any, _: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "5000")
+        handler.end_headers()
+        handler.wfile.write(_chat(PLAN)[:40])
+        handler.wfile.flush()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
+
+    server.script = [broken]
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert reply.status is Status.CUT
+    assert "broke after 40 bytes" in reply.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"<html>hello</html>", Status.GARBLED),
+        (b"{}", Status.GARBLED),
+        (b'{"choices": []}', Status.GARBLED),
+        (b'{"choices": 3}', Status.GARBLED),
+        (_chat(None), Status.NOTHING),
+        (_chat("  "), Status.NOTHING),
+        (_chat("{", "length"), Status.CUT),
+    ],
+)
+def test_answers_that_are_not_what_was_agreed(server: Server, body: bytes, status: Status) -> None:
+    server.script = _answers(body)
+    assert Http(server.url, "m").propose([ASKED])[0].status is status
+
+
+def test_the_key_is_sent_and_shown_nowhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNGEN_API_KEY", "sk-secret")
+    server.script = [lambda handler, _: _send(handler, 401, b"bad key sk-secret")]
+    rewriter = Http(server.url, "m")
+    reply = rewriter.propose([ASKED])[0]
+    assert server.asked[-1][1]["Authorization"] == "Bearer sk-secret"
+    assert "secret" not in repr(reply) + rewriter.name + repr(vars(rewriter))
+    assert "set the key in NNGEN_API_KEY" in reply.detail
+
+
+@pytest.mark.parametrize("url", ["http://", "ftp://x/v1", "http://user:pass@host/v1", "host:80"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(RewriterError, match="a server's address is"):
+        Http(url)
+
+
+@contextmanager
+def _transformers_serve(model: Path, log: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "bfloat16"]
+    with log.open("w") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(480):
+            if server.poll() is not None:
+                break
+            with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+                yield url
+                return
+            time.sleep(0.5)
+        pytest.fail(f"transformers serve did not start: {log.read_text()[-800:]}")
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.slow
+def test_a_real_server_with_the_same_weights(smollm_folder: Path, tmp_path: Path) -> None:
+    """``transformers serve`` in a process of its own, asked over the loopback interface."""
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
+    with _transformers_serve(smollm_folder, tmp_path / "log") as url:
+        rewriter = Http(url, timeout_s=200.0)
+        asked = Request(
+            kind=Kind.REGION,
+            messages=(Message(role="user", content="Name a colour of the sky in one word."),),
+            seed=1,
+            max_tokens=12,
+            temperature=0.0,
+        )
+        reply = rewriter.propose([asked])[0]
+        assert reply.status in (Status.OK, Status.CUT), reply
+        assert reply.text.strip()
+        assert 0 < reply.reply_tokens <= 12
+    assert rewriter.propose([asked])[0].status is Status.REFUSED

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nngen.errors import RewriterError
+from nngen.llm.knowledge import plan_values
+from nngen.llm.plans import PlanSpace, plan_text
+from nngen.llm.prompts import MOST_EXAMPLES, estimate_tokens, load_prompts, prompt, render
+from nngen.types import Plan
+
+PLAN = Plan(experts=("A", "B", "C", "D"))
+
+VALUES: dict[str, dict[str, object]] = {
+    "plan": {
+        "families": [{"name": f"Family{n}", "effect": "+0.1 [-0.2, +0.4] (12)"} for n in range(20)],
+        "unmeasured": ["Rare"],
+        "pairs": [{"name": "A + B", "effect": "+0.3 [+0.1, +0.5] (4)"}] * 10,
+        "best": [{"accuracy": "0.9600", "text": plan_text(PLAN)}] * 3,
+        "failures": ["A, B, C, D: shape, the message"],
+        "parent": {"accuracy": "0.9500", "text": plan_text(PLAN)},
+    },
+    "region": {"region": "gate", "purpose": "weighs", "accuracy": "0.9", "code": "class Gate:\n    pass"},
+    "file": {"experts": ["A", "B"], "accuracy": "", "code": "x = 1"},
+    "repair": {"message": "line 3: invalid syntax"},
+    "accuracy": {"text": "{}", "dataset": "digits", "epochs": 2, "early": [{"epoch": 1, "accuracy": "0.9"}]},
+    "code": {"dataset": "cifar-10", "epochs": 1, "hyperparameters": "lr 0.01", "code": "x = 1"},
+}
+
+
+def test_every_shipped_prompt_is_rendered_here() -> None:
+    assert set(load_prompts()) == set(VALUES)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_prompt_renders_within_its_budget(name: str) -> None:
+    asked = prompt(name)
+    filled = render(asked, VALUES[name], estimate_tokens)
+    assert filled.tokens <= asked.budget
+    assert filled.prompt.startswith(f"{name}@{asked.version}-")
+    assert filled.messages[-1].role == "user"
+    assert "{{" not in filled.messages[-1].content
+
+
+def test_what_does_not_fit_is_left_out_in_order_and_said() -> None:
+    filled = render(prompt("plan"), VALUES["plan"], estimate_tokens, 560)
+    assert filled.tokens <= 560
+    assert filled.omitted[:2] == ("1 of 1 failures", "10 of 10 pairs")
+    assert "Improve on this plan" in filled.messages[-1].content
+
+
+def test_a_prompt_over_its_budget_is_refused() -> None:
+    with pytest.raises(RewriterError, match="over its budget of 20"):
+        render(prompt("plan"), VALUES["plan"], estimate_tokens, 20)
+
+
+def test_missing_and_unknown_inputs_are_refused() -> None:
+    with pytest.raises(RewriterError, match=r"missing or unknown: \['message'\]"):
+        render(prompt("repair"), {}, estimate_tokens)
+    with pytest.raises(RewriterError, match="no prompt is called 'plam'"):
+        prompt("plam")
+
+
+HEAD = "version: 1\npurpose: p\noutput: plan\ninputs: [a]\nexamples: 0\nbudget: 9\ndrop: []\nsystem: s\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no head", "does not begin with a YAML head"),
+        ("---\nversion: 1\n---\nbody", "the head must hold version, purpose"),
+        (f"---\n{HEAD.replace('budget: 9', 'budget: much')}---\nbody", "budget is not of type int"),
+        (f"---\n{HEAD.replace('examples: 0', 'examples: 4')}---\nbody", f"more than {MOST_EXAMPLES}"),
+        (f"---\n{HEAD.replace('drop: []', 'drop: [b]')}---\nbody", "drop names what is no input"),
+    ],
+)
+def test_a_broken_head_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "bad.md.j2").write_text(text)
+    with pytest.raises(RewriterError, match=message):
+        load_prompts(tmp_path)
+
+
+def test_an_empty_archive_knows_nothing() -> None:
+    values = plan_values((), PlanSpace(families=("A", "B", "C", "D")))
+    assert values["unmeasured"] == ["A", "B", "C", "D"]
+    text = render(prompt("plan"), values, estimate_tokens).messages[-1].content
+    assert text == "Families not measured yet: A, B, C, D\nWrite one new plan, better than these, as JSON on one line."

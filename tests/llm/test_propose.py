@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.errors import UsageError
+from nngen.llm.baselines import Mutate, Uniform
+from nngen.llm.knowledge import plan_values
+from nngen.llm.known import TwinKind
+from nngen.llm.lineage import Funnel, funnel, proposals
+from nngen.llm.plans import PlanSpace, plan_text
+from nngen.llm.propose import Parent, Proposer
+from nngen.llm.replies import Fault
+from nngen.llm.rewriter import Reply, Request, Status
+from nngen.llm.training import train_proposals, trained_funnel
+from nngen.types import Candidate, Outcome
+
+
+class Scripted:
+    """A model that answers from a list, whatever it is asked."""
+
+    trusted = False
+
+    def __init__(self, *texts: str | Reply) -> None:
+        self.name, self.texts, self.asked = "scripted", list(texts), []
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        self.asked += requests
+        said = [self.texts.pop(0) for _ in requests]
+        return [Reply(text=text) if isinstance(text, str) else text for text in said]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def make(archive: Archive, judge: Any, light: Any, space: PlanSpace) -> Callable[..., Proposer]:
+    def build(rewriter: Any, batch: str = "b", **more: Any) -> Proposer:
+        return Proposer(
+            archive=archive, rewriter=rewriter, judge=judge, families=light, batch=batch, space=space, **more
+        )
+
+    return build
+
+
+def _values(space: PlanSpace) -> dict[str, Any]:
+    return plan_values((), space)
+
+
+def test_random_plans_go_all_the_way(make: Any, space: PlanSpace, judge: Any, archive: Archive) -> None:
+    held = make(Uniform()).plans(12, _values(space), (), 0)
+    assert funnel(held) == Funnel(asked=12, parsed=12, applied=12, checked=12, new=12)
+    assert {candidate.id for candidate in archive.candidates()} == {row.candidate for row in held}
+    assert all(row.prompt.startswith("plan@") for row in held)
+
+
+def test_the_same_batch_goes_on_and_asks_nothing_twice(make: Any, space: PlanSpace, judge: Any) -> None:
+    first = make(Uniform()).plans(3, _values(space), (), 0)
+    assert make(Uniform()).plans(3, _values(space), (), 0) == first
+    more = make(Uniform()).plans(5, _values(space), (), 0)
+    assert more[:3] == first
+    assert len(judge.checked) == 5
+
+
+def test_killed_at_any_proposal_it_comes_to_the_same(
+    space: PlanSpace, judge: Any, light: Any, make: Any, archive: Archive
+) -> None:
+    def strike(row: Any) -> None:
+        raise Killed
+
+    whole = Archive.in_memory()
+    reference = Proposer(archive=whole, rewriter=Uniform(), judge=judge, families=light, batch="b", space=space)
+    wanted = [(row.index, row.text, row.candidate) for row in reference.plans(6, _values(space), (), 0)]
+    whole.close()
+    for _ in range(6):
+        with pytest.raises(Killed):
+            make(Uniform(), watch=strike).plans(6, _values(space), (), 0)
+    held = make(Uniform()).plans(6, _values(space), (), 0)
+    assert [(row.index, row.text, row.candidate) for row in held] == wanted
+
+
+def test_duplicates_are_refused_before_training(
+    make: Any, space: PlanSpace, archive: Archive, judge: Any, light: Any
+) -> None:
+    from random import Random
+
+    text = plan_text(space.draw(Random(0)))
+    held = make(Scripted(text, text)).plans(2, _values(space), (), 0)
+    assert [row.twin for row in held] == [None, TwinKind.EXACT]
+    assert held[1].twin_of == held[0].candidate
+    assert len(judge.checked) == 1
+    trials = train_proposals(archive, "b", held, judge, light, 0)
+    assert len(trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("no idea", Fault.NO_BLOCK),
+        ("{}", Fault.FAMILY),
+        (Reply(status=Status.TIMEOUT, detail="no answer within 1 s"), Fault.SERVER),
+        (Reply(status=Status.CUT, text='{"experts"', detail="the reply reached 9 tokens"), Fault.CUT),
+    ],
+)
+def test_what_is_no_plan_has_a_fault(make: Any, space: PlanSpace, reply: Any, fault: Fault) -> None:
+    row = make(Scripted(reply)).plans(1, _values(space), (), 0)[0]
+    assert row.fault is fault
+    assert row.message
+    assert funnel([row]) == Funnel(asked=1, parsed=0, applied=0, checked=0, new=0)
+
+
+def test_one_repair_is_asked_for_and_counted_apart(make: Any, space: PlanSpace) -> None:
+    from random import Random
+
+    good = plan_text(space.draw(Random(0)))
+    writer = Scripted("nonsense", good)
+    held = make(writer, repair=True).plans(1, _values(space), (), 0)
+    assert held[0].repaired
+    assert funnel(held).repaired == 1
+    roles = [message.role for message in writer.asked[1].messages]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert "no code block" in writer.asked[1].messages[-1].content
+
+
+def test_regions_are_spliced_and_compared(make: Any, judge: Any, parent: Candidate, archive: Archive) -> None:
+    start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
+    held = make(Mutate()).regions(14, [start], 0)
+    assert funnel(held).applied == 14
+    assert {row.region for row in held} == {
+        "gate", "mixing", "loss", "optimizer", "schedule", "augmentation", "step",
+    }  # fmt: skip
+    assert all(row.written for row in held)
+    near = [row for row in held if row.twin is not None]
+    assert all(row.twin_of in {other.candidate for other in held} for row in near)
+
+
+def test_code_of_a_model_needs_a_sandbox(make: Any, judge: Any, parent: Candidate) -> None:
+    start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
+    writer = Scripted("```python\nx = 1\n```")
+    with pytest.raises(UsageError, match="in a sandbox only"):
+        make(writer).regions(1, [start], 0)
+    with pytest.raises(UsageError, match="in a sandbox only"):
+        make(writer).files(1, [start], 0)
+    assert not writer.asked
+    judge.sandboxed = True
+    assert make(writer).regions(1, [start], 0)[0].fault is Fault.REGION
+
+
+def test_unchanged_code_and_refused_code(make: Any, judge: Any, parent: Candidate) -> None:
+    from nngen.llm.regions import find
+
+    judge.sandboxed, judge.refuse = True, "nn.Bogus"
+    start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
+    same = find(parent.source, "loss")
+    other = same.replace("usage.var(unbiased=False)", "nn.Bogus(usage)")
+    held = make(Scripted(f"```python\n{same}\n```", f"```python\n{other}\n```")).regions(2, [start], 0, ["loss"])
+    assert held[0].fault is Fault.UNCHANGED
+    assert held[1].outcome is Outcome.SHAPE
+    assert held[1].message == "nn.Bogus does not fit"
+    assert funnel(held) == Funnel(asked=2, parsed=2, applied=1, checked=0, new=0)
+
+
+def test_files_replace_the_whole_source(make: Any, judge: Any, parent: Candidate) -> None:
+    judge.sandboxed = True
+    start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
+    source = parent.source.replace("CLIP = 1.0", "CLIP = 0.7")
+    held = make(Scripted(f"```python\n{source}\n```", parent.source)).files(2, [start], 0)
+    assert held[0].new
+    assert held[1].fault is Fault.UNCHANGED
+
+
+def test_parents_are_needed_for_code(make: Any) -> None:
+    with pytest.raises(UsageError, match="written into a parent"):
+        make(Mutate()).regions(1, [], 0)
+    with pytest.raises(UsageError, match="no region is called 'gat'"):
+        make(Mutate()).regions(1, [], 0, ["gat"])
+    lone = Parent(id="x", source="y = 1", plan=None)
+    with pytest.raises(UsageError, match="none of the parents has a region"):
+        make(Mutate()).regions(1, [lone], 0)
+
+
+def test_trained_proposals_are_compared_with_their_parents(
+    make: Any, space: PlanSpace, archive: Archive, judge: Any, light: Any
+) -> None:
+    first = make(Uniform(), "start").plans(3, _values(space), (), 0)
+    train_proposals(archive, "start", first, judge, light, 0)
+    best = archive.candidate(first[0].candidate)
+    parent = Parent.of(best, 0.5)
+    second = make(Mutate(), "next").plans(4, _values(space), [parent], 0)
+    train_proposals(archive, "next", second, judge, light, 0)
+    told = trained_funnel(archive, "next", second, judge)
+    means = {trial.candidate_id: trial.validation_accuracy for trial in archive.trials("next")}
+    before = archive.trials("start")[0].validation_accuracy or 0.0
+    assert told.trained == told.compared == sum(row.new for row in second)
+    assert told.better == sum((value or 0.0) > before for value in means.values())
+
+
+def test_training_goes_on_and_refuses_other_proposals(
+    make: Any, space: PlanSpace, archive: Archive, judge: Any, light: Any
+) -> None:
+    held = make(Uniform()).plans(3, _values(space), (), 0)
+
+    def strike(_: Any) -> None:
+        raise Killed
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            train_proposals(archive, "b", held, judge, light, 0, strike)
+    trials = train_proposals(archive, "b", held, judge, light, 0)
+    assert [trial.candidate_id for trial in trials] == [row.candidate for row in held]
+    assert len(judge.trained) == 3
+    with pytest.raises(UsageError, match="trained before with other proposals"):
+        train_proposals(archive, "b", held[:2], judge, light, 0)
+
+
+def test_lineage_is_read_back_as_it_was_kept(make: Any, space: PlanSpace, archive: Archive) -> None:
+    held = make(Uniform()).plans(2, _values(space), (), 0)
+    assert proposals(archive, "b") == held
+    assert proposals(archive) == held
+    assert replace(held[0], text="").text == ""

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import ast
+from random import Random
+
+import pytest
+
+from nngen.llm.mutations import GROUPS, mutate_region, redraw_region
+from nngen.llm.regions import REGIONS, find, present, splice
+from nngen.llm.replies import Fault, ReplyError
+from nngen.types import Candidate
+
+
+def test_an_assembled_file_has_every_region(parent: Candidate) -> None:
+    assert present(parent.source) == tuple(REGIONS)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_outside_of_a_region_every_byte_stays(parent: Candidate, region: str) -> None:
+    changed = mutate_region(find(parent.source, region), Random(0))
+    assert changed is not None
+    new = splice(parent.source, region, changed)
+    assert ast.dump(ast.parse(find(new, region))) == ast.dump(ast.parse(changed))
+    before, after = parent.source.splitlines(keepends=True), new.splitlines(keepends=True)
+    head = next(number for number, (one, two) in enumerate(zip(before, after, strict=False)) if one != two)
+    tail = next(
+        number for number, pair in enumerate(zip(before[::-1], after[::-1], strict=False)) if pair[0] != pair[1]
+    )
+    node = _node(parent.source, region)
+    assert head >= node.lineno - 1
+    assert len(before) - tail <= (node.end_lineno or 0)
+
+
+def _node(source: str, region: str) -> ast.FunctionDef | ast.ClassDef:
+    body = ast.parse(source).body
+    for name in REGIONS[region].path:
+        found = next(item for item in body if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == name)
+        body = found.body
+    return found
+
+
+def test_what_is_shown_has_no_docstring_and_no_comment(parent: Candidate) -> None:
+    for region in REGIONS:
+        code = find(parent.source, region)
+        assert '"""' not in code
+        assert "#" not in code
+
+
+@pytest.mark.parametrize(
+    ("region", "code", "message"),
+    [
+        ("loss", "def other(weights):\n    return weights.sum()", "must be the function importance_loss"),
+        ("loss", "import os\ndef importance_loss(weights):\n    return weights.sum()", "and nothing else"),
+        ("loss", "def importance_loss(w):\n    return w.sum()", r"takes \(weights\), not \(w\)"),
+        ("gate", "def Gate():\n    pass", "must be the class Gate"),
+        ("engine", "x = 1", "no region is called 'engine'"),
+    ],
+)
+def test_code_that_is_not_the_region(parent: Candidate, region: str, code: str, message: str) -> None:
+    with pytest.raises(ReplyError, match=message) as caught:
+        splice(parent.source, region, code)
+    assert caught.value.fault is Fault.REGION
+
+
+def test_a_file_without_regions() -> None:
+    with pytest.raises(ReplyError, match="this file has no region gate"):
+        find("x = 1", "gate")
+    assert present("x = 1") == ()
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_mutations_change_the_region_and_redraws_vary(parent: Candidate, region: str) -> None:
+    code = find(parent.source, region)
+    singles = {mutate_region(code, Random(seed)) for seed in range(50)}
+    draws = {redraw_region(code, Random(seed)) for seed in range(50)}
+    assert code not in singles
+    assert len(singles) > 1
+    assert len(draws) > 1
+    for text in singles | draws:
+        splice(parent.source, region, str(text))
+
+
+def test_code_without_a_choice_in_it() -> None:
+    assert mutate_region("def f(x):\n    return x", Random(0)) is None
+    assert redraw_region("def f(x):\n    return x", Random(0)) is None
+
+
+def test_every_alternative_is_an_expression_and_stands_in_one_group() -> None:
+    normal = [ast.unparse(ast.parse(text, mode="eval")) for group in GROUPS for text in group]
+    assert len(normal) == len(set(normal))
