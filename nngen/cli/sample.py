@@ -21,7 +21,7 @@ def sample(
     families: str | None = None,
     pool: int | None = None,
     seed: int = 0,
-    new: bool = False,
+    skip_known: bool = False,
     exclude_low_yield: bool = False,
     floor: float = 0.25,
     archive: Path | None = None,
@@ -39,7 +39,7 @@ def sample(
         families: Names to draw from, separated by commas; all of LEMUR's base families by default.
         pool: Draw from this many abstract families instead, named by number from 0.
         seed: Of the draw.
-        new: Pass over the quartets that the archive holds, failed ones included.
+        skip_known: Pass over the quartets that the archive holds, failed ones included.
         exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive shows;
             each is named on stderr with its evidence.
         floor: Least share of exploration of the adaptive sampler.
@@ -49,7 +49,7 @@ def sample(
     Examples:
         nngen sample --sampler stratified --size 7 --pool 29 --seed 0 --json
         nngen sample --size 10 --families AirNet,AlexNet,BagNet,DenseNet,ResNet,VGG
-        nngen sample --sampler random --size 20 --new --exclude-low-yield
+        nngen sample --sampler random --size 20 --skip-known --exclude-low-yield
         nngen sample --sampler adaptive --size 20 --floor 0.3
     """
     from nngen.campaign.planning import check_sampler
@@ -59,7 +59,7 @@ def sample(
 
     check_sampler(sampler)
     adaptive = sampler == "adaptive"
-    if pool is not None and (new or exclude_low_yield or adaptive):
+    if pool is not None and (skip_known or exclude_low_yield or adaptive):
         raise UsageError("--pool draws abstract families: the archive knows nothing of them")
     names: tuple[str, ...] = pool_of(families, pool)
     if exclude_low_yield:
@@ -67,7 +67,7 @@ def sample(
     if adaptive:
         quartets = _adaptive(names, size, seed, floor, archive)
     else:
-        quartets = draw(sampler, names, size, seed, held=_held(archive) if new else ())
+        quartets = draw(sampler, names, size, seed, held=_held(archive) if skip_known else ())
     if json:
         lines = ",\n  ".join(json_module.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
         sys.stdout.write(f"[\n  {lines}\n]\n")

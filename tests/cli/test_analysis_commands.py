@@ -64,7 +64,7 @@ def test_sample_by_name_and_as_text(nngen):
         (("--size", "3", "--pool", "9", "--sampler", "randm"), "random"),
         (("--size", "3", "--families", ","), "names no family"),
         (("--size", "3", "--families", "A,A,B,C"), "more than once: A"),
-        (("--size", "3", "--pool", "9", "--new"), "abstract"),
+        (("--size", "3", "--pool", "9", "--skip-known"), "abstract"),
         ((), "size"),
     ],
 )
@@ -76,7 +76,7 @@ def test_sample_refuses_in_one_line(nngen, tokens, says):
 
 
 def test_sample_knows_what_the_archive_holds_and_what_never_trains(nngen, archive):
-    left = nngen("sample", "--size", "5", "--families", ",".join(POOL), "--new", "--archive", archive, "--json")
+    left = nngen("sample", "--size", "5", "--families", ",".join(POOL), "--skip-known", "--archive", archive, "--json")
     assert {tuple(q) for q in json.loads(left.out)} == set(list(combinations(POOL, 4))[30:])
     good = nngen(
         "sample", "--size", "15", "--families", ",".join(POOL), "--exclude-low-yield", "--archive", archive, "--json"
