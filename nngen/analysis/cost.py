@@ -20,6 +20,7 @@ from nngen.archive.states import TrialState
 __all__ = ["Cost", "FamilySeconds", "Forecast", "Share", "cost", "family_seconds", "forecast", "remaining"]
 
 _HOUR = 3600.0
+_EXPERTS = 4
 _JOULE_PER_KWH = 3.6e6
 
 
@@ -181,6 +182,7 @@ def forecast(
     measured: FamilySeconds,
     *,
     epochs: int = 1,
+    undrawn: int = 0,
     price_per_hour: float | None = None,
 ) -> Forecast:
     """Say what trials to come will cost, if each family takes what it took before.
@@ -189,14 +191,16 @@ def forecast(
         quartets: One per trial.
         measured: By ``family_seconds``, on the same data, shape and device.
         epochs: Of each trial.
+        undrawn: Further trials whose quartets are not known yet: each takes what four typical families take.
         price_per_hour: Of the machine.
     """
     plans = [tuple(quartet) for quartet in quartets]
-    hours = epochs * sum(map(measured.of, plans)) / _HOUR
-    half = 1.96 * epochs * measured.error * math.sqrt(len(plans) + len(plans) ** 2 / measured.trials) / _HOUR
+    count = len(plans) + undrawn
+    hours = epochs * (sum(map(measured.of, plans)) + undrawn * _EXPERTS * measured.typical) / _HOUR
+    half = 1.96 * epochs * measured.error * math.sqrt(count + count**2 / measured.trials) / _HOUR
     unknown = {name for plan in plans for name in plan} - measured.seconds.keys()
     return Forecast(
-        trials=len(plans),
+        trials=count,
         hours=hours,
         low=max(0.0, hours - half),
         high=hours + half,
@@ -206,14 +210,22 @@ def forecast(
 
 
 def remaining(
-    trials: Sequence[StoredTrial], *, epochs: int = 1, price_per_hour: float | None = None
+    trials: Sequence[StoredTrial], *, epochs: int = 1, size: int = 0, price_per_hour: float | None = None
 ) -> Forecast | None:
-    """Say what a campaign still has to do; None while no trial of it has been trained."""
+    """Say what a campaign still has to do; None while no trial of it has been trained.
+
+    Args:
+        trials: Of the campaign.
+        epochs: Of each trial.
+        size: Quartets asked for; those not drawn yet are taken as typical.
+        price_per_hour: Of the machine.
+    """
     measured = family_seconds(trials)
     if measured is None:
         return None
     to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]
-    return forecast(to_come, measured, epochs=epochs, price_per_hour=price_per_hour)
+    undrawn = max(0, size - len({trial.position for trial in trials}))
+    return forecast(to_come, measured, epochs=epochs, undrawn=undrawn, price_per_hour=price_per_hour)
 
 
 def _scatter(seconds: NDArray[np.float64]) -> float:

@@ -106,9 +106,14 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         low_yield=low_yield(lines, pool).excluded,
         cost=cost(trials, price_per_hour),
         measured=family_seconds(trials),
-        remaining=remaining(trials, epochs=int(campaign.spec["epochs"]), price_per_hour=price_per_hour),
+        remaining=remaining(
+            trials,
+            epochs=int(campaign.spec["epochs"]),
+            size=int(campaign.spec["size"]),
+            price_per_hour=price_per_hour,
+        ),
         explored=_explored(archive, campaign),
-        missing=_missing(trials, came),
+        missing=_missing(trials, came, undrawn=int(campaign.spec["size"]) - len({trial.position for trial in trials})),
         environments=_environments(trials),
     )
 
@@ -194,12 +199,14 @@ def _passed(archive: Store, campaign: StoredCampaign, trials: Sequence[StoredTri
     return {name for name in ids if (verdict := archive.checked(name, shape, classes)) and verdict.valid}
 
 
-def _missing(trials: Sequence[StoredTrial], came: Funnel) -> tuple[str, ...]:
+def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tuple[str, ...]:
     said = []
     if not trials:
         said.append("The campaign has no trials.")
     elif came.done < came.drawn:
         said.append(f"{came.drawn - came.done} of {came.drawn} trials are not done yet: run the campaign again.")
+    if trials and undrawn > 0:
+        said.append(f"{undrawn} of {len(trials) + undrawn} quartets are not drawn yet: the sampler waits for results.")
     if came.done and not came.trained:
         said.append("No candidate could be trained: there is no accuracy to compare; the verdicts say why.")
     if came.trained == 1:

@@ -21,6 +21,7 @@ class Summary:
     """What a campaign came to, or stands at.
 
     Attributes:
+        size: Quartets asked for; an adaptive campaign draws them turn by turn.
         states: Trials per state.
         outcomes: Finished trials per outcome.
         coverage: Audit of what was finished, against the campaign's pool.
@@ -29,6 +30,7 @@ class Summary:
     """
 
     name: str
+    size: int
     states: Mapping[str, int]
     outcomes: Mapping[str, int]
     coverage: Coverage
@@ -37,7 +39,7 @@ class Summary:
 
     @property
     def total(self) -> int:
-        return sum(self.states.values())
+        return max(self.size, sum(self.states.values()))
 
     @property
     def done(self) -> int:
@@ -89,6 +91,7 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
         best = best_trial(archive.trials(name))
     return Summary(
         name=name,
+        size=campaign.spec["size"],
         states={state.value: sum(trial.state is state for trial in trials) for state in TrialState},
         outcomes=Counter(trial.verdict.outcome.value for trial in done if trial.verdict),
         coverage=coverage(sorted(campaign.spec["pool"]), (trial.experts for trial in done)),

@@ -67,7 +67,9 @@ def cost(
         spec = store.campaign(campaign).spec
         trials = store.trials(campaign)
     own = int(spec.get("epochs") or 1)
-    spent, left = add_up(trials, price_per_hour), remaining(trials, epochs=own, price_per_hour=price_per_hour)
+    size = int(spec.get("size") or 0)
+    spent = add_up(trials, price_per_hour)
+    left = remaining(trials, epochs=own, size=size, price_per_hour=price_per_hour)
     planned = None
     if forecast is not None:
         pool = named(families) if families else tuple(spec.get("pool") or spec.get("families") or ())

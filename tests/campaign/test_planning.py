@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from nngen.analysis.report import collect
 from nngen.archive import Archive
+from nngen.campaign import summarise
 from nngen.campaign.fake import FakeEngine, fake_bench
 from nngen.campaign.fake import fake_campaign as campaign
 from nngen.campaign.planning import next_turn
@@ -93,6 +95,11 @@ def test_adaptive_resumes_where_it_was_killed(tmp_path):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         with Archive.open(path) as archive:
             assert 0 < len(archive.trials("one")) < 60
+            told = summarise(archive, "one")
+            assert (told.total, told.done < 60) == (60, True)
+            report = collect(archive, "one")
+            assert any("of 60 quartets are not drawn yet" in sentence for sentence in report.missing)
+            assert report.remaining.trials == 60 - told.done
             adaptive(archive, engine=Skilled()).run()
             assert (quartets(archive, "one"), explored(archive, "one")) == wanted
 
