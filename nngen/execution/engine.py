@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,11 @@ from nngen.errors import DataError, UsageError
 from nngen.execution.data import WORKER_FILES, Dataset
 from nngen.execution.environment import describe
 from nngen.execution.frames import Frame, FrameReader, Kind
+from nngen.execution.isolation import Isolation
 from nngen.execution.judge import TrialJudge, VerdictJudge, verdict_of_ending
 from nngen.execution.launcher import Launcher
-from nngen.execution.limits import Limits
+from nngen.execution.limits import MAX_PROCESSES, Limits
+from nngen.execution.sandbox import HOME
 from nngen.execution.watch import Ending, watch
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
@@ -71,6 +74,7 @@ class LocalEngine:
         threads: int = 1,
         wall_s: float = 60.0,
         memory_mib: int = 12_288,
+        isolation: Isolation = Isolation.PROCESS,
     ) -> Verdict:
         """Run every static and dynamic rule over a candidate.
 
@@ -83,8 +87,10 @@ class LocalEngine:
             threads: CPU threads of the worker.
             wall_s: Limit on this process's clock.
             memory_mib: Limit on resident memory over the worker's process tree.
+            isolation: How far it is kept away.
 
         Raises:
+            UsageError: If a sandbox is asked for and there can be none; nothing is run then.
             NngenError: If no worker can be started.
         """
         job = {
@@ -95,6 +101,7 @@ class LocalEngine:
             "device": device,
             "threads": threads,
             "seed": 0,
+            "isolation": isolation.value,
         }
         limits = Limits(wall_s=wall_s, memory_mib=memory_mib)
         judge = VerdictJudge()
@@ -107,6 +114,8 @@ class LocalEngine:
         spec: TrialSpec,
         dataset: Dataset,
         on_epoch: Callable[[EpochResult], None] | None = None,
+        *,
+        isolation: Isolation = Isolation.PROCESS,
     ) -> Trial:
         """Train a candidate and score it here, where the labels are.
 
@@ -115,13 +124,15 @@ class LocalEngine:
             spec: How to train; ``spec.device`` is ``cpu`` or ``cuda``.
             dataset: Where the images come from; its labels of validation and test stay in this process.
             on_epoch: Called after each epoch, in this thread.
+            isolation: How far it is kept away.
 
         Returns:
             The trial; its verdict says what went wrong, if something did.
 
         Raises:
             DataError: If the images cannot be brought to ``spec.shape``.
-            UsageError: If there is nothing to train: no epoch, or batches of one.
+            UsageError: If there is nothing to train: no epoch, or batches of one. If a sandbox is asked for
+                and there can be none; nothing is run then.
             NngenError: If no worker can be started.
         """
         _check_spec(spec, dataset)
@@ -132,7 +143,7 @@ class LocalEngine:
             on_epoch=on_epoch,
         )
         limits = Limits(wall_s=spec.wall_s, memory_mib=spec.memory_mib)
-        job = _training_job(spec, dataset)
+        job = {**_training_job(spec, dataset), "isolation": isolation.value}
         environment = self._environment(spec, dataset, job)
         sizes = {
             Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_labels),
@@ -167,9 +178,15 @@ class LocalEngine:
         """Run one job in a scratch folder that is gone afterwards."""
         folder = Path(tempfile.mkdtemp(prefix="nngen-worker-"))
         try:
-            (folder / _FILE).write_bytes(source.encode("utf-8", "surrogatepass"))
+            path = folder / _FILE
+            path.write_bytes(source.encode("utf-8", "surrogatepass"))
             job = {**job, "folder": str(folder), "file": _FILE, "memory_mib": limits.memory_mib}
-            pipes = self._launcher.launch(job, files)
+            if job["isolation"] == Isolation.SANDBOX:
+                path.chmod(0o444)
+                job |= {"folder": str(HOME), "processes": MAX_PROCESSES + 2 * (os.cpu_count() or 1)}
+                pipes = self._launcher.launch_in_sandbox(job, path, files)
+            else:
+                pipes = self._launcher.launch(job, files)
             return watch(pipes, limits, FrameReader(sizes or {}), take)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -179,6 +196,7 @@ class LocalEngine:
         device = spec.device if spec.device == "cpu" else self._card_name()
         return {
             **describe(self._launcher.versions(), device=device, threads=spec.threads),
+            "isolation": str(job["isolation"]),
             "data": dataset.fingerprint,
             "prm": json.dumps(prm, sort_keys=True),
         }
@@ -192,7 +210,7 @@ class LocalEngine:
                 names.append(str(frame.message().get("name")))
                 return True
 
-            job = {"kind": "device", "device": "cuda", "threads": 1, "seed": 0}
+            job = {"kind": "device", "device": "cuda", "threads": 1, "seed": 0, "isolation": Isolation.PROCESS.value}
             self._run("", job, Limits(wall_s=60.0, memory_mib=12_288), take)
             self._card = names[0] if names else "cuda"
         return self._card

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nngen.checks.border import one_line
 from nngen.execution.frames import Frame, FrameError, Kind
-from nngen.execution.limits import Limits
+from nngen.execution.limits import MAX_PROCESSES, Limits
 from nngen.execution.watch import End, Ending
 from nngen.types import EpochResult, Outcome, Verdict
 
@@ -168,6 +168,9 @@ def verdict_of_ending(ending: Ending, limits: Limits, file: str) -> Verdict:
             " lower --batch or --shape, or raise --memory-mib"
         )
         return Verdict(outcome=Outcome.MEMORY, rule=_RULE, message=message)
+    if ending.end is End.PROCESSES:
+        message = f"started more than {MAX_PROCESSES} processes and was ended: start none"
+        return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=message)
     if ending.end is End.PROTOCOL:
         message = f"the worker sent what no worker sends: {ending.error}"
         return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=message)

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import nngen
 from nngen.errors import NngenError
+from nngen.execution.sandbox import Sandbox, start_sandbox
 from nngen.execution.server import MAX_JOB, send_job
 
 __all__ = ["Launcher", "Pipes"]
@@ -48,22 +51,36 @@ class Pipes:
         lifeline: Closing it ends the job.
         result: The worker's frames.
         output: The candidate's standard output and error.
+        sandbox: What the job runs in; None at level ``process``.
     """
 
     status: int
     lifeline: int
     result: int
     output: int
+    sandbox: Sandbox | None = None
+
+    def find(self, number: int) -> psutil.Process:
+        """Find a process of the job by the number that it gave.
+
+        Raises:
+            psutil.NoSuchProcess: If it is gone.
+        """
+        return psutil.Process(number) if self.sandbox is None else self.sandbox.find(number)
 
     def kill(self) -> None:
         """End the job; doing it again does nothing."""
         if self.lifeline >= 0:
             os.close(self.lifeline)
             self.lifeline = -1
+            if self.sandbox is not None:
+                self.sandbox.kill()
 
     def close(self) -> None:
-        """Close every end that is open."""
+        """Close every end that is open; nothing of a sandbox is left then."""
         self.kill()
+        if self.sandbox is not None:
+            self.sandbox.close()
         for number in (self.status, self.result, self.output):
             os.close(number)
 
@@ -94,16 +111,35 @@ class Launcher:
             NngenError: If the server cannot be started.
         """
         assert len(json.dumps(job)) <= MAX_JOB
-        far: list[int] = []
-        near: list[int] = []
-        for writes_far in (True, False, True, True):
-            reader, writer = os.pipe()
-            far.append(writer if writes_far else reader)
-            near.append(reader if writes_far else writer)
-        pipes = Pipes(*near)
+        pipes, far = _pipes()
         try:
             far.extend(os.open(path, os.O_RDONLY) for path in files)
             self._send(job, far)
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            for number in far:
+                os.close(number)
+        return pipes
+
+    def launch_in_sandbox(self, job: dict[str, Any], source: Path, files: Sequence[Path]) -> Pipes:
+        """Start one job in a sandbox of its own; wait until torch is loaded there.
+
+        Args:
+            job: Sent as JSON.
+            source: The candidate's file.
+            files: Shown inside, and handed to the worker as descriptors.
+
+        Raises:
+            UsageError: If there can be no sandbox.
+        """
+        assert len(json.dumps(job)) <= MAX_JOB
+        sandbox = start_sandbox(source, files, cuda=job["device"] != "cpu", settings=_SET)
+        pipes, far = _pipes()
+        pipes.sandbox = sandbox
+        try:
+            send_job(sandbox.connection, job, far)
         except BaseException:
             pipes.close()
             raise
@@ -171,6 +207,18 @@ class Launcher:
             if self._server.stderr is not None:
                 self._server.stderr.close()
             self._server = None
+
+
+def _pipes() -> tuple[Pipes, list[int]]:
+    """Make the four pipes; return the judge's ends, and the others in the order of ``Pipes``."""
+    far: list[int] = []
+    near: list[int] = []
+    for writes_far in (True, False, True, True):
+        reader, writer = os.pipe()
+        far.append(writer if writes_far else reader)
+        near.append(reader if writes_far else writer)
+    status, lifeline, result, output = near
+    return Pipes(status, lifeline, result, output), far
 
 
 def _search_path() -> list[str]:

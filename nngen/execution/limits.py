@@ -7,7 +7,10 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "set_limits"]
+__all__ = ["MAX_PROCESSES", "Limits", "set_limits"]
+
+MAX_PROCESSES = 512
+"""Processes of one candidate, counted by the judge; in a sandbox the kernel counts them too, and threads."""
 
 _MIB = 2**20
 _HEADROOM_MIB = 4096
@@ -28,17 +31,20 @@ class Limits:
     memory_mib: int
 
 
-def set_limits(memory_mib: int, *, virtual: bool) -> None:
+def set_limits(memory_mib: int, *, virtual: bool, processes: int | None = None) -> None:
     """Bound this process for good.
 
     Args:
         memory_mib: Resident memory that the judge will allow.
         virtual: Whether to bound address space too: what is there now, ``memory_mib`` and 4 GiB for
             threads' stacks. Not on CUDA, whose driver reserves more address space than any machine has.
+        processes: Processes and threads of this process's user; for one that has no others. Does not hold root.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_FSIZE, _FILE_MIB * _MIB)
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    if processes is not None:
+        _lower(resource.RLIMIT_NPROC, processes)
     if virtual:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         now = pages * os.sysconf("SC_PAGE_SIZE")

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
@@ -21,12 +22,13 @@ from typing import Any, NoReturn
 
 import psutil
 
-__all__ = ["MAX_JOB", "main", "send_job"]
+__all__ = ["MAX_JOB", "main", "main_inside", "send_job"]
 
 MAX_JOB = 65_536
 """Bytes of the longest job; the source travels as a file."""
 
 _MAX_DESCRIPTORS = 16
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -35,8 +37,31 @@ def send_job(connection: socket.socket, job: dict[str, Any], descriptors: list[i
     socket.send_fds(connection, [json.dumps(job).encode()], descriptors)
 
 
-def main(descriptor: int) -> NoReturn:
-    """Serve the judge at the other end of a SEQPACKET socket until it goes away."""
+def main_inside(descriptor: int, user: int | None, files: Sequence[str]) -> NoReturn:
+    """Serve from inside a sandbox.
+
+    Args:
+        descriptor: As for ``main``.
+        user: Who to become for good, with no rights left; None stays who it is.
+        files: Opened first, while they can be read, and handed to the worker.
+    """
+    data = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        # The kernel takes what lies below /proc/self away from who changes its number.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    main(descriptor, data)
+
+
+def main(descriptor: int, files: Sequence[int] = ()) -> NoReturn:
+    """Serve the judge at the other end of a SEQPACKET socket until it goes away.
+
+    Args:
+        descriptor: The socket.
+        files: Handed to each worker after what comes with its job.
+    """
     connection = socket.socket(fileno=descriptor)
     # Orphans of a nanny that was killed come here, and are killed in their turn.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -51,7 +76,7 @@ def main(descriptor: int) -> NoReturn:
             os._exit(0)
         # A nanny that ends before it is known would be taken for a stray.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        nannies.add(_fork(connection, data, descriptors))
+        nannies.add(_fork(connection, data, [*descriptors, *files]))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         for number in descriptors:
             os.close(number)

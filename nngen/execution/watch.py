@@ -14,7 +14,7 @@ import psutil
 
 from nngen.execution.frames import Frame, FrameError, FrameReader
 from nngen.execution.launcher import Pipes
-from nngen.execution.limits import Limits
+from nngen.execution.limits import MAX_PROCESSES, Limits
 from nngen.execution.nanny import BORN, ENDED
 
 __all__ = ["End", "Ending", "watch"]
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 _KEPT_OUTPUT = 16_384
 _LOOK_S = 0.1
 _LOOK_SHARE = 0.1
-_GRACE_S = 1.5
+_GRACE_S = 0.8
 _MIB = 2**20
 
 
@@ -34,6 +34,7 @@ class End(enum.Enum):
     DONE = enum.auto()
     WALL = enum.auto()
     MEMORY = enum.auto()
+    PROCESSES = enum.auto()
     PROTOCOL = enum.auto()
 
 
@@ -175,6 +176,8 @@ class _Watcher:
             self._peak = max(self._peak, resident)
             if resident > self._limits.memory_mib:
                 self._kill(End.MEMORY)
+            elif len(self._family) > MAX_PROCESSES:
+                self._kill(End.PROCESSES)
 
     def _kill(self, end: End) -> None:
         self._end = end
@@ -185,7 +188,7 @@ class _Watcher:
         """Remember every process of the job, the nanny first."""
         if len(self._words) < BORN.size:
             return
-        nanny = psutil.Process(BORN.unpack(self._words[: BORN.size])[0])
+        nanny = self._pipes.find(BORN.unpack(self._words[: BORN.size])[0])
         for process in (nanny, *nanny.children(recursive=True)):
             self._family.setdefault(process.pid, process)
 

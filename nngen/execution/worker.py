@@ -33,6 +33,7 @@ from nngen.checks.static import static_check
 from nngen.execution.batches import Batches, Preparation
 from nngen.execution.data import WORKER_FILES
 from nngen.execution.frames import Channel, Kind
+from nngen.execution.isolation import Isolation
 from nngen.execution.limits import set_limits
 from nngen.seeds import derive
 from nngen.types import Outcome, Shape, Verdict
@@ -87,7 +88,8 @@ def _settle(folder: Path, job: Mapping[str, Any]) -> None:
         torch.backends.cudnn.benchmark = True
     else:
         torch.use_deterministic_algorithms(True, warn_only=True)
-    set_limits(job["memory_mib"], virtual=not cuda)
+    if job["isolation"] != Isolation.NONE:
+        set_limits(job["memory_mib"], virtual=not cuda, processes=job.get("processes"))
 
 
 def _seed(seed: int) -> None:
