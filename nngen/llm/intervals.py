@@ -23,7 +23,8 @@ def share_interval(hits: int, trials: int) -> Span:
     share, square = hits / trials, _Z * _Z
     middle = (share + square / (2 * trials)) / (1 + square / trials)
     half = _Z / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    # Rounding must not push the share itself out of its interval.
+    return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)
 
 
 def mean_interval(values: Sequence[float]) -> Span | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import libcst as cst
 
@@ -91,9 +92,7 @@ def splice(source: str, region: str, code: str) -> str:
     _same_head(ast.parse(code).body, path[-1], _locate(ast.parse(source).body, path))
     new = cst.parse_module(code, module.config_for_parsing).body[0]
     assert isinstance(new, cst.FunctionDef | cst.ClassDef)
-    changed = module.deep_replace(old, new.with_changes(leading_lines=old.leading_lines))
-    assert isinstance(changed, cst.Module)
-    return changed.code
+    return _exchange(module, path, new.with_changes(leading_lines=old.leading_lines)).code
 
 
 def _region(name: str) -> Region:
@@ -118,6 +117,25 @@ def _descend(node: cst.Module | cst.ClassDef, path: Sequence[str]) -> cst.Functi
                 return child
             return _descend(child, path[1:]) if isinstance(child, cst.ClassDef) else None
     return None
+
+
+_Holder = TypeVar("_Holder", cst.Module, cst.ClassDef)
+
+
+def _exchange(node: _Holder, path: Sequence[str], new: cst.FunctionDef | cst.ClassDef) -> _Holder:
+    """Put a node at the end of a path; only what lies on the path is built anew."""
+    block = node if isinstance(node, cst.Module) else node.body
+    body = []
+    for child in block.body:
+        if isinstance(child, cst.FunctionDef | cst.ClassDef) and child.name.value == path[0]:
+            if len(path) == 1:
+                child = new
+            elif isinstance(child, cst.ClassDef):
+                child = _exchange(child, path[1:], new)
+        body.append(child)
+    if isinstance(node, cst.Module):
+        return node.with_changes(body=body)
+    return node.with_changes(body=block.with_changes(body=body))
 
 
 def _same_head(body: Sequence[ast.stmt], name: str, old: ast.FunctionDef | ast.ClassDef | None) -> None:

@@ -13,7 +13,11 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
+from nngen.llm.baselines import Mutate, Uniform
+from nngen.llm.knowledge import plan_values
 from nngen.llm.plans import PlanSpace
+from nngen.llm.propose import Parent, Proposer
+from nngen.llm.training import train_proposals
 from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
 
 LIGHT = ("ComplexNet", "DPN107", "DPN68", "ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1")
@@ -71,6 +75,24 @@ def parent(light: dict[str, tuple[Family, Interface]]) -> Candidate:
     """A real mixture, assembled."""
     plan = Plan(experts=("ComplexNet", "DPN68", "ICNet", "MobileNetV3"))
     return Assembler().assemble(plan, [light[name] for name in plan.experts])
+
+
+@pytest.fixture(scope="session")
+def taught(light: dict[str, tuple[Family, Interface]], space: PlanSpace) -> Iterator[Archive]:
+    """An archive with trained plans and rewritten regions, some of them refused; read it only."""
+    judge = PlanJudge()
+    with Archive.in_memory() as held:
+
+        def proposer(rewriter: Any, batch: str) -> Proposer:
+            return Proposer(archive=held, rewriter=rewriter, judge=judge, families=light, batch=batch, space=space)
+
+        start = proposer(Uniform(), "start").plans(16, plan_values((), space), (), 0)
+        train_proposals(held, "start", start, judge, light, 0)
+        parents = [Parent.of(held.candidate(row.candidate)) for row in start]
+        judge.refuse = "torch.optim.Adamax"
+        proposer(Mutate(), "code").regions(32, parents, 0, ["gate", "schedule"])
+        proposer(Uniform(), "more").regions(32, parents, 0, ["optimizer"])
+        yield held
 
 
 @pytest.fixture

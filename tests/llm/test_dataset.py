@@ -3,13 +3,11 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nngen.archive import Archive
 from nngen.errors import RewriterError, UsageError
-from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.dataset import VIEWS, build, read_view
 from nngen.llm.examples import (
     Example,
@@ -21,36 +19,18 @@ from nngen.llm.examples import (
     summary_examples,
 )
 from nngen.llm.feedback import build_from_archive, collect
-from nngen.llm.knowledge import plan_values
 from nngen.llm.known import NEAR, shingles, similarity
 from nngen.llm.lineage import proposals
 from nngen.llm.plans import PlanSpace
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.propose import Parent, Proposer
 from nngen.llm.replies import python_block
 from nngen.llm.rewriter import Message
 from nngen.llm.splits import Split, assign, twin_families
-from nngen.llm.training import train_proposals
 from nngen.types import Family, Record
 
 pytest.importorskip("datasets")
 
 NO_TWINS: dict[str, str] = {}
-
-
-@pytest.fixture
-def taught(archive: Archive, judge: Any, light: Any, space: PlanSpace) -> Archive:
-    """An archive with trained plans and rewritten regions, some of them refused."""
-
-    def proposer(rewriter: Any, batch: str) -> Proposer:
-        return Proposer(archive=archive, rewriter=rewriter, judge=judge, families=light, batch=batch, space=space)
-
-    start = proposer(Uniform(), "start").plans(16, plan_values((), space), (), 0)
-    train_proposals(archive, "start", start, judge, light, 0)
-    parents = [Parent.of(archive.candidate(row.candidate)) for row in start]
-    judge.refuse = "nn.Mish"
-    proposer(Mutate(), "code").regions(160, parents, 0)
-    return archive
 
 
 def _example(group: str, number: int = 0, good: bool = True, task: Task = Task.IMPROVE) -> Example:

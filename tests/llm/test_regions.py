@@ -76,8 +76,8 @@ def test_mutations_change_the_region_and_redraws_vary(parent: Candidate, region:
     assert code not in singles
     assert len(singles) > 1
     assert len(draws) > 1
-    for text in singles | draws:
-        splice(parent.source, region, str(text))
+    for text in sorted(map(str, singles | draws))[:8]:
+        splice(parent.source, region, text)
 
 
 def test_code_without_a_choice_in_it() -> None:
