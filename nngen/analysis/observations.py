@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from nngen.archive.rows import StoredTrial
 from nngen.archive.states import TrialState
 from nngen.errors import UsageError
+from nngen.space.pool import EXPERTS
 from nngen.types import Outcome
 
-__all__ = ["Observation", "describe_failures", "observe", "refuse_mixture"]
+__all__ = ["Observation", "describe_failures", "is_quartet", "observe", "refuse_mixture"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +45,15 @@ class Observation:
         return tuple(sorted(self.quartet)), self.candidate
 
 
+def is_quartet(experts: Sequence[str]) -> bool:
+    """Say whether these are four different families."""
+    return len(experts) == len(set(experts)) == EXPERTS
+
+
 def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, ...]:
     """Read the finished trials of one rung; repeats of the very same work are taken once.
 
+    Mixtures that repeat a family, or have not four, are another kind of thing than quartets and are left out.
     Later rungs hold only what did well on earlier ones: an effect read off them would be one of
     the selection. Duplicates of another candidate say nothing of their own and are left out.
     """
@@ -54,7 +61,7 @@ def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, 
     for trial in trials:
         if trial.state is not TrialState.DONE or trial.rung != rung or trial.verdict is None:
             continue
-        if trial.verdict.outcome is Outcome.DUPLICATE:
+        if trial.verdict.outcome is Outcome.DUPLICATE or not is_quartet(trial.experts):
             continue
         seed = trial.spec.seed if trial.spec else trial.replicate
         line = Observation(

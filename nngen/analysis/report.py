@@ -18,7 +18,7 @@ from nngen.analysis.effects import Effects, FamilyEffect, effects
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
-from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, funnel, outcome_rows
+from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows
 from nngen.archive import Store, StoredCampaign, StoredTrial, TrialState
 from nngen.errors import NngenError
 from nngen.resources import folder
@@ -91,7 +91,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
     trials = archive.trials(name)
     pool = sorted(campaign.spec["pool"])
     came = funnel(trials, _passed(archive, campaign, trials))
-    audit = coverage(pool, (trial.experts for trial in trials if trial.state is TrialState.DONE))
+    audit = coverage(pool, finished_quartets(trials))
     lines = observe(trials)
     return Report(
         campaign=campaign,
@@ -231,7 +231,8 @@ def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str
 
 
 def _arguments(campaign: StoredCampaign) -> dict[str, Any]:
-    shown = {key: value for key, value in campaign.spec.items() if key not in ("pool", "left_out", "families", "name")}
+    elsewhere = ("pool", "left_out", "families", "name", "candidates")
+    shown = {key: value for key, value in campaign.spec.items() if key not in elsewhere}
     said = {True: "yes", False: "no"}
     return {key.replace("_", " "): said[value] if isinstance(value, bool) else value for key, value in shown.items()}
 

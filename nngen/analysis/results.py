@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from nngen.analysis.observations import is_quartet
 from nngen.archive import StoredTrial, TrialState
+from nngen.space import Quartet
 
-__all__ = ["FamilyRow", "Funnel", "OutcomeRow", "family_rows", "funnel", "outcome_rows"]
+__all__ = ["FamilyRow", "Funnel", "OutcomeRow", "family_rows", "finished_quartets", "funnel", "outcome_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,11 @@ class Funnel:
     def stages(self) -> tuple[tuple[str, int], ...]:
         """Give the stages in order, as (name, count)."""
         return tuple((name, getattr(self, name)) for name in self.__slots__)
+
+
+def finished_quartets(trials: Iterable[StoredTrial]) -> list[Quartet]:
+    """Give the quartets of finished trials; mixtures that repeat a family, or have not four, are none."""
+    return [trial.experts for trial in trials if trial.state is TrialState.DONE and is_quartet(trial.experts)]
 
 
 def family_rows(pool: Iterable[str], trials: Sequence[StoredTrial]) -> tuple[FamilyRow, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nngen.analysis.results import finished_quartets
 from nngen.archive import Store, StoredTrial, TrialState
 from nngen.space import Coverage, coverage
 from nngen.types import Outcome
@@ -94,7 +95,7 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
         size=campaign.spec["size"],
         states={state.value: sum(trial.state is state for trial in trials) for state in TrialState},
         outcomes=Counter(trial.verdict.outcome.value for trial in done if trial.verdict),
-        coverage=coverage(sorted(campaign.spec["pool"]), (trial.experts for trial in done)),
+        coverage=coverage(sorted(campaign.spec["pool"]), finished_quartets(done)),
         best=best,
         left_out=campaign.spec["left_out"],
     )

@@ -112,16 +112,18 @@ def _sample(
 
 
 def _in_campaign(name: str, archive: Path | None) -> tuple[Sequence[str], list[Quartet]]:
+    from nngen.analysis.observations import is_quartet
     from nngen.archive import Archive, default_path
 
     with Archive.open(archive or default_path(), readonly=True) as store:
         known = store.campaign(name)
         trials = sorted(store.trials(name), key=lambda trial: trial.position)
-        quartets = list(dict.fromkeys(tuple(sorted(trial.experts)) for trial in trials))
+        quartets = list(dict.fromkeys(tuple(sorted(t.experts)) for t in trials if is_quartet(t.experts)))
     return sorted(known.spec.get("pool") or {expert for quartet in quartets for expert in quartet}), quartets
 
 
 def _in_folder(folder: Path) -> list[Quartet]:
+    from nngen.analysis.observations import is_quartet
     from nngen.assembly.plan_text import from_toml, plan_of
     from nngen.errors import UsageError
 
@@ -134,7 +136,7 @@ def _in_folder(folder: Path) -> list[Quartet]:
             plan = from_toml(text) if path.suffix == ".toml" else plan_of(text)
         except (OSError, UnicodeDecodeError, UsageError) as error:
             raise UsageError(f"{path} cannot be read as a plan: {error}") from error
-        if plan is not None:
+        if plan is not None and is_quartet(plan.experts):
             quartets.append(tuple(sorted(plan.experts)))
     if not quartets:
         raise UsageError(f"{folder} holds no plan: name a folder of plans (.toml) or of assembled mixtures (.py)")

@@ -19,11 +19,12 @@ from nngen.analysis.figures import (
     ranking_figure,
 )
 from nngen.analysis.paper import write_figures
-from nngen.analysis.report import collect, write_report
+from nngen.analysis.report import collect, render, write_report
 from nngen.archive import Archive
+from nngen.campaign import summarise
 from nngen.campaign.fake import FakeEngine, fake_bench, fake_campaign
 from nngen.errors import MissingExtraError, NngenError, UsageError
-from nngen.types import Outcome, Shape, Trial
+from nngen.types import Candidate, Outcome, Shape, Trial
 
 ALL = dict.fromkeys("ABCDEFG", Outcome.MEMORY)
 
@@ -227,6 +228,28 @@ def test_an_adaptive_campaign_says_what_was_explored(tmp_path):
         explored = collect(archive, "one").explored
     assert 3 <= explored <= 12
     assert f"{explored} of 12 quartets were drawn knowing nothing" in (tmp_path / "r.html").read_text()
+
+
+def test_mixtures_that_are_no_quartets_are_ranked_but_not_audited():
+    with Archive.in_memory() as archive:
+        fake_campaign(archive, size=20).run()
+        one = archive.trials("one")[0]
+        same = replace(one.plan, experts=("A",) * 4)
+        archive.add_campaign("mixed", archive.campaign("one").spec, [one.plan, same, replace(same, experts=("A", "B"))])
+        for place, ready in enumerate(archive.trials("mixed")):
+            archive.add_candidate(Candidate(id=f"MoE4-{place:032}", source=f"x = {place}", canonical=f"c{place}"))
+            archive.start_trial(ready.id)
+            spec, verdict = replace(one.spec, seed=place), one.verdict
+            archive.finish_trial(
+                ready.id,
+                Trial(
+                    candidate_id=f"MoE4-{place:032}", spec=spec, verdict=verdict, validation_accuracy=0.5, seconds=1.0
+                ),
+            )
+        report = collect(archive, "mixed")
+        assert render(report)
+        assert (len(report.rows), report.coverage.quartets, report.effects.trials) == (3, 1, 1)
+        assert summarise(archive, "mixed").coverage.quartets == 1
 
 
 def test_half_done(archive):
