@@ -19,7 +19,7 @@ from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
 from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows
-from nngen.archive import Store, StoredCampaign, StoredTrial, TrialState
+from nngen.archive import Store, StoredCampaign, StoredTrial
 from nngen.errors import NngenError
 from nngen.resources import folder
 from nngen.space import Coverage, coverage

@@ -10,7 +10,7 @@ from typing import Any
 
 from nngen.analysis.effects import effects
 from nngen.analysis.low_yield import low_yield
-from nngen.analysis.observations import observe
+from nngen.analysis.observations import is_quartet, observe
 from nngen.analysis.scores import scores_of
 from nngen.archive import Store, StoredTrial
 from nngen.campaign.spec import CampaignSpec
@@ -144,7 +144,7 @@ def _known(archive: Store, spec: CampaignSpec, ground: Mapping[str, Any]) -> fro
     if not spec.skip_known:
         return frozenset()
     names = (name for name in _alike(archive, spec, ground, _SAME_DATA) if name != spec.name)
-    return frozenset(quartet for name in names for quartet in archive.quartets(name))
+    return frozenset(quartet for name in names for quartet in archive.quartets(name) if is_quartet(quartet))
 
 
 def _trials(
