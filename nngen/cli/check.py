@@ -30,11 +30,13 @@ def check(
     memory_mib: int = 12_288,
     device: str = "auto",
     threads: int | None = None,
+    isolation: str = "auto",
     json: bool = False,
 ) -> None:
     """Prove that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
 
-    Each file runs in an isolated worker process. Ends with exit code 3 if some of the files failed.
+    Each file runs in an isolated worker process; what was not assembled here, in a sandbox. Ends with exit
+    code 3 if some of the files failed.
 
     Args:
         paths: Files, or folders whose ``*.py`` are meant.
@@ -47,6 +49,9 @@ def check(
         memory_mib: MiB of memory that one file may use.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads of the worker; all cores by default.
+        isolation: ``sandbox`` (bubblewrap: no network, no files, no rights), ``process`` (own process, limits),
+            ``none`` (time and memory alone), or ``auto``: process for what assembling its plan gives byte for
+            byte, sandbox for everything else.
         json: Print the rows as JSON.
 
     Examples:
@@ -58,7 +63,7 @@ def check(
 
     from nngen.errors import SomeFailedError, UsageError
     from nngen.execution import LocalEngine, pick_device
-    from nngen.execution.files import find_files
+    from nngen.execution.files import check_isolation, find_files
     from nngen.types import Shape
 
     if (paths is None) == (family is None):
@@ -66,6 +71,7 @@ def check(
     if family is not None:
         _join(family, shape, classes, json=json)
         return
+    check_isolation(isolation)
     files = find_files(paths or [])
     options = {
         "shape": Shape.parse(shape),
@@ -80,7 +86,7 @@ def check(
     with LocalEngine() as engine, progress_bar("checking") as report:
         for number, file in enumerate(files):
             report(number, len(files))
-            rows.append(_row(file, _check(engine, file, options)))
+            rows.append(_row(file, _check(engine, file, isolation, options)))
     if json:
         print_json(rows)
     else:
@@ -111,20 +117,25 @@ def _join(files: list[Path], shape: str, classes: int, *, json: bool) -> None:
         raise SomeFailedError(f"{refused} of {len(found)} may not join")
 
 
-def _check(engine: LocalEngine, file: Path, options: dict[str, Any]) -> Verdict:
+def _check(engine: LocalEngine, file: Path, isolation: str, options: dict[str, Any]) -> tuple[Verdict, str | None]:
+    """Return the verdict and the level at which it was found; None for a file that was not run at all."""
     from nngen.checks import Refused
-    from nngen.execution.files import read_candidate
+    from nngen.execution.files import choose_isolation, read_candidate
 
     try:
-        return engine.check(read_candidate(file), **options)
+        candidate = read_candidate(file)
     except Refused as refused:
-        return refused.verdict
+        return refused.verdict, None
+    level = choose_isolation(isolation, candidate.source)
+    return engine.check(candidate, isolation=level, **options), level.value
 
 
-def _row(file: Path, verdict: Verdict) -> dict[str, Any]:
+def _row(file: Path, found: tuple[Verdict, str | None]) -> dict[str, Any]:
+    verdict, isolation = found
     return {
         "path": str(file),
         "valid": verdict.valid,
         "verdict": verdict.outcome.value,
         "message": verdict.message,
+        "isolation": isolation,
     }

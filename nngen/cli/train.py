@@ -36,6 +36,7 @@ def train(
     threads: int | None = None,
     wall: float = 3600.0,
     memory_mib: int = 12_288,
+    isolation: str = "auto",
     test: bool = False,
     json: bool = False,
 ) -> None:
@@ -59,6 +60,8 @@ def train(
         threads: CPU threads of the worker; all cores by default.
         wall: Seconds that the trial may take.
         memory_mib: MiB of memory that it may use.
+        isolation: sandbox (bubblewrap: no network, no files, no rights), process (own process, limits), none (time
+            and memory alone), or auto: process for what assembling its plan gives byte for byte, else sandbox.
         test: Print the accuracy on the test split too.
         json: Print the result as JSON.
 
@@ -70,8 +73,10 @@ def train(
 
     from nngen.errors import NngenError
     from nngen.execution import LocalEngine, load_dataset, pick_device
+    from nngen.execution.files import check_isolation, choose_isolation
     from nngen.types import Shape, TrialSpec
 
+    check_isolation(isolation)
     candidate = _read(path)
     data = load_dataset(dataset, data_root=data_root)
     spec = TrialSpec(
@@ -88,8 +93,9 @@ def train(
         memory_mib=memory_mib,
         hyperparameters=parse_values(prm or []),
     )
+    level = choose_isolation(isolation, candidate.source)
     with LocalEngine() as engine:
-        trial = engine.train(candidate, spec, data, _reporter(spec))
+        trial = engine.train(candidate, spec, data, _reporter(spec), isolation=level)
     result = _result(trial, data, test=test)
     if json:
         print_json(result)

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 from nngen.assembly.identity import canonical_hash, lemur_id
+from nngen.assembly.origin import assembled_here
 from nngen.checks.rule import refuse
 from nngen.checks.syntax import MAX_BYTES
 from nngen.errors import UsageError
+from nngen.execution.isolation import Isolation
 from nngen.types import Candidate, Outcome
 
-__all__ = ["find_files", "read_candidate"]
+__all__ = ["check_isolation", "choose_isolation", "find_files", "read_candidate"]
 
 _RULE = "file"
 _GENERATED = re.compile(r"(?:[A-Za-z0-9.-]+-)?([0-9a-f]{32})")
@@ -65,6 +67,29 @@ def read_candidate(path: Path) -> Candidate:
         source=source,
         canonical=_canonical(source),
     )
+
+
+def check_isolation(wanted: str) -> None:
+    """Refuse a word that is no level and not ``auto``.
+
+    Raises:
+        UsageError: The message lists the levels.
+    """
+    levels = ("auto", *Isolation)
+    if wanted not in levels:
+        raise UsageError(f"there is no isolation {wanted!r}: choose {', '.join(levels)}")
+
+
+def choose_isolation(wanted: str, source: str) -> Isolation:
+    """Return the level at which a source runs.
+
+    Args:
+        wanted: A level, or ``auto``: process for what this package assembled, else sandbox.
+        source: Not run here, nor parsed beyond its docstring.
+    """
+    if wanted != "auto":
+        return Isolation(wanted)
+    return Isolation.PROCESS if assembled_here(source) else Isolation.SANDBOX
 
 
 def _canonical(source: str) -> str:

@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 
 def test_rows_of_a_folder(nngen, folder):
-    result = nngen("check", folder, "--shape", "1x8x8", "--wall", "3", "--json")
+    result = nngen("check", folder, "--shape", "1x8x8", "--wall", "3", "--isolation", "process", "--json")
     rows = {row["path"].rpartition("/")[2]: row for row in json.loads(result.out)}
     assert result.code == 3
     assert result.err.strip() == "nngen: 3 of 4 failed"
@@ -29,14 +29,24 @@ def test_rows_of_a_folder(nngen, folder):
         "text.py": "syntax",
         "wide.py": "contract",
     }
-    assert all(set(row) == {"path", "valid", "verdict", "message"} for row in rows.values())
+    assert all(set(row) == {"path", "valid", "verdict", "message", "isolation"} for row in rows.values())
     assert [row["valid"] for row in rows.values()] == [True, False, False, False]
     assert "3 s" in rows["loops.py"]["message"]
     assert rows["wide.py"]["message"].endswith("--prm width=VALUE")
 
 
 def test_a_hyperparameter_from_the_command_line(nngen, folder):
-    result = nngen("check", folder / "wide.py", folder / "good.py", "--shape", "1x8x8", "--prm", "width=3")
+    result = nngen(
+        "check",
+        folder / "wide.py",
+        folder / "good.py",
+        "--shape",
+        "1x8x8",
+        "--prm",
+        "width=3",
+        "--isolation",
+        "process",
+    )
     assert result.code == 0
     assert "good.py" in result.out
     assert result.err == ""
@@ -49,6 +59,7 @@ def test_a_hyperparameter_from_the_command_line(nngen, folder):
         (["{empty}"], "holds no .py file"),
         (["{folder}", "--shape", "32"], "'32' is not a shape"),
         (["{folder}", "--prm", "width"], "'width' is not NAME=VALUE"),
+        (["{folder}", "--isolation", "jail"], "choose auto, process, sandbox, none"),
         (["{folder}", "--device", "tpu"], "choose auto, cpu or cuda"),
     ],
 )
@@ -58,3 +69,12 @@ def test_mistakes_get_one_line(tokens, message, nngen, folder, tmp_path):
     assert result.out == ""
     assert message in result.err
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_file_from_outside_is_not_run_without_a_sandbox(command, nngen, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = nngen(command, folder / "good.py", "--shape", "1x8x8")
+    assert result.code == 2
+    assert result.err.strip().endswith("apt-get install bubblewrap")
+    assert result.out == ""

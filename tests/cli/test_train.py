@@ -23,7 +23,21 @@ def file(tmp_path):
 
 
 def test_one_trial_as_json(nngen, file):
-    result = nngen("train", file, "--epochs", "2", "--lr", "0.05", "--shape", "1x8x8", "--seed", "3", "--json")
+    result = nngen(
+        "train",
+        file,
+        "--epochs",
+        "2",
+        "--lr",
+        "0.05",
+        "--shape",
+        "1x8x8",
+        "--seed",
+        "3",
+        "--isolation",
+        "process",
+        "--json",
+    )
     trial = json.loads(result.out)
     assert result.code == 0
     assert list(trial) == KEYS
@@ -36,7 +50,8 @@ def test_one_trial_as_json(nngen, file):
 
 
 def test_two_processes_agree_to_the_last_digit(file):
-    command = [sys.executable, "-m", "nngen", "train", str(file), "--shape", "1x16x16", "--test", "--json"]
+    command = [sys.executable, "-m", "nngen", "train", str(file), "--shape", "1x16x16", "--isolation", "process"]
+    command += ["--test", "--json"]
     first, second = (json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL)) for _ in range(2))
     for key in ("validation_accuracy", "test_accuracy", "parameters"):
         assert first[key] == second[key]
@@ -46,7 +61,7 @@ def test_two_processes_agree_to_the_last_digit(file):
 
 
 def test_a_table_with_the_test_accuracy(nngen, file):
-    result = nngen("train", file, "--shape", "1x8x8", "--test")
+    result = nngen("train", file, "--shape", "1x8x8", "--isolation", "process", "--test")
     assert result.code == 0
     assert "test accuracy" in result.out
     assert result.err == ""
@@ -62,7 +77,7 @@ def test_a_table_with_the_test_accuracy(nngen, file):
 def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen, tmp_path):
     path = tmp_path / "bad.py"
     path.write_text(source)
-    result = nngen("train", path, "--shape", "1x8x8", "--wall", "3", "--json")
+    result = nngen("train", path, "--shape", "1x8x8", "--wall", "3", "--isolation", "process", "--json")
     trial = json.loads(result.out)
     assert result.code == 1
     assert trial["verdict"] == verdict
