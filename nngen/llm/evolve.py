@@ -180,7 +180,7 @@ class Evolution:
         if not best or best[0].plan is None:
             return "", []
         jobs = [
-            Job(candidate=best[0].id, plan=best[0].plan, seed=derive(self.seed, "judge", turn))
+            Job(candidate=best[0].id, plan=best[0].plan, seed=derive(self.seed, "judge", turn), trusted=True)
             for turn in range(self.judges)
         ]
         batch = f"{self.name}-judge-{number}"

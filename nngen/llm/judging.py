@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nngen.errors import UsageError
-from nngen.execution import Dataset, LocalEngine
+from nngen.execution import Dataset, Isolation, LocalEngine
 from nngen.llm.rewriter import Kind
 from nngen.types import Candidate, Shape, Trial, TrialSpec, Verdict
 
@@ -18,7 +19,7 @@ class Judge(Protocol):
     """Checks and trains candidates somewhere that is not here.
 
     Attributes:
-        sandboxed: Whether candidates run inside a sandbox, fit for code that a model wrote.
+        sandboxed: Whether it has a sandbox, fit for code that a model wrote.
         spec: How each trial is trained; its seed is replaced.
     """
 
@@ -31,27 +32,26 @@ class Judge(Protocol):
     @property
     def classes(self) -> int: ...
 
-    def check(self, candidate: Candidate) -> Verdict:
-        """Prove that a candidate works; never raises for what the candidate does."""
+    def check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
+        """Prove that a candidate works, in the sandbox unless it is trusted; never raises for what it does."""
         ...
 
-    def train(self, candidate: Candidate, seed: int) -> Trial:
-        """Train a candidate and score it; never raises for what the candidate does."""
+    def train(self, candidate: Candidate, seed: int, *, trusted: bool) -> Trial:
+        """Train a candidate and score it, in the sandbox unless it is trusted; never raises for what it does."""
         ...
 
 
 @dataclass(slots=True, kw_only=True)
 class EngineJudge:
-    """The local engine as a judge.
-
-    Attributes:
-        sandboxed: As the engine was set up; False unless someone made it so.
-    """
+    """The local engine as a judge: level ``process`` for what is trusted, ``sandbox`` for all else."""
 
     engine: LocalEngine
     dataset: Dataset
     spec: TrialSpec
-    sandboxed: bool = False
+
+    @property
+    def sandboxed(self) -> bool:
+        return shutil.which("bwrap") is not None
 
     @property
     def classes(self) -> int:
@@ -61,7 +61,7 @@ class EngineJudge:
     def shape(self) -> Shape:
         return self.spec.shape
 
-    def check(self, candidate: Candidate) -> Verdict:
+    def check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
         return self.engine.check(
             candidate,
             shape=self.spec.shape,
@@ -69,10 +69,12 @@ class EngineJudge:
             device=self.spec.device,
             threads=self.spec.threads,
             memory_mib=self.spec.memory_mib,
+            isolation=_level(trusted=trusted),
         )
 
-    def train(self, candidate: Candidate, seed: int) -> Trial:
-        trial = self.engine.train(candidate, replace(self.spec, seed=seed), self.dataset)
+    def train(self, candidate: Candidate, seed: int, *, trusted: bool) -> Trial:
+        spec = replace(self.spec, seed=seed)
+        trial = self.engine.train(candidate, spec, self.dataset, isolation=_level(trusted=trusted))
         environment: Mapping[str, str] = {**trial.environment, "data": self.dataset.fingerprint}
         return replace(trial, environment=environment)
 
@@ -93,6 +95,10 @@ def require_sandbox(name: str, kind: Kind, judge: Judge, *, trusted: bool) -> No
     """
     if kind is not Kind.PLAN and not trusted and not judge.sandboxed:
         raise UsageError(
-            f"{name} would write code ({kind}), and code that a model wrote runs in a sandbox only, "
-            "which this engine does not have: ask for --kind plan"
+            f"{name} would write code ({kind}), and code that a model wrote runs in a sandbox only: "
+            "apt-get install bubblewrap, or ask for --kind plan"
         )
+
+
+def _level(*, trusted: bool) -> Isolation:
+    return Isolation.PROCESS if trusted else Isolation.SANDBOX

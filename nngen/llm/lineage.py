@@ -53,6 +53,8 @@ class Proposal:
         twin: In which way it is held already; None if it is new.
         twin_of: Of which candidate.
         repaired: Whether this is the second try, after a message.
+        trusted: Whether all code in it stands in this package's own tables and templates; else it is run
+            in the sandbox only.
         text: What the rewriter wrote.
         written: The code it wrote, for ``region`` and ``file``.
     """
@@ -75,6 +77,7 @@ class Proposal:
     twin: TwinKind | None = None
     twin_of: str = ""
     repaired: bool = False
+    trusted: bool = False
     text: str = ""
     written: str = ""
     prompt_tokens: int = 0

@@ -243,9 +243,10 @@ class Proposer:
             written=written,
             twin=twin.kind if twin else None,
             twin_of=twin.id if twin else "",
+            trusted=candidate.plan is not None or (self.rewriter.trusted and _assembled(asked.parent)),
         )
         start = time.perf_counter()
-        verdict = self._verdict(candidate)
+        verdict = self._verdict(candidate, trusted=proposal.trusted)
         proposal = replace(
             proposal,
             stage=Stage.CHECKED if verdict.valid else Stage.APPLIED,
@@ -256,11 +257,11 @@ class Proposer:
         )
         return proposal, candidate
 
-    def _verdict(self, candidate: Candidate) -> Verdict:
+    def _verdict(self, candidate: Candidate, *, trusted: bool) -> Verdict:
         """Check a candidate, unless the archive holds what its check found."""
         shape, classes = self.judge.spec.shape, self.judge.classes
         known = self.archive.checked(candidate.id, shape, classes)
-        return known if known is not None else self.judge.check(candidate)
+        return known if known is not None else self.judge.check(candidate, trusted=trusted)
 
     def _begun(self, asked: _Ask, reply: Reply) -> Proposal:
         return Proposal(
@@ -336,6 +337,11 @@ def apply(
 def identify(source: str) -> Candidate:
     """Name a source that was not assembled."""
     return Candidate(id=f"MoE4-{lemur_id(source)}", source=source, canonical=canonical_hash(source))
+
+
+def _assembled(parent: Parent | None) -> bool:
+    """Whether a parent was assembled from a plan: what was spliced before may hold a model's code."""
+    return parent is not None and parent.plan is not None
 
 
 def _where(parent: str, region: str) -> str:

@@ -19,11 +19,16 @@ __all__ = ["Job", "run_jobs", "train_proposals", "trained_funnel"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One trial to run: a candidate of the archive with a seed; ``plan`` is its own or its parent's."""
+    """One trial to run: a candidate of the archive with a seed; ``plan`` is its own or its parent's.
+
+    Attributes:
+        trusted: As in ``Proposal``.
+    """
 
     candidate: str
     plan: Plan
     seed: int
+    trusted: bool
 
 
 def train_proposals(
@@ -50,7 +55,10 @@ def train_proposals(
         UsageError: If the batch was trained before with other proposals.
     """
     chosen = [proposal for proposal in held if proposal.new]
-    jobs = [Job(candidate=p.candidate, plan=_plan(archive, p), seed=derive(seed, "trial", p.candidate)) for p in chosen]
+    jobs = [
+        Job(candidate=p.candidate, plan=_plan(archive, p), seed=derive(seed, "trial", p.candidate), trusted=p.trusted)
+        for p in chosen
+    ]
     writer = chosen[0].rewriter if chosen else ""
     return run_jobs(archive, batch, jobs, judge, families, label=f"rewriter {writer}", seed=seed, watch=watch)
 
@@ -164,7 +172,7 @@ def _train(archive: Store, trial: StoredTrial, job: Job, judge: Judge) -> None:
     if known is not None and known.verdict is not None:
         archive.finish_trial(trial.id, _copied(archive, known, candidate), copied_from=known.id)
         return
-    result = judge.train(candidate, spec.seed)
+    result = judge.train(candidate, spec.seed, trusted=job.trusted)
     archive.finish_trial(trial.id, replace(result, environment={"nngen": __version__, **result.environment}))
 
 

@@ -33,18 +33,21 @@ class PlanJudge:
         self.spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=1)
         self.checked: list[str] = []
         self.trained: list[str] = []
+        self.levels: list[bool] = []
         self.refuse = ""
 
-    def check(self, candidate: Candidate) -> Verdict:
+    def check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
+        self.levels.append(trusted)
         self.checked.append(candidate.id)
         if self.refuse and self.refuse in candidate.source:
             return Verdict(outcome=Outcome.SHAPE, rule="shape", message=f"{self.refuse} does not fit")
         return Verdict(outcome=Outcome.VALID)
 
-    def train(self, candidate: Candidate, seed: int) -> Trial:
+    def train(self, candidate: Candidate, seed: int, *, trusted: bool) -> Trial:
+        self.levels.append(trusted)
         self.trained.append(candidate.id)
         truth = sum(_worth(name) for name in candidate.plan.experts) if candidate.plan else 0.5
-        noise = (int(hashlib.sha256(f"{candidate.id}{seed}".encode()).hexdigest()[:4], 16) / 65535 - 0.5) * 0.01
+        noise = (int(hashlib.sha256(f"{candidate.id}{seed}".encode()).hexdigest()[:4], 16) / 65535 - 0.5) * 0.0005
         accuracy = 0.3 + truth + noise
         return Trial(
             candidate_id=candidate.id,

@@ -44,12 +44,12 @@ def test_killed_and_resumed_it_comes_to_the_same(ground: Any, judge: Any) -> Non
         wanted = _loop(archive, ground, Mutate()).run()
     train, limit = judge.train, 0
 
-    def mortal(*given: Any) -> Any:
+    def mortal(*given: Any, **named: Any) -> Any:
         nonlocal limit
         limit -= 1
         if limit < 0:
             raise Killed
-        return train(*given)
+        return train(*given, **named)
 
     judge.train = mortal
     with Archive.in_memory() as archive:
@@ -66,7 +66,9 @@ def test_killed_and_resumed_it_comes_to_the_same(ground: Any, judge: Any) -> Non
 
 def test_it_stops_when_the_gain_is_noise(archive: Archive, ground: Any, judge: Any) -> None:
     flat = judge.train
-    judge.train = lambda candidate, seed: replace(flat(candidate, seed), validation_accuracy=0.5 + seed % 7 / 1000)
+    judge.train = lambda candidate, seed, trusted: replace(
+        flat(candidate, seed, trusted=trusted), validation_accuracy=0.5 + seed % 7 / 1000
+    )
     said: list[str] = []
     found = _loop(archive, ground, Mutate(), cycles=6, patience=2, note=said.append).run()
     assert len(found) < 7

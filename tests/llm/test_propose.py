@@ -151,6 +151,24 @@ def test_code_of_a_model_needs_a_sandbox(make: Any, judge: Any, parent: Candidat
     assert make(writer).regions(1, [start], 0)[0].fault is Fault.REGION
 
 
+def test_what_is_run_in_the_sandbox(make: Any, judge: Any, parent: Candidate, archive: Archive, light: Any) -> None:
+    from nngen.llm.regions import find
+
+    judge.sandboxed = True
+    start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
+    changed = find(parent.source, "loss").replace("mean().square()", "mean().abs()")
+    archive.add_candidate(parent)
+    written = make(Scripted(f"```python\n{changed}\n```"), "model").regions(1, [start], 0, ["loss"])
+    assert judge.levels == [False]
+    train_proposals(archive, "model", written, judge, light, 0)
+    assert judge.levels == [False, False]
+    # A change of our own to a file that holds a model's code is no more trusted than that code.
+    stored = archive.candidate(written[0].candidate)
+    make(Mutate(), "second").regions(1, [Parent.of(stored)], 0, ["gate"])
+    make(Mutate(), "first").regions(1, [start], 0, ["gate"])
+    assert judge.levels == [False, False, False, True]
+
+
 def test_unchanged_code_and_refused_code(make: Any, judge: Any, parent: Candidate) -> None:
     from nngen.llm.regions import find
 
