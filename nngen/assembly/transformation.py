@@ -14,6 +14,7 @@ from nngen.assembly.naming import Style, assign_names, style_of
 from nngen.assembly.reachability import reachable
 from nngen.assembly.rename import Renamer, write_body
 from nngen.assembly.source import Source, Unit, read_source
+from nngen.assembly.tidy import tidy
 from nngen.assembly.walk import walk
 from nngen.lemur.hyperparameters import best_hyperparameters
 from nngen.types import Family
@@ -27,7 +28,7 @@ def make_expert(family: Family, prefix: str) -> Expert:
     kept = reachable(source)
     _check(source, kept)
     names, imports = _name(source, kept, prefix)
-    body = write_body(source, kept, Renamer(source, names))
+    body = tidy(write_body(source, kept, Renamer(source, names)))
     return Expert(
         family=family.name,
         fingerprint=family.fingerprint,

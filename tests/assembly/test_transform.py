@@ -421,6 +421,12 @@ CASES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def untidied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept and what it is called is shown apart from how it is tidied (``test_tidy.py``)."""
+    monkeypatch.setattr("nngen.assembly.transformation.tidy", lambda body: body)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_before_and_after(name: str) -> None:
     before, after = CASES[name]

@@ -56,7 +56,7 @@ class AlexNetBlock(nn.Module):
     """A convolution and what follows it."""
 
     def __init__(self, channels: int, width: int, act: Callable[..., nn.Module] = nn.ReLU) -> None:
-        super(AlexNetBlock, self).__init__()
+        super().__init__()
         self.pool = AlexNetConv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class AlexNetBlock(nn.Module):
 class AlexNetNet(nn.Module):
 
     def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
-        super(AlexNetNet, self).__init__()
+        super().__init__()
         self.device = device
         make = partial(AlexNetBlock, act=nn.SiLU)
         widths: List[int] = ALEXNET_WIDTHS

@@ -63,7 +63,7 @@ class TinyConvBlock(nn.Module):
     """A convolution and what follows it."""
 
     def __init__(self, channels: int, width: int, act: Callable[..., nn.Module] = nn.ReLU) -> None:
-        super(TinyConvBlock, self).__init__()
+        super().__init__()
         self.pool = TinyConvConv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class TinyConvBlock(nn.Module):
 class TinyConvNet(nn.Module):
 
     def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
-        super(TinyConvNet, self).__init__()
+        super().__init__()
         self.device = device
         make = partial(TinyConvBlock, act=nn.SiLU)
         widths: List[int] = TINYCONV_WIDTHS
@@ -111,7 +111,7 @@ class TinyBayesBlock(TinyBayesModuleWrapper):
     """A convolution whose weights have a mean and a spread."""
 
     def __init__(self, channels, width):
-        super(TinyBayesBlock, self).__init__()
+        super().__init__()
         self.device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         self.mu = TinyBayesParameter(0.1 * torch.randn(width, channels, 3, 3))
         self.rho = TinyBayesParameter(torch.full((width, channels, 3, 3), -5.0))
@@ -128,7 +128,7 @@ class TinyBayesBlock(TinyBayesModuleWrapper):
 
 class TinyBayesNet(TinyBayesModuleWrapper):
 
-    def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
+    def __init__(self, in_shape: tuple, out_shape: tuple, _prm: dict, device: torch.device) -> None:
         super().__init__()
         self.conv = TinyBayesBlock(in_shape[1], 4)
         self.act = nn.Softplus()
@@ -159,19 +159,19 @@ class TinyComplexParameter(torch.Tensor, metaclass=TinyComplexParameterMeta):
 
 class TinyComplexComplexConv(TinyComplexModule):
     def __init__(self, channels, width):
-        super(TinyComplexComplexConv, self).__init__()
+        super().__init__()
         self.conv_r = TinyComplexConv2d(channels, width, 3, padding=1)
         self.conv_i = TinyComplexConv2d(channels, width, 3, padding=1)
 
-    def forward(self, input):
-        real = self.conv_r(input.real) - self.conv_i(input.imag)
-        return real + 1j * (self.conv_r(input.imag) + self.conv_i(input.real))
+    def forward(self, inputs):
+        real = self.conv_r(inputs.real) - self.conv_i(inputs.imag)
+        return real + 1j * (self.conv_r(inputs.imag) + self.conv_i(inputs.real))
 
 
 class TinyComplexNet(nn.Module):
 
-    def __init__(self, in_shape, out_shape, prm, device):
-        super(TinyComplexNet, self).__init__()
+    def __init__(self, in_shape, out_shape, _prm, device):
+        super().__init__()
         self.device = device
         self.body = nn.Sequential(OrderedDict([("conv", TinyComplexComplexConv(in_shape[1], 4))]))
         self.interim_size = 4 * in_shape[2] * in_shape[3]
@@ -221,14 +221,6 @@ class TinyAuxBlock(nn.Module):
     @torch.jit.unused
     def checkpointed(self, x: Tensor) -> Tensor:
         return tinyaux_cp.checkpoint(self.conv, x, use_reentrant=False)
-
-    @torch.jit._overload_method
-    def forward(self, x: List[Tensor]) -> Tensor:
-        pass
-
-    @torch.jit._overload_method
-    def forward(self, x: Tensor) -> Tensor:
-        pass
 
     def forward(self, x):
         return tinyaux_shuffle(torch.relu(self.norm(self.conv(x))), groups=2)

@@ -1,0 +1,199 @@
+"""Does every quartet work? Random quartets of LEMUR's 34 families, each built, run and trained for a step.
+
+    python eval/assembly_validity.py                    # 300 at 3x32x32 and 100 at 3x64x64
+    python eval/assembly_validity.py --part 1/10        # every tenth of them: 40
+
+A quartet is valid if its file imports and builds; gives finite logits of the right shape in train and in eval mode; one
+full ``learn`` leaves finite weights, with a gradient other than zero for every expert and for the gate; and every expert
+has as many parameters as its family alone. Leaves with 1 if any is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nngen.assembly.assemble import Assembler
+from nngen.checks.importing import load_module
+from nngen.cli.output import print_table
+from nngen.lemur.families import load_families
+from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.lemur.probe import profiles
+from nngen.lemur.source import open_lemur
+from nngen.space.samplers import draw
+from nngen.types import Family, Interface, Plan, Shape
+
+WANTED = ((Shape(3, 32, 32), 300), (Shape(3, 64, 64), 100))
+CLASSES = 10
+BATCH = 4
+PRM = {"lr": 1e-3, "momentum": 0.9, "batch": BATCH, "epoch": 1}
+CPU = torch.device("cpu")
+
+Pool = dict[str, tuple[Family, Interface]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one quartet: ``problem`` is empty where all went well."""
+
+    shape: str
+    quartet: tuple[str, ...]
+    problem: str
+    seconds: float
+
+
+def main() -> int:
+    """Prove the part that was asked for and print a table; 1 if any quartet failed."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    warnings.filterwarnings("ignore")
+    families = load_families(open_lemur())
+    results: list[Result] = []
+    for shape, count in WANTED:
+        pool = usable(families, shape)
+        quartets = draw("random", list(pool), count, arguments.seed)[arguments.part - 1 :: arguments.parts]
+        results += [watched(prove, quartet, shape, pool) for quartet in quartets]
+    rows = [summary(str(shape), [result for result in results if result.shape == str(shape)]) for shape, _ in WANTED]
+    print_table(rows, ("shape", "quartets", "valid", "share", "families", "seconds"))
+    for result in results:
+        if result.problem:
+            print(f"{result.shape} {', '.join(result.quartet)}: {result.problem}")
+    print(f"part {arguments.part} of {arguments.parts}, seed {arguments.seed}, torch {torch.__version__}")
+    if arguments.out:
+        Path(arguments.out).write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    return 1 if any(result.problem for result in results) else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="1/1", help="I/N: every N-th quartet, from the I-th")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", help="write one line per quartet as JSON")
+    found = parser.parse_args()
+    found.part, found.parts = (int(number) for number in found.part.split("/"))
+    if not 1 <= found.part <= found.parts:
+        parser.error("--part is I/N with I from 1 to N")
+    return found
+
+
+def usable(families: dict[str, Family], shape: Shape) -> Pool:
+    """All families with what each accepts; every one of LEMUR's 34 must be usable."""
+    measured = profiles(list(families.values()), shape)
+    pool: Pool = {}
+    for name, family in families.items():
+        interface = measured[name].interface
+        if interface is None or not measured[name].usable:
+            raise SystemExit(f"{name} cannot be used at {shape}: {measured[name].reason}")
+        pool[name] = (family, interface)
+    return pool
+
+
+def watched(
+    check: Callable[[Sequence[str], Shape, Pool], None], quartet: tuple[str, ...], shape: Shape, pool: Pool
+) -> Result:
+    """Prove one quartet; whatever goes wrong is what was asked for."""
+    began, problem = time.perf_counter(), ""
+    try:
+        check(quartet, shape, pool)
+    except Exception as error:  # the quartet's own code ran: anything may come out of it
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
+    gc.collect()
+    result = Result(str(shape), quartet, problem, round(time.perf_counter() - began, 2))
+    print(f"{result.shape} {', '.join(quartet)}: {problem or 'valid'} ({result.seconds:.1f} s)", file=sys.stderr)
+    return result
+
+
+assembler = Assembler()
+
+
+def prove(quartet: Sequence[str], shape: Shape, pool: Pool) -> None:
+    """Raise AssertionError, or whatever the file raises, unless the quartet is valid."""
+    candidate = assembler.assemble(Plan(experts=tuple(quartet)), [pool[name] for name in quartet])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{candidate.id}.py"
+        path.write_text(candidate.source)
+        module: Any = load_module(path)
+        torch.manual_seed(0)
+        size = (shape.channels, shape.height, shape.width)
+        net = module.Net((BATCH, *size), (CLASSES,), dict(PRM), CPU)
+        images, labels = torch.randn(BATCH, *size), torch.arange(BATCH) % CLASSES
+        for place, name in enumerate(quartet):
+            alone = parameters_alone(pool[name][0], (shape.channels, *net.adapters[place].size))
+            own = count(net.experts[place])
+            assert own == alone, f"{name} has {own:,} parameters in the mixture, {alone:,} alone"
+        for mode in (True, False):
+            with torch.no_grad():
+                logits = net.train(mode)(images)
+            assert logits.shape == (BATCH, CLASSES), f"logits are {tuple(logits.shape)}"
+            assert bool(torch.isfinite(logits).all()), "logits are not finite"
+        net.train_setup(dict(PRM))
+        touched = watch(net)
+        accuracy, loss = net.learn([(images, labels)])
+        assert 0 <= accuracy <= 1 and loss == loss, f"learn returned {accuracy}, {loss}"
+        missing = {"gate", *quartet} - {name if name == "gate" else quartet[int(name)] for name in touched}
+        assert not missing, f"no gradient in {', '.join(sorted(missing))}"
+        assert all(bool(torch.isfinite(p).all()) for p in net.parameters()), "weights are not finite"
+
+
+def watch(net: Any) -> set[str]:
+    """Collect the parts that receive a gradient other than zero."""
+    touched: set[str] = set()
+    for name, part in [("gate", net.gate), *((str(place), expert) for place, expert in enumerate(net.experts))]:
+        for parameter in part.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(
+                    lambda p, name=name: touched.add(name) if bool(p.grad.any()) else None
+                )
+    return touched
+
+
+_alone: dict[tuple[str, tuple[int, ...]], int] = {}
+
+
+def parameters_alone(family: Family, size: tuple[int, ...]) -> int:
+    """Count a family's parameters, built by its own source."""
+    key = (family.name, size)
+    if key not in _alone:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "family.py"
+            path.write_text(family.source)
+            module: Any = load_module(path)
+            _alone[key] = count(module.Net((BATCH, *size), (CLASSES,), best_hyperparameters(family), CPU))
+    return _alone[key]
+
+
+def count(net: nn.Module) -> int:
+    """Count trainable and other parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def summary(shape: str, results: Sequence[Result]) -> dict[str, Any]:
+    """One line of the table."""
+    valid = sum(not result.problem for result in results)
+    return {
+        "shape": shape,
+        "quartets": len(results),
+        "valid": valid,
+        "share": valid / max(len(results), 1),
+        "families": len({name for result in results for name in result.quartet}),
+        "seconds": round(sum(result.seconds for result in results)),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
