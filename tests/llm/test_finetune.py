@@ -1,0 +1,178 @@
+"""Fine-tuning, on a Llama of 50,000 weights made here with the real tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nngen.errors import RewriterError
+from nngen.llm.dataset import build
+from nngen.llm.examples import Example, Task
+from nngen.llm.prompts import estimate_tokens
+from nngen.llm.rewriter import Message
+from nngen.llm.tuning import Tuning, presets
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+from nngen.llm import finetune as module
+from nngen.llm.finetune import finetune
+from nngen.llm.local import load_model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    examples = [
+        Example(
+            task=Task.IMPROVE,
+            messages=(Message(role="user", content=f"say {number}"),),
+            answer="yes yes yes yes" if good else "no",
+            good=good,
+            score=float(good),
+            group="+".join(sorted({f"F{number % 7}", f"G{number}", f"H{number}", "A"})),
+            origin="o",
+            prompt="plan@1-0",
+        )
+        for number in range(16)
+        for good in (True, False)
+    ]
+    folder = tmp_path_factory.mktemp("data") / "set"
+    return build(examples, folder, twins={}, count=estimate_tokens).folder
+
+
+def _tuning(tiny: Path, **more: Any) -> Tuning:
+    settings = {"epochs": 2.0, "batch": 2, "accumulate": 1, "lr": 0.05, "rank": 4, "save_every": 3, **more}
+    return Tuning(base=str(tiny), precision="float32", **settings)
+
+
+def test_it_learns_and_keeps_what_is_needed(tiny: Path, data: Path, tmp_path: Path) -> None:
+    tuned = finetune(_tuning(tiny), data, tmp_path / "out")
+    assert tuned.after.loss < tuned.before.loss - 1
+    files = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert files == {"tuning.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    note = json.loads((tmp_path / "out" / "tuning.json").read_text())
+    meta = json.loads((data / "feedback.json").read_text())
+    assert note["fingerprint"] == meta["fingerprint"] == tuned.fingerprint
+    assert note["prompts"] == ["plan@1-0"]
+    assert note["tuning"]["base"] == "tiny"
+    assert note["result"]["after"]["rows"] == tuned.after.rows > 0
+    assert json.loads((tuned.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    load_model(str(tiny), tuned.adapter)
+    again = finetune(_tuning(tiny), data, tmp_path / "out")
+    assert again == tuned
+
+
+def test_stopped_it_goes_on_to_the_same_weights(
+    tiny: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+    import torch
+    import transformers
+
+    class Stop(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    whole = finetune(_tuning(tiny), data, tmp_path / "whole")
+    make = module._trainer
+
+    def stopping(*given: Any) -> Any:
+        trainer = make(*given)
+        trainer.add_callback(Stop())
+        return trainer
+
+    monkeypatch.setattr(module, "_trainer", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(_tuning(tiny), data, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "adapter").exists()
+    monkeypatch.setattr(module, "_trainer", make)
+    said: list[str] = []
+    parts = finetune(_tuning(tiny), data, tmp_path / "parts", said.append)
+    assert "going on from checkpoint-3" in said
+    assert parts.updates == whole.updates
+    one, two = (safetensors.torch.load_file(item.adapter / "adapter_model.safetensors") for item in (whole, parts))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_preferences(tiny: Path, data: Path, tmp_path: Path, method: str) -> None:
+    tuned = finetune(_tuning(tiny, method=method, epochs=1.0, max_tokens=64), data, tmp_path / "out")
+    assert (tuned.adapter / "adapter_model.safetensors").is_file()
+    assert tuned.updates > 0
+
+
+def test_dpo_after_sft(tiny: Path, data: Path, tmp_path: Path) -> None:
+    first = finetune(_tuning(tiny, epochs=1.0), data, tmp_path / "sft")
+    second = finetune(_tuning(tiny, method="dpo", epochs=1.0, adapter=str(first.adapter)), data, tmp_path / "dpo")
+    assert second.before.loss == pytest.approx(first.after.loss, abs=1e-4)
+
+
+def test_another_tuning_s_folder_is_refused(tiny: Path, data: Path, tmp_path: Path) -> None:
+    finetune(_tuning(tiny, epochs=0.2), data, tmp_path / "out")
+    with pytest.raises(RewriterError, match="holds a tuning with other arguments or other data"):
+        finetune(_tuning(tiny, epochs=0.3), data, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(RewriterError, match="holds something else"):
+        finetune(_tuning(tiny), data, tmp_path / "mine")
+
+
+def test_what_cannot_be_tuned(tiny: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RewriterError, match="is no feedback set"):
+        finetune(_tuning(tiny), tmp_path, tmp_path / "a")
+    with pytest.raises(RewriterError, match="has no train rows for sft"):
+        finetune(_tuning(tiny, tasks=("code",)), data, tmp_path / "b")
+    with pytest.raises(RewriterError, match="no row has at most 5 tokens"):
+        finetune(_tuning(tiny, max_tokens=5), data, tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_is_read(name: str) -> None:
+    tuning = Tuning.load(presets()[name], base=None if "coder" in name else "model.gguf")
+    assert tuning.method == "sft"
+    assert Tuning.from_dict(tuning.to_dict()) == tuning
+
+
+def test_what_is_no_tuning(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    for text, message in (
+        ("base = 1 = 2", "is no TOML"),
+        ("base = 'x'\nepoch = 3", "no field 'epoch'"),
+        ("epochs = 3", "say what to tune"),
+        ("base = 'x'\nmethod = 'ppo'", "no method is called 'ppo'"),
+        ("base = 'x'\nrank = 0", "rank must be positive"),
+        ("base = 'x'\nquantize = true", "needs a CUDA device"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RewriterError, match=message):
+            Tuning.load(file)
+    with pytest.raises(RewriterError, match="cannot be read"):
+        Tuning.load(tmp_path / "none.toml")
