@@ -26,6 +26,7 @@ _COMMANDS = {
     "lemur": ("nngen.cli.lemur:app", "Bring LEMUR here, read its records, import them."),
     "families": ("nngen.cli.families:families", "List LEMUR's families: what each accepts, costs and reached."),
     "sample": ("nngen.cli.sample:sample", "Print quartets in a sampler's order."),
+    "plans": ("nngen.cli.plans:app", "Look at the presets: mixtures as plan files."),
     "assemble": ("nngen.cli.assemble:assemble", "Write mixtures as self-contained PyTorch files."),
     "check": ("nngen.cli.check:check", "Prove that files work: contract, import, shapes, one step, gradients."),
     "train": ("nngen.cli.train:train", "Train one file in an isolated worker and score it outside."),
