@@ -133,7 +133,7 @@ class _Names:
         self.given: dict[str, str] = {}
         """New names and what they were: where two functions use a name alike, both get the same new one."""
         self.fixed: set[str] = set()
-        """Names that are spelled where a rename would not reach: keywords of calls, strings, patterns, closures."""
+        """Names that are spelled where a rename would not reach: keywords of calls, whole strings, patterns."""
         for node in walk(self.module, skip=_is_docstring):
             match node:
                 case cst.Name(value=name):
@@ -141,9 +141,7 @@ class _Names:
                 case cst.Arg(keyword=cst.Name(value=name)):
                     self.fixed.add(name)
                 case cst.SimpleString():
-                    self.fixed.update(re.findall(r"\w+", str(node.evaluated_value)))
-                case cst.FormattedStringText(value=text):
-                    self.fixed.update(re.findall(r"\w+", text))
+                    self.fixed.add(str(node.evaluated_value))
                 case cst.NameItem(name=cst.Name(value=name)) | cst.NamedExpr(target=cst.Name(value=name)):
                     self.fixed.add(name)
                 case cst.MatchAs(name=cst.Name(value=name)) | cst.MatchStar(name=cst.Name(value=name)):
