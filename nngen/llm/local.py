@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -274,7 +275,8 @@ def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) ->
 def _explained(base: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError, struct.error, load("safetensors").SafetensorError) as error:
+        # All that transformers and its readers raise at a file that is missing, cut off or of another kind.
         reason = next(_sentences(error), type(error).__name__)
         raise RewriterError(f"{base} cannot be loaded: {reason}") from error
 

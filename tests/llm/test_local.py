@@ -49,7 +49,8 @@ def test_every_plan_parses_whatever_the_draw(local: Local) -> None:
     assert len({plan_text(plan) for plan in plans}) > 4
     cost = usage(replies)
     assert cost.requests == 8
-    assert cost.reply_tokens == sum(local.tokens(reply.text) for reply in replies)
+    # What was drawn may be cut into more tokens than a tokenizer would use for the same text.
+    assert cost.reply_tokens >= sum(local.tokens(reply.text) for reply in replies) > 0
     assert cost.seconds > 0
 
 
