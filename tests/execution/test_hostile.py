@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from nngen.checks.samples import net_source
+from nngen.errors import UsageError
+from nngen.execution import Isolation
 from nngen.types import Outcome, Shape, Trial, Verdict
 
 WALL_S = 3.0
@@ -164,3 +172,72 @@ def test_a_check_is_bounded_as_a_trial_is(check):
 def test_a_deep_source_is_parsed_in_the_worker_alone(text, check):
     verdict = check("x = " + text)
     assert verdict.outcome in (Outcome.SYNTAX, Outcome.CONTRACT, Outcome.MEMORY, Outcome.CRASHED)
+
+
+def _harness() -> ModuleType:
+    """Load ``eval/hostile.py``, which runs the whole of ``tests/hostile`` and makes a table of it."""
+    path = Path(__file__).parents[2] / "eval" / "hostile.py"
+    spec = importlib.util.spec_from_file_location("hostile", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["hostile"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+HARNESS = _harness()
+CORPUS = {attack.name: attack for attack in HARNESS.attacks()}
+QUICK = {
+    Isolation.PROCESS: {
+        *("fork_swarm", "forge_epochs", "forge_test", "forge_class", "forge_json", "forge_refused", "huge_source"),
+        *("labels_by_gc", "labels_by_descriptor", "patch_metric", "always_equal", "late_write", "symlink"),
+    },
+    Isolation.SANDBOX: {"proc_environments", "read_home", "tcp"},
+}
+CASES = [
+    pytest.param(name, level, id=f"{name}-{level}", marks=() if name in QUICK[level] else pytest.mark.slow)
+    for name, attack in CORPUS.items()
+    for level in attack.right
+]
+
+
+@pytest.fixture(scope="module")
+def ground(digits):
+    with HARNESS.Ground(digits) as ground:
+        yield ground
+
+
+@pytest.mark.parametrize(("name", "level"), CASES)
+def test_the_corpus_is_contained(name, level, engine, ground):
+    if level is Isolation.SANDBOX and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    row = HARNESS.contain(CORPUS[name], level, engine, ground)
+    assert row.wrong == "", row.verdict
+
+
+def test_the_corpus_is_whole():
+    assert len(CORPUS) >= 60
+    assert all(attack.right for attack in CORPUS.values())
+    assert set.union(*QUICK.values()) <= set(CORPUS)
+
+
+def test_the_harness_sees_an_attack_that_succeeds(engine, ground):
+    """Level ``process`` does not promise to hide files; the harness must notice that."""
+    attack = replace(CORPUS["read_home"], right={Isolation.PROCESS: (Outcome.VALID,)})
+    assert "it got what it wanted" in HARNESS.contain(attack, Isolation.PROCESS, engine, ground).wrong
+
+
+def test_a_sandbox_that_cannot_start_runs_nothing(engine, digits, candidate, spec, tmp_path, monkeypatch):
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: no rights' >&2\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UsageError, match="the sandbox cannot start, so nothing was run: bwrap: no rights"):
+        engine.train(candidate(net_source()), spec(), digits, isolation=Isolation.SANDBOX)
+
+
+@pytest.mark.slow
+def test_a_trial_is_the_same_at_every_level(engine, digits, candidate, spec):
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    trials = [engine.train(candidate(net_source()), spec(), digits, isolation=level) for level in Isolation]
+    assert [trial.environment["isolation"] for trial in trials] == ["process", "sandbox", "none"]
+    assert len({trial.test_predictions for trial in trials}) == 1

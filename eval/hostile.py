@@ -1,0 +1,242 @@
+"""How many of the hostile corpus are contained at the levels ``process`` and ``sandbox``.
+
+Each file of ``tests/hostile`` says in its head which verdicts are right at which level; ``-`` where it does not
+apply, since the level does not promise to hold it. An attack is contained if its verdict is one of those,
+came within the limit and a second more, and nothing of it is left: no process, no file, no word of what it
+must not read. An attack that gets what it wanted raises ``BREACH``. Ends with exit code 1 if one was not contained.
+
+    python eval/hostile.py
+    python eval/hostile.py --level sandbox --only forge_verdict,read_home
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from nngen.checks import Refused
+from nngen.execution import Dataset, Isolation, LocalEngine, load_dataset
+from nngen.execution.files import read_candidate
+from nngen.types import Outcome, Shape, TrialSpec, Verdict
+
+__all__ = ["LEVELS", "Attack", "Ground", "Row", "attacks", "contain"]
+
+FOLDER = Path(__file__).parent.parent / "tests" / "hostile"
+LEVELS = (Isolation.PROCESS, Isolation.SANDBOX)
+WALL_S = 6.0
+SLACK_S = 1.0
+MEMORY_MIB = 1024
+HONEST = 0.97
+"""No linear net reaches this accuracy on the digits in one epoch; one that knows the labels does."""
+
+_BREACH = "BREACH"
+_CANARY = "NNGEN_CANARY"
+_MADE = {
+    "deep": lambda: "x = " + "-" * 10**6 + "1\n",
+    "chain": lambda: "x = 1" + "+1" * 10**6 + "\n",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attack:
+    """One file of the corpus.
+
+    Attributes:
+        title: What it tries.
+        right: The verdicts that are right, by level; no level at which it does not apply.
+        says: What the verdict's message holds.
+        make: How its source is made where it is too large to be kept.
+    """
+
+    name: str
+    title: str
+    right: dict[Isolation, tuple[Outcome, ...]]
+    says: str
+    make: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What became of an attack at one level.
+
+    Attributes:
+        wrong: Why it was not contained; empty where it was.
+    """
+
+    attack: Attack
+    level: Isolation
+    verdict: Verdict
+    seconds: float
+    wrong: str
+
+
+def attacks() -> list[Attack]:
+    """Read the corpus in alphabetical order."""
+    return [_read(path) for path in sorted(FOLDER.glob("*.py"))]
+
+
+def _read(path: Path) -> Attack:
+    text = path.read_text()
+    title, *rest = (line.removeprefix("# ") for line in text.partition("\n\n")[0].splitlines())
+    head = dict(line.split(": ", 1) for line in rest)
+    right = {level: tuple(Outcome(word) for word in head[level].split("|")) for level in LEVELS if head[level] != "-"}
+    return Attack(
+        name=path.stem,
+        title=title,
+        right=right,
+        says=head.get("says", ""),
+        make=head.get("make", ""),
+        text=text,
+    )
+
+
+class Ground:
+    """What attacks reach for: a secret, an archive, sockets, a word in the environment."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.folder = Path(tempfile.mkdtemp(prefix="nngen-canary-"))
+        (self.folder / "secret").write_text("the user's")
+        (self.folder / "nngen.db").write_text("the archive")
+        self._sockets = [socket.create_server(("127.0.0.1", 0)), *(socket.socket(socket.AF_UNIX) for _ in range(2))]
+        self._port = self._sockets[0].getsockname()[1]
+        self._sockets[1].bind(str(self.folder / "socket"))
+        self._sockets[2].bind(f"\0nngen-hostile-{self._port}")
+        for end in self._sockets:
+            end.listen()
+        os.environ[_CANARY] = "the judge's"
+        self._whole = self._content()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for end in self._sockets:
+            end.close()
+        shutil.rmtree(self.folder)
+        del os.environ[_CANARY]
+
+    def place(self, attack: Attack, folder: Path) -> Path:
+        """Write an attack's source, aimed at this ground."""
+        path = folder / "attack.py"
+        if attack.make == "huge":
+            with path.open("wb") as file:
+                file.truncate(2**30)
+            return path
+        given = {
+            "CANARY": self.folder,
+            "PORT": self._port,
+            "JUDGE": os.getpid(),
+            "DATA": self.dataset.folder,
+            "VALIDATION": len(self.dataset.validation_labels),
+            "TEST": len(self.dataset.test_labels),
+        }
+        text = _MADE[attack.make]() if attack.make else attack.text
+        for name, value in given.items():
+            text = text.replace(f"GIVEN_{name}", str(value))
+        path.write_text(text)
+        return path
+
+    def touched(self) -> bool:
+        """Whether something here is not as it was."""
+        return self._content() != self._whole
+
+    def _content(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() if path.is_file() else b"" for path in sorted(self.folder.rglob("*"))}
+
+
+def contain(attack: Attack, level: Isolation, engine: LocalEngine, ground: Ground) -> Row:
+    """Run an attack, and look at what it did."""
+    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, wall_s=WALL_S, memory_mib=MEMORY_MIB)
+    others = set(_processes())
+    seconds, accuracy = 0.0, None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            candidate = read_candidate(ground.place(attack, Path(folder)))
+        except Refused as refused:
+            verdict = refused.verdict
+        else:
+            trial = engine.train(candidate, spec, ground.dataset, isolation=level)
+            verdict, seconds, accuracy = trial.verdict, trial.seconds, trial.validation_accuracy
+    left = _left(others)
+    faults = {
+        "it got what it wanted": _BREACH in verdict.message,
+        f"not {' or '.join(attack.right[level])}": verdict.outcome not in attack.right[level],
+        f"does not say {attack.says!r}": attack.says not in verdict.message,
+        "its message is not fit to print": not verdict.message.isprintable(),
+        "too late": seconds > WALL_S + SLACK_S,
+        "it left processes": bool(left),
+        "it changed files": ground.touched(),
+        "it knew the labels": accuracy is not None and accuracy > HONEST,
+    }
+    wrong = "; ".join(fault for fault, true in faults.items() if true)
+    return Row(attack=attack, level=level, verdict=verdict, seconds=seconds, wrong=wrong)
+
+
+def _left(others: set[psutil.Process]) -> list[psutil.Process]:
+    """Processes that were not there before, once those that are on their way out had a second to go."""
+    deadline = time.monotonic() + SLACK_S
+    while True:
+        left = [process for process in _processes() if process not in others]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+
+
+def _processes() -> list[psutil.Process]:
+    """Descendants of this process that live, other than its servers, which are its children."""
+    me = psutil.Process()
+    servers = [child for child in me.children() if child.name() != "bwrap"]
+    return [
+        process
+        for process in me.children(recursive=True)
+        if process not in servers and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the corpus and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--level", choices=[level.value for level in LEVELS], help="one level; both by default")
+    parser.add_argument("--only", help="names, separated by commas")
+    options = parser.parse_args(arguments)
+    chosen = [attack for attack in attacks() if options.only is None or attack.name in options.only.split(",")]
+    levels = [level for level in LEVELS if options.level in (None, level.value)]
+    rows: list[Row] = []
+    with LocalEngine() as engine, Ground(load_dataset("digits")) as ground:
+        engine.warm_up()
+        for attack in chosen:
+            for level in levels:
+                if level in attack.right:
+                    rows.append(contain(attack, level, engine, ground))
+                    print(_line(rows[-1]), flush=True)
+    print()
+    for level in levels:
+        own = [row for row in rows if row.level is level]
+        contained = sum(not row.wrong for row in own)
+        print(f"{level}: {contained} of {len(own)} contained; the judge lives")
+    return 0 if rows and not any(row.wrong for row in rows) else 1
+
+
+def _line(row: Row) -> str:
+    said = row.wrong and f"  NOT CONTAINED: {row.wrong} ({row.verdict.message})"
+    return f"{row.attack.name:22} {row.level:8} {row.verdict.outcome:11} {row.seconds:5.1f} s  {row.attack.title}{said}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+# A source of a million additions.
+# process: syntax|import|memory|crashed
+# sandbox: syntax|import|memory|crashed
+# make: chain
+
