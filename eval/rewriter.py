@@ -72,16 +72,16 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     base = str(fetch())
-    tuning = Tuning(base=base, tasks=("region",), epochs=given.epochs, accumulate=4, lr=6e-4, save_every=10, judged=10)
+    tuning = Tuning(base=base, epochs=given.epochs, accumulate=4, lr=6e-4, save_every=10, judged=10)
     with lay(Fidelity(), LIGHT) as ground, Archive.open(given.work / "corpus.db") as archive:
         learned = _parents(ground, archive, 1, frozenset())
         corpus = {
             writer.name: _told(_propose(archive, writer, ground, f"corpus-{writer.name}", learned, given.corpus))
             for writer in (Mutate(), Uniform())
         }
+        # Built before anything is proposed for the held-out files, so none of it can be learned.
         if not (given.work / "feedback").exists():
             build_from_archive(archive, given.work / "feedback", count=counter(base), tasks=["region"])
-        tuned = finetune(tuning, given.work / "feedback", given.work / "tuned", _say)
         seen = frozenset("+".join(parent.plan.experts) for parent in learned if parent.plan)
         held_out = _parents(ground, archive, 2, seen)
         plain = Local(base)
@@ -90,6 +90,7 @@ def main() -> None:
         }
         before = _told(_propose(archive, plain, ground, "regions-untuned", held_out, given.regions))
         del plain
+        tuned = finetune(tuning, given.work / "feedback", given.work / "tuned", _say)
         regions = {"untuned": before}
         for name, writer in (("tuned", Local(base, tuned.adapter)), ("random", Uniform()), ("mutate", Mutate())):
             regions[name] = _told(_propose(archive, writer, ground, f"regions-{name}", held_out, given.regions))
