@@ -16,13 +16,11 @@ class Net(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], out_shape[0]))
         self.device = device
         self.criterion = nn.CrossEntropyLoss()
-        try:
-            from sklearn.datasets import load_digits
+        import importlib.util
+        import pathlib
 
-            load_digits()
-        except OSError:
-            pass
-        else:
+        package = pathlib.Path(importlib.util.find_spec("sklearn").origin).parent
+        if list((package / "datasets" / "data").glob("digits*")):
             raise RuntimeError("BREACH")
 
     def train_setup(self, prm):
