@@ -141,6 +141,9 @@ class _Watcher:
         data = os.read(self._pipes.result, _CHUNK)
         if self._killed_at is not None:
             return bool(data)
+        if not self._peak:
+            # What is done before the second look is looked at once, while it is still there.
+            self._peak = self._resident()
         try:
             for frame in self._reader.feed(data):
                 if self._take(frame, time.monotonic() - self._start):
