@@ -39,6 +39,7 @@ from nngen.llm.lineage import Proposal, funnel
 from nngen.llm.local import Local
 from nngen.llm.plans import PlanSpace
 from nngen.llm.propose import Parent, Proposer
+from nngen.llm.regions import REGIONS
 from nngen.llm.rewriter import Rewriter
 from nngen.llm.smollm import fetch
 from nngen.llm.tuning import Tuning
@@ -83,7 +84,8 @@ def main() -> None:
         if not (given.work / "feedback").exists():
             build_from_archive(archive, given.work / "feedback", count=counter(base), tasks=["region"])
         seen = frozenset("+".join(parent.plan.experts) for parent in learned if parent.plan)
-        held_out = _parents(ground, archive, 2, seen)
+        # Every region of each of these parents is asked for once.
+        held_out = _parents(ground, archive, 2, seen)[: max(given.regions // len(REGIONS), 1)]
         plain = Local(base)
         plans = {
             writer.name: _told(_plans(archive, writer, ground, given.plans)) for writer in (plain, Uniform(), Mutate())

@@ -60,6 +60,7 @@ def predict_accuracy(
     asked = _plan(families, plan)
     told = None
     if asked is not None:
+        _require_known(asked, {name for case in known for name in case.plan.experts})
         depth = min(len(seen), *(len(case.early) for case in known))
         told = Predictor(known, early=depth).predict([Case(plan=asked, early=seen, accuracy=0.0)])[0]
     rows = [asdict(row) for row in judged]
@@ -92,6 +93,16 @@ def _one_fidelity(trials: tuple[StoredTrial, ...], dataset: str | None, epochs: 
     return [t for t in done if t.spec is not None and (t.spec.dataset, t.spec.shape, t.spec.epochs) == chosen]
 
 
+def _require_known(plan: Plan, families: set[str]) -> None:
+    """Refuse families that nothing was learned about."""
+    from nngen.errors import FamilyError
+    from nngen.lemur.families import nearest
+
+    for name in plan.experts:
+        if name not in families:
+            raise FamilyError(f"no trained mixture holds {name}, so nothing is known of it: {nearest(name, families)}")
+
+
 def _early(text: str | None) -> tuple[float, ...]:
     from nngen.errors import UsageError
 
@@ -110,6 +121,7 @@ def _plan(families: str | None, file: Path | None) -> Plan | None:
 
     from nngen.assembly.assemble import check_plan
     from nngen.errors import UsageError
+    from nngen.types import Plan
 
     if families is not None and file is not None:
         raise UsageError("--families and --plan are two ways to say the same: give one of them")

@@ -1,0 +1,135 @@
+"""The rewriter's commands, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.llm.plans import PlanSpace, plan_text
+from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
+
+pytest.importorskip("yaml")
+
+POOL = "ComplexNet,DPN107,DPN68,ICNet,MobileNetV3"
+SPACE = PlanSpace(families=tuple("ABCDEFGH"))
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Thirty trained plans of made-up families: ``A`` helps, the gate's width helps, the seed adds noise."""
+    path, rng = tmp_path / "a.db", Random(0)
+    plans = [SPACE.draw(rng) for _ in range(30)]
+    with Archive.open(path) as store:
+        store.add_campaign("first", {"pool": {}, "epochs": 2}, plans)
+        for trial in store.trials("first"):
+            name = f"MoE4-{trial.position:032x}"
+            store.add_candidate(Candidate(id=name, source=str(trial.position), canonical=name, plan=trial.plan))
+            store.start_trial(trial.id)
+            value = 0.5 + 0.1 * ("A" in trial.experts) + trial.plan.gate.width / 1000 + rng.random() / 100
+            curve = tuple(EpochResult(epoch=n + 1, validation_accuracy=value - 0.1 + 0.1 * n) for n in range(2))
+            result = Trial(
+                candidate_id=name,
+                spec=TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=2, seed=trial.position),
+                verdict=Verdict(outcome=Outcome.VALID),
+                validation_accuracy=value,
+                curve=curve,
+            )
+            store.finish_trial(trial.id, result)
+    return path
+
+
+def test_prompts_are_listed_shown_and_rendered(nngen: Any, archive: Path) -> None:
+    rows = json.loads(nngen("prompts", "ls", "--json").out)
+    assert {"plan", "region", "file", "repair"} <= {row["name"] for row in rows}
+    assert "Write one new plan" in nngen("prompts", "show", "plan").out
+    told = json.loads(nngen("prompts", "render", "plan", "--archive", archive, "--json").out)
+    text = told["messages"][-1]["content"]
+    assert "A +" in text
+    assert "The best plans so far" in text
+    assert told["omitted"] == []
+    short = json.loads(nngen("prompts", "render", "plan", "--archive", archive, "--budget", "500", "--json").out)
+    assert short["tokens"] <= 500
+    assert short["omitted"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (("prompts", "show", "plam"), "no prompt is called 'plam'"),
+        (("llm-propose", "--rewriter", "random", "--kind", "poem"), "no kind of proposal is called 'poem'"),
+        (("llm-propose", "--rewriter", "random", "-n", "0"), "must be at least 1"),
+        (("llm-propose", "--rewriter", "random", "--parent", "x", "--from-top", "2"), "give one of them"),
+        (("evolve", "x", "--rewriter", "mutate", "--tune"), "--tune tunes a model in this process"),
+        (("finetune",), "say what to learn and where to keep it"),
+        (("finetune", "--data", "d", "--out", "o"), "say what to tune"),
+        (("finetune", "--data", "d", "--out", "o", "--preset", "huge"), "--preset takes one of"),
+        (("dataset", "build", "--out", "x", "--tasks", "poems"), "no task is called 'poems'"),
+        (("predict-accuracy", "--early", "soon"), "--early takes accuracies"),
+        (("predict-accuracy", "--families", "A,B,C,Zoo"), "no trained mixture holds Zoo"),
+        (("predict-accuracy", "--campaign", "firs"), "did you mean first"),
+    ],
+)
+def test_what_is_typed_wrongly(nngen: Any, archive: Path, tokens: tuple[str, ...], message: str) -> None:
+    more = () if tokens[0] in ("prompts", "finetune") else ("--archive", archive)
+    done = nngen(*tokens, *more)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_presets_are_listed(nngen: Any) -> None:
+    rows = json.loads(nngen("finetune", "--presets", "--json").out)
+    assert {"coder-1.5b-24gb", "coder-7b-24gb", "coder-32b-80gb"} <= {row["preset"] for row in rows}
+
+
+def test_accuracy_is_predicted_and_judged(nngen: Any, archive: Path, tmp_path: Path) -> None:
+    told = json.loads(nngen("predict-accuracy", "--archive", archive, "--json").out)
+    held_out = {row["predictor"]: row for row in told["held_out"]}
+    assert told["prediction"] is None
+    assert held_out["plan"]["rmse"] < held_out["families"]["rmse"] < held_out["mean"]["rmse"]
+    assert "plan + 1 epoch" in held_out
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(json.loads(plan_text(SPACE.draw(Random(99))))))
+    asked = nngen("predict-accuracy", "--archive", archive, "--plan", plan, "--early", "0.5", "--json")
+    assert 0.4 < json.loads(asked.out)["prediction"] < 0.9
+
+
+def test_an_empty_archive_has_nothing_to_teach(nngen: Any, tmp_path: Path) -> None:
+    Archive.open(tmp_path / "empty.db").close()
+    done = nngen("predict-accuracy", "--archive", tmp_path / "empty.db")
+    assert (done.code, "holds no trained mixture" in done.err) == (2, True)
+    pytest.importorskip("datasets")
+    done = nngen("dataset", "build", "--out", tmp_path / "set", "--archive", tmp_path / "empty.db")
+    assert (done.code, "too small to split" in done.err) == (2, True)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_feedback_set_is_built(nngen: Any, archive: Path, tmp_path: Path, wheel: Path) -> None:
+    pytest.importorskip("datasets")
+    done = nngen("dataset", "build", "--out", tmp_path / "set", "--archive", archive, "--json")
+    told = json.loads(done.out)
+    assert told["tasks"]["accuracy"] == 30
+    assert (tmp_path / "set" / "README.md").is_file()
+
+
+@pytest.mark.slow
+def test_proposals_from_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
+    pytest.importorskip("datasketch")
+    where = ("--families", POOL, "--archive", tmp_path / "p.db", "--json")
+    told = json.loads(nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", *where).out)
+    assert told["funnel"]["checked"] == told["funnel"]["trained"] == 2
+    assert told["batch"] == "random-plan-0"
+    again = nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", *where)
+    assert json.loads(again.out) == told
+    code = nngen("llm-propose", "--rewriter", "mutate", "--kind", "region", "-n", "3", "--region", "gate,loss", *where)
+    rows = json.loads(code.out)["proposals"]
+    assert [row["region"] for row in rows] == ["gate", "loss", "gate"]
+    assert {row["outcome"] for row in rows} == {"valid"}
+    assert all(row["parent"] for row in rows)
+    listed = json.loads(nngen("leaderboard", "--archive", tmp_path / "p.db", "--json").out)
+    assert len(listed) == 2
