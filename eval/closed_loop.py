@@ -1,8 +1,9 @@
 """The closed loop at equal budget: ``random``, ``mutate`` and the tuned model on digits, over several seeds.
 
-Every arm of one seed begins with the same random plans, then proposes and trains as many plans a cycle as the others; the model
-is tuned after each cycle on what its own loop's archive holds by then. Reported: the best and the mean validation
-accuracy of what each arm proposed, and the mean of its judged best on fresh seeds, with intervals over the seeds.
+Every arm of one seed begins with the same random plans, then proposes and trains as many plans a cycle as the
+others; the model is tuned after each cycle on what its own loop's archive holds by then. Reported: the best and the
+mean validation accuracy of what each arm proposed, and the mean of its judged best on fresh seeds, with intervals
+over the seeds.
 
 Each step is kept under --work and not done again.
 
