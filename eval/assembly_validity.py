@@ -3,9 +3,9 @@
     python eval/assembly_validity.py                    # 300 at 3x32x32 and 100 at 3x64x64
     python eval/assembly_validity.py --part 1/10        # every tenth of them: 40
 
-A quartet is valid if its file imports and builds; gives finite logits of the right shape in train and in eval mode; one
-full ``learn`` leaves finite weights, with a gradient other than zero for every expert and for the gate; and every expert
-has as many parameters as its family alone. Leaves with 1 if any is not.
+A quartet is valid if its file imports and builds; gives finite logits of the right shape in train and in eval mode;
+one full ``learn`` leaves finite weights, with a gradient other than zero for every expert and for the gate; and every
+expert has as many parameters as its family alone. Leaves with 1 if any is not.
 """
 
 from __future__ import annotations

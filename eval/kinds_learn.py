@@ -66,7 +66,16 @@ def main() -> int:
             rows.append(run(name, candidate, data, seed))
             print(json.dumps(rows[-1]), file=sys.stderr)
     seconds = time.perf_counter() - began
-    columns = ("preset", "seed", "accuracy", "experts_alone", "experts_in_effect", "usage_entropy", "seconds")
+    columns = (
+        "preset",
+        "seed",
+        "accuracy",
+        "experts_alone",
+        "experts_in_effect",
+        "usage_entropy",
+        "seconds",
+        "cpu_seconds",
+    )
     print_table(rows, columns)
     print(f"{len(rows)} runs in {seconds:.0f} s on {arguments.threads} threads, torch {torch.__version__}")
     if arguments.out:
@@ -105,10 +114,12 @@ def run(name: str, candidate: Candidate, data: Dataset, seed: int) -> dict[str, 
         path = Path(folder) / f"{candidate.id}.py"
         path.write_text(candidate.source)
         module: Any = load_module(path)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         torch.manual_seed(derive(seed, "kinds", name))
         size = (budget.shape.channels, budget.shape.height, budget.shape.width)
-        net = module.Net((budget.batch, *size), (data.classes,), {"lr": budget.lr, "momentum": 0.9}, torch.device("cpu"))
+        net = module.Net(
+            (budget.batch, *size), (data.classes,), {"lr": budget.lr, "momentum": 0.9}, torch.device("cpu")
+        )
         net.train_setup({"lr": budget.lr, "momentum": 0.9, "batch": budget.batch, "epoch": budget.epochs})
         prepare = Preparation(shape=budget.shape, mean=data.mean, std=data.std)
         images, labels = torch.tensor(data.train_images), torch.tensor(data.train_labels)
@@ -124,6 +135,7 @@ def run(name: str, candidate: Candidate, data: Dataset, seed: int) -> dict[str, 
             "epochs": budget.epochs,
             "lr": budget.lr,
             "seconds": round(time.perf_counter() - began, 1),
+            "cpu_seconds": round(time.process_time() - busy, 1),
         }
 
 

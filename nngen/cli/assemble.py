@@ -89,12 +89,11 @@ def assemble(
     model = _model(plan, allow_repeats=allow_repeats, experts=None if drawn else names)
     if not drawn:
         check_plan(model)
-    pool = _pool(model, names, families_from, wanted, sampler=sampler if drawn else None, size=size, seed=seed)
-    plans, count = _plans(model, tuple(pool), sampler=sampler if drawn else None, size=size, seed=seed)
     assembler = Assembler()
-    # A source that cannot become an expert is found before the folder is touched.
-    for name in sorted(pool) if drawn else dict.fromkeys(model.experts if pool else ()):
-        assembler.expert(pool[name][0])
+    pool = _pool(
+        model, names, families_from, wanted, assembler, sampler=sampler if drawn else None, size=size, seed=seed
+    )
+    plans, count = _plans(model, tuple(pool), sampler=sampler if drawn else None, size=size, seed=seed)
     known = _known(archive)
     if exhaustive:
         done = _stream(assembler, plans, count, pool, out, known, model=model)
@@ -144,12 +143,13 @@ def _pool(
     names: Sequence[str] | None,
     families_from: Sequence[str],
     shape: Shape,
+    assembler: Assembler,
     *,
     sampler: str | None,
     size: int | None,
     seed: int,
 ) -> dict[str, tuple[Family, Interface]]:
-    """Find the usable families among those that the plans may name."""
+    """Find the usable families among those that the plans may name, before the folder is touched."""
     from nngen.assembly.plan_rules import KINDS
     from nngen.errors import PlanError
     from nngen.lemur.families import choose, load_families
@@ -163,11 +163,11 @@ def _pool(
         raise PlanError(f"the experts of kind {model.kind} are {kind.only}: there is nothing to draw")
     known = load_families(open_lemur(), families_from)
     if sampler is None:
-        return _usable(choose(known, dict.fromkeys(model.experts)), shape, named=True)
+        return _usable(choose(known, dict.fromkeys(model.experts)), shape, assembler, named=True)
     chosen = choose(known, known if names is None else names)
     if size is not None and sampler != "exhaustive":
         draw(sampler, [family.name for family in chosen], size, seed)  # refuses before anything slow is done
-    return _usable(chosen, shape, named=names is not None)
+    return _usable(chosen, shape, assembler, named=names is not None)
 
 
 def _plans(
@@ -203,15 +203,26 @@ def _known(archive: Path | None) -> frozenset[str]:
         return frozenset(candidate.canonical for candidate in store.candidates())
 
 
-def _usable(families: Sequence[Family], shape: Shape, *, named: bool) -> dict[str, tuple[Family, Interface]]:
+def _usable(
+    families: Sequence[Family], shape: Shape, assembler: Assembler, *, named: bool
+) -> dict[str, tuple[Family, Interface]]:
     """Find what each family accepts; refuse those that cannot be used if they were named, else leave them out."""
-    from nngen.errors import FamilyError
+    from nngen.errors import AssemblyError, FamilyError
     from nngen.lemur.probe import profiles
 
-    with progress_bar(f"probing at {shape}") as report:
-        measured = profiles(families, shape, progress=report)
-    pool: dict[str, tuple[Family, Interface]] = {}
+    readable = []
     for family in families:
+        try:
+            assembler.expert(family)
+            readable.append(family)
+        except AssemblyError as error:
+            if named:
+                raise
+            print(f"nngen: {error}; it is left out", file=sys.stderr)
+    with progress_bar(f"probing at {shape}") as report:
+        measured = profiles(readable, shape, progress=report)
+    pool: dict[str, tuple[Family, Interface]] = {}
+    for family in readable:
         profile = measured[family.name]
         if profile.usable and profile.interface is not None:
             pool[family.name] = (family, profile.interface)

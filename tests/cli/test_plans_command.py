@@ -137,3 +137,40 @@ def test_what_the_archive_has_is_left_out_and_counted(nngen: Nngen, tmp_path: Pa
         "there_already": 0,
         "in_the_archive": 3,
     }
+
+
+NET = """import torch.nn as nn
+def supported_hyperparameters(): return {"lr", "momentum"}
+class Net(nn.Module):
+    def __init__(self, in_shape, out_shape, prm, device):
+        super().__init__()
+        self.fc = nn.Linear(in_shape[1], out_shape[0])
+    def train_setup(self, prm): pass
+    def learn(self, train_data): pass
+    def forward(self, x):
+        return self.fc(x.mean((2, 3)))
+"""
+BROKEN = {
+    "Syntax": ("def f(:\n", "Syntax: line 1: not Python"),
+    "NoNet": (NET.replace("class Net", "class Nest"), "NoNet: line 1: the source has no class Net"),
+    "Star": ("from torch.nn.functional import *\n" + NET, "Star: line 1: import * hides"),
+    "Late": (NET.replace("self.fc(", "made_later("), "Late: line 10: the name 'made_later' is bound nowhere"),
+}
+
+
+@pytest.mark.usefixtures("wheel")
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_family_is_named_and_the_rest_of_the_pool_works(nngen: Nngen, tmp_path: Path, name: str) -> None:
+    source, message = BROKEN[name]
+    folder = tmp_path / "families"
+    folder.mkdir()
+    (folder / "Plain.py").write_text(NET)
+    (folder / f"{name}.py").write_text(source)
+    named = f"{name},Plain,ShuffleNet,AlexNet"
+    done = nngen("assemble", "--families", named, "--families-from", folder, "--out", tmp_path / "out")
+    assert done.code != 0 and message in done.err and len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    rest = nngen(
+        "assemble", "--families", "Plain,ShuffleNet,AlexNet,ICNet", "--families-from", folder, "--out", tmp_path
+    )
+    assert rest.code == 0, rest.err
