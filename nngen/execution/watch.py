@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import select
 import selectors
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ _KEPT_OUTPUT = 16_384
 _LOOK_S = 0.1
 _LOOK_SHARE = 0.1
 _GRACE_S = 0.8
+_DYING_S = 0.5
 _MIB = 2**20
 
 
@@ -125,6 +127,11 @@ class _Watcher:
         for process in self._family.values():
             with suppress(psutil.Error):
                 process.kill()
+        psutil.wait_procs(self._family.values(), timeout=_DYING_S)
+        # The kernel kills a worker whose nanny is gone; nobody may have met it, but it holds its pipe until it ends.
+        ends = select.poll()
+        ends.register(self._pipes.result, 0)
+        ends.poll(1000 * _DYING_S)
 
     def _patience(self) -> float:
         now = time.monotonic()

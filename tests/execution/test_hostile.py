@@ -23,16 +23,16 @@ SLACK_S = 2.0
 LATER = "if not self.training and not torch.is_grad_enabled(): {}\n        return self.head(x)"
 """Behaves while it trains, and misbehaves when it predicts."""
 
-FORK = "import os; os.fork() == 0 and (os.setsid(), [None for _ in iter(int, 1)])"
-ORPHAN = "import os; os.fork() == 0 and (os.setsid(), os.fork() == 0 and [None for _ in iter(int, 1)], os._exit(0))"
+FORK = "import os; os.fork() == 0 and (os.setsid(), any(iter(int, 1)))"
+ORPHAN = "import os; os.fork() == 0 and (os.setsid(), os.fork() == 0 and any(iter(int, 1)), os._exit(0))"
 SEGFAULT = "import ctypes; ctypes.string_at(0)"
 
 HOSTILE: dict[str, tuple[str, Outcome, str]] = {
-    "loops in learn": (net_source(loss="[None for _ in iter(int, 1)]"), Outcome.TIMEOUT, "3 s"),
-    "loops in init": (net_source(init="[None for _ in iter(int, 1)]"), Outcome.TIMEOUT, "3 s"),
+    "loops in learn": (net_source(loss="any(iter(int, 1))"), Outcome.TIMEOUT, "3 s"),
+    "loops in init": (net_source(init="any(iter(int, 1))"), Outcome.TIMEOUT, "3 s"),
     "loops on import": ("while True: pass\n", Outcome.TIMEOUT, "3 s"),
     "ignores signals": (
-        net_source(init="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); [0 for _ in iter(int, 1)]"),
+        net_source(init="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); any(iter(int, 1))"),
         Outcome.TIMEOUT,
         "3 s",
     ),
@@ -45,7 +45,7 @@ HOSTILE: dict[str, tuple[str, Outcome, str]] = {
     "children grow": (
         net_source(
             init="import os; big = b'x' * 2**28; [os.fork() == 0 and bytearray(big) and 0 for _ in range(3)]; "
-            "big = bytearray(big); [None for _ in iter(int, 1)]"
+            "big = bytearray(big); any(iter(int, 1))"
         ),
         Outcome.MEMORY,
         "limit",
@@ -57,12 +57,12 @@ HOSTILE: dict[str, tuple[str, Outcome, str]] = {
     "segfault": (net_source(loss=SEGFAULT), Outcome.CRASHED, "line 23: the worker was killed by signal SIGSEGV"),
     "kills itself": (net_source(init="import os; os.kill(os.getpid(), 9)"), Outcome.CRASHED, "SIGKILL"),
     "kills its nanny": (
-        net_source(init="import os; os.kill(os.getppid(), 9); [None for _ in iter(int, 1)]"),
+        net_source(init="import os; os.kill(os.getppid(), 9); any(iter(int, 1))"),
         Outcome.CRASHED,
         "guard",
     ),
     "stops its nanny": (
-        net_source(init="import os; os.kill(os.getppid(), 19); [None for _ in iter(int, 1)]"),
+        net_source(init="import os; os.kill(os.getppid(), 19); any(iter(int, 1))"),
         Outcome.TIMEOUT,
         "3 s",
     ),
