@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_FAMILIES := AirNext,BagNet,ComplexNet,DenseNet,ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2
 DEMO := --archive generated/demo.db
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-corpus lint clean
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nngen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -25,7 +25,10 @@ demo: $(BIN)/.installed
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 
 test: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not corpus"
+
+test-corpus: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -m corpus tests/execution
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

@@ -178,6 +178,8 @@ def _options(source: Path, files: Sequence[Path], *, cuda: bool, settings: Mappi
     inside = {**kept, **settings, "PATH": "/usr/bin:/bin", "HOME": str(HOME), "USER": "nngen"}
     for name, value in inside.items():
         yield from ("--setenv", name, value)
+    # Before what is shown read-only, some of which may lie below it: a checkout in /tmp, say.
+    yield from _writable(str(HOME), _SCRATCH_MIB)
     yield from _system()
     for name, file in zip(_names(len(files)), files, strict=True):
         yield from ("--ro-bind", str(file), name)
@@ -187,7 +189,6 @@ def _options(source: Path, files: Sequence[Path], *, cuda: bool, settings: Mappi
         for node in (node for pattern in _CARDS for node in sorted(Path("/dev").glob(pattern))):
             yield from ("--dev-bind", str(node), str(node))
     yield from _writable("/dev/shm", _SHARED_MIB)  # noqa: S108 - the sandbox's own
-    yield from _writable(str(HOME), _SCRATCH_MIB)
     yield from ("--ro-bind", str(source), str(HOME / source.name))
     yield from ("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(HOME))
 

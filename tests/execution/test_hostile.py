@@ -194,7 +194,7 @@ QUICK = {
     Isolation.SANDBOX: {"proc_environments", "read_home", "tcp"},
 }
 CASES = [
-    pytest.param(name, level, id=f"{name}-{level}", marks=() if name in QUICK[level] else pytest.mark.slow)
+    pytest.param(name, level, id=f"{name}-{level}", marks=() if name in QUICK[level] else pytest.mark.corpus)
     for name, attack in CORPUS.items()
     for level in attack.right
 ]

@@ -20,9 +20,10 @@ def test_exact_canonical_and_near_twins() -> None:
     commented = identify("# a comment\n" + CODE)
     assert commented.id != first.id
     assert known.twin(commented).kind is TwinKind.CANONICAL
-    renamed = identify(CODE.replace("total", "s"))
-    assert known.twin(renamed, CODE.replace("total", "s"), "parent/gate").kind is TwinKind.NEAR
-    assert known.twin(renamed, CODE.replace("total", "s"), "parent/loss") is None
+    assert known.twin(identify(CODE.replace("total", "s"))).kind is TwinKind.CANONICAL
+    close = CODE.replace("def f", "def g")
+    assert known.twin(identify(close), close, "parent/gate").kind is TwinKind.NEAR
+    assert known.twin(identify(close), close, "parent/loss") is None
     assert known.twin(identify("y = 1"), "y = 1", "parent/gate") is None
 
 
