@@ -74,7 +74,7 @@ def _tuning(tiny: Path, **more: Any) -> Tuning:
 
 def test_it_learns_and_keeps_what_is_needed(tiny: Path, data: Path, tmp_path: Path) -> None:
     tuned = finetune(_tuning(tiny), data, tmp_path / "out")
-    assert tuned.after.loss < tuned.before.loss - 1
+    assert tuned.after.loss < tuned.before.loss - 0.1
     files = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file()}
     assert files == {"tuning.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
     note = json.loads((tmp_path / "out" / "tuning.json").read_text())
