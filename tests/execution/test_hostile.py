@@ -188,7 +188,7 @@ HARNESS = _harness()
 CORPUS = {attack.name: attack for attack in HARNESS.attacks()}
 QUICK = {
     Isolation.PROCESS: {
-        *("fork_swarm", "forge_epochs", "forge_test", "forge_class", "forge_json", "forge_refused", "huge_source"),
+        *("fork_swarm", "forge_epochs", "forge_score", "forge_class", "forge_json", "forge_refused", "huge_source"),
         *("labels_by_gc", "labels_by_descriptor", "patch_metric", "always_equal", "late_write", "symlink"),
     },
     Isolation.SANDBOX: {"proc_environments", "read_home", "tcp"},
