@@ -2,15 +2,19 @@
 
     python eval/assembly_validity.py                    # 300 at 3x32x32 and 100 at 3x64x64
     python eval/assembly_validity.py --part 1/10        # every tenth of them: 40
+    python eval/assembly_validity.py --part 1/10 --keep parts        # and keep its results in a folder,
+    python eval/assembly_validity.py --merge parts --write           # to be joined when all parts are there
 
 A quartet is valid if its file imports and builds; gives finite logits of the right shape in train and in eval mode;
 one full ``learn`` leaves finite weights, with a gradient other than zero for every expert and for the gate; and every
-expert has as many parameters as its family alone. Leaves with 1 if any is not.
+expert has as many parameters as its family alone. Leaves with 1 if any is not, or if a merged table lacks any.
+``--write`` puts the table into ``eval/results/assembly_validity.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import gc
 import json
 import sys
@@ -33,6 +37,7 @@ from nngen.lemur.families import load_families
 from nngen.lemur.hyperparameters import best_hyperparameters
 from nngen.lemur.probe import profiles
 from nngen.lemur.source import open_lemur
+from nngen.seeds import derive
 from nngen.space.samplers import draw
 from nngen.types import Family, Interface, Plan, Shape
 
@@ -41,6 +46,8 @@ CLASSES = 10
 BATCH = 4
 PRM = {"lr": 1e-3, "momentum": 0.9, "batch": BATCH, "epoch": 1}
 CPU = torch.device("cpu")
+COLUMNS = ("shape", "quartets", "valid", "share", "families", "seconds")
+RESULTS = Path(__file__).parent / "results" / "assembly_validity.md"
 
 Pool = dict[str, tuple[Family, Interface]]
 
@@ -56,25 +63,84 @@ class Result:
 
 
 def main() -> int:
-    """Prove the part that was asked for and print a table; 1 if any quartet failed."""
+    """Prove the part that was asked for, or merge what was kept, and print a table; 1 if any quartet failed."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
+    results = merged(Path(arguments.merge)) if arguments.merge else prove_part(arguments)
+    rows = [summary(str(shape), [result for result in results if result.shape == str(shape)]) for shape, _ in WANTED]
+    print_table(rows, COLUMNS)
+    problems = [f"{found.shape} {', '.join(found.quartet)}: {found.problem}" for found in results if found.problem]
+    whole = bool(arguments.merge) or arguments.parts == 1
+    if whole:
+        problems += [
+            f"{shape}: {row['quartets']} different quartets, {count} are wanted"
+            for row, (shape, count) in zip(rows, WANTED, strict=True)
+            if row["quartets"] != count
+        ]
+    print(*problems, sep="\n", end="\n" if problems else "")
+    print(f"part {arguments.part} of {arguments.parts}, seed {arguments.seed}, torch {torch.__version__}")
+    if arguments.write and whole:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(page(rows, problems))
+    return 1 if problems else 0
+
+
+def prove_part(arguments: argparse.Namespace) -> list[Result]:
+    """Prove every N-th quartet; keep the results where that was asked for, each as soon as it is there."""
     families = load_families(open_lemur())
     results: list[Result] = []
+    kept = None
+    if arguments.keep:
+        folder = Path(arguments.keep)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = (folder / f"{arguments.part:03d}-of-{arguments.parts:03d}.jsonl").open("w")
     for shape, count in WANTED:
         pool = usable(families, shape)
-        quartets = draw("random", list(pool), count, arguments.seed)[arguments.part - 1 :: arguments.parts]
-        results += [watched(prove, quartet, shape, pool) for quartet in quartets]
-    rows = [summary(str(shape), [result for result in results if result.shape == str(shape)]) for shape, _ in WANTED]
-    print_table(rows, ("shape", "quartets", "valid", "share", "families", "seconds"))
-    for result in results:
-        if result.problem:
-            print(f"{result.shape} {', '.join(result.quartet)}: {result.problem}")
-    print(f"part {arguments.part} of {arguments.parts}, seed {arguments.seed}, torch {torch.__version__}")
-    if arguments.out:
-        Path(arguments.out).write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
-    return 1 if any(result.problem for result in results) else 0
+        # A seed for each shape: the hundred larger ones are no subset of the three hundred.
+        quartets = draw("random", list(pool), count, derive(arguments.seed, "validity", str(shape)))
+        for quartet in quartets[arguments.part - 1 :: arguments.parts]:
+            results.append(watched(prove, quartet, shape, pool))
+            if kept is not None:
+                kept.write(json.dumps(asdict(results[-1])) + "\n")
+                kept.flush()
+    if kept is not None:
+        kept.close()
+    return results
+
+
+def merged(folder: Path) -> list[Result]:
+    """Read what the parts kept; of a quartet proved twice, the last result counts."""
+    found: dict[tuple[str, tuple[str, ...]], Result] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            result = Result(**{**record, "quartet": tuple(record["quartet"])})
+            found[result.shape, result.quartet] = result
+    return list(found.values())
+
+
+def page(rows: Sequence[dict[str, Any]], problems: Sequence[str]) -> str:
+    """The table as Markdown, with the command that made it."""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    lines = [
+        "# Validity of assembled quartets",
+        "",
+        "`python eval/assembly_validity.py --part I/N --keep parts` for every part, then `--merge parts --write`;",
+        f"{date}, torch {torch.__version__}, one thread.",
+        "",
+        "Valid: imports and builds; finite logits of the right shape in train and in eval mode; one full `learn`",
+        "leaves finite weights, with a gradient other than zero for every expert and for the gate; every expert has as",
+        "many parameters as its family alone. Quartets are drawn at random from all C(34, 4) = 46,376; `families`: how",
+        "many of the 34 took part.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + " --- |" * len(COLUMNS),
+        *("| " + " | ".join(str(row[column]) for column in COLUMNS) + " |" for row in rows),
+        "",
+        *([f"- {problem}" for problem in problems] or ["Every quartet is valid."]),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _arguments() -> argparse.Namespace:
@@ -82,7 +148,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--part", default="1/1", help="I/N: every N-th quartet, from the I-th")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", help="write one line per quartet as JSON")
+    parser.add_argument("--keep", help="folder to keep the results of this part in, one line of JSON per quartet")
+    parser.add_argument("--merge", help="folder of kept results: prove nothing, join them")
+    parser.add_argument("--write", action="store_true", help="write the whole table into eval/results")
     found = parser.parse_args()
     found.part, found.parts = (int(number) for number in found.part.split("/"))
     if not 1 <= found.part <= found.parts:
