@@ -7,6 +7,7 @@ the JSON agreed on.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -100,12 +101,10 @@ class Http:
             return list(pool.map(self._one, requests))
 
     def _ask_model(self) -> None:
-        """Take the server's first model; where it names none, "default" is sent."""
+        """Take the server's first model; where it names none, no name is sent, and the server takes the one it has."""
         answer = self._exchange("/models", None)
-        try:
+        with contextlib.suppress(ValueError, LookupError, TypeError):
             self.model = str(json.loads(answer.body)["data"][0]["id"])
-        except (ValueError, LookupError, TypeError):
-            self.model = "default"
 
     def _one(self, request: Request) -> Reply:
         start = time.perf_counter()
@@ -128,7 +127,7 @@ class Http:
 
     def _body(self, request: Request, *, schema: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self.model,
+            **({"model": self.model} if self.model else {}),
             "messages": [message.to_dict() for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,

@@ -212,46 +212,63 @@ def test_what_is_no_address(url: str) -> None:
         Http(url)
 
 
+START_S = 300.0
+
+
 @contextmanager
-def _transformers_serve(model: Path, log: Path) -> Iterator[str]:
+def _transformers_serve(model: Path, place: Path) -> Iterator[str]:
+    """Start ``transformers serve`` on a free port, with a hub cache of its own and no network."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "bfloat16"]
+    (place / "hub" / "hub").mkdir(parents=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hub")}
+    log = place / "log"
     with log.open("w") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        server = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(480):
-            if server.poll() is not None:
-                break
+        began = time.monotonic()
+        while server.poll() is None and time.monotonic() - began < START_S:
             with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
                 yield url
                 return
             time.sleep(0.5)
-        pytest.fail(f"transformers serve did not start: {log.read_text()[-800:]}")
+        pytest.fail(f"transformers serve did not start within {START_S:g} s: {log.read_text()[-2000:]}")
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        # pytest shows it where the test fails.
+        print(log.read_text()[-4000:])
 
 
 @pytest.mark.slow
 def test_a_real_server_with_the_same_weights(smollm_folder: Path, tmp_path: Path) -> None:
     """``transformers serve`` in a process of its own, asked over the loopback interface."""
-    pytest.importorskip("uvicorn")
-    pytest.importorskip("fastapi")
-    with _transformers_serve(smollm_folder, tmp_path / "log") as url:
-        rewriter = Http(url, timeout_s=200.0)
-        asked = Request(
-            kind=Kind.REGION,
-            messages=(Message(role="user", content="Name a colour of the sky in one word."),),
-            seed=1,
-            max_tokens=12,
-            temperature=0.0,
-        )
-        reply = rewriter.propose([asked])[0]
+    for package in ("uvicorn", "fastapi", "openai"):
+        pytest.importorskip(package, reason=f"transformers serve needs {package}")
+    asked = Request(
+        kind=Kind.REGION,
+        messages=(Message(role="user", content="Name a colour of the sky in one word."),),
+        seed=1,
+        max_tokens=12,
+        temperature=0.0,
+    )
+    with _transformers_serve(smollm_folder, tmp_path) as url:
+        # By the model's name there, and by none: this server lists only its hub cache, which is empty.
+        named, unnamed = Http(url, str(smollm_folder), timeout_s=200.0), Http(url, timeout_s=200.0)
+        replies = named.propose([asked]) + unnamed.propose([asked])
+        other = Http(url, "another/model", timeout_s=200.0).propose([asked])[0]
+    for reply in replies:
         assert reply.status in (Status.OK, Status.CUT), reply
         assert reply.text.strip()
         assert 0 < reply.reply_tokens <= 12
-    assert rewriter.propose([asked])[0].status is Status.REFUSED
+    assert replies[0].text == replies[1].text
+    assert (other.status, other.detail) == (Status.REJECTED, "the server answered 400 Bad Request")
+    assert named.propose([asked])[0].status is Status.REFUSED
