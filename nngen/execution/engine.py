@@ -11,15 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from nngen.checks.prm import make_prm
 from nngen.errors import DataError, UsageError
 from nngen.execution.data import WORKER_FILES, Dataset
 from nngen.execution.environment import describe
 from nngen.execution.frames import Frame, FrameReader, Kind
 from nngen.execution.isolation import Isolation
-from nngen.execution.judge import TrialJudge, VerdictJudge, verdict_of_ending
+from nngen.execution.judge import TrialJudge, VerdictJudge, accuracy, verdict_of_ending
 from nngen.execution.launcher import Launcher
 from nngen.execution.limits import MAX_PROCESSES, Limits
 from nngen.execution.sandbox import HOME
@@ -116,6 +114,7 @@ class LocalEngine:
         on_epoch: Callable[[EpochResult], None] | None = None,
         *,
         isolation: Isolation = Isolation.PROCESS,
+        score: Callable[[bytes], float] | None = None,
     ) -> Trial:
         """Train a candidate and score it here, where the labels are.
 
@@ -125,6 +124,7 @@ class LocalEngine:
             dataset: Where the images come from; its labels of validation and test stay in this process.
             on_epoch: Called after each epoch, in this thread.
             isolation: How far it is kept away.
+            score: Gives the accuracy of validation predictions; by default, from the data set's labels.
 
         Returns:
             The trial; its verdict says what went wrong, if something did.
@@ -139,15 +139,15 @@ class LocalEngine:
         judge = TrialJudge(
             epochs=spec.epochs,
             classes=dataset.classes,
-            validation_labels=np.asarray(dataset.validation_labels),
+            score=score or (lambda body: accuracy(body, dataset.validation_labels)),
             on_epoch=on_epoch,
         )
         limits = Limits(wall_s=spec.wall_s, memory_mib=spec.memory_mib)
         job = {**_training_job(spec, dataset), "isolation": isolation.value}
         environment = self._environment(spec, dataset, job)
         sizes = {
-            Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_labels),
-            Kind.TEST: _BYTES_PER_CLASS * len(dataset.test_labels),
+            Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_images),
+            Kind.TEST: _BYTES_PER_CLASS * len(dataset.test_images),
         }
         files = [dataset.file(part) for part in WORKER_FILES]
         ending = self._run(candidate.source, job, limits, judge.take, sizes, files)

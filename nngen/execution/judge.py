@@ -70,7 +70,7 @@ class TrialJudge:
         *,
         epochs: int,
         classes: int,
-        validation_labels: npt.NDArray[np.int64],
+        score: Callable[[bytes], float],
         on_epoch: Callable[[EpochResult], None] | None = None,
     ) -> None:
         self.curve: list[EpochResult] = []
@@ -80,7 +80,7 @@ class TrialJudge:
         self.test_predictions = b""
         self._epochs = epochs
         self._classes = classes
-        self._labels = validation_labels
+        self._score = score
         self._on_epoch = on_epoch
         self._report: Mapping[str, Any] | None = None
         self._since = 0.0
@@ -125,7 +125,7 @@ class TrialJudge:
         usage = self._report.get("usage")
         point = EpochResult(
             epoch=len(self.curve) + 1,
-            validation_accuracy=accuracy(body, self._labels),
+            validation_accuracy=self._score(body),
             train_accuracy=_share(self._report.get("train_accuracy")),
             train_loss=_number(self._report.get("train_loss")),
             seconds=seconds - self._since,
