@@ -283,6 +283,7 @@ def train_here(tree: Path, one: Export, seed: int, threads: int) -> float:
     assert spec is not None
     asked = ["--dataset", "mnist", "--data-root", tree / "data", "--shape", spec.shape, "--epochs", spec.epochs]
     asked += ["--seed", seed, "--lr", spec.lr, "--batch", spec.batch, "--threads", threads, "--device", "cpu", "--test"]
+    asked += ["--isolation", "process"]
     return float(json.loads(nngen("train", path, *asked, "--json"))["test_accuracy"])
 
 

@@ -1,29 +1,34 @@
 """What a small model writes: plans under the grammar, regions before and after tuning, beside two baselines.
 
-1. A corpus: regions of real assembled files, changed by ``mutate`` and ``random`` and checked by the engine.
-2. The feedback set of that archive, and SmolLM2-135M-Instruct tuned on it (SFT, LoRA).
-3. Plans: the untuned model, ``random`` and ``mutate``; share parsed, share valid, share new, seconds each.
-4. Regions of files whose quartets and plans the corpus does not hold: the untuned model, the tuned one, ``random``
-   and ``mutate``. What a model wrote is checked in the sandbox (bubblewrap).
+Steps, in this order; ``--until`` stops after one, so that each can be a job of its own:
 
-Each step is kept under --work and not done again.
+``corpus``     regions of real assembled files, changed by ``mutate`` and ``random`` and checked by the engine;
+``plans``      of the untuned model, ``random`` and ``mutate``;
+``untuned``    regions by SmolLM2-135M-Instruct as it is, of files whose quartets the corpus does not hold;
+``tuning``     of the model on the corpus's feedback set (SFT, LoRA);
+``tuned``      the same regions again, by the tuned model, and by ``random`` and ``mutate``.
 
-    python eval/rewriter.py [--corpus 420] [--plans 50] [--regions 56] [--threads 2] [--work FOLDER] [--write]
+What a model wrote is checked in the sandbox (bubblewrap). Everything is kept under --work as soon as it is there, so
+a run that was killed goes on. Ends with exit code 1 if a claim of the page is not met.
+
+    python eval/rewriter.py [--corpus 420] [--plans 50] [--regions 56] [--threads 2] [--until STEP] [--write]
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 
@@ -31,21 +36,26 @@ from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.bench import Fidelity, Ground, lay
+from nngen.llm.dataset import read_view
 from nngen.llm.feedback import build_from_archive, counter
-from nngen.llm.finetune import finetune
+from nngen.llm.finetune import Tuned, finetune
 from nngen.llm.intervals import share_interval
 from nngen.llm.knowledge import plan_values
-from nngen.llm.lineage import Proposal, funnel
+from nngen.llm.known import NEAR, shingles, similarity
+from nngen.llm.lineage import Proposal, Stage, proposals
 from nngen.llm.local import Local
+from nngen.llm.mutations import skeleton
 from nngen.llm.plans import PlanSpace
 from nngen.llm.propose import Parent, Proposer
-from nngen.llm.regions import REGIONS
-from nngen.llm.rewriter import Rewriter
+from nngen.llm.regions import REGIONS, find
+from nngen.llm.replies import python_block
+from nngen.llm.rewriter import Reply, Request, Rewriter
 from nngen.llm.smollm import fetch
 from nngen.llm.tuning import Tuning
 from nngen.paths import cache_dir
 
-OUT = Path(__file__).parent / "results" / "rewriter.json"
+OUT = Path(__file__).parent / "results" / "rewriter.md"
+STEPS = ("corpus", "plans", "untuned", "tuning", "tuned")
 LIGHT = (
     "ComplexNet",
     "DPN107",
@@ -58,71 +68,134 @@ LIGHT = (
     "SqueezeNet-1",
     "SqueezeNet-2",
 )
-PARENTS = 12
+PARENTS = 24
+TIMES_UNTUNED = 3.0
+LEAST_TUNED = 0.5
+LEAST_PLANS = 0.98
+LEAST_EXAMPLES = 300
 
 
-def main() -> None:
-    """Run every step that is not done yet, print what came of it, and write it if asked."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What every step works with.
+
+    Attributes:
+        learned: Files whose regions the corpus changes.
+        held_out: Files of other quartets.
+    """
+
+    given: argparse.Namespace
+    base: str
+    ground: Ground
+    archive: Archive
+    learned: Sequence[Parent]
+    held_out: Sequence[Parent]
+
+
+class Clocked:
+    """A model, and what it takes to read the prompts alone: each chunk is asked for one token first."""
+
+    trusted = False
+
+    def __init__(self, model: Local, name: str, notes: Path) -> None:
+        self.name, self._model, self._notes = name, model, notes
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer each request, and note the seconds of reading."""
+        start = time.perf_counter()
+        self._model.propose([replace(request, max_tokens=1) for request in requests])
+        seconds = time.perf_counter() - start
+        replies = self._model.propose(requests)
+        with self._notes.open("a") as file:
+            note = {"writer": self.name, "kind": requests[0].kind, "requests": len(requests), "seconds": seconds}
+            file.write(json.dumps(note) + "\n")
+        return replies
+
+
+def main() -> int:
+    """Run every step that is not done yet, print the page, and write it if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     for name, default in (("corpus", 420), ("plans", 50), ("regions", 56), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--work", type=Path, default=cache_dir() / "eval" / "rewriter")
+    parser.add_argument("--until", choices=STEPS, default=STEPS[-1], help="stop after this step")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
-    base = str(fetch())
-    tuning = Tuning(base=base, epochs=given.epochs, accumulate=4, lr=6e-4, save_every=10, judged=10)
+    wanted = STEPS[: STEPS.index(given.until) + 1]
     with lay(Fidelity(), LIGHT) as ground, Archive.open(given.work / "corpus.db") as archive:
-        learned = _parents(ground, archive, 1, frozenset())
-        corpus = {
-            writer.name: _told(_propose(archive, writer, ground, f"corpus-{writer.name}", learned, given.corpus))
-            for writer in (Mutate(), Uniform())
-        }
-        # Built before anything is proposed for the held-out files, so none of it can be learned.
-        if not (given.work / "feedback").exists():
-            build_from_archive(archive, given.work / "feedback", count=counter(base), tasks=["region"])
+        learned = _parents(ground, archive, 1, PARENTS, frozenset())
         seen = frozenset("+".join(parent.plan.experts) for parent in learned if parent.plan)
         # Every region of each of these parents is asked for once.
-        held_out = _parents(ground, archive, 2, seen)[: max(given.regions // len(REGIONS), 1)]
-        plain = Local(base)
-        plans = {
-            writer.name: _told(_plans(archive, writer, ground, given.plans)) for writer in (plain, Uniform(), Mutate())
-        }
-        before = _told(_propose(archive, plain, ground, "regions-untuned", held_out, given.regions))
-        del plain
-        tuned = finetune(tuning, given.work / "feedback", given.work / "tuned", _say)
-        regions = {"untuned": before}
-        for name, writer in (("tuned", Local(base, tuned.adapter)), ("random", Uniform()), ("mutate", Mutate())):
-            regions[name] = _told(_propose(archive, writer, ground, f"regions-{name}", held_out, given.regions))
-    result = {
-        "command": f"python eval/rewriter.py {' '.join(sys.argv[1:])}".strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}",
-        "model": Path(base).name,
-        "corpus": corpus,
-        "tuning": {
-            "examples": tuned.rows,
-            "updates": tuned.updates,
-            "seconds": round(tuned.seconds),
-            "loss": [round(tuned.before.loss, 4), round(tuned.after.loss, 4)],
-            "token_accuracy": [round(tuned.before.token_accuracy, 4), round(tuned.after.token_accuracy, 4)],
-        },
-        "plans": plans,
-        "regions": regions,
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
+        held_out = _parents(ground, archive, 2, max(given.regions // len(REGIONS), 1), seen)
+        bench = Bench(
+            given=given, base=str(fetch()), ground=ground, archive=archive, learned=learned, held_out=held_out
+        )
+        tuned = None
+        for step in wanted:
+            _say(step)
+            tuned = DO[step](bench)
+        if given.until != STEPS[-1] or tuned is None:
+            return 0
+        page, missed = _page(bench, tuned)
+    print(page)
     if given.write:
-        OUT.write_text(text, encoding="utf-8")
+        OUT.write_text(page, encoding="utf-8")
+    return 1 if missed else 0
 
 
-def _parents(ground: Ground, archive: Archive, seed: int, seen: frozenset[str]) -> list[Parent]:
+def _corpus(bench: Bench) -> None:
+    """Change regions without a model: ``mutate`` does what the prompt asks for, ``random`` adds the rarer changes."""
+    for writer, number in ((Mutate(), bench.given.corpus), (Uniform(), bench.given.corpus // 2)):
+        _proposer(bench, writer, f"corpus-{writer.name}").regions(number, bench.learned, 0)
+    # Built before anything is proposed for the held-out files, so none of it can be learned.
+    if not (bench.given.work / "feedback").exists():
+        build_from_archive(bench.archive, bench.given.work / "feedback", count=counter(bench.base), tasks=["region"])
+
+
+def _plans(bench: Bench) -> None:
+    for writer in (Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
+        proposer = _proposer(bench, writer, f"plans-{writer.name}")
+        proposer.plans(bench.given.plans, plan_values((), proposer.space), (), 0)
+
+
+def _untuned(bench: Bench) -> None:
+    _regions(bench, Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"))
+
+
+def _tune(bench: Bench) -> Tuned:
+    given = bench.given
+    tuning = Tuning(base=bench.base, epochs=given.epochs, accumulate=4, lr=given.lr, save_every=10, judged=10)
+    return finetune(tuning, given.work / "feedback", given.work / "tuned", _say)
+
+
+def _tuned(bench: Bench) -> Tuned:
+    tuned = _tune(bench)
+    model = Local(bench.base, tuned.adapter)
+    for writer in (Clocked(model, "tuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
+        _regions(bench, writer)
+    return tuned
+
+
+def _regions(bench: Bench, writer: Rewriter) -> None:
+    """Ask for the held-out files' regions."""
+    # The same seeds for all: only the batch's name would differ.
+    _proposer(bench, writer, f"regions-{writer.name}").regions(bench.given.regions, bench.held_out, 0)
+
+
+def _proposer(bench: Bench, writer: Rewriter, batch: str) -> Proposer:
+    ground = bench.ground
+    return Proposer(archive=bench.archive, rewriter=writer, judge=ground.judge, families=ground.families, batch=batch)
+
+
+def _parents(ground: Ground, archive: Archive, seed: int, number: int, seen: frozenset[str]) -> list[Parent]:
     """Assemble plans that have every region, of quartets that were not seen."""
     space, rng, assembler = PlanSpace(families=tuple(sorted(ground.families))), Random(seed), Assembler()
     found: dict[str, Parent] = {}
-    while len(found) < PARENTS:
+    while len(found) < number:
         plan = space.draw(rng)
         name = "+".join(plan.experts)
         if name in seen or name in found or not (plan.losses.balance > 0 and plan.recipe.mixup > 0):
@@ -135,62 +208,220 @@ def _parents(ground: Ground, archive: Archive, seed: int, seen: frozenset[str]) 
     return list(found.values())
 
 
-def _propose(
-    archive: Archive, writer: Rewriter, ground: Ground, batch: str, parents: Sequence[Parent], number: int
-) -> tuple[Proposal, ...]:
-    _say(batch)
-    return _proposer(archive, writer, ground, batch).regions(number, parents, 0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Novelty:
+    """How far the valid regions of one writer are from what was learned.
+
+    Attributes:
+        valid: Valid regions.
+        other: Of these, how many differ from every learned answer as syntax trees.
+        far: How many are under ``NEAR`` similar to every learned answer of that region.
+        own: How many no change of the baselines' table can have written.
+    """
+
+    valid: int
+    other: int
+    far: int
+    own: int
 
 
-def _plans(archive: Archive, writer: Rewriter, ground: Ground, number: int) -> tuple[Proposal, ...]:
-    _say(f"plans of {writer.name}")
-    proposer = _proposer(archive, writer, ground, f"plans-{writer.name}")
-    return proposer.plans(number, plan_values((), proposer.space), (), 0)
+def _novelty(bench: Bench, held: Sequence[Proposal]) -> Novelty:
+    answers: dict[str, list[str]] = {}
+    for row in read_view(bench.given.work / "feedback", "sft", "train"):
+        code = python_block(row["messages"][-1]["content"])
+        answers.setdefault(_name(code), []).append(code)
+    sources = {parent.id: parent.source for parent in bench.held_out}
+    valid = [row for row in held if row.valid]
+    other = far = own = 0
+    for row in valid:
+        learned = answers.get(_name(row.written), [])
+        mine = shingles(row.written)
+        other += all(ast.dump(ast.parse(row.written)) != ast.dump(ast.parse(code)) for code in learned)
+        far += all(similarity(mine, shingles(code)) < NEAR for code in learned)
+        own += skeleton(row.written) != skeleton(find(sources[row.parent], row.region))
+    return Novelty(valid=len(valid), other=other, far=far, own=own)
 
 
-def _proposer(archive: Archive, writer: Rewriter, ground: Ground, batch: str) -> Proposer:
-    return Proposer(archive=archive, rewriter=writer, judge=ground.judge, families=ground.families, batch=batch)
+def _name(code: str) -> str:
+    return str(getattr(ast.parse(code).body[0], "name", ""))
 
 
-def _told(held: Sequence[Proposal]) -> Mapping[str, Any]:
-    """Sum a batch up: how far it came, with Wilson's intervals, what failed, and what it cost."""
-    counted = funnel(held)
-    faults: dict[str, int] = {}
-    for row in held:
-        if not row.valid:
-            name = str(row.fault or row.outcome)
-            faults[name] = faults.get(name, 0) + 1
-    by_region: dict[str, list[int]] = {}
-    for row in held:
-        tally = by_region.setdefault(row.region or "plan", [0, 0])
-        tally[0] += row.valid
-        tally[1] += 1
-    return {
-        "asked": counted.asked,
-        "parsed": counted.parsed,
-        "valid": counted.checked,
-        "valid_share": _share(counted.checked, counted.asked),
-        "new": counted.new,
-        "new_share_of_valid": _share(counted.new, counted.checked),
-        "failures": dict(sorted(faults.items())),
-        "valid_of_asked_by_region": {name: f"{good} of {all_}" for name, (good, all_) in by_region.items()},
-        "seconds_a_proposal": round(sum(row.seconds for row in held) / max(len(held), 1), 2),
-        "seconds_a_check": round(sum(row.check_seconds for row in held) / max(len(held), 1), 2),
-        "reply_tokens": round(sum(row.reply_tokens for row in held) / max(len(held), 1)),
-    }
+def _page(bench: Bench, tuned: Tuned) -> tuple[str, list[str]]:
+    """Write the page, and list the claims that are not met."""
+    held = {batch: proposals(bench.archive, batch) for batch in _batches()}
+    claims = _claims(held, tuned)
+    missed = [name for name, met in claims if not met]
+    given = " ".join(sys.argv[1:])
+    today = datetime.now(UTC)
+    lines = [
+        f"# The rewriter, measured on {today.day} {today:%B %Y}",
+        "",
+        f"`python eval/rewriter.py {given}`; {Path(bench.base).name} (135 million weights) on {platform.machine()}, "
+        f"{bench.given.threads} CPU thread(s), torch {torch.__version__}; data set digits, shape "
+        f"{bench.ground.judge.spec.shape}. Intervals are Wilson's, 95 %.",
+        "",
+        *_funnels(held),
+        "",
+        *_reasons(held),
+        "",
+        *_by_region(held),
+        "",
+        *_news(bench, held),
+        "",
+        *_lesson(bench, tuned),
+        "",
+        *_clockwork(bench, held),
+        "",
+        "## Claims",
+        "",
+        *(f"- {'met' if met else 'NOT MET'}: {name}" for name, met in claims),
+        "",
+    ]
+    return "\n".join(lines), missed
 
 
-def _share(hits: int, trials: int) -> list[float]:
-    """Give a share with its 95 % interval."""
+def _batches() -> tuple[str, ...]:
+    plans = tuple(f"plans-{name}" for name in ("untuned", "random", "mutate"))
+    return (*plans, *(f"regions-{name}" for name in ("untuned", "tuned", "random", "mutate")))
+
+
+def _claims(held: dict[str, tuple[Proposal, ...]], tuned: Tuned) -> list[tuple[str, bool]]:
+    plans = held["plans-untuned"]
+    before, after = (_valid(held[f"regions-{name}"]) for name in ("untuned", "tuned"))
+    parsed = sum(row.reached(Stage.PARSED) for row in plans)
+    return [
+        (f"all plans parse: {parsed} of {len(plans)}", parsed == len(plans)),
+        (f"at least {LEAST_PLANS:.0%} of the plans pass all checks: {_valid(plans):.1%}", _valid(plans) >= LEAST_PLANS),
+        (f"tuned on at least {LEAST_EXAMPLES} examples: {tuned.rows}", tuned.rows >= LEAST_EXAMPLES),
+        (f"at least {LEAST_TUNED:.0%} of the tuned model's regions are valid: {after:.1%}", after >= LEAST_TUNED),
+        (
+            f"tuned at least {TIMES_UNTUNED:g} times untuned: {after:.1%} beside {before:.1%}",
+            after >= TIMES_UNTUNED * before,
+        ),
+    ]
+
+
+def _valid(held: Sequence[Proposal]) -> float:
+    return sum(row.valid for row in held) / max(len(held), 1)
+
+
+def _funnels(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+    lines = [
+        "| kind, writer | asked | parsed | applied | valid | share valid | new of the valid | s writing | s checking |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for batch, rows in held.items():
+        valid, new = sum(row.valid for row in rows), sum(row.new for row in rows)
+        lines.append(
+            f"| {batch.replace('-', ', ')} | {len(rows)} | {sum(row.reached(Stage.PARSED) for row in rows)} "
+            f"| {sum(row.reached(Stage.APPLIED) for row in rows)} | {valid} | {_share(valid, len(rows))} "
+            f"| {_share(new, valid)} | {_mean([row.seconds for row in rows]):.2f} "
+            f"| {_mean([row.check_seconds for row in rows if row.reached(Stage.APPLIED)]):.2f} |"
+        )
+    return [
+        *lines,
+        "",
+        "Seconds are per proposal; to check, per proposal that could be applied. No repair turn was used.",
+    ]
+
+
+def _reasons(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+    """Say why regions failed."""
+    lines = ["Why regions failed:", ""]
+    for batch, rows in held.items():
+        why = Counter(str(row.fault or row.outcome) for row in rows if not row.valid)
+        if batch.startswith("regions-"):
+            said = ", ".join(f"{name} {number}" for name, number in why.most_common()) or "none did"
+            lines.append(f"- {batch.removeprefix('regions-')}: {said}")
+    return lines
+
+
+def _by_region(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+    writers = [batch for batch in held if batch.startswith("regions-")]
+    lines = ["Valid of those asked, by region:", "", f"| region | {' | '.join(w[8:] for w in writers)} |"]
+    lines.append("|---" * (len(writers) + 1) + "|")
+    for region in REGIONS:
+        cells = []
+        for writer in writers:
+            rows = [row for row in held[writer] if row.region == region]
+            cells.append(f"{sum(row.valid for row in rows)} of {len(rows)}")
+        lines.append(f"| {region} | {' | '.join(cells)} |")
+    return lines
+
+
+def _news(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+    lines = [
+        "How new the valid regions are, beside the answers of the training set: `other` differ from every one of",
+        f"them, `far` are under {NEAR} similar (renamed shingles) to every one, `own` hold a change that the",
+        "baselines' table cannot write.",
+        "",
+        "| writer | valid | other | far | own |",
+        "|---|---|---|---|---|",
+    ]
+    for batch in (name for name in held if name.startswith("regions-")):
+        news = _novelty(bench, held[batch])
+        cells = (_share(number, news.valid) for number in (news.other, news.far, news.own))
+        lines.append(f"| {batch.removeprefix('regions-')} | {news.valid} | {' | '.join(cells)} |")
+    return lines
+
+
+def _lesson(bench: Bench, tuned: Tuned) -> list[str]:
+    corpus = [row for name in ("mutate", "random") for row in proposals(bench.archive, f"corpus-{name}")]
+    before, after = tuned.before, tuned.after
+    return [
+        f"The corpus: {len(corpus)} changed regions of {len(bench.learned)} assembled files, "
+        f"{sum(row.valid for row in corpus)} valid. The held-out files are of {len(bench.held_out)} other quartets;",
+        "their code is the same template's, so where a plan's numbers do not enter a region, its text was seen.",
+        "",
+        f"Tuning: SFT, LoRA rank 16, {tuned.rows} examples, {bench.given.epochs:g} epochs, {tuned.updates} updates",
+        f"of 4, rate {bench.given.lr:g}, {tuned.seconds:,.0f} s; held-out loss {before.loss:.3f} to {after.loss:.3f} nats a",
+        f"token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} dialogues).",
+    ]
+
+
+def _clockwork(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+    """Say where the time goes: reading the prompt, writing the reply, checking."""
+    notes = [json.loads(line) for line in (bench.given.work / "clock.jsonl").read_text().splitlines()]
+    lines = ["Where the time goes, seconds per proposal:", "", "| what | read | write | tokens written | check |"]
+    lines.append("|---|---|---|---|---|")
+    for kind, writer in (("plan", "untuned"), ("region", "untuned"), ("region", "tuned")):
+        batch = f"{kind}s-{writer}"
+        rows, mine = held[batch], [note for note in notes if (note["kind"], note["writer"]) == (kind, writer)]
+        read = sum(note["seconds"] for note in mine) / max(sum(note["requests"] for note in mine), 1)
+        whole = _mean([row.seconds for row in rows])
+        lines.append(
+            f"| {batch.replace('-', ', ')} | {read:.2f} | {whole - read:.2f} "
+            f"| {_mean([row.reply_tokens for row in rows]):.0f} "
+            f"| {_mean([row.check_seconds for row in rows if row.reached(Stage.APPLIED)]):.2f} |"
+        )
+    return lines
+
+
+def _share(hits: int, trials: int) -> str:
+    if not trials:
+        return "none"
     low, high = share_interval(hits, trials)
-    return [round(value, 4) for value in (hits / max(trials, 1), low, high)]
+    return f"{hits / trials:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
 
 
 def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
+DO: Mapping[str, Callable[[Bench], Tuned | None]] = {
+    "corpus": _corpus,
+    "plans": _plans,
+    "untuned": _untuned,
+    "tuning": _tune,
+    "tuned": _tuned,
+}
+
+
 if __name__ == "__main__":
     if shutil.which("bwrap") is None:
         sys.exit("bubblewrap is needed: apt-get install bubblewrap")
-    main()
+    sys.exit(main())
