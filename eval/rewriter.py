@@ -374,8 +374,8 @@ def _lesson(bench: Bench, tuned: Tuned) -> list[str]:
         "their code is the same template's, so where a plan's numbers do not enter a region, its text was seen.",
         "",
         f"Tuning: SFT, LoRA rank 16, {tuned.rows} examples, {bench.given.epochs:g} epochs, {tuned.updates} updates",
-        f"of 4, rate {bench.given.lr:g}, {tuned.seconds:,.0f} s; held-out loss {before.loss:.3f} to {after.loss:.3f} nats a",
-        f"token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} dialogues).",
+        f"of 4, rate {bench.given.lr:g}, {tuned.seconds:,.0f} s; held-out loss {before.loss:.3f} to {after.loss:.3f}",
+        f"nats a token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} dialogues).",
     ]
 
 

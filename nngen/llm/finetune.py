@@ -28,6 +28,7 @@ __all__ = ["ADAPTER", "NOTE", "HeldOut", "Tuned", "finetune", "held_out"]
 ADAPTER = "adapter"
 NOTE = "tuning.json"
 _CHECKPOINTS = "checkpoints"
+_SPENT = "seconds"
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _IGNORED = -100
 
@@ -56,7 +57,7 @@ class Tuned:
     Attributes:
         adapter: Folder of the adapter, for ``--adapter``.
         updates: Steps of the optimizer in all.
-        seconds: Of training, in this process; 0 where everything was done already.
+        seconds: Of training, over all parts that a checkpoint closed and the last one.
         before: Held-out rows with the model it began from.
         after: Held-out rows with the tuned model.
     """
@@ -103,10 +104,11 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     last = load("transformers.trainer_utils").get_last_checkpoint(str(out / _CHECKPOINTS))
     if last is not None:
         note(f"going on from {Path(last).name}")
-    start = time.perf_counter()
+    clock = _clock(out / _CHECKPOINTS / _SPENT)
+    trainer.add_callback(clock)
     with _calm():
         done = trainer.train(resume_from_checkpoint=last)
-    seconds = time.perf_counter() - start
+    seconds = clock.spent()
     after = held_out(trainer.model, test)
     note(f"after: loss {after.loss:.4f} nats a token, {after.token_accuracy:.1%} of the tokens right")
     _save(trainer, tuning, out)
@@ -241,6 +243,23 @@ def _trainer(tuning: Tuning, model: Any, tokenizer: Any, rows: Sequence[Row], fo
         processing_class=tokenizer,
         peft_config=None if hasattr(model, "peft_config") else lora,
     )
+
+
+def _clock(file: Path) -> Any:
+    """Make a callback that keeps the seconds of training beside each checkpoint, those of earlier parts included."""
+
+    class Clock(load("transformers").TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.before = float(file.read_text()) if file.is_file() else 0.0
+            self.start = time.perf_counter()
+
+        def spent(self) -> float:
+            return self.before + time.perf_counter() - self.start
+
+        def on_save(self, *_: Any, **__: Any) -> None:
+            file.write_text(f"{self.spent():.3f}")
+
+    return Clock()
 
 
 def _table(tuning: Tuning, tokenizer: Any, rows: Sequence[Row], datasets: Any) -> Any:

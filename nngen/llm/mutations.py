@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from random import Random
 
-__all__ = ["GROUPS", "mutate_region", "redraw_region"]
+__all__ = ["GROUPS", "mutate_region", "redraw_region", "skeleton"]
 
 _PROGRESS = "min((done - WARMUP) / (1 - WARMUP), 1.0)"
 
@@ -111,6 +111,18 @@ def redraw_region(code: str, rng: Random) -> str | None:
         return None
     drawn = {node: rng.choice((ast.unparse(node), *group)) for node, group in sites}
     return _write(tree, drawn)
+
+
+def skeleton(code: str) -> str:
+    """Write a region with every site blanked out: two that share a skeleton differ only in what the table holds."""
+    tree = ast.parse(code)
+    return _write(tree, {node: repr(_kind(node, group)) for node, group in _sites(tree)})
+
+
+def _kind(node: ast.expr, group: tuple[str, ...]) -> str:
+    if isinstance(node, ast.Constant | ast.Tuple):
+        return type(node).__name__
+    return min(ast.unparse(node), *group)
 
 
 def _sites(tree: ast.AST) -> Iterator[tuple[ast.expr, tuple[str, ...]]]:

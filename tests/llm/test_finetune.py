@@ -112,12 +112,15 @@ def test_stopped_it_goes_on_to_the_same_weights(
     monkeypatch.setattr(module, "_trainer", stopping)
     with pytest.raises(KeyboardInterrupt):
         finetune(_tuning(tiny), data, tmp_path / "parts")
+    spent = tmp_path / "parts" / "checkpoints" / "seconds"
+    spent.write_text(str(float(spent.read_text()) + 1000))
     assert not (tmp_path / "parts" / "adapter").exists()
     monkeypatch.setattr(module, "_trainer", make)
     said: list[str] = []
     parts = finetune(_tuning(tiny), data, tmp_path / "parts", said.append)
     assert "going on from checkpoint-3" in said
     assert parts.updates == whole.updates
+    assert whole.seconds < 1000 < parts.seconds
     one, two = (safetensors.torch.load_file(item.adapter / "adapter_model.safetensors") for item in (whole, parts))
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 

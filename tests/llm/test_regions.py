@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from nngen.llm.mutations import GROUPS, mutate_region, redraw_region
+from nngen.llm.mutations import GROUPS, mutate_region, redraw_region, skeleton
 from nngen.llm.regions import REGIONS, find, present, splice
 from nngen.llm.replies import Fault, ReplyError
 from nngen.types import Candidate
@@ -78,6 +78,15 @@ def test_mutations_change_the_region_and_redraws_vary(parent: Candidate, region:
     assert len(draws) > 1
     for text in sorted(map(str, singles | draws))[:8]:
         splice(parent.source, region, text)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_skeleton_is_left_by_every_mutation_and_by_nothing_else(parent: Candidate, region: str) -> None:
+    code = find(parent.source, region)
+    for seed in range(20):
+        assert skeleton(str(redraw_region(code, Random(seed)))) == skeleton(code)
+    first, _, rest = code.partition(":\n")
+    assert skeleton(f"{first}:\n    x = 3\n{rest}") != skeleton(code)
 
 
 def test_code_without_a_choice_in_it() -> None:
