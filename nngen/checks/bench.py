@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from nngen.seeds import derive
 from nngen.types import Shape
 
-__all__ = ["BATCH", "Bench", "StepRecord", "groups"]
+__all__ = ["BATCH", "EXPERT", "Bench", "StepRecord", "groups"]
 
 BATCH = 4
 """Samples of a batch in the checks; small, so that a check costs seconds."""
+
+EXPERT = "expert "
+"""How the name of an expert's group begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ def groups(net: nn.Module) -> dict[str, nn.Module]:
     """Split a mixture into its experts and its gate; any other net is one group of its own."""
     experts = getattr(net, "experts", None)
     children = dict(experts.named_children()) if isinstance(experts, nn.Module) else {}
-    parts = {f"expert {name} ({type(child).__name__})": child for name, child in children.items()}
+    parts = {f"{EXPERT}{name} ({type(child).__name__})": child for name, child in children.items()}
     if not parts:
         return {"the net": net}
     gate = getattr(net, "gate", None)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from nngen.checks.bench import Bench, groups
 from nngen.checks.rule import Invalid, refuse
-from nngen.checks.samples import mixture_source, net_source
+from nngen.checks.samples import mixture_source, net_source, routed_source
 from nngen.types import Outcome
 
 __all__ = ["Gradient"]
@@ -16,7 +16,7 @@ class Gradient:
     """Refuses a mixture of which some part does not learn; a net without experts is one part."""
 
     name: ClassVar[str] = "gradient"
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source())
+    VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source(), routed_source())
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(
             source=mixture_source(forward="return self.experts[0](x) * self.gate(x).softmax(1)[:, :1]"),
@@ -26,6 +26,11 @@ class Gradient:
         Invalid(
             source=mixture_source(forward="return sum(e(x) for e in self.experts) * self.gate(x).detach()[:, :1]"),
             message="the gate received no gradient",
+            outcome=Outcome.NO_GRADIENT,
+        ),
+        Invalid(
+            source=routed_source(chosen="self.experts[min(i, 6)]"),
+            message="expert 7 (Sequential) received no gradient",
             outcome=Outcome.NO_GRADIENT,
         ),
         Invalid(

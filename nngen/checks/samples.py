@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["mixture_source", "net_source"]
+__all__ = ["mixture_source", "net_source", "routed_source"]
 
 _NET = """\
 import torch
@@ -37,11 +37,19 @@ class Net(nn.Module):
 
 _PART = "nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], {width}))"
 _ONE = "self.head = " + _PART.format(width="out_shape[0]")
-_TWO = (
-    "self.experts = nn.ModuleList(" + _PART.format(width="out_shape[0]") + " for _ in range(2)); "
-    "self.gate = " + _PART.format(width="2")
-)
+
+
+def _mixture(experts: int) -> str:
+    each = _PART.format(width="out_shape[0]")
+    return f"self.experts = nn.ModuleList({each} for _ in range({experts})); self.gate = {_PART.format(width=experts)}"
+
+
 _MIX = "return sum(w * e(x) for w, e in zip(self.gate(x).softmax(1).T.unsqueeze(2), self.experts))"
+
+_ROUTE = """\
+best = self.gate(x).topk(1, dim=1).indices[:, 0]
+        share = self.gate(x).softmax(1).gather(1, best[:, None])
+        return torch.stack([{chosen}(image[None])[0] for image, i in zip(x, best.tolist())]) * share"""
 
 
 def net_source(
@@ -53,4 +61,15 @@ def net_source(
 
 def mixture_source(*, init: str = "pass", setup: str = "pass", forward: str = _MIX) -> str:
     """Write a mixture of two linear experts with one statement put into it, as ``net_source`` does."""
-    return _NET.format(parts=_TWO, init=init, setup=setup, loss="pass", forward=forward)
+    return _NET.format(parts=_mixture(2), init=init, setup=setup, loss="pass", forward=forward)
+
+
+def routed_source(*, chosen: str = "self.experts[i]") -> str:
+    """Write a mixture of eight linear experts that asks one per image; ``chosen`` says which, of the gate's ``i``.
+
+    The gate always begins with the same expert, whatever the image: its weights are zero, its bias is not.
+    """
+    constant = "nn.init.zeros_(self.gate[1].weight); self.gate[1].bias.data[3] = 9.0"
+    return _NET.format(
+        parts=_mixture(8), init=constant, setup="pass", loss="pass", forward=_ROUTE.format(chosen=chosen)
+    )

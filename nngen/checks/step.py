@@ -1,16 +1,18 @@
-"""``learn`` runs on two small batches and changes the parameters to finite values."""
+"""``learn`` runs on small batches and changes the parameters to finite values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nngen.checks.bench import Bench, StepRecord, groups
+from nngen.checks.bench import BATCH, EXPERT, Bench, StepRecord, groups
 from nngen.checks.border import border
+from nngen.checks.build import set_up
 from nngen.checks.rule import Invalid, refuse
-from nngen.checks.samples import mixture_source, net_source
+from nngen.checks.samples import mixture_source, net_source, routed_source
 from nngen.types import Outcome
 
 __all__ = ["Step"]
@@ -20,7 +22,7 @@ class Step:
     """Refuses a net that ``learn`` leaves as it was, breaks, or fills with NaN."""
 
     name: ClassVar[str] = "step"
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source())
+    VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source(), routed_source())
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(
             source=net_source(loss="continue"),
@@ -42,25 +44,48 @@ class Step:
             for name, tensors in parts.items()
             for tensor in tensors
         ]
-        batches = [(bench.images(name), bench.labels(name)) for name in ("first", "second")]
-        net.train()
-        with border(self.name, Outcome.CRASHED, bench.path, "learn(train_data) ran on two batches of 4"):
-            net.learn(batches)  # type: ignore[operator]
-        for hook in hooks:
-            hook.remove()
-        self._check_finite(net)
-        changed = {
-            name: any(not torch.equal(old, new) for old, new in zip(before[name], tensors, strict=True))
-            for name, tensors in parts.items()
-        }
+        self._learn(bench, net, ("first", "second"))
+        changed = {name: _differ(before[name], tensors) for name, tensors in parts.items()}
         if not any(changed.values()):
             raise refuse(Outcome.NO_GRADIENT, self.name, "learn changed no parameter: does it step its optimizer?")
+        self._turn_gate(bench, net, gradient)
+        for hook in hooks:
+            hook.remove()
+        changed |= {name: _differ(before[name], tensors) for name, tensors in parts.items() if not changed[name]}
         bench.step = StepRecord(changed=changed, gradient=gradient)
+
+    def _learn(self, bench: Bench, net: nn.Module, names: Sequence[str]) -> None:
+        batches = [(bench.images(name), bench.labels(name)) for name in names]
+        net.train()
+        number = "two batches" if len(names) == 2 else "a batch"
+        with border(self.name, Outcome.CRASHED, bench.path, f"learn(train_data) ran on {number} of {BATCH}"):
+            net.learn(batches)  # type: ignore[operator]
+        self._check_finite(net)
+
+    def _turn_gate(self, bench: Bench, net: nn.Module, gradient: Mapping[str, bool]) -> None:
+        """Let the gate turn to the experts that the two batches did not choose.
+
+        Which experts an untrained gate chooses is chance, and without noise it may be the same few for every image.
+        Turning the rows of its last layer by one gives each expert another's place: after as many turns as
+        there are experts, each has stood where every other stood.
+        """
+        gate, experts = getattr(net, "gate", None), [name for name in gradient if name.startswith(EXPERT)]
+        if not isinstance(gate, nn.Module):
+            return
+        for turn in range(1, len(experts)):
+            if all(gradient[name] for name in experts):
+                return
+            with torch.no_grad():
+                for values in (*gate.parameters(), *gate.buffers()):
+                    if values.dim() and len(values) == len(experts):
+                        values.copy_(values.roll(1, dims=0))
+            set_up(net, bench.path, dict(bench.hyperparameters))
+            self._learn(bench, net, (f"turn {turn}",))
 
     def _check_finite(self, net: nn.Module) -> None:
         for name, tensor in net.named_parameters():
             if not bool(torch.isfinite(tensor).all()):
-                message = f"parameter {name} is not finite after two small batches: lower lr, or clip the gradient"
+                message = f"parameter {name} is not finite after a small batch or two: lower lr, or clip the gradient"
                 raise refuse(Outcome.NON_FINITE, self.name, message)
 
 
@@ -74,6 +99,10 @@ class _Watch:
     def __call__(self, parameter: Tensor) -> None:
         if not self._gradient[self._group] and parameter.grad is not None:
             self._gradient[self._group] = bool(parameter.grad.any())
+
+
+def _differ(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
+    return any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
 def _trainable(part: nn.Module) -> list[nn.Parameter]:

@@ -1,9 +1,13 @@
 """Every rule's own cases."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from nngen.assembly.assemble import assemble
+from nngen.assembly.presets import preset
 from nngen.checks import dynamic_check, static_check
 from nngen.checks.dynamic import DYNAMIC_RULES
 from nngen.checks.rule import DynamicRule, Invalid, Refused, StaticRule
@@ -69,3 +73,18 @@ def test_every_rule_has_cases_and_a_name_of_its_own() -> None:
     rules = [*STATIC_RULES, *DYNAMIC_RULES]
     assert len({rule.name for rule in rules}) == len(rules)
     assert all(rule.VALID and rule.INVALID for rule in rules)
+
+
+@pytest.mark.parametrize(("noise", "k"), [(0.0, 1), (0.0, 2), (0.5, 2)])
+def test_a_gate_that_begins_with_few_of_its_experts_starves_none(noise: float, k: int, tmp_path: Path) -> None:
+    """Two batches of four reach five of eight experts or so; that is chance, not a fault."""
+    base = preset("moev7")
+    losses = replace(base.losses, load=0.0)
+    plan = replace(base, gate=replace(base.gate, noise=noise, k=k), losses=losses)
+    path = tmp_path / "candidate.py"
+    path.write_text(assemble(plan, []).source)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        assert dynamic_check(path, shape=Shape(1, 8, 8), classes=10, hyperparameters={}) == Verdict(
+            outcome=Outcome.VALID
+        )
