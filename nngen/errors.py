@@ -9,6 +9,7 @@
     ├── AssemblyError     exit 1   a family's source cannot become an expert (names family and line)
     ├── DataError         exit 1   a data set is missing, broken or too small
     ├── ArchiveError      exit 1   the archive cannot be read or written
+    ├── EngineLostError   exit 1   the engine lost a trial, through no fault of the candidate: it may be tried again
     ├── ExportError       exit 1   what was asked for cannot be exported, or not to there
     ├── MissingExtraError exit 2   an optional part is not installed; the message says the one command
     └── SomeFailedError   exit 3   the command went through, but some candidates failed
@@ -22,6 +23,7 @@ __all__ = [
     "ArchiveError",
     "AssemblyError",
     "DataError",
+    "EngineLostError",
     "ExportError",
     "FamilyError",
     "LemurError",
@@ -72,6 +74,10 @@ class DataError(NngenError):
 
 class ArchiveError(NngenError):
     """The archive cannot be read or written."""
+
+
+class EngineLostError(NngenError):
+    """The engine lost what it ran (a machine went away), through no fault of the candidate: it may be tried again."""
 
 
 class ExportError(NngenError):

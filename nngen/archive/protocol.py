@@ -5,8 +5,8 @@ Who may change what
       driver is refused by ``lock`` with ``ArchiveError``.
     - Families, plans, candidates, verdicts, curves, predictions, reveals and events are facts:
       added once, never changed, never removed. Adding an equal fact again changes nothing.
-    - A trial goes ``ready -> running -> done``. ``requeue`` takes what runs back to ``ready``; only
-      the driver that holds the lock calls it, at its start. Nothing leaves ``done``.
+    - A trial goes ``ready -> running -> done``. ``requeue`` and ``requeue_trial`` take what runs back
+      to ``ready``; only the driver that holds the lock calls them. Nothing leaves ``done``.
     - A test accuracy is revealed at most once per trial.
 
 What lasts
@@ -68,6 +68,10 @@ class Store(Protocol):
 
     def requeue(self, campaign: str) -> int:
         """``running -> ready`` for all of a campaign's trials; returns how many."""
+        ...
+
+    def requeue_trial(self, trial_id: int, *, reason: str) -> None:
+        """``running -> ready`` for one trial whose engine lost it."""
         ...
 
     def reveal_test(self, trial_id: int, accuracy: float) -> float:

@@ -196,6 +196,12 @@ class Archive:
                 self._event("trial.requeued", campaign, row["id"], {})
             return len(rows)
 
+    def requeue_trial(self, trial_id: int, *, reason: str) -> None:
+        with self._transaction():
+            row = self._move(trial_id, TrialState.READY)
+            self._db.execute("UPDATE trials SET state = 'ready', started_at = NULL WHERE id = ?", [trial_id])
+            self._event("trial.requeued", row["campaign"], trial_id, {"reason": reason})
+
     def lock(self, campaign: str) -> AbstractContextManager[None]:
         return driver_lock(self.path, campaign) if self.path else nullcontext()
 

@@ -35,11 +35,13 @@ class FakeEngine:
     Attributes:
         checks: What the check finds, by a family's name; valid where none fits.
         trials: Likewise what training finds.
+        slots: Trainings at once.
         trained: Ids in the order in which they were trained.
     """
 
     checks: Mapping[str, Outcome] = field(default_factory=dict)
     trials: Mapping[str, Outcome] = field(default_factory=dict)
+    slots: int = 1
     trained: list[str] = field(default_factory=list)
 
     def check(self, candidate: Candidate, *, shape: Shape, classes: int, **limits: Any) -> Verdict:

@@ -6,23 +6,27 @@ one transaction, so a driver holds nothing that could be lost.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
+from nngen.campaign.crew import Crew
 from nngen.campaign.planning import begin, explored, next_turn
 from nngen.campaign.seams import Assemble, Bench, Engine, Silent, Watcher
 from nngen.campaign.spec import CampaignSpec
+from nngen.campaign.steps import Workshop
 from nngen.campaign.summary import Summary, summarise
-from nngen.errors import AssemblyError, DataError, FamilyError, LemurError, PlanError
-from nngen.seeds import derive
-from nngen.types import Candidate, Outcome, Plan, Trial, TrialSpec, Verdict
+from nngen.errors import DataError, LemurError
+from nngen.types import Plan
 
 __all__ = ["Campaign"]
 
 Data = TypeVar("Data")
+
+_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +56,7 @@ class Campaign(Generic[Data]):
             done = sum(trial.state is TrialState.DONE for trial in trials)
             self.watcher.begin(name, done, max(len(trials), self.spec.size))
             try:
-                while ready := self._ready():
-                    for trial in ready:
-                        self._trial(trial)
+                self._drive()
             except KeyboardInterrupt:
                 self.archive.requeue(name)
                 self.archive.log("campaign.interrupted", campaign=name)
@@ -79,6 +81,32 @@ class Campaign(Generic[Data]):
         )
         for line in beginning.notes:
             self.watcher.note(line)
+
+    def _drive(self) -> None:
+        """Keep the engine busy until nothing is left to be done."""
+        crew = Crew(lambda: self.engine.slots)
+        shop = Workshop(
+            spec=self.spec,
+            archive=self.archive,
+            bench=self.bench,
+            engine=self.engine,
+            assemble=self.assemble,
+            watcher=self.watcher,
+            crew=crew,
+        )
+        # On a card, a check beside a training could take the memory that the training needs.
+        ahead = 1 if self.spec.device == "cpu" else 0
+        ready: deque[StoredTrial] = deque()
+        while True:
+            while crew.open < self.engine.slots + ahead:
+                if not ready and not crew.open:
+                    ready.extend(self._ready())
+                if not ready:
+                    break
+                crew.begin(shop.steps(ready.popleft()))
+            if not crew.open and not ready:
+                break
+            crew.turn(_PATIENCE_S)
 
     def _ready(self) -> tuple[StoredTrial, ...]:
         """What is to be done next; a sampler that learns is asked when nothing is left."""
@@ -112,67 +140,3 @@ class Campaign(Generic[Data]):
                     f"family {family} has changed since campaign {self.spec.name} began: "
                     "use the LEMUR it began with, or choose another name"
                 )
-
-    def _trial(self, trial: StoredTrial) -> None:
-        self.archive.start_trial(trial.id)
-        self.watcher.stage(trial, "assemble")
-        try:
-            candidate = self.assemble(trial.plan, [self.bench.families[name] for name in trial.experts])
-        except (AssemblyError, FamilyError, PlanError) as error:
-            verdict = Verdict(outcome=Outcome.CONTRACT, rule="assembly", message=str(error))
-            self.archive.finish_trial(trial.id, verdict)
-        else:
-            self._candidate(trial, candidate)
-        self.watcher.finished(self.archive.trial(trial.id))
-
-    def _candidate(self, trial: StoredTrial, candidate: Candidate) -> None:
-        prints = {name: self.bench.families[name][0].fingerprint for name in trial.experts}
-        self.archive.add_candidate(candidate, prints)
-        spec = self.spec.trial(derive(self.spec.seed, "trial", candidate.id))
-        known = self.archive.same_trial(candidate.id, spec, self.bench.data_fingerprint)
-        if known is not None:
-            self.archive.finish_trial(trial.id, self._copy(known, candidate, spec), copied_from=known.id)
-            return
-        verdict = self._check(trial, candidate)
-        if verdict.valid:
-            self.watcher.stage(trial, "train")
-            result = self.engine.train(
-                candidate, spec, self.bench.dataset, lambda epoch: self.watcher.epoch(trial, epoch)
-            )
-        else:
-            result = Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
-        environment = {"nngen": __version__, **result.environment, "data": self.bench.data_fingerprint}
-        self.archive.finish_trial(trial.id, replace(result, environment=environment))
-
-    def _check(self, trial: StoredTrial, candidate: Candidate) -> Verdict:
-        """Check a candidate, unless the archive holds what its check found (failures included)."""
-        known = self.archive.checked(candidate.id, self.spec.shape, self.bench.classes)
-        if known is not None:
-            return known
-        self.watcher.stage(trial, "check")
-        verdict = self.engine.check(
-            candidate,
-            shape=self.spec.shape,
-            classes=self.bench.classes,
-            device=self.spec.device,
-            threads=self.spec.threads,
-            memory_mib=self.spec.memory_mib,
-        )
-        self.archive.add_verdict(candidate.id, verdict, shape=self.spec.shape, classes=self.bench.classes)
-        return verdict
-
-    def _copy(self, known: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Trial:
-        assert known.verdict is not None
-        return Trial(
-            candidate_id=candidate.id,
-            spec=spec,
-            verdict=known.verdict,
-            validation_accuracy=known.validation_accuracy,
-            curve=known.curve,
-            validation_predictions=self.archive.predictions(known.id, "validation"),
-            test_predictions=self.archive.predictions(known.id, "test"),
-            parameters=known.parameters,
-            seconds=known.seconds or 0.0,
-            peak_mib=known.peak_mib or 0.0,
-            environment=known.environment,
-        )

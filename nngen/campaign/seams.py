@@ -19,7 +19,16 @@ Assemble: TypeAlias = Callable[[Plan, Sequence[tuple[Family, Interface]]], Candi
 
 
 class Engine(Protocol[DataIn]):
-    """Checks and trains candidates somewhere that is not here."""
+    """Checks and trains candidates somewhere that is not here; called from several threads at once.
+
+    Where the engine loses what it runs through no fault of the candidate (a machine went away), it
+    raises ``EngineLostError``, and the campaign gives it the same work again, a few times.
+    """
+
+    @property
+    def slots(self) -> int:
+        """How many trainings it takes at once, 1 at least; may change while a campaign runs."""
+        ...
 
     def check(
         self, candidate: Candidate, *, shape: Shape, classes: int, device: str, threads: int, memory_mib: int

@@ -39,6 +39,7 @@ def run(
     batch: int | None = None,
     lr: float | None = None,
     device: str | None = None,
+    workers: int = 1,
     threads: int | None = None,
     wall: float | None = None,
     memory: int | None = None,
@@ -72,7 +73,8 @@ def run(
         batch: Samples per step; 64 by default.
         lr: Learning rate handed to the candidates; 0.001 by default.
         device: auto (default), cpu or cuda.
-        threads: CPU threads of a worker; the cores of this machine by default.
+        workers: Trainings at once; results do not depend on it.
+        threads: CPU threads of a worker; this machine's cores shared out among the workers by default.
         wall: Limit of one trial in seconds; 3600 by default.
         memory: Limit of one trial in MiB; 12288 by default.
         data_root: Where torchvision's files lie or are downloaded to.
@@ -90,6 +92,7 @@ def run(
     from nngen.campaign import Campaign
     from nngen.campaign.prepare import prepare
     from nngen.cli.watcher import watch
+    from nngen.errors import UsageError
     from nngen.execution.engine import LocalEngine
     from nngen.lemur.source import open_lemur
 
@@ -106,6 +109,8 @@ def run(
     }
     asked |= {"lr": lr, "threads": threads, "wall_s": wall, "memory_mib": memory}
     typed = {field: value for field, value in asked.items() if value is not None} | _parsed(families, shape, device)
+    if workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}")
     place = archive or default_path()
     stored = _stored(place, name)
     with progress_bar("measuring families") as report:
@@ -113,13 +118,13 @@ def run(
             name,
             stored,
             typed,
-            _machine(),
+            _machine(workers),
             lemur=open_lemur(),
             families_from=families_from,
             data_root=data_root,
             progress=report,
         )
-    with Archive.open(place) as store, LocalEngine() as engine, watch() as watcher:
+    with Archive.open(place) as store, LocalEngine(slots=workers) as engine, watch() as watcher:
         for family, reason in bench.left_out.items():
             watcher.note(f"{family} is left out: {reason}")
         campaign = Campaign(
@@ -236,13 +241,14 @@ def _parsed(families: str | None, shape: str | None, device: str | None) -> dict
     return read
 
 
-def _machine() -> dict[str, Any]:
+def _machine(workers: int) -> dict[str, Any]:
     """What this machine suggests where nothing was typed."""
     import os
 
     from nngen.execution.device import pick_device
 
-    return {"device": pick_device("auto"), "threads": min(len(os.sched_getaffinity(0)), _MOST_THREADS)}
+    cores = len(os.sched_getaffinity(0))
+    return {"device": pick_device("auto"), "threads": max(1, min(cores // workers, _MOST_THREADS))}
 
 
 def _report(summary: Summary, *, json: bool) -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +20,7 @@ from nngen.execution.environment import describe
 from nngen.execution.frames import Frame, FrameReader, Kind
 from nngen.execution.isolation import Isolation
 from nngen.execution.judge import TrialJudge, VerdictJudge, accuracy, verdict_of_ending
-from nngen.execution.launcher import Launcher
+from nngen.execution.launcher import Launcher, Pipes
 from nngen.execution.limits import MAX_PROCESSES, Limits
 from nngen.execution.sandbox import HOME
 from nngen.execution.watch import Ending, watch
@@ -28,6 +30,7 @@ __all__ = ["LocalEngine"]
 
 _FILE = "candidate.py"
 _BYTES_PER_CLASS = 2
+_END_S = 3.0
 
 
 class LocalEngine:
@@ -35,10 +38,15 @@ class LocalEngine:
 
     The first call starts the server, which loads torch once; every job after that is a fork of it.
     Leaving the ``with`` block ends whatever still runs.
+
+    Attributes:
+        slots: How many trainings it is to be given at once; it does not refuse more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 1) -> None:
+        self.slots = slots
         self._launcher = Launcher()
+        self._jobs = _Jobs()
         self._card: str | None = None
 
     def __enter__(self) -> Self:
@@ -50,7 +58,8 @@ class LocalEngine:
         self.close()
 
     def close(self) -> None:
-        """Send the server away."""
+        """End what runs and send the server away."""
+        self._jobs.end()
         self._launcher.close()
 
     def warm_up(self) -> None:
@@ -187,7 +196,8 @@ class LocalEngine:
                 pipes = self._launcher.launch_in_sandbox(job, path, files)
             else:
                 pipes = self._launcher.launch(job, files)
-            return watch(pipes, limits, FrameReader(sizes or {}), take)
+            with self._jobs.running(pipes):
+                return watch(pipes, limits, FrameReader(sizes or {}), take)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -214,6 +224,37 @@ class LocalEngine:
             self._run("", job, Limits(wall_s=60.0, memory_mib=12_288), take)
             self._card = names[0] if names else "cuda"
         return self._card
+
+
+class _Jobs:
+    """What runs now, so that it can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._pipes: list[Pipes] = []
+        self._change = threading.Condition()
+        self._ended = False
+
+    @contextmanager
+    def running(self, pipes: Pipes) -> Iterator[None]:
+        with self._change:
+            self._pipes.append(pipes)
+            if self._ended:
+                pipes.kill()
+        try:
+            yield
+        finally:
+            with self._change:
+                # By identity: pipes that were closed are equal to one another.
+                self._pipes = [other for other in self._pipes if other is not pipes]
+                self._change.notify_all()
+
+    def end(self) -> None:
+        """Kill every job and wait a little, so that its folder is gone too."""
+        with self._change:
+            self._ended = True
+            for pipes in self._pipes:
+                pipes.kill()
+            self._change.wait_for(lambda: not self._pipes, timeout=_END_S)
 
 
 def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:

@@ -70,9 +70,10 @@ class Pipes:
 
     def kill(self) -> None:
         """End the job; doing it again does nothing."""
-        if self.lifeline >= 0:
-            os.close(self.lifeline)
-            self.lifeline = -1
+        # Taken before it is closed: another thread may be ending the same job.
+        lifeline, self.lifeline = self.lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
             if self.sandbox is not None:
                 self.sandbox.kill()
 

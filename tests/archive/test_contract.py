@@ -113,6 +113,17 @@ class TestContract:
         assert [t.state for t in filled.trials("one")] == [TrialState.DONE, TrialState.READY, TrialState.READY]
         assert filled.requeue("one") == 0
 
+    def test_one_trial_is_put_back_with_its_reason(self, filled: Store):
+        first, second, _ = (t.id for t in filled.trials("one"))
+        filled.start_trial(first)
+        filled.start_trial(second)
+        filled.requeue_trial(second, reason="lost")
+        assert [t.state for t in filled.trials("one")][:2] == [TrialState.RUNNING, TrialState.READY]
+        event = filled.events("one")[-1]
+        assert (event.kind, event.trial_id, event.detail) == ("trial.requeued", second, {"reason": "lost"})
+        with pytest.raises(ArchiveError, match="cannot become"):
+            filled.requeue_trial(second, reason="lost")
+
     def test_facts_are_added_once(self, filled: Store):
         assert filled.add_candidate(CANDIDATE) is False
         with pytest.raises(ArchiveError, match="white space"):

@@ -22,7 +22,8 @@ def test_lines_are_one_per_trial(capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 6
-    assert err.splitlines()[0].startswith(f"one 1/6  {', '.join(trials[0].experts)}  ")
+    assert [line.split()[1] for line in err.splitlines()] == [f"{number}/6" for number in range(1, 7)]
+    assert all(err.count(f"  {', '.join(trial.experts)}  ") == 1 for trial in trials)
     assert sum("shape: A at" in line for line in err.splitlines()) == sum(not t.trained for t in trials)
 
 

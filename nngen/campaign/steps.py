@@ -1,0 +1,130 @@
+"""What is done for one trial: assemble, check, train, store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from nngen import __version__
+from nngen.archive import Store, StoredTrial
+from nngen.campaign.crew import Crew, Job, Steps
+from nngen.campaign.seams import Assemble, Bench, Engine, Watcher
+from nngen.campaign.spec import CampaignSpec
+from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
+from nngen.seeds import derive
+from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
+
+__all__ = ["MOST_LOSSES", "Workshop"]
+
+Data = TypeVar("Data")
+
+MOST_LOSSES = 3
+"""How often a driver gives the engine a trial again that it lost; then the trial has a verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop(Generic[Data]):
+    """Where the trials of one campaign are worked on; all but the jobs happens in the driver's thread.
+
+    Attributes:
+        losses: How often the engine lost each trial, by its id.
+    """
+
+    spec: CampaignSpec
+    archive: Store
+    bench: Bench[Data]
+    engine: Engine[Data]
+    assemble: Assemble
+    watcher: Watcher
+    crew: Crew
+    losses: Counter[int] = field(default_factory=Counter)
+
+    def steps(self, trial: StoredTrial) -> Steps:
+        """Do one ready trial, from its plan to its result in the archive."""
+        self.archive.start_trial(trial.id)
+        try:
+            yield from self._trial(trial)
+        except EngineLostError as error:
+            self.losses[trial.id] += 1
+            if self.losses[trial.id] <= MOST_LOSSES:
+                self.archive.requeue_trial(trial.id, reason=str(error))
+                self.watcher.note(f"trial {trial.position + 1} was lost and is tried again: {error}")
+                return
+            message = f"lost {self.losses[trial.id]} times, the last time so: {error}"
+            self.archive.finish_trial(trial.id, Verdict(outcome=Outcome.CRASHED, rule="engine.lost", message=message))
+        self.watcher.finished(self.archive.trial(trial.id))
+
+    def _trial(self, trial: StoredTrial) -> Steps:
+        candidate = self._assembled(trial)
+        if isinstance(candidate, Verdict):
+            self.archive.finish_trial(trial.id, candidate)
+            return
+        prints = {name: self.bench.families[name][0].fingerprint for name in trial.experts}
+        self.archive.add_candidate(candidate, prints)
+        spec = self.spec.trial(derive(self.spec.seed, "trial", candidate.id))
+        known = self.archive.same_trial(candidate.id, spec, self.bench.data_fingerprint)
+        if known is not None:
+            self.archive.finish_trial(trial.id, self._copy(known, candidate, spec), copied_from=known.id)
+            return
+        # The archive may hold what its check found, failures included.
+        verdict = self.archive.checked(candidate.id, self.spec.shape, self.bench.classes)
+        if verdict is None:
+            self.watcher.stage(trial, "check")
+            verdict = yield self._check(candidate)
+            self.archive.add_verdict(candidate.id, verdict, shape=self.spec.shape, classes=self.bench.classes)
+        result = Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
+        if verdict.valid:
+            result = yield self._training(trial, candidate, spec)
+        environment = {"nngen": __version__, **result.environment, "data": self.bench.data_fingerprint}
+        self.archive.finish_trial(trial.id, replace(result, environment=environment))
+
+    def _assembled(self, trial: StoredTrial) -> Candidate | Verdict:
+        self.watcher.stage(trial, "assemble")
+        try:
+            return self.assemble(trial.plan, [self.bench.families[name] for name in trial.experts])
+        except (AssemblyError, FamilyError, PlanError) as error:
+            return Verdict(outcome=Outcome.CONTRACT, rule="assembly", message=str(error))
+
+    def _check(self, candidate: Candidate) -> Job:
+        spec = self.spec
+
+        def work() -> Verdict:
+            return self.engine.check(
+                candidate,
+                shape=spec.shape,
+                classes=self.bench.classes,
+                device=spec.device,
+                threads=spec.threads,
+                memory_mib=spec.memory_mib,
+            )
+
+        return Job(work=work, training=False)
+
+    def _training(self, trial: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Job:
+        crew, watcher = self.crew, self.watcher
+
+        def tell(result: EpochResult) -> None:
+            crew.tell(lambda: watcher.epoch(trial, result))
+
+        def work() -> Trial:
+            crew.tell(lambda: watcher.stage(trial, "train"))
+            return self.engine.train(candidate, spec, self.bench.dataset, tell)
+
+        return Job(work=work, training=True)
+
+    def _copy(self, known: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Trial:
+        assert known.verdict is not None
+        return Trial(
+            candidate_id=candidate.id,
+            spec=spec,
+            verdict=known.verdict,
+            validation_accuracy=known.validation_accuracy,
+            curve=known.curve,
+            validation_predictions=self.archive.predictions(known.id, "validation"),
+            test_predictions=self.archive.predictions(known.id, "test"),
+            parameters=known.parameters,
+            seconds=known.seconds or 0.0,
+            peak_mib=known.peak_mib or 0.0,
+            environment=known.environment,
+        )
