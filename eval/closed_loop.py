@@ -1,13 +1,14 @@
 """The closed loop at equal budget: ``random``, ``mutate`` and the tuned model on digits, over several seeds.
 
-Every arm of one seed begins with the same random plans, then proposes and trains as many plans a cycle as the
-others; the model is tuned after each cycle on what its own loop's archive holds by then. Reported: the best and the
-mean validation accuracy of what each arm proposed, and the mean of its judged best on fresh seeds, with intervals
-over the seeds.
+The three loops of one seed share their start, the same random plans trained once. Then each proposes and trains as many
+plans a cycle as the others, in an archive of its own; the model is tuned after each cycle but the last on what its own
+loop's archive holds by then, so its first cycle is the base's under the grammar. Reported: the best and the mean
+validation accuracy of what each loop proposed, and the mean of its judged best on fresh seeds, with intervals over the
+seeds, and the differences from the model, paired by seed. Who does not win is named.
 
-Each step is kept under --work and not done again.
+Every trial is kept as soon as it is there, so a run that was killed goes on; ``--only`` makes one loop a job.
 
-    python eval/closed_loop.py [--cycles 3] [--number 6] [--start 8] [--seeds 3] [--threads 2] [--work FOLDER] [--write]
+    python eval/closed_loop.py [--cycles 3] [--number 6] [--start 8] [--seeds 3] [--only model-0] [--write]
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,116 +41,218 @@ from nngen.llm.teaching import AdapterTeacher
 from nngen.llm.tuning import Tuning
 from nngen.paths import cache_dir
 
-OUT = Path(__file__).parent / "results" / "closed_loop.json"
-LIGHT = ("ComplexNet", "DPN107", "DPN131", "DPN68", "Diffuser", "ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1")
+OUT = Path(__file__).parent / "results" / "closed_loop.md"
+LIGHT = ("AirNext", "AlexNet", "DenseNet", "ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1", "SqueezeNet-2")
 ARMS = ("random", "mutate", "model")
+MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """What one loop came to: its cycles as ``Cycle`` writes them, the common start left out, and its seconds."""
+
+    arm: str
+    seed: int
+    cycles: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [value for cycle in self.cycles for value in cycle["accuracies"]]
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The three figures that loops are compared by."""
+        return {
+            "best accuracy": max(self.accuracies),
+            "mean accuracy": fmean(self.accuracies),
+            "judged best": self.cycles[-1]["judged"],
+        }
 
 
 def main() -> None:
-    """Run every arm with every seed, print what came of it, and write it if asked."""
+    """Run every loop that is not done, print the page when all are, and write it if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    for name, default in (("cycles", 3), ("number", 6), ("start", 8), ("seeds", 3), ("threads", 2), ("epochs", 1)):
+    defaults = (("cycles", 3), ("number", 6), ("start", 8), ("seeds", 3), ("threads", 1), ("epochs", 1))
+    for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--only", default="", help="run this loop alone, such as model-0, and print nothing")
     parser.add_argument("--work", type=Path, default=cache_dir() / "eval" / "closed_loop")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
-    fidelity = Fidelity(epochs=given.epochs, threads=given.threads)
-    with lay(fidelity, LIGHT) as ground:
-        found = {arm: [_arm(arm, seed, ground, given) for seed in range(given.seeds)] for arm in ARMS}
-    result = {
-        "command": f"python eval/closed_loop.py {' '.join(sys.argv[1:])}".strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}",
-        "dataset": "digits",
-        "epochs": given.epochs,
-        "families": LIGHT,
-        "trials_an_arm_and_seed": given.start + given.cycles * given.number,
-        "arms": {arm: _told(loops) for arm, loops in found.items()},
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
+    loops = [
+        _loop(arm, seed, given)
+        for seed, arm in product(range(given.seeds), ARMS)
+        if given.only in ("", f"{arm}-{seed}")
+    ]
+    if given.only:
+        return
+    page = _page(loops, given)
+    print(page)
     if given.write:
-        OUT.write_text(text, encoding="utf-8")
+        OUT.write_text(page, encoding="utf-8")
 
 
-def _arm(arm: str, seed: int, ground: Ground, given: argparse.Namespace) -> list[Cycle]:
-    """Run one loop in an archive of its own, so that no arm learns from another's trials."""
-    _say(f"{arm}, seed {seed}")
+def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
+    """Run one loop in an archive of its own, so that no arm learns from another's trials; a finished one is read."""
     place = given.work / f"{arm}-{seed}"
-    place.mkdir(exist_ok=True)
+    told, clock = place / "cycles.json", place / "seconds.jsonl"
+    if not told.is_file():
+        _say(f"{arm}, seed {seed}")
+        place.mkdir(exist_ok=True)
+        begun = time.perf_counter()
+        try:
+            with lay(Fidelity(epochs=given.epochs, threads=given.threads), LIGHT) as ground:
+                cycles = _run(arm, seed, ground, given, place)
+        finally:
+            with clock.open("a") as file:
+                file.write(f"{time.perf_counter() - begun:.1f}\n")
+        told.write_text(json.dumps([_row(cycle) for cycle in cycles if cycle.number > 0]), encoding="utf-8")
+    seconds = sum(map(float, clock.read_text().split()))
+    return Loop(arm=arm, seed=seed, cycles=json.loads(told.read_text()), seconds=seconds)
+
+
+def _run(arm: str, seed: int, ground: Ground, given: argparse.Namespace, place: Path) -> list[Cycle]:
+    start = given.work / f"start-{seed}.db"
+    if not (given.work / f"start-{seed}.done").is_file():
+        with Archive.open(start) as archive:
+            _evolution(archive, ground, seed, given, Uniform(), None).begin()
+        (given.work / f"start-{seed}.done").touch()
+    if not (place / "loop.db").is_file():
+        shutil.copyfile(start, place / "loop.db.half")
+        (place / "loop.db.half").replace(place / "loop.db")
     rewriter, teach = _writer(arm, place)
     with Archive.open(place / "loop.db") as archive:
-        loop = Evolution(
-            name="loop",
-            archive=archive,
-            ground=ground,
-            rewriter=rewriter,
-            cycles=given.cycles,
-            start=given.start,
-            number=given.number,
-            seed=seed,
-            # Equal budgets: no arm stops early.
-            patience=given.cycles + 1,
-            teach=teach,
-            note=_say,
-        )
-        return loop.run()
+        return _evolution(archive, ground, seed, given, rewriter, teach).run()
+
+
+def _evolution(
+    archive: Archive,
+    ground: Ground,
+    seed: int,
+    given: argparse.Namespace,
+    rewriter: Rewriter,
+    teach: AdapterTeacher | None,
+) -> Evolution:
+    return Evolution(
+        name="loop",
+        archive=archive,
+        ground=ground,
+        rewriter=rewriter,
+        cycles=given.cycles,
+        start=given.start,
+        number=given.number,
+        seed=seed,
+        # Equal budgets: no loop stops early.
+        patience=given.cycles + 1,
+        teach=teach,
+        note=_say,
+    )
 
 
 def _writer(arm: str, place: Path) -> tuple[Rewriter, AdapterTeacher | None]:
-    if arm != "model":
+    if arm != MODEL:
         return (Uniform() if arm == "random" else Mutate()), None
     base = str(fetch())
-    tuning = Tuning(base=base, epochs=1.0, accumulate=4, lr=5e-4, judged=8, max_tokens=1024)
+    tuning = Tuning(base=base, epochs=2.0, accumulate=2, lr=5e-4, judged=8, max_tokens=1024)
     return Local(base), AdapterTeacher(tuning=tuning, folder=place, note=_say)
 
 
-def _told(loops: Sequence[Sequence[Cycle]]) -> Mapping[str, Any]:
-    """Sum one arm up, over its seeds; the common start is left out."""
-    own = [[cycle for cycle in loop if cycle.number > 0] for loop in loops]
-    values = [[value for cycle in loop for value in cycle.accuracies] for loop in own]
-    asked, valid, new = (sum(getattr(c, name) for loop in own for c in loop) for name in ("asked", "valid", "new"))
-    return {
-        "best_accuracy": _mean([max(row) for row in values if row]),
-        "mean_accuracy": _mean([fmean(row) for row in values if row]),
-        "judged_best": _mean([loop[-1].judged for loop in own if loop and loop[-1].judged is not None]),
-        "valid_share": _share(valid, asked),
-        "new_share_of_valid": _share(new, valid),
-        "trained": [len(row) for row in values],
-        "cycles": [
-            [
-                {
-                    "rewriter": cycle.rewriter,
-                    "valid": cycle.valid,
-                    "new": cycle.new,
-                    "mean": round(fmean(cycle.accuracies), 4) if cycle.accuracies else None,
-                    "best": cycle.best,
-                    "judged": cycle.judged,
-                }
-                for cycle in loop
-            ]
-            for loop in loops
-        ],
-    }
+def _row(cycle: Cycle) -> dict[str, Any]:
+    names = ("number", "rewriter", "asked", "valid", "new", "accuracies", "best", "judged", "gain", "noise")
+    return {name: getattr(cycle, name) for name in names}
 
 
-def _mean(values: Sequence[float]) -> Mapping[str, Any]:
-    """Give a mean over seeds with Student's 95 % interval."""
+def _page(loops: Sequence[Loop], given: argparse.Namespace) -> str:
+    today = datetime.now(UTC)
+    trials = given.start + given.cycles * given.number
+    lines = [
+        f"# The closed loop, measured on {today.day} {today:%B %Y}",
+        "",
+        f"`python eval/closed_loop.py {' '.join(sys.argv[1:])}`; digits, {given.epochs} epoch(s), the families "
+        f"{', '.join(LIGHT)}; {platform.machine()}, {given.threads} CPU thread(s), torch {torch.__version__}.",
+        f"Each loop: {given.start} random plans that the loops of one seed share, then {given.cycles} cycles of "
+        f"{given.number} proposals, {trials} trials in all; {given.seeds} seeds. The model is SmolLM2-135M-Instruct",
+        "under the grammar, tuned after every cycle but the last. 95 % intervals: Student's over seeds, Wilson's.",
+        "",
+        "| loop | best accuracy | mean accuracy | judged best | valid | new of the valid | trained | s a loop |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_line(arm, [loop for loop in loops if loop.arm == arm]) for arm in ARMS),
+        "",
+        "`judged best`: the best candidate so far, trained again on fresh seeds that chose nothing.",
+        "",
+        *_differences(loops),
+        "",
+        *_cycles(loops, given),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _line(arm: str, loops: Sequence[Loop]) -> str:
+    asked, valid, new = (sum(c[name] for loop in loops for c in loop.cycles) for name in ("asked", "valid", "new"))
+    cells = [_mean([loop.measures[name] for loop in loops]) for name in loops[0].measures]
+    cells += [_share(valid, asked), _share(new, valid), ", ".join(str(len(loop.accuracies)) for loop in loops)]
+    return f"| {arm} | {' | '.join(cells)} | {fmean(loop.seconds for loop in loops):,.0f} |"
+
+
+def _differences(loops: Sequence[Loop]) -> list[str]:
+    """Compare the model with each baseline, seed by seed, and say who wins."""
+    by_place = {(loop.arm, loop.seed): loop.measures for loop in loops}
+    seeds = sorted({loop.seed for loop in loops})
+    lines = [
+        "The model less a baseline, paired by seed:",
+        "",
+        "| measure | less random | less mutate |",
+        "|---|---|---|",
+    ]
+    wins = []
+    for name in loops[0].measures:
+        cells = []
+        for other in ("random", "mutate"):
+            gaps = [by_place[(MODEL, seed)][name] - by_place[(other, seed)][name] for seed in seeds]
+            span = mean_interval(gaps)
+            wins.append((name, other, span is not None and span[0] > 0))
+            cells.append(_mean(gaps, sign="+"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lost = [f"{name} beside {other}" for name, other, won in wins if not won]
+    if not lost:
+        return [*lines, "", "The model wins: every interval lies above zero."]
+    return [*lines, "", f"**The model does not win**: the interval does not lie above zero for {'; '.join(lost)}."]
+
+
+def _cycles(loops: Sequence[Loop], given: argparse.Namespace) -> list[str]:
+    lines = [
+        "By cycle, over all seeds:",
+        "",
+        "| loop | cycle | valid | new | mean accuracy of its trials | judged best |",
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for arm, number in product(ARMS, range(1, given.cycles + 1)):
+        rows = [cycle for loop in loops for cycle in loop.cycles if (loop.arm, cycle["number"]) == (arm, number)]
+        values = [value for row in rows for value in row["accuracies"]]
+        asked, valid, new = (sum(row[name] for row in rows) for name in ("asked", "valid", "new"))
+        judged = _mean([row["judged"] for row in rows])
+        lines.append(
+            f"| {arm} | {number} | {valid} of {asked} | {new} | {_mean(values)} ({len(values)} trials) | {judged} |"
+        )
+    return lines
+
+
+def _mean(values: Sequence[float], sign: str = "") -> str:
+    """Write a mean with Student's 95 % interval."""
+    if not values:
+        return "none"
     span = mean_interval(values)
-    low, high = span if span is not None else (None, None)
-    return {
-        "mean": round(fmean(values), 4) if values else None,
-        "low": None if low is None else round(low, 4),
-        "high": None if high is None else round(high, 4),
-        "seeds": len(values),
-    }
+    said = f"{fmean(values):{sign}.4f}"
+    return said if span is None else f"{said} ({span[0]:{sign}.4f} to {span[1]:{sign}.4f})"
 
 
-def _share(hits: int, trials: int) -> list[float]:
+def _share(hits: int, trials: int) -> str:
     low, high = share_interval(hits, trials)
-    return [round(value, 4) for value in (hits / max(trials, 1), low, high)]
+    return f"{hits} of {trials} ({low:.1%} to {high:.1%})"
 
 
 def _say(line: str) -> None:

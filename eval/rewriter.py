@@ -375,7 +375,7 @@ def _lesson(bench: Bench, tuned: Tuned) -> list[str]:
         "",
         f"Tuning: SFT, LoRA rank 16, {tuned.rows} examples, {bench.given.epochs:g} epochs, {tuned.updates} updates",
         f"of 4, rate {bench.given.lr:g}, {tuned.seconds:,.0f} s; held-out loss {before.loss:.3f} to {after.loss:.3f}",
-        f"nats a token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} dialogues).",
+        f"nats a token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} rows).",
     ]
 
 

@@ -100,15 +100,23 @@ class Evolution:
     teach: Teacher | None = None
     note: Callable[[str], None] = lambda _: None
 
-    def run(self) -> list[Cycle]:
-        """Begin, or go on; return the cycles, the common start first.
+    def begin(self) -> Cycle:
+        """Draw, train and judge the common start alone, or go on with it; it is the same for every rewriter.
 
         Raises:
             UsageError: If there is too little to judge with.
         """
         if self.judges < 2 or self.cycles < 1:
             raise UsageError("a loop needs at least 1 cycle and 2 judging seeds")
-        rewriter, found = self.rewriter, [self._cycle(0, Uniform(), ())]
+        return self._cycle(0, Uniform(), ())
+
+    def run(self) -> list[Cycle]:
+        """Begin, or go on; return the cycles, the common start first.
+
+        Raises:
+            UsageError: If there is too little to judge with.
+        """
+        rewriter, found = self.rewriter, [self.begin()]
         quiet = 0
         for number in range(1, self.cycles + 1):
             found.append(self._cycle(number, rewriter, found))
