@@ -1,0 +1,270 @@
+"""A Ray cluster that is there: join it, see what its nodes offer, and whether they can run our trials."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from nngen import __version__
+from nngen.errors import NngenError, UsageError
+
+__all__ = ["Cluster", "Node", "Request", "connect", "difference", "reason_of"]
+
+_MIB = 2**20
+_MOST_THREADS = 16
+_REACH_S = 10.0
+_PROBE_S = 120.0
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What Ray sets aside for one trial.
+
+    Attributes:
+        cpus: Cores; the worker's threads.
+        gpus: Share of a card below 1, or whole cards.
+        memory_mib: The worker's limit on resident memory.
+    """
+
+    cpus: int
+    gpus: float = 0.0
+    memory_mib: int
+
+    def __post_init__(self) -> None:
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise UsageError(f"a trial takes a share of a card up to 1, or whole cards, not {self.gpus:g}")
+
+    def options(self) -> dict[str, Any]:
+        """Write it as Ray's options."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_mib * _MIB}
+
+    def __str__(self) -> str:
+        return _offer(self.cpus, self.gpus, self.memory_mib)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine of the cluster and all that it offers, whether in use or not.
+
+    Attributes:
+        id: Ray's, in hex.
+        host: Its name.
+    """
+
+    id: str
+    host: str
+    cpus: float
+    gpus: float
+    memory_mib: int
+
+    def room(self, request: Request) -> int:
+        """How many trials fit at once."""
+        room = min(self.cpus // request.cpus, self.memory_mib // request.memory_mib)
+        if request.gpus:
+            # A share never spans two cards.
+            cards = self.gpus // request.gpus if request.gpus > 1 else self.gpus // 1 * (1 // request.gpus)
+            room = min(room, cards)
+        return int(room)
+
+    def __str__(self) -> str:
+        return f"{self.host} ({_offer(self.cpus, self.gpus, self.memory_mib)})"
+
+
+class Cluster:
+    """The cluster that this process has joined; leaving the ``with`` block leaves it."""
+
+    def __init__(self, *, joined: bool) -> None:
+        self._joined = joined
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster, unless this process was in it before ``connect``."""
+        if self._joined:
+            self._joined = False
+            ray.shutdown()
+
+    def nodes(self) -> tuple[Node, ...]:
+        """List the nodes that are alive."""
+        return tuple(_node(entry) for entry in ray.nodes() if entry["Alive"])
+
+    def machine(self, share: float = 1.0) -> dict[str, Any]:
+        """Suggest a device and threads for trials that each get ``share`` of a card, as ``prepare`` takes them.
+
+        Raises:
+            UsageError: If no node offers a CPU.
+        """
+        nodes = [node for node in self.nodes() if node.cpus >= 1]
+        if not nodes:
+            raise UsageError("no node of the Ray cluster offers a CPU: start nodes with ray start --num-cpus")
+        with_cards = [node for node in nodes if node.gpus >= 1]
+        cores = [node.cpus / max(1.0, node.gpus / share) for node in with_cards] or [node.cpus for node in nodes]
+        threads = max(1, min(_MOST_THREADS, int(min(cores))))
+        return {"device": "cuda" if with_cards else "cpu", "threads": threads}
+
+    def require(self, request: Request) -> None:
+        """See that the cluster has room for a trial, and this version of nngen wherever there is room.
+
+        Raises:
+            UsageError: If no node is large enough.
+            NngenError: If nngen or Python differs on a node, or a node does not answer.
+        """
+        nodes = self.nodes()
+        fitting = [node for node in nodes if node.room(request)]
+        if not fitting:
+            offers = "; ".join(str(node) for node in nodes) or "none"
+            raise UsageError(
+                f"no node of the Ray cluster has room for a trial with {request}: lower --threads or --memory,"
+                f" or add a node (there are: {offers})"
+            )
+        _same_everywhere(fitting)
+
+
+def connect(address: str = "auto") -> Cluster:
+    """Join a cluster that runs.
+
+    Args:
+        address: ``auto`` for the one on this machine (or in ``RAY_ADDRESS``), or ``HOST:PORT`` of its head.
+
+    Raises:
+        UsageError: If there is none at the address, or its Ray or Python is not this one.
+    """
+    if ray.is_initialized():
+        return Cluster(joined=False)
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"{address} is an address for Ray's client: run nngen on a node of the cluster with --address auto"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _reach(address)
+    try:
+        with _signals_kept():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        text = reason_of(error)
+        if address == "auto" and isinstance(error, ConnectionError):
+            text = "none runs on this machine: ray start --head starts one, or give --address HOST:PORT"
+        raise UsageError(f"the Ray cluster at {address} cannot be joined: {text}") from error
+    return Cluster(joined=True)
+
+
+def difference(host: str, nngen: str | None, python: str) -> str | None:
+    """Say what keeps a node from running this driver's trials; None if nothing does.
+
+    Args:
+        host: The node's name.
+        nngen: Its version there; None where it is not installed.
+        python: Likewise.
+    """
+    if python.split(".")[:2] != platform.python_version().split(".")[:2]:
+        return f"node {host} has Python {python}, the driver {platform.python_version()}: install the same on both"
+    if nngen is None:
+        return f"node {host} has no nngen: pip install 'nngen-moe[ray]=={__version__}' there"
+    if nngen != __version__:
+        return f"node {host} has nngen {nngen}, the driver {__version__}: install the same on both"
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the telling part of what Ray says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("The actor died because")]
+    return (told[-1] if told else " ".join(lines))[:_MAX_REASON] or type(error).__name__
+
+
+def _same_everywhere(nodes: Sequence[Node]) -> None:
+    probe = ray.remote(_make_probe())
+    asked = []
+    for node in nodes:
+        place = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        asked.append(probe.options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote())
+    faults: list[str | None] = []
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            found = ray.get(answer, timeout=_PROBE_S)
+        except GetTimeoutError:
+            faults.append(f"node {node.host} did not answer for {_PROBE_S:.0f} s")
+        except RayError as error:
+            faults.append(f"node {node.host} cannot run anything: {reason_of(error)}")
+        else:
+            faults.append(difference(node.host, *found))
+    if told := dict.fromkeys(fault for fault in faults if fault is not None):
+        raise NngenError("; ".join(told))
+
+
+def _make_probe() -> Callable[[], tuple[str | None, str]]:
+    """Make a function that travels as code: on its node there may be no nngen to find it in."""
+
+    def probe() -> tuple[str | None, str]:
+        import platform
+
+        try:
+            from nngen import __version__ as version
+        except ImportError:
+            return None, platform.python_version()
+        return version, platform.python_version()
+
+    return probe
+
+
+def _node(entry: dict[str, Any]) -> Node:
+    offers = entry["Resources"]
+    return Node(
+        id=entry["NodeID"],
+        host=entry["NodeManagerHostname"],
+        cpus=offers.get("CPU", 0.0),
+        gpus=offers.get("GPU", 0.0),
+        memory_mib=int(offers.get("memory", 0) // _MIB),
+    )
+
+
+def _offer(cpus: float, gpus: float, memory_mib: int) -> str:
+    parts = [f"{cpus:g} CPU{'' if cpus == 1 else 's'}"]
+    if gpus:
+        parts.append(f"{gpus:g} GPU{'s' if gpus > 1 else ''}")
+    return ", ".join([*parts, f"{memory_mib:,} MiB"])
+
+
+def _reach(address: str) -> None:
+    """Knock first: Ray itself tries for a minute."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        if address != "auto":
+            raise UsageError(f"{address!r} is no address: write auto or HOST:PORT")
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster answers at {address}: {error}") from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray takes for itself."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
