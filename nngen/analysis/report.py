@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from nngen.analysis import figures, wording
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
+from nngen.analysis.cycles import Loops, last_cycle, loops
 from nngen.analysis.effects import Effects, FamilyEffect, effects
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.low_yield import Exclusion, low_yield
@@ -43,6 +44,7 @@ class Report:
         explored: Quartets that an adaptive sampler drew knowing nothing; None for other samplers.
         missing: What is not there yet, one sentence each.
         environments: Distinct versions and hardware of the trials, with how many ran there.
+        loops: The closed loop of a rewriter that the campaign is a cycle of, beside the others; None where of none.
     """
 
     campaign: StoredCampaign
@@ -61,6 +63,7 @@ class Report:
     explored: int | None
     missing: tuple[str, ...]
     environments: tuple[tuple[Mapping[str, str], int], ...]
+    loops: Loops | None
 
     @property
     def best(self) -> Row | None:
@@ -81,14 +84,14 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
 
     Args:
         archive: Where it is kept.
-        name: The campaign.
+        name: The campaign; the name of a closed loop stands for its last cycle.
         price_per_hour: Of the machine, in any currency.
 
     Raises:
         UsageError: If there is no such campaign; the message names the nearest.
     """
-    campaign = archive.campaign(name)
-    trials = archive.trials(name)
+    campaign = archive.campaign(_resolved(archive, name))
+    trials = archive.trials(campaign.name)
     pool = sorted(campaign.spec["pool"])
     came = funnel(trials, _passed(archive, campaign, trials))
     audit = coverage(pool, finished_quartets(trials))
@@ -115,7 +118,15 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         explored=_explored(archive, campaign),
         missing=_missing(trials, came, undrawn=int(campaign.spec["size"]) - len({trial.position for trial in trials})),
         environments=_environments(trials),
+        loops=loops(archive, campaign.name),
     )
+
+
+def _resolved(archive: Store, name: str) -> str:
+    """Take a loop's last cycle for the loop, unless a campaign has that name."""
+    if any(campaign.name == name for campaign in archive.campaigns()):
+        return name
+    return last_cycle(archive, name) or name
 
 
 def render(report: Report) -> str:
