@@ -42,7 +42,17 @@ from nngen.llm.tuning import Tuning
 from nngen.paths import cache_dir
 
 OUT = Path(__file__).parent / "results" / "closed_loop.md"
-LIGHT = ("AirNext", "AlexNet", "DenseNet", "ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1", "SqueezeNet-2")
+LIGHT = (
+    "AirNext",
+    "ComplexNet",
+    "DPN68",
+    "Diffuser",
+    "ICNet",
+    "MobileNetV3",
+    "ShuffleNet",
+    "SqueezeNet-1",
+    "SqueezeNet-2",
+)
 ARMS = ("random", "mutate", "model")
 MODEL = "model"
 
@@ -73,7 +83,7 @@ class Loop:
 def main() -> None:
     """Run every loop that is not done, print the page when all are, and write it if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    defaults = (("cycles", 3), ("number", 6), ("start", 8), ("seeds", 3), ("threads", 1), ("epochs", 1))
+    defaults = (("cycles", 3), ("number", 6), ("start", 8), ("seeds", 3), ("threads", 1), ("epochs", 1), ("batch", 32))
     for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", default="", help="run this loop alone, such as model-0, and print nothing")
@@ -104,7 +114,7 @@ def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
         place.mkdir(exist_ok=True)
         begun = time.perf_counter()
         try:
-            with lay(Fidelity(epochs=given.epochs, threads=given.threads), LIGHT) as ground:
+            with lay(Fidelity(epochs=given.epochs, batch=given.batch, threads=given.threads), LIGHT) as ground:
                 cycles = _run(arm, seed, ground, given, place)
         finally:
             with clock.open("a") as file:
@@ -171,7 +181,7 @@ def _page(loops: Sequence[Loop], given: argparse.Namespace) -> str:
     lines = [
         f"# The closed loop, measured on {today.day} {today:%B %Y}",
         "",
-        f"`python eval/closed_loop.py {' '.join(sys.argv[1:])}`; digits, {given.epochs} epoch(s), the families "
+        f"`python eval/closed_loop.py {' '.join(sys.argv[1:])}`; digits, {given.epochs} epoch(s) in batches of {given.batch}, the families "
         f"{', '.join(LIGHT)}; {platform.machine()}, {given.threads} CPU thread(s), torch {torch.__version__}.",
         f"Each loop: {given.start} random plans that the loops of one seed share, then {given.cycles} cycles of "
         f"{given.number} proposals, {trials} trials in all; {given.seeds} seeds. The model is SmolLM2-135M-Instruct",
