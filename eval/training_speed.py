@@ -463,9 +463,9 @@ def report(
         f" --seeds {asked.seeds} --threads {asked.threads} --write`, {datetime.date.today().isoformat()}, {versions},"
         " no GPU.",
         "",
-        f"LEMUR is nn-dataset 2.1.2 and its `check_nn`. Both sides train the same file, a mixture of"
-        f" {', '.join(EXPERTS)}, on the same {asked.train:,} images of Fashion-MNIST in batches of {BATCH}, lr {LR:g}, and predict the same"
-        f" {asked.test:,} test images.",
+        "LEMUR is nn-dataset 2.1.2 and its `check_nn`. Both sides train the same file, a mixture of"
+        f" {', '.join(EXPERTS)}, on the same {asked.train:,} images of Fashion-MNIST in batches of {BATCH}, lr {LR:g},"
+        f" and predict the same {asked.test:,} test images.",
         "",
         "| claim | holds |",
         "|---|---|",
@@ -543,8 +543,8 @@ def expected(readings: Sequence[Reading], flops: float, calls: int) -> str:
         "## An estimate for a card of 24 GiB",
         "",
         f"**Not measured.** Counted here: {flops / 1e6:,.0f} MFLOP an image for forward and backward, {calls:,}"
-        f" calls of the device a step of {BATCH}. Assumed: a peak of {CARD_PEAK / 1e12:.0f} TFLOP/s in bfloat16 of which"
-        f" {CARD_USE[0]:.0%} to {CARD_USE[1]:.0%} is reached,"
+        f" calls of the device a step of {BATCH}. Assumed: a peak of {CARD_PEAK / 1e12:.0f} TFLOP/s in bfloat16, of"
+        f" which {CARD_USE[0]:.0%} to {CARD_USE[1]:.0%} is reached,"
         f" {CARD_LAUNCH_S[0] * 1e6:.0f} to {CARD_LAUNCH_S[1] * 1e6:.0f} µs a call from Python,"
         f" {CARD_BANDWIDTH / 1e12:.0f} TB/s of memory, {PREPARE_PASSES} passes over a batch to make it.",
         "",

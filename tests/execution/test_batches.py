@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from nngen.errors import DataError
 from nngen.execution.batches import Batches, Preparation
@@ -81,6 +82,14 @@ def test_resizing_agrees_with_pillow(size):
     ours = Preparation(shape=Shape(1, *size), mean=(0.0,), std=(1.0,))(torch.from_numpy(pixels)[None, None])
     pillow = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)) / 255
     assert np.abs(ours[0, 0].numpy() - pillow).max() <= 1.01 / 255
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_growing_by_matrices_agrees_with_the_kernel(channels):
+    pixels = torch.randint(256, (3, channels, 28, 20), dtype=torch.uint8)
+    prepare = Preparation(shape=Shape(channels, 64, 33), mean=(0.3,) * channels, std=(0.2,) * channels)
+    kernel = interpolate((pixels / 255 - 0.3) / 0.2, size=(64, 33), mode="bilinear", align_corners=False)
+    assert (prepare(pixels) - kernel).abs().max() < 1e-5
 
 
 def test_one_channel_is_repeated_and_three_are_refused():
