@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -30,7 +31,8 @@ def families(
 
     A family is measured once (imported, built, run forward and backward in a process of its own) and
     then remembered. ``native`` ones take the shape as it is; the others are usable behind the adapter
-    named, which resizes the images or casts them to complex numbers.
+    named, which resizes the images or casts them to complex numbers. Families whose sources differ in a
+    few tokens only are told on stderr.
 
     Args:
         shape: Channels, height and width of the images.
@@ -48,6 +50,7 @@ def families(
     """
     from nngen.errors import UsageError
     from nngen.lemur.families import choose, load_families
+    from nngen.lemur.near_twins import near_twins
     from nngen.lemur.probe import check_shape, profiles
     from nngen.lemur.source import open_lemur
     from nngen.types import Shape as ImageShape
@@ -62,6 +65,9 @@ def families(
         first = next(iter(measured.values()))
         raise UsageError(f"no family takes {wanted}; {first.name}: {first.reason}")
     rows = [_row(family, measured[family.name], wanted) for family in chosen]
+    for name, others in near_twins(chosen).items():
+        if name < min(others):
+            print(f"nngen: near-twins, a few tokens apart: {', '.join((name, *others))}", file=sys.stderr)
     if json:
         print_json(rows)
     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-__all__ = ["named", "numbered", "plain", "pool_of"]
+__all__ = ["named", "narrowed", "numbered", "plain", "pool_of"]
 
 
 def pool_of(families: str | None, pool: int | None) -> tuple[str, ...]:
@@ -27,8 +28,34 @@ def pool_of(families: str | None, pool: int | None) -> tuple[str, ...]:
     return tuple(load_families(open_lemur()))
 
 
-def named(families: str) -> tuple[str, ...]:
-    """Split ``A,B,C``; the names need not be LEMUR's.
+def narrowed(names: Sequence[str], exclude: str | None, *, without_near_twins: bool) -> tuple[str, ...]:
+    """Take names out of a pool: those of ``--exclude``, and all but one of each group of near-twins.
+
+    Raises:
+        FamilyError: If a name that is to be left out is not in the pool, or near-twins are asked of names that
+            are not LEMUR's.
+    """
+    from nngen.errors import FamilyError
+
+    out = named(exclude, "--exclude") if exclude is not None else ()
+    missing = [name for name in out if name not in names]
+    if missing:
+        raise FamilyError(f"--exclude {', '.join(missing)}: not in the pool of {len(names)} families")
+    kept = tuple(name for name in names if name not in out)
+    if not without_near_twins:
+        return kept
+    from nngen.lemur.families import choose, load_families
+    from nngen.lemur.near_twins import without_near_twins as one_of_each
+    from nngen.lemur.source import open_lemur
+
+    single, instead = one_of_each(choose(load_families(open_lemur()), kept))
+    for name, other in sorted(instead.items()):
+        print(f"nngen: {name} is left out, a near-twin of {other}", file=sys.stderr)
+    return single
+
+
+def named(families: str, flag: str = "--families") -> tuple[str, ...]:
+    """Split ``A,B,C``, the value of a flag; the names need not be LEMUR's.
 
     Raises:
         UsageError: If there is none.
@@ -37,7 +64,7 @@ def named(families: str) -> tuple[str, ...]:
 
     names = tuple(name.strip() for name in families.split(",") if name.strip())
     if not names:
-        raise UsageError("--families names no family: write names separated by commas")
+        raise UsageError(f"{flag} names no family: write names separated by commas")
     return names
 
 

@@ -17,8 +17,11 @@ __all__ = ["sample"]
 def sample(
     *,
     sampler: str = "stratified",
-    size: int,
+    size: int | None = None,
     families: str | None = None,
+    include: str | None = None,
+    exclude: str | None = None,
+    without_near_twins: bool = False,
     pool: int | None = None,
     seed: int = 0,
     skip_known: bool = False,
@@ -35,8 +38,12 @@ def sample(
     Args:
         sampler: Their order; a name that is not known gets the list of those that are. ``adaptive``
             chooses by the effects in the archive, exploring at least --floor of the time.
-        size: How many different quartets.
+        size: How many different quartets; only ``exhaustive`` needs none and takes all.
         families: Names to draw from, separated by commas; all of LEMUR's base families by default.
+        include: Families that every quartet is to hold, separated by commas.
+        exclude: Families to leave out of the pool, separated by commas.
+        without_near_twins: Keep one of each group of families whose sources differ in a few tokens only
+            (``nngen families`` names them).
         pool: Draw from this many abstract families instead, named by number from 0.
         seed: Of the draw.
         skip_known: Pass over the quartets that the archive holds, failed ones included.
@@ -49,25 +56,37 @@ def sample(
     Examples:
         nngen sample --sampler stratified --size 7 --pool 29 --seed 0 --json
         nngen sample --size 10 --families AirNet,AlexNet,BagNet,DenseNet,ResNet,VGG
+        nngen sample --sampler balanced --size 20 --exclude ComplexNet --without-near-twins
         nngen sample --sampler random --size 20 --skip-known --exclude-low-yield
         nngen sample --sampler adaptive --size 20 --floor 0.3
     """
     from nngen.campaign.planning import check_sampler
-    from nngen.cli.pools import plain, pool_of
+    from nngen.cli.pools import named, narrowed, plain, pool_of
     from nngen.errors import UsageError
-    from nngen.space import draw
+    from nngen.space import Pool, draw
+    from nngen.space.pool import EXPERTS
 
     check_sampler(sampler)
     adaptive = sampler == "adaptive"
     if pool is not None and (skip_known or exclude_low_yield or adaptive):
         raise UsageError("--pool draws abstract families: the archive knows nothing of them")
     names: tuple[str, ...] = pool_of(families, pool)
+    if pool is not None and (include or exclude or without_near_twins):
+        raise UsageError("--pool draws abstract families: there is none to include, to exclude, or with a twin")
+    names = narrowed(names, exclude, without_near_twins=without_near_twins)
+    held_by_all = named(include, "--include") if include is not None else ()
+    if adaptive and held_by_all:
+        raise UsageError("adaptive chooses whole quartets by results: --include goes with the other samplers")
+    if size is None:
+        if sampler != "exhaustive":
+            raise UsageError("--size is missing: how many quartets to draw")
+        size = Pool.of(set(names) - set(held_by_all), EXPERTS - len(held_by_all)).space
     if exclude_low_yield:
         names = _worthwhile(names, archive)
     if adaptive:
         quartets = _adaptive(names, size, seed, floor, archive)
     else:
-        quartets = draw(sampler, names, size, seed, held=_held(archive) if skip_known else ())
+        quartets = draw(sampler, names, size, seed, held=_held(archive) if skip_known else (), include=held_by_all)
     if json:
         lines = ",\n  ".join(json_module.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
         sys.stdout.write(f"[\n  {lines}\n]\n")

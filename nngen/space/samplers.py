@@ -13,7 +13,7 @@ from itertools import islice
 from random import Random
 from typing import Protocol
 
-from nngen.errors import UsageError
+from nngen.errors import FamilyError, UsageError
 from nngen.seeds import derive
 from nngen.space.balanced import balanced_order
 from nngen.space.permutation import Permutation
@@ -117,6 +117,8 @@ class Stratified:
 
 SAMPLERS: Mapping[str, Callable[[Pool, int, Collection[Quartet]], Sampler]] = {
     "balanced": Balanced,
+    # All there are; where all are taken, the order that is cheapest to go on with is as good as any.
+    "exhaustive": Lexicographic,
     "lexicographic": Lexicographic,
     "random": Uniform,
     "stratified": Stratified,
@@ -152,26 +154,37 @@ def draw(
     k: int = 4,
     *,
     held: Collection[Quartet] = (),
+    include: Collection[str] = (),
 ) -> tuple[Quartet, ...]:
     """Draw ``size`` different quartets, experts sorted within each.
 
+    Args:
+        name: A key of ``SAMPLERS``.
+        families: The pool.
+        size: How many.
+        seed: The run's seed.
+        k: Families in a quartet.
+        held: Quartets (sorted) that must not be drawn.
+        include: Families that every quartet holds; the others are drawn around them.
+
     Raises:
-        FamilyError: If a family is named twice.
+        FamilyError: If a family is named twice, or one that every quartet is to hold is not in the pool.
         UsageError: If the sampler is unknown, the size is not positive or larger than what is
             left of the space, or there are fewer than ``k`` families.
     """
-    pool = Pool.of(families, k)
-    chosen = sampler(name, pool, seed, held)
-    if size < 1:
-        raise UsageError(f"--size must be at least 1, not {size}")
-    if size > pool.space:
-        raise UsageError(
-            f"{size:,} quartets were asked for, but {len(pool.families)} families make only {pool.space:,}"
-        )
-    quartets = tuple(quartet for _, quartet in islice(chosen.stream(), size))
-    if len(quartets) < size:
-        raise UsageError(f"{size:,} new quartets were asked for, but only {len(quartets):,} are not held already")
-    return quartets
+    missing = sorted(set(include) - set(families))
+    if missing:
+        raise FamilyError(f"every quartet is to hold {', '.join(missing)}, which the pool does not: add it or drop it")
+    if len(set(include)) >= k:
+        raise UsageError(f"every quartet is to hold {', '.join(include)}: name fewer than {k}, or there is no choice")
+    pool = Pool.of([name for name in families if name not in include], k - len(set(include)))
+    others = [tuple(sorted(set(quartet) - set(include))) for quartet in held if set(include) <= set(quartet)]
+    chosen = sampler(name, pool, seed, others)
+    check_size(pool, size)
+    drawn = tuple(tuple(sorted({*include, *rest})) for _, rest in islice(chosen.stream(), size))
+    if len(drawn) < size:
+        raise UsageError(f"{size:,} new quartets were asked for, but only {len(drawn):,} are not held already")
+    return drawn
 
 
 def check_size(pool: Pool, size: int) -> None:

@@ -65,6 +65,9 @@ def test_sample_by_name_and_as_text(nngen):
         (("--size", "3", "--families", ","), "names no family"),
         (("--size", "3", "--families", "A,A,B,C"), "more than once: A"),
         (("--size", "3", "--pool", "9", "--skip-known"), "abstract"),
+        (("--size", "3", "--pool", "9", "--exclude", "1"), "abstract"),
+        (("--size", "3", "--families", "A,B,C,D,E", "--exclude", "F"), "--exclude F: not in the pool"),
+        (("--size", "3", "--families", "A,B,C,D,E", "--include", "F"), "does not"),
         ((), "size"),
     ],
 )
@@ -73,6 +76,19 @@ def test_sample_refuses_in_one_line(nngen, tokens, says):
     assert (result.code, result.out) == (2, "")
     assert says in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_sample_takes_out_and_puts_in(nngen):
+    tokens = ("--sampler", "exhaustive", "--families", "A,B,C,D,E,F", "--exclude", "F", "--include", "A,B", "--json")
+    found = json.loads(nngen("sample", *tokens).out)
+    assert found == [["A", "B", *rest] for rest in combinations("CDE", 2)]
+
+
+def test_sample_without_near_twins_names_what_is_left_out(nngen, wheel):
+    names = "ICNet,InceptionV3-1,InceptionV3-2,AirNet,DPN68"
+    result = nngen("sample", "--sampler", "exhaustive", "--families", names, "--without-near-twins", "--json")
+    assert len(json.loads(result.out)) == 1
+    assert "a near-twin of InceptionV3-" in result.err
 
 
 def test_sample_knows_what_the_archive_holds_and_what_never_trains(nngen, archive):

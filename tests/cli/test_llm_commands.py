@@ -126,7 +126,8 @@ def test_proposals_from_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> N
     assert told["batch"] == "random-plan-0"
     again = nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", *where)
     assert json.loads(again.out) == told
-    code = nngen("llm-propose", "--rewriter", "mutate", "--kind", "region", "-n", "3", "--region", "gate,mixing", *where)
+    asked = ("--kind", "region", "-n", "3", "--region", "gate,mixing")
+    code = nngen("llm-propose", "--rewriter", "mutate", *asked, *where)
     rows = json.loads(code.out)["proposals"]
     assert [row["region"] for row in rows] == ["gate", "mixing", "gate"]
     assert {row["outcome"] for row in rows} == {"valid"}

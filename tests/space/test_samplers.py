@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nngen.errors import FamilyError, UsageError
+from nngen.errors import FamilyError, NngenError, UsageError
 from nngen.space import SAMPLERS, Pool, draw, sampler
 
 LETTERS = [f"F{i:02d}" for i in range(29)]
@@ -93,3 +93,28 @@ def test_bad_input_names_the_way_out(kwargs, words):
 def test_a_family_twice():
     with pytest.raises(FamilyError, match="F01"):
         draw("random", ["F00", "F01", "F01", "F02", "F03"], 1, 0)
+
+
+@samplers
+def test_every_quartet_holds_what_is_included(name):
+    quartets = draw(name, LETTERS[:12], 30, seed=2, include=["F03", "F07"])
+    assert len(set(quartets)) == 30
+    for quartet in quartets:
+        assert {"F03", "F07"} <= set(quartet)
+        assert len(quartet) == 4
+        assert list(quartet) == sorted(quartet)
+    held = quartets[:10]
+    assert not set(held) & set(draw(name, LETTERS[:12], 35, seed=2, include=["F03", "F07"], held=held))
+
+
+@pytest.mark.parametrize(
+    ("include", "says"),
+    [(["F99"], "hold F99, which the pool does not"), (["F00", "F01", "F02", "F03"], "fewer than 4")],
+)
+def test_what_cannot_be_included(include, says):
+    with pytest.raises(NngenError, match=says):
+        draw("random", LETTERS, 3, seed=0, include=include)
+
+
+def test_exhaustive_is_the_whole_space():
+    assert set(draw("exhaustive", LETTERS[:9], 126, seed=0)) == set(combinations(LETTERS[:9], 4))
