@@ -181,8 +181,9 @@ def _page(loops: Sequence[Loop], given: argparse.Namespace) -> str:
     lines = [
         f"# The closed loop, measured on {today.day} {today:%B %Y}",
         "",
-        f"`python eval/closed_loop.py {' '.join(sys.argv[1:])}`; digits, {given.epochs} epoch(s) in batches of {given.batch}, the families "
-        f"{', '.join(LIGHT)}; {platform.machine()}, {given.threads} CPU thread(s), torch {torch.__version__}.",
+        f"`python eval/closed_loop.py {' '.join(sys.argv[1:])}`; digits, {given.epochs} epoch(s), batches of "
+        f"{given.batch}, the families {', '.join(LIGHT)};",
+        f"{platform.machine()}, {given.threads} CPU thread(s), torch {torch.__version__}.",
         f"Each loop: {given.start} random plans that the loops of one seed share, then {given.cycles} cycles of "
         f"{given.number} proposals, {trials} trials in all; {given.seeds} seeds. The model is SmolLM2-135M-Instruct",
         "under the grammar, tuned after every cycle but the last. 95 % intervals: Student's over seeds, Wilson's.",
