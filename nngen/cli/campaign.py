@@ -17,8 +17,6 @@ __all__ = ["app"]
 
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes where it stopped.")
 
-_MOST_THREADS = 16
-
 
 @app.command
 def run(
@@ -39,10 +37,13 @@ def run(
     batch: int | None = None,
     lr: float | None = None,
     device: str | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     threads: int | None = None,
     wall: float | None = None,
     memory: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    gpu_share: float | None = None,
     data_root: Path | None = None,
     archive: Path | None = None,
     json: bool = False,
@@ -73,10 +74,14 @@ def run(
         batch: Samples per step; 64 by default.
         lr: Learning rate handed to the candidates; 0.001 by default.
         device: auto (default), cpu or cuda.
-        workers: Trainings at once; results do not depend on it.
-        threads: CPU threads of a worker; this machine's cores shared out among the workers by default.
+        workers: Trainings at once; results do not depend on it. 1 by default; with Ray, as many as fit.
+        threads: CPU threads of a worker; this machine's cores shared out among the workers by default; with Ray,
+            those of the smallest node.
         wall: Limit of one trial in seconds; 3600 by default.
         memory: Limit of one trial in MiB; 12288 by default.
+        engine: Where trials run: local (this machine) or ray (the nodes of a Ray cluster; docs/clusters.md).
+        address: With Ray, HOST:PORT of the cluster's head; by default the cluster that runs on this machine.
+        gpu_share: With Ray and cards, how much of a card a trial takes, as 0.5; 1 by default.
         data_root: Where torchvision's files lie or are downloaded to.
         archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
         json: Print what it came to as JSON.
@@ -85,15 +90,16 @@ def run(
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
         nngen campaign run first --size 100 --sampler stratified --dataset cifar-10 --epochs 1 --seed 0
         nngen campaign run first
+        nngen campaign run first --engine ray --address head.example.org:6379
         nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
     """
     from nngen.archive import Archive, default_path
     from nngen.assembly.assemble import Assembler
     from nngen.campaign import Campaign
     from nngen.campaign.prepare import prepare
+    from nngen.cli.engines import join, open_engine, suggest
     from nngen.cli.watcher import watch
     from nngen.errors import UsageError
-    from nngen.execution.engine import LocalEngine
     from nngen.lemur.source import open_lemur
 
     asked: dict[str, Any] = {
@@ -108,34 +114,40 @@ def run(
         "batch": batch,
     }
     asked |= {"lr": lr, "threads": threads, "wall_s": wall, "memory_mib": memory}
-    typed = {field: value for field, value in asked.items() if value is not None} | _parsed(families, shape, device)
-    if workers < 1:
+    typed = {field: value for field, value in asked.items() if value is not None}
+    typed |= _parsed(families, shape, device, here=engine == "local")
+    if workers is not None and workers < 1:
         raise UsageError(f"--workers must be at least 1, not {workers}")
     place = archive or default_path()
     stored = _stored(place, name)
-    with progress_bar("measuring families") as report:
-        spec, bench = prepare(
-            name,
-            stored,
-            typed,
-            _machine(workers),
-            lemur=open_lemur(),
-            families_from=families_from,
-            data_root=data_root,
-            progress=report,
-        )
-    with Archive.open(place) as store, LocalEngine(slots=workers) as engine, watch() as watcher:
-        for family, reason in bench.left_out.items():
-            watcher.note(f"{family} is left out: {reason}")
-        campaign = Campaign(
-            spec=spec,
-            archive=store,
-            bench=bench,
-            engine=engine,
-            assemble=Assembler().assemble,
-            watcher=watcher,
-        )
-        summary = campaign.run()
+    with join(engine, address, gpu_share) as cluster:
+        with progress_bar("measuring families") as report:
+            spec, bench = prepare(
+                name,
+                stored,
+                typed,
+                suggest(cluster, workers, gpu_share),
+                lemur=open_lemur(),
+                families_from=families_from,
+                data_root=data_root,
+                progress=report,
+            )
+        with (
+            open_engine(cluster, spec, workers, gpu_share) as machines,
+            Archive.open(place) as store,
+            watch() as watcher,
+        ):
+            for family, reason in bench.left_out.items():
+                watcher.note(f"{family} is left out: {reason}")
+            campaign = Campaign(
+                spec=spec,
+                archive=store,
+                bench=bench,
+                engine=machines,
+                assemble=Assembler().assemble,
+                watcher=watcher,
+            )
+            summary = campaign.run()
     _report(summary, json=json)
 
 
@@ -221,8 +233,8 @@ def _stored(place: Path, name: str) -> dict[str, Any] | None:
         return next((dict(campaign.spec) for campaign in store.campaigns() if campaign.name == name), None)
 
 
-def _parsed(families: str | None, shape: str | None, device: str | None) -> dict[str, Any]:
-    """Read the arguments that are more than a number or a word."""
+def _parsed(families: str | None, shape: str | None, device: str | None, *, here: bool) -> dict[str, Any]:
+    """Read the arguments that are more than a number or a word; the device need not be here."""
     from nngen.errors import UsageError
     from nngen.execution.device import pick_device
     from nngen.lemur.probe import check_shape
@@ -237,18 +249,8 @@ def _parsed(families: str | None, shape: str | None, device: str | None) -> dict
         read["shape"] = Shape.parse(shape)
         check_shape(read["shape"])
     if device not in (None, "auto"):
-        read["device"] = pick_device(device or "auto")
+        read["device"] = pick_device(device, here=here)
     return read
-
-
-def _machine(workers: int) -> dict[str, Any]:
-    """What this machine suggests where nothing was typed."""
-    import os
-
-    from nngen.execution.device import pick_device
-
-    cores = len(os.sched_getaffinity(0))
-    return {"device": pick_device("auto"), "threads": max(1, min(cores // workers, _MOST_THREADS))}
 
 
 def _report(summary: Summary, *, json: bool) -> None:

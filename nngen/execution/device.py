@@ -12,11 +12,12 @@ _NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """What a card's driver puts there: NVIDIA's, the same under WSL, AMD's."""
 
 
-def pick_device(wanted: str = "auto") -> str:
+def pick_device(wanted: str = "auto", *, here: bool = True) -> str:
     """Return ``cpu`` or ``cuda``.
 
     Args:
         wanted: ``auto`` takes CUDA where there is one.
+        here: Whether work is done on this machine; where it is not, CUDA is taken at its word.
 
     Raises:
         UsageError: If the word is unknown, or CUDA was asked for and is not there.
@@ -25,7 +26,7 @@ def pick_device(wanted: str = "auto") -> str:
         raise UsageError(f"there is no device {wanted!r}: choose auto, cpu or cuda")
     if wanted == "cpu":
         return "cpu"
-    if _cuda_works():
+    if (wanted == "cuda" and not here) or _cuda_works():
         return "cuda"
     if wanted == "cuda":
         raise UsageError("torch finds no CUDA device here: take --device cpu, or auto")
