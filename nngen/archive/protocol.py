@@ -94,6 +94,10 @@ class Store(Protocol):
 
     def candidate(self, prefix: str) -> StoredCandidate: ...
 
+    def canonicals(self) -> frozenset[str]:
+        """Give the canonical hashes of all candidates, without reading their sources."""
+        ...
+
     def trial(self, trial_id: int) -> StoredTrial: ...
 
     def trials(

@@ -248,6 +248,10 @@ class Archive:
         assert row is not None
         return candidate_from_row(row, experts, verdicts)
 
+    def canonicals(self) -> frozenset[str]:
+        with speaking(self.path):
+            return frozenset(row["canonical"] for row in self._all("SELECT canonical FROM candidates"))
+
     def trial(self, trial_id: int) -> StoredTrial:
         with speaking(self.path):
             row = self._one(f"{_TRIALS} WHERE trials.id = ?", trial_id)

@@ -145,6 +145,14 @@ class TestContract:
         with pytest.raises(UsageError, match="did you mean MoE4-a"):
             filled.candidate("MoE4-" + "a" * 20 + "b")
 
+    def test_canonical_hashes_are_those_of_all_candidates(self, archive: Store):
+        assert archive.canonicals() == frozenset()
+        archive.add_candidate(CANDIDATE)
+        archive.add_candidate(replace(CANDIDATE, id="MoE4-" + "b" * 32, canonical="c2", plan=None))
+        archive.add_candidate(replace(CANDIDATE, id="MoE4-" + "c" * 32))
+        assert archive.canonicals() == {"c1", "c2"}
+        assert archive.canonicals() == {stored.canonical for stored in archive.candidates()}
+
     def test_the_last_verdict_of_a_check_counts(self, filled: Store):
         for verdict in (FAILED, RESULT.verdict):
             filled.add_verdict(CANDIDATE.id, verdict, shape=SPEC.shape, classes=10)
