@@ -9,6 +9,7 @@ from nngen.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from nngen.archive import StoredTrial
+    from nngen.llm.accuracy import Embed
     from nngen.types import Plan
 
 __all__ = ["predict_accuracy"]
@@ -22,6 +23,10 @@ def predict_accuracy(
     campaign: str | None = None,
     dataset: str | None = None,
     epochs: int | None = None,
+    model: str = "ridge",
+    base: str | None = None,
+    adapter: Path | None = None,
+    records: int = 0,
     archive: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -29,7 +34,8 @@ def predict_accuracy(
 
     Ridge regression on families, the plan's numbers and early epochs, fitted on the archive's trials of
     one fidelity. Its error is measured on quartets that it never saw, beside two trivial predictors:
-    always the mean, and family effects alone. Without a plan, only that is printed.
+    always the mean, and family effects alone. Without a plan, only that is printed. With --model lm the
+    plan's text is read by a frozen language model, and ridge regression is fitted on what it makes of it.
 
     Args:
         families: Four experts, separated by commas, with the default gate, losses and recipe.
@@ -38,38 +44,76 @@ def predict_accuracy(
         campaign: Learn from this campaign only.
         dataset: Learn from trials on this data set; the commonest by default.
         epochs: Learn from trials of this length; the commonest by default.
+        model: ridge (families, the plan's numbers, early epochs) or lm (a language model's view of the text).
+        base: For --model lm: a hub id, a folder or a GGUF file.
+        adapter: For --model lm: folder of an adapter tuned on the base.
+        records: Judge on this many of LEMUR's imported models instead, by their code (cifar-10 and 1 epoch
+            by default); 0 for the archive's own trials.
         archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
         json: Print prediction and errors as JSON.
 
     Examples:
         nngen predict-accuracy
         nngen predict-accuracy --families ShuffleNet,MobileNetV3,ICNet,DPN68 --json
+        nngen predict-accuracy --records 300 --model lm --base model.gguf
     """
     from dataclasses import asdict
 
     from nngen.archive import Archive, default_path
-    from nngen.llm.accuracy import Case, Predictor, cases, judge_predictors
+    from nngen.llm.accuracy import Case, Predictor, Reader, cases, judge_predictors
+    from nngen.llm.recorded import judge_recorded, recorded_cases
 
+    _require_consistent(model, base, records, asked=bool(families or plan or early or campaign))
+    if records:
+        with Archive.open(archive or default_path(), readonly=True) as store:
+            drawn = recorded_cases(store, dataset or "cifar-10", epochs or 1, records)
+        _show([asdict(row) for row in judge_recorded(drawn, _embedder(model, base, adapter))], len(drawn), None, json)
+        return
     with Archive.open(archive or default_path(), readonly=True) as store:
         if campaign is not None:
             store.campaign(campaign)
         trials = _one_fidelity(store.trials(campaign), dataset, epochs)
     known = cases(trials)
-    judged = judge_predictors(known)
     seen = _early(early)
     asked = _plan(families, plan)
-    told = None
     if asked is not None:
         _require_known(asked, {name for case in known for name in case.plan.experts})
+    embed = _embedder(model, base, adapter)
+    judged = judge_predictors(known, embed)
+    told = None
+    if asked is not None:
         depth = min(len(seen), *(len(case.early) for case in known))
-        told = Predictor(known, early=depth).predict([Case(plan=asked, early=seen, accuracy=0.0)])[0]
-    rows = [asdict(row) for row in judged]
+        fitted = Predictor(known, early=depth) if embed is None else Reader(known, embed)
+        told = fitted.predict([Case(plan=asked, early=seen, accuracy=0.0)])[0]
+    _show([asdict(row) for row in judged], len(known), told, json)
+
+
+def _show(rows: list[dict[str, object]], count: int, told: float | None, json: bool) -> None:
     if json:
-        print_json({"prediction": told, "cases": len(known), "held_out": rows})
+        print_json({"prediction": told, "cases": count, "held_out": rows})
         return
     print_table(rows, ("predictor", "cases", "rmse", "rank", "r"))
     if told is not None:
         print(f"predicted validation accuracy {told:.4f}")
+
+
+def _require_consistent(model: str, base: str | None, records: int, *, asked: bool) -> None:
+    from nngen.errors import UsageError
+
+    if model not in ("ridge", "lm"):
+        raise UsageError(f"no predictor is called {model!r}: --model takes ridge or lm")
+    if (model == "lm") != (base is not None):
+        raise UsageError("--model lm and --base NAME go together: say which language model is to read")
+    if records < 0 or (records and asked):
+        raise UsageError("--records N judges on N imported models; it takes no plan, no early epochs and no campaign")
+
+
+def _embedder(model: str, base: str | None, adapter: Path | None) -> Embed | None:
+    if model != "lm" or base is None:
+        return None
+    from nngen.llm.embedding import Embedder
+
+    return Embedder(base, adapter)
 
 
 def _one_fidelity(trials: tuple[StoredTrial, ...], dataset: str | None, epochs: int | None) -> list[StoredTrial]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,34 @@ from sklearn.model_selection import GroupKFold
 from nngen.archive import StoredTrial
 from nngen.errors import UsageError
 from nngen.llm.plans import CHOICES, plan_text
+from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.types import Plan
 
-__all__ = ["FEWEST", "Case", "Judged", "Predictor", "cases", "judge_predictors"]
+__all__ = [
+    "FEWEST",
+    "LM",
+    "Case",
+    "Embed",
+    "Judged",
+    "Predictor",
+    "Reader",
+    "cases",
+    "fit_ridge",
+    "folds",
+    "judge_predictors",
+    "judged",
+]
 
 FEWEST = 8
 """Different quartets below which nothing is fitted."""
 
 _FOLDS = 5
-_PENALTIES = np.logspace(-3, 3, 13)
+_PENALTIES = np.logspace(-3, 5, 17)
 
-Matrix = npt.NDArray[np.float64]
+Matrix: TypeAlias = npt.NDArray[np.float64]
+Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
+
+LM = "language model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +109,11 @@ class Predictor:
     def __init__(self, known: Sequence[Case], *, numbers: bool = True, early: int = 0) -> None:
         self._families = sorted({name for case in known for name in case.plan.experts})
         self._numbers, self._early = numbers, early
-        raw = self._features(known)
-        self._mean, self._scale = raw.mean(axis=0), raw.std(axis=0)
-        self._scale[self._scale == 0] = 1.0
-        self._model = RidgeCV(alphas=_PENALTIES).fit(self._ready(raw), [case.accuracy for case in known])
+        self._model = fit_ridge(self._features(known), [case.accuracy for case in known])
 
     def predict(self, asked: Sequence[Case]) -> list[float]:
         """Predict accuracies, kept inside [0, 1]; the cases' own accuracies are not looked at."""
-        told = self._model.predict(self._ready(self._features(asked)))
-        return [float(value) for value in np.clip(told, 0.0, 1.0)]
-
-    def _ready(self, raw: Matrix) -> Matrix:
-        ready: Matrix = (raw - self._mean) / self._scale
-        return ready
+        return self._model(self._features(asked))
 
     def _features(self, asked: Sequence[Case]) -> Matrix:
         return np.array([self._row(case) for case in asked], dtype=np.float64)
@@ -115,8 +125,37 @@ class Predictor:
         return row + list(case.early[: self._early])
 
 
-def judge_predictors(known: Sequence[Case]) -> list[Judged]:
+class Reader:
+    """Fits a frozen language model's vectors of plans, and predicts others.
+
+    Args:
+        known: At least two cases.
+        embed: Turns texts into vectors, ``(N, D)``.
+    """
+
+    def __init__(self, known: Sequence[Case], embed: Embed) -> None:
+        self._embed = embed
+        self._model = fit_ridge(embed([_told(case) for case in known]), [case.accuracy for case in known])
+
+    def predict(self, asked: Sequence[Case]) -> list[float]:
+        """Predict accuracies, kept inside [0, 1]; the cases' own accuracies are not looked at."""
+        return self._model(self._embed([_told(case) for case in asked]))
+
+
+def fit_ridge(features: Matrix, wanted: Sequence[float]) -> Callable[[Matrix], list[float]]:
+    """Fit ridge regression on standardised features, ``(N, D)``; what comes back predicts accuracies in [0, 1]."""
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    scale[scale == 0] = 1.0
+    model = RidgeCV(alphas=_PENALTIES).fit((features - mean) / scale, wanted)
+    return lambda asked: [float(value) for value in np.clip(model.predict((asked - mean) / scale), 0.0, 1.0)]
+
+
+def judge_predictors(known: Sequence[Case], embed: Embed | None = None) -> list[Judged]:
     """Cross-validate every predictor on held-out quartets.
+
+    Args:
+        known: Cases of one fidelity.
+        embed: Turns texts into vectors; with it, the language model is judged too.
 
     Raises:
         UsageError: If there are too few different quartets.
@@ -125,16 +164,26 @@ def judge_predictors(known: Sequence[Case]) -> list[Judged]:
     if len(set(groups)) < FEWEST:
         raise UsageError(f"{len(set(groups))} trained quartets are too few to learn from: train at least {FEWEST}")
     early = min(len(case.early) for case in known)
-    told: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for learned, held in GroupKFold(min(_FOLDS, len(set(groups)))).split(known, groups=groups):
+    vectors = None if embed is None else embed([_told(case) for case in known])
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for learned, held in folds(groups):
         train, test = [known[index] for index in learned], [known[index] for index in held]
         truth = [case.accuracy for case in test]
-        for name, predictions in _predict_all(train, test, early).items():
-            told[name] += zip(truth, predictions, strict=True)
-    return [_judged(name, pairs) for name, pairs in told.items()]
+        predictions = _predict_all(train, test, early)
+        if vectors is not None:
+            predictions[LM] = fit_ridge(vectors[learned], [case.accuracy for case in train])(vectors[held])
+        for name, values in predictions.items():
+            found[name] += zip(truth, values, strict=True)
+    return [judged(name, pairs) for name, pairs in found.items()]
 
 
-def _predict_all(train: Sequence[Case], test: Sequence[Case], early: int) -> Mapping[str, list[float]]:
+def folds(groups: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Cut cases into folds, whole groups at a time: what is learned from and what is held out, as indices."""
+    parts = GroupKFold(min(_FOLDS, len(set(groups)))).split(groups, groups=groups)
+    return [(learned.tolist(), held.tolist()) for learned, held in parts]
+
+
+def _predict_all(train: Sequence[Case], test: Sequence[Case], early: int) -> dict[str, list[float]]:
     mean = fmean(case.accuracy for case in train)
     told = {
         "mean": [mean] * len(test),
@@ -146,7 +195,8 @@ def _predict_all(train: Sequence[Case], test: Sequence[Case], early: int) -> Map
     return told
 
 
-def _judged(name: str, pairs: Sequence[tuple[float, float]]) -> Judged:
+def judged(name: str, pairs: Sequence[tuple[float, float]]) -> Judged:
+    """Sum a predictor up over pairs of truth and prediction."""
     truth, told = (np.array(side) for side in zip(*pairs, strict=True))
     flat = name == "mean" or bool(np.ptp(told) == 0 or np.ptp(truth) == 0)
     return Judged(
@@ -163,6 +213,12 @@ def _case(same: Sequence[StoredTrial]) -> Case:
     early = tuple(fmean(t.curve[epoch].validation_accuracy for t in same) for epoch in range(max(shortest - 1, 0)))
     accuracy = fmean(trial.validation_accuracy for trial in same if trial.validation_accuracy is not None)
     return Case(plan=same[0].plan, early=early, accuracy=accuracy)
+
+
+def _told(case: Case) -> str:
+    """Write a plan as the feedback set asks about it, early epochs left out."""
+    values = {"text": plan_text(case.plan), "dataset": "this data set", "epochs": "all", "early": []}
+    return render(prompt("accuracy"), values, estimate_tokens).messages[-1].content
 
 
 def _numbers(plan: Plan) -> list[float]:

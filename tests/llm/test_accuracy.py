@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 import pytest
 
+from nngen.archive import Archive, ForeignModel, ForeignResult
 from nngen.errors import UsageError
-from nngen.llm.accuracy import Case, Predictor, judge_predictors
+from nngen.llm.accuracy import LM, Case, Matrix, Predictor, Reader, folds, judge_predictors
 from nngen.llm.plans import PlanSpace
+from nngen.llm.recorded import judge_recorded, recorded_cases
 
 SPACE = PlanSpace(families=tuple("ABCDEFGHIJ"))
 
@@ -45,3 +49,67 @@ def test_predictions_stay_inside_the_range_and_never_see_the_truth() -> None:
 def test_too_few_quartets() -> None:
     with pytest.raises(UsageError, match="too few to learn from"):
         judge_predictors(_cases(5))
+
+
+def _letters(texts: Sequence[str]) -> Matrix:
+    """A reader that counts family letters and the gate's width, as a language model might."""
+    return np.array(
+        [[float(f'"{name}"' in text) for name in "ABCDEFGHIJ"] + [float('"width":64' in text)] for text in texts]
+    )
+
+
+def test_a_reader_of_texts_is_judged_beside_the_others() -> None:
+    known = _cases(80)
+    judged = {row.predictor: row for row in judge_predictors(known, _letters)}
+    assert LM not in {row.predictor for row in judge_predictors(known)}
+    assert judged[LM].rmse < judged["families"].rmse < judged["mean"].rmse
+    asked = [Case(plan=case.plan, early=(), accuracy=0.0) for case in known[:5]]
+    assert Reader(known, _letters).predict(asked) == pytest.approx([case.accuracy for case in known[:5]], abs=0.02)
+
+
+def test_no_group_is_on_both_sides_of_a_fold() -> None:
+    groups = [f"g{number % 11}" for number in range(60)]
+    for learned, held in folds(groups):
+        assert not {groups[index] for index in learned} & {groups[index] for index in held}
+        assert sorted(learned + held) == list(range(60))
+
+
+def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
+    model = ForeignModel(origin="o", name=name, kind="generated", nn_id=name, canonical=name, source=source)
+    number = archive.foreign.add_models([model])[name]
+    row = ForeignResult(
+        model_id=number,
+        task="img-classification",
+        dataset="cifar-10",
+        metric="acc",
+        epoch=1,
+        accuracy=accuracy,
+        duration_s=1.0,
+        uid=name,
+        hyperparameters={},
+    )
+    archive.foreign.add_results([row])
+
+
+def test_imported_records_are_judged_by_their_code(archive: Archive) -> None:
+    with pytest.raises(UsageError, match="0 imported models have records on cifar-10 after 1 epochs"):
+        recorded_cases(archive, "cifar-10", 1, 100)
+    for number in range(48):
+        depth = number % 6 + 1
+        code = "import torch.nn as nn\n" + "".join(f"a{place} = nn.Conv2d({number}, 3, 3)\n" for place in range(depth))
+        code += f"b{number // 6} = 0\n"
+        _foreign(archive, f"{'alt' if number % 2 else 'rag'}-{number:08x}", code, 0.3 + 0.05 * depth)
+    known = recorded_cases(archive, "cifar-10", 1, 100)
+    assert {case.family for case in known} == {"alt", "rag"}
+    assert len(known) == len({case.group for case in known}) == 48
+    judged = {row.predictor: row for row in judge_recorded(known, lambda texts: np.array([[len(t)] for t in texts]))}
+    assert judged["size of the code"].rmse < 0.2 * judged["mean"].rmse
+    assert {LM, f"families + {LM}", "families"} <= set(judged)
+    assert len(recorded_cases(archive, "cifar-10", 1, 10)) == 10
+
+
+def test_code_that_differs_in_constants_is_one_group(archive: Archive) -> None:
+    for number in range(10):
+        _foreign(archive, f"alt-{number:08x}", f"x = {number}", 0.5)
+    with pytest.raises(UsageError, match="1 different models are too few"):
+        judge_recorded(recorded_cases(archive, "cifar-10", 1, 100))
