@@ -11,7 +11,7 @@ Steps, in this order; ``--until`` stops after one, so that each can be a job of 
 What a model wrote is checked in the sandbox (bubblewrap). Everything is kept under --work as soon as it is there, so
 a run that was killed goes on. Ends with exit code 1 if a claim of the page is not met.
 
-    python eval/rewriter.py [--corpus 420] [--plans 50] [--regions 56] [--threads 2] [--until STEP] [--write]
+    python eval/rewriter.py [--corpus 840] [--plans 50] [--regions 56] [--threads 2] [--until STEP] [--write]
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Clocked:
 def main() -> int:
     """Run every step that is not done yet, print the page, and write it if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    for name, default in (("corpus", 420), ("plans", 50), ("regions", 56), ("threads", 2)):
+    for name, default in (("corpus", 840), ("plans", 50), ("regions", 56), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -151,9 +151,11 @@ def _corpus(bench: Bench) -> None:
     """Change regions without a model: ``mutate`` does what the prompt asks for, ``random`` adds the rarer changes."""
     for writer, number in ((Mutate(), bench.given.corpus), (Uniform(), bench.given.corpus // 2)):
         _proposer(bench, writer, f"corpus-{writer.name}").regions(number, bench.learned, 0)
-    # Built before anything is proposed for the held-out files, so none of it can be learned.
-    if not (bench.given.work / "feedback").exists():
-        build_from_archive(bench.archive, bench.given.work / "feedback", count=counter(bench.base), tasks=["region"])
+    folder = bench.given.work / "feedback"
+    if not folder.exists():
+        # Of the corpus alone: nothing that was proposed for the held-out files can be learned.
+        batches = ("corpus-mutate", "corpus-random")
+        build_from_archive(bench.archive, folder, count=counter(bench.base), tasks=["region"], batches=batches)
 
 
 def _plans(bench: Bench) -> None:

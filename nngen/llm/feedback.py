@@ -38,8 +38,10 @@ def counter(base: str | None) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def collect(archive: Archive, tasks: Sequence[str] | None = None) -> list[Example]:
-    """Gather the examples of an archive, those of some tasks only if they are named.
+def collect(
+    archive: Archive, tasks: Sequence[str] | None = None, batches: Sequence[str] | None = None
+) -> list[Example]:
+    """Gather the examples of an archive: of some tasks, and of some batches of proposals, only if they are named.
 
     Raises:
         UsageError: If a task is unknown.
@@ -53,7 +55,8 @@ def collect(archive: Archive, tasks: Sequence[str] | None = None) -> list[Exampl
     found: list[list[Example]] = []
     if "region" in wanted:
         candidates = {candidate.id: candidate for candidate in archive.candidates()}
-        found.append(list(region_examples(proposals(archive), candidates)))
+        held = [row for row in proposals(archive) if batches is None or row.batch in batches]
+        found.append(list(region_examples(held, candidates)))
     if len(families) >= EXPERTS:
         space = PlanSpace(families=tuple(families))
         found += [list(improvement_examples(trials, space))] if "improve" in wanted else []
@@ -73,6 +76,7 @@ def build_from_archive(
     count: Callable[[str], int],
     limit: int = 1024,
     tasks: Sequence[str] | None = None,
+    batches: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Built:
     """Write the feedback set of an archive; see ``dataset.build``.
@@ -81,7 +85,7 @@ def build_from_archive(
         UsageError: If a task is unknown.
         RewriterError: If there is too little to split.
     """
-    examples = collect(archive, tasks)
+    examples = collect(archive, tasks, batches)
     sources = {name: family.source for name, family in load_families(open_lemur()).items()}
     notes = (f"Source: an archive of {len(archive.candidates()):,} candidates.",)
     return build(examples, out, twins=twin_families(sources), count=count, limit=limit, seed=seed, notes=notes)
