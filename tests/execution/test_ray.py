@@ -6,6 +6,8 @@ The nodes have caches of their own, as machines of their own would; the driver h
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +45,18 @@ import os
 found = {name for _, _, names in os.walk({cache!r}) for name in names if "labels" in name}
 shared = [place for place in ("/tmp/ray", *os.listdir("/dev/shm")) if os.path.exists(place)]
 raise RuntimeError(f"saw {sorted(found)} {[name for name in os.environ if name.startswith('RAY')]} {shared}")
+"""
+
+
+DRIVER = """
+import sys
+from nngen.execution import load_dataset
+from nngen.execution.ray import RayEngine, Request, connect
+from nngen.types import Candidate, Shape, TrialSpec
+with connect(sys.argv[1]) as cluster, RayEngine(cluster, Request(cpus=1, memory_mib=2000)) as engine:
+    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=10**6)
+    source = Candidate(id="x", source=sys.argv[2], canonical="")
+    engine.train(source, spec, load_dataset("digits"), lambda point: print(point.epoch, flush=True))
 """
 
 
@@ -217,6 +231,16 @@ def test_closing_ends_what_runs(cluster, machines, digits, candidate, spec):
         with pytest.raises(EngineLostError):
             work.result(timeout=10)
     assert _ended(_servers())
+
+
+def test_nothing_outlives_a_killed_driver(machines):
+    command = [sys.executable, "-c", DRIVER, machines.address, net_source()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout.readline() == b"1\n"
+        working = _servers()
+        assert len(working) >= 3
+        driver.kill()
+    assert _ended(working)
 
 
 def test_a_slot_that_is_killed_is_replaced(far, digits, candidate, spec):

@@ -160,7 +160,7 @@ def connect(address: str = "auto") -> Cluster:
     try:
         with _signals_kept():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         text = reason_of(error)
         if address == "auto" and isinstance(error, ConnectionError):
             text = "none runs on this machine: ray start --head starts one, or give --address HOST:PORT"
