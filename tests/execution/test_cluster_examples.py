@@ -1,0 +1,145 @@
+"""The example files for clusters: they parse, they say what KubeRay and Slurm know, and the Slurm script runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nngen.cli.campaign import run
+
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install pyyaml")
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+KUBERAY = EXAMPLES / "kuberay"
+SBATCH = EXAMPLES / "slurm" / "nngen.sbatch"
+
+WITH_RAY = importlib.util.find_spec("ray") is not None
+
+# Names of fields in KubeRay's API ray.io/v1 (raycluster_types.go, rayjob_types.go) and in Kubernetes' own of a pod.
+FIELDS = {
+    "RayCluster": {"rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling", "autoscalerOptions"},
+    "RayJob": {
+        "entrypoint",
+        "clusterSelector",
+        "rayClusterSpec",
+        "submissionMode",
+        "runtimeEnvYAML",
+        "backoffLimit",
+        "activeDeadlineSeconds",
+        "shutdownAfterJobFinishes",
+        "ttlSecondsAfterFinished",
+    },
+    "PersistentVolumeClaim": {"accessModes", "resources", "storageClassName"},
+}
+HEAD = {"rayStartParams", "template", "serviceType"}
+GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template"}
+POD = {"containers", "volumes", "securityContext", "nodeSelector", "tolerations"}
+CONTAINER = {"name", "image", "env", "ports", "resources", "volumeMounts"}
+
+SRUN = """#!/usr/bin/env bash
+echo "srun $*" >> "$SRUN_LOG"
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+
+
+def _objects():
+    texts = [path.read_text(encoding="utf-8") for path in sorted(KUBERAY.glob("*.yaml"))]
+    return [entry for text in texts for entry in yaml.safe_load_all(text)]
+
+
+def _groups():
+    cluster = next(entry for entry in _objects() if entry["kind"] == "RayCluster")["spec"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def test_kuberays_fields_are_its_own():
+    assert sorted(entry["kind"] for entry in _objects()) == ["PersistentVolumeClaim", "RayCluster", "RayJob"]
+    for entry in _objects():
+        assert entry["apiVersion"] == ("v1" if entry["kind"] == "PersistentVolumeClaim" else "ray.io/v1")
+        assert set(entry["spec"]) <= FIELDS[entry["kind"]]
+    head, *workers = _groups()
+    assert set(head) <= HEAD
+    for group in workers:
+        assert set(group) <= GROUP
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("group", _groups(), ids=["head", "trainers"])
+def test_pods_hang_together(group):
+    assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    pod = group["template"]["spec"]
+    assert set(pod) <= POD
+    (container,) = pod["containers"]
+    assert set(container) <= CONTAINER
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    claims = [entry["metadata"]["name"] for entry in _objects() if entry["kind"] == "PersistentVolumeClaim"]
+    for volume in pod["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            assert volume["persistentVolumeClaim"]["claimName"] in claims
+    assert container["image"] in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_job_names_the_cluster_and_flags_that_exist():
+    objects = {entry["kind"]: entry for entry in _objects()}
+    job, cluster = objects["RayJob"]["spec"], objects["RayCluster"]
+    assert job["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    _flags_exist(job["entrypoint"])
+    version = cluster["spec"]["rayVersion"]
+    assert f"RAY={version}" in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_slurm_script_is_bash_and_its_flags_exist():
+    subprocess.run(["bash", "-n", SBATCH], check=True)
+    text = SBATCH.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if "nngen campaign run" in line or line.startswith("#   sbatch"):
+            _flags_exist(line)
+    asked = re.findall(r"^#SBATCH --([a-z-]+)=", text, flags=re.MULTILINE)
+    assert set(asked) == {"job-name", "nodes", "ntasks-per-node", "cpus-per-task", "mem", "time", "open-mode"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'nngen-moe[ray]'"
+)
+@pytest.mark.usefixtures("wheel")
+def test_the_slurm_script_runs_a_campaign(tmp_path):
+    """Slurm's two commands have stand-ins; Ray and nngen are themselves."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho this-node\n")):
+        (tools / name).write_text(text, encoding="utf-8")
+        (tools / name).chmod(0o755)
+    slurm = {"JOB_ID": str(os.getpid()), "JOB_NODELIST": "this-node", "CPUS_PER_TASK": "1", "MEM_PER_NODE": "4000"}
+    environment = {
+        **os.environ,
+        **{f"SLURM_{name}": value for name, value in slurm.items()},
+        "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SRUN_LOG": str(tmp_path / "srun.log"),
+        "TMPDIR": str(tmp_path),
+    }
+    families = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-1"
+    command = [SBATCH, "one", "--size", "1", "--families", families, "--threads", "1", "--memory", "2000", "--json"]
+    done = subprocess.run(
+        ["bash", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # Ray prints to the same file, as it does in a job's.
+    told, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index('{\n  "campaign"') :])
+    assert (told["campaign"], told["done"], told["failed"]) == ("one", 1, 0)
+    assert (tmp_path / f"nngen-{os.getpid()}" / "parcels").is_dir()
+    assert "--head" in (tmp_path / "srun.log").read_text(encoding="utf-8")
+
+
+def _flags_exist(line):
+    known = {f"--{name.replace('_', '-')}" for name in run.__annotations__}
+    flags = set(re.findall(r"--[a-z][a-z-]*", line))
+    assert flags <= known, flags - known
