@@ -3,7 +3,7 @@
 from nngen.archive.foreign import Added, ForeignModel, ForeignResult, ForeignShelf
 from nngen.archive.opening import check_creatable, default_path
 from nngen.archive.protocol import Store
-from nngen.archive.rows import Event, StoredCampaign, StoredCandidate, StoredTrial
+from nngen.archive.rows import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
 from nngen.archive.states import TrialState
 from nngen.archive.store import Archive
 
@@ -14,6 +14,7 @@ __all__ = [
     "ForeignModel",
     "ForeignResult",
     "ForeignShelf",
+    "Promotion",
     "Store",
     "StoredCampaign",
     "StoredCandidate",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nngen.errors import ArchiveError
 
-__all__ = ["driver_lock"]
+__all__ = ["driver_lock", "driver_of"]
+
+_FLOCK = "@hhqqi4x"
+"""Linux's ``struct flock`` on 64-bit machines: type, whence, start, length, pid."""
 
 _HELD: set[Path] = set()
 """POSIX locks never conflict within one process, so this process keeps its own account."""
@@ -27,8 +31,7 @@ def driver_lock(archive: Path, campaign: str) -> Iterator[None]:
     Raises:
         ArchiveError: If another live driver holds it, or the file cannot be written.
     """
-    digest = hashlib.sha256(campaign.encode()).hexdigest()[:8]
-    path = (archive.parent / f".{archive.name}.{digest}.lock").absolute()
+    path = _place(archive, campaign)
     handle = _take(path, campaign)
     _HELD.add(path)
     try:
@@ -38,6 +41,28 @@ def driver_lock(archive: Path, campaign: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
         _HELD.discard(path)
         os.close(handle)
+
+
+def driver_of(archive: Path, campaign: str) -> int | None:
+    """Give the number of the live process that holds the campaign's lock, without touching the lock."""
+    path = _place(archive, campaign)
+    if path in _HELD:
+        return os.getpid()
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        answer = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(handle)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, answer)
+    return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def _place(archive: Path, campaign: str) -> Path:
+    digest = hashlib.sha256(campaign.encode()).hexdigest()[:8]
+    return (archive.parent / f".{archive.name}.{digest}.lock").absolute()
 
 
 def _take(path: Path, campaign: str) -> int:

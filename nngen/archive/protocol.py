@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nngen.archive.rows import Event, StoredCampaign, StoredCandidate, StoredTrial
+from nngen.archive.rows import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
 from nngen.archive.states import TrialState
 from nngen.types import Candidate, Family, Plan, Shape, Trial, TrialSpec, Verdict
 
@@ -58,6 +58,10 @@ class Store(Protocol):
         """Add further ready trials after the last position, with an event, in one transaction."""
         ...
 
+    def promote(self, campaign: str, promotions: Sequence[Promotion]) -> None:
+        """Add a ready trial and an event per decision, in one transaction; each place is given once."""
+        ...
+
     def start_trial(self, trial_id: int) -> None:
         """``ready -> running``."""
         ...
@@ -78,12 +82,16 @@ class Store(Protocol):
         """Keep a test accuracy; returns the one that was revealed first."""
         ...
 
-    def log(self, kind: str, *, campaign: str | None = None, **detail: Any) -> None:
+    def log(self, kind: str, *, campaign: str | None = None, trial_id: int | None = None, **detail: Any) -> None:
         """Append an event."""
         ...
 
     def lock(self, campaign: str) -> AbstractContextManager[None]:
         """Be the campaign's only driver for the duration of a block."""
+        ...
+
+    def driver(self, campaign: str) -> int | None:
+        """Give the number of the process that drives the campaign; None where none does."""
         ...
 
     def campaigns(self) -> tuple[StoredCampaign, ...]: ...
@@ -118,4 +126,10 @@ class Store(Protocol):
         """Give the quartets (sorted) of finished trials with their last outcome, failures included."""
         ...
 
-    def events(self, campaign: str | None = ...) -> tuple[Event, ...]: ...
+    def counts(self, campaign: str) -> Mapping[TrialState, int]:
+        """Count a campaign's trials by state."""
+        ...
+
+    def events(self, campaign: str | None = ..., *, after: int = ...) -> tuple[Event, ...]:
+        """Give the events, of one campaign or of all, whose ids are above ``after``."""
+        ...

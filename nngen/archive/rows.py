@@ -13,6 +13,7 @@ from nngen.types import EpochResult, Outcome, Plan, Shape, TrialSpec, Verdict
 
 __all__ = [
     "Event",
+    "Promotion",
     "StoredCampaign",
     "StoredCandidate",
     "StoredTrial",
@@ -96,6 +97,23 @@ class StoredTrial:
     def trained(self) -> bool:
         """Whether it is done and has an accuracy."""
         return self.validation_accuracy is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """A decision to train a candidate again: longer, or with another seed.
+
+    Attributes:
+        trial_id: The finished trial that speaks for it.
+        rung: Fidelity's number of the new trial.
+        replicate: Number of its seed.
+        reason: What the decision was made by; kept with its event.
+    """
+
+    trial_id: int
+    rung: int
+    replicate: int = 0
+    reason: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,11 @@ from typing import Any, Self
 from sqlite_utils import Database
 
 from nngen.archive.foreign import ForeignShelf
-from nngen.archive.lock import driver_lock
+from nngen.archive.lock import driver_lock, driver_of
 from nngen.archive.opening import open_database, speaking
 from nngen.archive.rows import (
     Event,
+    Promotion,
     StoredCampaign,
     StoredCandidate,
     StoredTrial,
@@ -142,6 +143,24 @@ class Archive:
             self._add_ready(campaign, plans, first)
             self._event("campaign.extended", campaign, None, {"trials": len(plans), **detail})
 
+    def promote(self, campaign: str, promotions: Sequence[Promotion]) -> None:
+        with self._transaction():
+            for promotion in promotions:
+                row = self._one("SELECT * FROM trials WHERE id = ?", promotion.trial_id)
+                if row is None or row["campaign"] != campaign or row["state"] != TrialState.DONE:
+                    raise ArchiveError(f"trial {promotion.trial_id} is no finished trial of campaign {campaign}")
+                self._insert(
+                    "trials",
+                    campaign=campaign,
+                    position=row["position"],
+                    rung=promotion.rung,
+                    replicate=promotion.replicate,
+                    plan_id=row["plan_id"],
+                    state=TrialState.READY.value,
+                )
+                detail = {"rung": promotion.rung, "replicate": promotion.replicate, **promotion.reason}
+                self._event("trial.promoted", campaign, promotion.trial_id, detail)
+
     def reveal_test(self, trial_id: int, accuracy: float) -> float:
         with self._transaction():
             trial = self._trial_row(trial_id)
@@ -154,9 +173,9 @@ class Archive:
             self._event("test.revealed", trial["campaign"], trial_id, {"test_accuracy": accuracy})
             return accuracy
 
-    def log(self, kind: str, *, campaign: str | None = None, **detail: Any) -> None:
+    def log(self, kind: str, *, campaign: str | None = None, trial_id: int | None = None, **detail: Any) -> None:
         with self._transaction():
-            self._event(kind, campaign, None, detail)
+            self._event(kind, campaign, trial_id, detail)
 
     # Trials
 
@@ -204,6 +223,9 @@ class Archive:
 
     def lock(self, campaign: str) -> AbstractContextManager[None]:
         return driver_lock(self.path, campaign) if self.path else nullcontext()
+
+    def driver(self, campaign: str) -> int | None:
+        return driver_of(self.path, campaign) if self.path else None
 
     # Reading
 
@@ -311,9 +333,16 @@ class Archive:
         done = self.trials(campaign, state=TrialState.DONE)
         return {tuple(sorted(trial.experts)): trial.verdict.outcome.value for trial in done if trial.verdict}
 
-    def events(self, campaign: str | None = None) -> tuple[Event, ...]:
+    def counts(self, campaign: str) -> Mapping[TrialState, int]:
         with speaking(self.path):
-            rows = self._all("SELECT * FROM events WHERE ?1 IS NULL OR campaign = ?1 ORDER BY id", campaign)
+            rows = self._all("SELECT state, count(*) AS n FROM trials WHERE campaign = ? GROUP BY state", campaign)
+        found = {row["state"]: int(row["n"]) for row in rows}
+        return {state: found.get(state.value, 0) for state in TrialState}
+
+    def events(self, campaign: str | None = None, *, after: int = 0) -> tuple[Event, ...]:
+        asked = "SELECT * FROM events WHERE (?1 IS NULL OR campaign = ?1) AND id > ?2 ORDER BY id"
+        with speaking(self.path):
+            rows = self._all(asked, campaign, after)
         return tuple(Event(**dict(row) | {"detail": json.loads(row["detail"])}) for row in rows)
 
     # Inside

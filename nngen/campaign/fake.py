@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nngen.archive import Store
+from nngen.campaign.budget import Budget
 from nngen.campaign.run import Campaign
 from nngen.campaign.seams import Assemble, Bench, Silent, Watcher
 from nngen.campaign.spec import CampaignSpec
@@ -120,6 +121,7 @@ def fake_campaign(
     bench: Bench[FakeData] | None = None,
     assemble: Assemble | None = None,
     watcher: Watcher | None = None,
+    budget: Budget | None = None,
     **arguments: Any,
 ) -> Campaign[FakeData]:
     """Make a campaign of six quartets, two epochs each; ``arguments`` are those of ``CampaignSpec``."""
@@ -131,6 +133,7 @@ def fake_campaign(
         engine=engine or FakeEngine(),
         assemble=assemble or fake_assemble,
         watcher=watcher or Silent(),
+        budget=budget,
     )
 
 

@@ -26,7 +26,7 @@ ADAPTIVE = "adaptive"
 """The order that is asked anew after each turn; every other one is drawn at once."""
 
 _SAME_DATA = ("data_fingerprint", "shape")
-_SAME_WORK = (*_SAME_DATA, "epochs", "batch", "lr")
+_SAME_WORK = (*_SAME_DATA, "first_rung", "batch", "lr")
 _ASKED = ("campaign.created", "campaign.extended")
 
 
@@ -156,10 +156,14 @@ def _trials(
 
 def _alike(archive: Store, spec: CampaignSpec, ground: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
     """Campaigns that agree with this one in all keys."""
-    own = spec.to_dict() | dict(ground)
-    return [
-        campaign.name for campaign in archive.campaigns() if all(campaign.spec.get(key) == own[key] for key in keys)
-    ]
+    own = _with_first_rung(spec.to_dict() | dict(ground))
+    others = ((campaign.name, _with_first_rung(campaign.spec)) for campaign in archive.campaigns())
+    return [name for name, other in others if all(other.get(key) == own[key] for key in keys)]
+
+
+def _with_first_rung(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Effects are read from the first rung, so its epochs are what must be equal."""
+    return dict(spec) | {"first_rung": (spec.get("rungs") or [spec.get("epochs")])[0]}
 
 
 def _check_room(spec: CampaignSpec, pool: list[str], held: frozenset[Quartet]) -> None:

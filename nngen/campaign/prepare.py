@@ -54,6 +54,7 @@ def prepare(
     """
     if stored is not None:
         spec = CampaignSpec.from_dict(stored)
+        asked = _last_rung(asked)
         spec.require(asked)
         families = load_families(lemur, families_from)
         dataset = load_dataset(spec.dataset, data_root=data_root)
@@ -62,6 +63,7 @@ def prepare(
         return spec, _bench(dataset, usable, stored["left_out"])
     if "size" not in asked:
         raise UsageError(f"there is no campaign {name} yet: say how many quartets it takes with --size")
+    asked = _last_rung(asked)
     families = load_families(lemur, families_from)
     names = asked.get("families") or tuple(families)
     chosen = choose(families, names)
@@ -75,6 +77,12 @@ def prepare(
         raise FamilyError(f"only {len(usable)} of {len(chosen)} families can be used at {spec.shape} ({why})")
     check_size(Pool.of(usable), spec.size)
     return spec, _bench(dataset, usable, left_out)
+
+
+def _last_rung(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Rungs say how long the best are trained; the epochs need not be typed again."""
+    rungs = asked.get("rungs")
+    return {"epochs": rungs[-1]} | dict(asked) if rungs else dict(asked)
 
 
 def _measure(

@@ -6,32 +6,36 @@ one transaction, so a driver holds nothing that could be lost.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from nngen import __version__
-from nngen.archive import Store, StoredTrial, TrialState
+from nngen.archive import Store, TrialState
+from nngen.campaign.budget import Budget, Purse, last_budget
+from nngen.campaign.control import Control, interrupts
 from nngen.campaign.crew import Crew
-from nngen.campaign.planning import begin, explored, next_turn
+from nngen.campaign.driver import Driver, End
+from nngen.campaign.planning import begin, explored
+from nngen.campaign.rungs import is_over, planned
 from nngen.campaign.seams import Assemble, Bench, Engine, Silent, Watcher
 from nngen.campaign.spec import CampaignSpec
 from nngen.campaign.steps import Workshop
 from nngen.campaign.summary import Summary, summarise
 from nngen.errors import DataError, LemurError
-from nngen.types import Plan
 
 __all__ = ["Campaign"]
 
 Data = TypeVar("Data")
 
-_PATIENCE_S = 1.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign(Generic[Data]):
-    """A specification joined with what carries it out; ``run`` begins or goes on."""
+    """A specification joined with what carries it out; ``run`` begins or goes on.
+
+    Attributes:
+        budget: Of the campaign as a whole; None for the one that was set last.
+    """
 
     spec: CampaignSpec
     archive: Store
@@ -39,38 +43,68 @@ class Campaign(Generic[Data]):
     engine: Engine[Data]
     assemble: Assemble
     watcher: Watcher = field(default_factory=Silent)
+    budget: Budget | None = None
 
     def run(self) -> Summary:
-        """Run until every trial is done and none is to come; reveal the best candidate's test accuracy.
+        """Run until every trial is done and none is to come, or a budget or a wish ends it before.
+
+        The best candidate's test accuracy is revealed when all is done, and not before.
 
         Raises:
             ArchiveError: If another live driver has the campaign, or the archive cannot be written.
             DataError: If the data set has changed since the campaign began.
             LemurError: If the source of one of its families has.
+            KeyboardInterrupt: After Ctrl-C; what trained then is done, after a second one it is put back.
             UsageError: If the pool is too small for the size, or the sampler is unknown.
         """
         name = self.spec.name
         with self.archive.lock(name):
             self._begin()
-            trials = self.archive.trials(name)
-            done = sum(trial.state is TrialState.DONE for trial in trials)
-            self.watcher.begin(name, done, max(len(trials), self.spec.size))
-            try:
-                self._drive()
-            except KeyboardInterrupt:
-                self.archive.requeue(name)
-                self.archive.log("campaign.interrupted", campaign=name)
-                raise
-            if done < (total := len(self.archive.trials(name))):
-                self.archive.log("campaign.finished", campaign=name, trials=total)
-            return summarise(self.archive, name, test_labels=self.bench.test_labels)
+            counts = self.archive.counts(name)
+            self.watcher.begin(name, counts[TrialState.DONE], max(sum(counts.values()), planned(self.spec)))
+            end = self._drive()
+            if end is End.INTERRUPTED:
+                raise KeyboardInterrupt
+            labels = self.bench.test_labels if end is End.FINISHED else None
+            return summarise(self.archive, name, test_labels=labels)
+
+    def _drive(self) -> End:
+        name = self.spec.name
+        crew = Crew(lambda: self.engine.slots)
+        control = Control(self.archive, name)
+        driver = Driver(
+            spec=self.spec,
+            archive=self.archive,
+            slots=lambda: self.engine.slots,
+            watcher=self.watcher,
+            steps=Workshop(
+                spec=self.spec,
+                archive=self.archive,
+                bench=self.bench,
+                engine=self.engine,
+                assemble=self.assemble,
+                watcher=self.watcher,
+                crew=crew,
+            ).steps,
+            crew=crew,
+            control=control,
+            purse=Purse(self.archive, name, self.budget or last_budget(self.archive.events(name)), self.watcher),
+        )
+        try:
+            with interrupts(control):
+                return driver.drive()
+        except KeyboardInterrupt:
+            self.archive.requeue(name)
+            self.archive.log("campaign.interrupted", campaign=name)
+            raise
 
     def _begin(self) -> None:
         name = self.spec.name
         known = {campaign.name: campaign for campaign in self.archive.campaigns()}
         if name in known:
             self._same_ground(known[name].spec)
-            if self.archive.requeue(name) or self.archive.trials(name, state=TrialState.READY):
+            self.archive.requeue(name)
+            if not is_over(self.spec, self.archive.trials(name)):
                 self.archive.log("campaign.resumed", campaign=name)
             return
         beginning = begin(self.spec, self.archive, self._ground())
@@ -81,42 +115,6 @@ class Campaign(Generic[Data]):
         )
         for line in beginning.notes:
             self.watcher.note(line)
-
-    def _drive(self) -> None:
-        """Keep the engine busy until nothing is left to be done."""
-        crew = Crew(lambda: self.engine.slots)
-        shop = Workshop(
-            spec=self.spec,
-            archive=self.archive,
-            bench=self.bench,
-            engine=self.engine,
-            assemble=self.assemble,
-            watcher=self.watcher,
-            crew=crew,
-        )
-        # On a card, a check beside a training could take the memory that the training needs.
-        ahead = 1 if self.spec.device == "cpu" else 0
-        ready: deque[StoredTrial] = deque()
-        while True:
-            while crew.open < self.engine.slots + ahead:
-                if not ready and not crew.open:
-                    ready.extend(self._ready())
-                if not ready:
-                    break
-                crew.begin(shop.steps(ready.popleft()))
-            if not crew.open and not ready:
-                break
-            crew.turn(_PATIENCE_S)
-
-    def _ready(self) -> tuple[StoredTrial, ...]:
-        """What is to be done next; a sampler that learns is asked when nothing is left."""
-        name = self.spec.name
-        ready = self.archive.trials(name, state=TrialState.READY)
-        if not ready and (choices := next_turn(self.spec, self.archive)):
-            plans = [Plan(experts=choice.quartet) for choice in choices]
-            self.archive.add_trials(name, plans, explored=explored(choices))
-            ready = self.archive.trials(name, state=TrialState.READY)
-        return ready
 
     def _ground(self) -> dict[str, Any]:
         """What the campaign stands on besides its arguments."""

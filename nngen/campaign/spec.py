@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, Self
 
 from nngen.errors import UsageError
 from nngen.types import Shape, TrialSpec
 
-__all__ = ["CampaignSpec"]
+__all__ = ["SCHEDULERS", "CampaignSpec"]
+
+SCHEDULERS = ("asha", "halving")
 
 _FLAGS = {"wall_s": "--wall", "memory_mib": "--memory"}
 
@@ -28,7 +31,12 @@ class CampaignSpec:
         families: The pool as it was typed, sorted; empty for every usable family.
         dataset: As in ``TrialSpec``.
         shape: What the images are brought to.
-        epochs: How often the training split is shown.
+        epochs: How often the training split is shown; on the last rung where there are several.
+        rungs: Epochs of each rung, rising; empty for one rung of ``epochs``.
+        keep: One of so many goes on to the next rung.
+        scheduler: ``halving`` waits for a rung to be complete, ``asha`` does not.
+        finalists: The best of the last rung, trained again with other seeds.
+        replicates: Seeds of each finalist in all, the first one included.
         seed: Of the sampler, and of every trial together with its candidate's id.
         batch: Samples per step.
         lr: Learning rate handed to the candidates.
@@ -48,6 +56,11 @@ class CampaignSpec:
     dataset: str = "digits"
     shape: Shape
     epochs: int = 1
+    rungs: tuple[int, ...] = ()
+    keep: int = 3
+    scheduler: str = "halving"
+    finalists: int = 0
+    replicates: int = 1
     seed: int = 0
     batch: int = 64
     lr: float = 1e-3
@@ -64,6 +77,29 @@ class CampaignSpec:
                 raise UsageError(f"{_flag(name)} must be positive, not {getattr(self, name)}")
         if not 0 < self.floor <= 1:
             raise UsageError(f"--floor is a share of exploration above 0 and up to 1, not {self.floor}")
+        self._check_rungs()
+
+    def _check_rungs(self) -> None:
+        rungs = _text(self.rungs)
+        if any(low >= high for low, high in pairwise((0, *self.rungs))):
+            raise UsageError(f"--rungs are epochs that rise, as 1,3,9, not {rungs}")
+        if self.rungs and self.epochs != self.rungs[-1]:
+            raise UsageError(
+                f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is what is trained to"
+            )
+        if self.rungs and self.sampler == "adaptive":
+            raise UsageError("adaptive learns from trials of one fidelity: take another sampler, or leave --rungs out")
+        if self.keep < 2:
+            raise UsageError(f"--keep is of how many one goes on, 2 at least, not {self.keep}")
+        if self.scheduler not in SCHEDULERS:
+            raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
+        if self.finalists < 0 or (self.finalists > 0) != (self.replicates > 1):
+            raise UsageError("--finalists K --replicates R trains the best K with R seeds: both, with R 2 at least")
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        """Epochs of each rung; one where there are no rungs."""
+        return self.rungs or (self.epochs,)
 
     @classmethod
     def default(cls, name: str) -> Any:
@@ -73,13 +109,15 @@ class CampaignSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Write the specification as JSON's types."""
-        return asdict(self) | {"families": list(self.families), "shape": str(self.shape)}
+        plain = {"families": list(self.families), "shape": str(self.shape), "rungs": list(self.rungs)}
+        return asdict(self) | plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; keys that are not fields are passed over."""
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        return cls(**known | {"families": tuple(known["families"]), "shape": Shape.parse(known["shape"])})
+        plain = {name: tuple(known.get(name, ())) for name in ("families", "rungs")}
+        return cls(**known | plain | {"shape": Shape.parse(known["shape"])})
 
     def require(self, asked: Mapping[str, Any]) -> None:
         """See that what was typed now agrees with what the campaign began with.
@@ -95,10 +133,10 @@ class CampaignSpec:
                 f"campaign {self.name} began with {then}, not {now}: leave it out to go on, or choose another name"
             )
 
-    def trial(self, seed: int) -> TrialSpec:
+    def trial(self, seed: int, rung: int = 0) -> TrialSpec:
         """Give the specification of one of its trials."""
-        shared = ("dataset", "shape", "epochs", "batch", "lr", "device", "threads", "wall_s", "memory_mib")
-        return TrialSpec(**{name: getattr(self, name) for name in shared}, seed=seed)
+        shared = ("dataset", "shape", "batch", "lr", "device", "threads", "wall_s", "memory_mib")
+        return TrialSpec(**{name: getattr(self, name) for name in shared}, epochs=self.fidelities[rung], seed=seed)
 
 
 def _flag(name: str) -> str:
@@ -108,4 +146,4 @@ def _flag(name: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return (",".join(value) or "(all)") if isinstance(value, tuple) else str(value)
+    return (",".join(map(str, value)) or "(all)") if isinstance(value, tuple) else str(value)

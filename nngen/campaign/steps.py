@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nngen import __version__
-from nngen.archive import Store, StoredTrial
+from nngen.archive import Store, StoredTrial, TrialState
 from nngen.campaign.crew import Crew, Job, Steps
 from nngen.campaign.seams import Assemble, Bench, Engine, Watcher
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
+from nngen.execution.judge import KILLED
 from nngen.seeds import derive
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
@@ -43,41 +45,53 @@ class Workshop(Generic[Data]):
     def steps(self, trial: StoredTrial) -> Steps:
         """Do one ready trial, from its plan to its result in the archive."""
         self.archive.start_trial(trial.id)
-        try:
-            yield from self._trial(trial)
-        except EngineLostError as error:
-            self.losses[trial.id] += 1
-            if self.losses[trial.id] <= MOST_LOSSES:
-                self.archive.requeue_trial(trial.id, reason=str(error))
-                self.watcher.note(f"trial {trial.position + 1} was lost and is tried again: {error}")
-                return
-            message = f"lost {self.losses[trial.id]} times, the last time so: {error}"
-            self.archive.finish_trial(trial.id, Verdict(outcome=Outcome.CRASHED, rule="engine.lost", message=message))
-        self.watcher.finished(self.archive.trial(trial.id))
-
-    def _trial(self, trial: StoredTrial) -> Steps:
         candidate = self._assembled(trial)
         if isinstance(candidate, Verdict):
             self.archive.finish_trial(trial.id, candidate)
-            return
+        else:
+            yield from self._candidate(trial, candidate)
+        stored = self.archive.trial(trial.id)
+        if stored.state is TrialState.DONE:
+            self.watcher.finished(stored)
+
+    def _candidate(self, trial: StoredTrial, candidate: Candidate) -> Steps:
         prints = {name: self.bench.families[name][0].fingerprint for name in trial.experts}
         self.archive.add_candidate(candidate, prints)
-        spec = self.spec.trial(derive(self.spec.seed, "trial", candidate.id))
+        # A replicate differs in the seed alone; the first seed is the same on every rung.
+        again = (trial.replicate,) if trial.replicate else ()
+        spec = self.spec.trial(derive(self.spec.seed, "trial", candidate.id, *again), trial.rung)
         known = self.archive.same_trial(candidate.id, spec, self.bench.data_fingerprint)
         if known is not None:
             self.archive.finish_trial(trial.id, self._copy(known, candidate, spec), copied_from=known.id)
             return
-        # The archive may hold what its check found, failures included.
-        verdict = self.archive.checked(candidate.id, self.spec.shape, self.bench.classes)
-        if verdict is None:
-            self.watcher.stage(trial, "check")
-            verdict = yield self._check(candidate)
-            self.archive.add_verdict(candidate.id, verdict, shape=self.spec.shape, classes=self.bench.classes)
-        result = Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
-        if verdict.valid:
-            result = yield self._training(trial, candidate, spec)
+        try:
+            result = yield from self._result(trial, candidate, spec)
+        except EngineLostError as error:
+            self.losses[trial.id] += 1
+            if self.losses[trial.id] <= MOST_LOSSES:
+                self.archive.requeue_trial(trial.id, reason=str(error))
+                self.watcher.requeued(trial)
+                self.watcher.note(f"trial {trial.position + 1} was lost and is tried again: {error}")
+                return
+            message = f"lost {self.losses[trial.id]} times, the last time so: {error}"
+            verdict = Verdict(outcome=Outcome.CRASHED, rule="engine.lost", message=message)
+            result = Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
         environment = {"nngen": __version__, **result.environment, "data": self.bench.data_fingerprint}
         self.archive.finish_trial(trial.id, replace(result, environment=environment))
+
+    def _result(self, trial: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Generator[Job, Any, Trial]:
+        """Check and train; a worker that was killed from outside counts as lost."""
+        # The archive may hold what its check found, failures included.
+        verdict: Verdict | None = self.archive.checked(candidate.id, self.spec.shape, self.bench.classes)
+        if verdict is None:
+            self.watcher.stage(trial, "check")
+            verdict = _unless_killed((yield self._check(candidate)))
+            self.archive.add_verdict(candidate.id, verdict, shape=self.spec.shape, classes=self.bench.classes)
+        if not verdict.valid:
+            return Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
+        result: Trial = yield self._training(trial, candidate, spec)
+        _unless_killed(result.verdict)
+        return result
 
     def _assembled(self, trial: StoredTrial) -> Candidate | Verdict:
         self.watcher.stage(trial, "assemble")
@@ -104,8 +118,17 @@ class Workshop(Generic[Data]):
     def _training(self, trial: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Job:
         crew, watcher = self.crew, self.watcher
 
+        def note(result: EpochResult) -> None:
+            told = {"epoch": result.epoch, "validation_accuracy": result.validation_accuracy}
+            self.archive.log("trial.epoch", campaign=trial.campaign, trial_id=trial.id, **told)
+            watcher.epoch(trial, result)
+
         def tell(result: EpochResult) -> None:
-            crew.tell(lambda: watcher.epoch(trial, result))
+            # The last one is told by the result itself.
+            if result.epoch < spec.epochs:
+                crew.tell(lambda: note(result))
+            else:
+                crew.tell(lambda: watcher.epoch(trial, result))
 
         def work() -> Trial:
             crew.tell(lambda: watcher.stage(trial, "train"))
@@ -128,3 +151,14 @@ class Workshop(Generic[Data]):
             peak_mib=known.peak_mib or 0.0,
             environment=known.environment,
         )
+
+
+def _unless_killed(verdict: Verdict) -> Verdict:
+    """Give a verdict back, unless it says that the worker was killed from where nobody could see.
+
+    Raises:
+        EngineLostError: Then; the candidate may have had no part in it.
+    """
+    if verdict.rule == KILLED:
+        raise EngineLostError(verdict.message)
+    return verdict

@@ -1,17 +1,15 @@
-"""``nngen campaign``: sample, assemble, check, train, store; list campaigns and how they stand."""
+"""``nngen campaign``: run campaigns, list them, say how they stand; control and watch them from elsewhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from nngen.cli.campaign_control import events, pause, resume, stop, watch
+from nngen.cli.campaign_text import print_standing, print_summary
 from nngen.cli.output import print_json, print_table
-from nngen.cli.progress import progress_bar
-
-if TYPE_CHECKING:
-    from nngen.campaign import Summary
 
 __all__ = ["app"]
 
@@ -20,9 +18,10 @@ app = App(name="campaign", help="Sample, assemble, check, train and store; resum
 
 @app.command
 def run(
-    name: str,
+    name: str | None = None,
     /,
     *,
+    config: Path | None = None,
     size: int | None = None,
     sampler: str | None = None,
     skip_known: bool | None = None,
@@ -33,6 +32,11 @@ def run(
     dataset: str | None = None,
     shape: str | None = None,
     epochs: int | None = None,
+    rungs: str | None = None,
+    keep: int | None = None,
+    scheduler: str | None = None,
+    finalists: int | None = None,
+    replicates: int | None = None,
     seed: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -41,6 +45,10 @@ def run(
     threads: int | None = None,
     wall: float | None = None,
     memory: int | None = None,
+    max_trials: int | None = None,
+    max_hours: float | None = None,
+    max_cost: float | None = None,
+    price_per_hour: float | None = None,
     engine: str = "local",
     address: str | None = None,
     gpu_share: float | None = None,
@@ -52,10 +60,12 @@ def run(
 
     Everything that is drawn and every result is kept at once, so it may be stopped or killed at any
     instant. What is left out when resuming stands as the campaign began; what is typed must agree with
-    it. When all trials are done, the candidate that is best on validation gets its test accuracy.
+    it, but for budgets and workers, which may change. Ctrl-C lets what trains be finished, a second one
+    ends at once. When all is done, the candidate that is best on validation gets its test accuracy.
 
     Args:
-        name: The campaign's name.
+        name: The campaign's name, or a TOML file of arguments.
+        config: A TOML file of arguments, named and written as they are here; what is typed comes first.
         size: Quartets to draw; needed when it begins.
         sampler: Their order: stratified (default), balanced, random, lexicographic, or adaptive, which
             chooses by what the trials have shown so far.
@@ -70,6 +80,12 @@ def run(
         dataset: digits (default), fashion-mnist, mnist, cifar-10, cifar-100, svhn or folder:PATH.
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
         epochs: How often the training split is shown; 1 by default.
+        rungs: Epochs of each rung, as 1,3,9: every quartet trains for the first, the best go on to the next
+            and train anew for so many.
+        keep: One of so many goes on to the next rung; 3 by default.
+        scheduler: halving (default) waits for a rung to be complete, asha does not.
+        finalists: How many of the best are trained again with other seeds.
+        replicates: Seeds of each finalist in all.
         seed: Of every draw; 0 by default.
         batch: Samples per step; 64 by default.
         lr: Learning rate handed to the candidates; 0.001 by default.
@@ -79,6 +95,10 @@ def run(
             those of the smallest node.
         wall: Limit of one trial in seconds; 3600 by default.
         memory: Limit of one trial in MiB; 12288 by default.
+        max_trials: Stop when so many trials are done; a larger number goes on, as with the next two.
+        max_hours: Stop when drivers have worked on it for so long; pauses do not count.
+        max_cost: Stop when it has cost so much.
+        price_per_hour: What an hour of all machines costs.
         engine: Where trials run: local (this machine) or ray (the nodes of a Ray cluster; docs/clusters.md).
         address: With Ray, HOST:PORT of the cluster's head; by default the cluster that runs on this machine.
         gpu_share: With Ray and cards, how much of a card a trial takes, as 0.5; 1 by default.
@@ -92,63 +112,14 @@ def run(
         nngen campaign run first
         nngen campaign run first --engine ray --address head.example.org:6379
         nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
+        nngen campaign run third --size 27 --rungs 1,3,9 --finalists 2 --replicates 3 --max-hours 12
+        nngen campaign run third.toml --workers 2
     """
-    from nngen.archive import Archive, default_path
-    from nngen.assembly.assemble import Assembler
-    from nngen.campaign import Campaign
-    from nngen.campaign.prepare import prepare
-    from nngen.cli.engines import join, open_engine, suggest
-    from nngen.cli.watcher import watch
-    from nngen.errors import UsageError
-    from nngen.lemur.source import open_lemur
+    typed = dict(locals())
+    from nngen.cli.campaign_file import merge
+    from nngen.cli.campaign_run import carry_out
 
-    asked: dict[str, Any] = {
-        "size": size,
-        "sampler": sampler,
-        "skip_known": skip_known,
-        "exclude_low_yield": exclude_low_yield,
-        "floor": floor,
-        "dataset": dataset,
-        "epochs": epochs,
-        "seed": seed,
-        "batch": batch,
-    }
-    asked |= {"lr": lr, "threads": threads, "wall_s": wall, "memory_mib": memory}
-    typed = {field: value for field, value in asked.items() if value is not None}
-    typed |= _parsed(families, shape, device, here=engine == "local")
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}")
-    place = archive or default_path()
-    stored = _stored(place, name)
-    with join(engine, address, gpu_share) as cluster:
-        with progress_bar("measuring families") as report:
-            spec, bench = prepare(
-                name,
-                stored,
-                typed,
-                suggest(cluster, workers, gpu_share),
-                lemur=open_lemur(),
-                families_from=families_from,
-                data_root=data_root,
-                progress=report,
-            )
-        with (
-            open_engine(cluster, spec, workers, gpu_share) as machines,
-            Archive.open(place) as store,
-            watch() as watcher,
-        ):
-            for family, reason in bench.left_out.items():
-                watcher.note(f"{family} is left out: {reason}")
-            campaign = Campaign(
-                spec=spec,
-                archive=store,
-                bench=bench,
-                engine=machines,
-                assemble=Assembler().assemble,
-                watcher=watcher,
-            )
-            summary = campaign.run()
-    _report(summary, json=json)
+    carry_out(**merge(run, typed))
 
 
 @app.command
@@ -184,7 +155,7 @@ def ls(*, archive: Path | None = None, json: bool = False) -> None:
 
 @app.command
 def status(name: str, /, *, archive: Path | None = None, json: bool = False) -> None:
-    """Say how a campaign stands: trials by state, outcomes with their reasons, coverage, the best.
+    """Say how a campaign stands: trials by state, rungs, pace, budget, outcomes with their reasons, the best.
 
     Args:
         name: The campaign's name.
@@ -196,11 +167,11 @@ def status(name: str, /, *, archive: Path | None = None, json: bool = False) -> 
         nngen campaign status first --json
     """
     from nngen.archive import Archive, default_path
-    from nngen.campaign import summarise
+    from nngen.campaign import standing, summarise
 
     with Archive.open(archive or default_path(), readonly=True) as store:
         campaign = store.campaign(name)
-        summary = summarise(store, name)
+        summary, stands = summarise(store, name), standing(store, name)
         failed = [trial for trial in store.trials(name) if trial.verdict is not None and not trial.verdict.valid]
     failures: list[dict[str, Any]] = [
         {
@@ -214,64 +185,15 @@ def status(name: str, /, *, archive: Path | None = None, json: bool = False) -> 
         if trial.verdict is not None
     ]
     if json:
-        print_json(summary.to_dict() | {"arguments": dict(campaign.spec), "failures": failures})
+        more = {"standing": stands.to_dict(), "arguments": dict(campaign.spec), "failures": failures}
+        print_json(summary.to_dict() | more)
         return
-    _print(summary)
+    print_summary(summary)
+    print_standing(summary, stands)
     if failures:
         rows = [row | {"experts": ", ".join(row["experts"])} for row in failures]
         print_table(rows, ("outcome", "experts", "rule", "message"))
 
 
-def _stored(place: Path, name: str) -> dict[str, Any] | None:
-    """What an archive holds of a campaign; a missing archive is not created yet, but could be."""
-    from nngen.archive import Archive, check_creatable
-
-    if not place.exists():
-        check_creatable(place)
-        return None
-    with Archive.open(place) as store:
-        return next((dict(campaign.spec) for campaign in store.campaigns() if campaign.name == name), None)
-
-
-def _parsed(families: str | None, shape: str | None, device: str | None, *, here: bool) -> dict[str, Any]:
-    """Read the arguments that are more than a number or a word; the device need not be here."""
-    from nngen.errors import UsageError
-    from nngen.execution.device import pick_device
-    from nngen.lemur.probe import check_shape
-    from nngen.types import Shape
-
-    read: dict[str, Any] = {}
-    if families is not None:
-        read["families"] = tuple(sorted(name.strip() for name in families.split(",") if name.strip()))
-        if not read["families"]:
-            raise UsageError("--families names no family: write names separated by commas")
-    if shape is not None:
-        read["shape"] = Shape.parse(shape)
-        check_shape(read["shape"])
-    if device not in (None, "auto"):
-        read["device"] = pick_device(device, here=here)
-    return read
-
-
-def _report(summary: Summary, *, json: bool) -> None:
-    from nngen.errors import SomeFailedError
-
-    if json:
-        print_json(summary.to_dict())
-    else:
-        _print(summary)
-    if summary.failed:
-        raise SomeFailedError(
-            f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
-        )
-
-
-def _print(summary: Summary) -> None:
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
-    print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
-    print(f"coverage {summary.coverage.share:.2%} of {summary.coverage.space:,} quartets: {summary.coverage.verdict}")
-    best = summary.best
-    if best is not None:
-        test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
-        print(f"best {best.candidate_id} ({', '.join(best.experts)})")
-        print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
+for _command in (pause, resume, stop, watch, events):
+    app.command(_command)

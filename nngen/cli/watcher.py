@@ -54,8 +54,11 @@ class Lines:
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None: ...
 
+    def requeued(self, trial: StoredTrial) -> None: ...
+
     def finished(self, trial: StoredTrial) -> None:
         self.done += 1
+        self.total = max(self.total, self.done)
         experts, result = ", ".join(trial.experts), _result(trial)
         print(
             f"{self.name} {self.done}/{self.total}  {experts}  {result}  {_time(trial.seconds)}",
@@ -71,7 +74,7 @@ class Screen:
         self.live: Live | None = None
         self.name, self.before, self.total = "", 0, 0
         self.trials: list[tuple[StoredTrial, str]] = []
-        self.now: tuple[StoredTrial, str] | None = None
+        self.now: dict[int, tuple[StoredTrial, str]] = {}
         self.best: float | None = None
         self.since = time.monotonic()
 
@@ -83,13 +86,16 @@ class Screen:
         self.name, self.before, self.total, self.since = name, done, total, time.monotonic()
 
     def stage(self, trial: StoredTrial, stage: str) -> None:
-        self.now = (trial, stage)
+        self.now[trial.id] = (trial, stage)
+
+    def requeued(self, trial: StoredTrial) -> None:
+        self.now.pop(trial.id, None)
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
-        self.now = (trial, f"epoch {result.epoch}: {result.validation_accuracy:.4f}")
+        self.now[trial.id] = (trial, f"epoch {result.epoch}: {result.validation_accuracy:.4f}")
 
     def finished(self, trial: StoredTrial) -> None:
-        self.now = None
+        self.now.pop(trial.id, None)
         self.trials.append((trial, _result(trial)))
         if trial.validation_accuracy is not None:
             self.best = max(trial.validation_accuracy, self.best or 0.0)
@@ -111,8 +117,7 @@ class Screen:
             table.add_row(
                 str(trial.position + 1), Text(", ".join(trial.experts)), Text(result), _time(trial.seconds), style=style
             )
-        if self.now is not None:
-            trial, stage = self.now
+        for _, (trial, stage) in sorted(self.now.items()):
             table.add_row(str(trial.position + 1), Text(", ".join(trial.experts)), Text(stage), "", style="bold")
         return Group(Text(self._totals()), table)
 

@@ -18,11 +18,14 @@ from nngen.execution.limits import MAX_PROCESSES, Limits
 from nngen.execution.watch import End, Ending
 from nngen.types import EpochResult, Outcome, Verdict
 
-__all__ = ["TrialJudge", "VerdictJudge", "accuracy", "verdict_of_ending"]
+__all__ = ["KILLED", "TrialJudge", "VerdictJudge", "accuracy", "verdict_of_ending"]
 
 _MAX_EXPERTS = 64
 _MAX_PARAMETERS = 10**12
 _RULE = "worker"
+KILLED = "worker.killed"
+"""The rule of a worker that a signal ended from where the judge cannot see: it may have been the machine's doing,
+so whoever asked may ask again."""
 
 
 def accuracy(predictions: bytes, labels: npt.NDArray[np.int64]) -> float:
@@ -99,6 +102,8 @@ class TrialJudge:
                 return False
             case Kind.TEST:
                 return self._take_test(frame.body)
+            case Kind.FILE:
+                raise FrameError("a file that was not asked for")
 
     def _take_message(self, message: Mapping[str, Any], seconds: float) -> bool:
         event = message.get("event")
@@ -176,7 +181,13 @@ def verdict_of_ending(ending: Ending, limits: Limits, file: str) -> Verdict:
         return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=message)
     line = _crash_line(ending.output, file)
     place = f"line {line}: " if line is not None else ""
-    return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=f"{place}{_end_of_process(ending)}", line=line)
+    rule = KILLED if _killed(ending) else _RULE
+    return Verdict(outcome=Outcome.CRASHED, rule=rule, message=f"{place}{_end_of_process(ending)}", line=line)
+
+
+def _killed(ending: Ending) -> bool:
+    """Say whether the worker, or the guard over it, was killed outright."""
+    return ending.status is None or (os.WIFSIGNALED(ending.status) and os.WTERMSIG(ending.status) == signal.SIGKILL)
 
 
 def _end_of_process(ending: Ending) -> str:

@@ -1,0 +1,373 @@
+"""Kill a campaign's driver and workers with SIGKILL, resume until done, and hold the archive against an undisturbed one.
+
+    python eval/kill_resume.py [--campaigns 25] [--minutes 8] [--work FOLDER] [--write]
+
+Each campaign trains twelve quartets of real families on a few real images of digits, through the same classes as
+``nngen campaign run``: the archive, the local engine, the loop. Its driver is a process of its own that is killed
+
+- at every boundary of its writing that the undisturbed run met: right before a transaction's commit and right after
+  it. They are dealt out over the campaigns; a boundary counts when a driver died exactly there;
+- at a random instant, once per campaign;
+- and in each campaign one worker is killed at a random instant while its driver lives.
+
+Whatever is left over from one call (``--minutes``) is done by the next one with the same ``--work``. Exit 1 unless every
+archive equals the undisturbed one, nothing was lost, repeated or left running, and every file passes
+``PRAGMA integrity_check``. With ``--write`` the table goes to ``eval/results/kill_resume.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from nngen.archive import Archive, TrialState
+from nngen.assembly.assemble import Assembler
+from nngen.campaign import Bench, Campaign, CampaignSpec
+from nngen.campaign.prepare import prepare
+from nngen.execution.data import Dataset
+from nngen.execution.engine import LocalEngine
+from nngen.lemur.source import open_lemur
+from nngen.types import Shape
+
+NAME = "killed"
+SIZE = 12
+FAMILIES = ("AirNext", "ICNet", "MNASNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1", "SqueezeNet-2")
+IMAGES_PER_CLASS = 12
+MOST_CAMPAIGNS_MORE = 10
+RESULT = Path(__file__).parent / "results" / "kill_resume.md"
+WRITES = (
+    "add_family",
+    "add_candidate",
+    "add_verdict",
+    "add_campaign",
+    "add_trials",
+    "start_trial",
+    "finish_trial",
+    "requeue",
+    "requeue_trial",
+    "reveal_test",
+    "log",
+)
+
+
+class Marked(Archive):
+    """An archive that knows which write it is at, and can kill its process there."""
+
+    now = ""
+    reached: Callable[[str], None] = staticmethod(lambda _place: None)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with super()._transaction():
+            yield
+            type(self).reached(f"{self.now}, before its commit")
+        type(self).reached(f"{self.now}, after its commit")
+
+
+def _marking(name: str) -> Callable[..., Any]:
+    plain = getattr(Archive, name)
+
+    def method(self: Marked, *args: Any, **more: Any) -> Any:
+        first = args[0] if args else ""
+        about = getattr(first, "id", getattr(first, "name", first))
+        self.now = f"{name} {about} {more.get('trial_id') or ''}".strip()
+        return plain(self, *args, **more)
+
+    return method
+
+
+for _name in WRITES:
+    setattr(Marked, _name, _marking(_name))
+
+
+@dataclass(kw_only=True)
+class Told:
+    """What one campaign went through and came to."""
+
+    number: int
+    boundaries: list[str] = field(default_factory=list)
+    drivers: int = 0
+    driver_kills_at_random: int = 0
+    worker_kills: int = 0
+    orphans: int = 0
+    begun_again: int = 0
+    lost: int = 0
+    repeated: int = 0
+    running: int = 0
+    equal: bool = False
+    integrity: str = ""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        clean = self.integrity == "ok" and self.equal
+        return clean and not (self.lost or self.repeated or self.running or self.orphans)
+
+
+def images(folder: Path) -> Path:
+    """Write a few of scikit-learn's digits as one folder per class."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        for number, index in enumerate(np.flatnonzero(digits.target == label)[:IMAGES_PER_CLASS]):
+            file = folder / str(label) / f"{number:02}.png"
+            if not file.exists():
+                Image.fromarray((digits.images[index] * 15).astype(np.uint8)).save(file)
+    return folder
+
+
+def drive(path: Path, spec: CampaignSpec, bench: Bench[Dataset], reached: Callable[[str], None]) -> int:
+    """Run or resume the campaign in a process of its own; return its pid at once."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        Marked.reached = staticmethod(reached)
+        with Marked.open(path) as archive, LocalEngine() as engine:
+            Campaign(spec=spec, archive=archive, bench=bench, engine=engine, assemble=Assembler().assemble).run()
+        code = 0
+    finally:
+        # Whatever happened, the child must never come back into this script.
+        os._exit(code)
+
+
+def descend(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def follow(child: int, draw: random.Random, told: Told, *, kill_driver: bool, kill_worker: bool) -> bool:
+    """See a driver to its end, killing as asked; say whether it came through."""
+    started = time.monotonic()
+    driver_at = started + draw.uniform(0.1, 25.0) if kill_driver else math.inf
+    worker_at = math.inf
+    seen: dict[int, psutil.Process] = {}
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        now = time.monotonic()
+        family = descend(child)
+        seen |= {process.pid: process for process in family}
+        if now >= driver_at:
+            os.kill(child, signal.SIGKILL)
+            told.driver_kills_at_random += 1
+            driver_at = math.inf
+        # Server, nanny, worker: the third in line is one.
+        workers = [process for process in family if _depth(process, child) == 3]
+        if kill_worker and workers:
+            worker_at, kill_worker = now + draw.uniform(0.0, 2.0), False
+        if now >= worker_at and workers:
+            with suppress(psutil.NoSuchProcess):
+                draw.choice(workers).kill()
+                told.worker_kills += 1
+            worker_at = math.inf
+        time.sleep(0.05)
+    _, alive = psutil.wait_procs(list(seen.values()), timeout=5)
+    told.orphans += len(alive)
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a driver of campaign {told.number} ended with {code}")
+    return code == 0
+
+
+def _depth(process: psutil.Process, top: int) -> int:
+    with suppress(psutil.NoSuchProcess):
+        return [parent.pid for parent in process.parents()].index(top) + 1
+    return 0
+
+
+def essence(path: Path) -> list[Any]:
+    """All that must be equal: everything in the archive but clocks and memory."""
+    with Archive.open(path, readonly=True) as archive:
+        trials = archive.trials(NAME)
+        plain = [
+            replace(
+                trial,
+                started_at=None,
+                finished_at=None,
+                seconds=None,
+                peak_mib=None,
+                curve=tuple(replace(point, seconds=0.0) for point in trial.curve),
+            )
+            for trial in trials
+        ]
+        predicted = [archive.predictions(trial.id, split) for trial in trials for split in ("validation", "test")]
+        candidates = [replace(candidate, created_at="") for candidate in archive.candidates()]
+        return [plain, predicted, candidates, replace(archive.campaign(NAME), created_at="")]
+
+
+def judge(path: Path, reference: Path, told: Told) -> None:
+    """Hold a finished campaign against the undisturbed one."""
+    wanted, found = essence(reference), essence(path)
+    told.equal = found == wanted
+    with Archive.open(path, readonly=True) as archive:
+        trials = archive.trials(NAME)
+        finished = Counter(event.trial_id for event in archive.events(NAME) if event.kind == "trial.finished")
+        begun = sum(event.kind == "trial.started" for event in archive.events(NAME))
+    told.lost = sum(finished[trial.id] == 0 for trial in wanted[0]) + (len(wanted[0]) - len(trials))
+    told.repeated = sum(count - 1 for count in finished.values()) + sum(
+        trial.copied_from is not None for trial in trials
+    )
+    told.running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    told.begun_again = begun - len(trials)
+    with sqlite3.connect(path) as plain:
+        told.integrity = plain.execute("PRAGMA integrity_check").fetchone()[0]
+    plain.close()
+
+
+def undisturbed(work: Path, spec: CampaignSpec, bench: Bench[Dataset]) -> list[str]:
+    """Run the campaign once in peace; return the boundaries of its writing, in order."""
+    path, places = work / "undisturbed.db", work / "boundaries.txt"
+    if not (work / "undisturbed.done").exists():
+        path.unlink(missing_ok=True)
+        with places.open("w") as file:
+
+            def note(place: str) -> None:
+                file.write(f"{place}\n")
+                file.flush()
+
+            if not follow(
+                drive(path, spec, bench, note), random.Random(0), Told(number=0), kill_driver=False, kill_worker=False
+            ):
+                raise SystemExit("the undisturbed run did not come through")
+        (work / "undisturbed.done").touch()
+    met = list(dict.fromkeys(places.read_text().splitlines()))
+    resuming = [
+        f"{write}, {when}"
+        for write in (f"requeue {NAME}", "log campaign.resumed")
+        for when in ("before its commit", "after its commit")
+    ]
+    return [*met, *(place for place in resuming if place not in met)]
+
+
+def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, bench: Bench[Dataset]) -> Told:
+    """Run one campaign, killed at each of its targets, and judge it."""
+    path = work / f"campaign-{number:02}.db"
+    for old in work.glob(f"{path.name}*"):
+        old.unlink()
+    draw, told, started = random.Random(number), Told(number=number), time.monotonic()
+    left = list(targets)
+    random_turn = draw.randrange(len(left) + 1)
+    through = False
+    while not through:
+        target = left.pop(0) if left and told.drivers != random_turn else None
+
+        def reached(place: str, target: str | None = target) -> None:
+            if place == target:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        before = told.driver_kills_at_random
+        child = drive(path, spec, bench, reached)
+        kill_driver = told.drivers == random_turn
+        through = follow(child, draw, told, kill_driver=kill_driver, kill_worker=not told.worker_kills)
+        told.drivers += 1
+        if target is not None and not through and told.driver_kills_at_random == before:
+            told.boundaries.append(target)
+    judge(path, work / "undisturbed.db", told)
+    told.seconds = time.monotonic() - started
+    return told
+
+
+def table(all_told: list[Told], boundaries: list[str]) -> str:
+    """Write the results as Markdown."""
+    hit = {place for told in all_told for place in told.boundaries}
+    lines = [
+        "# Killed and resumed",
+        "",
+        f"`python eval/kill_resume.py --write`, {datetime.now(UTC):%Y-%m-%d}.",
+        "",
+        f"{len(all_told)} campaigns of {SIZE} trials each: quartets of {', '.join(FAMILIES)} on {10 * IMAGES_PER_CLASS} images of",
+        "scikit-learn's digits at 1x32x32, one worker. Drivers and workers were ended with SIGKILL, and the campaign was resumed",
+        "until it was done. Equal means: trials, candidates, sources, verdicts, accuracies, losses to the last digit,",
+        "predictions byte for byte; all but clocks and memory.",
+        "",
+        "| what | count |",
+        "|---|--:|",
+        f"| campaigns | {len(all_told)} |",
+        f"| archives equal to the undisturbed one | {sum(told.equal for told in all_told)} |",
+        f"| drivers killed at a boundary of the writing | {sum(len(told.boundaries) for told in all_told)} |",
+        f"| boundaries met (of {len(boundaries)}: each commit, right before and right after) | {len(hit & set(boundaries))} |",
+        f"| drivers killed at a random instant | {sum(told.driver_kills_at_random for told in all_told)} |",
+        f"| workers killed at a random instant | {sum(told.worker_kills for told in all_told)} |",
+        f"| trials lost | {sum(told.lost for told in all_told)} |",
+        f"| trials done twice | {sum(told.repeated for told in all_told)} |",
+        f"| trials left running | {sum(told.running for told in all_told)} |",
+        f"| processes that outlived their driver | {sum(told.orphans for told in all_told)} |",
+        f"| files that pass `PRAGMA integrity_check` | {sum(told.integrity == 'ok' for told in all_told)} |",
+        f"| trials begun again, for they were not done when the kill came | {sum(told.begun_again for told in all_told)} |",
+    ]
+    missed = [place for place in boundaries if place not in hit]
+    if missed:
+        lines += ["", f"Boundaries that no driver died at: {'; '.join(missed)}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--campaigns", type=int, default=25)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further campaign after so long")
+    parser.add_argument("--work", type=Path, default=None, help="where archives and results of parts are kept")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    started = time.monotonic()
+    work = asked.work or Path(tempfile.mkdtemp(prefix="nngen-kill-"))
+    (work / "scratch").mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(work / "scratch")  # folders of killed workers' trials
+    typed = {"size": SIZE, "families": FAMILIES, "dataset": f"folder:{images(work / 'digits')}"}
+    typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "wall_s": 300.0}
+    spec, bench = prepare(NAME, None, typed, {"device": "cpu", "threads": 1}, lemur=open_lemur())
+    boundaries = undisturbed(work, spec, bench)
+    all_told = [Told(**json.loads(file.read_text())) for file in sorted(work.glob("campaign-*.json"))]
+    while True:
+        hit = {place for told in all_told for place in told.boundaries}
+        left = [place for place in boundaries if place not in hit]
+        number = len(all_told) + 1
+        if number > asked.campaigns + (MOST_CAMPAIGNS_MORE if left else 0):
+            break
+        if time.monotonic() - started > 60 * asked.minutes:
+            print(
+                f"{len(all_told)} campaigns done, {len(left)} boundaries left: the same command goes on",
+                file=sys.stderr,
+            )
+            return 0
+        step = max(1, asked.campaigns - number + 1)
+        told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, bench)
+        (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(told)))
+        all_told.append(told)
+        print(
+            f"campaign {number}: {'equal' if told.good else 'NOT EQUAL'} after {told.drivers} drivers, {told.seconds:.0f} s",
+            file=sys.stderr,
+        )
+    text = table(all_told, boundaries)
+    print(text, end="")
+    if asked.write:
+        RESULT.write_text(text, encoding="utf-8")
+    return 0 if all(told.good for told in all_told) and not left else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

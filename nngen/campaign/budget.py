@@ -1,0 +1,185 @@
+"""What a campaign may use: trials, hours, money; warned at 50 and 80 %, stopped at 100 %.
+
+The account is read from the archive's events, so that a killed driver's time counts too, up to the
+last thing it wrote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any, Self
+
+from nngen.archive import Event, Store, TrialState
+from nngen.campaign.seams import Watcher
+from nngen.errors import UsageError
+
+__all__ = ["Budget", "Purse", "Spent", "last_budget", "spent"]
+
+_WARNED_AT = (0.5, 0.8)
+_BEGINS = {"campaign.created", "campaign.resumed", "campaign.continued"}
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The limits of a campaign as a whole; None is no limit. No part of what the campaign is.
+
+    Attributes:
+        max_trials: Trials that are done, whatever became of them.
+        max_hours: Hours in which a driver worked on it; pauses do not count.
+        max_cost: Money, in the currency of the price.
+        price_per_hour: Of all machines together.
+    """
+
+    max_trials: int | None = None
+    max_hours: float | None = None
+    max_cost: float | None = None
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"--{item.name.replace('_', '-')} must be positive, not {value}")
+        if self.max_cost is not None and self.price_per_hour is None:
+            raise UsageError("--max-cost needs the price of an hour: add --price-per-hour")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the limits that are set as JSON's types."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def changed(self, typed: Mapping[str, Any]) -> Self:
+        """Give this budget with what was typed now; what was not typed stays.
+
+        Raises:
+            UsageError: If a limit is not positive, or money is limited without a price.
+        """
+        return type(self)(**self.to_dict() | {name: value for name, value in typed.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was used so far.
+
+    Attributes:
+        cost: None without a price.
+    """
+
+    trials: int
+    hours: float
+    cost: float | None
+
+    def shares(self, budget: Budget) -> dict[str, tuple[float, float]]:
+        """Give (used, limit) of each limit that is set: ``trials``, ``hours``, ``cost``."""
+        pairs = {
+            "trials": (self.trials, budget.max_trials),
+            "hours": (self.hours, budget.max_hours),
+            "cost": (self.cost, budget.max_cost),
+        }
+        return {
+            name: (float(used), float(limit))
+            for name, (used, limit) in pairs.items()
+            if limit is not None and used is not None
+        }
+
+
+def last_budget(events: Iterable[Event]) -> Budget:
+    """Find the limits that were set last."""
+    found: Mapping[str, Any] = {}
+    for event in events:
+        if event.kind == "budget.set":
+            found = event.detail
+    return Budget(**found)
+
+
+def spent(events: Iterable[Event], trials: int) -> Spent:
+    """Add up what a campaign's drivers used, each hour at the price that was set at its time."""
+    hours = cost = price = 0.0
+    priced = False
+    last: datetime | None = None
+    for event in events:
+        if event.kind.startswith("control."):
+            continue  # another process wrote it; the driver may be gone
+        at = datetime.fromisoformat(event.at)
+        if last is not None and event.kind not in _BEGINS:
+            passed = max(0.0, (at - last).total_seconds()) / _HOUR_S
+            hours, cost, last = hours + passed, cost + passed * price, at
+        if event.kind in _BEGINS:
+            last = at
+        elif event.kind == "campaign.paused":
+            last = None
+        elif event.kind == "budget.set" and "price_per_hour" in event.detail:
+            price, priced = float(event.detail["price_per_hour"]), True
+    return Spent(trials=trials, hours=hours, cost=cost if priced else None)
+
+
+class Purse:
+    """A driver's account of its campaign: says when to warn and when to stop.
+
+    Args:
+        archive: Warnings and the end are kept there as events.
+        name: The campaign's.
+        budget: Kept with the campaign, if it is not the one that was set last.
+    """
+
+    def __init__(self, archive: Store, name: str, budget: Budget, watcher: Watcher) -> None:
+        self._archive, self._name, self.budget, self._watcher = archive, name, budget, watcher
+        before = archive.events(name)
+        if budget != last_budget(before):
+            archive.log("budget.set", campaign=name, **budget.to_dict())
+        self._told = {
+            (event.detail["budget"], event.detail["share"], event.detail["limit"])
+            for event in before
+            if event.kind in ("budget.warned", "budget.spent")
+        }
+        done = archive.counts(name)[TrialState.DONE]
+        self._before = spent(before, done)
+        self._since: float | None = time.monotonic()
+        self._here_s = 0.0
+
+    def pause(self) -> None:
+        """Stop the clock."""
+        if self._since is not None:
+            self._here_s += time.monotonic() - self._since
+            self._since = None
+
+    def go_on(self) -> None:
+        """Let the clock run again."""
+        self._since = self._since or time.monotonic()
+
+    def now(self) -> Spent:
+        """Add up what was used until now."""
+        running = 0.0 if self._since is None else time.monotonic() - self._since
+        hours = (self._here_s + running) / _HOUR_S
+        price = self.budget.price_per_hour
+        return Spent(
+            trials=self._archive.counts(self._name)[TrialState.DONE],
+            hours=self._before.hours + hours,
+            cost=None if price is None else (self._before.cost or 0.0) + hours * price,
+        )
+
+    def is_spent(self) -> bool:
+        """Say whether a limit is reached; warn where it is due."""
+        reached = False
+        for name, (used, limit) in self.now().shares(self.budget).items():
+            for share in (*_WARNED_AT, 1.0):
+                if used >= share * limit and (name, share, limit) not in self._told:
+                    self._tell(name, share, used, limit)
+            reached = reached or used >= limit
+        return reached
+
+    def room(self, open_trials: int) -> bool:
+        """Say whether one more trial may begin beside those that are open."""
+        most = self.budget.max_trials
+        return most is None or self._archive.counts(self._name)[TrialState.DONE] + open_trials < most
+
+    def _tell(self, name: str, share: float, used: float, limit: float) -> None:
+        self._told.add((name, share, limit))
+        kind = "budget.spent" if share >= 1 else "budget.warned"
+        self._archive.log(kind, campaign=self._name, budget=name, share=share, used=used, limit=limit)
+        what = "is spent" if share >= 1 else f"is used to {share:.0%}"
+        more = f"; --max-{name} with more goes on" if share >= 1 else ""
+        self._watcher.note(f"the budget of {limit:g} {'of money' if name == 'cost' else name} {what}{more}")

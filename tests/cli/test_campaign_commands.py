@@ -1,0 +1,133 @@
+"""campaign status with rungs and budgets, pause, resume, stop, watch, events, and arguments from a file."""
+
+import json
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.campaign import Budget
+from nngen.campaign.fake import FakeEngine, fake_campaign
+from nngen.cli.campaign import run
+from nngen.cli.campaign_file import merge
+from nngen.errors import UsageError
+from nngen.types import Outcome
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "a.db"))
+    monkeypatch.chdir(tmp_path)
+    with Archive.open(tmp_path / "a.db") as archive:
+        engine = FakeEngine(trials={"A": Outcome.MEMORY})
+        arguments = {"size": 9, "rungs": (1, 3), "epochs": 3, "finalists": 2, "replicates": 2}
+        fake_campaign(archive, engine=engine, budget=Budget(max_cost=9.0, price_per_hour=2.0), **arguments).run()
+    return tmp_path / "a.db"
+
+
+def test_status_tells_rungs_budget_and_pace(nngen, path):
+    told = json.loads(nngen("campaign", "status", "one", "--json").out)
+    assert [(rung["epochs"], rung["trials"]) for rung in told["rungs"]] == [(1, 9), (3, 3)]
+    assert told["over"]
+    assert told["standing"]["promotions"] == 5
+    assert told["standing"]["budget"] == {"max_cost": 9.0, "price_per_hour": 2.0}
+    assert [row["seeds"] for row in told["finalists"]] == [2, 2]
+    text = nngen("campaign", "status", "one").out
+    for words in ("rung 2 (3 epochs): 3 of 3 done, 0 went on", "of 9 cost", "5 promotions", "trials per hour", "over"):
+        assert words in text
+    assert "3" in nngen("leaderboard", "--top", "1").out
+
+
+def test_events_are_one_json_object_a_line(nngen, path):
+    lines = [json.loads(line) for line in nngen("campaign", "events", "one").out.splitlines()]
+    assert lines[0]["event"] == "campaign.created"
+    assert lines[-1]["event"] in ("campaign.finished", "test.revealed")
+    assert {"id", "at", "trial", "event", "detail"} == set(lines[0])
+    promoted = next(line for line in lines if line["event"] == "trial.promoted")
+    assert promoted["detail"]["rank"] == 1
+    later = nngen("campaign", "events", "one", "--follow", "--after", str(lines[-2]["id"])).out
+    assert [json.loads(line) for line in later.splitlines()] == lines[-1:]
+
+
+def test_watch_ends_where_nobody_runs_it(nngen, path):
+    result = nngen("campaign", "watch", "one")
+    assert result.code == 0
+    assert "14 of 14 trials are done already" in result.err
+    assert "14 of 14 trials done" in result.out
+
+
+@pytest.mark.parametrize("word", ["pause", "resume", "stop"])
+def test_nobody_hears_a_wish(nngen, path, word):
+    result = nngen("campaign", word, "one")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"nngen: campaign one is not being run, so there is nothing to {word}: nngen campaign run one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "words"),
+    [
+        (("pause", "onne"), 2, "did you mean one?"),
+        (("watch", "onne"), 2, "did you mean one?"),
+        (("events", "onne"), 2, "did you mean one?"),
+        (("stop", "one", "--archive", "missing.db"), 1, "no archive at missing.db"),
+        (("run",), 2, "the campaign has no name"),
+        (("run", "missing.toml"), 2, "cannot read missing.toml: No such file"),
+        (("run", "a.toml", "--config", "b.toml"), 2, "two files were named"),
+        (("run", "new", "--size", "4", "--max-cost", "3"), 2, "add --price-per-hour"),
+        (("run", "new", "--size", "4", "--max-trials", "0"), 2, "--max-trials must be positive, not 0"),
+        (("run", "new", "--size", "4", "--rungs", "1,x"), 2, "--rungs are epochs that rise"),
+        (("run", "new", "--size", "4", "--workers", "0"), 2, "--workers must be at least 1"),
+    ],
+)
+def test_one_line_and_the_right_code(nngen, path, tokens, code, words):
+    result = nngen("campaign", *tokens)
+    assert (result.code, result.out, len(result.err.splitlines())) == (code, "", 1)
+    assert words in result.err
+    with Archive.open(path, readonly=True) as archive:
+        assert [campaign.name for campaign in archive.campaigns()] == ["one"]
+
+
+def merged(tmp_path, text, **typed):
+    (tmp_path / "third.toml").write_text(text)
+    return merge(run, DEFAULTS | {"name": str(tmp_path / "third.toml")} | typed)
+
+
+DEFAULTS = dict.fromkeys(
+    ("name", "config", "size", "sampler", "skip_known", "families", "rungs", "lr", "max_hours", "data_root", "workers")
+) | {"families_from": (), "engine": "local", "json": False}
+
+
+def test_a_file_of_arguments(tmp_path):
+    text = 'size = 8\nfamilies = ["A", "B"]\nrungs = [1, 3]\nlr = 1\n'
+    text += 'skip-known = true\ndata_root = "data"\nmax-hours = 2\n'
+    given = merged(tmp_path, text, size=9)
+    assert (given["name"], given["size"], given["families"], given["rungs"]) == ("third", 9, "A,B", "1,3")
+    assert (given["lr"], given["skip_known"], str(given["data_root"])) == (1.0, True, "data")
+    assert isinstance(given["max_hours"], float)
+    assert "config" not in given
+    assert merged(tmp_path, 'name = "other"\nfamilies_from = ["x", "y"]\n')["families_from"] == ("x", "y")
+    assert merged(tmp_path, 'name = "other"\n')["name"] == "other"
+    named = merge(run, DEFAULTS | {"name": "mine", "config": tmp_path / "third.toml"})
+    assert named["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sise = 8\n", "no argument is called sise: did you mean size"),
+        ("size = 8.5\n", "size must be a whole number, not 8.5"),
+        ("size = true\n", "size must be a whole number"),
+        ('lr = "x"\n', "lr must be a number"),
+        ("skip_known = 1\n", "skip_known must be true or false"),
+        ("families_from = 3\n", "families_from must be a list of texts"),
+        ("json = true\n", "no argument is called json"),
+        ("size = \n", "is no TOML"),
+        ("[size]\nx = 1\n", "size must be a whole number"),
+    ],
+)
+def test_a_file_with_a_mistake(tmp_path, text, words):
+    with pytest.raises(UsageError, match=r"third\.toml") as caught:
+        merged(tmp_path, text)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
