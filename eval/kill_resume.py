@@ -1,17 +1,18 @@
-"""Kill a campaign's driver and workers with SIGKILL, resume until done, and hold the archive against an undisturbed one.
+"""Kill a campaign's driver and workers with SIGKILL, resume, and hold the archive against an undisturbed one.
 
     python eval/kill_resume.py [--campaigns 25] [--minutes 8] [--work FOLDER] [--write]
 
-Each campaign trains twelve quartets of real families on a few real images of digits, through the same classes as
-``nngen campaign run``: the archive, the local engine, the loop. Its driver is a process of its own that is killed
+Each campaign is twelve trials, nine quartets of real families and the three that go on to a second rung, on a few real
+images of digits, through the same classes as ``nngen campaign run``: the archive, the local engine, the loop. Its
+driver is a process of its own that is killed
 
 - at every boundary of its writing that the undisturbed run met: right before a transaction's commit and right after
   it. They are dealt out over the campaigns; a boundary counts when a driver died exactly there;
 - at a random instant, once per campaign;
 - and in each campaign one worker is killed at a random instant while its driver lives.
 
-Whatever is left over from one call (``--minutes``) is done by the next one with the same ``--work``. Exit 1 unless every
-archive equals the undisturbed one, nothing was lost, repeated or left running, and every file passes
+Whatever is left over from one call (``--minutes``) is done by the next one with the same ``--work``. Exit 1 unless
+every archive equals the undisturbed one, nothing was lost, repeated or left running, and every file passes
 ``PRAGMA integrity_check``. With ``--write`` the table goes to ``eval/results/kill_resume.md``.
 """
 
@@ -49,7 +50,7 @@ from nngen.lemur.source import open_lemur
 from nngen.types import Shape
 
 NAME = "killed"
-SIZE = 12
+SIZE, RUNGS = 9, (1, 2)
 FAMILIES = ("AirNext", "ICNet", "MNASNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1", "SqueezeNet-2")
 IMAGES_PER_CLASS = 12
 MOST_CAMPAIGNS_MORE = 10
@@ -60,6 +61,7 @@ WRITES = (
     "add_verdict",
     "add_campaign",
     "add_trials",
+    "promote",
     "start_trial",
     "finish_trial",
     "requeue",
@@ -154,6 +156,7 @@ def drive(path: Path, spec: CampaignSpec, bench: Bench[Dataset], reached: Callab
 
 
 def descend(pid: int) -> list[psutil.Process]:
+    """Find all processes below one, as far as they live."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).children(recursive=True)
     return []
@@ -300,9 +303,11 @@ def table(all_told: list[Told], boundaries: list[str]) -> str:
         "",
         f"`python eval/kill_resume.py --write`, {datetime.now(UTC):%Y-%m-%d}.",
         "",
-        f"{len(all_told)} campaigns of {SIZE} trials each: quartets of {', '.join(FAMILIES)} on {10 * IMAGES_PER_CLASS} images of",
-        "scikit-learn's digits at 1x32x32, one worker. Drivers and workers were ended with SIGKILL, and the campaign was resumed",
-        "until it was done. Equal means: trials, candidates, sources, verdicts, accuracies, losses to the last digit,",
+        f"{len(all_told)} campaigns of twelve trials each, {SIZE} quartets and those of them that went on from",
+        f"{RUNGS[0]} epoch to {RUNGS[1]}, of the families {', '.join(FAMILIES)},",
+        f"on {10 * IMAGES_PER_CLASS} images of scikit-learn's digits at 1x32x32, one worker. Drivers and workers were ended",
+        "with SIGKILL, and the campaign was resumed until it was done. Equal means: trials, candidates, sources, verdicts,",
+        "accuracies, losses to the last digit,",
         "predictions byte for byte; all but clocks and memory.",
         "",
         "| what | count |",
@@ -310,7 +315,7 @@ def table(all_told: list[Told], boundaries: list[str]) -> str:
         f"| campaigns | {len(all_told)} |",
         f"| archives equal to the undisturbed one | {sum(told.equal for told in all_told)} |",
         f"| drivers killed at a boundary of the writing | {sum(len(told.boundaries) for told in all_told)} |",
-        f"| boundaries met (of {len(boundaries)}: each commit, right before and right after) | {len(hit & set(boundaries))} |",
+        f"| such boundaries met, of {len(boundaries)} (before and after each commit) | {len(hit & set(boundaries))} |",
         f"| drivers killed at a random instant | {sum(told.driver_kills_at_random for told in all_told)} |",
         f"| workers killed at a random instant | {sum(told.worker_kills for told in all_told)} |",
         f"| trials lost | {sum(told.lost for told in all_told)} |",
@@ -318,7 +323,7 @@ def table(all_told: list[Told], boundaries: list[str]) -> str:
         f"| trials left running | {sum(told.running for told in all_told)} |",
         f"| processes that outlived their driver | {sum(told.orphans for told in all_told)} |",
         f"| files that pass `PRAGMA integrity_check` | {sum(told.integrity == 'ok' for told in all_told)} |",
-        f"| trials begun again, for they were not done when the kill came | {sum(told.begun_again for told in all_told)} |",
+        f"| trials begun again, not done when the kill came | {sum(told.begun_again for told in all_told)} |",
     ]
     missed = [place for place in boundaries if place not in hit]
     if missed:
@@ -327,6 +332,7 @@ def table(all_told: list[Told], boundaries: list[str]) -> str:
 
 
 def main() -> int:
+    """Run what is left of the campaigns and judge all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--campaigns", type=int, default=25)
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further campaign after so long")
@@ -338,7 +344,7 @@ def main() -> int:
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(work / "scratch")  # folders of killed workers' trials
     typed = {"size": SIZE, "families": FAMILIES, "dataset": f"folder:{images(work / 'digits')}"}
-    typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "wall_s": 300.0}
+    typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "wall_s": 300.0, "rungs": RUNGS}
     spec, bench = prepare(NAME, None, typed, {"device": "cpu", "threads": 1}, lemur=open_lemur())
     boundaries = undisturbed(work, spec, bench)
     all_told = [Told(**json.loads(file.read_text())) for file in sorted(work.glob("campaign-*.json"))]
@@ -358,10 +364,8 @@ def main() -> int:
         told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, bench)
         (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(told)))
         all_told.append(told)
-        print(
-            f"campaign {number}: {'equal' if told.good else 'NOT EQUAL'} after {told.drivers} drivers, {told.seconds:.0f} s",
-            file=sys.stderr,
-        )
+        word = "equal" if told.good else "NOT EQUAL"
+        print(f"campaign {number}: {word} after {told.drivers} drivers, {told.seconds:.0f} s", file=sys.stderr)
     text = table(all_told, boundaries)
     print(text, end="")
     if asked.write:
