@@ -1,6 +1,7 @@
 """campaign status with rungs and budgets, pause, resume, stop, watch, events, and arguments from a file."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,15 @@ def test_a_file_of_arguments(tmp_path):
     assert merged(tmp_path, 'name = "other"\n')["name"] == "other"
     named = merge(run, DEFAULTS | {"name": "mine", "config": tmp_path / "third.toml"})
     assert named["name"] == "mine"
+
+
+def test_the_example_files_hold_arguments():
+    files = sorted((Path(__file__).parents[2] / "examples" / "campaigns").glob("*.toml"))
+    assert files
+    for file in files:
+        given = merge(run, DEFAULTS | {"name": str(file)})
+        assert given["name"] == file.stem
+        assert given["rungs"] == "1,2"
 
 
 @pytest.mark.parametrize(
