@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold
 
 from nngen.archive import StoredTrial
 from nngen.errors import UsageError
-from nngen.llm.plans import CHOICES, plan_text
+from nngen.llm.plans import CHOICES, frame, plan_text
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.types import Plan
 
@@ -93,7 +93,8 @@ def cases(trials: Iterable[StoredTrial]) -> list[Case]:
     found: dict[str, list[StoredTrial]] = defaultdict(list)
     for trial in trials:
         if trial.validation_accuracy is not None:
-            found[plan_text(trial.plan)].append(trial)
+            # Plans that differ in a field their text leaves out are different cases.
+            found[f"{plan_text(trial.plan)} {frame(trial.plan)}"].append(trial)
     return [_case(same) for _, same in sorted(found.items())]
 
 

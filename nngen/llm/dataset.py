@@ -171,7 +171,8 @@ def _answer(text: str) -> dict[str, str]:
 
 
 def _about(row: Example) -> Row:
-    return {"task": row.task.value, "group": row.group, "origin": row.origin, "prompt_id": row.prompt}
+    about = {"task": row.task.value, "place": row.place, "group": row.group}
+    return {**about, "origin": row.origin, "prompt_id": row.prompt}
 
 
 def _question(row: Example) -> str:

@@ -15,7 +15,7 @@ from statistics import fmean
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.llm.knowledge import plan_values
 from nngen.llm.lineage import Proposal
-from nngen.llm.plans import PlanSpace, plan_text
+from nngen.llm.plans import EXPERTS, PlanSpace, frame, plan_text
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.regions import REGIONS, find
 from nngen.llm.rewriter import Kind, Message
@@ -35,6 +35,7 @@ __all__ = [
 _UNLIMITED = 10**9
 _SHARED = 2
 _SUMMARY_SHARE = 0.25
+_PLAIN = frame(Plan(experts=()))
 
 
 class Task(enum.StrEnum):
@@ -170,7 +171,8 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
     """A plan, its first epochs where there are several, and the accuracy it came to."""
     asked = prompt("accuracy")
     for trial in trials:
-        if trial.validation_accuracy is None or trial.spec is None:
+        # A plan that its text does not tell whole would teach that equal texts come to different accuracies.
+        if trial.validation_accuracy is None or trial.spec is None or frame(trial.plan) != _PLAIN:
             continue
         early = [{"epoch": p.epoch, "accuracy": f"{p.validation_accuracy:.4f}"} for p in trial.curve[:-1]]
         values = {
@@ -221,11 +223,14 @@ def group_of(experts: Iterable[str]) -> str:
     return "+".join(sorted(experts))
 
 
-def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[str, int, str], list[StoredTrial]]:
-    found: dict[tuple[str, int, str], list[StoredTrial]] = defaultdict(list)
+def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[str, int, str, str], list[StoredTrial]]:
+    """Group quartets that were trained alike and differ in what a plan's text says alone."""
+    found: dict[tuple[str, int, str, str], list[StoredTrial]] = defaultdict(list)
     for trial in trials:
-        if trial.validation_accuracy is not None and trial.spec is not None:
-            found[(trial.spec.dataset, trial.spec.epochs, str(trial.spec.shape))].append(trial)
+        if trial.validation_accuracy is None or trial.spec is None or len(set(trial.experts)) != EXPERTS:
+            continue
+        rest = frame(trial.plan)
+        found[(trial.spec.dataset, trial.spec.epochs, str(trial.spec.shape), rest)].append(trial)
     return found
 
 

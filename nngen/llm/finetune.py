@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from nngen.llm.local import adapted, load_model, load_tokenizer
 from nngen.llm.masks import Tokens, tokenize
 from nngen.llm.rewriter import Message
 from nngen.llm.tuning import Tuning
+from nngen.seeds import derive
 
-__all__ = ["ADAPTER", "NOTE", "HeldOut", "Tuned", "finetune", "held_out"]
+__all__ = ["ADAPTER", "NOTE", "HeldOut", "Tuned", "finetune", "held_out", "temper"]
 
 ADAPTER = "adapter"
 NOTE = "tuning.json"
@@ -56,6 +58,7 @@ class Tuned:
 
     Attributes:
         adapter: Folder of the adapter, for ``--adapter``.
+        rows: Different dialogues that it learned from.
         updates: Steps of the optimizer in all.
         seconds: Of training, over all parts that a checkpoint closed and the last one.
         before: Held-out rows with the model it began from.
@@ -89,7 +92,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     if held is not None:
         return held
     tokenizer = load_tokenizer(tuning.base)
-    train = _rows(dataset, tuning, "train")
+    train = temper(_rows(dataset, tuning, "train"), tuning.temper, tuning.seed)
     judge = [row for row in read_view(dataset, "sft", "test") if not tuning.tasks or row["task"] in tuning.tasks]
     test = _short([_tokens(tokenizer, row) for row in judge], tuning.max_tokens)[: tuning.judged]
     adapter = Path(tuning.adapter) if tuning.adapter else None
@@ -115,7 +118,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     tuned = Tuned(
         adapter=out / ADAPTER,
         fingerprint=meta["fingerprint"],
-        rows=len(train),
+        rows=len({json.dumps(row, sort_keys=True) for row in train}),
         updates=int(done.global_step),
         seconds=seconds,
         before=before,
@@ -186,6 +189,28 @@ def _rows(dataset: Path, tuning: Tuning, split: str) -> list[Row]:
     if not rows:
         raise RewriterError(f"{dataset} has no {split} rows for {tuning.method}: build it from more proposals")
     return rows
+
+
+def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
+    """Bend the shares of tasks and regions: each gets its count to a power, rare ones by being shown again.
+
+    Args:
+        rows: With ``task`` and ``place``.
+        power: 1 leaves the rows as they are, 0 makes the shares equal.
+        seed: Decides which rows of a common kind are left out.
+    """
+    if power == 1:
+        return list(rows)
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(f"{row['task']} {row['place']}", []).append(row)
+    whole = sum(len(same) ** power for same in kinds.values())
+    found: list[Row] = []
+    for name, same in sorted(kinds.items()):
+        wanted = max(round(len(rows) * len(same) ** power / whole), 1)
+        order = Random(derive(seed, "temper", name)).sample(same, len(same))
+        found += [order[number % len(order)] for number in range(wanted)]
+    return found
 
 
 def _tokens(tokenizer: Any, row: Row) -> Tokens:

@@ -10,7 +10,7 @@ from nngen.analysis.effects import Interval, effects
 from nngen.analysis.observations import observe
 from nngen.archive import StoredTrial
 from nngen.llm.lineage import Proposal
-from nngen.llm.plans import PlanSpace, plan_text
+from nngen.llm.plans import PlanSpace, frame, plan_text
 from nngen.llm.prompts import MOST_EXAMPLES
 from nngen.types import Plan
 
@@ -58,7 +58,8 @@ def best_plans(trials: Iterable[StoredTrial], count: int = MOST_EXAMPLES) -> lis
     found: dict[str, tuple[Plan, list[float]]] = {}
     for trial in trials:
         if trial.validation_accuracy is not None:
-            found.setdefault(plan_text(trial.plan), (trial.plan, []))[1].append(trial.validation_accuracy)
+            name = f"{plan_text(trial.plan)} {frame(trial.plan)}"
+            found.setdefault(name, (trial.plan, []))[1].append(trial.validation_accuracy)
     means = [(plan, sum(values) / len(values)) for plan, values in found.values()]
     return sorted(means, key=lambda row: (-row[1], row[0].experts))[:count]
 

@@ -117,13 +117,19 @@ class Local:
         self.model = load_model(base, adapter, device=device, precision=precision)
         self.batch = batch
         self._vocabulary = int(self.model.config.get_text_config().vocab_size)
+        # A model without a written limit has none that we know of.
+        self._context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 10**9)
         self._grammar_tokenizer: Any = None
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer each request; replies that reach the token limit come back as ``cut``."""
+        """Answer each request; replies that reach the token limit come back as ``cut``.
+
+        A prompt that leaves no room in the model's context is ``rejected``, the others are answered.
+        """
         prompts = [self._prompt(request) for request in requests]
-        order = sorted(range(len(requests)), key=lambda index: (prompts[index], index))
-        replies: dict[int, Reply] = {}
+        lengths = [self.tokens(prompt) for prompt in prompts]
+        replies = {index: self._too_long(length) for index, length in enumerate(lengths) if length >= self._context}
+        order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
         for rows in _batches(order, prompts, self.batch):
             answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
             replies |= dict(zip(rows, answers, strict=True))
@@ -141,7 +147,7 @@ class Local:
         start = time.perf_counter()
         with torch.inference_mode():
             ids, mask, cache = self._read(prompts)
-            limit = max(request.max_tokens for request in requests)
+            limit = min(max(request.max_tokens for request in requests), self._context - ids.shape[1])
             end = self._end()
             draws = Draws(requests, [self._matcher(request) for request in requests], end)
             out = self.model.generate(
@@ -179,13 +185,21 @@ class Local:
         whole = length is not None and length <= request.max_tokens
         written = tokens[: length if whole else request.max_tokens]
         status = Status.OK if whole else Status.CUT
+        limit = min(request.max_tokens, len(tokens))
         return Reply(
             text=self.tokenizer.decode(written, skip_special_tokens=True),
             status=status,
-            detail="" if whole else f"the reply reached {request.max_tokens} tokens",
+            detail="" if whole else f"the reply reached {limit} tokens",
             prompt_tokens=read,
             reply_tokens=len(written),
             seconds=seconds,
+        )
+
+    def _too_long(self, length: int) -> Reply:
+        return Reply(
+            status=Status.REJECTED,
+            detail=f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}",
+            prompt_tokens=length,
         )
 
     def _matcher(self, request: Request) -> PlanMatcher | None:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from nngen.llm.replies import Fault, ReplyError, one_block
 from nngen.types import Plan
 
-__all__ = ["CHOICES", "EXPERTS", "PlanSpace", "plan_text"]
+__all__ = ["CHOICES", "EXPERTS", "PlanSpace", "frame", "plan_text"]
 
 Value: TypeAlias = float | int | str
 
@@ -47,6 +47,16 @@ def plan_text(plan: Plan) -> str:
         group, name = path.split(".")
         nested.setdefault(group, {})[name] = _number(value)
     return json.dumps(nested, separators=(",", ":"))
+
+
+def frame(plan: Plan) -> str:
+    """Write what ``plan_text`` leaves out of a plan: two plans of one frame differ in what their texts say alone."""
+    data = plan.to_dict()
+    data.pop("experts")
+    for path in CHOICES:
+        group, name = path.split(".")
+        data[group].pop(name)
+    return json.dumps(data, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +99,14 @@ class PlanSpace:
         return self._plan({path: rng.choice(values) for path, values in self.choices.items()}, experts)
 
     def mutate(self, plan: Plan, rng: Random) -> Plan:
-        """Change one thing of a plan: one expert, or one value of one field."""
+        """Change one thing of a plan: one expert, or one value of one field.
+
+        Experts that the pool does not have, or that are named twice, give way to others first.
+        """
         values = {path: _get(plan.to_dict(), path) for path in self.choices}
-        experts = list(plan.experts)
+        held = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
+        others = [name for name in self.families if name not in held]
+        experts = held + rng.sample(others, EXPERTS - len(held))
         path = rng.choice(["experts", *self.choices])
         spare = [name for name in self.families if name not in experts]
         if path == "experts" and spare:
@@ -150,6 +165,8 @@ class PlanSpace:
 
     def _plan(self, values: Mapping[str, Value], experts: Sequence[str], parent: Plan | None = None) -> Plan:
         data = (parent or Plan(experts=tuple(experts))).to_dict()
+        # Whatever the parent is, what the grammar writes is a quartet.
+        data = {name: part for name, part in data.items() if name not in ("kind", "repeats")}
         data["experts"] = list(experts)
         for path, value in values.items():
             group, name = path.split(".")

@@ -15,7 +15,7 @@ from nngen.llm.extras import load
 from nngen.llm.rewriter import Message
 from nngen.resources import folder
 
-__all__ = ["MOST_EXAMPLES", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]
+__all__ = ["MOST_EXAMPLES", "BudgetError", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]
 
 MOST_EXAMPLES = 3
 """More made models of this size worse (arXiv 2512.24120)."""
@@ -31,6 +31,10 @@ _HEAD = {
     "drop": list,
     "system": str,
 }
+
+
+class BudgetError(RewriterError):
+    """A prompt that is over its budget with all left out that may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +123,8 @@ def render(
         budget: Instead of the prompt's own.
 
     Raises:
-        RewriterError: If an input is missing or unknown, or it does not fit even with all left out that may be.
+        RewriterError: If an input is missing or unknown.
+        BudgetError: If it does not fit even with all left out that may be.
     """
     if set(values) != set(asked.inputs):
         wrong = sorted(set(values) ^ set(asked.inputs))
@@ -134,7 +139,7 @@ def render(
             break
         longest = next((name for name in asked.drop if kept[name]), None)
         if longest is None:
-            raise RewriterError(f"prompt {asked.name} takes {tokens} tokens, over its budget of {limit}")
+            raise BudgetError(f"prompt {asked.name} takes {tokens} tokens, over its budget of {limit}")
         kept[longest].pop()
     omitted = [
         f"{len(full[n]) - len(kept[n])} of {len(full[n])} {n}" for n in asked.drop if len(kept[n]) < len(full[n])

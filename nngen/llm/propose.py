@@ -19,7 +19,7 @@ from nngen.llm.judging import Judge, require_sandbox
 from nngen.llm.known import Known
 from nngen.llm.lineage import Proposal, Stage, proposals, record
 from nngen.llm.plans import PlanSpace
-from nngen.llm.prompts import Rendered, estimate_tokens, prompt, render
+from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
 from nngen.llm.regions import REGIONS, find, present, splice
 from nngen.llm.replies import Fault, ReplyError, python_block
 from nngen.llm.rewriter import Kind, Message, Reply, Request, Rewriter, Status
@@ -62,6 +62,16 @@ class _Ask:
     request: Request
     parent: Parent | None
     rendered: Rendered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Over:
+    """A request that cannot be made: its prompt is over the budget."""
+
+    index: int
+    parent: Parent
+    region: str
+    message: str
 
 
 class Proposer:
@@ -141,12 +151,15 @@ class Proposer:
         """
         spots = _spots(parents, names)
 
-        def ask(index: int) -> _Ask:
+        def ask(index: int) -> _Ask | _Over:
             parent, region = spots[index % len(spots)]
             code = find(parent.source, region)
             accuracy = "" if parent.accuracy is None else f"{parent.accuracy:.4f}"
             values = {"region": region, "purpose": REGIONS[region].purpose, "accuracy": accuracy, "code": code}
-            rendered = render(prompt("region"), values, self.count)
+            try:
+                rendered = render(prompt("region"), values, self.count)
+            except BudgetError as error:
+                return _Over(index=index, parent=parent, region=region, message=str(error))
             request = self._request(Kind.REGION, rendered, seed, index, parent=parent, code=code, region=region)
             return _Ask(index=index, request=request, parent=parent, rendered=rendered)
 
@@ -161,12 +174,15 @@ class Proposer:
         if not parents:
             raise UsageError("a file is written from a parent: name one with --parent, or train some first")
 
-        def ask(index: int) -> _Ask:
+        def ask(index: int) -> _Ask | _Over:
             parent = parents[index % len(parents)]
             accuracy = "" if parent.accuracy is None else f"{parent.accuracy:.4f}"
             experts = parent.plan.experts if parent.plan else ("four families",)
             values = {"experts": experts, "accuracy": accuracy, "code": parent.source}
-            rendered = render(prompt("file"), values, self.count)
+            try:
+                rendered = render(prompt("file"), values, self.count)
+            except BudgetError as error:
+                return _Over(index=index, parent=parent, region="", message=str(error))
             request = self._request(Kind.FILE, rendered, seed, index, parent=parent, code=parent.source)
             return _Ask(index=index, request=request, parent=parent, rendered=rendered)
 
@@ -196,10 +212,15 @@ class Proposer:
             region=region,
         )
 
-    def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask]) -> tuple[Proposal, ...]:
+    def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask | _Over]) -> tuple[Proposal, ...]:
         require_sandbox(self.rewriter.name, kind, self.judge, trusted=self.rewriter.trusted)
         done = {held.index for held in proposals(self.archive, self.batch)}
-        missing = [ask(index) for index in range(number) if index not in done]
+        missing = []
+        for item in (ask(index) for index in range(number) if index not in done):
+            if isinstance(item, _Ask):
+                missing.append(item)
+            else:
+                self._keep(self._unasked(kind, item), None)
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             for asked, reply in zip(chunk, self.rewriter.propose([item.request for item in chunk]), strict=True):
@@ -208,6 +229,19 @@ class Proposer:
                     proposal, candidate = self._again(asked, proposal, candidate)
                 self._keep(proposal, candidate)
         return proposals(self.archive, self.batch)
+
+    def _unasked(self, kind: Kind, item: _Over) -> Proposal:
+        return Proposal(
+            batch=self.batch,
+            index=item.index,
+            rewriter=self.rewriter.name,
+            kind=kind,
+            region=item.region,
+            parent=item.parent.id,
+            status=Status.NOTHING,
+            fault=Fault.BUDGET,
+            message=item.message,
+        )
 
     def _again(self, asked: _Ask, first: Proposal, candidate: Candidate | None) -> tuple[Proposal, Candidate | None]:
         """Ask once more; the second try stands, whatever came of it."""

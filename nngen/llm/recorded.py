@@ -57,7 +57,7 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
     if len(models) < FEWEST:
         raise UsageError(
             f"{len(models)} imported models have records on {dataset} after {epoch} epochs, at least {FEWEST} are "
-            "needed: nngen import brings them in"
+            "needed: nngen lemur import brings them in"
         )
     names = sorted(models)
     chosen = names if len(names) <= count else sorted(Random(seed).sample(names, count))

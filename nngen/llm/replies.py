@@ -14,6 +14,8 @@ __all__ = ["Fault", "ReplyError", "one_block", "python_block"]
 class Fault(enum.StrEnum):
     """Why a reply is no proposal; the list is closed."""
 
+    BUDGET = "budget"
+    """The prompt is over its budget, so nothing was asked."""
     SERVER = "server"
     """No usable text came back; the reply's status says why."""
     CUT = "cut"

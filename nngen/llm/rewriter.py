@@ -33,7 +33,7 @@ class Status(enum.StrEnum):
     BUSY = "busy"
     """429 or 5xx, again and again until the attempts were used up."""
     REJECTED = "rejected"
-    """The server will not do this at all (401, 404, 400, ...)."""
+    """The server will not do this at all (401, 404, 400, ...), or the prompt is longer than the model's context."""
     GARBLED = "garbled"
     """The server's answer is not the JSON that was agreed on."""
     NOTHING = "nothing"

@@ -26,6 +26,8 @@ class Tuning:
         method: ``sft``, ``dpo`` or ``kto``.
         adapter: Folder of an adapter to begin from, as DPO and KTO do after SFT; "" for none.
         tasks: Only examples of these tasks; empty for all.
+        temper: How the shares of tasks and regions are bent, in [0, 1]: 1 leaves them, 0 makes them equal, 0.5 takes
+            square roots (as Conneau et al. 2020 do for languages); the number of dialogues stays.
         epochs: How often the train split is shown.
         batch: Dialogues per step on the device.
         accumulate: Steps whose gradients make one update.
@@ -48,6 +50,7 @@ class Tuning:
     method: str = "sft"
     adapter: str = ""
     tasks: tuple[str, ...] = ()
+    temper: float = 1.0
     epochs: float = 2.0
     batch: int = 1
     accumulate: int = 4
@@ -71,6 +74,8 @@ class Tuning:
         for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every", "judged"):
             if not getattr(self, name) > 0:
                 raise RewriterError(f"{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.temper <= 1:
+            raise RewriterError(f"temper lies between 0 and 1, not at {self.temper}")
         if self.quantize and not self.device.startswith("cuda"):
             raise RewriterError("a base in 4 bits needs a CUDA device: leave quantize out on the CPU")
 

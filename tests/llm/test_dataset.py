@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.errors import RewriterError, UsageError
+from nngen.llm.accuracy import cases
 from nngen.llm.dataset import VIEWS, build, read_view
 from nngen.llm.examples import (
     Example,
@@ -180,6 +182,24 @@ def test_every_task_is_found(taught: Archive, space: PlanSpace) -> None:
         assert 0 <= float(row.answer) <= 1
     with pytest.raises(UsageError, match="no task is called 'regio'"):
         collect(taught, ["regio"])
+
+
+def test_plans_are_compared_within_a_frame_only(taught: Archive, space: PlanSpace) -> None:
+    trials = taught.trials()
+    odd = [
+        replace(
+            trial, plan=replace(trial.plan, recipe=replace(trial.plan.recipe, cutmix=1.0)), validation_accuracy=0.99
+        )
+        for trial in trials[:1]
+    ]
+    mixed = [*odd, *trials[1:]]
+    for before, after in (
+        (improvement_examples(trials[1:], space), improvement_examples(mixed, space)),
+        (summary_examples(trials[1:], space), summary_examples(mixed, space)),
+        (accuracy_examples(trials[1:]), accuracy_examples(mixed)),
+    ):
+        assert list(before) == list(after)
+    assert len(cases([*trials[:1], *odd])) == 2
 
 
 def test_twins_are_not_taught_twice(taught: Archive) -> None:

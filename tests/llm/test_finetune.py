@@ -19,7 +19,7 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 
 from nngen.llm import finetune as module
-from nngen.llm.finetune import finetune
+from nngen.llm.finetune import finetune, temper
 from nngen.llm.local import load_model
 
 pytestmark = pytest.mark.slow
@@ -130,6 +130,22 @@ def test_preferences(tiny: Path, data: Path, tmp_path: Path, method: str) -> Non
     tuned = finetune(_tuning(tiny, method=method, epochs=1.0, max_tokens=64), data, tmp_path / "out")
     assert (tuned.adapter / "adapter_model.safetensors").is_file()
     assert tuned.updates > 0
+
+
+def test_rare_regions_are_shown_more_often() -> None:
+    rows = [
+        {"task": "region", "place": place, "n": n} for place, many in (("gate", 64), ("step", 4)) for n in range(many)
+    ]
+    assert temper(rows, 1.0, 0) == rows
+    bent = temper(rows, 0.5, 0)
+    assert bent == temper(rows, 0.5, 0)
+    counts = {place: sum(row["place"] == place for row in bent) for place in ("gate", "step")}
+    # 8 and 2 of 10, of 68.
+    assert counts == {"gate": 54, "step": 14}
+    assert len({row["n"] for row in bent if row["place"] == "gate"}) == 54
+    assert {row["n"] for row in bent if row["place"] == "step"} == set(range(4))
+    even = temper(rows, 0.0, 0)
+    assert sum(row["place"] == "step" for row in even) == 34
 
 
 def test_dpo_after_sft(tiny: Path, data: Path, tmp_path: Path) -> None:

@@ -78,6 +78,15 @@ def test_a_reply_at_the_limit_is_cut(local: Local) -> None:
     assert reply.detail == "the reply reached 10 tokens"
 
 
+def test_a_prompt_longer_than_the_context_is_rejected_and_the_others_are_answered(local: Local) -> None:
+    long = Request(kind=Kind.FILE, messages=(Message(role="user", content="blue " * 9000),), seed=0, max_tokens=4)
+    short = Request(kind=Kind.REGION, messages=(Message(role="user", content="Say blue."),), seed=0, max_tokens=4)
+    first, second = local.propose([long, short])
+    assert (first.status, first.text) == (Status.REJECTED, "")
+    assert first.detail == f"the prompt takes {first.prompt_tokens:,} tokens, the model's context holds 8,192"
+    assert second.text
+
+
 def test_a_gguf_file_is_loaded(smollm: Path) -> None:
     model = load_model(str(smollm))
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
@@ -132,3 +141,19 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 
     with pytest.raises(MissingExtraError, match=r"pip install 'nngen-moe\[llm\]'"):
         load("surely_not_installed.part")
+
+
+def test_a_frozen_model_reads_texts_whatever_their_neighbours(smollm_folder: Path) -> None:
+    import numpy as np
+
+    from nngen.llm.embedding import Embedder
+
+    embed = Embedder(str(smollm_folder), longest=32, batch=2)
+    texts = ["a gate of width 16", "a gate of width 64, and a great many words after it " * 3, "blue"]
+    together, alone = embed(texts), np.concatenate([embed([text]) for text in texts])
+    assert together.shape == (3, 576)
+    likeness = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(together, alone, strict=True)]
+    assert min(likeness) > 0.999
+    assert float(together[0] @ together[2] / np.linalg.norm(together[0]) / np.linalg.norm(together[2])) < 0.99
+    # What follows the limit is not seen.
+    assert np.array_equal(embed(["word " * 40]), embed(["word " * 50]))

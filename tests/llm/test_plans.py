@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.assembly.assemble import check_plan
-from nngen.llm.plans import CHOICES, PlanSpace, plan_text
+from nngen.llm.plans import CHOICES, PlanSpace, frame, plan_text
 from nngen.llm.replies import Fault, ReplyError
 from nngen.types import Plan
 
@@ -36,6 +36,32 @@ def test_a_mutation_changes_one_thing(seed: int) -> None:
         for group, name in (path.split(".") for path in CHOICES)
     )
     assert swapped + fields == 1
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        Plan(experts=("Family0", "Gone", "Family3", "Lost")),
+        Plan(experts=("Family0",) * 4, kind="homogeneous", repeats=True),
+        Plan(experts=("One", "Two", "Three", "Four"), kind="alexnet"),
+    ],
+)
+def test_what_the_pool_lacks_gives_way_and_the_child_is_a_quartet(parent: Plan) -> None:
+    for seed in range(20):
+        child = SPACE.mutate(parent, Random(seed))
+        assert SPACE.read(plan_text(child), parent) == child
+        check_plan(child)
+        assert (child.kind, child.repeats) == ("hetero", False)
+
+
+def test_a_frame_is_what_the_text_leaves_out() -> None:
+    plain = SPACE.draw(Random(0))
+    other = dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, cutmix=1.0))
+    assert plan_text(plain) == plan_text(other)
+    assert frame(plain) != frame(other)
+    assert frame(plain) == frame(SPACE.draw(Random(1))) == frame(SPACE.mutate(plain, Random(2)))
+    # A child keeps its parent's frame.
+    assert frame(SPACE.mutate(other, Random(0))) == frame(SPACE.read(plan_text(plain), other)) == frame(other)
 
 
 def test_draws_are_uniform_over_families() -> None:

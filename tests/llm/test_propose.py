@@ -114,6 +114,22 @@ def test_what_is_no_plan_has_a_fault(make: Any, space: PlanSpace, reply: Any, fa
     assert funnel([row]) == Funnel(asked=1, parsed=0, applied=0, checked=0, new=0)
 
 
+def test_a_prompt_over_its_budget_is_a_fault_and_the_others_are_asked(make: Any, parent: Candidate) -> None:
+    start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
+    writer = Scripted(*["no idea"] * 3)
+
+    def count(text: str) -> int:
+        return 10**6 if "class Gate" in text else 1
+
+    held = make(writer, count=count).regions(4, [start], 0, ["gate", "mixing"])
+    assert [row.fault for row in held if row.region == "gate"] == [Fault.BUDGET] * 2
+    assert [row.fault for row in held if row.region == "mixing"] == [Fault.NO_BLOCK] * 2
+    assert "takes 1000001 tokens, over its budget of 1200" in held[0].message
+    assert len(writer.asked) == 2
+    (whole,) = make(writer, "files", count=lambda text: 10**6).files(1, [start], 0)
+    assert (whole.fault, whole.parent) == (Fault.BUDGET, parent.id)
+
+
 def test_one_repair_is_asked_for_and_counted_apart(make: Any, space: PlanSpace) -> None:
     from random import Random
 
