@@ -134,8 +134,8 @@ def table(times: list[Times], quiet: float, trials: int) -> str:
         _row("the rest: server's start, first check, between trials, end", [_rest(item) for item in times]),
         _row("wall time x workers / sum of the epochs", [item.quotient for item in times], digits=3),
         "",
-        f"The same candidates one after another with nothing beside them: {quiet:.1f} s of epochs; the wall time of the",
-        f"first column is {first.wall / quiet:.3f} times that. At most {MOST} was the aim, for the larger of the two.",
+        f"The same candidates one after another with nothing beside them: {quiet:.1f} s of epochs; the wall time",
+        f"of the first column is {first.wall / quiet:.3f} times that. The aim is at most {MOST}, for both.",
     ]
     return "\n".join(lines) + "\n"
 
