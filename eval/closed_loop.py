@@ -166,7 +166,7 @@ def _writer(arm: str, place: Path) -> tuple[Rewriter, AdapterTeacher | None]:
     if arm != MODEL:
         return (Uniform() if arm == "random" else Mutate()), None
     base = str(fetch())
-    tuning = Tuning(base=base, epochs=2.0, accumulate=2, lr=5e-4, judged=8, max_tokens=1024)
+    tuning = Tuning(base=base, epochs=1.0, accumulate=2, lr=1e-3, judged=4, max_tokens=768)
     return Local(base), AdapterTeacher(tuning=tuning, folder=place, note=_say)
 
 
