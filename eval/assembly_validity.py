@@ -170,9 +170,7 @@ def usable(families: dict[str, Family], shape: Shape) -> Pool:
     return pool
 
 
-def watched(
-    check: Callable[[Sequence[str], Shape, Pool], None], quartet: tuple[str, ...], shape: Shape, pool: Pool
-) -> Result:
+def watched(check: Callable[..., None], quartet: tuple[str, ...], shape: Shape, pool: Any) -> Result:
     """Prove one quartet; whatever goes wrong is what was asked for."""
     began, problem = time.perf_counter(), ""
     try:
@@ -204,18 +202,24 @@ def prove(quartet: Sequence[str], shape: Shape, pool: Pool) -> None:
             alone = parameters_alone(pool[name][0], (shape.channels, *net.adapters[place].size))
             own = count(net.experts[place])
             assert own == alone, f"{name} has {own:,} parameters in the mixture, {alone:,} alone"
-        for mode in (True, False):
-            with torch.no_grad():
-                logits = net.train(mode)(images)
-            assert logits.shape == (BATCH, CLASSES), f"logits are {tuple(logits.shape)}"
-            assert bool(torch.isfinite(logits).all()), "logits are not finite"
-        net.train_setup(dict(PRM))
-        touched = watch(net)
-        accuracy, loss = net.learn([(images, labels)])
+        accuracy, loss = exercise(net, quartet, images, labels)
         assert 0 <= accuracy <= 1 and loss == loss, f"learn returned {accuracy}, {loss}"
-        missing = {"gate", *quartet} - {name if name == "gate" else quartet[int(name)] for name in touched}
-        assert not missing, f"no gradient in {', '.join(sorted(missing))}"
-        assert all(bool(torch.isfinite(p).all()) for p in net.parameters()), "weights are not finite"
+
+
+def exercise(net: Any, quartet: Sequence[str], images: torch.Tensor, labels: torch.Tensor) -> Any:
+    """Run a mixture in both modes and train it for one batch; AssertionError unless all its parts take part."""
+    for mode in (True, False):
+        with torch.no_grad():
+            logits = net.train(mode)(images)
+        assert logits.shape == (len(images), CLASSES), f"logits are {tuple(logits.shape)}"
+        assert bool(torch.isfinite(logits).all()), "logits are not finite"
+    net.train_setup(dict(PRM))
+    touched = watch(net)
+    learned = net.learn([(images, labels)])
+    missing = {"gate", *quartet} - {name if name == "gate" else quartet[int(name)] for name in touched}
+    assert not missing, f"no gradient in {', '.join(sorted(missing))}"
+    assert all(bool(torch.isfinite(p).all()) for p in net.parameters()), "weights are not finite"
+    return learned
 
 
 def watch(net: Any) -> set[str]:
