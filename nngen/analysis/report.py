@@ -93,14 +93,16 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
     campaign = archive.campaign(_resolved(archive, name))
     trials = archive.trials(campaign.name)
     pool = sorted(campaign.spec["pool"])
-    came = funnel(trials, _passed(archive, campaign, trials))
-    audit = coverage(pool, finished_quartets(trials))
+    # What was sampled, and what nothing has selected yet: later rungs and further seeds are the same quartets again.
+    first = tuple(trial for trial in trials if trial.rung == trial.replicate == 0)
+    came = funnel(first, _passed(archive, campaign, first))
+    audit = coverage(pool, finished_quartets(first))
     lines = observe(trials)
     return Report(
         campaign=campaign,
         trials=trials,
         rows=leaderboard(trials),
-        families=family_rows(pool, trials),
+        families=family_rows(pool, first),
         outcomes=outcome_rows(trials),
         funnel=came,
         coverage=audit,

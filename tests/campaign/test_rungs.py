@@ -4,6 +4,7 @@ from statistics import fmean
 
 import pytest
 
+from nngen.analysis.report import collect
 from nngen.archive import Archive, TrialState
 from nngen.campaign import CampaignSpec, summarise
 from nngen.campaign.fake import FakeEngine
@@ -178,3 +179,10 @@ def test_a_campaign_from_before_rungs_can_be_read():
     old = {key: value for key, value in spec.to_dict().items() if key not in ("rungs", "keep", "scheduler")}
     assert CampaignSpec.from_dict(old) == spec
     assert CampaignSpec.from_dict(CampaignSpec(name="x", shape=Shape(1, 8, 8), **RUNGS).to_dict()).rungs == (1, 3, 9)
+
+
+def test_a_report_counts_quartets_not_rungs(archive):
+    campaign(archive, finalists=1, replicates=2, **RUNGS).run()
+    report = collect(archive, "one")
+    assert (report.funnel.drawn, report.funnel.trained, report.coverage.quartets) == (12, 12, 12)
+    assert max(row.seeds for row in report.rows) == 2
