@@ -244,26 +244,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--level", choices=COLUMNS, help="one level or harness; all by default")
     parser.add_argument("--only", help="names, separated by commas")
-    parser.add_argument("--keep", type=Path, help="folder for what is done; a level that is there is not run again")
+    parser.add_argument("--keep", type=Path, help="folder for what is done, which is not done again")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     options = parser.parse_args(arguments)
     chosen = [attack for attack in attacks() if options.only is None or attack.name in options.only.split(",")]
     found: dict[str, list[Line]] = {}
     for column in COLUMNS if options.level is None else (options.level,):
-        kept = options.keep and options.keep / f"{column}.json"
-        if kept and kept.exists():
-            found[column] = [Line(**line) for line in json.loads(kept.read_text())]
-            continue
-        found[column] = list(_beside(column, chosen) if column in BESIDE else _ours(Isolation(column), chosen))
-        if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps([asdict(line) for line in found[column]]))
+        found[column] = _column(column, chosen, options.keep)
     text = report(found)
     print(text)
     if options.write:
         OUT.write_text(text)
     ours = [line for level in LEVELS for line in found.get(level, ())]
     return 1 if any(line.wrong for line in ours) else 0
+
+
+def _column(column: str, chosen: Sequence[Attack], folder: Path | None) -> list[Line]:
+    """Run the corpus at one level or under one harness; what the folder holds is not run again."""
+    kept = None if folder is None else folder / f"{column}.jsonl"
+    done = [Line(**json.loads(line)) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
+    names = {line.name for line in done}
+    to_do = [attack for attack in chosen if attack.name not in names]
+    for line in _beside(column, to_do) if column in BESIDE else _ours(Isolation(column), to_do):
+        done.append(line)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with kept.open("a") as file:
+                file.write(json.dumps(asdict(line)) + "\n")
+    return done
 
 
 def _ours(level: Isolation, chosen: Sequence[Attack]) -> Iterator[Line]:

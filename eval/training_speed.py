@@ -498,8 +498,8 @@ def report(
         f"## The whole trial at {SIDE} px",
         "",
         "LEMUR's seconds are its own `duration`: training and predicting, once the net is built. Ours are the same, by"
-        " the judge's clock, and the end of the worker. In brackets from the call to its answer: LEMUR's code score, our"
-        " worker's start.",
+        " the judge's clock, and the end of the worker. In brackets from the call to its answer: LEMUR's code score,"
+        " our worker's start.",
         "",
         "| seed | LEMUR, s | ours, s | ratio | LEMUR's accuracy | ours |",
         "|---|---|---|---|---|---|",
