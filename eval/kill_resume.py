@@ -273,23 +273,24 @@ def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, be
     for old in work.glob(f"{path.name}*"):
         old.unlink()
     draw, told, started = random.Random(number), Told(number=number), time.monotonic()
-    left = list(targets)
-    random_turn = draw.randrange(len(left) + 1)
+    last_words = work / "died-at.txt"
+    random_turn = draw.randrange(len(targets) + 1)
     through = False
     while not through:
-        target = left.pop(0) if left and told.drivers != random_turn else None
+        left = set(targets) - set(told.boundaries)
 
-        def reached(place: str, target: str | None = target) -> None:
-            if place == target:
+        def reached(place: str, left: set[str] = left) -> None:
+            if place in left:
+                last_words.write_text(place)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        before = told.driver_kills_at_random
+        last_words.write_text("")
         child = drive(path, spec, bench, reached)
         kill_driver = told.drivers == random_turn
         through = follow(child, draw, told, kill_driver=kill_driver, kill_worker=not told.worker_kills)
         told.drivers += 1
-        if target is not None and not through and told.driver_kills_at_random == before:
-            told.boundaries.append(target)
+        if place := last_words.read_text():
+            told.boundaries.append(place)
     judge(path, work / "undisturbed.db", told)
     told.seconds = time.monotonic() - started
     return told
