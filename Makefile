@@ -14,7 +14,7 @@ $(BIN)/.installed: pyproject.toml
 	@touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,eval,llm,ray,report,serve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,eval,export,llm,ray,report,serve]'
 	@touch $@
 
 demo: $(BIN)/.installed

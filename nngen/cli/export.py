@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from nngen.cli.output import print_json, print_table
+from nngen.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from nngen.archive import Archive
+    from nngen.execution.data import Dataset
+    from nngen.export.selection import Export
+    from nngen.export.weights import Repetition
 
 __all__ = ["export"]
 
@@ -22,6 +31,8 @@ def export(
     min_accuracy: float = 0.0,
     lemur: str = "2.1.2",
     dataset_name: str | None = None,
+    weights: bool = False,
+    onnx: bool = False,
     data_root: Path | None = None,
     archive: Path | None = None,
     json: bool = False,
@@ -40,6 +51,9 @@ def export(
         min_accuracy: Only trials of at least this validation accuracy.
         lemur: The release of nn-dataset that will read it, 2.1.2 or 2.2.11.
         dataset_name: What LEMUR shall call the data set.
+        weights: Also write trained weights (safetensors). Trials keep none, so each model's best trial is trained
+            again; the card says whether it predicted the same.
+        onnx: Also write the trained graph, checked with onnxruntime against torch.
         data_root: Where torchvision's files lie.
         archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
         json: Print what was written as JSON.
@@ -47,6 +61,7 @@ def export(
     Examples:
         nngen export --campaign demo --min-accuracy 0.9 --to ../nn-dataset
         nngen export --id MoE4-3f2a --to exported --lemur 2.2.11
+        nngen export --id MoE4-3f2a --to exported --weights --onnx
         nngen export --campaign demo --to ../nn-dataset/db/ab.nn.db --json
     """
     from nngen.archive import Archive, default_path
@@ -56,16 +71,69 @@ def export(
     from nngen.export.selection import gather, select
 
     version = _version(lemur)
+    into_database = to.is_file() or to.suffix == ".db"
+    wanted = _wanted(weights=weights, onnx=onnx, into_database=into_database)
     with Archive.open(archive or default_path(), create=False) as store:
         trials = select(store, campaign=campaign, ids=ids, min_accuracy=min_accuracy)
         exports = gather(store, trials, lambda name: load_dataset(name, data_root=data_root), dataset_name=dataset_name)
-    into = export_to_database if to.is_file() or to.suffix == ".db" else export_to_folder
-    rows = [_row(written) for written in into(to, exports, version)]
+        repetitions = _repeat(store, exports, wanted, lambda name: load_dataset(name, data_root=data_root))
+    written = (
+        export_to_database(to, exports, version)
+        if into_database
+        else export_to_folder(to, exports, version, repetitions)
+    )
+    rows = [_row(one) | _told(repetitions.get(one.export.candidate.id)) for one in written]
     if json:
         print_json(rows)
     else:
         print_table(rows, _COLUMNS)
         print(f"{to}: {sum(row['new'] for row in rows)} of {len(rows)} results are new")
+
+
+def _wanted(*, weights: bool, onnx: bool, into_database: bool) -> tuple[str, ...]:
+    from nngen.errors import UsageError
+    from nngen.execution.keeping import ONNX, WEIGHTS
+    from nngen.export.weights import check_installed
+
+    wanted = (*([WEIGHTS] if weights else []), *([ONNX] if onnx else []))
+    if wanted and into_database:
+        raise UsageError("a database holds no weights and no graphs: export them to a folder")
+    if wanted:
+        check_installed(wanted)
+    return wanted
+
+
+def _repeat(
+    store: Archive, exports: Sequence[Export], wanted: Sequence[str], load: Callable[[str], Dataset]
+) -> dict[str, Repetition]:
+    """Train each model's best trial once more, if something is wanted of it."""
+    if not wanted:
+        return {}
+    from nngen.execution.engine import LocalEngine
+    from nngen.export.weights import repeat, to_repeat
+
+    chosen, found = to_repeat(exports), {}
+    with LocalEngine() as engine, progress_bar("training again") as report:
+        for done, export in enumerate(chosen, 1):
+            assert export.trial.spec is not None
+            told = store.predictions(export.trial.id, "test")
+            data = load(export.trial.spec.dataset)
+            found[export.candidate.id] = repeat(export, data, engine, wanted, test_predictions=told)
+            report(done, len(chosen))
+            if reason := found[export.candidate.id].reason:
+                print(f"nngen: {export.candidate.id}: no graph: {reason}", file=sys.stderr)
+    return found
+
+
+def _told(repetition: Repetition | None) -> dict[str, Any]:
+    if repetition is None:
+        return {}
+    return {
+        "weights": repetition.weights is not None,
+        "onnx": repetition.onnx is not None,
+        "same_predictions": repetition.same,
+        "repeated_test_accuracy": repetition.test_accuracy,
+    }
 
 
 def _version(text: str) -> Any:

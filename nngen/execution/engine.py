@@ -17,9 +17,10 @@ from nngen.checks.prm import make_prm
 from nngen.errors import DataError, UsageError
 from nngen.execution.data import WORKER_FILES, Dataset
 from nngen.execution.environment import describe
-from nngen.execution.frames import Frame, FrameReader, Kind
+from nngen.execution.frames import MAX_CHUNK, Frame, FrameReader, Kind
 from nngen.execution.isolation import Isolation
 from nngen.execution.judge import TrialJudge, VerdictJudge, accuracy, verdict_of_ending
+from nngen.execution.keeping import Keeping
 from nngen.execution.launcher import Launcher, Pipes
 from nngen.execution.limits import MAX_PROCESSES, Limits
 from nngen.execution.sandbox import HOME
@@ -124,6 +125,7 @@ class LocalEngine:
         *,
         isolation: Isolation = Isolation.PROCESS,
         score: Callable[[bytes], float] | None = None,
+        keep: Keeping | None = None,
     ) -> Trial:
         """Train a candidate and score it here, where the labels are.
 
@@ -134,6 +136,7 @@ class LocalEngine:
             on_epoch: Called after each epoch, in this thread.
             isolation: How far it is kept away.
             score: Gives the accuracy of validation predictions; by default, from the data set's labels.
+            keep: What the trained net is to hand over; it is filled.
 
         Returns:
             The trial; its verdict says what went wrong, if something did.
@@ -158,8 +161,11 @@ class LocalEngine:
             Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_images),
             Kind.TEST: _BYTES_PER_CLASS * len(dataset.test_images),
         }
+        take: Callable[[Frame, float], bool] = judge.take
+        if keep is not None:
+            job["keep"], sizes[Kind.FILE], take = list(keep.names), MAX_CHUNK, keep.before(judge.take)
         files = [dataset.file(part) for part in WORKER_FILES]
-        ending = self._run(candidate.source, job, limits, judge.take, sizes, files)
+        ending = self._run(candidate.source, job, limits, take, sizes, files)
         verdict = judge.verdict or verdict_of_ending(ending, limits, _FILE)
         return Trial(
             candidate_id=candidate.id,

@@ -13,10 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MAX_JSON", "Channel", "Frame", "FrameError", "FrameReader", "Kind"]
+__all__ = ["MAX_CHUNK", "MAX_JSON", "Channel", "Frame", "FrameError", "FrameReader", "Kind"]
 
 MAX_JSON = 65_536
 """Bytes of the longest JSON message."""
+
+MAX_CHUNK = 2**20
+"""Bytes of the longest part of a file."""
 
 _HEAD = struct.Struct("<B3xI")
 
@@ -27,6 +30,7 @@ class Kind(enum.IntEnum):
     MESSAGE = 1
     VALIDATION = 2
     TEST = 3
+    FILE = 4
 
 
 class FrameError(Exception):
@@ -38,7 +42,7 @@ class Frame:
     """One frame.
 
     Attributes:
-        body: JSON, or one little-endian uint16 per image.
+        body: JSON, one little-endian uint16 per image, or a part of a file.
     """
 
     kind: Kind
@@ -63,7 +67,7 @@ class FrameReader:
     """Cuts a stream into frames; a body longer than its kind allows is refused before it is read.
 
     Args:
-        sizes: Exact length in bytes of each kind but ``MESSAGE``.
+        sizes: Exact length in bytes of each kind but ``MESSAGE``; the longest of ``FILE``.
     """
 
     def __init__(self, sizes: Mapping[Kind, int]) -> None:
@@ -92,8 +96,9 @@ class FrameReader:
             kind = Kind(number)
         except ValueError:
             raise FrameError(f"a frame of unknown kind {number}") from None
-        allowed = length <= MAX_JSON if kind is Kind.MESSAGE else length == self._sizes.get(kind, -1)
-        if not allowed:
+        longest = MAX_JSON if kind is Kind.MESSAGE else self._sizes.get(kind, -1)
+        varies = kind in (Kind.MESSAGE, Kind.FILE)
+        if not (length <= longest if varies else length == longest):
             raise FrameError(f"a {kind.name.lower()} frame of {length} bytes")
         return kind
 

@@ -42,6 +42,7 @@ __all__ = ["run"]
 
 _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
+_EXAMPLES = 4
 _RULE = "worker.train"
 
 
@@ -160,7 +161,12 @@ class _Training:
             self.channel.send({"event": "epoch", **_reported(returned), **_history(net)})
             classes = self._predict(net, data["validation-images"], prepare)
             self.channel.send_bytes(Kind.VALIDATION, classes)
-        self.channel.send_bytes(Kind.TEST, self._predict(net, data["test-images"], prepare))
+        classes = self._predict(net, data["test-images"], prepare)
+        if job.get("keep"):
+            from nngen.execution.handover import hand_over
+
+            hand_over(net, job["keep"], prepare(data["test-images"][:_EXAMPLES]), self.channel)
+        self.channel.send_bytes(Kind.TEST, classes)
 
     def _build(self, shape: Shape, device: torch.device) -> nn.Module:
         prm = make_prm(self.job["hyperparameters"], shape=shape, flip=self.job["flip"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nngen.export.selection import Export
+from nngen.export.weights import Repetition
 from nngen.lemur.layout import nn_id
 
 __all__ = ["LOADERS", "card"]
@@ -14,8 +15,8 @@ LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mn
 """Image classification data sets that nn-dataset 2.1.2 can load."""
 
 
-def card(exports: Sequence[Export]) -> str:
-    """Write the card of one model from its exported trials (at least one; all of the same model)."""
+def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str:
+    """Write the card of one model from its exported trials (at least one; all of the same model), and its weights."""
     first = exports[0]
     parts = [
         f"# {first.candidate.id}",
@@ -31,6 +32,7 @@ def card(exports: Sequence[Export]) -> str:
         _pairs({key: value for key, value in first.trial.environment.items() if key not in ("prm", "data")}),
         "## Use",
         _use(first),
+        _weights(first, repetition),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -97,7 +99,26 @@ def _use(export: Export) -> str:
             '    torch.device("cpu"),',
             ")",
             "```",
-            "",
-            "The file holds the architecture and its training; trained weights are not part of this export.",
         ]
     )
+
+
+def _weights(export: Export, repetition: Repetition | None) -> str:
+    if repetition is None:
+        return "The file holds the architecture and its training; trained weights are not part of this export."
+    name = export.candidate.id
+    lines = []
+    if repetition.weights is not None:
+        lines.append(f'Weights: `net.load_state_dict(safetensors.torch.load_file("weights/{name}.safetensors"))`.')
+    if repetition.onnx is not None:
+        lines.append(f"Graph: `onnx/{name}.onnx`; onnxruntime's logits are torch's within {repetition.difference:.1e}.")
+    elif repetition.reason:
+        lines.append(f"No ONNX graph: {repetition.reason}.")
+    whose = (
+        "predicts every test image as the trial did"
+        if repetition.same
+        else f"does not predict all that the trial did (another machine?); its own test accuracy is"
+        f" {repetition.test_accuracy:.4f}"
+    )
+    lines.append(f"They come from a repetition of the trial that {whose}. Images go in as the transform prepares them.")
+    return "\n".join(lines)

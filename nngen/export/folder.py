@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from nngen.errors import ExportError
 from nngen.export.card import card
 from nngen.export.selection import Export
 from nngen.export.staging import Staging, staging
+from nngen.export.weights import Repetition
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
 from nngen.lemur.transforms import OWN
 
-__all__ = ["CARDS", "Written", "export_to_folder"]
+__all__ = ["CARDS", "GRAPHS", "WEIGHTS", "Written", "export_to_folder"]
 
-CARDS = "cards"
+CARDS, WEIGHTS, GRAPHS = "cards", "weights", "onnx"
+"""Folders of ours beside LEMUR's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,19 @@ class Written:
     place: str
 
 
-def export_to_folder(root: Path, exports: Sequence[Export], version: LemurVersion) -> tuple[Written, ...]:
+def export_to_folder(
+    root: Path,
+    exports: Sequence[Export],
+    version: LemurVersion,
+    repetitions: Mapping[str, Repetition] | None = None,
+) -> tuple[Written, ...]:
     """Write sources, transforms, results and cards, all of them or (killed before the end) none.
+
+    Args:
+        root: The folder.
+        exports: What to write.
+        version: Whose layout.
+        repetitions: By model; their weights and graphs are written too.
 
     Returns:
         One line per trial, in the order given.
@@ -50,7 +63,12 @@ def export_to_folder(root: Path, exports: Sequence[Export], version: LemurVersio
         written = [_put_result(target, export, version) for export in settled]
         for export in settled:
             together = [other for other in settled if other.candidate.id == export.candidate.id]
-            target.put(f"{CARDS}/{export.candidate.id}.md", card(together).encode())
+            repetition = (repetitions or {}).get(export.candidate.id)
+            target.put(f"{CARDS}/{export.candidate.id}.md", card(together, repetition).encode())
+            if repetition is not None and repetition.weights is not None:
+                target.put(f"{WEIGHTS}/{export.candidate.id}.safetensors", repetition.weights)
+            if repetition is not None and repetition.onnx is not None:
+                target.put(f"{GRAPHS}/{export.candidate.id}.onnx", repetition.onnx)
     return tuple(written)
 
 

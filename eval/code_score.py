@@ -1,0 +1,138 @@
+"""LEMUR's own code score of assembled files, and what takes the points.
+
+    python eval/code_score.py                        # 40 random quartets of LEMUR's 34 families
+    python eval/code_score.py --quartets 40 --run    # with LEMUR's dynamic run too, at 224 px: minutes a file
+    python eval/code_score.py --write                # and keep the table in eval/results/code_score.md
+
+The score is that of ``ab/nn/util/CodeEval.py`` (nn-dataset 2.1.2), over 100: less 5 for each of pylint's errors, 2 for
+each warning, 1 for each convention or refactoring message, with the options given there; less 1 for each of radon's
+blocks of a complexity above 10; less 10 where ``Net`` cannot be built and trained on two batches of eight images at
+224 px. Without ``--run`` that last part is taken as passed. Each file is scored alone, as ``<id>.py``. Needs pylint
+and radon. Leaves with 1 unless the median is above 0.80.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from nngen.assembly.assemble import Assembler
+from nngen.cli.output import print_table
+from nngen.lemur.families import load_families
+from nngen.lemur.probe import profiles
+from nngen.lemur.source import open_lemur
+from nngen.seeds import derive
+from nngen.space.samplers import draw
+from nngen.types import Plan, Shape
+
+SHAPE = Shape(3, 32, 32)
+WANTED = 0.80
+WEIGHTS = {"error": 5, "warning": 2, "convention": 1, "refactor": 1}
+PYLINT = ("--output-format=json", "--max-line-length=120", "--disable=C0116,C0115,C0114,C0304,C0303,C0305,C0325")
+COMPLEX = 10
+RUN = """
+import importlib.util, sys, torch
+spec = importlib.util.spec_from_file_location("model_module", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+prm = {"lr": 0.01, "momentum": 0.9, "dropout": 0.5}
+net = module.Net((1, 3, 224, 224), (10,), prm, torch.device("cpu"))
+net.train_setup(prm)
+net.learn([(torch.randn(8, 3, 224, 224), torch.randint(0, 10, (8,)))] * 2)
+"""
+RESULTS = Path(__file__).parent / "results" / "code_score.md"
+
+
+def main() -> int:
+    """Score every file and print a table; 1 unless the median is above 0.80."""
+    arguments = _arguments()
+    scores: list[float] = []
+    points: Counter[str] = Counter()
+    families = load_families(open_lemur())
+    measured = profiles(list(families.values()), SHAPE)
+    assembler = Assembler()
+    for quartet in draw("random", list(families), arguments.quartets, derive(arguments.seed, "code score")):
+        experts = []
+        for name in quartet:
+            interface = measured[name].interface
+            assert interface is not None, measured[name].reason
+            experts.append((families[name], interface))
+        candidate = assembler.assemble(Plan(experts=quartet), experts)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{candidate.id}.py"
+            path.write_text(candidate.source)
+            lost = deductions(path, run=arguments.run)
+        points += lost
+        scores.append(max(100 - lost.total(), 0) / 100)
+        print(f"{', '.join(quartet)}: {scores[-1]:.2f}", file=sys.stderr)
+    median = statistics.median(scores)
+    rows = [{"taken by": name, "points a file": f"{number / len(scores):.2f}"} for name, number in points.most_common()]
+    print_table(rows[:20], ("taken by", "points a file"))
+    found = (
+        f"{len(scores)} files: median {median:.2f}, lowest {min(scores):.2f}, highest {max(scores):.2f}; "
+        f"{sum(score > WANTED for score in scores)} above {WANTED:.2f}; "
+        f"LEMUR's dynamic run {'counted' if arguments.run else 'taken as passed'}."
+    )
+    print(found)
+    if arguments.write:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(page(rows, found, arguments))
+    return 0 if median > WANTED else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quartets", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", action="store_true", help="run each file as LEMUR does")
+    parser.add_argument("--write", action="store_true", help="write the table into eval/results")
+    return parser.parse_args()
+
+
+def deductions(path: Path, *, run: bool) -> Counter[str]:
+    """Points that a file loses, by what takes them."""
+    from radon.complexity import cc_visit
+
+    lost: Counter[str] = Counter()
+    command = [sys.executable, "-m", "pylint", str(path), *PYLINT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    messages: list[dict[str, Any]] = json.loads(done.stdout)
+    for message in messages:
+        lost[f"pylint {message['symbol']} ({message['message-id']})"] += WEIGHTS.get(message["type"], 0)
+    lost["radon complexity"] += sum(block.complexity > COMPLEX for block in cc_visit(path.read_text()))
+    if run:
+        trial = subprocess.run([sys.executable, "-c", RUN, str(path)], capture_output=True, check=False)
+        lost["dynamic run"] += 10 if trial.returncode else 0
+    return lost
+
+
+def page(rows: list[dict[str, Any]], found: str, arguments: argparse.Namespace) -> str:
+    """The table as Markdown, with the command that made it."""
+    run = " --run" if arguments.run else ""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    version = subprocess.run([sys.executable, "-m", "pylint", "--version"], capture_output=True, text=True, check=True)
+    lines = [
+        "# LEMUR's code score of assembled files",
+        "",
+        f"`python eval/code_score.py --quartets {arguments.quartets} --seed {arguments.seed}{run} --write`, {date},",
+        f"{version.stdout.splitlines()[0]}. No file asks pylint to be silent.",
+        "",
+        found,
+        "",
+        "| taken by | points a file |",
+        "| --- | ---: |",
+        *(f"| {row['taken by']} | {row['points a file']} |" for row in rows if row["points a file"] != "0.00"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

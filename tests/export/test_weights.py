@@ -1,0 +1,103 @@
+"""Weights and graphs: of a real trial, and of workers that hand over something else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nngen.archive import Archive
+from nngen.execution.batches import Preparation
+from nngen.execution.data import load_dataset
+from nngen.execution.frames import Frame, FrameError, Kind
+from nngen.execution.keeping import Keeping
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+FAMILIES = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2"
+
+
+def message(**what: object) -> Frame:
+    return Frame(Kind.MESSAGE, json.dumps(what).encode())
+
+
+@pytest.mark.slow
+def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
+    """Loaded into the exported file, they predict what the archive says the trial predicted; so does the graph."""
+    import onnxruntime
+    import torch
+    from safetensors.torch import load_file
+
+    archive, to = tmp_path / "a.db", tmp_path / "out"
+    asked = ("--size", "1", "--families", FAMILIES, "--epochs", "1", "--lr", "0.003", "--threads", "1")
+    assert nngen("campaign", "run", "one", "--archive", archive, *asked).code == 0
+    result = nngen("export", "--campaign", "one", "--archive", archive, "--to", to, "--weights", "--onnx", "--json")
+    (row,) = json.loads(result.out)
+    assert (row["weights"], row["onnx"], row["same_predictions"]) == (True, True, True), result.err
+    name = row["model"]
+    with Archive.open(archive, readonly=True) as store:
+        (trial,) = store.trials("one")
+        predicted = np.frombuffer(store.predictions(trial.id, "test"), "<u2")
+
+    data = load_dataset("digits")
+    assert trial.spec is not None
+    prepare = Preparation(shape=trial.spec.shape, mean=data.mean, std=data.std)
+    images = prepare(torch.from_numpy(np.array(data.test_images[:64])))
+    spec = importlib.util.spec_from_file_location("exported", to / "ab" / "nn" / "nn" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    prm = {"lr": 0.003, "momentum": 0.9, "batch": 64, "epoch": 1}
+    net = module.Net(tuple(images.shape), (10,), prm, torch.device("cpu"))
+    net.load_state_dict(load_file(to / "weights" / f"{name}.safetensors"))
+    with torch.no_grad():
+        logits = net.eval()(images).numpy()
+    assert np.mean(logits.argmax(1) == predicted[:64]) > 0.95  # float32 in batches of another size
+
+    session = onnxruntime.InferenceSession(to / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(found, logits, atol=1e-3 * np.abs(logits).max())
+    card = (to / "cards" / f"{name}.md").read_text()
+    assert f"weights/{name}.safetensors" in card
+    assert "as the trial did" in card
+
+
+def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
+    result = nngen("export", "--campaign", "one", "--to", tmp_path / "ab.nn.db", "--weights")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "export them to a folder" in result.err
+
+
+def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
+    passed: list[Frame] = []
+    keeping = Keeping(("weights",))
+    take = keeping.before(lambda frame, _: bool(passed.append(frame)) or frame.kind is Kind.TEST)
+    assert not take(message(event="epoch"), 0.0)
+    assert not take(message(event="file", name="weights"), 0.0)
+    assert not take(Frame(Kind.FILE, b"ab"), 0.0)
+    assert not take(Frame(Kind.FILE, b"c"), 0.0)
+    assert take(Frame(Kind.TEST, b""), 0.0)
+    assert keeping.files == {"weights": b"abc"}
+    assert [frame.kind for frame in passed] == [Kind.MESSAGE, Kind.TEST]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [Frame(Kind.FILE, b"a")],
+        [message(event="file", name="other")],
+        [message(event="file", name="onnx")],
+        [message(event="file", name="weights"), message(event="file", name="weights")],
+        [message(event="no-file", name=["weights"])],
+    ],
+    ids=["no name", "another name", "not asked for", "twice", "no text"],
+)
+def test_what_was_not_asked_for(frames: list[Frame]) -> None:
+    take = Keeping(("weights",)).before(lambda *_: False)
+    with pytest.raises(FrameError):
+        for frame in frames:
+            take(frame, 0.0)
