@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +19,7 @@ from typing import Any, Self
 from nngen.checks.prm import make_prm
 from nngen.errors import DataError, UsageError
 from nngen.execution.data import WORKER_FILES, Dataset
+from nngen.execution.energy import EnergyMeter
 from nngen.execution.environment import describe
 from nngen.execution.frames import MAX_CHUNK, Frame, FrameReader, Kind
 from nngen.execution.isolation import Isolation
@@ -23,15 +27,18 @@ from nngen.execution.judge import TrialJudge, VerdictJudge, accuracy, verdict_of
 from nngen.execution.keeping import Keeping
 from nngen.execution.launcher import Launcher, Pipes
 from nngen.execution.limits import MAX_PROCESSES, Limits
+from nngen.execution.prediction import Prediction, Predictor, Room, largest_batch, refusal
 from nngen.execution.sandbox import HOME
 from nngen.execution.watch import Ending, watch
-from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["LocalEngine"]
 
 _FILE = "candidate.py"
 _BYTES_PER_CLASS = 2
 _END_S = 3.0
+_SHARE = 0.9
+"""Of a card's memory that trials side by side may take."""
 
 
 class LocalEngine:
@@ -40,15 +47,23 @@ class LocalEngine:
     The first call starts the server, which loads torch once; every job after that is a fork of it.
     Leaving the ``with`` block ends whatever still runs.
 
-    Attributes:
+    Args:
         slots: How many trainings it is to be given at once; it does not refuse more.
+        predict: Says what a trial will take. What cannot fit is refused then, a batch that cannot is halved before it
+            is tried, and on a card trials wait until there is room for them.
+        compiled: Whether nets are compiled before they are trained. It takes minutes: for trials of many epochs on a
+            card. What torch cannot compile runs as it is.
     """
 
-    def __init__(self, slots: int = 1) -> None:
+    def __init__(self, slots: int = 1, *, predict: Predictor | None = None, compiled: bool = False) -> None:
         self.slots = slots
+        self._compiled = compiled
+        self._predict = predict
+        self._room: Room | None = None
+        self._lock = threading.Lock()
         self._launcher = Launcher()
         self._jobs = _Jobs()
-        self._card: str | None = None
+        self._card: tuple[str, float] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -129,11 +144,14 @@ class LocalEngine:
     ) -> Trial:
         """Train a candidate and score it here, where the labels are.
 
+        Where memory does not suffice once the net is built, the batch is halved and it is tried again, down to 2 and
+        within the one limit of time. The environment says what ``batch`` was used and what ``batches_tried``.
+
         Args:
             candidate: Only its id and its source are looked at.
             spec: How to train; ``spec.device`` is ``cpu`` or ``cuda``.
             dataset: Where the images come from; its labels of validation and test stay in this process.
-            on_epoch: Called after each epoch, in this thread.
+            on_epoch: Called after each epoch, in this thread; from the first on again where the batch was halved.
             isolation: How far it is kept away.
             score: Gives the accuracy of validation predictions; by default, from the data set's labels.
             keep: What the trained net is to hand over; it is filled.
@@ -148,6 +166,67 @@ class LocalEngine:
             NngenError: If no worker can be started.
         """
         _check_spec(spec, dataset)
+        prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
+        limit = spec.memory_mib if spec.device == "cpu" else self._about_card()[1]
+        if prediction is not None and (verdict := refusal(prediction, limit)) is not None:
+            return Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
+        first = spec if prediction is None else replace(spec, batch=largest_batch(prediction, spec.batch, limit))
+        with self._place(spec.device, prediction):
+            trial = self._train(candidate, first, dataset, on_epoch, isolation, score, keep)
+        environment = dict(trial.environment)
+        if prediction is not None:
+            environment["predicted_mib"] = f"{prediction.likely_mib:.0f}"
+        return replace(trial, spec=spec, environment=environment)
+
+    @contextmanager
+    def _place(self, device: str, prediction: Prediction | None) -> Iterator[None]:
+        """Hold a place on the card; on a CPU each worker has its own memory and its own threads."""
+        if device == "cpu" or self._predict is None:
+            yield
+            return
+        with self._lock:
+            self._room = self._room or Room(_SHARE * self._about_card()[1])
+        with self._room.hold(None if prediction is None else prediction.likely_mib):
+            yield
+
+    def _train(
+        self,
+        candidate: Candidate,
+        spec: TrialSpec,
+        dataset: Dataset,
+        on_epoch: Callable[[EpochResult], None] | None,
+        isolation: Isolation,
+        score: Callable[[bytes], float] | None,
+        keep: Keeping | None,
+    ) -> Trial:
+        """Train, with smaller and smaller batches where memory does not suffice."""
+        begin = time.monotonic()
+        tried = [spec.batch]
+        with EnergyMeter(spec.device) as meter:
+            trial = self._attempt(candidate, spec, dataset, on_epoch, isolation, score, keep)
+            while (smaller := _smaller(trial, spec.wall_s - (time.monotonic() - begin))) is not None:
+                if keep is not None:
+                    keep.forget()
+                again = self._attempt(candidate, smaller, dataset, on_epoch, isolation, score, keep)
+                tried.append(smaller.batch)
+                if again.verdict.outcome is Outcome.TIMEOUT:
+                    # What was left of the time was too short: that it does not fit is what is known.
+                    break
+                trial = again
+        seconds = time.monotonic() - begin if len(tried) > 1 else trial.seconds
+        return _told(replace(trial, seconds=seconds), tried, meter.joules)
+
+    def _attempt(
+        self,
+        candidate: Candidate,
+        spec: TrialSpec,
+        dataset: Dataset,
+        on_epoch: Callable[[EpochResult], None] | None,
+        isolation: Isolation,
+        score: Callable[[bytes], float] | None,
+        keep: Keeping | None,
+    ) -> Trial:
+        """Train at one size of the batch."""
         judge = TrialJudge(
             epochs=spec.epochs,
             classes=dataset.classes,
@@ -155,7 +234,7 @@ class LocalEngine:
             on_epoch=on_epoch,
         )
         limits = Limits(wall_s=spec.wall_s, memory_mib=spec.memory_mib)
-        job = {**_training_job(spec, dataset), "isolation": isolation.value}
+        job = {**_training_job(spec, dataset), "isolation": isolation.value, "compiled": self._compiled}
         environment = self._environment(spec, dataset, job)
         sizes = {
             Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_images),
@@ -209,26 +288,27 @@ class LocalEngine:
 
     def _environment(self, spec: TrialSpec, dataset: Dataset, job: Mapping[str, Any]) -> dict[str, str]:
         prm = make_prm(job["hyperparameters"], shape=spec.shape, flip=job["flip"])
-        device = spec.device if spec.device == "cpu" else self._card_name()
+        device = spec.device if spec.device == "cpu" else self._about_card()[0]
         return {
             **describe(self._launcher.versions(), device=device, threads=spec.threads),
             "isolation": str(job["isolation"]),
+            **({"compiled": "yes"} if self._compiled else {}),
             "data": dataset.fingerprint,
             "prm": json.dumps(prm, sort_keys=True),
         }
 
-    def _card_name(self) -> str:
-        """Ask a worker of our own, so that this process never touches CUDA."""
+    def _about_card(self) -> tuple[str, float]:
+        """Ask a worker of our own for the card's name and MiB, so that this process never touches CUDA."""
         if self._card is None:
-            names: list[str] = []
+            said: list[dict[str, Any]] = []
 
             def take(frame: Frame, _seconds: float) -> bool:
-                names.append(str(frame.message().get("name")))
+                said.append(frame.message())
                 return True
 
             job = {"kind": "device", "device": "cuda", "threads": 1, "seed": 0, "isolation": Isolation.PROCESS.value}
             self._run("", job, Limits(wall_s=60.0, memory_mib=12_288), take)
-            self._card = names[0] if names else "cuda"
+            self._card = (str(said[0]["name"]), float(said[0]["mib"])) if said else ("cuda", math.inf)
         return self._card
 
 
@@ -261,6 +341,29 @@ class _Jobs:
             for pipes in self._pipes:
                 pipes.kill()
             self._change.wait_for(lambda: not self._pipes, timeout=_END_S)
+
+
+def _smaller(trial: Trial, left_s: float) -> TrialSpec | None:
+    """Say how to try again what had too little memory; None where a smaller batch would not help, or cannot be."""
+    batch = trial.spec.batch // 2
+    # A net that could not even be built needs as much memory at any batch.
+    if trial.verdict.outcome is not Outcome.MEMORY or trial.parameters is None or batch < 2 or left_s <= 0:
+        return None
+    return replace(trial.spec, batch=batch, wall_s=left_s)
+
+
+def _told(trial: Trial, tried: Sequence[int], joules: float | None) -> Trial:
+    """Write into a trial what became of the batch, and the energy where it was counted."""
+    prm = json.loads(trial.environment["prm"])
+    environment = {**trial.environment, "batch": str(prm["batch"])}
+    verdict = trial.verdict
+    if len(tried) > 1:
+        environment["batches_tried"] = ", ".join(map(str, tried))
+    if len(tried) > 1 and not verdict.valid:
+        verdict = replace(verdict, message=f"{verdict.message} (batches of {environment['batches_tried']} were tried)")
+    if joules is not None:
+        environment["energy_j"] = f"{joules:.3f}"
+    return replace(trial, verdict=verdict, environment=environment)
 
 
 def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:

@@ -59,7 +59,8 @@ def run(job: Mapping[str, Any], result: int, files: list[int]) -> int:
     _settle(folder, job)
     try:
         if job["kind"] == "device":
-            channel.send({"event": "device", "name": torch.cuda.get_device_name()})
+            mib = torch.cuda.get_device_properties(0).total_memory / 2**20
+            channel.send({"event": "device", "name": torch.cuda.get_device_name(), "mib": mib})
         elif job["kind"] == "check":
             _send_verdict(channel, _check(folder / job["file"], job))
         else:
@@ -176,6 +177,8 @@ class _Training:
             if device.type == "cuda":
                 net.to(memory_format=torch.channels_last)
             set_up(net, self.path, dict(prm))
+        if self.job["compiled"]:
+            _compile(net)
         parameters = sum(parameter.numel() for parameter in net.parameters())
         self.channel.send({"event": "ready", "parameters": parameters})
         return net
@@ -200,6 +203,16 @@ class _Training:
             if not finite:
                 raise refuse(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
         return np.concatenate(classes).tobytes()
+
+
+def _compile(net: nn.Module) -> None:
+    """Have torch compile what is called: the experts of a mixture, which calls them itself, or the net."""
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
+    experts = getattr(net, "experts", None)
+    for part in experts if isinstance(experts, nn.ModuleList) else [net]:
+        part.compile()
 
 
 def _mapped(descriptor: int) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,13 @@ from torch.nn import functional as F
 
 from nngen.types import Adapter, Interface, Shape
 
-__all__ = ["BATCH", "Subject", "Unfit", "load_net", "measure_interface", "prove"]
+__all__ = ["BATCH", "Subject", "Unfit", "load_net", "measure_interface", "prove", "weigh"]
 
 BATCH = 2
 """Images per try; the family itself is built for one (docs/design/0002-in-shape-batch.md)."""
+
+_FEW, _MORE = 2, 6
+"""Images of the two batches whose difference is the cost of one image."""
 
 _SIDES = (64, 32, 128, 256, 384)
 _LARGE = {"meta": 512, "cpu": 256}
@@ -95,6 +99,62 @@ def prove(subject: Subject, interface: Interface, shape: Shape) -> int:
         Unfit: If it fails, its logits are not finite, or no parameter receives a gradient.
     """
     return _prove(subject, interface.adapter(shape), shape)
+
+
+def weigh(subject: Subject, interface: Interface, shape: Shape) -> dict[str, float]:
+    """Measure what training costs: the memory of the weights, and memory and time of one image more in a batch.
+
+    Counted is what autograd keeps for the backward pass, each storage once and no weights. All of it is held at the end
+    of a forward pass, whatever the allocator does.
+
+    Returns:
+        ``weights_mib`` of parameters and buffers; ``image_mib`` kept and ``image_s`` for forward and backward.
+
+    Raises:
+        Unfit: If the family fails.
+    """
+    torch.manual_seed(0)
+    adapter = interface.adapter(shape)
+    height, width = adapter.size or (shape.height, shape.width)
+    net = _build(subject, "cpu", height, width).train()
+    own = [*net.parameters(), *net.buffers()]
+    few, more = (_step(subject, net, own, (count, height, width), adapter) for count in (_FEW, _MORE))
+    images = _MORE - _FEW
+    return {
+        "weights_mib": sum(tensor.untyped_storage().nbytes() for tensor in own) / 2**20,
+        "image_mib": max(0.0, more[0] - few[0]) / images / 2**20,
+        "image_s": max(0.0, more[1] - few[1]) / images,
+    }
+
+
+def _step(
+    subject: Subject, net: nn.Module, own: list[Tensor], size: tuple[int, int, int], adapter: Adapter
+) -> tuple[int, float]:
+    """Run forward and backward; return the bytes kept in between, and the seconds of the quicker of two runs."""
+    count, height, width = size
+    images = torch.rand(count, subject.channels, height, width)
+    images = images.to(torch.complex64) if adapter.complex else images
+    weights = {tensor.untyped_storage().data_ptr() for tensor in own}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    seconds = []
+    for _ in range(2):
+        kept.clear()
+        begin = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = _logits(net, images, subject.classes)
+        try:
+            torch.autograd.backward(F.cross_entropy(logits, torch.arange(count) % subject.classes))
+        except Exception as error:  # the family's own code, as everywhere here
+            raise Unfit(f"backward pass: {_reason(error)}") from error
+        seconds.append(time.perf_counter() - begin)
+    return sum(kept.values()), min(seconds)
 
 
 @dataclass(kw_only=True)
@@ -201,8 +261,8 @@ def _logits(net: nn.Module, images: Tensor, classes: int) -> Tensor:
     logits = out[0] if isinstance(out, tuple | list) and out else out
     if not isinstance(logits, Tensor):
         raise Unfit(f"forward returns {type(logits).__name__}, not logits")
-    if tuple(logits.shape) != (BATCH, classes):
-        raise Unfit(f"forward returns {tuple(logits.shape)}, not {(BATCH, classes)}")
+    if tuple(logits.shape) != (len(images), classes):
+        raise Unfit(f"forward returns {tuple(logits.shape)}, not {(len(images), classes)}")
     return logits
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from nngen.errors import LemurError, UsageError
 from nngen.lemur.files import write_atomically
@@ -26,7 +26,7 @@ from nngen.lemur.hyperparameters import best_hyperparameters
 from nngen.paths import cache_dir
 from nngen.types import Adapter, Family, Interface, Shape
 
-__all__ = ["MEMORY_MIB", "WALL_S", "Profile", "check_shape", "profiles"]
+__all__ = ["MEMORY_MIB", "WALL_S", "Profile", "check_shape", "default_jobs", "profiles", "run_tasks"]
 
 WALL_S = 120.0
 """Wall time that one family's probe may take, in seconds."""
@@ -129,12 +129,19 @@ def profiles(
     if missing:
         if progress is not None:
             progress(0, len(missing))
-        for count, answer in enumerate(_measure(missing, jobs or _default_jobs()), start=1):
+        for count, answer in enumerate(run_tasks(missing, jobs or default_jobs()), start=1):
             task = missing[answer["name"]]
             done[task.family.name] = task.keep(answer)
             if progress is not None:
                 progress(count, len(missing))
     return {task.family.name: done[task.family.name] for task in tasks}
+
+
+class Ordered(Protocol):
+    """What the worker can be asked to do."""
+
+    def order(self) -> dict[str, Any]:
+        """Write the task as the worker reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +214,18 @@ def _store(file: Path, value: Mapping[str, Any]) -> None:
         write_atomically(file, json.dumps(dict(value)).encode())
 
 
-def _default_jobs() -> int:
+def default_jobs() -> int:
+    """As many families at a time as there are CPUs, at most 8."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, 8)
 
 
-def _measure(tasks: Mapping[str, _Task], jobs: int) -> Iterator[dict[str, Any]]:
-    """Run the worker and yield its answers as they come."""
+def run_tasks(tasks: Mapping[str, Ordered], jobs: int) -> Iterator[dict[str, Any]]:
+    """Run the worker and yield its answers as they come.
+
+    Raises:
+        LemurError: If the measuring process itself fails.
+    """
     with tempfile.TemporaryDirectory(prefix="nngen-probe-") as folder, _worker(folder) as (worker, said):
         order = {
             "folder": folder,

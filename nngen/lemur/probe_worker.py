@@ -9,6 +9,8 @@ and one line of JSON goes out for each task, as it ends:
 
     {"name", "interface": {...} | null, "parameters": N | null, "reason": "", "lasting": true}
 
+A task with ``"weigh": true`` is weighed instead of proven: its answer has ``"weight"`` as ``measure.weigh`` gives it.
+
 ``lasting`` is false for what another machine, or a quieter one, could do: time, memory, a crash.
 """
 
@@ -27,7 +29,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from nngen.lemur.measure import Subject, Unfit, load_net, measure_interface, prove
+from nngen.lemur.measure import Subject, Unfit, load_net, measure_interface, prove, weigh
 from nngen.types import Interface, Shape
 
 __all__ = ["main"]
@@ -116,6 +118,9 @@ def _probe(task: dict[str, Any], folder: Path) -> dict[str, Any]:
         )
         interface = interface or measure_interface(subject)
         answer["interface"] = {name: getattr(interface, name) for name in interface.__slots__}
+        if task.get("weigh"):
+            answer["weight"] = weigh(subject, interface, shape)
+            return answer
         answer["parameters"] = prove(subject, interface, shape)
     except Unfit as unfit:
         answer["reason"] = str(unfit)

@@ -5,10 +5,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from nngen.checks.samples import mixture_source, net_source
 from nngen.errors import DataError, NngenError
@@ -17,7 +20,7 @@ from nngen.execution.launcher import Launcher
 from nngen.types import Outcome, Shape
 
 ALLOWED = """
-PATH LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES CUDA_HOME LANG LC_CTYPE OMP_NUM_THREADS OMP_WAIT_POLICY OPENBLAS_NUM_THREADS
+PATH LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES CUDA_HOME LANG LC_CTYPE OMP_NUM_THREADS GOMP_SPINCOUNT OPENBLAS_NUM_THREADS
 MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_
 PYTHONHASHSEED PYTHONDONTWRITEBYTECODE CUBLAS_WORKSPACE_CONFIG PYTORCH_NVML_BASED_CUDA_CHECK HOME TMPDIR TORCH_HOME
 XDG_CACHE_HOME TORCHINDUCTOR_CACHE_DIR TRITON_CACHE_DIR
@@ -126,6 +129,86 @@ def test_training_that_diverges_is_non_finite(engine, digits, candidate, spec):
     trial = engine.train(candidate(net_source(loss="loss = loss * 1e30")), spec(lr=1e30), digits)
     assert trial.verdict.outcome is Outcome.NON_FINITE
     assert trial.curve == ()
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine, digits, candidate, spec):
+    grows = "big = torch.ones(len(inputs), 2**20, 2); loss = loss + 0 * big.sum()"
+    points = []
+    trial = engine.train(candidate(net_source(loss=grows)), spec(memory_mib=640), digits, points.append)
+    assert trial.verdict.valid, trial.verdict.message
+    tried = [int(batch) for batch in trial.environment["batches_tried"].split(", ")]
+    assert tried == [64 // 2**n for n in range(len(tried))]
+    assert len(tried) > 1
+    assert int(trial.environment["batch"]) == tried[-1]
+    assert f'"batch": {tried[-1]}' in trial.environment["prm"]
+    assert trial.spec.batch == 64
+    assert trial.validation_accuracy == points[-1].validation_accuracy
+
+
+def test_what_fits_at_no_batch_says_what_was_tried(engine, digits, candidate, spec):
+    fails = "raise MemoryError"
+    trial = engine.train(candidate(net_source(loss=fails)), spec(batch=9), digits)
+    assert trial.verdict.outcome is Outcome.MEMORY
+    assert "(batches of 9, 4, 2 were tried)" in trial.verdict.message
+    assert trial.spec.batch == 9
+
+
+def test_a_cards_word_for_too_little_memory_halves_the_batch(engine, digits, candidate, spec):
+    fails = "if len(inputs) > 32: raise torch.OutOfMemoryError('CUDA out of memory')"
+    trial = engine.train(candidate(net_source(loss=fails)), spec(), digits)
+    assert trial.verdict.valid
+    assert trial.environment["batch"] == "32"
+
+
+def test_a_net_too_large_at_any_batch_is_tried_once(engine, digits, candidate, spec):
+    trial = engine.train(candidate(net_source(init="raise MemoryError")), spec(), digits)
+    assert trial.verdict.outcome is Outcome.MEMORY
+    assert "batches_tried" not in trial.environment
+
+
+def test_halving_stays_within_the_limit_of_time(engine, digits, candidate, spec):
+    slow = "import time; time.sleep(1); raise MemoryError"
+    trial = engine.train(candidate(net_source(loss=slow)), spec(wall_s=2.5), digits)
+    assert trial.verdict.outcome is Outcome.MEMORY
+    assert trial.seconds < 4.5
+
+
+AMBIENT = (
+    "assert ({cuda}, {cuda}, {cuda}) == (torch.is_autocast_enabled(inputs.device.type),"
+    " inputs.is_contiguous(memory_format=torch.channels_last) and not inputs.is_contiguous(),"
+    " torch.backends.cuda.matmul.allow_tf32), 'ambient'"
+)
+
+
+def test_a_cpu_has_float32_and_plain_layout(engine, digits, candidate, spec):
+    trial = engine.train(candidate(net_source(loss=AMBIENT.format(cuda=False))), spec(shape=Shape(3, 8, 8)), digits)
+    assert trial.verdict.valid, trial.verdict.message
+
+
+@pytest.mark.gpu
+def test_a_card_has_bfloat16_channels_last_and_tf32(engine, digits, candidate, spec):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    source = candidate(net_source(loss=AMBIENT.format(cuda=True)))
+    trial = engine.train(source, spec(device="cuda", shape=Shape(3, 8, 8)), digits)
+    assert trial.verdict.valid, trial.verdict.message
+    assert trial.validation_accuracy > 0.5
+
+
+@pytest.mark.slow
+def test_compiled_nets_learn_as_others_do(digits, candidate, spec):
+    with LocalEngine(compiled=True) as engine:
+        trial = engine.train(candidate(net_source()), spec(wall_s=240.0), digits)
+    assert trial.verdict.valid, trial.verdict.message
+    assert trial.environment["compiled"] == "yes"
+    assert trial.validation_accuracy > 0.5
+
+
+def test_energy_is_kept_where_it_is_counted(engine, digits, candidate, spec, monkeypatch):
+    monkeypatch.setattr("nngen.execution.engine.EnergyMeter", lambda device: nullcontext(SimpleNamespace(joules=12.5)))
+    assert engine.train(candidate(net_source()), spec(), digits).environment["energy_j"] == "12.500"
+    monkeypatch.undo()
+    assert "energy_j" not in engine.train(candidate(net_source()), spec(), digits).environment
 
 
 def test_a_later_epoch_that_fails_keeps_the_curve_before_it(engine, digits, candidate, spec):
