@@ -10,6 +10,9 @@ from nngen.campaign.budget import Budget, Spent, last_budget, spent
 
 __all__ = ["Standing", "standing"]
 
+_TURNS = ("campaign.resumed", "campaign.paused", "campaign.continued")
+"""After the last of these a driver works, or rests."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -50,12 +53,12 @@ def standing(archive: Store, name: str) -> Standing:
     """
     archive.campaign(name)
     events = archive.events(name)
-    rests = [event.kind for event in events if event.kind in ("campaign.paused", "campaign.continued")]
+    turns = [event.kind for event in events if event.kind in _TURNS]
     used = spent(events, archive.counts(name)[TrialState.DONE])
     driver = archive.driver(name)
     return Standing(
         driver=driver,
-        paused=driver is not None and rests[-1:] == ["campaign.paused"],
+        paused=driver is not None and turns[-1:] == ["campaign.paused"],
         budget=last_budget(events),
         spent=used,
         per_hour=used.trials / used.hours if used.trials and used.hours else None,

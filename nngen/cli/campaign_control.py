@@ -120,7 +120,7 @@ def _wish(word: str, name: str, archive: Path | None) -> None:
 
     with Archive.open(archive or default_path(), create=False) as store:
         driver = wish_for(store, name, Wish(word))
-    print(f"asked process {driver}, which runs campaign {name}, to {word}", file=sys.stderr)
+    print(f"nngen: asked process {driver}, which runs campaign {name}, to {word}", file=sys.stderr)
 
 
 def _following(store: Archive, name: str, after: int) -> Iterator[Event]:

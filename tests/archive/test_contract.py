@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.archive import Archive, Store, TrialState
+from nngen.archive import Archive, Promotion, Store, TrialState
 from nngen.errors import ArchiveError, UsageError
 from nngen.types import Candidate, EpochResult, Family, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
 
@@ -123,6 +123,39 @@ class TestContract:
         assert (event.kind, event.trial_id, event.detail) == ("trial.requeued", second, {"reason": "lost"})
         with pytest.raises(ArchiveError, match="cannot become"):
             filled.requeue_trial(second, reason="lost")
+
+    def test_a_promotion_is_a_ready_trial_and_an_event(self, filled: Store):
+        first, second, _ = (t.id for t in filled.trials("one"))
+        filled.start_trial(first)
+        filled.finish_trial(first, RESULT)
+        filled.promote("one", [Promotion(trial_id=first, rung=1, reason={"rank": 1})])
+        filled.promote("one", [Promotion(trial_id=first, rung=1, replicate=1)])
+        *_, higher, again = filled.trials("one")
+        assert (higher.position, higher.rung, higher.replicate, higher.state) == (0, 1, 0, TrialState.READY)
+        assert (again.plan, again.rung, again.replicate) == (PLANS[0], 1, 1)
+        event = filled.events("one")[-2]
+        assert (event.kind, event.trial_id) == ("trial.promoted", first)
+        assert event.detail == {"rung": 1, "replicate": 0, "rank": 1}
+        before = filled.trials("one"), filled.events("one")
+        with pytest.raises(ArchiveError, match="UNIQUE"):
+            filled.promote("one", [Promotion(trial_id=first, rung=2), Promotion(trial_id=first, rung=1)])
+        with pytest.raises(ArchiveError, match="no finished trial"):
+            filled.promote("one", [Promotion(trial_id=second, rung=1)])
+        assert (filled.trials("one"), filled.events("one")) == before
+
+    def test_trials_are_counted_by_state(self, filled: Store):
+        filled.start_trial(filled.trials("one")[0].id)
+        assert filled.counts("one") == {TrialState.READY: 2, TrialState.RUNNING: 1, TrialState.DONE: 0}
+        assert set(filled.counts("none").values()) == {0}
+
+    def test_events_after_one(self, filled: Store):
+        filled.log("a", campaign="one", trial_id=1, x=1)
+        filled.log("b", campaign="two")
+        filled.log("c", campaign="one")
+        first = next(event for event in filled.events("one") if event.kind == "a")
+        assert (first.trial_id, first.detail) == (1, {"x": 1})
+        assert [event.kind for event in filled.events("one", after=first.id)] == ["c"]
+        assert [event.kind for event in filled.events(after=first.id)] == ["b", "c"]
 
     def test_facts_are_added_once(self, filled: Store):
         assert filled.add_candidate(CANDIDATE) is False

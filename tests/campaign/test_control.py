@@ -95,6 +95,9 @@ def test_a_wish_needs_somebody_who_hears_it(archive):
 
 
 def test_another_process_is_known_by_its_lock(archive, tmp_path):
+    archive.add_campaign("one", {}, [])
+    archive.log("campaign.paused", campaign="one")  # by a driver that was killed then
+    archive.log("campaign.resumed", campaign="one")
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -104,6 +107,7 @@ def test_another_process_is_known_by_its_lock(archive, tmp_path):
         os._exit(0)
     os.read(ready[0], 1)
     assert archive.driver("one") == child
+    assert standing(archive, "one").word == "running"
     os.write(done[1], b"x")
     os.waitpid(child, 0)
     assert archive.driver("one") is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,49 @@ def test_a_campaign_killed_and_resumed_equals_an_undisturbed_one(nngen, path, tm
     assert taken_over.code == 0
     with Archive.open(path, readonly=True) as archive:
         assert [t.copied_from for t in archive.trials("three")] == [1, 2]
+
+
+def running(path):
+    if not path.exists():
+        return False
+    with Archive.open(path, readonly=True) as archive:
+        return archive.driver("one") is not None and archive.counts("one")[TrialState.RUNNING] > 0
+
+
+def start(path):
+    """Start the campaign in a process of its own and wait until trials are running."""
+    command = [sys.executable, "-m", "nngen", "campaign", "run", "one", "--size", "3", *ARGUMENTS]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    give_up = time.monotonic() + 200
+    while not running(path):
+        assert child.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    return child
+
+
+@pytest.mark.timeout(600)
+def test_stopped_from_elsewhere_and_interrupted(nngen, path):
+    child = start(path)
+    told = nngen("campaign", "stop", "one")
+    assert (told.code, told.err) == (0, f"nngen: asked process {child.pid}, which runs campaign one, to stop\n")
+    _, error = child.communicate(timeout=300)
+    assert child.returncode == 0
+    assert "nngen: ending: what trains is finished" in error
+    with Archive.open(path, readonly=True) as archive:
+        assert archive.counts("one")[TrialState.RUNNING] == 0
+        assert archive.driver("one") is None
+
+    child = start(path)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    _, error = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert error.endswith("nngen: interrupted; the same command goes on from here\n")
+    with Archive.open(path, readonly=True) as archive:
+        assert archive.counts("one")[TrialState.RUNNING] == 0
+        assert archive.counts("one")[TrialState.READY] > 0
 
 
 @pytest.mark.parametrize(
