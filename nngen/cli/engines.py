@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def join(engine: str, address: str | None, gpu_share: float | None) -> Iterator[
         from nngen.execution.ray import connect
     except ImportError as error:
         raise MissingExtraError("ray", "ray") from error
-    with connect(address or "auto") as cluster:
+    # Ray tells of lost nodes on stdout, where results alone belong.
+    with redirect_stdout(sys.stderr), connect(address or "auto") as cluster:
         yield cluster
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from PIL import Image
 
 from nngen.archive import Archive
 from nngen.checks.samples import net_source
@@ -32,8 +33,8 @@ from nngen.execution.ray.pool import Pool  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 LIGHT = "ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
-ARGUMENTS = ("--families", LIGHT, "--dataset", "digits", "--seed", "3", "--threads", "1", "--batch", "256")
-ARGUMENTS += ("--memory", "2000", "--size", "8")
+ARGUMENTS = ("--families", LIGHT, "--size", "8", "--shape", "1x32x32", "--seed", "3", "--threads", "1")
+ARGUMENTS += ("--batch", "64", "--memory", "2000")
 # Each node has room for one of the engine that most tests share, and beside it for one of a test's own.
 LARGE, SMALL = Request(cpus=1, memory_mib=3500), Request(cpus=1, memory_mib=2000)
 STORE = 100 * 2**20
@@ -103,7 +104,7 @@ def machines(tmp_path_factory):
         finally:
             ray.shutdown()
             machines.cluster.shutdown()
-    assert _ended(_marked())
+    assert _ended(_marked()) == []
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +156,15 @@ def test_an_address_without_a_cluster(address, words, monkeypatch):
 
 
 @pytest.mark.usefixtures("wheel")
-def test_a_campaign_that_loses_a_node_equals_the_local_one(nngen, machines, cluster, tmp_path):
-    local = nngen("campaign", "run", "one", *ARGUMENTS, "--archive", tmp_path / "local.db")
+def test_a_campaign_that_loses_a_node_equals_the_local_one(nngen, machines, cluster, digits, tmp_path):
+    arguments = (*ARGUMENTS, "--dataset", f"folder:{_few(digits, tmp_path / 'few')}")
+    local = nngen("campaign", "run", "one", *arguments, "--archive", tmp_path / "local.db")
     assert local.code == 0, local.err
     path = tmp_path / "ray.db"
     killer = threading.Thread(target=_lose_in_the_middle, args=(machines, path))
     killer.start()
     on_ray = ("--engine", "ray", "--address", machines.address, "--workers", "2")
-    there = nngen("campaign", "run", "one", *ARGUMENTS, "--archive", path, *on_ray)
+    there = nngen("campaign", "run", "one", *arguments, "--archive", path, *on_ray)
     killer.join()
     assert there.code == 0, there.err
     assert machines.second is None
@@ -250,7 +252,7 @@ def test_closing_ends_what_runs(cluster, machines, digits, candidate, spec):
         engine.close()
         with pytest.raises(EngineLostError):
             work.result(timeout=10)
-    assert _ended(working)
+    assert _ended(working) == []
 
 
 def test_nothing_outlives_a_killed_driver(machines):
@@ -261,7 +263,7 @@ def test_nothing_outlives_a_killed_driver(machines):
         working = _servers() - before
         assert len(working) >= 3
         driver.kill()
-    assert _ended(working)
+    assert _ended(working) == []
 
 
 def test_a_slot_that_is_killed_is_replaced(far, digits, candidate, spec):
@@ -301,6 +303,15 @@ def test_waiting_for_room_has_an_end(cluster, machines):
 
 def _timeless(curve):
     return [replace(point, seconds=0.0) for point in curve]
+
+
+def _few(digits, folder):
+    """Write 200 of the digits as images; what is tested is not how well they are learned."""
+    for number, (image, label) in enumerate(zip(digits.train_images[:200], digits.train_labels[:200], strict=True)):
+        path = folder / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(path)
+    return folder
 
 
 def _lose_in_the_middle(machines, path):
@@ -345,4 +356,12 @@ def _servers(node=""):
 
 
 def _ended(processes):
-    return psutil.wait_procs(processes, timeout=10)[1] == []
+    """Give them ten seconds; return those that live on, as a failed test shall show them."""
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    return [(str(process), [str(parent) for parent in _parents(process)]) for process in alive]
+
+
+def _parents(process):
+    with suppress(psutil.Error):
+        return process.parents()
+    return []

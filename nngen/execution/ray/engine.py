@@ -17,6 +17,7 @@ from nngen.errors import EngineLostError, NngenError
 from nngen.execution.data import Dataset
 from nngen.execution.isolation import Isolation
 from nngen.execution.judge import accuracy
+from nngen.execution.prediction import Predictor
 from nngen.execution.ray.cluster import Cluster, Request, reason_of
 from nngen.execution.ray.parcel import Parcel, pack
 from nngen.execution.ray.pool import Held, Pool
@@ -36,7 +37,9 @@ class RayEngine:
     Leaving the ``with`` block ends whatever still runs.
     """
 
-    def __init__(self, cluster: Cluster, request: Request, *, slots: int | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, request: Request, *, slots: int | None = None, predict: Predictor | None = None
+    ) -> None:
         """See that the cluster can do it.
 
         Args:
@@ -44,6 +47,7 @@ class RayEngine:
             request: What Ray sets aside for each slot: as many cores as a trial has threads.
             slots: How many at once; by default, what fits on the nodes that are alive. A number makes a cluster that
                 scales by demand grow.
+            predict: Says here what a trial will take; the slot acts on it as ``LocalEngine`` does.
 
         Raises:
             UsageError: If no node is large enough.
@@ -53,6 +57,7 @@ class RayEngine:
         self._cluster = cluster
         self._request = request
         self._fixed = slots
+        self._predict = predict
         self._counted = (0, -_LOOK_S)
         self._pool = Pool(request, lambda: self.slots)
         self._placing = threading.Lock()
@@ -133,7 +138,8 @@ class RayEngine:
             candidate: Only its id and its source are looked at.
             spec: How to train.
             dataset: Its images and the labels of its train split are sent to each node once; no other label is.
-            on_epoch: Called after each epoch as it ends, in this thread.
+            on_epoch: Called after each epoch as it ends, in this thread; from the first on again where the batch was
+                halved.
             isolation: How far it is kept away.
 
         Raises:
@@ -141,22 +147,26 @@ class RayEngine:
             NngenError: As ``LocalEngine.train``; the message names the node.
         """
         parcel, files = self._place(dataset)
-        curve: list[EpochResult] = []
+        prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
+        scored: dict[tuple[int, float], EpochResult] = {}
         word: Word | None = None
         with self._lent() as held:
             train = held.actor.train.options(num_returns="streaming")
-            for said in train.remote(_bare(candidate), spec, parcel, files, isolation):
+            for said in train.remote(_bare(candidate), spec, parcel, files, isolation, prediction):
                 word = ray.get(said)
                 if isinstance(word, Epoch):
                     share = accuracy(word.predictions, dataset.validation_labels)
-                    curve.append(replace(word.point, validation_accuracy=share))
+                    point = replace(word.point, validation_accuracy=share)
+                    scored[_mark(point)] = point
                     if on_epoch is not None:
-                        on_epoch(curve[-1])
+                        on_epoch(point)
         if isinstance(word, Refusal):
             raise word.kind(word.message)
         assert isinstance(word, Trial)
-        best = curve[-1].validation_accuracy if word.verdict.valid else None
-        return replace(word, curve=tuple(curve), validation_accuracy=best)
+        # The trial knows which epochs are its own; those of an attempt that ran out of memory are not.
+        curve = tuple(scored[_mark(point)] for point in word.curve)
+        last = curve[-1].validation_accuracy if word.verdict.valid else None
+        return replace(word, curve=curve, validation_accuracy=last)
 
     @contextmanager
     def _lent(self) -> Iterator[Held]:
@@ -180,6 +190,11 @@ class RayEngine:
                 parcel, files = pack(dataset)
                 self._placed[dataset.fingerprint] = (parcel, [ray.put(file) for file in files])
             return self._placed[dataset.fingerprint]
+
+
+def _mark(point: EpochResult) -> tuple[int, float]:
+    """What tells an epoch from all others of a trial, those of earlier attempts included."""
+    return point.epoch, point.seconds
 
 
 def _bare(candidate: Candidate) -> Candidate:

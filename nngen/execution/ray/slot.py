@@ -17,6 +17,7 @@ from nngen import __version__
 from nngen.errors import NngenError
 from nngen.execution.engine import LocalEngine
 from nngen.execution.isolation import Isolation
+from nngen.execution.prediction import Prediction
 from nngen.execution.ray.parcel import Bytes, Parcel, unpack
 from nngen.types import Candidate, EpochResult, Trial, TrialSpec, Verdict
 
@@ -66,7 +67,8 @@ class Slot:
     """The actor; Ray gives it its cores, its share of a card and its memory for as long as it lives."""
 
     def __init__(self) -> None:
-        self._engine = LocalEngine()
+        self._prediction: Prediction | None = None
+        self._engine = LocalEngine(predict=lambda *_: self._prediction)
         self._thread = ThreadPoolExecutor(1)
 
     def hello(self) -> Facts | Refusal:
@@ -88,7 +90,13 @@ class Slot:
             return _refusal(error)
 
     def train(
-        self, candidate: Candidate, spec: TrialSpec, parcel: Parcel, files: Sequence[Any], isolation: Isolation
+        self,
+        candidate: Candidate,
+        spec: TrialSpec,
+        parcel: Parcel,
+        files: Sequence[Any],
+        isolation: Isolation,
+        prediction: Prediction | None,
     ) -> Iterator[Word]:
         """Train a candidate; yield each epoch as it ends, then the trial or why there is none.
 
@@ -98,7 +106,9 @@ class Slot:
             parcel: The data set.
             files: References to its bytes in the object store.
             isolation: As for ``LocalEngine.train``.
+            prediction: What the driver expects it to take.
         """
+        self._prediction = prediction
         said: SimpleQueue[Epoch | None] = SimpleQueue()
         work = self._thread.submit(self._train, candidate, spec, parcel, files, isolation, said)
         work.add_done_callback(lambda _: said.put(None))
