@@ -5,6 +5,7 @@ The nodes have caches of their own, as machines of their own would; the driver h
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -164,9 +165,10 @@ def test_a_campaign_that_loses_a_node_equals_the_local_one(nngen, machines, clus
     killer = threading.Thread(target=_lose_in_the_middle, args=(machines, path))
     killer.start()
     on_ray = ("--engine", "ray", "--address", machines.address, "--workers", "2")
-    there = nngen("campaign", "run", "one", *arguments, "--archive", path, *on_ray)
+    there = nngen("campaign", "run", "one", *arguments, "--archive", path, "--json", *on_ray)
     killer.join()
     assert there.code == 0, there.err
+    assert json.loads(there.out)["done"] == 8
     assert machines.second is None
     machines.add()
     assert _essence(path) == _essence(tmp_path / "local.db")
