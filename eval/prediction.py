@@ -57,6 +57,7 @@ class Row:
     prediction: Prediction
     low_mib: float
     peak_mib: float
+    seconds: float
 
 
 def main() -> int:
@@ -125,7 +126,14 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
             print(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}", file=sys.stderr)
             continue
         low = prediction.low_mib(batch)
-        row = Row(experts=experts, side=side, prediction=prediction, low_mib=low, peak_mib=trial.peak_mib)
+        row = Row(
+            experts=experts,
+            side=side,
+            prediction=prediction,
+            low_mib=low,
+            peak_mib=trial.peak_mib,
+            seconds=trial.curve[0].seconds,
+        )
         rows.append(row)
         print(
             f"{side} {', '.join(experts)}: {low:.0f} {prediction.likely_mib:.0f} {trial.peak_mib:.0f}", file=sys.stderr
@@ -142,14 +150,14 @@ def report(rows: list[Row], asked: argparse.Namespace) -> str:
         f" {datetime.date.today().isoformat()}, CPU. MiB of resident memory, the peak of {STEPS} steps and the"
         " predictions after them, looked at ten times a second.",
         "",
-        "| px | quartet | lower bound | likely | measured | likely / measured |",
-        "|---|---|---|---|---|---|",
+        "| px | quartet | lower bound | likely | measured | likely / measured | likely s | measured s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         likely = row.prediction.likely_mib
         lines.append(
             f"| {row.side} | {', '.join(row.experts)} | {row.low_mib:,.0f} | {likely:,.0f} | {row.peak_mib:,.0f}"
-            f" | {likely / row.peak_mib:.2f} |"
+            f" | {likely / row.peak_mib:.2f} | {row.prediction.seconds:.1f} | {row.seconds:.1f} |"
         )
     eager = sum(row.peak_mib < row.low_mib for row in rows)
     ratios = [row.prediction.likely_mib / row.peak_mib for row in rows] or [float("nan")]

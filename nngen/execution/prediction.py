@@ -6,6 +6,7 @@ what cannot be avoided, so what is refused by it would have failed: docs/design/
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,7 +78,9 @@ def predict(experts: Iterable[str], known: Mapping[str, Weight], spec: TrialSpec
     held = _COPIES * sum(weight.weights_mib for weight in own)
     image = _HALF[spec.device] * sum(weight.image_mib for weight in own)
     batch = min(spec.batch, images)
-    seconds = images * spec.epochs * sum(weight.image_s for weight in own) / spec.threads
+    steps = math.ceil(images / spec.batch)
+    image_s, step_s = sum(weight.image_s for weight in own), sum(weight.step_s for weight in own)
+    seconds = spec.epochs * (images * image_s / spec.threads + steps * step_s)
     return Prediction(
         fixed_mib=least + held,
         image_mib=image,

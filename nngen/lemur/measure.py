@@ -28,8 +28,11 @@ __all__ = ["BATCH", "Subject", "Unfit", "load_net", "measure_interface", "prove"
 BATCH = 2
 """Images per try; the family itself is built for one (docs/design/0002-in-shape-batch.md)."""
 
-_FEW, _MORE = 2, 6
-"""Images of the two batches whose difference is the cost of one image."""
+_FEW, _MORE, _WIDE = 2, 4, 16
+"""Images of the batches whose difference is the cost of one image: in memory, and in time where memory allows."""
+
+_WIDE_MIB = 1024
+_RUNS = 3
 
 _SIDES = (64, 32, 128, 256, 384)
 _LARGE = {"meta": 512, "cpu": 256}
@@ -108,7 +111,8 @@ def weigh(subject: Subject, interface: Interface, shape: Shape) -> dict[str, flo
     of a forward pass, whatever the allocator does.
 
     Returns:
-        ``weights_mib`` of parameters and buffers; ``image_mib`` kept and ``image_s`` for forward and backward.
+        ``weights_mib`` of parameters and buffers; ``image_mib`` kept per image; ``image_s`` for forward and backward of
+        an image, and ``step_s`` for what a step takes besides.
 
     Raises:
         Unfit: If the family fails.
@@ -119,18 +123,23 @@ def weigh(subject: Subject, interface: Interface, shape: Shape) -> dict[str, flo
     net = _build(subject, "cpu", height, width).train()
     own = [*net.parameters(), *net.buffers()]
     few, more = (_step(subject, net, own, (count, height, width), adapter) for count in (_FEW, _MORE))
-    images = _MORE - _FEW
+    image_mib = max(0.0, more[0] - few[0]) / (_MORE - _FEW) / 2**20
+    # Of a small net, two images more cost less time than the clock is sure of.
+    most = _WIDE if image_mib * _WIDE <= _WIDE_MIB else _MORE
+    seconds = more[1] if most == _MORE else _step(subject, net, own, (most, height, width), adapter)[1]
+    image_s = max(0.0, seconds - few[1]) / (most - _FEW)
     return {
         "weights_mib": sum(tensor.untyped_storage().nbytes() for tensor in own) / 2**20,
-        "image_mib": max(0.0, more[0] - few[0]) / images / 2**20,
-        "image_s": max(0.0, more[1] - few[1]) / images,
+        "image_mib": image_mib,
+        "image_s": image_s,
+        "step_s": max(0.0, few[1] - _FEW * image_s),
     }
 
 
 def _step(
     subject: Subject, net: nn.Module, own: list[Tensor], size: tuple[int, int, int], adapter: Adapter
 ) -> tuple[int, float]:
-    """Run forward and backward; return the bytes kept in between, and the seconds of the quicker of two runs."""
+    """Run forward and backward; return the bytes kept in between, and the seconds of the quickest run."""
     count, height, width = size
     images = torch.rand(count, subject.channels, height, width)
     images = images.to(torch.complex64) if adapter.complex else images
@@ -144,7 +153,7 @@ def _step(
         return tensor
 
     seconds = []
-    for _ in range(2):
+    for _ in range(_RUNS):
         kept.clear()
         begin = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -19,7 +19,7 @@ from nngen.types import Family, Interface, Shape
 
 __all__ = ["Weight", "weights"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,13 @@ class Weight:
         weights_mib: Of its parameters and buffers.
         image_mib: Kept for the backward pass by each image of a batch.
         image_s: Seconds that each image takes, forward and backward.
+        step_s: Seconds that each step takes besides.
     """
 
     weights_mib: float
     image_mib: float
     image_s: float
+    step_s: float
 
 
 def weights(

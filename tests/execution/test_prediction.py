@@ -15,8 +15,8 @@ from nngen.lemur.probe import profiles
 from nngen.lemur.weight import Weight, weights
 from nngen.types import Candidate, Outcome, Plan, Shape, TrialSpec
 
-LIGHT = Weight(weights_mib=4.0, image_mib=2.0, image_s=0.01)
-HEAVY = Weight(weights_mib=500.0, image_mib=100.0, image_s=1.0)
+LIGHT = Weight(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
+HEAVY = Weight(weights_mib=500.0, image_mib=100.0, image_s=1.0, step_s=0.1)
 SPEC = TrialSpec(dataset="digits", shape=Shape(1, 32, 32), batch=64, memory_mib=12_288)
 
 
@@ -29,8 +29,8 @@ def test_a_mixture_takes_what_its_experts_take():
     assert prediction.image_mib == 8.0
     assert prediction.low_mib(64) - prediction.low_mib(32) == 256.0
     assert prediction.low_mib(64) < prediction.likely_mib
-    assert prediction.seconds == pytest.approx(1000 * 4 * 0.01)
-    assert _prediction(LIGHT, replace(SPEC, threads=2, epochs=3)).seconds == pytest.approx(1000 * 4 * 0.01 * 3 / 2)
+    assert prediction.seconds == pytest.approx(1000 * 4 * 0.01 + 16 * 4 * 0.1)
+    assert _prediction(LIGHT, replace(SPEC, threads=2, epochs=3)).seconds == pytest.approx(3 * (20 + 6.4))
 
 
 def test_a_family_that_was_not_weighed_is_not_predicted():
@@ -106,7 +106,8 @@ def test_families_are_weighed_and_kept(families, tmp_path, monkeypatch):
     monkeypatch.setenv("NNGEN_CACHE", str(tmp_path))
     own = [(family, found[family.name].interface) for family in pair]
     first = weights(own, shape)
-    assert first["ShuffleNet"].image_mib > 0.5
+    assert 0.1 < first["ShuffleNet"].image_mib < 5
+    assert 0 < first["ShuffleNet"].image_s + first["ShuffleNet"].step_s < 5
     assert 4 < first["ShuffleNet"].weights_mib < 12
     monkeypatch.setattr("nngen.lemur.weight.run_tasks", lambda *_: pytest.fail("weighed again"))
     assert weights(own, shape) == first
