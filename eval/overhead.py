@@ -1,6 +1,6 @@
 """How much longer a campaign takes than its trainings: wall time over the sum of pure training time, on 2 cores.
 
-    python eval/overhead.py [--trials 20] [--two-workers] [--write]
+    python eval/overhead.py [--trials 20] [--epochs 2] [--threads 2] [--two-workers] [--write]
 
 A campaign of twenty small trials is run as a user runs it: ``nngen campaign run``, from the start of the process to its
 end, so that starting Python, reading LEMUR, starting the workers' server, assembling, checking, forking, importing the
@@ -31,7 +31,7 @@ from nngen.execution.engine import LocalEngine
 from nngen.types import Candidate
 
 FAMILIES = "AirNext,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
-DATASET, SHAPE, BATCH, EPOCHS = "digits", "1x32x32", 128, 2
+DATASET, SHAPE, BATCH = "digits", "1x32x32", 128
 MOST = 1.15
 RESULT = Path(__file__).parent / "results" / "overhead.md"
 
@@ -70,13 +70,13 @@ def epochs_of(trials: tuple[StoredTrial, ...]) -> float:
     return sum(point.seconds for trial in trials for point in trial.curve)
 
 
-def run(path: Path, trials: int, workers: int, threads: int) -> Times:
+def run(path: Path, trials: int, epochs: int, workers: int, threads: int) -> Times:
     """Run one campaign and read its times."""
     started = time.time()
     asked = ("--size", str(trials), "--families", FAMILIES, "--dataset", DATASET, "--shape", SHAPE)
     more = (
         "--epochs",
-        str(EPOCHS),
+        str(epochs),
         "--batch",
         str(BATCH),
         "--workers",
@@ -119,15 +119,16 @@ def alone(path: Path) -> float:
     return total
 
 
-def table(times: list[Times], quiet: float, trials: int) -> str:
+def table(times: list[Times], quiet: float, trials: int, epochs: int) -> str:
     """Write the times as Markdown."""
     first = times[0]
     lines = [
         "# What a campaign costs beside its trainings",
         "",
-        f"`python eval/overhead.py --write`, {datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores.",
+        f"`python eval/overhead.py {' '.join(sys.argv[1:])}`, {datetime.now(UTC):%Y-%m-%d},",
+        f"cores: {len(os.sched_getaffinity(0))}.",
         "",
-        f"{trials} trials of {EPOCHS} epochs of {DATASET} at {SHAPE}, batches of {BATCH}; quartets of",
+        f"{trials} trials of {epochs} epochs of {DATASET} at {SHAPE}, batches of {BATCH}; quartets of",
         f"{FAMILIES.replace(',', ', ')}.",
         "The wall time is that of the whole command; pure training time is that of the epochs with their",
         "validation",
@@ -163,6 +164,8 @@ def main() -> int:
     """Run the campaigns, print where the time went, and judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--two-workers", action="store_true", help="a second campaign, two trainings at once")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
@@ -170,11 +173,11 @@ def main() -> int:
         folder = Path(name)
         command("families", "--shape", SHAPE)
         load_dataset(DATASET)
-        times = [run(folder / "one.db", asked.trials, 1, 2)]
+        times = [run(folder / "one.db", asked.trials, asked.epochs, 1, asked.threads)]
         quiet = alone(folder / "one.db")
         if asked.two_workers:
-            times.append(run(folder / "two.db", asked.trials, 2, 1))
-    text = table(times, quiet, asked.trials)
+            times.append(run(folder / "two.db", asked.trials, asked.epochs, 2, 1))
+    text = table(times, quiet, asked.trials, asked.epochs)
     print(text, end="")
     if asked.write:
         RESULT.write_text(text, encoding="utf-8")
