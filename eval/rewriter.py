@@ -158,14 +158,22 @@ def _corpus(bench: Bench) -> None:
         build_from_archive(bench.archive, folder, count=counter(bench.base), tasks=["region"], batches=batches)
 
 
+def _held(bench: Bench, batch: str, number: int) -> bool:
+    """Whether a batch is whole, so that no model need be loaded for it."""
+    return len(proposals(bench.archive, batch)) >= number
+
+
 def _plans(bench: Bench) -> None:
+    if _held(bench, "plans-mutate", bench.given.plans):
+        return
     for writer in (Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
         proposer = _proposer(bench, writer, f"plans-{writer.name}")
         proposer.plans(bench.given.plans, plan_values((), proposer.space), (), 0)
 
 
 def _untuned(bench: Bench) -> None:
-    _regions(bench, Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"))
+    if not _held(bench, "regions-untuned", bench.given.regions):
+        _regions(bench, Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"))
 
 
 def _tune(bench: Bench) -> Tuned:
@@ -180,8 +188,9 @@ def _tune(bench: Bench) -> Tuned:
 
 def _tuned(bench: Bench) -> Tuned:
     tuned = _tune(bench)
-    model = Local(bench.base, tuned.adapter)
-    for writer in (Clocked(model, "tuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
+    if not _held(bench, "regions-tuned", bench.given.regions):
+        _regions(bench, Clocked(Local(bench.base, tuned.adapter), "tuned", bench.given.work / "clock.jsonl"))
+    for writer in (Uniform(), Mutate()):
         _regions(bench, writer)
     return tuned
 
@@ -381,7 +390,8 @@ def _lesson(bench: Bench, tuned: Tuned) -> list[str]:
         "",
         f"Tuning: SFT, LoRA rank 16, {tuned.rows} different examples, shares of the regions tempered by 0.5,",
         f"{bench.given.epochs:g} epoch(s), {tuned.updates} updates of 4, rate {bench.given.lr:g},",
-        f"{tuned.seconds:,.0f} s; held-out loss {before.loss:.3f} to {after.loss:.3f}",
+        f"{tuned.seconds:,.0f} s (parts of it may have had other numbers of threads);",
+        f"held-out loss {before.loss:.3f} to {after.loss:.3f}",
         f"nats a token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} rows).",
     ]
 

@@ -114,7 +114,8 @@ def test_what_is_no_plan_has_a_fault(make: Any, space: PlanSpace, reply: Any, fa
     assert funnel([row]) == Funnel(asked=1, parsed=0, applied=0, checked=0, new=0)
 
 
-def test_a_prompt_over_its_budget_is_a_fault_and_the_others_are_asked(make: Any, parent: Candidate) -> None:
+def test_a_prompt_over_its_budget_is_a_fault_and_the_others_are_asked(make: Any, parent: Candidate, judge: Any) -> None:
+    judge.sandboxed = True
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     writer = Scripted(*["no idea"] * 3)
 
