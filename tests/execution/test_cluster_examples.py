@@ -113,6 +113,7 @@ def test_the_slurm_script_is_bash_and_its_flags_exist():
 @pytest.mark.usefixtures("wheel")
 def test_the_slurm_script_runs_a_campaign(tmp_path):
     """Slurm's two commands have stand-ins; Ray and nngen are themselves."""
+    scratch = Path(f"/tmp/nngen-{os.getpid()}")
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho this-node\n")):
@@ -124,7 +125,6 @@ def test_the_slurm_script_runs_a_campaign(tmp_path):
         **{f"SLURM_{name}": value for name, value in slurm.items()},
         "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SRUN_LOG": str(tmp_path / "srun.log"),
-        "TMPDIR": str(tmp_path),
     }
     families = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-1"
     command = [SBATCH, "one", "--size", "1", "--families", families, "--threads", "1", "--memory", "2000", "--json"]
@@ -135,8 +135,11 @@ def test_the_slurm_script_runs_a_campaign(tmp_path):
     # Ray prints to the same file, as it does in a job's.
     told, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index('{\n  "campaign"') :])
     assert (told["campaign"], told["done"], told["failed"]) == ("one", 1, 0)
-    assert (tmp_path / f"nngen-{os.getpid()}" / "parcels").is_dir()
-    assert "--head" in (tmp_path / "srun.log").read_text(encoding="utf-8")
+    said = (tmp_path / "srun.log").read_text(encoding="utf-8").splitlines()
+    assert "ray start" in said[1]
+    assert "--head" in said[1]
+    assert said[-1].endswith(f"rm -rf {scratch}")
+    assert not scratch.exists()
 
 
 def _flags_exist(line):
