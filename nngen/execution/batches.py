@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +15,9 @@ from nngen.seeds import derive
 from nngen.types import Shape
 
 __all__ = ["Batches", "Preparation", "check_channels"]
+
+_EVERY = 50
+"""Batches between two looks of whoever watches; the first is after one batch."""
 
 _NARROW = 64
 """Up to this side, a resize on the CPU is faster as two products of matrices; measured, 96 px is slower."""
@@ -103,10 +106,19 @@ class Batches:
         batch: Samples per batch.
         seed: Of this epoch; each iteration derives its own order from it.
         flip: Whether each image is mirrored with probability one half.
+        watch: Called now and then with the number of batches that were trained on; what it raises ends the pass.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, prepare: Preparation, *, batch: int, seed: int, flip: bool = False
+        self,
+        images: Tensor,
+        labels: Tensor,
+        prepare: Preparation,
+        *,
+        batch: int,
+        seed: int,
+        flip: bool = False,
+        watch: Callable[[int], None] | None = None,
     ) -> None:
         self.batch_size = batch
         self._images = images
@@ -114,6 +126,7 @@ class Batches:
         self._prepare = prepare
         self._seed = seed
         self._flip = flip
+        self._watch = watch
         self._passes = 0
 
     def __len__(self) -> int:
@@ -132,6 +145,8 @@ class Batches:
         self._passes += 1
         order = torch.randperm(len(self._labels), generator=generator)
         for index in range(len(self)):
+            if self._watch is not None and (index == 1 or (index and index % _EVERY == 0)):
+                self._watch(index)
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
             mirrored = torch.rand(len(chosen), generator=generator) < 0.5 if self._flip else None
             yield self._make(chosen, mirrored)

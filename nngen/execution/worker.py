@@ -116,7 +116,13 @@ def _check(path: Path, job: Mapping[str, Any]) -> Verdict:
 
 def _precision(device: str) -> AbstractContextManager[Any]:
     """On CUDA, the ambient bfloat16 in which nets are called; on the CPU, none."""
-    return nullcontext() if device == "cpu" else torch.autocast("cuda", torch.bfloat16)
+    return nullcontext() if device == "cpu" else _bfloat16("cuda")
+
+
+def _bfloat16(kind: str) -> AbstractContextManager[Any]:
+    # Without its cache: it keeps the weights as they were first cast until it ends, here with the epoch, so that every
+    # step but the first would be computed with the weights of the epoch's beginning.
+    return torch.autocast(kind, torch.bfloat16, cache_enabled=False)
 
 
 def _send_verdict(channel: Channel, verdict: Verdict) -> None:
@@ -157,6 +163,7 @@ class _Training:
                 batch=job["batch"],
                 seed=derive(job["seed"], "order", epoch),
                 flip=job["flip"],
+                watch=lambda step: _refuse_non_finite(net, step),
             )
             returned = self._learn(net, batches)
             self.channel.send({"event": "epoch", **_reported(returned), **_history(net)})
@@ -203,6 +210,19 @@ class _Training:
             if not finite:
                 raise refuse(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
         return np.concatenate(classes).tobytes()
+
+
+@torch.no_grad()
+def _refuse_non_finite(net: nn.Module, step: int) -> None:
+    """End a training whose loss was not finite: the weights are not either, after the step.
+
+    Raises:
+        Refused: If a weight is not a finite number.
+    """
+    weights = [weight.detach() for weight in net.parameters() if weight.is_floating_point() or weight.is_complex()]
+    if weights and not bool(torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(weights)])).all()):
+        message = f"weights are not finite after step {step} of an epoch: lower --lr, or clip the gradient"
+        raise refuse(Outcome.NON_FINITE, _RULE, message)
 
 
 def _compile(net: nn.Module) -> None:

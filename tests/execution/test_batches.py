@@ -48,6 +48,15 @@ def test_the_order_follows_from_the_seed_and_changes_with_each_pass():
     assert first != sorted(first)
 
 
+def test_whoever_watches_looks_after_the_first_batch_and_then_now_and_then():
+    looks = []
+    batches = Batches(
+        torch.zeros(1040, 1, 4, 4, dtype=torch.uint8), torch.arange(1040), PLAIN, batch=8, seed=0, watch=looks.append
+    )
+    assert len(list(batches)) == 130
+    assert looks == [1, 50, 100]
+
+
 def test_it_has_what_files_ask_a_loader_for():
     batches = _batches(50, 8)
     assert len(batches) == 7

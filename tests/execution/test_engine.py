@@ -211,6 +211,16 @@ def test_energy_is_kept_where_it_is_counted(engine, digits, candidate, spec, mon
     assert "energy_j" not in engine.train(candidate(net_source()), spec(), digits).environment
 
 
+@pytest.mark.parametrize(("begins", "seen"), [(0, 1), (60, 100)])
+def test_a_loss_that_is_not_finite_ends_the_trial_in_the_middle_of_an_epoch(
+    begins, seen, engine, digits, candidate, spec
+):
+    spoils = f"self.n = getattr(self, 'n', -1) + 1; loss = loss * (float('nan') if self.n >= {begins} else 1)"
+    trial = engine.train(candidate(net_source(loss=spoils)), spec(batch=8), digits)
+    assert trial.verdict.outcome is Outcome.NON_FINITE
+    assert f"after step {seen} of an epoch" in trial.verdict.message
+
+
 def test_a_later_epoch_that_fails_keeps_the_curve_before_it(engine, digits, candidate, spec):
     fails = "self.n = getattr(self, 'n', 0) + 1; assert self.n <= 18, 'enough'"
     trial = engine.train(candidate(net_source(loss=fails)), spec(epochs=3), digits)
