@@ -198,7 +198,8 @@ def follow(child: int, draw: random.Random, told: Told, *, kill_driver: bool, ki
 
 
 def _depth(process: psutil.Process, top: int) -> int:
-    with suppress(psutil.NoSuchProcess):
+    """Count the steps down from a process to one below it; 0 for one that has gone, or was left by its parents."""
+    with suppress(psutil.NoSuchProcess, ValueError):
         return [parent.pid for parent in process.parents()].index(top) + 1
     return 0
 
