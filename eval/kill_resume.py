@@ -19,6 +19,8 @@ every archive equals the undisturbed one, nothing was lost, repeated or left run
 from __future__ import annotations
 
 import argparse
+import ctypes
+import itertools
 import json
 import math
 import os
@@ -54,6 +56,8 @@ SIZE, RUNGS = 9, (1, 2)
 FAMILIES = ("AirNext", "ICNet", "MNASNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1", "SqueezeNet-2")
 IMAGES_PER_CLASS = 12
 MOST_CAMPAIGNS_MORE = 10
+OUTLIVED_S = 20.0
+PR_SET_PDEATHSIG = 1
 RESULT = Path(__file__).parent / "results" / "kill_resume.md"
 WRITES = (
     "add_family",
@@ -146,6 +150,7 @@ def drive(path: Path, spec: CampaignSpec, bench: Bench[Dataset], reached: Callab
         return child
     code = 1
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         Marked.reached = staticmethod(reached)
         with Marked.open(path) as archive, LocalEngine() as engine:
             Campaign(spec=spec, archive=archive, bench=bench, engine=engine, assemble=Assembler().assemble).run()
@@ -189,7 +194,8 @@ def follow(child: int, draw: random.Random, told: Told, *, kill_driver: bool, ki
                 told.worker_kills += 1
             worker_at = math.inf
         time.sleep(0.05)
-    _, alive = psutil.wait_procs(list(seen.values()), timeout=5)
+    # A server that is just loading torch notices only then that its driver is gone.
+    _, alive = psutil.wait_procs(list(seen.values()), timeout=OUTLIVED_S)
     told.orphans += len(alive)
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, -signal.SIGKILL):
@@ -323,7 +329,7 @@ def table(all_told: list[Told], boundaries: list[str]) -> str:
         f"| trials lost | {sum(told.lost for told in all_told)} |",
         f"| trials done twice | {sum(told.repeated for told in all_told)} |",
         f"| trials left running | {sum(told.running for told in all_told)} |",
-        f"| processes that outlived their driver | {sum(told.orphans for told in all_told)} |",
+        f"| processes that outlived their driver by {OUTLIVED_S:g} s | {sum(told.orphans for told in all_told)} |",
         f"| files that pass `PRAGMA integrity_check` | {sum(told.integrity == 'ok' for told in all_told)} |",
         f"| trials begun again, not done when the kill came | {sum(told.begun_again for told in all_told)} |",
     ]
@@ -353,7 +359,7 @@ def main() -> int:
     while True:
         hit = {place for told in all_told for place in told.boundaries}
         left = [place for place in boundaries if place not in hit]
-        number = len(all_told) + 1
+        number = next(number for number in itertools.count(1) if number not in {told.number for told in all_told})
         if number > asked.campaigns + (MOST_CAMPAIGNS_MORE if left else 0):
             break
         if time.monotonic() - started > 60 * asked.minutes:
