@@ -197,6 +197,7 @@ def test_results_are_those_of_the_local_engine(far, engine, digits, candidate, s
         assert one.environment["prm"] == other.environment["prm"]
         assert set(one.curve) <= set(points)
     assert len(points) == 8
+    assert len([process for process in _marked() if process.cmdline()[0].startswith("ray::Slot")]) == far.slots
 
 
 def test_a_data_set_is_placed_once_per_node_without_the_judges_labels(machines, far, digits, candidate, spec):

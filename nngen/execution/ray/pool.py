@@ -87,6 +87,7 @@ class Pool:
         finally:
             with self._change:
                 self._waiting -= 1
+                self._change.notify_all()
 
     def give(self, held: Held) -> None:
         """Give a slot back that is as good as before."""
@@ -154,33 +155,37 @@ class Pool:
                     self._arrived(held)
 
     def _arrived(self, held: Held) -> None:
+        """Take in a slot that has said where it is; what it said is here, so nobody waits for the lock."""
         with self._change:
             if held not in self._starting:
                 return
             self._starting.remove(held)
-        fault: NngenError | None = None
+            fault = self._fault(held)
+            if held.host:
+                self._idle.append(held)
+                self._change.notify_all()
+                return
+        _end(held)
+        if fault is not None:
+            raise fault
+
+    def _fault(self, held: Held) -> NngenError | None:
+        """Read a slot's first words; return what ends the work, None where another start may do."""
         try:
             facts: Facts | Refusal = ray.get(held.hello)
         except RayError as error:
             # A node may go away while a slot starts there; one that can never start must not be tried for ever.
             self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
-                fault = NngenError(f"no slot can be started in the Ray cluster: {reason_of(error)}")
-        else:
-            if isinstance(facts, Refusal):
-                fault = facts.kind(facts.message)
-            elif differs := difference(facts.host, facts.nngen, facts.python):
-                fault = NngenError(differs)
-            else:
-                held.host = facts.host
-                self._failed_starts = 0
-                with self._change:
-                    self._idle.append(held)
-                    self._change.notify_all()
-                return
-        _end(held)
-        if fault is not None:
-            raise fault
+            if self._failed_starts < _MOST_FAILED_STARTS:
+                return None
+            return NngenError(f"no slot can be started in the Ray cluster: {reason_of(error)}")
+        if isinstance(facts, Refusal):
+            return facts.kind(facts.message)
+        if differs := difference(facts.host, facts.nngen, facts.python):
+            return NngenError(differs)
+        held.host = facts.host
+        self._failed_starts = 0
+        return None
 
 
 def _answers(held: Held) -> bool:
