@@ -12,7 +12,7 @@ driver is a process of its own that is killed
 - and in each campaign one worker is killed at a random instant while its driver lives.
 
 Whatever is left over from one call (``--minutes``) is done by the next one with the same ``--work``. Exit 1 unless
-every archive equals the undisturbed one, nothing was lost, repeated or left running, and every file passes
+all is done, every archive equals the undisturbed one, nothing was lost, repeated or left running, and every file passes
 ``PRAGMA integrity_check``. With ``--write`` the table goes to ``eval/results/kill_resume.md``.
 """
 
@@ -303,7 +303,7 @@ def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, be
     return told
 
 
-def table(all_told: list[Told], boundaries: list[str]) -> str:
+def table(all_told: list[Told], boundaries: list[str], wanted: int) -> str:
     """Write the results as Markdown."""
     hit = {place for told in all_told for place in told.boundaries}
     lines = [
@@ -320,7 +320,7 @@ def table(all_told: list[Told], boundaries: list[str]) -> str:
         "",
         "| what | count |",
         "|---|--:|",
-        f"| campaigns | {len(all_told)} |",
+        f"| campaigns, of {wanted} | {len(all_told)} |",
         f"| archives equal to the undisturbed one | {sum(told.equal for told in all_told)} |",
         f"| drivers killed at a boundary of the writing | {sum(len(told.boundaries) for told in all_told)} |",
         f"| such boundaries met, of {len(boundaries)} (before and after each commit) | {len(hit & set(boundaries))} |",
@@ -367,18 +367,18 @@ def main() -> int:
                 f"{len(all_told)} campaigns done, {len(left)} boundaries left: the same command goes on",
                 file=sys.stderr,
             )
-            return 0
+            break
         step = max(1, asked.campaigns - number + 1)
         told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, bench)
         (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(told)))
         all_told.append(told)
         word = "equal" if told.good else "NOT EQUAL"
         print(f"campaign {number}: {word} after {told.drivers} drivers, {told.seconds:.0f} s", file=sys.stderr)
-    text = table(all_told, boundaries)
+    text = table(all_told, boundaries, asked.campaigns)
     print(text, end="")
     if asked.write:
         RESULT.write_text(text, encoding="utf-8")
-    return 0 if all(told.good for told in all_told) and not left else 1
+    return 0 if all(told.good for told in all_told) and not left and len(all_told) >= asked.campaigns else 1
 
 
 if __name__ == "__main__":
