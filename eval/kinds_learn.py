@@ -8,8 +8,8 @@ Prints validation accuracy, the accuracy of each expert alone on the same images
 effect (the exponential of the entropy of its mean weights). Each preset is trained as its plan says, with the sizes,
 epochs and rates of ``BUDGETS``. AdamW's steps are made by PyTorch's fused kernel, which computes the same: four
 AlexNets have 228 million weights, and its loop over them took more than half of the time; for the same reason they are
-trained under bfloat16 autocast, and the C library is asked to keep freed memory (``MALLOC``). Leaves with 1 unless every
-run is above 0.95 and, with all presets and seeds, all runs together took at most ten minutes.
+trained under bfloat16 autocast, and the C library is asked to keep freed memory (``MALLOC``). Leaves with 1 unless
+every run is above 0.95 and, with all presets and seeds, all runs together took at most ten minutes.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def run(name: str, candidate: Candidate, data: Dataset, seed: int) -> dict[str, 
         images, labels = torch.tensor(data.train_images), torch.tensor(data.train_labels)
         for epoch in range(budget.epochs):
             batches = Batches(images, labels, prepare, batch=budget.batch, seed=derive(seed, "order", epoch))
-            with torch.autocast("cpu", torch.bfloat16, enabled=budget.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=budget.bfloat16, cache_enabled=False):
                 share, loss = net.learn(batches)
             past = time.perf_counter() - began
             print(f"{name}: epoch {epoch + 1}, {past:.0f} s, training {share:.3f}, {loss:.3f}", file=sys.stderr)

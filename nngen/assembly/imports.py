@@ -82,7 +82,10 @@ _FROM = {
     "functools": "lru_cache partial reduce wraps",
     "itertools": "chain product repeat",
     "torch": "Tensor nn optim",
-    "torch.nn": "init",
+    "torch.nn": "Parameter init",
+    "torchvision.models._utils": "_make_divisible",
+    "torchvision.ops.misc": "Conv2dNormActivation Permute SqueezeExcitation",
+    "torchvision.ops.stochastic_depth": "StochasticDepth",
     "typing": "Any Callable ClassVar Dict Generic Iterable Iterator List Literal Mapping NamedTuple Optional "
     "Protocol Sequence Set Tuple Type TypeVar Union cast",
 }

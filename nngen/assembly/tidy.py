@@ -1,9 +1,8 @@
 """Makes an expert's code read as new code does, without changing what it computes.
 
-``super()`` without arguments, no ``else`` after ``return``, no overloads that only TorchScript reads, no parameter that
+What newer Python says in fewer words (``idioms``), attributes (``attributes``), and here the rest: no parameter that
 hides a builtin, locals in snake_case, what is never used marked by an underscore, and no line over 120 characters.
-What would show from outside (attributes, which name the weights in a state; signatures that a caller may use by
-keyword) stays as the family has it.
+Signatures that a caller may use by keyword stay as the family has them.
 """
 
 # ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
@@ -17,6 +16,8 @@ from collections.abc import Iterator, Sequence
 import libcst as cst
 from libcst.metadata import Assignment, ClassScope, FunctionScope, MetadataWrapper, ScopeProvider
 
+from nngen.assembly.attributes import tidy_attributes
+from nngen.assembly.idioms import Modern
 from nngen.assembly.walk import walk
 from nngen.assembly.wrapping import wrap_lines
 
@@ -35,92 +36,11 @@ def tidy(body: str) -> str:
     Returns:
         The same program under the same module-level names.
     """
-    module = cst.parse_module(body).visit(_Modern())
+    module = tidy_attributes(cst.parse_module(body).visit(Modern()))
     wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
     names = _Names(wrapper).renamed()
     text = wrapper.module.visit(_Renamed(names)).code
     return wrap_lines(text.strip("\n") + "\n")
-
-
-class _Modern(cst.CSTTransformer):
-    """Rewrites what newer Python says in fewer words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._places: list[str | None] = []
-        """Names of the classes around a node; None for a function."""
-        self._first: list[str] = []
-        """First parameter of each function around it."""
-
-    def visit_ClassDef(self, node: cst.ClassDef) -> None:
-        self._places.append(node.name.value)
-
-    def leave_ClassDef(self, original_node: cst.ClassDef, updated_node: cst.ClassDef) -> cst.ClassDef:
-        self._places.pop()
-        return updated_node
-
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-        self._places.append(None)
-        params = [*node.params.posonly_params, *node.params.params]
-        self._first.append(params[0].name.value if params else "")
-
-    def leave_FunctionDef(
-        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
-    ) -> cst.FunctionDef | cst.RemovalSentinel:
-        self._places.pop()
-        self._first.pop()
-        overload = any(_dotted(item.decorator) == "torch.jit._overload_method" for item in original_node.decorators)
-        return cst.RemoveFromParent() if overload else updated_node
-
-    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.Call:
-        """``super(Block, self)``, right in a method of ``Block``, is ``super()``."""
-        method = len(self._places) > 1 and self._places[-1] is None
-        match updated_node:
-            case cst.Call(func=cst.Name("super"), args=[cst.Arg(value=cst.Name(kind)), cst.Arg(value=cst.Name(first))]):
-                if method and kind == self._places[-2] and first == self._first[-1]:
-                    return updated_node.with_changes(args=[])
-        return updated_node
-
-    def leave_IndentedBlock(
-        self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
-    ) -> cst.IndentedBlock:
-        return updated_node.with_changes(body=list(_flat(updated_node.body)))
-
-
-def _flat(body: Sequence[cst.BaseStatement]) -> Iterator[cst.BaseStatement]:
-    """Take what follows ``else`` out of it where the branches before it all leave the function."""
-    for statement in body:
-        rest: cst.BaseStatement | None = statement
-        while isinstance(rest, cst.If) and rest.orelse is not None and _leaves(rest.body):
-            orelse = rest.orelse
-            yield rest.with_changes(orelse=None)
-            if isinstance(orelse, cst.Else):
-                yield from _flat(_with_lines(orelse))
-                rest = None
-            else:
-                rest = orelse
-        if rest is not None:
-            yield rest
-
-
-def _with_lines(orelse: cst.Else) -> Sequence[cst.BaseStatement]:
-    """An ``else`` block's statements; comments above it stay above its first."""
-    if not isinstance(orelse.body, cst.IndentedBlock):
-        return (
-            [cst.SimpleStatementLine(body=orelse.body.body)]
-            if isinstance(orelse.body, cst.SimpleStatementSuite)
-            else []
-        )
-    first, *others = orelse.body.body
-    lines = [*orelse.leading_lines, *getattr(first, "leading_lines", ())]
-    return [first.with_changes(leading_lines=lines), *others]
-
-
-def _leaves(body: cst.BaseSuite) -> bool:
-    if not isinstance(body, cst.IndentedBlock) or not body.body:
-        return False
-    last = body.body[-1]
-    return isinstance(last, cst.SimpleStatementLine) and isinstance(last.body[-1], cst.Return | cst.Raise)
 
 
 class _Names:
@@ -258,12 +178,3 @@ def walk_in_order(root: cst.CSTNode) -> Iterator[cst.CSTNode]:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _dotted(node: cst.CSTNode) -> str:
-    match node:
-        case cst.Name(value=name):
-            return name
-        case cst.Attribute(value=value, attr=cst.Name(value=name)):
-            return f"{_dotted(value)}.{name}"
-    return ""

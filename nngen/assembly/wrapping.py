@@ -24,15 +24,21 @@ def wrap_lines(source: str) -> str:
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
         whole = {number for token in tokens if token.start[0] != token.end[0] for number in _rows(token)}
         by_line: dict[int, list[tokenize.TokenInfo]] = {}
+        inside: set[int] = set()  # lines that begin inside of a bracket
+        depth = 0
         for token in tokens:
+            if depth and token.start[0] not in by_line:
+                inside.add(token.start[0])
             by_line.setdefault(token.start[0], []).append(token)
+            if token.type == tokenize.OP:
+                depth += (token.string in _OPEN) - (token.string in _CLOSE)
         new = [
             piece
             for number, line in enumerate(lines, 1)
             for piece in (
                 [line]
                 if len(line) <= _WIDTH or number in whole  # part of a string that spans lines
-                else _break(line, by_line.get(number, []))
+                else _break(line, by_line.get(number, []), inside=number in inside)
             )
         ]
         if new == lines:
@@ -45,7 +51,7 @@ def _rows(token: tokenize.TokenInfo) -> range:
     return range(token.start[0], token.end[0] + 1)
 
 
-def _break(line: str, tokens: list[tokenize.TokenInfo]) -> list[str]:
+def _break(line: str, tokens: list[tokenize.TokenInfo], *, inside: bool) -> list[str]:
     indent = line[: len(line) - len(line.lstrip())]
     if tokens and tokens[-1].type == tokenize.NL:
         tokens = tokens[:-1]
@@ -54,6 +60,9 @@ def _break(line: str, tokens: list[tokenize.TokenInfo]) -> list[str]:
         text = textwrap.wrap(comment.string.lstrip("# "), _WIDTH - len(indent) - 2) or [""]
         code = line[: comment.start[1]].rstrip()
         return [*(f"{indent}# {part}" for part in text), *([code] if code else [])]
+    if inside and (commas := _own_commas(tokens, len(line.rstrip()) - 1)):
+        cuts = [0, *(comma + 1 for comma in commas), len(line)]
+        return [f"{indent}{line[start:end].strip()}" for start, end in pairwise(cuts)]
     pairs = list(_pairs(tokens))
     if not pairs:
         return [line]
@@ -65,6 +74,20 @@ def _break(line: str, tokens: list[tokenize.TokenInfo]) -> list[str]:
         return [line]
     inner = [f"{indent}    {item}" for item in items if item]
     return [line[: first + 1], *inner, indent + line[last:]]
+
+
+def _own_commas(tokens: list[tokenize.TokenInfo], end: int) -> list[int]:
+    """Columns of the commas of the bracket that was open before the line; none where the line closes it."""
+    depth, commas = 0, []
+    for token in tokens:
+        if token.type != tokenize.OP:
+            continue
+        depth += (token.string in _OPEN) - (token.string in _CLOSE)
+        if depth < 0:
+            return []
+        if token.string == "," and depth == 0 and token.start[1] < end:
+            commas.append(token.start[1])
+    return commas
 
 
 def _pairs(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, int, list[int]]]:

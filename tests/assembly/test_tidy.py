@@ -173,14 +173,101 @@ CASES = {
         """,
         None,
     ),
-    "globals and attributes stay": (
+    "globals stay": (
         """
-        def f(self):
+        def f():
             global Made
             Made = 1
-            self.Weight = 2
         """,
         None,
+    ),
+    "attributes that are seen everywhere": (
+        """
+        class A(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.Weight_mu = nn.Parameter(x)
+            def forward(self, x):
+                self.Sigma = self.Weight_mu + x
+                self.scale, self.Weight_mu.data = 1, x
+                return self.Sigma
+        """,
+        """
+        class A(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = None
+                self.sigma = None
+                self.weight_mu = nn.Parameter(x)
+            def forward(self, x):
+                self.sigma = self.weight_mu + x
+                self.scale, self.weight_mu.data = 1, x
+                return self.sigma
+        """,
+    ),
+    "attributes that something else may know stay": (
+        """
+        class A(nn.Module):
+            Shared = None
+            def __init__(self, other):
+                super().__init__()
+                self.Read = other.Read
+                self.Spelled = getattr(self, "Spelled")
+                self.Taken = self.taken = 1
+                self.T = self.training
+                self.Shared = 2
+        """,
+        None,
+    ),
+    "what a base may set while it is made is not declared": (
+        """
+        class A(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.start()
+        class B(A):
+            def __init__(self):
+                super().__init__()
+            def start(self):
+                self.begun = 1
+        class C(nn.Linear):
+            def __init__(self):
+                super().__init__(1, 2)
+            def forward(self, x):
+                self.last = x
+        class D(nn.Module):
+            def forward(self, x):
+                self.seen = x
+        """,
+        None,
+    ),
+    "plainer words": (
+        """
+        def f(x, items):
+            if isinstance(x, A) or isinstance(x, (B, C)):
+                y = "{}.{}".format(x, items + 1)
+            if isinstance(x, A) or isinstance(items, B):
+                y = "{0} {}".format(x)
+                y += "{} {}".format(x["a"], 1)
+                y += "{}{{".format(x) + "{:d}".format(x)
+            torch._assert(x.dim() == 4, f"{x} has other axes")
+            items.append(x),
+            g(x), g(y)
+            return all([g(item) for item in items]), any(items), y
+        """,
+        """
+        def f(x, items):
+            if isinstance(x, (A, B, C)):
+                y = f"{x}.{items + 1}"
+            if isinstance(x, A) or isinstance(items, B):
+                y = "{0} {}".format(x)
+                y += "{} {}".format(x["a"], 1)
+                y += "{}{{".format(x) + "{:d}".format(x)
+            assert x.dim() == 4, f"{x} has other axes"
+            items.append(x)
+            g(x), g(y)
+            return all(g(item) for item in items), any(items), y
+        """,
     ),
 }
 
@@ -208,10 +295,22 @@ def test_long_lines_break_inside_brackets() -> None:
     )
 
 
+def test_long_lines_inside_of_a_bracket_break_at_its_commas() -> None:
+    items = ", ".join(f"argument_{n}: Tuple[int, int] = (1, 2)" for n in range(4))
+    source = f"def f(\n    {items},\n    last: int = 0\n):\n    pass\n"
+    wrapped = wrap_lines(source)
+    assert "    argument_0: Tuple[int, int] = (1, 2),\n    argument_1" in wrapped
+    assert max(map(len, wrapped.splitlines())) <= 120
+    assert ast.dump(ast.parse(wrapped)) == ast.dump(ast.parse(source))
+
+
 words = st.sampled_from(["alpha", "beta", "f(gamma, delta)", "[1, (2, 3)]", "{'k': 'a, b ( c'}", "(yes for yes in x)"])
 
 
-@given(st.lists(words, min_size=1, max_size=40), st.sampled_from(["call({})", "x = [{}]", "x[{}] = y({})", "'{}'"]))
+@given(
+    st.lists(words, min_size=1, max_size=40),
+    st.sampled_from(["call({})", "x = [{}]", "x[{}] = y({})", "'{}'", "call(\n{},\n)"]),
+)
 def test_wrapping_never_changes_the_tree(items: list[str], frame: str) -> None:
     joined = ", ".join(items)
     if frame == "'{}'":

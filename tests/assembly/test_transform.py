@@ -228,14 +228,14 @@ CASES = {
         import numpy as np
         import torch.utils.checkpoint as toy_cp
         from torch import nn
-        from torch.nn import Parameter as ToyParameter, functional as F, init
-        from torchvision.models._utils import _make_divisible as toy_make_divisible
-        from torchvision.ops.misc import Conv2dNormActivation as ToyConv2dNormActivation, SqueezeExcitation as ToySE
+        from torch.nn import Parameter, functional as F, init
+        from torchvision.models._utils import _make_divisible
+        from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation as ToySE
         class ToyNet(nn.Module):
             def forward(self, x):
                 init.zeros_(x)
-                y = toy_cp.checkpoint(ToyParameter, np.ones(toy_make_divisible(x, 8)), ToySE)
-                return F.relu(y, ToyConv2dNormActivation)
+                y = toy_cp.checkpoint(Parameter, np.ones(_make_divisible(x, 8)), ToySE)
+                return F.relu(y, Conv2dNormActivation)
         """,
     ),
     "a usual name for something unusual is the family's own": (

@@ -37,7 +37,7 @@ from typing import Callable, List, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops.misc import Conv2dNormActivation as AlexNetConv2dNormActivation
+from torchvision.ops.misc import Conv2dNormActivation
 
 
 # --------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ class AlexNetBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, act: Callable[..., nn.Module] = nn.ReLU) -> None:
         super().__init__()
-        self.pool = AlexNetConv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
+        self.pool = Conv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(x)

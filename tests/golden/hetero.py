@@ -40,11 +40,11 @@ from torch.nn import (
     Conv2d as TinyComplexConv2d,
     Linear as TinyComplexLinear,
     Module as TinyComplexModule,
-    Parameter as TinyBayesParameter,
+    Parameter,
     functional as F,
 )
 from torch.nn.functional import relu as tinycomplex_relu
-from torchvision.ops.misc import Conv2dNormActivation as TinyConvConv2dNormActivation
+from torchvision.ops.misc import Conv2dNormActivation
 
 
 # --------------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class TinyConvBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, act: Callable[..., nn.Module] = nn.ReLU) -> None:
         super().__init__()
-        self.pool = TinyConvConv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
+        self.pool = Conv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(x)
@@ -113,8 +113,8 @@ class TinyBayesBlock(TinyBayesModuleWrapper):
     def __init__(self, channels, width):
         super().__init__()
         self.device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-        self.mu = TinyBayesParameter(0.1 * torch.randn(width, channels, 3, 3))
-        self.rho = TinyBayesParameter(torch.full((width, channels, 3, 3), -5.0))
+        self.mu = Parameter(0.1 * torch.randn(width, channels, 3, 3))
+        self.rho = Parameter(torch.full((width, channels, 3, 3), -5.0))
 
     def forward(self, x):
         sigma = torch.log1p(torch.exp(self.rho))
