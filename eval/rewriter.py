@@ -38,7 +38,7 @@ from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.bench import Fidelity, Ground, lay
 from nngen.llm.dataset import read_view
 from nngen.llm.feedback import build_from_archive, counter
-from nngen.llm.finetune import Tuned, finetune
+from nngen.llm.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
 from nngen.llm.intervals import share_interval
 from nngen.llm.knowledge import plan_values
 from nngen.llm.known import NEAR, shingles, similarity
@@ -120,9 +120,13 @@ def main() -> int:
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--work", type=Path, default=cache_dir() / "eval" / "rewriter")
+    parser.add_argument("--adapter", type=Path, help="folder of an earlier tuning to judge instead of tuning one")
+    parser.add_argument("--learned", type=Path, help="with --adapter: the feedback set that it was tuned on")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1], help="stop after this step")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     given = parser.parse_args()
+    if (given.adapter is None) != (given.learned is None):
+        parser.error("--adapter and --learned go together")
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     wanted = STEPS[: STEPS.index(given.until) + 1]
@@ -138,7 +142,7 @@ def main() -> int:
         for step in wanted:
             _say(step)
             tuned = DO[step](bench)
-        if given.until != STEPS[-1] or tuned is None:
+        if given.until != STEPS[-1] and not given.write:
             return 0
         page, missed = _page(bench, tuned)
     print(page)
@@ -151,11 +155,21 @@ def _corpus(bench: Bench) -> None:
     """Change regions without a model: ``mutate`` does what the prompt asks for, ``random`` adds the rarer changes."""
     for writer, number in ((Mutate(), bench.given.corpus), (Uniform(), bench.given.corpus // 2)):
         _proposer(bench, writer, f"corpus-{writer.name}").regions(number, bench.learned, 0)
-    folder = bench.given.work / "feedback"
+    folder = _feedback(bench)
     if not folder.exists():
         # Of the corpus alone: nothing that was proposed for the held-out files can be learned.
         batches = ("corpus-mutate", "corpus-random")
         build_from_archive(bench.archive, folder, count=counter(bench.base), tasks=["region"], batches=batches)
+
+
+def _feedback(bench: Bench) -> Path:
+    found: Path = bench.given.learned or bench.given.work / "feedback"
+    return found
+
+
+def _tag(bench: Bench) -> str:
+    """Name the tuned model: an earlier one's proposals are not taken for those of one that is tuned here."""
+    return "tuned" if bench.given.adapter is None else "earlier"
 
 
 def _held(bench: Bench, batch: str, number: int) -> bool:
@@ -178,18 +192,23 @@ def _untuned(bench: Bench) -> None:
 
 def _tune(bench: Bench) -> Tuned:
     given = bench.given
+    if given.adapter is not None:
+        told = json.loads((given.adapter / NOTE).read_text(encoding="utf-8"))["result"]
+        before, after = HeldOut(**told["before"]), HeldOut(**told["after"])
+        return Tuned(**{**told, "adapter": given.adapter / ADAPTER, "before": before, "after": after})
     # The table of changes is long for the gate and short for the step: without tempering, one is a third of all
     # examples and the other a fiftieth, while every region is asked for as often.
     tuning = Tuning(
         base=bench.base, temper=0.5, epochs=given.epochs, accumulate=4, lr=given.lr, save_every=10, judged=10
     )
-    return finetune(tuning, given.work / "feedback", given.work / "tuned", _say)
+    return finetune(tuning, _feedback(bench), given.work / "tuned", _say)
 
 
 def _tuned(bench: Bench) -> Tuned:
     tuned = _tune(bench)
-    if not _held(bench, "regions-tuned", bench.given.regions):
-        _regions(bench, Clocked(Local(bench.base, tuned.adapter), "tuned", bench.given.work / "clock.jsonl"))
+    tag = _tag(bench)
+    if not _held(bench, f"regions-{tag}", bench.given.regions):
+        _regions(bench, Clocked(Local(bench.base, tuned.adapter), tag, bench.given.work / "clock.jsonl"))
     for writer in (Uniform(), Mutate()):
         _regions(bench, writer)
     return tuned
@@ -197,7 +216,6 @@ def _tuned(bench: Bench) -> Tuned:
 
 def _regions(bench: Bench, writer: Rewriter) -> None:
     """Ask for the held-out files' regions."""
-    # The same seeds for all: only the batch's name would differ.
     _proposer(bench, writer, f"regions-{writer.name}").regions(bench.given.regions, bench.held_out, 0)
 
 
@@ -242,7 +260,7 @@ class Novelty:
 
 def _novelty(bench: Bench, held: Sequence[Proposal]) -> Novelty:
     answers: dict[str, list[str]] = {}
-    for row in read_view(bench.given.work / "feedback", "sft", "train"):
+    for row in read_view(_feedback(bench), "sft", "train"):
         code = python_block(row["messages"][-1]["content"])
         answers.setdefault(_name(code), []).append(code)
     sources = {parent.id: parent.source for parent in bench.held_out}
@@ -261,12 +279,14 @@ def _name(code: str) -> str:
     return str(getattr(ast.parse(code).body[0], "name", ""))
 
 
-def _page(bench: Bench, tuned: Tuned) -> tuple[str, list[str]]:
-    """Write the page, and list the claims that are not met."""
-    held = {batch: proposals(bench.archive, batch) for batch in _batches()}
-    claims = _claims(held, tuned)
+def _page(bench: Bench, tuned: Tuned | None) -> tuple[str, list[str]]:
+    """Write the page, of the steps that are done, and list the claims that are not met."""
+    every = {batch: proposals(bench.archive, batch) for batch in _batches(_tag(bench))}
+    held = {batch: rows for batch, rows in every.items() if rows}
+    claims = _claims(held, tuned, _tag(bench))
     missed = [name for name, met in claims if not met]
-    given = " ".join(sys.argv[1:])
+    # Without this machine's folders.
+    given = " ".join(Path(item).name if "/" in item else item for item in sys.argv[1:])
     today = datetime.now(UTC)
     lines = [
         f"# The rewriter, measured on {today.day} {today:%B %Y}",
@@ -295,18 +315,23 @@ def _page(bench: Bench, tuned: Tuned) -> tuple[str, list[str]]:
     return "\n".join(lines), missed
 
 
-def _batches() -> tuple[str, ...]:
+def _batches(tag: str) -> tuple[str, ...]:
     plans = tuple(f"plans-{name}" for name in ("untuned", "random", "mutate"))
-    return (*plans, *(f"regions-{name}" for name in ("untuned", "tuned", "random", "mutate")))
+    return (*plans, *(f"regions-{name}" for name in ("untuned", tag, "random", "mutate")))
 
 
-def _claims(held: dict[str, tuple[Proposal, ...]], tuned: Tuned) -> list[tuple[str, bool]]:
-    plans = held["plans-untuned"]
-    before, after = (_valid(held[f"regions-{name}"]) for name in ("untuned", "tuned"))
+def _claims(held: dict[str, tuple[Proposal, ...]], tuned: Tuned | None, tag: str) -> list[tuple[str, bool]]:
+    plans = held.get("plans-untuned", ())
+    before, after = (_valid(held.get(f"regions-{name}", ())) for name in ("untuned", tag))
     parsed = sum(row.reached(Stage.PARSED) for row in plans)
-    return [
+    claims = [
         (f"all plans parse: {parsed} of {len(plans)}", parsed == len(plans)),
         (f"at least {LEAST_PLANS:.0%} of the plans pass all checks: {_valid(plans):.1%}", _valid(plans) >= LEAST_PLANS),
+    ]
+    if tuned is None or f"regions-{tag}" not in held:
+        return [*claims, ("the tuned model's regions are not measured yet", False)]
+    return [
+        *claims,
         (f"tuned on at least {LEAST_EXAMPLES} examples: {tuned.rows}", tuned.rows >= LEAST_EXAMPLES),
         (f"at least {LEAST_TUNED:.0%} of the tuned model's regions are valid: {after:.1%}", after >= LEAST_TUNED),
         (
@@ -380,19 +405,37 @@ def _news(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     return lines
 
 
-def _lesson(bench: Bench, tuned: Tuned) -> list[str]:
+def _lesson(bench: Bench, tuned: Tuned | None) -> list[str]:
     corpus = [row for name in ("mutate", "random") for row in proposals(bench.archive, f"corpus-{name}")]
-    before, after = tuned.before, tuned.after
-    return [
+    lines = [
         f"The corpus: {len(corpus)} changed regions of {len(bench.learned)} assembled files, "
         f"{sum(row.valid for row in corpus)} valid. The held-out files are of {len(bench.held_out)} other quartets;",
         "their code is the same template's, so where a plan's numbers do not enter a region, its text was seen.",
         "",
-        f"Tuning: SFT, LoRA rank 16, {tuned.rows} different examples, shares of the regions tempered by 0.5,",
-        f"{bench.given.epochs:g} epoch(s), {tuned.updates} updates of 4, rate {bench.given.lr:g},",
-        f"{tuned.seconds:,.0f} s (parts of it may have had other numbers of threads);",
-        f"held-out loss {before.loss:.3f} to {after.loss:.3f}",
-        f"nats a token, tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} rows).",
+    ]
+    if tuned is None:
+        return [*lines, "Tuning: not done yet."]
+    told = json.loads((tuned.adapter.parent / NOTE).read_text(encoding="utf-8"))["tuning"]
+    before, after = tuned.before, tuned.after
+    lines += [
+        f"Tuning: SFT, LoRA rank {told['rank']}, {tuned.rows} different examples, shares of the regions to the",
+        f"power of {told.get('temper', 1.0):g}, {told['epochs']:g} epoch(s), {tuned.updates} updates of "
+        f"{told['accumulate']}, rate {told['lr']:g}, {tuned.seconds:,.0f} s (parts of it may",
+        f"have had other numbers of threads); held-out loss {before.loss:.3f} to {after.loss:.3f} nats a token,",
+        f"tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} rows).",
+    ]
+    if bench.given.adapter is None:
+        return lines
+    views = (row for split in ("train", "validation") for row in read_view(bench.given.learned, "sft", split))
+    quartets = {row["group"] for row in views}
+    shared = quartets & {"+".join(sorted(parent.plan.experts)) for parent in bench.held_out if parent.plan}
+    return [
+        *lines,
+        "",
+        "**This adapter was not tuned by this command.** It is of an earlier run of the same steps, on a feedback",
+        f"set of its own (fingerprint {tuned.fingerprint[:12]}) from earlier templates; {len(shared)} of",
+        f"the {len(bench.held_out)} held-out quartets are among the {len(quartets)} that it learned from. Its seconds",
+        "hold pauses.",
     ]
 
 
@@ -401,8 +444,10 @@ def _clockwork(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]
     notes = [json.loads(line) for line in (bench.given.work / "clock.jsonl").read_text().splitlines()]
     lines = ["Where the time goes, seconds per proposal:", "", "| what | read | write | tokens written | check |"]
     lines.append("|---|---|---|---|---|")
-    for kind, writer in (("plan", "untuned"), ("region", "untuned"), ("region", "tuned")):
+    for kind, writer in (("plan", "untuned"), ("region", "untuned"), ("region", _tag(bench))):
         batch = f"{kind}s-{writer}"
+        if batch not in held:
+            continue
         rows, mine = held[batch], [note for note in notes if (note["kind"], note["writer"]) == (kind, writer)]
         read = sum(note["seconds"] for note in mine) / max(sum(note["requests"] for note in mine), 1)
         whole = _mean([row.seconds for row in rows])
