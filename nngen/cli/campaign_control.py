@@ -138,12 +138,16 @@ def _following(store: Archive, name: str, after: int) -> Iterator[Event]:
 def _show(store: Archive, event: Event, watcher: Watcher) -> None:
     from nngen.types import EpochResult
 
-    if event.trial_id is None or event.kind in ("trial.promoted", "test.revealed"):
+    if event.trial_id is None or event.kind == "test.revealed":
         detail = ", ".join(f"{key} {value}" for key, value in event.detail.items())
         watcher.note(f"{event.kind}{': ' if detail else ''}{detail}")
         return
     trial = store.trial(event.trial_id)
-    if event.kind == "trial.started":
+    if event.kind == "trial.promoted":
+        told = event.detail
+        what = f"with seed {told['replicate'] + 1}" if told["replicate"] else f"to rung {told['rung'] + 1}"
+        watcher.note(f"{', '.join(trial.experts)} goes on {what}, being number {told['rank']} by {told['by']}")
+    elif event.kind == "trial.started":
         watcher.stage(trial, "runs")
     elif event.kind == "trial.epoch":
         watcher.epoch(trial, EpochResult(**event.detail))

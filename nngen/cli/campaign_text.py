@@ -35,7 +35,7 @@ def print_summary(summary: Summary) -> None:
 
 def print_standing(summary: Summary, stands: Standing) -> None:
     """Print how a campaign goes on: whether it is driven, its pace, what it has used."""
-    driver = "" if stands.driver is None else f" by process {stands.driver}"
+    driver = "" if stands.driver is None else f" (process {stands.driver})"
     parts = ["over" if summary.over else f"{stands.word}{driver}", f"{stands.spent.hours:.2f} h used"]
     if stands.spent.cost is not None:
         parts.append(f"cost {stands.spent.cost:.2f}")
@@ -43,7 +43,7 @@ def print_standing(summary: Summary, stands: Standing) -> None:
         parts.append(f"{stands.per_hour:.1f} trials per hour")
         if not summary.over:
             parts.append(f"about {(summary.total - summary.done) / stands.per_hour:.1f} h left")
-    parts += [f"{used:.2f} of {limit:g} {name}" for name, (used, limit) in stands.spent.shares(stands.budget).items()]
+    parts += [f"{used:.4g} of {limit:g} {name}" for name, (used, limit) in stands.spent.shares(stands.budget).items()]
     if stands.promotions:
         parts.append(f"{stands.promotions} promotions")
     if stands.lost:

@@ -1,11 +1,13 @@
 """campaign status with rungs and budgets, pause, resume, stop, watch, events, and arguments from a file."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from nngen.archive import Archive
+from nngen.archive import Archive, TrialState
 from nngen.campaign import Budget
 from nngen.campaign.fake import FakeEngine, fake_campaign
 from nngen.cli.campaign import run
@@ -33,7 +35,7 @@ def test_status_tells_rungs_budget_and_pace(nngen, path):
     assert told["standing"]["budget"] == {"max_cost": 9.0, "price_per_hour": 2.0}
     assert [row["seeds"] for row in told["finalists"]] == [2, 2]
     text = nngen("campaign", "status", "one").out
-    for words in ("rung 2 (3 epochs): 3 of 3 done, 0 went on", "of 9 cost", "5 promotions", "trials per hour", "over"):
+    for words in ("rung 2 (3 epochs): 3 of 3 done, 0 went on", " of 9 cost", "5 promotions", "trials per hour", "over"):
         assert words in text
     assert "3" in nngen("leaderboard", "--top", "1").out
 
@@ -54,6 +56,33 @@ def test_watch_ends_where_nobody_runs_it(nngen, path):
     assert result.code == 0
     assert "14 of 14 trials are done already" in result.err
     assert "14 of 14 trials done" in result.out
+
+
+class Slow(FakeEngine):
+    def train(self, *args, **kwargs):
+        time.sleep(0.2)
+        return super().train(*args, **kwargs)
+
+
+def test_watch_and_events_follow_what_another_process_does(nngen, path):
+    child = os.fork()
+    if child == 0:
+        with Archive.open(path) as archive:
+            fake_campaign(archive, name="two", seed=7, engine=Slow(), size=6, rungs=(1, 2), epochs=2).run()
+        os._exit(0)
+    try:
+        for _ in range(100):
+            with Archive.open(path, readonly=True) as archive:
+                if archive.driver("two") and archive.counts("two")[TrialState.RUNNING]:
+                    break
+            time.sleep(0.05)
+        assert f"running (process {child})" in nngen("campaign", "status", "two").out
+        seen = nngen("campaign", "watch", "two")
+    finally:
+        os.waitpid(child, 0)
+    assert "8 of 8 trials done" in seen.out
+    assert " goes on to rung 2, being number 1 by halving" in seen.err
+    assert "two 8/8" in seen.err
 
 
 @pytest.mark.parametrize("word", ["pause", "resume", "stop"])
