@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +67,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quartets", type=int, default=12)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--keep", type=Path, help="folder for the sizes that are done, which are not done again")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     asked = parser.parse_args()
     known = load_families(open_lemur(fetch()))
@@ -72,13 +76,26 @@ def main() -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, LocalEngine() as engine:
         data = few(Path(folder), STEPS * asked.batch)
-        for side in SIDES:
-            rows += measure(engine, data, quartets, side, asked.batch, known)
+        for side in asked.sides:
+            kept = asked.keep and asked.keep / f"{side}-{asked.quartets}-{asked.batch}.json"
+            if kept and kept.exists():
+                rows += [read(line) for line in json.loads(kept.read_text())]
+                continue
+            new = measure(engine, data, quartets, side, asked.batch, known)
+            rows += new
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps([asdict(row) for row in new]))
     text = report(rows, asked)
     print(text)
     if asked.write:
         OUT.write_text(text)
     return 1 if any(row.peak_mib < row.low_mib for row in rows) else 0
+
+
+def read(line: dict[str, Any]) -> Row:
+    """Read a kept row."""
+    return Row(**line | {"experts": tuple(line["experts"]), "prediction": Prediction(**line["prediction"])})
 
 
 def cyclic(names: tuple[str, ...], count: int) -> list[tuple[str, ...]]:

@@ -65,7 +65,7 @@ def carry_out(
                 progress=report,
             )
         with (
-            open_engine(cluster, spec, workers, gpu_share) as machines,
+            open_engine(cluster, spec, bench, workers, gpu_share) as machines,
             Archive.open(place) as store,
             watch() as watcher,
         ):

@@ -8,8 +8,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nngen.campaign import CampaignSpec
-    from nngen.execution import LocalEngine
+    from nngen.campaign import Bench, CampaignSpec
+    from nngen.execution import Dataset, LocalEngine
     from nngen.execution.ray import Cluster, RayEngine
 
 __all__ = ["join", "open_engine", "suggest"]
@@ -60,19 +60,22 @@ def suggest(cluster: Cluster | None, workers: int | None, gpu_share: float | Non
 
 
 def open_engine(
-    cluster: Cluster | None, spec: CampaignSpec, workers: int | None, gpu_share: float | None
+    cluster: Cluster | None, spec: CampaignSpec, bench: Bench[Dataset], workers: int | None, gpu_share: float | None
 ) -> LocalEngine | RayEngine:
-    """Open the engine that a campaign's trials fit into.
+    """Open the engine that a campaign's trials fit into; it predicts what they will take.
 
     Raises:
         NngenError: If they fit nowhere, or a node is not fit for them.
     """
+    from nngen.execution.prediction import predictor
+
+    predict = predictor(bench.families, classes=bench.classes)
     if cluster is None:
         from nngen.execution import LocalEngine
 
-        return LocalEngine(slots=workers or 1)
+        return LocalEngine(slots=workers or 1, predict=predict)
     from nngen.execution.ray import RayEngine, Request
 
     share = 0.0 if spec.device == "cpu" else gpu_share or 1.0
     request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
-    return RayEngine(cluster, request, slots=workers)
+    return RayEngine(cluster, request, slots=workers, predict=predict)

@@ -52,7 +52,7 @@ class LocalEngine:
         predict: Says what a trial will take. What cannot fit is refused then, a batch that cannot is halved before it
             is tried, and on a card trials wait until there is room for them.
         compiled: Whether nets are compiled before they are trained. It takes minutes: for trials of many epochs on a
-            card. What torch cannot compile runs as it is.
+            card, with a compiler beside it.
     """
 
     def __init__(self, slots: int = 1, *, predict: Predictor | None = None, compiled: bool = False) -> None:

@@ -227,9 +227,10 @@ def _refuse_non_finite(net: nn.Module, step: int) -> None:
 
 def _compile(net: nn.Module) -> None:
     """Have torch compile what is called: the experts of a mixture, which calls them itself, or the net."""
-    import torch._dynamo
+    import torch._inductor.config
 
-    torch._dynamo.config.suppress_errors = True
+    # Headers compiled ahead are larger than a file of ours may be.
+    torch._inductor.config.cpp_cache_precompile_headers = False
     experts = getattr(net, "experts", None)
     for part in experts if isinstance(experts, nn.ModuleList) else [net]:
         part.compile()

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.checks.samples import net_source
+from nngen.errors import LemurError
 from nngen.execution import LocalEngine
 from nngen.execution.prediction import Prediction, Room, largest_batch, pack, predict, predictor, refusal
 from nngen.lemur.probe import profiles
 from nngen.lemur.weight import Weight, weights
-from nngen.types import Candidate, Outcome, Plan, Shape, TrialSpec
+from nngen.types import Candidate, Interface, Outcome, Plan, Shape, TrialSpec
 
 LIGHT = Weight(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
 HEAVY = Weight(weights_mib=500.0, image_mib=100.0, image_s=1.0, step_s=0.1)
@@ -135,6 +136,42 @@ def test_a_predictor_knows_plans_of_its_families_alone(candidate):
     assert predictor({})(candidate(""), SPEC, 100) is None
     other = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=("A", "B", "C", "D")))
     assert predictor({})(other, SPEC, 100) is None
+
+
+def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, candidate, monkeypatch):
+    weighed = []
+
+    def weigh(missing, shape, *, classes):
+        weighed.append([family.name for family, _ in missing])
+        return {family.name: HEAVY for family, _ in missing}
+
+    monkeypatch.setattr("nngen.execution.prediction.weights", weigh)
+    names = ("AirNext", "ICNet", "MNASNet", "ShuffleNet")
+    known = {name: (families[name], Interface(low=32)) for name in names}
+    mixture = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=names))
+    foretell = predictor(known)
+    assert foretell(mixture, SPEC, 1000) is None
+    assert weighed == []
+    large = foretell(mixture, replace(SPEC, shape=Shape(3, 256, 256)), 1000)
+    assert large is not None
+    assert foretell(mixture, replace(SPEC, shape=Shape(3, 256, 256)), 1000) == large
+    assert foretell(mixture, replace(SPEC, device="cuda"), 1000).seconds is None
+    assert weighed == [list(names), [], list(names)]
+
+
+def test_a_family_that_cannot_be_weighed_is_tried_once(families, monkeypatch):
+    tries = []
+
+    def weigh(missing, shape, *, classes):
+        tries.append(len(missing))
+        raise LemurError("the probe's process ended early")
+
+    monkeypatch.setattr("nngen.execution.prediction.weights", weigh)
+    names = ("AirNext", "ICNet", "MNASNet", "ShuffleNet")
+    mixture = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=names))
+    foretell = predictor({name: (families[name], Interface(low=32)) for name in names})
+    assert [foretell(mixture, replace(SPEC, device="cuda"), 1000) for _ in range(2)] == [None, None]
+    assert tries == [4, 0]
 
 
 @pytest.mark.gpu
