@@ -20,6 +20,7 @@ app = App(
     help="Search mixtures of experts made of LEMUR's families: assemble, check, train, explain, propose, export.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # it has its one line and its exit code below
 )
 
 _COMMANDS = {
