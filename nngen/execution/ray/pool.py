@@ -95,6 +95,7 @@ class Pool:
             if held in self._lent:
                 self._lent.remove(held)
                 self._idle.append(held)
+            self._alone_since = time.monotonic()
             self._change.notify_all()
 
     def drop(self, held: Held) -> None:
@@ -103,6 +104,7 @@ class Pool:
         with self._change:
             if held in self._lent:
                 self._lent.remove(held)
+            self._alone_since = time.monotonic()
             self._change.notify_all()
 
     def close(self) -> None:
@@ -143,7 +145,7 @@ class Pool:
             starting = list(self._starting)
             if not starting:
                 self._change.wait(_TURN_S)
-            elif not self._lent and time.monotonic() - self._alone_since > self._patience_s:
+            elif not self._lent and not self._idle and time.monotonic() - self._alone_since > self._patience_s:
                 raise NngenError(
                     f"no node of the Ray cluster had room for a trial with {self._request}"
                     f" for {self._patience_s:.0f} s: the same command goes on when one has"
