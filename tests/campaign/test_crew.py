@@ -10,7 +10,8 @@ from nngen.campaign.fake import FakeEngine
 from nngen.campaign.fake import fake_campaign as campaign
 from nngen.campaign.steps import MOST_LOSSES
 from nngen.errors import EngineLostError
-from nngen.types import Outcome
+from nngen.execution.judge import KILLED
+from nngen.types import Outcome, Trial, Verdict
 
 
 def essence(archive):
@@ -74,6 +75,37 @@ def test_what_is_lost_again_and_again_has_a_verdict(archive):
     assert {(v.outcome, v.rule) for v in verdicts} == {(Outcome.CRASHED, "engine.lost")}
     assert "its machine went away" in verdicts[0].message
     assert not archive.trials("one", state=TrialState.RUNNING)
+
+
+class Killed(FakeEngine):
+    """Its first two checks and its first two trainings end with a worker that somebody killed."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def _killed(self, what):
+        self.calls[what] += 1
+        return Verdict(outcome=Outcome.CRASHED, rule=KILLED, message="killed") if self.calls[what] <= 2 else None
+
+    def check(self, *args, **kwargs):
+        return self._killed("check") or super().check(*args, **kwargs)
+
+    def train(self, candidate, spec, dataset, on_epoch=None):
+        verdict = self._killed("train")
+        if verdict is not None:
+            return Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
+        return super().train(candidate, spec, dataset, on_epoch)
+
+
+def test_a_killed_worker_is_no_verdict(archive, tmp_path):
+    engine = Killed()
+    assert campaign(archive, engine=engine).run().outcomes == {"valid": 6}
+    assert engine.calls == {"check": 8, "train": 8}
+    assert all(verdict.valid for stored in archive.candidates() for verdict in stored.verdicts)
+    with type(archive).open(tmp_path / "b.db") as calm:
+        campaign(calm).run()
+        assert essence(archive) == essence(calm)
 
 
 def test_an_error_of_the_steps_comes_out_in_the_drivers_thread():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.execution.frames import Frame, FrameError, Kind
-from nngen.execution.judge import TrialJudge, VerdictJudge, accuracy, verdict_of_ending
+from nngen.execution.judge import KILLED, TrialJudge, VerdictJudge, accuracy, verdict_of_ending
 from nngen.execution.limits import Limits
 from nngen.execution.watch import End, Ending
 from nngen.types import Outcome
@@ -153,3 +153,9 @@ def test_a_crash_is_traced_to_the_candidate():
     verdict = verdict_of_ending(replace(EXIT, status=11, output=output), LIMITS, "candidate.py")
     assert verdict.line == 7
     assert verdict.message.startswith("line 7: ")
+
+
+@pytest.mark.parametrize(("status", "killed"), [(None, True), (9, True), (11, False), (256, False)])
+def test_a_kill_from_outside_has_a_rule_of_its_own(status, killed):
+    verdict = verdict_of_ending(replace(EXIT, status=status), LIMITS, "candidate.py")
+    assert (verdict.rule == KILLED) is killed
