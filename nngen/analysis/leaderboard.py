@@ -21,6 +21,7 @@ class Row:
 
     Attributes:
         rank: From 1, among the rows of one data set.
+        batch: Samples per step that were really used: less than asked for where memory did not suffice.
         seeds: Different seeds that the means are taken over.
         validation_accuracy: Mean over the seeds, in [0, 1].
         validation_std: Sample standard deviation over the seeds; None for one seed.
@@ -37,6 +38,7 @@ class Row:
     dataset: str
     shape: str
     epochs: int
+    batch: int
     seeds: int
     validation_accuracy: float
     validation_std: float | None
@@ -61,7 +63,7 @@ def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tup
     for trial in trials:
         spec = trial.spec
         if spec is not None and trial.trained:
-            key = (spec.dataset, trial.candidate_id, str(spec.shape), spec.epochs, spec.batch, spec.lr)
+            key = (spec.dataset, trial.candidate_id, str(spec.shape), spec.epochs, _batch(trial), spec.lr)
             kept = groups.setdefault(key, {})
             # The same seed again is the same work; a revealed test accuracy must not get lost with it.
             if spec.seed not in kept or kept[spec.seed].test_accuracy is None:
@@ -93,6 +95,12 @@ def _with_intervals(rows: Sequence[Row]) -> list[Row]:
     return [row if half is None else replace(row, validation_half=half / math.sqrt(row.seeds)) for row, half in known]
 
 
+def _batch(trial: StoredTrial) -> int:
+    """Batch that a trial was trained with; archives from before it could be halved do not say."""
+    assert trial.spec is not None
+    return int(trial.environment.get("batch", trial.spec.batch))
+
+
 def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:
     return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
 
@@ -109,6 +117,7 @@ def _row(rank: int, same: Sequence[StoredTrial]) -> Row:
         dataset=first.spec.dataset,
         shape=str(first.spec.shape),
         epochs=first.spec.epochs,
+        batch=_batch(first),
         seeds=len(same),
         validation_accuracy=fmean(accuracies),
         validation_std=stdev(accuracies) if len(accuracies) > 1 else None,

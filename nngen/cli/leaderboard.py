@@ -14,6 +14,7 @@ _COLUMNS = (
     "experts",
     "dataset",
     "epochs",
+    "batch",
     "seeds",
     "validation_accuracy",
     "test_accuracy",

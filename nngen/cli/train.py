@@ -150,6 +150,7 @@ def _result(trial: Trial, data: Dataset, *, test: bool) -> dict[str, Any]:
         "seconds": trial.seconds,
         "epochs": trial.spec.epochs,
         "seed": trial.spec.seed,
+        "batch": int(trial.environment.get("batch", trial.spec.batch)),
         "parameters": trial.parameters,
         "message": trial.verdict.message,
         "id": trial.candidate_id,

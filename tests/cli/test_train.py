@@ -10,7 +10,7 @@ from nngen.assembly.identity import lemur_id
 from nngen.checks.samples import net_source
 
 KEYS = [
-    *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "parameters", "message"),
+    *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),
     *("id", "curve", "environment"),
 ]
 
