@@ -6,7 +6,8 @@ import ast
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ _MARK = "Plan:"
 
 def to_toml(plan: Plan) -> str:
     """Write a plan as TOML; equal plans give equal text (``1`` and ``1.0`` do too). No line break at the end."""
-    return "\n".join(_table(_normal(plan)))
+    # The experts come first, and what follows them is the same in every plan of a space.
+    first = f"experts = {_value(plan.experts)}"
+    return f"{first}\n{_without_experts(replace(plan, experts=()))}"
+
+
+@lru_cache(maxsize=64)
+def _without_experts(plan: Plan) -> str:
+    data = _normal(plan)
+    del data["experts"]
+    return "\n".join(_table(data))
 
 
 def from_toml(text: str) -> Plan:

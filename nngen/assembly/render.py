@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ _IMPORTS = (
 )
 """What the templates themselves may need; a file gets those that it names."""
 
+_STATEMENT = re.compile(r"\n+(?=from |import )")
+"""Where one import ends and the next begins."""
+
 _ROOM = 106
 """Characters left of a line in the table of experts, at 120 in all."""
 
@@ -79,7 +83,8 @@ def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface
         frame=frame,
     )
     head = ("from __future__ import annotations\n" if postponed else "") + imports
-    digests = [*statement_digests(head), *(digest for expert in unique for digest in expert.digests)]
+    lines = (digest for line in _STATEMENT.split(head) for digest in _line_digests(line))
+    digests = [*lines, *(digest for expert in unique for digest in expert.digests)]
     digests += [digest for block in blocks for digest in block.digests]
     return source.rstrip("\n") + "\n", combine(digests)
 
@@ -110,6 +115,12 @@ class _Block:
 def _read(block: str) -> _Block:
     names = frozenset(node.id for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Name))
     return _Block(statement_digests(block), names)
+
+
+@lru_cache(maxsize=4096)
+def _line_digests(line: str) -> tuple[str, ...]:
+    """Digests of an import statement; most lines stand in many mixtures."""
+    return statement_digests(line)
 
 
 @cache
