@@ -203,7 +203,7 @@ def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
         return list(rows)
     kinds: dict[str, list[Row]] = {}
     for row in rows:
-        kinds.setdefault(f"{row['task']} {row['place']}", []).append(row)
+        kinds.setdefault(f"{row['task']} {row.get('place', '')}", []).append(row)
     whole = sum(len(same) ** power for same in kinds.values())
     found: list[Row] = []
     for name, same in sorted(kinds.items()):
