@@ -8,14 +8,15 @@ and forks a nanny (``nngen.execution.nanny``) for each job it is sent.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn
@@ -65,7 +66,8 @@ def main(descriptor: int, files: Sequence[int] = ()) -> NoReturn:
     connection = socket.socket(fileno=descriptor)
     # Orphans of a nanny that was killed come here, and are killed in their turn.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    hello = _warm_up()
+    with _ending_with(connection):
+        hello = _warm_up()
     nannies: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda number, frame: _reap(nannies, number, frame))
     connection.send(json.dumps(hello).encode())
@@ -80,6 +82,20 @@ def main(descriptor: int, files: Sequence[int] = ()) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         for number in descriptors:
             os.close(number)
+
+
+@contextmanager
+def _ending_with(connection: socket.socket) -> Iterator[None]:
+    """End at once where the judge goes away before it was answered: loading torch takes seconds.
+
+    The judge sends nothing before that, so all that can move on the socket is its end; the kernel's SIGIO then
+    does what it does to a process that has no handler.
+    """
+    flags = fcntl.fcntl(connection, fcntl.F_GETFL)
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
+    yield
+    fcntl.fcntl(connection, fcntl.F_SETFL, flags)
 
 
 def _warm_up() -> dict[str, str]:
