@@ -30,7 +30,7 @@ _SET = {
     "OMP_NUM_THREADS": "1",
     # How long threads that wait spin before they sleep. Alone on two cores, not spinning made a step twice as long;
     # beside other work, spinning as long as is the default made it 3 times as long.
-    "GOMP_SPINCOUNT": "1000",
+    "GOMP_SPINCOUNT": "3000",
     # Kept by malloc instead of given back after each step: 40,000 page faults a step and a tenth of the time saved.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),

@@ -155,6 +155,9 @@ class _Training:
             shape=shape, mean=tuple(job["mean"]), std=tuple(job["std"]), channels_last=device.type == "cuda"
         )
         net = self._build(shape, device)
+        # What a net forgot to initialise is filled alike in every run, and so found; each intermediate result of
+        # a training need not be.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         for epoch in range(1, job["epochs"] + 1):
             batches = Batches(
                 data["train-images"],
@@ -199,7 +202,8 @@ class _Training:
     def _predict(self, net: nn.Module, images: Tensor, prepare: Preparation) -> bytes:
         """Return the class of each image as little-endian uint16."""
         net.eval()
-        size = self.job["batch"] * (1 if images.device.type == "cpu" else _EVAL_FACTOR)
+        # Nothing is kept for a backward pass, so more images fit than in training.
+        size = self.job["batch"] * _EVAL_FACTOR
         classes: list[npt.NDArray[Any]] = []
         for part in torch.split(images, size):
             with _precision(self.job["device"]):

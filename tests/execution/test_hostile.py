@@ -71,7 +71,7 @@ HOSTILE: dict[str, tuple[str, Outcome, str]] = {
     "wrong shape when it predicts": (
         net_source(forward=LATER.format("return self.head(x)[:, :3]")),
         Outcome.SHAPE,
-        "(64, 3)",
+        "(256, 3)",
     ),
     "NaN when it predicts": (
         net_source(forward=LATER.format("return self.head(x) * float('nan')")),
