@@ -37,6 +37,8 @@ __all__ = ["LocalEngine"]
 _FILE = "candidate.py"
 _BYTES_PER_CLASS = 2
 _END_S = 3.0
+_CPU_S = 10
+_YEAR_S = 3.2e7
 _SHARE = 0.9
 """Of a card's memory that trials side by side may take."""
 
@@ -275,6 +277,8 @@ class LocalEngine:
             path = folder / _FILE
             path.write_bytes(source.encode("utf-8", "surrogatepass"))
             job = {**job, "folder": str(folder), "file": _FILE, "memory_mib": limits.memory_mib}
+            # More than all cores give within the limit: the judge's clock comes first, unless the judge sleeps.
+            job["cpu_s"] = math.ceil(min(limits.wall_s, _YEAR_S) * (os.cpu_count() or 1)) + _CPU_S
             if job["isolation"] == Isolation.SANDBOX:
                 path.chmod(0o444)
                 job |= {"folder": str(HOME), "processes": MAX_PROCESSES + 2 * (os.cpu_count() or 1)}

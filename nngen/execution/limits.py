@@ -31,18 +31,20 @@ class Limits:
     memory_mib: int
 
 
-def set_limits(memory_mib: int, *, virtual: bool, processes: int | None = None) -> None:
+def set_limits(memory_mib: int, *, virtual: bool, cpu_s: int, processes: int | None = None) -> None:
     """Bound this process for good.
 
     Args:
         memory_mib: Resident memory that the judge will allow.
         virtual: Whether to bound address space too: what is there now, ``memory_mib`` and 4 GiB for
             threads' stacks. Not on CUDA, whose driver reserves more address space than any machine has.
+        cpu_s: CPU time of this process and of each that it starts; for a judge that is asleep itself.
         processes: Processes and threads of this process's user; for one that has no others. Does not hold root.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_FSIZE, _FILE_MIB * _MIB)
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _lower(resource.RLIMIT_CPU, cpu_s)
     if processes is not None:
         _lower(resource.RLIMIT_NPROC, processes)
     if virtual:

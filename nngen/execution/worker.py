@@ -91,7 +91,7 @@ def _settle(folder: Path, job: Mapping[str, Any]) -> None:
     else:
         torch.use_deterministic_algorithms(True, warn_only=True)
     if job["isolation"] != Isolation.NONE:
-        set_limits(job["memory_mib"], virtual=not cuda, processes=job.get("processes"))
+        set_limits(job["memory_mib"], virtual=not cuda, cpu_s=job["cpu_s"], processes=job.get("processes"))
 
 
 def _seed(seed: int) -> None:

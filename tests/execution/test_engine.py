@@ -180,6 +180,12 @@ AMBIENT = (
 )
 
 
+def test_a_worker_is_bounded_in_cpu_time_too(engine, digits, candidate, spec):
+    source = net_source(init="import resource; assert 0 < resource.getrlimit(resource.RLIMIT_CPU)[1] < 10**6, 'none'")
+    trial = engine.train(candidate(source), spec(), digits)
+    assert trial.verdict.valid, trial.verdict.message
+
+
 def test_a_cpu_has_float32_and_plain_layout(engine, digits, candidate, spec):
     trial = engine.train(candidate(net_source(loss=AMBIENT.format(cuda=False))), spec(shape=Shape(3, 8, 8)), digits)
     assert trial.verdict.valid, trial.verdict.message
