@@ -26,9 +26,10 @@ HELLO = Facts(host="a", nngen=__version__, python="3.11.2")
 class Played:
     """Takes the place of the module ``ray``: actors are there as soon as there is room."""
 
-    def __init__(self, room=99, hello=HELLO):
+    def __init__(self, room=99, hello=HELLO, telling_s=0.005):
         self.room = room
         self.hello = hello
+        self.telling_s = telling_s
         self.actors = []
         self.alive = []
 
@@ -56,8 +57,10 @@ class Played:
         word, actor = reference
         if not any(actor is other for other in self.alive):
             raise ActorDiedError
-        time.sleep(0.005)
-        return self.hello if word == "hello" else None
+        if word == "hello":
+            time.sleep(self.telling_s)
+            return self.hello
+        return None
 
     def kill(self, actor):
         self.alive = [other for other in self.alive if other is not actor]
@@ -85,7 +88,7 @@ def test_slots_are_started_as_they_are_needed_and_never_too_many(play):
         assert one not in held
         held.add(one)
         assert len(held) <= 3
-        time.sleep(0.001)
+        time.sleep(0.01)
         held.remove(one)
         pool.give(one)
 
@@ -94,6 +97,15 @@ def test_slots_are_started_as_they_are_needed_and_never_too_many(play):
     assert 1 <= len(played.actors) <= 3
     pool.close()
     assert played.alive == []
+
+
+def test_while_a_slot_says_where_it_is_no_other_is_started(play):
+    played, pool = play(most=1, telling_s=0.5)
+    with ThreadPoolExecutor(2) as threads:
+        for held in threads.map(lambda _: pool.take(), range(2)):
+            pool.give(held)
+    assert len(played.actors) == 1
+    pool.close()
 
 
 def test_a_slot_that_cannot_be_placed_holds_up_nobody(play):
