@@ -7,8 +7,9 @@
 The score is that of ``ab/nn/util/CodeEval.py`` (nn-dataset 2.1.2), over 100: less 5 for each of pylint's errors, 2 for
 each warning, 1 for each convention or refactoring message, with the options given there; less 1 for each of radon's
 blocks of a complexity above 10; less 10 where ``Net`` cannot be built and trained on two batches of eight images at
-224 px. Without ``--run`` that last part is taken as passed. Each file is scored alone, as ``<id>.py``. Needs pylint
-and radon. Leaves with 1 unless the median is above 0.80.
+224 px. Without ``--run`` that last part is taken as passed. All files are given to one pylint, which then reads PyTorch
+once; what it says of likeness between files (R0801), which it could not say of one alone, is off. Needs pylint and
+radon. Leaves with 1 unless the median is above 0.80.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from nngen.types import Plan, Shape
 SHAPE = Shape(3, 32, 32)
 WANTED = 0.80
 WEIGHTS = {"error": 5, "warning": 2, "convention": 1, "refactor": 1}
-PYLINT = ("--output-format=json", "--max-line-length=120", "--disable=C0116,C0115,C0114,C0304,C0303,C0305,C0325")
+PYLINT = ("--output-format=json", "--max-line-length=120", "--disable=C0116,C0115,C0114,C0304,C0303,C0305,C0325,R0801")
 COMPLEX = 10
 RUN = """
 import importlib.util, sys, torch
@@ -54,25 +56,11 @@ RESULTS = Path(__file__).parent / "results" / "code_score.md"
 def main() -> int:
     """Score every file and print a table; 1 unless the median is above 0.80."""
     arguments = _arguments()
-    scores: list[float] = []
-    points: Counter[str] = Counter()
-    families = load_families(open_lemur())
-    measured = profiles(list(families.values()), SHAPE)
-    assembler = Assembler()
-    for quartet in draw("random", list(families), arguments.quartets, derive(arguments.seed, "code score")):
-        experts = []
-        for name in quartet:
-            interface = measured[name].interface
-            assert interface is not None, measured[name].reason
-            experts.append((families[name], interface))
-        candidate = assembler.assemble(Plan(experts=quartet), experts)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{candidate.id}.py"
-            path.write_text(candidate.source)
-            lost = deductions(path, run=arguments.run)
-        points += lost
-        scores.append(max(100 - lost.total(), 0) / 100)
-        print(f"{', '.join(quartet)}: {scores[-1]:.2f}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = assemble(Path(folder), arguments.quartets, arguments.seed)
+        lost = deductions(paths, run=arguments.run)
+    scores = [max(100 - taken.total(), 0) / 100 for taken in lost]
+    points = sum(lost, Counter[str]())
     median = statistics.median(scores)
     rows = [{"taken by": name, "points a file": f"{number / len(scores):.2f}"} for name, number in points.most_common()]
     print_table(rows[:20], ("taken by", "points a file"))
@@ -97,21 +85,40 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def deductions(path: Path, *, run: bool) -> Counter[str]:
-    """Points that a file loses, by what takes them."""
+def assemble(folder: Path, count: int, seed: int) -> list[Path]:
+    """Write random quartets of all families as LEMUR names them."""
+    families = load_families(open_lemur())
+    measured = profiles(list(families.values()), SHAPE)
+    assembler, paths = Assembler(), []
+    for quartet in draw("random", list(families), count, derive(seed, "code score")):
+        experts = []
+        for name in quartet:
+            interface = measured[name].interface
+            assert interface is not None, measured[name].reason
+            experts.append((families[name], interface))
+        candidate = assembler.assemble(Plan(experts=quartet), experts)
+        paths.append(folder / f"{candidate.id}.py")
+        paths[-1].write_text(candidate.source)
+    return paths
+
+
+def deductions(paths: Sequence[Path], *, run: bool) -> list[Counter[str]]:
+    """Points that each file loses, by what takes them."""
     from radon.complexity import cc_visit
 
-    lost: Counter[str] = Counter()
-    command = [sys.executable, "-m", "pylint", str(path), *PYLINT]
+    command = [sys.executable, "-m", "pylint", *map(str, paths), *PYLINT]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     messages: list[dict[str, Any]] = json.loads(done.stdout)
+    lost = {path.name: Counter[str]() for path in paths}
     for message in messages:
-        lost[f"pylint {message['symbol']} ({message['message-id']})"] += WEIGHTS.get(message["type"], 0)
-    lost["radon complexity"] += sum(block.complexity > COMPLEX for block in cc_visit(path.read_text()))
-    if run:
-        trial = subprocess.run([sys.executable, "-c", RUN, str(path)], capture_output=True, check=False)
-        lost["dynamic run"] += 10 if trial.returncode else 0
-    return lost
+        weight = WEIGHTS.get(message["type"], 0)
+        lost[Path(message["path"]).name][f"pylint {message['symbol']} ({message['message-id']})"] += weight
+    for path in paths:
+        lost[path.name]["radon complexity"] += sum(block.complexity > COMPLEX for block in cc_visit(path.read_text()))
+        if run:
+            trial = subprocess.run([sys.executable, "-c", RUN, str(path)], capture_output=True, check=False)
+            lost[path.name]["dynamic run"] += 10 if trial.returncode else 0
+    return list(lost.values())
 
 
 def page(rows: list[dict[str, Any]], found: str, arguments: argparse.Namespace) -> str:
