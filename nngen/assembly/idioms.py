@@ -72,6 +72,27 @@ class Modern(cst.CSTTransformer):
                 return updated_node.with_changes(value=call)
         return updated_node
 
+    def leave_Raise(self, original_node: cst.Raise, updated_node: cst.Raise) -> cst.Raise:
+        """``Exception`` itself says too little; whoever catches it catches ``RuntimeError`` too."""
+        match updated_node.exc:
+            case cst.Call(func=cst.Name("Exception")) as call:
+                return updated_node.with_changes(exc=call.with_changes(func=cst.Name("RuntimeError")))
+        return updated_node
+
+    def leave_BinaryOperation(
+        self, original_node: cst.BinaryOperation, updated_node: cst.BinaryOperation
+    ) -> cst.BaseExpression:
+        """``"a%d" % (x + 1)`` is ``f"a{int(x + 1)}"``."""
+        match updated_node:
+            case cst.BinaryOperation(
+                left=cst.SimpleString() as text, operator=cst.Modulo(), right=cst.BinaryOperation() as value
+            ) if text.raw_value.count("%") == text.raw_value.count("%d") == 1:
+                braces = text.with_changes(value=text.value.replace("%d", "{}"))
+                number = cst.Call(cst.Name("int"), [cst.Arg(value.with_changes(lpar=[], rpar=[]))])
+                plain = not any(sign in text.raw_value for sign in "{}")
+                return (_f_string(braces, [cst.Arg(number)]) if plain else None) or updated_node
+        return updated_node
+
     def leave_BooleanOperation(
         self, original_node: cst.BooleanOperation, updated_node: cst.BooleanOperation
     ) -> cst.BaseExpression:

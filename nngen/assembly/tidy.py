@@ -1,8 +1,8 @@
 """Makes an expert's code read as new code does, without changing what it computes.
 
-What newer Python says in fewer words (``idioms``), attributes (``attributes``), and here the rest: no parameter that
-hides a builtin, locals in snake_case, what is never used marked by an underscore, and no line over 120 characters.
-Signatures that a caller may use by keyword stay as the family has them.
+What newer Python says in fewer words (``idioms``), attributes (``attributes``), and here the rest: no parameter or
+local that hides a builtin, locals in snake_case, what is never used marked by an underscore, and no line over 120
+characters. Signatures that a caller may use by keyword stay as the family has them.
 """
 
 # ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
@@ -104,7 +104,7 @@ class _Names:
         if name in self.fixed or name.startswith("__") or (parameter and not called_here):
             return None
         new = name if _SNAKE.fullmatch(name) else _snake(name)
-        if parameter and new in _BUILTINS:
+        if new in _BUILTINS:
             new = f"{new}s"
         used = any(item.references for item in assignments)
         if not used and not new.startswith("_"):

@@ -245,7 +245,11 @@ CASES = {
         """
         def f(x, items):
             if isinstance(x, A) or isinstance(x, (B, C)):
-                y = "{}.{}".format(x, items + 1)
+                y = "{}.{}".format(x, items + 1) + "unit%d" % (x + 1) + "%d" % x + "%d{" % (x + 1)
+            if x is None:
+                raise Exception("none")
+            for type in items:
+                g(type)
             if isinstance(x, A) or isinstance(items, B):
                 y = "{0} {}".format(x)
                 y += "{} {}".format(x["a"], 1)
@@ -258,7 +262,11 @@ CASES = {
         """
         def f(x, items):
             if isinstance(x, (A, B, C)):
-                y = f"{x}.{items + 1}"
+                y = f"{x}.{items + 1}" + f"unit{int(x + 1)}" + "%d" % x + "%d{" % (x + 1)
+            if x is None:
+                raise RuntimeError("none")
+            for types in items:
+                g(types)
             if isinstance(x, A) or isinstance(items, B):
                 y = "{0} {}".format(x)
                 y += "{} {}".format(x["a"], 1)
