@@ -157,7 +157,7 @@ class _Training:
         net = self._build(shape, device)
         # What a net forgot to initialise is filled alike in every run, and so found; each intermediate result of
         # a training need not be.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         for epoch in range(1, job["epochs"] + 1):
             batches = Batches(
                 data["train-images"],
