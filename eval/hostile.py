@@ -242,14 +242,16 @@ def _processes() -> list[psutil.Process]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the corpus and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--level", choices=COLUMNS, help="one level or harness; all by default")
+    parser.add_argument(
+        "--level", nargs="+", choices=COLUMNS, default=[*COLUMNS], help="levels and harnesses; all by default"
+    )
     parser.add_argument("--only", help="names, separated by commas")
     parser.add_argument("--keep", type=Path, help="folder for what is done, which is not done again")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     options = parser.parse_args(arguments)
     chosen = [attack for attack in attacks() if options.only is None or attack.name in options.only.split(",")]
     found: dict[str, list[Line]] = {}
-    for column in COLUMNS if options.level is None else (options.level,):
+    for column in options.level:
         found[column] = _column(column, chosen, options.keep)
     text = report(found)
     print(text)
@@ -320,8 +322,9 @@ def report(found: Mapping[str, Sequence[Line]]) -> str:
     lines = [
         "# The hostile corpus",
         "",
-        f"`python eval/hostile.py --write`, {datetime.date.today().isoformat()}. {len(attacks())} attacks in"
-        f" `tests/hostile`. Limits: {WALL_S:g} s and {SLACK_S:g} s more, {MEMORY_MIB:,} MiB. An attack is contained if"
+        f"`python eval/hostile.py --level {' '.join(found)} --write`, {datetime.date.today().isoformat()}."
+        f" {len(attacks())} attacks in `tests/hostile`. Limits: {WALL_S:g} s and {SLACK_S:g} s more,"
+        f" {MEMORY_MIB:,} MiB. An attack is contained if"
         " it leaves no process and no changed file, reads nothing that it must not, has no result where it must have"
         " none and no accuracy that it did not earn, keeps to the limits and lets the judge live. At our own levels its"
         " verdict must be the right one besides.",
