@@ -35,9 +35,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 LIGHT = "ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
 ARGUMENTS = ("--families", LIGHT, "--size", "8", "--shape", "1x32x32", "--seed", "3", "--threads", "1")
-ARGUMENTS += ("--batch", "64", "--memory", "2000")
+ARGUMENTS += ("--batch", "64", "--memory", "7000")
 # Each node has room for one of the engine that most tests share, and beside it for one of a test's own.
-LARGE, SMALL = Request(cpus=1, memory_mib=3500), Request(cpus=1, memory_mib=2000)
+LARGE, SMALL = Request(cpus=1, memory_mib=9000), Request(cpus=1, memory_mib=7000)
 STORE = 100 * 2**20
 
 MARK = f"/nngen-ray-test-{os.getpid()}"
@@ -84,7 +84,7 @@ class Machines:
     def _node(self, name):
         # What a slot starts keeps nothing of its environment but PATH.
         settings = {"NNGEN_CACHE": str(self.folder / name), "PATH": f"{os.environ['PATH']}:{MARK}-{name}"}
-        return {"num_cpus": 2, "memory": 6 * 2**30, "object_store_memory": STORE, "env_vars": settings}
+        return {"num_cpus": 2, "memory": 16 * 2**30, "object_store_memory": STORE, "env_vars": settings}
 
     def parcels(self):
         """Files of data sets by node, each with its inode."""
@@ -283,7 +283,7 @@ def test_a_slot_that_is_killed_is_replaced(far, digits, candidate, spec):
 
 
 def test_trials_that_fit_nowhere_and_nodes_that_differ_are_refused(cluster, monkeypatch):
-    with pytest.raises(UsageError, match=r"has room for a trial with 3 CPUs, 100 MiB: .* \(2 CPUs, 6,144 MiB\)"):
+    with pytest.raises(UsageError, match=r"has room for a trial with 3 CPUs, 100 MiB: .* \(2 CPUs, 16,384 MiB\)"):
         RayEngine(cluster, Request(cpus=3, memory_mib=100))
     with pytest.raises(UsageError, match="has room"):
         RayEngine(cluster, Request(cpus=1, memory_mib=100_000))

@@ -123,6 +123,25 @@ def test_a_slot_that_cannot_be_placed_holds_up_nobody(play):
     assert played.alive == []
 
 
+def test_whoever_waits_longest_is_next(play):
+    _, pool = play(most=1)
+    first = pool.take()
+    order = []
+
+    def work(number):
+        held = pool.take()
+        order.append(number)
+        pool.give(held)
+
+    with ThreadPoolExecutor(5) as threads:
+        for number in range(5):
+            threads.submit(work, number)
+            time.sleep(0.02)
+        pool.give(first)
+    assert order == [0, 1, 2, 3, 4]
+    pool.close()
+
+
 def test_a_slot_that_was_lost_is_replaced(play):
     played, pool = play(most=1)
     first = pool.take()

@@ -18,7 +18,7 @@ from nngen.execution.ray.slot import Facts, Refusal, Slot
 
 __all__ = ["Held", "Pool"]
 
-_TURN_S = 0.2
+_TURN_S = 0.1
 _ANSWER_S = 10.0
 _PATIENCE_S = 600.0
 _MOST_FAILED_STARTS = 5
@@ -61,7 +61,7 @@ class Pool:
         self._idle: list[Held] = []
         self._lent: list[Held] = []
         self._starting: list[Held] = []
-        self._waiting = 0
+        self._tickets: list[object] = []
         self._failed_starts = 0
         self._alone_since = 0.0
         self._closed = False
@@ -73,11 +73,12 @@ class Pool:
             EngineLostError: If the pool is closed.
             NngenError: If slots cannot be started, or there was no room for one for too long.
         """
+        ticket = object()
         with self._change:
-            self._waiting += 1
+            self._tickets.append(ticket)
         try:
             while True:
-                held = self._next()
+                held = self._next(ticket)
                 if held is None:
                     self._wait()
                 elif _answers(held):
@@ -86,7 +87,7 @@ class Pool:
                     self.drop(held)
         finally:
             with self._change:
-                self._waiting -= 1
+                self._tickets.remove(ticket)
                 self._change.notify_all()
 
     def give(self, held: Held) -> None:
@@ -116,20 +117,20 @@ class Pool:
             self._idle.clear()
             self._starting.clear()
             self._change.notify_all()
-            self._change.wait_for(lambda: not self._lent and not self._waiting, timeout=_ANSWER_S)
+            self._change.wait_for(lambda: not self._lent and not self._tickets, timeout=_ANSWER_S)
 
-    def _next(self) -> Held | None:
-        """Take a free slot if there is one; else see that enough of them are starting."""
+    def _next(self, ticket: object) -> Held | None:
+        """Take a free slot if there is one and nobody waited longer; else see that enough of them are starting."""
         most = self._most()
         with self._change:
             if self._closed:
                 raise EngineLostError("the engine was closed")
-            if self._idle:
+            if self._idle and self._tickets.index(ticket) < len(self._idle):
                 held = self._idle.pop()
                 self._lent.append(held)
                 return held
-            there = len(self._lent) + len(self._starting)
-            if there < most and len(self._starting) < self._waiting:
+            there = len(self._lent) + len(self._idle) + len(self._starting)
+            if there < most and len(self._starting) + len(self._idle) < len(self._tickets):
                 if not there:
                     self._alone_since = time.monotonic()
                 self._starting.append(self._start())
