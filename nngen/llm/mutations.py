@@ -89,6 +89,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 """Expressions that may stand for one another."""
 
 _SCALES = (0.25, 0.5, 2.0, 4.0)
+_MOST = 100.0
 _NEAR_ONE = (0.9, 0.95, 0.99, 0.999)
 _WIDTHS = (8, 16, 32, 64)
 
@@ -141,10 +142,11 @@ def _alternatives(node: ast.expr) -> tuple[str, ...]:
     group = _index().get(text)
     if group:
         return tuple(other for other in group if other != text)
-    if isinstance(node, ast.Constant) and type(node.value) is float and 0 < node.value < 100:
+    if isinstance(node, ast.Constant) and type(node.value) is float and 0 < node.value < _MOST:
         if 0.9 <= node.value < 1:
             return tuple(repr(value) for value in _NEAR_ONE if value != node.value)
-        return tuple(f"{node.value * scale:.6g}" for scale in _SCALES)
+        # A fraction stays one: as a whole number it could not be changed again.
+        return tuple(repr(float(f"{node.value * scale:.6g}")) for scale in _SCALES if node.value * scale < _MOST)
     if _is_widths(node):
         rows = [f"({', '.join(str(width * 2**k) for k in range(depth))},)" for width in _WIDTHS for depth in (1, 2, 3)]
         return tuple(other for row in rows if (other := ast.unparse(ast.parse(row))) != text)
