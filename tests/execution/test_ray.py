@@ -81,6 +81,13 @@ class Machines:
         self.cluster.remove_node(self.second, allow_graceful=False)
         self.second = None
 
+    def noticed(self):
+        """Wait until Ray, too, lists the first node alone."""
+        give_up = time.monotonic() + 120
+        while sum(node["Alive"] for node in ray.nodes()) > 1:
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+
     def _node(self, name):
         # What a slot starts keeps nothing of its environment but PATH.
         settings = {"NNGEN_CACHE": str(self.folder / name), "PATH": f"{os.environ['PATH']}:{MARK}-{name}"}
@@ -170,6 +177,7 @@ def test_a_campaign_that_loses_a_node_equals_the_local_one(nngen, machines, clus
     assert there.code == 0, there.err
     assert json.loads(there.out)["done"] == 8
     assert machines.second is None
+    machines.noticed()
     machines.add()
     assert _essence(path) == _essence(tmp_path / "local.db")
     with Archive.open(path, readonly=True) as archive:
@@ -293,6 +301,16 @@ def test_trials_that_fit_nowhere_and_nodes_that_differ_are_refused(cluster, monk
     monkeypatch.setattr("nngen.execution.ray.cluster.__version__", "7.0")
     with pytest.raises(NngenError, match=r"has nngen .*, the driver 7\.0"):
         RayEngine(cluster, SMALL)
+
+
+def test_a_node_that_is_lost_while_it_is_asked_counts_no_longer(cluster, monkeypatch):
+    gone = Node(id="0" * 56, host="gone", cpus=2, gpus=0, memory_mib=16384)
+    there = cluster.nodes()
+    monkeypatch.setattr(cluster, "nodes", lambda: (gone, *there))
+    cluster.require(SMALL)
+    monkeypatch.setattr(cluster, "nodes", lambda: (gone,))
+    with pytest.raises(NngenError, match="lost gone just now"):
+        cluster.require(SMALL)
 
 
 def test_waiting_for_room_has_an_end(cluster, machines):

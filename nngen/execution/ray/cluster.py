@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nngen import __version__
@@ -127,7 +127,8 @@ class Cluster:
 
         Raises:
             UsageError: If no node is large enough.
-            NngenError: If nngen or Python differs on a node, or a node does not answer.
+            NngenError: If nngen or Python differs on a node, or a node does not answer. One that is lost while it is
+                asked counts no longer; all of them may not be.
         """
         nodes = self.nodes()
         fitting = [node for node in nodes if node.room(request)]
@@ -202,6 +203,9 @@ def _same_everywhere(nodes: Sequence[Node]) -> None:
     for node, answer in zip(nodes, asked, strict=True):
         try:
             found = ray.get(answer, timeout=_PROBE_S)
+        except (NodeDiedError, TaskUnschedulableError):
+            # Ray lists a lost node as alive until it has missed enough heartbeats.
+            continue
         except GetTimeoutError:
             faults.append(f"node {node.host} did not answer for {_PROBE_S:.0f} s")
         except RayError as error:
@@ -210,6 +214,8 @@ def _same_everywhere(nodes: Sequence[Node]) -> None:
             faults.append(difference(node.host, *found))
     if told := dict.fromkeys(fault for fault in faults if fault is not None):
         raise NngenError("; ".join(told))
+    if not faults:
+        raise NngenError(f"the Ray cluster lost {', '.join(node.host for node in nodes)} just now: try again")
 
 
 def _make_probe() -> Callable[[], tuple[str | None, str]]:
