@@ -29,6 +29,8 @@ def run(
     floor: float | None = None,
     families: str | None = None,
     families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    exclude: str | None = None,
+    without_near_twins: bool = False,
     dataset: str | None = None,
     shape: str | None = None,
     epochs: int | None = None,
@@ -52,6 +54,7 @@ def run(
     engine: str = "local",
     address: str | None = None,
     gpu_share: float | None = None,
+    compiled: bool = False,
     data_root: Path | None = None,
     archive: Path | None = None,
     json: bool = False,
@@ -77,6 +80,8 @@ def run(
         families: The pool, separated by commas; every usable family by default.
         families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families join
             LEMUR's; may be given several times, and again when resuming.
+        exclude: Families to leave out of the pool, separated by commas.
+        without_near_twins: Keep one of each group of families whose sources differ in a few tokens only.
         dataset: digits (default), fashion-mnist, mnist, cifar-10, cifar-100, svhn or folder:PATH.
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
         epochs: How often the training split is shown; 1 by default.
@@ -102,6 +107,7 @@ def run(
         engine: Where trials run: local (this machine) or ray (the nodes of a Ray cluster; docs/clusters.md).
         address: With Ray, HOST:PORT of the cluster's head; by default the cluster that runs on this machine.
         gpu_share: With Ray and cards, how much of a card a trial takes, as 0.5; 1 by default.
+        compiled: Have torch.compile translate each net before it trains: minutes, for trials of many epochs on a card.
         data_root: Where torchvision's files lie or are downloaded to.
         archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
         json: Print what it came to as JSON.
@@ -112,6 +118,7 @@ def run(
         nngen campaign run first
         nngen campaign run first --engine ray --address head.example.org:6379
         nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
+        nngen campaign run other --size 50 --exclude AirNet --without-near-twins
         nngen campaign run third --size 27 --rungs 1,3,9 --finalists 2 --replicates 3 --max-hours 12
         nngen campaign run third.toml --workers 2
     """

@@ -27,6 +27,9 @@ def carry_out(
     engine: str,
     address: str | None,
     gpu_share: float | None,
+    compiled: bool,
+    exclude: str | None,
+    without_near_twins: bool,
     data_root: Path | None,
     archive: Path | None,
     json: bool,
@@ -42,6 +45,7 @@ def carry_out(
     from nngen.campaign import Campaign
     from nngen.campaign.prepare import prepare
     from nngen.cli.engines import join, open_engine, suggest
+    from nngen.cli.pools import narrowed, pool_of
     from nngen.cli.watcher import watch
     from nngen.errors import UsageError
     from nngen.lemur.source import open_lemur
@@ -50,6 +54,10 @@ def carry_out(
         raise UsageError(f"--workers must be at least 1, not {workers}")
     limits = {limit: asked.pop(limit) for limit in _BUDGET}
     typed = _parsed(asked, here=engine == "local")
+    if exclude is not None or without_near_twins:
+        pool = pool_of(asked.get("families"), families_from=families_from)
+        left = narrowed(pool, exclude, without_near_twins=without_near_twins, families_from=families_from)
+        typed["families"] = tuple(sorted(left))
     place = archive or default_path()
     stored, budget = _stored(place, name, limits)
     with join(engine, address, gpu_share) as cluster:
@@ -65,7 +73,7 @@ def carry_out(
                 progress=report,
             )
         with (
-            open_engine(cluster, spec, bench, workers, gpu_share) as machines,
+            open_engine(cluster, spec, bench, workers, gpu_share, compiled=compiled) as machines,
             Archive.open(place) as store,
             watch() as watcher,
         ):

@@ -60,7 +60,13 @@ def suggest(cluster: Cluster | None, workers: int | None, gpu_share: float | Non
 
 
 def open_engine(
-    cluster: Cluster | None, spec: CampaignSpec, bench: Bench[Dataset], workers: int | None, gpu_share: float | None
+    cluster: Cluster | None,
+    spec: CampaignSpec,
+    bench: Bench[Dataset],
+    workers: int | None,
+    gpu_share: float | None,
+    *,
+    compiled: bool = False,
 ) -> LocalEngine | RayEngine:
     """Open the engine that a campaign's trials fit into; it predicts what they will take.
 
@@ -73,9 +79,9 @@ def open_engine(
     if cluster is None:
         from nngen.execution import LocalEngine
 
-        return LocalEngine(slots=workers or 1, predict=predict)
+        return LocalEngine(slots=workers or 1, predict=predict, compiled=compiled)
     from nngen.execution.ray import RayEngine, Request
 
     share = 0.0 if spec.device == "cpu" else gpu_share or 1.0
     request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
-    return RayEngine(cluster, request, slots=workers, predict=predict)
+    return RayEngine(cluster, request, slots=workers, predict=predict, compiled=compiled)

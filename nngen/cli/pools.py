@@ -8,8 +8,8 @@ from collections.abc import Sequence
 __all__ = ["named", "narrowed", "numbered", "plain", "pool_of"]
 
 
-def pool_of(families: str | None, pool: int | None) -> tuple[str, ...]:
-    """Settle the pool: ``--families A,B,...``, ``--pool V``, or all of LEMUR's base families.
+def pool_of(families: str | None, pool: int | None = None, families_from: Sequence[str] = ()) -> tuple[str, ...]:
+    """Settle the pool: ``--families A,B,...``, ``--pool V``, or all base families, LEMUR's and those from elsewhere.
 
     Raises:
         UsageError: If both are given, or no name is.
@@ -25,10 +25,12 @@ def pool_of(families: str | None, pool: int | None) -> tuple[str, ...]:
     from nngen.lemur.families import load_families
     from nngen.lemur.source import open_lemur
 
-    return tuple(load_families(open_lemur()))
+    return tuple(load_families(open_lemur(), families_from))
 
 
-def narrowed(names: Sequence[str], exclude: str | None, *, without_near_twins: bool) -> tuple[str, ...]:
+def narrowed(
+    names: Sequence[str], exclude: str | None, *, without_near_twins: bool, families_from: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Take names out of a pool: those of ``--exclude``, and all but one of each group of near-twins.
 
     Raises:
@@ -48,7 +50,7 @@ def narrowed(names: Sequence[str], exclude: str | None, *, without_near_twins: b
     from nngen.lemur.near_twins import without_near_twins as one_of_each
     from nngen.lemur.source import open_lemur
 
-    single, instead = one_of_each(choose(load_families(open_lemur()), kept))
+    single, instead = one_of_each(choose(load_families(open_lemur(), families_from), kept))
     for name, other in sorted(instead.items()):
         print(f"nngen: {name} is left out, a near-twin of {other}", file=sys.stderr)
     return single

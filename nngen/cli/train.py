@@ -37,6 +37,7 @@ def train(
     wall: float = 3600.0,
     memory_mib: int = 12_288,
     isolation: str = "auto",
+    compiled: bool = False,
     test: bool = False,
     json: bool = False,
 ) -> None:
@@ -62,6 +63,7 @@ def train(
         memory_mib: MiB of memory that it may use.
         isolation: sandbox (bubblewrap: no network, no files, no rights), process (own process, limits), none (time
             and memory alone), or auto: process for what assembling its plan gives byte for byte, else sandbox.
+        compiled: Have torch.compile translate the net before it trains: minutes, for many epochs on a card.
         test: Print the accuracy on the test split too.
         json: Print the result as JSON.
 
@@ -94,7 +96,7 @@ def train(
         hyperparameters=parse_values(prm or []),
     )
     level = choose_isolation(isolation, candidate.source)
-    with LocalEngine() as engine:
+    with LocalEngine(compiled=compiled) as engine:
         trial = engine.train(candidate, spec, data, _reporter(spec), isolation=level)
     result = _result(trial, data, test=test)
     if json:

@@ -71,6 +71,8 @@ def test_a_campaign_killed_and_resumed_equals_an_undisturbed_one(nngen, path, tm
     assert again.err == (
         "nngen: campaign one began with --size 2, not --size 3: leave it out to go on, or choose another name\n"
     )
+    narrowed = nngen("campaign", "run", "one", "--families", f"{LIGHT},AirNet", "--exclude", "AirNet", "--json")
+    assert (narrowed.code, json.loads(narrowed.out)["done"]) == (0, 2)
     taken_over = nngen("campaign", "run", "three", "--size", "2", *ARGUMENTS)
     assert taken_over.code == 0
     with Archive.open(path, readonly=True) as archive:
@@ -131,6 +133,8 @@ def test_stopped_from_elsewhere_and_interrupted(nngen, path):
         (("--size", "2", "--dataset", "digit"), "no data set is called 'digit'"),
         (("--size", "2", "--shape", "32x32"), "3x32x32"),
         (("--size", "0", "--families", LIGHT), "--size must be positive"),
+        (("--size", "2", "--families", LIGHT, "--exclude", "ICNet"), "4 families make only 1"),
+        (("--size", "2", "--families", LIGHT, "--exclude", "AirNet"), "--exclude AirNet: not in the pool of 5 families"),
         (("--epochs", "2"), "--size"),
         (("--size", "2", "--device", "tpu"), "tpu"),
     ],

@@ -38,7 +38,13 @@ class RayEngine:
     """
 
     def __init__(
-        self, cluster: Cluster, request: Request, *, slots: int | None = None, predict: Predictor | None = None
+        self,
+        cluster: Cluster,
+        request: Request,
+        *,
+        slots: int | None = None,
+        predict: Predictor | None = None,
+        compiled: bool = False,
     ) -> None:
         """See that the cluster can do it.
 
@@ -48,6 +54,7 @@ class RayEngine:
             slots: How many at once; by default, what fits on the nodes that are alive. A number makes a cluster that
                 scales by demand grow.
             predict: Says here what a trial will take; the slot acts on it as ``LocalEngine`` does.
+            compiled: As for ``LocalEngine``.
 
         Raises:
             UsageError: If no node is large enough.
@@ -59,7 +66,7 @@ class RayEngine:
         self._fixed = slots
         self._predict = predict
         self._counted = (0, -_LOOK_S)
-        self._pool = Pool(request, lambda: self.slots)
+        self._pool = Pool(request, lambda: self.slots, compiled=compiled)
         self._placing = threading.Lock()
         self._placed: dict[str, tuple[Parcel, list[Any]]] = {}
 

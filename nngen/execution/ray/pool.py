@@ -46,17 +46,21 @@ class Pool:
     a cluster that has become smaller goes on with what it has.
     """
 
-    def __init__(self, request: Request, most: Callable[[], int], patience_s: float = _PATIENCE_S) -> None:
+    def __init__(
+        self, request: Request, most: Callable[[], int], patience_s: float = _PATIENCE_S, *, compiled: bool = False
+    ) -> None:
         """Hold nothing yet.
 
         Args:
             request: What each slot takes.
             most: How many slots there may be now.
             patience_s: How long no slot may be alive before waiting for one is given up.
+            compiled: Whether slots compile nets before they train them.
         """
         self._request = request
         self._most = most
         self._patience_s = patience_s
+        self._compiled = compiled
         self._change = threading.Condition()
         self._idle: list[Held] = []
         self._lent: list[Held] = []
@@ -138,7 +142,7 @@ class Pool:
 
     def _start(self) -> Held:
         options = {**self._request.options(), "max_restarts": 0, "max_task_retries": 0}
-        actor = ray.remote(Slot).options(**options, scheduling_strategy="SPREAD").remote()
+        actor = ray.remote(Slot).options(**options, scheduling_strategy="SPREAD").remote(compiled=self._compiled)
         return Held(actor=actor, hello=actor.hello.remote())
 
     def _wait(self) -> None:

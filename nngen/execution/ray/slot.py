@@ -66,9 +66,9 @@ Word: TypeAlias = Epoch | Trial | Refusal
 class Slot:
     """The actor; Ray gives it its cores, its share of a card and its memory for as long as it lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, compiled: bool = False) -> None:
         self._prediction: Prediction | None = None
-        self._engine = LocalEngine(predict=lambda *_: self._prediction)
+        self._engine = LocalEngine(predict=lambda *_: self._prediction, compiled=compiled)
         self._thread = ThreadPoolExecutor(1)
 
     def hello(self) -> Facts | Refusal:
