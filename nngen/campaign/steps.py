@@ -109,7 +109,8 @@ class Workshop(Generic[Data]):
                 shape=spec.shape,
                 classes=self.bench.classes,
                 device=spec.device,
-                threads=spec.threads,
+                # Batches of four are no work for more, and a check is made beside a training.
+                threads=1,
                 memory_mib=spec.memory_mib,
             )
 
