@@ -61,7 +61,7 @@ class Budget:
 BUDGETS = {
     "moev7": Budget(shape=Shape(1, 16, 16), epochs=10, lr=3e-3),
     "moe-hetero4": Budget(shape=Shape(1, 8, 8), epochs=2, lr=1e-3, batch=64),
-    "moev9-alexnetv3": Budget(shape=Shape(1, 8, 8), epochs=14, lr=2e-4, batch=64, bfloat16=True),
+    "moev9-alexnetv3": Budget(shape=Shape(1, 8, 8), epochs=13, lr=3e-4, batch=64, bfloat16=True),
 }
 LIMIT_S = 600
 COLUMNS = (
