@@ -8,7 +8,7 @@ import sys
 from difflib import get_close_matches
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, UnknownCommandError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from nngen import __version__
 from nngen.errors import NngenError
@@ -74,7 +74,7 @@ def run(tokens: list[str]) -> int:
         hint = f"did you mean {' or '.join(near)}?" if near else "see nngen --help"
         return _fail(f"no command is called {word!r}: {hint}", code=2)
     except CycloptsError as error:
-        return _fail(str(error), code=2)
+        return _fail(_said(error), code=2)
     except NngenError as error:
         return _fail(str(error), code=error.exit_code)
     except BrokenPipeError:
@@ -103,6 +103,17 @@ def _document(command: App) -> None:
     for name in command:
         if not name.startswith("-"):
             _document(command[name])
+
+
+def _said(error: CycloptsError) -> str:
+    """Say in our words what was typed wrongly, where cyclopts's own do not name the way out."""
+    command = " ".join(error.command_chain or ())
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        what = f"a value after {error.keyword}" if error.keyword else error.argument.name
+        return f"{command} needs {what}: see nngen {command} --help"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"{command} has no use for {' '.join(error.unused_tokens)}: see nngen {command} --help"
+    return str(error)
 
 
 def _fail(message: str, *, code: int) -> int:

@@ -134,7 +134,7 @@ def test_stopped_from_elsewhere_and_interrupted(nngen, path):
         (("--size", "2", "--shape", "32x32"), "3x32x32"),
         (("--size", "0", "--families", LIGHT), "--size must be positive"),
         (("--size", "2", "--families", LIGHT, "--exclude", "ICNet"), "4 families make only 1"),
-        (("--size", "2", "--families", LIGHT, "--exclude", "AirNet"), "--exclude AirNet: not in the pool of 5 families"),
+        (("--size", "2", "--families", LIGHT, "--exclude", "AirNet"), "AirNet: not in the pool of 5 families"),
         (("--epochs", "2"), "--size"),
         (("--size", "2", "--device", "tpu"), "tpu"),
     ],

@@ -73,7 +73,7 @@ def test_history_on_another_data_set_as_a_table(nngen: Nngen, wheel: Path) -> No
         (["ResNet", "AlxNet"], "did you mean AlexNet"),
         (["ResNet", "--dataset", "cifar10"], "no records of ResNet on 'cifar10'; data sets with records of it: celeba"),
         (["LSTM"], "no records of LSTM on 'cifar-10'; data sets with records of it: wikitext"),
-        ([], "requires an argument"),
+        ([], "nngen: lemur history needs MODELS: see nngen lemur history --help"),
     ],
 )
 def test_history_refuses_in_one_line(nngen: Nngen, wheel: Path, tokens: list[str], message: str) -> None:
