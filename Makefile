@@ -25,7 +25,7 @@ demo: $(BIN)/.installed
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 
 test: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu and not corpus"
+	$(BIN)/python -m pytest -m "not corpus"
 
 test-corpus: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -m corpus tests/execution
