@@ -2,7 +2,7 @@
 
 ``super()`` without arguments, no ``else`` after ``return``, no overloads that only TorchScript reads, f-strings in
 place of plain ``format`` calls, one ``isinstance`` in place of two, generators in place of lists that only ``all`` or
-``any`` reads, ``assert`` in place of ``torch._assert``.
+``any`` reads, ``assert`` in place of ``torch._assert``, ``!=`` in place of ``not ... ==``, one statement a line.
 """
 
 # ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
@@ -105,6 +105,29 @@ class Modern(cst.CSTTransformer):
         kinds = cst.Tuple([cst.Element(kind) for kind in (*left[1], *right[1])])
         call = cst.Call(cst.Name("isinstance"), [cst.Arg(cst.Name(left[0])), cst.Arg(kinds)])
         return call.with_changes(lpar=updated_node.lpar, rpar=updated_node.rpar)
+
+    def leave_UnaryOperation(
+        self, original_node: cst.UnaryOperation, updated_node: cst.UnaryOperation
+    ) -> cst.BaseExpression:
+        """``not x == 1`` is ``x != 1``."""
+        match updated_node:
+            case cst.UnaryOperation(
+                operator=cst.Not(),
+                expression=cst.Comparison(comparisons=[cst.ComparisonTarget(operator=cst.Equal())]) as test,
+            ):
+                target = test.comparisons[0].with_changes(operator=cst.NotEqual())
+                return test.with_changes(comparisons=[target], lpar=updated_node.lpar, rpar=updated_node.rpar)
+        return updated_node
+
+    def leave_If(self, original_node: cst.If, updated_node: cst.If) -> cst.If:
+        """``if x: return`` gets a line of its own for what it does."""
+        body = updated_node.body
+        if not isinstance(body, cst.SimpleStatementSuite):
+            return updated_node
+        lines = [
+            cst.SimpleStatementLine([line.with_changes(semicolon=cst.MaybeSentinel.DEFAULT)]) for line in body.body
+        ]
+        return updated_node.with_changes(body=cst.IndentedBlock(lines))
 
     def leave_IndentedBlock(
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock

@@ -1,8 +1,10 @@
 """Makes an expert's code read as new code does, without changing what it computes.
 
-What newer Python says in fewer words (``idioms``), attributes (``attributes``), and here the rest: no parameter or
-local that hides a builtin, locals in snake_case, what is never used marked by an underscore, and no line over 120
-characters. Signatures that a caller may use by keyword stay as the family has them.
+What newer Python says in fewer words (``idioms``), attributes that nothing reads (``unread``), settings that never
+change (``settings``), many arguments (``keywords``), the initialising of weights (``initialising``), attributes' names
+(``attributes``), and here the rest: no parameter or local that hides a builtin, locals in snake_case, what is never
+used marked by an underscore, and no line over 120 characters. Names of parameters that a caller may use by keyword stay
+as the family has them.
 """
 
 # ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
@@ -18,6 +20,10 @@ from libcst.metadata import Assignment, ClassScope, FunctionScope, MetadataWrapp
 
 from nngen.assembly.attributes import tidy_attributes
 from nngen.assembly.idioms import Modern
+from nngen.assembly.initialising import move_initialising
+from nngen.assembly.keywords import name_arguments
+from nngen.assembly.settings import settle
+from nngen.assembly.unread import drop_unread
 from nngen.assembly.walk import walk
 from nngen.assembly.wrapping import wrap_lines
 
@@ -36,7 +42,11 @@ def tidy(body: str) -> str:
     Returns:
         The same program under the same module-level names.
     """
-    module = tidy_attributes(cst.parse_module(body).visit(Modern()))
+    module = cst.parse_module(body).visit(Modern())
+    module = settle(drop_unread(module))
+    # Once more behind the keywords: a setting that is passed by its own name need not have one.
+    module = move_initialising(settle(name_arguments(module)))
+    module = tidy_attributes(module)
     wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
     names = _Names(wrapper).renamed()
     text = wrapper.module.visit(_Renamed(names)).code

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import libcst as cst
@@ -21,6 +23,8 @@ from nngen.types import Family
 
 __all__ = ["make_expert"]
 
+_WORD = re.compile(r"\w+")
+
 
 def make_expert(family: Family, prefix: str) -> Expert:
     """Transform a family; see ``nngen.assembly.expert.transform``."""
@@ -28,18 +32,42 @@ def make_expert(family: Family, prefix: str) -> Expert:
     kept = reachable(source)
     _check(source, kept)
     names, imports = _name(source, kept, prefix)
-    body = tidy(write_body(source, kept, Renamer(source, names)))
+    body = _used(tidy(write_body(source, kept, Renamer(source, names))), names["Net"])
+    words = set(_WORD.findall(body))
     return Expert(
         family=family.name,
         fingerprint=family.fingerprint,
         network=names["Net"],
-        imports=tuple(sorted(imports, key=lambda item: (item.module, item.name or "", item.alias or ""))),
-        names=tuple(sorted(names[name] for name in names.keys() & source.own.keys())),
+        imports=tuple(
+            sorted(
+                (item for item in imports if item.bound in words),
+                key=lambda item: (item.module, item.name or "", item.alias or ""),
+            )
+        ),
+        names=tuple(sorted(names[name] for name in names.keys() & source.own.keys() if names[name] in words)),
         body=body,
         hyperparameters=tuple(sorted(best_hyperparameters(family).items())),
         digests=statement_digests(body),
         postponed=_postpones(source.module),
     )
+
+
+def _used(body: str, root: str) -> str:
+    """Leave out functions and classes that tidying has left without a use."""
+    module = cst.parse_module(body)
+    while True:
+        often = Counter(_WORD.findall(module.code))
+        kept = [
+            item
+            for item in module.body
+            if not isinstance(item, cst.ClassDef | cst.FunctionDef)
+            or item.name.value == root
+            or item.decorators
+            or often[item.name.value] > 1
+        ]
+        if len(kept) == len(module.body):
+            return module.code.strip("\n") + "\n"
+        module = module.with_changes(body=kept)
 
 
 def _name(source: Source, kept: Iterable[Unit], prefix: str) -> tuple[dict[str, str], set[Import]]:

@@ -7,7 +7,7 @@ from functools import cache
 
 import libcst as cst
 
-__all__ = ["walk"]
+__all__ = ["children", "walk"]
 
 
 def walk(root: cst.CSTNode, skip: Callable[[cst.CSTNode], bool] | None = None) -> Iterator[cst.CSTNode]:
@@ -23,12 +23,19 @@ def walk(root: cst.CSTNode, skip: Callable[[cst.CSTNode], bool] | None = None) -
         if skip is not None and skip(node):
             continue
         yield node
-        for name in _fields(type(node)):
-            child = getattr(node, name)
-            if isinstance(child, cst.CSTNode):
-                stack.append(child)
-            elif isinstance(child, list | tuple):
-                stack.extend(item for item in child if isinstance(item, cst.CSTNode))
+        stack.extend(children(node))
+
+
+def children(node: cst.CSTNode) -> list[cst.CSTNode]:
+    """Return what is right below a node, in the order of its fields, without white space."""
+    found: list[cst.CSTNode] = []
+    for name in _fields(type(node)):
+        child = getattr(node, name)
+        if isinstance(child, cst.CSTNode):
+            found.append(child)
+        elif isinstance(child, list | tuple):
+            found.extend(item for item in child if isinstance(item, cst.CSTNode))
+    return found
 
 
 @cache

@@ -185,7 +185,7 @@ def prove(
 def assert_is_the_family(
     net: Any, module: ModuleType, place: int, family: Family, batch: int, channels: int, folder: Path
 ) -> None:
-    """With the same seed, the family alone and its class in the mixture come out alike, weight for weight."""
+    """With the same seeds, the family alone and its class in the mixture are and do the same, weight for weight."""
     arguments = ((batch, channels, *net.adapters[place].size), (10,))
     torch.manual_seed(1)
     alone = import_source(family.source, folder).Net(*arguments, best_hyperparameters(family), CPU)
@@ -194,6 +194,15 @@ def assert_is_the_family(
     # Weights that a family does not initialise would differ, or be NaN, in any two networks: there are none.
     torch.testing.assert_close(plain_state(again), plain_state(alone), rtol=0, atol=0)
     assert trainable(net.experts[place]) == trainable(alone)
+    images = torch.rand(batch, channels, *net.adapters[place].size)
+    images = images.to(torch.complex64) if net.adapters[place].complex_input else images
+    for mode in (False, True):
+        outputs = []
+        for built in (again, alone):
+            torch.manual_seed(2)
+            with torch.no_grad():
+                outputs.append(built.train(mode)(images))
+        torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
 def plain_state(net: nn.Module) -> dict[str, torch.Tensor]:

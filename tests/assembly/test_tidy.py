@@ -6,6 +6,7 @@ import ast
 from textwrap import dedent
 
 import pytest
+from assembly_toys import as_expert
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -241,6 +242,67 @@ CASES = {
         """,
         None,
     ),
+    "attributes that nothing reads": (
+        """
+        class ANet(nn.Module):
+            def __init__(self, in_shape, out_shape, prm, device):
+                super().__init__()
+                classes = out_shape[0]
+                self.device = device
+                self.classes = classes
+                self.rate = prm["lr"]
+                self.layer = nn.Linear(in_shape[1], classes)
+            def forward(self, x):
+                return self.layer(x)
+        class B(nn.Module):
+            def __init__(self, width: int, stride=1):
+                super().__init__()
+                self.width = width
+                self.stride = stride
+                self.middle = stride / 2
+                self.depth = 3
+                self.layer = nn.Linear(width, 1)
+        """,
+        """
+        class ANet(nn.Module):
+            def __init__(self, in_shape, out_shape, _prm, device):
+                super().__init__()
+                self.device = device
+                self.layer = nn.Linear(in_shape[1], out_shape[0])
+            def forward(self, x):
+                return self.layer(x)
+        class B(nn.Module):
+            def __init__(self, width: int, stride=1):
+                super().__init__()
+                self.stride = stride
+                self.middle = stride / 2
+                self.layer = nn.Linear(width, 1)
+        """,
+    ),
+    "attributes that may be read or hold weights stay": (
+        """
+        class A(nn.Module):
+            kind = None
+            def __init__(self, part, width: int, device: int):
+                super().__init__()
+                self.device = device
+                self.part = part
+                self.width = width
+                self.kind = 1
+                self.spelled = 2
+                self.other = 3
+                self.weight = nn.Parameter(x)
+                self.norm = None
+            def forward(self, x):
+                self.norm = x
+                return getattr(self, "spelled") + x.other + x.width
+        class B(nn.Conv2d):
+            def __init__(self):
+                super().__init__(1, 1, 1)
+                self.groups = 1
+        """,
+        None,
+    ),
     "plainer words": (
         """
         def f(x, items):
@@ -257,6 +319,8 @@ CASES = {
             torch._assert(x.dim() == 4, f"{x} has other axes")
             items.append(x),
             g(x), g(y)
+            if not len(x) == 4: return None
+            if not x < 4 and not x == y == 4: g(x); g(y)
             return all([g(item) for item in items]), any(items), y
         """,
         """
@@ -274,6 +338,11 @@ CASES = {
             assert x.dim() == 4, f"{x} has other axes"
             items.append(x)
             g(x), g(y)
+            if len(x) != 4:
+                return None
+            if not x < 4 and not x == y == 4:
+                g(x)
+                g(y)
             return all(g(item) for item in items), any(items), y
         """,
     ),
@@ -332,9 +401,34 @@ def test_lines_inside_of_strings_are_left_alone() -> None:
     assert wrap_lines(source) == source
 
 
+def test_what_tidying_leaves_without_a_use_is_left_out() -> None:
+    expert = as_expert(
+        """
+        from typing import Optional
+        import torch.nn as nn
+        class Part(nn.Module):
+            pass
+        class Other(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.part = Part()
+        class Net(nn.Module):
+            def __init__(self, in_shape, out_shape, prm, device):
+                super().__init__()
+                other: Optional[nn.Module] = None
+                if other is not None:
+                    self.other = Other()
+                self.layer = nn.Linear(in_shape[1], out_shape[0])
+        """
+    )
+    assert expert.names == ("ToyNet",)
+    assert [item.bound for item in expert.imports] == ["nn"]
+    assert expert.body.startswith("class ToyNet(nn.Module):\n")
+
+
 @pytest.mark.usefixtures("wheel")
 def test_real_families_stay_themselves(families: dict[str, Family]) -> None:
-    for name in ("ComplexNet", "DenseNet", "SwinTransformer", "MobileNetV3"):
+    for name in ("ComplexNet", "DenseNet", "SwinTransformer", "MobileNetV3", "RegNet"):
         body = transform(families[name]).body
         assert tidy(body) == body, name
         assert "_overload_method" not in body
