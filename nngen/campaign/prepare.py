@@ -68,6 +68,8 @@ def prepare(
     names = asked.get("families") or tuple(families)
     chosen = choose(families, names)
     # What costs nothing to refuse is refused before families are measured.
+    if len(chosen) < EXPERTS:
+        raise FamilyError(f"the pool has only {len(chosen)} families, and a mixture takes {EXPERTS}: name more")
     check_sampler(asked.get("sampler", CampaignSpec.default("sampler")))
     dataset = load_dataset(asked.get("dataset", CampaignSpec.default("dataset")), data_root=data_root)
     spec = CampaignSpec(**{"name": name, "shape": dataset.default_shape, **machine, **asked})
