@@ -8,16 +8,26 @@ A network itself, whose name ends in ``Net``, is called by others.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import libcst as cst
 
+from nngen.assembly.routines import (
+    PYTORCH,
+    Routine,
+    Site,
+    as_routine,
+    is_partial,
+    is_super,
+    methods,
+    only_keywords,
+    parameters,
+    spelled_words,
+    target_names,
+)
 from nngen.assembly.walk import walk
 
-__all__ = ["Flow", "Routine", "Site"]
+__all__ = ["Flow"]
 
 _ANYTHING = "?"
 """A value that is not a known routine."""
@@ -25,52 +35,6 @@ _ASKING = frozenset({"isinstance", "issubclass"})
 _BLIND = frozenset({"eval", "exec", "globals", "locals", "vars", "__class__", "__dict__", "__new__"})
 _BASES = frozenset({"nn.Module", "torch.nn.Module", "object"})
 _KINDS = frozenset({"classmethod", "staticmethod"})
-PYTORCH = frozenset(
-    """
-    T_destination _apply _call_impl _compiled_call_impl _get_backward_hooks _get_backward_pre_hooks _get_name
-    _load_from_state_dict _maybe_warn_non_full_backward_hook _named_members _register_load_state_dict_pre_hook
-    _register_state_dict_hook _replicate_for_data_parallel _save_to_state_dict _slow_forward _version
-    _wrapped_call_impl add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches
-    eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict
-    modules mtia named_buffers named_children named_modules named_parameters parameters register_backward_hook
-    register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
-    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
-    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
-    set_extra_state set_submodule share_memory state_dict to to_empty train type xpu zero_grad
-    """.split()  # noqa: SIM905
-)
-"""What ``nn.Module`` has, and may call itself where a family has it too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Routine:
-    """A function, method, or class's ``__init__``.
-
-    Attributes:
-        node: Its definition.
-        params: What its calls pass, by position.
-        closed: Whether nothing but the module's own calls can call it.
-    """
-
-    node: cst.FunctionDef
-    params: tuple[str, ...]
-    closed: bool
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Site:
-    """A call.
-
-    Attributes:
-        node: The call, or ``functools.partial`` with what it binds.
-        args: Its arguments, without the routine that a ``partial`` begins with.
-        reached: What it may reach; ``open`` where that may be something else too.
-    """
-
-    node: cst.Call
-    args: Sequence[cst.Arg]
-    reached: set[Routine] = field(default_factory=set)
-    open: bool = False
 
 
 class Flow:
@@ -103,7 +67,7 @@ class Flow:
         while self._spread():
             pass
         self.sites = [site for site, _ in self._sites if site.reached]
-        starred = {routine for site in self.sites if any(arg.star for arg in site.args) for routine in site.reached}
+        starred = {item for site in self.sites if any(arg.star for arg in site.args) for item in site.reached}
         every = {*self._makers.values(), *(item for items in self._routines.values() for item in items)}
         blind = self._blind()
         self.known = {item for item in every if item.closed and not blind and item not in self._lost | starred}
@@ -111,24 +75,24 @@ class Flow:
     # ------------------------------------------------------------------ routines
 
     def _collect(self) -> None:
-        spelled = _spelled(self._module)
+        spelled = spelled_words(self._module)
         names = [node.name.value for node in walk(self._module) if isinstance(node, cst.ClassDef | cst.FunctionDef)]
         for item in self._module.body:
             if isinstance(item, cst.FunctionDef):
                 closed = item.name.value not in spelled and not item.decorators and names.count(item.name.value) == 1
-                self._add(item.name.value, _routine(item, bound=False, closed=closed))
+                self._add(item.name.value, as_routine(item, bound=False, closed=closed))
         for name, kind in self._classes.items():
             plain = not kind.decorators and not kind.keywords and len(kind.bases) <= 1 and name not in spelled
-            for method in _methods(kind):
+            for method in methods(kind):
                 own = method.name.value
                 if own == "__init__":
                     closed = plain and not method.decorators and names.count(name) == 1 and not name.endswith("Net")
-                    self._makers[name] = _routine(method, bound=True, closed=closed)
+                    self._makers[name] = as_routine(method, bound=True, closed=closed)
                     continue
                 decorators = [cst.Module([]).code_for_node(item.decorator) for item in method.decorators]
                 closed = plain and own not in spelled and _KINDS.issuperset(decorators) and self._rooted(name)
                 closed = closed and not own.startswith("__") and own not in PYTORCH
-                routine = _routine(method, bound="staticmethod" not in decorators, closed=closed)
+                routine = as_routine(method, bound="staticmethod" not in decorators, closed=closed)
                 self._add(own, routine)
                 if decorators == ["classmethod"] and method.params.params:
                     first = method.params.params[0].name.value
@@ -143,7 +107,7 @@ class Flow:
         for items in [*self._routines.values(), [*self._makers.values()]]:
             for routine in items:
                 self._seen.add(id(routine.node))
-                for name in _names(routine):
+                for name in parameters(routine):
                     self._held[name]
                 if not routine.closed:
                     self._lost.add(routine)
@@ -182,7 +146,7 @@ class Flow:
                     return True
                 case cst.Call(func=cst.Call(func=cst.Name("type"))) | cst.Assign(value=cst.Call(func=cst.Name("type"))):
                     return True
-                case cst.Attribute(value=value, attr=cst.Name("__init__" | "__call__")) if not _is_super(value):
+                case cst.Attribute(value=value, attr=cst.Name("__init__" | "__call__")) if not is_super(value):
                     return True
                 case cst.Call(func=cst.Name("super"), args=[_, *_]):
                     return True
@@ -253,7 +217,7 @@ class Flow:
             case cst.AsName(name=target) | cst.NamedExpr(target=target) | cst.ImportAlias(name=target):
                 pass
         if target is not None:
-            for name in _bound(target):
+            for name in target_names(target):
                 self._held[name].add(_ANYTHING)
 
     def _assign(self, target: cst.BaseExpression, value: cst.BaseExpression, kind: str | None) -> None:
@@ -264,7 +228,7 @@ class Flow:
                 for one, other in zip(left, right, strict=True):
                     self._assign(one.value, other.value, kind)
             case _:
-                for name in _bound(target):
+                for name in target_names(target):
                     self._held[name].add(_ANYTHING)
                 self._expression(value, _ANYTHING, kind)
 
@@ -319,13 +283,13 @@ class Flow:
                 return
             case cst.Name("super"):
                 return
-            case cst.Attribute(value=value, attr=cst.Name("__init__")) if _is_super(value):
+            case cst.Attribute(value=value, attr=cst.Name("__init__")) if is_super(value):
                 bases = self._classes[kind].bases if kind in self._classes else ()
                 base = bases[0].value if len(bases) == 1 else node.func
                 called, args = base, node.args
-            case _ if _is_partial(node):
+            case _ if is_partial(node):
                 called, args = node.args[0].value, node.args[1:]
-                self._expression(called, "" if _only_keywords(args) else _ANYTHING, kind)
+                self._expression(called, "" if only_keywords(args) else _ANYTHING, kind)
             case _:
                 called, args = node.func, node.args
                 self._expression(called, "", kind)
@@ -342,7 +306,7 @@ class Flow:
         for node, into in self._edges:
             self._put(node, into)
         for routine in self._lost:
-            for name in _names(routine):
+            for name in parameters(routine):
                 self._held[name].add(_ANYTHING)
         for site, called in self._sites:
             found = self._values(called) if isinstance(called, cst.BaseExpression) else {_ANYTHING}
@@ -359,7 +323,7 @@ class Flow:
         return after != before
 
     def _pass(self, site: Site, routine: Routine) -> None:
-        names = _names(routine)
+        names = parameters(routine)
         for place, arg in enumerate(site.args):
             into = _ANYTHING
             if arg.keyword is not None and arg.keyword.value in names:
@@ -397,68 +361,6 @@ class Flow:
                 return self._held.get(name, set()) | {_ANYTHING}
             case cst.IfExp(body=left, orelse=right) | cst.BooleanOperation(left=left, right=right):
                 return self._values(left) | self._values(right)
-            case cst.Call() if _is_partial(node):
-                return self._values(node.args[0].value) if _only_keywords(node.args[1:]) else {_ANYTHING}
+            case cst.Call() if is_partial(node):
+                return self._values(node.args[0].value) if only_keywords(node.args[1:]) else {_ANYTHING}
         return {_ANYTHING}
-
-
-def _routine(node: cst.FunctionDef, *, bound: bool, closed: bool) -> Routine:
-    params = node.params
-    plain = not params.posonly_params and not isinstance(params.star_arg, cst.Param) and params.star_kwarg is None
-    names = tuple(item.name.value for item in params.params)
-    return Routine(node=node, params=names[1:] if bound else names, closed=closed and plain)
-
-
-def _names(routine: Routine) -> set[str]:
-    """Parameters that a call may pass, and what a method calls its object."""
-    params = routine.node.params
-    return {item.name.value for item in (*params.posonly_params, *params.params, *params.kwonly_params)}
-
-
-def _methods(kind: cst.ClassDef) -> Iterator[cst.FunctionDef]:
-    yield from (item for item in kind.body.body if isinstance(item, cst.FunctionDef))
-
-
-def _spelled(module: cst.Module) -> set[str]:
-    """Words of strings, but for docstrings and what ``torch.fx.wrap`` is told."""
-    words: set[str] = set()
-    for node in walk(module, skip=_is_said):
-        if isinstance(node, cst.SimpleString | cst.FormattedStringText):
-            words |= set(re.findall(r"\w+", node.value))
-    return words
-
-
-def _is_said(node: cst.CSTNode) -> bool:
-    match node:
-        case cst.Expr(value=cst.SimpleString()) | cst.Annotation():
-            return True
-        case cst.Call(func=cst.Attribute(value=cst.Attribute(attr=cst.Name("fx")), attr=cst.Name("wrap"))):
-            return True
-    return False
-
-
-def _is_super(node: cst.CSTNode) -> bool:
-    return isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "super"
-
-
-def _is_partial(node: cst.Call) -> bool:
-    match node:
-        case cst.Call(
-            func=cst.Name("partial") | cst.Attribute(value=cst.Name("functools"), attr=cst.Name("partial")),
-            args=[cst.Arg(keyword=None, star=""), *_],
-        ):
-            return True
-    return False
-
-
-def _only_keywords(args: Sequence[cst.Arg]) -> bool:
-    return all(arg.keyword is not None for arg in args)
-
-
-def _bound(target: cst.CSTNode) -> Iterator[str]:
-    match target:
-        case cst.Name(name) | cst.Attribute(attr=cst.Name(name)):
-            yield name
-        case cst.Tuple(elements=elements) | cst.List(elements=elements):
-            for element in elements:
-                yield from _bound(element.value)

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import libcst as cst
 
-from nngen.assembly.calls import Flow, Routine, Site
+from nngen.assembly.calls import Flow
+from nngen.assembly.routines import Routine, Site
 
 __all__ = ["name_arguments"]
 

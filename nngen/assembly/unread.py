@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from nngen.assembly.calls import PYTORCH
+from nngen.assembly.routines import PYTORCH
 from nngen.assembly.variables import is_blind, variables
 from nngen.assembly.walk import walk
 
