@@ -69,10 +69,9 @@ class AlexNetNet(nn.Module):
         super().__init__()
         self.device = device
         make = partial(AlexNetBlock, act=nn.SiLU)
-        widths: List[int] = ALEXNET_WIDTHS
         blocks: Optional[List[nn.Module]] = []
         channels = in_shape[1]
-        for width in widths:
+        for width in ALEXNET_WIDTHS:
             blocks.append(make(channels, width))
             channels = width
         self.features = nn.Sequential(*blocks)

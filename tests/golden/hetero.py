@@ -76,10 +76,9 @@ class TinyConvNet(nn.Module):
         super().__init__()
         self.device = device
         make = partial(TinyConvBlock, act=nn.SiLU)
-        widths: List[int] = TINYCONV_WIDTHS
         blocks: Optional[List[nn.Module]] = []
         channels = in_shape[1]
-        for width in widths:
+        for width in TINYCONV_WIDTHS:
             blocks.append(make(channels, width))
             channels = width
         self.features = nn.Sequential(*blocks)
