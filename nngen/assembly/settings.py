@@ -26,6 +26,17 @@ _UNKNOWN: Any = object()
 _LIBRARIES = frozenset({"F", "math", "nn", "np", "torch"})
 _STEPS = 200
 """More than any function has settings."""
+_VALUES = (
+    cst.Name,
+    cst.Attribute,
+    cst.Subscript,
+    cst.Integer,
+    cst.Float,
+    cst.SimpleString,
+    cst.UnaryOperation,
+    cst.List,
+)
+"""What a setting may be; most lines are calls."""
 _COMPARE: Mapping[type[cst.BaseCompOp], Callable[[Any, Any], bool]] = {
     cst.Equal: operator.eq,
     cst.NotEqual: operator.ne,
@@ -54,7 +65,10 @@ class _Settled(cst.CSTTransformer):
         if not isinstance(updated_node.body, cst.IndentedBlock) or generates:
             return updated_node
         for _ in range(_STEPS):
-            body = _decided(updated_node) or _inlined(updated_node)
+            if not any(isinstance(_setting(line)[1], _VALUES) for line in updated_node.body.body):
+                break
+            scope = _Locals(updated_node)
+            body = _decided(scope, updated_node.body) or _inlined(scope)
             if body is None:
                 break
             updated_node = updated_node.with_changes(body=updated_node.body.with_changes(body=body))
@@ -109,9 +123,8 @@ class _Locals:
         return next((number for number in range(place + 1, len(self.body)) if name in self.lines[number]), None)
 
 
-def _decided(function: cst.FunctionDef) -> list[cst.BaseStatement] | None:
+def _decided(scope: _Locals, block: cst.IndentedBlock) -> list[cst.BaseStatement] | None:
     """Decide one thing; None where nothing is left to decide."""
-    scope = _Locals(function)
     body = list(scope.body)
     known: dict[str, Any] = {}
     for place, name, expression in scope.settings():
@@ -133,8 +146,8 @@ def _decided(function: cst.FunctionDef) -> list[cst.BaseStatement] | None:
             known[name] = value
     if known:
         # What a setting decides further down, in loops too.
-        chosen_body = function.body.visit(_Chosen(known))
-        if isinstance(chosen_body, cst.IndentedBlock) and not chosen_body.deep_equals(function.body):
+        chosen_body = block.visit(_Chosen(known))
+        if isinstance(chosen_body, cst.IndentedBlock) and not chosen_body.deep_equals(block):
             return list(chosen_body.body)
     return None
 
@@ -258,9 +271,8 @@ def _replaces(statement: cst.CSTNode, name: str) -> bool:
     return other == name and value is not None and all(node.value != name for node in variables(value))
 
 
-def _inlined(function: cst.FunctionDef) -> list[cst.BaseStatement] | None:
+def _inlined(scope: _Locals) -> list[cst.BaseStatement] | None:
     """Put settings where they are read; None where none is left that reads as well there."""
-    scope = _Locals(function)
     values: dict[str, cst.BaseExpression] = {}
     places: set[int] = set()
     for place, name, value in scope.settings():
