@@ -2,7 +2,8 @@
 
 ``super()`` without arguments, no ``else`` after ``return``, no overloads that only TorchScript reads, f-strings in
 place of plain ``format`` calls, one ``isinstance`` in place of two, generators in place of lists that only ``all`` or
-``any`` reads, ``assert`` in place of ``torch._assert``, ``!=`` in place of ``not ... ==``, one statement a line.
+``any`` reads, ``assert`` in place of ``torch._assert``, ``!=`` in place of ``not ... ==``, one statement a line, and
+``return None`` at the end of what returns something elsewhere.
 """
 
 # ruff: noqa: N802 -- libcst calls its visitors' methods by the names of its node classes
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import libcst as cst
+
+from nngen.assembly.walk import walk
 
 __all__ = ["Modern"]
 
@@ -44,7 +47,7 @@ class Modern(cst.CSTTransformer):
         self._places.pop()
         self._first.pop()
         overload = any(_dotted(item.decorator) == "torch.jit._overload_method" for item in original_node.decorators)
-        return cst.RemoveFromParent() if overload else updated_node
+        return cst.RemoveFromParent() if overload else _ended(updated_node)
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         match updated_node:
@@ -67,7 +70,7 @@ class Modern(cst.CSTTransformer):
                 func=cst.Attribute(value=cst.Name("torch"), attr=cst.Name("_assert")),
                 args=[cst.Arg(value=test, keyword=None, star=""), cst.Arg(value=message, keyword=None, star="")],
             ):
-                return cst.Assert(test, message)
+                return cst.Assert(_on_its_own(test), _on_its_own(message))
             case cst.Tuple(elements=[cst.Element(value=cst.Call() as call)]):
                 return updated_node.with_changes(value=call)
         return updated_node
@@ -116,7 +119,10 @@ class Modern(cst.CSTTransformer):
                 expression=cst.Comparison(comparisons=[cst.ComparisonTarget(operator=cst.Equal())]) as test,
             ):
                 target = test.comparisons[0].with_changes(operator=cst.NotEqual())
-                return test.with_changes(comparisons=[target], lpar=updated_node.lpar, rpar=updated_node.rpar)
+                plain = _on_its_own(test.with_changes(comparisons=[target], lpar=[], rpar=[]))
+                return plain.with_changes(
+                    lpar=[*updated_node.lpar, *plain.lpar], rpar=[*plain.rpar, *updated_node.rpar]
+                )
         return updated_node
 
     def leave_If(self, original_node: cst.If, updated_node: cst.If) -> cst.If:
@@ -133,6 +139,26 @@ class Modern(cst.CSTTransformer):
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
         return updated_node.with_changes(body=list(_flat(updated_node.body)))
+
+
+def _ended(function: cst.FunctionDef) -> cst.FunctionDef:
+    """Where a function returns something and may also come to its end, say that it returns None there."""
+    body = function.body.body
+    last = body[-1]
+    open_end = isinstance(last, cst.For | cst.If) and last.orelse is None
+    inside = list(walk(function.body, skip=lambda node: isinstance(node, cst.FunctionDef | cst.ClassDef | cst.Lambda)))
+    returns = any(isinstance(node, cst.Return) and node.value is not None for node in inside)
+    if not open_end or not returns or any(isinstance(node, cst.Yield) for node in inside):
+        return function
+    end = cst.SimpleStatementLine([cst.Return(cst.Name("None"))])
+    return function.with_changes(body=function.body.with_changes(body=[*body, end]))
+
+
+def _on_its_own(node: cst.BaseExpression) -> cst.BaseExpression:
+    """An expression of several lines needs brackets where it leaves those of a call."""
+    if node.lpar or "\n" not in cst.Module([]).code_for_node(node):
+        return node
+    return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
 
 
 def _asked(node: cst.BaseExpression) -> tuple[str, list[cst.BaseExpression]] | None:

@@ -79,7 +79,7 @@ CASES = {
             if x:
                 g()
             else:
-                return 1
+                return
             for i in x:
                 if i:
                     continue
@@ -87,6 +87,54 @@ CASES = {
                     g()
         """,
         None,
+    ),
+    "the end of what returns something elsewhere": (
+        """
+        def f(x):
+            for i in x:
+                if i:
+                    return i
+        def g(x):
+            if x:
+                return
+            for i in x:
+                def inner():
+                    return i
+                inner()
+        def h(x):
+            if x:
+                return 1
+            else:
+                g(x)
+        def k(x):
+            for i in x:
+                yield i
+            if x:
+                return x
+        """,
+        """
+        def f(x):
+            for i in x:
+                if i:
+                    return i
+            return None
+        def g(x):
+            if x:
+                return
+            for i in x:
+                def inner():
+                    return i
+                inner()
+        def h(x):
+            if x:
+                return 1
+            g(x)
+        def k(x):
+            for i in x:
+                yield i
+            if x:
+                return x
+        """,
     ),
     "overloads for TorchScript": (
         """
@@ -319,7 +367,10 @@ CASES = {
             torch._assert(x.dim() == 4, f"{x} has other axes")
             items.append(x),
             g(x), g(y)
-            if not len(x) == 4: return None
+            torch._assert(x.dim() == 4, "an image "
+                                        "has other axes")
+            if not (len(x) ==
+                    4): return None
             if not x < 4 and not x == y == 4: g(x); g(y)
             return all([g(item) for item in items]), any(items), y
         """,
@@ -338,6 +389,8 @@ CASES = {
             assert x.dim() == 4, f"{x} has other axes"
             items.append(x)
             g(x), g(y)
+            assert x.dim() == 4, ("an image "
+                                        "has other axes")
             if len(x) != 4:
                 return None
             if not x < 4 and not x == y == 4:
