@@ -317,6 +317,21 @@ def _said(line: Line) -> Line:
     return line
 
 
+def _outward(found: Mapping[str, Sequence[Line]]) -> str:
+    """Say how the harnesses that are not ours do where an attack does more than fail."""
+    outward = {attack.name for attack in attacks() if Isolation.PROCESS not in attack.right}
+    counts = [
+        f"{sum(bool(line.wrong) for line in rows if line.name in outward)} of"
+        f" {sum(line.name in outward for line in rows)} under {COLUMNS[column]}"
+        for column, rows in found.items()
+        if column in BESIDE
+    ]
+    return (
+        "Many attacks only fail, and whatever ends them contains them. Of those that reach for something outside of"
+        f" their process, and that level `process` does not promise to hold, got through: {'; '.join(counts)}."
+    )
+
+
 def report(found: Mapping[str, Sequence[Line]]) -> str:
     """Write the tables."""
     lines = [
@@ -342,6 +357,8 @@ def report(found: Mapping[str, Sequence[Line]]) -> str:
             "The harnesses that are not ours ran inside a sandbox of their own, which stops some attacks (writing to"
             " the system, more than 256 processes); what it stops counts as contained by them. They are given 6 s more"
             " to load torch, and any failure is right.",
+            "",
+            _outward(found),
         ]
     lines += ["", "| attack | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
     by_name = {(line.name, column): line for column, rows in found.items() for line in rows}
