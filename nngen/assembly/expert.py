@@ -116,8 +116,8 @@ def _file(family: Family, prefix: str | None) -> Path:
 
 @cache
 def transform_code() -> str:
-    """Fingerprint of this folder's code: what other code made is not read."""
+    """Fingerprint of this folder's code, and of the folders in it: what other code made is not read."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from nngen.assembly.naming import Style, assign_names, style_of
 from nngen.assembly.reachability import reachable
 from nngen.assembly.rename import Renamer, write_body
 from nngen.assembly.source import Source, Unit, read_source
-from nngen.assembly.tidy import tidy
+from nngen.assembly.tidying.tidy import tidy
 from nngen.assembly.walk import walk
 from nngen.lemur.hyperparameters import best_hyperparameters
 from nngen.types import Family

@@ -9,7 +9,7 @@ import re
 
 import libcst as cst
 
-from nngen.assembly.variables import bound, is_blind, variables
+from nngen.assembly.tidying.variables import bound, is_blind, variables
 from nngen.assembly.walk import walk
 
 __all__ = ["move_initialising"]

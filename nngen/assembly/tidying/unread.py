@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from nngen.assembly.routines import PYTORCH
-from nngen.assembly.variables import is_blind, variables
+from nngen.assembly.tidying.routines import PYTORCH
+from nngen.assembly.tidying.variables import is_blind, variables
 from nngen.assembly.walk import walk
 
 __all__ = ["drop_unread"]

@@ -7,8 +7,8 @@ from textwrap import dedent
 import libcst as cst
 import pytest
 
-from nngen.assembly.initialising import move_initialising
-from nngen.assembly.settings import settle
+from nngen.assembly.tidying.initialising import move_initialising
+from nngen.assembly.tidying.settings import settle
 
 SETTINGS = {
     "a default that is always taken": (

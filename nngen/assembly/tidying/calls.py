@@ -12,7 +12,7 @@ from collections import defaultdict
 
 import libcst as cst
 
-from nngen.assembly.routines import (
+from nngen.assembly.tidying.routines import (
     PYTORCH,
     Routine,
     Site,

@@ -8,8 +8,8 @@ import libcst as cst
 import pytest
 from torch import nn
 
-from nngen.assembly.keywords import name_arguments
-from nngen.assembly.routines import PYTORCH
+from nngen.assembly.tidying.keywords import name_arguments
+from nngen.assembly.tidying.routines import PYTORCH
 
 CASES = {
     "a function, a class, and a class that another comes from": (

@@ -18,14 +18,14 @@ from collections.abc import Iterator, Sequence
 import libcst as cst
 from libcst.metadata import Assignment, ClassScope, FunctionScope, MetadataWrapper, ScopeProvider
 
-from nngen.assembly.attributes import tidy_attributes
-from nngen.assembly.idioms import Modern
-from nngen.assembly.initialising import move_initialising
-from nngen.assembly.keywords import name_arguments
-from nngen.assembly.settings import settle
-from nngen.assembly.unread import drop_unread
+from nngen.assembly.tidying.attributes import tidy_attributes
+from nngen.assembly.tidying.idioms import Modern
+from nngen.assembly.tidying.initialising import move_initialising
+from nngen.assembly.tidying.keywords import name_arguments
+from nngen.assembly.tidying.settings import settle
+from nngen.assembly.tidying.unread import drop_unread
+from nngen.assembly.tidying.wrapping import wrap_lines
 from nngen.assembly.walk import walk
-from nngen.assembly.wrapping import wrap_lines
 
 __all__ = ["tidy"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import libcst as cst
 
-from nngen.assembly.variables import bound, is_blind, variables
+from nngen.assembly.tidying.variables import bound, is_blind, variables
 from nngen.assembly.walk import walk
 
 __all__ = ["settle"]

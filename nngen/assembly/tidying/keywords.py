@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import libcst as cst
 
-from nngen.assembly.calls import Flow
-from nngen.assembly.routines import Routine, Site
+from nngen.assembly.tidying.calls import Flow
+from nngen.assembly.tidying.routines import Routine, Site
 
 __all__ = ["name_arguments"]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.assembly.expert import transform
-from nngen.assembly.tidy import tidy
-from nngen.assembly.wrapping import wrap_lines
+from nngen.assembly.tidying.tidy import tidy
+from nngen.assembly.tidying.wrapping import wrap_lines
 from nngen.types import Family
 
 CASES = {
