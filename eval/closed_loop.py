@@ -196,6 +196,8 @@ def _page(loops: Sequence[Loop], given: argparse.Namespace) -> str:
         "",
         *_differences(loops),
         "",
+        *_at_equal_trials(loops),
+        "",
         *_cycles(loops, given),
         "",
     ]
@@ -232,6 +234,23 @@ def _differences(loops: Sequence[Loop]) -> list[str]:
     if not lost:
         return [*lines, "", "The model wins: every interval lies above zero."]
     return [*lines, "", f"**The model does not win**: the interval does not lie above zero for {'; '.join(lost)}."]
+
+
+def _at_equal_trials(loops: Sequence[Loop]) -> list[str]:
+    """Compare the loops of a seed by as many trials, the first ones, as the one with the fewest has."""
+    seeds = sorted({loop.seed for loop in loops})
+    fewest = {seed: min(len(loop.accuracies) for loop in loops if loop.seed == seed) for seed in seeds}
+    lines = [
+        "What was proposed before is not trained again, so equal numbers of proposals are not equal numbers of trials.",
+        f"Of each loop the first {', '.join(str(fewest[seed]) for seed in seeds)} trials, by seed:",
+        "",
+        "| loop | best accuracy | mean accuracy |",
+        "|---|---|---|",
+    ]
+    for arm in ARMS:
+        first = [loop.accuracies[: fewest[loop.seed]] for loop in loops if loop.arm == arm]
+        lines.append(f"| {arm} | {_mean([max(values) for values in first])} | {_mean([*map(fmean, first)])} |")
+    return lines
 
 
 def _cycles(loops: Sequence[Loop], given: argparse.Namespace) -> list[str]:
