@@ -114,7 +114,7 @@ def test_another_process_is_known_by_its_lock(archive, tmp_path):
 
 
 def test_ctrl_c_lets_what_trains_be_finished(archive, tmp_path):
-    engine = Gate()
+    engine, before = Gate(), signal.getsignal(signal.SIGINT)
 
     def act(_other):
         engine.inside.acquire(timeout=20)
@@ -129,7 +129,7 @@ def test_ctrl_c_lets_what_trains_be_finished(archive, tmp_path):
     assert not failed
     assert archive.counts("one") == {TrialState.READY: 5, TrialState.RUNNING: 0, TrialState.DONE: 1}
     assert [e.kind for e in archive.events("one")][-1] == "campaign.interrupted"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_second_ctrl_c_ends_at_once(archive, tmp_path):

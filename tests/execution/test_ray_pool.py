@@ -36,8 +36,8 @@ class Played:
     def remote(self, _slot):
         return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=self._start))
 
-    def _start(self):
-        actor = SimpleNamespace()
+    def _start(self, *, compiled):
+        actor = SimpleNamespace(compiled=compiled)
         actor.hello = SimpleNamespace(remote=lambda: ("hello", actor))
         actor.ping = SimpleNamespace(remote=lambda: ("ping", actor))
         self.actors.append(actor)
@@ -75,6 +75,16 @@ def play(monkeypatch):
         return played, Pool(REQUEST, lambda: most, patience_s)
 
     return begin
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_slots_are_told_whether_to_compile(play, compiled):
+    play()
+    pool = Pool(REQUEST, lambda: 1, compiled=compiled)
+    held = pool.take()
+    assert held.actor.compiled is compiled
+    pool.give(held)
+    pool.close()
 
 
 def test_slots_are_started_as_they_are_needed_and_never_too_many(play):
