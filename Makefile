@@ -28,7 +28,7 @@ test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -m "not corpus"
 
 test-corpus: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m corpus tests/execution
+	$(BIN)/python -m pytest -m corpus tests/isolation
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

@@ -48,9 +48,9 @@ import torch
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.expert import transform
 from nngen.assembly.render import _read
-from nngen.checks.importing import load_module
+from nngen.checks.rules.importing import load_module
 from nngen.cli.output import print_table
-from nngen.lemur.families import load_families
+from nngen.families.catalogue import load_families
 from nngen.lemur.source import open_lemur
 from nngen.space.pool import EXPERTS
 from nngen.space.samplers import draw

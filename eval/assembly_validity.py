@@ -31,11 +31,11 @@ import torch
 from torch import nn
 
 from nngen.assembly.assemble import Assembler
-from nngen.checks.importing import load_module
+from nngen.checks.rules.importing import load_module
 from nngen.cli.output import print_table
-from nngen.lemur.families import load_families
-from nngen.lemur.hyperparameters import best_hyperparameters
-from nngen.lemur.probe import profiles
+from nngen.families.catalogue import load_families
+from nngen.families.hyperparameters import best_hyperparameters
+from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.seeds import derive
 from nngen.space.samplers import draw

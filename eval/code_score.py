@@ -28,8 +28,8 @@ from typing import Any
 
 from nngen.assembly.assemble import Assembler
 from nngen.cli.output import print_table
-from nngen.lemur.families import load_families
-from nngen.lemur.probe import profiles
+from nngen.families.catalogue import load_families
+from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.seeds import derive
 from nngen.space.samplers import draw

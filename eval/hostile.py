@@ -31,9 +31,11 @@ from typing import Self
 
 import psutil
 
-from nngen.checks import Refused
-from nngen.execution import Dataset, Isolation, LocalEngine, load_dataset
-from nngen.execution.files import read_candidate
+from nngen.checks import CheckFailed
+from nngen.datasets import Dataset, load_dataset
+from nngen.isolation import Isolation
+from nngen.training import LocalEngine
+from nngen.training.candidate_files import read_candidate
 from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
 __all__ = ["LEVELS", "Attack", "Ground", "Row", "attacks", "contain"]
@@ -198,7 +200,7 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, ground: Groun
     with tempfile.TemporaryDirectory() as folder:
         try:
             candidate = read_candidate(ground.place(attack, Path(folder)))
-        except Refused as refused:
+        except CheckFailed as refused:
             verdict = refused.verdict
         else:
             trial = engine.train(candidate, spec, ground.dataset, isolation=level)

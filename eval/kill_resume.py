@@ -44,11 +44,11 @@ from PIL import Image
 
 from nngen.archive import Archive, TrialState
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import Bench, Campaign, CampaignSpec
-from nngen.campaign.prepare import prepare
-from nngen.execution.data import Dataset
-from nngen.execution.engine import LocalEngine
+from nngen.campaign import Campaign, CampaignInputs, CampaignSpec
+from nngen.campaign.setup import prepare
+from nngen.datasets.dataset import Dataset
 from nngen.lemur.source import open_lemur
+from nngen.training.local_engine import LocalEngine
 from nngen.types import Shape
 
 NAME = "killed"
@@ -143,7 +143,7 @@ def images(folder: Path) -> Path:
     return folder
 
 
-def drive(path: Path, spec: CampaignSpec, bench: Bench[Dataset], reached: Callable[[str], None]) -> int:
+def drive(path: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset], reached: Callable[[str], None]) -> int:
     """Run or resume the campaign in a process of its own; return its pid at once."""
     child = os.fork()
     if child:
@@ -249,7 +249,7 @@ def judge(path: Path, reference: Path, told: Told) -> None:
     plain.close()
 
 
-def undisturbed(work: Path, spec: CampaignSpec, bench: Bench[Dataset]) -> list[str]:
+def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset]) -> list[str]:
     """Run the campaign once in peace; return the boundaries of its writing, in order."""
     path, places = work / "undisturbed.db", work / "boundaries.txt"
     if not (work / "undisturbed.done").exists():
@@ -274,7 +274,7 @@ def undisturbed(work: Path, spec: CampaignSpec, bench: Bench[Dataset]) -> list[s
     return [*met, *(place for place in resuming if place not in met)]
 
 
-def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, bench: Bench[Dataset]) -> Told:
+def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset]) -> Told:
     """Run one campaign, killed at each of its targets, and judge it."""
     path = work / f"campaign-{number:02}.db"
     for old in work.glob(f"{path.name}*"):

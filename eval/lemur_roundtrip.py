@@ -36,7 +36,7 @@ import numpy as np
 from scipy.stats import t
 
 from nngen.archive import Archive
-from nngen.execution.data import load_dataset
+from nngen.datasets.dataset import load_dataset
 from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
 from nngen.export.selection import Export, gather, select

@@ -26,8 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nngen.archive import Archive, StoredTrial
-from nngen.execution.data import load_dataset
-from nngen.execution.engine import LocalEngine
+from nngen.datasets.dataset import load_dataset
+from nngen.training.local_engine import LocalEngine
 from nngen.types import Candidate
 
 FAMILIES = "AirNext,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"

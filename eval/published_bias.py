@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nngen.lemur.families import load_families
-from nngen.lemur.probe import profiles
+from nngen.families.catalogue import load_families
+from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.space import SAMPLERS, Coverage, coverage, draw
 from nngen.space.evenness import evenness

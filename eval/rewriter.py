@@ -34,25 +34,25 @@ import torch
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.bench import Fidelity, Ground, lay
-from nngen.llm.dataset import read_view
-from nngen.llm.feedback import build_from_archive, counter
-from nngen.llm.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
+from nngen.llm.finetuning.config import Tuning
+from nngen.llm.finetuning.dataset import read_view
+from nngen.llm.finetuning.feedback import build_from_archive, counter
+from nngen.llm.finetuning.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
 from nngen.llm.intervals import share_interval
-from nngen.llm.knowledge import plan_values
-from nngen.llm.known import NEAR, shingles, similarity
-from nngen.llm.lineage import Proposal, Stage, proposals
-from nngen.llm.local import Local
-from nngen.llm.mutations import skeleton
-from nngen.llm.plans import PlanSpace
-from nngen.llm.propose import Parent, Proposer
-from nngen.llm.regions import REGIONS, find
-from nngen.llm.replies import python_block
-from nngen.llm.rewriter import Reply, Request, Rewriter
-from nngen.llm.smollm import fetch
-from nngen.llm.tuning import Tuning
+from nngen.llm.proposals.duplicates import NEAR, shingles, similarity
+from nngen.llm.proposals.log import Proposal, Stage, proposals
+from nngen.llm.proposals.parsing import python_block
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.prompt_context import plan_values
+from nngen.llm.proposals.propose import Parent, Proposer
+from nngen.llm.proposals.regions import REGIONS, find
+from nngen.llm.rewriters.base import Reply, Request, Rewriter
+from nngen.llm.rewriters.baselines import Mutate, Uniform
+from nngen.llm.rewriters.mutations import skeleton
+from nngen.llm.rewriters.transformers_local import Local
 from nngen.paths import cache_dir
+from nngen.testing.tiny_model import fetch
 
 OUT = Path(__file__).parent / "results" / "rewriter.md"
 STEPS = ("corpus", "plans", "untuned", "tuning", "tuned")
@@ -76,7 +76,7 @@ LEAST_EXAMPLES = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class CampaignInputs:
     """What every step works with.
 
     Attributes:
@@ -135,7 +135,7 @@ def main() -> int:
         seen = frozenset("+".join(parent.plan.experts) for parent in learned if parent.plan)
         # Every region of each of these parents is asked for once.
         held_out = _parents(ground, archive, 2, max(given.regions // len(REGIONS), 1), seen)
-        bench = Bench(
+        bench = CampaignInputs(
             given=given, base=str(fetch()), ground=ground, archive=archive, learned=learned, held_out=held_out
         )
         tuned = None
@@ -151,7 +151,7 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _corpus(bench: Bench) -> None:
+def _corpus(bench: CampaignInputs) -> None:
     """Change regions without a model: ``mutate`` does what the prompt asks for, ``random`` adds the rarer changes."""
     for writer, number in ((Mutate(), bench.given.corpus), (Uniform(), bench.given.corpus // 2)):
         _proposer(bench, writer, f"corpus-{writer.name}").regions(number, bench.learned, 0)
@@ -162,22 +162,22 @@ def _corpus(bench: Bench) -> None:
         build_from_archive(bench.archive, folder, count=counter(bench.base), tasks=["region"], batches=batches)
 
 
-def _feedback(bench: Bench) -> Path:
+def _feedback(bench: CampaignInputs) -> Path:
     found: Path = bench.given.learned or bench.given.work / "feedback"
     return found
 
 
-def _tag(bench: Bench) -> str:
+def _tag(bench: CampaignInputs) -> str:
     """Name the tuned model: an earlier one's proposals are not taken for those of one that is tuned here."""
     return "tuned" if bench.given.adapter is None else "earlier"
 
 
-def _held(bench: Bench, batch: str, number: int) -> bool:
+def _held(bench: CampaignInputs, batch: str, number: int) -> bool:
     """Whether a batch is whole, so that no model need be loaded for it."""
     return len(proposals(bench.archive, batch)) >= number
 
 
-def _plans(bench: Bench) -> None:
+def _plans(bench: CampaignInputs) -> None:
     if _held(bench, "plans-mutate", bench.given.plans):
         return
     for writer in (Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
@@ -185,12 +185,12 @@ def _plans(bench: Bench) -> None:
         proposer.plans(bench.given.plans, plan_values((), proposer.space), (), 0)
 
 
-def _untuned(bench: Bench) -> None:
+def _untuned(bench: CampaignInputs) -> None:
     if not _held(bench, "regions-untuned", bench.given.regions):
         _regions(bench, Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"))
 
 
-def _tune(bench: Bench) -> Tuned:
+def _tune(bench: CampaignInputs) -> Tuned:
     given = bench.given
     if given.adapter is not None:
         told = json.loads((given.adapter / NOTE).read_text(encoding="utf-8"))["result"]
@@ -204,7 +204,7 @@ def _tune(bench: Bench) -> Tuned:
     return finetune(tuning, _feedback(bench), given.work / "tuned", _say)
 
 
-def _tuned(bench: Bench) -> Tuned:
+def _tuned(bench: CampaignInputs) -> Tuned:
     tuned = _tune(bench)
     tag = _tag(bench)
     if not _held(bench, f"regions-{tag}", bench.given.regions):
@@ -214,12 +214,12 @@ def _tuned(bench: Bench) -> Tuned:
     return tuned
 
 
-def _regions(bench: Bench, writer: Rewriter) -> None:
+def _regions(bench: CampaignInputs, writer: Rewriter) -> None:
     """Ask for the held-out files' regions."""
     _proposer(bench, writer, f"regions-{writer.name}").regions(bench.given.regions, bench.held_out, 0)
 
 
-def _proposer(bench: Bench, writer: Rewriter, batch: str) -> Proposer:
+def _proposer(bench: CampaignInputs, writer: Rewriter, batch: str) -> Proposer:
     ground = bench.ground
     return Proposer(archive=bench.archive, rewriter=writer, judge=ground.judge, families=ground.families, batch=batch)
 
@@ -258,7 +258,7 @@ class Novelty:
     own: int
 
 
-def _novelty(bench: Bench, held: Sequence[Proposal]) -> Novelty:
+def _novelty(bench: CampaignInputs, held: Sequence[Proposal]) -> Novelty:
     answers: dict[str, list[str]] = {}
     for row in read_view(_feedback(bench), "sft", "train"):
         code = python_block(row["messages"][-1]["content"])
@@ -279,7 +279,7 @@ def _name(code: str) -> str:
     return str(getattr(ast.parse(code).body[0], "name", ""))
 
 
-def _page(bench: Bench, tuned: Tuned | None) -> tuple[str, list[str]]:
+def _page(bench: CampaignInputs, tuned: Tuned | None) -> tuple[str, list[str]]:
     """Write the page, of the steps that are done, and list the claims that are not met."""
     every = {batch: proposals(bench.archive, batch) for batch in _batches(_tag(bench))}
     held = {batch: rows for batch, rows in every.items() if rows}
@@ -389,7 +389,7 @@ def _by_region(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     return lines
 
 
-def _news(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+def _news(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     lines = [
         "How new the valid regions are, beside the answers of the training set: `other` differ from every one of",
         f"them, `far` are under {NEAR} similar (renamed shingles) to every one, `own` hold a change that the",
@@ -405,7 +405,7 @@ def _news(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     return lines
 
 
-def _lesson(bench: Bench, tuned: Tuned | None) -> list[str]:
+def _lesson(bench: CampaignInputs, tuned: Tuned | None) -> list[str]:
     corpus = [row for name in ("mutate", "random") for row in proposals(bench.archive, f"corpus-{name}")]
     lines = [
         f"The corpus: {len(corpus)} changed regions of {len(bench.learned)} assembled files, "
@@ -439,7 +439,7 @@ def _lesson(bench: Bench, tuned: Tuned | None) -> list[str]:
     ]
 
 
-def _clockwork(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+def _clockwork(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     """Say where the time goes: reading the prompt, writing the reply, checking."""
     notes = [json.loads(line) for line in (bench.given.work / "clock.jsonl").read_text().splitlines()]
     lines = ["Where the time goes, seconds per proposal:", "", "| what | read | write | tokens written | check |"]
@@ -474,7 +474,7 @@ def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-DO: Mapping[str, Callable[[Bench], Tuned | None]] = {
+DO: Mapping[str, Callable[[CampaignInputs], Tuned | None]] = {
     "corpus": _corpus,
     "plans": _plans,
     "untuned": _untuned,

@@ -35,13 +35,14 @@ import numpy as np
 from scipy.stats import t
 
 from nngen.assembly.assemble import assemble
-from nngen.execution import Dataset, LocalEngine, load_dataset
-from nngen.execution.judge import accuracy
-from nngen.lemur.families import load_families
+from nngen.datasets import Dataset, load_dataset
+from nngen.families.catalogue import load_families
+from nngen.families.probe import profiles
 from nngen.lemur.fetch import fetch
-from nngen.lemur.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.paths import cache_dir
+from nngen.training import LocalEngine
+from nngen.training.scoring import accuracy
 from nngen.types import Candidate, Family, Interface, Plan, Shape, Trial, TrialSpec
 
 OUT = Path(__file__).parent / "results" / "training_speed.md"
@@ -400,8 +401,8 @@ def count(candidate: Candidate, work: Path) -> tuple[float, int]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from nngen.checks.importing import load_module
     from nngen.checks.prm import make_prm
+    from nngen.checks.rules.importing import load_module
 
     class Calls(TorchDispatchMode):
         number = 0

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nngen.cli import run
-from nngen.lemur.families import load_families
+from nngen.datasets import Dataset, load_dataset
+from nngen.families.catalogue import load_families
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import Lemur, open_lemur
-from nngen.types import Family
+from nngen.training import LocalEngine
+from nngen.types import Candidate, Family, Shape, TrialSpec
+
+MARK = f"/nngen-test-{os.getpid()}"
+"""Part of PATH by which the processes of the tests' engine are told from the rest of the machine."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +60,61 @@ def nngen(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code=code, out=out, err=err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """An engine whose processes carry ``MARK`` in their environment, and whose scratch folders lie apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{os.environ['PATH']}:{MARK}")
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
+        with LocalEngine() as engine:
+            engine.warm_up()
+            yield engine
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def candidate() -> Callable[[str], Candidate]:
+    return lambda source: Candidate(id="0" * 32, source=source, canonical="")
+
+
+@pytest.fixture(scope="session")
+def spec() -> Callable[..., TrialSpec]:
+    """A trial of a second on digits as they are, 8x8, but for what is changed."""
+    base: dict[str, object] = {"dataset": "digits", "shape": Shape(1, 8, 8), "lr": 0.05, "wall_s": 60.0}
+    return lambda **changes: TrialSpec(**{**base, **changes})
+
+
+@pytest.fixture(scope="session")
+def mark() -> str:
+    """Part of PATH by which ``marked`` knows a process."""
+    return MARK
+
+
+@pytest.fixture(scope="session")
+def marked() -> Callable[[], list[psutil.Process]]:
+    """Tell which living processes carry the mark."""
+    return lambda: [process for process in psutil.process_iter() if _marked(process)]
+
+
+@pytest.fixture(scope="session")
+def left_over(marked: Callable[[], list[psutil.Process]]) -> Callable[[], tuple[list[str], list[Path]]]:
+    """Tell what the engine's jobs left behind: processes other than the server, and scratch folders."""
+
+    def look() -> tuple[list[str], list[Path]]:
+        others = [str(process) for process in marked() if process.ppid() != os.getpid()]
+        return others, [*Path(tempfile.gettempdir()).glob("nngen-worker-*")]
+
+    return look
+
+
+def _marked(process: psutil.Process) -> bool:
+    try:
+        return MARK in process.environ().get("PATH", "") and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nngen.archive.rows import StoredTrial
+from nngen.archive.records import StoredTrial
 from nngen.archive.states import TrialState
 
 __all__ = ["Cost", "FamilySeconds", "Forecast", "Share", "cost", "family_seconds", "forecast", "remaining"]

@@ -20,11 +20,11 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from nngen.analysis import mixed_model
+from nngen.analysis.caveats import sample_notes
 from nngen.analysis.corrections import benjamini_hochberg, holm
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
-from nngen.analysis.notes import sample_notes
 from nngen.analysis.observations import Observation
-from nngen.analysis.success import Rate, success_rates, trained_quartets
+from nngen.analysis.success_rates import Rate, success_rates, trained_quartets
 
 __all__ = ["Effects", "FamilyEffect", "Interval", "PairEffect", "PairKind", "effects"]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nngen.analysis.observations import Observation, describe_failures
-from nngen.analysis.success import Rate, success_rates
+from nngen.analysis.success_rates import Rate, success_rates
 
 __all__ = ["Exclusion", "LowYield", "low_yield"]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nngen.archive.rows import StoredTrial
+from nngen.archive.records import StoredTrial
 from nngen.archive.states import TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS

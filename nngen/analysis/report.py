@@ -12,11 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nngen.analysis import figures, wording
+from nngen.analysis import figures
+from nngen.analysis import formatting as wording
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
-from nngen.analysis.cycles import Loops, last_cycle, loops
 from nngen.analysis.effects import Effects, FamilyEffect, effects
 from nngen.analysis.leaderboard import Row, leaderboard
+from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
 from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows

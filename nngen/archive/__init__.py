@@ -1,9 +1,9 @@
 """Everything that was found, in one SQLite file."""
 
-from nngen.archive.foreign import Added, ForeignModel, ForeignResult, ForeignShelf
-from nngen.archive.opening import check_creatable, default_path
+from nngen.archive.connection import check_creatable, default_path
+from nngen.archive.external import Added, ExternalModel, ExternalResult, ExternalResults
 from nngen.archive.protocol import Store
-from nngen.archive.rows import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
+from nngen.archive.records import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
 from nngen.archive.states import TrialState
 from nngen.archive.store import Archive
 
@@ -11,9 +11,9 @@ __all__ = [
     "Added",
     "Archive",
     "Event",
-    "ForeignModel",
-    "ForeignResult",
-    "ForeignShelf",
+    "ExternalModel",
+    "ExternalResult",
+    "ExternalResults",
     "Promotion",
     "Store",
     "StoredCampaign",

@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nngen.archive.rows import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
+from nngen.archive.records import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
 from nngen.archive.states import TrialState
 from nngen.types import Candidate, Family, Plan, Shape, Trial, TrialSpec, Verdict
 

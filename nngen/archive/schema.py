@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from sqlite_utils import Database, Migrations
 
-from nngen.archive.foreign import FOREIGN_TABLES
+from nngen.archive.external import FOREIGN_TABLES
 
 __all__ = ["APPLICATION_ID", "migrations"]
 

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from nngen.archive.foreign import ForeignShelf
+from nngen.archive.connection import open_database, speaking
+from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
-from nngen.archive.opening import open_database, speaking
-from nngen.archive.rows import (
+from nngen.archive.records import (
     Event,
     Promotion,
     StoredCampaign,
@@ -49,7 +49,7 @@ class Archive:
 
     def __init__(self, db: Database, path: Path | None) -> None:
         self._db, self.path = db, path
-        self.foreign = ForeignShelf(db)
+        self.foreign = ExternalResults(db)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, readonly: bool = False) -> Self:

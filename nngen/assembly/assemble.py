@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nngen.assembly.expert import Expert, kept_or_transformed
 from nngen.assembly.identity import lemur_id
 from nngen.assembly.naming import class_prefix
-from nngen.assembly.plan_rules import KINDS, check_plan
+from nngen.assembly.plan_validation import KINDS, check_plan
 from nngen.assembly.render import RESERVED, render
 from nngen.errors import PlanError
 from nngen.types import Candidate, Family, Interface, Plan

@@ -16,8 +16,8 @@ from typing import Any
 
 from nngen.assembly.imports import Import
 from nngen.assembly.naming import class_prefix
-from nngen.lemur.files import write_atomically
-from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.families.hyperparameters import best_hyperparameters
+from nngen.files import write_atomically
 from nngen.paths import cache_dir
 from nngen.types import Family
 

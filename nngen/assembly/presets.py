@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from nngen.assembly.plan_text import from_toml
+from nngen.assembly.plan_toml import from_toml
 from nngen.errors import PlanError
 from nngen.resources import folder
 from nngen.types import Plan

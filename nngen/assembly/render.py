@@ -14,11 +14,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nngen.assembly.expert import Expert
-from nngen.assembly.frame import frame_values, number
 from nngen.assembly.identity import combine, statement_digests
 from nngen.assembly.imports import Import, write_imports
-from nngen.assembly.plan_rules import KINDS
-from nngen.assembly.plan_text import to_toml
+from nngen.assembly.plan_toml import to_toml
+from nngen.assembly.plan_validation import KINDS
+from nngen.assembly.template_context import frame_values, number
 from nngen.resources import folder
 from nngen.types import Interface, Plan
 

@@ -18,7 +18,7 @@ from nngen.assembly.rename import Renamer, write_body
 from nngen.assembly.source import Source, Unit, read_source
 from nngen.assembly.tidying.tidy import tidy
 from nngen.assembly.walk import walk
-from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.families.hyperparameters import best_hyperparameters
 from nngen.types import Family
 
 __all__ = ["make_expert"]

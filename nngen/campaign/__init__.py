@@ -1,25 +1,25 @@
 """The loop that joins the rooms: sample, assemble, check, train, store."""
 
 from nngen.campaign.budget import Budget
-from nngen.campaign.control import Wish, wish_for
-from nngen.campaign.run import Campaign
-from nngen.campaign.seams import Bench, Engine, Silent, Watcher
+from nngen.campaign.commands import Command, send_command
+from nngen.campaign.protocols import CampaignInputs, Engine, Silent, Watcher
+from nngen.campaign.runner import Campaign
 from nngen.campaign.spec import CampaignSpec
-from nngen.campaign.standing import Standing, standing
+from nngen.campaign.status import Status, standing
 from nngen.campaign.summary import Summary, summarise
 
 __all__ = [
-    "Bench",
     "Budget",
     "Campaign",
+    "CampaignInputs",
     "CampaignSpec",
+    "Command",
     "Engine",
     "Silent",
-    "Standing",
+    "Status",
     "Summary",
     "Watcher",
-    "Wish",
+    "send_command",
     "standing",
     "summarise",
-    "wish_for",
 ]

@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any, Self
 
 from nngen.archive import Event, Store, TrialState
-from nngen.campaign.seams import Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.errors import UsageError
 
-__all__ = ["Budget", "Purse", "Spent", "last_budget", "spent"]
+__all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "spent"]
 
 _WARNED_AT = (0.5, 0.8)
 _BEGINS = {"campaign.created", "campaign.resumed", "campaign.continued"}
@@ -61,7 +61,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class Usage:
     """What was used so far.
 
     Attributes:
@@ -95,7 +95,7 @@ def last_budget(events: Iterable[Event]) -> Budget:
     return Budget(**found)
 
 
-def spent(events: Iterable[Event], trials: int) -> Spent:
+def spent(events: Iterable[Event], trials: int) -> Usage:
     """Add up what a campaign's drivers used, each hour at the price that was set at its time."""
     hours = cost = price = 0.0
     priced = False
@@ -113,10 +113,10 @@ def spent(events: Iterable[Event], trials: int) -> Spent:
             last = None
         elif event.kind == "budget.set" and "price_per_hour" in event.detail:
             price, priced = float(event.detail["price_per_hour"]), True
-    return Spent(trials=trials, hours=hours, cost=cost if priced else None)
+    return Usage(trials=trials, hours=hours, cost=cost if priced else None)
 
 
-class Purse:
+class BudgetTracker:
     """A driver's account of its campaign: says when to warn and when to stop.
 
     Args:
@@ -150,12 +150,12 @@ class Purse:
         """Let the clock run again."""
         self._since = self._since or time.monotonic()
 
-    def now(self) -> Spent:
+    def now(self) -> Usage:
         """Add up what was used until now."""
         running = 0.0 if self._since is None else time.monotonic() - self._since
         hours = (self._here_s + running) / _HOUR_S
         price = self.budget.price_per_hour
-        return Spent(
+        return Usage(
             trials=self._archive.counts(self._name)[TrialState.DONE],
             hours=self._before.hours + hours,
             cost=None if price is None else (self._before.cost or 0.0) + hours * price,

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nngen.archive import Store, StoredTrial, TrialState
-from nngen.campaign.budget import Purse
-from nngen.campaign.control import Control, Wish
-from nngen.campaign.crew import Crew, Steps
-from nngen.campaign.planning import explored, next_turn
-from nngen.campaign.rungs import is_over, promotions
-from nngen.campaign.seams import Watcher
+from nngen.campaign.budget import BudgetTracker
+from nngen.campaign.commands import Command, Control
+from nngen.campaign.executor import Crew, Steps
+from nngen.campaign.protocols import Watcher
+from nngen.campaign.selection import explored, next_turn
 from nngen.campaign.spec import CampaignSpec
+from nngen.campaign.successive_halving import is_over, promotions
 from nngen.types import Plan
 
 __all__ = ["Driver", "End"]
@@ -47,7 +47,7 @@ class Driver:
     steps: Callable[[StoredTrial], Steps]
     crew: Crew
     control: Control
-    purse: Purse
+    purse: BudgetTracker
     ready: deque[StoredTrial] = field(default_factory=deque)
     paused: bool = False
     ending: End | None = None
@@ -72,12 +72,12 @@ class Driver:
             self.ending = End.SPENT
             return
         wish = self.control.wish()
-        if wish is Wish.STOP:
+        if wish is Command.STOP:
             self.ending = End.INTERRUPTED if self.control.interrupted else End.STOPPED
             again = "; Ctrl-C again puts it back and ends at once" if self.control.interrupted else ""
             self.watcher.note(f"ending: what trains is finished, what is prepared is put back{again}")
-        elif (wish is Wish.PAUSE) != self.paused:
-            self.paused = wish is Wish.PAUSE
+        elif (wish is Command.PAUSE) != self.paused:
+            self.paused = wish is Command.PAUSE
             (self.purse.pause if self.paused else self.purse.go_on)()
             self.archive.log(f"campaign.{'paused' if self.paused else 'continued'}", campaign=self.spec.name)
             self.watcher.note("paused: what trains is finished, nothing begins" if self.paused else "goes on")

@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
-from nngen.campaign.crew import Crew, Job, Steps
-from nngen.campaign.seams import Assemble, Bench, Engine, Watcher
+from nngen.campaign.executor import Crew, Job, Steps
+from nngen.campaign.protocols import Assemble, CampaignInputs, Engine, Watcher
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
-from nngen.execution.judge import KILLED
 from nngen.seeds import derive
+from nngen.training.scoring import KILLED
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = ["MOST_LOSSES", "Workshop"]
@@ -35,7 +35,7 @@ class Workshop(Generic[Data]):
 
     spec: CampaignSpec
     archive: Store
-    bench: Bench[Data]
+    bench: CampaignInputs[Data]
     engine: Engine[Data]
     assemble: Assemble
     watcher: Watcher

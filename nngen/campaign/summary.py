@@ -13,8 +13,8 @@ import numpy as np
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets
 from nngen.archive import Store, StoredTrial, TrialState
-from nngen.campaign.rungs import finalists, is_over, planned
 from nngen.campaign.spec import CampaignSpec
+from nngen.campaign.successive_halving import finalists, is_over, planned
 from nngen.space import Coverage, coverage
 from nngen.types import Outcome
 

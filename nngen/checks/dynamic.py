@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from nngen.checks.bench import BATCH, Bench
-from nngen.checks.build import Build
-from nngen.checks.finite import Finite
-from nngen.checks.gradient import Gradient
-from nngen.checks.importing import Import
-from nngen.checks.interface import Interface
+from nngen.checks.context import BATCH, CheckContext
 from nngen.checks.prm import make_prm
-from nngen.checks.rule import DynamicRule, Refused
-from nngen.checks.shape import OutputShape
-from nngen.checks.step import Step
+from nngen.checks.rule import CheckFailed, DynamicRule
+from nngen.checks.rules.build import Build
+from nngen.checks.rules.finite import Finite
+from nngen.checks.rules.gradient import Gradient
+from nngen.checks.rules.importing import Import
+from nngen.checks.rules.interface import Interface
+from nngen.checks.rules.shape import OutputShape
+from nngen.checks.rules.step import Step
 from nngen.types import Hyperparameters, Outcome, Shape, Verdict
 
 __all__ = ["DYNAMIC_RULES", "dynamic_check"]
@@ -53,10 +53,10 @@ def dynamic_check(
         ``valid``, or the verdict of the first rule that refused.
     """
     prm = make_prm({"batch": BATCH, **hyperparameters}, shape=shape)
-    bench = Bench(path=path, shape=shape, classes=classes, device=torch.device(device), hyperparameters=prm)
+    bench = CheckContext(path=path, shape=shape, classes=classes, device=torch.device(device), hyperparameters=prm)
     try:
         for rule in DYNAMIC_RULES:
             rule.check(bench)
-    except Refused as refused:
+    except CheckFailed as refused:
         return refused.verdict
     return Verdict(outcome=Outcome.VALID)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from nngen.types import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from nngen.checks.bench import Bench
+    from nngen.checks.context import CheckContext
     from nngen.checks.source import Source
 
-__all__ = ["DynamicRule", "Invalid", "Refused", "StaticRule", "refuse"]
+__all__ = ["CheckFailed", "DynamicRule", "Invalid", "StaticRule", "refuse"]
 
 
-class Refused(Exception):  # noqa: N818 - it carries a verdict, it is not a fault of ours
+class CheckFailed(Exception):  # noqa: N818 - it carries a verdict, it is not a fault of ours
     """A candidate was refused; the verdict says what failed, where, and the way out."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -22,10 +22,10 @@ class Refused(Exception):  # noqa: N818 - it carries a verdict, it is not a faul
         self.verdict = verdict
 
 
-def refuse(outcome: Outcome, rule: str, message: str, *, line: int | None = None) -> Refused:
+def refuse(outcome: Outcome, rule: str, message: str, *, line: int | None = None) -> CheckFailed:
     """Make the exception of one refusal; the message gets its line number in front."""
     place = f"line {line}: " if line is not None else ""
-    return Refused(Verdict(outcome=outcome, rule=rule, message=place + message, line=line))
+    return CheckFailed(Verdict(outcome=outcome, rule=rule, message=place + message, line=line))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class StaticRule(Protocol):
         """Accept the source silently.
 
         Raises:
-            Refused: If the rule is broken.
+            CheckFailed: If the rule is broken.
         """
 
 
@@ -69,9 +69,9 @@ class DynamicRule(Protocol):
     VALID: ClassVar[tuple[str, ...]]
     INVALID: ClassVar[tuple[Invalid, ...]]
 
-    def check(self, bench: Bench) -> None:
+    def check(self, bench: CheckContext) -> None:
         """Accept the candidate silently.
 
         Raises:
-            Refused: If the rule is broken.
+            CheckFailed: If the rule is broken.
         """

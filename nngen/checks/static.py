@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nngen.checks.contract import Contract
-from nngen.checks.forbidden import Forbidden
-from nngen.checks.rule import Refused, StaticRule
+from nngen.checks.rule import CheckFailed, StaticRule
+from nngen.checks.rules.contract import Contract
+from nngen.checks.rules.forbidden import Forbidden
+from nngen.checks.rules.syntax import Syntax
 from nngen.checks.source import Source
-from nngen.checks.syntax import Syntax
 from nngen.types import Outcome, Verdict
 
 __all__ = ["STATIC_RULES", "static_check"]
@@ -21,6 +21,6 @@ def static_check(source: str) -> Verdict:
     try:
         for rule in STATIC_RULES:
             rule.check(subject)
-    except Refused as refused:
+    except CheckFailed as refused:
         return refused.verdict
     return Verdict(outcome=Outcome.VALID)

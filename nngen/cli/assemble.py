@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from nngen.cli.assembly_output import TAR, stream, write_files
 from nngen.cli.assembly_plans import check_count, model_plan, plans_of, usable_families
+from nngen.cli.family_options import named
 from nngen.cli.output import print_json, print_table
-from nngen.cli.pools import named
 
 __all__ = ["assemble"]
 
@@ -64,7 +64,7 @@ def assemble(
     """
     from nngen.assembly.assemble import Assembler, check_plan
     from nngen.errors import UsageError
-    from nngen.lemur.probe import check_shape
+    from nngen.families.probe import check_shape
     from nngen.types import Shape as ImageShape
 
     exhaustive = sampler == "exhaustive"

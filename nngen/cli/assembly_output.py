@@ -28,7 +28,7 @@ def write_files(
     assembler: Assembler, plans: Iterator[Plan], count: int, pool: Usable, out: Path, known: frozenset[str]
 ) -> Iterator[dict[str, Any]]:
     """Write each candidate that is not known into a folder; yield what is said of it."""
-    from nngen.assembly.writing import prepare_folder, write_candidate
+    from nngen.assembly.output import prepare_folder, write_candidate
 
     prepare_folder(out)
     with progress_bar("assembling") as report:
@@ -58,11 +58,11 @@ def stream(
     model: Plan,
 ) -> dict[str, Any]:
     """Write a whole space without keeping any of it; return what was done in numbers."""
-    from nngen.assembly.writing import FolderWriter, order_of
+    from nngen.assembly.output import FolderWriter, order_of
 
     written = skipped = 0
     if str(out).endswith(TAR):
-        from nngen.assembly.tar import TarWriter
+        from nngen.assembly.shards import TarWriter
 
         writer: FolderWriter | TarWriter = TarWriter(out, order_of(model, pool, count))
     else:

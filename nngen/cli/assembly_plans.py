@@ -34,7 +34,7 @@ def model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] 
     """Read the plan, or take the default one; what the flags say comes first."""
     from dataclasses import replace
 
-    from nngen.assembly.plan_text import read_plan
+    from nngen.assembly.plan_toml import read_plan
     from nngen.assembly.presets import preset, preset_names
     from nngen.types import Plan
 
@@ -60,9 +60,9 @@ def usable_families(
     seed: int,
 ) -> dict[str, tuple[Family, Interface]]:
     """Find the usable families among those that the plans may name, before the folder is touched."""
-    from nngen.assembly.plan_rules import KINDS
+    from nngen.assembly.plan_validation import KINDS
     from nngen.errors import PlanError
-    from nngen.lemur.families import choose, load_families
+    from nngen.families.catalogue import choose, load_families
     from nngen.lemur.source import open_lemur
     from nngen.space.samplers import draw
 
@@ -85,7 +85,7 @@ def _usable(
 ) -> dict[str, tuple[Family, Interface]]:
     """Find what each family accepts; refuse those that cannot be used if they were named, else leave them out."""
     from nngen.errors import AssemblyError, FamilyError
-    from nngen.lemur.probe import profiles
+    from nngen.families.probe import profiles
 
     readable = []
     for family in families:

@@ -174,7 +174,8 @@ def status(name: str, /, *, archive: Path | None = None, json: bool = False) -> 
         nngen campaign status first --json
     """
     from nngen.archive import Archive, default_path
-    from nngen.campaign import standing, summarise
+    from nngen.campaign import summarise
+    from nngen.campaign.status import standing
 
     with Archive.open(archive or default_path(), readonly=True) as store:
         campaign = store.campaign(name)

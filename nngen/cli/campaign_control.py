@@ -70,7 +70,8 @@ def watch(name: str, /, *, archive: Path | None = None) -> None:
         nngen campaign watch first
     """
     from nngen.archive import Archive, TrialState, default_path
-    from nngen.campaign import standing, summarise
+    from nngen.campaign import summarise
+    from nngen.campaign.status import standing
     from nngen.cli.campaign_text import print_standing, print_summary
     from nngen.cli.watcher import watch as screen
 
@@ -116,10 +117,10 @@ def events(
 
 def _wish(word: str, name: str, archive: Path | None) -> None:
     from nngen.archive import Archive, default_path
-    from nngen.campaign import Wish, wish_for
+    from nngen.campaign import Command, send_command
 
     with Archive.open(archive or default_path(), create=False) as store:
-        driver = wish_for(store, name, Wish(word))
+        driver = send_command(store, name, Command(word))
     print(f"nngen: asked process {driver}, which runs campaign {name}, to {word}", file=sys.stderr)
 
 

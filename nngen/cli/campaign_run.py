@@ -43,9 +43,9 @@ def carry_out(
     from nngen.archive import Archive, default_path
     from nngen.assembly.assemble import Assembler
     from nngen.campaign import Campaign
-    from nngen.campaign.prepare import prepare
-    from nngen.cli.engines import join, open_engine, suggest
-    from nngen.cli.pools import narrowed, pool_of
+    from nngen.campaign.setup import prepare
+    from nngen.cli.engine_options import join, open_engine, suggest
+    from nngen.cli.family_options import narrowed, pool_of
     from nngen.cli.watcher import watch
     from nngen.errors import UsageError
     from nngen.lemur.source import open_lemur
@@ -109,8 +109,8 @@ def _stored(place: Path, name: str, limits: Mapping[str, Any]) -> tuple[dict[str
 def _parsed(asked: Mapping[str, Any], *, here: bool) -> dict[str, Any]:
     """Read the arguments that are more than a number or a word; the device need not be here."""
     from nngen.errors import UsageError
-    from nngen.execution.device import pick_device
-    from nngen.lemur.probe import check_shape
+    from nngen.families.probe import check_shape
+    from nngen.training.device import pick_device
     from nngen.types import Shape
 
     read = {_FIELDS.get(name, name): value for name, value in asked.items() if value is not None}

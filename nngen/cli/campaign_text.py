@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nngen.cli.output import print_table
 
 if TYPE_CHECKING:
-    from nngen.campaign import Standing, Summary
+    from nngen.campaign import Status, Summary
 
 __all__ = ["print_standing", "print_summary"]
 
@@ -33,7 +33,7 @@ def print_summary(summary: Summary) -> None:
         print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], columns)
 
 
-def print_standing(summary: Summary, stands: Standing) -> None:
+def print_standing(summary: Summary, stands: Status) -> None:
     """Print how a campaign goes on: whether it is driven, its pace, what it has used."""
     driver = "" if stands.driver is None else f" (process {stands.driver})"
     parts = ["over" if summary.over else f"{stands.word}{driver}", f"{stands.spent.hours:.2f} h used"]

@@ -12,7 +12,7 @@ from nngen.cli.progress import progress_bar
 from nngen.cli.values import parse_values
 
 if TYPE_CHECKING:
-    from nngen.execution import LocalEngine
+    from nngen.training import LocalEngine
     from nngen.types import Verdict
 
 __all__ = ["check"]
@@ -62,8 +62,8 @@ def check(
     import os
 
     from nngen.errors import SomeFailedError, UsageError
-    from nngen.execution import LocalEngine, pick_device
-    from nngen.execution.files import check_isolation, find_files
+    from nngen.training import LocalEngine, pick_device
+    from nngen.training.candidate_files import check_isolation, find_files
     from nngen.types import Shape
 
     if (paths is None) == (family is None):
@@ -100,8 +100,8 @@ def _join(files: list[Path], shape: str, classes: int, *, json: bool) -> None:
     """Say of each file whether it may join the families."""
     from dataclasses import asdict
 
+    from nngen.assembly.validate_family import may_join
     from nngen.errors import SomeFailedError
-    from nngen.export.joining import may_join
     from nngen.lemur.source import open_lemur
     from nngen.types import Shape
 
@@ -119,12 +119,12 @@ def _join(files: list[Path], shape: str, classes: int, *, json: bool) -> None:
 
 def _check(engine: LocalEngine, file: Path, isolation: str, options: dict[str, Any]) -> tuple[Verdict, str | None]:
     """Return the verdict and the level at which it was found; None for a file that was not run at all."""
-    from nngen.checks import Refused
-    from nngen.execution.files import choose_isolation, read_candidate
+    from nngen.checks import CheckFailed
+    from nngen.training.candidate_files import choose_isolation, read_candidate
 
     try:
         candidate = read_candidate(file)
-    except Refused as refused:
+    except CheckFailed as refused:
         return refused.verdict, None
     level = choose_isolation(isolation, candidate.source)
     return engine.check(candidate, isolation=level, **options), level.value

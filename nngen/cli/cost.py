@@ -51,8 +51,8 @@ def cost(
     from nngen.analysis.cost import family_seconds, remaining
     from nngen.analysis.cost import forecast as predict
     from nngen.archive import Archive, default_path
-    from nngen.campaign.planning import check_sampler
-    from nngen.cli.pools import named
+    from nngen.campaign.selection import check_sampler
+    from nngen.cli.family_options import named
     from nngen.errors import NngenError, UsageError
     from nngen.space import draw
 
@@ -88,7 +88,7 @@ def cost(
 
 
 def _print(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None:
-    from nngen.analysis.wording import duration
+    from nngen.analysis.formatting import duration
 
     parts = (
         ("total", spent.total),
@@ -110,13 +110,13 @@ def _print(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None
 
 
 def _row(name: str, share: Share) -> dict[str, Any]:
-    from nngen.analysis.wording import duration
+    from nngen.analysis.formatting import duration
 
     return {"cost": name, "time": duration(3600 * share.hours), "kWh": share.kwh, "money": share.money}
 
 
 def _told(found: Forecast) -> str:
-    from nngen.analysis.wording import duration
+    from nngen.analysis.formatting import duration
 
     money = "" if found.money is None else f", money {found.money:.2f}"
     unknown = f"; never measured: {', '.join(found.unmeasured)}" if found.unmeasured else ""

@@ -85,8 +85,8 @@ def _sample(
     archive: Path | None,
 ) -> tuple[Sequence[str], Sequence[Quartet]]:
     """Find the quartets that are meant, and the pool they are held against."""
-    from nngen.campaign.planning import check_sampler
-    from nngen.cli.pools import named, pool_of
+    from nngen.campaign.selection import check_sampler
+    from nngen.cli.family_options import named, pool_of
     from nngen.errors import UsageError
     from nngen.space import draw
 
@@ -124,7 +124,7 @@ def _in_campaign(name: str, archive: Path | None) -> tuple[Sequence[str], list[Q
 
 def _in_folder(folder: Path) -> list[Quartet]:
     from nngen.analysis.observations import is_quartet
-    from nngen.assembly.plan_text import from_toml, plan_of
+    from nngen.assembly.plan_toml import from_toml, plan_of
     from nngen.errors import UsageError
 
     quartets = []

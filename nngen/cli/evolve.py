@@ -83,10 +83,10 @@ def evolve(
 
     from nngen.archive import Archive, default_path
     from nngen.cli.progress import progress_bar
-    from nngen.execution import pick_device
     from nngen.llm.bench import Fidelity, lay
     from nngen.llm.evolve import Evolution
-    from nngen.llm.opening import open_rewriter
+    from nngen.llm.rewriters.factory import open_rewriter
+    from nngen.training import pick_device
     from nngen.types import Shape
 
     where = pick_device(device)
@@ -123,9 +123,9 @@ def evolve(
 
 def _teacher(rewriter: str, folder: Path, epochs: float, device: str) -> Teacher:
     from nngen.errors import UsageError
-    from nngen.llm.opening import is_local
-    from nngen.llm.teaching import AdapterTeacher
-    from nngen.llm.tuning import Tuning
+    from nngen.llm.finetuning.config import Tuning
+    from nngen.llm.finetuning.tuner import AdapterTeacher
+    from nngen.llm.rewriters.factory import is_local
 
     if not is_local(rewriter):
         raise UsageError(f"--tune tunes a model in this process, and {rewriter} is none")

@@ -14,7 +14,7 @@ from nngen.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from nngen.archive import Archive
-    from nngen.execution.data import Dataset
+    from nngen.datasets.dataset import Dataset
     from nngen.export.selection import Export
     from nngen.export.weights import Repetition
 
@@ -65,7 +65,7 @@ def export(
         nngen export --campaign demo --to ../nn-dataset/db/ab.nn.db --json
     """
     from nngen.archive import Archive, default_path
-    from nngen.execution.data import load_dataset
+    from nngen.datasets.dataset import load_dataset
     from nngen.export.database import export_to_database
     from nngen.export.folder import export_to_folder
     from nngen.export.selection import gather, select
@@ -92,8 +92,8 @@ def export(
 
 def _wanted(*, weights: bool, onnx: bool, into_database: bool) -> tuple[str, ...]:
     from nngen.errors import UsageError
-    from nngen.execution.keeping import ONNX, WEIGHTS
     from nngen.export.weights import check_installed
+    from nngen.training.artifacts import ONNX, WEIGHTS
 
     wanted = (*([WEIGHTS] if weights else []), *([ONNX] if onnx else []))
     if wanted and into_database:
@@ -109,8 +109,8 @@ def _repeat(
     """Train each model's best trial once more, if something is wanted of it."""
     if not wanted:
         return {}
-    from nngen.execution.engine import LocalEngine
     from nngen.export.weights import repeat, to_repeat
+    from nngen.training.local_engine import LocalEngine
 
     chosen, found = to_repeat(exports), {}
     with LocalEngine() as engine, progress_bar("training again") as report:

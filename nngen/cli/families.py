@@ -11,7 +11,7 @@ from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from nngen.lemur.probe import Profile
+    from nngen.families.probe import Profile
     from nngen.types import Family, Shape
 
 __all__ = ["families"]
@@ -49,9 +49,9 @@ def families(
         nngen families --families-from examples/families
     """
     from nngen.errors import UsageError
-    from nngen.lemur.families import choose, load_families
-    from nngen.lemur.near_twins import near_twins
-    from nngen.lemur.probe import check_shape, profiles
+    from nngen.families.catalogue import choose, load_families
+    from nngen.families.near_duplicates import near_twins
+    from nngen.families.probe import check_shape, profiles
     from nngen.lemur.source import open_lemur
     from nngen.types import Shape as ImageShape
 

@@ -64,8 +64,8 @@ def finetune(
         nngen finetune --data generated/feedback --preset coder-7b-24gb --out generated/adapter
     """
     from nngen.errors import UsageError
-    from nngen.llm.tuning import Tuning
-    from nngen.llm.tuning import presets as shipped
+    from nngen.llm.finetuning.config import Tuning
+    from nngen.llm.finetuning.config import presets as shipped
 
     if presets:
         _list(json=json)
@@ -100,8 +100,8 @@ def _tune(tuning: object, data: Path, out: Path, threads: int | None, *, json: b
 
     import torch
 
-    from nngen.llm.finetune import finetune as tune
-    from nngen.llm.tuning import Tuning
+    from nngen.llm.finetuning.config import Tuning
+    from nngen.llm.finetuning.finetune import finetune as tune
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -119,7 +119,7 @@ def _tune(tuning: object, data: Path, out: Path, threads: int | None, *, json: b
 def _list(*, json: bool) -> None:
     import tomllib
 
-    from nngen.llm.tuning import presets
+    from nngen.llm.finetuning.config import presets
 
     rows = []
     for name, file in presets().items():

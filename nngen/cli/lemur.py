@@ -118,8 +118,8 @@ def import_(
         nngen lemur import --from ../nn-dataset --json
     """
     from nngen.archive import Archive, default_path
+    from nngen.archive.import_lemur import choose_models, import_lemur
     from nngen.errors import UsageError
-    from nngen.export.intake import choose_models, import_lemur
     from nngen.lemur.source import open_lemur
 
     if jobs < 1:

@@ -13,9 +13,9 @@ from nngen.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from nngen.archive import Archive, StoredTrial
     from nngen.llm.bench import Ground
-    from nngen.llm.lineage import Funnel, Proposal
-    from nngen.llm.propose import Parent, Proposer
-    from nngen.llm.rewriter import Rewriter
+    from nngen.llm.proposals.log import Funnel, Proposal
+    from nngen.llm.proposals.propose import Parent, Proposer
+    from nngen.llm.rewriters.base import Rewriter
 
 __all__ = ["llm_propose"]
 
@@ -86,11 +86,11 @@ def llm_propose(
     from nngen.archive import Archive, default_path
     from nngen.cli.progress import progress_bar
     from nngen.errors import UsageError
-    from nngen.execution import pick_device
     from nngen.llm.bench import Fidelity, lay
     from nngen.llm.judging import require_sandbox
-    from nngen.llm.opening import BASELINES, open_rewriter
-    from nngen.llm.rewriter import Kind
+    from nngen.llm.rewriters.base import Kind
+    from nngen.llm.rewriters.factory import BASELINES, open_rewriter
+    from nngen.training import pick_device
     from nngen.types import Shape
 
     if kind not in list(Kind):
@@ -122,8 +122,8 @@ def llm_propose(
 
 def _parents(store: Archive, ground: Ground, parent: str | None, from_top: int | None, kind: Any) -> list[Parent]:
     """Find what is improved on; a plan may start from nothing."""
-    from nngen.llm.asking import at_fidelity, named_parent, top_parents
-    from nngen.llm.rewriter import Kind
+    from nngen.llm.proposals.parents import at_fidelity, named_parent, top_parents
+    from nngen.llm.rewriters.base import Kind
 
     trials = at_fidelity(store.trials(), ground.judge.spec)
     if parent is not None:
@@ -137,7 +137,7 @@ def _proposer(
     store: Archive, writer: Rewriter, ground: Ground, batch: str, *, repair: bool, temperature: float
 ) -> Proposer:
     from nngen.llm.prompts import estimate_tokens
-    from nngen.llm.propose import Proposer
+    from nngen.llm.proposals.propose import Proposer
 
     def tell(proposal: Proposal) -> None:
         done = f"repeats {proposal.twin_of[:13]}" if proposal.twin else proposal.stage
@@ -160,10 +160,10 @@ def _proposer(
 def _ask(
     proposer: Proposer, kind: Any, number: int, parents: list[Parent], regions: list[str], seed: int
 ) -> tuple[Proposal, ...]:
-    from nngen.llm.asking import at_fidelity
-    from nngen.llm.knowledge import plan_values
-    from nngen.llm.lineage import proposals
-    from nngen.llm.rewriter import Kind
+    from nngen.llm.proposals.log import proposals
+    from nngen.llm.proposals.parents import at_fidelity
+    from nngen.llm.proposals.prompt_context import plan_values
+    from nngen.llm.rewriters.base import Kind
 
     if kind is Kind.REGION:
         return proposer.regions(number, parents, seed, regions)
@@ -179,7 +179,7 @@ def _ask(
 def _finish(
     store: Archive, batch: str, held: tuple[Proposal, ...], ground: Ground, seed: int, *, train: bool
 ) -> Funnel:
-    from nngen.llm.lineage import funnel
+    from nngen.llm.proposals.log import funnel
     from nngen.llm.training import train_proposals, trained_funnel
 
     def tell(trial: StoredTrial) -> None:
@@ -195,7 +195,7 @@ def _finish(
 def _print(batch: str, funnel: Funnel, held: tuple[Proposal, ...], *, json: bool) -> None:
     from dataclasses import asdict
 
-    from nngen.llm.lineage import to_row
+    from nngen.llm.proposals.log import to_row
 
     rows = [to_row(proposal) for proposal in held]
     if json:

@@ -71,7 +71,7 @@ def cp(name: str, to: Path, /, *, force: bool = False) -> None:
     """
     from nngen.assembly.presets import preset_file
     from nngen.errors import UsageError
-    from nngen.lemur.files import write_atomically
+    from nngen.files import write_atomically
 
     source = preset_file(name)
     target = to / source.name if to.is_dir() else to

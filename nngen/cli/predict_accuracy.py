@@ -9,7 +9,7 @@ from nngen.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from nngen.archive import StoredTrial
-    from nngen.llm.accuracy import Embed
+    from nngen.surrogate.plan_accuracy import Embed
     from nngen.types import Plan
 
 __all__ = ["predict_accuracy"]
@@ -60,8 +60,8 @@ def predict_accuracy(
     from dataclasses import asdict
 
     from nngen.archive import Archive, default_path
-    from nngen.llm.accuracy import Case, Predictor, Reader, cases, judge_predictors
-    from nngen.llm.recorded import judge_recorded, recorded_cases
+    from nngen.surrogate.plan_accuracy import Case, Predictor, Reader, cases, judge_predictors
+    from nngen.surrogate.records import judge_recorded, recorded_cases
 
     _require_consistent(model, base, records, asked=bool(families or plan or early or campaign))
     if records:
@@ -140,7 +140,7 @@ def _one_fidelity(trials: tuple[StoredTrial, ...], dataset: str | None, epochs: 
 def _require_known(plan: Plan, families: set[str]) -> None:
     """Refuse families that nothing was learned about."""
     from nngen.errors import FamilyError
-    from nngen.lemur.families import nearest
+    from nngen.families.catalogue import nearest
 
     for name in plan.experts:
         if name not in families:

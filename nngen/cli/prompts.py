@@ -100,12 +100,12 @@ def render(
         nngen prompts render region --region mixing --budget 400
     """
     from nngen.archive import Archive, default_path
-    from nngen.llm.asking import fill
     from nngen.llm.prompts import estimate_tokens
+    from nngen.llm.proposals.parents import fill
 
     count: Any = estimate_tokens
     if tokenizer is not None:
-        from nngen.llm.local import load_tokenizer
+        from nngen.llm.rewriters.transformers_local import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
         count = lambda text: len(loaded(text)["input_ids"])  # noqa: E731

@@ -38,7 +38,7 @@ def report(
         nngen report demo --figures figures
         nngen report demo --out report.html --price-per-hour 0.44 --archive generated/demo.db --json
     """
-    from nngen.analysis.paper import write_figures
+    from nngen.analysis.pdf_figures import write_figures
     from nngen.analysis.report import collect, write_report
     from nngen.archive import Archive, default_path
     from nngen.errors import UsageError

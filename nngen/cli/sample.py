@@ -60,8 +60,8 @@ def sample(
         nngen sample --sampler random --size 20 --skip-known --exclude-low-yield
         nngen sample --sampler adaptive --size 20 --floor 0.3
     """
-    from nngen.campaign.planning import check_sampler
-    from nngen.cli.pools import named, narrowed, plain, pool_of
+    from nngen.campaign.selection import check_sampler
+    from nngen.cli.family_options import named, narrowed, plain, pool_of
     from nngen.errors import UsageError
     from nngen.space import Pool, draw
     from nngen.space.pool import EXPERTS

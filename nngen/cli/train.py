@@ -13,7 +13,7 @@ from nngen.cli.output import print_json, print_table
 from nngen.cli.values import parse_values
 
 if TYPE_CHECKING:
-    from nngen.execution import Dataset
+    from nngen.datasets import Dataset
     from nngen.types import EpochResult, Trial, TrialSpec
 
 __all__ = ["train"]
@@ -73,9 +73,10 @@ def train(
     """
     import os
 
+    from nngen.datasets import load_dataset
     from nngen.errors import NngenError
-    from nngen.execution import LocalEngine, load_dataset, pick_device
-    from nngen.execution.files import check_isolation, choose_isolation
+    from nngen.training import LocalEngine, pick_device
+    from nngen.training.candidate_files import check_isolation, choose_isolation
     from nngen.types import Shape, TrialSpec
 
     check_isolation(isolation)
@@ -108,15 +109,15 @@ def train(
 
 
 def _read(path: Path) -> Any:
-    from nngen.checks import Refused
+    from nngen.checks import CheckFailed
     from nngen.errors import NngenError, UsageError
-    from nngen.execution.files import read_candidate
+    from nngen.training.candidate_files import read_candidate
 
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     try:
         return read_candidate(path)
-    except Refused as refused:
+    except CheckFailed as refused:
         raise NngenError(f"{path}: {refused.verdict.outcome.value}: {refused.verdict.message}") from None
 
 
@@ -138,7 +139,7 @@ def _reporter(spec: TrialSpec) -> Callable[[EpochResult], None]:
 
 
 def _result(trial: Trial, data: Dataset, *, test: bool) -> dict[str, Any]:
-    from nngen.execution import accuracy
+    from nngen.training import accuracy
 
     result: dict[str, Any] = {
         "verdict": trial.verdict.outcome.value,

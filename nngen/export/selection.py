@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from nngen.archive import StoredCandidate, StoredTrial, TrialState
 from nngen.archive.protocol import Store
 from nngen.errors import ArchiveError, DataError, UsageError
-from nngen.lemur.hyperparameters import supported
+from nngen.families.hyperparameters import supported
 from nngen.lemur.layout import EpochScore, check_names, nn_id
 from nngen.lemur.records import CLASSIFICATION, Results
 from nngen.lemur.transforms import Transform, matching_transform
 from nngen.types import Hyperparameters, TrialSpec
 
 if TYPE_CHECKING:
-    from nngen.execution.data import Dataset
+    from nngen.datasets.dataset import Dataset
 
 __all__ = ["Export", "gather", "select"]
 
@@ -144,7 +144,7 @@ def _check(results: Results, candidate: StoredCandidate) -> None:
 
 
 def _test_accuracy(archive: Store, trial: StoredTrial, data: Dataset) -> float:
-    from nngen.execution.judge import accuracy
+    from nngen.training.scoring import accuracy
 
     kept = trial.environment.get("data") or trial.environment.get("data_fingerprint")
     if kept is not None and kept != data.fingerprint:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nngen.errors import ExportError, UsageError
-from nngen.execution.isolation import Isolation
-from nngen.execution.judge import accuracy
-from nngen.execution.keeping import EXAMPLE, ONNX, WEIGHTS, Keeping
 from nngen.export.selection import Export
+from nngen.isolation.level import Isolation
+from nngen.training.artifacts import EXAMPLE, ONNX, WEIGHTS, ArtifactRequest
+from nngen.training.scoring import accuracy
 from nngen.types import Candidate
 
 if TYPE_CHECKING:
-    from nngen.execution.data import Dataset
-    from nngen.execution.engine import LocalEngine
+    from nngen.datasets.dataset import Dataset
+    from nngen.training.local_engine import LocalEngine
 
 __all__ = ["Repetition", "check_installed", "repeat", "to_repeat"]
 
@@ -99,7 +99,7 @@ def repeat(
     spec = export.trial.spec
     assert spec is not None
     level = Isolation(export.trial.environment.get("isolation", Isolation.SANDBOX))
-    keeping = Keeping(tuple(names))
+    keeping = ArtifactRequest(tuple(names))
     candidate = Candidate(id=export.candidate.id, source=export.candidate.source, canonical=export.candidate.canonical)
     trial = engine.train(
         candidate,
@@ -123,7 +123,7 @@ def repeat(
     )
 
 
-def _weights(name: str, keeping: Keeping) -> bytes:
+def _weights(name: str, keeping: ArtifactRequest) -> bytes:
     from safetensors import SafetensorError, deserialize
 
     content = bytes(keeping.files.get(WEIGHTS, b""))
@@ -134,7 +134,7 @@ def _weights(name: str, keeping: Keeping) -> bytes:
     return content
 
 
-def _checked(keeping: Keeping) -> tuple[bytes | None, str, float | None]:
+def _checked(keeping: ArtifactRequest) -> tuple[bytes | None, str, float | None]:
     """Run the graph beside torch's own logits."""
     if ONNX in keeping.reasons or EXAMPLE not in keeping.files:
         return None, f"torch cannot write it as ONNX: {keeping.reasons.get(ONNX, 'no graph came')}", None

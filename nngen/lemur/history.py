@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nngen.errors import UsageError
-from nngen.lemur.families import nearest
+from nngen.families.catalogue import nearest
 from nngen.lemur.source import Lemur
 
 __all__ = ["History", "history"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from nngen.errors import LemurError
+from nngen.files import write_atomically
 from nngen.lemur.checkout import CheckoutLemur
 from nngen.lemur.database import DatabaseLemur
 from nngen.lemur.fetch import SOURCE_NOTE, adopt, cached_wheel, fetch, lemur_dir
-from nngen.lemur.files import write_atomically
 from nngen.lemur.wheel import ZIP_MAGIC, WheelLemur
 from nngen.types import Record
 

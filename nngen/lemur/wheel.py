@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from nngen.errors import LemurError
+from nngen.files import write_atomically
 from nngen.lemur.fetch import lemur_dir
-from nngen.lemur.files import write_atomically
 from nngen.lemur.records import Results, pick, read_trials
 from nngen.types import Record
 

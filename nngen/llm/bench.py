@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nngen.datasets import load_dataset
 from nngen.errors import FamilyError
-from nngen.execution import LocalEngine, load_dataset
-from nngen.lemur.families import choose, load_families
-from nngen.lemur.probe import profiles
+from nngen.families.catalogue import choose, load_families
+from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.llm.judging import EngineJudge
-from nngen.llm.plans import EXPERTS
+from nngen.llm.proposals.plan_space import EXPERTS
+from nngen.training import LocalEngine
 from nngen.types import Family, Interface, Shape, TrialSpec
 
 __all__ = ["Fidelity", "Ground", "lay"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nngen.llm.local import load_model, load_tokenizer
+from nngen.llm.rewriters.transformers_local import load_model, load_tokenizer
 
 __all__ = ["Embedder"]
 

@@ -15,16 +15,16 @@ from typing import Any, Protocol
 
 from nngen.archive import Archive, StoredTrial
 from nngen.errors import UsageError
-from nngen.llm.asking import at_fidelity, top_parents
-from nngen.llm.baselines import Uniform
 from nngen.llm.bench import Ground
 from nngen.llm.intervals import Span, mean_interval, share_interval
-from nngen.llm.knowledge import plan_values
-from nngen.llm.lineage import Proposal, funnel, proposals
-from nngen.llm.plans import PlanSpace
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.propose import Proposer
-from nngen.llm.rewriter import Rewriter
+from nngen.llm.proposals.log import Proposal, funnel, proposals
+from nngen.llm.proposals.parents import at_fidelity, top_parents
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.prompt_context import plan_values
+from nngen.llm.proposals.propose import Proposer
+from nngen.llm.rewriters.base import Rewriter
+from nngen.llm.rewriters.baselines import Uniform
 from nngen.llm.training import Job, run_jobs, train_proposals
 from nngen.seeds import derive
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nngen.analysis.means import Span, mean_interval
-from nngen.analysis.success import wilson
+from nngen.analysis.success_rates import wilson
 
 __all__ = ["Span", "mean_interval", "share_interval"]
 

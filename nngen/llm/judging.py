@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from nngen.datasets import Dataset
 from nngen.errors import UsageError
-from nngen.execution import Dataset, Isolation, LocalEngine
-from nngen.llm.rewriter import Kind
+from nngen.isolation import Isolation
+from nngen.llm.rewriters.base import Kind
+from nngen.training import LocalEngine
 from nngen.types import Candidate, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["EngineJudge", "Judge", "require_sandbox"]

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from nngen.errors import RewriterError
-from nngen.llm.extras import load
-from nngen.llm.rewriter import Message
+from nngen.llm.optional_imports import load
+from nngen.llm.rewriters.base import Message
 from nngen.resources import folder
 
 __all__ = ["MOST_EXAMPLES", "BudgetError", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]

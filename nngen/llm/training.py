@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
 from nngen.errors import UsageError
-from nngen.llm.asking import at_fidelity, mean_accuracies
 from nngen.llm.judging import EngineJudge, Judge
-from nngen.llm.lineage import Funnel, Proposal, funnel
+from nngen.llm.proposals.log import Funnel, Proposal, funnel
+from nngen.llm.proposals.parents import at_fidelity, mean_accuracies
 from nngen.seeds import derive
 from nngen.types import Candidate, Family, Interface, Plan, Trial
 

@@ -4,7 +4,7 @@ import pytest
 
 from nngen.analysis.leaderboard import leaderboard
 from nngen.archive import Archive
-from nngen.campaign.fake import FakeEngine, fake_campaign
+from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
 

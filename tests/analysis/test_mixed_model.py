@@ -6,7 +6,7 @@ import pytest
 from nngen.analysis.corrections import benjamini_hochberg, holm
 from nngen.analysis.design_matrix import centred_pairs
 from nngen.analysis.mixed_model import Samples, fit
-from nngen.analysis.success import wilson
+from nngen.analysis.success_rates import wilson
 
 
 def ordinary(rng, n=40, seeds=1, quartet=0.0):

@@ -18,12 +18,12 @@ from nngen.analysis.figures import (
     pair_figure,
     ranking_figure,
 )
-from nngen.analysis.paper import write_figures
+from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, render, write_report
 from nngen.archive import Archive
 from nngen.campaign import summarise
-from nngen.campaign.fake import FakeEngine, fake_bench, fake_campaign
 from nngen.errors import MissingExtraError, NngenError, UsageError
+from nngen.testing.fakes import FakeEngine, fake_bench, fake_campaign
 from nngen.types import Candidate, Outcome, Shape, Trial
 
 ALL = dict.fromkeys("ABCDEFG", Outcome.MEMORY)

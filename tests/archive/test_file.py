@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.archive.opening import default_path
+from nngen.archive.connection import default_path
 from nngen.errors import ArchiveError
 from nngen.types import Plan
 

@@ -16,9 +16,9 @@ from assembly_toys import GOLDEN, INTERFACES, KINDS, TINY, golden_candidate, mak
 
 from nngen.assembly.assemble import Assembler, assemble
 from nngen.assembly.identity import canonical_hash, lemur_id
-from nngen.assembly.plan_text import plan_of
+from nngen.assembly.output import prepare_folder, write_candidate
+from nngen.assembly.plan_toml import plan_of
 from nngen.assembly.render import RESERVED
-from nngen.assembly.writing import prepare_folder, write_candidate
 from nngen.errors import PlanError, UsageError
 from nngen.types import Candidate, Family, Gate, Interface, Losses, Plan, Recipe
 

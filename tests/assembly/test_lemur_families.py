@@ -21,9 +21,9 @@ from torch import nn
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.naming import class_prefix
-from nngen.assembly.plan_text import plan_of
-from nngen.lemur.hyperparameters import best_hyperparameters
-from nngen.lemur.probe import profiles
+from nngen.assembly.plan_toml import plan_of
+from nngen.families.hyperparameters import best_hyperparameters
+from nngen.families.probe import profiles
 from nngen.types import Candidate, Family, Interface, Plan, Shape
 
 CPU = torch.device("cpu")

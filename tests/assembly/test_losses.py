@@ -12,7 +12,7 @@ import torch
 from assembly_toys import GOLDEN, import_source
 from torch import Tensor
 
-from nngen.assembly.parts import losses, routing, watching
+from nngen.assembly.snippets import diagnostics, losses, routing
 from nngen.types import Candidate, Gate, Losses
 
 # V-MoE's published test vectors.
@@ -138,7 +138,7 @@ def test_every_loss_reaches_the_gate_s_weights_in_a_file(
         assert gradient.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("part", "kind"), [(losses, "alexnet"), (routing, "alexnet"), (watching, "hetero")])
+@pytest.mark.parametrize(("part", "kind"), [(losses, "alexnet"), (routing, "alexnet"), (diagnostics, "hetero")])
 def test_files_hold_the_very_code_that_is_tested_here(part: ModuleType, kind: str, tmp_path: Path) -> None:
     text = Path(str(part.__file__)).read_text()
     source = (GOLDEN / f"{kind}.py").read_text()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nngen.assembly.assemble import Assembler, assemble
-from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.families.hyperparameters import best_hyperparameters
 from nngen.types import Candidate, Family, Gate, Interface, Losses, Plan, Recipe, Shape
 
 Mix = Callable[..., Candidate]

@@ -12,7 +12,7 @@ import torch
 from assembly_toys import BEST, TINY
 from torch import nn
 
-from nngen.lemur.hyperparameters import best_hyperparameters
+from nngen.families.hyperparameters import best_hyperparameters
 from nngen.types import Candidate, Family, Gate, Losses, Plan, Recipe
 
 CPU = torch.device("cpu")

@@ -16,8 +16,8 @@ from torch import nn
 
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
-from nngen.assembly.parts.routing import choose
-from nngen.assembly.plan_text import from_toml, plan_of, to_toml
+from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
+from nngen.assembly.snippets.routing import choose
 from nngen.types import Candidate, Gate, Losses, Plan, Recipe
 
 Mix = Callable[..., Candidate]

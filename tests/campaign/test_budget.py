@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nngen.archive import Event, TrialState
-from nngen.campaign import Budget, Silent, standing
-from nngen.campaign.budget import Spent, last_budget, spent
-from nngen.campaign.fake import FakeEngine
-from nngen.campaign.fake import fake_campaign as campaign
+from nngen.campaign import Budget, Silent
+from nngen.campaign.budget import Usage, last_budget, spent
+from nngen.campaign.status import standing
 from nngen.errors import UsageError
+from nngen.testing.fakes import FakeEngine
+from nngen.testing.fakes import fake_campaign as campaign
 
 
 class Notes(Silent):
@@ -94,7 +95,7 @@ def test_the_account_is_read_from_the_events():
     assert used.trials == 3
     assert used.hours == pytest.approx(30 / 3600)
     assert used.cost == pytest.approx(20 + 2 * 10)
-    assert spent([], 0) == Spent(trials=0, hours=0.0, cost=None)
+    assert spent([], 0) == Usage(trials=0, hours=0.0, cost=None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from nngen.assembly.assemble import assemble
 from nngen.assembly.presets import preset
 from nngen.checks import dynamic_check, static_check
 from nngen.checks.dynamic import DYNAMIC_RULES
-from nngen.checks.rule import DynamicRule, Invalid, Refused, StaticRule
+from nngen.checks.rule import CheckFailed, DynamicRule, Invalid, StaticRule
 from nngen.checks.source import Source
 from nngen.checks.static import STATIC_RULES
 from nngen.types import Outcome, Shape, Verdict
@@ -49,7 +49,7 @@ def test_static_rule_accepts_its_valid_cases(rule: StaticRule) -> None:
     ("rule", "invalid"), [(rule, case) for rule in STATIC_RULES for case in rule.INVALID], ids=_name
 )
 def test_static_rule_refuses_its_invalid_cases(rule: StaticRule, invalid: Invalid) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CheckFailed) as refused:
         rule.check(Source(invalid.source))
     _agrees(refused.value.verdict, rule.name, invalid)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nngen.archive import Archive
-from nngen.assembly.plan_text import to_toml
+from nngen.assembly.plan_toml import to_toml
 from nngen.types import Candidate, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
 
 POOL = [f"F{number}" for number in range(7)]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nngen.archive import Archive
-from nngen.campaign.fake import FakeEngine, fake_campaign
+from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
 

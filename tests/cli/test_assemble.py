@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nngen.assembly.identity import canonical_hash, lemur_id
-from nngen.assembly.plan_text import plan_of
+from nngen.assembly.plan_toml import plan_of
 
 pytestmark = pytest.mark.usefixtures("wheel")
 

@@ -9,10 +9,10 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Budget
-from nngen.campaign.fake import FakeEngine, fake_campaign
 from nngen.cli.campaign import run
 from nngen.cli.campaign_file import merge
 from nngen.errors import UsageError
+from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
 

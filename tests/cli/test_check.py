@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nngen.checks.samples import mixture_source, net_source
+from nngen.checks.rules.sample_nets import mixture_source, net_source
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nngen.archive import Archive
-from nngen.llm.plans import PlanSpace, plan_text
+from nngen.llm.proposals.plan_space import PlanSpace, plan_text
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
 pytest.importorskip("yaml")

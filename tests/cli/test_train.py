@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from nngen.assembly.identity import lemur_id
-from nngen.checks.samples import net_source
+from nngen.checks.rules.sample_nets import net_source
 
 KEYS = [
     *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),

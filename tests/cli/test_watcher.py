@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from nngen.archive import Archive
-from nngen.campaign.fake import FakeEngine, fake_campaign
 from nngen.cli.watcher import Lines, Screen
+from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
 

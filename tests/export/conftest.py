@@ -11,7 +11,7 @@ from fake_lemur import make_database, make_tree, source
 
 from nngen.archive import Archive
 from nngen.assembly.identity import canonical_hash
-from nngen.execution.data import Dataset, load_dataset
+from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.lemur.layout import nn_id
 from nngen.types import Candidate, EpochResult, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
 

@@ -14,8 +14,8 @@ from fake_lemur import source
 from nngen.errors import ArchiveError, DataError, ExportError, UsageError
 from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
+from nngen.export.journal import staging
 from nngen.export.selection import gather, select
-from nngen.export.staging import staging
 from nngen.lemur.layout import LemurVersion, uid
 from nngen.lemur.records import Results
 from nngen.lemur.source import open_lemur
@@ -222,7 +222,7 @@ def test_the_card_tells_what_it_is_worth(tmp_path, exports):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nngen.export import staging as room
+from nngen.export import journal as room
 
 root, instant = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0

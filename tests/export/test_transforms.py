@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nngen.execution.batches import Preparation
+from nngen.datasets.batches import Preparation
 from nngen.lemur.transforms import matching_transform
 from nngen.types import Shape
 

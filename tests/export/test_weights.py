@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from nngen.archive import Archive
-from nngen.execution.batches import Preparation
-from nngen.execution.data import load_dataset
-from nngen.execution.frames import Frame, FrameError, Kind
-from nngen.execution.keeping import Keeping
+from nngen.datasets.batches import Preparation
+from nngen.datasets.dataset import load_dataset
+from nngen.isolation.protocol import Frame, FrameError, Kind
+from nngen.training.artifacts import ArtifactRequest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -74,7 +74,7 @@ def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
 
 def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     passed: list[Frame] = []
-    keeping = Keeping(("weights",))
+    keeping = ArtifactRequest(("weights",))
     take = keeping.before(lambda frame, _: bool(passed.append(frame)) or frame.kind is Kind.TEST)
     assert not take(message(event="epoch"), 0.0)
     assert not take(message(event="file", name="weights"), 0.0)
@@ -97,7 +97,7 @@ def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     ids=["no name", "another name", "not asked for", "twice", "no text"],
 )
 def test_what_was_not_asked_for(frames: list[Frame]) -> None:
-    take = Keeping(("weights",)).before(lambda *_: False)
+    take = ArtifactRequest(("weights",)).before(lambda *_: False)
     with pytest.raises(FrameError):
         for frame in frames:
             take(frame, 0.0)

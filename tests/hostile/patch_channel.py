@@ -16,7 +16,7 @@ class Net(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], out_shape[0]))
         self.device = device
         self.criterion = nn.CrossEntropyLoss()
-        from nngen.execution import frames
+        from nngen.training import frames
 
         send = frames.Channel.send_bytes
         frames.Channel.send_bytes = lambda self, kind, body: send(self, kind, bytes(len(body)) if kind != 1 else body)

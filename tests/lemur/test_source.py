@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from nngen.errors import LemurError
+from nngen.families.catalogue import load_families
 from nngen.lemur.checkout import CheckoutLemur
 from nngen.lemur.database import DatabaseLemur
-from nngen.lemur.families import load_families
 from nngen.lemur.source import Lemur, bring, open_lemur
 from nngen.lemur.wheel import WheelLemur
 from nngen.types import Record

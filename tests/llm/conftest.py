@@ -13,10 +13,10 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.llm.baselines import Mutate, Uniform
-from nngen.llm.knowledge import plan_values
-from nngen.llm.plans import PlanSpace
-from nngen.llm.propose import Parent, Proposer
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.prompt_context import plan_values
+from nngen.llm.proposals.propose import Parent, Proposer
+from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.training import train_proposals
 from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
 
@@ -118,7 +118,7 @@ def ground(light: dict[str, tuple[Family, Interface]], judge: PlanJudge) -> Any:
 def smollm() -> Path:
     """SmolLM2-135M-Instruct as a GGUF file, fetched once into the user's cache by our own code."""
     pytest.importorskip("transformers")
-    from nngen.llm.smollm import fetch
+    from nngen.testing.tiny_model import fetch
 
     return fetch()
 
@@ -126,7 +126,7 @@ def smollm() -> Path:
 @pytest.fixture(scope="session")
 def smollm_folder(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same weights as a folder in transformers' layout, unpacked once."""
-    from nngen.llm.local import load_model, load_tokenizer
+    from nngen.llm.rewriters.transformers_local import load_model, load_tokenizer
 
     folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
     load_model(str(smollm), precision="bfloat16").save_pretrained(folder)
@@ -136,6 +136,6 @@ def smollm_folder(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def tokenizer(smollm: Path) -> Any:
-    from nngen.llm.local import load_tokenizer
+    from nngen.llm.rewriters.transformers_local import load_tokenizer
 
     return load_tokenizer(str(smollm))

@@ -7,9 +7,9 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.errors import UsageError
-from nngen.llm.baselines import Mutate, Uniform
 from nngen.llm.evolve import Evolution
 from nngen.llm.intervals import mean_interval, share_interval
+from nngen.llm.rewriters.baselines import Mutate, Uniform
 
 
 class Killed(BaseException):

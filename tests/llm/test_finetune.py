@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.dataset import build
-from nngen.llm.examples import Example, Task
+from nngen.llm.finetuning.config import Tuning, presets
+from nngen.llm.finetuning.dataset import build
+from nngen.llm.finetuning.examples import Example, Task
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.rewriter import Message
-from nngen.llm.tuning import Tuning, presets
+from nngen.llm.rewriters.base import Message
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
-from nngen.llm import finetune as module
-from nngen.llm.finetune import finetune, temper
-from nngen.llm.local import load_model
+from nngen.llm.finetuning import finetune as module
+from nngen.llm.finetuning.finetune import finetune, temper
+from nngen.llm.rewriters.transformers_local import load_model
 
 pytestmark = pytest.mark.slow
 

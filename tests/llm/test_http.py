@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.http import KEY_VARIABLES, Http
-from nngen.llm.plans import PlanSpace, plan_text
-from nngen.llm.rewriter import Kind, Message, Request, Status
+from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.rewriters.base import Kind, Message, Request, Status
+from nngen.llm.rewriters.openai_http import KEY_VARIABLES, Http
 
 SPACE = PlanSpace(families=tuple("ABCDEFG"))
 ASKED = Request(kind=Kind.PLAN, messages=(Message(role="user", content="a plan, please"),), seed=3, space=SPACE)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.extras import load
-from nngen.llm.plans import PlanSpace, plan_text
-from nngen.llm.rewriter import Kind, Message, Request, Rewriter, Status, usage
+from nngen.llm.optional_imports import load
+from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.rewriters.base import Kind, Message, Request, Rewriter, Status, usage
 
 pytest.importorskip("transformers")
 pytest.importorskip("llguidance")
 
-from nngen.llm.local import Local, load_model, load_tokenizer
+from nngen.llm.rewriters.transformers_local import Local, load_model, load_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +123,7 @@ def test_an_adapter_for_another_base(tmp_path: Path, smollm_folder: Path) -> Non
 
 def test_the_matcher_gives_up_no_family(smollm_folder: Path) -> None:
     """Every family, and every value, can be written: the grammar takes the plan's own text."""
-    from nngen.llm.grammar import PlanMatcher, tokenizer_for_grammar
+    from nngen.llm.rewriters.grammar import PlanMatcher, tokenizer_for_grammar
 
     tokenizer = load_tokenizer(str(smollm_folder))
     wrapped = tokenizer_for_grammar(tokenizer, len(tokenizer))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.masks import tokenize
-from nngen.llm.rewriter import Message
+from nngen.llm.finetuning.masks import tokenize
+from nngen.llm.rewriters.base import Message
 
 TURNS = (
     Message(role="system", content="Be brief."),

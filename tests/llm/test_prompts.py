@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.knowledge import plan_values
-from nngen.llm.plans import PlanSpace, plan_text
 from nngen.llm.prompts import MOST_EXAMPLES, estimate_tokens, load_prompts, prompt, render
+from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.proposals.prompt_context import plan_values
 from nngen.types import Plan
 
 PLAN = Plan(experts=("A", "B", "C", "D"))

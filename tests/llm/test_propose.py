@@ -8,14 +8,14 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.errors import UsageError
-from nngen.llm.baselines import Mutate, Uniform
-from nngen.llm.knowledge import plan_values
-from nngen.llm.known import TwinKind
-from nngen.llm.lineage import Funnel, funnel, proposals
-from nngen.llm.plans import PlanSpace, plan_text
-from nngen.llm.propose import Parent, Proposer
-from nngen.llm.replies import Fault
-from nngen.llm.rewriter import Reply, Request, Status
+from nngen.llm.proposals.duplicates import TwinKind
+from nngen.llm.proposals.log import Funnel, funnel, proposals
+from nngen.llm.proposals.parsing import Fault
+from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.proposals.prompt_context import plan_values
+from nngen.llm.proposals.propose import Parent, Proposer
+from nngen.llm.rewriters.base import Reply, Request, Status
+from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.training import train_proposals, trained_funnel
 from nngen.types import Candidate, Outcome
 
@@ -169,7 +169,7 @@ def test_code_of_a_model_needs_a_sandbox(make: Any, judge: Any, parent: Candidat
 
 
 def test_what_is_run_in_the_sandbox(make: Any, judge: Any, parent: Candidate, archive: Archive, light: Any) -> None:
-    from nngen.llm.regions import find
+    from nngen.llm.proposals.regions import find
 
     judge.sandboxed = True
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
@@ -187,7 +187,7 @@ def test_what_is_run_in_the_sandbox(make: Any, judge: Any, parent: Candidate, ar
 
 
 def test_unchanged_code_and_refused_code(make: Any, judge: Any, parent: Candidate) -> None:
-    from nngen.llm.regions import find
+    from nngen.llm.proposals.regions import find
 
     judge.sandboxed, judge.refuse = True, "nn.Bogus"
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)

@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from nngen.llm.mutations import GROUPS, mutate_region, redraw_region, skeleton
-from nngen.llm.regions import REGIONS, find, present, splice
-from nngen.llm.replies import Fault, ReplyError
+from nngen.llm.proposals.parsing import Fault, ReplyError
+from nngen.llm.proposals.regions import REGIONS, find, present, splice
+from nngen.llm.rewriters.mutations import GROUPS, mutate_region, redraw_region, skeleton
 from nngen.types import Candidate
 
 

@@ -1,0 +1,194 @@
+"""How well is a trial's memory predicted before it starts, and is the lower bound one?
+
+Each of 12 light and medium quartets is predicted from what its families weigh (``nngen.families.memory``), then trained
+for two steps, at 32 and at 64 px, in a worker of our own whose resident memory is watched. A refusal is too eager if a
+trial ran in less than the lower bound: ends with exit code 1 if one did. Three to six minutes on one core.
+
+    python eval/prediction.py [--quartets 12] [--batch 64] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nngen.assembly.assemble import Assembler
+from nngen.datasets import Dataset, load_dataset
+from nngen.families.catalogue import load_families
+from nngen.families.memory import weights
+from nngen.families.probe import profiles
+from nngen.lemur.fetch import fetch
+from nngen.lemur.source import open_lemur
+from nngen.training import LocalEngine
+from nngen.training.memory_model import Prediction, predict
+from nngen.types import Plan, Shape, TrialSpec
+
+OUT = Path(__file__).parent / "results" / "prediction.md"
+FAMILIES = (
+    "AirNext",
+    "AlexNet",
+    "DPN68",
+    "GoogLeNet",
+    "ICNet",
+    "MNASNet",
+    "MobileNetV2",
+    "MobileNetV3",
+    "ResNet",
+    "ShuffleNet",
+    "SqueezeNet-1",
+    "VGG",
+)
+SIDES = (32, 64)
+STEPS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One quartet at one size."""
+
+    experts: tuple[str, ...]
+    side: int
+    prediction: Prediction
+    low_mib: float
+    peak_mib: float
+    seconds: float
+
+
+def main() -> int:
+    """Predict, train, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quartets", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--keep", type=Path, help="folder for the sizes that are done, which are not done again")
+    parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
+    asked = parser.parse_args()
+    known = load_families(open_lemur(fetch()))
+    quartets = cyclic(tuple(name for name in FAMILIES if name in known), asked.quartets)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, LocalEngine() as engine:
+        data = few(Path(folder), STEPS * asked.batch)
+        for side in asked.sides:
+            kept = asked.keep and asked.keep / f"{side}-{asked.quartets}-{asked.batch}.json"
+            if kept and kept.exists():
+                rows += [read(line) for line in json.loads(kept.read_text())]
+                continue
+            new = measure(engine, data, quartets, side, asked.batch, known)
+            rows += new
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps([asdict(row) for row in new]))
+    text = report(rows, asked)
+    print(text)
+    if asked.write:
+        OUT.write_text(text)
+    return 1 if any(row.peak_mib < row.low_mib for row in rows) else 0
+
+
+def read(line: dict[str, Any]) -> Row:
+    """Read a kept row."""
+    return Row(**line | {"experts": tuple(line["experts"]), "prediction": Prediction(**line["prediction"])})
+
+
+def cyclic(names: tuple[str, ...], count: int) -> list[tuple[str, ...]]:
+    """Quartets that use every family evenly: a base block shifted around."""
+    return [tuple(sorted({names[(start + step) % len(names)] for step in (0, 1, 4, 6)})) for start in range(count)]
+
+
+def few(folder: Path, images: int) -> Dataset:
+    """Take a few images of Fashion-MNIST to train on, and fewer to predict."""
+    whole = load_dataset("fashion-mnist")
+    arrays = {
+        f"{split}-{kind}": getattr(whole, f"{split}_{kind}")[: images if split == "train" else 32]
+        for split in ("train", "validation", "test")
+        for kind in ("images", "labels")
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return Dataset(
+        name=whole.name,
+        classes=whole.classes,
+        fingerprint="",
+        natural=whole.natural,
+        default_shape=whole.default_shape,
+        mean=whole.mean,
+        std=whole.std,
+        folder=folder,
+        **{name.replace("-", "_"): array for name, array in arrays.items()},
+    )
+
+
+def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: ignore[no-untyped-def]
+    """Train each quartet for a few steps; those with a family that does not work at this size are left out."""
+    shape, assembler, rows = Shape(1, side, side), Assembler(), []
+    found = profiles([known[name] for name in FAMILIES if name in known], shape)
+    usable = {name: (known[name], item.interface) for name, item in found.items() if item.usable}
+    weighed = weights(usable.values(), shape)
+    spec = TrialSpec(dataset="fashion-mnist", shape=shape, batch=batch, memory_mib=12_288, wall_s=300.0)
+    for experts in quartets:
+        prediction = predict(experts, weighed, spec, len(data.train_images))
+        if prediction is None:
+            continue
+        candidate = assembler.assemble(Plan(experts=experts), [usable[name] for name in experts])
+        trial = engine.train(candidate, spec, data)
+        if not trial.verdict.valid or "batches_tried" in trial.environment:
+            print(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}", file=sys.stderr)
+            continue
+        low = prediction.low_mib(batch)
+        row = Row(
+            experts=experts,
+            side=side,
+            prediction=prediction,
+            low_mib=low,
+            peak_mib=trial.peak_mib,
+            seconds=trial.curve[0].seconds,
+        )
+        rows.append(row)
+        print(
+            f"{side} {', '.join(experts)}: {low:.0f} {prediction.likely_mib:.0f} {trial.peak_mib:.0f}", file=sys.stderr
+        )
+    return rows
+
+
+def report(rows: list[Row], asked: argparse.Namespace) -> str:
+    """Write the table."""
+    lines = [
+        "# Memory of a trial, predicted and measured",
+        "",
+        f"`python eval/prediction.py --quartets {asked.quartets} --batch {asked.batch} --write`,"
+        f" {datetime.date.today().isoformat()}, CPU. MiB of resident memory, the peak of {STEPS} steps and the"
+        " predictions after them, looked at ten times a second.",
+        "",
+        "| px | quartet | lower bound | likely | measured | likely / measured | likely s | measured s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        likely = row.prediction.likely_mib
+        lines.append(
+            f"| {row.side} | {', '.join(row.experts)} | {row.low_mib:,.0f} | {likely:,.0f} | {row.peak_mib:,.0f}"
+            f" | {likely / row.peak_mib:.2f} | {row.prediction.seconds:.1f} | {row.seconds:.1f} |"
+        )
+    eager = sum(row.peak_mib < row.low_mib for row in rows)
+    ratios = [row.prediction.likely_mib / row.peak_mib for row in rows] or [float("nan")]
+    bounds = [row.low_mib / row.peak_mib for row in rows] or [float("nan")]
+    lines += [
+        "",
+        f"Lower bound above what was measured, so that a refusal could be wrong: **{eager} of {len(rows)}**"
+        f" (bound over measured: median {statistics.median(bounds):.2f}, largest {max(bounds):.2f}). Likely over"
+        f" measured: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

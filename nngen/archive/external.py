@@ -1,0 +1,258 @@
+"""What others trained: models and results that came from LEMUR, kept apart from our own trials.
+
+They have no plan, no campaign and no validation split, and their accuracies are on LEMUR's test
+split, so they never mix with our trials unasked. Like everything here they are facts.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlite_utils import Database
+
+from nngen.errors import ArchiveError
+from nngen.types import Record
+
+__all__ = ["FOREIGN_TABLES", "Added", "ExternalModel", "ExternalResult", "ExternalResults"]
+
+FOREIGN_TABLES = """
+CREATE TABLE foreign_models (
+    id         INTEGER PRIMARY KEY,
+    origin     TEXT NOT NULL,          -- where it came from: the wheel's, the checkout's or the database's name
+    name       TEXT NOT NULL,
+    kind       TEXT NOT NULL,          -- base, hetero, mixture or generated
+    nn_id      TEXT NOT NULL,          -- LEMUR's id: MD5 of the source without white space
+    canonical  TEXT,                   -- SHA-256 of the parsed tree; NULL where it does not parse
+    source     TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    UNIQUE (name, nn_id, origin)
+) STRICT;
+CREATE INDEX foreign_models_by_nn_id ON foreign_models(nn_id);
+
+CREATE TABLE foreign_series (
+    id       INTEGER PRIMARY KEY,
+    model_id INTEGER NOT NULL REFERENCES foreign_models(id),
+    task     TEXT NOT NULL,
+    dataset  TEXT NOT NULL,
+    metric   TEXT NOT NULL,
+    UNIQUE (model_id, task, dataset, metric)
+) STRICT;
+
+CREATE TABLE foreign_settings (
+    id              INTEGER PRIMARY KEY,
+    uid             TEXT NOT NULL,     -- LEMUR's id of the hyperparameters
+    hyperparameters TEXT NOT NULL,     -- JSON: lr, batch, transform, ...
+    UNIQUE (uid, hyperparameters)
+) STRICT;
+
+CREATE TABLE foreign_trials (
+    series_id  INTEGER NOT NULL REFERENCES foreign_series(id),
+    epoch      INTEGER NOT NULL,
+    setting_id INTEGER NOT NULL REFERENCES foreign_settings(id),
+    accuracy   REAL NOT NULL,          -- on LEMUR's test split
+    duration_s REAL NOT NULL,
+    PRIMARY KEY (series_id, epoch, setting_id, accuracy, duration_s)
+) STRICT, WITHOUT ROWID;
+"""
+"""The statements of the migration ``m0002_foreign``."""
+
+_RECORDS = """
+    SELECT foreign_models.name, foreign_series.dataset, epoch, accuracy, duration_s, hyperparameters
+    FROM foreign_trials
+    JOIN foreign_series ON foreign_series.id = series_id
+    JOIN foreign_models ON foreign_models.id = model_id
+    JOIN foreign_settings ON foreign_settings.id = setting_id
+    WHERE task = ?1 AND metric = ?2 AND (?3 IS NULL OR dataset = ?3) AND (?4 IS NULL OR name = ?4)
+      AND (?5 IS NULL OR epoch = ?5)
+    ORDER BY name, dataset, epoch, accuracy DESC, setting_id
+"""
+
+_MODELS = "SELECT id, origin, name, kind, nn_id, canonical, source FROM foreign_models"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalModel:
+    """A model that somebody else wrote.
+
+    Attributes:
+        origin: Where it came from.
+        kind: ``base``, ``hetero`` (a mixture of different families), ``mixture`` or ``generated``.
+        nn_id: LEMUR's id of the source.
+        canonical: SHA-256 over the parsed tree; None where it does not parse.
+    """
+
+    origin: str
+    name: str
+    kind: str
+    nn_id: str
+    canonical: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalResult:
+    """One trial at one epoch, on its way into the archive.
+
+    Attributes:
+        model_id: As ``ExternalResults.add_models`` numbered it.
+        duration_s: Seconds of training so far.
+        uid: LEMUR's id of the hyperparameters.
+        hyperparameters: Whatever LEMUR kept, ``transform`` and ``batch`` among them.
+    """
+
+    model_id: int
+    task: str
+    dataset: str
+    metric: str
+    epoch: int
+    accuracy: float
+    duration_s: float
+    uid: str
+    hyperparameters: Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """How much was new."""
+
+    offered: int
+    new: int
+
+
+class ExternalResults:
+    """The foreign half of an archive; ``Archive.foreign`` gives it."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._series: dict[tuple[int, str, str, str], int] = {}
+        self._settings: dict[tuple[str, str], int] | None = None
+
+    def add_models(self, models: Iterable[ExternalModel]) -> dict[str, int]:
+        """Keep models, all or none; equal ones are there already.
+
+        Returns:
+            Name to number, of all that were offered.
+
+        Raises:
+            ArchiveError: If the archive cannot be written.
+        """
+        sql = (
+            "INSERT OR IGNORE INTO foreign_models (origin, name, kind, nn_id, canonical, source, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)"
+        )
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        offered = list(models)
+        rows = ((m.origin, m.name, m.kind, m.nn_id, m.canonical, m.source, now) for m in offered)
+        with self._transaction() as connection:
+            connection.executemany(sql, rows)
+            known = {
+                (origin, name, nn_id): number
+                for number, origin, name, nn_id in connection.execute(
+                    "SELECT id, origin, name, nn_id FROM foreign_models"
+                )
+            }
+        return {model.name: known[model.origin, model.name, model.nn_id] for model in offered}
+
+    def add_results(self, results: Iterable[ExternalResult]) -> Added:
+        """Keep results, all or none; equal ones are kept once.
+
+        Raises:
+            ArchiveError: If the archive cannot be written.
+        """
+        offered = 0
+        with self._transaction() as connection:
+            before = connection.total_changes
+            lines: list[tuple[int, int, int, float, float]] = []
+            for result in results:
+                offered += 1
+                series, setting = self._series_id(connection, result), self._setting_id(connection, result)
+                lines.append((series, result.epoch, setting, result.accuracy, result.duration_s))
+            made = connection.total_changes - before
+            connection.executemany("INSERT OR IGNORE INTO foreign_trials VALUES (?, ?, ?, ?, ?)", lines)
+            new = connection.total_changes - before - made
+        return Added(offered=offered, new=new)
+
+    def models(self, kind: str | None = None) -> Iterator[ExternalModel]:
+        """Hand out the models by name; one kind of them, or all."""
+        rows = self._each(f"{_MODELS} WHERE ?1 IS NULL OR kind = ?1 ORDER BY name, id", kind)
+        for _, origin, name, found, nn_id, canonical, source in rows:
+            yield ExternalModel(origin=origin, name=name, kind=found, nn_id=nn_id, canonical=canonical, source=source)
+
+    def records(
+        self,
+        *,
+        dataset: str | None = None,
+        model: str | None = None,
+        epoch: int | None = None,
+        task: str = "img-classification",
+        metric: str = "acc",
+    ) -> Iterator[Record]:
+        """Hand out the results by model, data set and epoch, best first; filtered by what is given."""
+        for name, found, at, accuracy, duration_s, text in self._each(_RECORDS, task, metric, dataset, model, epoch):
+            yield Record(
+                model=name,
+                dataset=found,
+                epoch=at,
+                accuracy=accuracy,
+                duration_s=duration_s,
+                hyperparameters=json.loads(text),
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Say how much there is: models, series, settings and trials."""
+        tables = {"models": "foreign_models", "series": "foreign_series", "settings": "foreign_settings"}
+        tables["trials"] = "foreign_trials"
+        return {what: next(self._each(f"SELECT count(*) FROM {table}"))[0] for what, table in tables.items()}  # noqa: S608
+
+    # Inside
+
+    def _series_id(self, connection: sqlite3.Connection, result: ExternalResult) -> int:
+        key = (result.model_id, result.task, result.dataset, result.metric)
+        if key not in self._series:
+            connection.execute(
+                "INSERT OR IGNORE INTO foreign_series (model_id, task, dataset, metric) VALUES (?, ?, ?, ?)", key
+            )
+            self._series[key] = connection.execute(
+                "SELECT id FROM foreign_series WHERE model_id = ? AND task = ? AND dataset = ? AND metric = ?", key
+            ).fetchone()[0]
+        return self._series[key]
+
+    def _setting_id(self, connection: sqlite3.Connection, result: ExternalResult) -> int:
+        if self._settings is None:
+            rows = connection.execute("SELECT uid, hyperparameters, id FROM foreign_settings")
+            self._settings = {(uid, text): number for uid, text, number in rows}
+        text = json.dumps(dict(result.hyperparameters), sort_keys=True, separators=(",", ":"))
+        key = (result.uid, text)
+        if key not in self._settings:
+            cursor = connection.execute("INSERT INTO foreign_settings (uid, hyperparameters) VALUES (?, ?)", key)
+            self._settings[key] = int(cursor.lastrowid or 0)
+        return self._settings[key]
+
+    def _each(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.conn.execute(sql, values)
+        except sqlite3.Error as error:
+            raise ArchiveError(f"the archive's foreign half cannot be read: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._db.conn
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                # What was numbered in here is gone again.
+                self._series.clear()
+                self._settings = None
+                raise
+            connection.commit()
+        except sqlite3.Error as error:
+            raise ArchiveError(f"the archive cannot keep what came from elsewhere: {error}") from error

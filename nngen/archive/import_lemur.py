@@ -1,0 +1,225 @@
+"""LEMUR's models and results come into the archive, as facts of foreign origin; nothing is trained.
+
+Sources are fingerprinted in worker processes while this one reads and stores the results. A
+killed import leaves whole chunks behind; the same command adds what is missing and nothing twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from nngen.archive import Archive, ExternalModel, ExternalResult
+from nngen.errors import UsageError
+from nngen.export.twins import Fingerprint, Twins, find_twins, fingerprint
+from nngen.families.catalogue import is_base
+from nngen.lemur.bulk import ResultFile, models_with_results, read_results
+from nngen.lemur.layout import nn_id
+from nngen.lemur.records import to_record
+from nngen.lemur.source import Lemur
+
+__all__ = ["KINDS", "Intake", "choose_models", "import_lemur", "kind_of"]
+
+KINDS = ("any", "hetero")
+
+Progress = Callable[[int, int], None]
+"""Is told the steps done and the steps in all: each model is fingerprinted, then its results are read."""
+
+_CHUNK = 20_000
+_SLICE = 250
+_FEW = 500
+"""Below so many sources, starting a process costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What an import found and what of it was new.
+
+    Attributes:
+        models: Models taken, with or without results.
+        unreadable: Sources among them that are not Python of this version.
+        trials: Results offered; one per model, data set, epoch and set of hyperparameters.
+        new_trials: Those that the archive did not hold.
+        orphans: Results left out because their model was not chosen, or has no source.
+        known: Own candidates that LEMUR holds too, by the white-space-blind id.
+    """
+
+    models: int
+    new_models: int
+    unreadable: int
+    trials: int
+    new_trials: int
+    orphans: int
+    known: tuple[str, ...]
+    twins: Twins
+
+
+def kind_of(model: str) -> str:
+    """Sort a model of LEMUR's by its name: base, hetero (mixture of different families), mixture or generated."""
+    if "MoE" in model:
+        return "hetero" if "hetero" in model.lower() else "mixture"
+    return "base" if is_base(model) else "generated"
+
+
+def import_lemur(
+    archive: Archive,
+    lemur: Lemur,
+    names: Sequence[str],
+    *,
+    dataset: str | None = None,
+    jobs: int = 2,
+    progress: Progress | None = None,
+) -> Intake:
+    """Bring LEMUR's models and their results into the archive.
+
+    Args:
+        archive: Where they go.
+        lemur: A wheel, a checkout or a database.
+        names: Models to take; ``choose_models`` names them.
+        dataset: Take only results on it; None for all.
+        jobs: Processes that fingerprint sources.
+        progress: Is told how far it is.
+
+    Raises:
+        LemurError: If it cannot be read.
+        ArchiveError: If the archive cannot be written.
+    """
+    sources = {name: lemur.source(name) for name in names}
+    prints = _fingerprints(sources, jobs, progress)
+    before = archive.foreign.counts()
+    numbers = archive.foreign.add_models(
+        ExternalModel(
+            origin=lemur.name,
+            name=name,
+            kind=kind_of(name),
+            nn_id=prints[name].nn_id,
+            canonical=prints[name].canonical,
+            source=source,
+        )
+        for name, source in sources.items()
+    )
+    orphans, seen = _Orphans(), set[int]()
+    stream = _results(read_results(lemur, None if dataset is None else {dataset}), numbers, orphans)
+    offered = new = 0
+    while chunk := list(islice(stream, _CHUNK)):
+        added = archive.foreign.add_results(chunk)
+        offered, new = offered + added.offered, new + added.new
+        seen |= {result.model_id for result in chunk}
+        if progress:
+            progress(len(names) + len(seen), 2 * len(names))
+    counts = archive.foreign.counts()
+    intake = Intake(
+        models=len(numbers),
+        new_models=counts["models"] - before["models"],
+        unreadable=sum(found.canonical is None for found in prints.values()),
+        trials=offered,
+        new_trials=new,
+        orphans=orphans.count,
+        known=_known(archive, prints.values()),
+        twins=find_twins(prints),
+    )
+    archive.log("lemur.imported", origin=lemur.name, dataset=dataset, models=intake.models, trials=intake.new_trials)
+    return intake
+
+
+def choose_models(lemur: Lemur, *, dataset: str | None = None, kind: str = "any") -> list[str]:
+    """Name the models to import: all of a kind, or those of them with results on a data set.
+
+    Args:
+        lemur: A wheel, a checkout or a database.
+        dataset: As LEMUR calls it.
+        kind: ``any``, or ``hetero`` for mixtures of different families.
+
+    Raises:
+        UsageError: If there is none; the message says what there is.
+        LemurError: If LEMUR cannot be read.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"no kind of model is called {kind!r}: choose {' or '.join(KINDS)}")
+    names = [name for name in lemur.models() if kind == "any" or kind_of(name) == kind]
+    if not names:
+        raise UsageError(f"{lemur.name} holds no model of kind {kind}: choose --kind any")
+    if dataset is None:
+        return names
+    recorded = models_with_results(lemur, dataset)
+    if not recorded:
+        raise UsageError(f"{lemur.name} has no results on {dataset!r}; it has some on {', '.join(_datasets(lemur))}")
+    chosen = [name for name in names if name in recorded]
+    if not chosen:
+        raise UsageError(f"{lemur.name} has no results of kind {kind} on {dataset!r}: choose --kind any")
+    return chosen
+
+
+def _datasets(lemur: Lemur) -> list[str]:
+    return sorted({file.results.dataset for file in read_results(lemur)})
+
+
+class _Orphans:
+    """Counts what was left out."""
+
+    count = 0
+
+
+def _results(files: Iterable[ResultFile], numbers: Mapping[str, int], orphans: _Orphans) -> Iterator[ExternalResult]:
+    for file in files:
+        number = numbers.get(file.results.model)
+        for trial in file.trials:
+            if number is None:
+                orphans.count += 1
+            elif isinstance(trial.get("accuracy"), int | float):
+                yield _result(number, file, trial)
+
+
+def _result(number: int, file: ResultFile, trial: Mapping[str, Any]) -> ExternalResult:
+    record = to_record(file.results, file.epoch, trial)
+    return ExternalResult(
+        model_id=number,
+        task=file.results.task,
+        dataset=file.results.dataset,
+        metric=file.results.metric,
+        epoch=record.epoch,
+        accuracy=record.accuracy,
+        duration_s=record.duration_s,
+        uid=str(trial.get("uid", "")),
+        hyperparameters=record.hyperparameters,
+    )
+
+
+def _known(archive: Archive, prints: Iterable[Fingerprint]) -> tuple[str, ...]:
+    theirs = {found.nn_id for found in prints}
+    return tuple(candidate.id for candidate in archive.candidates() if nn_id(candidate.source) in theirs)
+
+
+def _fingerprints(sources: Mapping[str, str], jobs: int, progress: Progress | None) -> dict[str, Fingerprint]:
+    """Fingerprint every source, in processes of their own where there are many."""
+    names, done = list(sources), 0
+    slices = [names[start : start + _SLICE] for start in range(0, len(names), _SLICE)]
+    prints: dict[str, Fingerprint] = {}
+    for part, found in zip(slices, _mapped([[sources[n] for n in part] for part in slices], jobs), strict=True):
+        prints.update(zip(part, found, strict=True))
+        done += len(part)
+        if progress:
+            progress(done, 2 * len(names))
+    return prints
+
+
+def _mapped(slices: Sequence[list[str]], jobs: int) -> Iterator[list[Fingerprint]]:
+    if jobs < 2 or sum(map(len, slices)) < _FEW:
+        yield from map(_fingerprint_all, slices)
+        return
+    # Spawned, not forked: this process may have threads of torch or SQLite.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_fingerprint_all, slices)
+
+
+def _fingerprint_all(sources: list[str]) -> list[Fingerprint]:
+    with warnings.catch_warnings():
+        # Old escapes in LEMUR's sources are LEMUR's business.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return [fingerprint(source) for source in sources]

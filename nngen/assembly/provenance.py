@@ -1,0 +1,50 @@
+"""Whether a source is ours: whether assembling its plan anew gives the same bytes."""
+
+from __future__ import annotations
+
+from nngen.assembly.assemble import assemble
+from nngen.assembly.plan_toml import plan_of
+from nngen.assembly.plan_validation import KINDS
+from nngen.errors import NngenError
+from nngen.families.catalogue import load_families
+from nngen.families.probe import profiles
+from nngen.lemur.fetch import cached_wheel
+from nngen.lemur.wheel import WheelLemur
+from nngen.types import Family, Interface, Plan, Shape
+
+__all__ = ["assembled_here"]
+
+_QUOTES = '"""'
+_MAX_HEAD = 65_536
+_SHAPE = Shape(3, 32, 32)
+"""Interfaces do not depend on it; at this one they are usually known."""
+
+
+def assembled_here(source: str) -> bool:
+    """Tell whether this package assembled the source from its plan and LEMUR's own families, byte for byte.
+
+    Of a source that is not, nothing but the docstring is parsed. Where LEMUR cannot be read, none is.
+    """
+    end = source.find(_QUOTES, len(_QUOTES), _MAX_HEAD)
+    if not source.startswith(_QUOTES) or end < 0:
+        return False
+    try:
+        plan = plan_of(source[: end + len(_QUOTES)])
+        return plan is not None and assemble(plan, _experts(plan)).source == source
+    except (NngenError, KeyError, ValueError):
+        return False
+
+
+def _experts(plan: Plan) -> list[tuple[Family, Interface]]:
+    if plan.kind not in KINDS or not KINDS[plan.kind].families:
+        return []
+    known = load_families(WheelLemur(cached_wheel()))
+    families = [known[name] for name in plan.experts]
+    measured = profiles(families, _SHAPE)
+    return [(family, _interface(measured[family.name].interface)) for family in families]
+
+
+def _interface(interface: Interface | None) -> Interface:
+    if interface is None:
+        raise ValueError("a family that takes no images is in no mixture")
+    return interface

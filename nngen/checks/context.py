@@ -1,0 +1,84 @@
+"""The bench that the dynamic rules share: the candidate's file, what was built of it, random batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nngen.seeds import derive
+from nngen.types import Shape
+
+__all__ = ["BATCH", "EXPERT", "CheckContext", "StepRecord", "groups"]
+
+BATCH = 4
+"""Samples of a batch in the checks; small, so that a check costs seconds."""
+
+EXPERT = "expert "
+"""How the name of an expert's group begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What one call of ``learn`` did to the net, per group of parameters.
+
+    Attributes:
+        changed: Whether any parameter of the group has another value than before.
+        gradient: Whether any parameter of the group received a gradient other than zero.
+    """
+
+    changed: Mapping[str, bool]
+    gradient: Mapping[str, bool]
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckContext:
+    """A candidate under check.
+
+    Attributes:
+        hyperparameters: What goes into ``prm``; each call into the candidate gets a copy.
+        module: Set by the rule ``import``.
+        net: Set by the rule ``build``, on ``device``.
+        outputs: Logits in train mode, ``(BATCH, classes)``; set by the rule ``shape``.
+        step: Set by the rule ``step``.
+    """
+
+    path: Path
+    shape: Shape
+    classes: int
+    device: torch.device
+    hyperparameters: Mapping[str, Any]
+    module: ModuleType | None = None
+    net: nn.Module | None = None
+    outputs: Tensor | None = None
+    step: StepRecord | None = None
+    seed: int = field(default=0)
+
+    def images(self, name: str, size: int = BATCH) -> Tensor:
+        """Draw normal noise, ``(size, C, H, W)``; the same for one name."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "bench", "images", name))
+        shape = (size, self.shape.channels, self.shape.height, self.shape.width)
+        return torch.randn(shape, generator=generator).to(self.device)
+
+    def labels(self, name: str, size: int = BATCH) -> Tensor:
+        """Draw labels, ``(size,)`` int64 in [0, classes); the same for one name."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "bench", "labels", name))
+        return torch.randint(self.classes, (size,), generator=generator).to(self.device)
+
+
+def groups(net: nn.Module) -> dict[str, nn.Module]:
+    """Split a mixture into its experts and its gate; any other net is one group of its own."""
+    experts = getattr(net, "experts", None)
+    children = dict(experts.named_children()) if isinstance(experts, nn.Module) else {}
+    parts = {f"{EXPERT}{name} ({type(child).__name__})": child for name, child in children.items()}
+    if not parts:
+        return {"the net": net}
+    gate = getattr(net, "gate", None)
+    if isinstance(gate, nn.Module):
+        parts["the gate"] = gate
+    return parts

@@ -1,0 +1,81 @@
+"""The border between our code and the candidate's: whatever comes over it becomes one plain line."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nngen.checks.rule import CheckFailed, refuse
+from nngen.types import Outcome
+
+__all__ = ["border", "one_line"]
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Make text from outside fit to print: one line, no control characters, at most ``limit`` of them."""
+    text = _ESCAPES.sub("", text[: 10 * limit])
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@contextmanager
+def border(rule: str, outcome: Outcome, path: Path, doing: str) -> Iterator[None]:
+    """Run the candidate's code inside; whatever it raises becomes a verdict.
+
+    Args:
+        rule: The rule that will have spoken.
+        outcome: What an ordinary exception means here.
+        path: The candidate's file; the verdict's line is the innermost one in it.
+        doing: What was tried, as the message will say: ``"Net(...) was built"``.
+
+    Raises:
+        CheckFailed: If the code raised anything at all.
+    """
+    try:
+        yield
+    except CheckFailed:
+        raise
+    except BaseException as error:
+        # Generated code may raise anything, SystemExit and KeyboardInterrupt included; none of it may
+        # end the worker before the verdict is written.
+        line = _line(error, path)
+        raise refuse(_outcome(error, outcome, path), rule, f"{describe(error)}, while {doing}", line=line) from None
+
+
+def describe(error: BaseException) -> str:
+    """Name the exception and its message in one line; a message that cannot be had is left out."""
+    kind = one_line(type(error).__name__, 60)
+    if isinstance(error, SystemExit):
+        return f"sys.exit({one_line(repr(error.code), 40)}) was called"
+    try:
+        text = one_line(str(error.msg if isinstance(error, SyntaxError) else error))
+    except BaseException:  # the exception is the candidate's own class: its __str__ may do anything
+        text = ""
+    return f"{kind}: {text}" if text else kind
+
+
+def _outcome(error: BaseException, usual: Outcome, path: Path) -> Outcome:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return Outcome.SYNTAX
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Outcome.MEMORY
+    if isinstance(error, RuntimeError) and _NO_MEMORY.search(describe(error)):
+        return Outcome.MEMORY
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return Outcome.CRASHED
+    return usual
+
+
+def _line(error: BaseException, path: Path) -> int | None:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno
+    lines = [
+        number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)
+    ]
+    return lines[-1] if lines else None

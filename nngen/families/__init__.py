@@ -1,0 +1,1 @@
+"""LEMUR's base families: catalogue, probed interfaces, memory and recorded hyperparameters."""

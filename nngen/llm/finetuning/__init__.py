@@ -1,0 +1,1 @@
+"""Fine-tuning of language models (LoRA) on examples drawn from the archive."""

@@ -1,0 +1,248 @@
+"""What can be learned from the archive, as questions with answers.
+
+Every example names the group that decides its split, and what it came from. The prompts are the
+very ones that a rewriter is asked, so tuning meets what proposing sends.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from nngen.archive import StoredCandidate, StoredTrial
+from nngen.llm.prompts import estimate_tokens, prompt, render
+from nngen.llm.proposals.log import Proposal
+from nngen.llm.proposals.plan_space import EXPERTS, PlanSpace, frame, plan_text
+from nngen.llm.proposals.prompt_context import plan_values
+from nngen.llm.proposals.regions import REGIONS, find
+from nngen.llm.rewriters.base import Kind, Message
+from nngen.types import Plan, Record
+
+__all__ = [
+    "Example",
+    "Task",
+    "accuracy_examples",
+    "code_examples",
+    "fenced",
+    "improvement_examples",
+    "region_examples",
+    "summary_examples",
+]
+
+_UNLIMITED = 10**9
+_SHARED = 2
+_SUMMARY_SHARE = 0.25
+_PLAIN = frame(Plan(experts=()))
+
+
+class Task(enum.StrEnum):
+    """What an example teaches."""
+
+    REGION = "region"
+    IMPROVE = "improve"
+    SUMMARY = "summary"
+    ACCURACY = "accuracy"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A question with an answer, good or bad.
+
+    Attributes:
+        messages: System and user turns.
+        answer: The assistant's turn.
+        good: Whether the answer is one to learn; bad ones serve the preference views.
+        score: Orders answers to one question; higher is better.
+        group: Decides the split; examples of one quartet share it.
+        origin: What it was made from: a candidate's id or a model's name.
+        prompt: Name, version and digest of the prompt.
+        place: The region's name, for a region.
+    """
+
+    task: Task
+    messages: tuple[Message, ...]
+    answer: str
+    good: bool
+    score: float
+    group: str
+    origin: str
+    prompt: str
+    place: str = ""
+
+
+def fenced(code: str) -> str:
+    """Write code as a reply holds it."""
+    return f"```python\n{code.strip()}\n```"
+
+
+def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, StoredCandidate]) -> Iterator[Example]:
+    """A region and its rewriting: good where it passed every check, bad where it was refused.
+
+    Args:
+        proposals: Of any rewriter; those that repeat another are left out.
+        candidates: By id; the parents are looked up here.
+    """
+    asked = prompt("region")
+    for proposal in proposals:
+        parent = candidates.get(proposal.parent)
+        if proposal.kind is not Kind.REGION or proposal.twin is not None or parent is None or not proposal.written:
+            continue
+        code = find(parent.source, proposal.region)
+        purpose = REGIONS[proposal.region].purpose
+        values = {"region": proposal.region, "purpose": purpose, "accuracy": "", "code": code}
+        rendered = render(asked, values, estimate_tokens, _UNLIMITED)
+        yield Example(
+            task=Task.REGION,
+            messages=rendered.messages,
+            answer=fenced(proposal.written),
+            good=proposal.valid,
+            score=float(proposal.valid),
+            group=group_of(parent.experts),
+            origin=proposal.candidate,
+            prompt=rendered.prompt,
+            place=proposal.region,
+        )
+
+
+def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
+    """A parent plan with its result, and a plan that did better (good) or worse (bad) at the same fidelity.
+
+    Parent and child share at least two experts; the group names both quartets.
+    """
+    asked = prompt("plan")
+    for fidelity in _by_fidelity(trials).values():
+        plans = _means(fidelity)
+        for text, (plan, accuracy) in plans.items():
+            values: dict[str, list[str]] = {"families": [], "unmeasured": [], "pairs": [], "best": [], "failures": []}
+            parent = {"text": text, "accuracy": f"{accuracy:.4f}"}
+            rendered = render(asked, {**values, "parent": parent}, estimate_tokens, _UNLIMITED)
+            near = [
+                (other, score)
+                for key, (other, score) in plans.items()
+                if key != text and len(set(other.experts) & set(plan.experts)) >= _SHARED
+            ]
+            for other, score in _extremes(near):
+                if score == accuracy or not set(other.experts) <= set(space.families):
+                    continue
+                yield Example(
+                    task=Task.IMPROVE,
+                    messages=rendered.messages,
+                    answer=plan_text(other),
+                    good=score > accuracy,
+                    score=score,
+                    group="|".join((group_of(plan.experts), group_of(other.experts))),
+                    origin=text,
+                    prompt=rendered.prompt,
+                )
+
+
+def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
+    """The archive's summary, and a plan of the best quarter (good) or the worst (bad), its own trials left out."""
+    asked = prompt("plan")
+    for fidelity in _by_fidelity(trials).values():
+        plans = sorted(_means(fidelity).values(), key=lambda row: -row[1])
+        count = max(int(len(plans) * _SUMMARY_SHARE), 1)
+        if len(plans) < 4 * count:
+            continue
+        for place, (plan, accuracy) in enumerate(plans):
+            if count <= place < len(plans) - count:
+                continue
+            others = [trial for trial in fidelity if set(trial.experts) != set(plan.experts)]
+            # Only the table of effects: plans shown as examples would be of other groups.
+            values = {**plan_values(others, space), "best": [], "parent": None}
+            rendered = render(asked, values, estimate_tokens)
+            yield Example(
+                task=Task.SUMMARY,
+                messages=rendered.messages,
+                answer=plan_text(plan),
+                good=place < count,
+                score=accuracy,
+                group=group_of(plan.experts),
+                origin=plan_text(plan),
+                prompt=rendered.prompt,
+            )
+
+
+def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
+    """A plan, its first epochs where there are several, and the accuracy it came to."""
+    asked = prompt("accuracy")
+    for trial in trials:
+        # A plan that its text does not tell whole would teach that equal texts come to different accuracies.
+        if trial.validation_accuracy is None or trial.spec is None or frame(trial.plan) != _PLAIN:
+            continue
+        early = [{"epoch": p.epoch, "accuracy": f"{p.validation_accuracy:.4f}"} for p in trial.curve[:-1]]
+        values = {
+            "text": plan_text(trial.plan),
+            "dataset": trial.spec.dataset,
+            "epochs": trial.spec.epochs,
+            "early": early,
+        }
+        rendered = render(asked, values, estimate_tokens)
+        yield Example(
+            task=Task.ACCURACY,
+            messages=rendered.messages,
+            answer=f"{trial.validation_accuracy:.3f}",
+            good=True,
+            score=1.0,
+            group=group_of(trial.experts),
+            origin=trial.candidate_id or "",
+            prompt=rendered.prompt,
+        )
+
+
+def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iterator[Example]:
+    """A model file of LEMUR, its hyperparameters, and the accuracy it came to at an epoch: the best trial of each."""
+    asked = prompt("code")
+    best: dict[tuple[str, str, int], Record] = {}
+    for row in records:
+        key = (row.model, row.dataset, row.epoch)
+        if row.model in sources and (key not in best or row.accuracy > best[key].accuracy):
+            best[key] = row
+    for (model, dataset, epoch), row in sorted(best.items()):
+        chosen = ", ".join(f"{name} {value}" for name, value in sorted(row.hyperparameters.items()))
+        values = {"dataset": dataset, "epochs": epoch, "hyperparameters": chosen, "code": sources[model].strip()}
+        rendered = render(asked, values, estimate_tokens, _UNLIMITED)
+        yield Example(
+            task=Task.CODE,
+            messages=rendered.messages,
+            answer=f"{row.accuracy:.3f}",
+            good=True,
+            score=1.0,
+            group=f"lemur:{model}",
+            origin=model,
+            prompt=rendered.prompt,
+        )
+
+
+def group_of(experts: Iterable[str]) -> str:
+    """Name a quartet so that the order of its experts does not matter."""
+    return "+".join(sorted(experts))
+
+
+def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[str, int, str, str], list[StoredTrial]]:
+    """Group quartets that were trained alike and differ in what a plan's text says alone."""
+    found: dict[tuple[str, int, str, str], list[StoredTrial]] = defaultdict(list)
+    for trial in trials:
+        if trial.validation_accuracy is None or trial.spec is None or len(set(trial.experts)) != EXPERTS:
+            continue
+        rest = frame(trial.plan)
+        found[(trial.spec.dataset, trial.spec.epochs, str(trial.spec.shape), rest)].append(trial)
+    return found
+
+
+def _means(trials: Iterable[StoredTrial]) -> dict[str, tuple[Plan, float]]:
+    found: dict[str, tuple[Plan, list[float]]] = {}
+    for trial in trials:
+        if trial.validation_accuracy is not None:
+            found.setdefault(plan_text(trial.plan), (trial.plan, []))[1].append(trial.validation_accuracy)
+    return {text: (plan, fmean(values)) for text, (plan, values) in found.items()}
+
+
+def _extremes(rows: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, float]]:
+    """Take the best and the worst, once if they are one."""
+    ordered = sorted(rows, key=lambda row: (row[1], row[0].experts))
+    return ordered[-1:] + ordered[:1] if len(ordered) > 1 else ordered

@@ -1,0 +1,111 @@
+"""Which split an example is in: never two for one quartet, nor for quartets that are nearly twins."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from nngen.errors import RewriterError
+from nngen.llm.finetuning.examples import Example, Task
+from nngen.llm.proposals.duplicates import NEAR, shingles, similarity
+from nngen.llm.proposals.parsing import python_block
+from nngen.seeds import derive
+
+__all__ = ["TWIN_FAMILIES", "Split", "assign", "twin_families"]
+
+TWIN_FAMILIES = 0.8
+"""Jaccard similarity of their sources from which two families count as one."""
+
+
+class Split(enum.StrEnum):
+    """The three splits of a feedback set."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+_FEWEST = 3
+_SHARES = ((Split.TEST, 0.15), (Split.VALIDATION, 0.15))
+
+
+def twin_families(sources: Mapping[str, str]) -> dict[str, str]:
+    """Map each family to the first, by name, of those that are nearly the same.
+
+    Args:
+        sources: Python source by family; one that does not parse is its own twin.
+    """
+    pieces = {}
+    for name, source in sorted(sources.items()):
+        try:
+            pieces[name] = shingles(source)
+        except SyntaxError:
+            pieces[name] = frozenset({(name,)})
+    leader: dict[str, str] = {}
+    for name, mine in pieces.items():
+        first = next((other for other in leader.values() if similarity(mine, pieces[other]) >= TWIN_FAMILIES), name)
+        leader[name] = first
+    return leader
+
+
+def assign(examples: Sequence[Example], twins: Mapping[str, str], seed: int) -> list[Split | None]:
+    """Give each example its split; None where it must be left out.
+
+    Quartets that are the same but for twin families are one group, and each group is put into one
+    split whole, in the order of its hash. An example that names two groups (a parent's and a
+    child's) is left out where they went apart; so is a held-out one whose answer nearly repeats an
+    answer of the train split.
+
+    Raises:
+        RewriterError: If there are too few groups to fill three splits.
+    """
+    named = [_names(example.group, twins) for example in examples]
+    sizes = Counter(names[0] for names in named) + Counter(name for names in named for name in names[1:])
+    if len(sizes) < _FEWEST:
+        raise RewriterError(
+            f"the feedback set is too small to split: {len(examples)} examples of {len(sizes)} different quartets, "
+            f"and at least {_FEWEST} quartets are needed; train or propose more"
+        )
+    where = _fill(sizes, seed)
+    splits = [where[names[0]] if len({where[name] for name in names}) == 1 else None for names in named]
+    return _without_echoes(examples, splits)
+
+
+def _fill(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
+    """Fill test and validation up to their shares, whole groups at a time, at least one each; train takes the rest."""
+    queue = sorted(sizes, key=lambda name: derive(seed, "split", name))
+    where = {}
+    for split, share in _SHARES:
+        taken, kept = 0, []
+        for name in queue:
+            if taken == 0 or taken + sizes[name] <= share * sum(sizes.values()):
+                where[name] = split
+                taken += sizes[name]
+            else:
+                kept.append(name)
+        queue = kept
+    return {**dict.fromkeys(queue, Split.TRAIN), **where}
+
+
+def _without_echoes(examples: Sequence[Example], splits: Sequence[Split | None]) -> list[Split | None]:
+    """Leave out held-out code that nearly repeats code of the train split."""
+    learned: dict[str, list[frozenset[tuple[str, ...]]]] = defaultdict(list)
+    for example, split in zip(examples, splits, strict=True):
+        if split is Split.TRAIN and example.task is Task.REGION:
+            learned[example.place].append(_pieces(example))
+    kept = list(splits)
+    for number, (example, split) in enumerate(zip(examples, splits, strict=True)):
+        if split in (Split.VALIDATION, Split.TEST) and example.task is Task.REGION:
+            mine = _pieces(example)
+            if any(similarity(mine, other) >= NEAR for other in learned[example.place]):
+                kept[number] = None
+    return kept
+
+
+def _pieces(example: Example) -> frozenset[tuple[str, ...]]:
+    return shingles(python_block(example.answer))
+
+
+def _names(group: str, twins: Mapping[str, str]) -> list[str]:
+    return ["+".join(sorted(twins.get(name, name) for name in part.split("+"))) for part in group.split("|")]

@@ -1,0 +1,1 @@
+"""Proposals: prompting a rewriter, parsing its reply, refusing duplicates, keeping a log."""

@@ -1,0 +1,153 @@
+"""Named regions of an assembled file: found, shown and replaced as syntax trees.
+
+A region is one node of the generated file. A rewriter sees it alone, without docstrings and
+comments, because every token costs; its answer takes the node's place and the rest of the file
+keeps its bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import libcst as cst
+
+from nngen.llm.proposals.parsing import Fault, ReplyError
+
+__all__ = ["REGIONS", "Region", "find", "present", "show", "splice"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A part of an assembled file that may be written anew.
+
+    Attributes:
+        path: Names of the nodes that lead to it, outermost first.
+        purpose: What it does, for a prompt.
+    """
+
+    path: tuple[str, ...]
+    purpose: str
+
+
+REGIONS: Mapping[str, Region] = {
+    "gate": Region(path=("Gate",), purpose="looks at an image and weighs the experts; rows of weights sum to 1"),
+    "mixing": Region(path=("Net", "blend"), purpose="blends the experts' logits with the gate's weights"),
+    "loss": Region(path=("importance_loss",), purpose="grows when the gate uses experts unevenly"),
+    "optimizer": Region(path=("build_optimizer",), purpose="builds the optimizer of experts and gate"),
+    "schedule": Region(path=("set_rates",), purpose="sets the learning rates for the share of training behind it"),
+    "augmentation": Region(path=("mixup",), purpose="changes a batch of images and labels before a training step"),
+    "step": Region(path=("Net", "take_step"), purpose="updates the weights once"),
+}
+
+
+def present(source: str) -> tuple[str, ...]:
+    """Name the regions that a file has, in the order of ``REGIONS``."""
+    tree = ast.parse(source)
+    return tuple(name for name, region in REGIONS.items() if _locate(tree.body, region.path) is not None)
+
+
+def find(source: str, region: str) -> str:
+    """Return a region's code as a rewriter sees it: unindented, without docstrings and comments.
+
+    Raises:
+        ReplyError: If there is no such region, or the file lacks it.
+    """
+    node = _locate(ast.parse(source).body, _region(region).path)
+    if node is None:
+        raise ReplyError(Fault.REGION, f"this file has no region {region}")
+    return show(node)
+
+
+def show(node: ast.AST) -> str:
+    """Print a tree in its shortest ordinary form: docstrings left out."""
+    for inner in ast.walk(node):
+        body = getattr(inner, "body", None)
+        if isinstance(body, list) and len(body) > 1 and _is_docstring(body[0]):
+            del body[0]
+    return ast.unparse(node)
+
+
+def splice(source: str, region: str, code: str) -> str:
+    """Put new code in a region's place.
+
+    Args:
+        source: An assembled file.
+        region: A name of ``REGIONS``.
+        code: Python that defines the region's one class or function, with the same parameters.
+
+    Returns:
+        The new file; outside of the region every byte is as before.
+
+    Raises:
+        ReplyError: If the code defines something else, or the file lacks the region.
+    """
+    path = _region(region).path
+    module = cst.parse_module(source)
+    old = _descend(module, path)
+    if old is None:
+        raise ReplyError(Fault.REGION, f"this file has no region {region}")
+    _same_head(ast.parse(code).body, path[-1], _locate(ast.parse(source).body, path))
+    new = cst.parse_module(code, module.config_for_parsing).body[0]
+    assert isinstance(new, cst.FunctionDef | cst.ClassDef)
+    return _exchange(module, path, new.with_changes(leading_lines=old.leading_lines)).code
+
+
+def _region(name: str) -> Region:
+    try:
+        return REGIONS[name]
+    except KeyError:
+        raise ReplyError(Fault.REGION, f"no region is called {name!r}: there are {', '.join(REGIONS)}") from None
+
+
+def _locate(body: Sequence[ast.stmt], path: Sequence[str]) -> ast.FunctionDef | ast.ClassDef | None:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == path[0]:
+            return node if len(path) == 1 else _locate(node.body, path[1:])
+    return None
+
+
+def _descend(node: cst.Module | cst.ClassDef, path: Sequence[str]) -> cst.FunctionDef | cst.ClassDef | None:
+    body = node.body if isinstance(node, cst.Module) else node.body.body
+    for child in body:
+        if isinstance(child, cst.FunctionDef | cst.ClassDef) and child.name.value == path[0]:
+            if len(path) == 1:
+                return child
+            return _descend(child, path[1:]) if isinstance(child, cst.ClassDef) else None
+    return None
+
+
+_Holder = TypeVar("_Holder", cst.Module, cst.ClassDef)
+
+
+def _exchange(node: _Holder, path: Sequence[str], new: cst.FunctionDef | cst.ClassDef) -> _Holder:
+    """Put a node at the end of a path; only what lies on the path is built anew."""
+    block = node if isinstance(node, cst.Module) else node.body
+    body = []
+    for child in block.body:
+        if isinstance(child, cst.FunctionDef | cst.ClassDef) and child.name.value == path[0]:
+            if len(path) == 1:
+                child = new
+            elif isinstance(child, cst.ClassDef):
+                child = _exchange(child, path[1:], new)
+        body.append(child)
+    if isinstance(node, cst.Module):
+        return node.with_changes(body=body)
+    return node.with_changes(body=block.with_changes(body=body))
+
+
+def _same_head(body: Sequence[ast.stmt], name: str, old: ast.FunctionDef | ast.ClassDef | None) -> None:
+    if len(body) != 1 or type(body[0]) is not type(old) or getattr(body[0], "name", None) != name:
+        what = "class" if isinstance(old, ast.ClassDef) else "function"
+        raise ReplyError(Fault.REGION, f"the code must be the {what} {name} and nothing else")
+    new = body[0]
+    if isinstance(old, ast.FunctionDef) and isinstance(new, ast.FunctionDef):
+        before, after = ([argument.arg for argument in node.args.args] for node in (old, new))
+        if before != after:
+            raise ReplyError(Fault.REGION, f"{name} takes ({', '.join(before)}), not ({', '.join(after)})")
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,1 @@
+"""Rewriters: baselines, local transformers models and OpenAI-compatible servers behind one protocol."""

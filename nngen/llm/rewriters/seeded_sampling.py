@@ -1,0 +1,56 @@
+"""Draws tokens so that a request's seed decides its reply, whatever else is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nngen.llm.rewriters.base import Request
+from nngen.llm.rewriters.grammar import PlanMatcher
+from nngen.seeds import derive
+
+__all__ = ["Draws"]
+
+
+class Draws:
+    """A logits processor: grammar, temperature, min-p, then Gumbel noise of the row's own generator.
+
+    The arg max of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954), so
+    ``generate(do_sample=False)`` samples, and one row's draws do not depend on its neighbours.
+    """
+
+    def __init__(self, requests: Sequence[Request], matchers: Sequence[PlanMatcher | None], end: Sequence[int]) -> None:
+        self._requests = requests
+        self._matchers = matchers
+        self._end = frozenset(end)
+        self._generators = [torch.Generator().manual_seed(derive(request.seed, "tokens")) for request in requests]
+        self._done = [False] * len(requests)
+        self._begun = False
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Turn the next token's logits, ``(B, V)``, into ones whose arg max is the drawn token."""
+        drawn = [self._row(row, int(input_ids[row, -1]), scores[row]) for row in range(len(self._requests))]
+        self._begun = True
+        return torch.stack(drawn)
+
+    def _row(self, row: int, last: int, logits: Tensor) -> Tensor:
+        request, matcher = self._requests[row], self._matchers[row]
+        if self._begun and last in self._end:
+            self._done[row] = True
+        if self._done[row]:
+            return logits
+        if matcher is not None:
+            if self._begun:
+                matcher.consume(last)
+            allowed = matcher.allowed(logits.shape[-1]).to(logits.device)
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        if request.temperature == 0:
+            return logits
+        logits = logits.float() / request.temperature
+        if request.min_p > 0:
+            floor = logits.max() + torch.log(torch.tensor(request.min_p))
+            logits = logits.masked_fill(logits < floor, float("-inf"))
+        noise = torch.empty(logits.shape).exponential_(generator=self._generators[row])
+        return logits - noise.log().to(logits.device)

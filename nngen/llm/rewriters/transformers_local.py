@@ -1,0 +1,312 @@
+"""A model in this process, through transformers: a hub id, a folder or a GGUF file, with adapters by path."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nngen.errors import RewriterError
+from nngen.llm.optional_imports import load
+from nngen.llm.rewriters.base import Kind, Reply, Request, Status
+from nngen.llm.rewriters.grammar import PlanMatcher, tokenizer_for_grammar
+from nngen.llm.rewriters.seeded_sampling import Draws
+
+__all__ = ["PRECISIONS", "Local", "adapted", "load_model", "load_tokenizer"]
+
+
+def load_tokenizer(base: str) -> Any:
+    """Load the tokenizer of a base model.
+
+    Args:
+        base: A hub id, a folder in transformers' layout, or a GGUF file.
+
+    Raises:
+        RewriterError: If there is none, or it has no chat template.
+    """
+    where, extra = _place(base)
+    with _explained(base), _quiet():
+        tokenizer = load("transformers").AutoTokenizer.from_pretrained(where, **extra)
+    if not tokenizer.chat_template:
+        raise RewriterError(f"{base} has no chat template: take its instruction-tuned variant")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def load_model(
+    base: str,
+    adapter: Path | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "auto",
+    quantize: bool = False,
+) -> Any:
+    """Load a causal language model.
+
+    Args:
+        base: A hub id, a folder in transformers' layout, or a GGUF file.
+        adapter: Folder of a peft adapter that was tuned on this base.
+        device: ``cpu`` or ``cuda``.
+        precision: Of the weights: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on CPUs that
+            multiply it in hardware (four times as fast as float32, measured with AVX512-BF16), else float32.
+        quantize: Whether to hold the weights in 4 bits (NF4; needs CUDA and bitsandbytes).
+
+    Raises:
+        RewriterError: If the weights cannot be loaded, or the adapter is another base's.
+    """
+    transformers = load("transformers")
+    where, extra = _place(base)
+    if extra:
+        load("gguf")
+    if quantize:
+        load("bitsandbytes")
+        extra["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    dtype = _dtype(precision, device)
+    with _explained(base), _quiet():
+        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
+    if "gguf_file" in extra:
+        _forget_gguf(model)
+    if adapter is not None:
+        model = adapted(model, adapter, base)
+    return model.eval()
+
+
+class Local:
+    """A rewriter over transformers' ``generate``.
+
+    Requests with one and the same prompt share its prefill; others are padded on the left. Both
+    are decoded in batches with a key-value cache.
+
+    Args:
+        base: A hub id, a folder in transformers' layout, or a GGUF file.
+        adapter: Folder of a peft adapter tuned on this base.
+        device: ``cpu`` or ``cuda``.
+        batch: Rows decoded together.
+        precision: As in ``load_model``.
+    """
+
+    trusted = False
+
+    def __init__(
+        self,
+        base: str,
+        adapter: Path | None = None,
+        *,
+        device: str = "cpu",
+        batch: int = 16,
+        precision: str = "auto",
+    ) -> None:
+        self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
+        self.tokenizer = load_tokenizer(base)
+        self.model = load_model(base, adapter, device=device, precision=precision)
+        self.batch = batch
+        self._vocabulary = int(self.model.config.get_text_config().vocab_size)
+        # A model without a written limit has none that we know of.
+        self._context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 10**9)
+        self._grammar_tokenizer: Any = None
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer each request; replies that reach the token limit come back as ``cut``.
+
+        A prompt that leaves no room in the model's context is ``rejected``, the others are answered.
+        """
+        prompts = [self._prompt(request) for request in requests]
+        lengths = [self.tokens(prompt) for prompt in prompts]
+        replies = {index: self._too_long(length) for index, length in enumerate(lengths) if length >= self._context}
+        order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
+        for rows in _batches(order, prompts, self.batch):
+            answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
+            replies |= dict(zip(rows, answers, strict=True))
+        return [replies[index] for index in range(len(requests))]
+
+    def tokens(self, text: str) -> int:
+        """Count the tokens of a text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _prompt(self, request: Request) -> str:
+        turns = [message.to_dict() for message in request.messages]
+        return str(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+    def _decode(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[Reply]:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            ids, mask, cache = self._read(prompts)
+            limit = min(max(request.max_tokens for request in requests), self._context - ids.shape[1])
+            end = self._end()
+            draws = Draws(requests, [self._matcher(request) for request in requests], end)
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                logits_processor=load("transformers").LogitsProcessorList([draws]),
+                generation_config=load("transformers").GenerationConfig(
+                    max_new_tokens=limit, do_sample=False, eos_token_id=end, pad_token_id=self.tokenizer.pad_token_id
+                ),
+            )
+        share = (time.perf_counter() - start) / len(requests)
+        return [
+            self._reply(row.tolist(), request, int(seen.sum()), share)
+            for row, request, seen in zip(out[:, ids.shape[1] :], requests, mask, strict=True)
+        ]
+
+    def _read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Any]:
+        """Tokenize prompts to ``(B, T)``; where they are the same, read all but the last token once."""
+        side = self.tokenizer.padding_side
+        self.tokenizer.padding_side = "left"
+        held = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+        self.tokenizer.padding_side = side
+        ids, mask = held["input_ids"].to(self.model.device), held["attention_mask"].to(self.model.device)
+        cache = None
+        if len(prompts) > 1 and len(set(prompts)) == 1:
+            cache = load("transformers").DynamicCache(config=self.model.config)
+            self.model(ids[:1, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(prompts))
+        return ids, mask, cache
+
+    def _reply(self, tokens: list[int], request: Request, read: int, seconds: float) -> Reply:
+        end = self._end()
+        length = next((place for place, token in enumerate(tokens) if token in end), None)
+        whole = length is not None and length <= request.max_tokens
+        written = tokens[: length if whole else request.max_tokens]
+        status = Status.OK if whole else Status.CUT
+        limit = min(request.max_tokens, len(tokens))
+        return Reply(
+            text=self.tokenizer.decode(written, skip_special_tokens=True),
+            status=status,
+            detail="" if whole else f"the reply reached {limit} tokens",
+            prompt_tokens=read,
+            reply_tokens=len(written),
+            seconds=seconds,
+        )
+
+    def _too_long(self, length: int) -> Reply:
+        return Reply(
+            status=Status.REJECTED,
+            detail=f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}",
+            prompt_tokens=length,
+        )
+
+    def _matcher(self, request: Request) -> PlanMatcher | None:
+        if request.kind is not Kind.PLAN or request.space is None:
+            return None
+        if self._grammar_tokenizer is None:
+            self._grammar_tokenizer = tokenizer_for_grammar(self.tokenizer, self._vocabulary)
+        return PlanMatcher(self._grammar_tokenizer, request.space)
+
+    def _end(self) -> list[int]:
+        held = self.model.generation_config.eos_token_id
+        ids = held if isinstance(held, list) else [held]
+        return sorted({token for token in [*ids, self.tokenizer.eos_token_id] if token is not None})
+
+
+def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterator[list[int]]:
+    """Cut the order into batches; prompts that many requests share get batches of their own."""
+    shared: dict[str, list[int]] = {}
+    for index in order:
+        shared.setdefault(prompts[index], []).append(index)
+    single = [rows[0] for rows in shared.values() if len(rows) == 1]
+    for rows in [*(rows for rows in shared.values() if len(rows) > 1), single]:
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+
+def _dtype(precision: str, device: str) -> torch.dtype:
+    if precision not in PRECISIONS:
+        raise RewriterError(f"no precision is called {precision!r}: there are {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        fast = device.startswith("cuda") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _forget_gguf(model: Any) -> None:
+    """Say that the weights are plain: they were unpacked on loading, but the mark forbids to tune them."""
+    for name in ("hf_quantizer", "quantization_method"):
+        if hasattr(model, name):
+            delattr(model, name)
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _place(base: str) -> tuple[str, dict[str, Any]]:
+    path = Path(base)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise RewriterError(f"no such file: {base}")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise RewriterError(f"{base} holds no config.json: it is no folder in transformers' layout")
+    if base.startswith((".", "/", "~")) and not path.expanduser().is_dir():
+        raise RewriterError(f"no such folder: {base}")
+    return base, {}
+
+
+def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) -> Any:
+    """Put an adapter on a base model.
+
+    Args:
+        model: The base, loaded.
+        adapter: Folder of a peft adapter.
+        base: The base's name, to compare with what the adapter was tuned on.
+        trainable: Whether tuning is to go on with it.
+
+    Raises:
+        RewriterError: If the folder is no adapter, or one for another base.
+    """
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RewriterError(f"{adapter} holds no readable adapter_config.json: it is no peft adapter") from error
+    made_for = str(config.get("base_model_name_or_path") or "")
+    other = RewriterError(f"{adapter} was tuned on {made_for or 'another base'}, not on {base}")
+    if made_for and Path(made_for).name != Path(base).name:
+        raise other
+    try:
+        return load("peft").PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    except (RuntimeError, ValueError, KeyError) as error:
+        # Same name, other shapes or layers: peft says so in pages.
+        raise other from error
+
+
+@contextlib.contextmanager
+def _explained(base: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, IndexError, struct.error, load("safetensors").SafetensorError) as error:
+        # All that transformers and its readers raise at a file that is missing, cut off or of another kind.
+        reason = next(_sentences(error), type(error).__name__)
+        raise RewriterError(f"{base} cannot be loaded: {reason}") from error
+
+
+def _sentences(error: Exception) -> Iterator[str]:
+    return (line.strip()[:160] for line in str(error).splitlines() if line.strip())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logging = load("transformers.utils.logging")
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()

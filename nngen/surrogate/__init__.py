@@ -1,0 +1,1 @@
+"""Predictors of a mixture's accuracy that need no training of the mixture."""

@@ -1,0 +1,12 @@
+"""Training of candidates in isolated workers, and scoring outside of them.
+
+Importing this package loads no torch: the fork server does, in a process of its own.
+"""
+
+from __future__ import annotations
+
+from nngen.training.device import pick_device
+from nngen.training.local_engine import LocalEngine
+from nngen.training.scoring import accuracy
+
+__all__ = ["LocalEngine", "accuracy", "pick_device"]

@@ -1,0 +1,209 @@
+"""The engine as a campaign sees it: the local engine's methods, carried out by slots somewhere in the cluster."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from nngen.datasets.dataset import Dataset
+from nngen.errors import EngineLostError, NngenError
+from nngen.isolation.level import Isolation
+from nngen.training.memory_model import Predictor
+from nngen.training.ray.actor import Epoch, Refusal, Word
+from nngen.training.ray.actor_pool import Held, Pool
+from nngen.training.ray.cluster import Cluster, Request, reason_of
+from nngen.training.ray.dataset_transfer import DatasetTransfer, pack
+from nngen.training.scoring import accuracy
+from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["RayEngine"]
+
+_LOOK_S = 2.0
+
+
+class RayEngine:
+    """Runs candidates on the nodes of a Ray cluster. Safe to use from several threads at once.
+
+    Each slot holds a warm ``LocalEngine``, so a candidate is as isolated there as it would be here. Where a node or
+    a slot is lost, the caller gets ``EngineLostError`` and may ask again: another slot will do it.
+    Leaving the ``with`` block ends whatever still runs.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        request: Request,
+        *,
+        slots: int | None = None,
+        predict: Predictor | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """See that the cluster can do it.
+
+        Args:
+            cluster: It must outlive the engine.
+            request: What Ray sets aside for each slot: as many cores as a trial has threads.
+            slots: How many at once; by default, what fits on the nodes that are alive. A number makes a cluster that
+                scales by demand grow.
+            predict: Says here what a trial will take; the slot acts on it as ``LocalEngine`` does.
+            compiled: As for ``LocalEngine``.
+
+        Raises:
+            UsageError: If no node is large enough.
+            NngenError: If nngen or Python differs on a node.
+        """
+        cluster.require(request)
+        self._cluster = cluster
+        self._request = request
+        self._fixed = slots
+        self._predict = predict
+        self._counted = (0, -_LOOK_S)
+        self._pool = Pool(request, lambda: self.slots, compiled=compiled)
+        self._placing = threading.Lock()
+        self._placed: dict[str, tuple[DatasetTransfer, list[Any]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every slot and what runs in it."""
+        self._pool.close()
+        self._placed.clear()
+
+    @property
+    def slots(self) -> int:
+        """How many trials fit at once, 1 at least; follows the nodes that come and go."""
+        if self._fixed is not None:
+            return self._fixed
+        count, seen = self._counted
+        now = time.monotonic()
+        if now - seen > _LOOK_S:
+            count = max(1, sum(node.room(self._request) for node in self._cluster.nodes()))
+            self._counted = (count, now)
+        return count
+
+    def check(
+        self,
+        candidate: Candidate,
+        *,
+        shape: Shape,
+        classes: int = 10,
+        hyperparameters: Hyperparameters | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        wall_s: float = 60.0,
+        memory_mib: int = 12_288,
+        isolation: Isolation = Isolation.PROCESS,
+    ) -> Verdict:
+        """Run every static and dynamic rule over a candidate; the arguments are those of ``LocalEngine.check``.
+
+        Raises:
+            EngineLostError: If the node or the slot was lost.
+            NngenError: As ``LocalEngine.check``; the message names the node.
+        """
+        arguments = {
+            "shape": shape,
+            "classes": classes,
+            "hyperparameters": hyperparameters,
+            "device": device,
+            "threads": threads,
+            "wall_s": wall_s,
+            "memory_mib": memory_mib,
+            "isolation": isolation,
+        }
+        with self._lent() as held:
+            found: Verdict | Refusal = ray.get(held.actor.check.remote(_bare(candidate), arguments))
+        if isinstance(found, Refusal):
+            raise found.kind(found.message)
+        return found
+
+    def train(
+        self,
+        candidate: Candidate,
+        spec: TrialSpec,
+        dataset: Dataset,
+        on_epoch: Callable[[EpochResult], None] | None = None,
+        *,
+        isolation: Isolation = Isolation.PROCESS,
+    ) -> Trial:
+        """Train a candidate on some node and score it here, where the labels are.
+
+        Args:
+            candidate: Only its id and its source are looked at.
+            spec: How to train.
+            dataset: Its images and the labels of its train split are sent to each node once; no other label is.
+            on_epoch: Called after each epoch as it ends, in this thread; from the first on again where the batch was
+                halved.
+            isolation: How far it is kept away.
+
+        Raises:
+            EngineLostError: If the node or the slot was lost.
+            NngenError: As ``LocalEngine.train``; the message names the node.
+        """
+        parcel, files = self._place(dataset)
+        prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
+        scored: dict[tuple[int, float], EpochResult] = {}
+        word: Word | None = None
+        with self._lent() as held:
+            train = held.actor.train.options(num_returns="streaming")
+            for said in train.remote(_bare(candidate), spec, parcel, files, isolation, prediction):
+                word = ray.get(said)
+                if isinstance(word, Epoch):
+                    share = accuracy(word.predictions, dataset.validation_labels)
+                    point = replace(word.point, validation_accuracy=share)
+                    scored[_mark(point)] = point
+                    if on_epoch is not None:
+                        on_epoch(point)
+        if isinstance(word, Refusal):
+            raise word.kind(word.message)
+        assert isinstance(word, Trial)
+        # The trial knows which epochs are its own; those of an attempt that ran out of memory are not.
+        curve = tuple(scored[_mark(point)] for point in word.curve)
+        last = curve[-1].validation_accuracy if word.verdict.valid else None
+        return replace(word, curve=curve, validation_accuracy=last)
+
+    @contextmanager
+    def _lent(self) -> Iterator[Held]:
+        """Hold a slot; one that did not come to its end is given up, and whatever runs in it ends."""
+        held = self._pool.take()
+        try:
+            yield held
+        except BaseException as error:
+            self._pool.drop(held)
+            if isinstance(error, RayTaskError):
+                raise NngenError(f"node {held.host} failed: {str(error).strip().splitlines()[-1]}") from error
+            if isinstance(error, RayError):
+                raise EngineLostError(f"node {held.host} or its slot went away: {reason_of(error)}") from error
+            raise
+        self._pool.give(held)
+
+    def _place(self, dataset: Dataset) -> tuple[DatasetTransfer, list[Any]]:
+        """Put a data set into the object store, once; each node takes it from there."""
+        with self._placing:
+            if dataset.fingerprint not in self._placed:
+                parcel, files = pack(dataset)
+                self._placed[dataset.fingerprint] = (parcel, [ray.put(file) for file in files])
+            return self._placed[dataset.fingerprint]
+
+
+def _mark(point: EpochResult) -> tuple[int, float]:
+    """What tells an epoch from all others of a trial, those of earlier attempts included."""
+    return point.epoch, point.seconds
+
+
+def _bare(candidate: Candidate) -> Candidate:
+    """Leave out what no worker looks at."""
+    return Candidate(id=candidate.id, source=candidate.source, canonical="")

@@ -1,0 +1,153 @@
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from nngen.archive import Archive, TrialState
+from nngen.campaign import Command, send_command
+from nngen.campaign.status import standing
+from nngen.errors import UsageError
+from nngen.testing.fakes import FakeEngine
+from nngen.testing.fakes import fake_campaign as campaign
+
+
+class Gate(FakeEngine):
+    """Each training waits until it is let through."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.let = threading.Semaphore(0), threading.Semaphore(0)
+
+    def train(self, *args, **kwargs):
+        self.inside.release()
+        assert self.let.acquire(timeout=30)
+        return super().train(*args, **kwargs)
+
+
+def essence(archive):
+    return [replace(trial, started_at=None, finished_at=None) for trial in archive.trials("one")]
+
+
+def elsewhere(path, act):
+    """Run ``act`` with an archive of its own in another thread, as another terminal would."""
+    failed = []
+
+    def body():
+        try:
+            with Archive.open(path) as archive:
+                act(archive)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    return thread, failed
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_pause_resume_and_stop(archive, tmp_path):
+    engine = Gate()
+
+    def act(other):
+        engine.inside.acquire(timeout=20)
+        assert send_command(other, "one", Command.PAUSE) == os.getpid()
+        wait_for(lambda: standing(other, "one").paused)
+        assert standing(other, "one").word == "paused"
+        engine.let.release()
+        wait_for(lambda: other.counts("one")[TrialState.DONE] == 1)
+        assert not engine.inside.acquire(timeout=0.3)
+        send_command(other, "one", Command.RESUME)
+        assert engine.inside.acquire(timeout=20)
+        assert standing(other, "one").word == "running"
+        send_command(other, "one", Command.STOP)
+        time.sleep(1.2)
+        engine.let.release(99)
+
+    thread, failed = elsewhere(tmp_path / "a.db", act)
+    summary = campaign(archive, engine=engine).run()
+    thread.join()
+    assert not failed
+    assert (summary.done, summary.over, summary.states["running"]) == (2, False, 0)
+    assert [e.kind for e in archive.events("one")][-1] == "campaign.stopped"
+    assert standing(archive, "one").word == "not being run"
+
+    engine.let.release(99)
+    campaign(archive, engine=engine).run()
+    with Archive.open(tmp_path / "b.db") as calm:
+        campaign(calm).run()
+        assert essence(archive) == essence(calm)
+
+
+def test_a_wish_needs_somebody_who_hears_it(archive):
+    with pytest.raises(UsageError, match="did you mean"):
+        campaign(archive).run()
+        send_command(archive, "onne", Command.STOP)
+    with pytest.raises(UsageError, match="is not being run, so there is nothing to pause"):
+        send_command(archive, "one", Command.PAUSE)
+
+
+def test_another_process_is_known_by_its_lock(archive, tmp_path):
+    archive.add_campaign("one", {}, [])
+    archive.log("campaign.paused", campaign="one")  # by a driver that was killed then
+    archive.log("campaign.resumed", campaign="one")
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with Archive.open(tmp_path / "a.db") as own, own.lock("one"):
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    assert archive.driver("one") == child
+    assert standing(archive, "one").word == "running"
+    os.write(done[1], b"x")
+    os.waitpid(child, 0)
+    assert archive.driver("one") is None
+
+
+def test_ctrl_c_lets_what_trains_be_finished(archive, tmp_path):
+    engine, before = Gate(), signal.getsignal(signal.SIGINT)
+
+    def act(_other):
+        engine.inside.acquire(timeout=20)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1.2)
+        engine.let.release(99)
+
+    thread, failed = elsewhere(tmp_path / "a.db", act)
+    with pytest.raises(KeyboardInterrupt):
+        campaign(archive, engine=engine).run()
+    thread.join()
+    assert not failed
+    assert archive.counts("one") == {TrialState.READY: 5, TrialState.RUNNING: 0, TrialState.DONE: 1}
+    assert [e.kind for e in archive.events("one")][-1] == "campaign.interrupted"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_ends_at_once(archive, tmp_path):
+    engine = Gate()
+
+    def act(_other):
+        engine.inside.acquire(timeout=20)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread, failed = elsewhere(tmp_path / "a.db", act)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        campaign(archive, engine=engine).run()
+    assert time.monotonic() - started < 10
+    thread.join()
+    engine.let.release(99)
+    assert not failed
+    assert archive.counts("one") == {TrialState.READY: 6, TrialState.RUNNING: 0, TrialState.DONE: 0}

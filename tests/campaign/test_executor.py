@@ -1,0 +1,143 @@
+import threading
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from nngen.archive import TrialState
+from nngen.campaign.executor import Crew, Job
+from nngen.campaign.steps import MOST_LOSSES
+from nngen.errors import EngineLostError
+from nngen.testing.fakes import FakeEngine
+from nngen.testing.fakes import fake_campaign as campaign
+from nngen.training.scoring import KILLED
+from nngen.types import Outcome, Trial, Verdict
+
+
+def essence(archive):
+    return [replace(trial, started_at=None, finished_at=None) for trial in archive.trials("one")]
+
+
+class Together(FakeEngine):
+    """Waits until as many trainings run at once as it has slots, twice."""
+
+    def __init__(self, slots):
+        super().__init__(slots=slots)
+        self.meeting, self.met = threading.Barrier(slots, timeout=20), 0
+
+    def train(self, *args, **kwargs):
+        if len(self.trained) < 2 * self.slots:
+            self.meeting.wait()
+            self.met += 1
+        return super().train(*args, **kwargs)
+
+
+def test_as_many_trainings_at_once_as_there_are_slots_and_the_same_archive(archive, tmp_path):
+    engine = Together(slots=3)
+    campaign(archive, engine=engine, size=12).run()
+    assert engine.met >= 6
+    with type(archive).open(tmp_path / "b.db") as alone:
+        campaign(alone, size=12).run()
+        assert essence(archive) == essence(alone)
+        assert [c.id for c in archive.candidates()] == [c.id for c in alone.candidates()]
+
+
+class Losing(FakeEngine):
+    """Loses what has the family ``G`` in it, as often as it is told."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times, self.lost = times, Counter()
+
+    def train(self, candidate, *args, **kwargs):
+        if "G" in candidate.plan.experts and self.lost[candidate.id] < self.times:
+            self.lost[candidate.id] += 1
+            raise EngineLostError("its machine went away")
+        return super().train(candidate, *args, **kwargs)
+
+
+def test_what_the_engine_loses_is_done_again(archive, tmp_path):
+    engine = Losing(MOST_LOSSES)
+    summary = campaign(archive, engine=engine).run()
+    assert engine.lost and summary.outcomes == {"valid": 6}
+    with type(archive).open(tmp_path / "b.db") as calm:
+        campaign(calm).run()
+        assert essence(archive) == essence(calm)
+    reasons = [e.detail.get("reason") for e in archive.events("one") if e.kind == "trial.requeued"]
+    assert reasons == ["its machine went away"] * engine.lost.total()
+
+
+def test_what_is_lost_again_and_again_has_a_verdict(archive):
+    engine = Losing(100)
+    campaign(archive, engine=engine).run()
+    assert set(engine.lost.values()) == {MOST_LOSSES + 1}
+    verdicts = [t.verdict for t in archive.trials("one") if "G" in t.experts]
+    assert {(v.outcome, v.rule) for v in verdicts} == {(Outcome.CRASHED, "engine.lost")}
+    assert "its machine went away" in verdicts[0].message
+    assert not archive.trials("one", state=TrialState.RUNNING)
+
+
+class Killed(FakeEngine):
+    """Its first two checks and its first two trainings end with a worker that somebody killed."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def _killed(self, what):
+        self.calls[what] += 1
+        return Verdict(outcome=Outcome.CRASHED, rule=KILLED, message="killed") if self.calls[what] <= 2 else None
+
+    def check(self, *args, **kwargs):
+        return self._killed("check") or super().check(*args, **kwargs)
+
+    def train(self, candidate, spec, dataset, on_epoch=None):
+        verdict = self._killed("train")
+        if verdict is not None:
+            return Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
+        return super().train(candidate, spec, dataset, on_epoch)
+
+
+def test_a_killed_worker_is_no_verdict(archive, tmp_path):
+    engine = Killed()
+    assert campaign(archive, engine=engine).run().outcomes == {"valid": 6}
+    assert engine.calls == {"check": 8, "train": 8}
+    assert all(verdict.valid for stored in archive.candidates() for verdict in stored.verdicts)
+    with type(archive).open(tmp_path / "b.db") as calm:
+        campaign(calm).run()
+        assert essence(archive) == essence(calm)
+
+
+def test_an_error_of_the_steps_comes_out_in_the_drivers_thread():
+    crew = Crew(lambda: 1)
+    seen = []
+
+    def steps():
+        try:
+            yield Job(work=lambda: 1 / 0, training=True)
+        except ZeroDivisionError:
+            seen.append(threading.current_thread())
+            raise
+
+    crew.begin(steps())
+    with pytest.raises(ZeroDivisionError):
+        crew.turn(20)
+    assert seen == [threading.main_thread()]
+
+
+def test_while_it_is_held_no_training_begins():
+    crew = Crew(lambda: 2)
+    crew.held = True
+    begun = []
+
+    def steps():
+        yield Job(work=lambda: None, training=False)
+        yield Job(work=lambda: begun.append(1), training=True)
+
+    crew.begin(steps())
+    crew.turn(20)
+    crew.turn(0.05)
+    assert (begun, crew.open, crew.busy) == ([], 1, 0)
+    crew.held = False
+    crew.turn(20)
+    assert (begun, crew.open, crew.busy) == ([1], 0, 0)

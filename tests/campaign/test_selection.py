@@ -1,0 +1,125 @@
+import os
+from dataclasses import replace
+
+import pytest
+
+from nngen.analysis.report import collect
+from nngen.archive import Archive
+from nngen.campaign import summarise
+from nngen.campaign.selection import next_turn
+from nngen.errors import UsageError
+from nngen.testing.fakes import FakeEngine, fake_bench
+from nngen.testing.fakes import fake_campaign as campaign
+from nngen.types import Outcome, Shape
+
+TWENTY = "ABCDEFGHIJKLMNOPQRST"
+
+
+class Skilled(FakeEngine):
+    """Accuracy is the sum of what each family is worth, the later letters more."""
+
+    def train(self, candidate, spec, dataset, on_epoch=None):
+        trial = super().train(candidate, spec, dataset, on_epoch)
+        worth = sum(TWENTY.index(name) for name in candidate.plan.experts) / 80
+        return replace(trial, validation_accuracy=worth + spec.seed % 100 / 1e5)
+
+
+def quartets(archive, name):
+    return [trial.experts for trial in archive.trials(name)]
+
+
+def explored(archive, name):
+    return [flag for event in archive.events(name) for flag in event.detail.get("explored", ())]
+
+
+def test_known_quartets_are_passed_over_failures_too(archive):
+    campaign(archive, size=20, engine=FakeEngine(checks={"A": Outcome.SHAPE})).run()
+    campaign(archive, name="two", size=15, skip_known=True).run()
+    assert not set(quartets(archive, "one")) & set(quartets(archive, "two"))
+    assert archive.campaign("two").spec["known"] == 20
+    with pytest.raises(UsageError, match="only 0 are not held"):
+        campaign(archive, name="three", size=1, skip_known=True).run()
+    campaign(archive, name="elsewhere", size=20, skip_known=True, shape=Shape(3, 8, 8)).run()
+    assert quartets(archive, "elsewhere") == quartets(archive, "one")
+    assert [c.name for c in archive.campaigns()] == ["one", "two", "elsewhere"]
+
+
+def test_low_yield_families_are_left_out_and_the_reason_kept(archive):
+    campaign(archive, size=35, engine=FakeEngine(trials={"A": Outcome.MEMORY})).run()
+    campaign(archive, name="two", size=10, exclude_low_yield=True).run()
+    spec = archive.campaign("two").spec
+    assert sorted(spec["pool"]) == list("BCDEFG")
+    assert spec["left_out"]["A"].startswith("A: 0 of 20 quartets trained")
+    assert not any("A" in quartet for quartet in quartets(archive, "two"))
+    before = quartets(archive, "two")
+    campaign(archive, name="two", size=10, exclude_low_yield=True).run()
+    assert quartets(archive, "two") == before
+
+
+def adaptive(archive, name="one", engine=None, **more):
+    return campaign(
+        archive, name=name, size=60, sampler="adaptive", epochs=1, bench=fake_bench(TWENTY), engine=engine, **more
+    )
+
+
+def test_adaptive_learns_and_keeps_exploring(archive):
+    adaptive(archive, engine=Skilled()).run()
+    taken, flags = quartets(archive, "one"), explored(archive, "one")
+    assert len(taken) == len(set(taken)) == len(flags) == 60
+    assert all(sum(flags[:n]) >= 0.25 * n for n in range(1, 61))
+    assert sum(flags) < 45
+    chosen = [quartet for quartet, flag in zip(taken, flags, strict=True) if not flag]
+    assert sum(TWENTY.index(name) for quartet in chosen for name in quartet) / len(chosen) / 4 > 12
+
+
+def test_adaptive_resumes_where_it_was_killed(tmp_path):
+    with Archive.open(tmp_path / "whole.db") as whole:
+        adaptive(whole, engine=Skilled()).run()
+        wanted = quartets(whole, "one"), explored(whole, "one")
+    for boundary in (150, 400):
+        path = tmp_path / f"{boundary}.db"
+        child = os.fork()
+        if child == 0:
+            left = boundary
+
+            def trace(statement):
+                nonlocal left
+                left -= statement.startswith(("BEGIN", "INSERT", "UPDATE", "COMMIT"))
+                if left < 0:
+                    os._exit(9)
+
+            with Archive.open(path) as archive:
+                archive._db.conn.set_trace_callback(trace)
+                adaptive(archive, engine=Skilled()).run()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        with Archive.open(path) as archive:
+            assert 0 < len(archive.trials("one")) < 60
+            told = summarise(archive, "one")
+            assert (told.total, told.done < 60) == (60, True)
+            report = collect(archive, "one")
+            assert any("of 60 quartets are not drawn yet" in sentence for sentence in report.missing)
+            assert report.remaining.trials == 60 - told.done
+            adaptive(archive, engine=Skilled()).run()
+            assert (quartets(archive, "one"), explored(archive, "one")) == wanted
+
+
+def test_adaptive_begins_with_what_the_archive_knows(archive):
+    campaign(archive, size=100, epochs=1, bench=fake_bench(TWENTY), engine=Skilled()).run()
+    adaptive(archive, name="two", engine=Skilled(), skip_known=True).run()
+    assert not all(explored(archive, "two")[:5])
+    assert not set(quartets(archive, "one")) & set(quartets(archive, "two"))
+
+
+def test_no_turn_is_asked_for_where_all_was_drawn(archive):
+    run = campaign(archive)
+    run.run()
+    assert next_turn(run.spec, archive) == ()
+
+
+def test_adaptive_says_what_it_cannot_do(archive):
+    with pytest.raises(UsageError, match="only 35"):
+        campaign(archive, sampler="adaptive", size=36).run()
+    with pytest.raises(UsageError, match="--floor"):
+        campaign(archive, sampler="adaptive", floor=0)
+    assert archive.campaigns() == ()

@@ -1,0 +1,188 @@
+import os
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+
+from nngen.analysis.report import collect
+from nngen.archive import Archive, TrialState
+from nngen.campaign import CampaignSpec, summarise
+from nngen.campaign.successive_halving import is_over, planned, promotions
+from nngen.errors import UsageError
+from nngen.seeds import derive
+from nngen.testing.fakes import FakeEngine
+from nngen.testing.fakes import fake_campaign as campaign
+from nngen.types import Outcome, Shape
+
+RUNGS = {"size": 12, "epochs": 9, "rungs": (1, 3, 9)}
+
+
+def essence(archive):
+    return [replace(trial, started_at=None, finished_at=None) for trial in archive.trials("one")]
+
+
+def on_rung(archive, rung):
+    return [trial for trial in archive.trials("one") if trial.rung == rung and trial.replicate == 0]
+
+
+def test_the_best_of_each_rung_go_on(archive):
+    summary = campaign(archive, **RUNGS).run()
+    assert [(rung.epochs, rung.trials, rung.promoted) for rung in summary.rungs] == [(1, 12, 4), (3, 4, 1), (9, 1, 0)]
+    assert summary.total == planned(campaign(archive, **RUNGS).spec) == 17
+    best = sorted(on_rung(archive, 0), key=lambda trial: -trial.validation_accuracy)
+    assert {trial.position for trial in on_rung(archive, 1)} == {trial.position for trial in best[:4]}
+    for trial in archive.trials("one"):
+        assert len(trial.curve) == trial.spec.epochs == (1, 3, 9)[trial.rung]
+        assert trial.spec.seed == derive(0, "trial", trial.candidate_id)
+    assert summary.best == replace(on_rung(archive, 2)[0], test_accuracy=summary.best.test_accuracy)
+    assert summary.best.test_accuracy is not None
+    assert sum(trial.test_accuracy is not None for trial in archive.trials("one")) == 1
+
+
+def test_promotions_are_recorded_with_their_reason(archive):
+    campaign(archive, **RUNGS).run()
+    first = next(event for event in archive.events("one") if event.kind == "trial.promoted")
+    trial = archive.trial(first.trial_id)
+    told = {"by": "halving", "rank": 1, "of": 12, "epochs": 3, "rung": 1, "replicate": 0}
+    assert first.detail == told | {"validation_accuracy": trial.validation_accuracy}
+    assert sum(event.kind == "trial.promoted" for event in archive.events("one")) == 5
+
+
+def test_each_candidate_is_checked_once(archive):
+    class Checking(FakeEngine):
+        checked = 0
+
+        def check(self, *args, **kwargs):
+            Checking.checked += 1
+            return super().check(*args, **kwargs)
+
+    campaign(archive, engine=Checking(), **RUNGS).run()
+    assert Checking.checked == 12
+
+
+def test_what_failed_never_goes_on(archive):
+    summary = campaign(archive, engine=FakeEngine(trials={"A": Outcome.MEMORY}), **RUNGS).run()
+    assert on_rung(archive, 1)
+    assert all(trial.trained for trial in on_rung(archive, 1))
+    assert summary.total == len(archive.trials("one"))
+    with Archive.in_memory() as other:
+        engine = FakeEngine(checks=dict.fromkeys("ABCDEFG", Outcome.SHAPE))
+        assert campaign(other, engine=engine, **RUNGS).run().total == 12
+
+
+def test_a_small_rung_still_sends_one_on(archive):
+    campaign(archive, size=2, rungs=(1, 2), epochs=2).run()
+    assert len(on_rung(archive, 1)) == 1
+
+
+def test_asha_goes_on_before_a_rung_is_complete(archive):
+    campaign(archive, scheduler="asha", **RUNGS).run()
+    kinds = [event.kind for event in archive.events("one")]
+    early = [
+        archive.trial(event.trial_id)
+        for event in archive.events("one")[: len(kinds) - 1 - kinds[::-1].index("trial.started")]
+        if event.kind == "trial.promoted"
+    ]
+    assert early
+    for rung in (0, 1):
+        assert len(on_rung(archive, rung + 1)) >= len(on_rung(archive, rung)) // 3
+    assert len(on_rung(archive, 2)) >= 1
+    assert is_over(CampaignSpec.from_dict(archive.campaign("one").spec), archive.trials("one"))
+
+
+@pytest.mark.parametrize("more", [{}, {"finalists": 2, "replicates": 3}])
+def test_killed_between_rungs_it_decides_the_same(tmp_path, more):
+    with Archive.open(tmp_path / "whole.db") as whole:
+        campaign(whole, **RUNGS, **more).run()
+        wanted = essence(whole)
+    for boundary in range(130, 420, 29):
+        path = tmp_path / f"{boundary}.db"
+        child = os.fork()
+        if child == 0:
+            left = boundary
+
+            def trace(statement):
+                nonlocal left
+                left -= statement.startswith(("BEGIN", "INSERT", "UPDATE", "COMMIT"))
+                if left < 0:
+                    os._exit(9)
+
+            with Archive.open(path) as archive:
+                archive._db.conn.set_trace_callback(trace)
+                campaign(archive, **RUNGS, **more).run()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with Archive.open(path) as archive:
+            campaign(archive, **RUNGS, **more).run()
+            assert essence(archive) == wanted, boundary
+
+
+def test_finalists_are_trained_with_other_seeds_and_chosen_by_their_mean(archive):
+    summary = campaign(archive, finalists=3, replicates=4).run()
+    seeds = {}
+    for trial in archive.trials("one"):
+        seeds.setdefault(trial.position, []).append(trial)
+    again = {position: trials for position, trials in seeds.items() if len(trials) > 1}
+    assert {len(trials) for trials in again.values()} == {4}
+    assert len(again) == 3
+    first = sorted((t for t in archive.trials("one") if not t.replicate), key=lambda t: -t.validation_accuracy)
+    assert {trial.position for trial in first[:3]} == set(again)
+    assert all(len({trial.spec.seed for trial in trials}) == 4 for trials in again.values())
+    means = {position: fmean(t.validation_accuracy for t in trials) for position, trials in again.items()}
+    assert summary.best.position == max(means, key=means.get)
+    rows = summary.finalists
+    assert [row.seeds for row in rows] == [4, 4, 4]
+    assert rows[0].validation_accuracy == pytest.approx(max(means.values()))
+    assert rows[0].validation_std > 0
+    revealed = [trial for trial in archive.trials("one") if trial.test_accuracy is not None]
+    assert {trial.position for trial in revealed} == {summary.best.position}
+    assert len(revealed) == 4
+    assert rows[0].test_accuracy == pytest.approx(fmean(trial.test_accuracy for trial in revealed))
+
+
+def test_coverage_counts_a_quartet_once(archive):
+    assert campaign(archive, **RUNGS).run().coverage.quartets == 12
+
+
+def test_nothing_is_decided_while_a_rung_is_open():
+    spec = CampaignSpec(name="one", shape=Shape(1, 8, 8), **RUNGS)
+    with Archive.in_memory() as archive:
+        campaign(archive, **RUNGS).run()
+        trials = [trial for trial in archive.trials("one") if trial.rung == 0]
+        assert len(promotions(spec, trials)) == 4
+        assert promotions(spec, [*trials[:-1], replace(trials[-1], state=TrialState.RUNNING)]) == ()
+        assert not is_over(spec, trials)
+        assert summarise(archive, "one").over
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"rungs": (3, 1), "epochs": 1}, "--rungs are epochs that rise, as 1,3,9, not 3,1"),
+        ({"rungs": (0, 1), "epochs": 1}, "rise"),
+        ({"rungs": (1, 3), "epochs": 2}, "--epochs 2 and --rungs 1,3 disagree"),
+        ({"rungs": (1, 3), "epochs": 3, "sampler": "adaptive"}, "another sampler"),
+        ({"keep": 1}, "--keep"),
+        ({"scheduler": "hyperband"}, "no scheduler is called 'hyperband': there are asha, halving"),
+        ({"finalists": 2}, "--replicates R"),
+        ({"replicates": 2}, "--finalists K"),
+        ({"finalists": -1, "replicates": 2}, "--finalists K"),
+    ],
+)
+def test_bad_rungs(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        CampaignSpec(**{"name": "x", "size": 4, "shape": Shape(1, 8, 8)} | arguments)
+
+
+def test_a_campaign_from_before_rungs_can_be_read():
+    spec = CampaignSpec(name="x", size=4, shape=Shape(1, 8, 8))
+    old = {key: value for key, value in spec.to_dict().items() if key not in ("rungs", "keep", "scheduler")}
+    assert CampaignSpec.from_dict(old) == spec
+    assert CampaignSpec.from_dict(CampaignSpec(name="x", shape=Shape(1, 8, 8), **RUNGS).to_dict()).rungs == (1, 3, 9)
+
+
+def test_a_report_counts_quartets_not_rungs(archive):
+    campaign(archive, finalists=1, replicates=2, **RUNGS).run()
+    report = collect(archive, "one")
+    assert (report.funnel.drawn, report.funnel.trained, report.coverage.quartets) == (12, 12, 12)
+    assert max(row.seeds for row in report.rows) == 2

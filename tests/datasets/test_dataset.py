@@ -1,0 +1,244 @@
+"""Data sets: decoded once, split the same way for ever, broken ones named."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from nngen.datasets import load_dataset
+from nngen.datasets.split import split
+from nngen.errors import DataError, UsageError
+from nngen.types import Shape
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _idx(array, *, pack=True):
+    head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    data = head + array.astype(np.uint8).tobytes()
+    return gzip.compress(data) if pack else data
+
+
+def _write_idx(folder, *, pack=True, train=60, test=20):
+    folder.mkdir(parents=True)
+    random = np.random.RandomState(0)
+    for part, count in (("train", train), ("t10k", test)):
+        suffix = ".gz" if pack else ""
+        images = random.randint(0, 256, (count, 28, 28))
+        (folder / f"{part}-images-idx3-ubyte{suffix}").write_bytes(_idx(images, pack=pack))
+        (folder / f"{part}-labels-idx1-ubyte{suffix}").write_bytes(_idx(np.arange(count) % 10, pack=pack))
+
+
+def _write_images(folder, *, classes=2, each=10, size=(12, 9), mode="RGB"):
+    random = np.random.RandomState(0)
+    for label in range(classes):
+        place = folder / f"class{label}"
+        place.mkdir(parents=True)
+        for number in range(each):
+            pixels = random.randint(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(place / f"{number}.png")
+
+
+def test_digits_hold_every_image_once(cache):
+    from sklearn.datasets import load_digits
+
+    data = load_dataset("digits")
+    assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (1151, 287, 359)
+    assert data.train_images.shape == (1151, 1, 8, 8)
+    assert data.train_images.max() == 255
+    assert data.default_shape == Shape(1, 32, 32)
+    assert not data.natural
+    together = np.concatenate([data.train_images, data.validation_images, data.test_images]).reshape(1797, 64)
+    original = np.rint(load_digits().data * 255 / 16).astype(np.uint8)
+    assert sorted(map(bytes, together)) == sorted(map(bytes, original))
+
+
+def test_digits_are_split_as_they_always_were(cache):
+    """The split is part of every published accuracy: this fingerprint must never change."""
+    assert load_dataset("digits").fingerprint == "817e47046b04f92388d8723c5dd176ac0752726fb1994da9899330d8cc00b06e"
+
+
+def test_splits_are_stratified(digits):
+    for labels in (digits.train_labels, digits.validation_labels, digits.test_labels):
+        shares = np.bincount(labels) / len(labels)
+        assert np.ptp(shares) < 0.03
+
+
+def test_statistics_are_those_of_the_train_split(digits):
+    values = digits.train_images / 255
+    assert digits.mean == pytest.approx((values.mean(),))
+    assert digits.std == pytest.approx((values.std(),))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1), st.floats(0.05, 0.5))
+def test_a_split_takes_its_share_of_each_class(values, share):
+    labels = np.array(values + [0, 1, 2, 3, 4] * 3, dtype=np.int64)
+    stay, taken = split(labels, share, "x")
+    assert sorted([*stay, *taken]) == list(range(len(labels)))
+    for label in range(5):
+        total = int((labels == label).sum())
+        assert int((labels[taken] == label).sum()) == max(1, round(share * total))
+
+
+def test_decoded_once_and_then_mapped(cache, monkeypatch):
+    first = load_dataset("digits")
+    monkeypatch.setattr("sklearn.datasets.load_digits", None)
+    again = load_dataset("digits")
+    assert again.fingerprint == first.fingerprint
+    assert isinstance(again.train_images, np.memmap)
+    assert not again.train_images.flags.writeable
+    assert sorted(path.name for path in again.folder.iterdir()) == [
+        "meta.json",
+        *(f"{part}-{kind}.npy" for part in ("test", "train", "validation") for kind in ("images", "labels")),
+    ]
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "meta"])
+def test_a_broken_cache_is_decoded_anew(harm, cache):
+    data = load_dataset("digits")
+    images = np.array(data.test_images)
+    file = data.file("test-images")
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif harm == "gone":
+        file.unlink()
+    else:
+        (data.folder / "meta.json").write_text(json.dumps({"name": "digits"}))
+    again = load_dataset("digits")
+    assert again.fingerprint == data.fingerprint
+    assert np.array_equal(again.test_images, images)
+
+
+def test_an_unwritable_cache_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NNGEN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"digits cannot be kept in .*; set NNGEN_CACHE"):
+        load_dataset("digits")
+
+
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("place", ["FashionMNIST/raw", "."])
+def test_idx_files_are_found_packed_or_not(pack, place, cache, tmp_path):
+    _write_idx(tmp_path / "data" / place, pack=pack)
+    data = load_dataset("fashion-mnist", data_root=tmp_path / "data")
+    assert data.train_images.shape == (50, 1, 28, 28)
+    assert len(data.validation_labels) == 10
+    assert len(data.test_labels) == 20
+    assert data.default_shape == Shape(1, 28, 28)
+
+
+def test_other_files_are_another_data_set(cache, tmp_path):
+    _write_idx(tmp_path / "a")
+    _write_idx(tmp_path / "b", train=70)
+    first, second = (load_dataset("mnist", data_root=tmp_path / name) for name in "ab")
+    assert first.fingerprint != second.fingerprint
+    assert load_dataset("mnist", data_root=tmp_path / "a").folder == first.folder
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-9], lambda data: b"no idx", lambda data: b""])
+def test_a_broken_idx_file_is_named(harm, cache, tmp_path):
+    _write_idx(tmp_path / "data")
+    file = tmp_path / "data" / "t10k-images-idx3-ubyte.gz"
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte.gz is broken.*fetch it anew"):
+        load_dataset("mnist", data_root=tmp_path / "data")
+    assert not list((cache / "data").glob("*")) if (cache / "data").exists() else True
+
+
+def test_a_data_set_that_cannot_be_had_says_what_to_do(cache, tmp_path, monkeypatch):
+    def offline(*args, **options):
+        raise OSError("no network here")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", offline)
+    with pytest.raises(DataError, match=r"mnist is not under .* \(no network here\).*--data-root"):
+        load_dataset("mnist", data_root=tmp_path)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", offline)
+    with pytest.raises((DataError, OSError), match="no network here"):
+        load_dataset("cifar-10", data_root=tmp_path)
+
+
+def test_torchvisions_arrays_become_ours(cache, tmp_path, monkeypatch):
+    class Colour:
+        def __init__(self, root, *, train, download=False):
+            count = 200 if train else 40
+            self.data = np.zeros((count, 32, 32, 3), np.uint8)
+            self.data[:, 0, 0, 2] = 9
+            self.targets = [index % 10 for index in range(count)]
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Colour)
+    data = load_dataset("cifar-10", data_root=tmp_path)
+    assert data.train_images.shape == (160, 3, 32, 32)
+    assert (data.test_images[:, 2, 0, 0] == 9).all()
+    assert data.natural
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(UsageError, match=r"'cifar': choose digits, fashion-mnist, mnist, cifar-10"):
+        load_dataset("cifar")
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_a_folder_per_class(mode, channels, cache, tmp_path):
+    _write_images(tmp_path / "images", classes=3, mode=mode)
+    data = load_dataset(f"folder:{tmp_path / 'images'}")
+    assert data.classes == 3
+    assert data.shape == Shape(channels, 9, 12)
+    assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (18, 6, 6)
+
+
+def test_images_of_many_sizes_get_one(cache, tmp_path):
+    _write_images(tmp_path / "images")
+    Image.new("RGB", (40, 50)).save(tmp_path / "images" / "class0" / "large.jpg")
+    assert load_dataset(f"folder:{tmp_path / 'images'}").shape == Shape(3, 9, 9)
+
+
+def test_a_changed_folder_is_another_data_set(cache, tmp_path):
+    _write_images(tmp_path / "images")
+    first = load_dataset(f"folder:{tmp_path / 'images'}")
+    Image.new("RGB", (12, 9)).save(tmp_path / "images" / "class1" / "more.png")
+    second = load_dataset(f"folder:{tmp_path / 'images'}")
+    assert first.fingerprint != second.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "there is no folder"),
+        (lambda path: path.mkdir(), "holds 0 folders with images"),
+        (lambda path: _write_images(path, classes=1), "holds 1 folders with images"),
+        (lambda path: _write_images(path, each=2), "at least 3 are needed"),
+        (lambda path: (_write_images(path), (path / "class0" / "x.png").write_bytes(b"x")), "x.png is no image"),
+    ],
+)
+def test_a_folder_that_will_not_do_is_explained(make, message, cache, tmp_path):
+    make(tmp_path / "images")
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"folder:{tmp_path / 'images'}")
+
+
+def test_a_cut_image_is_named(cache, tmp_path):
+    _write_images(tmp_path / "images")
+    file = tmp_path / "images" / "class0" / "3.png"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"3.png is broken"):
+        load_dataset(f"folder:{tmp_path / 'images'}")
+
+
+@pytest.mark.slow
+def test_debians_fashion_mnist_is_found(cache, tmp_path):
+    from nngen.training import sources
+
+    if not sources._DEBIAN.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    data = load_dataset("fashion-mnist", data_root=tmp_path)
+    assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (54_000, 6_000, 10_000)
+    assert data.mean == pytest.approx((0.2860,), abs=0.002)

@@ -1,0 +1,154 @@
+"""What LEMUR knows comes into the archive once, whole, and stays apart from our own trials."""
+
+import json
+import sqlite3
+
+import pytest
+from fake_lemur import MODELS, source
+
+from nngen.archive import Archive
+from nngen.archive.import_lemur import choose_models, import_lemur, kind_of
+from nngen.errors import LemurError, UsageError
+from nngen.export.twins import find_twins, fingerprint
+from nngen.lemur.source import open_lemur
+from nngen.types import Candidate
+
+
+@pytest.fixture
+def archive():
+    with Archive.in_memory() as made:
+        yield made
+
+
+def take(archive, path, **asked):
+    lemur = open_lemur(path)
+    return import_lemur(archive, lemur, choose_models(lemur, **asked), dataset=asked.get("dataset"))
+
+
+@pytest.mark.parametrize("kind", ["checkout", "database"])
+def test_everything_is_kept_with_its_fidelity(archive, tree, database, kind):
+    found = take(archive, tree if kind == "checkout" else database)
+    assert (found.models, found.new_models, found.unreadable) == (6, 6, 1)
+    assert (found.trials, found.new_trials, found.orphans) == (5, 5, 0)
+    assert {model.name: model.source for model in archive.foreign.models()} == MODELS
+    best, worse, later = archive.foreign.records(dataset="cifar-10", model="Alpha")
+    assert (best.accuracy, worse.accuracy, later.accuracy) == (0.5, 0.4, 0.6)
+    assert (best.epoch, later.epoch, best.duration_s) == (1, 2, 1.0)
+    assert best.hyperparameters == {"batch": 64, "lr": 0.01, "momentum": 0.9, "transform": "norm_32"}
+    assert worse.hyperparameters["lr"] == 0.1
+
+
+def test_twice_adds_nothing(archive, tree):
+    take(archive, tree)
+    before = archive.foreign.counts()
+    again = take(archive, tree)
+    assert (again.new_models, again.new_trials, again.trials) == (0, 0, 5)
+    assert archive.foreign.counts() == before
+
+
+def test_what_grew_is_added(archive, tree):
+    take(archive, tree)
+    file = tree / "ab/nn/stat/train/img-classification_cifar-10_acc_Beta/1.json"
+    donor = tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json"
+    file.write_text(donor.read_text())
+    assert take(archive, tree).new_trials == 1
+    assert [record.accuracy for record in archive.foreign.records(model="Beta")] == [0.9]
+
+
+def test_an_import_that_died_goes_on(archive, tree, monkeypatch):
+    monkeypatch.setattr("nngen.archive.import_lemur._CHUNK", 2)
+    lemur, died = open_lemur(tree), []
+
+    def die(done, total):
+        died.append(done)
+        if done > len(MODELS):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_lemur(archive, lemur, choose_models(lemur), progress=die)
+    assert archive.foreign.counts()["trials"] == 2
+    assert take(archive, tree).new_trials == 3
+
+
+def test_twins_in_three_senses(archive, tree):
+    twins = take(archive, tree).twins
+    assert twins.white_space == (("Beta", "Beta-twin"),)
+    assert twins.canonical == (("Beta", "Beta-twin", "Gamma"),)
+    assert twins.near == (("Alpha", "Beta", "Beta-twin"),)
+
+
+def test_near_twins_differ_in_a_few_tokens():
+    lines = [f"layer_{number} = make({number}, width={number * 7})" for number in range(200)]
+    near = [*lines[:100], "layer_100 = make(100, width=3)", *lines[101:]]
+    far = [line.replace("layer", "block").replace("make", "build") for line in lines]
+    prints = {name: fingerprint("\n".join(text)) for name, text in (("a", lines), ("b", near), ("c", far))}
+    twins = find_twins(prints)
+    assert (twins.white_space, twins.canonical, twins.near) == ((), (), (("a", "b"),))
+
+
+def test_own_candidates_that_lemur_knows(archive, tree):
+    archive.add_candidate(Candidate(id="MoE4-" + "1" * 32, source=source(8) + "\n", canonical="c"))
+    assert take(archive, tree).known == ("MoE4-" + "1" * 32,)
+
+
+def test_kinds():
+    assert [kind_of(name) for name in ("Alpha", "MoE-hetero2-A-B", "MoEv7", "ga-1", "Alpha-0123abcd")] == [
+        "base",
+        "hetero",
+        "mixture",
+        "generated",
+        "generated",
+    ]
+
+
+def test_one_kind_on_one_data_set(archive, tree):
+    found = take(archive, tree, dataset="cifar-10", kind="hetero")
+    assert (found.models, found.trials, found.orphans) == (1, 1, 3)
+    assert [model.kind for model in archive.foreign.models()] == ["hetero"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"dataset": "nope"}, "no results on 'nope'; it has some on cifar-10, mnist"),
+        ({"dataset": "mnist", "kind": "hetero"}, "no results of kind hetero on 'mnist'"),
+        ({"kind": "other"}, "choose any or hetero"),
+    ],
+)
+def test_nothing_to_import(tree, asked, message):
+    with pytest.raises(UsageError, match=message):
+        choose_models(open_lemur(tree), **asked)
+
+
+def test_broken_results_are_named(archive, tree):
+    (tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json").write_text("[{")
+    with pytest.raises(LemurError, match=r"mnist_acc_Alpha/1.json is broken"):
+        take(archive, tree)
+
+
+def test_foreign_facts_cannot_be_changed(tmp_path, tree):
+    with Archive.open(tmp_path / "a.db") as archive:
+        take(archive, tree)
+    db = sqlite3.connect(tmp_path / "a.db")
+    for statement in ("UPDATE foreign_trials SET accuracy = 1", "DELETE FROM foreign_models"):
+        with pytest.raises(sqlite3.DatabaseError, match="keeps its foreign"):
+            db.execute(statement)
+    db.close()
+
+
+def test_the_command(nngen, tree, tmp_path):
+    done = nngen("lemur", "import", "--from", tree, "--archive", tmp_path / "a.db", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["new_trials"] == 5
+    bad = nngen("lemur", "import", "--from", tree, "--archive", tmp_path / "b.db", "--dataset", "nope")
+    assert (bad.code, bad.out) == (2, "")
+    assert not (tmp_path / "b.db").exists()
+
+
+@pytest.mark.slow
+def test_a_family_of_the_real_wheel(archive, lemur):
+    names = [name for name in choose_models(lemur, dataset="cifar-10") if kind_of(name) == "base"]
+    found = import_lemur(archive, lemur, names, dataset="cifar-10")
+    assert found.models == len(names) >= 34
+    theirs = sorted(record.accuracy for record in lemur.records("ResNet", "cifar-10"))
+    assert sorted(record.accuracy for record in archive.foreign.records(dataset="cifar-10", model="ResNet")) == theirs

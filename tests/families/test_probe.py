@@ -1,0 +1,238 @@
+"""What the probe measures of real families, and how it ends with ones that misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nngen.errors import LemurError, UsageError
+from nngen.families import probe
+from nngen.families.probe import Profile, check_shape, profiles
+from nngen.types import Family, Interface, Shape
+
+SHAPE = Shape(3, 32, 32)
+
+NET = """
+import torch
+from torch import nn
+def supported_hyperparameters():
+    return {{'lr', 'momentum'}}
+class Net(nn.Module):
+    def __init__(self, in_shape, out_shape, prm, device):
+        super().__init__()
+        self.layer = nn.Linear(in_shape[1], out_shape[0])
+        {init}
+    def forward(self, x):
+        {forward}
+"""
+
+
+FORWARD = "return self.layer(x.mean((2, 3)))"
+
+
+def family(name: str, *, init: str = "pass", forward: str = FORWARD, source: str = "") -> Family:
+    source = source or NET.format(init=init, forward=forward)
+    return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=None)
+
+
+def test_the_interfaces_of_the_awkward_families(cache: Path, families: dict[str, Family]) -> None:
+    known = {
+        "BayesianNet-3": Interface(low=32, high=35),
+        "ComplexNet": Interface(low=16, complex=True),
+        "DenseNet": Interface(low=29),
+        "SqueezeNet-2": Interface(low=17),
+        "InceptionV3-1": Interface(low=75),
+        "MaxVit": Interface(low=1, square=True),
+    }
+    measured = profiles([families[name] for name in known], SHAPE)
+    assert {name: profile.interface for name, profile in measured.items()} == known
+    assert all(profile.usable for profile in measured.values())
+    native = {name for name, profile in measured.items() if profile.native(SHAPE)}
+    assert native == {"BayesianNet-3", "DenseNet", "SqueezeNet-2", "MaxVit"}
+    assert str(measured["InceptionV3-1"].adapter(SHAPE)) == "resize 75x75"
+    assert measured["ComplexNet"].why(SHAPE) == "takes complex images of 16 px and more"
+    # Counted apart, by building torchvision's SqueezeNet 1.1 with ten classes.
+    from torchvision.models import squeezenet1_1
+
+    count = sum(parameter.numel() for parameter in squeezenet1_1(num_classes=10).parameters())
+    assert measured["SqueezeNet-2"].parameters == {"3x32x32": count}
+
+
+def test_gray_and_oblong_images(cache: Path, families: dict[str, Family]) -> None:
+    shape = Shape(1, 28, 40)
+    measured = profiles([families[name] for name in ("BayesianNet-3", "ICNet", "MaxVit")], shape)
+    assert {name: str(profile.adapter(shape)) for name, profile in measured.items()} == {
+        "BayesianNet-3": "resize 32x35",
+        "ICNet": "none",
+        "MaxVit": "resize 40x40",
+    }
+
+
+def test_what_is_kept_is_not_measured_again(
+    cache: Path, families: dict[str, Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[tuple[int, int]] = []
+    first = profiles([families["ICNet"]], SHAPE, progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(0, 1), (1, 1)]
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    assert profiles([families["ICNet"]], SHAPE) == first
+    with pytest.raises(OSError):
+        profiles([families["ICNet"]], Shape(3, 48, 48))
+
+
+def test_a_broken_note_is_measured_again(cache: Path) -> None:
+    first = profiles([family("Plain")], SHAPE)
+    for note in (cache / "probes").iterdir():
+        note.write_text('{"low": ')
+    assert profiles([family("Plain")], SHAPE) == first
+
+
+def test_looking_up_loads_no_torch(cache: Path, wheel: Path, families: dict[str, Family]) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from nngen.families.catalogue import load_families
+from nngen.families.probe import profiles
+from nngen.lemur.source import open_lemur
+from nngen.types import Shape
+families = load_families(open_lemur(Path(sys.argv[1])))
+print(profiles([families["ICNet"]], Shape(3, 32, 32))["ICNet"].usable, "torch" in sys.modules)
+"""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code, str(wheel)], capture_output=True, text=True, check=True)
+        assert done.stdout == "True False\n"
+
+
+MISFITS = {
+    family("Flat", forward="return x.mean((1, 2, 3))"): "forward returns (2,), not (2, 10)",
+    family("Words", forward="return 'cat'"): "forward returns str, not logits",
+    family("Frozen", init="self.layer.requires_grad_(False)"): "does not require grad",
+    family("Dead", forward="return self.layer(x.mean((2, 3))) * 0"): "no parameter received a gradient",
+    family("NaN", forward="return self.layer(x.mean((2, 3))) / 0 * 0"): "logits are not finite",
+    family("Picky", init="raise ValueError('no such stem')"): "ValueError: no such stem",
+    family("Missing", init="import no_such_package"): "No module named 'no_such_package'",
+    family("Quits", forward="import os; os._exit(7)"): "its process died (exit 7)",
+    family("Leaves", init="raise SystemExit(3)"): "SystemExit: 3",
+    family(
+        "Greedy", init="self.x = torch.ones(2**33, device='cpu')"
+    ): "needs more than 6,144 MiB at 3x32x32: choose a smaller shape",
+    family("Torn", source="class Net("): "SyntaxError",
+    family("Netless", source="x = 1"): "no class Net",
+    family("Early", source="raise RuntimeError('not today')"): "RuntimeError: not today",
+}
+"""Families that cannot be used, and what is said of each."""
+
+PLAIN = (
+    family("Plain"),
+    family("Loud", init="print('hello'); import sys; print('there', file=sys.stderr)"),
+    family("Looks", init="assert not torch.cuda.is_available()"),
+    family("Single", init="assert in_shape[0] == 1", forward="assert len(x) == 2; return self.layer(x.mean((2, 3)))"),
+    family("Pair", forward="return self.layer(x.mean((2, 3))), None"),
+)
+"""Families that can: they print, look for a GPU, count the images, return auxiliary outputs."""
+
+SLY = family("Sly", forward="assert x.is_meta or x.shape[2] >= 20; return self.layer(x.mean((2, 3)))")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profile]:
+    """All of them, in one run of the worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NNGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return profiles([*MISFITS, *PLAIN, SLY], SHAPE)
+
+
+@pytest.mark.parametrize("subject", MISFITS, ids=lambda subject: subject.name)
+def test_what_does_not_work_says_why(measured: dict[str, Profile], subject: Family) -> None:
+    profile = measured[subject.name]
+    assert not profile.usable
+    assert profile.adapter(SHAPE) is None
+    assert MISFITS[subject] in profile.why(SHAPE)
+
+
+@pytest.mark.parametrize("subject", PLAIN, ids=lambda subject: subject.name)
+def test_what_works_is_usable(measured: dict[str, Profile], subject: Family) -> None:
+    profile = measured[subject.name]
+    assert profile.reason == ""
+    assert profile.native(SHAPE)
+    assert profile.interface == Interface(low=1)
+    assert profile.parameters == {"3x32x32": 3 * 10 + 10}
+
+
+def test_a_border_that_meta_tensors_do_not_see_is_found(measured: dict[str, Profile]) -> None:
+    assert measured["Sly"].interface == Interface(low=20)
+
+
+def test_one_that_hangs_stops_no_other_and_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "WALL_S", 4.0)
+    hangs, plain = family("Hangs", forward="\n        while True: pass"), family("Plain")
+    measured = profiles([hangs, plain], SHAPE, jobs=1)
+    assert measured["Plain"].usable
+    assert measured["Hangs"].reason == "took longer than 4 s at 3x32x32: choose a smaller shape"
+    assert len(list((cache / "probes").iterdir())) == 2  # both are Plain's: its interface and its proof
+
+
+def test_nothing_is_left_behind_when_it_is_broken_off(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = {process.pid for process in psutil.process_iter()}
+
+    def interrupt(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    slow = family("Slow", forward="import time; time.sleep(60); return self.layer(x.mean((2, 3)))")
+    with pytest.raises(KeyboardInterrupt):
+        profiles([family("Plain"), slow], SHAPE, progress=interrupt, jobs=2)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    deadline = time.monotonic() + 5
+    while _workers(before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _workers(before) == []
+
+
+def _workers(before: set[int]) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if process.info["pid"] not in before | {os.getpid()} and "nngen.families.probe_worker" in line:
+            found.append(process.info["pid"])
+    return found
+
+
+def test_a_worker_that_cannot_start_is_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(LemurError, match=r"ended early \(exit 1\): ImportError: libcudart"):
+        profiles([family("Plain")], SHAPE)
+
+
+@pytest.mark.parametrize("text", ["3x100000x100000", "3x1025x32", "100000x32x32"])
+def test_absurd_shapes_are_refused_at_once(text: str) -> None:
+    with pytest.raises(UsageError, match=f"no family takes {text}"):
+        check_shape(Shape.parse(text))
+
+
+def test_no_jobs_are_refused(cache: Path) -> None:
+    with pytest.raises(UsageError, match="give 1 or more jobs"):
+        profiles([family("Plain")], SHAPE, jobs=0)
+
+
+@pytest.mark.slow
+def test_all_34_are_usable_at_32_pixels(families: dict[str, Family]) -> None:
+    measured = profiles(families.values(), SHAPE)
+    assert {name: profile.reason for name, profile in measured.items() if not profile.usable} == {}
+    adapted = {name: str(profile.adapter(SHAPE)) for name, profile in measured.items() if not profile.native(SHAPE)}
+    assert set(adapted) == {"AlexNet", "ComplexNet", "InceptionV3-1", "InceptionV3-2"}

@@ -1,0 +1,146 @@
+"""Any file in LEMUR's contract may join: from a folder, a file, an entry point; and is told why not."""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+import pytest
+from fake_lemur import source
+
+from nngen.assembly.assemble import assemble
+from nngen.assembly.validate_family import may_join
+from nngen.errors import FamilyError
+from nngen.families.catalogue import load_families
+from nngen.families.user_families import user_families
+from nngen.types import Interface, Plan, Shape
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "families"
+NAMES = ["Brook", "Lantern", "Pebble"]
+
+
+def test_a_folder(lemur, families):
+    found = load_families(lemur, [str(EXAMPLES)])
+    assert sorted(found) == list(found)
+    assert found.keys() - families.keys() == set(NAMES)
+    assert {found[name].best for name in NAMES} == {None}
+    assert {name: found[name] for name in families} == families
+
+
+def test_the_environment_names_places_too(lemur, monkeypatch):
+    monkeypatch.setenv("NNGEN_FAMILIES_FROM", os.pathsep.join([str(EXAMPLES / "Brook.py"), str(EXAMPLES)]))
+    assert set(NAMES) <= load_families(lemur).keys()
+
+
+def test_a_package(tmp_path, monkeypatch):
+    (tmp_path / "pond.py").write_text(
+        "from pathlib import Path\n"
+        f"STONES = {{'Stone': {source(8)!r}}}\n"
+        f"def all(): return {{**STONES, 'Pebble': Path({str(EXAMPLES / 'Pebble.py')!r})}}\n"
+        "WRONG = {'Stone': 3}\nEMPTY = {}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(user_families(["pond:STONES"])) == ["Stone"]
+    found = user_families(["pond:all", "pond:STONES"])
+    assert list(found) == ["Pebble", "Stone"]
+    assert found["Pebble"].source == (EXAMPLES / "Pebble.py").read_text()
+    entry = importlib.metadata.EntryPoint(name="pond", value="pond:all", group="nngen.families")
+    monkeypatch.setattr(
+        "nngen.families.user_families.entry_points", lambda group: [entry] if group == entry.group else []
+    )
+    assert list(user_families(["pond"])) == ["Pebble", "Stone"]
+    for place, message in (
+        ("pond:WRONG", "gives int for Stone"),
+        ("pond:EMPTY", "no mapping of names"),
+        ("pond:nothing", "cannot be loaded"),
+        ("lake:all", "cannot be loaded"),
+        ("lake", "installed entry points: pond"),
+    ):
+        with pytest.raises(FamilyError, match=message):
+            user_families([place])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("small.py", "x = 1", "cannot be a family's name"),
+        ("Under_score.py", "x = 1", "cannot be a family's name"),
+        ("Text.txt", "x = 1", "no Python file"),
+        ("Bytes.py", b"\xff\xfe", "no UTF-8 text"),
+        ("Missing.py", None, "cannot be read"),
+    ],
+)
+def test_files_that_are_none(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FamilyError, match=message):
+        user_families([str(tmp_path / name)])
+
+
+def test_names_are_given_once(lemur, tmp_path):
+    (tmp_path / "ResNet.py").write_text(source(8))
+    with pytest.raises(FamilyError, match="LEMUR has a family ResNet already"):
+        load_families(lemur, [str(tmp_path)])
+    (tmp_path / "Brook.py").write_text(source(8))
+    (tmp_path / "ResNet.py").unlink()
+    with pytest.raises(FamilyError, match="family Brook comes from"):
+        user_families([str(EXAMPLES), str(tmp_path)])
+    with pytest.raises(FamilyError, match=r"holds no .py file"):
+        (tmp_path / "empty").mkdir()
+        user_families([str(tmp_path / "empty")])
+
+
+def test_ours_and_lemurs_stand_in_one_mixture(lemur):
+    found = load_families(lemur, [str(EXAMPLES)])
+    experts = (*NAMES, "ShuffleNet")
+    made = assemble(Plan(experts=experts), [(found[name], Interface(low=32)) for name in experts])
+    assert all(name in made.source for name in ("PebbleSqueeze", "BrookMixer", "LanternBlock"))
+
+
+CONTRACT = "def supported_hyperparameters():\n    return {'lr'}\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("Small", "x = (", "not Python"),
+        ("Small", "class Net: pass", "no function supported_hyperparameters"),
+        ("Small", CONTRACT, "no class Net"),
+        (
+            "Small",
+            CONTRACT + "class Net:\n    def __init__(self, a, b, c, d): pass",
+            "line 5: Net has no method forward",
+        ),
+        ("Small", source(8).replace("in_shape, out_shape, prm, device)", "in_shape, classes)"), "must be built by Net"),
+        ("Small", "import timm\n" + source(8).replace("nn.ReLU()", "timm.relu()"), "Small: line 1: imports timm"),
+        ("ResNet", source(8), "LEMUR has a family ResNet already"),
+        ("Small", source(8).replace("self.head(self.features(x)", "self.head(x.relu(self.features(x))"), "Error"),
+    ],
+)
+def test_why_not(lemur, tmp_path, name, text, message):
+    (tmp_path / f"{name}.py").write_text(text)
+    (found,) = may_join([tmp_path / f"{name}.py"], lemur, Shape(3, 32, 32))
+    assert not found.may_join
+    assert message in found.message
+
+
+def test_the_same_program_joins_once(lemur, families, tmp_path):
+    (tmp_path / "Other.py").write_text("# another name\n" + families["ShuffleNet"].source)
+    (tmp_path / "One.py").write_text(source(8))
+    (tmp_path / "Two.py").write_text(source(8))
+    found = may_join([tmp_path / f"{name}.py" for name in ("Other", "One", "Two")], lemur, Shape(3, 32, 32))
+    assert [one.may_join for one in found] == [False, True, False]
+    assert "the same program as ShuffleNet" in found[0].message
+    assert "the same program as One" in found[2].message
+
+
+def test_the_command(nngen, tmp_path):
+    (tmp_path / "Bad.py").write_text("class Net: pass")
+    done = nngen("check", "--family", EXAMPLES / "Brook.py", "--family", tmp_path / "Bad.py", "--json")
+    rows = {row["name"]: row for row in json.loads(done.out)}
+    assert done.code == 3
+    assert rows["Brook"]["may_join"] and rows["Brook"]["native"] and rows["Brook"]["takes"].endswith("px and more")
+    assert not rows["Bad"]["may_join"]
+    assert nngen("check").code == 2
+    listed = nngen("families", "--families-from", EXAMPLES, "--families", "Pebble", "--json")
+    assert [row["name"] for row in json.loads(listed.out)] == ["Pebble"]

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from nngen.llm.proposals.duplicates import Known, TwinKind, shingles, similarity
+from nngen.llm.proposals.propose import identify
+
+CODE = "def f(x):\n    total = x.sum()\n    return total / len(x)\n"
+
+
+def test_renamed_locals_are_no_news() -> None:
+    renamed = CODE.replace("total", "s")
+    assert similarity(shingles(CODE), shingles(renamed)) == 1.0
+    assert similarity(shingles(CODE), shingles(CODE.replace("sum", "mean"))) < 0.97
+
+
+def test_exact_canonical_and_near_twins() -> None:
+    known = Known()
+    first = identify(CODE)
+    known.add(first, CODE, "parent/gate")
+    assert known.twin(first).kind is TwinKind.EXACT
+    commented = identify("# a comment\n" + CODE)
+    assert commented.id != first.id
+    assert known.twin(commented).kind is TwinKind.CANONICAL
+    assert known.twin(identify(CODE.replace("total", "s"))).kind is TwinKind.CANONICAL
+    close = CODE.replace("def f", "def g")
+    assert known.twin(identify(close), close, "parent/gate").kind is TwinKind.NEAR
+    assert known.twin(identify(close), close, "parent/loss") is None
+    assert known.twin(identify("y = 1"), "y = 1", "parent/gate") is None
+
+
+def test_two_programs_that_lemur_confuses() -> None:
+    known = Known()
+    known.add(identify("for i in x:\n    f(i)\ng()\n"))
+    other = identify("for i in x:\n    f(i)\n    g()\n")
+    assert known.clashes(other)
+    assert not known.clashes(identify("z = 1"))

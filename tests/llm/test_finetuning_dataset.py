@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.errors import RewriterError, UsageError
+from nngen.llm.finetuning.dataset import VIEWS, build, read_view
+from nngen.llm.finetuning.examples import (
+    Example,
+    Task,
+    accuracy_examples,
+    code_examples,
+    improvement_examples,
+    region_examples,
+    summary_examples,
+)
+from nngen.llm.finetuning.feedback import build_from_archive, collect
+from nngen.llm.finetuning.splits import Split, assign, twin_families
+from nngen.llm.prompts import estimate_tokens
+from nngen.llm.proposals.duplicates import NEAR, shingles, similarity
+from nngen.llm.proposals.log import proposals
+from nngen.llm.proposals.parsing import python_block
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.rewriters.base import Message
+from nngen.surrogate.plan_accuracy import cases
+from nngen.types import Family, Record
+
+pytest.importorskip("datasets")
+
+NO_TWINS: dict[str, str] = {}
+
+
+def _example(group: str, number: int = 0, good: bool = True, task: Task = Task.IMPROVE) -> Example:
+    return Example(
+        task=task,
+        messages=(Message(role="user", content=f"question {group}"),),
+        answer=f"answer {number}",
+        good=good,
+        score=float(number),
+        group=group,
+        origin="o",
+        prompt="plan@1-0",
+    )
+
+
+def _groups(count: int) -> list[str]:
+    return ["+".join(quartet) for quartet in list(combinations("ABCDEFGH", 4))[:count]]
+
+
+def test_no_quartet_is_in_two_splits(taught: Archive, tmp_path: Path) -> None:
+    built = build_from_archive(taught, tmp_path / "set", count=estimate_tokens)
+    where: dict[str, set[str]] = {}
+    for view in VIEWS:
+        for split in Split:
+            for row in read_view(built.folder, view, split.value):
+                for quartet in row["group"].split("|"):
+                    where.setdefault(quartet, set()).add(split.value)
+    assert where
+    assert all(len(splits) == 1 for splits in where.values())
+    assert {split for splits in where.values() for split in splits} == {"train", "validation", "test"}
+
+
+def test_twin_families_count_as_one() -> None:
+    examples = [_example(group, number) for number, group in enumerate(_groups(30))]
+    twins = {"A": "A", "B": "A", **{name: name for name in "CDEFGH"}}
+    splits = dict(zip((row.group for row in examples), assign(examples, twins, 0), strict=True))
+    for group, split in splits.items():
+        other = "+".join(sorted(group.replace("A", "B").split("+")))
+        if "A" in group and "B" not in group and other in splits:
+            assert splits[other] is split
+
+
+def test_the_real_near_twins_are_found(families: dict[str, Family]) -> None:
+    twins = twin_families({name: family.source for name, family in families.items()})
+    assert twins["InceptionV3-2"] == "InceptionV3-1"
+    assert twins["SqueezeNet-2"] == "SqueezeNet-1"
+    assert twins["ResNet"] == "ResNet"
+    assert len(set(twins.values())) > 25
+
+
+def test_held_out_code_is_no_echo_of_what_is_learned(taught: Archive, tmp_path: Path) -> None:
+    built = build_from_archive(taught, tmp_path / "set", count=estimate_tokens, tasks=["region"])
+    rows = {split: read_view(built.folder, "kto", split) for split in ("train", "test", "validation")}
+    pieces = {
+        split: [shingles(python_block(row["completion"][0]["content"])) for row in found]
+        for split, found in rows.items()
+    }
+    for held in pieces["test"] + pieces["validation"]:
+        assert all(similarity(held, learned) < NEAR for learned in pieces["train"])
+
+
+def test_an_example_across_the_splits_is_left_out() -> None:
+    groups = _groups(20)
+    examples = [_example(group, number) for number, group in enumerate(groups)]
+    alone = dict(zip(groups, assign(examples, NO_TWINS, 0), strict=True))
+    one = next(group for group in groups if alone[group] is Split.TRAIN)
+    other = next(group for group in groups if alone[group] is Split.TEST)
+    assert alone[one] is not None
+    both = [*examples, _example(f"{one}|{other}", 99)]
+    where = assign(both, NO_TWINS, 0)
+    named = dict(zip(groups, where, strict=False))
+    assert where[-1] is (named[one] if named[one] is named[other] else None)
+
+
+def test_too_small_to_split() -> None:
+    with pytest.raises(RewriterError, match="too small to split: 2 examples of 2 different quartets"):
+        assign([_example("A+B+C+D"), _example("A+B+C+E", 1)], NO_TWINS, 0)
+
+
+def test_long_answers_are_dropped_and_never_cut(tmp_path: Path) -> None:
+    examples = [_example(group, number) for number, group in enumerate(_groups(20))]
+    long = Example(**{**{f: getattr(examples[0], f) for f in examples[0].__slots__}, "answer": "x" * 4000})
+    built = build([*examples, long], tmp_path / "set", twins=NO_TWINS, count=estimate_tokens, limit=100)
+    assert built.drops.long == 1
+    answers = [row["messages"][-1]["content"] for split in Split for row in read_view(built.folder, "sft", split.value)]
+    assert sorted(answers) == sorted(row.answer for row in examples)
+
+
+def test_the_views_hold_what_they_should(tmp_path: Path) -> None:
+    examples = [
+        _example(group, number, good=good) for group in _groups(20) for number, good in enumerate((False, False, True))
+    ]
+    built = build(examples, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
+    for split in Split:
+        sft, dpo, kto = (read_view(built.folder, view, split.value) for view in VIEWS)
+        assert len(kto) == 3 * len(sft) == 3 * len(dpo)
+        assert all(row["messages"][-1] == {"role": "assistant", "content": "answer 2"} for row in sft)
+        assert all(row["chosen"][0]["content"] == "answer 2" for row in dpo)
+        assert all(row["rejected"][0]["content"] == "answer 0" for row in dpo)
+        assert sum(row["label"] for row in kto) == len(sft)
+
+
+def test_parquet_and_jsonl_say_the_same_and_the_card_counts(taught: Archive, tmp_path: Path) -> None:
+    import datasets
+
+    built = build_from_archive(taught, tmp_path / "set", count=estimate_tokens)
+    rows = read_view(built.folder, "sft", "train")
+    table = datasets.Dataset.from_parquet(str(built.folder / "sft" / "train.parquet"), cache_dir=str(tmp_path / "c"))
+    assert table.to_list() == rows
+    card = (built.folder / "README.md").read_text()
+    assert built.fingerprint in card
+    assert f"| sft | {len(rows)} |" in card
+    meta = json.loads((built.folder / "feedback.json").read_text())
+    assert meta["counts"]["sft"]["train"] == len(rows)
+
+
+def test_the_same_archive_gives_the_same_fingerprint(taught: Archive, tmp_path: Path) -> None:
+    one = build_from_archive(taught, tmp_path / "one", count=estimate_tokens)
+    two = build_from_archive(taught, tmp_path / "two", count=estimate_tokens)
+    assert one.fingerprint == two.fingerprint
+    again = build_from_archive(taught, tmp_path / "one", count=estimate_tokens, seed=5)
+    assert again.fingerprint != one.fingerprint
+
+
+def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RewriterError, match="is no feedback set: choose another"):
+        build([], tmp_path / "mine", twins=NO_TWINS, count=estimate_tokens)
+    with pytest.raises(RewriterError, match="is no feedback set"):
+        read_view(tmp_path / "mine", "sft", "train")
+
+
+def test_every_task_is_found(taught: Archive, space: PlanSpace) -> None:
+    found = collect(taught)
+    assert {row.task for row in found} == {Task.REGION, Task.IMPROVE, Task.SUMMARY, Task.ACCURACY}
+    regions = [row for row in found if row.task is Task.REGION]
+    assert {row.good for row in regions} == {True, False}
+    trials = taught.trials()
+    best = {trial.candidate_id: trial.validation_accuracy for trial in trials}
+    assert best
+    for row in improvement_examples(trials, space):
+        assert space.read(row.answer)
+    good = [row.score for row in summary_examples(trials, space) if row.good]
+    bad = [row.score for row in summary_examples(trials, space) if not row.good]
+    assert min(good) > max(bad)
+    for row in accuracy_examples(trials):
+        assert 0 <= float(row.answer) <= 1
+    with pytest.raises(UsageError, match="no task is called 'regio'"):
+        collect(taught, ["regio"])
+
+
+def test_plans_are_compared_within_a_frame_only(taught: Archive, space: PlanSpace) -> None:
+    trials = taught.trials()
+    odd = [
+        replace(
+            trial, plan=replace(trial.plan, recipe=replace(trial.plan.recipe, cutmix=1.0)), validation_accuracy=0.99
+        )
+        for trial in trials[:1]
+    ]
+    mixed = [*odd, *trials[1:]]
+    for before, after in (
+        (improvement_examples(trials[1:], space), improvement_examples(mixed, space)),
+        (summary_examples(trials[1:], space), summary_examples(mixed, space)),
+        (accuracy_examples(trials[1:]), accuracy_examples(mixed)),
+    ):
+        assert list(before) == list(after)
+    assert len(cases([*trials[:1], *odd])) == 2
+
+
+def test_twins_are_not_taught_twice(taught: Archive) -> None:
+    candidates = {candidate.id: candidate for candidate in taught.candidates()}
+    held = proposals(taught)
+    assert len(list(region_examples(held, candidates))) == sum(row.twin is None for row in held if row.region)
+
+
+def test_lemurs_records_become_examples() -> None:
+    rows = [
+        Record(model="Small", dataset="cifar-10", epoch=1, accuracy=value, duration_s=1.0, hyperparameters={"lr": 0.1})
+        for value in (0.4, 0.5)
+    ]
+    found = list(code_examples({"Small": "x = 1"}, rows))
+    assert [row.answer for row in found] == ["0.500"]
+    assert "lr 0.1" in found[0].messages[-1].content

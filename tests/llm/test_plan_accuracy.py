@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import pytest
+
+from nngen.archive import Archive, ExternalModel, ExternalResult
+from nngen.errors import UsageError
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.surrogate.plan_accuracy import LM, Case, Matrix, Predictor, Reader, folds, judge_predictors
+from nngen.surrogate.records import judge_recorded, recorded_cases
+
+SPACE = PlanSpace(families=tuple("ABCDEFGHIJ"))
+
+
+def _cases(count: int, seed: int = 0, noise: float = 0.0) -> list[Case]:
+    """Accuracies that are a sum over families and the gate's width, so that a good fit must find them."""
+    rng, found = Random(seed), []
+    for _ in range(count):
+        plan = SPACE.draw(rng)
+        truth = 0.4 + sum((ord(name) - 65) * 0.01 for name in plan.experts) + plan.gate.width / 1000
+        accuracy = truth + rng.gauss(0, noise)
+        found.append(Case(plan=plan, early=(accuracy - 0.1,), accuracy=accuracy))
+    return found
+
+
+def test_what_can_be_learned_is_learned() -> None:
+    judged = {row.predictor: row for row in judge_predictors(_cases(80))}
+    assert judged["plan"].rmse < 0.1 * judged["families"].rmse < judged["mean"].rmse
+    assert (judged["plan"].rank or 0) > 0.99
+    assert judged["mean"].rank is None
+
+
+def test_early_epochs_help_where_the_plan_cannot_tell() -> None:
+    judged = {row.predictor: row for row in judge_predictors(_cases(80, noise=0.05))}
+    assert judged["plan + 1 epoch"].rmse < 0.5 * judged["plan"].rmse
+
+
+def test_predictions_stay_inside_the_range_and_never_see_the_truth() -> None:
+    known = _cases(40)
+    model = Predictor(known)
+    asked = [Case(plan=case.plan, early=case.early, accuracy=0.0) for case in known[:5]]
+    assert model.predict(asked) == model.predict(known[:5])
+    assert all(0 <= value <= 1 for value in model.predict(known))
+
+
+def test_too_few_quartets() -> None:
+    with pytest.raises(UsageError, match="too few to learn from"):
+        judge_predictors(_cases(5))
+
+
+def _letters(texts: Sequence[str]) -> Matrix:
+    """A reader that counts family letters and the gate's width, as a language model might."""
+    return np.array(
+        [[float(f'"{name}"' in text) for name in "ABCDEFGHIJ"] + [float('"width":64' in text)] for text in texts]
+    )
+
+
+def test_a_reader_of_texts_is_judged_beside_the_others() -> None:
+    known = _cases(80)
+    judged = {row.predictor: row for row in judge_predictors(known, _letters)}
+    assert LM not in {row.predictor for row in judge_predictors(known)}
+    assert judged[LM].rmse < judged["families"].rmse < judged["mean"].rmse
+    asked = [Case(plan=case.plan, early=(), accuracy=0.0) for case in known[:5]]
+    assert Reader(known, _letters).predict(asked) == pytest.approx([case.accuracy for case in known[:5]], abs=0.02)
+
+
+def test_no_group_is_on_both_sides_of_a_fold() -> None:
+    groups = [f"g{number % 11}" for number in range(60)]
+    for learned, held in folds(groups):
+        assert not {groups[index] for index in learned} & {groups[index] for index in held}
+        assert sorted(learned + held) == list(range(60))
+
+
+def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
+    model = ExternalModel(origin="o", name=name, kind="generated", nn_id=name, canonical=name, source=source)
+    number = archive.foreign.add_models([model])[name]
+    row = ExternalResult(
+        model_id=number,
+        task="img-classification",
+        dataset="cifar-10",
+        metric="acc",
+        epoch=1,
+        accuracy=accuracy,
+        duration_s=1.0,
+        uid=name,
+        hyperparameters={},
+    )
+    archive.foreign.add_results([row])
+
+
+def test_imported_records_are_judged_by_their_code(archive: Archive) -> None:
+    with pytest.raises(UsageError, match="0 imported models have records on cifar-10 after 1 epochs"):
+        recorded_cases(archive, "cifar-10", 1, 100)
+    for number in range(48):
+        depth = number % 6 + 1
+        code = "import torch.nn as nn\n" + "".join(f"a{place} = nn.Conv2d({number}, 3, 3)\n" for place in range(depth))
+        code += f"b{number // 6} = 0\n"
+        _foreign(archive, f"{'alt' if number % 2 else 'rag'}-{number:08x}", code, 0.3 + 0.05 * depth)
+    known = recorded_cases(archive, "cifar-10", 1, 100)
+    assert {case.family for case in known} == {"alt", "rag"}
+    assert len(known) == len({case.group for case in known}) == 48
+    judged = {row.predictor: row for row in judge_recorded(known, lambda texts: np.array([[len(t)] for t in texts]))}
+    assert judged["size of the code"].rmse < 0.2 * judged["mean"].rmse
+    assert {LM, f"families + {LM}", "families"} <= set(judged)
+    assert len(recorded_cases(archive, "cifar-10", 1, 10)) == 10
+
+
+def test_code_that_differs_in_constants_is_one_group(archive: Archive) -> None:
+    for number in range(10):
+        _foreign(archive, f"alt-{number:08x}", f"x = {number}", 0.5)
+    with pytest.raises(UsageError, match="1 different models are too few"):
+        judge_recorded(recorded_cases(archive, "cifar-10", 1, 100))

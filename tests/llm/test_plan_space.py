@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nngen.assembly.assemble import check_plan
+from nngen.llm.proposals.parsing import Fault, ReplyError
+from nngen.llm.proposals.plan_space import CHOICES, PlanSpace, frame, plan_text
+from nngen.types import Plan
+
+NAMES = tuple(f"Family{number}" for number in range(9))
+SPACE = PlanSpace(families=NAMES)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_every_draw_is_read_back_and_can_be_assembled(seed: int) -> None:
+    plan = SPACE.draw(Random(seed))
+    check_plan(plan)
+    assert SPACE.read(plan_text(plan)) == plan
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_mutation_changes_one_thing(seed: int) -> None:
+    rng = Random(seed)
+    before = SPACE.draw(rng)
+    after = SPACE.mutate(before, rng)
+    check_plan(after)
+    swapped = len(set(before.experts) ^ set(after.experts)) // 2
+    fields = sum(
+        getattr(getattr(before, group), name) != getattr(getattr(after, group), name)
+        for group, name in (path.split(".") for path in CHOICES)
+    )
+    assert swapped + fields == 1
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        Plan(experts=("Family0", "Gone", "Family3", "Lost")),
+        Plan(experts=("Family0",) * 4, kind="homogeneous", repeats=True),
+        Plan(experts=("One", "Two", "Three", "Four"), kind="alexnet"),
+    ],
+)
+def test_what_the_pool_lacks_gives_way_and_the_child_is_a_quartet(parent: Plan) -> None:
+    for seed in range(20):
+        child = SPACE.mutate(parent, Random(seed))
+        assert SPACE.read(plan_text(child), parent) == child
+        check_plan(child)
+        assert (child.kind, child.repeats) == ("hetero", False)
+
+
+def test_a_frame_is_what_the_text_leaves_out() -> None:
+    plain = SPACE.draw(Random(0))
+    other = dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, cutmix=1.0))
+    assert plan_text(plain) == plan_text(other)
+    assert frame(plain) != frame(other)
+    assert frame(plain) == frame(SPACE.draw(Random(1))) == frame(SPACE.mutate(plain, Random(2)))
+    # A child keeps its parent's frame.
+    assert frame(SPACE.mutate(other, Random(0))) == frame(SPACE.read(plan_text(plain), other)) == frame(other)
+
+
+def test_draws_are_uniform_over_families() -> None:
+    rng = Random(0)
+    counts = dict.fromkeys(NAMES, 0)
+    for _ in range(2000):
+        for name in SPACE.draw(rng).experts:
+            counts[name] += 1
+    # Each is drawn with probability 4/9: 889 expected, a standard deviation of 22.
+    assert all(abs(count - 2000 * 4 / 9) < 5 * 22.3 for count in counts.values())
+
+
+def test_the_schema_follows_the_dataclass() -> None:
+    schema = SPACE.schema()
+    default = Plan(experts=()).to_dict()
+    groups = {path.split(".")[0] for path in CHOICES}
+    assert set(schema["properties"]) == {"experts", *groups}
+    for group in groups:
+        assert set(schema["properties"][group]["properties"]) <= set(default[group])
+
+
+def test_chosen_experts_leave_the_schema() -> None:
+    items = SPACE.schema(("Family3", "Family1"))["properties"]["experts"]["prefixItems"]
+    assert items[:2] == [{"const": "Family3"}, {"const": "Family1"}]
+    assert items[2]["enum"] == [name for name in NAMES if name not in ("Family3", "Family1")]
+
+
+def _changed(**changes: object) -> str:
+    data = json.loads(plan_text(SPACE.draw(Random(1))))
+    return json.dumps({**data, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "message"),
+    [
+        ("{", Fault.NOT_JSON, "not JSON"),
+        ("no plan today", Fault.NO_BLOCK, "no code block"),
+        ("```json\n[1, 2]\n```", Fault.NOT_A_PLAN, "JSON object"),
+        ("```\n{}\n```\nor\n```\n{}\n```", Fault.SEVERAL_BLOCKS, "2 came"),
+        (_changed(experts=["Family1", "Family2"]), Fault.FAMILY, "4 names"),
+        (_changed(experts=["Family1", "Family2", "Family3", "Family1"]), Fault.FAMILY, "must differ"),
+        (_changed(experts=["Family1", "Family2", "Family3", "Famil4"]), Fault.FAMILY, "did you mean Family4"),
+        (_changed(gate={"width": 33}), Fault.RANGE, "gate.width is 33"),
+        (_changed(gate={"width": True}), Fault.RANGE, "gate.width is True"),
+        (_changed(gate={"hight": 3}), Fault.NOT_A_PLAN, "no field 'gate.hight'"),
+        (_changed(gate=3), Fault.NOT_A_PLAN, "'gate' is not a part"),
+    ],
+)
+def test_what_is_no_plan(text: str, fault: Fault, message: str) -> None:
+    with pytest.raises(ReplyError, match=message) as caught:
+        SPACE.read(text)
+    assert caught.value.fault is fault
+
+
+def test_one_block_among_prose_is_read_and_experts_are_sorted() -> None:
+    plan = SPACE.draw(Random(3))
+    data = json.loads(plan_text(plan))
+    data["experts"].reverse()
+    assert SPACE.read(f"Here it is:\n```json\n{json.dumps(data)}\n```\nGood luck!") == plan
+
+
+def test_fields_a_rewriter_does_not_write_come_from_the_parent() -> None:
+    parent = dataclasses.replace(SPACE.draw(Random(5)), kind="hetero")
+    text = json.dumps({"experts": list(NAMES[:4])})
+    assert SPACE.read(text, parent) == dataclasses.replace(parent, experts=NAMES[:4])
+
+
+def test_a_space_needs_four_families() -> None:
+    with pytest.raises(ReplyError, match="4 different families"):
+        PlanSpace(families=NAMES[:3])
+    with pytest.raises(ReplyError, match=r"no such field in a plan: gate\.colour"):
+        PlanSpace(families=NAMES, choices={"gate.colour": (1, 2)})

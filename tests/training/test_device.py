@@ -1,0 +1,49 @@
+"""Which device is picked, and what is different on a card."""
+
+import pytest
+
+from nngen.checks.rules.sample_nets import net_source
+from nngen.errors import UsageError
+from nngen.training import device, pick_device
+from nngen.types import Outcome, Shape
+
+
+@pytest.mark.parametrize(
+    ("wanted", "works", "picked"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
+)
+def test_cuda_is_taken_where_it_works(wanted, works, picked, monkeypatch):
+    monkeypatch.setattr(device, "_cuda_works", lambda: works)
+    assert pick_device(wanted) == picked
+
+
+def test_what_cannot_be_had_is_said(monkeypatch):
+    monkeypatch.setattr(device, "_cuda_works", lambda: False)
+    with pytest.raises(UsageError, match="finds no CUDA device"):
+        pick_device("cuda")
+    with pytest.raises(UsageError, match="choose auto, cpu or cuda"):
+        pick_device("tpu")
+
+
+def test_a_machine_without_a_card_never_asks_torch(monkeypatch):
+    monkeypatch.setattr(device, "_NODES", ())
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    assert pick_device() == "cpu"
+
+
+def test_a_trial_on_the_cpu_sees_no_card(engine, digits, candidate, spec):
+    look = "import os; assert os.environ['CUDA_VISIBLE_DEVICES'] == '' and not torch.cuda.is_available()"
+    assert engine.train(candidate(net_source(init=look)), spec(), digits).verdict.valid
+
+
+@pytest.mark.gpu
+def test_a_card_trains_in_bfloat16(engine, digits, candidate, spec):
+    if pick_device() != "cuda":
+        pytest.skip("there is no CUDA device")
+    source = net_source(loss="assert loss.device.type == 'cuda' and self(inputs).dtype is torch.bfloat16")
+    trial = engine.train(candidate(source), spec(device="cuda", epochs=3), digits)
+    assert trial.verdict.valid, trial.verdict.message
+    assert trial.validation_accuracy > 0.8
+    assert trial.environment["device"] not in ("cpu", "cuda")
+    assert engine.check(candidate(net_source()), shape=Shape(1, 8, 8), device="cuda").valid
+    greedy = engine.train(candidate(net_source(init="torch.ones(2**40, device=device)")), spec(device="cuda"), digits)
+    assert greedy.verdict.outcome is Outcome.MEMORY

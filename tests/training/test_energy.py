@@ -1,0 +1,81 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from nngen.training.energy import EnergyMeter
+
+
+class NVMLError(Exception):
+    pass
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """A stand-in for pynvml whose counter rises by 1,500 mJ a look."""
+    state = SimpleNamespace(looks=0, open=0, card=None)
+
+    def look(card):
+        state.looks += 1
+        state.card = card
+        return 1500 * state.looks
+
+    def count(change):
+        state.open += change
+
+    fake = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: count(1),
+        nvmlShutdown=lambda: count(-1),
+        nvmlDeviceGetHandleByIndex=lambda index: f"card {index}",
+        nvmlDeviceGetHandleByUUID=lambda uuid: f"card {uuid}",
+        nvmlDeviceGetTotalEnergyConsumption=look,
+        state=state,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return fake
+
+
+def fails(*_):
+    raise NVMLError
+
+
+def test_joules_are_the_difference_of_the_counter(nvml):
+    with EnergyMeter("cuda") as meter:
+        assert meter.joules is None
+    assert meter.joules == pytest.approx(1.5)
+    assert (nvml.state.open, nvml.state.card) == (0, "card 0")
+
+
+@pytest.mark.parametrize(("visible", "card"), [("2,3", "card 2"), ("GPU-abc", "card GPU-abc")])
+def test_the_card_is_the_first_that_cuda_sees(nvml, monkeypatch, visible, card):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with EnergyMeter("cuda"):
+        pass
+    assert nvml.state.card == card
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetTotalEnergyConsumption"])
+def test_where_nothing_counts_there_is_no_energy_and_no_error(nvml, monkeypatch, call):
+    monkeypatch.setattr(nvml, call, fails)
+    with EnergyMeter("cuda") as meter:
+        pass
+    assert meter.joules is None
+    assert nvml.state.open == 0
+
+
+def test_without_pynvml_or_on_the_cpu(nvml, monkeypatch):
+    with EnergyMeter("cpu") as meter:
+        pass
+    assert (meter.joules, nvml.state.looks) == (None, 0)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with EnergyMeter("cuda") as meter:
+        pass
+    assert meter.joules is None
+
+
+def test_it_is_closed_when_the_block_fails(nvml):
+    with pytest.raises(RuntimeError), EnergyMeter("cuda"):
+        raise RuntimeError
+    assert nvml.state.open == 0

@@ -1,0 +1,198 @@
+"""What cannot fit is refused before it starts, and only that; trials share a card by what they will take."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nngen.checks.rules.sample_nets import net_source
+from nngen.errors import LemurError
+from nngen.families.memory import Weight, weights
+from nngen.families.probe import profiles
+from nngen.training import LocalEngine
+from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, pack, predict, predictor, refusal
+from nngen.types import Candidate, Interface, Outcome, Plan, Shape, TrialSpec
+
+LIGHT = Weight(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
+HEAVY = Weight(weights_mib=500.0, image_mib=100.0, image_s=1.0, step_s=0.1)
+SPEC = TrialSpec(dataset="digits", shape=Shape(1, 32, 32), batch=64, memory_mib=12_288)
+
+
+def _prediction(weight, spec=SPEC):
+    return predict("ABCD", dict.fromkeys("ABCD", weight), spec, 1000)
+
+
+def test_a_mixture_takes_what_its_experts_take():
+    prediction = _prediction(LIGHT)
+    assert prediction.image_mib == 8.0
+    assert prediction.low_mib(64) - prediction.low_mib(32) == 256.0
+    assert prediction.low_mib(64) < prediction.likely_mib
+    assert prediction.seconds == pytest.approx(1000 * 4 * 0.01 + 16 * 4 * 0.1)
+    assert _prediction(LIGHT, replace(SPEC, threads=2, epochs=3)).seconds == pytest.approx(3 * (20 + 6.4))
+
+
+def test_a_family_that_was_not_weighed_is_not_predicted():
+    assert predict("ABCD", {"A": LIGHT}, SPEC, 1000) is None
+    assert predict("", {}, SPEC, 1000) is None
+
+
+def test_what_cannot_fit_is_refused_with_the_figures_and_the_way_out():
+    prediction = _prediction(HEAVY)
+    verdict = refusal(prediction, 4096)
+    assert verdict.outcome is Outcome.MEMORY
+    assert verdict.rule == "predicted"
+    assert f"{prediction.low_mib(2):,.0f} MiB at least" in verdict.message
+    assert "4,096" in verdict.message
+    assert "--memory-mib" in verdict.message
+
+
+@given(memory=st.integers(512, 65_536), batch=st.integers(2, 512), image=st.floats(0, 1000), fixed=st.floats(0, 50_000))
+def test_a_batch_that_could_fit_is_never_refused(memory, batch, image, fixed):
+    prediction = Prediction(fixed_mib=fixed, image_mib=image, likely_mib=0, seconds=None)
+    chosen = largest_batch(prediction, batch, memory)
+    assert 2 <= chosen <= batch
+    if prediction.low_mib(batch) <= memory:
+        assert refusal(prediction, memory) is None
+        assert chosen == batch
+    if chosen < batch and 2 * chosen + 1 <= batch:
+        assert prediction.low_mib(2 * chosen + 1) > memory
+
+
+@given(needs=st.lists(st.floats(1, 100), max_size=30), limit=st.floats(1, 200))
+def test_packing_keeps_all_and_never_overfills(needs, limit):
+    groups = pack(needs, limit)
+    assert sorted(position for group in groups for position in group) == list(range(len(needs)))
+    for group in groups:
+        assert len(group) == 1 or sum(needs[position] for position in group) <= limit + 1e-6
+
+
+def test_packing_takes_few_cards():
+    assert pack([60, 30, 40, 70], 100) == [[3, 1], [0, 2]]
+
+
+def test_room_lets_in_what_fits_and_holds_back_the_rest():
+    room, inside, most = GpuMemoryPool(100), [], []
+
+    def work(need):
+        with room.hold(need):
+            inside.append(need)
+            most.append(sum(inside))
+            time.sleep(0.02)
+            inside.remove(need)
+
+    threads = [threading.Thread(target=work, args=(need,)) for need in (40, 40, 40, 100, 30, 60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=5)
+    assert len(most) == 6
+    assert max(most) <= 100
+
+
+def test_room_lets_what_is_too_large_or_unknown_in_alone():
+    room = GpuMemoryPool(100)
+    with room.hold(1000):
+        pass
+    with room.hold(None):
+        pass
+
+
+def test_families_are_weighed_and_kept(families, tmp_path, monkeypatch):
+    shape = Shape(1, 32, 32)
+    pair = [families[name] for name in ("SqueezeNet-1", "ShuffleNet")]
+    found = profiles(pair, shape)
+    monkeypatch.setenv("NNGEN_CACHE", str(tmp_path))
+    own = [(family, found[family.name].interface) for family in pair]
+    first = weights(own, shape)
+    assert 0.1 < first["ShuffleNet"].image_mib < 5
+    assert 0 < first["ShuffleNet"].image_s + first["ShuffleNet"].step_s < 5
+    assert 4 < first["ShuffleNet"].weights_mib < 12
+    monkeypatch.setattr("nngen.families.memory.run_tasks", lambda *_: pytest.fail("weighed again"))
+    assert weights(own, shape) == first
+
+
+def test_the_engine_refuses_what_cannot_fit(digits, spec):
+    plan = Plan(experts=("A", "B", "C", "D"))
+    heavy = Candidate(id="0" * 32, source=net_source(), canonical="", plan=plan)
+    with LocalEngine(predict=lambda *_: _prediction(HEAVY)) as engine:
+        trial = engine.train(heavy, spec(memory_mib=4096), digits)
+    assert (trial.verdict.outcome, trial.verdict.rule) == (Outcome.MEMORY, "predicted")
+    assert trial.seconds == 0
+
+
+def test_the_engine_begins_with_a_batch_that_can_fit(digits, spec, candidate):
+    large = Prediction(fixed_mib=100, image_mib=10, likely_mib=500, seconds=1.0)
+    with LocalEngine(predict=lambda *_: large) as engine:
+        trial = engine.train(candidate(net_source()), spec(memory_mib=640), digits)
+    assert trial.verdict.valid, trial.verdict.message
+    assert (trial.environment["batch"], trial.environment["predicted_mib"]) == ("32", "500")
+    assert trial.spec.batch == 64
+
+
+def test_a_predictor_knows_plans_of_its_families_alone(candidate):
+    assert predictor({})(candidate(""), SPEC, 100) is None
+    other = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=("A", "B", "C", "D")))
+    assert predictor({})(other, SPEC, 100) is None
+
+
+def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, candidate, monkeypatch):
+    weighed = []
+
+    def weigh(missing, shape, *, classes):
+        weighed.append([family.name for family, _ in missing])
+        return {family.name: HEAVY for family, _ in missing}
+
+    monkeypatch.setattr("nngen.training.memory_model.weights", weigh)
+    names = ("AirNext", "ICNet", "MNASNet", "ShuffleNet")
+    known = {name: (families[name], Interface(low=32)) for name in names}
+    mixture = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=names))
+    foretell = predictor(known)
+    assert foretell(mixture, SPEC, 1000) is None
+    assert weighed == []
+    large = foretell(mixture, replace(SPEC, shape=Shape(3, 256, 256)), 1000)
+    assert large is not None
+    assert foretell(mixture, replace(SPEC, shape=Shape(3, 256, 256)), 1000) == large
+    assert foretell(mixture, replace(SPEC, device="cuda"), 1000).seconds is None
+    assert weighed == [list(names), [], list(names)]
+
+
+def test_a_family_that_cannot_be_weighed_is_tried_once(families, monkeypatch):
+    tries = []
+
+    def weigh(missing, shape, *, classes):
+        tries.append(len(missing))
+        raise LemurError("the probe's process ended early")
+
+    monkeypatch.setattr("nngen.training.memory_model.weights", weigh)
+    names = ("AirNext", "ICNet", "MNASNet", "ShuffleNet")
+    mixture = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=names))
+    foretell = predictor({name: (families[name], Interface(low=32)) for name in names})
+    assert [foretell(mixture, replace(SPEC, device="cuda"), 1000) for _ in range(2)] == [None, None]
+    assert tries == [4, 0]
+
+
+@pytest.mark.gpu
+def test_several_trials_share_a_card(digits, spec, candidate):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    small = Prediction(fixed_mib=300, image_mib=0.1, likely_mib=600, seconds=None)
+    trials = []
+    with LocalEngine(slots=3, predict=lambda *_: small) as engine:
+        threads = [
+            threading.Thread(
+                target=lambda seed=seed: trials.append(
+                    engine.train(candidate(net_source()), spec(device="cuda", seed=seed), digits)
+                )
+            )
+            for seed in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [trial.verdict.valid for trial in trials] == [True] * 3

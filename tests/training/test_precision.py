@@ -1,0 +1,17 @@
+"""The ambient bfloat16 of a worker sees what the optimizer did."""
+
+import torch
+from torch import nn
+
+from nngen.training.worker import _bfloat16
+
+
+def test_a_step_is_computed_with_the_weights_that_the_last_one_left() -> None:
+    net, images = nn.Linear(4, 2), torch.ones(3, 4)
+    with _bfloat16("cpu"):
+        before = net(images)
+        assert before.dtype == torch.bfloat16
+        with torch.no_grad():
+            net.weight.add_(1.0)
+        after = net(images)
+    torch.testing.assert_close(after.float(), before.float() + 4, rtol=0.05, atol=0.05)

@@ -1,0 +1,161 @@
+"""The judge believes nothing: order, sizes, ranges and kinds of all that a worker says."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nngen.isolation.limits import Limits
+from nngen.isolation.monitor import End, Ending
+from nngen.isolation.protocol import Frame, FrameError, Kind
+from nngen.training.scoring import KILLED, TrialScorer, VerdictJudge, accuracy, verdict_of_ending
+from nngen.types import Outcome
+
+LABELS = np.array([0, 1, 2, 2], dtype=np.int64)
+RIGHT = LABELS.astype("<u2").tobytes()
+READY = {"event": "ready", "parameters": 10}
+EPOCH = {"event": "epoch", "train_accuracy": 0.5, "train_loss": 1.5, "usage": [0.25, 0.75], "entropy": 0.5}
+LIMITS = Limits(wall_s=5, memory_mib=100)
+EXIT = Ending(end=End.EXIT, status=0, seconds=1.0, peak_mib=50.0, output=b"")
+
+
+def _message(value):
+    return Frame(Kind.MESSAGE, json.dumps(value).encode())
+
+
+def _judge(**changes):
+    return TrialScorer(**{"epochs": 1, "classes": 3, "score": lambda body: accuracy(body, LABELS), **changes})
+
+
+def _feed(judge, *frames):
+    return [
+        judge.take(frame if isinstance(frame, Frame) else _message(frame), 1.0 + i) for i, frame in enumerate(frames)
+    ]
+
+
+def test_a_trial_in_order():
+    seen = []
+    judge = _judge(on_epoch=seen.append)
+    said = _feed(judge, READY, EPOCH, Frame(Kind.VALIDATION, RIGHT), Frame(Kind.TEST, b"\2\0"))
+    assert said == [False, False, False, True]
+    assert judge.verdict.valid
+    assert judge.parameters == 10
+    assert judge.test_predictions == b"\2\0"
+    (point,) = judge.curve
+    assert seen == [point]
+    assert (point.validation_accuracy, point.train_accuracy, point.train_loss) == (1.0, 0.5, 1.5)
+    assert (point.usage, point.entropy, point.seconds) == ((0.25, 0.75), 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [EPOCH],
+        [READY, READY],
+        [READY, EPOCH, EPOCH],
+        [READY, Frame(Kind.VALIDATION, RIGHT)],
+        [READY, Frame(Kind.TEST, b"\0\0")],
+        [READY, EPOCH, Frame(Kind.TEST, b"\0\0")],
+        [READY, EPOCH, Frame(Kind.VALIDATION, RIGHT), EPOCH, Frame(Kind.VALIDATION, RIGHT)],
+        [READY, EPOCH, Frame(Kind.VALIDATION, b"\3\0" * 4)],
+        [READY, EPOCH, Frame(Kind.VALIDATION, b"\xff\xff" * 4)],
+        [READY, EPOCH, Frame(Kind.VALIDATION, RIGHT), Frame(Kind.TEST, b"\3\0")],
+        [{"event": "ready", "parameters": -1}],
+        [{"event": "ready", "parameters": True}],
+        [{"event": "ready", "parameters": 10**30}],
+        [{"event": "ready"}],
+        [{"event": "verdict", "outcome": "valid", "rule": "", "message": "", "line": None}],
+        [{"event": "verdict", "outcome": "excellent", "rule": "", "message": "", "line": None}],
+        [{"event": "verdict", "outcome": "crashed", "rule": "", "message": "", "line": "x"}],
+        [{"event": "verdict"}],
+        [{}],
+    ],
+)
+def test_what_no_worker_sends_is_refused(frames):
+    judge = _judge()
+    with pytest.raises(FrameError):
+        _feed(judge, *frames)
+    assert judge.verdict is None
+
+
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
+    judge = _judge()
+    report = {"event": "epoch", "train_accuracy": value, "train_loss": value, "usage": value, "entropy": value}
+    _feed(judge, READY, report, Frame(Kind.VALIDATION, RIGHT))
+    point = judge.curve[0]
+    assert point.validation_accuracy == 1.0
+    for number in (point.train_accuracy, point.train_loss, point.entropy, *point.usage):
+        assert number is None or np.isfinite(number)
+    assert point.train_accuracy is None or 0 <= point.train_accuracy <= 1
+    assert all(0 <= share <= 1 for share in point.usage)
+
+
+def test_more_experts_than_any_mixture_has_are_no_usage():
+    judge = _judge()
+    _feed(judge, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(Kind.VALIDATION, RIGHT))
+    assert judge.curve[0].usage == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 65_535), st.integers(0, 65_535)), min_size=1))
+def test_accuracy_is_the_share_of_right_ones(pairs):
+    predictions = np.array([pair[0] for pair in pairs], dtype="<u2")
+    labels = np.array([pair[1] for pair in pairs], dtype=np.int64)
+    right = sum(a == b for a, b in pairs)
+    assert accuracy(predictions.tobytes(), labels) == pytest.approx(right / len(pairs))
+
+
+def test_accuracy_wants_one_prediction_per_label():
+    with pytest.raises(ValueError, match="3 predictions for 4 labels"):
+        accuracy(RIGHT[:6], LABELS)
+
+
+def test_a_check_has_one_message():
+    judge = VerdictJudge()
+    text = "red\x1b[31m\nline" + "x" * 10_000
+    assert judge.take(_message({"event": "verdict", "outcome": "shape", "rule": "r", "message": text, "line": 3}), 0.0)
+    assert judge.verdict.outcome is Outcome.SHAPE
+    assert judge.verdict.message.startswith("red linexx")
+    assert len(judge.verdict.message) <= 600
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome", "message"),
+    [
+        (EXIT, Outcome.CRASHED, "exit code 0"),
+        (replace(EXIT, status=11), Outcome.CRASHED, "SIGSEGV"),
+        (replace(EXIT, status=9), Outcome.CRASHED, "SIGKILL, by itself or by the kernel"),
+        (replace(EXIT, status=256, output=b"a\nE: \x1b[1mlast\n"), Outcome.CRASHED, "last words: E: last"),
+        (replace(EXIT, status=None), Outcome.CRASHED, "guard"),
+        (replace(EXIT, end=End.WALL), Outcome.TIMEOUT, "longer than 5 s"),
+        (replace(EXIT, end=End.MEMORY), Outcome.MEMORY, "used 50 MiB, more than the limit of 100 MiB"),
+        (replace(EXIT, end=End.PROTOCOL, error="x"), Outcome.CRASHED, "what no worker sends: x"),
+    ],
+)
+def test_an_end_without_a_word_is_explained(ending, outcome, message):
+    verdict = verdict_of_ending(ending, LIMITS, "candidate.py")
+    assert verdict.outcome is outcome
+    assert message in verdict.message
+
+
+def test_a_crash_is_traced_to_the_candidate():
+    frames = b'  File "/t/torch.py", line 9 in f\n  File "/t/candidate.py", line 7 in g\n'
+    output = b"Fatal Python error: Segmentation fault\n\n" + frames
+    verdict = verdict_of_ending(replace(EXIT, status=11, output=output), LIMITS, "candidate.py")
+    assert verdict.line == 7
+    assert verdict.message.startswith("line 7: ")
+
+
+@pytest.mark.parametrize(("status", "killed"), [(None, True), (9, True), (11, False), (256, False)])
+def test_a_kill_from_outside_has_a_rule_of_its_own(status, killed):
+    verdict = verdict_of_ending(replace(EXIT, status=status), LIMITS, "candidate.py")
+    assert (verdict.rule == KILLED) is killed
