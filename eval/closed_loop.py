@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from nngen.archive import Archive
+from nngen.files import cache_dir
 from nngen.llm.bench import Fidelity, Ground, lay
 from nngen.llm.evolve import Cycle, Evolution
 from nngen.llm.finetuning.config import Tuning
@@ -38,7 +39,6 @@ from nngen.llm.intervals import mean_interval, share_interval
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.transformers_local import Local
-from nngen.paths import cache_dir
 from nngen.testing.tiny_model import fetch
 
 OUT = Path(__file__).parent / "results" / "closed_loop.md"

@@ -40,9 +40,9 @@ from nngen.datasets.dataset import load_dataset
 from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
 from nngen.export.selection import Export, gather, select
+from nngen.files import cache_dir
 from nngen.lemur.fetch import fetch
 from nngen.lemur.layout import LemurVersion
-from nngen.paths import cache_dir
 
 OUT = Path(__file__).parent / "results" / "lemur_roundtrip.md"
 LIGHT = "AirNext,DPN68,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1"

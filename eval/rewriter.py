@@ -34,6 +34,7 @@ import torch
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
+from nngen.files import cache_dir
 from nngen.llm.bench import Fidelity, Ground, lay
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import read_view
@@ -51,7 +52,6 @@ from nngen.llm.rewriters.base import Reply, Request, Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.mutations import skeleton
 from nngen.llm.rewriters.transformers_local import Local
-from nngen.paths import cache_dir
 from nngen.testing.tiny_model import fetch
 
 OUT = Path(__file__).parent / "results" / "rewriter.md"

@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 from nngen.checks.rules.sample_nets import net_source
-from nngen.paths import cache_dir
+from nngen.files import cache_dir
 from nngen.types import Outcome
 
 __all__ = ["HARNESSES", "fetch_guard", "harm", "run_outside"]

@@ -38,9 +38,9 @@ from nngen.assembly.assemble import assemble
 from nngen.datasets import Dataset, load_dataset
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
+from nngen.files import cache_dir
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
-from nngen.paths import cache_dir
 from nngen.training import LocalEngine
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate, Family, Interface, Plan, Shape, Trial, TrialSpec

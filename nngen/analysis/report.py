@@ -23,7 +23,7 @@ from nngen.analysis.observations import observe
 from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows
 from nngen.archive import Store, StoredCampaign, StoredTrial
 from nngen.errors import NngenError
-from nngen.resources import folder
+from nngen.files import package_folder as folder
 from nngen.space import Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
 from nngen.types import Shape

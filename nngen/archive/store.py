@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +32,7 @@ from nngen.archive.records import (
 from nngen.archive.schema import migrations
 from nngen.archive.states import TrialState, allowed
 from nngen.errors import ArchiveError, UsageError
+from nngen.text import did_you_mean
 from nngen.types import Candidate, Family, Plan, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["Archive"]
@@ -435,14 +435,8 @@ def _grouped(rows: list[Mapping[str, Any]], key: str) -> dict[Any, list[Mapping[
 
 
 def _nearest(asked: str, names: Sequence[str], what: str) -> str:
-    near = get_close_matches(asked, names, n=3, cutoff=0.4)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return (
-        f"it holds no {what} yet"
-        if not names
-        else f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-    )
+    some = f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+    return did_you_mean(asked, names, otherwise=some if names else f"it holds no {what} yet")
 
 
 def _now() -> str:

@@ -17,8 +17,7 @@ from typing import Any
 from nngen.assembly.imports import Import
 from nngen.assembly.naming import class_prefix
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.files import write_atomically
-from nngen.paths import cache_dir
+from nngen.files import cache_dir, write_atomically
 from nngen.types import Family
 
 __all__ = ["Expert", "kept_or_transformed", "transform", "transform_code"]

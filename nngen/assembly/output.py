@@ -12,7 +12,7 @@ from typing import Self
 from nngen.assembly.expert import transform_code
 from nngen.assembly.plan_toml import to_toml
 from nngen.errors import UsageError
-from nngen.resources import folder as templates
+from nngen.files import package_folder as templates
 from nngen.types import Candidate, Family, Interface, Plan
 
 __all__ = ["FolderWriter", "order_of", "prepare_folder", "write_candidate"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from nngen.assembly.plan_toml import from_toml
 from nngen.errors import PlanError
-from nngen.resources import folder
+from nngen.files import package_folder as folder
+from nngen.text import did_you_mean
 from nngen.types import Plan
 
 __all__ = ["preset", "preset_file", "preset_names", "preset_purpose"]
@@ -25,9 +25,8 @@ def preset_file(name: str) -> Path:
         PlanError: If none has that name; the message names the nearest.
     """
     if name not in preset_names():
-        near = get_close_matches(name, preset_names(), n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise PlanError(f"no preset is called {name!r}: {hint}there are {', '.join(preset_names())}")
+        hint = did_you_mean(name, preset_names())
+        raise PlanError(f"no preset is called {name!r}: {hint}{hint and ' '}there are {', '.join(preset_names())}")
     return _folder() / f"{name}.toml"
 
 

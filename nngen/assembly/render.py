@@ -19,7 +19,7 @@ from nngen.assembly.imports import Import, write_imports
 from nngen.assembly.plan_toml import to_toml
 from nngen.assembly.plan_validation import KINDS
 from nngen.assembly.template_context import frame_values, number
-from nngen.resources import folder
+from nngen.files import package_folder as folder
 from nngen.types import Interface, Plan
 
 __all__ = ["RESERVED", "render"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from nngen.analysis.effects import effects
@@ -18,6 +17,7 @@ from nngen.errors import UsageError
 from nngen.seeds import derive
 from nngen.space import SAMPLERS, Pool, Quartet, coverage, draw
 from nngen.space.adaptive import Choice, ask
+from nngen.text import did_you_mean
 from nngen.types import Plan
 
 __all__ = ["ADAPTIVE", "Beginning", "begin", "check_sampler", "explored", "next_turn"]
@@ -59,9 +59,8 @@ def check_sampler(name: str, *, adaptive: bool = True) -> None:
         raise UsageError("adaptive chooses by results, so it has no order to look at: name another sampler")
     known = sorted({*SAMPLERS, ADAPTIVE} if adaptive else SAMPLERS)
     if name not in known and name != ADAPTIVE:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"no sampler is called {name!r}: {hint}there are {', '.join(known)}")
+        hint = did_you_mean(name, known)
+        raise UsageError(f"no sampler is called {name!r}: {hint}{hint and ' '}there are {', '.join(known)}")
 
 
 def begin(spec: CampaignSpec, archive: Store, ground: Mapping[str, Any]) -> Beginning:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nngen.checks.guard import one_line
 from nngen.checks.rule import CheckFailed
 from nngen.checks.static import static_check
 from nngen.types import Hyperparameters, Shape, Verdict
 
-__all__ = ["CheckFailed", "dynamic_check", "one_line", "static_check"]
+__all__ = ["CheckFailed", "dynamic_check", "static_check"]
 
 
 def dynamic_check(

@@ -9,19 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nngen.checks.rule import CheckFailed, refuse
+from nngen.text import one_line
 from nngen.types import Outcome
 
-__all__ = ["border", "one_line"]
+__all__ = [
+    "border",
+]
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Make text from outside fit to print: one line, no control characters, at most ``limit`` of them."""
-    text = _ESCAPES.sub("", text[: 10 * limit])
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from difflib import get_close_matches
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from nngen import __version__
 from nngen.errors import NngenError
+from nngen.text import did_you_mean
 
 __all__ = ["app", "main"]
 
@@ -70,8 +70,7 @@ def run(tokens: list[str]) -> int:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except UnknownCommandError as error:
         word = error.unused_tokens[0] if error.unused_tokens else ""
-        near = get_close_matches(word, _COMMANDS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see nngen --help"
+        hint = did_you_mean(word, _COMMANDS, otherwise="see nngen --help")
         return _fail(f"no command is called {word!r}: {hint}", code=2)
     except CycloptsError as error:
         return _fail(_said(error), code=2)

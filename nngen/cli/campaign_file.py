@@ -49,9 +49,9 @@ def merge(command: Callable[..., Any], typed: Mapping[str, Any]) -> dict[str, An
 
 def _read(path: Path, command: Callable[..., Any]) -> dict[str, Any]:
     import tomllib
-    from difflib import get_close_matches
 
     from nngen.errors import UsageError
+    from nngen.text import did_you_mean
 
     try:
         with path.open("rb") as file:
@@ -66,8 +66,7 @@ def _read(path: Path, command: Callable[..., Any]) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            hint = did_you_mean(name, known, otherwise=f"there are {', '.join(known)}")
             raise UsageError(f"{path}: no argument is called {key}: {hint}")
         read[name] = _value(path, key, value, hints[name])
     return read

@@ -140,11 +140,13 @@ def _one_fidelity(trials: tuple[StoredTrial, ...], dataset: str | None, epochs: 
 def _require_known(plan: Plan, families: set[str]) -> None:
     """Refuse families that nothing was learned about."""
     from nngen.errors import FamilyError
-    from nngen.families.catalogue import nearest
+    from nngen.families.catalogue import LIST_FAMILIES
+    from nngen.text import did_you_mean
 
     for name in plan.experts:
         if name not in families:
-            raise FamilyError(f"no trained mixture holds {name}, so nothing is known of it: {nearest(name, families)}")
+            near = did_you_mean(name, families, otherwise=LIST_FAMILIES)
+            raise FamilyError(f"no trained mixture holds {name}, so nothing is known of it: {near}")
 
 
 def _early(text: str | None) -> tuple[float, ...]:

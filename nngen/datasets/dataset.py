@@ -22,7 +22,7 @@ import numpy.typing as npt
 from nngen.datasets.registry import Raw, Source, find_source
 from nngen.datasets.split import split
 from nngen.errors import DataError
-from nngen.paths import cache_dir
+from nngen.files import cache_dir
 from nngen.types import Shape
 
 __all__ = ["WORKER_FILES", "Dataset", "load_dataset", "store_dataset"]

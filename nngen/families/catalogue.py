@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 
 from nngen.errors import FamilyError, LemurError
@@ -16,9 +15,12 @@ from nngen.families.user_families import named_places, user_families
 from nngen.files import write_atomically
 from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.source import Lemur
+from nngen.text import did_you_mean
 from nngen.types import Family, Record
 
-__all__ = ["best_record", "choose", "is_base", "load_families", "nearest"]
+__all__ = ["LIST_FAMILIES", "best_record", "choose", "is_base", "load_families"]
+
+LIST_FAMILIES = "nngen families lists the base families"
 
 DATASET = "cifar-10"
 _GENERATED = re.compile(r"-[0-9a-f]{8}")
@@ -69,20 +71,11 @@ def choose(families: Mapping[str, Family], names: Iterable[str]) -> tuple[Family
     chosen: dict[str, Family] = {}
     for name in names:
         if name not in families:
-            raise FamilyError(f"no family is called {name!r}: {nearest(name, families)}")
+            raise FamilyError(f"no family is called {name!r}: {did_you_mean(name, families, otherwise=LIST_FAMILIES)}")
         if name in chosen:
             raise FamilyError(f"family {name} is named twice: name different ones")
         chosen[name] = families[name]
     return tuple(chosen.values())
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Say which known names are nearest to an unknown one."""
-    by_fold = {known.casefold(): known for known in names}
-    close = get_close_matches(name.casefold(), by_fold, n=3)
-    if not close:
-        return "nngen families lists the base families"
-    return f"did you mean {' or '.join(by_fold[fold] for fold in close)}?"
 
 
 def best_record(records: Iterable[Record]) -> Record | None:

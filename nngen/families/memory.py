@@ -13,8 +13,7 @@ from typing import Any
 
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import default_jobs, run_tasks
-from nngen.files import write_atomically
-from nngen.paths import cache_dir
+from nngen.files import cache_dir, write_atomically
 from nngen.types import Family, Interface, Shape
 
 __all__ = ["Weight", "weights"]

@@ -22,8 +22,7 @@ from typing import IO, Any, Protocol
 
 from nngen.errors import LemurError, UsageError
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.files import write_atomically
-from nngen.paths import cache_dir
+from nngen.files import cache_dir, write_atomically
 from nngen.types import Adapter, Family, Interface, Shape
 
 __all__ = ["MEMORY_MIB", "WALL_S", "Profile", "check_shape", "default_jobs", "profiles", "run_tasks"]

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nngen.errors import LemurError
-from nngen.files import write_atomically
-from nngen.paths import cache_dir
+from nngen.files import cache_dir, write_atomically
 
 __all__ = ["REQUIREMENT", "SHA256", "SIZE", "SOURCE_NOTE", "WHEEL", "adopt", "cached_wheel", "fetch", "lemur_dir"]
 

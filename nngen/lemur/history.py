@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nngen.errors import UsageError
-from nngen.families.catalogue import nearest
 from nngen.lemur.source import Lemur
+from nngen.text import did_you_mean
 
 __all__ = ["History", "history"]
 
@@ -36,7 +36,8 @@ def history(lemur: Lemur, model: str, dataset: str = "cifar-10") -> History:
             it on the data set (the message names those it has).
     """
     if model not in lemur.models():
-        raise UsageError(f"LEMUR has no model {model!r}: {nearest(model, lemur.models())}")
+        near = did_you_mean(model, lemur.models(), otherwise="nngen families lists the base families")
+        raise UsageError(f"LEMUR has no model {model!r}: {near}")
     epochs: dict[int, float] = {}
     for record in lemur.records(model, dataset):
         epochs[record.epoch] = max(record.accuracy, epochs.get(record.epoch, record.accuracy))

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from nngen.errors import RewriterError
+from nngen.files import package_folder as folder
 from nngen.llm.optional_imports import load
 from nngen.llm.rewriters.base import Message
-from nngen.resources import folder
 
 __all__ = ["MOST_EXAMPLES", "BudgetError", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]
 

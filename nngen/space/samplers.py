@@ -8,7 +8,6 @@ builds the space. A new one is a class with ``stream`` and one line in ``SAMPLER
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from itertools import islice
 from random import Random
 from typing import Protocol
@@ -18,6 +17,7 @@ from nngen.seeds import derive
 from nngen.space.balanced import balanced_order
 from nngen.space.permutation import Permutation
 from nngen.space.pool import Pool, Quartet
+from nngen.text import did_you_mean
 
 __all__ = ["SAMPLERS", "Balanced", "Lexicographic", "Sampler", "Stratified", "Uniform", "check_size", "draw", "sampler"]
 
@@ -140,9 +140,10 @@ def sampler(name: str, pool: Pool, seed: int, held: Collection[Quartet] = ()) ->
     try:
         make = SAMPLERS[name]
     except KeyError:
-        near = get_close_matches(name, SAMPLERS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"no sampler is called {name!r}: {hint}there are {', '.join(sorted(SAMPLERS))}") from None
+        hint = did_you_mean(name, SAMPLERS)
+        raise UsageError(
+            f"no sampler is called {name!r}: {hint}{hint and ' '}there are {', '.join(sorted(SAMPLERS))}"
+        ) from None
     return make(pool, seed, held)
 
 

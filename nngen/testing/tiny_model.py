@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from nngen.errors import RewriterError
-from nngen.paths import cache_dir
+from nngen.files import cache_dir
 
 __all__ = ["GGUF_SHA256", "NAME", "REQUIREMENT", "adopt", "fetch"]
 

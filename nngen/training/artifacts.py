@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nngen.checks.guard import one_line
 from nngen.isolation.protocol import Frame, FrameError, Kind
+from nngen.text import one_line
 
 __all__ = ["EXAMPLE", "ONNX", "WEIGHTS", "ArtifactRequest"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nngen.checks.guard import one_line
 from nngen.isolation.limits import MAX_PROCESSES, Limits
 from nngen.isolation.monitor import End, Ending
 from nngen.isolation.protocol import Frame, FrameError, Kind
+from nngen.text import one_line
 from nngen.types import EpochResult, Outcome, Verdict
 
 __all__ = ["KILLED", "TrialScorer", "VerdictJudge", "accuracy", "verdict_of_ending"]

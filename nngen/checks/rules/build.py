@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from nngen.checks.context import CheckContext
-from nngen.checks.guard import border, one_line
+from nngen.checks.guard import border
 from nngen.checks.prm import LEMUR_BATCH, changed_keys
 from nngen.checks.rule import Invalid, refuse
 from nngen.checks.rules.interface import check_interface
 from nngen.checks.rules.sample_nets import net_source
+from nngen.text import one_line
 from nngen.types import Outcome, Shape
 
 __all__ = ["Build", "build_net", "set_up"]

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from nngen.checks.context import CheckContext
-from nngen.checks.guard import border, one_line
+from nngen.checks.guard import border
 from nngen.checks.rule import Invalid, refuse
 from nngen.checks.rules.sample_nets import net_source
+from nngen.text import one_line
 from nngen.types import Outcome
 
 __all__ = ["Interface", "check_interface"]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
 from random import Random
 from typing import Any, TypeAlias
 
 from nngen.llm.proposals.parsing import Fault, ReplyError, one_block
+from nngen.text import did_you_mean
 from nngen.types import Plan
 
 __all__ = ["CHOICES", "EXPERTS", "PlanSpace", "frame", "plan_text"]
@@ -141,9 +141,8 @@ class PlanSpace:
             raise ReplyError(Fault.FAMILY, f"experts must be {EXPERTS} names")
         for name in names:
             if name not in self.families:
-                near = get_close_matches(name, self.families, n=3)
-                hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                raise ReplyError(Fault.FAMILY, f"no usable family is called {name!r}{hint}")
+                near = did_you_mean(name, self.families)
+                raise ReplyError(Fault.FAMILY, f"no usable family is called {name!r}{near and '; '}{near}")
         if len(set(names)) < EXPERTS:
             raise ReplyError(Fault.FAMILY, f"the experts must differ: {', '.join(names)}")
         return sorted(names)

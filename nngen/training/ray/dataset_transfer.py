@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError
-from nngen.paths import cache_dir
+from nngen.files import cache_dir
 from nngen.types import Shape
 
 __all__ = ["Bytes", "DatasetTransfer", "pack", "unpack"]

@@ -1,0 +1,40 @@
+"""Text helpers shared by all packages: nearest names, one-line messages and comma-separated lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["did_you_mean", "one_line", "split_names"]
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\?)?|[@-Z\\-_])")
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """Suggest the known names nearest to an unknown one; upper and lower case count as equal.
+
+    Args:
+        name: The name that was not found.
+        known: The names there are.
+        otherwise: Returned where no name is near.
+
+    Returns:
+        ``did you mean A or B?`` with at most three names, or ``otherwise``.
+    """
+    by_fold = {item.casefold(): item for item in known}
+    close = get_close_matches(name.casefold(), by_fold, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(by_fold[fold] for fold in close)}?" if close else otherwise
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Make foreign text fit to print: one line, no control characters, at most ``limit`` characters."""
+    # Only so much is read: the text may be as long as its author likes.
+    text = _ESCAPES.sub("", text[: 10 * limit])
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list; white space around names and empty names are dropped."""
+    return tuple(name for item in text.split(",") if (name := item.strip()))
