@@ -34,6 +34,7 @@ import torch
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
+from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles
 from nngen.files import cache_dir
 from nngen.llm.bench import Fidelity, Ground, lay
 from nngen.llm.finetuning.config import Tuning
@@ -41,7 +42,6 @@ from nngen.llm.finetuning.dataset import read_view
 from nngen.llm.finetuning.feedback import build_from_archive, counter
 from nngen.llm.finetuning.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
 from nngen.llm.intervals import share_interval
-from nngen.llm.proposals.duplicates import NEAR, shingles, similarity
 from nngen.llm.proposals.log import Proposal, Stage, proposals
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -248,7 +248,7 @@ class Novelty:
     Attributes:
         valid: Valid regions.
         other: Of these, how many differ from every learned answer as syntax trees.
-        far: How many are under ``NEAR`` similar to every learned answer of that region.
+        far: How many are under ``SAME_CODE`` similar to every learned answer of that region.
         own: How many no change of the baselines' table can have written.
     """
 
@@ -268,9 +268,9 @@ def _novelty(bench: CampaignInputs, held: Sequence[Proposal]) -> Novelty:
     other = far = own = 0
     for row in valid:
         learned = answers.get(_name(row.written), [])
-        mine = shingles(row.written)
+        mine = tree_shingles(row.written)
         other += all(ast.dump(ast.parse(row.written)) != ast.dump(ast.parse(code)) for code in learned)
-        far += all(similarity(mine, shingles(code)) < NEAR for code in learned)
+        far += all(similarity(mine, tree_shingles(code)) < SAME_CODE for code in learned)
         own += skeleton(row.written) != skeleton(find(sources[row.parent], row.region))
     return Novelty(valid=len(valid), other=other, far=far, own=own)
 
@@ -392,7 +392,7 @@ def _by_region(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
 def _news(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     lines = [
         "How new the valid regions are, beside the answers of the training set: `other` differ from every one of",
-        f"them, `far` are under {NEAR} similar (renamed shingles) to every one, `own` hold a change that the",
+        f"them, `far` are under {SAME_CODE} similar (renamed shingles) to every one, `own` hold a change that the",
         "baselines' table cannot write.",
         "",
         "| writer | valid | other | far | own |",

@@ -15,15 +15,26 @@ from itertools import islice
 from typing import Any
 
 from nngen.archive import Archive, ExternalModel, ExternalResult
+from nngen.assembly.identity import canonical_hash
 from nngen.errors import UsageError
-from nngen.export.twins import Fingerprint, Twins, find_twins, fingerprint
 from nngen.families.catalogue import is_base
+from nngen.families.near_duplicates import Sketch, group_sketches, sketch_text
 from nngen.lemur.bulk import ResultFile, models_with_results, read_results
 from nngen.lemur.layout import nn_id
 from nngen.lemur.records import to_record
 from nngen.lemur.source import Lemur
 
-__all__ = ["KINDS", "Intake", "choose_models", "import_lemur", "kind_of"]
+__all__ = [
+    "KINDS",
+    "Fingerprint",
+    "Intake",
+    "Twins",
+    "choose_models",
+    "find_twins",
+    "fingerprint",
+    "import_lemur",
+    "kind_of",
+]
 
 KINDS = ("any", "hetero")
 
@@ -34,6 +45,36 @@ _CHUNK = 20_000
 _SLICE = 250
 _FEW = 500
 """Below so many sources, starting a process costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """The three identities by which sources are compared.
+
+    Attributes:
+        nn_id: LEMUR's id.
+        canonical: The canonical hash; None where the source does not parse.
+        sketch: MinHash of the text.
+    """
+
+    nn_id: str
+    canonical: str | None
+    sketch: Sketch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twins:
+    """Groups of two or more names that share a source in one of three senses; each group sorted.
+
+    Attributes:
+        white_space: Equal but for white space (LEMUR's id).
+        canonical: Equal syntax trees.
+        near: Texts of at least ``TWIN_MODELS`` estimated similarity to the first of the group.
+    """
+
+    white_space: tuple[tuple[str, ...], ...]
+    canonical: tuple[tuple[str, ...], ...]
+    near: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +98,33 @@ class Intake:
     orphans: int
     known: tuple[str, ...]
     twins: Twins
+
+
+def fingerprint(source: str) -> Fingerprint:
+    """Compute all three identities of a source; one that does not parse has no canonical hash."""
+    try:
+        canonical: str | None = canonical_hash(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        canonical = None
+    return Fingerprint(nn_id=nn_id(source), canonical=canonical, sketch=sketch_text(source))
+
+
+def find_twins(prints: Mapping[str, Fingerprint]) -> Twins:
+    """Group the models whose sources are the same or nearly the same."""
+    return Twins(
+        white_space=_equal((name, prints[name].nn_id) for name in sorted(prints)),
+        canonical=_equal((name, prints[name].canonical) for name in sorted(prints)),
+        near=group_sketches({name: found.sketch for name, found in prints.items()}),
+    )
+
+
+def _equal(keys: Iterable[tuple[str, str | None]]) -> tuple[tuple[str, ...], ...]:
+    """Group names by key; names without a key, and groups of one, are left out."""
+    groups: dict[str, list[str]] = {}
+    for name, key in keys:
+        if key is not None:
+            groups.setdefault(key, []).append(name)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def kind_of(model: str) -> str:

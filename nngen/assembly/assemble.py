@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nngen.assembly.expert import Expert, kept_or_transformed
-from nngen.assembly.identity import lemur_id
 from nngen.assembly.naming import class_prefix
 from nngen.assembly.plan_validation import KINDS, check_plan
 from nngen.assembly.render import RESERVED, render
 from nngen.errors import PlanError
+from nngen.lemur.layout import nn_id
 from nngen.types import Candidate, Family, Interface, Plan
 
 __all__ = ["Assembler", "assemble", "check_plan"]
@@ -42,7 +42,7 @@ class Assembler:
             raise PlanError(f"the plan names {', '.join(plan.experts)}, but was given {', '.join(given) or 'nothing'}")
         ready = self._distinct([family for family, _ in experts])
         source, canonical = render(plan, ready, [interface for _, interface in experts])
-        return Candidate(id=f"MoE{len(plan.experts)}-{lemur_id(source)}", source=source, canonical=canonical, plan=plan)
+        return Candidate(id=f"MoE{len(plan.experts)}-{nn_id(source)}", source=source, canonical=canonical, plan=plan)
 
     def expert(self, family: Family, prefix: str | None = None) -> Expert:
         """Transform a family, or return what was made of it before."""

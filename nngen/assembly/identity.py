@@ -8,15 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from nngen.assembly.locals import local_names
 
-__all__ = ["canonical_hash", "combine", "lemur_id", "statement_digests"]
-
-
-def lemur_id(source: str) -> str:
-    """Return LEMUR's id of a source: MD5 of its text with all white space removed, in hex.
-
-    Two programs that differ only in indentation share it; ``canonical_hash`` tells them apart.
-    """
-    return hashlib.md5("".join(source.split()).encode(), usedforsecurity=False).hexdigest()
+__all__ = ["canonical_hash", "combine", "statement_digests"]
 
 
 def canonical_hash(source: str) -> str:

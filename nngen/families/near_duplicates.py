@@ -1,47 +1,112 @@
-"""Families that are almost the same program: their sources differ in a few tokens."""
+"""Near-duplicate sources among families, imported models and proposed code.
+
+There is one measure, the Jaccard similarity of two sets of token shingles (Broder 1997), exact or estimated by MinHash;
+each use names its threshold.
+"""
 
 from __future__ import annotations
 
-import tokenize
+import ast
+import builtins
+import re
+import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from difflib import SequenceMatcher
-from io import StringIO
-from itertools import combinations
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nngen.errors import FamilyError
 from nngen.types import Family
 
-__all__ = ["NEAR", "near_twins", "without_near_twins"]
+__all__ = [
+    "SAME_CODE",
+    "TWIN_FAMILIES",
+    "TWIN_MODELS",
+    "Shingles",
+    "Sketch",
+    "group_sketches",
+    "near_twins",
+    "similarity",
+    "sketch_text",
+    "tree_shingles",
+    "twin_families",
+    "without_near_twins",
+]
 
-NEAR = 8
-"""Most tokens in which near-twins differ. Among LEMUR's 34, two pairs differ in 1, the next in 66."""
+Shingles = frozenset[tuple[str, ...]]
+"""The overlapping runs of tokens of one source."""
 
-_LAYOUT = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
+Sketch = npt.NDArray[np.uint64]
+"""MinHash values of one source, ``(128,)``: equal in about as many places as two sources share shingles."""
+
+TWIN_FAMILIES = 0.95
+"""Similarity of their trees from which two families count as one: LEMUR's two pairs have 0.99, the next pair 0.92."""
+
+SAME_CODE = 0.97
+"""Similarity of their trees from which two pieces of code count as the same."""
+
+TWIN_MODELS = 0.9
+"""Estimated similarity of their texts from which two models of a LEMUR database are near-twins."""
+
+_TREE_LENGTH = 3
+# Seven tokens per shingle and 128 permutations are those of nn-dataset 2.2.11's own similarity table.
+_TEXT_LENGTH = 7
+_PERMUTATIONS = 128
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
-def near_twins(families: Iterable[Family]) -> Mapping[str, tuple[str, ...]]:
-    """Find each family's near-twins, by name; families without any are left out.
+def similarity(one: Shingles, other: Shingles) -> float:
+    """Return the Jaccard similarity of two sets, in [0, 1]."""
+    return len(one & other) / max(len(one | other), 1)
 
-    Comments and layout do not count. A source that is not Python has no twins.
+
+def tree_shingles(code: str) -> Shingles:
+    """Cut the syntax tree of ``code`` into runs of three tokens; local names are numbered in order of appearance.
+
+    Renamed variables, comments and layout make no difference.
+
+    Raises:
+        SyntaxError: If the code does not parse.
     """
-    tokens = {family.name: _tokens(family.source) for family in families}
-    found: dict[str, list[str]] = {}
-    for one, other in combinations(sorted(tokens), 2):
-        if tokens[one] and tokens[other] and _near(tokens[one], tokens[other]):
-            found.setdefault(one, []).append(other)
-            found.setdefault(other, []).append(one)
-    return {name: tuple(others) for name, others in sorted(found.items())}
+    tokens = _tree_tokens(ast.parse(code))
+    return frozenset(_runs(tokens, _TREE_LENGTH))
 
 
-def without_near_twins(families: Iterable[Family]) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Keep one of each group of near-twins: LEMUR's best, the first by name where it knows none.
+def twin_families(sources: Mapping[str, str], *, threshold: float = TWIN_FAMILIES) -> dict[str, str]:
+    """Map each family to the first, by name, of the families that are nearly the same.
+
+    Args:
+        sources: Python source by family; one that does not parse resembles no other.
+        threshold: Similarity to the first of a group from which a family belongs to it.
+    """
+    first: dict[str, Shingles] = {}
+    leader: dict[str, str] = {}
+    for name, source in sorted(sources.items()):
+        try:
+            shingles = tree_shingles(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            leader[name] = name
+            continue
+        leader[name] = next((other for other in first if similarity(shingles, first[other]) >= threshold), name)
+        first.setdefault(leader[name], shingles)
+    return leader
+
+
+def near_twins(families: Iterable[Family]) -> dict[str, tuple[str, ...]]:
+    """Map each family that has near-twins to their names, both sorted."""
+    leader = twin_families({family.name: family.source for family in families})
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(leader):
+        groups[leader[name]].append(name)
+    others = {name: tuple(twin for twin in groups[leader[name]] if twin != name) for name in sorted(leader)}
+    return {name: twins for name, twins in others.items() if twins}
+
+
+def without_near_twins(families: Iterable[Family]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Keep one of each group of near-twins: the one with LEMUR's best accuracy, the first by name among equals.
 
     Returns:
         The names that are kept, in the order given, and for each that is left out the one kept in its place.
@@ -50,32 +115,85 @@ def without_near_twins(families: Iterable[Family]) -> tuple[tuple[str, ...], Map
         FamilyError: If fewer than two families remain.
     """
     given = tuple(families)
-    twins = near_twins(given)
     best = {family.name: family.best.accuracy if family.best else 0.0 for family in given}
     instead: dict[str, str] = {}
-    for name in sorted(twins, key=lambda name: (-best[name], name)):
-        if name not in instead:
-            instead |= {other: name for other in twins[name] if other not in instead}
+    for name, others in near_twins(given).items():
+        keeper = min((name, *others), key=lambda twin: (-best[twin], twin))
+        if name != keeper:
+            instead[name] = keeper
     kept = tuple(family.name for family in given if family.name not in instead)
     if len(kept) < 2:
         raise FamilyError(f"only {', '.join(kept) or 'no family'} is left without near-twins: name more families")
     return kept, instead
 
 
-def _tokens(source: str) -> list[str]:
-    try:
-        tokens = list(tokenize.generate_tokens(StringIO(source).readline))
-    except (tokenize.TokenError, SyntaxError):
-        return []
-    return [token.string for token in tokens if token.type not in _LAYOUT]
+def sketch_text(source: str) -> Sketch:
+    """Compute the MinHash of a source's text, which need not parse."""
+    sketch = _empty_minhash().copy()
+    sketch.update_batch(sorted({" ".join(run).encode() for run in _runs(_TOKEN.findall(source), _TEXT_LENGTH)}))
+    values: Sketch = sketch.hashvalues
+    return values
 
 
-def _near(one: list[str], other: list[str]) -> bool:
-    if abs(len(one) - len(other)) > NEAR:
-        return False
-    matcher = SequenceMatcher(None, one, other, autojunk=False)
-    least = 1 - 2 * NEAR / (len(one) + len(other))
-    if matcher.quick_ratio() < least:
-        return False
-    changed = (max(b - a, d - c) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal")
-    return sum(changed) <= NEAR
+def group_sketches(sketches: Mapping[str, Sketch], *, threshold: float = TWIN_MODELS) -> tuple[tuple[str, ...], ...]:
+    """Group names whose estimated similarity to the first of the group is at least ``threshold``.
+
+    A name joins the most similar of the groups begun by earlier names. Comparing all with all would take hours where
+    thousands resemble each other.
+
+    Returns:
+        Groups of two or more names; each group sorted.
+    """
+    from datasketch import MinHashLSH
+
+    index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(sketches):
+        sketch = _empty_minhash().copy()
+        sketch.hashvalues = sketches[name]
+        # The index only proposes; the share of equal values is the estimate that decides.
+        alike = {first: float(np.mean(sketches[first] == sketches[name])) for first in sorted(index.query(sketch))}
+        best = max(alike, key=lambda first: alike[first], default=None)
+        if best is not None and alike[best] >= threshold:
+            groups[best].append(name)
+        else:
+            index.insert(name, sketch)
+            groups[name] = [name]
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def _runs(tokens: list[str], length: int) -> Iterable[tuple[str, ...]]:
+    return (tuple(tokens[start : start + length]) for start in range(max(len(tokens) - length + 1, 1)))
+
+
+def _tree_tokens(tree: ast.AST) -> list[str]:
+    """Write a tree as its node types and leaves; names that it binds itself become numbers."""
+    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    numbers: dict[str, str] = {}
+    tokens: list[str] = []
+
+    def visit(node: ast.AST) -> None:
+        tokens.append(type(node).__name__)
+        if isinstance(node, ast.Name):
+            local = node.id in bound and not hasattr(builtins, node.id)
+            tokens.append(numbers.setdefault(node.id, f"#{len(numbers)}") if local else node.id)
+        elif isinstance(node, ast.Constant):
+            tokens.append(repr(node.value))
+        elif isinstance(node, ast.Attribute):
+            tokens.append(node.attr)
+        elif isinstance(node, ast.keyword | ast.arg):
+            tokens.append(str(node.arg))
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.Load | ast.Store | ast.Del):
+                visit(child)
+
+    visit(tree)
+    return tokens
+
+
+@lru_cache(maxsize=1)
+def _empty_minhash() -> Any:
+    """Return an empty MinHash: its permutations are drawn once and shared by all copies."""
+    from datasketch import MinHash
+
+    return MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)

@@ -75,7 +75,10 @@ def digest(value: object) -> str:
 
 
 def nn_id(source: str) -> str:
-    """Return LEMUR's id of a model's source; programs that differ in white space only share it."""
+    """Return LEMUR's id of a model's source: the MD5 of its text with all white space removed, in hex.
+
+    Programs that differ in indentation only share it; ``nngen.assembly.identity.canonical_hash`` tells them apart.
+    """
     return digest(source)
 
 

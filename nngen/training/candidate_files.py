@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nngen.assembly.identity import canonical_hash, lemur_id
+from nngen.assembly.identity import canonical_hash
 from nngen.assembly.provenance import assembled_here
 from nngen.checks.rule import refuse
 from nngen.checks.rules.syntax import MAX_BYTES
 from nngen.errors import UsageError
 from nngen.isolation.level import Isolation
+from nngen.lemur.layout import nn_id
 from nngen.types import Candidate, Outcome
 
 __all__ = ["check_isolation", "choose_isolation", "find_files", "read_candidate"]
@@ -60,7 +61,7 @@ def read_candidate(path: Path) -> Candidate:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise refuse(Outcome.SYNTAX, _RULE, "is no UTF-8 text: save it as UTF-8", line=line) from None
-    md5 = lemur_id(source)
+    md5 = nn_id(source)
     named = _GENERATED.fullmatch(path.stem)
     return Candidate(
         id=path.stem if named and named.group(1) == md5 else md5,

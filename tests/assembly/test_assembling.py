@@ -15,11 +15,12 @@ import torch
 from assembly_toys import GOLDEN, INTERFACES, KINDS, TINY, golden_candidate, make_family
 
 from nngen.assembly.assemble import Assembler, assemble
-from nngen.assembly.identity import canonical_hash, lemur_id
+from nngen.assembly.identity import canonical_hash
 from nngen.assembly.output import prepare_folder, write_candidate
 from nngen.assembly.plan_toml import plan_of
 from nngen.assembly.render import RESERVED
 from nngen.errors import PlanError, UsageError
+from nngen.lemur.layout import nn_id
 from nngen.types import Candidate, Family, Gate, Interface, Losses, Plan, Recipe
 
 Mix = Callable[..., Candidate]
@@ -47,7 +48,7 @@ def test_the_same_bytes_in_every_process(hash_seed: str, tmp_path: Path) -> None
 
 def test_a_candidate_carries_its_identity(mix: Mix) -> None:
     candidate = mix()
-    assert candidate.id == f"MoE4-{lemur_id(candidate.source)}"
+    assert candidate.id == f"MoE4-{nn_id(candidate.source)}"
     assert candidate.canonical == canonical_hash(candidate.source)
     assert candidate.plan == Plan(experts=TINY) == plan_of(candidate.source)
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from nngen.assembly.identity import canonical_hash, lemur_id
+from nngen.assembly.identity import canonical_hash
 from nngen.assembly.plan_toml import plan_of
+from nngen.lemur.layout import nn_id
 
 pytestmark = pytest.mark.usefixtures("wheel")
 
@@ -31,7 +32,7 @@ def test_four_families_make_one_file(nngen: Nngen, tmp_path: Path) -> None:
     path = Path(row["path"])
     source = path.read_text()
     assert path == tmp_path / f"{row['id']}.py"
-    assert row["id"] == f"MoE4-{lemur_id(source)}"
+    assert row["id"] == f"MoE4-{nn_id(source)}"
     assert row["canonical"] == canonical_hash(source)
     plan = plan_of(source)
     assert plan is not None and plan.experts == QUARTET

@@ -123,7 +123,6 @@ def test_a_feedback_set_is_built(nngen: Any, archive: Path, tmp_path: Path, whee
 
 @pytest.mark.slow
 def test_proposals_from_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
-    pytest.importorskip("datasketch")
     where = ("--families", POOL, "--archive", tmp_path / "p.db", "--json")
     told = json.loads(nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", *where).out)
     assert told["funnel"]["checked"] == told["funnel"]["trained"] == 2

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from nngen.assembly.identity import lemur_id
 from nngen.checks.rules.sample_nets import net_source
+from nngen.lemur.layout import nn_id
 
 KEYS = [
     *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),
@@ -44,7 +44,7 @@ def test_one_trial_as_json(nngen, file):
     assert trial["verdict"] == "valid"
     assert trial["validation_accuracy"] > 0.8
     assert trial["validation_accuracy"] == trial["curve"][-1]["validation_accuracy"]
-    assert trial["id"] == lemur_id(net_source())
+    assert trial["id"] == nn_id(net_source())
     assert (trial["epochs"], trial["seed"], trial["parameters"]) == (2, 3, 650)
     assert len(trial["curve"]) == 2
 

@@ -7,9 +7,8 @@ import pytest
 from fake_lemur import MODELS, source
 
 from nngen.archive import Archive
-from nngen.archive.import_lemur import choose_models, import_lemur, kind_of
+from nngen.archive.import_lemur import choose_models, find_twins, fingerprint, import_lemur, kind_of
 from nngen.errors import LemurError, UsageError
-from nngen.export.twins import find_twins, fingerprint
 from nngen.lemur.source import open_lemur
 from nngen.types import Candidate
 

@@ -1,11 +1,18 @@
-"""Near-twins: LEMUR's real ones are found, and nothing else is."""
+"""Near-twins: LEMUR's real ones are found, and nothing else is; every user of the notion agrees on them."""
 
 from __future__ import annotations
 
 import pytest
 
 from nngen.errors import FamilyError
-from nngen.families.near_duplicates import NEAR, near_twins, without_near_twins
+from nngen.families.near_duplicates import (
+    TWIN_FAMILIES,
+    near_twins,
+    similarity,
+    tree_shingles,
+    twin_families,
+    without_near_twins,
+)
 from nngen.types import Family
 
 
@@ -39,12 +46,26 @@ def test_layout_and_comments_do_not_count() -> None:
     assert near_twins([one, other]) == {"A": ("B",), "B": ("A",)}
 
 
-@pytest.mark.parametrize(("changed", "twins"), [(NEAR, True), (NEAR + 1, False)])
-def test_so_many_tokens_and_no_more(changed: int, twins: bool) -> None:
-    words = [f"a{number}" for number in range(40)]
-    others = [f"b{place}" if place < changed else word for place, word in enumerate(words)]
-    found = near_twins([family("A", "\n".join(words)), family("B", "\n".join(others))])
-    assert bool(found) is twins
+def test_the_threshold_is_a_similarity_of_shingles() -> None:
+    calls = [f"call_{number}()" for number in range(100)]
+    # A name is in 3 of the 4 * 100 + 1 - 2 shingles or so: 3 names leave 0.97 in common, 4 leave 0.95 or less.
+    for changed, twins in ((1, True), (3, True), (9, False)):
+        others = [*calls[:-changed], *(f"other_{number}()" for number in range(changed))]
+        one, other = "\n".join(calls), "\n".join(others)
+        assert bool(near_twins([family("A", one), family("B", other)])) is twins
+        share = similarity(tree_shingles(one), tree_shingles(other))
+        assert (share >= TWIN_FAMILIES) is twins
+        assert twin_families({"A": one, "B": other}, threshold=share)["B"] == "A"
+
+
+def test_the_pool_and_the_split_agree_on_twins(families: dict[str, Family]) -> None:
+    """``--without-near-twins`` leaves out those families that the leak-free split counts as one."""
+    leader = twin_families({name: family.source for name, family in families.items()})
+    kept, instead = without_near_twins(families.values())
+    assert {frozenset(pair) for pair in instead.items()} == {
+        frozenset(pair) for pair in leader.items() if pair[0] != pair[1]
+    }
+    assert len(kept) == len(set(leader.values()))
 
 
 def test_what_is_no_python_has_no_twin() -> None:
@@ -53,4 +74,4 @@ def test_what_is_no_python_has_no_twin() -> None:
 
 def test_one_kind_alone_is_no_pool() -> None:
     with pytest.raises(FamilyError, match="only A is left without near-twins"):
-        without_near_twins([family("A", "x = 1\n"), family("B", "x = 2\n")])
+        without_near_twins([family("A", "x = 1\n"), family("B", "x = 1  # B\n")])

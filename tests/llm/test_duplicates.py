@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from nngen.llm.proposals.duplicates import Known, TwinKind, shingles, similarity
+from nngen.families.near_duplicates import similarity, tree_shingles
+from nngen.llm.proposals.duplicates import Known, TwinKind
 from nngen.llm.proposals.propose import identify
 
 CODE = "def f(x):\n    total = x.sum()\n    return total / len(x)\n"
@@ -8,8 +9,8 @@ CODE = "def f(x):\n    total = x.sum()\n    return total / len(x)\n"
 
 def test_renamed_locals_are_no_news() -> None:
     renamed = CODE.replace("total", "s")
-    assert similarity(shingles(CODE), shingles(renamed)) == 1.0
-    assert similarity(shingles(CODE), shingles(CODE.replace("sum", "mean"))) < 0.97
+    assert similarity(tree_shingles(CODE), tree_shingles(renamed)) == 1.0
+    assert similarity(tree_shingles(CODE), tree_shingles(CODE.replace("sum", "mean"))) < 0.97
 
 
 def test_exact_canonical_and_near_twins() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.errors import RewriterError, UsageError
+from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles, twin_families
 from nngen.llm.finetuning.dataset import VIEWS, build, read_view
 from nngen.llm.finetuning.examples import (
     Example,
@@ -20,9 +21,8 @@ from nngen.llm.finetuning.examples import (
     summary_examples,
 )
 from nngen.llm.finetuning.feedback import build_from_archive, collect
-from nngen.llm.finetuning.splits import Split, assign, twin_families
+from nngen.llm.finetuning.splits import Split, assign
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.proposals.duplicates import NEAR, shingles, similarity
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -87,11 +87,11 @@ def test_held_out_code_is_no_echo_of_what_is_learned(taught: Archive, tmp_path: 
     built = build_from_archive(taught, tmp_path / "set", count=estimate_tokens, tasks=["region"])
     rows = {split: read_view(built.folder, "kto", split) for split in ("train", "test", "validation")}
     pieces = {
-        split: [shingles(python_block(row["completion"][0]["content"])) for row in found]
+        split: [tree_shingles(python_block(row["completion"][0]["content"])) for row in found]
         for split, found in rows.items()
     }
     for held in pieces["test"] + pieces["validation"]:
-        assert all(similarity(held, learned) < NEAR for learned in pieces["train"])
+        assert all(similarity(held, learned) < SAME_CODE for learned in pieces["train"])
 
 
 def test_an_example_across_the_splits_is_left_out() -> None:

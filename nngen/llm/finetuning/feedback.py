@@ -9,6 +9,7 @@ from pathlib import Path
 from nngen.archive import Archive, TrialState
 from nngen.errors import UsageError
 from nngen.families.catalogue import load_families
+from nngen.families.near_duplicates import twin_families
 from nngen.lemur.source import open_lemur
 from nngen.llm.finetuning.dataset import Built, build
 from nngen.llm.finetuning.examples import (
@@ -20,7 +21,6 @@ from nngen.llm.finetuning.examples import (
     region_examples,
     summary_examples,
 )
-from nngen.llm.finetuning.splits import twin_families
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.plan_space import EXPERTS, PlanSpace

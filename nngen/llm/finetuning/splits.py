@@ -7,15 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from nngen.errors import RewriterError
+from nngen.families.near_duplicates import SAME_CODE, Shingles, similarity, tree_shingles
 from nngen.llm.finetuning.examples import Example, Task
-from nngen.llm.proposals.duplicates import NEAR, shingles, similarity
 from nngen.llm.proposals.parsing import python_block
 from nngen.seeds import derive
 
-__all__ = ["TWIN_FAMILIES", "Split", "assign", "twin_families"]
-
-TWIN_FAMILIES = 0.8
-"""Jaccard similarity of their sources from which two families count as one."""
+__all__ = ["Split", "assign"]
 
 
 class Split(enum.StrEnum):
@@ -28,25 +25,6 @@ class Split(enum.StrEnum):
 
 _FEWEST = 3
 _SHARES = ((Split.TEST, 0.15), (Split.VALIDATION, 0.15))
-
-
-def twin_families(sources: Mapping[str, str]) -> dict[str, str]:
-    """Map each family to the first, by name, of those that are nearly the same.
-
-    Args:
-        sources: Python source by family; one that does not parse is its own twin.
-    """
-    pieces = {}
-    for name, source in sorted(sources.items()):
-        try:
-            pieces[name] = shingles(source)
-        except SyntaxError:
-            pieces[name] = frozenset({(name,)})
-    leader: dict[str, str] = {}
-    for name, mine in pieces.items():
-        first = next((other for other in leader.values() if similarity(mine, pieces[other]) >= TWIN_FAMILIES), name)
-        leader[name] = first
-    return leader
 
 
 def assign(examples: Sequence[Example], twins: Mapping[str, str], seed: int) -> list[Split | None]:
@@ -90,7 +68,7 @@ def _fill(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
 
 def _without_echoes(examples: Sequence[Example], splits: Sequence[Split | None]) -> list[Split | None]:
     """Leave out held-out code that nearly repeats code of the train split."""
-    learned: dict[str, list[frozenset[tuple[str, ...]]]] = defaultdict(list)
+    learned: dict[str, list[Shingles]] = defaultdict(list)
     for example, split in zip(examples, splits, strict=True):
         if split is Split.TRAIN and example.task is Task.REGION:
             learned[example.place].append(_pieces(example))
@@ -98,13 +76,13 @@ def _without_echoes(examples: Sequence[Example], splits: Sequence[Split | None])
     for number, (example, split) in enumerate(zip(examples, splits, strict=True)):
         if split in (Split.VALIDATION, Split.TEST) and example.task is Task.REGION:
             mine = _pieces(example)
-            if any(similarity(mine, other) >= NEAR for other in learned[example.place]):
+            if any(similarity(mine, other) >= SAME_CODE for other in learned[example.place]):
                 kept[number] = None
     return kept
 
 
-def _pieces(example: Example) -> frozenset[tuple[str, ...]]:
-    return shingles(python_block(example.answer))
+def _pieces(example: Example) -> Shingles:
+    return tree_shingles(python_block(example.answer))
 
 
 def _names(group: str, twins: Mapping[str, str]) -> list[str]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from nngen.archive import Store, StoredCandidate
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.identity import canonical_hash, lemur_id
+from nngen.assembly.identity import canonical_hash
 from nngen.errors import AssemblyError, PlanError, UsageError
+from nngen.lemur.layout import nn_id
 from nngen.llm.judging import Judge, require_sandbox
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.duplicates import Known
@@ -370,7 +371,7 @@ def apply(
 
 def identify(source: str) -> Candidate:
     """Name a source that was not assembled."""
-    return Candidate(id=f"MoE4-{lemur_id(source)}", source=source, canonical=canonical_hash(source))
+    return Candidate(id=f"MoE4-{nn_id(source)}", source=source, canonical=canonical_hash(source))
 
 
 def _assembled(parent: Parent | None) -> bool:
