@@ -21,9 +21,7 @@ families are transformed and the frame that all files share is read. Nine tenths
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import datetime
 import hashlib
 import importlib.util
 import io
@@ -44,12 +42,12 @@ from unittest import mock
 
 import assembly_validity
 import torch
+from _page import Evaluation, table
 
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.expert import transform
 from nngen.assembly.render import _read
 from nngen.checks.rules.importing import load_module
-from nngen.cli.output import print_table
 from nngen.families.catalogue import load_families
 from nngen.lemur.source import open_lemur
 from nngen.space.pool import EXPERTS
@@ -60,15 +58,15 @@ MEMBER = "ab/gpt/brute/moe4/AlterHeteroMoE4.py"
 SHAPE = Shape(3, 32, 32)
 WANTED = 500
 OTHERS = 600
-COLUMNS = ("generator", "quartets", "valid", "seconds", "per_second")
-RESULTS = Path(__file__).parent / "results" / "assembly_throughput.md"
+COLUMNS = ("generator", "quartets", "valid", "seconds", "valid per second")
+EVALUATION = Evaluation(__file__, __doc__)
 
 Quartets = Sequence[tuple[str, ...]]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Time both generators and print a table; 1 if ours is less than 500 times theirs, or a quartet of ours fails."""
-    arguments = _arguments()
+    arguments = EVALUATION.arguments(argv, peer=(Path, "the wheel of nn-gpt 1.0.6"), quartets=60, seed=0, threads=2)
     torch.set_num_threads(arguments.threads)
     families = load_families(open_lemur())
     drawn = draw("random", list(families), arguments.quartets + OTHERS, arguments.seed)
@@ -100,7 +98,6 @@ def main() -> int:
     ]
     slower = min(same["per_second"], rest["per_second"])
     ratio, lax = (slower / max(row["per_second"], 1e-9) for row in (counted, theirs))
-    print_table(rows, COLUMNS)
     notes = [
         f"Theirs, by its own test: {', '.join(f'{reason} {number}' for reason, number in fates.most_common())}.",
         f"Ours that work: {len(quartets) - len(failed)} of {len(quartets)}.",
@@ -109,52 +106,24 @@ def main() -> int:
         f"{arguments.threads} threads or processes, seed {arguments.seed}, torch {torch.__version__}, "
         f"Python {sys.version.partition(' [')[0]}.",
     ]
-    print(*notes, sep="\n")
-    if arguments.write:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(page(rows, notes, arguments))
-    return 0 if ratio >= WANTED and not failed else 1
+    return EVALUATION.finish(page(rows, notes), good=ratio >= WANTED and not failed)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="the wheel of nn-gpt 1.0.6")
-    parser.add_argument("--quartets", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="write the table into eval/results")
-    return parser.parse_args()
-
-
-def page(rows: Sequence[dict[str, Any]], notes: Sequence[str], arguments: argparse.Namespace) -> str:
-    """The table as Markdown, with the command that made it."""
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    command = f"python eval/assembly_throughput.py --quartets {arguments.quartets} --write"
-    lines = [
-        "# Valid candidates per second",
-        "",
-        f"`{command}`, {date}.",
-        "",
-        "Quartets in, files out that work, on two cores: theirs through PyTorch's threads, ours as processes. Theirs",
-        "assembles, compiles, runs a forward pass at 256 px and hashes: without that pass it cannot tell which of",
-        "its files work. Ours assembles, compiles and hashes twice; its files work by construction. A file works if it",
-        "runs in both modes and trains for a batch, with a gradient for the gate and every expert: found outside of",
-        "the clock, for theirs at 256 px. Ours is timed before and after theirs; the slower time counts. What is the",
-        "same in all files, the families' code and the frame, is made once, before; the fourth row transforms the",
-        "families within.",
-        "",
-        "| generator | quartets | valid | seconds | valid per second |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        *(_line(row) for row in rows),
-        "",
-        *(f"- {note}" for note in notes),
+def page(rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> str:
+    """The table and its notes as Markdown."""
+    about = """Quartets in, files out that work, on two cores: theirs through PyTorch's threads, ours as processes.
+Theirs assembles, compiles, runs a forward pass at 256 px and hashes: without that pass it cannot tell which of
+its files work. Ours assembles, compiles and hashes twice; its files work by construction. A file works if it
+runs in both modes and trains for a batch, with a gradient for the gate and every expert: found outside of
+the clock, for theirs at 256 px. Ours is timed before and after theirs; the slower time counts. What is the
+same in all files, the families' code and the frame, is made once, before; the fourth row transforms the
+families within."""
+    cells = [
+        (row["generator"], row["quartets"], row["valid"], f"{row['seconds']:.3f}", f"{row['per_second']:.3f}")
+        for row in rows
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _line(row: dict[str, Any]) -> str:
-    cells = (row["generator"], row["quartets"], row["valid"], f"{row['seconds']:.3f}", f"{row['per_second']:.3f}")
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
+    lines = [f"- {line}" for line in notes]
+    return EVALUATION.page("Valid candidates per second", about, table(COLUMNS, cells, right=COLUMNS[1:]), lines)
 
 
 def time_all(

@@ -14,7 +14,6 @@ expert has as many parameters as its family alone. Leaves with 1 if any is not, 
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
 import sys
@@ -28,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _page import Evaluation, note, table
 from torch import nn
 
 from nngen.assembly.assemble import Assembler
 from nngen.checks.rules.importing import load_module
-from nngen.cli.output import print_table
 from nngen.families.catalogue import load_families
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import profiles
@@ -47,7 +46,7 @@ BATCH = 4
 PRM = {"lr": 1e-3, "momentum": 0.9, "batch": BATCH, "epoch": 1}
 CPU = torch.device("cpu")
 COLUMNS = ("shape", "quartets", "valid", "share", "families", "seconds")
-RESULTS = Path(__file__).parent / "results" / "assembly_validity.md"
+EVALUATION = Evaluation(__file__, __doc__)
 
 Pool = dict[str, tuple[Family, Interface]]
 
@@ -62,44 +61,39 @@ class Result:
     seconds: float
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prove the part that was asked for, or merge what was kept, and print a table; 1 if any quartet failed."""
-    arguments = _arguments()
+    arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
-    results = merged(Path(arguments.merge)) if arguments.merge else prove_part(arguments)
+    results = merged(arguments.merge) if arguments.merge else prove_part(arguments)
     rows = [summary(str(shape), [result for result in results if result.shape == str(shape)]) for shape, _ in WANTED]
-    print_table(rows, COLUMNS)
     problems = [f"{found.shape} {', '.join(found.quartet)}: {found.problem}" for found in results if found.problem]
-    whole = bool(arguments.merge) or arguments.parts == 1
+    whole = bool(arguments.merge) or arguments.part == "1/1"
     if whole:
         problems += [
             f"{shape}: {row['quartets']} different quartets, {count} are wanted"
             for row, (shape, count) in zip(rows, WANTED, strict=True)
             if row["quartets"] != count
         ]
-    print(*problems, sep="\n", end="\n" if problems else "")
-    print(f"part {arguments.part} of {arguments.parts}, seed {arguments.seed}, torch {torch.__version__}")
-    if arguments.write and whole:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(page(rows, problems))
-    return 1 if problems else 0
+    arguments.write = arguments.write and whole
+    return EVALUATION.finish(page(rows, problems), good=not problems)
 
 
 def prove_part(arguments: argparse.Namespace) -> list[Result]:
     """Prove every N-th quartet; keep the results where that was asked for, each as soon as it is there."""
+    part, parts = _parts(arguments.part)
     families = load_families(open_lemur())
     results: list[Result] = []
     kept = None
     if arguments.keep:
-        folder = Path(arguments.keep)
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = (folder / f"{arguments.part:03d}-of-{arguments.parts:03d}.jsonl").open("w")
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        kept = (arguments.keep / f"{part:03d}-of-{parts:03d}.jsonl").open("w")
     for shape, count in WANTED:
         pool = usable(families, shape)
         # A seed for each shape: the hundred larger ones are no subset of the three hundred.
         quartets = draw("random", list(pool), count, derive(arguments.seed, "validity", str(shape)))
-        for quartet in quartets[arguments.part - 1 :: arguments.parts]:
+        for quartet in quartets[part - 1 :: parts]:
             results.append(watched(prove, quartet, shape, pool))
             if kept is not None:
                 kept.write(json.dumps(asdict(results[-1])) + "\n")
@@ -121,41 +115,34 @@ def merged(folder: Path) -> list[Result]:
 
 
 def page(rows: Sequence[dict[str, Any]], problems: Sequence[str]) -> str:
-    """The table as Markdown, with the command that made it."""
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    lines = [
-        "# Validity of assembled quartets",
-        "",
-        "`python eval/assembly_validity.py --part I/N --keep parts` for every part, then `--merge parts --write`;",
-        f"{date}, torch {torch.__version__}, one thread.",
-        "",
-        "Valid: imports and builds; finite logits of the right shape in train and in eval mode; one full `learn`",
-        "leaves finite weights, with a gradient other than zero for every expert and for the gate; every expert has as",
-        "many parameters as its family alone. Quartets are drawn at random from all C(34, 4) = 46,376; `families`: how",
-        "many of the 34 took part.",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(str(row[column]) for column in COLUMNS) + " |" for row in rows),
-        "",
-        *([f"- {problem}" for problem in problems] or ["Every quartet is valid."]),
-    ]
-    return "\n".join(lines) + "\n"
+    """The table as Markdown."""
+    about = f"""torch {torch.__version__}, one thread. Valid: imports and builds; finite logits of
+the right shape in train and in eval mode; one full `learn` leaves finite weights, with a gradient other than zero for
+every expert and for the gate; every expert has as many parameters as its family alone. Quartets are drawn at random
+from all C(34, 4) = 46,376; `families`: how many of the 34 took part. `--part I/N --keep parts` proves every N-th."""
+    cells = [[row[column] for column in COLUMNS] for row in rows]
+    wrong = [f"- {problem}" for problem in problems] or ["Every quartet is valid."]
+    return EVALUATION.page("Validity of assembled quartets", about, table(COLUMNS, cells, right=COLUMNS[1:]), wrong)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", default="1/1", help="I/N: every N-th quartet, from the I-th")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", help="folder to keep the results of this part in, one line of JSON per quartet")
-    parser.add_argument("--merge", help="folder of kept results: prove nothing, join them")
-    parser.add_argument("--write", action="store_true", help="write the whole table into eval/results")
-    found = parser.parse_args()
-    found.part, found.parts = (int(number) for number in found.part.split("/"))
-    if not 1 <= found.part <= found.parts:
-        parser.error("--part is I/N with I from 1 to N")
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    found = EVALUATION.arguments(
+        argv,
+        part=("1/1", "I/N: every N-th quartet, from the I-th"),
+        seed=0,
+        threads=1,
+        keep=(Path, "folder to keep the results of this part in, one line of JSON per quartet"),
+        merge=(Path, "folder of kept results: prove nothing, join them"),
+    )
+    part, parts = _parts(found.part)
+    if not 1 <= part <= parts:
+        EVALUATION.error("--part is I/N with I from 1 to N")
     return found
+
+
+def _parts(text: str) -> tuple[int, int]:
+    part, parts = map(int, text.split("/"))
+    return part, parts
 
 
 def usable(families: dict[str, Family], shape: Shape) -> Pool:
@@ -180,7 +167,7 @@ def watched(check: Callable[..., None], quartet: tuple[str, ...], shape: Shape, 
         problem = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
     gc.collect()
     result = Result(str(shape), quartet, problem, round(time.perf_counter() - began, 2))
-    print(f"{result.shape} {', '.join(quartet)}: {problem or 'valid'} ({result.seconds:.1f} s)", file=sys.stderr)
+    note(f"{result.shape} {', '.join(quartet)}: {problem or 'valid'} ({result.seconds:.1f} s)")
     return result
 
 

@@ -14,8 +14,6 @@ radon. Leaves with 1 unless the median is above 0.80.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -23,11 +21,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from _page import Evaluation, table
+
 from nngen.assembly.assemble import Assembler
-from nngen.cli.output import print_table
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
@@ -50,39 +50,28 @@ net = module.Net((1, 3, 224, 224), (10,), prm, torch.device("cpu"))
 net.train_setup(prm)
 net.learn([(torch.randn(8, 3, 224, 224), torch.randint(0, 10, (8,)))] * 2)
 """
-RESULTS = Path(__file__).parent / "results" / "code_score.md"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Score every file and print a table; 1 unless the median is above 0.80."""
-    arguments = _arguments()
+    asked = EVALUATION.arguments(argv, quartets=40, seed=0, run=(False, "run each file as LEMUR does"))
     with tempfile.TemporaryDirectory() as folder:
-        paths = assemble(Path(folder), arguments.quartets, arguments.seed)
-        lost = deductions(paths, run=arguments.run)
+        paths = assemble(Path(folder), asked.quartets, asked.seed)
+        lost = deductions(paths, run=asked.run)
     scores = [max(100 - taken.total(), 0) / 100 for taken in lost]
     points = sum(lost, Counter[str]())
     median = statistics.median(scores)
-    rows = [{"taken by": name, "points a file": f"{number / len(scores):.2f}"} for name, number in points.most_common()]
-    print_table(rows[:20], ("taken by", "points a file"))
     found = (
         f"{len(scores)} files: median {median:.2f}, lowest {min(scores):.2f}, highest {max(scores):.2f}; "
         f"{sum(score > WANTED for score in scores)} above {WANTED:.2f}; "
-        f"LEMUR's dynamic run {'counted' if arguments.run else 'taken as passed'}."
+        f"LEMUR's dynamic run {'counted' if asked.run else 'taken as passed'}."
     )
-    print(found)
-    if arguments.write:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(page(rows, found, arguments))
-    return 0 if median > WANTED else 1
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quartets", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run", action="store_true", help="run each file as LEMUR does")
-    parser.add_argument("--write", action="store_true", help="write the table into eval/results")
-    return parser.parse_args()
+    rows = [(name, f"{number / len(scores):.2f}") for name, number in points.most_common()]
+    shown = table(("taken by", "points a file"), (row for row in rows if row[1] != "0.00"), right=("points a file",))
+    about = f"pylint {metadata.version('pylint')}. No file asks pylint to be silent."
+    text = EVALUATION.page("LEMUR's code score of assembled files", about, found, shown)
+    return EVALUATION.finish(text, good=median > WANTED)
 
 
 def assemble(folder: Path, count: int, seed: int) -> list[Path]:
@@ -119,26 +108,6 @@ def deductions(paths: Sequence[Path], *, run: bool) -> list[Counter[str]]:
             trial = subprocess.run([sys.executable, "-c", RUN, str(path)], capture_output=True, check=False)
             lost[path.name]["dynamic run"] += 10 if trial.returncode else 0
     return list(lost.values())
-
-
-def page(rows: list[dict[str, Any]], found: str, arguments: argparse.Namespace) -> str:
-    """The table as Markdown, with the command that made it."""
-    run = " --run" if arguments.run else ""
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    version = subprocess.run([sys.executable, "-m", "pylint", "--version"], capture_output=True, text=True, check=True)
-    lines = [
-        "# LEMUR's code score of assembled files",
-        "",
-        f"`python eval/code_score.py --quartets {arguments.quartets} --seed {arguments.seed}{run} --write`, {date},",
-        f"{version.stdout.splitlines()[0]}. No file asks pylint to be silent.",
-        "",
-        found,
-        "",
-        "| taken by | points a file |",
-        "| --- | ---: |",
-        *(f"| {row['taken by']} | {row['points a file']} |" for row in rows if row["points a file"] != "0.00"),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

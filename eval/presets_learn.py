@@ -1,8 +1,8 @@
 """Does each preset learn? Every kind of mixture on ``digits``, three seeds, within ten minutes on two cores.
 
-    python eval/kinds_learn.py                       # all three presets
-    python eval/kinds_learn.py --presets moev7 --seeds 1
-    python eval/kinds_learn.py --write               # and keep the table in eval/results/kinds_learn.md
+    python eval/presets_learn.py                       # all three presets
+    python eval/presets_learn.py --presets moev7 --seeds 1
+    python eval/presets_learn.py --write               # and keep the table in eval/results/presets_learn.md
 
 Prints validation accuracy, the accuracy of each expert alone on the same images, and how many experts the gate uses in
 effect (the exponential of the entropy of its mean weights). Each preset is trained as its plan says, with the sizes,
@@ -14,8 +14,6 @@ every run is above 0.95 and, with all presets and seeds, all runs together took 
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import math
 import os
@@ -28,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _page import Evaluation, note, table
 
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.presets import preset, preset_names
 from nngen.checks.rules.importing import load_module
-from nngen.cli.output import print_table
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.families.catalogue import load_families
@@ -73,69 +71,46 @@ COLUMNS = (
     "usage_entropy",
     "seconds",
 )
-RESULTS = Path(__file__).parent / "results" / "kinds_learn.md"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Train what was asked for and print a table; 1 if any run stays at or below 0.95."""
-    arguments = _arguments()
-    torch.set_num_threads(arguments.threads)
+    presets = {"nargs": "+", "default": list(BUDGETS), "choices": preset_names()}
+    asked = EVALUATION.arguments(argv, presets=presets, seeds=3, threads=2)
+    torch.set_num_threads(asked.threads)
     data = load_dataset("digits")
     began = time.perf_counter()
     rows = []
-    for name in arguments.presets:
+    for name in asked.presets:
         candidate = assemble(name)
-        for seed in range(arguments.seeds):
+        for seed in range(asked.seeds):
             rows.append(run(name, candidate, data, seed))
-            print(json.dumps(rows[-1]), file=sys.stderr)
+            note(json.dumps(rows[-1]))
     seconds = time.perf_counter() - began
-    print_table(rows, COLUMNS)
-    found = f"{len(rows)} runs in {seconds:.0f} s on {arguments.threads} threads, torch {torch.__version__}."
-    print(found)
-    if arguments.write:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(page(rows, found))
-    return 0 if all(row["accuracy"] > WANTED for row in rows) and seconds <= LIMIT_S else 1
+    found = f"{len(rows)} runs in {seconds:.0f} s on {asked.threads} threads, torch {torch.__version__}."
+    good = all(row["accuracy"] > WANTED for row in rows) and seconds <= LIMIT_S
+    return EVALUATION.finish(page(rows, found), good=good)
 
 
 def page(rows: Sequence[dict[str, Any]], found: str) -> str:
-    """The table as Markdown, with the command that made it."""
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    """The table as Markdown."""
     budgets = [
         f"- {name}: {BUDGETS[name].shape}, {BUDGETS[name].epochs} epochs, batch {BUDGETS[name].batch}, "
         f"lr {BUDGETS[name].lr:g}, momentum {BUDGETS[name].momentum:g}"
         f"{', bfloat16 autocast' if BUDGETS[name].bfloat16 else ''}"
         for name in dict.fromkeys(row["preset"] for row in rows)
     ]
-    lines = [
-        "# Does each preset learn?",
-        "",
-        f"`python {' '.join(sys.argv)}`, {date}: `digits`, accuracy on the validation split. {found}",
-        "Above 0.95 is wanted of every run, and ten minutes in all.",
-        "",
-        *budgets,
-        "",
-        "`experts_alone`: each expert's own accuracy on all of these images, in the plan's order.",
-        "`experts_in_effect`: the exponential of `usage_entropy`, which is that of the gate's mean weights, in nats.",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(_cell(row[column]) for column in COLUMNS) + " |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    about = f"""`digits`, accuracy on the validation split. {found}
+Above 0.95 is wanted of every run, and ten minutes in all."""
+    columns = """`experts_alone`: each expert's own accuracy on all of these images, in the plan's order.
+`experts_in_effect`: the exponential of `usage_entropy`, which is that of the gate's mean weights, in nats."""
+    cells = [[_cell(row[column]) for column in COLUMNS] for row in rows]
+    return EVALUATION.page("Does each preset learn?", about, budgets, columns, table(COLUMNS, cells))
 
 
 def _cell(value: object) -> str:
     return ", ".join(f"{share:.3f}" for share in value) if isinstance(value, list) else str(value)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=list(BUDGETS), choices=preset_names())
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="write the table into eval/results")
-    return parser.parse_args()
 
 
 def assemble(name: str) -> Candidate:
@@ -176,7 +151,7 @@ def run(name: str, candidate: Candidate, data: Dataset, seed: int) -> dict[str, 
             with torch.autocast("cpu", torch.bfloat16, enabled=budget.bfloat16, cache_enabled=False):
                 share, loss = net.learn(batches)
             past = time.perf_counter() - began
-            print(f"{name}: epoch {epoch + 1}, {past:.0f} s, training {share:.3f}, {loss:.3f}", file=sys.stderr)
+            note(f"{name}: epoch {epoch + 1}, {past:.0f} s, training {share:.3f}, {loss:.3f}")
         return {
             "preset": name,
             "seed": seed,
