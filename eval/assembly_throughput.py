@@ -47,7 +47,7 @@ from _page import Evaluation, table
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.expert import transform
 from nngen.assembly.render import _read
-from nngen.checks.rules.importing import load_module
+from nngen.checks.candidate_net import load_module
 from nngen.families.catalogue import load_families
 from nngen.lemur.source import open_lemur
 from nngen.space.pool import EXPERTS

@@ -31,7 +31,7 @@ from _page import Evaluation, note, table
 from torch import nn
 
 from nngen.assembly.assemble import Assembler
-from nngen.checks.rules.importing import load_module
+from nngen.checks.candidate_net import load_module
 from nngen.families.catalogue import load_families
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import profiles

@@ -30,7 +30,7 @@ from _page import Evaluation, note, table
 
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.presets import preset, preset_names
-from nngen.checks.rules.importing import load_module
+from nngen.checks.candidate_net import load_module
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.families.catalogue import load_families

@@ -401,8 +401,8 @@ def count(candidate: Candidate, work: Path) -> tuple[float, int]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
 
+    from nngen.checks.candidate_net import load_module
     from nngen.checks.prm import make_prm
-    from nngen.checks.rules.importing import load_module
 
     class Calls(TorchDispatchMode):
         number = 0

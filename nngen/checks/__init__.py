@@ -1,6 +1,6 @@
-"""A candidate in, a verdict out: static rules on the syntax tree, dynamic rules inside a worker.
+"""Checks of a candidate: static rules on the syntax tree, dynamic rules inside a worker.
 
-Importing this room loads no torch; ``dynamic_check`` does, when it is called.
+Importing this package loads no torch; ``dynamic_check`` does, when it is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def dynamic_check(
     hyperparameters: Hyperparameters | None = None,
     device: str = "cpu",
 ) -> Verdict:
-    """Import the file and prove that it builds, keeps its shapes and learns; see ``nngen.checks.dynamic``."""
+    """Import the file and check that it builds, keeps its shapes and learns; see ``nngen.checks.dynamic``."""
     from nngen.checks.dynamic import dynamic_check as check
 
     return check(path, shape=shape, classes=classes, hyperparameters=hyperparameters or {}, device=device)

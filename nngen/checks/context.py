@@ -1,9 +1,9 @@
-"""The bench that the dynamic rules share: the candidate's file, what was built of it, random batches."""
+"""State that the dynamic rules share: the candidate's file, the net built from it, random batches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,15 +17,15 @@ from nngen.types import Shape
 __all__ = ["BATCH", "EXPERT", "CheckContext", "StepRecord", "groups"]
 
 BATCH = 4
-"""Samples of a batch in the checks; small, so that a check costs seconds."""
+"""Images per batch in the checks; small, so that a check costs seconds."""
 
 EXPERT = "expert "
-"""How the name of an expert's group begins."""
+"""Prefix of the names that ``groups`` gives to experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """What one call of ``learn`` did to the net, per group of parameters.
+    """Effect of one call of ``learn`` on each group of parameters.
 
     Attributes:
         changed: Whether any parameter of the group has another value than before.
@@ -41,11 +41,16 @@ class CheckContext:
     """A candidate under check.
 
     Attributes:
-        hyperparameters: What goes into ``prm``; each call into the candidate gets a copy.
-        module: Set by the rule ``import``.
-        net: Set by the rule ``build``, on ``device``.
+        path: The candidate's file.
+        shape: Shape of the images, without the batch.
+        classes: Number of classes.
+        device: Device on which the net is built.
+        hyperparameters: Values of ``prm``; each call into the candidate gets a copy.
+        module: The imported file; set by the rule ``import``.
+        net: The built net, on ``device``; set by the rule ``build``.
         outputs: Logits in train mode, ``(BATCH, classes)``; set by the rule ``shape``.
-        step: Set by the rule ``step``.
+        step: Effect of ``learn``; set by the rule ``step``.
+        seed: Seed of the random batches.
     """
 
     path: Path
@@ -57,7 +62,7 @@ class CheckContext:
     net: nn.Module | None = None
     outputs: Tensor | None = None
     step: StepRecord | None = None
-    seed: int = field(default=0)
+    seed: int = 0
 
     def images(self, name: str, size: int = BATCH) -> Tensor:
         """Draw normal noise, ``(size, C, H, W)``; the same for one name."""

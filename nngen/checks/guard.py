@@ -1,4 +1,4 @@
-"""The border between our code and the candidate's: whatever comes over it becomes one plain line."""
+"""Context manager that turns any exception of candidate code into a verdict of one line."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nngen.checks.rule import CheckFailed, refuse
+from nngen.checks.rule import CheckFailed, fail
 from nngen.text import one_line
 from nngen.types import Outcome
 
-__all__ = [
-    "border",
-]
+__all__ = ["describe", "guard"]
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
 
 
 @contextmanager
-def border(rule: str, outcome: Outcome, path: Path, doing: str) -> Iterator[None]:
-    """Run the candidate's code inside; whatever it raises becomes a verdict.
+def guard(rule: str, outcome: Outcome, path: Path, doing: str) -> Iterator[None]:
+    """Run candidate code in the ``with`` block; whatever it raises becomes a verdict.
 
     Args:
-        rule: The rule that will have spoken.
-        outcome: What an ordinary exception means here.
+        rule: Name of the rule that the verdict gives.
+        outcome: Outcome of an ordinary exception.
         path: The candidate's file; the verdict's line is the innermost one in it.
-        doing: What was tried, as the message will say: ``"Net(...) was built"``.
+        doing: The step that was tried, as the message gives it: ``"Net(...) was built"``.
 
     Raises:
         CheckFailed: If the code raised anything at all.
@@ -40,11 +38,11 @@ def border(rule: str, outcome: Outcome, path: Path, doing: str) -> Iterator[None
         # Generated code may raise anything, SystemExit and KeyboardInterrupt included; none of it may
         # end the worker before the verdict is written.
         line = _line(error, path)
-        raise refuse(_outcome(error, outcome, path), rule, f"{describe(error)}, while {doing}", line=line) from None
+        raise fail(_outcome(error, outcome, path), rule, f"{describe(error)}, while {doing}", line=line) from None
 
 
 def describe(error: BaseException) -> str:
-    """Name the exception and its message in one line; a message that cannot be had is left out."""
+    """Return the exception's type and message in one line; a message that cannot be read is left out."""
     kind = one_line(type(error).__name__, 60)
     if isinstance(error, SystemExit):
         return f"sys.exit({one_line(repr(error.code), 40)}) was called"

@@ -1,4 +1,4 @@
-"""The dictionary ``prm`` that LEMUR hands to a net: the same keys in a check and in a trial."""
+"""Dictionary ``prm`` that LEMUR passes to a net, with the same keys in a check and in a trial."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def make_prm(values: Hyperparameters, *, shape: Shape, flip: bool = False) -> di
     """Fill ``prm`` with LEMUR's known names, then with the caller's values.
 
     Args:
-        values: What the caller chose; they win.
-        shape: Names the transform in LEMUR's words: ``norm_32`` for 32 pixels.
+        values: Values that take precedence over the defaults.
+        shape: Shape of the images; its height names LEMUR's transform, ``norm_32`` for 32 pixels.
         flip: Whether images are flipped at random: ``norm_32_flip``.
     """
     transform = f"norm_{shape.height}" + ("_flip" if flip else "")
@@ -29,7 +29,7 @@ def make_prm(values: Hyperparameters, *, shape: Shape, flip: bool = False) -> di
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Name the keys that were added, removed or given another value."""
+    """Return the keys that were added, removed or given another value."""
     keys = [*before, *(key for key in after if key not in before)]
     missing = object()
     return [str(key) for key in keys if before.get(key, missing) is not after.get(key, missing)]

@@ -1,4 +1,4 @@
-"""A candidate's text, its syntax tree, and which dotted name each imported name stands for."""
+"""Source of a candidate as the static rules read it: text, syntax tree, and the dotted name of each import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ __all__ = ["Source"]
 
 @dataclass(frozen=True)
 class Source:
-    """A source that the static rules look at; parsed once, on first use."""
+    """A candidate's source, parsed once, on first use.
+
+    Attributes:
+        text: The source.
+    """
 
     text: str
 
@@ -27,7 +31,7 @@ class Source:
 
     @cached_property
     def imported(self) -> dict[str, str]:
-        """Local name to the dotted name it was imported from."""
+        """Dotted name that each imported name stands for."""
         names: dict[str, str] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -46,7 +50,7 @@ class Source:
         return frozenset(node.name for node in self.nodes if isinstance(node, kinds))
 
     def dotted(self, node: ast.AST) -> str | None:
-        """Resolve ``a.b.c`` through the imports; None where it is not a plain dotted name."""
+        """Return ``a.b.c`` with imported names resolved; None if the node is not a plain dotted name."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -56,7 +60,7 @@ class Source:
         return ".".join([self.imported.get(node.id, node.id), *reversed(parts)])
 
     def top_level(self) -> Iterator[ast.stmt]:
-        """Statements that run on import, those under ``if``, ``try`` and ``with`` included."""
+        """Yield the statements that run on import, those under ``if``, ``try`` and ``with`` included."""
         waiting: list[ast.AST] = list(reversed(self.tree.body))
         while waiting:
             node = waiting.pop()

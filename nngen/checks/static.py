@@ -1,26 +1,29 @@
-"""The rules that read a source without running it, in order."""
+"""Static check of a source: every static rule in order, without importing the source."""
 
 from __future__ import annotations
 
-from nngen.checks.rule import CheckFailed, StaticRule
-from nngen.checks.rules.contract import Contract
-from nngen.checks.rules.forbidden import Forbidden
-from nngen.checks.rules.syntax import Syntax
+from functools import cache
+
+from nngen.checks.rule import CheckFailed, StaticRule, discover
+from nngen.checks.rules import static
 from nngen.checks.source import Source
 from nngen.types import Outcome, Verdict
 
-__all__ = ["STATIC_RULES", "static_check"]
+__all__ = ["static_check", "static_rules"]
 
-STATIC_RULES: tuple[StaticRule, ...] = (Syntax(), Forbidden(), Contract())
-"""Syntax comes first: the others need a tree."""
+
+@cache
+def static_rules() -> tuple[StaticRule, ...]:
+    """Return the rules in ``nngen.checks.rules.static``, in order."""
+    return discover(static, StaticRule)
 
 
 def static_check(source: str) -> Verdict:
-    """Look at a source without importing it; the first rule that refuses it decides."""
-    subject = Source(source)
+    """Return ``valid``, or the verdict of the first static rule that the source breaks."""
+    parsed = Source(source)
     try:
-        for rule in STATIC_RULES:
-            rule.check(subject)
-    except CheckFailed as refused:
-        return refused.verdict
+        for rule in static_rules():
+            rule.check(parsed)
+    except CheckFailed as failure:
+        return failure.verdict
     return Verdict(outcome=Outcome.VALID)

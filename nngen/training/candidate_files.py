@@ -7,8 +7,8 @@ from pathlib import Path
 
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.provenance import assembled_here
-from nngen.checks.rule import refuse
-from nngen.checks.rules.syntax import MAX_BYTES
+from nngen.checks.rule import fail
+from nngen.checks.rules.static.syntax import MAX_BYTES
 from nngen.errors import UsageError
 from nngen.isolation.level import Isolation
 from nngen.lemur.layout import nn_id
@@ -55,12 +55,12 @@ def read_candidate(path: Path) -> Candidate:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise refuse(Outcome.SYNTAX, _RULE, "is longer than 4 MiB, the most that is looked at")
+        raise fail(Outcome.SYNTAX, _RULE, "is longer than 4 MiB, the most that is looked at")
     try:
         source = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise refuse(Outcome.SYNTAX, _RULE, "is no UTF-8 text: save it as UTF-8", line=line) from None
+        raise fail(Outcome.SYNTAX, _RULE, "is no UTF-8 text: save it as UTF-8", line=line) from None
     md5 = nn_id(source)
     named = _GENERATED.fullmatch(path.stem)
     return Candidate(

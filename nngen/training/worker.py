@@ -22,13 +22,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from nngen.checks.candidate_net import build_net, load_module, logits, set_up
 from nngen.checks.dynamic import dynamic_check
-from nngen.checks.guard import border
+from nngen.checks.guard import guard
 from nngen.checks.prm import make_prm
-from nngen.checks.rule import CheckFailed, refuse
-from nngen.checks.rules.build import build_net, set_up
-from nngen.checks.rules.importing import load_module
-from nngen.checks.rules.shape import logits
+from nngen.checks.rule import CheckFailed, fail
 from nngen.checks.static import static_check
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.dataset import WORKER_FILES
@@ -195,7 +193,7 @@ class _Training:
 
     def _learn(self, net: nn.Module, batches: Batches) -> object:
         net.train()
-        with border(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.job["device"]):
+        with guard(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.job["device"]):
             return net.learn(batches)  # type: ignore[operator]
 
     @torch.no_grad()
@@ -208,11 +206,11 @@ class _Training:
         for part in torch.split(images, size):
             with _precision(self.job["device"]):
                 outputs = logits(net, prepare(part), self.path, classes=self.job["classes"])
-            with border(_RULE, Outcome.CRASHED, self.path, "predictions were made"):
+            with guard(_RULE, Outcome.CRASHED, self.path, "predictions were made"):
                 finite = bool(torch.isfinite(outputs).all())
                 classes.append(outputs.argmax(1).cpu().numpy().astype("<u2"))
             if not finite:
-                raise refuse(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
+                raise fail(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
         return np.concatenate(classes).tobytes()
 
 
@@ -226,7 +224,7 @@ def _refuse_non_finite(net: nn.Module, step: int) -> None:
     weights = [weight.detach() for weight in net.parameters() if weight.is_floating_point() or weight.is_complex()]
     if weights and not bool(torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(weights)])).all()):
         message = f"weights are not finite after step {step} of an epoch: lower --lr, or clip the gradient"
-        raise refuse(Outcome.NON_FINITE, _RULE, message)
+        raise fail(Outcome.NON_FINITE, _RULE, message)
 
 
 def _compile(net: nn.Module) -> None:

@@ -9,10 +9,11 @@ import torch
 from nngen.assembly.assemble import assemble
 from nngen.assembly.presets import preset
 from nngen.checks import dynamic_check, static_check
-from nngen.checks.dynamic import DYNAMIC_RULES
+from nngen.checks.dynamic import dynamic_rules
 from nngen.checks.rule import CheckFailed, DynamicRule, Invalid, StaticRule
+from nngen.checks.rules import static
 from nngen.checks.source import Source
-from nngen.checks.static import STATIC_RULES
+from nngen.checks.static import static_rules
 from nngen.types import Outcome, Shape, Verdict
 
 SHAPE = Shape(1, 4, 4)
@@ -38,7 +39,7 @@ def _agrees(verdict: Verdict, rule: str, invalid: Invalid) -> None:
         assert verdict.message.startswith(f"line {invalid.line}: ")
 
 
-@pytest.mark.parametrize("rule", STATIC_RULES, ids=_name)
+@pytest.mark.parametrize("rule", static_rules(), ids=_name)
 def test_static_rule_accepts_its_valid_cases(rule: StaticRule) -> None:
     assert rule.VALID
     for source in rule.VALID:
@@ -46,7 +47,7 @@ def test_static_rule_accepts_its_valid_cases(rule: StaticRule) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "invalid"), [(rule, case) for rule in STATIC_RULES for case in rule.INVALID], ids=_name
+    ("rule", "invalid"), [(rule, case) for rule in static_rules() for case in rule.INVALID], ids=_name
 )
 def test_static_rule_refuses_its_invalid_cases(rule: StaticRule, invalid: Invalid) -> None:
     with pytest.raises(CheckFailed) as refused:
@@ -55,7 +56,7 @@ def test_static_rule_refuses_its_invalid_cases(rule: StaticRule, invalid: Invali
 
 
 @pytest.mark.parametrize(
-    ("rule", "source"), [(rule, source) for rule in DYNAMIC_RULES for source in rule.VALID], ids=_name
+    ("rule", "source"), [(rule, source) for rule in dynamic_rules() for source in rule.VALID], ids=_name
 )
 def test_dynamic_rules_accept_the_valid_cases(rule: DynamicRule, source: str, tmp_path: Path) -> None:
     assert static_check(source).valid
@@ -63,14 +64,16 @@ def test_dynamic_rules_accept_the_valid_cases(rule: DynamicRule, source: str, tm
 
 
 @pytest.mark.parametrize(
-    ("rule", "invalid"), [(rule, case) for rule in DYNAMIC_RULES for case in rule.INVALID], ids=_name
+    ("rule", "invalid"), [(rule, case) for rule in dynamic_rules() for case in rule.INVALID], ids=_name
 )
 def test_dynamic_rule_refuses_its_invalid_cases(rule: DynamicRule, invalid: Invalid, tmp_path: Path) -> None:
     _agrees(_check(invalid.source, tmp_path), rule.name, invalid)
 
 
-def test_every_rule_has_cases_and_a_name_of_its_own() -> None:
-    rules = [*STATIC_RULES, *DYNAMIC_RULES]
+def test_every_rule_has_cases_a_name_and_a_place_of_its_own() -> None:
+    for rules in (static_rules(), dynamic_rules()):
+        assert len({rule.order for rule in rules}) == len(rules)
+    rules = [*static_rules(), *dynamic_rules()]
     assert len({rule.name for rule in rules}) == len(rules)
     assert all(rule.VALID and rule.INVALID for rule in rules)
 
@@ -88,3 +91,42 @@ def test_a_gate_that_begins_with_few_of_its_experts_starves_none(noise: float, k
         assert dynamic_check(path, shape=Shape(1, 8, 8), classes=10, hyperparameters={}) == Verdict(
             outcome=Outcome.VALID
         )
+
+
+TOY = """
+import ast
+from typing import ClassVar
+
+from nngen.checks.rule import Invalid, StaticRule, fail
+from nngen.checks.source import Source
+from nngen.types import Outcome
+
+
+class NoLambda(StaticRule):
+    name: ClassVar[str] = "no-lambda"
+    order: ClassVar[int] = 15
+    VALID: ClassVar[tuple[str, ...]] = ("x = 1",)
+    INVALID: ClassVar[tuple[Invalid, ...]] = (
+        Invalid(source="f = lambda: 1", message="lambda", outcome=Outcome.FORBIDDEN, line=1),
+    )
+
+    def check(self, source: Source) -> None:
+        for node in source.nodes:
+            if isinstance(node, ast.Lambda):
+                raise fail(Outcome.FORBIDDEN, self.name, "remove the lambda", line=node.lineno)
+"""
+
+
+def test_one_file_adds_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "f = lambda: 1"
+    assert static_check(source).rule == "contract"
+    (tmp_path / "no_lambda.py").write_text(TOY)
+    # What a file in nngen/checks/rules/static would be.
+    monkeypatch.setattr(static, "__path__", [*static.__path__, str(tmp_path)])
+    static_rules.cache_clear()
+    try:
+        assert [rule.name for rule in static_rules()] == ["syntax", "no-lambda", "forbidden", "contract"]
+        verdict = static_check(source)
+        _agrees(verdict, "no-lambda", static_rules()[1].INVALID[0])
+    finally:
+        static_rules.cache_clear()

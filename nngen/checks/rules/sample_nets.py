@@ -1,4 +1,4 @@
-"""A small correct net, and the places where a rule's cases break it."""
+"""Sources of small nets for the cases of rules and for tests, with places for one statement."""
 
 from __future__ import annotations
 
@@ -55,19 +55,22 @@ best = self.gate(x).topk(1, dim=1).indices[:, 0]
 def net_source(
     *, init: str = "pass", setup: str = "pass", loss: str = "pass", forward: str = "return self.head(x)"
 ) -> str:
-    """Write a linear net with one statement put into its init (line 11), setup (17), loss (23) or forward (28)."""
+    """Return a linear net with one statement put into its init (line 11), setup (17), loss (23) or forward (28)."""
     return _NET.format(parts=_ONE, init=init, setup=setup, loss=loss, forward=forward)
 
 
 def mixture_source(*, init: str = "pass", setup: str = "pass", forward: str = _MIX) -> str:
-    """Write a mixture of two linear experts with one statement put into it, as ``net_source`` does."""
+    """Return a mixture of two linear experts with one statement put into it, at the places of ``net_source``."""
     return _NET.format(parts=_mixture(2), init=init, setup=setup, loss="pass", forward=forward)
 
 
 def routed_source(*, chosen: str = "self.experts[i]") -> str:
-    """Write a mixture of eight linear experts that asks one per image; ``chosen`` says which, of the gate's ``i``.
+    """Return a mixture of eight linear experts that runs one per image.
 
-    The gate always begins with the same expert, whatever the image: its weights are zero, its bias is not.
+    The gate first chooses the same expert for every image: its weights are zero, its bias is not.
+
+    Args:
+        chosen: The expert, as an expression of the gate's choice ``i``.
     """
     constant = "nn.init.zeros_(self.gate[1].weight); self.gate[1].bias.data[3] = 9.0"
     return _NET.format(

@@ -1,11 +1,11 @@
-"""The source has what LEMUR calls: ``supported_hyperparameters`` and ``Net`` with four methods."""
+"""Rule ``contract``: the source has ``supported_hyperparameters`` and ``Net`` with the methods that LEMUR calls."""
 
 from __future__ import annotations
 
 import ast
 from typing import ClassVar
 
-from nngen.checks.rule import Invalid, refuse
+from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import Outcome
 
@@ -17,10 +17,10 @@ METHODS = {
     "learn": ("train_data",),
     "forward": ("x",),
 }
-"""Methods of ``Net`` and the arguments that LEMUR passes them, by position."""
+"""Methods of ``Net`` and the positional arguments that LEMUR passes them."""
 
 _PLAIN = {"nn.Module", "torch.nn.Module", "torch.nn.modules.Module", "object"}
-"""Bases that bring none of the methods; any other base may."""
+"""Bases that define none of the methods; any other base may define them."""
 
 _BARE = """\
 import torch.nn as nn
@@ -35,10 +35,11 @@ class Net(nn.Module):
 """
 
 
-class Contract:
-    """Refuses a source that lacks one of these names or cannot be called as LEMUR calls it."""
+class Contract(StaticRule):
+    """Refuses a source that lacks one of these names, or whose signatures do not fit LEMUR's calls."""
 
     name: ClassVar[str] = "contract"
+    order: ClassVar[int] = 30
     VALID: ClassVar[tuple[str, ...]] = (
         _BARE,
         _BARE.replace("prm, device)", "prm, device=None, *, extra=1)"),
@@ -73,12 +74,12 @@ class Contract:
         names = _top_names(source)
         function = names.get("supported_hyperparameters")
         if function is None:
-            raise self._refuse("there is no function supported_hyperparameters(): add it, returning a set of names")
+            raise self._failure("there is no function supported_hyperparameters(): add it, returning a set of names")
         if isinstance(function, ast.FunctionDef) and not _takes(function, 0):
-            raise self._refuse("supported_hyperparameters() takes no argument", function)
+            raise self._failure("supported_hyperparameters() takes no argument", function)
         net = names.get("Net")
         if net is None:
-            raise self._refuse("there is no class Net: add it, a torch.nn.Module")
+            raise self._failure("there is no class Net: add it, a torch.nn.Module")
         if isinstance(net, ast.ClassDef):
             self._check_net(source, net)
 
@@ -89,12 +90,12 @@ class Contract:
             method = methods.get(name)
             signature = f"{name}(self, {', '.join(arguments)})"
             if method is None and plain:
-                raise self._refuse(f"class Net has no method {name}: add {signature}", net)
+                raise self._failure(f"class Net has no method {name}: add {signature}", net)
             if method is not None and not _takes(method, len(arguments) + 1):
-                raise self._refuse(f"Net.{name} cannot be called as {signature}", method)
+                raise self._failure(f"Net.{name} cannot be called as {signature}", method)
 
-    def _refuse(self, message: str, node: ast.FunctionDef | ast.ClassDef | None = None) -> Exception:
-        return refuse(Outcome.CONTRACT, self.name, message, line=None if node is None else node.lineno)
+    def _failure(self, message: str, node: ast.FunctionDef | ast.ClassDef | None = None) -> Exception:
+        return fail(Outcome.CONTRACT, self.name, message, line=None if node is None else node.lineno)
 
 
 def _top_names(source: Source) -> dict[str, ast.stmt]:
@@ -111,7 +112,7 @@ def _top_names(source: Source) -> dict[str, ast.stmt]:
 
 
 def _takes(function: ast.FunctionDef, count: int) -> bool:
-    """Tell whether the function can be called with ``count`` positional arguments and no others."""
+    """Return whether the function can be called with ``count`` positional arguments and no others."""
     arguments = function.args
     positional = len(arguments.posonlyargs) + len(arguments.args)
     needed = positional - len(arguments.defaults)

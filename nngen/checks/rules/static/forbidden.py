@@ -1,6 +1,6 @@
-"""The source does not reach for processes, the network, files or other code.
+"""Rule ``forbidden``: the source does not use processes, the network, files or other code.
 
-A courtesy to the author, not a wall: what a source hides from this rule, the worker's limits still hold.
+The rule tells an author early and is not a protection: the worker's limits hold for what a source hides from it.
 Plain ``import os`` and ``import gc`` pass: 1,600 of LEMUR's files have them and do no harm with them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from typing import ClassVar
 
-from nngen.checks.rule import Invalid, refuse
+from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import Outcome
 
@@ -36,15 +36,16 @@ MODULES = frozenset(_MODULES.split())
 """Modules that no image classifier needs, by their top-level name."""
 
 CALLS = frozenset(_CALLS.split())
-"""Functions that are refused by their full name, however they were imported."""
+"""Functions that are refused, by their full names, however they were imported."""
 
 _PREFIXES = ("os.exec", "os.spawn", "torch.utils.cpp_extension.", "torch.distributed.", "torch.multiprocessing.")
 
 
-class Forbidden:
-    """Refuses the modules and functions listed above, with the line where they are used."""
+class Forbidden(StaticRule):
+    """Refuses a source that uses one of the modules and functions listed above."""
 
     name: ClassVar[str] = "forbidden"
+    order: ClassVar[int] = 20
     VALID: ClassVar[tuple[str, ...]] = (
         "import os\nimport math\nimport torch.nn as nn\n",
         "import torch\nmodel = torch.nn.Linear(1, 1)\nmodel.eval()\nmodel.compile()\n",
@@ -70,7 +71,7 @@ class Forbidden:
         found = [hit for node in source.nodes for hit in self._look(source, node)]
         if found:
             line, what = min(found)
-            raise refuse(Outcome.FORBIDDEN, self.name, f"{what} is not allowed in a candidate: remove it", line=line)
+            raise fail(Outcome.FORBIDDEN, self.name, f"{what} is not allowed in a candidate: remove it", line=line)
 
     def _look(self, source: Source, node: ast.AST) -> list[tuple[int, str]]:
         match node:

@@ -1,23 +1,24 @@
-"""The source is text that Python can parse."""
+"""Rule ``syntax``: the source is text that Python can parse."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from nngen.checks.rule import Invalid, refuse
+from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import Outcome
 
 __all__ = ["MAX_BYTES", "Syntax"]
 
 MAX_BYTES = 4 * 2**20
-"""Largest source that is looked at; the largest of LEMUR's own files has under 200 kB."""
+"""Bytes of the largest source that is read; the largest of LEMUR's own files has under 200 kB."""
 
 
-class Syntax:
-    """Refuses what is no Python, holds null bytes, is nested too deep or is too long to be meant."""
+class Syntax(StaticRule):
+    """Refuses a source that does not parse, holds null bytes, is nested too deep or is too long."""
 
     name: ClassVar[str] = "syntax"
+    order: ClassVar[int] = 10
     VALID: ClassVar[tuple[str, ...]] = ("", "x = 1\n", "def f():\n    return [[[1]]]\n", "# Umlaute: äöü\r\nx = 1\r\n")
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(source="def f(:\n", message="invalid syntax", outcome=Outcome.SYNTAX, line=1),
@@ -33,15 +34,15 @@ class Syntax:
         try:
             size = len(source.text.encode())
         except UnicodeEncodeError:
-            raise refuse(Outcome.SYNTAX, self.name, "holds lone surrogates: save it as UTF-8") from None
+            raise fail(Outcome.SYNTAX, self.name, "holds lone surrogates: save it as UTF-8") from None
         if size > MAX_BYTES:
-            raise refuse(Outcome.SYNTAX, self.name, f"has {size:,} bytes; at most 4 MiB are looked at")
+            raise fail(Outcome.SYNTAX, self.name, f"has {size:,} bytes; at most 4 MiB are allowed")
         if "\0" in source.text:
             line = source.text.count("\n", 0, source.text.index("\0")) + 1
-            raise refuse(Outcome.SYNTAX, self.name, "holds a null byte", line=line)
+            raise fail(Outcome.SYNTAX, self.name, "holds a null byte", line=line)
         try:
             _ = source.tree
         except SyntaxError as error:
-            raise refuse(Outcome.SYNTAX, self.name, str(error.msg), line=error.lineno) from None
+            raise fail(Outcome.SYNTAX, self.name, str(error.msg), line=error.lineno) from None
         except (RecursionError, MemoryError):
-            raise refuse(Outcome.SYNTAX, self.name, "is nested too deep to be parsed") from None
+            raise fail(Outcome.SYNTAX, self.name, "is nested too deep to be parsed") from None

@@ -1,21 +1,20 @@
-"""Every expert and the gate have weights to train, receive a gradient, and are stepped by the optimizer."""
+"""Rule ``gradient``: every expert and the gate receive a gradient and are changed by the optimizer."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from nngen.checks.context import CheckContext, groups
-from nngen.checks.rule import Invalid, refuse
+from nngen.checks.rule import DynamicRule, Invalid, fail
 from nngen.checks.rules.sample_nets import mixture_source, net_source, routed_source
 from nngen.types import Outcome
 
-__all__ = ["Gradient"]
 
-
-class Gradient:
-    """Refuses a mixture of which some part does not learn; a net without experts is one part."""
+class Gradient(DynamicRule):
+    """Refuses a mixture with a part that does not learn; a net without experts is one part."""
 
     name: ClassVar[str] = "gradient"
+    order: ClassVar[int] = 70
     VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source(), routed_source())
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(
@@ -45,18 +44,18 @@ class Gradient:
         ),
     )
 
-    def check(self, bench: CheckContext) -> None:
-        assert bench.net is not None
-        assert bench.step is not None
-        for name, part in groups(bench.net).items():
+    def check(self, context: CheckContext) -> None:
+        assert context.net is not None
+        assert context.step is not None
+        for name, part in groups(context.net).items():
             if not any(parameter.requires_grad for parameter in part.parameters()):
-                raise self._refuse(f"{name} has no trainable parameter")
-            if not bench.step.gradient[name]:
-                raise self._refuse(f"{name} received no gradient: its output does not reach the loss")
-            if not bench.step.changed[name]:
-                raise self._refuse(
+                raise self._failure(f"{name} has no trainable parameter")
+            if not context.step.gradient[name]:
+                raise self._failure(f"{name} received no gradient: its output does not reach the loss")
+            if not context.step.changed[name]:
+                raise self._failure(
                     f"{name} received a gradient but was not changed: give its parameters to the optimizer"
                 )
 
-    def _refuse(self, message: str) -> Exception:
-        return refuse(Outcome.NO_GRADIENT, self.name, message)
+    def _failure(self, message: str) -> Exception:
+        return fail(Outcome.NO_GRADIENT, self.name, message)

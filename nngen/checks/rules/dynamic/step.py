@@ -1,4 +1,4 @@
-"""``learn`` runs on small batches and changes the parameters to finite values."""
+"""Rule ``step``: ``learn`` runs on small batches and changes the parameters to finite values."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from nngen.checks.candidate_net import set_up
 from nngen.checks.context import BATCH, EXPERT, CheckContext, StepRecord, groups
-from nngen.checks.guard import border
-from nngen.checks.rule import Invalid, refuse
-from nngen.checks.rules.build import set_up
+from nngen.checks.guard import guard
+from nngen.checks.rule import DynamicRule, Invalid, fail
 from nngen.checks.rules.sample_nets import mixture_source, net_source, routed_source
 from nngen.types import Outcome
 
-__all__ = ["Step"]
 
-
-class Step:
-    """Refuses a net that ``learn`` leaves as it was, breaks, or fills with NaN."""
+class Step(DynamicRule):
+    """Refuses a net whose ``learn`` raises, changes no parameter, or leaves one that is not finite."""
 
     name: ClassVar[str] = "step"
+    order: ClassVar[int] = 60
     VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source(), routed_source())
     INVALID: ClassVar[tuple[Invalid, ...]] = (
         Invalid(
@@ -33,41 +32,41 @@ class Step:
         Invalid(source=net_source(loss="loss = loss / 0"), message="not finite", outcome=Outcome.NON_FINITE),
     )
 
-    def check(self, bench: CheckContext) -> None:
-        assert bench.net is not None
-        net = bench.net
+    def check(self, context: CheckContext) -> None:
+        assert context.net is not None
+        net = context.net
         parts = {name: _trainable(part) for name, part in groups(net).items()}
         before = {name: [tensor.detach().clone() for tensor in tensors] for name, tensors in parts.items()}
         gradient = dict.fromkeys(parts, False)
         hooks = [
-            tensor.register_post_accumulate_grad_hook(_Watch(gradient, name))  # type: ignore[no-untyped-call]
+            tensor.register_post_accumulate_grad_hook(_GradientHook(gradient, name))  # type: ignore[no-untyped-call]
             for name, tensors in parts.items()
             for tensor in tensors
         ]
-        self._learn(bench, net, ("first", "second"))
+        self._learn(context, net, ("first", "second"))
         changed = {name: _differ(before[name], tensors) for name, tensors in parts.items()}
         if not any(changed.values()):
-            raise refuse(Outcome.NO_GRADIENT, self.name, "learn changed no parameter: does it step its optimizer?")
-        self._turn_gate(bench, net, gradient)
+            raise fail(Outcome.NO_GRADIENT, self.name, "learn changed no parameter: does it step its optimizer?")
+        self._turn_gate(context, net, gradient)
         for hook in hooks:
             hook.remove()
         changed |= {name: _differ(before[name], tensors) for name, tensors in parts.items() if not changed[name]}
-        bench.step = StepRecord(changed=changed, gradient=gradient)
+        context.step = StepRecord(changed=changed, gradient=gradient)
 
-    def _learn(self, bench: CheckContext, net: nn.Module, names: Sequence[str]) -> None:
-        batches = [(bench.images(name), bench.labels(name)) for name in names]
+    def _learn(self, context: CheckContext, net: nn.Module, names: Sequence[str]) -> None:
+        batches = [(context.images(name), context.labels(name)) for name in names]
         net.train()
         number = "two batches" if len(names) == 2 else "a batch"
-        with border(self.name, Outcome.CRASHED, bench.path, f"learn(train_data) ran on {number} of {BATCH}"):
+        with guard(self.name, Outcome.CRASHED, context.path, f"learn(train_data) ran on {number} of {BATCH}"):
             net.learn(batches)  # type: ignore[operator]
         self._check_finite(net)
 
-    def _turn_gate(self, bench: CheckContext, net: nn.Module, gradient: Mapping[str, bool]) -> None:
-        """Let the gate turn to the experts that the two batches did not choose.
+    def _turn_gate(self, context: CheckContext, net: nn.Module, gradient: Mapping[str, bool]) -> None:
+        """Train with the gate's outputs permuted until every expert has received a gradient.
 
-        Which experts an untrained gate chooses is chance, and without noise it may be the same few for every image.
-        Turning the rows of its last layer by one gives each expert another's place: after as many turns as
-        there are experts, each has stood where every other stood.
+        The experts that an untrained gate chooses are chance, and without noise may be the same few for every image.
+        Rolling the rows of the gate's last layer by one gives each expert the scores of another: after as many
+        rolls as there are experts, each has had the scores of every other.
         """
         gate, experts = getattr(net, "gate", None), [name for name in gradient if name.startswith(EXPERT)]
         if not isinstance(gate, nn.Module):
@@ -79,18 +78,18 @@ class Step:
                 for values in (*gate.parameters(), *gate.buffers()):
                     if values.dim() and len(values) == len(experts):
                         values.copy_(values.roll(1, dims=0))
-            set_up(net, bench.path, dict(bench.hyperparameters))
-            self._learn(bench, net, (f"turn {turn}",))
+            set_up(net, context.path, dict(context.hyperparameters))
+            self._learn(context, net, (f"turn {turn}",))
 
     def _check_finite(self, net: nn.Module) -> None:
         for name, tensor in net.named_parameters():
             if not bool(torch.isfinite(tensor).all()):
                 message = f"parameter {name} is not finite after a small batch or two: lower lr, or clip the gradient"
-                raise refuse(Outcome.NON_FINITE, self.name, message)
+                raise fail(Outcome.NON_FINITE, self.name, message)
 
 
-class _Watch:
-    """Marks a group once one of its parameters received a gradient other than zero."""
+class _GradientHook:
+    """Records that a parameter of a group received a gradient other than zero."""
 
     def __init__(self, gradient: dict[str, bool], group: str) -> None:
         self._gradient = gradient

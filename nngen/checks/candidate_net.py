@@ -1,0 +1,123 @@
+"""Calls into a candidate's net, for the dynamic rules and for training: import, build, set up, forward.
+
+Whatever the candidate raises becomes the verdict of the rule that is named after the step.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nngen.checks.guard import guard
+from nngen.checks.prm import LEMUR_BATCH
+from nngen.checks.rule import CheckFailed, fail
+from nngen.text import one_line
+from nngen.types import Outcome, Shape
+
+__all__ = ["build_net", "check_interface", "load_module", "logits", "set_up"]
+
+
+def load_module(path: Path, name: str = "candidate") -> ModuleType:
+    """Import a file as a module called ``name``.
+
+    Raises:
+        CheckFailed: If it does not parse (``syntax``) or raises (``import``).
+    """
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Pickle, dataclasses and torch.jit look the module up by its name.
+    sys.modules[name] = module
+    with guard("import", Outcome.IMPORT, path, "the file was imported"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def check_interface(module: ModuleType, path: Path, prm: Mapping[str, Any]) -> type[nn.Module]:
+    """Return the module's ``Net``.
+
+    Raises:
+        CheckFailed: If the module breaks the contract, or ``prm`` lacks a name it supports.
+    """
+
+    def broken(message: str) -> CheckFailed:
+        return fail(Outcome.CONTRACT, "interface", message)
+
+    net = getattr(module, "Net", None)
+    if net is None:
+        raise broken("there is no class Net: add it, a torch.nn.Module")
+    if not (isinstance(net, type) and issubclass(net, nn.Module)):
+        raise broken("Net is not a subclass of torch.nn.Module")
+    function = getattr(module, "supported_hyperparameters", None)
+    if not callable(function):
+        raise broken("there is no function supported_hyperparameters(): add it, returning a set of names")
+    with guard("interface", Outcome.CONTRACT, path, "supported_hyperparameters() was called"):
+        returned = function()
+        names = [name for name in returned if isinstance(name, str)] if hasattr(returned, "__iter__") else None
+    if names is None or isinstance(returned, str):
+        raise broken("supported_hyperparameters() does not return names of hyperparameters: return a set of str")
+    for name in sorted(names):
+        if name not in prm:
+            shown = one_line(name, 60)
+            raise broken(f"hyperparameter {shown} has no value: give one with --prm {shown}=VALUE")
+    return net
+
+
+def build_net(
+    module: ModuleType, path: Path, *, shape: Shape, classes: int, prm: Mapping[str, Any], device: torch.device
+) -> nn.Module:
+    """Build the module's ``Net`` and move it to ``device``.
+
+    Raises:
+        CheckFailed: If the contract is broken or building raises.
+    """
+    net_class = check_interface(module, path, prm)
+    in_shape = (LEMUR_BATCH, shape.channels, shape.height, shape.width)
+    with guard("build", Outcome.CRASHED, path, f"Net({in_shape}, ({classes},), prm, device) was built"):
+        net = net_class(in_shape, (classes,), prm, device)
+        net.to(device)
+        trainable = any(parameter.requires_grad for parameter in net.parameters())
+    if not trainable:
+        raise fail(Outcome.NO_GRADIENT, "build", "Net has no trainable parameter")
+    return net
+
+
+def set_up(net: nn.Module, path: Path, prm: Mapping[str, Any]) -> None:
+    """Call ``train_setup``.
+
+    Raises:
+        CheckFailed: If it raises.
+    """
+    with guard("build", Outcome.CRASHED, path, "Net.train_setup(prm) ran"):
+        net.train_setup(prm)  # type: ignore[operator]
+
+
+def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int) -> Tensor:
+    """Call the net on ``(B, C, H, W)`` images and return its output, ``(B, classes)``.
+
+    Raises:
+        CheckFailed: If ``forward`` raises, or returns anything else.
+    """
+    size = len(images)
+    mode = "train" if net.training else "eval"
+    with guard("shape", Outcome.SHAPE, path, f"forward ran in {mode} mode on a batch of {size}"):
+        outputs = net(images)
+        # Still inside: the output may be an object of the candidate's own class.
+        is_tensor = isinstance(outputs, Tensor)
+        shape = tuple(int(side) for side in outputs.shape) if is_tensor else ()
+    if not is_tensor:
+        message = f"forward returned {type(outputs).__name__} in {mode} mode; return a tensor ({size}, {classes})"
+        raise fail(Outcome.SHAPE, "shape", message)
+    if shape != (size, classes):
+        message = f"forward returned {shape} in {mode} mode on a batch of {size}; return ({size}, {classes})"
+        raise fail(Outcome.SHAPE, "shape", message)
+    assert isinstance(outputs, Tensor)
+    return outputs
