@@ -34,7 +34,7 @@ import psutil
 from nngen.checks import CheckFailed
 from nngen.datasets import Dataset, load_dataset
 from nngen.isolation import Isolation
-from nngen.training import LocalEngine
+from nngen.training import LocalEngine, TrainJob
 from nngen.training.candidate_files import read_candidate
 from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
@@ -194,7 +194,7 @@ class Ground:
 
 def contain(attack: Attack, level: Isolation, engine: LocalEngine, ground: Ground) -> Row:
     """Run an attack, and look at what it did."""
-    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, wall_s=WALL_S, memory_mib=MEMORY_MIB)
+    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, time_limit_s=WALL_S, memory_mib=MEMORY_MIB)
     others = set(_processes())
     seconds, accuracy = 0.0, None
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +203,8 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, ground: Groun
         except CheckFailed as refused:
             verdict = refused.verdict
         else:
-            trial = engine.train(candidate, spec, ground.dataset, isolation=level)
+            job = TrainJob(candidate=candidate, spec=spec, dataset=ground.dataset, isolation=level)
+            trial = engine.train(job)
             verdict, seconds, accuracy = trial.verdict, trial.seconds, trial.validation_accuracy
     left = _left(others)
     faults = {

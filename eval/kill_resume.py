@@ -46,7 +46,6 @@ from nngen.archive import Archive, TrialState
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import Campaign, CampaignInputs, CampaignSpec
 from nngen.campaign.setup import prepare
-from nngen.datasets.dataset import Dataset
 from nngen.lemur.source import open_lemur
 from nngen.training.local_engine import LocalEngine
 from nngen.types import Shape
@@ -143,7 +142,7 @@ def images(folder: Path) -> Path:
     return folder
 
 
-def drive(path: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset], reached: Callable[[str], None]) -> int:
+def drive(path: Path, spec: CampaignSpec, bench: CampaignInputs, reached: Callable[[str], None]) -> int:
     """Run or resume the campaign in a process of its own; return its pid at once."""
     child = os.fork()
     if child:
@@ -249,7 +248,7 @@ def judge(path: Path, reference: Path, told: Told) -> None:
     plain.close()
 
 
-def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset]) -> list[str]:
+def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs) -> list[str]:
     """Run the campaign once in peace; return the boundaries of its writing, in order."""
     path, places = work / "undisturbed.db", work / "boundaries.txt"
     if not (work / "undisturbed.done").exists():
@@ -274,7 +273,7 @@ def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset]) 
     return [*met, *(place for place in resuming if place not in met)]
 
 
-def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, bench: CampaignInputs[Dataset]) -> Told:
+def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, bench: CampaignInputs) -> Told:
     """Run one campaign, killed at each of its targets, and judge it."""
     path = work / f"campaign-{number:02}.db"
     for old in work.glob(f"{path.name}*"):

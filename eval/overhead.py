@@ -27,6 +27,7 @@ from pathlib import Path
 
 from nngen.archive import Archive, StoredTrial
 from nngen.datasets.dataset import load_dataset
+from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.types import Candidate
 
@@ -112,7 +113,7 @@ def alone(path: Path) -> float:
             assert trial.candidate_id is not None and trial.spec is not None
             stored = sources[trial.candidate_id]
             candidate = Candidate(id=stored.id, source=stored.source, canonical=stored.canonical)
-            again = engine.train(candidate, trial.spec, dataset)
+            again = engine.train(TrainJob(candidate=candidate, spec=trial.spec, dataset=dataset))
             if not again.verdict.valid:
                 raise SystemExit(f"{stored.id} was not trained the second time: {again.verdict.message}")
             total += sum(point.seconds for point in again.curve)

@@ -28,7 +28,7 @@ from nngen.families.memory import weights
 from nngen.families.probe import profiles
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
-from nngen.training import LocalEngine
+from nngen.training import LocalEngine, TrainJob
 from nngen.training.memory_model import Prediction, predict
 from nngen.types import Plan, Shape, TrialSpec
 
@@ -133,13 +133,13 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
     found = profiles([known[name] for name in FAMILIES if name in known], shape)
     usable = {name: (known[name], item.interface) for name, item in found.items() if item.usable}
     weighed = weights(usable.values(), shape)
-    spec = TrialSpec(dataset="fashion-mnist", shape=shape, batch=batch, memory_mib=12_288, wall_s=300.0)
+    spec = TrialSpec(dataset="fashion-mnist", shape=shape, batch=batch, memory_mib=12_288, time_limit_s=300.0)
     for experts in quartets:
         prediction = predict(experts, weighed, spec, len(data.train_images))
         if prediction is None:
             continue
         candidate = assembler.assemble(Plan(experts=experts), [usable[name] for name in experts])
-        trial = engine.train(candidate, spec, data)
+        trial = engine.train(TrainJob(candidate=candidate, spec=spec, dataset=data))
         if not trial.verdict.valid or "batches_tried" in trial.environment:
             print(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}", file=sys.stderr)
             continue

@@ -41,7 +41,7 @@ from nngen.families.probe import profiles
 from nngen.files import cache_dir
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
-from nngen.training import LocalEngine
+from nngen.training import LocalEngine, TrainJob
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate, Family, Interface, Plan, Shape, Trial, TrialSpec
 
@@ -333,7 +333,7 @@ def read(side: int, engine: LocalEngine, data: Dataset, python: Path, tree: Path
     question = {"transform": f"norm_{side}", "batch": BATCH, "passes": PASSES}
     theirs = lemur.run(python, tree, LEMUR_READ, question, threads)
     reader = Candidate(id="0" * 32, source=READ, canonical="")
-    trial = valid(engine.train(reader, spec(side, threads, epochs=PASSES), data))
+    trial = valid(engine.train(TrainJob(candidate=reader, spec=spec(side, threads, epochs=PASSES), dataset=data)))
     ours = tuple(point.train_loss for point in trial.curve if point.train_loss is not None)
     return Reading(side=side, theirs=tuple(theirs), ours=ours)
 
@@ -361,9 +361,11 @@ def train(
         epochs: list[float] = []
         trial = valid(
             engine.train(
-                candidate,
-                spec(SIDE, asked.threads, seed=seed, epochs=asked.epochs),
-                data,
+                TrainJob(
+                    candidate=candidate,
+                    spec=spec(SIDE, asked.threads, seed=seed, epochs=asked.epochs),
+                    dataset=data,
+                ),
                 lambda _: epochs.append(time.perf_counter()),
             )
         )
@@ -387,7 +389,7 @@ def watch(candidate: Candidate, engine: LocalEngine, data: Dataset, threads: int
     progress("where an epoch goes")
     source = candidate.source + WATCHED.replace("{scale}", str(SCALE_S))
     watched = Candidate(id=candidate.id, source=source, canonical="")
-    curve = valid(engine.train(watched, spec(SIDE, threads, epochs=3), data)).curve
+    curve = valid(engine.train(TrainJob(candidate=watched, spec=spec(SIDE, threads, epochs=3), dataset=data))).curve
     first, second, third = (
         {part: share * SCALE_S for part, share in zip(PARTS, point.usage, strict=True)} for point in curve
     )

@@ -345,8 +345,8 @@ class TrialSpec:
         seed: Seeds everything random in the worker.
         device: ``cpu`` or ``cuda``.
         threads: CPU threads of the worker.
-        wall_s: Limit on the judge's clock.
-        memory_mib: Limit on the worker's resident memory.
+        time_limit_s: Limit of the trial in seconds, on the clock of the process that runs the engine.
+        memory_mib: Limit on resident memory over the worker's process tree, in MiB.
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
     """
 
@@ -359,7 +359,7 @@ class TrialSpec:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
-    wall_s: float = 3600.0
+    time_limit_s: float = 3600.0
     memory_mib: int = 12_288
     hyperparameters: Hyperparameters = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from nngen.cli import run
 from nngen.datasets import Dataset, load_dataset
 from nngen.families.catalogue import load_families
+from nngen.isolation import Isolation
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import Lemur, open_lemur
-from nngen.training import LocalEngine
+from nngen.training import LocalEngine, TrainJob
 from nngen.types import Candidate, Family, Shape, TrialSpec
 
 MARK = f"/nngen-test-{os.getpid()}"
@@ -86,8 +88,34 @@ def candidate() -> Callable[[str], Candidate]:
 @pytest.fixture(scope="session")
 def spec() -> Callable[..., TrialSpec]:
     """A trial of a second on digits as they are, 8x8, but for what is changed."""
-    base: dict[str, object] = {"dataset": "digits", "shape": Shape(1, 8, 8), "lr": 0.05, "wall_s": 60.0}
+    base: dict[str, object] = {"dataset": "digits", "shape": Shape(1, 8, 8), "lr": 0.05, "time_limit_s": 60.0}
     return lambda **changes: TrialSpec(**{**base, **changes})
+
+
+@pytest.fixture(scope="session")
+def job(
+    candidate: Callable[[str], Candidate], spec: Callable[..., TrialSpec], digits: Dataset
+) -> Callable[..., TrainJob]:
+    """A training of a second on digits; further names are those of ``TrialSpec``."""
+
+    make_spec = spec
+
+    def make(
+        source: str | Candidate,
+        *,
+        spec: TrialSpec | None = None,
+        dataset: Dataset = digits,
+        isolation: Isolation = Isolation.PROCESS,
+        **changes: Any,
+    ) -> TrainJob:
+        return TrainJob(
+            candidate=candidate(source) if isinstance(source, str) else source,
+            spec=spec or make_spec(**changes),
+            dataset=dataset,
+            isolation=isolation,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -139,13 +139,19 @@ def plan_id(plan: Plan) -> str:
 
 
 def spec_to_text(spec: TrialSpec) -> str:
-    """Write a trial's specification for a column."""
-    return dump(asdict(spec) | {"shape": str(spec.shape)})
+    """Write a trial's specification for a column.
+
+    Equal specifications give equal text, in archives of every version: the time limit keeps its first key.
+    """
+    data = asdict(spec) | {"shape": str(spec.shape)}
+    return dump(data | {"wall_s": data.pop("time_limit_s")})
 
 
 def spec_from_text(text: str) -> TrialSpec:
     """Read what ``spec_to_text`` wrote."""
     data = json.loads(text)
+    if "wall_s" in data:
+        data["time_limit_s"] = data.pop("wall_s")
     return TrialSpec(**data | {"shape": Shape.parse(data["shape"])})
 
 

@@ -2,7 +2,7 @@
 
 from nngen.campaign.budget import Budget
 from nngen.campaign.commands import Command, send_command
-from nngen.campaign.protocols import CampaignInputs, Engine, Silent, Watcher
+from nngen.campaign.protocols import CampaignInputs, Silent, Watcher
 from nngen.campaign.runner import Campaign
 from nngen.campaign.spec import CampaignSpec
 from nngen.campaign.status import Status, standing
@@ -14,7 +14,6 @@ __all__ = [
     "CampaignInputs",
     "CampaignSpec",
     "Command",
-    "Engine",
     "Silent",
     "Status",
     "Summary",

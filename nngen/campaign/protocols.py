@@ -4,64 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
 from nngen.archive import StoredTrial
-from nngen.types import Candidate, EpochResult, Family, Interface, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.datasets.dataset import Dataset
+from nngen.types import Candidate, EpochResult, Family, Interface, Plan
 
-__all__ = ["Assemble", "CampaignInputs", "Engine", "Silent", "Watcher"]
-
-Data = TypeVar("Data")
-DataIn = TypeVar("DataIn", contravariant=True)
+__all__ = ["Assemble", "CampaignInputs", "Silent", "Watcher"]
 
 Assemble: TypeAlias = Callable[[Plan, Sequence[tuple[Family, Interface]]], Candidate]
 """Writes a plan out; ``nngen.assembly.assemble``."""
 
 
-class Engine(Protocol[DataIn]):
-    """Checks and trains candidates somewhere that is not here; called from several threads at once.
-
-    Where the engine loses what it runs through no fault of the candidate (a machine went away), it
-    raises ``EngineLostError``, and the campaign gives it the same work again, a few times.
-    """
-
-    @property
-    def slots(self) -> int:
-        """How many trainings it takes at once, 1 at least; may change while a campaign runs."""
-        ...
-
-    def check(
-        self, candidate: Candidate, *, shape: Shape, classes: int, device: str, threads: int, memory_mib: int
-    ) -> Verdict:
-        """Prove that a candidate works; never raises for what the candidate does."""
-        ...
-
-    def train(
-        self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        dataset: DataIn,
-        on_epoch: Callable[[EpochResult], None] | None = None,
-    ) -> Trial:
-        """Train it and score it; never raises for what the candidate does."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignInputs(Generic[Data]):
+class CampaignInputs:
     """What is worked on.
 
     Attributes:
         families: Usable families by name.
         left_out: Families of the asked pool that cannot be used at the shape, with the reason.
-        dataset: Handed to the engine as it is.
+        dataset: The data set, as each training job carries it.
         data_fingerprint: Of the data set's content.
         classes: Of the data set.
         test_labels: Little-endian uint16, one per test image; read once, at the end.
     """
 
     families: Mapping[str, tuple[Family, Interface]]
-    dataset: Data
+    dataset: Dataset
     data_fingerprint: str
     classes: int
     test_labels: bytes

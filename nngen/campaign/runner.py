@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from nngen import __version__
 from nngen.archive import Store, TrialState
@@ -16,21 +16,20 @@ from nngen.campaign.budget import Budget, BudgetTracker, last_budget
 from nngen.campaign.commands import Control, interrupts
 from nngen.campaign.driver import Driver, End
 from nngen.campaign.executor import Crew
-from nngen.campaign.protocols import Assemble, CampaignInputs, Engine, Silent, Watcher
+from nngen.campaign.protocols import Assemble, CampaignInputs, Silent, Watcher
 from nngen.campaign.selection import begin, explored
 from nngen.campaign.spec import CampaignSpec
 from nngen.campaign.steps import Workshop
 from nngen.campaign.successive_halving import is_over, planned
 from nngen.campaign.summary import Summary, summarise
 from nngen.errors import DataError, LemurError
+from nngen.training.engine import Engine
 
 __all__ = ["Campaign"]
 
-Data = TypeVar("Data")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Campaign(Generic[Data]):
+class Campaign:
     """A specification joined with what carries it out; ``run`` begins or goes on.
 
     Attributes:
@@ -39,8 +38,8 @@ class Campaign(Generic[Data]):
 
     spec: CampaignSpec
     archive: Store
-    bench: CampaignInputs[Data]
-    engine: Engine[Data]
+    bench: CampaignInputs
+    engine: Engine
     assemble: Assemble
     watcher: Watcher = field(default_factory=Silent)
     budget: Budget | None = None

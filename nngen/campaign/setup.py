@@ -33,7 +33,7 @@ def prepare(
     families_from: Sequence[str] = (),
     data_root: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[CampaignSpec, CampaignInputs[Dataset]]:
+) -> tuple[CampaignSpec, CampaignInputs]:
     """Settle a campaign's arguments and lay out what it works on.
 
     Args:
@@ -104,7 +104,7 @@ def _measure(
 
 def _bench(
     dataset: Dataset, usable: Mapping[str, tuple[Family, Interface]], left_out: Mapping[str, str]
-) -> CampaignInputs[Dataset]:
+) -> CampaignInputs:
     return CampaignInputs(
         families=usable,
         dataset=dataset,

@@ -135,8 +135,13 @@ class CampaignSpec:
 
     def trial(self, seed: int, rung: int = 0) -> TrialSpec:
         """Give the specification of one of its trials."""
-        shared = ("dataset", "shape", "batch", "lr", "device", "threads", "wall_s", "memory_mib")
-        return TrialSpec(**{name: getattr(self, name) for name in shared}, epochs=self.fidelities[rung], seed=seed)
+        shared = ("dataset", "shape", "batch", "lr", "device", "threads", "memory_mib")
+        return TrialSpec(
+            **{name: getattr(self, name) for name in shared},
+            epochs=self.fidelities[rung],
+            seed=seed,
+            time_limit_s=self.wall_s,
+        )
 
 
 def _flag(name: str) -> str:

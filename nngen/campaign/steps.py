@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
 from nngen.campaign.executor import Crew, Job, Steps
-from nngen.campaign.protocols import Assemble, CampaignInputs, Engine, Watcher
+from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
 from nngen.seeds import derive
+from nngen.training.engine import CheckJob, Engine, TrainJob
 from nngen.training.scoring import KILLED
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = ["MOST_LOSSES", "Workshop"]
-
-Data = TypeVar("Data")
 
 MOST_LOSSES = 3
 """How often a driver gives the engine a trial again that it lost; then the trial has a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop(Generic[Data]):
+class Workshop:
     """Where the trials of one campaign are worked on; all but the jobs happens in the driver's thread.
 
     Attributes:
@@ -35,8 +34,8 @@ class Workshop(Generic[Data]):
 
     spec: CampaignSpec
     archive: Store
-    bench: CampaignInputs[Data]
-    engine: Engine[Data]
+    bench: CampaignInputs
+    engine: Engine
     assemble: Assemble
     watcher: Watcher
     crew: Crew
@@ -104,15 +103,16 @@ class Workshop(Generic[Data]):
         spec = self.spec
 
         def work() -> Verdict:
-            return self.engine.check(
-                candidate,
+            job = CheckJob(
+                candidate=candidate,
                 shape=spec.shape,
                 classes=self.bench.classes,
                 device=spec.device,
-                # Batches of four are no work for more, and a check is made beside a training.
+                # Batches of four gain nothing from more, and a check is made beside a training.
                 threads=1,
                 memory_mib=spec.memory_mib,
             )
+            return self.engine.check(job)
 
         return Job(work=work, training=False)
 
@@ -133,7 +133,7 @@ class Workshop(Generic[Data]):
 
         def work() -> Trial:
             crew.tell(lambda: watcher.stage(trial, "train"))
-            return self.engine.train(candidate, spec, self.bench.dataset, tell)
+            return self.engine.train(TrainJob(candidate=candidate, spec=spec, dataset=self.bench.dataset), tell)
 
         return Job(work=work, training=True)
 

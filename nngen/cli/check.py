@@ -79,7 +79,7 @@ def check(
         "hyperparameters": parse_values(prm or []),
         "device": pick_device(device),
         "threads": threads or os.cpu_count() or 1,
-        "wall_s": wall,
+        "time_limit_s": wall,
         "memory_mib": memory_mib,
     }
     rows = []
@@ -120,6 +120,7 @@ def _join(files: list[Path], shape: str, classes: int, *, json: bool) -> None:
 def _check(engine: LocalEngine, file: Path, isolation: str, options: dict[str, Any]) -> tuple[Verdict, str | None]:
     """Return the verdict and the level at which it was found; None for a file that was not run at all."""
     from nngen.checks import CheckFailed
+    from nngen.training import CheckJob
     from nngen.training.candidate_files import choose_isolation, read_candidate
 
     try:
@@ -127,7 +128,7 @@ def _check(engine: LocalEngine, file: Path, isolation: str, options: dict[str, A
     except CheckFailed as refused:
         return refused.verdict, None
     level = choose_isolation(isolation, candidate.source)
-    return engine.check(candidate, isolation=level, **options), level.value
+    return engine.check(CheckJob(candidate=candidate, isolation=level, **options)), level.value
 
 
 def _row(file: Path, found: tuple[Verdict, str | None]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nngen.campaign import CampaignInputs, CampaignSpec
-    from nngen.datasets import Dataset
     from nngen.training import LocalEngine
     from nngen.training.ray import Cluster, RayEngine
 
@@ -63,7 +62,7 @@ def suggest(cluster: Cluster | None, workers: int | None, gpu_share: float | Non
 def open_engine(
     cluster: Cluster | None,
     spec: CampaignSpec,
-    bench: CampaignInputs[Dataset],
+    bench: CampaignInputs,
     workers: int | None,
     gpu_share: float | None,
     *,

@@ -75,7 +75,7 @@ def train(
 
     from nngen.datasets import load_dataset
     from nngen.errors import NngenError
-    from nngen.training import LocalEngine, pick_device
+    from nngen.training import LocalEngine, TrainJob, pick_device
     from nngen.training.candidate_files import check_isolation, choose_isolation
     from nngen.types import Shape, TrialSpec
 
@@ -92,13 +92,14 @@ def train(
         seed=seed,
         device=pick_device(device),
         threads=threads or os.cpu_count() or 1,
-        wall_s=wall,
+        time_limit_s=wall,
         memory_mib=memory_mib,
         hyperparameters=parse_values(prm or []),
     )
     level = choose_isolation(isolation, candidate.source)
     with LocalEngine(compiled=compiled) as engine:
-        trial = engine.train(candidate, spec, data, _reporter(spec), isolation=level)
+        job = TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=level)
+        trial = engine.train(job, _reporter(spec))
     result = _result(trial, data, test=test)
     if json:
         print_json(result)

@@ -16,6 +16,7 @@ from nngen.errors import ExportError, UsageError
 from nngen.export.selection import Export
 from nngen.isolation.level import Isolation
 from nngen.training.artifacts import EXAMPLE, ONNX, WEIGHTS, ArtifactRequest
+from nngen.training.engine import TrainJob
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate
 
@@ -101,15 +102,14 @@ def repeat(
     level = Isolation(export.trial.environment.get("isolation", Isolation.SANDBOX))
     keeping = ArtifactRequest(tuple(names))
     candidate = Candidate(id=export.candidate.id, source=export.candidate.source, canonical=export.candidate.canonical)
-    trial = engine.train(
-        candidate,
+    job = TrainJob(
+        candidate=candidate,
         # Writing a graph takes time that the trial did not need.
-        replace(spec, wall_s=spec.wall_s + 600),
-        dataset,
-        lambda epoch: on_epoch(epoch.epoch),
+        spec=replace(spec, time_limit_s=spec.time_limit_s + 600),
+        dataset=dataset,
         isolation=Isolation.PROCESS if level is Isolation.NONE else level,
-        keep=keeping,
     )
+    trial = engine.train(job, lambda epoch: on_epoch(epoch.epoch), artifacts=keeping)
     if not trial.verdict.valid:
         raise ExportError(f"{candidate.id} could not be trained again: {trial.verdict.message}")
     onnx, reason, difference = _checked(keeping) if ONNX in names else (None, "", None)

@@ -23,11 +23,11 @@ class Limits:
     """The limits of one worker.
 
     Attributes:
-        wall_s: By the judge's clock, from the worker's start.
+        time_limit_s: Limit in seconds from the worker's start, on the clock of the process that launched it.
         memory_mib: Resident memory of the worker and all its descendants together.
     """
 
-    wall_s: float
+    time_limit_s: float
     memory_mib: int
 
 

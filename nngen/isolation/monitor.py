@@ -135,7 +135,7 @@ class _Watcher:
 
     def _patience(self) -> float:
         now = time.monotonic()
-        limit = self._start + self._limits.wall_s if self._killed_at is None else self._killed_at + _GRACE_S
+        limit = self._start + self._limits.time_limit_s if self._killed_at is None else self._killed_at + _GRACE_S
         return max(0.0, min(limit, self._next_look) - now)
 
     def _hear_status(self) -> bool:
@@ -176,7 +176,7 @@ class _Watcher:
                 self.end_all()
                 self._gone = True
             return
-        if now >= self._start + self._limits.wall_s:
+        if now >= self._start + self._limits.time_limit_s:
             self._kill(End.WALL)
         elif now >= self._next_look:
             resident = self._resident()

@@ -82,7 +82,7 @@ def lay(
         lr=fidelity.lr,
         device=fidelity.device,
         threads=fidelity.threads,
-        wall_s=fidelity.wall_s,
+        time_limit_s=fidelity.wall_s,
         memory_mib=fidelity.memory_mib,
     )
     with LocalEngine() as engine:

@@ -11,7 +11,7 @@ from nngen.datasets import Dataset
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
 from nngen.llm.rewriters.base import Kind
-from nngen.training import LocalEngine
+from nngen.training import CheckJob, Engine, TrainJob
 from nngen.types import Candidate, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["EngineJudge", "Judge", "require_sandbox"]
@@ -47,7 +47,7 @@ class Judge(Protocol):
 class EngineJudge:
     """The local engine as a judge: level ``process`` for what is trusted, ``sandbox`` for all else."""
 
-    engine: LocalEngine
+    engine: Engine
     dataset: Dataset
     spec: TrialSpec
 
@@ -64,8 +64,8 @@ class EngineJudge:
         return self.spec.shape
 
     def check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
-        return self.engine.check(
-            candidate,
+        job = CheckJob(
+            candidate=candidate,
             shape=self.spec.shape,
             classes=self.dataset.classes,
             device=self.spec.device,
@@ -73,10 +73,12 @@ class EngineJudge:
             memory_mib=self.spec.memory_mib,
             isolation=_level(trusted=trusted),
         )
+        return self.engine.check(job)
 
     def train(self, candidate: Candidate, seed: int, *, trusted: bool) -> Trial:
         spec = replace(self.spec, seed=seed)
-        trial = self.engine.train(candidate, spec, self.dataset, isolation=_level(trusted=trusted))
+        job = TrainJob(candidate=candidate, spec=spec, dataset=self.dataset, isolation=_level(trusted=trusted))
+        trial = self.engine.train(job)
         environment: Mapping[str, str] = {**trial.environment, "data": self.dataset.fingerprint}
         return replace(trial, environment=environment)
 

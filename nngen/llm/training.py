@@ -146,7 +146,7 @@ def _begin(
             "lr": spec.lr,
             "device": spec.device,
             "threads": spec.threads,
-            "wall_s": spec.wall_s,
+            "wall_s": spec.time_limit_s,
             "memory_mib": spec.memory_mib,
             "pool": {name: family.fingerprint for name, (family, _) in sorted(families.items())},
             "left_out": {},

@@ -5,28 +5,48 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nngen.archive import Store
 from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import Assemble, CampaignInputs, Silent, Watcher
 from nngen.campaign.runner import Campaign
 from nngen.campaign.spec import CampaignSpec
+from nngen.datasets.dataset import Dataset
 from nngen.seeds import derive
-from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.training.engine import CheckJob, TrainJob
+from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, Verdict
 
-__all__ = ["FakeData", "FakeEngine", "fake_assemble", "fake_bench", "fake_campaign", "fake_families"]
+__all__ = ["FakeEngine", "fake_assemble", "fake_bench", "fake_campaign", "fake_dataset", "fake_families"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeData:
-    """Labels and nothing else, ``(N,)`` each, in [0, classes)."""
+def fake_dataset(classes: int = 10) -> Dataset:
+    """Make a data set of blank images, 1x8x8; the files that a worker would read do not exist."""
+    train, validation, test = (np.arange(count * classes) % classes for count in (1, 4, 5))
+    return Dataset(
+        name="fake",
+        classes=classes,
+        fingerprint="d1",
+        natural=False,
+        default_shape=Shape(1, 8, 8),
+        mean=(0.5,),
+        std=(0.5,),
+        folder=Path("fake"),
+        train_images=_blank(train),
+        train_labels=train,
+        validation_images=_blank(validation),
+        validation_labels=validation,
+        test_images=_blank(test),
+        test_labels=test,
+    )
 
-    validation: tuple[int, ...] = tuple(range(10)) * 4
-    test: tuple[int, ...] = tuple(range(10)) * 5
-    classes: int = 10
+
+def _blank(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    return np.zeros((len(labels), 1, 8, 8), np.uint8)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,16 +65,11 @@ class FakeEngine:
     slots: int = 1
     trained: list[str] = field(default_factory=list)
 
-    def check(self, candidate: Candidate, *, shape: Shape, classes: int, **limits: Any) -> Verdict:
-        return _verdict(candidate, self.checks, f"{shape} with {classes} classes")
+    def check(self, job: CheckJob) -> Verdict:
+        return _verdict(job.candidate, self.checks, f"{job.shape} with {job.classes} classes")
 
-    def train(
-        self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        dataset: FakeData,
-        on_epoch: Callable[[EpochResult], None] | None = None,
-    ) -> Trial:
+    def train(self, job: TrainJob, on_epoch: Callable[[EpochResult], None] | None = None) -> Trial:
+        candidate, spec, dataset = job.candidate, job.spec, job.dataset
         self.trained.append(candidate.id)
         verdict = _verdict(candidate, self.trials, "training")
         if not verdict.valid:
@@ -63,7 +78,7 @@ class FakeEngine:
         curve = []
         for epoch in range(1, spec.epochs + 1):
             share = skill * epoch / spec.epochs
-            accuracy = float((_predict(dataset.validation, share) == np.array(dataset.validation)).mean())
+            accuracy = float((_predict(dataset.validation_labels, share) == dataset.validation_labels).mean())
             point = EpochResult(
                 epoch=epoch,
                 validation_accuracy=accuracy,
@@ -81,8 +96,8 @@ class FakeEngine:
             verdict=verdict,
             validation_accuracy=curve[-1].validation_accuracy,
             curve=tuple(curve),
-            validation_predictions=_predict(dataset.validation, skill).tobytes(),
-            test_predictions=_predict(dataset.test, skill).tobytes(),
+            validation_predictions=_predict(dataset.validation_labels, skill).tobytes(),
+            test_predictions=_predict(dataset.test_labels, skill).tobytes(),
             parameters=1000 + len(candidate.source),
             seconds=0.5 * spec.epochs,
             peak_mib=100.0,
@@ -101,17 +116,15 @@ def fake_families(names: Sequence[str]) -> dict[str, tuple[Family, Interface]]:
     }
 
 
-def fake_bench(
-    names: Sequence[str] = "ABCDEFG", data: FakeData | None = None, **changes: Any
-) -> CampaignInputs[FakeData]:
-    """Lay out a bench of families that need only a name."""
-    data = data or FakeData()
+def fake_bench(names: Sequence[str] = "ABCDEFG", **changes: Any) -> CampaignInputs:
+    """Make campaign inputs with families that have only a name."""
+    data = fake_dataset()
     made: dict[str, Any] = {
         "families": fake_families(names),
         "dataset": data,
-        "data_fingerprint": "d1",
+        "data_fingerprint": data.fingerprint,
         "classes": data.classes,
-        "test_labels": np.array(data.test, dtype="<u2").tobytes(),
+        "test_labels": data.test_labels.astype("<u2").tobytes(),
     }
     return CampaignInputs(**made | changes)
 
@@ -120,12 +133,12 @@ def fake_campaign(
     archive: Store,
     *,
     engine: FakeEngine | None = None,
-    bench: CampaignInputs[FakeData] | None = None,
+    bench: CampaignInputs | None = None,
     assemble: Assemble | None = None,
     watcher: Watcher | None = None,
     budget: Budget | None = None,
     **arguments: Any,
-) -> Campaign[FakeData]:
+) -> Campaign:
     """Make a campaign of six quartets, two epochs each; ``arguments`` are those of ``CampaignSpec``."""
     given: dict[str, Any] = {"name": "one", "size": 6, "shape": Shape(1, 8, 8), "epochs": 2} | arguments
     return Campaign(
@@ -155,8 +168,8 @@ def _verdict(candidate: Candidate, found: Mapping[str, Outcome], where: str) -> 
     return Verdict(outcome=Outcome.VALID)
 
 
-def _predict(labels: Sequence[int], share: float) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
+def _predict(labels: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.uint16]:
     """Predict that share of the labels right, the rest off by one."""
-    truth = np.array(labels, dtype="<u2")
+    truth = labels.astype("<u2")
     wrong = np.arange(len(truth)) >= round(share * len(truth))
     return ((truth + wrong) % 10).astype("<u2")

@@ -6,7 +6,8 @@ Importing this package loads no torch: the fork server does, in a process of its
 from __future__ import annotations
 
 from nngen.training.device import pick_device
+from nngen.training.engine import CheckJob, Engine, TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.training.scoring import accuracy
 
-__all__ = ["LocalEngine", "accuracy", "pick_device"]
+__all__ = ["CheckJob", "Engine", "LocalEngine", "TrainJob", "accuracy", "pick_device"]

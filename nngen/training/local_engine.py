@@ -27,10 +27,11 @@ from nngen.isolation.monitor import Ending, watch
 from nngen.isolation.protocol import MAX_CHUNK, Frame, FrameReader, Kind
 from nngen.training.artifacts import ArtifactRequest
 from nngen.training.energy import EnergyMeter
+from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe
 from nngen.training.memory_model import GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.scoring import TrialScorer, VerdictJudge, accuracy, verdict_of_ending
-from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
+from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = ["LocalEngine"]
 
@@ -88,93 +89,53 @@ class LocalEngine:
         """
         self._launcher.versions()
 
-    def check(
-        self,
-        candidate: Candidate,
-        *,
-        shape: Shape,
-        classes: int = 10,
-        hyperparameters: Hyperparameters | None = None,
-        device: str = "cpu",
-        threads: int = 1,
-        wall_s: float = 60.0,
-        memory_mib: int = 12_288,
-        isolation: Isolation = Isolation.PROCESS,
-    ) -> Verdict:
-        """Run every static and dynamic rule over a candidate.
-
-        Args:
-            candidate: Only its source is looked at.
-            shape: Of the images, without the batch.
-            classes: Number of classes.
-            hyperparameters: Values for ``prm`` other than the defaults.
-            device: ``cpu`` or ``cuda``.
-            threads: CPU threads of the worker.
-            wall_s: Limit on this process's clock.
-            memory_mib: Limit on resident memory over the worker's process tree.
-            isolation: How far it is kept away.
-
-        Raises:
-            UsageError: If a sandbox is asked for and there can be none; nothing is run then.
-            NngenError: If no worker can be started.
-        """
-        job = {
+    def check(self, job: CheckJob) -> Verdict:
+        """Run every static and dynamic rule over a candidate; see ``Engine.check``."""
+        order = {
             "kind": "check",
-            "shape": str(shape),
-            "classes": classes,
-            "hyperparameters": dict(hyperparameters or {}),
-            "device": device,
-            "threads": threads,
+            "shape": str(job.shape),
+            "classes": job.classes,
+            "hyperparameters": dict(job.hyperparameters),
+            "device": job.device,
+            "threads": job.threads,
             "seed": 0,
-            "isolation": isolation.value,
+            "isolation": job.isolation.value,
         }
-        limits = Limits(wall_s=wall_s, memory_mib=memory_mib)
+        limits = Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib)
         judge = VerdictJudge()
-        ending = self._run(candidate.source, job, limits, judge.take)
+        ending = self._run(job.candidate.source, order, limits, judge.take)
         return judge.verdict or verdict_of_ending(ending, limits, _FILE)
 
     def train(
         self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        dataset: Dataset,
+        job: TrainJob,
         on_epoch: Callable[[EpochResult], None] | None = None,
         *,
-        isolation: Isolation = Isolation.PROCESS,
         score: Callable[[bytes], float] | None = None,
-        keep: ArtifactRequest | None = None,
+        artifacts: ArtifactRequest | None = None,
     ) -> Trial:
-        """Train a candidate and score it here, where the labels are.
+        """Train a candidate and compute its accuracy here, where the labels are; see ``Engine.train``.
 
         Where memory does not suffice once the net is built, the batch is halved and it is tried again, down to 2 and
-        within the one limit of time. The environment says what ``batch`` was used and what ``batches_tried``.
+        within the one time limit. The environment says what ``batch`` was used and what ``batches_tried``.
 
         Args:
-            candidate: Only its id and its source are looked at.
-            spec: How to train; ``spec.device`` is ``cpu`` or ``cuda``.
-            dataset: Where the images come from; its labels of validation and test stay in this process.
-            on_epoch: Called after each epoch, in this thread; from the first on again where the batch was halved.
-            isolation: How far it is kept away.
-            score: Gives the accuracy of validation predictions; by default, from the data set's labels.
-            keep: What the trained net is to hand over; it is filled.
-
-        Returns:
-            The trial; its verdict says what went wrong, if something did.
-
-        Raises:
-            DataError: If the images cannot be brought to ``spec.shape``.
-            UsageError: If there is nothing to train: no epoch, or batches of one. If a sandbox is asked for
-                and there can be none; nothing is run then.
-            NngenError: If no worker can be started.
+            job: The candidate and how to train it.
+            on_epoch: Called in this thread after each epoch; from the first on again where the batch was halved.
+            score: Computes the accuracy of validation predictions; by default, from the data set's labels.
+            artifacts: Files to take from the trained net; it is filled.
         """
-        _check_spec(spec, dataset)
-        prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
+        spec = job.spec
+        _check_spec(spec, job.dataset)
+        images = len(job.dataset.train_images)
+        prediction = self._predict(job.candidate, spec, images) if self._predict is not None else None
         limit = spec.memory_mib if spec.device == "cpu" else self._about_card()[1]
         if prediction is not None and (verdict := refusal(prediction, limit)) is not None:
-            return Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
+            return Trial(candidate_id=job.candidate.id, spec=spec, verdict=verdict)
         first = spec if prediction is None else replace(spec, batch=largest_batch(prediction, spec.batch, limit))
+        score = score or (lambda body: accuracy(body, job.dataset.validation_labels))
         with self._place(spec.device, prediction):
-            trial = self._train(candidate, first, dataset, on_epoch, isolation, score, keep)
+            trial = self._train(replace(job, spec=first), on_epoch, score, artifacts)
         environment = dict(trial.environment)
         if prediction is not None:
             environment["predicted_mib"] = f"{prediction.likely_mib:.0f}"
@@ -193,23 +154,20 @@ class LocalEngine:
 
     def _train(
         self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        dataset: Dataset,
+        job: TrainJob,
         on_epoch: Callable[[EpochResult], None] | None,
-        isolation: Isolation,
-        score: Callable[[bytes], float] | None,
-        keep: ArtifactRequest | None,
+        score: Callable[[bytes], float],
+        artifacts: ArtifactRequest | None,
     ) -> Trial:
         """Train, with smaller and smaller batches where memory does not suffice."""
         begin = time.monotonic()
-        tried = [spec.batch]
-        with EnergyMeter(spec.device) as meter:
-            trial = self._attempt(candidate, spec, dataset, on_epoch, isolation, score, keep)
-            while (smaller := _smaller(trial, spec.wall_s - (time.monotonic() - begin))) is not None:
-                if keep is not None:
-                    keep.forget()
-                again = self._attempt(candidate, smaller, dataset, on_epoch, isolation, score, keep)
+        tried = [job.spec.batch]
+        with EnergyMeter(job.spec.device) as meter:
+            trial = self._attempt(job, on_epoch, score, artifacts)
+            while (smaller := _smaller(trial, job.spec.time_limit_s - (time.monotonic() - begin))) is not None:
+                if artifacts is not None:
+                    artifacts.forget()
+                again = self._attempt(replace(job, spec=smaller), on_epoch, score, artifacts)
                 tried.append(smaller.batch)
                 if again.verdict.outcome is Outcome.TIMEOUT:
                     # What was left of the time was too short: that it does not fit is what is known.
@@ -220,36 +178,29 @@ class LocalEngine:
 
     def _attempt(
         self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        dataset: Dataset,
+        job: TrainJob,
         on_epoch: Callable[[EpochResult], None] | None,
-        isolation: Isolation,
-        score: Callable[[bytes], float] | None,
-        keep: ArtifactRequest | None,
+        score: Callable[[bytes], float],
+        artifacts: ArtifactRequest | None,
     ) -> Trial:
         """Train at one size of the batch."""
-        judge = TrialScorer(
-            epochs=spec.epochs,
-            classes=dataset.classes,
-            score=score or (lambda body: accuracy(body, dataset.validation_labels)),
-            on_epoch=on_epoch,
-        )
-        limits = Limits(wall_s=spec.wall_s, memory_mib=spec.memory_mib)
-        job = {**_training_job(spec, dataset), "isolation": isolation.value, "compiled": self._compiled}
-        environment = self._environment(spec, dataset, job)
+        spec, dataset = job.spec, job.dataset
+        judge = TrialScorer(epochs=spec.epochs, classes=dataset.classes, score=score, on_epoch=on_epoch)
+        limits = Limits(time_limit_s=spec.time_limit_s, memory_mib=spec.memory_mib)
+        order = {**_training_job(spec, dataset), "isolation": job.isolation.value, "compiled": self._compiled}
+        environment = self._environment(spec, dataset, order)
         sizes = {
             Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_images),
             Kind.TEST: _BYTES_PER_CLASS * len(dataset.test_images),
         }
         take: Callable[[Frame, float], bool] = judge.take
-        if keep is not None:
-            job["keep"], sizes[Kind.FILE], take = list(keep.names), MAX_CHUNK, keep.before(judge.take)
+        if artifacts is not None:
+            order["keep"], sizes[Kind.FILE], take = list(artifacts.names), MAX_CHUNK, artifacts.before(judge.take)
         files = [dataset.file(part) for part in WORKER_FILES]
-        ending = self._run(candidate.source, job, limits, take, sizes, files)
+        ending = self._run(job.candidate.source, order, limits, take, sizes, files)
         verdict = judge.verdict or verdict_of_ending(ending, limits, _FILE)
         return Trial(
-            candidate_id=candidate.id,
+            candidate_id=job.candidate.id,
             spec=spec,
             verdict=verdict,
             validation_accuracy=judge.curve[-1].validation_accuracy if verdict.valid else None,
@@ -278,7 +229,7 @@ class LocalEngine:
             path.write_bytes(source.encode("utf-8", "surrogatepass"))
             job = {**job, "folder": str(folder), "file": _FILE, "memory_mib": limits.memory_mib}
             # More than all cores give within the limit: the judge's clock comes first, unless the judge sleeps.
-            job["cpu_s"] = math.ceil(min(limits.wall_s, _YEAR_S) * (os.cpu_count() or 1)) + _CPU_S
+            job["cpu_s"] = math.ceil(min(limits.time_limit_s, _YEAR_S) * (os.cpu_count() or 1)) + _CPU_S
             if job["isolation"] == Isolation.SANDBOX:
                 path.chmod(0o444)
                 job |= {"folder": str(HOME), "processes": MAX_PROCESSES + 2 * (os.cpu_count() or 1)}
@@ -311,7 +262,7 @@ class LocalEngine:
                 return True
 
             job = {"kind": "device", "device": "cuda", "threads": 1, "seed": 0, "isolation": Isolation.PROCESS.value}
-            self._run("", job, Limits(wall_s=60.0, memory_mib=12_288), take)
+            self._run("", job, Limits(time_limit_s=60.0, memory_mib=12_288), take)
             self._card = (str(said[0]["name"]), float(said[0]["mib"])) if said else ("cuda", math.inf)
         return self._card
 
@@ -353,7 +304,7 @@ def _smaller(trial: Trial, left_s: float) -> TrialSpec | None:
     # A net that could not even be built needs as much memory at any batch.
     if trial.verdict.outcome is not Outcome.MEMORY or trial.parameters is None or batch < 2 or left_s <= 0:
         return None
-    return replace(trial.spec, batch=batch, wall_s=left_s)
+    return replace(trial.spec, batch=batch, time_limit_s=left_s)
 
 
 def _told(trial: Trial, tried: Sequence[int], joules: float | None) -> Trial:

@@ -49,11 +49,12 @@ class Losing(FakeEngine):
         super().__init__()
         self.times, self.lost = times, Counter()
 
-    def train(self, candidate, *args, **kwargs):
+    def train(self, job, on_epoch=None):
+        candidate = job.candidate
         if "G" in candidate.plan.experts and self.lost[candidate.id] < self.times:
             self.lost[candidate.id] += 1
             raise EngineLostError("its machine went away")
-        return super().train(candidate, *args, **kwargs)
+        return super().train(job, on_epoch)
 
 
 def test_what_the_engine_loses_is_done_again(archive, tmp_path):
@@ -91,11 +92,11 @@ class Killed(FakeEngine):
     def check(self, *args, **kwargs):
         return self._killed("check") or super().check(*args, **kwargs)
 
-    def train(self, candidate, spec, dataset, on_epoch=None):
+    def train(self, job, on_epoch=None):
         verdict = self._killed("train")
         if verdict is not None:
-            return Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
-        return super().train(candidate, spec, dataset, on_epoch)
+            return Trial(candidate_id=job.candidate.id, spec=job.spec, verdict=verdict)
+        return super().train(job, on_epoch)
 
 
 def test_a_killed_worker_is_no_verdict(archive, tmp_path):

@@ -11,7 +11,7 @@ from nngen.campaign import Silent
 from nngen.errors import ArchiveError, AssemblyError, DataError, LemurError, UsageError
 from nngen.seeds import derive
 from nngen.space import draw
-from nngen.testing.fakes import FakeData, FakeEngine, fake_assemble, fake_bench, fake_families
+from nngen.testing.fakes import FakeEngine, fake_assemble, fake_bench, fake_dataset, fake_families
 from nngen.testing.fakes import fake_campaign as campaign
 from nngen.types import Outcome
 
@@ -43,7 +43,7 @@ def test_the_best_is_chosen_on_validation_and_its_test_accuracy_revealed_once(ar
     best = campaign(archive).run().best
     assert best.validation_accuracy == max(t.validation_accuracy for t in archive.trials("one"))
     predicted = np.frombuffer(archive.predictions(best.id, "test"), dtype="<u2")
-    assert best.test_accuracy == (predicted == np.array(FakeData().test)).mean()
+    assert best.test_accuracy == (predicted == fake_dataset().test_labels).mean()
     assert campaign(archive).run().best == best
     assert [t.test_accuracy for t in archive.trials("one")].count(None) == 5
     assert [e.kind for e in archive.events("one")].count("test.revealed") == 1

@@ -18,10 +18,10 @@ TWENTY = "ABCDEFGHIJKLMNOPQRST"
 class Skilled(FakeEngine):
     """Accuracy is the sum of what each family is worth, the later letters more."""
 
-    def train(self, candidate, spec, dataset, on_epoch=None):
-        trial = super().train(candidate, spec, dataset, on_epoch)
-        worth = sum(TWENTY.index(name) for name in candidate.plan.experts) / 80
-        return replace(trial, validation_accuracy=worth + spec.seed % 100 / 1e5)
+    def train(self, job, on_epoch=None):
+        trial = super().train(job, on_epoch)
+        worth = sum(TWENTY.index(name) for name in job.candidate.plan.experts) / 80
+        return replace(trial, validation_accuracy=worth + job.spec.seed % 100 / 1e5)
 
 
 def quartets(archive, name):

@@ -37,6 +37,6 @@ def test_names(name):
 
 def test_a_trial_has_its_own_seed_and_the_rest_from_the_campaign():
     trial = SPEC.trial(5)
-    assert (trial.seed, trial.shape, trial.wall_s, trial.dataset) == (5, SPEC.shape, 60.0, "digits")
+    assert (trial.seed, trial.shape, trial.time_limit_s, trial.dataset) == (5, SPEC.shape, 60.0, "digits")
     assert CampaignSpec.default("batch") == 64
     assert CampaignSpec.default("size") is None

@@ -15,6 +15,7 @@ import pytest
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
+from nngen.training import CheckJob
 from nngen.types import Outcome, Shape, Trial, Verdict
 
 WALL_S = 3.0
@@ -111,12 +112,12 @@ HOSTILE: dict[str, tuple[str, Outcome, str]] = {
 
 
 @pytest.fixture
-def train(engine, digits, candidate, spec, left_over):
+def train(engine, left_over, job):
     """Train a source under tight limits, and hold the engine to them."""
 
     def run(source: str) -> Trial:
         start = time.monotonic()
-        trial = engine.train(candidate(source), spec(wall_s=WALL_S, memory_mib=1024), digits)
+        trial = engine.train(job(source, time_limit_s=WALL_S, memory_mib=1024))
         assert time.monotonic() - start < WALL_S + SLACK_S
         assert left_over() == ([], [])
         return trial
@@ -150,7 +151,8 @@ def test_the_engine_survives_its_server(engine, train):
 def check(engine, candidate, left_over):
     def run(source: str) -> Verdict:
         start = time.monotonic()
-        verdict = engine.check(candidate(source), shape=Shape(1, 8, 8), wall_s=WALL_S, memory_mib=1536)
+        checked = CheckJob(candidate=candidate(source), shape=Shape(1, 8, 8), time_limit_s=WALL_S, memory_mib=1536)
+        verdict = engine.check(checked)
         assert time.monotonic() - start < WALL_S + SLACK_S
         assert left_over() == ([], [])
         return verdict
@@ -226,18 +228,18 @@ def test_the_harness_sees_an_attack_that_succeeds(engine, ground):
     assert "it got what it wanted" in HARNESS.contain(attack, Isolation.PROCESS, engine, ground).wrong
 
 
-def test_a_sandbox_that_cannot_start_runs_nothing(engine, digits, candidate, spec, tmp_path, monkeypatch):
+def test_a_sandbox_that_cannot_start_runs_nothing(engine, tmp_path, monkeypatch, job):
     (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: no rights' >&2\nexit 1\n")
     (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(UsageError, match="the sandbox cannot start, so nothing was run: bwrap: no rights"):
-        engine.train(candidate(net_source()), spec(), digits, isolation=Isolation.SANDBOX)
+        engine.train(job(net_source(), isolation=Isolation.SANDBOX))
 
 
 @pytest.mark.slow
-def test_a_trial_is_the_same_at_every_level(engine, digits, candidate, spec):
+def test_a_trial_is_the_same_at_every_level(engine, job):
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
-    trials = [engine.train(candidate(net_source()), spec(), digits, isolation=level) for level in Isolation]
+    trials = [engine.train(job(net_source(), isolation=level)) for level in Isolation]
     assert [trial.environment["isolation"] for trial in trials] == ["process", "sandbox", "none"]
     assert len({trial.test_predictions for trial in trials}) == 1

@@ -4,7 +4,7 @@ import pytest
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
-from nngen.training import device, pick_device
+from nngen.training import CheckJob, device, pick_device
 from nngen.types import Outcome, Shape
 
 
@@ -30,20 +30,20 @@ def test_a_machine_without_a_card_never_asks_torch(monkeypatch):
     assert pick_device() == "cpu"
 
 
-def test_a_trial_on_the_cpu_sees_no_card(engine, digits, candidate, spec):
+def test_a_trial_on_the_cpu_sees_no_card(engine, job):
     look = "import os; assert os.environ['CUDA_VISIBLE_DEVICES'] == '' and not torch.cuda.is_available()"
-    assert engine.train(candidate(net_source(init=look)), spec(), digits).verdict.valid
+    assert engine.train(job(net_source(init=look))).verdict.valid
 
 
 @pytest.mark.gpu
-def test_a_card_trains_in_bfloat16(engine, digits, candidate, spec):
+def test_a_card_trains_in_bfloat16(engine, candidate, job):
     if pick_device() != "cuda":
         pytest.skip("there is no CUDA device")
     source = net_source(loss="assert loss.device.type == 'cuda' and self(inputs).dtype is torch.bfloat16")
-    trial = engine.train(candidate(source), spec(device="cuda", epochs=3), digits)
+    trial = engine.train(job(source, device="cuda", epochs=3))
     assert trial.verdict.valid, trial.verdict.message
     assert trial.validation_accuracy > 0.8
     assert trial.environment["device"] not in ("cpu", "cuda")
-    assert engine.check(candidate(net_source()), shape=Shape(1, 8, 8), device="cuda").valid
-    greedy = engine.train(candidate(net_source(init="torch.ones(2**40, device=device)")), spec(device="cuda"), digits)
+    assert engine.check(CheckJob(candidate=candidate(net_source()), shape=Shape(1, 8, 8), device="cuda")).valid
+    greedy = engine.train(job(net_source(init="torch.ones(2**40, device=device)"), device="cuda"))
     assert greedy.verdict.outcome is Outcome.MEMORY

@@ -16,7 +16,7 @@ import torch
 from nngen.checks.rules.sample_nets import mixture_source, net_source
 from nngen.errors import DataError, NngenError
 from nngen.isolation.launcher import Launcher
-from nngen.training import LocalEngine, accuracy
+from nngen.training import CheckJob, LocalEngine, accuracy
 from nngen.types import Outcome, Shape
 
 ALLOWED = """
@@ -55,9 +55,9 @@ ALLOWED = {ALLOWED}
 '''
 
 
-def test_learns_digits_and_is_scored_here(engine, digits, candidate, spec):
+def test_learns_digits_and_is_scored_here(engine, digits, job):
     points = []
-    trial = engine.train(candidate(net_source()), spec(epochs=3), digits, points.append)
+    trial = engine.train(job(net_source(), epochs=3), points.append)
     assert trial.verdict.valid
     assert trial.validation_accuracy > 0.85
     assert [point.epoch for point in trial.curve] == [1, 2, 3]
@@ -73,68 +73,68 @@ def test_learns_digits_and_is_scored_here(engine, digits, candidate, spec):
     )
 
 
-def test_one_seed_gives_one_result_to_the_last_bit(engine, digits, candidate, spec):
+def test_one_seed_gives_one_result_to_the_last_bit(engine, candidate, job):
     source = candidate(net_source(forward="return self.head(nn.functional.dropout(x, 0.2, self.training))"))
-    first, again, other = (engine.train(source, spec(seed=seed), digits) for seed in (3, 3, 4))
+    first, again, other = (engine.train(job(source, seed=seed)) for seed in (3, 3, 4))
     assert first.validation_predictions == again.validation_predictions
     assert first.test_predictions == again.test_predictions
     assert first.validation_predictions != other.validation_predictions
 
 
-def test_trials_side_by_side_do_not_touch_each_other(engine, digits, candidate, spec):
+def test_trials_side_by_side_do_not_touch_each_other(engine, candidate, job):
     source = candidate(net_source())
-    alone = [engine.train(source, spec(seed=seed), digits).test_predictions for seed in range(3)]
+    alone = [engine.train(job(source, seed=seed)).test_predictions for seed in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda seed: engine.train(source, spec(seed=seed), digits).test_predictions, range(3)))
+        together = list(pool.map(lambda seed: engine.train(job(source, seed=seed)).test_predictions, range(3)))
     assert together == alone
 
 
-def test_the_judges_labels_never_enter(engine, digits, candidate, spec, monkeypatch):
+def test_the_judges_labels_never_enter(engine, digits, monkeypatch, job):
     monkeypatch.setenv("NNGEN_SECRET", "x")
     sizes = {len(digits.validation_labels), len(digits.test_labels)}
     assert len(digits.train_labels) not in sizes
     look = net_source(loss=f"inspect({sizes})") + INSPECTOR.replace("{ALLOWED}", repr(ALLOWED.split()))
-    trial = engine.train(candidate(look), spec(), digits)
+    trial = engine.train(job(look))
     assert trial.verdict.valid, trial.verdict.message
 
 
-def test_the_inspector_finds_labels_where_there_are_some(engine, digits, candidate, spec):
+def test_the_inspector_finds_labels_where_there_are_some(engine, digits, job):
     look = net_source(loss=f"inspect({{{len(digits.train_labels)}}})") + INSPECTOR.replace("{ALLOWED}", "[]")
-    trial = engine.train(candidate(look), spec(), digits)
+    trial = engine.train(job(look))
     assert trial.verdict.outcome is Outcome.CRASHED
     assert "found" in trial.verdict.message
 
 
-def test_the_curve_takes_what_the_mixture_keeps(engine, digits, candidate, spec):
-    trial = engine.train(candidate(mixture_source(init=HISTORY)), spec(), digits)
+def test_the_curve_takes_what_the_mixture_keeps(engine, job):
+    trial = engine.train(job(mixture_source(init=HISTORY)))
     assert trial.curve[0].usage == (0.5, 0.5)
     assert trial.curve[0].entropy == 0.69
 
 
-def test_prm_holds_lemurs_names_and_the_callers(engine, digits, candidate, spec):
+def test_prm_holds_lemurs_names_and_the_callers(engine, candidate, job):
     wanted = "{'batch': 32, 'dropout': 0.2, 'epoch': 2, 'lr': 0.05, 'momentum': 0.9, 'pretrained': 0, "
     wanted += "'transform': 'norm_8', 'width': 3}"
     source = candidate(net_source(init=f"assert dict(sorted(prm.items())) == {wanted}, prm"))
-    trial = engine.train(source, spec(epochs=2, batch=32, hyperparameters={"width": 3}), digits)
+    trial = engine.train(job(source, epochs=2, batch=32, hyperparameters={"width": 3}))
     assert trial.verdict.valid, trial.verdict.message
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_come_at_the_wanted_shape(channels, engine, digits, candidate, spec):
+def test_images_come_at_the_wanted_shape(channels, engine, candidate, job):
     source = candidate(net_source(forward=f"assert x.shape[1:] == ({channels}, 12, 16); return self.head(x)"))
-    assert engine.train(source, spec(shape=Shape(channels, 12, 16)), digits).verdict.valid
+    assert engine.train(job(source, shape=Shape(channels, 12, 16))).verdict.valid
 
 
-def test_training_that_diverges_is_non_finite(engine, digits, candidate, spec):
-    trial = engine.train(candidate(net_source(loss="loss = loss * 1e30")), spec(lr=1e30), digits)
+def test_training_that_diverges_is_non_finite(engine, job):
+    trial = engine.train(job(net_source(loss="loss = loss * 1e30"), lr=1e30))
     assert trial.verdict.outcome is Outcome.NON_FINITE
     assert trial.curve == ()
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine, digits, candidate, spec):
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine, job):
     grows = "big = torch.ones(len(inputs), 2**20, 2); loss = loss + 0 * big.sum()"
     points = []
-    trial = engine.train(candidate(net_source(loss=grows)), spec(memory_mib=640), digits, points.append)
+    trial = engine.train(job(net_source(loss=grows), memory_mib=640), points.append)
     assert trial.verdict.valid, trial.verdict.message
     tried = [int(batch) for batch in trial.environment["batches_tried"].split(", ")]
     assert tried == [64 // 2**n for n in range(len(tried))]
@@ -145,30 +145,30 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine, digits, candi
     assert trial.validation_accuracy == points[-1].validation_accuracy
 
 
-def test_what_fits_at_no_batch_says_what_was_tried(engine, digits, candidate, spec):
+def test_what_fits_at_no_batch_says_what_was_tried(engine, job):
     fails = "raise MemoryError"
-    trial = engine.train(candidate(net_source(loss=fails)), spec(batch=9), digits)
+    trial = engine.train(job(net_source(loss=fails), batch=9))
     assert trial.verdict.outcome is Outcome.MEMORY
     assert "(batches of 9, 4, 2 were tried)" in trial.verdict.message
     assert trial.spec.batch == 9
 
 
-def test_a_cards_word_for_too_little_memory_halves_the_batch(engine, digits, candidate, spec):
+def test_a_cards_word_for_too_little_memory_halves_the_batch(engine, job):
     fails = "if len(inputs) > 32: raise torch.OutOfMemoryError('CUDA out of memory')"
-    trial = engine.train(candidate(net_source(loss=fails)), spec(), digits)
+    trial = engine.train(job(net_source(loss=fails)))
     assert trial.verdict.valid
     assert trial.environment["batch"] == "32"
 
 
-def test_a_net_too_large_at_any_batch_is_tried_once(engine, digits, candidate, spec):
-    trial = engine.train(candidate(net_source(init="raise MemoryError")), spec(), digits)
+def test_a_net_too_large_at_any_batch_is_tried_once(engine, job):
+    trial = engine.train(job(net_source(init="raise MemoryError")))
     assert trial.verdict.outcome is Outcome.MEMORY
     assert "batches_tried" not in trial.environment
 
 
-def test_halving_stays_within_the_limit_of_time(engine, digits, candidate, spec):
+def test_halving_stays_within_the_limit_of_time(engine, job):
     slow = "import time; time.sleep(1); raise MemoryError"
-    trial = engine.train(candidate(net_source(loss=slow)), spec(wall_s=2.5), digits)
+    trial = engine.train(job(net_source(loss=slow), time_limit_s=2.5))
     assert trial.verdict.outcome is Outcome.MEMORY
     assert trial.seconds < 4.5
 
@@ -180,58 +180,56 @@ AMBIENT = (
 )
 
 
-def test_a_worker_is_bounded_in_cpu_time_too(engine, digits, candidate, spec):
+def test_a_worker_is_bounded_in_cpu_time_too(engine, job):
     source = net_source(init="import resource; assert 0 < resource.getrlimit(resource.RLIMIT_CPU)[1] < 10**6, 'none'")
-    trial = engine.train(candidate(source), spec(), digits)
+    trial = engine.train(job(source))
     assert trial.verdict.valid, trial.verdict.message
 
 
-def test_a_cpu_has_float32_and_plain_layout(engine, digits, candidate, spec):
-    trial = engine.train(candidate(net_source(loss=AMBIENT.format(cuda=False))), spec(shape=Shape(3, 8, 8)), digits)
+def test_a_cpu_has_float32_and_plain_layout(engine, job):
+    trial = engine.train(job(net_source(loss=AMBIENT.format(cuda=False)), shape=Shape(3, 8, 8)))
     assert trial.verdict.valid, trial.verdict.message
 
 
 @pytest.mark.gpu
-def test_a_card_has_bfloat16_channels_last_and_tf32(engine, digits, candidate, spec):
+def test_a_card_has_bfloat16_channels_last_and_tf32(engine, candidate, job):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     source = candidate(net_source(loss=AMBIENT.format(cuda=True)))
-    trial = engine.train(source, spec(device="cuda", shape=Shape(3, 8, 8)), digits)
+    trial = engine.train(job(source, device="cuda", shape=Shape(3, 8, 8)))
     assert trial.verdict.valid, trial.verdict.message
     assert trial.validation_accuracy > 0.5
 
 
 @pytest.mark.slow
-def test_compiled_nets_learn_as_others_do(digits, candidate, spec):
+def test_compiled_nets_learn_as_others_do(job):
     with LocalEngine(compiled=True) as engine:
-        trial = engine.train(candidate(net_source()), spec(wall_s=240.0), digits)
+        trial = engine.train(job(net_source(), time_limit_s=240.0))
     assert trial.verdict.valid, trial.verdict.message
     assert trial.environment["compiled"] == "yes"
     assert trial.validation_accuracy > 0.5
 
 
-def test_energy_is_kept_where_it_is_counted(engine, digits, candidate, spec, monkeypatch):
+def test_energy_is_kept_where_it_is_counted(engine, monkeypatch, job):
     monkeypatch.setattr(
         "nngen.training.local_engine.EnergyMeter", lambda device: nullcontext(SimpleNamespace(joules=12.5))
     )
-    assert engine.train(candidate(net_source()), spec(), digits).environment["energy_j"] == "12.500"
+    assert engine.train(job(net_source())).environment["energy_j"] == "12.500"
     monkeypatch.undo()
-    assert "energy_j" not in engine.train(candidate(net_source()), spec(), digits).environment
+    assert "energy_j" not in engine.train(job(net_source())).environment
 
 
 @pytest.mark.parametrize(("begins", "seen"), [(0, 1), (60, 100)])
-def test_a_loss_that_is_not_finite_ends_the_trial_in_the_middle_of_an_epoch(
-    begins, seen, engine, digits, candidate, spec
-):
+def test_a_loss_that_is_not_finite_ends_the_trial_in_the_middle_of_an_epoch(begins, seen, engine, job):
     spoils = f"self.n = getattr(self, 'n', -1) + 1; loss = loss * (float('nan') if self.n >= {begins} else 1)"
-    trial = engine.train(candidate(net_source(loss=spoils)), spec(batch=8), digits)
+    trial = engine.train(job(net_source(loss=spoils), batch=8))
     assert trial.verdict.outcome is Outcome.NON_FINITE
     assert f"after step {seen} of an epoch" in trial.verdict.message
 
 
-def test_a_later_epoch_that_fails_keeps_the_curve_before_it(engine, digits, candidate, spec):
+def test_a_later_epoch_that_fails_keeps_the_curve_before_it(engine, job):
     fails = "self.n = getattr(self, 'n', 0) + 1; assert self.n <= 18, 'enough'"
-    trial = engine.train(candidate(net_source(loss=fails)), spec(epochs=3), digits)
+    trial = engine.train(job(net_source(loss=fails), epochs=3))
     assert trial.verdict.outcome is Outcome.CRASHED
     assert "line 23: AssertionError: enough" in trial.verdict.message
     assert len(trial.curve) == 1
@@ -241,16 +239,16 @@ def test_a_later_epoch_that_fails_keeps_the_curve_before_it(engine, digits, cand
 @pytest.mark.parametrize(
     ("source", "outcome"), [("x = (", "syntax"), ("import nothing_here", "import"), ("", "contract")]
 )
-def test_training_what_is_no_candidate(source, outcome, engine, digits, candidate, spec):
-    assert engine.train(candidate(source), spec(), digits).verdict.outcome.value == outcome
+def test_training_what_is_no_candidate(source, outcome, engine, job):
+    assert engine.train(job(source)).verdict.outcome.value == outcome
 
 
-def test_what_a_callback_raises_ends_the_trial(engine, digits, candidate, spec, left_over):
+def test_what_a_callback_raises_ends_the_trial(engine, left_over, job):
     def interrupt(point):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.train(candidate(net_source()), spec(epochs=1000), digits, interrupt)
+        engine.train(job(net_source(), epochs=1000), interrupt)
     deadline = time.monotonic() + 2
     while left_over() != ([], []) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -260,13 +258,14 @@ def test_what_a_callback_raises_ends_the_trial(engine, digits, candidate, spec, 
 JUDGE = """
 import sys, tempfile
 from nngen.datasets import load_dataset
-from nngen.training import LocalEngine
+from nngen.training import LocalEngine, TrainJob
 from nngen.types import Candidate, Shape, TrialSpec
 tempfile.tempdir = sys.argv[2]
 with LocalEngine() as engine:
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=10**6)
     source = Candidate(id="x", source=sys.argv[1], canonical="")
-    engine.train(source, spec, load_dataset("digits"), lambda point: print(point.epoch, flush=True))
+    job = TrainJob(candidate=source, spec=spec, dataset=load_dataset("digits"))
+    engine.train(job, lambda point: print(point.epoch, flush=True))
 """
 
 
@@ -286,7 +285,7 @@ def test_nothing_outlives_a_killed_judge(tmp_path, mark, marked):
     assert not list(tmp_path.glob("nngen-worker-*"))
 
 
-def test_leaving_the_engine_leaves_nothing(digits, candidate, spec, left_over):
+def test_leaving_the_engine_leaves_nothing(left_over):
     with LocalEngine() as own:
         own.warm_up()
         server = own._launcher._server
@@ -294,12 +293,12 @@ def test_leaving_the_engine_leaves_nothing(digits, candidate, spec, left_over):
     assert server.poll() is not None
 
 
-def test_shapes_that_cannot_be_reached_are_refused_before_any_work(engine, digits, candidate, spec):
+def test_shapes_that_cannot_be_reached_are_refused_before_any_work(engine, digits, job):
     colour = replace(digits, train_images=np.zeros((1151, 3, 8, 8), np.uint8))
     with pytest.raises(DataError, match="take --shape 3x8x8"):
-        engine.train(candidate(net_source()), spec(), colour)
+        engine.train(job(net_source(), dataset=colour))
     with pytest.raises(NngenError, match="at least 1 epoch"):
-        engine.train(candidate(net_source()), spec(epochs=0), digits)
+        engine.train(job(net_source(), epochs=0))
 
 
 def test_a_server_that_cannot_start_says_why(monkeypatch):
@@ -309,9 +308,9 @@ def test_a_server_that_cannot_start_says_why(monkeypatch):
 
 
 @pytest.mark.slow
-def test_overhead_of_a_trial_is_small(engine, digits, candidate, spec):
+def test_overhead_of_a_trial_is_small(engine, job):
     """A second at most even on a busy machine; eval measures it properly."""
-    trials = [engine.train(candidate(net_source()), spec(), digits) for _ in range(5)]
+    trials = [engine.train(job(net_source())) for _ in range(5)]
     assert min(trial.seconds - trial.curve[0].seconds for trial in trials) < 1.0
 
 
@@ -320,4 +319,4 @@ def test_overhead_of_a_trial_is_small(engine, digits, candidate, spec):
     ("model", "side"), [("ShuffleNet", 32), ("DenseNet", 32), ("MoE-hetero4-Alex-Dense-Air-Bag", 64)]
 )
 def test_lemurs_own_files_pass_the_check(model, side, lemur, engine, candidate):
-    assert engine.check(candidate(lemur.source(model)), shape=Shape(3, side, side)).valid
+    assert engine.check(CheckJob(candidate=candidate(lemur.source(model)), shape=Shape(3, side, side))).valid

@@ -114,19 +114,19 @@ def test_families_are_weighed_and_kept(families, tmp_path, monkeypatch):
     assert weights(own, shape) == first
 
 
-def test_the_engine_refuses_what_cannot_fit(digits, spec):
+def test_the_engine_refuses_what_cannot_fit(job):
     plan = Plan(experts=("A", "B", "C", "D"))
     heavy = Candidate(id="0" * 32, source=net_source(), canonical="", plan=plan)
     with LocalEngine(predict=lambda *_: _prediction(HEAVY)) as engine:
-        trial = engine.train(heavy, spec(memory_mib=4096), digits)
+        trial = engine.train(job(heavy, memory_mib=4096))
     assert (trial.verdict.outcome, trial.verdict.rule) == (Outcome.MEMORY, "predicted")
     assert trial.seconds == 0
 
 
-def test_the_engine_begins_with_a_batch_that_can_fit(digits, spec, candidate):
+def test_the_engine_begins_with_a_batch_that_can_fit(job):
     large = Prediction(fixed_mib=100, image_mib=10, likely_mib=500, seconds=1.0)
     with LocalEngine(predict=lambda *_: large) as engine:
-        trial = engine.train(candidate(net_source()), spec(memory_mib=640), digits)
+        trial = engine.train(job(net_source(), memory_mib=640))
     assert trial.verdict.valid, trial.verdict.message
     assert (trial.environment["batch"], trial.environment["predicted_mib"]) == ("32", "500")
     assert trial.spec.batch == 64
@@ -138,7 +138,7 @@ def test_a_predictor_knows_plans_of_its_families_alone(candidate):
     assert predictor({})(other, SPEC, 100) is None
 
 
-def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, candidate, monkeypatch):
+def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, monkeypatch):
     weighed = []
 
     def weigh(missing, shape, *, classes):
@@ -175,7 +175,7 @@ def test_a_family_that_cannot_be_weighed_is_tried_once(families, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_several_trials_share_a_card(digits, spec, candidate):
+def test_several_trials_share_a_card(job):
     import torch
 
     if not torch.cuda.is_available():
@@ -185,9 +185,7 @@ def test_several_trials_share_a_card(digits, spec, candidate):
     with LocalEngine(slots=3, predict=lambda *_: small) as engine:
         threads = [
             threading.Thread(
-                target=lambda seed=seed: trials.append(
-                    engine.train(candidate(net_source()), spec(device="cuda", seed=seed), digits)
-                )
+                target=lambda seed=seed: trials.append(engine.train(job(net_source(), device="cuda", seed=seed)))
             )
             for seed in range(3)
         ]

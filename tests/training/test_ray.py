@@ -23,6 +23,7 @@ from nngen.archive import Archive
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import EngineLostError, NngenError, UsageError
 from nngen.isolation import Isolation
+from nngen.training import CheckJob
 from nngen.types import Outcome, Shape
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
@@ -53,12 +54,14 @@ raise RuntimeError(f"saw {sorted(found)} {[name for name in os.environ if name.s
 DRIVER = """
 import sys
 from nngen.datasets import load_dataset
+from nngen.training import TrainJob
 from nngen.training.ray import RayEngine, Request, connect
 from nngen.types import Candidate, Shape, TrialSpec
 with connect(sys.argv[1]) as cluster, RayEngine(cluster, Request(cpus=1, memory_mib=2000)) as engine:
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=10**6)
     source = Candidate(id="x", source=sys.argv[2], canonical="")
-    engine.train(source, spec, load_dataset("digits"), lambda point: print(point.epoch, flush=True))
+    job = TrainJob(candidate=source, spec=spec, dataset=load_dataset("digits"))
+    engine.train(job, lambda point: print(point.epoch, flush=True))
 """
 
 
@@ -188,13 +191,13 @@ def test_a_campaign_that_loses_a_node_equals_the_local_one(nngen, machines, clus
     assert {trial.environment["engine"] for trial in trials} == {"ray"}
 
 
-def test_results_are_those_of_the_local_engine(far, engine, digits, candidate, spec):
+def test_results_are_those_of_the_local_engine(far, engine, candidate, spec, job):
     source = candidate(net_source(forward="return self.head(nn.functional.dropout(x, 0.2, self.training))"))
     specs = [spec(seed=seed, epochs=2, memory_mib=2000) for seed in range(4)]
     points = []
     with ThreadPoolExecutor(2) as pool:
-        there = list(pool.map(lambda one: far.train(source, one, digits, points.append), specs))
-    here = [engine.train(source, one, digits) for one in specs]
+        there = list(pool.map(lambda one: far.train(job(source, spec=one), points.append), specs))
+    here = [engine.train(job(source, spec=one)) for one in specs]
     for one, other in zip(there, here, strict=True):
         assert one.verdict.valid
         assert one.validation_accuracy == other.validation_accuracy
@@ -208,23 +211,23 @@ def test_results_are_those_of_the_local_engine(far, engine, digits, candidate, s
     assert len([process for process in _marked() if process.cmdline()[0].startswith("ray::Slot")]) == far.slots
 
 
-def test_a_data_set_is_placed_once_per_node_without_the_judges_labels(machines, far, digits, candidate, spec):
+def test_a_data_set_is_placed_once_per_node_without_the_judges_labels(machines, far, spec, job):
     one = spec(memory_mib=2000)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda seed: far.train(candidate(net_source()), replace(one, seed=seed), digits), range(4)))
+        list(pool.map(lambda seed: far.train(job(net_source(), spec=replace(one, seed=seed))), range(4)))
     before = machines.parcels()
     wanted = {"train-images.npy", "train-labels.npy", "validation-images.npy", "test-images.npy"}
     assert {name: set(files) for name, files in before.items()} == {"head": wanted, "second": wanted}
     with RayEngine(connect(), SMALL) as another:
-        another.train(candidate(net_source()), one, digits)
+        another.train(job(net_source(), spec=one))
     assert machines.parcels() == before
 
 
 @pytest.mark.parametrize("isolation", [Isolation.PROCESS, Isolation.SANDBOX])
-def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, digits, candidate, spec):
-    far.train(candidate(net_source()), spec(memory_mib=2000), digits)
+def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, candidate, job):
+    far.train(job(net_source(), memory_mib=2000))
     look = candidate(PEEK.replace("{cache!r}", repr(str(machines.folder))) + net_source())
-    trial = far.train(look, spec(memory_mib=2000), digits, isolation=isolation)
+    trial = far.train(job(look, memory_mib=2000, isolation=isolation))
     assert trial.verdict.outcome is not Outcome.VALID
     seen = trial.verdict.message[trial.verdict.message.index("saw") :]
     # A process sees the machine's files, but even there are no labels of the judge's.
@@ -232,31 +235,30 @@ def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, 
     assert seen.startswith(wanted)
 
 
-def test_verdicts_and_refusals_come_back(far, digits, candidate, spec):
-    assert far.check(candidate(net_source()), shape=Shape(1, 8, 8), memory_mib=2000).valid
-    assert far.check(candidate("x = ("), shape=Shape(1, 8, 8)).outcome is Outcome.SYNTAX
-    slow = far.train(candidate(net_source(loss="while True: pass")), spec(wall_s=1.0), digits)
+def test_verdicts_and_refusals_come_back(far, candidate, job):
+    assert far.check(CheckJob(candidate=candidate(net_source()), shape=Shape(1, 8, 8), memory_mib=2000)).valid
+    assert far.check(CheckJob(candidate=candidate("x = ("), shape=Shape(1, 8, 8))).outcome is Outcome.SYNTAX
+    slow = far.train(job(net_source(loss="while True: pass"), time_limit_s=1.0))
     assert (slow.verdict.outcome, slow.validation_accuracy, slow.curve) == (Outcome.TIMEOUT, None, ())
     with pytest.raises(UsageError, match=r"node .*: 0 epochs"):
-        far.train(candidate(net_source()), spec(epochs=0), digits)
+        far.train(job(net_source(), epochs=0))
 
 
-def test_a_callback_that_raises_ends_the_trial_and_its_slot(far, digits, candidate, spec):
+def test_a_callback_that_raises_ends_the_trial_and_its_slot(far, job):
     def interrupt(point):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        far.train(candidate(net_source()), spec(epochs=10**6), digits, interrupt)
-    assert far.train(candidate(net_source()), spec(), digits).verdict.valid
+        far.train(job(net_source(), epochs=10**6), interrupt)
+    assert far.train(job(net_source())).verdict.valid
 
 
-def test_closing_ends_what_runs(cluster, machines, digits, candidate, spec):
+def test_closing_ends_what_runs(cluster, machines, job):
     before = _servers()
     engine = RayEngine(cluster, SMALL)
     began = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        forever = spec(epochs=10**6)
-        work = pool.submit(engine.train, candidate(net_source()), forever, digits, lambda _: began.set())
+        work = pool.submit(engine.train, job(net_source(), epochs=10**6), lambda _: began.set())
         assert began.wait(60)
         working = _servers() - before
         assert len(working) >= 3
@@ -277,17 +279,17 @@ def test_nothing_outlives_a_killed_driver(machines):
     assert _ended(working) == []
 
 
-def test_a_slot_that_is_killed_is_replaced(far, digits, candidate, spec):
+def test_a_slot_that_is_killed_is_replaced(far, job):
     began = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(far.train, candidate(net_source()), spec(epochs=10**6), digits, lambda _: began.set())
+        work = pool.submit(far.train, job(net_source(), epochs=10**6), lambda _: began.set())
         assert began.wait(60)
         for process in _marked():
             if process.cmdline()[0].startswith("ray::Slot"):
                 process.kill()
         with pytest.raises(EngineLostError, match="or its slot went away"):
             work.result(timeout=30)
-    assert far.train(candidate(net_source()), spec(), digits).verdict.valid
+    assert far.train(job(net_source())).verdict.valid
 
 
 def test_trials_that_fit_nowhere_and_nodes_that_differ_are_refused(cluster, monkeypatch):

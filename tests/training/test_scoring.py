@@ -18,7 +18,7 @@ LABELS = np.array([0, 1, 2, 2], dtype=np.int64)
 RIGHT = LABELS.astype("<u2").tobytes()
 READY = {"event": "ready", "parameters": 10}
 EPOCH = {"event": "epoch", "train_accuracy": 0.5, "train_loss": 1.5, "usage": [0.25, 0.75], "entropy": 0.5}
-LIMITS = Limits(wall_s=5, memory_mib=100)
+LIMITS = Limits(time_limit_s=5, memory_mib=100)
 EXIT = Ending(end=End.EXIT, status=0, seconds=1.0, peak_mib=50.0, output=b"")
 
 

@@ -16,6 +16,7 @@ import ray
 from nngen import __version__
 from nngen.errors import NngenError
 from nngen.isolation.level import Isolation
+from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.training.memory_model import Prediction
 from nngen.training.ray.dataset_transfer import Bytes, DatasetTransfer, unpack
@@ -82,10 +83,10 @@ class Slot:
     def ping(self) -> None:
         """Show that this is alive."""
 
-    def check(self, candidate: Candidate, arguments: dict[str, Any]) -> Verdict | Refusal:
-        """Check a candidate; ``arguments`` are those of ``LocalEngine.check``."""
+    def check(self, job: CheckJob) -> Verdict | Refusal:
+        """Check a candidate."""
         try:
-            return self._engine.check(candidate, **arguments)
+            return self._engine.check(job)
         except NngenError as error:
             return _refusal(error)
 
@@ -141,7 +142,8 @@ class Slot:
 
         try:
             dataset = unpack(parcel, fetch)
-            trial = self._engine.train(candidate, spec, dataset, tell, isolation=isolation, score=score)
+            job = TrainJob(candidate=candidate, spec=spec, dataset=dataset, isolation=isolation)
+            trial = self._engine.train(job, tell, score=score)
         except NngenError as error:
             return _refusal(error)
         return replace(trial, environment={**trial.environment, "engine": "ray", "node": socket.gethostname()})

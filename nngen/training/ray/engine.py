@@ -15,14 +15,14 @@ from ray.exceptions import RayError, RayTaskError
 
 from nngen.datasets.dataset import Dataset
 from nngen.errors import EngineLostError, NngenError
-from nngen.isolation.level import Isolation
+from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.memory_model import Predictor
 from nngen.training.ray.actor import Epoch, Refusal, Word
 from nngen.training.ray.actor_pool import Held, Pool
 from nngen.training.ray.cluster import Cluster, Request, reason_of
 from nngen.training.ray.dataset_transfer import DatasetTransfer, pack
 from nngen.training.scoring import accuracy
-from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, EpochResult, Trial, Verdict
 
 __all__ = ["RayEngine"]
 
@@ -95,71 +95,31 @@ class RayEngine:
             self._counted = (count, now)
         return count
 
-    def check(
-        self,
-        candidate: Candidate,
-        *,
-        shape: Shape,
-        classes: int = 10,
-        hyperparameters: Hyperparameters | None = None,
-        device: str = "cpu",
-        threads: int = 1,
-        wall_s: float = 60.0,
-        memory_mib: int = 12_288,
-        isolation: Isolation = Isolation.PROCESS,
-    ) -> Verdict:
-        """Run every static and dynamic rule over a candidate; the arguments are those of ``LocalEngine.check``.
+    def check(self, job: CheckJob) -> Verdict:
+        """Run every static and dynamic rule over a candidate on some node; see ``Engine.check``.
 
-        Raises:
-            EngineLostError: If the node or the slot was lost.
-            NngenError: As ``LocalEngine.check``; the message names the node.
+        Messages of errors name the node.
         """
-        arguments = {
-            "shape": shape,
-            "classes": classes,
-            "hyperparameters": hyperparameters,
-            "device": device,
-            "threads": threads,
-            "wall_s": wall_s,
-            "memory_mib": memory_mib,
-            "isolation": isolation,
-        }
         with self._lent() as held:
-            found: Verdict | Refusal = ray.get(held.actor.check.remote(_bare(candidate), arguments))
+            found: Verdict | Refusal = ray.get(held.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
         if isinstance(found, Refusal):
             raise found.kind(found.message)
         return found
 
-    def train(
-        self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        dataset: Dataset,
-        on_epoch: Callable[[EpochResult], None] | None = None,
-        *,
-        isolation: Isolation = Isolation.PROCESS,
-    ) -> Trial:
-        """Train a candidate on some node and score it here, where the labels are.
+    def train(self, job: TrainJob, on_epoch: Callable[[EpochResult], None] | None = None) -> Trial:
+        """Train a candidate on some node and compute its accuracy here, where the labels are; see ``Engine.train``.
 
-        Args:
-            candidate: Only its id and its source are looked at.
-            spec: How to train.
-            dataset: Its images and the labels of its train split are sent to each node once; no other label is.
-            on_epoch: Called after each epoch as it ends, in this thread; from the first on again where the batch was
-                halved.
-            isolation: How far it is kept away.
-
-        Raises:
-            EngineLostError: If the node or the slot was lost.
-            NngenError: As ``LocalEngine.train``; the message names the node.
+        The images and the labels of the train split are sent to each node once; no other label is sent. Messages of
+        errors name the node.
         """
+        candidate, spec, dataset = job.candidate, job.spec, job.dataset
         parcel, files = self._place(dataset)
         prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
         scored: dict[tuple[int, float], EpochResult] = {}
         word: Word | None = None
         with self._lent() as held:
             train = held.actor.train.options(num_returns="streaming")
-            for said in train.remote(_bare(candidate), spec, parcel, files, isolation, prediction):
+            for said in train.remote(_bare(candidate), spec, parcel, files, job.isolation, prediction):
                 word = ray.get(said)
                 if isinstance(word, Epoch):
                     share = accuracy(word.predictions, dataset.validation_labels)

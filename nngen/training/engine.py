@@ -1,0 +1,99 @@
+"""The engine protocol and its jobs: one interface to check and to train candidates, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nngen.datasets.dataset import Dataset
+from nngen.isolation.level import Isolation
+from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["CheckJob", "Engine", "TrainJob"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckJob:
+    """A candidate to check, and the limits of its worker.
+
+    Attributes:
+        candidate: The candidate; an engine reads only its source.
+        shape: Shape of one image, without the batch.
+        classes: Number of classes.
+        hyperparameters: Values of ``prm`` that differ from the defaults.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads of the worker.
+        time_limit_s: Limit in seconds, on the clock of the process that runs the engine.
+        memory_mib: Limit on resident memory over the worker's process tree, in MiB.
+        isolation: Isolation level of the worker.
+    """
+
+    candidate: Candidate
+    shape: Shape
+    classes: int = 10
+    hyperparameters: Hyperparameters = field(default_factory=dict)
+    device: str = "cpu"
+    threads: int = 1
+    time_limit_s: float = 60.0
+    memory_mib: int = 12_288
+    isolation: Isolation = Isolation.PROCESS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """A candidate to train and to score.
+
+    Attributes:
+        candidate: The candidate; an engine reads its id, its source and, to predict memory, its plan.
+        spec: Training settings and limits; ``spec.device`` is ``cpu`` or ``cuda``.
+        dataset: Images and labels; the labels of validation and test stay in the process that runs the engine.
+        isolation: Isolation level of the worker.
+    """
+
+    candidate: Candidate
+    spec: TrialSpec
+    dataset: Dataset
+    isolation: Isolation = Isolation.PROCESS
+
+
+class Engine(Protocol):
+    """Checks and trains candidates in isolated workers. Its methods are called from several threads at once.
+
+    An engine that loses a job through no fault of the candidate (a machine went away) raises ``EngineLostError``;
+    the caller may submit the same job again.
+    """
+
+    @property
+    def slots(self) -> int:
+        """Number of trainings that it takes at once, at least 1; it may change while a campaign runs."""
+        ...
+
+    def check(self, job: CheckJob) -> Verdict:
+        """Run every static and dynamic rule over a candidate; never raises for what the candidate does.
+
+        Raises:
+            UsageError: If a sandbox is required and bubblewrap is missing; nothing is run then.
+            EngineLostError: If the engine lost the job.
+            NngenError: If no worker can be started.
+        """
+        ...
+
+    def train(self, job: TrainJob, on_epoch: Callable[[EpochResult], None] | None = None) -> Trial:
+        """Train a candidate and compute its accuracy; never raises for what the candidate does.
+
+        Args:
+            job: The candidate and how to train it.
+            on_epoch: Called in this thread after each epoch; from the first on again where the batch was halved.
+
+        Returns:
+            The trial; its verdict says what went wrong, if something did.
+
+        Raises:
+            DataError: If the images cannot be brought to ``job.spec.shape``.
+            UsageError: If there is nothing to train (no epoch, or batches of one), or a sandbox is required and
+                bubblewrap is missing; nothing is run then.
+            EngineLostError: If the engine lost the job.
+            NngenError: If no worker can be started.
+        """
+        ...
