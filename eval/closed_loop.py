@@ -29,13 +29,13 @@ from typing import Any
 
 import torch
 
+from nngen.analysis.means import mean_interval
 from nngen.archive import Archive
 from nngen.files import cache_dir
 from nngen.llm.bench import Fidelity, Ground, lay
-from nngen.llm.evolve import Cycle, Evolution
+from nngen.llm.evolve import Cycle, Evolution, share_interval
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.tuner import AdapterTeacher
-from nngen.llm.intervals import mean_interval, share_interval
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.transformers_local import Local

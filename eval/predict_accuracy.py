@@ -21,8 +21,8 @@ import torch
 
 from nngen.archive import Archive, StoredTrial
 from nngen.llm.embedding import Embedder
-from nngen.surrogate.plan_accuracy import Judged, cases, judge_predictors
-from nngen.surrogate.records import judge_recorded, recorded_cases
+from nngen.surrogate.plan_accuracy import PredictorScore, compare_predictors, plan_cases
+from nngen.surrogate.records import compare_on_records, recorded_cases
 from nngen.testing.tiny_model import fetch
 
 OUT = Path(__file__).parent / "results" / "accuracy.md"
@@ -42,7 +42,7 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     base = fetch()
-    embed = Embedder(str(base), longest=LONGEST)
+    embed = Embedder(str(base), max_tokens=LONGEST)
     today = datetime.now(UTC)
     lines = [
         f"# Predicting accuracies, measured on {today.day} {today:%B %Y}",
@@ -55,7 +55,7 @@ def main() -> int:
     with Archive.open(given.archive, readonly=True) as store:
         drawn = recorded_cases(store, given.dataset, given.epoch, given.count)
     start = time.perf_counter()
-    recorded = judge_recorded(drawn, embed)
+    recorded = compare_on_records(drawn, embed)
     lines += [
         f"## {len(drawn)} of LEMUR's imported models, from their code",
         "",
@@ -69,13 +69,13 @@ def main() -> int:
     ]
     trials = _trials(given.trials)
     if trials:
-        known = cases(trials)
+        known = plan_cases(trials)
         lines += [
             f"## {len(known)} mixtures, from their plans",
             "",
             f"{len(trials)} trials of the closed loops (`eval/closed_loop.py`); no quartet is on both sides of a fold.",
             "",
-            *_table(judge_predictors(known, embed)),
+            *_table(compare_predictors(known, embed)),
             "",
         ]
     lines += [
@@ -104,7 +104,7 @@ def _trials(files: Sequence[Path]) -> list[StoredTrial]:
     return list(found.values())
 
 
-def _table(rows: Sequence[Judged]) -> list[str]:
+def _table(rows: Sequence[PredictorScore]) -> list[str]:
     lines = ["| predictor | cases | RMSE | rank correlation | r |", "|---|---|---|---|---|"]
     for row in rows:
         rank, r = ("-" if value is None else f"{value:.3f}" for value in (row.rank, row.r))

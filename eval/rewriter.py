@@ -37,16 +37,16 @@ from nngen.assembly.assemble import Assembler
 from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles
 from nngen.files import cache_dir
 from nngen.llm.bench import Fidelity, Ground, lay
+from nngen.llm.evolve import share_interval
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.dataset import read_view
-from nngen.llm.finetuning.feedback import build_from_archive, counter
+from nngen.llm.finetuning.dataset import build_from_archive, counter, read_view
 from nngen.llm.finetuning.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
-from nngen.llm.intervals import share_interval
 from nngen.llm.proposals.log import Proposal, Stage, proposals
+from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
-from nngen.llm.proposals.propose import Parent, Proposer
+from nngen.llm.proposals.propose import Proposer
 from nngen.llm.proposals.regions import REGIONS, find
 from nngen.llm.rewriters.base import Reply, Request, Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform

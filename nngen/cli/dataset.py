@@ -45,7 +45,7 @@ def build(
     from dataclasses import asdict
 
     from nngen.archive import Archive, default_path
-    from nngen.llm.finetuning.feedback import build_from_archive, counter
+    from nngen.llm.finetuning.dataset import build_from_archive, counter
 
     with Archive.open(archive or default_path(), readonly=True) as store:
         chosen = None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]

@@ -125,10 +125,10 @@ def _teacher(rewriter: str, folder: Path, epochs: float, device: str) -> Teacher
     from nngen.errors import UsageError
     from nngen.llm.finetuning.config import Tuning
     from nngen.llm.finetuning.tuner import AdapterTeacher
-    from nngen.llm.rewriters.factory import is_local
+    from nngen.llm.rewriters.factory import entry_of
 
-    if not is_local(rewriter):
-        raise UsageError(f"--tune tunes a model in this process, and {rewriter} is none")
+    if not entry_of(rewriter).tunable:
+        raise UsageError(f"--tune tunes a model in this process, and {rewriter} is not one")
     return AdapterTeacher(tuning=Tuning(base=rewriter, epochs=epochs, device=device), folder=folder, note=_note)
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from nngen.archive import Archive, StoredTrial
     from nngen.llm.bench import Ground
     from nngen.llm.proposals.log import Funnel, Proposal
-    from nngen.llm.proposals.propose import Parent, Proposer
+    from nngen.llm.proposals.parents import Parent
+    from nngen.llm.proposals.propose import Proposer
     from nngen.llm.rewriters.base import Rewriter
 
 __all__ = ["llm_propose"]
@@ -89,7 +90,7 @@ def llm_propose(
     from nngen.llm.bench import Fidelity, lay
     from nngen.llm.judging import require_sandbox
     from nngen.llm.rewriters.base import Kind
-    from nngen.llm.rewriters.factory import BASELINES, open_rewriter
+    from nngen.llm.rewriters.factory import entry_of, open_rewriter
     from nngen.training import pick_device
     from nngen.types import Shape
 
@@ -110,7 +111,7 @@ def llm_propose(
     ):
         parents = _parents(store, ground, parent, from_top, Kind(kind))
         # Said before a model is loaded; the proposer says it again, of the rewriter itself.
-        require_sandbox(rewriter, Kind(kind), ground.judge, trusted=rewriter in BASELINES)
+        require_sandbox(rewriter, Kind(kind), ground.judge, trusted=entry_of(rewriter).trusted)
         writer = open_rewriter(rewriter, adapter=adapter, model=model, device=where)
         title = name or f"{writer.name}-{kind}-{seed}"
         proposer = _proposer(store, writer, ground, title, repair=repair, temperature=temperature)

@@ -60,30 +60,31 @@ def predict_accuracy(
     from dataclasses import asdict
 
     from nngen.archive import Archive, default_path
-    from nngen.surrogate.plan_accuracy import Case, Predictor, Reader, cases, judge_predictors
-    from nngen.surrogate.records import judge_recorded, recorded_cases
+    from nngen.surrogate.plan_accuracy import Case, PlanRegressor, TextRegressor, compare_predictors, plan_cases
+    from nngen.surrogate.records import compare_on_records, recorded_cases
 
     _require_consistent(model, base, records, asked=bool(families or plan or early or campaign))
     if records:
         with Archive.open(archive or default_path(), readonly=True) as store:
             drawn = recorded_cases(store, dataset or "cifar-10", epochs or 1, records)
-        _show([asdict(row) for row in judge_recorded(drawn, _embedder(model, base, adapter))], len(drawn), None, json)
+        scores = compare_on_records(drawn, _embedder(model, base, adapter, plans=False))
+        _show([asdict(row) for row in scores], len(drawn), None, json)
         return
     with Archive.open(archive or default_path(), readonly=True) as store:
         if campaign is not None:
             store.campaign(campaign)
         trials = _one_fidelity(store.trials(campaign), dataset, epochs)
-    known = cases(trials)
+    known = plan_cases(trials)
     seen = _early(early)
     asked = _plan(families, plan)
     if asked is not None:
         _require_known(asked, {name for case in known for name in case.plan.experts})
-    embed = _embedder(model, base, adapter)
-    judged = judge_predictors(known, embed)
+    embed = _embedder(model, base, adapter, plans=True)
+    judged = compare_predictors(known, embed)
     told = None
     if asked is not None:
         depth = min(len(seen), *(len(case.early) for case in known))
-        fitted = Predictor(known, early=depth) if embed is None else Reader(known, embed)
+        fitted = PlanRegressor(known, early=depth) if embed is None else TextRegressor(known, embed)
         told = fitted.predict([Case(plan=asked, early=seen, accuracy=0.0)])[0]
     _show([asdict(row) for row in judged], len(known), told, json)
 
@@ -108,12 +109,12 @@ def _require_consistent(model: str, base: str | None, records: int, *, asked: bo
         raise UsageError("--records N judges on N imported models; it takes no plan, no early epochs and no campaign")
 
 
-def _embedder(model: str, base: str | None, adapter: Path | None) -> Embed | None:
+def _embedder(model: str, base: str | None, adapter: Path | None, *, plans: bool) -> Embed | None:
     if model != "lm" or base is None:
         return None
-    from nngen.llm.embedding import Embedder
+    from nngen.llm.embedding import Embedder, accuracy_question
 
-    return Embedder(base, adapter)
+    return Embedder(base, adapter, question=accuracy_question if plans else str)
 
 
 def _one_fidelity(trials: tuple[StoredTrial, ...], dataset: str | None, epochs: int | None) -> list[StoredTrial]:

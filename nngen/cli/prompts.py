@@ -101,7 +101,7 @@ def render(
     """
     from nngen.archive import Archive, default_path
     from nngen.llm.prompts import estimate_tokens
-    from nngen.llm.proposals.parents import fill
+    from nngen.llm.proposals.prompt_context import render_from_archive
 
     count: Any = estimate_tokens
     if tokenizer is not None:
@@ -111,7 +111,9 @@ def render(
         count = lambda text: len(loaded(text)["input_ids"])  # noqa: E731
     with Archive.open(archive or default_path(), readonly=True) as store:
         pool = None if families is None else [item.strip() for item in families.split(",")]
-        filled = fill(store, name, parent=parent, region=region, families=pool, count=count, budget=budget)
+        filled = render_from_archive(
+            store, name, parent=parent, region=region, families=pool, count=count, budget=budget
+        )
     if json:
         turns = [turn.to_dict() for turn in filled.messages]
         told = {"prompt": filled.prompt, "tokens": filled.tokens, "omitted": list(filled.omitted), "messages": turns}

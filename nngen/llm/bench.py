@@ -13,7 +13,7 @@ from nngen.families.catalogue import choose, load_families
 from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.llm.judging import EngineJudge
-from nngen.llm.proposals.plan_space import EXPERTS
+from nngen.space.pool import EXPERTS
 from nngen.training import LocalEngine
 from nngen.types import Family, Interface, Shape, TrialSpec
 

@@ -1,27 +1,35 @@
-"""Texts as vectors, by a frozen language model."""
+"""Embeds texts with a frozen language model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.rewriters.transformers_local import load_model, load_tokenizer
 
-__all__ = ["Embedder"]
+__all__ = ["Embedder", "accuracy_question"]
+
+
+def accuracy_question(text: str) -> str:
+    """Write the question about a plan's accuracy, in the words of the feedback set, without early epochs."""
+    values = {"text": text, "dataset": "this data set", "epochs": "all", "early": []}
+    return render(prompt("accuracy"), values, estimate_tokens).messages[-1].content
 
 
 class Embedder:
-    """Reads texts with a causal model and averages its last hidden states; nothing is tuned.
+    """Turns texts into the mean of a causal model's last hidden states; the model is not tuned.
 
     Args:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         adapter: Folder of a peft adapter tuned on this base.
+        question: Function that puts each text into the words of a prompt; none by default.
         device: ``cpu`` or ``cuda``.
-        longest: Tokens read of a text; what follows is not seen.
+        max_tokens: Tokens read of each text; the rest is ignored.
         batch: Texts read together.
 
     Raises:
@@ -29,16 +37,26 @@ class Embedder:
     """
 
     def __init__(
-        self, base: str, adapter: Path | None = None, *, device: str = "cpu", longest: int = 640, batch: int = 8
+        self,
+        base: str,
+        adapter: Path | None = None,
+        *,
+        question: Callable[[str], str] = str,
+        device: str = "cpu",
+        max_tokens: int = 640,
+        batch: int = 8,
     ) -> None:
         self._tokenizer = load_tokenizer(base)
         self._model = load_model(base, adapter, device=device)
-        self._longest, self._batch = longest, batch
+        self._question, self._max_tokens, self._batch = question, max_tokens, batch
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Turn texts into vectors, ``(N, D)``."""
-        rows = [self._tokenizer(text, add_special_tokens=False)["input_ids"][: self._longest] for text in texts]
-        # Texts of like length together, so that little is padding.
+        """Embed texts, ``(N, D)``."""
+        rows = [
+            self._tokenizer(self._question(text), add_special_tokens=False)["input_ids"][: self._max_tokens]
+            for text in texts
+        ]
+        # Texts of similar length together, so that little is padding.
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         found: dict[int, npt.NDArray[np.float64]] = {}
         for start in range(0, len(order), self._batch):
@@ -50,13 +68,15 @@ class Embedder:
         width = max(len(row) for row in rows)
         device = self._model.device
         ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)  # (B, T)
-        mask = torch.zeros_like(ids)
+        mask = torch.zeros_like(ids)  # (B, T)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = torch.tensor(row, device=device)
             mask[place, : len(row)] = 1
         with torch.inference_mode():
-            told = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True, logits_to_keep=1)
-        states = told.hidden_states[-1].float()  # (B, T, D)
-        shown = mask.unsqueeze(-1)
-        means: npt.NDArray[np.float64] = ((states * shown).sum(1) / shown.sum(1).clamp(min=1)).double().cpu().numpy()
+            out = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True, logits_to_keep=1)
+        states = out.hidden_states[-1].float()  # (B, T, D)
+        present = mask.unsqueeze(-1)  # (B, T, 1)
+        means: npt.NDArray[np.float64] = (
+            ((states * present).sum(1) / present.sum(1).clamp(min=1)).double().cpu().numpy()
+        )  # (B, D)
         return means

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any, Protocol
 
+from nngen.analysis.means import Span, mean_interval
+from nngen.analysis.success_rates import wilson
 from nngen.archive import Archive, StoredTrial
 from nngen.errors import UsageError
 from nngen.llm.bench import Ground
-from nngen.llm.intervals import Span, mean_interval, share_interval
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Proposal, funnel, proposals
 from nngen.llm.proposals.parents import at_fidelity, top_parents
@@ -28,7 +29,7 @@ from nngen.llm.rewriters.baselines import Uniform
 from nngen.llm.training import Job, run_jobs, train_proposals
 from nngen.seeds import derive
 
-__all__ = ["Cycle", "Evolution", "Teacher"]
+__all__ = ["Cycle", "Evolution", "Teacher", "share_interval"]
 
 _Z = 1.959964
 
@@ -220,3 +221,9 @@ def _gain(before: Sequence[Cycle], judged: Sequence[float]) -> tuple[float | Non
 
 def _nothing_known(space: PlanSpace) -> dict[str, Any]:
     return plan_values((), space)
+
+
+def share_interval(hits: int, trials: int) -> Span:
+    """Compute Wilson's 95 % score interval of a share; (0, 1) where there was no trial."""
+    rate = wilson(hits, trials)
+    return rate.low, rate.high

@@ -1,4 +1,4 @@
-"""What a rewriter is asked: Jinja with a YAML head, kept within a budget of tokens."""
+"""Prompts of rewriters: Jinja templates with a YAML head, rendered within a budget of tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from nngen.errors import RewriterError
 from nngen.files import package_folder as folder
-from nngen.llm.optional_imports import load
+from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Message
 
-__all__ = ["MOST_EXAMPLES", "BudgetError", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]
+__all__ = ["MAX_EXAMPLES", "BudgetError", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]
 
-MOST_EXAMPLES = 3
-"""More made models of this size worse (arXiv 2512.24120)."""
+MAX_EXAMPLES = 3
+"""Most solved examples in a prompt: more made models of this size worse (arXiv 2512.24120)."""
 
 _SUFFIX = ".md.j2"
 _HEAD = {
@@ -34,23 +34,24 @@ _HEAD = {
 
 
 class BudgetError(RewriterError):
-    """A prompt that is over its budget with all left out that may be."""
+    """A prompt that is over its budget after every droppable input was dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt as its file states it.
+    """A prompt read from its file.
 
     Attributes:
-        version: Raised with every change of the wording.
-        purpose: One line.
-        output: What comes back: ``plan``, ``region``, ``file`` or ``number``.
-        inputs: Names that the body uses.
-        examples: Solved examples it shows at most.
-        budget: Tokens it may take, the chat's own marks not counted.
-        drop: Inputs (lists) that lose their last items when it is too long, the first named first.
-        system: The system turn.
-        body: The user turn, as Jinja.
+        name: Name of the prompt: the file's name without its suffix.
+        version: Version of the wording, raised with every change.
+        purpose: Purpose in one line.
+        output: Kind of the reply: ``plan``, ``region``, ``file``, ``number`` or ``any``.
+        inputs: Names used in the body.
+        examples: Most solved examples shown.
+        budget: Most tokens of both turns, without the chat template's own.
+        drop: Inputs (lists) that lose their last items when the prompt is too long, the first named first.
+        system: System turn.
+        body: User turn, as a Jinja template.
     """
 
     name: str
@@ -66,18 +67,20 @@ class Prompt:
 
     @property
     def id(self) -> str:
-        """Name, version and digest of the wording, as ``plan@1-3f2a91c0``."""
+        """Name, version and digest of the wording, such as ``plan@1-3f2a91c0``."""
         digest = hashlib.sha256(f"{self.system}\n{self.body}".encode()).hexdigest()[:8]
         return f"{self.name}@{self.version}-{digest}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A prompt filled in.
+    """A rendered prompt.
 
     Attributes:
-        tokens: Of both turns.
-        omitted: What did not fit, as ``2 of 10 pairs``.
+        messages: System and user turn.
+        prompt: Id of the prompt.
+        tokens: Tokens of both turns.
+        omitted: Items dropped to fit the budget, such as ``2 of 10 pairs``.
     """
 
     messages: tuple[Message, ...]
@@ -87,7 +90,7 @@ class Rendered:
 
 
 def load_prompts(place: Path | None = None) -> dict[str, Prompt]:
-    """Read every prompt of a folder (the shipped ones where none is named), by name.
+    """Read every prompt of a folder, by name; the shipped ones by default.
 
     Raises:
         RewriterError: If a head is missing, incomplete or of the wrong kind; the message names the file.
@@ -97,69 +100,69 @@ def load_prompts(place: Path | None = None) -> dict[str, Prompt]:
 
 
 def prompt(name: str) -> Prompt:
-    """Find a shipped prompt.
+    """Return a shipped prompt.
 
     Raises:
-        RewriterError: If there is none of that name.
+        RewriterError: If the name is unknown.
     """
     known = load_prompts()
     if name not in known:
-        raise RewriterError(f"no prompt is called {name!r}: there are {', '.join(known)}")
+        raise RewriterError(f"no prompt is called {name!r}: choose {', '.join(known)}")
     return known[name]
 
 
 def render(
-    asked: Prompt,
+    chosen: Prompt,
     values: Mapping[str, Any],
     count: Callable[[str], int],
     budget: int | None = None,
 ) -> Rendered:
-    """Fill a prompt in, and leave out what does not fit.
+    """Render a prompt, and drop list items until it fits its budget.
 
     Args:
-        asked: The prompt.
-        values: One for each of the prompt's inputs.
+        chosen: The prompt.
+        values: Value of each input.
         count: Counts the tokens of a text.
-        budget: Instead of the prompt's own.
+        budget: Most tokens; the prompt's own budget by default.
 
     Raises:
         RewriterError: If an input is missing or unknown.
-        BudgetError: If it does not fit even with all left out that may be.
+        BudgetError: If it does not fit after every droppable input was dropped.
     """
-    if set(values) != set(asked.inputs):
-        wrong = sorted(set(values) ^ set(asked.inputs))
-        raise RewriterError(f"prompt {asked.name} takes {', '.join(asked.inputs)}; missing or unknown: {wrong}")
-    limit = asked.budget if budget is None else budget
-    full = {name: list(values[name]) for name in asked.drop}
+    if set(values) != set(chosen.inputs):
+        wrong = sorted(set(values) ^ set(chosen.inputs))
+        raise RewriterError(f"prompt {chosen.name} takes {', '.join(chosen.inputs)}; missing or unknown: {wrong}")
+    limit = chosen.budget if budget is None else budget
+    full = {name: list(values[name]) for name in chosen.drop}
     kept = {name: list(items) for name, items in full.items()}
     while True:
-        text = _fill(asked, {**values, **kept})
-        tokens = count(asked.system) + count(text)
+        text = _fill(chosen, {**values, **kept})
+        tokens = count(chosen.system) + count(text)
         if tokens <= limit:
             break
-        longest = next((name for name in asked.drop if kept[name]), None)
+        longest = next((name for name in chosen.drop if kept[name]), None)
         if longest is None:
-            raise BudgetError(f"prompt {asked.name} takes {tokens} tokens, over its budget of {limit}")
+            raise BudgetError(f"prompt {chosen.name} takes {tokens} tokens, over its budget of {limit}")
         kept[longest].pop()
     omitted = [
-        f"{len(full[n]) - len(kept[n])} of {len(full[n])} {n}" for n in asked.drop if len(kept[n]) < len(full[n])
+        f"{len(full[n]) - len(kept[n])} of {len(full[n])} {n}" for n in chosen.drop if len(kept[n]) < len(full[n])
     ]
-    turns = (Message(role="system", content=asked.system), Message(role="user", content=text))
-    return Rendered(messages=turns, prompt=asked.id, tokens=tokens, omitted=tuple(omitted))
+    turns = (Message(role="system", content=chosen.system), Message(role="user", content=text))
+    return Rendered(messages=turns, prompt=chosen.id, tokens=tokens, omitted=tuple(omitted))
 
 
 def estimate_tokens(text: str) -> int:
-    """Guess a number of tokens where no tokenizer is at hand: code has about three characters to one."""
+    """Estimate the number of tokens without a tokenizer: code has about three characters per token."""
     return -(-len(text) // 3)
 
 
-def _fill(asked: Prompt, values: Mapping[str, Any]) -> str:
-    # What is written is a prompt, not HTML: nothing to escape.
+def _fill(chosen: Prompt, values: Mapping[str, Any]) -> str:
+    # A prompt is not HTML: nothing is escaped.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
     try:
-        return environment.from_string(asked.body).render(**values).strip()
+        return environment.from_string(chosen.body).render(**values).strip()
     except TemplateError as error:
-        raise RewriterError(f"prompt {asked.name}: {error}") from error
+        raise RewriterError(f"prompt {chosen.name}: {error}") from error
 
 
 def _read(file: Path) -> Prompt:
@@ -167,15 +170,17 @@ def _read(file: Path) -> Prompt:
     parts = file.read_text(encoding="utf-8").split("---\n", 2)
     if len(parts) != 3 or parts[0].strip():
         raise RewriterError(f"{file.name} does not begin with a YAML head between two lines of ---")
-    head = load("yaml").safe_load(parts[1])
+    head = optional_import("yaml").safe_load(parts[1])
     if not isinstance(head, dict) or set(head) != set(_HEAD):
         raise RewriterError(f"{file.name}: the head must hold {', '.join(_HEAD)} and nothing else")
     for key, kind in _HEAD.items():
         if not isinstance(head[key], kind):
             raise RewriterError(f"{file.name}: {key} is not of type {kind.__name__}")
-    if head["examples"] > MOST_EXAMPLES:
-        raise RewriterError(f"{file.name}: {head['examples']} examples are more than {MOST_EXAMPLES}")
+    if head["examples"] > MAX_EXAMPLES:
+        raise RewriterError(f"{file.name}: {head['examples']} examples are more than {MAX_EXAMPLES}")
     if not set(head["drop"]) <= set(head["inputs"]):
-        raise RewriterError(f"{file.name}: drop names what is no input")
+        raise RewriterError(
+            f"{file.name}: drop names {sorted(set(head['drop']) - set(head['inputs']))}, not among the inputs"
+        )
     head |= {"inputs": tuple(head["inputs"]), "drop": tuple(head["drop"]), "system": head["system"].strip()}
     return Prompt(name=name, body=parts[2], **head)

@@ -1,1 +1,1 @@
-"""Predictors of a mixture's accuracy that need no training of the mixture."""
+"""Predictors of accuracy that need no training of the mixture itself."""

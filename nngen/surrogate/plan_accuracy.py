@@ -1,15 +1,15 @@
-"""Accuracy of a plan nobody trained, from the plan and the first epochs where there are some.
+"""Predictors of a plan's validation accuracy, and their errors on quartets left out of the fit.
 
-Ridge regression over which families are in it, the plan's numbers and the early accuracies; the
-penalty is chosen inside of each fold. It is judged on quartets that it never saw, next to two
-predictors that any model has to beat: always the mean, and family effects alone.
+All predictors are ridge regressions with the penalty chosen inside each fold: over the families and
+the plan's numbers, over the first epochs as well, or over a frozen language model's vectors of the
+plan's text. Two references stand beside them: the mean, and family effects alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
@@ -22,43 +22,49 @@ from sklearn.model_selection import GroupKFold
 
 from nngen.archive import StoredTrial
 from nngen.errors import UsageError
-from nngen.llm.prompts import estimate_tokens, prompt, render
-from nngen.llm.proposals.plan_space import CHOICES, frame, plan_text
+from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
 from nngen.types import Plan
 
 __all__ = [
-    "FEWEST",
-    "LM",
+    "LANGUAGE_MODEL",
+    "MEAN",
+    "MIN_GROUPS",
     "Case",
     "Embed",
-    "Judged",
-    "Predictor",
-    "Reader",
-    "cases",
+    "Matrix",
+    "PlanRegressor",
+    "PredictorScore",
+    "TextRegressor",
+    "compare_predictors",
+    "cross_validate",
     "fit_ridge",
     "folds",
-    "judge_predictors",
-    "judged",
+    "plan_cases",
 ]
-
-FEWEST = 8
-"""Different quartets below which nothing is fitted."""
-
-_FOLDS = 5
-_PENALTIES = np.logspace(-3, 5, 17)
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
+"""Texts to vectors, ``(N, D)``."""
 
-LM = "language model"
+MEAN = "mean"
+LANGUAGE_MODEL = "language model"
+
+MIN_GROUPS = 8
+"""Fewest groups (quartets, for plans) that a predictor is fitted to."""
+
+_FOLDS = 5
+_PENALTIES = np.logspace(-3, 5, 17)
+_WIDE = 8  # a field whose largest value is so many times its smallest one enters as a logarithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A plan and what it came to, the mean over its seeds.
+    """A plan with its measured accuracies, averaged over seeds.
 
     Attributes:
+        plan: The plan.
         early: Mean validation accuracy after each epoch but the last.
+        accuracy: Mean validation accuracy after the last epoch.
     """
 
     plan: Plan
@@ -67,18 +73,20 @@ class Case:
 
     @property
     def quartet(self) -> str:
-        """Names the group that is held out together."""
+        """Name of the group that is left out together in cross-validation."""
         return "+".join(sorted(self.plan.experts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """How well a predictor did on quartets it never saw.
+class PredictorScore:
+    """Error of one predictor on groups left out of its fit.
 
     Attributes:
+        predictor: Name of the predictor.
+        cases: Number of predictions.
         rmse: Root mean squared error, in accuracy.
-        rank: Spearman's correlation; None where all predictions are equal.
-        r: Pearson's; likewise.
+        rank: Spearman's rank correlation; None where all predictions are equal.
+        r: Pearson's correlation; None where all predictions are equal.
     """
 
     predictor: str
@@ -88,23 +96,23 @@ class Judged:
     r: float | None
 
 
-def cases(trials: Iterable[StoredTrial]) -> list[Case]:
-    """Gather the trials of one fidelity, one case a plan."""
-    found: dict[str, list[StoredTrial]] = defaultdict(list)
+def plan_cases(trials: Iterable[StoredTrial]) -> list[Case]:
+    """Gather trials of one fidelity into cases, one for each plan."""
+    by_plan: dict[str, list[StoredTrial]] = defaultdict(list)
     for trial in trials:
         if trial.validation_accuracy is not None:
-            # Plans that differ in a field their text leaves out are different cases.
-            found[f"{plan_text(trial.plan)} {frame(trial.plan)}"].append(trial)
-    return [_case(same) for _, same in sorted(found.items())]
+            # Plans that differ in a field outside of their text are different cases.
+            by_plan[f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}"].append(trial)
+    return [_case(same) for _, same in sorted(by_plan.items())]
 
 
-class Predictor:
-    """Fits cases and predicts others.
+class PlanRegressor:
+    """Ridge regression over families, the plan's numbers and early accuracies.
 
     Args:
-        known: At least two cases.
-        numbers: Whether the plan's numbers are looked at, besides its families.
-        early: How many early epochs are looked at.
+        known: At least two cases to fit.
+        numbers: Whether the plan's numbers are features besides its families.
+        early: Number of early epochs that are features.
     """
 
     def __init__(self, known: Sequence[Case], *, numbers: bool = True, early: int = 0) -> None:
@@ -112,100 +120,111 @@ class Predictor:
         self._numbers, self._early = numbers, early
         self._model = fit_ridge(self._features(known), [case.accuracy for case in known])
 
-    def predict(self, asked: Sequence[Case]) -> list[float]:
-        """Predict accuracies, kept inside [0, 1]; the cases' own accuracies are not looked at."""
-        return self._model(self._features(asked))
+    def predict(self, cases: Sequence[Case]) -> list[float]:
+        """Predict accuracies in [0, 1]; the accuracies of the cases are not read."""
+        return self._model(self._features(cases))
 
-    def _features(self, asked: Sequence[Case]) -> Matrix:
-        return np.array([self._row(case) for case in asked], dtype=np.float64)
+    def _features(self, cases: Sequence[Case]) -> Matrix:
+        return np.array([self._row(case) for case in cases], dtype=np.float64)
 
     def _row(self, case: Case) -> list[float]:
         row = [float(name in case.plan.experts) for name in self._families]
-        if self._numbers:
-            row += _numbers(case.plan)
-        return row + list(case.early[: self._early])
+        return row + (_numbers(case.plan) if self._numbers else []) + list(case.early[: self._early])
 
 
-class Reader:
-    """Fits a frozen language model's vectors of plans, and predicts others.
+class TextRegressor:
+    """Ridge regression over a frozen language model's vectors of the plans' texts.
 
     Args:
-        known: At least two cases.
-        embed: Turns texts into vectors, ``(N, D)``.
+        known: At least two cases to fit.
+        embed: Texts to vectors; the texts are those of ``plan_text``.
     """
 
     def __init__(self, known: Sequence[Case], embed: Embed) -> None:
         self._embed = embed
-        self._model = fit_ridge(embed([_told(case) for case in known]), [case.accuracy for case in known])
+        self._model = fit_ridge(embed([plan_text(case.plan) for case in known]), [case.accuracy for case in known])
 
-    def predict(self, asked: Sequence[Case]) -> list[float]:
-        """Predict accuracies, kept inside [0, 1]; the cases' own accuracies are not looked at."""
-        return self._model(self._embed([_told(case) for case in asked]))
+    def predict(self, cases: Sequence[Case]) -> list[float]:
+        """Predict accuracies in [0, 1]; the accuracies of the cases are not read."""
+        return self._model(self._embed([plan_text(case.plan) for case in cases]))
 
 
-def fit_ridge(features: Matrix, wanted: Sequence[float]) -> Callable[[Matrix], list[float]]:
-    """Fit ridge regression on standardised features, ``(N, D)``; what comes back predicts accuracies in [0, 1]."""
+def fit_ridge(features: Matrix, accuracies: Sequence[float]) -> Callable[[Matrix], list[float]]:
+    """Fit ridge regression on standardised features, ``(N, D)``; the result predicts accuracies in [0, 1]."""
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0] = 1.0
-    model = RidgeCV(alphas=_PENALTIES).fit((features - mean) / scale, wanted)
-    return lambda asked: [float(value) for value in np.clip(model.predict((asked - mean) / scale), 0.0, 1.0)]
+    model = RidgeCV(alphas=_PENALTIES).fit((features - mean) / scale, accuracies)
+    return lambda rows: [float(value) for value in np.clip(model.predict((rows - mean) / scale), 0.0, 1.0)]
 
 
-def judge_predictors(known: Sequence[Case], embed: Embed | None = None) -> list[Judged]:
-    """Cross-validate every predictor on held-out quartets.
+def compare_predictors(known: Sequence[Case], embed: Embed | None = None) -> list[PredictorScore]:
+    """Cross-validate every predictor of plans, whole quartets left out.
 
     Args:
         known: Cases of one fidelity.
-        embed: Turns texts into vectors; with it, the language model is judged too.
+        embed: Texts to vectors; with it, the language model is compared too.
 
     Raises:
         UsageError: If there are too few different quartets.
     """
     groups = [case.quartet for case in known]
-    if len(set(groups)) < FEWEST:
-        raise UsageError(f"{len(set(groups))} trained quartets are too few to learn from: train at least {FEWEST}")
+    if len(set(groups)) < MIN_GROUPS:
+        raise UsageError(f"{len(set(groups))} trained quartets are too few to learn from: train at least {MIN_GROUPS}")
     early = min(len(case.early) for case in known)
-    vectors = None if embed is None else embed([_told(case) for case in known])
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for learned, held in folds(groups):
-        train, test = [known[index] for index in learned], [known[index] for index in held]
-        truth = [case.accuracy for case in test]
-        predictions = _predict_all(train, test, early)
+    vectors = None if embed is None else embed([plan_text(case.plan) for case in known])
+
+    def predict(train: Sequence[int], test: Sequence[int]) -> dict[str, list[float]]:
+        fitted, asked = [known[index] for index in train], [known[index] for index in test]
+        found = {
+            "families": PlanRegressor(fitted, numbers=False).predict(asked),
+            "plan": PlanRegressor(fitted).predict(asked),
+        }
+        for epoch in range(1, early + 1):
+            name = "plan + 1 epoch" if epoch == 1 else f"plan + {epoch} epochs"
+            found[name] = PlanRegressor(fitted, early=epoch).predict(asked)
         if vectors is not None:
-            predictions[LM] = fit_ridge(vectors[learned], [case.accuracy for case in train])(vectors[held])
-        for name, values in predictions.items():
-            found[name] += zip(truth, values, strict=True)
-    return [judged(name, pairs) for name, pairs in found.items()]
+            found[LANGUAGE_MODEL] = fit_ridge(vectors[train], [case.accuracy for case in fitted])(vectors[test])
+        return found
+
+    return cross_validate(groups, [case.accuracy for case in known], predict)
+
+
+def cross_validate(
+    groups: Sequence[str],
+    accuracies: Sequence[float],
+    predict: Callable[[Sequence[int], Sequence[int]], Mapping[str, Sequence[float]]],
+) -> list[PredictorScore]:
+    """Score predictors on every fold, the mean of the train cases first.
+
+    Args:
+        groups: Group of each case; a group is never on both sides of a fold.
+        accuracies: Measured accuracy of each case.
+        predict: From the indices of train and test cases to predictions for the test cases, by predictor.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for train, test in folds(groups):
+        truth = [accuracies[index] for index in test]
+        mean = fmean(accuracies[index] for index in train)
+        for name, values in {MEAN: [mean] * len(test), **predict(train, test)}.items():
+            pairs[name] += zip(truth, values, strict=True)
+    return [_score(name, found) for name, found in pairs.items()]
 
 
 def folds(groups: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    """Cut cases into folds, whole groups at a time: what is learned from and what is held out, as indices."""
+    """Split cases into folds by whole groups; each fold is the indices of its train and of its test cases."""
     parts = GroupKFold(min(_FOLDS, len(set(groups)))).split(groups, groups=groups)
-    return [(learned.tolist(), held.tolist()) for learned, held in parts]
+    return [(train.tolist(), test.tolist()) for train, test in parts]
 
 
-def _predict_all(train: Sequence[Case], test: Sequence[Case], early: int) -> dict[str, list[float]]:
-    mean = fmean(case.accuracy for case in train)
-    told = {
-        "mean": [mean] * len(test),
-        "families": Predictor(train, numbers=False).predict(test),
-        "plan": Predictor(train).predict(test),
-    }
-    for epoch in range(1, early + 1):
-        told[f"plan + {epoch} epochs" if epoch > 1 else "plan + 1 epoch"] = Predictor(train, early=epoch).predict(test)
-    return told
-
-
-def judged(name: str, pairs: Sequence[tuple[float, float]]) -> Judged:
-    """Sum a predictor up over pairs of truth and prediction."""
-    truth, told = (np.array(side) for side in zip(*pairs, strict=True))
-    flat = name == "mean" or bool(np.ptp(told) == 0 or np.ptp(truth) == 0)
-    return Judged(
+def _score(name: str, pairs: Sequence[tuple[float, float]]) -> PredictorScore:
+    truth, predicted = (np.array(side) for side in zip(*pairs, strict=True))
+    flat = name == MEAN or bool(np.ptp(predicted) == 0 or np.ptp(truth) == 0)
+    return PredictorScore(
         predictor=name,
         cases=len(pairs),
-        rmse=math.sqrt(float(np.mean((truth - told) ** 2))),
-        rank=None if flat else float(spearmanr(truth, told).statistic),
-        r=None if flat else float(pearsonr(truth, told).statistic),
+        rmse=math.sqrt(float(np.mean((truth - predicted) ** 2))),
+        rank=None if flat else float(spearmanr(truth, predicted).statistic),
+        r=None if flat else float(pearsonr(truth, predicted).statistic),
     )
 
 
@@ -216,19 +235,12 @@ def _case(same: Sequence[StoredTrial]) -> Case:
     return Case(plan=same[0].plan, early=early, accuracy=accuracy)
 
 
-def _told(case: Case) -> str:
-    """Write a plan as the feedback set asks about it, early epochs left out."""
-    values = {"text": plan_text(case.plan), "dataset": "this data set", "epochs": "all", "early": []}
-    return render(prompt("accuracy"), values, estimate_tokens).messages[-1].content
-
-
 def _numbers(plan: Plan) -> list[float]:
-    """Give the plan's numbers; those that span orders of magnitude on a log scale."""
-    data = plan.to_dict()
-    row = []
+    """Return the plan's numbers; those that span orders of magnitude as logarithms."""
+    data, row = plan.to_dict(), []
     for path, values in CHOICES.items():
-        group, name = path.split(".")
-        value, positive = float(data[group][name]), [float(v) for v in values if float(v) > 0]
-        wide = bool(positive) and max(positive) / min(positive) >= 8
+        value, positive = float(field_value(data, path)), [float(v) for v in values if float(v) > 0]
+        wide = bool(positive) and max(positive) / min(positive) >= _WIDE
+        # Zero has no logarithm: it counts as a tenth of the smallest value.
         row.append(math.log10(max(value, min(positive) / 10)) if wide else value)
     return row

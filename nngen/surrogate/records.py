@@ -1,7 +1,7 @@
-"""Accuracy of LEMUR's own models from their code: how far a predictor comes on records nobody here made.
+"""Accuracy of LEMUR's imported models predicted from their code, on recorded results.
 
-Cases are imported records, the best trial of each model at one epoch of one data set. Models whose
-code differs in constants alone are one group, and whole groups are held out.
+A case is an imported model with its best recorded accuracy at one epoch of one data set. Models
+whose code differs in constants alone form one group, and whole groups are left out of a fit.
 """
 
 from __future__ import annotations
@@ -9,32 +9,41 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from statistics import fmean
 
 import numpy as np
 
 from nngen.archive import Archive, ExternalModel
 from nngen.errors import UsageError
-from nngen.surrogate.plan_accuracy import FEWEST, LM, Embed, Judged, Matrix, fit_ridge, folds, judged
+from nngen.surrogate.plan_accuracy import (
+    LANGUAGE_MODEL,
+    MIN_GROUPS,
+    Embed,
+    Matrix,
+    PredictorScore,
+    cross_validate,
+    fit_ridge,
+)
 
-__all__ = ["RecordedCase", "judge_recorded", "recorded_cases"]
+__all__ = ["RecordedCase", "compare_on_records", "recorded_cases"]
 
 _HASH = re.compile(r"-?[0-9a-f]{8}(?:[0-9a-f-]*)$")
-_CODE_BUDGET = 20_000
+_CODE_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedCase:
-    """A model of LEMUR and the best accuracy recorded for it.
+    """A model of LEMUR with its best recorded accuracy.
 
     Attributes:
-        family: Its name without the hash at the end: a base, or the generator that wrote it.
-        group: Shared by models whose code differs in constants alone.
-        accuracy: On LEMUR's test split.
+        model: Name of the model.
+        family: Name without the trailing hash: a base family, or the generator that wrote the model.
+        group: Key shared by models whose code differs in constants alone.
+        code: Source of the model, cut at 20,000 characters.
+        accuracy: Accuracy on LEMUR's test split.
     """
 
     model: str
@@ -45,7 +54,7 @@ class RecordedCase:
 
 
 def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed: int = 0) -> list[RecordedCase]:
-    """Draw models with records at an epoch, uniformly; all of them where there are no more than ``count``.
+    """Draw models with records at an epoch uniformly; all of them where there are at most ``count``.
 
     Raises:
         UsageError: If too few models have such records.
@@ -54,9 +63,9 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
     for row in archive.foreign.records(dataset=dataset, epoch=epoch):
         best[row.model] = max(best.get(row.model, 0.0), row.accuracy)
     models = {model.name: model for model in archive.foreign.models() if model.name in best}
-    if len(models) < FEWEST:
+    if len(models) < MIN_GROUPS:
         raise UsageError(
-            f"{len(models)} imported models have records on {dataset} after {epoch} epochs, at least {FEWEST} are "
+            f"{len(models)} imported models have records on {dataset} after {epoch} epochs, at least {MIN_GROUPS} are "
             "needed: nngen lemur import brings them in"
         )
     names = sorted(models)
@@ -64,28 +73,28 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
     return [_case(models[name], best[name]) for name in chosen]
 
 
-def judge_recorded(known: Sequence[RecordedCase], embed: Embed | None = None) -> list[Judged]:
-    """Cross-validate on held-out groups: the mean, the families' effects, the code's size, and the language model.
+def compare_on_records(known: Sequence[RecordedCase], embed: Embed | None = None) -> list[PredictorScore]:
+    """Cross-validate the mean, family effects, the size of the code and a language model, whole groups left out.
 
     Raises:
         UsageError: If there are too few different groups.
     """
     groups = [case.group for case in known]
-    if len(set(groups)) < FEWEST:
-        raise UsageError(f"{len(set(groups))} different models are too few to learn from: take at least {FEWEST}")
+    if len(set(groups)) < MIN_GROUPS:
+        raise UsageError(f"{len(set(groups))} different models are too few to learn from: take at least {MIN_GROUPS}")
+    accuracies = [case.accuracy for case in known]
     vectors = None if embed is None else embed([case.code for case in known])
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for learned, held in folds(groups):
-        train, test = [known[index] for index in learned], [known[index] for index in held]
-        wanted = [case.accuracy for case in train]
-        views = {"families": _families(train, known), "size of the code": _sizes(known)}
+
+    def predict(train: Sequence[int], test: Sequence[int]) -> dict[str, list[float]]:
+        families = _family_columns([known[index] for index in train], known)
+        views = {"families": families, "size of the code": _sizes(known)}
         if vectors is not None:
-            views[LM] = vectors
-            views[f"families + {LM}"] = np.hstack([views["families"], vectors])
-        told = {name: fit_ridge(view[learned], wanted)(view[held]) for name, view in views.items()}
-        for name, values in {"mean": [fmean(wanted)] * len(test), **told}.items():
-            found[name] += zip([case.accuracy for case in test], values, strict=True)
-    return [judged(name, pairs) for name, pairs in found.items()]
+            views[LANGUAGE_MODEL] = vectors
+            views[f"families + {LANGUAGE_MODEL}"] = np.hstack([families, vectors])
+        truth = [accuracies[index] for index in train]
+        return {name: fit_ridge(view[train], truth)(view[test]) for name, view in views.items()}
+
+    return cross_validate(groups, accuracies, predict)
 
 
 def _case(model: ExternalModel, accuracy: float) -> RecordedCase:
@@ -93,14 +102,14 @@ def _case(model: ExternalModel, accuracy: float) -> RecordedCase:
     return RecordedCase(
         model=model.name,
         family=_HASH.sub("", model.name) or "unnamed",
-        group=_form(code),
-        code=code[:_CODE_BUDGET],
+        group=_shape_of(code),
+        code=code[:_CODE_LIMIT],
         accuracy=accuracy,
     )
 
 
-def _form(code: str) -> str:
-    """Hash the code's tree with its constants blanked; the code itself where it does not parse."""
+def _shape_of(code: str) -> str:
+    """Hash the syntax tree with its constants blanked; the text itself where it does not parse."""
     try:
         tree = ast.parse(code)
     except SyntaxError:
@@ -111,8 +120,8 @@ def _form(code: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
-def _families(train: Sequence[RecordedCase], known: Sequence[RecordedCase]) -> Matrix:
-    """Mark the family of each case, of those that the train cases hold at least twice."""
+def _family_columns(train: Sequence[RecordedCase], known: Sequence[RecordedCase]) -> Matrix:
+    """Encode the family of each case; families with a single train case get no column."""
     counted = Counter(case.family for case in train)
     names = sorted(name for name, number in counted.items() if number > 1)
     return np.array([[float(case.family == name) for name in names] or [0.0] for case in known], dtype=np.float64)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nngen.archive import Archive
-from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
 pytest.importorskip("yaml")

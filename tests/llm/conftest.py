@@ -13,9 +13,10 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
+from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
-from nngen.llm.proposals.propose import Parent, Proposer
+from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.training import train_proposals
 from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, TrialSpec, Verdict

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from nngen.analysis.means import mean_interval
 from nngen.archive import Archive
 from nngen.errors import UsageError
-from nngen.llm.evolve import Evolution
-from nngen.llm.intervals import mean_interval, share_interval
+from nngen.llm.evolve import Evolution, share_interval
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 
 

@@ -165,7 +165,7 @@ def test_another_tuning_s_folder_is_refused(tiny: Path, data: Path, tmp_path: Pa
 
 
 def test_what_cannot_be_tuned(tiny: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RewriterError, match="is no feedback set"):
+    with pytest.raises(RewriterError, match="is not a feedback set"):
         finetune(_tuning(tiny), tmp_path, tmp_path / "a")
     with pytest.raises(RewriterError, match="has no train rows for sft"):
         finetune(_tuning(tiny, tasks=("code",)), data, tmp_path / "b")
@@ -183,7 +183,7 @@ def test_a_preset_is_read(name: str) -> None:
 def test_what_is_no_tuning(tmp_path: Path) -> None:
     file = tmp_path / "t.toml"
     for text, message in (
-        ("base = 1 = 2", "is no TOML"),
+        ("base = 1 = 2", "is not valid TOML"),
         ("base = 'x'\nepoch = 3", "no field 'epoch'"),
         ("epochs = 3", "say what to tune"),
         ("base = 'x'\nmethod = 'ppo'", "no method is called 'ppo'"),

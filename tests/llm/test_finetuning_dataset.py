@@ -10,7 +10,7 @@ import pytest
 from nngen.archive import Archive
 from nngen.errors import RewriterError, UsageError
 from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles, twin_families
-from nngen.llm.finetuning.dataset import VIEWS, build, read_view
+from nngen.llm.finetuning.dataset import VIEWS, build, build_from_archive, collect, read_view
 from nngen.llm.finetuning.examples import (
     Example,
     Task,
@@ -20,14 +20,13 @@ from nngen.llm.finetuning.examples import (
     region_examples,
     summary_examples,
 )
-from nngen.llm.finetuning.feedback import build_from_archive, collect
 from nngen.llm.finetuning.splits import Split, assign
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Message
-from nngen.surrogate.plan_accuracy import cases
+from nngen.surrogate.plan_accuracy import plan_cases
 from nngen.types import Family, Record
 
 pytest.importorskip("datasets")
@@ -159,9 +158,9 @@ def test_the_same_archive_gives_the_same_fingerprint(taught: Archive, tmp_path: 
 
 def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(RewriterError, match="is no feedback set: choose another"):
+    with pytest.raises(RewriterError, match="is not a feedback set: choose another"):
         build([], tmp_path / "mine", twins=NO_TWINS, count=estimate_tokens)
-    with pytest.raises(RewriterError, match="is no feedback set"):
+    with pytest.raises(RewriterError, match="is not a feedback set"):
         read_view(tmp_path / "mine", "sft", "train")
 
 
@@ -199,7 +198,7 @@ def test_plans_are_compared_within_a_frame_only(taught: Archive, space: PlanSpac
         (accuracy_examples(trials[1:]), accuracy_examples(mixed)),
     ):
         assert list(before) == list(after)
-    assert len(cases([*trials[:1], *odd])) == 2
+    assert len(plan_cases([*trials[:1], *odd])) == 2
 
 
 def test_twins_are_not_taught_twice(taught: Archive) -> None:

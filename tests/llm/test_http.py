@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind, Message, Request, Status
 from nngen.llm.rewriters.openai_http import KEY_VARIABLES, Http
+from nngen.surrogate.plan_text import plan_text
 
 SPACE = PlanSpace(families=tuple("ABCDEFG"))
 ASKED = Request(kind=Kind.PLAN, messages=(Message(role="user", content="a plan, please"),), seed=3, space=SPACE)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.optional_imports import load
-from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm import optional_import
+from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind, Message, Request, Rewriter, Status, usage
+from nngen.surrogate.plan_text import plan_text
 
 pytest.importorskip("transformers")
 pytest.importorskip("llguidance")
@@ -114,7 +115,7 @@ def test_a_base_without_a_chat_template(tmp_path: Path, smollm_folder: Path) -> 
 
 
 def test_an_adapter_for_another_base(tmp_path: Path, smollm_folder: Path) -> None:
-    with pytest.raises(RewriterError, match="it is no peft adapter"):
+    with pytest.raises(RewriterError, match="it is not a peft adapter"):
         load_model(str(smollm_folder), tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "acme/other-7b"}))
     with pytest.raises(RewriterError, match="was tuned on acme/other-7b, not on"):
@@ -140,7 +141,7 @@ def test_a_missing_package_is_named_with_its_command() -> None:
     from nngen.errors import MissingExtraError
 
     with pytest.raises(MissingExtraError, match=r"pip install 'nngen-moe\[llm\]'"):
-        load("surely_not_installed.part")
+        optional_import("surely_not_installed.part")
 
 
 def test_a_frozen_model_reads_texts_whatever_their_neighbours(smollm_folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.finetuning.masks import tokenize
+from nngen.llm.finetuning.finetune import tokenize
 from nngen.llm.rewriters.base import Message
 
 TURNS = (

@@ -9,8 +9,16 @@ import pytest
 from nngen.archive import Archive, ExternalModel, ExternalResult
 from nngen.errors import UsageError
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.surrogate.plan_accuracy import LM, Case, Matrix, Predictor, Reader, folds, judge_predictors
-from nngen.surrogate.records import judge_recorded, recorded_cases
+from nngen.surrogate.plan_accuracy import (
+    LANGUAGE_MODEL,
+    Case,
+    Matrix,
+    PlanRegressor,
+    TextRegressor,
+    compare_predictors,
+    folds,
+)
+from nngen.surrogate.records import compare_on_records, recorded_cases
 
 SPACE = PlanSpace(families=tuple("ABCDEFGHIJ"))
 
@@ -27,20 +35,20 @@ def _cases(count: int, seed: int = 0, noise: float = 0.0) -> list[Case]:
 
 
 def test_what_can_be_learned_is_learned() -> None:
-    judged = {row.predictor: row for row in judge_predictors(_cases(80))}
+    judged = {row.predictor: row for row in compare_predictors(_cases(80))}
     assert judged["plan"].rmse < 0.1 * judged["families"].rmse < judged["mean"].rmse
     assert (judged["plan"].rank or 0) > 0.99
     assert judged["mean"].rank is None
 
 
 def test_early_epochs_help_where_the_plan_cannot_tell() -> None:
-    judged = {row.predictor: row for row in judge_predictors(_cases(80, noise=0.05))}
+    judged = {row.predictor: row for row in compare_predictors(_cases(80, noise=0.05))}
     assert judged["plan + 1 epoch"].rmse < 0.5 * judged["plan"].rmse
 
 
 def test_predictions_stay_inside_the_range_and_never_see_the_truth() -> None:
     known = _cases(40)
-    model = Predictor(known)
+    model = PlanRegressor(known)
     asked = [Case(plan=case.plan, early=case.early, accuracy=0.0) for case in known[:5]]
     assert model.predict(asked) == model.predict(known[:5])
     assert all(0 <= value <= 1 for value in model.predict(known))
@@ -48,7 +56,7 @@ def test_predictions_stay_inside_the_range_and_never_see_the_truth() -> None:
 
 def test_too_few_quartets() -> None:
     with pytest.raises(UsageError, match="too few to learn from"):
-        judge_predictors(_cases(5))
+        compare_predictors(_cases(5))
 
 
 def _letters(texts: Sequence[str]) -> Matrix:
@@ -60,11 +68,13 @@ def _letters(texts: Sequence[str]) -> Matrix:
 
 def test_a_reader_of_texts_is_judged_beside_the_others() -> None:
     known = _cases(80)
-    judged = {row.predictor: row for row in judge_predictors(known, _letters)}
-    assert LM not in {row.predictor for row in judge_predictors(known)}
-    assert judged[LM].rmse < judged["families"].rmse < judged["mean"].rmse
+    judged = {row.predictor: row for row in compare_predictors(known, _letters)}
+    assert LANGUAGE_MODEL not in {row.predictor for row in compare_predictors(known)}
+    assert judged[LANGUAGE_MODEL].rmse < judged["families"].rmse < judged["mean"].rmse
     asked = [Case(plan=case.plan, early=(), accuracy=0.0) for case in known[:5]]
-    assert Reader(known, _letters).predict(asked) == pytest.approx([case.accuracy for case in known[:5]], abs=0.02)
+    assert TextRegressor(known, _letters).predict(asked) == pytest.approx(
+        [case.accuracy for case in known[:5]], abs=0.02
+    )
 
 
 def test_no_group_is_on_both_sides_of_a_fold() -> None:
@@ -102,9 +112,11 @@ def test_imported_records_are_judged_by_their_code(archive: Archive) -> None:
     known = recorded_cases(archive, "cifar-10", 1, 100)
     assert {case.family for case in known} == {"alt", "rag"}
     assert len(known) == len({case.group for case in known}) == 48
-    judged = {row.predictor: row for row in judge_recorded(known, lambda texts: np.array([[len(t)] for t in texts]))}
+    judged = {
+        row.predictor: row for row in compare_on_records(known, lambda texts: np.array([[len(t)] for t in texts]))
+    }
     assert judged["size of the code"].rmse < 0.2 * judged["mean"].rmse
-    assert {LM, f"families + {LM}", "families"} <= set(judged)
+    assert {LANGUAGE_MODEL, f"families + {LANGUAGE_MODEL}", "families"} <= set(judged)
     assert len(recorded_cases(archive, "cifar-10", 1, 10)) == 10
 
 
@@ -112,4 +124,4 @@ def test_code_that_differs_in_constants_is_one_group(archive: Archive) -> None:
     for number in range(10):
         _foreign(archive, f"alt-{number:08x}", f"x = {number}", 0.5)
     with pytest.raises(UsageError, match="1 different models are too few"):
-        judge_recorded(recorded_cases(archive, "cifar-10", 1, 100))
+        compare_on_records(recorded_cases(archive, "cifar-10", 1, 100))

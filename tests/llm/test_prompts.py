@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.prompts import MOST_EXAMPLES, estimate_tokens, load_prompts, prompt, render
-from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.prompts import MAX_EXAMPLES, estimate_tokens, load_prompts, prompt, render
+from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
+from nngen.surrogate.plan_text import plan_text
 from nngen.types import Plan
 
 PLAN = Plan(experts=("A", "B", "C", "D"))
@@ -71,8 +72,8 @@ HEAD = "version: 1\npurpose: p\noutput: plan\ninputs: [a]\nexamples: 0\nbudget: 
         ("no head", "does not begin with a YAML head"),
         ("---\nversion: 1\n---\nbody", "the head must hold version, purpose"),
         (f"---\n{HEAD.replace('budget: 9', 'budget: much')}---\nbody", "budget is not of type int"),
-        (f"---\n{HEAD.replace('examples: 0', 'examples: 4')}---\nbody", f"more than {MOST_EXAMPLES}"),
-        (f"---\n{HEAD.replace('drop: []', 'drop: [b]')}---\nbody", "drop names what is no input"),
+        (f"---\n{HEAD.replace('examples: 0', 'examples: 4')}---\nbody", f"more than {MAX_EXAMPLES}"),
+        (f"---\n{HEAD.replace('drop: []', 'drop: [b]')}---\nbody", "drop names b, not among the inputs"),
     ],
 )
 def test_a_broken_head_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -10,13 +10,15 @@ from nngen.archive import Archive
 from nngen.errors import UsageError
 from nngen.llm.proposals.duplicates import TwinKind
 from nngen.llm.proposals.log import Funnel, funnel, proposals
+from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import Fault
-from nngen.llm.proposals.plan_space import PlanSpace, plan_text
+from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
-from nngen.llm.proposals.propose import Parent, Proposer
+from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Reply, Request, Status
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.training import train_proposals, trained_funnel
+from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate, Outcome
 
 

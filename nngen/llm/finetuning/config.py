@@ -1,4 +1,4 @@
-"""How a model is tuned: one value, read from one TOML file, a preset or the command line."""
+"""Arguments of a fine-tuning, read from a TOML file, a preset or the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nngen.errors import RewriterError
+from nngen.text import did_you_mean
 
 __all__ = ["METHODS", "Tuning", "presets"]
 
@@ -19,31 +20,31 @@ _PRESETS = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Every argument of a fine-tuning.
+    """Arguments of a fine-tuning.
 
     Attributes:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         method: ``sft``, ``dpo`` or ``kto``.
-        adapter: Folder of an adapter to begin from, as DPO and KTO do after SFT; "" for none.
-        tasks: Only examples of these tasks; empty for all.
-        temper: How the shares of tasks and regions are bent, in [0, 1]: 1 leaves them, 0 makes them equal, 0.5 takes
-            square roots (as Conneau et al. 2020 do for languages); the number of dialogues stays.
-        epochs: How often the train split is shown.
+        adapter: Folder of an adapter to begin from, such as SFT's for DPO and KTO; "" for none.
+        tasks: Tasks of the examples used; empty for all.
+        temper: Exponent on the counts of tasks and regions, in [0, 1]: 1 keeps their shares, 0 makes them equal,
+            0.5 takes square roots (as Conneau et al. 2020 do for languages). The number of dialogues stays.
+        epochs: Passes over the train split.
         batch: Dialogues per step on the device.
-        accumulate: Steps whose gradients make one update.
-        lr: Highest learning rate; a cosine follows a short rise.
-        rank: Of the LoRA matrices.
-        alpha: LoRA's scale; the update counts alpha / rank.
-        dropout: On LoRA's input.
-        beta: How close DPO and KTO stay to the base; unused by SFT.
-        max_tokens: Longer dialogues are left out, never cut.
-        precision: Of the base's weights: ``auto``, ``float32`` or ``bfloat16``; the adapter's are float32.
-        quantize: Whether the base is held in 4 bits (NF4); needs CUDA.
-        checkpointing: Whether activations are computed twice to save memory.
+        accumulate: Steps whose gradients are added up for one update.
+        lr: Highest learning rate, after a short warm-up and before a cosine.
+        rank: Rank of the LoRA matrices.
+        alpha: Scale of LoRA; the update is multiplied by alpha / rank.
+        dropout: Dropout on LoRA's input.
+        beta: Strength of DPO's and KTO's pull towards the base; unused by SFT.
+        max_tokens: Most tokens of a dialogue; longer ones are left out, never cut.
+        precision: Precision of the base's weights: ``auto``, ``float32`` or ``bfloat16``; the adapter's is float32.
+        quantize: Whether the base is loaded in 4 bits (NF4); needs CUDA.
+        checkpointing: Whether activations are recomputed in the backward pass to save memory.
         save_every: Updates between two checkpoints.
-        judged: Most held-out dialogues that the model is judged on, before and after.
+        judged: Most held-out dialogues that the model is scored on, before and after.
         device: ``cpu`` or ``cuda``.
-        seed: Of the adapter's first weights and of the order of examples.
+        seed: Seed of the adapter's first weights and of the order of examples.
     """
 
     base: str
@@ -70,7 +71,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise RewriterError(f"no method is called {self.method!r}: there are {', '.join(METHODS)}")
+            raise RewriterError(f"no method is called {self.method!r}: choose {', '.join(METHODS)}")
         for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every", "judged"):
             if not getattr(self, name) > 0:
                 raise RewriterError(f"{name} must be positive, not {getattr(self, name)}")
@@ -81,11 +82,11 @@ class Tuning:
 
     @classmethod
     def load(cls, file: Path | None = None, **given: Any) -> Self:
-        """Read a TOML file, or the file of a preset, and put what was typed in its place.
+        """Read a TOML file, and override its fields by arguments.
 
         Args:
-            file: A table of this class's fields; None for the defaults.
-            given: What was typed; None stands for what was not.
+            file: File with fields of this class; None for the defaults.
+            given: Arguments by field; None for those that were not given.
 
         Raises:
             RewriterError: If the file cannot be read, a key is unknown, or the base is missing.
@@ -97,29 +98,30 @@ class Tuning:
             except OSError as error:
                 raise RewriterError(f"{file} cannot be read: {error.strerror}") from error
             except tomllib.TOMLDecodeError as error:
-                raise RewriterError(f"{file} is no TOML: {error}") from error
+                raise RewriterError(f"{file} is not valid TOML: {error}") from error
         data |= {name: value for name, value in given.items() if value is not None}
         return cls.from_dict(data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote.
+        """Read the fields that ``to_dict`` wrote.
 
         Raises:
             RewriterError: If a key is unknown, or the base is missing.
         """
         unknown = sorted(set(data) - {field.name for field in fields(cls)})
         if unknown:
-            raise RewriterError(f"tuning has no field {unknown[0]!r}")
+            near = did_you_mean(unknown[0], (field.name for field in fields(cls)))
+            raise RewriterError(f"tuning has no field {unknown[0]!r}{near and '; '}{near}")
         if "base" not in data:
             raise RewriterError("say what to tune: --base NAME, or base = ... in the TOML file")
         return cls(**{**data, "tasks": tuple(data.get("tasks", ()))})
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the fields as TOML's and JSON's types."""
+        """Write the fields as TOML and JSON types."""
         return asdict(self) | {"tasks": list(self.tasks)}
 
 
 def presets() -> dict[str, Path]:
-    """Name the presets that are shipped, with their files."""
+    """Map the names of the shipped presets to their files."""
     return {file.stem: file for file in sorted(_PRESETS.glob("*.toml"))}

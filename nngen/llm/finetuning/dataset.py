@@ -1,4 +1,4 @@
-"""Writes the feedback set: Parquet and JSONL for three views and three splits, and a data card."""
+"""Builds the feedback set of an archive: Parquet and JSONL for three views and three splits, and a data card."""
 
 from __future__ import annotations
 
@@ -8,34 +8,63 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from nngen.errors import RewriterError
-from nngen.llm.finetuning.examples import Example, Task
+from nngen.archive import Archive, TrialState
+from nngen.errors import RewriterError, UsageError
+from nngen.families.catalogue import load_families
+from nngen.families.near_duplicates import twin_families
+from nngen.lemur.source import open_lemur
+from nngen.llm import optional_import
+from nngen.llm.finetuning.examples import (
+    Example,
+    Task,
+    accuracy_examples,
+    code_examples,
+    improvement_examples,
+    region_examples,
+    summary_examples,
+)
 from nngen.llm.finetuning.splits import Split, assign
-from nngen.llm.optional_imports import load
+from nngen.llm.prompts import estimate_tokens
+from nngen.llm.proposals.log import proposals
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.space.pool import EXPERTS
 
-__all__ = ["VIEWS", "Built", "Drops", "build", "fingerprint", "read_view"]
+__all__ = [
+    "VIEWS",
+    "Built",
+    "Drops",
+    "Row",
+    "build",
+    "build_from_archive",
+    "collect",
+    "counter",
+    "fingerprint",
+    "read_view",
+]
 
 VIEWS = ("sft", "dpo", "kto")
-"""Good answers; pairs of a better and a worse answer; good and bad answers apart."""
+"""Views of the set: good answers; pairs of a better and a worse answer; good and bad answers with a label."""
 
 Row = dict[str, Any]
 
+_JUDGED = (Task.REGION, Task.IMPROVE, Task.SUMMARY)  # tasks with bad answers as well
 _CARD = "README.md"
 _META = "feedback.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drops:
-    """What was left out, and why.
+    """Number of examples left out, by reason.
 
     Attributes:
-        long: More tokens than the limit; answers are never cut.
-        split: Two quartets in two splits, or a held-out answer that echoes the train split.
-        twice: The same question with the same answer.
+        long: Examples with more tokens than the limit; answers are never cut.
+        split: Examples of two quartets in different splits, or held-out answers that nearly repeat a train answer.
+        twice: Examples whose question and answer occurred before.
     """
 
     long: int
@@ -45,12 +74,14 @@ class Drops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A feedback set as it was written.
+    """A feedback set that was written.
 
     Attributes:
+        folder: Folder of the set.
         fingerprint: SHA-256 over the rows of every view and split.
-        counts: Rows by view, then split.
-        tasks: Good examples by task.
+        counts: Number of rows by view, then split.
+        tasks: Number of good examples by task.
+        drops: Number of examples left out.
     """
 
     folder: Path
@@ -70,22 +101,22 @@ def build(
     seed: int = 0,
     notes: Sequence[str] = (),
 ) -> Built:
-    """Write a feedback set, all or nothing.
+    """Write a feedback set, whole or not at all.
 
     Args:
-        examples: In any order.
-        folder: Made here; it must not exist, or be a feedback set, which is then replaced.
-        twins: Each family's name to the first of its near-twins.
+        examples: Examples in any order.
+        folder: Folder to create; an earlier feedback set there is replaced.
+        twins: Map from each family to the first of its near-duplicates.
         count: Counts the tokens of a text.
-        limit: Most tokens of question and answer together; longer examples are left out whole.
-        seed: Of the split.
-        notes: Lines for the data card: where the examples come from.
+        limit: Most tokens of question and answer together; longer examples are left out.
+        seed: Seed of the split.
+        notes: Lines for the data card about the source of the examples.
 
     Raises:
-        RewriterError: If there is too little to split, or the folder holds something else.
+        RewriterError: If there are too few groups to split, or the folder holds something else.
     """
     if folder.exists() and not (folder / _META).is_file():
-        raise RewriterError(f"{folder} exists and is no feedback set: choose another folder")
+        raise RewriterError(f"{folder} exists and is not a feedback set: choose another folder")
     every = list(examples)
     unique = list({(_question(row), row.answer): row for row in every}.values())
     short = [row for row in unique if count(_question(row) + row.answer) <= limit]
@@ -102,23 +133,91 @@ def build(
     return built
 
 
+def build_from_archive(
+    archive: Archive,
+    out: Path,
+    *,
+    count: Callable[[str], int],
+    limit: int = 1024,
+    tasks: Sequence[str] | None = None,
+    batches: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Built:
+    """Write the feedback set of an archive; the arguments are those of ``collect`` and ``build``.
+
+    Raises:
+        UsageError: If a task is unknown.
+        RewriterError: If there are too few groups to split, or the folder holds something else.
+    """
+    examples = collect(archive, tasks, batches)
+    sources = {name: family.source for name, family in load_families(open_lemur()).items()}
+    notes = (f"Source: an archive of {len(archive.candidates()):,} candidates.",)
+    return build(examples, out, twins=twin_families(sources), count=count, limit=limit, seed=seed, notes=notes)
+
+
+def collect(
+    archive: Archive, tasks: Sequence[str] | None = None, batches: Sequence[str] | None = None
+) -> list[Example]:
+    """Gather the examples of an archive.
+
+    Args:
+        archive: Source of trials, proposals and imported records.
+        tasks: Tasks to include; all by default.
+        batches: Batches of proposals to include; all by default.
+
+    Raises:
+        UsageError: If a task is unknown.
+    """
+    wanted = list(Task) if tasks is None else list(tasks)
+    unknown = [name for name in wanted if name not in list(Task)]
+    if unknown:
+        raise UsageError(f"no task is called {unknown[0]!r}: choose {', '.join(Task)}")
+    trials = archive.trials(state=TrialState.DONE)
+    families = sorted({expert for trial in trials for expert in trial.experts})
+    found: list[list[Example]] = []
+    if "region" in wanted:
+        candidates = {candidate.id: candidate for candidate in archive.candidates()}
+        rows = [row for row in proposals(archive) if batches is None or row.batch in batches]
+        found.append(list(region_examples(rows, candidates)))
+    if len(families) >= EXPERTS:
+        space = PlanSpace(families=tuple(families))
+        found += [list(improvement_examples(trials, space))] if "improve" in wanted else []
+        found += [list(summary_examples(trials, space))] if "summary" in wanted else []
+    if "accuracy" in wanted:
+        found.append(list(accuracy_examples(trials)))
+    if "code" in wanted:
+        sources = {model.name: model.source for model in archive.foreign.models()}
+        found.append(list(code_examples(sources, archive.foreign.records())))
+    return list(chain.from_iterable(found))
+
+
+def counter(base: str | None) -> Callable[[str], int]:
+    """Return a function that counts tokens: the base model's tokenizer, or an estimate by default."""
+    if base is None:
+        return estimate_tokens
+    from nngen.llm.rewriters.transformers_local import load_tokenizer
+
+    tokenizer = load_tokenizer(base)
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def read_view(folder: Path, view: str, split: str) -> list[Row]:
     """Read the rows of one view and split.
 
     Raises:
-        RewriterError: If the folder is no feedback set, or a file of it is broken.
+        RewriterError: If the folder is not a feedback set, or a file of it is broken.
     """
     file = folder / view / f"{split}.jsonl"
     try:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
-        raise RewriterError(f"{folder} is no feedback set: {file.name} of {view} cannot be read") from error
+        raise RewriterError(f"{folder} is not a feedback set: {file.name} of {view} cannot be read") from error
     except json.JSONDecodeError as error:
         raise RewriterError(f"{file} is broken: {error}") from error
 
 
 def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
-    """Hash every row of every view and split, in order."""
+    """Hash the rows of every view and split, in order."""
     text = json.dumps(views, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -133,10 +232,10 @@ def _sft(rows: Sequence[Example]) -> list[Row]:
 
 
 def _dpo(rows: Sequence[Example]) -> list[Row]:
-    """Pair each question's answers, the best with the worst, the second best with the second worst, ..."""
+    """Pair the answers to each question: the best with the worst, the second best with the second worst, ..."""
     questions: dict[str, list[Example]] = defaultdict(list)
     for row in rows:
-        if row.task in (Task.REGION, Task.IMPROVE, Task.SUMMARY):
+        if row.task in _JUDGED:
             questions[_question(row)].append(row)
     pairs = []
     for answers in questions.values():
@@ -158,7 +257,7 @@ def _kto(rows: Sequence[Example]) -> list[Row]:
     return [
         {"prompt": _turns(row), "completion": [_answer(row.answer)], "label": row.good, **_about(row)}
         for row in rows
-        if row.task in (Task.REGION, Task.IMPROVE, Task.SUMMARY)
+        if row.task in _JUDGED
     ]
 
 
@@ -180,7 +279,7 @@ def _question(row: Example) -> str:
 
 
 def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], card: str, meta: Row) -> None:
-    datasets = load("datasets")
+    datasets = optional_import("datasets")
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -208,7 +307,7 @@ def _meta(built: Built, limit: int, seed: int, prompts: Sequence[str]) -> Row:
         "fingerprint": built.fingerprint,
         "counts": built.counts,
         "tasks": built.tasks,
-        "dropped": {"long": built.drops.long, "split": built.drops.split, "twice": built.drops.twice},
+        "dropped": asdict(built.drops),
         "limit": limit,
         "seed": seed,
         "prompts": list(prompts),

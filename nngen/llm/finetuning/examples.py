@@ -1,7 +1,7 @@
-"""What can be learned from the archive, as questions with answers.
+"""Training examples from the archive: questions with answers, good or bad.
 
-Every example names the group that decides its split, and what it came from. The prompts are the
-very ones that a rewriter is asked, so tuning meets what proposing sends.
+Every example names its origin and the group that decides its split. The prompts are those of
+``llm-propose``, so a model is tuned on the requests that it gets later.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from statistics import fmean
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.proposals.log import Proposal
-from nngen.llm.proposals.plan_space import EXPERTS, PlanSpace, frame, plan_text
-from nngen.llm.proposals.prompt_context import plan_values
-from nngen.llm.proposals.regions import REGIONS, find
+from nngen.llm.proposals.parents import Parent
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.prompt_context import plan_values, region_values
 from nngen.llm.rewriters.base import Kind, Message
+from nngen.space.pool import EXPERTS
+from nngen.surrogate.plan_text import fixed_fields, plan_text
 from nngen.types import Plan, Record
 
 __all__ = [
@@ -35,11 +37,11 @@ __all__ = [
 _UNLIMITED = 10**9
 _SHARED = 2
 _SUMMARY_SHARE = 0.25
-_PLAIN = frame(Plan(experts=()))
+_PLAIN = fixed_fields(Plan(experts=()))
 
 
 class Task(enum.StrEnum):
-    """What an example teaches."""
+    """Tasks of examples."""
 
     REGION = "region"
     IMPROVE = "improve"
@@ -53,14 +55,15 @@ class Example:
     """A question with an answer, good or bad.
 
     Attributes:
+        task: Task of the example.
         messages: System and user turns.
         answer: The assistant's turn.
-        good: Whether the answer is one to learn; bad ones serve the preference views.
-        score: Orders answers to one question; higher is better.
-        group: Decides the split; examples of one quartet share it.
-        origin: What it was made from: a candidate's id or a model's name.
+        good: Whether the answer is to be learned; bad ones serve the preference views.
+        score: Rank of the answer among those to one question; higher is better.
+        group: Key of the split, shared by all examples of one quartet; several keys are joined by ``|``.
+        origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
         prompt: Name, version and digest of the prompt.
-        place: The region's name, for a region.
+        place: Name of the region, for ``region``.
     """
 
     task: Task
@@ -75,26 +78,24 @@ class Example:
 
 
 def fenced(code: str) -> str:
-    """Write code as a reply holds it."""
+    """Write code as the one block of a reply."""
     return f"```python\n{code.strip()}\n```"
 
 
 def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, StoredCandidate]) -> Iterator[Example]:
-    """A region and its rewriting: good where it passed every check, bad where it was refused.
+    """Yield rewritten regions: good where every check passed, bad where a check refused them.
 
     Args:
-        proposals: Of any rewriter; those that repeat another are left out.
-        candidates: By id; the parents are looked up here.
+        proposals: Proposals of any rewriter; duplicates are left out.
+        candidates: Candidates by id, the parents among them.
     """
-    asked = prompt("region")
+    question = prompt("region")
     for proposal in proposals:
         parent = candidates.get(proposal.parent)
         if proposal.kind is not Kind.REGION or proposal.twin is not None or parent is None or not proposal.written:
             continue
-        code = find(parent.source, proposal.region)
-        purpose = REGIONS[proposal.region].purpose
-        values = {"region": proposal.region, "purpose": purpose, "accuracy": "", "code": code}
-        rendered = render(asked, values, estimate_tokens, _UNLIMITED)
+        values = region_values(Parent.of(parent), proposal.region)
+        rendered = render(question, values, estimate_tokens, _UNLIMITED)
         yield Example(
             task=Task.REGION,
             messages=rendered.messages,
@@ -109,17 +110,17 @@ def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, Stor
 
 
 def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
-    """A parent plan with its result, and a plan that did better (good) or worse (bad) at the same fidelity.
+    """Yield parent plans with their result, answered by a better plan (good) or a worse one (bad) of the same fidelity.
 
-    Parent and child share at least two experts; the group names both quartets.
+    Both plans share at least two experts; the group names both quartets.
     """
-    asked = prompt("plan")
+    question = prompt("plan")
     for fidelity in _by_fidelity(trials).values():
         plans = _means(fidelity)
         for text, (plan, accuracy) in plans.items():
             values: dict[str, list[str]] = {"families": [], "unmeasured": [], "pairs": [], "best": [], "failures": []}
             parent = {"text": text, "accuracy": f"{accuracy:.4f}"}
-            rendered = render(asked, {**values, "parent": parent}, estimate_tokens, _UNLIMITED)
+            rendered = render(question, {**values, "parent": parent}, estimate_tokens, _UNLIMITED)
             near = [
                 (other, score)
                 for key, (other, score) in plans.items()
@@ -141,8 +142,11 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
 
 
 def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
-    """The archive's summary, and a plan of the best quarter (good) or the worst (bad), its own trials left out."""
-    asked = prompt("plan")
+    """Yield measured effects, answered by a plan of the best quarter (good) or the worst (bad).
+
+    The trials of the answer's own quartet are left out of the effects.
+    """
+    question = prompt("plan")
     for fidelity in _by_fidelity(trials).values():
         plans = sorted(_means(fidelity).values(), key=lambda row: -row[1])
         count = max(int(len(plans) * _SUMMARY_SHARE), 1)
@@ -152,9 +156,9 @@ def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterato
             if count <= place < len(plans) - count:
                 continue
             others = [trial for trial in fidelity if set(trial.experts) != set(plan.experts)]
-            # Only the table of effects: plans shown as examples would be of other groups.
+            # Effects alone: example plans would belong to other groups, and so to other splits.
             values = {**plan_values(others, space), "best": [], "parent": None}
-            rendered = render(asked, values, estimate_tokens)
+            rendered = render(question, values, estimate_tokens)
             yield Example(
                 task=Task.SUMMARY,
                 messages=rendered.messages,
@@ -168,11 +172,11 @@ def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterato
 
 
 def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
-    """A plan, its first epochs where there are several, and the accuracy it came to."""
-    asked = prompt("accuracy")
+    """Yield plans with their first epochs, answered by the accuracy after the last one."""
+    question = prompt("accuracy")
     for trial in trials:
-        # A plan that its text does not tell whole would teach that equal texts come to different accuracies.
-        if trial.validation_accuracy is None or trial.spec is None or frame(trial.plan) != _PLAIN:
+        # Other plans share their text with a plan of another accuracy.
+        if trial.validation_accuracy is None or trial.spec is None or fixed_fields(trial.plan) != _PLAIN:
             continue
         early = [{"epoch": p.epoch, "accuracy": f"{p.validation_accuracy:.4f}"} for p in trial.curve[:-1]]
         values = {
@@ -181,7 +185,7 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
             "epochs": trial.spec.epochs,
             "early": early,
         }
-        rendered = render(asked, values, estimate_tokens)
+        rendered = render(question, values, estimate_tokens)
         yield Example(
             task=Task.ACCURACY,
             messages=rendered.messages,
@@ -195,8 +199,8 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
 
 
 def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iterator[Example]:
-    """A model file of LEMUR, its hyperparameters, and the accuracy it came to at an epoch: the best trial of each."""
-    asked = prompt("code")
+    """Yield LEMUR's model files, answered by the best recorded accuracy at an epoch."""
+    question = prompt("code")
     best: dict[tuple[str, str, int], Record] = {}
     for row in records:
         key = (row.model, row.dataset, row.epoch)
@@ -205,7 +209,7 @@ def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iter
     for (model, dataset, epoch), row in sorted(best.items()):
         chosen = ", ".join(f"{name} {value}" for name, value in sorted(row.hyperparameters.items()))
         values = {"dataset": dataset, "epochs": epoch, "hyperparameters": chosen, "code": sources[model].strip()}
-        rendered = render(asked, values, estimate_tokens, _UNLIMITED)
+        rendered = render(question, values, estimate_tokens, _UNLIMITED)
         yield Example(
             task=Task.CODE,
             messages=rendered.messages,
@@ -219,17 +223,17 @@ def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iter
 
 
 def group_of(experts: Iterable[str]) -> str:
-    """Name a quartet so that the order of its experts does not matter."""
+    """Name a quartet independent of the order of its experts."""
     return "+".join(sorted(experts))
 
 
 def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[str, int, str, str], list[StoredTrial]]:
-    """Group quartets that were trained alike and differ in what a plan's text says alone."""
+    """Group the trials of quartets by fidelity and by the fields that a plan's text leaves out."""
     found: dict[tuple[str, int, str, str], list[StoredTrial]] = defaultdict(list)
     for trial in trials:
         if trial.validation_accuracy is None or trial.spec is None or len(set(trial.experts)) != EXPERTS:
             continue
-        rest = frame(trial.plan)
+        rest = fixed_fields(trial.plan)
         found[(trial.spec.dataset, trial.spec.epochs, str(trial.spec.shape), rest)].append(trial)
     return found
 
@@ -243,6 +247,6 @@ def _means(trials: Iterable[StoredTrial]) -> dict[str, tuple[Plan, float]]:
 
 
 def _extremes(rows: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, float]]:
-    """Take the best and the worst, once if they are one."""
+    """Return the best and the worst plan, or the only one."""
     ordered = sorted(rows, key=lambda row: (row[1], row[0].experts))
     return ordered[-1:] + ordered[:1] if len(ordered) > 1 else ordered

@@ -1,14 +1,18 @@
-"""Tunes a model on a feedback set: trl's trainers over a peft adapter, resumable, judged on held-out rows."""
+"""Tunes a peft adapter on a feedback set with trl's trainers; resumable, scored on held-out dialogues.
+
+Dialogues become tokens here and not in trl's ``completion_only_loss``. trl also learns the line break
+that the chat template writes after the end-of-turn mark, and merges tokens across the border of prompt
+and answer, so its prompts would not be the tokens that proposing sends.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -17,33 +21,50 @@ from typing import Any
 import torch
 
 from nngen.errors import RewriterError
+from nngen.files import write_atomically
+from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import Row, read_view
-from nngen.llm.finetuning.masks import Tokens, tokenize
-from nngen.llm.optional_imports import load
 from nngen.llm.rewriters.base import Message
 from nngen.llm.rewriters.transformers_local import adapted, load_model, load_tokenizer
 from nngen.seeds import derive
 
-__all__ = ["ADAPTER", "NOTE", "HeldOut", "Tuned", "finetune", "held_out", "temper"]
+__all__ = ["ADAPTER", "NOTE", "HeldOut", "Tokens", "Tuned", "finetune", "held_out", "temper", "tokenize"]
 
 ADAPTER = "adapter"
 NOTE = "tuning.json"
 _CHECKPOINTS = "checkpoints"
 _SPENT = "seconds"
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-_IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Tokens of one dialogue.
+
+    Attributes:
+        ids: Token ids of prompt and answer, the end-of-turn mark included.
+        learned: 1 for each token of the answer, its end-of-turn mark included; 0 for the prompt's.
+    """
+
+    ids: tuple[int, ...]
+    learned: tuple[int, ...]
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of tokens before the answer."""
+        return len(self.learned) - sum(self.learned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """How well a model writes the answers of held-out rows.
+    """Score of a model on the answers of held-out dialogues.
 
     Attributes:
-        rows: Dialogues looked at.
-        tokens: Learned tokens in them.
-        loss: Mean negative log-likelihood of a token of an answer, in nats.
-        token_accuracy: Share of those tokens that are the likeliest, in [0, 1].
+        rows: Number of dialogues.
+        tokens: Number of answer tokens.
+        loss: Mean negative log-likelihood of an answer token, in nats.
+        token_accuracy: Share of answer tokens that are the model's most likely one, in [0, 1].
     """
 
     rows: int
@@ -54,15 +75,16 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """What a fine-tuning came to.
+    """Result of a fine-tuning.
 
     Attributes:
         adapter: Folder of the adapter, for ``--adapter``.
-        rows: Different dialogues that it learned from.
-        updates: Steps of the optimizer in all.
-        seconds: Of training, over all parts that a checkpoint closed and the last one.
-        before: Held-out rows with the model it began from.
-        after: Held-out rows with the tuned model.
+        fingerprint: Fingerprint of the feedback set.
+        rows: Number of different dialogues learned from.
+        updates: Number of optimizer steps.
+        seconds: Seconds of training, those before an interruption included as far as the last checkpoint.
+        before: Score of the model at the beginning.
+        after: Score of the tuned model.
     """
 
     adapter: Path
@@ -75,26 +97,26 @@ class Tuned:
 
 
 def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], None] = lambda _: None) -> Tuned:
-    """Tune an adapter, or go on with it where it stopped.
+    """Tune an adapter, or continue from the last checkpoint.
 
     Args:
         tuning: Every argument.
-        dataset: A folder that ``nngen dataset build`` wrote.
-        out: Gets ``adapter/``, ``tuning.json`` and, until it is done, ``checkpoints/``.
-        note: Told what is going on.
+        dataset: Folder that ``nngen feedback build`` wrote.
+        out: Folder for ``adapter/``, ``tuning.json`` and, during training, ``checkpoints/``.
+        note: Called with one line about each step.
 
     Raises:
-        RewriterError: If the folder holds another tuning, the data set has too little, or the base cannot be loaded.
+        RewriterError: If the folder holds another tuning, the feedback set is too small, or the base cannot be loaded.
     """
     meta = _meta(dataset)
     begun = {"tuning": tuning.to_dict() | {"base": base_name(tuning.base)}, "fingerprint": meta["fingerprint"]}
-    held = _begin(out, begun)
-    if held is not None:
-        return held
+    finished = _begin(out, begun)
+    if finished is not None:
+        return finished
     tokenizer = load_tokenizer(tuning.base)
     train = temper(_rows(dataset, tuning, "train"), tuning.temper, tuning.seed)
-    judge = [row for row in read_view(dataset, "sft", "test") if not tuning.tasks or row["task"] in tuning.tasks]
-    test = _short([_tokens(tokenizer, row) for row in judge], tuning.max_tokens)[: tuning.judged]
+    rows = [row for row in read_view(dataset, "sft", "test") if not tuning.tasks or row["task"] in tuning.tasks]
+    test = _sft_tokens(tokenizer, rows, tuning.max_tokens)[: tuning.judged]
     adapter = Path(tuning.adapter) if tuning.adapter else None
     model = load_model(tuning.base, device=tuning.device, precision=tuning.precision, quantize=tuning.quantize)
     if adapter is not None:
@@ -104,7 +126,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     note(f"before: loss {before.loss:.4f} nats a token, {before.token_accuracy:.1%} of the tokens right")
     with _calm():
         trainer = _trainer(tuning, model, tokenizer, train, out / _CHECKPOINTS)
-    last = load("transformers.trainer_utils").get_last_checkpoint(str(out / _CHECKPOINTS))
+    last = optional_import("transformers.trainer_utils").get_last_checkpoint(str(out / _CHECKPOINTS))
     if last is not None:
         note(f"going on from {Path(last).name}")
     clock = _clock(out / _CHECKPOINTS / _SPENT)
@@ -130,7 +152,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
 
 
 def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:
-    """Judge a model on dialogues, one at a time."""
+    """Score a model on dialogues, one at a time."""
     loss, right, tokens = 0.0, 0, 0
     training = model.training
     model.eval()
@@ -138,7 +160,7 @@ def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:
         for row in rows:
             ids = torch.tensor([row.ids], device=model.device)
             count = sum(row.learned)
-            # The logit before a token predicts it.
+            # The logits at one position predict the token at the next one.
             logits = model(ids, logits_to_keep=count + 1).logits[0, :-1].float()  # (count, V)
             answer = ids[0, -count:]
             loss += float(torch.nn.functional.cross_entropy(logits, answer, reduction="sum"))
@@ -150,13 +172,13 @@ def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:
 
 
 def base_name(base: str) -> str:
-    """Name a base without saying where it lies on this machine."""
+    """Name a base without its folder on this machine."""
     path = Path(base)
     return path.name if path.exists() else base
 
 
 def _begin(out: Path, begun: dict[str, Any]) -> Tuned | None:
-    """Return a finished tuning; refuse another one's folder."""
+    """Return the result of a finished tuning; refuse the folder of another one."""
     out.mkdir(parents=True, exist_ok=True)
     note = out / NOTE
     if not note.is_file():
@@ -164,23 +186,22 @@ def _begin(out: Path, begun: dict[str, Any]) -> Tuned | None:
             raise RewriterError(f"{out} holds something else: choose another folder for the adapter")
         _write(note, begun)
         return None
-    held = json.loads(note.read_text(encoding="utf-8"))
-    # Through JSON, so that 2 and 2.0, or a list and a tuple, do not count as different.
-    if {key: held.get(key) for key in begun} != json.loads(json.dumps(begun)):
+    stored = json.loads(note.read_text(encoding="utf-8"))
+    # Compared as JSON, in which 2 and 2.0, or a list and a tuple, are equal.
+    if {key: stored.get(key) for key in begun} != json.loads(json.dumps(begun)):
         raise RewriterError(f"{out} holds a tuning with other arguments or other data: choose another folder")
-    if "result" not in held:
+    if "result" not in stored:
         return None
-    told = held["result"]
-    return Tuned(
-        **{**told, "adapter": out / ADAPTER, "before": HeldOut(**told["before"]), "after": HeldOut(**told["after"])}
-    )
+    result = stored["result"]
+    scores = {when: HeldOut(**result[when]) for when in ("before", "after")}
+    return Tuned(**{**result, "adapter": out / ADAPTER, **scores})
 
 
 def _meta(dataset: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads((dataset / "feedback.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RewriterError(f"{dataset} is no feedback set: write one with nngen dataset build") from error
+        raise RewriterError(f"{dataset} is not a feedback set: nngen feedback build writes one") from error
     return meta
 
 
@@ -192,12 +213,12 @@ def _rows(dataset: Path, tuning: Tuning, split: str) -> list[Row]:
 
 
 def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
-    """Bend the shares of tasks and regions: each gets its count to a power, rare ones by being shown again.
+    """Raise the counts of tasks and regions to a power, in proportion: rows of rare kinds are repeated.
 
     Args:
-        rows: With ``task`` and ``place``.
-        power: 1 leaves the rows as they are, 0 makes the shares equal.
-        seed: Decides which rows of a common kind are left out.
+        rows: Rows with ``task`` and ``place``.
+        power: Exponent in [0, 1]: 1 keeps the rows, 0 makes all kinds equally frequent.
+        seed: Seed of the choice of rows that are left out.
     """
     if power == 1:
         return list(rows)
@@ -213,17 +234,44 @@ def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
     return found
 
 
-def _tokens(tokenizer: Any, row: Row) -> Tokens:
-    *turns, answer = [Message(role=turn["role"], content=turn["content"]) for turn in row["messages"]]
-    return tokenize(tokenizer, turns, answer.content)
+def tokenize(tokenizer: Any, messages: Sequence[Message], answer: str) -> Tokens:
+    """Turn a dialogue into tokens.
+
+    Prompt and answer are tokenized apart, so that no token crosses their border.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        messages: All turns before the answer.
+        answer: The assistant's turn.
+
+    Raises:
+        RewriterError: If the chat template writes the same turns differently when an answer follows.
+    """
+    turns = [message.to_dict() for message in messages]
+    whole = [*turns, {"role": "assistant", "content": answer}]
+    head = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    text = str(tokenizer.apply_chat_template(whole, tokenize=False))
+    if not text.startswith(head):
+        raise RewriterError("this chat template rewrites earlier turns: completions cannot be told from prompts")
+    # The line break after the end-of-turn mark belongs to the template: a model never writes it.
+    tail = text[len(head) :].rstrip("\n")
+    before = tokenizer(head, add_special_tokens=False)["input_ids"]
+    after = tokenizer(tail, add_special_tokens=False)["input_ids"]
+    return Tokens(ids=(*before, *after), learned=(0,) * len(before) + (1,) * len(after))
 
 
-def _short(rows: Sequence[Tokens], limit: int) -> list[Tokens]:
-    return [row for row in rows if len(row.ids) <= limit]
+def _sft_tokens(tokenizer: Any, rows: Sequence[Row], limit: int) -> list[Tokens]:
+    """Tokenize dialogues; longer ones than the limit are left out."""
+    tokens = (tokenize(tokenizer, _messages(row["messages"][:-1]), row["messages"][-1]["content"]) for row in rows)
+    return [row for row in tokens if len(row.ids) <= limit]
+
+
+def _messages(turns: Sequence[Mapping[str, str]]) -> list[Message]:
+    return [Message(role=turn["role"], content=turn["content"]) for turn in turns]
 
 
 def _trainer(tuning: Tuning, model: Any, tokenizer: Any, rows: Sequence[Row], folder: Path) -> Any:
-    trl, peft, datasets = load("trl"), load("peft"), load("datasets")
+    trl, peft, datasets = optional_import("trl"), optional_import("peft"), optional_import("datasets")
     datasets.disable_progress_bars()
     lora = peft.LoraConfig(
         r=tuning.rank,
@@ -238,7 +286,7 @@ def _trainer(tuning: Tuning, model: Any, tokenizer: Any, rows: Sequence[Row], fo
         "kto": (trl.KTOConfig, trl.KTOTrainer),
     }[tuning.method]
     more: dict[str, Any] = {"beta": tuning.beta} if tuning.method != "sft" else {}
-    data = _table(tuning, tokenizer, rows, datasets)
+    data = datasets.Dataset.from_list(_table(tuning, tokenizer, rows))
     torch.manual_seed(tuning.seed)
     return trainer(
         model=model,
@@ -271,9 +319,9 @@ def _trainer(tuning: Tuning, model: Any, tokenizer: Any, rows: Sequence[Row], fo
 
 
 def _clock(file: Path) -> Any:
-    """Make a callback that keeps the seconds of training beside each checkpoint, those of earlier parts included."""
+    """Make a callback that stores the seconds of training beside each checkpoint, and reads those before a stop."""
 
-    class Clock(load("transformers").TrainerCallback):  # type: ignore[misc]
+    class Clock(optional_import("transformers").TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.before = float(file.read_text()) if file.is_file() else 0.0
             self.start = time.perf_counter()
@@ -287,36 +335,31 @@ def _clock(file: Path) -> Any:
     return Clock()
 
 
-def _table(tuning: Tuning, tokenizer: Any, rows: Sequence[Row], datasets: Any) -> Any:
-    """Make the trainer's table: for SFT tokens with our own mask, for the others dialogues that are short enough."""
+def _table(tuning: Tuning, tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
+    """Make the trainer's rows: tokens with labels for SFT, dialogues of allowed length for DPO and KTO."""
+    limit = tuning.max_tokens
     if tuning.method == "sft":
-        every = _short([_tokens(tokenizer, row) for row in rows], tuning.max_tokens)
-        learned = [
-            {
-                "input_ids": list(row.ids),
-                "labels": [token if use else _IGNORED for token, use in zip(row.ids, row.learned, strict=True)],
-            }
-            for row in every
+        table = [
+            {"input_ids": list(row.ids), "labels": [-100] * row.prompt_length + list(row.ids[row.prompt_length :])}
+            for row in _sft_tokens(tokenizer, rows, limit)
         ]
-        if not learned:
-            raise RewriterError(f"no row has at most {tuning.max_tokens} tokens: raise max_tokens")
-        return datasets.Dataset.from_list(learned)
-    keys = ("prompt", "chosen", "rejected") if tuning.method == "dpo" else ("prompt", "completion", "label")
-    kept = [{key: row[key] for key in keys} for row in rows if _length(tokenizer, row) <= tuning.max_tokens]
-    if not kept:
-        raise RewriterError(f"no row has at most {tuning.max_tokens} tokens: raise max_tokens")
-    return datasets.Dataset.from_list(kept)
+    else:
+        keys = ("prompt", "chosen", "rejected") if tuning.method == "dpo" else ("prompt", "completion", "label")
+        table = [{key: row[key] for key in keys} for row in rows if _length(tokenizer, row) <= limit]
+    if not table:
+        raise RewriterError(f"no row has at most {limit} tokens: raise max_tokens")
+    return table
 
 
 def _length(tokenizer: Any, row: Row) -> int:
+    """Count the tokens of the question with its longest answer."""
     answers = [row[key][0]["content"] for key in ("chosen", "rejected", "completion") if key in row]
-    turns = [Message(role=turn["role"], content=turn["content"]) for turn in row["prompt"]]
-    return max(len(tokenize(tokenizer, turns, answer).ids) for answer in answers)
+    return max(len(tokenize(tokenizer, _messages(row["prompt"]), answer).ids) for answer in answers)
 
 
 @contextlib.contextmanager
 def _calm() -> Iterator[None]:
-    """Silence what the libraries say to each other about names that will change."""
+    """Silence deprecation warnings that the libraries raise about one another."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -339,10 +382,8 @@ def _result(tuned: Tuned) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {name: str(load(name).__version__) for name in ("torch", "transformers", "peft", "trl")}
+    return {name: str(optional_import(name).__version__) for name in ("torch", "transformers", "peft", "trl")}
 
 
 def _write(file: Path, value: Any) -> None:
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    half.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    half.replace(file)
+    write_atomically(file, (json.dumps(value, indent=2) + "\n").encode())

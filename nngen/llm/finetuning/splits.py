@@ -1,4 +1,4 @@
-"""Which split an example is in: never two for one quartet, nor for quartets that are nearly twins."""
+"""Assigns examples to splits by whole quartets, near-duplicate quartets together."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ _SHARES = ((Split.TEST, 0.15), (Split.VALIDATION, 0.15))
 
 
 def assign(examples: Sequence[Example], twins: Mapping[str, str], seed: int) -> list[Split | None]:
-    """Give each example its split; None where it must be left out.
+    """Assign a split to each example; None for examples to leave out.
 
-    Quartets that are the same but for twin families are one group, and each group is put into one
-    split whole, in the order of its hash. An example that names two groups (a parent's and a
-    child's) is left out where they went apart; so is a held-out one whose answer nearly repeats an
-    answer of the train split.
+    Quartets that differ only in near-duplicate families form one group, and a group lies in one split,
+    in the order of a hash. An example of two groups (a parent's and a child's) is left out if their
+    splits differ; a held-out example is left out if its answer nearly repeats one of the train split.
+
+    Args:
+        examples: Examples to split.
+        twins: Map from each family to the first of its near-duplicates.
+        seed: Seed of the order of groups.
 
     Raises:
         RewriterError: If there are too few groups to fill three splits.
@@ -51,7 +55,7 @@ def assign(examples: Sequence[Example], twins: Mapping[str, str], seed: int) -> 
 
 
 def _fill(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
-    """Fill test and validation up to their shares, whole groups at a time, at least one each; train takes the rest."""
+    """Fill test and validation up to their shares, at least one group each; train takes the rest."""
     queue = sorted(sizes, key=lambda name: derive(seed, "split", name))
     where = {}
     for split, share in _SHARES:
@@ -67,7 +71,7 @@ def _fill(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
 
 
 def _without_echoes(examples: Sequence[Example], splits: Sequence[Split | None]) -> list[Split | None]:
-    """Leave out held-out code that nearly repeats code of the train split."""
+    """Drop held-out code that nearly repeats code of the train split."""
     learned: dict[str, list[Shingles]] = defaultdict(list)
     for example, split in zip(examples, splits, strict=True):
         if split is Split.TRAIN and example.task is Task.REGION:

@@ -9,7 +9,7 @@ from pathlib import Path
 from nngen.archive import Archive
 from nngen.errors import RewriterError
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.feedback import build_from_archive, counter
+from nngen.llm.finetuning.dataset import build_from_archive, counter
 from nngen.llm.finetuning.finetune import finetune
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.transformers_local import Local

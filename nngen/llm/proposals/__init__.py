@@ -1,1 +1,1 @@
-"""Proposals: prompting a rewriter, parsing its reply, refusing duplicates, keeping a log."""
+"""Proposals: prompts filled from the archive, replies parsed and checked, duplicates refused, a log kept."""

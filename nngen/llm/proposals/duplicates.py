@@ -1,7 +1,7 @@
-"""Index of the candidates that exist, by which proposals that repeat one are refused.
+"""Index of existing candidates, for refusing proposals that repeat one.
 
-A file assembled from a plan is new when its plan is. Code that a rewriter wrote is compared, within one parent's
-region, by the shingles of its tree.
+A file assembled from a plan is new when its plan is new. Code that a rewriter wrote is compared, within one
+region of one parent, by the shingles of its syntax tree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Known", "Twin", "TwinKind"]
 
 
 class TwinKind(enum.StrEnum):
-    """The sense in which a candidate repeats another."""
+    """Kinds of repetition: same id, same canonical form, or nearly the same code."""
 
     EXACT = "exact"
     CANONICAL = "canonical"
@@ -28,14 +28,14 @@ class TwinKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """The candidate that another one repeats."""
+    """Candidate that another one repeats, by kind and id."""
 
     kind: TwinKind
     id: str
 
 
 class Known:
-    """An index of candidates; add each new one as it comes."""
+    """Index of candidates that grows with every new one."""
 
     def __init__(self, candidates: Iterable[StoredCandidate] = ()) -> None:
         self._ids: dict[str, str] = {}
@@ -46,12 +46,12 @@ class Known:
             self._canonical.setdefault(candidate.canonical, candidate.id)
 
     def twin(self, candidate: Candidate, written: str = "", place: str = "") -> Twin | None:
-        """Find what a candidate repeats.
+        """Return the candidate that a new one repeats, if there is one.
 
         Args:
-            candidate: The new one.
-            written: The code in it that a rewriter wrote; empty for an assembled plan.
-            place: Where it was written (parent and region): only code of one place is compared.
+            candidate: New candidate.
+            written: Code in it that a rewriter wrote; empty for an assembled plan.
+            place: Parent and region that the code was written for; only code of one place is compared.
         """
         if candidate.id in self._ids:
             return Twin(kind=TwinKind.EXACT, id=candidate.id)
@@ -61,7 +61,7 @@ class Known:
         return Twin(kind=TwinKind.NEAR, id=near) if near else None
 
     def clashes(self, candidate: Candidate) -> bool:
-        """Whether its id is taken by another program (LEMUR's id does not see indentation)."""
+        """Whether another program has the same id: LEMUR's id ignores indentation."""
         return self._ids.get(candidate.id, candidate.canonical) != candidate.canonical
 
     def add(self, candidate: Candidate, written: str = "", place: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Where proposals come from: one event of the archive each, success or not."""
+"""Log of proposals: one event of the archive for each, successful or not."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nngen.types import Outcome
 __all__ = ["EVENT", "Funnel", "Proposal", "Stage", "funnel", "proposals", "record", "to_row"]
 
 EVENT = "proposal"
-_LONGEST = 20_000
+_MAX_TEXT = 20_000
 
 
 class Stage(enum.StrEnum):
-    """How far a proposal came."""
+    """Stages of a proposal, in order."""
 
     ASKED = "asked"
     PARSED = "parsed"
@@ -33,30 +33,35 @@ _ORDER = list(Stage)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One proposal and what became of it.
+    """One proposal with its result.
 
     Attributes:
-        batch: Name of the run that asked for it.
-        index: Its number there, from 0.
-        rewriter: Who wrote it.
-        region: The region's name; "" for other kinds.
-        parent: Id of the candidate it was to improve on; "" where there was none.
+        batch: Name of the batch that the request belongs to.
+        index: Number of the request in its batch, from 0.
+        rewriter: Name of the rewriter.
+        kind: Kind of the proposal.
+        region: Name of the region; "" for other kinds.
+        parent: Id of the candidate to improve on; "" where there is none.
         prompt: Name, version and digest of the prompt.
-        seed: Of the request.
-        stage: The last stage it passed.
-        status: What came back from the rewriter.
-        fault: Why the text was no proposal; None where it was one.
-        outcome: Of the checks; None where they were not run.
-        rule: That refused it.
-        message: One line on what went wrong.
-        candidate: Its id, from ``applied`` on.
-        twin: In which way it is held already; None if it is new.
-        twin_of: Of which candidate.
-        repaired: Whether this is the second try, after a message.
-        trusted: Whether all code in it stands in this package's own tables and templates; else it is run
-            in the sandbox only.
-        text: What the rewriter wrote.
-        written: The code it wrote, for ``region`` and ``file``.
+        seed: Seed of the request.
+        stage: Last stage that the proposal passed.
+        status: Status of the reply.
+        fault: Reason why the text is not a proposal; None where it is one.
+        outcome: Outcome of the checks; None where they were not run.
+        rule: Rule that refused the candidate.
+        message: One line about the failure.
+        candidate: Id of the candidate, from ``applied`` on.
+        twin: Kind of duplicate; None for a new candidate.
+        twin_of: Id of the candidate that is repeated.
+        repaired: Whether this is the second attempt, after an error message.
+        trusted: Whether all its code stands in this package's own tables and templates; other code runs in the
+            sandbox only.
+        text: Reply of the rewriter.
+        written: Code in the reply, for ``region`` and ``file``.
+        prompt_tokens: Tokens of the prompt.
+        reply_tokens: Tokens of the reply.
+        seconds: Seconds that the reply took.
+        check_seconds: Seconds that the checks took.
     """
 
     batch: str
@@ -92,7 +97,7 @@ class Proposal:
 
     @property
     def new(self) -> bool:
-        """Whether it passed every check and repeats nothing."""
+        """Whether it passed every check and repeats no candidate."""
         return self.valid and self.twin is None
 
     def reached(self, stage: Stage) -> bool:
@@ -100,14 +105,14 @@ class Proposal:
         return _ORDER.index(self.stage) >= _ORDER.index(stage)
 
     def to_dict(self) -> dict[str, Any]:
-        """Write it as JSON's types, long texts cut."""
-        data = asdict(self) | {"text": self.text[:_LONGEST], "written": self.written[:_LONGEST]}
-        data["what"] = data.pop("kind")  # an event has a kind of its own
+        """Write it as JSON types, long texts cut."""
+        data = asdict(self) | {"text": self.text[:_MAX_TEXT], "written": self.written[:_MAX_TEXT]}
+        data["what"] = data.pop("kind")  # ``kind`` is the event's own
         return data
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Read what ``record`` wrote."""
+        """Read an event that ``record`` wrote."""
         data = dict(event.detail)
         data["kind"] = data.pop("what")
         enums = {"kind": Kind, "stage": Stage, "status": Status, "fault": Fault, "outcome": Outcome, "twin": TwinKind}
@@ -119,11 +124,18 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """How many proposals came how far. ``better`` is None where nothing could be compared.
+    """Number of proposals that reached each stage.
 
     Attributes:
-        repaired: Of the valid ones, how many needed the second try.
-        compared: Trained ones whose parent was trained in the same way.
+        asked: Requests.
+        parsed: Replies that held a proposal of the kind asked for.
+        applied: Proposals that became a candidate.
+        checked: Candidates that passed every check.
+        new: Valid candidates that repeat none.
+        repaired: Valid candidates of a second attempt.
+        trained: Candidates with an accuracy.
+        compared: Trained candidates whose parent was trained at the same fidelity.
+        better: Compared candidates above their parent; None where none was compared.
     """
 
     asked: int
@@ -138,19 +150,18 @@ class Funnel:
 
 
 def record(archive: Store, proposal: Proposal) -> None:
-    """Keep a proposal."""
+    """Write a proposal to the archive."""
     archive.log(EVENT, campaign=proposal.batch, **proposal.to_dict())
 
 
 def proposals(archive: Store, batch: str | None = None) -> tuple[Proposal, ...]:
-    """Read the proposals of a run, or of all, in the order in which they were kept."""
+    """Read the proposals of one batch, or of all, in the order in which they were recorded."""
     return tuple(Proposal.from_event(event) for event in archive.events(batch) if event.kind == EVENT)
 
 
-def funnel(held: Iterable[Proposal]) -> Funnel:
-    """Count how far proposals came; first and second tries of one request are one."""
-    last = {proposal.index: proposal for proposal in held}
-    rows = list(last.values())
+def funnel(rows: Iterable[Proposal]) -> Funnel:
+    """Count the proposals at each stage; the second attempt of a request replaces the first."""
+    rows = list({proposal.index: proposal for proposal in rows}.values())
     return Funnel(
         asked=len(rows),
         parsed=sum(row.reached(Stage.PARSED) for row in rows),
@@ -162,6 +173,6 @@ def funnel(held: Iterable[Proposal]) -> Funnel:
 
 
 def to_row(proposal: Proposal) -> dict[str, Any]:
-    """Write what a table shows: no texts."""
+    """Write a row of a table, without the texts."""
     data = asdict(proposal) | {"valid": proposal.valid, "new": proposal.new}
     return {name: value for name, value in data.items() if name not in ("text", "written", "batch")}

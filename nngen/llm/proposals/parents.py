@@ -1,26 +1,47 @@
-"""What is asked about: parents and their accuracies, found in the archive at one fidelity."""
+"""Selects parent candidates and their mean accuracies at one fidelity."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import fmean
 
-from nngen.archive import Store, StoredTrial
-from nngen.errors import UsageError
-from nngen.llm.prompts import Rendered, prompt, render
-from nngen.llm.proposals.log import proposals
-from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_values
-from nngen.llm.proposals.propose import Parent
-from nngen.llm.proposals.regions import REGIONS, find
-from nngen.types import TrialSpec
+from nngen.archive import Store, StoredCandidate, StoredTrial
+from nngen.types import Plan, TrialSpec
 
-__all__ = ["at_fidelity", "fill", "mean_accuracies", "named_parent", "top_parents"]
+__all__ = ["Parent", "at_fidelity", "mean_accuracies", "named_parent", "top_parents"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """Candidate that a proposal starts from.
+
+    Attributes:
+        id: Id of the candidate.
+        source: Source of the candidate.
+        plan: Plan that it was assembled from; None for code that a rewriter wrote.
+        accuracy: Mean validation accuracy at the fidelity in use; None where it was not trained at it.
+    """
+
+    id: str
+    source: str
+    plan: Plan | None
+    accuracy: float | None = None
+
+    @classmethod
+    def of(cls, candidate: StoredCandidate, accuracy: float | None = None) -> Parent:
+        """Make a parent of a stored candidate."""
+        return cls(id=candidate.id, source=candidate.source, plan=candidate.plan, accuracy=accuracy)
+
+    @property
+    def accuracy_text(self) -> str:
+        """Accuracy as prompts show it; empty where it is unknown."""
+        return "" if self.accuracy is None else f"{self.accuracy:.4f}"
 
 
 def at_fidelity(trials: Iterable[StoredTrial], spec: TrialSpec) -> list[StoredTrial]:
-    """Pick the trials that were trained as ``spec`` says: same data, shape and epochs."""
+    """Select the trials with the data set, shape and epochs of ``spec``."""
     return [
         trial
         for trial in trials
@@ -30,7 +51,7 @@ def at_fidelity(trials: Iterable[StoredTrial], spec: TrialSpec) -> list[StoredTr
 
 
 def mean_accuracies(trials: Iterable[StoredTrial]) -> dict[str, float]:
-    """Mean validation accuracy by candidate."""
+    """Compute the mean validation accuracy of each candidate."""
     found: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.validation_accuracy is not None and trial.candidate_id is not None:
@@ -39,7 +60,7 @@ def mean_accuracies(trials: Iterable[StoredTrial]) -> dict[str, float]:
 
 
 def top_parents(archive: Store, trials: Iterable[StoredTrial], count: int) -> list[Parent]:
-    """Take the best candidates of these trials, best first."""
+    """Return the candidates with the highest mean accuracy over these trials, best first."""
     means = mean_accuracies(trials)
     best = sorted(means, key=lambda name: (-means[name], name))[:count]
     return [Parent.of(archive.candidate(name), means[name]) for name in best]
@@ -49,47 +70,7 @@ def named_parent(archive: Store, prefix: str, trials: Iterable[StoredTrial]) -> 
     """Find a candidate by the beginning of its id.
 
     Raises:
-        UsageError: If none or several fit.
+        UsageError: If no candidate or several match.
     """
     stored = archive.candidate(prefix)
     return Parent.of(stored, mean_accuracies(trials).get(stored.id))
-
-
-def fill(
-    archive: Store,
-    name: str,
-    *,
-    parent: str | None,
-    region: str,
-    families: Sequence[str] | None,
-    count: Callable[[str], int],
-    budget: int | None = None,
-) -> Rendered:
-    """Fill in ``plan``, ``region`` or ``file`` from all that the archive holds.
-
-    Raises:
-        UsageError: If the prompt is another, or there is no parent for a region or a file.
-        RewriterError: If it does not fit its budget.
-    """
-    trials = [trial for trial in archive.trials() if trial.trained]
-    if trials and trials[-1].spec is not None:
-        trials = at_fidelity(trials, trials[-1].spec)
-    found = [named_parent(archive, parent, trials)] if parent else top_parents(archive, trials, 1)
-    asked = prompt(name)
-    if name == "plan":
-        known = {expert for trial in trials for expert in trial.experts}
-        space = PlanSpace(families=tuple(sorted(families if families is not None else known)))
-        start = (found[0].plan, found[0].accuracy) if parent and found and found[0].plan else None
-        values = plan_values(trials, space, failed=proposals(archive), parent=start)
-        return render(asked, values, count, budget)
-    if name not in ("region", "file"):
-        raise UsageError(f"{name} is not filled from the archive: plan, region and file are")
-    if not found:
-        raise UsageError("the archive holds no trained candidate: name one with --parent")
-    accuracy = "" if found[0].accuracy is None else f"{found[0].accuracy:.4f}"
-    if name == "file":
-        experts = found[0].plan.experts if found[0].plan else ("four families",)
-        return render(asked, {"experts": experts, "accuracy": accuracy, "code": found[0].source}, count, budget)
-    code = find(found[0].source, region)
-    values = {"region": region, "purpose": REGIONS[region].purpose, "accuracy": accuracy, "code": code}
-    return render(asked, values, count, budget)

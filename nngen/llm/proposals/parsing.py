@@ -1,4 +1,4 @@
-"""Reading replies: the one code block, and typed reasons when there is not exactly one."""
+"""Parses replies: extracts the one code block, or raises a typed fault."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Fault", "ReplyError", "one_block", "python_block"]
 
 
 class Fault(enum.StrEnum):
-    """Why a reply is no proposal; the list is closed."""
+    """Reasons why a reply is not a proposal; a closed list."""
 
     BUDGET = "budget"
-    """The prompt is over its budget, so nothing was asked."""
+    """The prompt is over its budget, so no request was made."""
     SERVER = "server"
-    """No usable text came back; the reply's status says why."""
+    """No usable text was returned; the reply's status says why."""
     CUT = "cut"
     NO_BLOCK = "no-block"
     SEVERAL_BLOCKS = "several-blocks"
@@ -29,13 +29,13 @@ class Fault(enum.StrEnum):
     FAMILY = "family"
     RANGE = "range"
     REGION = "region"
-    """The code does not define what the region must define."""
+    """The code does not define the class or function of the region."""
     UNCHANGED = "unchanged"
     ASSEMBLY = "assembly"
 
 
 class ReplyError(NngenError):
-    """A reply that is no proposal, and why."""
+    """A reply that is not a proposal; ``fault`` is the reason."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)
@@ -44,43 +44,37 @@ class ReplyError(NngenError):
 
 _FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"^[A-Z][a-z]*(?:[ ,'-]+[\w']+){3,}[.:!]?$")
+_NO_BLOCK = "no code block: write the code between ```python and ```"
 
 
 def one_block(text: str) -> str:
-    """Return the inside of the one fenced block of a reply.
+    """Return the content of the one fenced block of a reply.
 
     Raises:
-        ReplyError: If there is none, more than one, or one that never closes.
+        ReplyError: If there is no block, more than one, or one that never closes.
     """
     blocks = _FENCE.findall(text.rstrip() + "\n")
     if len(blocks) > 1:
         raise ReplyError(Fault.SEVERAL_BLOCKS, f"one code block was asked for, {len(blocks)} came")
+    if not blocks and "```" in text:
+        raise ReplyError(Fault.CUT, "the code block never closes")
     if not blocks:
-        fault, message = (Fault.CUT, "the code block never closes") if "```" in text else _MISSING
-        raise ReplyError(fault, message)
+        raise ReplyError(Fault.NO_BLOCK, _NO_BLOCK)
     return str(blocks[0])
 
 
-_MISSING = (Fault.NO_BLOCK, "no code block: write the code between ```python and ```")
-
-
 def python_block(text: str) -> str:
-    """Return the reply's Python code; a reply that is nothing but code needs no fence.
+    """Return the Python code of a reply; a reply of code alone needs no fence.
 
     Raises:
-        ReplyError: As ``one_block``, or if the code does not parse.
+        ReplyError: If there is not exactly one block, or the code does not parse.
     """
-    if "```" not in text and text.strip():
-        try:
-            ast.parse(text)
-        except SyntaxError:
-            raise ReplyError(*_MISSING) from None
-        return text
-    code = one_block(text)
+    fenced = "```" in text or not text.strip()
+    code = one_block(text) if fenced else text
     try:
         ast.parse(code)
     except SyntaxError as error:
-        raise _syntax(code, error) from error
+        raise _syntax(code, error) if fenced else ReplyError(Fault.NO_BLOCK, _NO_BLOCK) from error
     return code
 
 

@@ -1,8 +1,6 @@
-"""The space of plans a rewriter may write: which values, as a JSON schema, as draws, as a reader.
+"""The space of plans that a rewriter may write: a JSON schema, uniform draws, mutations and a parser of replies.
 
-One table says what each field of the plan's dataclasses may hold. The grammar that binds a model,
-the ``random`` and ``mutate`` baselines and the reader all follow it, so none can write what
-another would refuse.
+All four follow one table, ``CHOICES`` of ``nngen.surrogate.plan_text``.
 """
 
 from __future__ import annotations
@@ -11,61 +9,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
 from nngen.llm.proposals.parsing import Fault, ReplyError, one_block
+from nngen.space.pool import EXPERTS
+from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value
 from nngen.text import did_you_mean
 from nngen.types import Plan
 
-__all__ = ["CHOICES", "EXPERTS", "PlanSpace", "frame", "plan_text"]
-
-Value: TypeAlias = float | int | str
-
-EXPERTS = 4
-
-CHOICES: Mapping[str, tuple[Value, ...]] = {
-    "gate.width": (16, 32, 64),
-    "gate.depth": (1, 2, 3),
-    "gate.temperature": (0.5, 1.0, 2.0, 4.0),
-    "gate.noise": (0.0, 0.05, 0.1, 0.3),
-    "losses.label_smoothing": (0.0, 0.05, 0.1, 0.2),
-    "losses.balance": (0.0, 0.001, 0.01, 0.1),
-    "recipe.gate_rate": (1.0, 2.0, 3.0, 10.0),
-    "recipe.weight_decay": (0.0, 0.001, 0.01, 0.05),
-    "recipe.mixup": (0.0, 0.1, 0.2, 0.4),
-    "recipe.warmup": (0.05, 0.1, 0.2, 0.3),
-    "recipe.clip": (0.5, 1.0, 2.0, 5.0),
-}
-"""What each field may hold. A field of ``Plan`` that is not here keeps its parent's value, or its default."""
-
-
-def plan_text(plan: Plan) -> str:
-    """Write a plan as the one line of JSON that a rewriter writes: no blanks, 1 and not 1.0."""
-    named = {path: _get(plan.to_dict(), path) for path in CHOICES}
-    nested: dict[str, Any] = {"experts": list(plan.experts)}
-    for path, value in named.items():
-        group, name = path.split(".")
-        nested.setdefault(group, {})[name] = _number(value)
-    return json.dumps(nested, separators=(",", ":"))
-
-
-def frame(plan: Plan) -> str:
-    """Write what ``plan_text`` leaves out of a plan: two plans of one frame differ in what their texts say alone."""
-    data = plan.to_dict()
-    data.pop("experts")
-    for path in CHOICES:
-        group, name = path.split(".")
-        data[group].pop(name)
-    return json.dumps(data, sort_keys=True)
+__all__ = ["PlanSpace"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSpace:
-    """The plans over a pool of usable families.
+    """Plans over a pool of usable families.
 
     Attributes:
-        families: The pool; experts are four different ones of it.
-        choices: As ``CHOICES``; its paths exist in ``Plan``.
+        families: Pool of families; a plan takes four different ones.
+        choices: Values of each field, by a ``part.field`` of ``Plan``.
+
+    Raises:
+        ReplyError: If the pool has fewer than four different families, or a path is not a field of a plan.
     """
 
     families: tuple[str, ...]
@@ -79,10 +43,10 @@ class PlanSpace:
             raise ReplyError(Fault.NOT_A_PLAN, f"no such field in a plan: {', '.join(unknown)}")
 
     def schema(self, chosen: Sequence[str] = ()) -> dict[str, Any]:
-        """Derive the JSON schema of a plan.
+        """Build the JSON schema of a plan.
 
         Args:
-            chosen: The experts written so far; they stand, and no later one may repeat them.
+            chosen: Experts written so far; they are fixed, and later ones must differ from them.
         """
         rest = [name for name in self.families if name not in chosen]
         items = [{"const": name} for name in chosen] + [{"enum": rest}] * (EXPERTS - len(chosen))
@@ -90,23 +54,24 @@ class PlanSpace:
         groups: dict[str, dict[str, Any]] = {}
         for path, values in self.choices.items():
             group, name = path.split(".")
-            groups.setdefault(group, {})[name] = {"enum": [_number(value) for value in values]}
+            groups.setdefault(group, {})[name] = {"enum": [compact_number(value) for value in values]}
         return _closed({"experts": experts, **{group: _closed(inner) for group, inner in groups.items()}})
 
     def draw(self, rng: Random) -> Plan:
-        """Draw a plan: families without replacement and every value uniformly."""
+        """Draw four different families and every value uniformly."""
         experts = sorted(rng.sample(self.families, EXPERTS))
         return self._plan({path: rng.choice(values) for path, values in self.choices.items()}, experts)
 
     def mutate(self, plan: Plan, rng: Random) -> Plan:
-        """Change one thing of a plan: one expert, or one value of one field.
+        """Change one expert, or the value of one field.
 
-        Experts that the pool does not have, or that are named twice, give way to others first.
+        Experts that are not in the pool, or named twice, are replaced first.
         """
-        values = {path: _get(plan.to_dict(), path) for path in self.choices}
-        held = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
-        others = [name for name in self.families if name not in held]
-        experts = held + rng.sample(others, EXPERTS - len(held))
+        data = plan.to_dict()
+        values = {path: field_value(data, path) for path in self.choices}
+        kept = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
+        others = [name for name in self.families if name not in kept]
+        experts = kept + rng.sample(others, EXPERTS - len(kept))
         path = rng.choice(["experts", *self.choices])
         spare = [name for name in self.families if name not in experts]
         if path == "experts" and spare:
@@ -117,14 +82,14 @@ class PlanSpace:
         return self._plan(values, sorted(experts), plan)
 
     def read(self, text: str, parent: Plan | None = None) -> Plan:
-        """Read a reply: bare JSON, or JSON as the one code block in it.
+        """Parse a reply: bare JSON, or JSON as its one code block.
 
         Args:
-            text: What a rewriter wrote.
-            parent: Gives the fields that a rewriter does not write.
+            text: Reply of a rewriter.
+            parent: Plan that supplies the fields outside of ``choices``.
 
         Raises:
-            ReplyError: With the fault and a line that a second try can learn from.
+            ReplyError: If it is not a plan of this space; the message serves a second attempt.
         """
         stripped = text.strip()
         try:
@@ -164,12 +129,12 @@ class PlanSpace:
 
     def _plan(self, values: Mapping[str, Value], experts: Sequence[str], parent: Plan | None = None) -> Plan:
         data = (parent or Plan(experts=tuple(experts))).to_dict()
-        # Whatever the parent is, what the grammar writes is a quartet.
+        # The grammar writes quartets, whatever kind the parent is.
         data = {name: part for name, part in data.items() if name not in ("kind", "repeats")}
         data["experts"] = list(experts)
         for path, value in values.items():
             group, name = path.split(".")
-            # A float field stays a float, so that equal plans have equal text and bytes.
+            # A float field stays a float: equal plans have equal texts and equal bytes.
             data[group][name] = type(data[group][name])(value)
         return Plan.from_dict(data)
 
@@ -178,16 +143,6 @@ def _paths() -> list[str]:
     plan = Plan(experts=())
     groups = [(item.name, getattr(plan, item.name)) for item in fields(plan)]
     return [f"{name}.{inner.name}" for name, group in groups if is_dataclass(group) for inner in fields(group)]
-
-
-def _get(data: Mapping[str, Any], path: str) -> Value:
-    group, name = path.split(".")
-    value: Value = data[group][name]
-    return value
-
-
-def _number(value: Value) -> Value:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,24 @@
-"""What the archive knows, in the few lines that a prompt has room for."""
+"""Inputs of the prompts ``plan``, ``region`` and ``file``, gathered from the archive."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nngen.analysis.effects import Interval, effects
 from nngen.analysis.observations import observe
-from nngen.archive import StoredTrial
-from nngen.llm.prompts import MOST_EXAMPLES
-from nngen.llm.proposals.log import Proposal
-from nngen.llm.proposals.plan_space import PlanSpace, frame, plan_text
+from nngen.archive import Store, StoredTrial
+from nngen.errors import UsageError
+from nngen.llm.prompts import MAX_EXAMPLES, Rendered, prompt, render
+from nngen.llm.proposals.log import Proposal, proposals
+from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, top_parents
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.regions import REGIONS, find
+from nngen.surrogate.plan_text import fixed_fields, plan_text
 from nngen.types import Plan
 
-__all__ = ["best_plans", "plan_values"]
+__all__ = ["best_plans", "file_values", "plan_values", "region_values", "render_from_archive"]
 
 _PAIRS = 10
 _FAILURES = 5
@@ -30,19 +34,23 @@ def plan_values(
     """Gather the inputs of the prompt ``plan``.
 
     Args:
-        trials: Finished ones of one data set and fidelity; the families' effects are read from them.
-        space: Names the usable families.
-        failed: Earlier proposals; what went wrong with them is counted.
-        parent: The plan to improve on, and its accuracy.
+        trials: Finished trials of one data set and fidelity, for the effects of families and the best plans.
+        space: Plans over the usable families.
+        failed: Earlier proposals, whose failures are counted.
+        parent: Plan to improve on, and its accuracy.
     """
-    told = effects(observe(trials)) if sum(trial.trained for trial in trials) > 1 else None
-    rows = [(row.family, row.interval, row.point, row.quartets) for row in told.families] if told else []
-    measured = [row for row in rows if row[2] is not None and row[0] in space.families]
-    measured.sort(key=lambda row: -(row[2] or 0.0))
-    pairs = sorted(told.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if told else []
-    known = {row[0] for row in measured}
+    # One trial has no effects: there is nothing to compare it with.
+    measured = effects(observe(trials)) if sum(trial.trained for trial in trials) > 1 else None
+    rows = [
+        (row.family, row.interval, row.point, row.quartets)
+        for row in (measured.families if measured else ())
+        if row.point is not None and row.family in space.families
+    ]
+    rows.sort(key=lambda row: -(row[2] or 0.0))
+    known = {row[0] for row in rows}
+    pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
     return {
-        "families": [{"name": name, "effect": _effect(span, point, count)} for name, span, point, count in measured],
+        "families": [{"name": name, "effect": _effect(span, point, count)} for name, span, point, count in rows],
         "unmeasured": [name for name in space.families if name not in known],
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
@@ -53,15 +61,67 @@ def plan_values(
     }
 
 
-def best_plans(trials: Iterable[StoredTrial], count: int = MOST_EXAMPLES) -> list[tuple[Plan, float]]:
-    """Pick the plans with the best mean validation accuracy, best first, each once."""
+def region_values(parent: Parent, region: str) -> dict[str, Any]:
+    """Gather the inputs of the prompt ``region``.
+
+    Raises:
+        ReplyError: If the region is unknown, or the parent lacks it.
+    """
+    code = find(parent.source, region)
+    purpose = REGIONS[region].purpose
+    return {"region": region, "purpose": purpose, "accuracy": parent.accuracy_text, "code": code}
+
+
+def file_values(parent: Parent) -> dict[str, Any]:
+    """Gather the inputs of the prompt ``file``."""
+    experts = parent.plan.experts if parent.plan else ("four families",)
+    return {"experts": experts, "accuracy": parent.accuracy_text, "code": parent.source}
+
+
+def best_plans(trials: Iterable[StoredTrial], count: int = MAX_EXAMPLES) -> list[tuple[Plan, float]]:
+    """Return the plans with the highest mean validation accuracy, best first, each once."""
     found: dict[str, tuple[Plan, list[float]]] = {}
     for trial in trials:
         if trial.validation_accuracy is not None:
-            name = f"{plan_text(trial.plan)} {frame(trial.plan)}"
+            name = f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}"
             found.setdefault(name, (trial.plan, []))[1].append(trial.validation_accuracy)
     means = [(plan, sum(values) / len(values)) for plan, values in found.values()]
     return sorted(means, key=lambda row: (-row[1], row[0].experts))[:count]
+
+
+def render_from_archive(
+    archive: Store,
+    name: str,
+    *,
+    parent: str | None,
+    region: str,
+    families: Sequence[str] | None,
+    count: Callable[[str], int],
+    budget: int | None = None,
+) -> Rendered:
+    """Render ``plan``, ``region`` or ``file`` from all trials at the fidelity of the archive's last trained one.
+
+    Raises:
+        UsageError: If the prompt is another one, or there is no parent for a region or a file.
+        RewriterError: If the prompt does not fit its budget.
+    """
+    trials = [trial for trial in archive.trials() if trial.trained]
+    if trials and trials[-1].spec is not None:
+        trials = at_fidelity(trials, trials[-1].spec)
+    parents = [named_parent(archive, parent, trials)] if parent else top_parents(archive, trials, 1)
+    chosen = prompt(name)
+    if name == "plan":
+        known = {expert for trial in trials for expert in trial.experts}
+        space = PlanSpace(families=tuple(sorted(families if families is not None else known)))
+        start = (parents[0].plan, parents[0].accuracy) if parent and parents and parents[0].plan else None
+        values = plan_values(trials, space, failed=proposals(archive), parent=start)
+    elif name not in ("region", "file"):
+        raise UsageError(f"{name} is not filled from the archive: plan, region and file are")
+    elif not parents:
+        raise UsageError("the archive holds no trained candidate: name one with --parent")
+    else:
+        values = region_values(parents[0], region) if name == "region" else file_values(parents[0])
+    return render(chosen, values, count, budget)
 
 
 def _effect(span: Interval | None, point: float | None, count: int) -> str:

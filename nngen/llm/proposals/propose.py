@@ -1,7 +1,7 @@
-"""From requests to checked candidates: ask, parse, apply, compare, check, keep; each step typed.
+"""Turns requests into checked candidates: ask, parse, apply, compare, check, record.
 
-Every proposal is one event of the archive as soon as it is judged, so a run that was killed goes
-on with the first one that is missing, and asks for it with the same seed.
+Every proposal is one event of the archive as soon as it is checked. A batch that was killed continues
+with the first missing proposal, and asks for it with the same seed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nngen.archive import Store, StoredCandidate
+from nngen.archive import Store
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.errors import AssemblyError, PlanError, UsageError
@@ -20,75 +20,55 @@ from nngen.llm.judging import Judge, require_sandbox
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.duplicates import Known
 from nngen.llm.proposals.log import Proposal, Stage, proposals, record
+from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import Fault, ReplyError, python_block
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.regions import REGIONS, find, present, splice
+from nngen.llm.proposals.prompt_context import file_values, region_values
+from nngen.llm.proposals.regions import REGIONS, present, splice
 from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
 from nngen.seeds import derive
 from nngen.types import Candidate, Family, Interface, Plan, Verdict
 
-__all__ = ["Parent", "Proposer", "apply", "identify"]
+__all__ = ["Proposer", "apply", "identify"]
 
-CHUNK = 16
-"""Requests asked for together."""
-
+_CHUNK = 16  # requests made together, so that a local model decodes them in one batch
 _MAX_TOKENS = {Kind.PLAN: 256, Kind.REGION: 512, Kind.FILE: 24_000}
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parent:
-    """What a proposal starts from.
-
-    Attributes:
-        accuracy: Mean validation accuracy at the fidelity in use; None where it was not trained so.
-    """
-
-    id: str
-    source: str
-    plan: Plan | None
-    accuracy: float | None = None
-
-    @classmethod
-    def of(cls, candidate: StoredCandidate, accuracy: float | None = None) -> Parent:
-        """Take it from the archive."""
-        return cls(id=candidate.id, source=candidate.source, plan=candidate.plan, accuracy=accuracy)
+_AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
+_NO_PLAN = Plan(experts=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ask:
-    """A request with what is needed to read its reply."""
+    """A request with the context needed to read its reply.
+
+    Attributes:
+        request: The request; None for a prompt over its budget.
+        over: The message about the budget, for such a prompt.
+    """
 
     index: int
-    request: Request
     parent: Parent | None
-    rendered: Rendered
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Over:
-    """A request that cannot be made: its prompt is over the budget."""
-
-    index: int
-    parent: Parent
-    region: str
-    message: str
+    region: str = ""
+    rendered: Rendered | None = None
+    request: Request | None = None
+    over: str = ""
 
 
 class Proposer:
     """Runs one batch of proposals.
 
     Args:
-        archive: Holds candidates, verdicts and lineage.
-        rewriter: Who writes.
-        judge: Who checks.
+        archive: Holds candidates, verdicts and the log of proposals.
+        rewriter: Writes the proposals.
+        judge: Checks the candidates.
         families: Usable families by name.
-        batch: Name of this run; the same name goes on with it.
-        space: The plans that may be written; all over the usable families by default.
+        batch: Name of the batch; a batch of the same name is continued.
+        space: Plans that may be written; all plans over the usable families by default.
         count: Counts the tokens of a text, for the prompt's budget.
-        repair: Whether a failed proposal is asked for once more, with the message.
-        temperature: Of a model's draws.
-        watch: Told each proposal as it is kept.
+        repair: Whether a failed proposal gets a second attempt, with the error message.
+        temperature: Temperature of a model's draws.
+        watch: Called with each proposal after it is recorded.
     """
 
     def __init__(
@@ -103,16 +83,16 @@ class Proposer:
         count: Callable[[str], int] = estimate_tokens,
         repair: bool = False,
         temperature: float = 1.0,
-        watch: Callable[[Proposal], None] | None = None,
+        watch: Callable[[Proposal], None] = lambda _: None,
     ) -> None:
         self.archive, self.rewriter, self.judge, self.families, self.batch = archive, rewriter, judge, families, batch
         self.space = space or PlanSpace(families=tuple(sorted(families)))
         self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
         self.assembler = Assembler()
         self.known = Known(archive.candidates())
-        for held in proposals(archive):
-            if held.written and held.candidate:
-                self.known.add_code(held.candidate, held.written, _where(held.parent, held.region))
+        for row in proposals(archive):
+            if row.written and row.candidate:
+                self.known.add_code(row.candidate, row.written, _place(row))
 
     def plans(
         self, number: int, values: Mapping[str, Any] | Sequence[Mapping[str, Any]], parents: Sequence[Parent], seed: int
@@ -120,54 +100,44 @@ class Proposer:
         """Ask for plans.
 
         Args:
-            number: Of proposals in the batch, those it has already included.
+            number: Proposals in the batch, those already recorded included.
             values: Inputs of the prompt ``plan``, once for all or once for each parent.
-            parents: Taken in turn; may be empty.
-            seed: Of the batch.
+            parents: Parents, taken in turn; may be empty.
+            seed: Seed of the batch.
         """
-        each = [values] if isinstance(values, Mapping) else list(values)
-        filled = [render(prompt("plan"), inputs, self.count) for inputs in each]
+        rows = [values] if isinstance(values, Mapping) else list(values)
+        rendered = [render(prompt("plan"), inputs, self.count) for inputs in rows]
 
         def ask(index: int) -> _Ask:
             parent = parents[index % len(parents)] if parents else None
-            rendered = filled[index % len(filled)]
-            request = self._request(Kind.PLAN, rendered, seed, index, parent=parent)
-            return _Ask(index=index, request=request, parent=parent, rendered=rendered)
+            return self._ask(Kind.PLAN, rendered[index % len(rendered)], seed, index, parent)
 
         return self._run(Kind.PLAN, number, ask)
 
     def regions(
         self, number: int, parents: Sequence[Parent], seed: int, names: Sequence[str] = ()
     ) -> tuple[Proposal, ...]:
-        """Ask for regions: parents in turn, and for each round of parents the next region.
+        """Ask for regions: every parent in turn, then the next region.
 
         Args:
-            number: Of proposals in the batch, those it has already included.
-            parents: Each region of each is a place to write.
-            seed: Of the batch.
-            names: Regions to ask for; every one that a parent has by default.
+            number: Proposals in the batch, those already recorded included.
+            parents: Candidates whose regions are rewritten.
+            seed: Seed of the batch.
+            names: Regions to ask for; every region of a parent by default.
 
         Raises:
-            UsageError: If there is no parent, or none of them has one of these regions.
+            UsageError: If there is no parent, or no parent has one of these regions.
         """
         spots = _spots(parents, names)
 
-        def ask(index: int) -> _Ask | _Over:
+        def ask(index: int) -> _Ask:
             parent, region = spots[index % len(spots)]
-            code = find(parent.source, region)
-            accuracy = "" if parent.accuracy is None else f"{parent.accuracy:.4f}"
-            values = {"region": region, "purpose": REGIONS[region].purpose, "accuracy": accuracy, "code": code}
-            try:
-                rendered = render(prompt("region"), values, self.count)
-            except BudgetError as error:
-                return _Over(index=index, parent=parent, region=region, message=str(error))
-            request = self._request(Kind.REGION, rendered, seed, index, parent=parent, code=code, region=region)
-            return _Ask(index=index, request=request, parent=parent, rendered=rendered)
+            return self._ask_code(Kind.REGION, region_values(parent, region), seed, index, parent, region)
 
         return self._run(Kind.REGION, number, ask)
 
     def files(self, number: int, parents: Sequence[Parent], seed: int) -> tuple[Proposal, ...]:
-        """Ask for whole files.
+        """Ask for whole files, every parent in turn.
 
         Raises:
             UsageError: If there is no parent.
@@ -175,32 +145,33 @@ class Proposer:
         if not parents:
             raise UsageError("a file is written from a parent: name one with --parent, or train some first")
 
-        def ask(index: int) -> _Ask | _Over:
+        def ask(index: int) -> _Ask:
             parent = parents[index % len(parents)]
-            accuracy = "" if parent.accuracy is None else f"{parent.accuracy:.4f}"
-            experts = parent.plan.experts if parent.plan else ("four families",)
-            values = {"experts": experts, "accuracy": accuracy, "code": parent.source}
-            try:
-                rendered = render(prompt("file"), values, self.count)
-            except BudgetError as error:
-                return _Over(index=index, parent=parent, region="", message=str(error))
-            request = self._request(Kind.FILE, rendered, seed, index, parent=parent, code=parent.source)
-            return _Ask(index=index, request=request, parent=parent, rendered=rendered)
+            return self._ask_code(Kind.FILE, file_values(parent), seed, index, parent)
 
         return self._run(Kind.FILE, number, ask)
 
-    def _request(
+    def _ask_code(
+        self, kind: Kind, values: Mapping[str, Any], seed: int, index: int, parent: Parent, region: str = ""
+    ) -> _Ask:
+        try:
+            rendered = render(prompt(kind.value), values, self.count)
+        except BudgetError as error:
+            return _Ask(index=index, parent=parent, region=region, over=str(error))
+        return self._ask(kind, rendered, seed, index, parent, code=str(values["code"]), region=region)
+
+    def _ask(
         self,
         kind: Kind,
         rendered: Rendered,
         seed: int,
         index: int,
-        *,
         parent: Parent | None,
+        *,
         code: str = "",
         region: str = "",
-    ) -> Request:
-        return Request(
+    ) -> _Ask:
+        request = Request(
             kind=kind,
             messages=rendered.messages,
             seed=derive(seed, "proposal", self.batch, index),
@@ -212,79 +183,78 @@ class Proposer:
             code=code,
             region=region,
         )
+        return _Ask(index=index, parent=parent, region=region, rendered=rendered, request=request)
 
-    def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask | _Over]) -> tuple[Proposal, ...]:
+    def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask]) -> tuple[Proposal, ...]:
         require_sandbox(self.rewriter.name, kind, self.judge, trusted=self.rewriter.trusted)
-        done = {held.index for held in proposals(self.archive, self.batch)}
-        missing = []
-        for item in (ask(index) for index in range(number) if index not in done):
-            if isinstance(item, _Ask):
-                missing.append(item)
-            else:
-                self._keep(self._unasked(kind, item), None)
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            for asked, reply in zip(chunk, self.rewriter.propose([item.request for item in chunk]), strict=True):
-                proposal, candidate = self._judged(asked, reply)
+        done = {row.index for row in proposals(self.archive, self.batch)}
+        missing = [ask(index) for index in range(number) if index not in done]
+        for asked in missing:
+            if asked.request is None:
+                nothing = replace(self._proposal(kind, asked), status=Status.NOTHING, fault=Fault.BUDGET)
+                self._record(replace(nothing, message=asked.over), None)
+        sent = [(asked, asked.request) for asked in missing if asked.request is not None]
+        for start in range(0, len(sent), _CHUNK):
+            chunk = sent[start : start + _CHUNK]
+            replies = self.rewriter.propose([request for _, request in chunk])
+            for (asked, request), reply in zip(chunk, replies, strict=True):
+                proposal, candidate = self._evaluate(asked, request, reply)
                 if self.repair and not self.rewriter.trusted and not proposal.valid and reply.text:
-                    proposal, candidate = self._again(asked, proposal, candidate)
-                self._keep(proposal, candidate)
+                    proposal, candidate = self._second_attempt(asked, request, proposal, candidate)
+                self._record(proposal, candidate)
         return proposals(self.archive, self.batch)
 
-    def _unasked(self, kind: Kind, item: _Over) -> Proposal:
-        return Proposal(
-            batch=self.batch,
-            index=item.index,
-            rewriter=self.rewriter.name,
-            kind=kind,
-            region=item.region,
-            parent=item.parent.id,
-            status=Status.NOTHING,
-            fault=Fault.BUDGET,
-            message=item.message,
-        )
-
-    def _again(self, asked: _Ask, first: Proposal, candidate: Candidate | None) -> tuple[Proposal, Candidate | None]:
-        """Ask once more; the second try stands, whatever came of it."""
-        said = render(prompt("repair"), {"message": first.message[:400]}, self.count).messages[-1].content
+    def _second_attempt(
+        self, asked: _Ask, request: Request, first: Proposal, candidate: Candidate | None
+    ) -> tuple[Proposal, Candidate | None]:
+        """Ask once more with the error message; the second attempt replaces the first, whatever its result."""
+        error = render(prompt("repair"), {"message": first.message[:400]}, self.count).messages[-1].content
         turns = (
-            *asked.request.messages,
+            *request.messages,
             Message(role="assistant", content=first.text),
-            Message(role="user", content=said),
+            Message(role="user", content=error),
         )
-        request = replace(asked.request, messages=turns, seed=derive(asked.request.seed, "repair"))
-        reply = self.rewriter.propose([request])[0]
+        again = replace(request, messages=turns, seed=derive(request.seed, "repair"))
+        reply = self.rewriter.propose([again])[0]
+        # A first attempt that at least became a candidate stands where no second reply was returned.
         if reply.status is not Status.OK and first.fault is None:
             return first, candidate
-        second, other = self._judged(replace(asked, request=request), reply)
+        second, other = self._evaluate(asked, again, reply)
         return replace(second, repaired=True), other
 
-    def _judged(self, asked: _Ask, reply: Reply) -> tuple[Proposal, Candidate | None]:
-        proposal = self._begun(asked, reply)
+    def _evaluate(self, asked: _Ask, request: Request, reply: Reply) -> tuple[Proposal, Candidate | None]:
+        """Parse, apply, compare and check one reply."""
+        proposal = replace(
+            self._proposal(request.kind, asked),
+            seed=request.seed,
+            status=reply.status,
+            text=reply.text,
+            prompt_tokens=reply.prompt_tokens,
+            reply_tokens=reply.reply_tokens,
+            seconds=reply.seconds,
+        )
         if reply.status is not Status.OK:
             fault = Fault.CUT if reply.status is Status.CUT else Fault.SERVER
             return replace(proposal, fault=fault, message=reply.detail), None
         try:
-            candidate, written = apply(asked.request, reply.text, asked.parent, self.assembler, self.families)
+            candidate, written = apply(request, reply.text, asked.parent, self.assembler, self.families)
         except ReplyError as error:
             stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
-        place = _where(proposal.parent, proposal.region)
-        twin = self.known.twin(candidate, written, place)
+        twin = self.known.twin(candidate, written, _place(proposal))
+        # Code spliced into a parent runs with the parent's code, which may itself be a model's.
+        assembled = asked.parent is not None and asked.parent.plan is not None
+        trusted = candidate.plan is not None or (self.rewriter.trusted and assembled)
+        start = time.perf_counter()
+        verdict = self._check(candidate, trusted=trusted)
         proposal = replace(
             proposal,
-            stage=Stage.APPLIED,
+            stage=Stage.CHECKED if verdict.valid else Stage.APPLIED,
             candidate=candidate.id,
             written=written,
             twin=twin.kind if twin else None,
             twin_of=twin.id if twin else "",
-            trusted=candidate.plan is not None or (self.rewriter.trusted and _assembled(asked.parent)),
-        )
-        start = time.perf_counter()
-        verdict = self._verdict(candidate, trusted=proposal.trusted)
-        proposal = replace(
-            proposal,
-            stage=Stage.CHECKED if verdict.valid else Stage.APPLIED,
+            trusted=trusted,
             outcome=verdict.outcome,
             rule=verdict.rule,
             message=verdict.message,
@@ -292,50 +262,39 @@ class Proposer:
         )
         return proposal, candidate
 
-    def _verdict(self, candidate: Candidate, *, trusted: bool) -> Verdict:
-        """Check a candidate, unless the archive holds what its check found."""
+    def _check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
+        """Check a candidate, unless the archive has the verdict of an earlier check."""
         shape, classes = self.judge.spec.shape, self.judge.classes
         known = self.archive.checked(candidate.id, shape, classes)
         return known if known is not None else self.judge.check(candidate, trusted=trusted)
 
-    def _begun(self, asked: _Ask, reply: Reply) -> Proposal:
+    def _proposal(self, kind: Kind, asked: _Ask) -> Proposal:
         return Proposal(
             batch=self.batch,
             index=asked.index,
             rewriter=self.rewriter.name,
-            kind=asked.request.kind,
-            region=asked.request.region,
+            kind=kind,
+            region=asked.region,
             parent=asked.parent.id if asked.parent else "",
-            prompt=asked.rendered.prompt,
-            seed=asked.request.seed,
-            status=reply.status,
-            text=reply.text,
-            prompt_tokens=reply.prompt_tokens,
-            reply_tokens=reply.reply_tokens,
-            seconds=reply.seconds,
+            prompt=asked.rendered.prompt if asked.rendered else "",
         )
 
-    def _keep(self, proposal: Proposal, candidate: Candidate | None) -> None:
-        """Keep the candidate and its verdict first, the proposal last: an event that stands is whole."""
+    def _record(self, proposal: Proposal, candidate: Candidate | None) -> None:
+        """Store candidate and verdict first and the proposal last: a recorded proposal is complete."""
         if candidate is not None and proposal.outcome is not None:
             shape, classes = self.judge.spec.shape, self.judge.classes
             prints = {name: self.families[name][0].fingerprint for name in (candidate.plan or _NO_PLAN).experts}
             for name in prints:
                 self.archive.add_family(self.families[name][0])
-            # LEMUR's id is blind to white space: of two programs that share it, the archive keeps the first.
+            # LEMUR's id ignores white space: of two programs with one id the archive keeps the first.
             if not self.known.clashes(candidate):
                 self.archive.add_candidate(candidate, prints)
             if self.archive.checked(candidate.id, shape, classes) is None:
                 verdict = Verdict(outcome=proposal.outcome, rule=proposal.rule, message=proposal.message)
                 self.archive.add_verdict(candidate.id, verdict, shape=shape, classes=classes)
-            self.known.add(candidate, proposal.written, _where(proposal.parent, proposal.region))
+            self.known.add(candidate, proposal.written, _place(proposal))
         record(self.archive, proposal)
-        if self.watch is not None:
-            self.watch(proposal)
-
-
-_NO_PLAN = Plan(experts=())
-_AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
+        self.watch(proposal)
 
 
 def apply(
@@ -351,7 +310,7 @@ def apply(
         The candidate, and the code in it that the rewriter wrote ("" for a plan).
 
     Raises:
-        ReplyError: With the fault, if the reply is no proposal of the kind that was asked for.
+        ReplyError: If the reply is not a proposal of the kind asked for.
     """
     if request.kind is Kind.PLAN:
         assert request.space is not None
@@ -362,36 +321,31 @@ def apply(
             raise ReplyError(Fault.ASSEMBLY, str(error)) from error
     assert parent is not None
     code = python_block(text)
-    source = code if request.kind is Kind.FILE else splice(parent.source, request.region, code)
-    candidate = identify(source)
+    candidate = identify(code if request.kind is Kind.FILE else splice(parent.source, request.region, code))
     if candidate.canonical == canonical_hash(parent.source):
         raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")
     return candidate, code
 
 
 def identify(source: str) -> Candidate:
-    """Name a source that was not assembled."""
+    """Make a candidate of a source that was not assembled."""
     return Candidate(id=f"MoE4-{nn_id(source)}", source=source, canonical=canonical_hash(source))
 
 
-def _assembled(parent: Parent | None) -> bool:
-    """Whether a parent was assembled from a plan: what was spliced before may hold a model's code."""
-    return parent is not None and parent.plan is not None
-
-
-def _where(parent: str, region: str) -> str:
-    return f"{parent}/{region}"
+def _place(proposal: Proposal) -> str:
+    """Name the parent and the region: only code written for the same place is compared."""
+    return f"{proposal.parent}/{proposal.region}"
 
 
 def _spots(parents: Sequence[Parent], names: Sequence[str]) -> list[tuple[Parent, str]]:
     unknown = [name for name in names if name not in REGIONS]
     if unknown:
-        raise UsageError(f"no region is called {unknown[0]!r}: there are {', '.join(REGIONS)}")
+        raise UsageError(f"no region is called {unknown[0]!r}: choose {', '.join(REGIONS)}")
     if not parents:
         raise UsageError("a region is written into a parent: name one with --parent, or train some first")
-    had = [set(present(parent.source)) for parent in parents]
+    there = [set(present(parent.source)) for parent in parents]
     wanted = names or tuple(REGIONS)
-    spots = [(parent, name) for name in wanted for parent, regions in zip(parents, had, strict=True) if name in regions]
+    spots = [(parent, name) for name in wanted for parent, found in zip(parents, there, strict=True) if name in found]
     if not spots:
         raise UsageError(f"none of the parents has a region {' or '.join(wanted)}: they were not assembled by nngen")
     return spots

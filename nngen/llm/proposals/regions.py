@@ -1,8 +1,8 @@
-"""Named regions of an assembled file: found, shown and replaced as syntax trees.
+"""Named regions of an assembled file: extracted, printed and replaced as syntax trees.
 
-A region is one node of the generated file. A rewriter sees it alone, without docstrings and
-comments, because every token costs; its answer takes the node's place and the rest of the file
-keeps its bytes.
+A region is one class or function of the file. A rewriter is shown the region alone, without
+docstrings and comments, to save tokens. Its answer replaces the node; every byte of the rest of the
+file stays.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["REGIONS", "Region", "find", "present", "show", "splice"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A part of an assembled file that may be written anew.
+    """A part of an assembled file that a rewriter may replace.
 
     Attributes:
-        path: Names of the nodes that lead to it, outermost first.
-        purpose: What it does, for a prompt.
+        path: Names of the nodes that enclose it and its own name, outermost first.
+        purpose: Its task, as a clause for a prompt.
     """
 
     path: tuple[str, ...]
@@ -44,16 +44,16 @@ REGIONS: Mapping[str, Region] = {
 
 
 def present(source: str) -> tuple[str, ...]:
-    """Name the regions that a file has, in the order of ``REGIONS``."""
+    """List the regions of a file, in the order of ``REGIONS``."""
     tree = ast.parse(source)
     return tuple(name for name, region in REGIONS.items() if _locate(tree.body, region.path) is not None)
 
 
 def find(source: str, region: str) -> str:
-    """Return a region's code as a rewriter sees it: unindented, without docstrings and comments.
+    """Return the code of a region as a rewriter is shown it: unindented, without docstrings and comments.
 
     Raises:
-        ReplyError: If there is no such region, or the file lacks it.
+        ReplyError: If the region is unknown, or the file lacks it.
     """
     node = _locate(ast.parse(source).body, _region(region).path)
     if node is None:
@@ -62,7 +62,7 @@ def find(source: str, region: str) -> str:
 
 
 def show(node: ast.AST) -> str:
-    """Print a tree in its shortest ordinary form: docstrings left out."""
+    """Print a tree without its docstrings."""
     for inner in ast.walk(node):
         body = getattr(inner, "body", None)
         if isinstance(body, list) and len(body) > 1 and _is_docstring(body[0]):
@@ -71,18 +71,18 @@ def show(node: ast.AST) -> str:
 
 
 def splice(source: str, region: str, code: str) -> str:
-    """Put new code in a region's place.
+    """Replace a region by new code.
 
     Args:
-        source: An assembled file.
-        region: A name of ``REGIONS``.
+        source: Assembled file.
+        region: Name in ``REGIONS``.
         code: Python that defines the region's one class or function, with the same parameters.
 
     Returns:
-        The new file; outside of the region every byte is as before.
+        The new file; every byte outside of the region is unchanged.
 
     Raises:
-        ReplyError: If the code defines something else, or the file lacks the region.
+        ReplyError: If the code defines anything else, or the file lacks the region.
     """
     path = _region(region).path
     module = cst.parse_module(source)
@@ -99,7 +99,7 @@ def _region(name: str) -> Region:
     try:
         return REGIONS[name]
     except KeyError:
-        raise ReplyError(Fault.REGION, f"no region is called {name!r}: there are {', '.join(REGIONS)}") from None
+        raise ReplyError(Fault.REGION, f"no region is called {name!r}: choose {', '.join(REGIONS)}") from None
 
 
 def _locate(body: Sequence[ast.stmt], path: Sequence[str]) -> ast.FunctionDef | ast.ClassDef | None:
@@ -123,7 +123,7 @@ _Holder = TypeVar("_Holder", cst.Module, cst.ClassDef)
 
 
 def _exchange(node: _Holder, path: Sequence[str], new: cst.FunctionDef | cst.ClassDef) -> _Holder:
-    """Put a node at the end of a path; only what lies on the path is built anew."""
+    """Replace the node at the end of a path; nodes off the path are reused, so their bytes stay."""
     block = node if isinstance(node, cst.Module) else node.body
     body = []
     for child in block.body:

@@ -1,20 +1,34 @@
-"""What is asked of a rewriter, what it answers, and what that cost."""
+"""Protocol of a rewriter, its requests and replies, and the registry of rewriters."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.types import Plan
 
-__all__ = ["Kind", "Message", "Reply", "Request", "Rewriter", "Status", "Usage", "usage"]
+__all__ = [
+    "REWRITERS",
+    "Kind",
+    "Message",
+    "Options",
+    "Reply",
+    "Request",
+    "Rewriter",
+    "RewriterEntry",
+    "Status",
+    "Usage",
+    "register",
+    "usage",
+]
 
 
 class Kind(enum.StrEnum):
-    """What a rewriter may write, from small to large."""
+    """Kinds of proposals, from small to large."""
 
     PLAN = "plan"
     REGION = "region"
@@ -22,20 +36,20 @@ class Kind(enum.StrEnum):
 
 
 class Status(enum.StrEnum):
-    """What became of one request, before anyone reads the text; the list is closed."""
+    """Result of one request before its text is parsed; a closed list."""
 
     OK = "ok"
     CUT = "cut"
     """The reply stopped at the token limit, or the connection broke inside it."""
     TIMEOUT = "timeout"
     REFUSED = "refused"
-    """Nobody answers at that address."""
+    """No server accepts connections at the address."""
     BUSY = "busy"
-    """429 or 5xx, again and again until the attempts were used up."""
+    """429 or 5xx at every attempt."""
     REJECTED = "rejected"
-    """The server will not do this at all (401, 404, 400, ...), or the prompt is longer than the model's context."""
+    """The server refuses the request (401, 404, 400, ...), or the prompt is longer than the model's context."""
     GARBLED = "garbled"
-    """The server's answer is not the JSON that was agreed on."""
+    """The server's answer is not the agreed JSON."""
     NOTHING = "nothing"
     """The rewriter has no proposal of this kind, or wrote no text."""
 
@@ -48,24 +62,25 @@ class Message:
     content: str
 
     def to_dict(self) -> dict[str, str]:
-        """Write the turn as chat templates and servers want it."""
+        """Write the turn in the form of chat templates and servers."""
         return {"role": self.role, "content": self.content}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One proposal asked for.
+    """Request for one proposal.
 
     Attributes:
-        messages: The rendered prompt. Rewriters without a model ignore it.
-        seed: Decides every draw made for this request, whatever else is asked in the same batch.
+        kind: Kind of the proposal.
+        messages: Rendered prompt; rewriters without a model ignore it.
+        seed: Seed of every draw made for this request, independent of the other requests of a batch.
         max_tokens: Longest reply; one that reaches it is cut.
-        temperature: Of the softmax that tokens are drawn from; 0 takes the likeliest.
-        min_p: Tokens less likely than this share of the likeliest are not drawn, in [0, 1).
-        space: What a plan may say; the grammar and both baselines follow it.
-        parent: The plan to improve on, where there is one.
-        code: The text that the reply replaces, for ``region`` and ``file``.
-        region: The region's name, for ``region``.
+        temperature: Temperature of the softmax that tokens are drawn from; 0 takes the most likely token.
+        min_p: Share of the most likely token's probability below which tokens are not drawn, in [0, 1).
+        space: Plans that may be written; followed by the grammar and both baselines.
+        parent: Plan to improve on, where there is one.
+        code: Text that the reply replaces, for ``region`` and ``file``.
+        region: Name of the region, for ``region``.
     """
 
     kind: Kind
@@ -82,15 +97,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A rewriter's answer to one request.
+    """Answer of a rewriter to one request.
 
     Attributes:
-        text: What it wrote, without special tokens; empty where ``status`` says so.
-        detail: One line on what went wrong.
-        prompt_tokens: Tokens read; 0 where no model was asked.
+        text: Text written, without special tokens; may be empty unless ``status`` is ``ok``.
+        status: Result of the request.
+        detail: One line about the failure; empty where there is none.
+        prompt_tokens: Tokens read; 0 where no model was used.
         reply_tokens: Tokens written.
         seconds: This request's share of the wall time of its batch.
-        attempts: How often a server was asked.
+        attempts: Number of times a server was asked.
     """
 
     text: str = ""
@@ -104,7 +120,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """The cost of several replies."""
+    """Total cost of several replies."""
 
     requests: int
     prompt_tokens: int
@@ -113,28 +129,78 @@ class Usage:
 
 
 def usage(replies: Iterable[Reply]) -> Usage:
-    """Add up what replies cost."""
-    held = list(replies)
+    """Add up the cost of replies."""
+    rows = list(replies)
     return Usage(
-        requests=len(held),
-        prompt_tokens=sum(reply.prompt_tokens for reply in held),
-        reply_tokens=sum(reply.reply_tokens for reply in held),
-        seconds=sum(reply.seconds for reply in held),
+        requests=len(rows),
+        prompt_tokens=sum(reply.prompt_tokens for reply in rows),
+        reply_tokens=sum(reply.reply_tokens for reply in rows),
+        seconds=sum(reply.seconds for reply in rows),
     )
 
 
 @runtime_checkable
 class Rewriter(Protocol):
-    """Whatever writes proposals: a model here, a model behind HTTP, or no model at all.
+    """Source of proposals: a local model, a model behind HTTP, or a baseline without a model.
 
     Attributes:
-        name: What lineage and reports call it; it names weights and adapter, never a key.
-        trusted: Whether all it can write stands in this package's own tables; never so for a model.
+        name: Name in the log and in reports: weights and adapter, never a key.
+        trusted: Whether everything it can write stands in this package's own tables; false for every model.
     """
 
     name: str
     trusted: bool
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer each request, in order. What goes wrong with one is in its reply, not raised."""
+        """Answer each request, in order; a failure is the reply's status and is not raised."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options for opening a rewriter.
+
+    Attributes:
+        adapter: Folder of a peft adapter.
+        model: Name of the model on a server.
+        device: ``cpu`` or ``cuda``.
+        batch: Replies decoded together.
+    """
+
+    adapter: Path | None = None
+    model: str = ""
+    device: str = "cpu"
+    batch: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriterEntry:
+    """Entry of the registry of rewriters.
+
+    Attributes:
+        argument: The ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``.
+        purpose: What the rewriter is, for the help.
+        matches: Whether a ``--rewriter`` argument selects this entry; entries are asked in order.
+        create: Opens the rewriter from the argument and the options.
+        takes: Options, among ``adapter`` and ``model``, that the rewriter uses; others are refused.
+        trusted: Value of ``Rewriter.trusted``, known before the rewriter is opened.
+        tunable: Whether the argument names weights that this process can tune.
+    """
+
+    argument: str
+    purpose: str
+    matches: Callable[[str], bool]
+    create: Callable[[str, Options], Rewriter]
+    takes: frozenset[str] = frozenset()
+    trusted: bool = False
+    tunable: bool = False
+
+
+REWRITERS: list[RewriterEntry] = []
+"""Registered rewriters, in the order in which they are matched."""
+
+
+def register(entry: RewriterEntry) -> RewriterEntry:
+    """Add a rewriter; help, error messages and ``--rewriter`` know it from now on."""
+    REWRITERS.append(entry)
+    return entry

@@ -1,49 +1,87 @@
-"""From what was typed as ``--rewriter`` to a rewriter."""
+"""Opens a rewriter from the ``--rewriter`` argument, through the registry."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import nngen.llm.rewriters.baselines  # noqa: F401  (registers its rewriters)
 from nngen.errors import RewriterError
-from nngen.llm.rewriters.base import Rewriter
-from nngen.llm.rewriters.baselines import Mutate, Uniform
-from nngen.llm.rewriters.openai_http import Http
+from nngen.llm import optional_import
+from nngen.llm.rewriters.base import REWRITERS, Options, Rewriter, RewriterEntry, register
 
-__all__ = ["BASELINES", "is_local", "open_rewriter"]
-
-BASELINES = (Uniform.name, Mutate.name)
-"""Rewriters without a model."""
+__all__ = ["LOCAL_MODEL", "entry_of", "open_rewriter", "rewriter_help"]
 
 
-def is_local(name: str) -> bool:
-    """Whether a name stands for a model in this process."""
-    return name not in BASELINES and not name.startswith(("http://", "https://"))
+def entry_of(argument: str) -> RewriterEntry:
+    """Find the entry of the registry for a ``--rewriter`` argument; a name that no entry matches is a model's.
+
+    Raises:
+        RewriterError: If the argument is empty; the message lists the forms.
+    """
+    if not argument:
+        raise RewriterError(f"--rewriter is empty: write {rewriter_help()}")
+    return next((entry for entry in REWRITERS if entry.matches(argument)), LOCAL_MODEL)
 
 
 def open_rewriter(
-    name: str, *, adapter: Path | None = None, model: str = "", device: str = "cpu", batch: int = 16
+    argument: str, *, adapter: Path | None = None, model: str = "", device: str = "cpu", batch: int = 16
 ) -> Rewriter:
     """Open a rewriter.
 
     Args:
-        name: ``random``, ``mutate``, ``http://...``, a hub id, a folder or a GGUF file.
+        argument: A registered name, a server's address, a hub id, a folder or a GGUF file.
         adapter: Folder of a peft adapter, for a model in this process.
-        model: The model's name, for a server.
+        model: Name of the model, for a server.
         device: ``cpu`` or ``cuda``, for a model in this process.
-        batch: Rows decoded together, likewise.
+        batch: Replies decoded together, for a model in this process.
 
     Raises:
-        RewriterError: If it cannot be opened; the message says why.
-        MissingExtraError: If the packages it needs are not installed.
+        RewriterError: If it cannot be opened, or an option does not fit it; the message says why.
+        MissingExtraError: If packages that it needs are not installed.
     """
-    if adapter is not None and not is_local(name):
-        raise RewriterError(f"--adapter goes with a model in this process, not with {name}")
-    if name == Uniform.name:
-        return Uniform()
-    if name == Mutate.name:
-        return Mutate()
-    if name.startswith(("http://", "https://")):
-        return Http(name, model)
+    entry = entry_of(argument)
+    for name, given in (("adapter", adapter is not None), ("model", bool(model))):
+        if given and name not in entry.takes:
+            fitting = " or ".join(other.argument for other in (*REWRITERS, LOCAL_MODEL) if name in other.takes)
+            raise RewriterError(f"--{name} is for --rewriter {fitting}, not for {argument}")
+    return entry.create(argument, Options(adapter=adapter, model=model, device=device, batch=batch))
+
+
+def rewriter_help() -> str:
+    """Describe every form of the ``--rewriter`` argument in one sentence."""
+    *first, last = (f"{entry.argument} ({entry.purpose})" for entry in (*REWRITERS, LOCAL_MODEL))
+    return f"{', '.join(first)} or {last}"
+
+
+def _open_http(argument: str, options: Options) -> Rewriter:
+    optional_import("httpx"), optional_import("tenacity")
+    from nngen.llm.rewriters.openai_http import Http
+
+    return Http(argument, options.model)
+
+
+def _open_local(argument: str, options: Options) -> Rewriter:
+    # Loads torch, so it is imported when a model is wanted.
     from nngen.llm.rewriters.transformers_local import Local
 
-    return Local(name, adapter, device=device, batch=batch)
+    return Local(argument, options.adapter, device=options.device, batch=options.batch)
+
+
+register(
+    RewriterEntry(
+        argument="http://HOST:PORT",
+        purpose="an OpenAI-compatible server; https:// too",
+        matches=lambda argument: argument.startswith(("http://", "https://")),
+        create=_open_http,
+        takes=frozenset({"model"}),
+    )
+)
+LOCAL_MODEL = RewriterEntry(
+    argument="MODEL",
+    purpose="a GGUF file, a folder or a hub id, run in this process",
+    matches=lambda argument: True,
+    create=_open_local,
+    takes=frozenset({"adapter"}),
+    tunable=True,
+)
+"""Entry for every argument that no registered entry matches."""

@@ -1,8 +1,8 @@
-"""Binds decoding to a grammar, row by row: what a model writes as a plan is a plan.
+"""Constrains decoding to plans: one grammar for each row of a batch.
 
-JSON schema cannot say that the four experts differ. So each row's grammar is made anew when an
-expert's closing quote is written, with that expert gone from the choices that are left; the
-tokens written so far are read again, which costs about a millisecond.
+A JSON schema cannot state that the four experts differ. Each row's grammar is therefore rebuilt when
+the closing quote of an expert is written, without that expert among the remaining choices. The tokens
+written so far are consumed again, which takes about a millisecond.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nngen.llm.optional_imports import load
-from nngen.llm.proposals.plan_space import EXPERTS, PlanSpace
+from nngen.llm import optional_import
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.space.pool import EXPERTS
 
 __all__ = ["PlanMatcher", "tokenizer_for_grammar"]
 
+# Only closed strings count: the prefix of a name may be the prefix of several families.
 _EXPERTS = re.compile(r'^\{"experts":\[((?:"[^"]*",?)*)')
 _COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
 
 def tokenizer_for_grammar(tokenizer: Any, vocabulary: int) -> Any:
-    """Wrap a fast Hugging Face tokenizer for llguidance (about 0.4 s: keep it).
+    """Wrap a fast Hugging Face tokenizer for llguidance, once for each model: it takes about 0.4 s.
 
     Args:
-        tokenizer: The model's own.
-        vocabulary: Columns of the model's logits, which may be more than the tokenizer has.
+        tokenizer: Tokenizer of the model.
+        vocabulary: Number of columns of the model's logits, which may be larger than the tokenizer's vocabulary.
     """
-    return load("llguidance.hf").from_tokenizer(tokenizer, n_vocab=vocabulary)
+    return optional_import("llguidance.hf").from_tokenizer(tokenizer, n_vocab=vocabulary)
 
 
 @lru_cache(maxsize=4096)
 def _grammar(schema: str) -> str:
-    return str(load("llguidance").LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT))
+    return str(optional_import("llguidance").LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT))
 
 
 class PlanMatcher:
-    """One row's place in the grammar of plans."""
+    """State of the grammar of plans for one row of a batch."""
 
     def __init__(self, tokenizer: Any, space: PlanSpace) -> None:
         self._tokenizer = tokenizer
@@ -50,9 +52,10 @@ class PlanMatcher:
         self._matcher = self._build()
 
     def consume(self, token: int) -> None:
-        """Move on by one token that the mask allowed."""
+        """Advance by one token that the mask allowed."""
         self._matcher.consume_token(token)
         self._tokens.append(token)
+        # After the fourth expert the grammar is final: values of fields do not depend on one another.
         if len(self._chosen) < EXPERTS:
             chosen = self._written()
             if chosen != self._chosen:
@@ -61,7 +64,8 @@ class PlanMatcher:
                 self._matcher.consume_tokens(self._tokens)
 
     def allowed(self, vocabulary: int) -> Tensor:
-        """Mark the tokens that may come next, ``(vocabulary,)``, bool; the end-of-text token when all is written."""
+        """Mark the tokens that may follow, ``(vocabulary,)``, bool; only the end-of-text token after a whole plan."""
+        # llguidance writes one bit for each token, in words of 32 bits, lowest bit first.
         mask = bytearray((vocabulary + 31) // 32 * 4)
         words = torch.frombuffer(mask, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * 4)
@@ -70,7 +74,7 @@ class PlanMatcher:
 
     def _build(self) -> Any:
         schema = json.dumps(self._space.schema(self._chosen))
-        return load("llguidance").LLMatcher(self._tokenizer, _grammar(schema))
+        return optional_import("llguidance").LLMatcher(self._tokenizer, _grammar(schema))
 
     def _written(self) -> tuple[str, ...]:
         found = _EXPERTS.match(self._tokenizer.decode_str(self._tokens))

@@ -1,8 +1,8 @@
-"""Changes a region without a model: expressions that may stand for one another, and numbers.
+"""Changes a region without a model: interchangeable expressions, fractions and channel widths.
 
 A site is an expression of the region that is listed in ``GROUPS``, a fraction, or a tuple of
-channel widths. ``mutate_region`` changes one site, ``redraw_region`` draws every site anew. What
-comes out may still fail the checks: that is for the checks to say.
+channel widths. ``mutate_region`` changes one site, ``redraw_region`` draws every site anew. The
+result may still fail the checks, which decide about it as about any other proposal.
 """
 
 from __future__ import annotations
@@ -86,16 +86,16 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ),
     ("importance_loss(weights)", "importance_loss(weights).sqrt()", "importance_loss(weights.square())"),
 )
-"""Expressions that may stand for one another."""
+"""Groups of interchangeable expressions; an expression stands in one group only."""
 
 _SCALES = (0.25, 0.5, 2.0, 4.0)
-_MOST = 100.0
+_MAX = 100.0
 _NEAR_ONE = (0.9, 0.95, 0.99, 0.999)
 _WIDTHS = (8, 16, 32, 64)
 
 
 def mutate_region(code: str, rng: Random) -> str | None:
-    """Change one site of a region; None where it has none."""
+    """Change one site of a region; None where the region has no site."""
     tree = ast.parse(code)
     sites = list(_sites(tree))
     if not sites:
@@ -105,7 +105,7 @@ def mutate_region(code: str, rng: Random) -> str | None:
 
 
 def redraw_region(code: str, rng: Random) -> str | None:
-    """Draw every site of a region anew, each uniformly over its alternatives and itself; None where it has none."""
+    """Draw every site uniformly over its alternatives and itself; None where the region has no site."""
     tree = ast.parse(code)
     sites = list(_sites(tree))
     if not sites:
@@ -115,7 +115,7 @@ def redraw_region(code: str, rng: Random) -> str | None:
 
 
 def skeleton(code: str) -> str:
-    """Write a region with every site blanked out: two that share a skeleton differ only in what the table holds."""
+    """Write a region with every site blanked out: regions of one skeleton differ in table entries alone."""
     tree = ast.parse(code)
     return _write(tree, {node: repr(_kind(node, group)) for node, group in _sites(tree)})
 
@@ -127,7 +127,7 @@ def _kind(node: ast.expr, group: tuple[str, ...]) -> str:
 
 
 def _sites(tree: ast.AST) -> Iterator[tuple[ast.expr, tuple[str, ...]]]:
-    """Yield what can be changed, outermost first, with its alternatives; nothing inside of a site is one."""
+    """Yield the sites of a tree with their alternatives, outermost first; sites do not nest."""
     if isinstance(tree, ast.expr):
         group = _alternatives(tree)
         if group:
@@ -142,11 +142,11 @@ def _alternatives(node: ast.expr) -> tuple[str, ...]:
     group = _index().get(text)
     if group:
         return tuple(other for other in group if other != text)
-    if isinstance(node, ast.Constant) and type(node.value) is float and 0 < node.value < _MOST:
+    if isinstance(node, ast.Constant) and type(node.value) is float and 0 < node.value < _MAX:
         if 0.9 <= node.value < 1:
             return tuple(repr(value) for value in _NEAR_ONE if value != node.value)
-        # A fraction stays one: as a whole number it could not be changed again.
-        return tuple(repr(float(f"{node.value * scale:.6g}")) for scale in _SCALES if node.value * scale < _MOST)
+        # A float stays a float: an integer could not be changed again.
+        return tuple(repr(float(f"{node.value * scale:.6g}")) for scale in _SCALES if node.value * scale < _MAX)
     if _is_widths(node):
         rows = [f"({', '.join(str(width * 2**k) for k in range(depth))},)" for width in _WIDTHS for depth in (1, 2, 3)]
         return tuple(other for row in rows if (other := ast.unparse(ast.parse(row))) != text)

@@ -1,26 +1,27 @@
-"""A rewriter behind any OpenAI-compatible server.
+"""Rewriter behind an OpenAI-compatible server.
 
-What goes wrong is a reply's status, never an exception: refused connections, time-outs, 429 and
-5xx (tried again, after what ``Retry-After`` says), replies cut in the middle, answers that are not
-the JSON agreed on.
+A failure becomes the status of a reply and is never raised: refused connections, time-outs, 429 and
+5xx (tried again after the wait in ``Retry-After``), replies cut in the middle, and answers that are
+not the agreed JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
+import http
 import json
 import os
 import random
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
+import tenacity
 
 from nngen.errors import RewriterError
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
@@ -29,17 +30,17 @@ from nngen.seeds import derive
 __all__ = ["KEY_VARIABLES", "Http"]
 
 KEY_VARIABLES = ("NNGEN_API_KEY", "OPENAI_API_KEY")
-"""Where the key is looked for, in order. It is sent to the server and goes nowhere else."""
+"""Environment variables that may hold the key, in order. The key is sent to the server and goes nowhere else."""
 
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _NO_SCHEMA = frozenset({400, 422})
-_LONGEST_WAIT_S = 60.0
-_LARGEST = 16 * 2**20
+_MAX_WAIT_S = 60.0
+_MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What one exchange brought: a body, or a status with its reason."""
+    """Result of one exchange: a body, or a status with its reason."""
 
     body: bytes = b""
     status: Status = Status.OK
@@ -48,26 +49,19 @@ class _Answer:
     wait_s: float | None = None
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: a key must not travel to a host that nobody named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 class Http:
-    """Asks a server's ``/chat/completions``.
+    """Rewriter that asks a server's ``/chat/completions``.
 
     Args:
-        url: Its address, with or without ``/v1`` and ``/chat/completions``.
-        model: The model's name there; the server's first by default.
-        timeout_s: Longest wait for one answer.
-        attempts: How often one request is sent at most.
-        parallel: Requests under way at one time.
-        sleep: Waits; tests pass their own.
+        url: Address of the server, with or without ``/v1`` and ``/chat/completions``.
+        model: Name of the model on the server; by default the first that the server lists.
+        timeout_s: Longest wait for data from the server.
+        attempts: Most attempts for one request.
+        parallel: Most requests under way at one time.
+        sleep: Function that waits; tests pass their own.
 
     Raises:
-        RewriterError: If the address is none.
+        RewriterError: If the address is not valid.
     """
 
     trusted = False
@@ -89,43 +83,44 @@ class Http:
         self._root = f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
         self.model = model
         self.name = f"{model or 'server'}@{parts.netloc}"
-        self._timeout_s, self._attempts, self._parallel, self._sleep = timeout_s, attempts, parallel, sleep
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._attempts, self._parallel, self._sleep, self._timeout_s = attempts, parallel, sleep, timeout_s
+        # Redirects stay unfollowed: the key must not travel to another host.
+        self._client = httpx.Client(
+            timeout=timeout_s, follow_redirects=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self._schema = True
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request; several are under way at one time."""
         if not self.model:
-            self._ask_model()
+            # A server that lists no model is asked without a name and uses the one it has.
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                self.model = str(json.loads(self._exchange("GET", "/models").body)["data"][0]["id"])
         with ThreadPoolExecutor(self._parallel) as pool:
-            return list(pool.map(self._one, requests))
+            return list(pool.map(self._answer, requests))
 
-    def _ask_model(self) -> None:
-        """Take the server's first model; where it names none, no name is sent, and the server takes the one it has."""
-        answer = self._exchange("/models", None)
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            self.model = str(json.loads(answer.body)["data"][0]["id"])
-
-    def _one(self, request: Request) -> Reply:
+    def _answer(self, request: Request) -> Reply:
         start = time.perf_counter()
-        schema = self._schema and request.kind is Kind.PLAN and request.space is not None
         jitter = random.Random(derive(request.seed, "back-off"))
-        attempt, answer = 0, _Answer()
-        while attempt < self._attempts:
-            attempt += 1
-            answer = self._exchange("/chat/completions", self._body(request, schema=schema))
-            if answer.code in _NO_SCHEMA and schema:
-                # Not every server knows schemas: ask without from now on; the reader judges the reply.
-                schema = self._schema = False
-                continue
-            if answer.status is not Status.BUSY or attempt == self._attempts:
-                break
-            backoff = min(2.0 ** (attempt - 1), _LONGEST_WAIT_S) * (0.5 + jitter.random() / 2)
-            self._sleep(backoff if answer.wait_s is None else min(answer.wait_s, _LONGEST_WAIT_S))
-        reply = _read(answer) if answer.status is Status.OK else Reply(status=answer.status, detail=answer.detail)
-        return replace(reply, seconds=time.perf_counter() - start, attempts=attempt)
 
-    def _body(self, request: Request, *, schema: bool) -> dict[str, Any]:
+        def wait_s(state: tenacity.RetryCallState) -> float:
+            answer: _Answer = state.outcome.result()  # type: ignore[union-attr]
+            backoff = 2.0 ** (state.attempt_number - 1) * (0.5 + jitter.random() / 2)
+            return min(_MAX_WAIT_S, backoff if answer.wait_s is None else answer.wait_s)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda answer: answer.status is Status.BUSY),
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=wait_s,
+            sleep=self._sleep,
+            retry_error_callback=lambda state: state.outcome.result(),  # type: ignore[union-attr]
+        )
+        answer = retrying(self._ask, request)
+        reply = _read(answer) if answer.status is Status.OK else Reply(status=answer.status, detail=answer.detail)
+        attempts = int(retrying.statistics["attempt_number"])
+        return replace(reply, seconds=time.perf_counter() - start, attempts=attempts)
+
+    def _ask(self, request: Request) -> _Answer:
         body: dict[str, Any] = {
             **({"model": self.model} if self.model else {}),
             "messages": [message.to_dict() for message in request.messages],
@@ -134,71 +129,63 @@ class Http:
             "seed": request.seed,
             "stream": False,
         }
-        if schema and request.space is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "plan", "strict": True, "schema": request.space.schema()},
-            }
-        return body
+        if self._schema and request.kind is Kind.PLAN and request.space is not None:
+            schema = {"name": "plan", "strict": True, "schema": request.space.schema()}
+            constrained = {**body, "response_format": {"type": "json_schema", "json_schema": schema}}
+            answer = self._exchange("POST", "/chat/completions", constrained)
+            if answer.code not in _NO_SCHEMA:
+                return answer
+            # Not every server supports schemas: from now on none is sent, and the parser checks the reply.
+            self._schema = False
+        return self._exchange("POST", "/chat/completions", body)
 
-    def _exchange(self, path: str, body: Mapping[str, Any] | None) -> _Answer:
-        """Send one request and read all of its answer."""
-        data = None if body is None else json.dumps(body).encode()
-        message = urllib.request.Request(f"{self._root}{path}", data=data, headers=_headers())  # noqa: S310
+    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> _Answer:
+        """Send one request and read the whole answer, up to 16 MiB."""
+        content = bytearray()
         try:
-            with self._opener.open(message, timeout=self._timeout_s) as response:
-                content = response.read(_LARGEST + 1)
-                if len(content) > _LARGEST:
-                    return _Answer(status=Status.GARBLED, detail=f"the answer is larger than {_LARGEST:,} bytes")
-                if response.length:
-                    # A read with a limit does not complain when the connection ends early.
-                    return _Answer(status=Status.CUT, detail=f"the connection broke after {len(content):,} bytes")
-                return _Answer(body=content)
-        except urllib.error.HTTPError as error:
-            with error:
-                return _refusal(error)
-        except TimeoutError:
+            with self._client.stream(method, f"{self._root}{path}", json=body, headers=_headers()) as response:
+                if not response.is_success:
+                    return _refusal(response)
+                for chunk in response.iter_raw():
+                    content += chunk
+                    if len(content) > _MAX_BYTES:
+                        return _Answer(status=Status.GARBLED, detail=f"the answer is larger than {_MAX_BYTES:,} bytes")
+                return _Answer(body=bytes(content))
+        except httpx.TimeoutException:
             return _Answer(status=Status.TIMEOUT, detail=f"no answer within {self._timeout_s:g} s")
-        except http.client.IncompleteRead as error:
-            detail = f"the connection broke after {len(error.partial):,} bytes"
-            return _Answer(status=Status.CUT, detail=detail)
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                return _Answer(status=Status.TIMEOUT, detail=f"no answer within {self._timeout_s:g} s")
-            return _Answer(status=Status.REFUSED, detail=f"nobody answers at {self._root}: {error.reason}")
-        except (http.client.HTTPException, OSError) as error:
-            return _Answer(status=Status.CUT, detail=f"the connection broke: {type(error).__name__}")
+        except httpx.ConnectError as error:
+            return _Answer(status=Status.REFUSED, detail=f"no server answers at {self._root}: {error}")
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            where = f"after {len(content):,} bytes" if content else f"({type(error).__name__})"
+            return _Answer(status=Status.CUT, detail=f"the connection broke {where}")
 
 
 def _headers() -> dict[str, str]:
     key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-    headers = {"Content-Type": "application/json", "User-Agent": "nngen"}
-    return headers | ({"Authorization": f"Bearer {key}"} if key else {})
+    # Compressed answers could unpack to more than the limit on their size.
+    return {"User-Agent": "nngen", "Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-def _refusal(error: urllib.error.HTTPError) -> _Answer:
-    code = error.code
-    # What the server says may repeat the key that it was sent: the number has to be enough.
-    detail = f"the server answered {code} {http.client.responses.get(code, '')}".strip()
+def _refusal(response: httpx.Response) -> _Answer:
+    code = response.status_code
+    phrase = http.HTTPStatus(code).phrase if code in set(http.HTTPStatus) else ""
+    # The server's own text may repeat the key that it was sent: the status code has to be enough.
+    detail = f"the server answered {code} {phrase}".strip()
     if code in _TRY_AGAIN:
-        return _Answer(status=Status.BUSY, detail=detail, code=code, wait_s=_retry_after(error.headers["Retry-After"]))
+        wait_s = _retry_after(response.headers.get("Retry-After", ""))
+        return _Answer(status=Status.BUSY, detail=detail, code=code, wait_s=wait_s)
     if code in (401, 403):
         detail += f": set the key in {KEY_VARIABLES[0]}"
     return _Answer(status=Status.REJECTED, detail=detail, code=code)
 
 
-def _retry_after(text: str | None) -> float | None:
-    """Read seconds or a date (RFC 9110)."""
-    if not text:
-        return None
-    try:
-        return max(float(text), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError):
-        return None
+def _retry_after(text: str) -> float | None:
+    """Read seconds or a date (RFC 9110); None where it is neither."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(text))  # 0 for nan
+    with contextlib.suppress(TypeError, ValueError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return None
 
 
 def _read(answer: _Answer) -> Reply:

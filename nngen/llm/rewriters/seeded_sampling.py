@@ -1,4 +1,4 @@
-"""Draws tokens so that a request's seed decides its reply, whatever else is in the batch."""
+"""Samples tokens so that the seed of a request decides its reply, independent of the rest of the batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from nngen.llm.rewriters.base import Request
 from nngen.llm.rewriters.grammar import PlanMatcher
 from nngen.seeds import derive
 
-__all__ = ["Draws"]
+__all__ = ["SeededSampling"]
 
 
-class Draws:
-    """A logits processor: grammar, temperature, min-p, then Gumbel noise of the row's own generator.
+class SeededSampling:
+    """Logits processor for ``generate``: grammar, temperature, min-p, then Gumbel noise from the row's own generator.
 
-    The arg max of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954), so
-    ``generate(do_sample=False)`` samples, and one row's draws do not depend on its neighbours.
+    The arg max of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954). So
+    ``generate(do_sample=False)`` samples, and the draws of one row do not depend on its neighbours.
+
+    Args:
+        requests: Request of each row.
+        matchers: Grammar of each row; None for free text.
+        end: Tokens that end a reply.
     """
 
     def __init__(self, requests: Sequence[Request], matchers: Sequence[PlanMatcher | None], end: Sequence[int]) -> None:
@@ -30,8 +35,9 @@ class Draws:
         self._begun = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Turn the next token's logits, ``(B, V)``, into ones whose arg max is the drawn token."""
+        """Return logits, ``(B, V)``, whose arg max is the drawn token of each row."""
         drawn = [self._row(row, int(input_ids[row, -1]), scores[row]) for row in range(len(self._requests))]
+        # The last token of the first call belongs to the prompt, later ones to the reply.
         self._begun = True
         return torch.stack(drawn)
 
@@ -40,6 +46,7 @@ class Draws:
         if self._begun and last in self._end:
             self._done[row] = True
         if self._done[row]:
+            # ``generate`` pads rows that ended: no draw, no step of the grammar.
             return logits
         if matcher is not None:
             if self._begun:
@@ -50,7 +57,9 @@ class Draws:
             return logits
         logits = logits.float() / request.temperature
         if request.min_p > 0:
+            # A share of a probability is a difference of logits: no softmax is needed.
             floor = logits.max() + torch.log(torch.tensor(request.min_p))
             logits = logits.masked_fill(logits < floor, float("-inf"))
+        # -log of an exponential variate is a Gumbel variate.
         noise = torch.empty(logits.shape).exponential_(generator=self._generators[row])
         return logits - noise.log().to(logits.device)

@@ -1,4 +1,4 @@
-"""A model in this process, through transformers: a hub id, a folder or a GGUF file, with adapters by path."""
+"""Rewriter that runs a transformers model in this process: a hub id, a folder or a GGUF file, with adapters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from nngen.errors import RewriterError
-from nngen.llm.optional_imports import load
+from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
 from nngen.llm.rewriters.grammar import PlanMatcher, tokenizer_for_grammar
-from nngen.llm.rewriters.seeded_sampling import Draws
+from nngen.llm.rewriters.seeded_sampling import SeededSampling
 
 __all__ = ["PRECISIONS", "Local", "adapted", "load_model", "load_tokenizer"]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def load_tokenizer(base: str) -> Any:
@@ -29,19 +31,16 @@ def load_tokenizer(base: str) -> Any:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
 
     Raises:
-        RewriterError: If there is none, or it has no chat template.
+        RewriterError: If it cannot be loaded, or has no chat template.
     """
     where, extra = _place(base)
     with _explained(base), _quiet():
-        tokenizer = load("transformers").AutoTokenizer.from_pretrained(where, **extra)
+        tokenizer = optional_import("transformers").AutoTokenizer.from_pretrained(where, **extra)
     if not tokenizer.chat_template:
         raise RewriterError(f"{base} has no chat template: take its instruction-tuned variant")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def load_model(
@@ -56,21 +55,21 @@ def load_model(
 
     Args:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
-        adapter: Folder of a peft adapter that was tuned on this base.
+        adapter: Folder of a peft adapter tuned on this base.
         device: ``cpu`` or ``cuda``.
-        precision: Of the weights: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on CPUs that
-            multiply it in hardware (four times as fast as float32, measured with AVX512-BF16), else float32.
-        quantize: Whether to hold the weights in 4 bits (NF4; needs CUDA and bitsandbytes).
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on CPUs with bfloat16 instructions
+            (four times as fast as float32, measured with AVX512-BF16), else float32.
+        quantize: Whether the weights are loaded in 4 bits (NF4; needs CUDA and bitsandbytes).
 
     Raises:
-        RewriterError: If the weights cannot be loaded, or the adapter is another base's.
+        RewriterError: If the weights cannot be loaded, or the adapter belongs to another base.
     """
-    transformers = load("transformers")
+    transformers = optional_import("transformers")
     where, extra = _place(base)
     if extra:
-        load("gguf")
+        optional_import("gguf")
     if quantize:
-        load("bitsandbytes")
+        optional_import("bitsandbytes")
         extra["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -88,17 +87,17 @@ def load_model(
 
 
 class Local:
-    """A rewriter over transformers' ``generate``.
+    """Rewriter over transformers' ``generate``.
 
-    Requests with one and the same prompt share its prefill; others are padded on the left. Both
-    are decoded in batches with a key-value cache.
+    Requests with the same prompt share its prefill; others are padded on the left. Both are decoded
+    in batches with a key-value cache.
 
     Args:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         adapter: Folder of a peft adapter tuned on this base.
         device: ``cpu`` or ``cuda``.
         batch: Rows decoded together.
-        precision: As in ``load_model``.
+        precision: Precision of the weights, as for ``load_model``.
     """
 
     trusted = False
@@ -117,14 +116,14 @@ class Local:
         self.model = load_model(base, adapter, device=device, precision=precision)
         self.batch = batch
         self._vocabulary = int(self.model.config.get_text_config().vocab_size)
-        # A model without a written limit has none that we know of.
+        # A configuration without a context length sets no limit.
         self._context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 10**9)
         self._grammar_tokenizer: Any = None
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer each request; replies that reach the token limit come back as ``cut``.
+        """Answer each request; replies that reach the token limit have the status ``cut``.
 
-        A prompt that leaves no room in the model's context is ``rejected``, the others are answered.
+        A prompt that does not fit the model's context is ``rejected``; the others are answered.
         """
         prompts = [self._prompt(request) for request in requests]
         lengths = [self.tokens(prompt) for prompt in prompts]
@@ -149,13 +148,13 @@ class Local:
             ids, mask, cache = self._read(prompts)
             limit = min(max(request.max_tokens for request in requests), self._context - ids.shape[1])
             end = self._end()
-            draws = Draws(requests, [self._matcher(request) for request in requests], end)
+            sampling = SeededSampling(requests, [self._matcher(request) for request in requests], end)
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 past_key_values=cache,
-                logits_processor=load("transformers").LogitsProcessorList([draws]),
-                generation_config=load("transformers").GenerationConfig(
+                logits_processor=optional_import("transformers").LogitsProcessorList([sampling]),
+                generation_config=optional_import("transformers").GenerationConfig(
                     max_new_tokens=limit, do_sample=False, eos_token_id=end, pad_token_id=self.tokenizer.pad_token_id
                 ),
             )
@@ -166,15 +165,15 @@ class Local:
         ]
 
     def _read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Any]:
-        """Tokenize prompts to ``(B, T)``; where they are the same, read all but the last token once."""
+        """Tokenize prompts to ``(B, T)``; where all are equal, compute the cache of all but the last token once."""
         side = self.tokenizer.padding_side
         self.tokenizer.padding_side = "left"
-        held = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+        encoded = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
         self.tokenizer.padding_side = side
-        ids, mask = held["input_ids"].to(self.model.device), held["attention_mask"].to(self.model.device)
+        ids, mask = encoded["input_ids"].to(self.model.device), encoded["attention_mask"].to(self.model.device)
         cache = None
         if len(prompts) > 1 and len(set(prompts)) == 1:
-            cache = load("transformers").DynamicCache(config=self.model.config)
+            cache = optional_import("transformers").DynamicCache(config=self.model.config)
             self.model(ids[:1, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache.batch_repeat_interleave(len(prompts))
         return ids, mask, cache
@@ -210,13 +209,13 @@ class Local:
         return PlanMatcher(self._grammar_tokenizer, request.space)
 
     def _end(self) -> list[int]:
-        held = self.model.generation_config.eos_token_id
-        ids = held if isinstance(held, list) else [held]
+        end = self.model.generation_config.eos_token_id
+        ids = end if isinstance(end, list) else [end]
         return sorted({token for token in [*ids, self.tokenizer.eos_token_id] if token is not None})
 
 
 def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterator[list[int]]:
-    """Cut the order into batches; prompts that many requests share get batches of their own."""
+    """Split the order into batches; prompts shared by several requests get batches of their own."""
     shared: dict[str, list[int]] = {}
     for index in order:
         shared.setdefault(prompts[index], []).append(index)
@@ -228,7 +227,7 @@ def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterato
 
 def _dtype(precision: str, device: str) -> torch.dtype:
     if precision not in PRECISIONS:
-        raise RewriterError(f"no precision is called {precision!r}: there are {', '.join(PRECISIONS)}")
+        raise RewriterError(f"no precision is called {precision!r}: choose {', '.join(PRECISIONS)}")
     if precision == "auto":
         fast = device.startswith("cuda") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
@@ -236,7 +235,7 @@ def _dtype(precision: str, device: str) -> torch.dtype:
 
 
 def _forget_gguf(model: Any) -> None:
-    """Say that the weights are plain: they were unpacked on loading, but the mark forbids to tune them."""
+    """Remove the quantization marks: the weights are unpacked on loading, yet marked weights cannot be tuned."""
     for name in ("hf_quantizer", "quantization_method"):
         if hasattr(model, name):
             delattr(model, name)
@@ -252,56 +251,53 @@ def _place(base: str) -> tuple[str, dict[str, Any]]:
             raise RewriterError(f"no such file: {base}")
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir() and not (path / "config.json").is_file():
-        raise RewriterError(f"{base} holds no config.json: it is no folder in transformers' layout")
+        raise RewriterError(f"{base} holds no config.json: it is not a folder in transformers' layout")
     if base.startswith((".", "/", "~")) and not path.expanduser().is_dir():
         raise RewriterError(f"no such folder: {base}")
     return base, {}
 
 
 def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) -> Any:
-    """Put an adapter on a base model.
+    """Load an adapter onto a base model.
 
     Args:
-        model: The base, loaded.
+        model: Loaded base.
         adapter: Folder of a peft adapter.
-        base: The base's name, to compare with what the adapter was tuned on.
-        trainable: Whether tuning is to go on with it.
+        base: Name of the base, compared with the one that the adapter names.
+        trainable: Whether the adapter is tuned further.
 
     Raises:
-        RewriterError: If the folder is no adapter, or one for another base.
+        RewriterError: If the folder is not an adapter, or an adapter for another base.
     """
     try:
         config = json.loads((adapter / "adapter_config.json").read_text())
     except (OSError, ValueError) as error:
-        raise RewriterError(f"{adapter} holds no readable adapter_config.json: it is no peft adapter") from error
-    made_for = str(config.get("base_model_name_or_path") or "")
-    other = RewriterError(f"{adapter} was tuned on {made_for or 'another base'}, not on {base}")
-    if made_for and Path(made_for).name != Path(base).name:
+        raise RewriterError(f"{adapter} holds no readable adapter_config.json: it is not a peft adapter") from error
+    tuned_on = str(config.get("base_model_name_or_path") or "")
+    other = RewriterError(f"{adapter} was tuned on {tuned_on or 'another base'}, not on {base}")
+    if tuned_on and Path(tuned_on).name != Path(base).name:
         raise other
     try:
-        return load("peft").PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+        return optional_import("peft").PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError) as error:
-        # Same name, other shapes or layers: peft says so in pages.
+        # The name fits and the shapes do not: peft's own message is pages long.
         raise other from error
 
 
 @contextlib.contextmanager
 def _explained(base: str) -> Iterator[None]:
+    # Raised by transformers and its readers for files that are missing, truncated or in another format.
+    broken = (OSError, ValueError, KeyError, IndexError, struct.error, optional_import("safetensors").SafetensorError)
     try:
         yield
-    except (OSError, ValueError, KeyError, IndexError, struct.error, load("safetensors").SafetensorError) as error:
-        # All that transformers and its readers raise at a file that is missing, cut off or of another kind.
-        reason = next(_sentences(error), type(error).__name__)
-        raise RewriterError(f"{base} cannot be loaded: {reason}") from error
-
-
-def _sentences(error: Exception) -> Iterator[str]:
-    return (line.strip()[:160] for line in str(error).splitlines() if line.strip())
+    except broken as error:
+        lines = (line.strip()[:160] for line in str(error).splitlines() if line.strip())
+        raise RewriterError(f"{base} cannot be loaded: {next(lines, type(error).__name__)}") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    logging = load("transformers.utils.logging")
+    logging = optional_import("transformers.utils.logging")
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
