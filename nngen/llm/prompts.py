@@ -178,9 +178,7 @@ def _read(file: Path) -> Prompt:
             raise RewriterError(f"{file.name}: {key} is not of type {kind.__name__}")
     if head["examples"] > MAX_EXAMPLES:
         raise RewriterError(f"{file.name}: {head['examples']} examples are more than {MAX_EXAMPLES}")
-    if not set(head["drop"]) <= set(head["inputs"]):
-        raise RewriterError(
-            f"{file.name}: drop names {sorted(set(head['drop']) - set(head['inputs']))}, not among the inputs"
-        )
+    if unknown := sorted(set(head["drop"]) - set(head["inputs"])):
+        raise RewriterError(f"{file.name}: drop names {', '.join(unknown)}, not among the inputs")
     head |= {"inputs": tuple(head["inputs"]), "drop": tuple(head["drop"]), "system": head["system"].strip()}
     return Prompt(name=name, body=parts[2], **head)

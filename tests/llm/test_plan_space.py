@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nngen.assembly.assemble import check_plan
 from nngen.llm.proposals.parsing import Fault, ReplyError
-from nngen.llm.proposals.plan_space import CHOICES, PlanSpace, frame, plan_text
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.surrogate.plan_text import CHOICES, fixed_fields, plan_text
 from nngen.types import Plan
 
 NAMES = tuple(f"Family{number}" for number in range(9))
@@ -54,14 +55,18 @@ def test_what_the_pool_lacks_gives_way_and_the_child_is_a_quartet(parent: Plan) 
         assert (child.kind, child.repeats) == ("hetero", False)
 
 
-def test_a_frame_is_what_the_text_leaves_out() -> None:
+def test_fixed_fields_are_those_that_the_text_leaves_out() -> None:
     plain = SPACE.draw(Random(0))
     other = dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, cutmix=1.0))
     assert plan_text(plain) == plan_text(other)
-    assert frame(plain) != frame(other)
-    assert frame(plain) == frame(SPACE.draw(Random(1))) == frame(SPACE.mutate(plain, Random(2)))
+    assert fixed_fields(plain) != fixed_fields(other)
+    assert fixed_fields(plain) == fixed_fields(SPACE.draw(Random(1))) == fixed_fields(SPACE.mutate(plain, Random(2)))
     # A child keeps its parent's frame.
-    assert frame(SPACE.mutate(other, Random(0))) == frame(SPACE.read(plan_text(plain), other)) == frame(other)
+    assert (
+        fixed_fields(SPACE.mutate(other, Random(0)))
+        == fixed_fields(SPACE.read(plan_text(plain), other))
+        == fixed_fields(other)
+    )
 
 
 def test_draws_are_uniform_over_families() -> None:

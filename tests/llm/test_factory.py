@@ -1,0 +1,72 @@
+"""Registry of rewriters: names, help and error messages come from its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from nngen.errors import RewriterError
+from nngen.llm.rewriters.base import REWRITERS, Kind, Request, Rewriter, RewriterEntry, register
+from nngen.llm.rewriters.baselines import Baseline
+from nngen.llm.rewriters.factory import LOCAL_MODEL, entry_of, open_rewriter, rewriter_help
+
+
+class Echo(Baseline):
+    """Toy rewriter: returns the code that it is given."""
+
+    name = "echo"
+
+    def write(self, request: Request, rng: Random) -> str | None:
+        return request.code or None
+
+
+@pytest.fixture
+def toy() -> Iterator[RewriterEntry]:
+    entry = RewriterEntry(
+        argument="echo",
+        purpose="the same again",
+        matches=lambda argument: argument == "echo",
+        create=lambda _argument, _options: Echo(),
+        trusted=True,
+    )
+    yield register(entry)
+    REWRITERS.remove(entry)
+
+
+def test_one_entry_adds_a_rewriter(toy: RewriterEntry) -> None:
+    rewriter = open_rewriter("echo")
+    assert isinstance(rewriter, Rewriter)
+    assert entry_of("echo") is toy
+    assert "echo (the same again)" in rewriter_help()
+    reply = rewriter.propose([Request(kind=Kind.REGION, messages=(), seed=0, code="x = 1")])[0]
+    assert reply.text == "```python\nx = 1\n```"
+
+
+def test_without_the_entry_the_name_is_that_of_a_model() -> None:
+    assert entry_of("echo") is LOCAL_MODEL
+    assert "echo" not in rewriter_help()
+
+
+@pytest.mark.parametrize("name", ["random", "mutate"])
+def test_baselines_are_trusted_and_not_tunable(name: str) -> None:
+    entry = entry_of(name)
+    assert entry.trusted
+    assert not entry.tunable
+    assert open_rewriter(name).trusted
+
+
+def test_every_form_stands_in_the_help() -> None:
+    text = rewriter_help()
+    assert all(entry.argument in text for entry in (*REWRITERS, LOCAL_MODEL))
+
+
+def test_options_that_do_not_fit_are_refused_with_the_forms_that_take_them() -> None:
+    with pytest.raises(RewriterError, match="--adapter is for --rewriter MODEL, not for mutate"):
+        open_rewriter("mutate", adapter=Path("adapter"))
+    with pytest.raises(RewriterError, match="--model is for --rewriter http://HOST:PORT, not for random"):
+        open_rewriter("random", model="small")
+    with pytest.raises(RewriterError, match=r"--rewriter is empty: write random \(uniform draws\), mutate"):
+        open_rewriter("")
