@@ -50,9 +50,10 @@ from nngen.assembly.render import _read
 from nngen.checks.candidate_net import load_module
 from nngen.families.catalogue import load_families
 from nngen.lemur.source import open_lemur
+from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.space.samplers import draw
-from nngen.types import Family, Plan, Shape
+from nngen.types import Family, Shape
 
 MEMBER = "ab/gpt/brute/moe4/AlterHeteroMoE4.py"
 SHAPE = Shape(3, 32, 32)

@@ -36,9 +36,10 @@ from nngen.families.catalogue import load_families
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
+from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space.samplers import draw
-from nngen.types import Family, Interface, Plan, Shape
+from nngen.types import Family, Interface, Shape
 
 WANTED = ((Shape(3, 32, 32), 300), (Shape(3, 64, 64), 100))
 CLASSES = 10

@@ -31,9 +31,10 @@ from nngen.assembly.assemble import Assembler
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
+from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space.samplers import draw
-from nngen.types import Plan, Shape
+from nngen.types import Shape
 
 SHAPE = Shape(3, 32, 32)
 WANTED = 0.80

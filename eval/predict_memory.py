@@ -28,9 +28,10 @@ from nngen.families.memory import weights
 from nngen.families.probe import profiles
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
+from nngen.plan import Plan
 from nngen.training import LocalEngine, TrainJob
 from nngen.training.memory_model import Prediction, predict
-from nngen.types import Plan, Shape, TrialSpec
+from nngen.types import Shape, TrialSpec
 
 OUT = Path(__file__).parent / "results" / "prediction.md"
 FAMILIES = (

@@ -41,9 +41,10 @@ from nngen.families.probe import profiles
 from nngen.files import cache_dir
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
+from nngen.plan import Plan
 from nngen.training import LocalEngine, TrainJob
 from nngen.training.scoring import accuracy
-from nngen.types import Candidate, Family, Interface, Plan, Shape, Trial, TrialSpec
+from nngen.types import Candidate, Family, Interface, Shape, Trial, TrialSpec
 
 OUT = Path(__file__).parent / "results" / "training_speed.md"
 EXPERTS = ("ShuffleNet", "MobileNetV3", "SqueezeNet-1", "ICNet")

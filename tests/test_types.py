@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.errors import UsageError
-from nngen.types import Adapter, Interface, Plan, Shape
+from nngen.plan import Plan
+from nngen.types import Adapter, Interface, Shape
 
 sides = st.integers(1, 512)
 

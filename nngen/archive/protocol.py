@@ -32,7 +32,8 @@ from typing import Any, Protocol
 
 from nngen.archive.records import Event, Promotion, StoredCampaign, StoredCandidate, StoredTrial
 from nngen.archive.states import TrialState
-from nngen.types import Candidate, Family, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.plan import Plan
+from nngen.types import Candidate, Family, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["Store"]
 

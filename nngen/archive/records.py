@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nngen.archive.states import TrialState
-from nngen.types import EpochResult, Outcome, Plan, Shape, TrialSpec, Verdict
+from nngen.plan import Plan
+from nngen.types import EpochResult, Outcome, Shape, TrialSpec, Verdict
 
 __all__ = [
     "Event",

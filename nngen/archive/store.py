@@ -32,8 +32,9 @@ from nngen.archive.records import (
 from nngen.archive.schema import migrations
 from nngen.archive.states import TrialState, allowed
 from nngen.errors import ArchiveError, UsageError
+from nngen.plan import Plan
 from nngen.text import did_you_mean
-from nngen.types import Candidate, Family, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, Family, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["Archive"]
 

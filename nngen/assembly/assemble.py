@@ -10,7 +10,8 @@ from nngen.assembly.plan_validation import KINDS, check_plan
 from nngen.assembly.render import RESERVED, render
 from nngen.errors import PlanError
 from nngen.lemur.layout import nn_id
-from nngen.types import Candidate, Family, Interface, Plan
+from nngen.plan import Plan
+from nngen.types import Candidate, Family, Interface
 
 __all__ = ["Assembler", "assemble", "check_plan"]
 

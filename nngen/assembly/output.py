@@ -13,7 +13,8 @@ from nngen.assembly.expert import transform_code
 from nngen.assembly.plan_toml import to_toml
 from nngen.errors import UsageError
 from nngen.files import package_folder as templates
-from nngen.types import Candidate, Family, Interface, Plan
+from nngen.plan import Plan
+from nngen.types import Candidate, Family, Interface
 
 __all__ = ["FolderWriter", "order_of", "prepare_folder", "write_candidate"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.errors import PlanError, UsageError
-from nngen.types import Plan
+from nngen.plan import Plan
 
 __all__ = ["from_toml", "plan_of", "read_plan", "to_toml"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nngen.errors import PlanError
-from nngen.types import Plan
+from nngen.plan import Plan
 
 __all__ = ["KINDS", "Kind", "check_plan"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from nngen.assembly.plan_toml import from_toml
 from nngen.errors import PlanError
 from nngen.files import package_folder as folder
+from nngen.plan import Plan
 from nngen.text import did_you_mean
-from nngen.types import Plan
 
 __all__ = ["preset", "preset_file", "preset_names", "preset_purpose"]
 

@@ -10,7 +10,8 @@ from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
 from nngen.lemur.fetch import cached_wheel
 from nngen.lemur.wheel import WheelLemur
-from nngen.types import Family, Interface, Plan, Shape
+from nngen.plan import Plan
+from nngen.types import Family, Interface, Shape
 
 __all__ = ["assembled_here"]
 

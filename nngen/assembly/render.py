@@ -20,7 +20,8 @@ from nngen.assembly.plan_toml import to_toml
 from nngen.assembly.plan_validation import KINDS
 from nngen.assembly.template_context import frame_values, number
 from nngen.files import package_folder as folder
-from nngen.types import Interface, Plan
+from nngen.plan import Plan
+from nngen.types import Interface
 
 __all__ = ["RESERVED", "render"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.assembly.plan_validation import KINDS
-from nngen.types import Plan
+from nngen.plan import Plan
 
 __all__ = ["frame_values", "number"]
 

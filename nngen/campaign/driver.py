@@ -15,7 +15,7 @@ from nngen.campaign.protocols import Watcher
 from nngen.campaign.selection import explored, next_turn
 from nngen.campaign.spec import CampaignSpec
 from nngen.campaign.successive_halving import is_over, promotions
-from nngen.types import Plan
+from nngen.plan import Plan
 
 __all__ = ["Driver", "End"]
 

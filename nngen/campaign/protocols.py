@@ -8,7 +8,8 @@ from typing import Protocol, TypeAlias
 
 from nngen.archive import StoredTrial
 from nngen.datasets.dataset import Dataset
-from nngen.types import Candidate, EpochResult, Family, Interface, Plan
+from nngen.plan import Plan
+from nngen.types import Candidate, EpochResult, Family, Interface
 
 __all__ = ["Assemble", "CampaignInputs", "Silent", "Watcher"]
 

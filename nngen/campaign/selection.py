@@ -14,11 +14,11 @@ from nngen.analysis.scores import scores_of
 from nngen.archive import Store, StoredTrial
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import UsageError
+from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space import SAMPLERS, Pool, Quartet, coverage, draw
 from nngen.space.adaptive import Choice, ask
 from nngen.text import did_you_mean
-from nngen.types import Plan
 
 __all__ = ["ADAPTIVE", "Beginning", "begin", "check_sampler", "explored", "next_turn"]
 

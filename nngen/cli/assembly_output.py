@@ -12,7 +12,8 @@ from nngen.cli.progress import progress_bar
 if TYPE_CHECKING:
     from nngen.assembly.assemble import Assembler
     from nngen.cli.assembly_plans import Usable
-    from nngen.types import Candidate, Plan
+    from nngen.plan import Plan
+    from nngen.types import Candidate
 
 __all__ = ["TAR", "stream", "write_files"]
 

@@ -12,7 +12,8 @@ from nngen.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from nngen.assembly.assemble import Assembler
-    from nngen.types import Family, Interface, Plan, Shape
+    from nngen.plan import Plan
+    from nngen.types import Family, Interface, Shape
 
     Usable = Mapping[str, tuple[Family, Interface]]
 
@@ -36,7 +37,7 @@ def model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] 
 
     from nngen.assembly.plan_toml import read_plan
     from nngen.assembly.presets import preset, preset_names
-    from nngen.types import Plan
+    from nngen.plan import Plan
 
     if plan is None:
         model = Plan(experts=())

@@ -9,8 +9,8 @@ from nngen.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from nngen.archive import StoredTrial
+    from nngen.plan import Plan
     from nngen.surrogate.plan_accuracy import Embed
-    from nngen.types import Plan
 
 __all__ = ["predict_accuracy"]
 
@@ -168,7 +168,7 @@ def _plan(families: str | None, file: Path | None) -> Plan | None:
 
     from nngen.assembly.assemble import check_plan
     from nngen.errors import UsageError
-    from nngen.types import Plan
+    from nngen.plan import Plan
 
     if families is not None and file is not None:
         raise UsageError("--families and --plan are two ways to say the same: give one of them")

@@ -11,8 +11,9 @@ from nngen.errors import UsageError
 from nngen.llm.judging import EngineJudge, Judge
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.llm.proposals.parents import at_fidelity, mean_accuracies
+from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.types import Candidate, Family, Interface, Plan, Trial
+from nngen.types import Candidate, Family, Interface, Trial
 
 __all__ = ["Job", "run_jobs", "train_proposals", "trained_funnel"]
 

@@ -22,8 +22,8 @@ from sklearn.model_selection import GroupKFold
 
 from nngen.archive import StoredTrial
 from nngen.errors import UsageError
+from nngen.plan import Plan
 from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
-from nngen.types import Plan
 
 __all__ = [
     "LANGUAGE_MODEL",

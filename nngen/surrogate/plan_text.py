@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from nngen.types import Plan
+from nngen.plan import Plan
 
 __all__ = ["CHOICES", "Value", "compact_number", "field_value", "fixed_fields", "plan_text"]
 

@@ -17,9 +17,10 @@ from nngen.campaign.protocols import Assemble, CampaignInputs, Silent, Watcher
 from nngen.campaign.runner import Campaign
 from nngen.campaign.spec import CampaignSpec
 from nngen.datasets.dataset import Dataset
+from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.training.engine import CheckJob, TrainJob
-from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, Verdict
+from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Shape, Trial, Verdict
 
 __all__ = ["FakeEngine", "fake_assemble", "fake_bench", "fake_campaign", "fake_dataset", "fake_families"]
 

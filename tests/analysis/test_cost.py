@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from nngen.analysis.cost import cost, family_seconds, forecast, remaining
 from nngen.archive import StoredTrial, TrialState
+from nngen.plan import Plan
 from nngen.space import draw
-from nngen.types import Outcome, Plan, Shape, TrialSpec, Verdict
+from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
 POOL = [f"F{number}" for number in range(9)]
 SECONDS = {name: float(2 + number**2) for number, name in enumerate(POOL)}

@@ -6,7 +6,8 @@ import pytest
 
 from nngen.archive import Archive, Promotion, Store, TrialState
 from nngen.errors import ArchiveError, UsageError
-from nngen.types import Candidate, EpochResult, Family, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.plan import Plan
+from nngen.types import Candidate, EpochResult, Family, Outcome, Shape, Trial, TrialSpec, Verdict
 
 PLANS = [Plan(experts=tuple(names)) for names in ("ABCD", "ABCE", "BCDE")]
 CANDIDATE = Candidate(id="MoE4-" + "a" * 32, source="x = 1\n", canonical="c1", plan=PLANS[0])

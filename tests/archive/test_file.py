@@ -14,7 +14,7 @@ import pytest
 from nngen.archive import Archive, TrialState
 from nngen.archive.connection import default_path
 from nngen.errors import ArchiveError
-from nngen.types import Plan
+from nngen.plan import Plan
 
 PLANS = [Plan(experts=tuple("ABCD"))]
 
@@ -207,7 +207,7 @@ DIE = """
     import os, shutil, signal, sys
     from pathlib import Path
     from nngen.archive import Archive
-    from nngen.types import Plan
+    from nngen.plan import Plan
 
     def work(path, left):
         def trace(statement):

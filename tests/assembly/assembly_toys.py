@@ -14,7 +14,8 @@ from types import ModuleType
 from nngen.assembly.assemble import assemble
 from nngen.assembly.expert import Expert, transform
 from nngen.assembly.presets import preset
-from nngen.types import Candidate, Family, Interface, Plan, Record
+from nngen.plan import Plan
+from nngen.types import Candidate, Family, Interface, Record
 
 FAMILIES = Path(__file__).parent / "families"
 TINY = ("TinyConv", "TinyBayes", "TinyComplex", "TinyAux")

@@ -11,7 +11,8 @@ import torch
 from assembly_toys import GOLDEN, INTERFACES, TINY, import_source, tiny_families
 
 from nngen.assembly.assemble import Assembler
-from nngen.types import Candidate, Family, Plan
+from nngen.plan import Plan
+from nngen.types import Candidate, Family
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ from nngen.assembly.plan_toml import plan_of
 from nngen.assembly.render import RESERVED
 from nngen.errors import PlanError, UsageError
 from nngen.lemur.layout import nn_id
-from nngen.types import Candidate, Family, Gate, Interface, Losses, Plan, Recipe
+from nngen.plan import Gate, Losses, Plan, Recipe
+from nngen.types import Candidate, Family, Interface
 
 Mix = Callable[..., Candidate]
 Load = Callable[[str], ModuleType]

@@ -24,7 +24,8 @@ from nngen.assembly.naming import class_prefix
 from nngen.assembly.plan_toml import plan_of
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import profiles
-from nngen.types import Candidate, Family, Interface, Plan, Shape
+from nngen.plan import Plan
+from nngen.types import Candidate, Family, Interface, Shape
 
 CPU = torch.device("cpu")
 # Shared helper names; torch.jit; a network that overrides __call__.

@@ -13,7 +13,8 @@ from assembly_toys import GOLDEN, import_source
 from torch import Tensor
 
 from nngen.assembly.snippets import diagnostics, losses, routing
-from nngen.types import Candidate, Gate, Losses
+from nngen.plan import Gate, Losses
+from nngen.types import Candidate
 
 # V-MoE's published test vectors.
 GATES = torch.tensor([[0.5, 0.4, 0.1], [0.3, 0.3, 0.4], [0.1, 0.2, 0.7], [0.8, 0.2, 0.0]], dtype=torch.float64)

@@ -17,7 +17,8 @@ from torch import nn
 
 from nngen.assembly.assemble import Assembler, assemble
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.types import Candidate, Family, Gate, Interface, Losses, Plan, Recipe, Shape
+from nngen.plan import Gate, Losses, Plan, Recipe
+from nngen.types import Candidate, Family, Interface, Shape
 
 Mix = Callable[..., Candidate]
 Load = Callable[[str], ModuleType]

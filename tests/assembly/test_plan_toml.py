@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
 from nngen.errors import PlanError
-from nngen.types import Gate, Losses, Plan, Recipe
+from nngen.plan import Gate, Losses, Plan, Recipe
 
 numbers = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 plans = st.builds(

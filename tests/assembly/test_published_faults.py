@@ -13,7 +13,8 @@ from assembly_toys import BEST, TINY
 from torch import nn
 
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.types import Candidate, Family, Gate, Losses, Plan, Recipe
+from nngen.plan import Gate, Losses, Plan, Recipe
+from nngen.types import Candidate, Family
 
 CPU = torch.device("cpu")
 PRM = {"lr": 0.1, "momentum": 0.9, "batch": 4, "epoch": 1}

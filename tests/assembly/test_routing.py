@@ -18,7 +18,8 @@ from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
 from nngen.assembly.snippets.routing import choose
-from nngen.types import Candidate, Gate, Losses, Plan, Recipe
+from nngen.plan import Gate, Losses, Plan, Recipe
+from nngen.types import Candidate
 
 Mix = Callable[..., Candidate]
 Load = Callable[[str], ModuleType]

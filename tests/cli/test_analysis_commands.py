@@ -10,7 +10,8 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.assembly.plan_toml import to_toml
-from nngen.types import Candidate, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.plan import Plan
+from nngen.types import Candidate, Outcome, Shape, Trial, TrialSpec, Verdict
 
 POOL = [f"F{number}" for number in range(7)]
 

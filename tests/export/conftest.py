@@ -13,7 +13,8 @@ from nngen.archive import Archive
 from nngen.assembly.identity import canonical_hash
 from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.lemur.layout import nn_id
-from nngen.types import Candidate, EpochResult, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.plan import Plan
+from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
 WIDTHS = (8, 16, 24)
 RIGHT = (300, 200, 100)

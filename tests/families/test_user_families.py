@@ -13,7 +13,8 @@ from nngen.assembly.validate_family import may_join
 from nngen.errors import FamilyError
 from nngen.families.catalogue import load_families
 from nngen.families.user_families import user_families
-from nngen.types import Interface, Plan, Shape
+from nngen.plan import Plan
+from nngen.types import Interface, Shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "families"
 NAMES = ["Brook", "Lantern", "Pebble"]

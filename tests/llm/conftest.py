@@ -19,7 +19,8 @@ from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.training import train_proposals
-from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Plan, Shape, Trial, TrialSpec, Verdict
+from nngen.plan import Plan
+from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Shape, Trial, TrialSpec, Verdict
 
 LIGHT = ("ComplexNet", "DPN107", "DPN68", "ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1")
 

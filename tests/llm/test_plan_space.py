@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from nngen.assembly.assemble import check_plan
 from nngen.llm.proposals.parsing import Fault, ReplyError
 from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.plan import Plan
 from nngen.surrogate.plan_text import CHOICES, fixed_fields, plan_text
-from nngen.types import Plan
 
 NAMES = tuple(f"Family{number}" for number in range(9))
 SPACE = PlanSpace(families=NAMES)

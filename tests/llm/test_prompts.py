@@ -8,8 +8,8 @@ from nngen.errors import RewriterError
 from nngen.llm.prompts import MAX_EXAMPLES, estimate_tokens, load_prompts, prompt, render
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
+from nngen.plan import Plan
 from nngen.surrogate.plan_text import plan_text
-from nngen.types import Plan
 
 PLAN = Plan(experts=("A", "B", "C", "D"))
 

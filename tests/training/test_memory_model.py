@@ -12,9 +12,10 @@ from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import LemurError
 from nngen.families.memory import Weight, weights
 from nngen.families.probe import profiles
+from nngen.plan import Plan
 from nngen.training import LocalEngine
 from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, pack, predict, predictor, refusal
-from nngen.types import Candidate, Interface, Outcome, Plan, Shape, TrialSpec
+from nngen.types import Candidate, Interface, Outcome, Shape, TrialSpec
 
 LIGHT = Weight(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
 HEAVY = Weight(weights_mib=500.0, image_mib=100.0, image_s=1.0, step_s=0.1)

@@ -19,9 +19,10 @@ from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values, region_values
 from nngen.llm.rewriters.base import Kind, Message
+from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import fixed_fields, plan_text
-from nngen.types import Plan, Record
+from nngen.types import Record
 
 __all__ = [
     "Example",

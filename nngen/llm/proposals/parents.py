@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from nngen.archive import Store, StoredCandidate, StoredTrial
-from nngen.types import Plan, TrialSpec
+from nngen.plan import Plan
+from nngen.types import TrialSpec
 
 __all__ = ["Parent", "at_fidelity", "mean_accuracies", "named_parent", "top_parents"]
 

@@ -12,10 +12,10 @@ from random import Random
 from typing import Any
 
 from nngen.llm.proposals.parsing import Fault, ReplyError, one_block
+from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value
 from nngen.text import did_you_mean
-from nngen.types import Plan
 
 __all__ = ["PlanSpace"]
 

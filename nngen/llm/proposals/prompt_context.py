@@ -15,8 +15,8 @@ from nngen.llm.proposals.log import Proposal, proposals
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, top_parents
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.regions import REGIONS, find
+from nngen.plan import Plan
 from nngen.surrogate.plan_text import fixed_fields, plan_text
-from nngen.types import Plan
 
 __all__ = ["best_plans", "file_values", "plan_values", "region_values", "render_from_archive"]
 

@@ -26,8 +26,9 @@ from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import file_values, region_values
 from nngen.llm.proposals.regions import REGIONS, present, splice
 from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
+from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.types import Candidate, Family, Interface, Plan, Verdict
+from nngen.types import Candidate, Family, Interface, Verdict
 
 __all__ = ["Proposer", "apply", "identify"]
 

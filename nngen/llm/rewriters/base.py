@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.types import Plan
+from nngen.plan import Plan
 
 __all__ = [
     "REWRITERS",

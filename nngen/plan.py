@@ -1,0 +1,140 @@
+"""The plan of a mixture as a value: its experts, gate, losses and recipe, and its form as plain dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from nngen.errors import UsageError
+
+__all__ = ["OMIT_DEFAULT", "Gate", "Losses", "Plan", "Recipe"]
+
+OMIT_DEFAULT = {"omit_default": True}
+"""Metadata of a field that is written only where it differs from its default, so that a plan written before the field
+existed keeps its text and its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The gating network, which weights the experts.
+
+    Attributes:
+        width: Channels of the first convolution; doubled by each further one.
+        depth: Number of convolution blocks, each halving height and width.
+        temperature: Initial softmax temperature; it is learned.
+        noise: Standard deviation of the Gaussian noise on the logits in training.
+        routing: ``soft`` (every expert sees every image) or ``top-k`` (each image chooses ``k`` experts).
+        k: Experts per image where routing is ``top-k``.
+        learned_noise: Whether the noise's scale is learned, one per expert; ``noise`` is where it starts.
+    """
+
+    width: int = 32
+    depth: int = 3
+    temperature: float = 1.0
+    noise: float = 0.1
+    routing: str = field(default="soft", metadata=OMIT_DEFAULT)
+    k: int = field(default=2, metadata=OMIT_DEFAULT)
+    learned_noise: bool = field(default=False, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Weights of the terms added to the cross-entropy, and its label smoothing.
+
+    Attributes:
+        label_smoothing: Share of the target spread over all classes.
+        balance: Weight of the importance loss, the squared coefficient of variation of the
+            experts' total weights (Shazeer et al. 2017); it does not depend on the batch's size.
+        load: Weight of the load loss, the same over the probabilities of the choice (Shazeer et al. 2017);
+            needs routing ``top-k`` with noise.
+        switch: Weight of the Switch balance (Fedus et al. 2021).
+        z: Weight of the router z-loss (Zoph et al. 2022, ST-MoE).
+        bias: Step of the bias that balances the routing without a loss (Wang et al. 2024, DeepSeek-V3); needs
+            routing ``top-k``.
+        entropy: Weight of the penalty on gates with low entropy (Pereyra et al. 2017).
+        diversity: Weight of the similarity of experts that share an image (Guo et al. 2025).
+    """
+
+    label_smoothing: float = 0.1
+    balance: float = 0.01
+    load: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    switch: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    z: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    bias: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    entropy: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    diversity: float = field(default=0.0, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Settings of a mixture's own training loop.
+
+    Attributes:
+        gate_rate: The gate's learning rate as a multiple of the experts'.
+        weight_decay: Weight decay of the optimizer; decoupled in AdamW.
+        mixup: Alpha of the Beta distribution that mixes pairs of samples; 0 turns it off.
+        warmup: Share of the trial's steps over which the rate rises; a cosine follows.
+        clip: Largest norm of the gradient.
+        optimizer: ``adamw``, or ``sgd`` with Nesterov's momentum.
+        cutmix: Alpha of the Beta distribution that sizes the patch one sample takes from another; 0 turns it off.
+            With ``mixup`` as well, each step takes one of the two.
+        ema: Decay per step of the average of the weights that predictions are made with; 0 turns it off.
+    """
+
+    gate_rate: float = 3.0
+    weight_decay: float = 0.01
+    mixup: float = 0.2
+    warmup: float = 0.1
+    clip: float = 1.0
+    optimizer: str = field(default="adamw", metadata=OMIT_DEFAULT)
+    cutmix: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    ema: float = field(default=0.0, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A mixture as a value: experts, gate, losses and recipe.
+
+    Attributes:
+        experts: Families in their order; a kind that brings its own experts names them too.
+        kind: ``hetero``, ``homogeneous`` or ``alexnet``.
+        repeats: Whether a family may appear more than once.
+    """
+
+    experts: tuple[str, ...]
+    kind: str = "hetero"
+    gate: Gate = field(default_factory=Gate)
+    losses: Losses = field(default_factory=Losses)
+    recipe: Recipe = field(default_factory=Recipe)
+    repeats: bool = field(default=False, metadata=OMIT_DEFAULT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the plan as plain lists and dictionaries (the types of TOML and JSON)."""
+        data = {**_without_defaults(self), "experts": list(self.experts)}
+        return data | {name: _without_defaults(getattr(self, name)) for name in ("gate", "losses", "recipe")}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            UsageError: If a key is unknown.
+        """
+        try:
+            return cls(
+                experts=tuple(data["experts"]),
+                kind=data.get("kind", "hetero"),
+                gate=Gate(**data.get("gate", {})),
+                losses=Losses(**data.get("losses", {})),
+                recipe=Recipe(**data.get("recipe", {})),
+                repeats=data.get("repeats", False),
+            )
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"not a plan: {error}") from error
+
+
+def _without_defaults(part: Gate | Losses | Recipe | Plan) -> dict[str, Any]:
+    """Write a part of a plan without the ``OMIT_DEFAULT`` fields that are at their defaults."""
+    omitted = {item.name for item in fields(part) if item.metadata and getattr(part, item.name) == item.default}
+    return {name: value for name, value in asdict(part).items() if name not in omitted}
