@@ -25,8 +25,9 @@ from nngen.analysis.corrections import benjamini_hochberg, holm
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
 from nngen.analysis.observations import Observation
 from nngen.analysis.success_rates import Rate, success_rates, trained_quartets
+from nngen.space.registry import Scores
 
-__all__ = ["Effects", "FamilyEffect", "Interval", "PairEffect", "PairKind", "effects"]
+__all__ = ["Effects", "FamilyEffect", "Interval", "PairEffect", "PairKind", "effects", "scores_of"]
 
 _SIGNIFICANT = 0.05
 
@@ -187,6 +188,20 @@ def effects(
             seeds=seeds,
             flat=bool(table.quartets) and float(np.ptp(table.means)) == 0.0,
         ),
+    )
+
+
+def scores_of(effects: Effects) -> Scores:
+    """Turn intervals into means with standard errors, for samplers that learn; effects without one are left out."""
+    if effects.df < 1:
+        return Scores()
+    reach = 2 * float(stdtrit(effects.df, 0.5 + effects.confidence / 2))
+    families = ((row.family, row.interval) for row in effects.families if row.interval is not None)
+    return Scores(
+        families={name: (found.effect, (found.high - found.low) / reach) for name, found in families},
+        pairs={
+            row.families: (row.interval.effect, (row.interval.high - row.interval.low) / reach) for row in effects.pairs
+        },
     )
 
 

@@ -7,23 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nngen.analysis.effects import effects
+from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.low_yield import low_yield
 from nngen.analysis.observations import is_quartet, observe
-from nngen.analysis.scores import scores_of
 from nngen.archive import Store, StoredTrial
 from nngen.campaign.spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.space import SAMPLERS, Pool, Quartet, coverage, draw
-from nngen.space.adaptive import Choice, ask
-from nngen.text import did_you_mean
+from nngen.space import Pool, Quartet, coverage, draw, find_sampler
+from nngen.space.registry import Choice, Chooser
 
-__all__ = ["ADAPTIVE", "Beginning", "begin", "check_sampler", "explored", "next_turn"]
-
-ADAPTIVE = "adaptive"
-"""The order that is asked anew after each turn; every other one is drawn at once."""
+__all__ = ["Beginning", "begin", "explored", "next_turn"]
 
 _SAME_DATA = ("data_fingerprint", "shape")
 _SAME_WORK = (*_SAME_DATA, "first_rung", "batch", "lr")
@@ -47,20 +42,6 @@ class Beginning:
     @property
     def plans(self) -> list[Plan]:
         return [Plan(experts=choice.quartet) for choice in self.choices]
-
-
-def check_sampler(name: str, *, adaptive: bool = True) -> None:
-    """Refuse a sampler that does not exist, or one that has no order of its own where one is needed.
-
-    Raises:
-        UsageError: If there is none of that name; the message names those that are.
-    """
-    if name == ADAPTIVE and not adaptive:
-        raise UsageError("adaptive chooses by results, so it has no order to look at: name another sampler")
-    known = sorted({*SAMPLERS, ADAPTIVE} if adaptive else SAMPLERS)
-    if name not in known and name != ADAPTIVE:
-        hint = did_you_mean(name, known)
-        raise UsageError(f"no sampler is called {name!r}: {hint}{hint and ' '}there are {', '.join(known)}")
 
 
 def begin(spec: CampaignSpec, archive: Store, ground: Mapping[str, Any]) -> Beginning:
@@ -88,11 +69,12 @@ def begin(spec: CampaignSpec, archive: Store, ground: Mapping[str, Any]) -> Begi
         "left_out": {**ground["left_out"], **dropped},
         "known": len(held),
     }
-    if spec.sampler == ADAPTIVE:
+    chooser = find_sampler(spec.sampler).choose
+    if chooser is not None:
         _check_room(spec, pool, held)
-        choices = _ask(spec, archive, narrowed, ())
+        choices = _ask(chooser, spec, archive, narrowed, ())
     else:
-        drawn = draw(spec.sampler, pool, spec.size, spec.seed, held=held)
+        drawn = draw(spec.sampler, pool, spec.size, spec.seed, known=held)
         choices = tuple(Choice(quartet=quartet, explored=True) for quartet in drawn)
     audit = coverage(pool, (choice.quartet for choice in choices))
     if audit.biased:
@@ -110,7 +92,8 @@ def next_turn(spec: CampaignSpec, archive: Store) -> tuple[Choice, ...]:
 
     A pure function of the archive: asked again after a kill, it chooses the same.
     """
-    if spec.sampler != ADAPTIVE:
+    chooser = find_sampler(spec.sampler).choose
+    if chooser is None:
         return ()
     explored = (
         flag for event in archive.events(spec.name) if event.kind in _ASKED for flag in event.detail["explored"]
@@ -120,11 +103,11 @@ def next_turn(spec: CampaignSpec, archive: Store) -> tuple[Choice, ...]:
         Choice(quartet=tuple(sorted(trial.experts)), explored=flag)
         for trial, flag in zip(trials, explored, strict=True)
     )
-    return _ask(spec, archive, archive.campaign(spec.name).spec, before)
+    return _ask(chooser, spec, archive, archive.campaign(spec.name).spec, before)
 
 
 def _ask(
-    spec: CampaignSpec, archive: Store, ground: Mapping[str, Any], before: tuple[Choice, ...]
+    chooser: Chooser, spec: CampaignSpec, archive: Store, ground: Mapping[str, Any], before: tuple[Choice, ...]
 ) -> tuple[Choice, ...]:
     pool = sorted(ground["pool"])
     # One turn of every family: results flow back often, and an explored turn is even in itself.
@@ -133,9 +116,10 @@ def _ask(
         return ()
     known = observe(_trials(archive, spec, ground, _SAME_WORK))
     inside = [line for line in known if set(line.quartet) <= set(pool)]
-    seed = derive(spec.seed, "campaign", ADAPTIVE)
+    seed = derive(spec.seed, "campaign", spec.sampler)
     held = _known(archive, spec, ground)
-    return ask(Pool.of(pool), turn, seed, scores_of(effects(inside, pool)), before=before, held=held, floor=spec.floor)
+    scores = scores_of(effects(inside, pool))
+    return chooser(Pool.of(pool), turn, seed, scores, before=before, known=held, min_explore=spec.floor)
 
 
 def _known(archive: Store, spec: CampaignSpec, ground: Mapping[str, Any]) -> frozenset[Quartet]:
@@ -169,4 +153,4 @@ def _check_room(spec: CampaignSpec, pool: list[str], held: frozenset[Quartet]) -
     inside = sum(set(quartet) <= set(pool) for quartet in held)
     free = Pool.of(pool).space - inside
     if spec.size > free:
-        raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not held already")
+        raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")

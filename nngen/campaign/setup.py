@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nngen.campaign.protocols import CampaignInputs
-from nngen.campaign.selection import check_sampler
 from nngen.campaign.spec import CampaignSpec
 from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import choose, load_families
 from nngen.families.probe import profiles
 from nngen.lemur.source import Lemur
+from nngen.space import find_sampler
 from nngen.space.pool import EXPERTS, Pool
 from nngen.space.samplers import check_size
 from nngen.types import Family, Interface, Shape
@@ -70,7 +70,7 @@ def prepare(
     # What costs nothing to refuse is refused before families are measured.
     if len(chosen) < EXPERTS:
         raise FamilyError(f"the pool has only {len(chosen)} families, and a mixture takes {EXPERTS}: name more")
-    check_sampler(asked.get("sampler", CampaignSpec.default("sampler")))
+    find_sampler(asked.get("sampler", CampaignSpec.default("sampler")))
     dataset = load_dataset(asked.get("dataset", CampaignSpec.default("dataset")), data_root=data_root)
     spec = CampaignSpec(**{"name": name, "shape": dataset.default_shape, **machine, **asked})
     usable, left_out = _measure(chosen, spec.shape, dataset.classes, progress)

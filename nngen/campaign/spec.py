@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from nngen.errors import UsageError
+from nngen.space import SAMPLERS
 from nngen.types import Shape, TrialSpec
 
 __all__ = ["SCHEDULERS", "CampaignSpec"]
@@ -87,8 +88,10 @@ class CampaignSpec:
             raise UsageError(
                 f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is what is trained to"
             )
-        if self.rungs and self.sampler == "adaptive":
-            raise UsageError("adaptive learns from trials of one fidelity: take another sampler, or leave --rungs out")
+        if self.rungs and self.sampler in SAMPLERS and SAMPLERS[self.sampler].choose is not None:
+            raise UsageError(
+                f"{self.sampler} learns from trials of one fidelity: choose another sampler, or leave --rungs out"
+            )
         if self.keep < 2:
             raise UsageError(f"--keep is of how many one goes on, 2 at least, not {self.keep}")
         if self.scheduler not in SCHEDULERS:

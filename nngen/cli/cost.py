@@ -51,16 +51,15 @@ def cost(
     from nngen.analysis.cost import family_seconds, remaining
     from nngen.analysis.cost import forecast as predict
     from nngen.archive import Archive, default_path
-    from nngen.campaign.selection import check_sampler
     from nngen.cli.family_options import named
     from nngen.errors import NngenError, UsageError
-    from nngen.space import draw
+    from nngen.space import draw, find_sampler
 
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise UsageError(f"--price-per-hour must be a number from 0 up, not {price_per_hour}")
     if forecast is not None and forecast < 1:
         raise UsageError(f"--forecast must be at least 1, not {forecast}")
-    check_sampler(sampler, adaptive=False)
+    find_sampler(sampler, learns=False)
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs must be at least 1, not {epochs}")
     with Archive.open(archive or default_path(), readonly=True) as store:

@@ -85,17 +85,16 @@ def _sample(
     archive: Path | None,
 ) -> tuple[Sequence[str], Sequence[Quartet]]:
     """Find the quartets that are meant, and the pool they are held against."""
-    from nngen.campaign.selection import check_sampler
     from nngen.cli.family_options import named, pool_of
     from nngen.errors import UsageError
-    from nngen.space import draw
+    from nngen.space import draw, find_sampler
 
     if sum(given is not None for given in (what, campaign, sampler)) != 1:
         raise UsageError("say what to audit, one thing: a campaign's name, a folder of plans, or --sampler with --size")
     if size is not None and size < 1:
         raise UsageError(f"--size must be at least 1, not {size}")
     if sampler is not None:
-        check_sampler(sampler, adaptive=False)
+        find_sampler(sampler, learns=False)
         if size is None:
             raise UsageError("--sampler needs --size: how many quartets it is to draw")
         names = pool_of(families, pool)

@@ -6,7 +6,11 @@ import json as json_module
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from nngen.space import sampler_help
 
 if TYPE_CHECKING:
     from nngen.space import Quartet
@@ -16,7 +20,7 @@ __all__ = ["sample"]
 
 def sample(
     *,
-    sampler: str = "stratified",
+    sampler: Annotated[str, Parameter(help=f"Order of the quartets. {sampler_help()}.")] = "stratified",
     size: int | None = None,
     families: str | None = None,
     include: str | None = None,
@@ -36,8 +40,7 @@ def sample(
     draw begins with the shorter one.
 
     Args:
-        sampler: Their order; a name that is not known gets the list of those that are. ``adaptive``
-            chooses by the effects in the archive, exploring at least --floor of the time.
+        sampler: Order of the quartets; help is made from the registry.
         size: How many different quartets; only ``exhaustive`` needs none and takes all.
         families: Names to draw from, separated by commas; all of LEMUR's base families by default.
         include: Families that every quartet is to hold, separated by commas.
@@ -60,33 +63,31 @@ def sample(
         nngen sample --sampler random --size 20 --skip-known --exclude-low-yield
         nngen sample --sampler adaptive --size 20 --floor 0.3
     """
-    from nngen.campaign.selection import check_sampler
     from nngen.cli.family_options import named, narrowed, plain, pool_of
     from nngen.errors import UsageError
-    from nngen.space import Pool, draw
+    from nngen.space import Pool, draw, find_sampler
     from nngen.space.pool import EXPERTS
 
-    check_sampler(sampler)
-    adaptive = sampler == "adaptive"
-    if pool is not None and (skip_known or exclude_low_yield or adaptive):
+    learns = find_sampler(sampler).choose is not None
+    if pool is not None and (skip_known or exclude_low_yield or learns):
         raise UsageError("--pool draws abstract families: the archive knows nothing of them")
     names: tuple[str, ...] = pool_of(families, pool)
     if pool is not None and (include or exclude or without_near_twins):
         raise UsageError("--pool draws abstract families: there is none to include, to exclude, or with a twin")
     names = narrowed(names, exclude, without_near_twins=without_near_twins)
     held_by_all = named(include, "--include") if include is not None else ()
-    if adaptive and held_by_all:
-        raise UsageError("adaptive chooses whole quartets by results: --include goes with the other samplers")
+    if learns and held_by_all:
+        raise UsageError(f"{sampler} chooses whole quartets by results: --include goes with the other samplers")
     if size is None:
         if sampler != "exhaustive":
             raise UsageError("--size is missing: how many quartets to draw")
         size = Pool.of(set(names) - set(held_by_all), EXPERTS - len(held_by_all)).space
     if exclude_low_yield:
         names = _worthwhile(names, archive)
-    if adaptive:
-        quartets = _adaptive(names, size, seed, floor, archive)
+    if learns:
+        quartets = _chosen(sampler, names, size, seed, floor, archive)
     else:
-        quartets = draw(sampler, names, size, seed, held=_held(archive) if skip_known else (), include=held_by_all)
+        quartets = draw(sampler, names, size, seed, known=_known(archive) if skip_known else (), include=held_by_all)
     if json:
         lines = ",\n  ".join(json_module.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
         sys.stdout.write(f"[\n  {lines}\n]\n")
@@ -94,25 +95,28 @@ def sample(
         sys.stdout.writelines(f"{', '.join(map(str, plain(quartet, pool)))}\n" for quartet in quartets)
 
 
-def _adaptive(names: tuple[str, ...], size: int, seed: int, floor: float, archive: Path | None) -> tuple[Quartet, ...]:
+def _chosen(
+    sampler: str, names: tuple[str, ...], size: int, seed: int, floor: float, archive: Path | None
+) -> tuple[Quartet, ...]:
     """Ask with what the archive tells; what it holds is never asked for again."""
-    from nngen.analysis.effects import effects
+    from nngen.analysis.effects import effects, scores_of
     from nngen.analysis.observations import observe, refuse_mixture
-    from nngen.analysis.scores import scores_of
     from nngen.archive import Archive, default_path
-    from nngen.space import Pool
-    from nngen.space.adaptive import ask
+    from nngen.space import Pool, find_sampler
 
     with Archive.open(archive or default_path(), readonly=True) as store:
         trials, held = store.trials(), store.quartets().keys()
     refuse_mixture(trials)
-    choices = ask(Pool.of(names), size, seed, scores_of(effects(observe(trials), names)), held=held, floor=floor)
+    chooser = find_sampler(sampler).choose
+    assert chooser is not None
+    scores = scores_of(effects(observe(trials), names))
+    choices = chooser(Pool.of(names), size, seed, scores, known=held, min_explore=floor)
     explored = sum(choice.explored for choice in choices)
     print(f"nngen: {explored:,} of {len(choices):,} quartets are explored, the others chosen", file=sys.stderr)
     return tuple(choice.quartet for choice in choices)
 
 
-def _held(archive: Path | None) -> Collection[Quartet]:
+def _known(archive: Path | None) -> Collection[Quartet]:
     from nngen.archive import Archive, default_path
 
     with Archive.open(archive or default_path(), readonly=True) as store:

@@ -1,4 +1,4 @@
-"""What a sample of quartets covers, and what therefore can be said from it."""
+"""Audit of a sample of quartets: coverage of the space, bias, and the conclusions it supports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Coverage", "coverage"]
 Pair: TypeAlias = tuple[str, str]
 
 _BIASED_Z = 4.0
-"""Standard deviations beyond which a family's count is called biased (one in 16,000 by chance)."""
+"""Standard deviations beyond which a family's count counts as biased (one in 16,000 by chance)."""
 
 _RARE = 0.01
-"""Chance of a family's being in every quartet, below which an anchor is called bias."""
+"""Probability of a family being in every quartet below which an anchor counts as bias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ class Coverage:
         families: Quartets per family, zeros included, sorted by name.
         pairs: Quartets per pair of families, zeros included, names sorted within a pair.
         family_range: Largest less smallest count of a family.
-        pair_range: Likewise of pairs.
-        triple_range: Likewise of triples.
-        unseen_pairs: Pairs that no quartet holds.
+        pair_range: Largest less smallest count of a pair.
+        triple_range: Largest less smallest count of a triple.
+        unseen_pairs: Pairs in no quartet.
         anchors: Families in every quartet.
-        absent: Families in none.
-        biased: Whether chance alone would hardly have used the families so unevenly.
-        verdict: One sentence on what can be concluded.
+        absent: Families in no quartet.
+        biased: Whether the families are used more unevenly than chance explains.
+        verdict: Conclusion that the sample supports, as one clause.
     """
 
     quartets: int
@@ -57,7 +57,7 @@ class Coverage:
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the audit as JSON's types; a pair becomes ``[first, second, count]``."""
+        """Convert the audit to JSON types; a pair becomes ``[first, second, count]``."""
         plain = {name: getattr(self, name) for name in self.__slots__}
         return plain | {
             "families": dict(self.families),
@@ -99,20 +99,20 @@ def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -
         unseen_pairs=tuple(pair for pair, count in by_pair.items() if count == 0),
         anchors=anchors,
         absent=absent,
-        biased=bool(anchors and _by_chance(pool, len(sample)) < _RARE)
+        biased=bool(anchors and (pool.k / len(pool.families)) ** len(sample) < _RARE)
         or _odd(pool, len(sample), by_family) is not None,
         verdict=_verdict(pool, len(sample), by_family, by_pair, anchors, absent),
     )
 
 
 def _counts(pool: Pool, sample: Collection[Quartet], size: int) -> Counter[tuple[str, ...]]:
-    known = frozenset(pool.families)
+    known = frozenset(pool.families)  # a sample may hold quartets of other pools: only the pool's families count
     inside = (quartet if known.issuperset(quartet) else tuple(n for n in quartet if n in known) for quartet in sample)
     return Counter(part for quartet in inside for part in combinations(quartet, size))
 
 
 def _range(counts: Collection[int], possible: int) -> int:
-    """Largest less smallest; a part that was never counted counts as zero."""
+    """Return the largest less the smallest count; parts in no quartet count as zero."""
     if not counts:
         return 0
     return max(counts) - (min(counts) if len(counts) == possible else 0)
@@ -146,18 +146,14 @@ def _verdict(
 
 
 def _odd(pool: Pool, size: int, families: Mapping[str, int]) -> str | None:
-    """Find the family whose count is furthest off, if it is off by more than chance explains."""
+    """Return the family whose count deviates most, if chance does not explain it; None otherwise."""
     expected = size * pool.k / len(families)
     name = max(families, key=lambda name: abs(families[name] - expected))
     return name if abs(families[name] - expected) > _BIASED_Z * _spread(pool, size) else None
 
 
-def _by_chance(pool: Pool, size: int) -> float:
-    return (pool.k / len(pool.families)) ** size
-
-
 def _spread(pool: Pool, size: int) -> float:
-    """Standard deviation of a family's count in a uniform sample without repeats (hypergeometric)."""
+    """Return the standard deviation of a family's count in a uniform sample without repeats (hypergeometric)."""
     share = pool.k / len(pool.families)
     return math.sqrt(size * share * (1 - share) * (pool.space - size) / max(pool.space - 1, 1))
 

@@ -1,21 +1,22 @@
-"""Exact block designs of quartets, each in an order that is even while it is being drawn.
+"""Exact block designs of quartets, each in an order with even counts at every prefix.
 
-A 2-(v, 4, m) design holds every pair of v families exactly m times, a 3-design every triple.
+A 2-(v, 4, m) design contains every pair of v families exactly m times, a 3-design every triple.
 
 - v divisible by 4: a resolvable design. One class of v/4 disjoint quartets is shifted through a
-  group, so each class uses every family once. With v = 4 mod 12 every pair is held once
+  group, so each class uses every family once. With v = 4 mod 12 every pair occurs once
   (v = 28: a Steiner system S(2, 4, 28), 63 quartets in 9 classes), else three times.
 - v = 29: five orbits of the affine maps x -> ax + b. The first alone, 2^i * {1, 12, 17, 28} + s,
   is a 2-(29, 4, 3) design of 203 quartets; all five are a 3-(29, 4, 2) design of 1,827.
   Each orbit is cut into runs of 29 quartets which use every family four times and in
   which two families never differ by more than one.
 
-What was found by search is kept here; ``eval/find_designs.py`` finds it again, and
+The constants were found by search; ``eval/find_designs.py`` finds them again, and
 ``tests/space/test_designs.py`` counts every pair and triple.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -50,7 +51,7 @@ STARTERS: dict[int, tuple[Block, ...]] = {
         (20, 25, 33, 34),
     ),
 }
-"""One class over the integers modulo v - 1 and a fixed point, v - 1: its differences are even."""
+"""By v: one class over the integers modulo v - 1 and a fixed point (written v - 1), with even differences."""
 
 STEINER: dict[int, tuple[tuple[int, ...], int, tuple[Block, ...]]] = {
     16: ((15,), 5, ((1, 2, 4, 8),)),
@@ -92,12 +93,12 @@ RUNS: tuple[tuple[str, str], ...] = (
         "02 12 11 16 03 01 05 04 15 14 13 06 00 10",
     ),
 )
-"""For v = 29, per orbit: one run (or two) of 29 quartets, families written 0 to 9 and a to s, and
-the order in which the runs, times powers of 16 (a multiplier of order 7), follow: digits run and power."""
+"""For v = 29, per orbit: one or two runs of 29 quartets, families written 0 to 9 and a to s, and the order of
+all its runs: each is written as two digits, run r multiplied by 16^p (16 is a multiplier of order 7)."""
 
 
 def opening(v: int) -> tuple[Block, ...]:
-    """Give the exact design that an order of v families opens with, empty where none is kept."""
+    """Return the exact design at the start of an order of v families; empty where none is stored."""
     if v in STARTERS:
         classes = _shifted((v - 1,), STARTERS[v])
     elif v in STEINER:
@@ -115,7 +116,7 @@ def opening(v: int) -> tuple[Block, ...]:
 def milestones(v: int) -> tuple[tuple[int, int, int], ...]:
     """List the exact designs in an order of v families, as (quartets, t, m).
 
-    After so many quartets every t families were together exactly m times.
+    After that many quartets every t families were together exactly m times.
     """
     if v == 29:
         return ((203, 2, 3), (609, 2, 9), (1015, 2, 15), (1421, 2, 21), (1827, 3, 2))
@@ -124,10 +125,8 @@ def milestones(v: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _shifted(moduli: tuple[int, ...], quartets: tuple[Block, ...]) -> Iterator[list[Block]]:
-    """Shift a class through the group; the point that is no element of it stays."""
-    order = 1
-    for modulus in moduli:
-        order *= modulus
+    """Shift a class through the group; the fixed point, which is not an element of it, stays."""
+    order = math.prod(moduli)
     for step in range(order):
         yield [
             tuple(sorted(point if point == order else _add(point, step, moduli) for point in block))
@@ -136,6 +135,7 @@ def _shifted(moduli: tuple[int, ...], quartets: tuple[Block, ...]) -> Iterator[l
 
 
 def _add(x: int, y: int, moduli: tuple[int, ...]) -> int:
+    """Add two elements of a product of cyclic groups, written as mixed-radix numbers: digit by digit, no carry."""
     total, place = 0, 1
     for modulus in reversed(moduli):
         total += (x + y) % modulus * place
@@ -144,6 +144,7 @@ def _add(x: int, y: int, moduli: tuple[int, ...]) -> int:
 
 
 def _affine() -> Iterator[Block]:
+    """Yield the five orbits for v = 29, run by run."""
     for text, order in RUNS:
         quartets = [[int(letter, 36) for letter in word] for word in text.split()]
         for step in order.split():

@@ -1,4 +1,4 @@
-"""How evenly a sample uses the families and pairs, beside what chance would do."""
+"""Measures of how evenly a sample uses families and pairs, compared with a random sample."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Evenness", "entropy", "evenness", "gini"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evenness:
-    """How even the counts of an audit are.
+    """Evenness of the counts of an audit.
 
     Attributes:
-        family_entropy: Shannon entropy of the counts over its largest value, 1 when all are equal;
+        family_entropy: Shannon entropy of the families' counts over its maximum, 1 when all are equal;
             None for an empty sample.
-        pair_entropy: Likewise of pairs.
-        family_gini: Gini coefficient of the counts, 0 when all are equal; None for an empty sample.
-        pair_gini: Likewise of pairs.
-        family_expected: Where 95 of 100 families' counts lie in a random sample of that size.
-        pair_expected: Likewise of pairs.
-        chi_square: Of the families' counts against a random sample without repeats; None where
-            there is nothing left to chance (no quartet, or all of them).
-        df: Its degrees of freedom.
-        p: Chance of counts that uneven in a random sample; near 1 for counts more even than chance.
+        pair_entropy: Normalised entropy of the pairs' counts.
+        family_gini: Gini coefficient of the families' counts, 0 when all are equal; None for an empty sample.
+        pair_gini: Gini coefficient of the pairs' counts.
+        family_expected: Interval of 95 % of the families' counts in a random sample of that size.
+        pair_expected: Interval of 95 % of the pairs' counts in a random sample of that size.
+        chi_square: Statistic of the families' counts against a random sample without repeats; None where
+            nothing is random (no quartet, or all of them).
+        df: Degrees of freedom of ``chi_square``.
+        p: Probability of counts at least as uneven in a random sample; near 1 for counts more even than chance.
     """
 
     family_entropy: float | None
@@ -43,9 +43,8 @@ class Evenness:
     p: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Write it as JSON's types."""
-        plain = asdict(self)
-        return plain | {name: list(plain[name]) for name in ("family_expected", "pair_expected")}
+        """Convert it to JSON types."""
+        return asdict(self)
 
 
 def evenness(audit: Coverage, k: int = 4) -> Evenness:
@@ -56,7 +55,7 @@ def evenness(audit: Coverage, k: int = 4) -> Evenness:
     ``n p (1 - p) f v / (v - 1) (I - J / v)`` with ``p = k / v`` and ``f = (space - n) / (space - 1)``.
 
     Args:
-        audit: What ``coverage`` found.
+        audit: Result of ``coverage``.
         k: Families per quartet.
     """
     v = len(audit.families)
@@ -76,7 +75,7 @@ def evenness(audit: Coverage, k: int = 4) -> Evenness:
 
 
 def entropy(counts: Collection[int]) -> float | None:
-    """Give the Shannon entropy of counts over its largest value, in [0, 1]; None for no counts at all."""
+    """Return the Shannon entropy of counts over its maximum, in [0, 1]; None if all counts are zero."""
     total = sum(counts)
     if total == 0:
         return None
@@ -87,7 +86,7 @@ def entropy(counts: Collection[int]) -> float | None:
 
 
 def gini(counts: Collection[int]) -> float | None:
-    """Give the Gini coefficient of counts, in [0, 1); None for no counts at all."""
+    """Return the Gini coefficient of counts, in [0, 1); None if all counts are zero."""
     total = sum(counts)
     if total == 0:
         return None
@@ -97,6 +96,7 @@ def gini(counts: Collection[int]) -> float | None:
 
 def _chi_square(families: Mapping[str, int], quartets: int, space: int, share: float) -> float | None:
     v = len(families)
+    # Finite-population correction: drawing without repeats makes counts less variable, and constant at the end.
     left = (space - quartets) / max(space - 1, 1)
     variance = quartets * share * (1 - share) * left * v / max(v - 1, 1)
     if variance <= 0:
@@ -106,7 +106,7 @@ def _chi_square(families: Mapping[str, int], quartets: int, space: int, share: f
 
 
 def _expected(audit: Coverage, share: float) -> tuple[float, float]:
-    """Normal approximation to the hypergeometric, kept within what is possible."""
+    """Return a 95 % interval of counts: the normal approximation to the hypergeometric, clipped to what is possible."""
     left = (audit.space - audit.quartets) / max(audit.space - 1, 1)
     mean = audit.quartets * share
     half = float(ndtri(0.975)) * math.sqrt(mean * (1 - share) * left)

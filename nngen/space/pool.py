@@ -1,14 +1,16 @@
-"""The families that quartets are drawn from, and their quartets by number."""
+"""A pool of families and its quartets by lexicographic rank, in constant memory."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self, TypeAlias
 
+from more_itertools import combination_index, nth_combination
+
 from nngen.errors import FamilyError, UsageError
-from nngen.space.ranks import rank, space, unrank
 
 __all__ = ["EXPERTS", "Pool", "Quartet"]
 
@@ -16,7 +18,7 @@ EXPERTS = 4
 """Families in a quartet."""
 
 Quartet: TypeAlias = tuple[str, ...]
-"""The names of ``k`` different families, sorted (four, unless the pool says otherwise)."""
+"""The names of ``k`` different families, sorted (four, unless the pool states another number)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +46,31 @@ class Pool:
 
     @property
     def space(self) -> int:
-        """How many quartets there are."""
-        return space(len(self.families), self.k)
+        """Number of quartets."""
+        return math.comb(len(self.families), self.k)
 
     def quartet(self, number: int) -> Quartet:
-        """Give the quartet of that lexicographic rank."""
-        return tuple(self.families[index] for index in unrank(number, len(self.families), self.k))
-
-    def rank(self, quartet: Iterable[str]) -> int:
-        """Give a quartet's lexicographic rank; the inverse of ``quartet``.
+        """Return the quartet of a lexicographic rank, that of ``itertools.combinations``.
 
         Raises:
-            FamilyError: If a name is not in the pool.
+            IndexError: If the rank is outside [0, space).
+        """
+        # Checked here: nth_combination counts negative numbers from the end.
+        if not 0 <= number < self.space:
+            raise IndexError(f"rank {number} is outside [0, {self.space})")
+        return nth_combination(self.families, self.k, number)
+
+    def rank(self, quartet: Iterable[str]) -> int:
+        """Return a quartet's lexicographic rank; the inverse of ``quartet``.
+
+        Raises:
+            FamilyError: If a name is not in the pool, or occurs twice.
         """
         names = sorted(quartet)
         unknown = [name for name in names if name not in self.families]
         if unknown:
             raise FamilyError(f"not in the pool: {', '.join(unknown)}")
-        return rank([self.families.index(name) for name in names], len(self.families))
+        try:
+            return combination_index(names, self.families)
+        except ValueError:
+            raise FamilyError(f"{', '.join(names)}: a family is named more than once") from None

@@ -1,8 +1,7 @@
-"""Which quartets, in which order.
+"""Samplers with a fixed order, and ``draw``, which takes the first quartets of one.
 
-A sampler is an order of a pool's quartets, without repeats, the same for the same seed. It goes on
-from any position, and passes over what it was told is held already (failures included). It never
-builds the space. A new one is a class with ``stream`` and one line in ``SAMPLERS``.
+A sampler orders a pool's quartets without repeats, equally for equal seeds. It continues from any position, skips
+quartets that are known already (failed ones included), and never builds the whole space.
 """
 
 from __future__ import annotations
@@ -10,91 +9,78 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from random import Random
-from typing import Protocol
 
 from nngen.errors import FamilyError, UsageError
 from nngen.seeds import derive
 from nngen.space.balanced import balanced_order
 from nngen.space.permutation import Permutation
 from nngen.space.pool import Pool, Quartet
-from nngen.text import did_you_mean
+from nngen.space.registry import SAMPLERS, Sampler, SamplerEntry, find_sampler
 
-__all__ = ["SAMPLERS", "Balanced", "Lexicographic", "Sampler", "Stratified", "Uniform", "check_size", "draw", "sampler"]
-
-
-class Sampler(Protocol):
-    """An order of a pool's quartets."""
-
-    def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
-        """Yield positions with their quartets from ``start`` on, until the space is used up.
-
-        Positions rise, with gaps where a held quartet was passed over. ``stream(position + 1)``
-        of an equal sampler goes on exactly after ``position``.
-        """
-        ...
+__all__ = ["Balanced", "Lexicographic", "Stratified", "Uniform", "check_size", "draw", "sampler"]
 
 
 class Lexicographic:
-    """The published order: alphabetical. Cut off early, it never leaves the first family."""
+    """The published order, alphabetical. A short prefix never leaves the first family."""
 
-    def __init__(self, pool: Pool, seed: int = 0, held: Collection[Quartet] = ()) -> None:
-        self.pool, self.held = pool, frozenset(held)
+    def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
+        self.pool, self.known = pool, frozenset(known)
         self.rank_at: Callable[[int], int] = range(pool.space).__getitem__
 
     def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
         for position in range(start, self.pool.space):
             quartet = self.pool.quartet(self.rank_at(position))
-            if quartet not in self.held:
+            if quartet not in self.known:
                 yield position, quartet
 
 
 class Uniform(Lexicographic):
     """Each quartet equally likely, without repeats: a seeded permutation of the ranks."""
 
-    def __init__(self, pool: Pool, seed: int = 0, held: Collection[Quartet] = ()) -> None:
-        super().__init__(pool, seed, held)
+    def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
+        super().__init__(pool, seed, known)
         self.rank_at = Permutation(pool.space, derive(seed, "sampler", "random"))
 
 
 class Balanced:
     """Families, pairs and triples used evenly at every prefix: a fixed order, under shuffled names.
 
-    The order is a function of the position alone (``nngen.space.balanced``); the seed only decides
-    which family plays which part in it, so every seed is as even as the next.
+    The order is a function of the position alone (``nngen.space.balanced``); the seed only assigns
+    families to its places, so all seeds are equally even.
     """
 
-    def __init__(self, pool: Pool, seed: int = 0, held: Collection[Quartet] = ()) -> None:
-        self.pool, self.held = pool, frozenset(held)
+    def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
+        self.pool, self.known = pool, frozenset(known)
         self.order = balanced_order(len(pool.families), pool.k)
         self.names = list(pool.families)
         Random(derive(seed, "sampler", "balanced")).shuffle(self.names)
 
     def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
         for position in range(start, self.pool.space):
-            quartet = tuple(sorted(self.names[part] for part in self.order[position]))
-            if quartet not in self.held:
+            quartet = tuple(sorted(self.names[place] for place in self.order[position]))
+            if quartet not in self.known:
                 yield position, quartet
 
 
 class Stratified:
-    """The published cure: families are used equally often, at every prefix to within one or two.
+    """The published correction: counts of families differ by one or two at most, at every prefix.
 
-    Each quartet takes the families used least so far, ties broken at random. Where all such
-    quartets were drawn already (the last of a round; small spaces, near their end), the tie is
-    widened step by step.
-    What is held counts as drawn but not as used, so the new quartets are even among themselves.
-    Going on from a position repeats the draws before it, which is linear in the position.
+    Each quartet takes the least used families, ties broken at random. Where all such quartets were
+    drawn already (the last of a round, or small spaces near their end), the tie is widened step by step.
+    Known quartets count as drawn but not as used, so the new quartets are even among themselves.
+    Continuing from a position repeats the draws before it, in time linear in the position.
     """
 
     tries = 256
 
-    def __init__(self, pool: Pool, seed: int = 0, held: Collection[Quartet] = ()) -> None:
-        self.pool, self.seed, self.held = pool, derive(seed, "sampler", "stratified"), frozenset(held)
+    def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
+        self.pool, self.seed, self.known = pool, derive(seed, "sampler", "stratified"), frozenset(known)
 
     def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
         rng = Random(self.seed)
         used = dict.fromkeys(self.pool.families, 0)
-        seen = {quartet for quartet in self.held if set(quartet) <= used.keys() and len(quartet) == self.pool.k}
+        seen = {quartet for quartet in self.known if set(quartet) <= used.keys() and len(quartet) == self.pool.k}
+        # Where no least used quartet is found, the next unseen one of a random order is taken.
         rest = Uniform(self.pool, self.seed).stream()
         for position in range(self.pool.space - len(seen)):
             quartet = self._least_used(used, seen, rng) or next(q for _, q in rest if q not in seen)
@@ -115,36 +101,32 @@ class Stratified:
         return None
 
 
-SAMPLERS: Mapping[str, Callable[[Pool, int, Collection[Quartet]], Sampler]] = {
-    "balanced": Balanced,
-    # All there are; where all are taken, the order that is cheapest to go on with is as good as any.
-    "exhaustive": Lexicographic,
-    "lexicographic": Lexicographic,
-    "random": Uniform,
-    "stratified": Stratified,
-}
+SAMPLERS["balanced"] = SamplerEntry(summary="families, pairs and triples used evenly at every length", order=Balanced)
+SAMPLERS["exhaustive"] = SamplerEntry(summary="the whole space", order=Lexicographic)
+SAMPLERS["lexicographic"] = SamplerEntry(
+    summary="the published alphabetical order (a short sample hardly leaves the first family)", order=Lexicographic
+)
+SAMPLERS["random"] = SamplerEntry(summary="every quartet equally likely", order=Uniform)
+SAMPLERS["stratified"] = SamplerEntry(
+    summary="families used equally often at every length (the published correction)", order=Stratified
+)
 
 
-def sampler(name: str, pool: Pool, seed: int, held: Collection[Quartet] = ()) -> Sampler:
-    """Build a sampler by name.
+def sampler(name: str, pool: Pool, seed: int, known: Collection[Quartet] = ()) -> Sampler:
+    """Build a sampler with a fixed order by name.
 
     Args:
         name: A key of ``SAMPLERS``.
-        pool: What is drawn from.
+        pool: Families to draw from.
         seed: The run's seed; each sampler derives its own from it.
-        held: Quartets (sorted) that must not be drawn.
+        known: Quartets (sorted) to skip.
 
     Raises:
-        UsageError: If no sampler has that name.
+        UsageError: If the name is unknown, or the sampler learns from results.
     """
-    try:
-        make = SAMPLERS[name]
-    except KeyError:
-        hint = did_you_mean(name, SAMPLERS)
-        raise UsageError(
-            f"no sampler is called {name!r}: {hint}{hint and ' '}there are {', '.join(sorted(SAMPLERS))}"
-        ) from None
-    return make(pool, seed, held)
+    order = find_sampler(name, learns=False).order
+    assert order is not None
+    return order(pool, seed, known)
 
 
 def draw(
@@ -154,45 +136,45 @@ def draw(
     seed: int,
     k: int = 4,
     *,
-    held: Collection[Quartet] = (),
+    known: Collection[Quartet] = (),
     include: Collection[str] = (),
 ) -> tuple[Quartet, ...]:
     """Draw ``size`` different quartets, experts sorted within each.
 
     Args:
-        name: A key of ``SAMPLERS``.
+        name: A sampler with a fixed order.
         families: The pool.
-        size: How many.
+        size: Number of quartets.
         seed: The run's seed.
         k: Families in a quartet.
-        held: Quartets (sorted) that must not be drawn.
-        include: Families that every quartet holds; the others are drawn around them.
+        known: Quartets (sorted) that must not be drawn.
+        include: Families in every quartet; the others are drawn around them.
 
     Raises:
-        FamilyError: If a family is named twice, or one that every quartet is to hold is not in the pool.
-        UsageError: If the sampler is unknown, the size is not positive or larger than what is
-            left of the space, or there are fewer than ``k`` families.
+        FamilyError: If a family is named twice, or an included one is not in the pool.
+        UsageError: If the sampler is unknown, the size is not positive or larger than the rest of
+            the space, or there are fewer than ``k`` families.
     """
     missing = sorted(set(include) - set(families))
     if missing:
-        raise FamilyError(f"every quartet is to hold {', '.join(missing)}, which the pool does not: add it or drop it")
+        raise FamilyError(f"{', '.join(missing)}: to be in every quartet, but not in the pool: add it or drop it")
     if len(set(include)) >= k:
-        raise UsageError(f"every quartet is to hold {', '.join(include)}: name fewer than {k}, or there is no choice")
+        raise UsageError(f"{', '.join(include)} in every quartet leave nothing to draw: name fewer than {k}")
     pool = Pool.of([name for name in families if name not in include], k - len(set(include)))
-    others = [tuple(sorted(set(quartet) - set(include))) for quartet in held if set(include) <= set(quartet)]
+    others = [tuple(sorted(set(quartet) - set(include))) for quartet in known if set(include) <= set(quartet)]
     chosen = sampler(name, pool, seed, others)
     check_size(pool, size)
     drawn = tuple(tuple(sorted({*include, *rest})) for _, rest in islice(chosen.stream(), size))
     if len(drawn) < size:
-        raise UsageError(f"{size:,} new quartets were asked for, but only {len(drawn):,} are not held already")
+        raise UsageError(f"{size:,} new quartets were asked for, but only {len(drawn):,} are not known already")
     return drawn
 
 
 def check_size(pool: Pool, size: int) -> None:
-    """Refuse a number of quartets that the pool does not have.
+    """Check that a pool has as many quartets as are asked for.
 
     Raises:
-        UsageError: If it is not positive, or larger than the space.
+        UsageError: If the number is not positive, or larger than the space.
     """
     if size < 1:
         raise UsageError(f"--size must be at least 1, not {size}")

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from nngen.analysis.effects import effects
+from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.observations import Observation
-from nngen.analysis.scores import scores_of
 from nngen.space import Pool, draw
 from nngen.space.adaptive import ask
 

@@ -1,5 +1,6 @@
 import os
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
@@ -8,6 +9,8 @@ from nngen.archive import Archive
 from nngen.campaign import summarise
 from nngen.campaign.selection import next_turn
 from nngen.errors import UsageError
+from nngen.space import SAMPLERS
+from nngen.space.registry import Choice, SamplerEntry
 from nngen.testing.fakes import FakeEngine, fake_bench
 from nngen.testing.fakes import fake_campaign as campaign
 from nngen.types import Outcome, Shape
@@ -37,7 +40,7 @@ def test_known_quartets_are_passed_over_failures_too(archive):
     campaign(archive, name="two", size=15, skip_known=True).run()
     assert not set(quartets(archive, "one")) & set(quartets(archive, "two"))
     assert archive.campaign("two").spec["known"] == 20
-    with pytest.raises(UsageError, match="only 0 are not held"):
+    with pytest.raises(UsageError, match="only 0 are not known"):
         campaign(archive, name="three", size=1, skip_known=True).run()
     campaign(archive, name="elsewhere", size=20, skip_known=True, shape=Shape(3, 8, 8)).run()
     assert quartets(archive, "elsewhere") == quartets(archive, "one")
@@ -123,3 +126,15 @@ def test_adaptive_says_what_it_cannot_do(archive):
     with pytest.raises(UsageError, match="--floor"):
         campaign(archive, sampler="adaptive", floor=0)
     assert archive.campaigns() == ()
+
+
+def test_a_campaign_runs_with_a_sampler_added_by_one_registry_entry(archive, monkeypatch):
+    def last_free(pool, size, seed, scores, *, before=(), known=(), min_explore=0.25):
+        taken = {choice.quartet for choice in before} | set(known)
+        free = [quartet for quartet in combinations(pool.families, pool.k) if quartet not in taken]
+        return tuple(Choice(quartet=quartet, explored=False) for quartet in free[: -size - 1 : -1])
+
+    monkeypatch.setitem(SAMPLERS, "last", SamplerEntry(summary="a toy that learns", choose=last_free))
+    campaign(archive, sampler="last", size=5).run()
+    assert quartets(archive, "one") == list(combinations("ABCDEFG", 4))[:-6:-1]
+    assert explored(archive, "one") == [False] * 5

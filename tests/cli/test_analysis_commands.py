@@ -68,7 +68,10 @@ def test_sample_by_name_and_as_text(nngen):
         (("--size", "3", "--pool", "9", "--skip-known"), "abstract"),
         (("--size", "3", "--pool", "9", "--exclude", "1"), "abstract"),
         (("--size", "3", "--families", "A,B,C,D,E", "--exclude", "F"), "--exclude F: not in the pool"),
-        (("--size", "3", "--families", "A,B,C,D,E", "--include", "F"), "does not"),
+        (
+            ("--size", "3", "--families", "A,B,C,D,E", "--include", "F"),
+            "F: to be in every quartet, but not in the pool",
+        ),
         ((), "size"),
     ],
 )
@@ -168,7 +171,7 @@ def test_coverage_refuses_in_one_line(nngen, archive, tmp_path):
         (("first", "--pool", "9", "--archive", archive), "--pool goes with --sampler"),
         (("first", "--size", "-1", "--archive", archive), "--size must be at least 1"),
         ((archive,), "is a file: name a campaign"),
-        (("--sampler", "adaptive", "--size", "4", "--pool", "9"), "no order to look at"),
+        (("--sampler", "adaptive", "--size", "4", "--pool", "9"), "no fixed order"),
         (("--sampler", "lexicografic", "--size", "4", "--pool", "9"), "did you mean lexicographic?"),
     ):
         result = nngen("coverage", *tokens)
@@ -222,7 +225,7 @@ def test_cost_refuses_in_one_line(nngen, archive):
     assert "from 0 up" in nngen("cost", "first", "--price-per-hour", "-1", "--archive", archive).err
     assert "--forecast must be at least 1" in nngen("cost", "first", "--forecast", "0", "--archive", archive).err
     adaptive = nngen("cost", "first", "--forecast", "9", "--sampler", "adaptive", "--archive", archive)
-    assert (adaptive.code, "no order to look at" in adaptive.err) == (2, True)
+    assert (adaptive.code, "no fixed order" in adaptive.err) == (2, True)
     assert "nothing to forecast from" in nngen("cost", "empty", "--forecast", "9", "--archive", archive).err
     assert "there is no cost yet" in nngen("cost", "empty", "--archive", archive).out
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from nngen.errors import UsageError
 from nngen.space import Pool, draw
-from nngen.space.adaptive import Scores, ask
+from nngen.space.adaptive import ask
+from nngen.space.registry import Scores
 
 POOL = Pool.of([f"F{number:02d}" for number in range(14)])
 KNOWN = Scores(families={name: (0.01 * place, 0.001) for place, name in enumerate(POOL.families)})
@@ -19,7 +20,7 @@ def test_without_knowledge_everything_is_explored_in_the_orders_own_order():
 
 
 def test_with_knowledge_the_best_are_taken_and_the_rest_explored():
-    choices = ask(POOL, 40, 0, KNOWN, floor=0.25)
+    choices = ask(POOL, 40, 0, KNOWN, min_explore=0.25)
     chosen = [choice.quartet for choice in choices if not choice.explored]
     assert len(chosen) == 30
     assert chosen[0] == ("F10", "F11", "F12", "F13")
@@ -28,7 +29,7 @@ def test_with_knowledge_the_best_are_taken_and_the_rest_explored():
 
 def test_a_pair_that_is_known_to_help_is_sought():
     even = Scores(families=dict.fromkeys(POOL.families, (0.0, 1e-6)), pairs={("F00", "F01"): (0.1, 1e-6)})
-    chosen = [choice.quartet for choice in ask(POOL, 8, 0, even, floor=0.25) if not choice.explored]
+    chosen = [choice.quartet for choice in ask(POOL, 8, 0, even, min_explore=0.25) if not choice.explored]
     assert chosen
     assert all({"F00", "F01"} <= set(quartet) for quartet in chosen)
 
@@ -39,7 +40,7 @@ def test_the_floor_holds_at_every_prefix_and_nothing_repeats(seed, floor, sizes)
     made = ()
     held = set(draw("random", POOL.families, 5, seed))
     for size in sizes:
-        made += ask(POOL, size, seed, KNOWN, before=made, held=held, floor=floor)
+        made += ask(POOL, size, seed, KNOWN, before=made, known=held, min_explore=floor)
     assert len({choice.quartet for choice in made}) == len(made) == sum(sizes)
     assert not held & {choice.quartet for choice in made}
     for length in range(1, len(made) + 1):
@@ -60,4 +61,4 @@ def test_it_ends_with_the_space():
 @pytest.mark.parametrize("floor", [0.0, 1.1, math.nan])
 def test_a_floor_out_of_range(floor):
     with pytest.raises(UsageError, match="share of exploration"):
-        ask(POOL, 1, 0, KNOWN, floor=floor)
+        ask(POOL, 1, 0, KNOWN, min_explore=floor)

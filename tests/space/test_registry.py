@@ -1,0 +1,52 @@
+from itertools import combinations
+
+import pytest
+
+from nngen.errors import UsageError
+from nngen.space import SAMPLERS, draw, find_sampler, sampler_help
+from nngen.space.registry import Choice, SamplerEntry
+
+
+class Backwards:
+    """Toy sampler: the published order from its end."""
+
+    def __init__(self, pool, seed, known):
+        self.pool, self.known = pool, frozenset(known)
+
+    def stream(self, start=0):
+        for position in range(start, self.pool.space):
+            quartet = self.pool.quartet(self.pool.space - 1 - position)
+            if quartet not in self.known:
+                yield position, quartet
+
+
+def first_free(pool, size, seed, scores, *, before=(), known=(), min_explore=0.25):
+    """Toy sampler that learns: the first free quartets; half of them called explored."""
+    taken = {choice.quartet for choice in before} | set(known)
+    free = [quartet for quartet in combinations(pool.families, pool.k) if quartet not in taken]
+    return tuple(Choice(quartet=quartet, explored=place % 2 == 0) for place, quartet in enumerate(free[:size]))
+
+
+def test_a_sampler_is_added_by_one_entry(monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "backwards", SamplerEntry(summary="a toy", order=Backwards))
+    assert draw("backwards", "ABCDEF", 2, 0) == (("C", "D", "E", "F"), ("B", "D", "E", "F"))
+    assert draw("backwards", "ABCDEF", 1, 0, known=[("C", "D", "E", "F")]) == (("B", "D", "E", "F"),)
+    assert "backwards: a toy" in sampler_help()
+    with pytest.raises(UsageError, match="backwards"):
+        find_sampler("x")
+
+
+def test_a_sampler_that_learns_is_added_by_one_entry(monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "first", SamplerEntry(summary="a toy that learns", choose=first_free))
+    assert find_sampler("first").choose is first_free
+    assert "first: a toy" in sampler_help()
+    assert "first: a toy" not in sampler_help(learns=False)
+    with pytest.raises(UsageError, match="first chooses by results and has no fixed order"):
+        draw("first", "ABCDEF", 2, 0)
+
+
+def test_every_sampler_has_one_of_the_two_roles_and_a_summary():
+    for name, entry in SAMPLERS.items():
+        assert (entry.order is None) != (entry.choose is None), name
+        assert entry.summary
+        assert not entry.summary.endswith(".")
