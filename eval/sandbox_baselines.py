@@ -30,12 +30,16 @@ from typing import Any
 import psutil
 
 from nngen.checks.rules.sample_nets import net_source
+from nngen.datasets import load_dataset
 from nngen.files import cache_dir
 from nngen.types import Outcome
 
-__all__ = ["HARNESSES", "fetch_guard", "harm", "run_outside"]
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "hostile"))
+from containment import BREACH, HONEST, SLACK_S, TIME_LIMIT_S, Targets
+from corpus import ATTACKS
 
-HARNESSES = ("plain", "guard")
+__all__ = ["harm", "run_outside"]
+
 START_S = 6.0
 """Besides the limit, what these harnesses may take to load torch; ours is not given it."""
 
@@ -96,7 +100,8 @@ def check(Net):
 )
 
 _START = (
-    "import sys; sys.path[:] = {path!r}; import hostile_beside; hostile_beside.inside({harness!r}, {name!r}, {user})"
+    "import sys; sys.path[:] = {path!r}; import sandbox_baselines;"
+    " sandbox_baselines.inside({harness!r}, {name!r}, {user})"
 )
 
 
@@ -113,19 +118,19 @@ def fetch_guard() -> Path:
     return file
 
 
-def harm(name: str, right: tuple[Outcome, ...], row: Mapping[str, Any], *, honest: float) -> str:
-    """Say what an attack achieved; empty where nothing. The same questions that our own levels are asked.
+def harm(name: str, right: tuple[Outcome, ...], row: Mapping[str, Any]) -> str:
+    """List what an attack achieved, by the same criteria as at our own levels; empty if nothing.
 
     Our levels must give the right verdict besides. Here any failure will do, and a forged frame for a channel that the
-    harness does not have is no result.
+    harness does not have does not count as a result.
     """
     accuracy = row.get("accuracy")
     scored = accuracy is not None and Outcome.VALID not in right and not name.startswith("forge_")
     faults = {
         row.get("end", ""): bool(row.get("end")),
-        "it got what it wanted": "BREACH" in row.get("message", ""),
+        "it got what it wanted": BREACH in row.get("message", ""),
         "it has a result and must have none": scored,
-        "it knew the labels": accuracy is not None and not accuracy <= honest,
+        "it knew the labels": accuracy is not None and not accuracy <= HONEST,
         "too late": bool(row.get("late")),
         "it left processes": bool(row.get("left")),
         "it changed files": bool(row.get("touched")),
@@ -217,24 +222,20 @@ def inside(harness: str, name: str, user: int | None) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-    import hostile
-
-    from nngen.datasets import load_dataset
-
-    attack = next(attack for attack in hostile.attacks() if attack.name == name)
-    said = os.dup(1)
-    with hostile.Ground(load_dataset("digits")) as ground, tempfile.TemporaryDirectory() as folder:
-        path = ground.place(attack, Path(folder))
+    attack = next(attack for attack in ATTACKS if attack.name == name)
+    output = os.dup(1)
+    with Targets(load_dataset("digits")) as targets, tempfile.TemporaryDirectory() as folder:
+        path = targets.write_source(attack, Path(folder))
         before = set(psutil.pids())
         run = _plain if harness == "plain" else _guard
         begin = time.monotonic()
-        row = run(path, ground, hostile.WALL_S, hostile.HONEST)
+        row = run(path, str(targets.dataset.folder))
         row["seconds"] = time.monotonic() - begin
-        row["late"] = row["seconds"] > hostile.WALL_S + START_S + hostile.SLACK_S
-        time.sleep(hostile.SLACK_S)
+        row["late"] = row["seconds"] > TIME_LIMIT_S + START_S + SLACK_S
+        time.sleep(SLACK_S)
         row["left"] = sum(_lives(number) for number in set(psutil.pids()) - before)
-        row["touched"] = ground.touched()
-        os.write(said, f"\n{_RESULT}{json.dumps(row)}\n".encode())
+        row["touched"] = targets.changed()
+        os.write(output, f"\n{_RESULT}{json.dumps(row)}\n".encode())
         # What the attack left shall not keep the harness from ending.
         threading.Timer(0.5, os._exit, (0,)).start()
 
@@ -246,12 +247,12 @@ def _lives(number: int) -> bool:
         return False
 
 
-def _plain(path: Path, ground: Any, wall_s: float, _honest: float) -> dict[str, Any]:
+def _plain(path: Path, data: str) -> dict[str, Any]:
     judge = path.with_name("judge.py")
     judge.write_text(_JUDGE)
-    command = [sys.executable, str(judge), str(path), str(ground.dataset.folder)]
+    command = [sys.executable, str(judge), str(path), data]
     try:
-        done = subprocess.run(command, timeout=wall_s + START_S, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, timeout=TIME_LIMIT_S + START_S, capture_output=True, text=True, errors="replace")
     except subprocess.TimeoutExpired:
         return {"message": "timed out"}
     message = done.stderr[-2000:]
@@ -261,18 +262,18 @@ def _plain(path: Path, ground: Any, wall_s: float, _honest: float) -> dict[str, 
         return {"message": message}
 
 
-def _guard(path: Path, ground: Any, wall_s: float, honest: float) -> dict[str, Any]:
+def _guard(path: Path, data: str) -> dict[str, Any]:
     # What torch loads only when it is used, it cannot load once the guard is up: an honest net is trained before.
     warm: dict[str, Any] = {}
     exec(net_source() + _SCORE, warm)
-    warm["score"](warm["Net"], str(ground.dataset.folder))
+    warm["score"](warm["Net"], data)
     spec = spec_from_file_location("execution", "/tmp/execution.py")
     assert spec is not None and spec.loader is not None
     execution = module_from_spec(spec)
     spec.loader.exec_module(execution)
-    test = _TEST.replace("GIVEN_FOLDER", repr(str(ground.dataset.folder))).replace("GIVEN_HONEST", repr(honest))
+    test = _TEST.replace("GIVEN_FOLDER", repr(data)).replace("GIVEN_HONEST", repr(HONEST))
     problem = {"task_id": path.stem, "prompt": "", "test": test, "entry_point": "Net"}
-    result = execution.check_correctness(problem, path.read_text(errors="replace"), wall_s)
+    result = execution.check_correctness(problem, path.read_text(errors="replace"), TIME_LIMIT_S)
     message = str(result["result"])[-2000:]
     found = message.partition("accuracy ")[2]
     if result["passed"]:

@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 
 EVAL = Path(__file__).parent.parent / "eval"
-SCRIPTS = sorted(path.stem for path in EVAL.glob("*.py") if not path.stem.startswith("_"))
-CONVERTED = ("assembly_throughput", "assembly_validity", "code_score", "presets_learn")
+SCRIPTS = sorted(path.stem for path in EVAL.glob("*.py") if "__main__" in path.read_text())
+CONVERTED = ("assembly_throughput", "assembly_validity", "code_score", "hostile", "presets_learn")
 
 
 @pytest.fixture(autouse=True)

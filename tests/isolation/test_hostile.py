@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
+import importlib
 import shutil
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from containment import Targets, contain
+from corpus import ATTACKS, NET, PLACES
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
-from nngen.isolation import Isolation
-from nngen.training import CheckJob
+from nngen.isolation import Isolation, protocol
+from nngen.training import CheckJob, scoring
 from nngen.types import Outcome, Shape, Trial, Verdict
 
 WALL_S = 3.0
@@ -176,18 +176,8 @@ def test_a_deep_source_is_parsed_in_the_worker_alone(text, check):
     assert verdict.outcome in (Outcome.SYNTAX, Outcome.CONTRACT, Outcome.MEMORY, Outcome.CRASHED)
 
 
-def _harness() -> ModuleType:
-    """Load ``eval/hostile.py``, which runs the whole of ``tests/hostile`` and makes a table of it."""
-    path = Path(__file__).parents[2] / "eval" / "hostile.py"
-    spec = importlib.util.spec_from_file_location("hostile", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hostile"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-HARNESS = _harness()
-CORPUS = {attack.name: attack for attack in HARNESS.attacks()}
+CORPUS = {attack.name: attack for attack in ATTACKS}
+HONEST_NET = ast.dump(ast.parse(NET.format(**dict.fromkeys(PLACES, ""))))
 QUICK = {
     Isolation.PROCESS: {
         *("fork_swarm", "forge_epochs", "forge_score", "forge_class", "forge_json", "forge_refused", "huge_source"),
@@ -203,29 +193,49 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def ground(digits):
-    with HARNESS.Ground(digits) as ground:
-        yield ground
+def targets(digits):
+    with Targets(digits) as targets:
+        yield targets
 
 
 @pytest.mark.parametrize(("name", "level"), CASES)
-def test_the_corpus_is_contained(name, level, engine, ground):
+def test_the_corpus_is_contained(name, level, engine, targets):
     if level is Isolation.SANDBOX and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
-    row = HARNESS.contain(CORPUS[name], level, engine, ground)
-    assert row.wrong == "", row.verdict
+    row = contain(CORPUS[name], level, engine, targets)
+    assert row.fault == "", row.verdict
 
 
 def test_the_corpus_is_whole():
-    assert len(CORPUS) >= 60
+    assert len(CORPUS) == len(ATTACKS) == 92
     assert all(attack.right for attack in CORPUS.values())
     assert set.union(*QUICK.values()) <= set(CORPUS)
+    for attack in ATTACKS:
+        if not attack.large:
+            assert ast.dump(ast.parse(attack.source)) != HONEST_NET, f"{attack.name} does nothing"
 
 
-def test_the_harness_sees_an_attack_that_succeeds(engine, ground):
-    """Level ``process`` does not promise to hide files; the harness must notice that."""
+def test_attacks_find_the_code_that_they_patch():
+    """An attack on a name that is gone would end in an error of its own, and count as contained."""
+    used = [
+        (attack.name, part)
+        for attack in ATTACKS
+        if not attack.large
+        for part in ast.walk(ast.parse(attack.source))
+        if isinstance(part, ast.ImportFrom) and part.module.startswith("nngen")
+    ]
+    assert len(used) >= 3
+    for name, part in used:
+        for alias in part.names:
+            assert hasattr(importlib.import_module(part.module), alias.name), f"{name} imports {part.module}"
+    assert callable(protocol.Channel.send_bytes)
+    assert callable(scoring.accuracy)
+
+
+def test_the_harness_notices_an_attack_that_succeeds(engine, targets):
+    """Level ``process`` does not promise to hide files."""
     attack = replace(CORPUS["read_home"], right={Isolation.PROCESS: (Outcome.VALID,)})
-    assert "it got what it wanted" in HARNESS.contain(attack, Isolation.PROCESS, engine, ground).wrong
+    assert "it got what it wanted" in contain(attack, Isolation.PROCESS, engine, targets).fault
 
 
 def test_a_sandbox_that_cannot_start_runs_nothing(engine, tmp_path, monkeypatch, job):

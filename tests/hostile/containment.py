@@ -1,0 +1,155 @@
+"""Runs one attack of the corpus and decides whether it was contained.
+
+An attack is contained if its verdict is one of those that are right, came within the limit and a second more, and
+nothing of it is left: no process, no changed file, no text of a file that it must not read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+from corpus import Attack
+
+from nngen.checks import CheckFailed
+from nngen.datasets import Dataset
+from nngen.isolation import Isolation
+from nngen.training import LocalEngine, TrainJob
+from nngen.training.candidate_files import read_candidate
+from nngen.types import Shape, TrialSpec, Verdict
+
+__all__ = ["HONEST", "MEMORY_MIB", "SLACK_S", "TIME_LIMIT_S", "Containment", "Targets", "contain"]
+
+TIME_LIMIT_S = 6.0
+SLACK_S = 1.0
+MEMORY_MIB = 1024
+HONEST = 0.97
+"""A linear net does not reach this accuracy on the digits in one epoch; one that knows the labels does."""
+
+BREACH = "BREACH"
+CANARY = "NNGEN_CANARY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Containment:
+    """Outcome of an attack at one level.
+
+    Attributes:
+        fault: Reason why it was not contained; empty if it was.
+    """
+
+    verdict: Verdict
+    seconds: float
+    fault: str
+
+
+class Targets:
+    """Files, sockets and an environment variable that attacks try to reach."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.folder = Path(tempfile.mkdtemp(prefix="nngen-canary-"))
+        (self.folder / "secret").write_text("the user's")
+        (self.folder / "nngen.db").write_text("the archive")
+        self._sockets = [socket.create_server(("127.0.0.1", 0)), *(socket.socket(socket.AF_UNIX) for _ in range(2))]
+        self._port = self._sockets[0].getsockname()[1]
+        self._sockets[1].bind(str(self.folder / "socket"))
+        self._sockets[2].bind(f"\0nngen-hostile-{self._port}")
+        for listener in self._sockets:
+            listener.listen()
+        os.environ[CANARY] = "the engine's"
+        self._before = self._content()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for listener in self._sockets:
+            listener.close()
+        shutil.rmtree(self.folder)
+        del os.environ[CANARY]
+
+    def write_source(self, attack: Attack, folder: Path) -> Path:
+        """Write an attack's source with the addresses of these targets in it."""
+        path = folder / "attack.py"
+        if attack.large == "huge":
+            with path.open("wb") as file:
+                file.truncate(2**30)
+            return path
+        given = {
+            "CANARY": self.folder,
+            "PORT": self._port,
+            "ENGINE": os.getpid(),
+            "DATA": self.dataset.folder,
+            "VALIDATION": len(self.dataset.validation_labels),
+            "TEST": len(self.dataset.test_labels),
+        }
+        text = attack.source
+        for name, value in given.items():
+            text = text.replace(f"GIVEN_{name}", str(value))
+        path.write_text(text)
+        return path
+
+    def changed(self) -> bool:
+        """Whether a file here was changed, added or removed."""
+        return self._content() != self._before
+
+    def _content(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() if path.is_file() else b"" for path in sorted(self.folder.rglob("*"))}
+
+
+def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targets) -> Containment:
+    """Train an attack at one level, and compare verdict, time, processes and files with what is right."""
+    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
+    others = set(_processes())
+    seconds, accuracy = 0.0, None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            candidate = read_candidate(targets.write_source(attack, Path(folder)))
+        except CheckFailed as refused:
+            verdict = refused.verdict
+        else:
+            job = TrainJob(candidate=candidate, spec=spec, dataset=targets.dataset, isolation=level)
+            trial = engine.train(job)
+            verdict, seconds, accuracy = trial.verdict, trial.seconds, trial.validation_accuracy
+    left = _left(others)
+    faults = {
+        "it got what it wanted": BREACH in verdict.message,
+        f"not {' or '.join(attack.right[level])}": verdict.outcome not in attack.right[level],
+        f"does not say {attack.says!r}": attack.says not in verdict.message,
+        "its message is not fit to print": not verdict.message.isprintable(),
+        "too late": seconds > TIME_LIMIT_S + SLACK_S,
+        "it left processes": bool(left),
+        "it changed files": targets.changed(),
+        "it knew the labels": accuracy is not None and accuracy > HONEST,
+    }
+    fault = "; ".join(fault for fault, true in faults.items() if true)
+    return Containment(verdict=verdict, seconds=seconds, fault=fault)
+
+
+def _left(others: set[psutil.Process]) -> list[psutil.Process]:
+    """Processes that were not there before, once those that are ending had a second to do so."""
+    deadline = time.monotonic() + SLACK_S
+    while True:
+        left = [process for process in _processes() if process not in others]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+
+
+def _processes() -> list[psutil.Process]:
+    """Living descendants of this process other than the engine's servers, which are its children."""
+    me = psutil.Process()
+    servers = [child for child in me.children() if child.name() != "bwrap"]
+    return [
+        process
+        for process in me.children(recursive=True)
+        if process not in servers and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ]

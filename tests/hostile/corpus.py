@@ -1,0 +1,939 @@
+"""The hostile corpus: one table of attacks, each a few statements put into the same small net.
+
+An entry of ``ATTACKS`` names the place of its statements (``module``, ``init``, ``setup``, ``learn``, ``after`` its
+loop, ``forward``, or ``predict``, which is ``forward`` after training) and the verdicts that are right at the
+levels ``process`` and ``sandbox``. A level that is not named does not promise to contain the attack. An attack that
+succeeds raises ``BREACH``; ``GIVEN_...`` is replaced when the source is written (``containment.Targets``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from textwrap import dedent, indent
+
+from nngen.isolation import Isolation
+from nngen.types import Outcome
+
+__all__ = ["ATTACKS", "Attack"]
+
+NET = """\
+import torch
+import torch.nn as nn
+{module}
+
+def supported_hyperparameters():
+    return {{"lr", "momentum"}}
+
+
+class Net(nn.Module):
+    def __init__(self, in_shape, out_shape, prm, device):
+        super().__init__()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], out_shape[0]))
+        self.device = device
+        self.criterion = nn.CrossEntropyLoss()
+{init}
+    def train_setup(self, prm):
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=prm["lr"], momentum=prm["momentum"])
+{setup}
+    def learn(self, train_data):
+{learn}
+        for inputs, labels in train_data:
+            self.optimizer.zero_grad()
+            loss = self.criterion(self(inputs), labels)
+            loss.backward()
+            self.optimizer.step()
+{after}
+    def forward(self, x):
+{forward}
+        return self.head(x)
+"""
+PLACES = {"module": 0, "init": 8, "setup": 8, "learn": 8, "after": 8, "forward": 8}
+PREDICTING = "if not self.training and not torch.is_grad_enabled():\n"
+
+LARGE = {
+    "deep": lambda: "x = " + "-" * 10**6 + "1\n",
+    "chain": lambda: "x = 1" + "+1" * 10**6 + "\n",
+}
+"""Sources too large to be kept; that of ``huge_source`` is a file of 1 GiB without content."""
+
+FORGERY = """
+import os
+import json
+
+def pipes():
+    for number in range(3, 64):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}").startswith("pipe"):
+                yield number
+        except OSError:
+            pass
+
+def frame(kind, body):
+    return bytes([kind, 0, 0, 0]) + len(body).to_bytes(4, "little") + body
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attack:
+    """One entry of the corpus.
+
+    Attributes:
+        name: Identifier in reports and tests.
+        title: What it tries, as a sentence.
+        right: Verdicts that are right, by level; a level that makes no promise is absent.
+        says: Part of the verdict's message.
+        large: Key of ``LARGE``, or ``huge``, where the source is not kept as text.
+        statements: Source lines by place.
+    """
+
+    name: str
+    title: str
+    right: Mapping[Isolation, tuple[Outcome, ...]]
+    says: str
+    large: str
+    statements: Mapping[str, str]
+
+    @property
+    def source(self) -> str:
+        """The net with the attack in it; not for ``huge``."""
+        if self.large:
+            return LARGE[self.large]()
+        places = {place: indent(self.statements.get(place, ""), " " * depth) for place, depth in PLACES.items()}
+        return NET.format(**places)
+
+
+def _attack(
+    name: str,
+    title: str,
+    *,
+    both: str = "",
+    process: str = "",
+    sandbox: str = "",
+    says: str = "",
+    large: str = "",
+    **statements: str,
+) -> Attack:
+    levels = {Isolation.PROCESS: both or process, Isolation.SANDBOX: both or sandbox}
+    lines = {place: dedent(text).strip("\n") for place, text in statements.items()}
+    if "predict" in lines:
+        lines["forward"] = PREDICTING + indent(lines.pop("predict"), "    ")
+    assert lines.keys() <= PLACES.keys(), name
+    return Attack(
+        name=name,
+        title=title,
+        right={level: tuple(map(Outcome, words.split("|"))) for level, words in levels.items() if words},
+        says=says,
+        large=large,
+        statements=lines,
+    )
+
+
+# fmt: off
+ATTACKS = (
+    # Ends its process.
+    _attack(
+        "abort", "Aborts.", both="crashed", says="SIGABRT",
+        init="import os; os.abort()",
+    ),
+    _attack(
+        "exit_0", "Leaves with exit code 0.", both="crashed", says="exit code 0",
+        init="import os; os._exit(0)",
+    ),
+    _attack(
+        "exit_7", "Leaves in the middle of learn with exit code 7.", both="crashed", says="exit code 7",
+        learn="import os; os._exit(7)",
+    ),
+    _attack(
+        "sys_exit", "Calls sys.exit.", both="crashed", says="sys.exit(0) was called",
+        init="import sys; sys.exit(0)",
+    ),
+    _attack(
+        "interrupt", "Raises KeyboardInterrupt, as Ctrl-C does.", both="crashed", says="KeyboardInterrupt",
+        init="raise KeyboardInterrupt",
+    ),
+    _attack(
+        "segfault", "Reads address 0.", both="crashed", says="SIGSEGV",
+        learn="import ctypes; ctypes.string_at(0)",
+    ),
+    _attack(
+        "kill_itself", "Kills itself.", both="crashed", says="SIGKILL",
+        init="import os; os.kill(os.getpid(), 9)",
+    ),
+    _attack(
+        "recursion", "Recurses in C until the stack ends.", both="crashed|timeout|memory",
+        init="""
+            import sys
+            sys.setrecursionlimit(10**9)
+            def deeper(thing):
+                return repr([thing]) and deeper([thing])
+            deeper([])
+            """,
+    ),
+    _attack(
+        "unpickle", "Unpickles an object whose loading leaves the process.", both="crashed", says="exit code 3",
+        init="""
+            import os
+            import pickle
+            class Leave:
+                def __reduce__(self):
+                    return os._exit, (3,)
+            pickle.loads(pickle.dumps(Leave()))
+            """,
+    ),
+
+    # Takes too long.
+    _attack(
+        "loop_import", "Loops while it is imported.", both="timeout",
+        module="while True: pass",
+    ),
+    _attack(
+        "loop_init", "Loops in __init__.", both="timeout",
+        init="while True: pass",
+    ),
+    _attack(
+        "loop_setup", "Loops in train_setup.", both="timeout",
+        setup="while True: pass",
+    ),
+    _attack(
+        "loop_learn", "Spends the limit in learn.", both="timeout",
+        learn="while True: pass",
+    ),
+    _attack(
+        "loop_predict", "Trains, and loops when it predicts.", both="timeout",
+        predict="while True: pass",
+    ),
+    _attack(
+        "sleep", "Sleeps for ever.", both="timeout",
+        init="import time; time.sleep(10**6)",
+    ),
+    _attack(
+        "stop_itself", "Stops itself, so that it is neither alive nor dead.", both="timeout",
+        init="import os; os.kill(os.getpid(), 19)",
+    ),
+    _attack(
+        "ignore_sigterm", "Ignores every signal that can be ignored.", both="timeout",
+        init="""
+            import signal
+            for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_IGN)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "patched_clock", "Stops the clocks of its process, then takes its time.", both="timeout",
+        init="""
+            import time
+            time.time = time.monotonic = time.perf_counter = lambda: 0.0
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "stdout_flood", "Prints without end.", both="timeout",
+        init="""
+            while True:
+                print("x" * 10**6)
+            """,
+    ),
+    _attack(
+        "stderr_flood", "Writes to the error stream's descriptor without end.", both="timeout",
+        init=r"""
+            import os
+            while True:
+                os.write(2, b"\x1b[31m" * 10**5)
+            """,
+    ),
+
+    # Takes too much memory.
+    _attack(
+        "heap", "Takes memory without end.", both="memory",
+        init="""
+            taken = []
+            while True:
+                taken.append(bytearray(2**26))
+            """,
+    ),
+    _attack(
+        "huge_tensor", "Asks for 100 GiB at once.", both="memory",
+        init="self.big = torch.ones(25 * 2**30)",
+    ),
+    _attack(
+        "anonymous_mmap", "Maps memory and touches it.", both="memory",
+        init="""
+            import mmap
+            taken = []
+            while True:
+                part = mmap.mmap(-1, 2**26)
+                part.write(b"x" * 2**26)
+                taken.append(part)
+            """,
+    ),
+    _attack(
+        "shared_tensor", "Moves tensors to shared memory without end.", both="crashed|memory",
+        init="""
+            taken = []
+            while True:
+                taken.append(torch.ones(2**22).share_memory_())
+            """,
+    ),
+    _attack(
+        "raise_limits", "Raises its own limits, then takes memory.", both="memory",
+        init="""
+            import resource
+            for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE):
+                try:
+                    resource.setrlimit(kind, (-1, -1))
+                except (OSError, ValueError):
+                    pass
+            taken = []
+            while True:
+                taken.append(bytearray(2**26))
+            """,
+    ),
+    _attack(
+        "children_grow", "Each of eight children takes a share of the memory.", both="memory",
+        init="""
+            import os
+            for _ in range(8):
+                if os.fork() == 0:
+                    taken = bytearray(b"x" * 2**28)
+                    break
+            while True:
+                pass
+            """,
+    ),
+
+    # Takes too many processes, files or other resources.
+    _attack(
+        "fork_bomb", "Every fork forks.", both="memory|crashed",
+        init="""
+            import os
+            while True:
+                try:
+                    os.fork()
+                except OSError:
+                    pass
+            """,
+    ),
+    _attack(
+        "fork_swarm", "Two thousand children that sleep; RLIMIT_NPROC does not hold root.", both="memory|crashed",
+        init="""
+            import os
+            import time
+            for _ in range(2000):
+                if os.fork() == 0:
+                    time.sleep(10**6)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "thread_swarm", "A hundred thousand threads.", process="memory|crashed|timeout", sandbox="crashed",
+        init="""
+            import threading
+            event = threading.Event()
+            for _ in range(100_000):
+                threading.Thread(target=event.wait, daemon=True).start()
+            """,
+    ),
+    _attack(
+        "file_handles", "Opens files without closing them.", both="crashed", says="Too many open files",
+        init="""
+            taken = []
+            while True:
+                taken.append(open("/dev/null"))
+            """,
+    ),
+    _attack(
+        "big_file", "One file without end.", both="crashed", says="OSError",
+        init="""
+            with open("big", "wb") as file:
+                while True:
+                    file.write(b"x" * 2**24)
+            """,
+    ),
+    _attack(
+        "many_files", "Files of 8 MiB without end.", sandbox="crashed", says="No space left",
+        init="""
+            for number in range(10**6):
+                with open(f"{number}", "wb") as file:
+                    file.write(b"x" * 2**23)
+            """,
+    ),
+    _attack(
+        "shm_files", "Fills /dev/shm with files.", sandbox="crashed", says="No space left",
+        init="""
+            for number in range(10**6):
+                with open(f"/dev/shm/nngen-hostile-{number}", "wb") as file:
+                    file.write(b"x" * 2**23)
+            """,
+    ),
+
+    # A source that is an attack by itself.
+    _attack(
+        "huge_source", "A source of 1 GiB.", both="syntax", says="4 MiB", large="huge",
+    ),
+    _attack(
+        "deep_tree", "A source nested a million deep.", both="syntax|import|memory|crashed", large="deep",
+    ),
+    _attack(
+        "long_chain", "A source of a million additions.", both="syntax|import|memory|crashed", large="chain",
+    ),
+
+    # Returns what is not a prediction.
+    _attack(
+        "nan", "Returns NaN when it predicts.", both="non-finite", says="not finite",
+        predict='return self.head(x) * float("nan")',
+    ),
+    _attack(
+        "no_tensor", "Returns text when it predicts.", both="shape",
+        predict='return "ten"',
+    ),
+    _attack(
+        "wrong_count", "Returns too few rows when it predicts.", both="shape",
+        predict="return self.head(x)[:1]",
+    ),
+    _attack(
+        "wrong_shape", "Returns too few classes when it predicts.", both="shape",
+        predict="return self.head(x)[:, :3]",
+    ),
+    _attack(
+        "changed_shape", "Changes its head's width after it was checked.", both="shape",
+        after="self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 11))",
+    ),
+    _attack(
+        "always_equal", "Returns an object that equals everything.", both="shape",
+        module="""
+            class Everything:
+                def __eq__(self, other):
+                    return True
+                def __hash__(self):
+                    return 0
+                def __getattr__(self, name):
+                    return self
+                def __call__(self, *rest, **more):
+                    return self
+            """,
+        predict="return Everything()",
+    ),
+    _attack(
+        "lying_tensor", "A subclass of Tensor whose argmax lies.", both="valid|shape|crashed",
+        module="""
+            class Liar(torch.Tensor):
+                def argmax(self, *rest, **more):
+                    return torch.full((len(self),), 60_000)
+            """,
+        forward="""
+            if not torch.is_grad_enabled():
+                return self.head(x).as_subclass(Liar)
+            """,
+    ),
+    _attack(
+        "hostile_report", "Returns values from learn that are not numbers.", both="valid",
+        module="""
+            class Number:
+                def __float__(self):
+                    raise SystemExit(0)
+            """,
+        after='return (float("nan"), 10**400)',
+    ),
+
+    # Messages that harm whoever prints them.
+    _attack(
+        "ansi_message", "Its exception colours the terminal and rings its bell.",
+        both="crashed", says="ValueError: red two",
+        init=r'raise ValueError("\x1b[31mred\x1b[0m\r\n\x07two\x1b]0;title\x07")',
+    ),
+    _attack(
+        "raising_str", "An exception whose text raises.", both="crashed",
+        init='raise type("E", (Exception,), {"__str__": lambda self: 1 / 0})()',
+    ),
+
+    # Forges messages to the engine.
+    _attack(
+        "forge_nonsense", "Writes nonsense to every pipe.", both="crashed", says="unknown kind",
+        module=FORGERY,
+        init="""
+            for number in pipes():
+                os.write(number, b"x" * 64)
+            """,
+    ),
+    _attack(
+        "forge_length", "Announces a message of 4 GiB.", both="crashed", says="4294967295 bytes",
+        module=FORGERY,
+        init=r"""
+            for number in pipes():
+                os.write(number, bytes([1, 0, 0, 0]) + b"\xff" * 4)
+            """,
+    ),
+    _attack(
+        "forge_json", "Sends JSON that is nested deeper than any stack.", both="crashed", says="no JSON",
+        module=FORGERY,
+        init="""
+            for number in pipes():
+                os.write(number, frame(1, b"[" * 65_000))
+            """,
+    ),
+    _attack(
+        "forge_epochs", "Reports epochs before it has trained.", both="crashed", says="out of order",
+        module=FORGERY,
+        init="""
+            for number in pipes():
+                os.write(number, frame(2, bytes(2 * GIVEN_VALIDATION)))
+            """,
+    ),
+    _attack(
+        "forge_score", "Sends test predictions in place of validation's.", both="crashed", says="out of order",
+        module=FORGERY,
+        learn="""
+            for number in pipes():
+                os.write(number, frame(3, bytes(2 * GIVEN_TEST)))
+            """,
+    ),
+    _attack(
+        "forge_class", "Predicts a class that does not exist.", both="crashed", says="class 65535",
+        module=FORGERY,
+        learn=r"""
+            for number in pipes():
+                os.write(number, frame(1, b'{"event": "epoch"}') + frame(2, b"\xff" * 2 * GIVEN_VALIDATION))
+            """,
+    ),
+    _attack(
+        "forge_verdict", "Sends a verdict that says valid.", both="crashed", says="calls itself valid",
+        module=FORGERY,
+        init="""
+            words = dict(event="verdict", outcome="valid", rule="", message="", line=None)
+            for number in pipes():
+                os.write(number, frame(1, json.dumps(words).encode()))
+            """,
+    ),
+    _attack(
+        "forge_refused", "Raises the package's own exception with a verdict that says valid.",
+        both="crashed", says="calls itself valid",
+        init="""
+            from nngen.checks.rule import CheckFailed
+            from nngen.types import Outcome, Verdict
+            raise CheckFailed(Verdict(outcome=Outcome.VALID))
+            """,
+    ),
+    _attack(
+        "forge_stdout", "Prints the lines that a naive harness would read as its result.", both="valid",
+        init="""
+            print('{"accuracy": 1.0, "validation_accuracy": 1.0, "outcome": "valid"}')
+            """,
+    ),
+
+    # Patches the code that scores it.
+    _attack(
+        "patch_channel", "Replaces the worker's own sender.", both="valid|crashed",
+        init="""
+            from nngen.isolation.protocol import Channel
+            send = Channel.send_bytes
+            Channel.send_bytes = lambda self, kind, body: send(self, kind, bytes(len(body)) if kind != 1 else body)
+            """,
+    ),
+    _attack(
+        "patch_isfinite", "Makes torch call everything finite.", both="valid|non-finite|crashed",
+        after="""
+            torch.isfinite = lambda x: torch.ones_like(x, dtype=torch.bool)
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.fill_(float("nan"))
+            """,
+    ),
+    _attack(
+        "patch_metric", "Makes the scorer's metric return 1.", both="valid",
+        init="""
+            from nngen.training import scoring
+            scoring.accuracy = lambda predictions, labels: 1.0
+            """,
+    ),
+    _attack(
+        "patch_torch", "Makes every argmax of torch return 0.", both="valid|crashed",
+        after="torch.Tensor.argmax = lambda self, *rest, **more: torch.zeros(len(self), dtype=torch.int64)",
+    ),
+
+    # Looks for the labels.
+    _attack(
+        "labels_by_gc", "Looks through every object for the labels it is scored by.", both="valid",
+        learn="""
+            import gc
+            import numpy as np
+            for thing in gc.get_objects():
+                if (
+                    isinstance(thing, (np.ndarray, torch.Tensor))
+                    and thing.ndim == 1
+                    and len(thing) in (GIVEN_VALIDATION, GIVEN_TEST)
+                ):
+                    raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "labels_by_frames", "Looks through its callers' variables for the labels.", both="valid",
+        learn="""
+            import sys
+            frame = sys._getframe()
+            while frame is not None:
+                data = frame.f_locals.get("data")
+                if isinstance(data, dict) and any("label" in name and "train" not in name for name in data):
+                    raise RuntimeError("BREACH")
+                frame = frame.f_back
+            """,
+    ),
+    _attack(
+        "labels_by_descriptor", "Reads every descriptor it holds for arrays of labels.", both="valid",
+        learn=r"""
+            import io
+            import os
+            import numpy as np
+            found = 0
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    file = f"/proc/self/fd/{name}"
+                    data = open(file, "rb").read(10**7) if os.path.isfile(file) else b""
+                except OSError:
+                    continue
+                if data[:6] == b"\x93NUMPY" and len(np.load(io.BytesIO(data)).shape) == 1:
+                    found += 1
+            if found > 1:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "labels_by_path", "Looks for the labels in the folder of the data set.", sandbox="valid",
+        init="""
+            import os
+            if os.path.exists("GIVEN_DATA") or os.path.exists("GIVEN_DATA/validation-labels.npy"):
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "labels_of_package", "Takes the labels out of scikit-learn.", sandbox="valid",
+        init="""
+            import importlib.util
+            import pathlib
+            package = pathlib.Path(importlib.util.find_spec("sklearn").origin).parent
+            if list((package / "datasets" / "data").glob("digits*")):
+                raise RuntimeError("BREACH")
+            """,
+    ),
+
+    # Outlives its trial, or leaves something behind.
+    _attack(
+        "orphan", "A grandchild that outlives its parent and its session.", both="valid",
+        init="""
+            import os
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    while True:
+                        pass
+                os._exit(0)
+            """,
+    ),
+    _attack(
+        "child_keeps_pipes", "A child that holds every pipe open after the worker is gone.", both="valid",
+        init="""
+            import os
+            import signal
+            import time
+            if os.fork() == 0:
+                os.setsid()
+                for number in (1, 2, 15):
+                    signal.signal(number, signal.SIG_IGN)
+                time.sleep(10**6)
+            """,
+    ),
+    _attack(
+        "late_write", "Writes when its process ends, and from a thread.", both="valid",
+        init="""
+            import atexit
+            import threading
+            import time
+            def late():
+                open("GIVEN_CANARY/late", "w").write("x")
+            atexit.register(late)
+            threading.Thread(target=lambda: (time.sleep(30), late()), daemon=True).start()
+            """,
+    ),
+    _attack(
+        "planted_package", "Plants packages in its folder for later imports.", both="valid",
+        init=r"""
+            import subprocess
+            import sys
+            for name in ("json", "numpy", "struct", "psutil", "shutil", "sitecustomize"):
+                with open(f"{name}.py", "w") as file:
+                    file.write("raise SystemExit(0)\n")
+            sys.path.append(".")
+            """,
+    ),
+    _attack(
+        "symlink", "Puts links to the user's folder into its own, for the clean-up to follow.", both="valid",
+        init="""
+            import os
+            os.symlink("GIVEN_CANARY", "link")
+            os.mkdir("folder")
+            os.symlink("GIVEN_CANARY", "folder/deeper")
+            """,
+    ),
+
+    # Attacks other processes.
+    _attack(
+        "kill_supervisor", "Kills the process that supervises it.", both="crashed|timeout",
+        init="""
+            import os
+            os.kill(os.getppid(), 9)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "stop_supervisor", "Stops the process that supervises it.", both="timeout",
+        init="""
+            import os
+            os.kill(os.getppid(), 19)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "kill_engine", "Kills the engine's process by its pid.", sandbox="valid",
+        init="""
+            import os
+            try:
+                os.kill(GIVEN_ENGINE, 9)
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "kill_all", "Kills every process that it may.", sandbox="crashed|timeout",
+        init="""
+            import os
+            os.kill(-1, 9)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "signal_flood", "Floods its parent with signals.", both="valid|crashed",
+        init="""
+            import os
+            for _ in range(10**5):
+                try:
+                    os.kill(os.getppid(), 28)
+                    os.kill(os.getppid(), 18)
+                except OSError:
+                    break
+            """,
+    ),
+    _attack(
+        "ptrace_parent", "Opens its parent's memory for writing.", sandbox="valid",
+        init="""
+            import ctypes
+            import os
+            if ctypes.CDLL(None).ptrace(16, GIVEN_ENGINE, 0, 0) == 0 or os.path.exists("/proc/GIVEN_ENGINE/mem"):
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "become_root", "Becomes root, and mounts.", sandbox="valid",
+        init="""
+            import ctypes
+            import os
+            libc = ctypes.CDLL(None)
+            try:
+                os.setuid(0)
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0 or libc.chroot(b"/tmp") == 0:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+
+    # Reads what is not its own.
+    _attack(
+        "read_environment", "Reads an environment variable of the engine's process.", both="valid",
+        init="""
+            import os
+            if "NNGEN_CANARY" in os.environ:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "read_home", "Reads a file of the user.", sandbox="valid",
+        init="""
+            try:
+                text = open("GIVEN_CANARY/secret").read()
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH " + text)
+            """,
+    ),
+    _attack(
+        "read_passwords", "Reads the machine's accounts.", sandbox="valid",
+        init="""
+            import os
+            if os.path.exists("/etc/passwd") or os.path.exists("/etc/shadow"):
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "proc_environments", "Reads the environment of every process that it sees.", sandbox="valid",
+        init="""
+            import glob
+            for name in glob.glob("/proc/[0-9]*/environ"):
+                try:
+                    text = open(name, "rb").read()
+                except OSError:
+                    continue
+                if b"NNGEN_CANARY" in text or b"PATH=" in text and name.startswith("/proc/1/"):
+                    raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "proc_processes", "Counts processes that are not the sandbox's.", sandbox="valid",
+        init="""
+            import os
+            names = [name for name in os.listdir("/proc") if name.isdigit()]
+            if len(names) > 8:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+
+    # Writes where it must not.
+    _attack(
+        "archive", "Deletes and overwrites every archive that it finds.", sandbox="valid",
+        init="""
+            import os
+            for place in ("GIVEN_CANARY/nngen.db", "GIVEN_CANARY/nngen.db-wal"):
+                try:
+                    open(place, "r+b").write(b"x")
+                except OSError:
+                    continue
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "write_images", "Opens the images it was given for writing.", sandbox="valid",
+        learn="""
+            import os
+            for name in os.listdir("/proc/self/fd"):
+                if os.path.isfile(f"/proc/self/fd/{name}"):
+                    try:
+                        open(f"/proc/self/fd/{name}", "r+b").close()
+                    except OSError:
+                        continue
+                    raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "write_outside", "Writes into a folder of the user.", sandbox="valid",
+        init="""
+            try:
+                open("GIVEN_CANARY/written", "w").write("x")
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "write_package", "Changes this package and torch for later runs.", sandbox="valid",
+        init="""
+            import nngen
+            for module in (nngen, torch):
+                try:
+                    open(module.__file__, "a").close()
+                except OSError:
+                    continue
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "write_system", "Writes into every folder of the root that it can.", sandbox="valid",
+        init="""
+            import os
+            for name in os.listdir("/"):
+                if name not in ("tmp", "proc") and os.access("/" + name, os.W_OK):
+                    raise RuntimeError("BREACH " + name)
+            """,
+    ),
+
+    # Reaches for the network.
+    _attack(
+        "tcp", "Connects to a port of the machine.", sandbox="valid",
+        init="""
+            import socket
+            try:
+                socket.create_connection(("127.0.0.1", GIVEN_PORT), timeout=2)
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "udp", "Sends a datagram off the machine.", sandbox="valid",
+        init="""
+            import socket
+            try:
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 9))
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "dns", "Resolves a host name.", sandbox="valid",
+        init="""
+            import socket
+            try:
+                socket.getaddrinfo("example.org", 80)
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "unix_socket", "Connects to a UNIX socket of the machine.", sandbox="valid",
+        init="""
+            import socket
+            try:
+                socket.socket(socket.AF_UNIX).connect("GIVEN_CANARY/socket")
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "abstract_socket", "Connects to an abstract UNIX socket of the machine.", sandbox="valid",
+        init=r"""
+            import socket
+            try:
+                socket.socket(socket.AF_UNIX).connect("\0nngen-hostile-GIVEN_PORT")
+            except OSError:
+                pass
+            else:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+    _attack(
+        "netlink", "Finds a network interface other than the loopback.", sandbox="valid",
+        init="""
+            import socket
+            if [name for _, name in socket.if_nameindex() if name != "lo"]:
+                raise RuntimeError("BREACH")
+            """,
+    ),
+)
