@@ -52,6 +52,15 @@ def families(lemur: Lemur) -> dict[str, Family]:
 
 
 @pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("NNGEN_CACHE", str(folder))
+    monkeypatch.delenv("NNGEN_LEMUR", raising=False)
+    return folder
+
+
+@pytest.fixture
 def nngen(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Run one command in this process: ``nngen("families", "--json")``."""
 

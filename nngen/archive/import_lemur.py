@@ -19,10 +19,9 @@ from nngen.assembly.identity import canonical_hash
 from nngen.errors import UsageError
 from nngen.families.catalogue import is_base
 from nngen.families.near_duplicates import Sketch, group_sketches, sketch_text
-from nngen.lemur.bulk import ResultFile, models_with_results, read_results
 from nngen.lemur.layout import nn_id
-from nngen.lemur.records import to_record
-from nngen.lemur.source import Lemur
+from nngen.lemur.reader import Lemur
+from nngen.lemur.records import ResultFile, to_record
 
 __all__ = [
     "KINDS",
@@ -172,7 +171,7 @@ def import_lemur(
         for name, source in sources.items()
     )
     orphans, seen = _Orphans(), set[int]()
-    stream = _results(read_results(lemur, None if dataset is None else {dataset}), numbers, orphans)
+    stream = _results(lemur.read_results(None if dataset is None else {dataset}), numbers, orphans)
     offered = new = 0
     while chunk := list(islice(stream, _CHUNK)):
         added = archive.foreign.add_results(chunk)
@@ -214,7 +213,7 @@ def choose_models(lemur: Lemur, *, dataset: str | None = None, kind: str = "any"
         raise UsageError(f"{lemur.name} holds no model of kind {kind}: choose --kind any")
     if dataset is None:
         return names
-    recorded = models_with_results(lemur, dataset)
+    recorded = {file.results.model for file in lemur.read_results({dataset})}
     if not recorded:
         raise UsageError(f"{lemur.name} has no results on {dataset!r}; it has some on {', '.join(_datasets(lemur))}")
     chosen = [name for name in names if name in recorded]
@@ -224,7 +223,7 @@ def choose_models(lemur: Lemur, *, dataset: str | None = None, kind: str = "any"
 
 
 def _datasets(lemur: Lemur) -> list[str]:
-    return sorted({file.results.dataset for file in read_results(lemur)})
+    return sorted({file.results.dataset for file in lemur.read_results()})
 
 
 class _Orphans:

@@ -10,9 +10,8 @@ from pathlib import Path
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.errors import AssemblyError, FamilyError
-from nngen.families.catalogue import load_families
+from nngen.families.catalogue import load_families, read_family
 from nngen.families.probe import Profile, profiles
-from nngen.families.user_families import read_family
 from nngen.lemur.source import Lemur
 from nngen.types import Family, Shape
 

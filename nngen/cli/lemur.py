@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -40,12 +41,11 @@ def fetch(
         nngen lemur fetch --from ../nn-dataset
     """
     from nngen.lemur.fetch import fetch as fetch_wheel
-    from nngen.lemur.source import bring, open_lemur
+    from nngen.lemur.source import install, open_lemur
 
     if source is None:
-        with progress_bar("nn-dataset 2.1.2", size=True) as report:
-            fetch_wheel(report)
-    path = bring(source)
+        fetch_wheel(show_progress=sys.stderr.isatty())
+    path = install(source)
     models = len(open_lemur(path).models())
     if json:
         print_json({"path": str(path), "models": models})

@@ -10,25 +10,23 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(label: str, *, size: bool = False) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while the block runs; it appears with the first report.
 
     Args:
         label: What is going on, in a few words.
-        size: Whether what is counted are bytes.
 
     Yields:
         A function to report (done, in all) with.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    count = DownloadColumn() if size else MofNCompleteColumn()
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        count,
+        MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
         disable=not sys.stderr.isatty(),

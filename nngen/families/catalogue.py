@@ -1,33 +1,48 @@
-"""The base families: what mixtures are made of."""
+"""Base families, of which mixtures are made: LEMUR's own and the user's."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from nngen.errors import FamilyError, LemurError
-from nngen.families.user_families import named_places, user_families
 from nngen.files import write_atomically
 from nngen.lemur.fetch import lemur_dir
-from nngen.lemur.source import Lemur
+from nngen.lemur.reader import Lemur
+from nngen.lemur.records import to_records
 from nngen.text import did_you_mean
 from nngen.types import Family, Record
 
-__all__ = ["LIST_FAMILIES", "best_record", "choose", "is_base", "load_families"]
+__all__ = ["LIST_FAMILIES", "choose", "is_base", "load_families", "read_family", "user_families"]
 
 LIST_FAMILIES = "nngen families lists the base families"
 
 DATASET = "cifar-10"
+"""The data set by whose records base families are found."""
+
+GROUP = "nngen.families"
+"""The entry point group under which packages register families."""
+
+VARIABLE = "NNGEN_FAMILIES_FROM"
+"""Environment variable with more places of families, joined as in ``PATH``."""
+
 _GENERATED = re.compile(r"-[0-9a-f]{8}")
+_NAME = re.compile(r"[A-Z][A-Za-z0-9.-]*")
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_MAX_BYTES = 4 * 2**20
 
 
 def is_base(model: str) -> bool:
-    """Whether a name is that of a base family: upper case first, no hash in it, no mixture."""
+    """Return whether a model is a base family by its name: upper case first, no hash in it, not a mixture."""
     return model[:1].isupper() and _GENERATED.search(model) is None and "MoE" not in model
 
 
@@ -35,15 +50,16 @@ def load_families(lemur: Lemur, outside: Iterable[str] = ()) -> dict[str, Family
     """Read the base families with CIFAR-10 accuracies (34 in nn-dataset 2.1.2), sorted by name.
 
     Args:
-        lemur: Where they come from.
-        outside: Further places to take families from, as in ``nngen.families.user_families``; those of the environment
-            variable ``NNGEN_FAMILIES_FROM`` are added.
+        lemur: The database that is read.
+        outside: Places with further families, as ``user_families`` takes them; those in the environment variable
+            ``NNGEN_FAMILIES_FROM`` are added.
 
     Raises:
-        LemurError: If there is none, or what is there cannot be read.
+        LemurError: If LEMUR has no base family, or cannot be read.
         FamilyError: If a family from outside cannot be read, or has the name of one of LEMUR's.
     """
-    more = user_families(named_places(outside))
+    places = (*outside, *os.environ.get(VARIABLE, "").split(os.pathsep))
+    more = user_families(dict.fromkeys(place for place in places if place))
     own = _load_base(lemur)
     if taken := sorted(more.keys() & own.keys()):
         raise FamilyError(f"LEMUR has a family {taken[0]} already: rename the file from outside")
@@ -51,15 +67,41 @@ def load_families(lemur: Lemur, outside: Iterable[str] = ()) -> dict[str, Family
 
 
 def _load_base(lemur: Lemur) -> dict[str, Family]:
-    best = _kept_best(lemur)
-    if best is None:
-        models = set(lemur.models())
-        names = [model for model in lemur.recorded_models(DATASET) if is_base(model) and model in models]
-        best = {name: best_record(lemur.records(name, DATASET)) for name in sorted(names)}
-        _keep_best(lemur, best)
+    cache = None if lemur.identity is None else lemur_dir() / f"families-{lemur.identity}.json"
+    if (cached := _read_cache(cache)) is not None:
+        return cached
+    models = set(lemur.models())
+    names = [model for model in lemur.recorded_models(DATASET) if is_base(model) and model in models]
+    best: dict[str, Record | None] = dict.fromkeys(sorted(names))
+    for file in lemur.read_results({DATASET}, set(names)):
+        if file.results.classification:
+            for record in to_records(file):
+                best[record.model] = _better(best[record.model], record)
     if not best:
         raise LemurError(f"{lemur.name} holds no family with {DATASET} accuracies: nngen needs nn-dataset 2.1.2")
-    return {name: _family(name, lemur.source(name), record) for name, record in best.items()}
+    families = {name: make_family(name, lemur.source(name), record) for name, record in best.items()}
+    if cache is not None:
+        rows = {name: {"source": one.source, "best": one.best and asdict(one.best)} for name, one in families.items()}
+        # A cache that cannot be written only costs the time.
+        with suppress(OSError):
+            write_atomically(cache, json.dumps(rows).encode())
+    return families
+
+
+def _read_cache(cache: Path | None) -> dict[str, Family] | None:
+    """Read the families of an earlier run, so that 20,000 records and the wheel's directory need not be read again."""
+    try:
+        rows = json.loads(cache.read_bytes()).items() if cache is not None else ()
+        return {n: make_family(n, row["source"], row["best"] and Record(**row["best"])) for n, row in rows} or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _better(one: Record | None, other: Record) -> Record:
+    """Return the record with the higher accuracy; the earlier epoch among equals, the first among these."""
+    if one is None:
+        return other
+    return max(one, other, key=lambda record: (record.accuracy, -record.epoch))
 
 
 def choose(families: Mapping[str, Family], names: Iterable[str]) -> tuple[Family, ...]:
@@ -78,32 +120,102 @@ def choose(families: Mapping[str, Family], names: Iterable[str]) -> tuple[Family
     return tuple(chosen.values())
 
 
-def best_record(records: Iterable[Record]) -> Record | None:
-    """The record with the highest accuracy; the earliest epoch of equal ones."""
-    return max(records, key=lambda record: (record.accuracy, -record.epoch), default=None)
+def user_families(places: Iterable[str]) -> dict[str, Family]:
+    """Read the user's families from some places, sorted by name.
+
+    A place is a file, a folder with ``*.py`` files (``_*.py`` are left out), the name of an entry
+    point of the group ``nngen.families``, or ``package.module:object``. An entry point or object is a mapping, or a
+    function without arguments that returns one, of a family's name to its source or to the path of its file.
+    Entry points run in this process; the sources run in a worker only.
+
+    Raises:
+        FamilyError: If a place is none of these, cannot be read, or two families have one name.
+    """
+    found: dict[str, Family] = {}
+    place_of: dict[str, str] = {}
+    for place in places:
+        for family in _families(place):
+            if family.name in found and family.fingerprint != found[family.name].fingerprint:
+                raise FamilyError(
+                    f"family {family.name} comes from {place_of[family.name]} and from {place}: rename one of them"
+                )
+            found[family.name], place_of[family.name] = family, place
+    return dict(sorted(found.items()))
 
 
-def _family(name: str, source: str, best: Record | None) -> Family:
-    return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=best)
+def read_family(path: Path) -> Family:
+    """Read one file as a family; its name is the file's.
 
-
-def _kept_best(lemur: Lemur) -> dict[str, Record | None] | None:
-    """What an earlier run found in the same LEMUR: 20,000 records need not be read again."""
+    Raises:
+        FamilyError: If it cannot be read, or its name cannot be a family's.
+    """
     try:
-        rows = json.loads(_best_file(lemur).read_bytes()) if lemur.identity else None
-        return None if rows is None else {name: row and Record(**row) for name, row in rows.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise FamilyError(f"{path} cannot be read: {error.strerror}") from error
+    if path.suffix != ".py":
+        raise FamilyError(f"{path} is not a Python file: a family is a file Name.py")
+    if len(content) > _MAX_BYTES:
+        raise FamilyError(f"{path} is longer than 4 MiB, the limit for a family")
+    try:
+        return _user_family(path.stem, content.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise FamilyError(f"{path} is not UTF-8 text: save it as UTF-8") from error
 
 
-def _keep_best(lemur: Lemur, best: Mapping[str, Record | None]) -> None:
-    if lemur.identity is None:
-        return
-    rows = {name: record and asdict(record) for name, record in best.items()}
-    # A cache that cannot be written only costs the time.
-    with suppress(OSError):
-        write_atomically(_best_file(lemur), json.dumps(rows).encode())
+def _families(place: str) -> list[Family]:
+    path = Path(place).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
+        if not files:
+            raise FamilyError(f"{place} holds no .py file: name a folder of families")
+        return [read_family(file) for file in files]
+    if path.suffix == ".py" or path.exists():
+        return [read_family(path)]
+    return _from_mapping(_load(place), place)
 
 
-def _best_file(lemur: Lemur) -> Path:
-    return lemur_dir() / f"best-{lemur.identity}.json"
+def _load(place: str) -> Any:
+    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if place not in known and not _OBJECT.fullmatch(place):
+        named = f"; installed entry points: {', '.join(sorted(known))}" if known else ""
+        raise FamilyError(f"there is no folder, file or entry point {place!r} to take families from{named}")
+    try:
+        if place in known:
+            loaded = known[place].load()
+        else:
+            module, _, name = place.partition(":")
+            loaded = getattr(importlib.import_module(module), name)
+        return loaded() if callable(loaded) else loaded
+    except (ImportError, AttributeError) as error:
+        raise FamilyError(f"the entry point {place!r} cannot be loaded: {error}") from error
+
+
+def _from_mapping(sources: Any, place: str) -> list[Family]:
+    if not isinstance(sources, Mapping) or not sources:
+        raise FamilyError(f"the entry point {place!r} does not give a mapping of names to sources")
+    families = []
+    for name, source in sorted(sources.items()):
+        if isinstance(source, os.PathLike):
+            families.append(_user_family(name, read_family(Path(source)).source, place))
+        elif isinstance(source, str):
+            families.append(_user_family(name, source, place))
+        else:
+            raise FamilyError(
+                f"the entry point {place!r} gives {type(source).__name__} for {name}: give text or a path"
+            )
+    return families
+
+
+def _user_family(name: str, source: str, origin: str) -> Family:
+    if not _NAME.fullmatch(name):
+        raise FamilyError(
+            f"{origin}: {name!r} cannot be a family's name: a capital, then letters, digits, dots, dashes"
+        )
+    return make_family(name, source)
+
+
+def make_family(name: str, source: str, best: Record | None = None) -> Family:
+    """Return the family of a source, with the source's SHA-256 as its fingerprint."""
+    return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=best)

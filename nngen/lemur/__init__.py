@@ -1,1 +1,1 @@
-"""Reading LEMUR: the wheel, a checkout or a database, in place."""
+"""LEMUR's models and results, read in place from its wheel, a checkout or its database."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from nngen.errors import LemurError
-from nngen.lemur.records import CLASSIFICATION, Results, pick, to_record
-from nngen.types import Record
+from nngen.lemur.reader import Lemur
+from nngen.lemur.records import ResultFile, Results
 
 __all__ = ["DatabaseLemur"]
 
@@ -20,37 +21,35 @@ _SCHEMA = {
     "prm": {"uid", "name", "value"},
 }
 
-_OF = "task = ? AND dataset = ? AND metric = ? AND nn = ? AND accuracy IS NOT NULL"
+_ROWS = """
+    SELECT task, dataset, metric, nn, epoch, accuracy, duration, transform, prm FROM stat WHERE {condition}
+    ORDER BY task, dataset, metric, nn, epoch, accuracy DESC, rowid
+"""
 
-_TRIALS = f"""
-    SELECT prm, epoch, accuracy, duration, transform FROM stat WHERE {_OF}
-    ORDER BY epoch, accuracy DESC, rowid
-"""  # noqa: S608  # both halves are constants above
-
-_PARAMETERS = f"""
-    SELECT DISTINCT uid, name, value FROM prm WHERE uid IN (SELECT prm FROM stat WHERE {_OF})
-"""  # noqa: S608  # LEMUR writes a trial's parameters again at each epoch: hence DISTINCT
+# LEMUR writes a trial's parameters again at each epoch: hence DISTINCT.
+_PARAMETERS = """
+    SELECT DISTINCT uid, name, value FROM prm WHERE uid IN (SELECT prm FROM stat WHERE {condition})
+"""
 
 
-class DatabaseLemur:
-    """An ``ab.nn.db`` of nn-dataset 2.1.2, opened for reading only."""
+class DatabaseLemur(Lemur):
+    """An ``ab.nn.db`` of nn-dataset 2.1.2, opened for reading only.
 
-    identity: str | None = None
-    """LEMUR adds rows to its database as it trains, so nothing derived from it is kept."""
+    LEMUR adds rows to it while it trains, so nothing derived from it is cached.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Look at the database.
+        """Check the tables of the database.
 
         Raises:
-            LemurError: If it is no SQLite file, or its tables are not those of nn-dataset 2.1.2.
+            LemurError: If it is not an SQLite file, or its tables are not those of nn-dataset 2.1.2.
         """
-        self.path = path
-        self.name = path.name
+        super().__init__(path)
         for table, columns in _SCHEMA.items():
             found = {str(row[0]) for row in self._query("SELECT name FROM pragma_table_info(?)", table)}
             if missing := sorted(columns - found):
-                what = f"table {table} has no column {missing[0]}" if found else f"it has no table {table}"
-                raise LemurError(f"{path} is no database of nn-dataset 2.1.2: {what}")
+                reason = f"table {table} has no column {missing[0]}" if found else f"it has no table {table}"
+                raise LemurError(f"{path} is not a database of nn-dataset 2.1.2: {reason}")
 
     def models(self) -> tuple[str, ...]:
         return tuple(str(row[0]) for row in self._query("SELECT name FROM nn ORDER BY name"))
@@ -58,34 +57,35 @@ class DatabaseLemur:
     def source(self, model: str) -> str:
         for row in self._query("SELECT code FROM nn WHERE name = ?", model):
             return str(row[0])
-        raise LemurError(f"{self.path} holds no model {model!r}")
+        raise LemurError(f"{self.path} has no model {model!r}")
 
-    def records(self, model: str, dataset: str = "cifar-10") -> tuple[Record, ...]:
-        keys = self._query("SELECT DISTINCT task, metric FROM stat WHERE nn = ? AND dataset = ?", model, dataset)
-        results = pick(Results(task, dataset, metric, model) for task, metric in keys)
-        if results is None:
-            return ()
+    def results(self) -> tuple[Results, ...]:
+        rows = self._query("SELECT DISTINCT task, dataset, metric, nn FROM stat ORDER BY task, dataset, metric, nn")
+        return tuple(Results(*map(str, row)) for row in rows)
+
+    def read_results(
+        self, datasets: Collection[str] | None = None, models: Collection[str] | None = None
+    ) -> Iterator[ResultFile]:
+        condition = "accuracy IS NOT NULL"
+        values: list[str] = []
+        for column, names in (("dataset", datasets), ("nn", models)):
+            if names is not None:
+                condition += f" AND {column} IN ({', '.join('?' * len(names))})"
+                values += names
         parameters: dict[str, dict[str, Any]] = {}
-        for uid, name, value in self._query(_PARAMETERS, *results):
+        for uid, name, value in self._query(_PARAMETERS.format(condition=condition), *values):
             parameters.setdefault(uid, {})[name] = value
-        found = []
-        for uid, epoch, accuracy, duration, transform in self._query(_TRIALS, *results):
-            trial = {"accuracy": accuracy, "duration": duration, "transform": transform, **parameters.get(uid, {})}
-            found.append(to_record(results, epoch, trial))
-        return tuple(found)
-
-    def recorded_models(self, dataset: str = "cifar-10") -> tuple[str, ...]:
-        query = "SELECT DISTINCT nn FROM stat WHERE task = ? AND metric = ? AND dataset = ? ORDER BY nn"
-        return tuple(str(row[0]) for row in self._query(query, *CLASSIFICATION, dataset))
-
-    def datasets(self, model: str) -> tuple[str, ...]:
-        query = "SELECT DISTINCT dataset FROM stat WHERE nn = ? ORDER BY dataset"
-        return tuple(str(row[0]) for row in self._query(query, model))
+        rows = self._query(_ROWS.format(condition=condition), *values)
+        for key, group in groupby(rows, key=lambda row: row[:5]):
+            trials = [
+                {**parameters.get(uid, {}), "transform": transform, "accuracy": reached, "duration": took, "uid": uid}
+                for *_, reached, took, transform, uid in group
+            ]
+            yield ResultFile(Results(*map(str, key[:4])), int(key[4]), trials)
 
     def _query(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
         try:
             with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-                rows = connection.execute(query, values).fetchall()
+                yield from connection.execute(query, values)
         except sqlite3.Error as error:
             raise LemurError(f"{self.path} cannot be read as LEMUR's database: {error}") from error
-        return iter(rows)

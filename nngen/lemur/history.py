@@ -1,11 +1,11 @@
-"""What LEMUR recorded of a model, epoch by epoch."""
+"""Summary of a model's records in LEMUR: its last and its best epoch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from nngen.errors import UsageError
-from nngen.lemur.source import Lemur
+from nngen.lemur.reader import Lemur
 from nngen.text import did_you_mean
 
 __all__ = ["History", "history"]
@@ -16,8 +16,12 @@ class History:
     """A model's last and best epoch on one data set; an epoch's accuracy is the best of its trials.
 
     Attributes:
+        model: Name of the model.
+        dataset: Name of the data set, as LEMUR spells it.
         final_epoch: The last epoch recorded.
-        best_epoch: The first epoch that reached ``best_accuracy``.
+        final_accuracy: Accuracy at ``final_epoch``, in [0, 1].
+        best_epoch: The first epoch with ``best_accuracy``.
+        best_accuracy: Highest accuracy of any epoch, in [0, 1].
     """
 
     model: str
@@ -29,11 +33,11 @@ class History:
 
 
 def history(lemur: Lemur, model: str, dataset: str = "cifar-10") -> History:
-    """Sum up a model's records on a data set.
+    """Summarize a model's records on a data set.
 
     Raises:
-        UsageError: If LEMUR knows no such model (the message names the nearest), or has no record of
-            it on the data set (the message names those it has).
+        UsageError: If LEMUR has no such model (the message names the nearest), or no record of it on the data set (the
+            message names the data sets that have one).
     """
     if model not in lemur.models():
         near = did_you_mean(model, lemur.models(), otherwise="nngen families lists the base families")

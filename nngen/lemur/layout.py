@@ -1,6 +1,6 @@
-"""How LEMUR names, numbers and writes things: what an export must match to the letter.
+"""Names, ids and result files in LEMUR's own format, which an export must match to the letter.
 
-Read in the code of nn-dataset 2.1.2 and 2.2.11; ``eval/lemur_ids.py`` holds it against the 2.1.2 files.
+The rules were read in the code of nn-dataset 2.1.2 and 2.2.11; ``eval/lemur_ids.py`` compares them with 2.1.2's files.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SPACE = re.compile(r"\s")
 
 
 class LemurVersion(enum.StrEnum):
-    """The releases whose layout is known."""
+    """Releases of nn-dataset whose layout is supported."""
 
     V2_1_2 = "2.1.2"
     V2_2_11 = "2.2.11"
@@ -52,14 +52,14 @@ class LemurVersion(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochScore:
-    """What one trial reached after one epoch, as LEMUR keeps it.
+    """Result of one trial after one epoch, as LEMUR stores it.
 
     Attributes:
         epoch: Epochs trained so far; the name of the file.
-        accuracy: On the test split, in [0, 1].
+        accuracy: Accuracy on the test split, in [0, 1].
         duration_ns: Nanoseconds of training so far.
-        prm: What the model was built with (``lr``, ``batch``, ``transform``, ``epoch``, ...).
-        train_stat: Figures of the run that 2.2.11 keeps beside; 2.1.2 has no place for them.
+        prm: Hyperparameters of the model (``lr``, ``batch``, ``transform``, ``epoch``, ...).
+        train_stat: Further figures of the run, which only 2.2.11 stores.
     """
 
     epoch: int
@@ -70,7 +70,7 @@ class EpochScore:
 
 
 def digest(value: object) -> str:
-    """Return the MD5 LEMUR makes of anything: of its text with all white space removed, in hex."""
+    """Return the MD5 of a value's text with all white space removed, in hex: the basis of all of LEMUR's ids."""
     return hashlib.md5(_SPACE.sub("", str(value)).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -83,7 +83,7 @@ def nn_id(source: str) -> str:
 
 
 def uid(prm: Mapping[str, Any]) -> str:
-    """Return LEMUR's id of a set of hyperparameters, keys sorted; results in ``prm`` do not count."""
+    """Return LEMUR's id of a set of hyperparameters, keys sorted; results in ``prm`` are left out."""
     return digest({key: prm[key] for key in sorted(prm) if key not in _NOT_IN_UID})
 
 
@@ -98,9 +98,9 @@ def generated_name(source: str, prefix: str | None = None) -> str:
 
 
 def check_names(results: Results) -> None:
-    """Refuse what LEMUR cannot read back.
+    """Check that LEMUR can read the names back.
 
-    2.1.2 splits the folder's name at underscores; one name too many aborts its whole import.
+    2.1.2 splits a folder's name at underscores; one name too many aborts its whole import.
 
     Raises:
         UsageError: If task, data set, metric or model holds an underscore or another character
@@ -116,7 +116,7 @@ def check_names(results: Results) -> None:
 
 
 def entry(results: Results, score: EpochScore, version: LemurVersion) -> dict[str, Any]:
-    """Write one trial at one epoch as the dictionary that stands in LEMUR's JSON; keys sorted."""
+    """Return one trial at one epoch as the dictionary in LEMUR's JSON, keys sorted."""
     written: dict[str, Any] = {
         **score.prm,
         "accuracy": score.accuracy,
@@ -139,7 +139,7 @@ def entry(results: Results, score: EpochScore, version: LemurVersion) -> dict[st
 def merge_entries(
     results: Results, epoch: int, there: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Add trials to those of a file as LEMUR does (best first, older first among equals), each once."""
+    """Add trials to those of a file as LEMUR does: best first, older first among equals, each once."""
     known = {_stat_id(results, epoch, trial) for trial in there}
     merged = list(there)
     for trial in new:
@@ -151,7 +151,7 @@ def merge_entries(
 
 
 def write_entries(trials: Sequence[Mapping[str, Any]]) -> str:
-    """Write the content of one result file, indented by 4 as LEMUR does."""
+    """Return the content of one result file, indented by 4 as LEMUR does."""
     return json.dumps(list(trials), indent=4, allow_nan=False)
 
 

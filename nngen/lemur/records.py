@@ -1,26 +1,27 @@
-"""How LEMUR writes a result: the names of its folders, the keys of its trials."""
+"""Results as LEMUR stores them: names of result folders, files of trials, and the records made of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from nngen.errors import LemurError
 from nngen.types import Record
 
-__all__ = ["CLASSIFICATION", "Results", "pick", "read_trials", "to_record"]
+__all__ = ["CLASSIFICATION", "ResultFile", "Results", "parse_trials", "pick", "to_record", "to_records"]
 
 CLASSIFICATION = ("img-classification", "acc")
-"""Task and metric of the records that families are chosen by."""
+"""Task and metric of the records by which families are chosen."""
 
-_NOT_CHOSEN = frozenset(
+_RESULT_KEYS = frozenset(
     {"accuracy", "duration", "epoch", "uid", "duration_seconds", "metric_acc", "task", "dataset", "metric", "model"}
 )
 """Keys of a trial that are results or names, not hyperparameters (2.1.2 and 2.2.11)."""
 
 
 class Results(NamedTuple):
-    """The four names LEMUR joins with underscores into the name of a folder of results."""
+    """The four names that LEMUR joins with underscores into the name of a folder of results."""
 
     task: str
     dataset: str
@@ -38,28 +39,50 @@ class Results(NamedTuple):
         return (self.task, self.metric) == CLASSIFICATION
 
 
+class ResultFile(NamedTuple):
+    """The trials of one model at one epoch, as LEMUR wrote them."""
+
+    results: Results
+    epoch: int
+    trials: list[dict[str, Any]]
+
+
 def pick(found: Iterable[Results]) -> Results | None:
-    """Choose one of a model's results on a data set: classification accuracy where there is one."""
+    """Choose one of a model's results on a data set: classification accuracy if recorded, else the first by name."""
     return min(found, key=lambda results: (not results.classification, results), default=None)
 
 
-def read_trials(results: Results, epoch: int, trials: Any) -> list[Record]:
-    """Turn one file of trials into records.
+def parse_trials(file: str, content: bytes) -> list[dict[str, Any]]:
+    """Read one result file.
+
+    Args:
+        file: Name for messages.
+        content: The file's JSON.
 
     Raises:
-        LemurError: If it is not a list of objects.
+        LemurError: If it is not a list of JSON objects.
     """
+    try:
+        trials = json.loads(content)
+    except ValueError as error:
+        raise LemurError(f"{file} is broken: {error}") from error
     if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
-        raise LemurError(f"{'_'.join(results)}/{epoch}.json does not hold a list of trials")
-    return [to_record(results, epoch, trial) for trial in trials if isinstance(trial.get("accuracy"), int | float)]
+        raise LemurError(f"{file} does not hold a list of trials")
+    return trials
+
+
+def to_records(file: ResultFile) -> list[Record]:
+    """Convert the trials of one file that have an accuracy."""
+    trials = (trial for trial in file.trials if isinstance(trial.get("accuracy"), int | float))
+    return [to_record(file.results, file.epoch, trial) for trial in trials]
 
 
 def to_record(results: Results, epoch: int, trial: Mapping[str, Any]) -> Record:
-    """Read one trial; nested values (2.2.11's ``train_stat``) are results and stay out."""
-    chosen = {
+    """Convert one trial; nested values (2.2.11's ``train_stat``) are results and are left out."""
+    hyperparameters = {
         key: value
         for key, value in sorted(trial.items())
-        if key not in _NOT_CHOSEN and isinstance(value, int | float | str)
+        if key not in _RESULT_KEYS and isinstance(value, int | float | str)
     }
     return Record(
         model=results.model,
@@ -67,5 +90,5 @@ def to_record(results: Results, epoch: int, trial: Mapping[str, Any]) -> Record:
         epoch=epoch,
         accuracy=float(trial["accuracy"]),
         duration_s=(trial.get("duration") or 0) / 1e9,
-        hyperparameters=chosen,
+        hyperparameters=hyperparameters,
     )

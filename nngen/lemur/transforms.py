@@ -1,8 +1,8 @@
-"""Which of LEMUR's transforms does to an image what a trial did to it; one of our own where none does.
+"""Transform of LEMUR's that equals a trial's preprocessing, or one written for it where LEMUR has none.
 
-LEMUR's ``norm_<s>`` resizes the shorter side to ``s`` (bilinear, antialiased), cuts the centre square,
-and normalises with the data set's constants; ``_flip`` mirrors at random before that. On square images the cut
-does nothing, and ours is the same: resize, normalise, mirror, which may change places.
+LEMUR's ``norm_<s>`` resizes the shorter side to ``s`` (bilinear, antialiased), crops the centre square,
+and normalises with the data set's constants; ``_flip`` mirrors at random before that. On square images the crop
+does nothing, and nngen's preprocessing (resize, normalise, mirror, which commute) is the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIZES = (32, 64, 128, 256, 299, 512)
 """Sides for which both 2.1.2 and 2.2.11 have ``norm_<s>`` and ``norm_<s>_flip``."""
 
 OWN = "nngen-"
-"""What the names of our own transforms start with."""
+"""Prefix of the names of transforms written by nngen."""
 
 _FILE = '''"""Written by nngen: images of {stored}, brought to {shape}{mirrored}."""
 from torchvision import transforms
@@ -35,7 +35,8 @@ class Transform:
     """A transform by LEMUR's name.
 
     Attributes:
-        source: The file that has to stand beside LEMUR's own; None where LEMUR brings it.
+        name: Stem of the transform's file.
+        source: Source of a file that must be added to LEMUR's own; None if LEMUR has the transform.
     """
 
     name: str
@@ -46,10 +47,10 @@ def matching_transform(stored: Shape, shape: Shape, *, flip: bool, own: bool = F
     """Find the transform of LEMUR's that equals a trial's preprocessing, or write one.
 
     Args:
-        stored: Of the data set's images.
-        shape: What the trial brought them to.
+        stored: Shape of the data set's images.
+        shape: Shape of the images in the trial.
         flip: Whether images were mirrored at random in training.
-        own: Write one even where LEMUR has its equal.
+        own: Whether to write one even if LEMUR has an equal.
     """
     if own:
         return _own(stored, shape, flip=flip)

@@ -15,13 +15,6 @@ from nngen.lemur.fetch import WHEEL
 Nngen = Callable[..., Any]
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NNGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("NNGEN_LEMUR", raising=False)
-    return tmp_path / "cache"
-
-
 def test_fetch_from_a_wheel(nngen: Nngen, cache: Path, wheel: Path) -> None:
     result = nngen("lemur", "fetch", "--from", wheel, "--json")
     assert (result.code, result.err) == (0, "")

@@ -16,12 +16,6 @@ from nngen.errors import DataError, UsageError
 from nngen.types import Shape
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NNGEN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def _idx(array, *, pack=True):
     head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
     data = head + array.astype(np.uint8).tobytes()

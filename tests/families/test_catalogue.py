@@ -147,8 +147,17 @@ def test_the_rule_for_base_families(name: str, base: bool) -> None:
 def test_families_are_kept_under_the_wheels_identity(cache: Path, wheel: Path, families: dict[str, Family]) -> None:
     assert load_families(open_lemur(wheel)) == families
     assert load_families(open_lemur(wheel)) == families
-    (kept,) = (cache / "lemur").glob("best-*.json")
-    kept.write_text("[]")
+    (kept,) = (cache / "lemur").glob("families-*.json")
+    for harm in ("[]", "{}", kept.read_text()[:1000]):
+        kept.write_text(harm)
+        assert load_families(open_lemur(wheel)) == families
+
+
+def test_kept_families_are_read_without_the_wheels_directory(
+    cache: Path, wheel: Path, families: dict[str, Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_families(open_lemur(wheel))
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("the wheel was opened"))
     assert load_families(open_lemur(wheel)) == families
 
 

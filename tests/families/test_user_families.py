@@ -11,8 +11,7 @@ from fake_lemur import source
 from nngen.assembly.assemble import assemble
 from nngen.assembly.validate_family import may_join
 from nngen.errors import FamilyError
-from nngen.families.catalogue import load_families
-from nngen.families.user_families import user_families
+from nngen.families.catalogue import load_families, user_families
 from nngen.plan import Plan
 from nngen.types import Interface, Shape
 
@@ -46,13 +45,11 @@ def test_a_package(tmp_path, monkeypatch):
     assert list(found) == ["Pebble", "Stone"]
     assert found["Pebble"].source == (EXAMPLES / "Pebble.py").read_text()
     entry = importlib.metadata.EntryPoint(name="pond", value="pond:all", group="nngen.families")
-    monkeypatch.setattr(
-        "nngen.families.user_families.entry_points", lambda group: [entry] if group == entry.group else []
-    )
+    monkeypatch.setattr("nngen.families.catalogue.entry_points", lambda group: [entry] if group == entry.group else [])
     assert list(user_families(["pond"])) == ["Pebble", "Stone"]
     for place, message in (
         ("pond:WRONG", "gives int for Stone"),
-        ("pond:EMPTY", "no mapping of names"),
+        ("pond:EMPTY", "not give a mapping of names"),
         ("pond:nothing", "cannot be loaded"),
         ("lake:all", "cannot be loaded"),
         ("lake", "installed entry points: pond"),
@@ -66,8 +63,8 @@ def test_a_package(tmp_path, monkeypatch):
     [
         ("small.py", "x = 1", "cannot be a family's name"),
         ("Under_score.py", "x = 1", "cannot be a family's name"),
-        ("Text.txt", "x = 1", "no Python file"),
-        ("Bytes.py", b"\xff\xfe", "no UTF-8 text"),
+        ("Text.txt", "x = 1", "not a Python file"),
+        ("Bytes.py", b"\xff\xfe", "not UTF-8 text"),
         ("Missing.py", None, "cannot be read"),
     ],
 )

@@ -23,15 +23,6 @@ SCHEMA = """
 """The tables that nn-dataset 2.1.2 makes, as far as it reads them back."""
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of this test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NNGEN_CACHE", str(folder))
-    monkeypatch.delenv("NNGEN_LEMUR", raising=False)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def checkout(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout of nn-dataset with four of the wheel's models and all their results."""

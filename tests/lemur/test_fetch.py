@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nngen.errors import LemurError
+from nngen.families.catalogue import load_families
 from nngen.lemur import fetch as module
-from nngen.lemur.fetch import SHA256, SIZE, WHEEL, adopt, cached_wheel, fetch
-from nngen.lemur.source import bring, open_lemur
+from nngen.lemur.fetch import SHA256, SIZE, WHEEL, cached_wheel, fetch, install_wheel
+from nngen.lemur.source import install, open_lemur
 
 KEPT = {WHEEL, f"{WHEEL}.verified.json"}
 
@@ -28,12 +29,16 @@ def names(folder: Path) -> set[str]:
 
 
 def test_fetch_leaves_the_wheel_and_nothing_else(cache: Path, index: None) -> None:
-    reports: list[tuple[int, int]] = []
-    path = fetch(lambda done, total: reports.append((done, total)))
+    path = fetch()
     assert path == cache / "lemur" / WHEEL == cached_wheel()
     assert names(cache / "lemur") == KEPT
-    assert reports[-1] == (SIZE, SIZE)
-    assert reports == sorted(reports)
+
+
+def test_pip_shows_its_progress_on_stderr(cache: Path, index: None, capfd: pytest.CaptureFixture[str]) -> None:
+    fetch(show_progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "nn_dataset-2.1.2" in err
 
 
 def test_fetch_replaces_a_half_wheel(cache: Path, index: None, wheel: Path) -> None:
@@ -93,7 +98,7 @@ def test_another_file_under_the_same_name_is_refused(
         fetch()
     assert names(cache / "lemur") == set()
     with pytest.raises(LemurError, match="truncated"):
-        adopt(served / WHEEL)
+        install_wheel(served / WHEEL)
 
 
 def test_what_a_killed_run_left_is_swept(cache: Path, wheel: Path) -> None:
@@ -101,14 +106,14 @@ def test_what_a_killed_run_left_is_swept(cache: Path, wheel: Path) -> None:
     dead, alive = home / "fetch-99999999-abc", home / f"fetch-{os.getpid()}-abc"
     dead.mkdir(parents=True)
     alive.mkdir()
-    bring(wheel)
+    install(wheel)
     assert names(home) == KEPT | {alive.name}
 
 
 def test_a_new_wheel_drops_what_was_derived_from_the_old(cache: Path, wheel: Path) -> None:
-    open_lemur(bring(wheel)).recorded_models()
-    assert len(names(cache / "lemur")) == len(KEPT) + 2
-    bring(wheel)
+    load_families(open_lemur(install(wheel)))
+    assert len(names(cache / "lemur")) == len(KEPT) + 1
+    install(wheel)
     assert names(cache / "lemur") == KEPT
 
 
@@ -122,4 +127,4 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     occupied.write_text("a file where the folder should be")
     monkeypatch.setenv("NNGEN_CACHE", str(occupied))
     with pytest.raises(LemurError, match="set NNGEN_CACHE"):
-        adopt(wheel)
+        install_wheel(wheel)

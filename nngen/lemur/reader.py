@@ -1,0 +1,137 @@
+"""Readers of LEMUR: the interface of all three, and what the wheel and a checkout share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from nngen.errors import LemurError
+from nngen.lemur.layout import RESULTS, SOURCES
+from nngen.lemur.records import ResultFile, Results, parse_trials, pick, to_records
+from nngen.types import Record
+
+__all__ = ["FileLemur", "Lemur"]
+
+
+class Lemur(ABC):
+    """A database of models and of the accuracies they reached.
+
+    Attributes:
+        path: The file or folder that is read.
+        identity: Key that changes with the content, under which derived data may be cached; None where the content
+            may change without a sign of it.
+    """
+
+    identity: str | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The file's or the folder's name."""
+        return self.path.name
+
+    @abstractmethod
+    def models(self) -> tuple[str, ...]:
+        """Return the names of all models with a source, sorted."""
+
+    @abstractmethod
+    def source(self, model: str) -> str:
+        """Return a model's Python source.
+
+        Raises:
+            LemurError: If there is none.
+        """
+
+    @abstractmethod
+    def results(self) -> tuple[Results, ...]:
+        """Return the names of all results, sorted."""
+
+    @abstractmethod
+    def read_results(
+        self, datasets: Collection[str] | None = None, models: Collection[str] | None = None
+    ) -> Iterator[ResultFile]:
+        """Read, in one pass, the result files of some data sets and models, or of all; empty files are left out.
+
+        Raises:
+            LemurError: If one cannot be read, or does not hold a list of trials.
+        """
+
+    def records(self, model: str, dataset: str = "cifar-10") -> tuple[Record, ...]:
+        """Return every recorded trial, by epoch, best first; empty where there is none.
+
+        If a model is recorded on the data set under several tasks or metrics, the result is its classification
+        accuracies, or else the first by name.
+        """
+        files = list(self.read_results({dataset}, {model}))
+        picked = pick({file.results for file in files})
+        wanted = sorted((file for file in files if file.results == picked), key=lambda file: file.epoch)
+        return tuple(record for file in wanted for record in to_records(file))
+
+    def recorded_models(self, dataset: str = "cifar-10") -> tuple[str, ...]:
+        """Return the names of the models that have classification accuracies on a data set, sorted."""
+        return tuple(sorted({r.model for r in self.results() if r.dataset == dataset and r.classification}))
+
+    def datasets(self, model: str) -> tuple[str, ...]:
+        """Return the names of the data sets on which a model has records, sorted."""
+        return tuple(sorted({r.dataset for r in self.results() if r.model == model}))
+
+
+class FileLemur(Lemur):
+    """LEMUR as files: sources under ``ab/nn/nn``, one folder of JSON files for each ``Results``."""
+
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._models)
+
+    def source(self, model: str) -> str:
+        if model not in self._models:
+            raise LemurError(f"{self.path} has no model {model!r}")
+        try:
+            return self._read(f"{SOURCES}/{model}.py").decode()
+        except UnicodeDecodeError as error:
+            raise LemurError(f"{self.path}: {model}.py is not text: {error}") from error
+
+    def results(self) -> tuple[Results, ...]:
+        return self._results
+
+    def read_results(
+        self, datasets: Collection[str] | None = None, models: Collection[str] | None = None
+    ) -> Iterator[ResultFile]:
+        for results in self._results:
+            if (datasets is None or results.dataset in datasets) and (models is None or results.model in models):
+                folder = "_".join(results)
+                for epoch in sorted(int(name) for name in self._epochs(folder) if name.isdigit()):
+                    file = f"{folder}/{epoch}.json"
+                    if trials := parse_trials(f"{self.name}: {file}", self._read(f"{RESULTS}/{file}")):
+                        yield ResultFile(results, epoch, trials)
+
+    @abstractmethod
+    def _model_names(self) -> Iterable[str]:
+        """Name every file of sources, without its suffix."""
+
+    @abstractmethod
+    def _folders(self) -> Iterable[str]:
+        """Name every folder of results."""
+
+    @abstractmethod
+    def _epochs(self, folder: str) -> Iterable[str]:
+        """Name every file of a folder of results, without its suffix."""
+
+    @abstractmethod
+    def _read(self, member: str) -> bytes:
+        """Read one file by its path below the root.
+
+        Raises:
+            LemurError: If it cannot be read.
+        """
+
+    @cached_property
+    def _models(self) -> Mapping[str, None]:
+        return dict.fromkeys(sorted(name for name in self._model_names() if name != "__init__"))
+
+    @cached_property
+    def _results(self) -> tuple[Results, ...]:
+        return tuple(sorted(r for r in map(Results.parse, self._folders()) if r is not None))
