@@ -141,7 +141,7 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
             continue
         candidate = assembler.assemble(Plan(experts=experts), [usable[name] for name in experts])
         trial = engine.train(TrainJob(candidate=candidate, spec=spec, dataset=data))
-        if not trial.verdict.valid or "batches_tried" in trial.environment:
+        if not trial.verdict.valid or trial.batches_tried:
             print(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}", file=sys.stderr)
             continue
         low = prediction.low_mib(batch)

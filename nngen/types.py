@@ -253,15 +253,23 @@ class EpochResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A candidate trained at one fidelity, and how it was scored.
+    """A candidate trained at one fidelity, and its accuracy.
 
     Attributes:
-        validation_accuracy: After the last epoch; None where training failed.
+        validation_accuracy: Accuracy after the last epoch, in [0, 1]; None where training failed.
         validation_predictions: Class per validation image, one byte pair each (little-endian uint16).
-        test_predictions: Likewise for the test split; scored once, for what was chosen.
-        seconds: Wall time from start of the worker to its end.
+        test_predictions: Class per test image in the same form; only a chosen candidate's are scored, once.
+        seconds: Wall time from the start of the worker to its end.
         peak_mib: Largest resident memory seen over the worker's process tree.
-        environment: Versions, hardware and data fingerprint: what is needed to repeat it.
+        batch: Samples per step in the end, which is less than ``spec.batch`` where memory did not suffice; None where
+            training did not begin.
+        batches_tried: All batches that were tried, where there was more than one.
+        prm: Hyperparameters as the candidate received them.
+        energy_j: Energy in joules, where the device counts it.
+        predicted_mib: Memory that the engine expected the trial to take.
+        data_fingerprint: Fingerprint of the data set.
+        isolation: Isolation level of the worker.
+        environment: Versions and hardware.
     """
 
     candidate_id: str
@@ -274,4 +282,11 @@ class Trial:
     parameters: int | None = None
     seconds: float = 0.0
     peak_mib: float = 0.0
+    batch: int | None = None
+    batches_tried: tuple[int, ...] = ()
+    prm: Hyperparameters = field(default_factory=dict)
+    energy_j: float | None = None
+    predicted_mib: float | None = None
+    data_fingerprint: str = ""
+    isolation: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -235,7 +235,7 @@ def _scatter(seconds: NDArray[np.float64]) -> float:
 
 def _share(trials: Sequence[StoredTrial], price: float | None) -> Share:
     hours = math.fsum(trial.seconds or 0.0 for trial in trials) / _HOUR
-    joules = [_joules(trial) for trial in trials if trial.seconds]
+    joules = [trial.energy_j for trial in trials if trial.seconds]
     known = [value for value in joules if value is not None]
     return Share(
         hours=hours,
@@ -281,10 +281,3 @@ def _accuracy(trial: StoredTrial) -> float | None:
 
 def _epochs(trial: StoredTrial) -> int:
     return trial.spec.epochs if trial.spec else 1
-
-
-def _joules(trial: StoredTrial) -> float | None:
-    try:
-        return float(trial.environment["energy_j"])
-    except (KeyError, ValueError):
-        return None

@@ -98,7 +98,7 @@ def _with_intervals(rows: Sequence[Row]) -> list[Row]:
 def _batch(trial: StoredTrial) -> int:
     """Batch that a trial was trained with; archives from before it could be halved do not say."""
     assert trial.spec is not None
-    return int(trial.environment.get("batch", trial.spec.batch))
+    return trial.spec.batch if trial.batch is None else trial.batch
 
 
 def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:

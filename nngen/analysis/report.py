@@ -236,10 +236,13 @@ def _explored(archive: Store, campaign: StoredCampaign) -> int | None:
 
 def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str], int], ...]:
     """Tell the environments apart by what all share; what differs from trial to trial is left out."""
-    known = [dict(trial.environment) for trial in trials if trial.environment]
     counts: dict[tuple[tuple[str, str], ...], int] = {}
-    for environment in known:
-        key = tuple(sorted((name, value) for name, value in environment.items() if name != "prm"))
+    for trial in trials:
+        own = {"isolation": trial.isolation, "data": trial.data_fingerprint}
+        shared = {**trial.environment, **{name: value for name, value in own.items() if value}}
+        if not shared:
+            continue
+        key = tuple(sorted(shared.items()))
         counts[key] = counts.get(key, 0) + 1
     return tuple((dict(key), count) for key, count in counts.items())
 

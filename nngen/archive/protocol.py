@@ -114,7 +114,7 @@ class Store(Protocol):
     ) -> tuple[StoredTrial, ...]: ...
 
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
-        """Find a finished trial of the same candidate, specification and data (``environment["data"]``)."""
+        """Find a finished trial of the same candidate, specification and data (``data_fingerprint``)."""
         ...
 
     def checked(self, candidate_id: str, shape: Shape, classes: int) -> Verdict | None:

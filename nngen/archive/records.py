@@ -10,7 +10,7 @@ from typing import Any
 
 from nngen.archive.states import TrialState
 from nngen.plan import Plan
-from nngen.types import EpochResult, Outcome, Shape, TrialSpec, Verdict
+from nngen.types import EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
 
 __all__ = [
     "Event",
@@ -18,7 +18,9 @@ __all__ = [
     "StoredCampaign",
     "StoredCandidate",
     "StoredTrial",
+    "copied_result",
     "dump",
+    "environment_to_text",
     "plan_id",
     "spec_from_text",
     "spec_to_text",
@@ -84,6 +86,13 @@ class StoredTrial:
     parameters: int | None = None
     seconds: float | None = None
     peak_mib: float | None = None
+    batch: int | None = None
+    batches_tried: tuple[int, ...] = ()
+    prm: Hyperparameters = field(default_factory=dict)
+    energy_j: float | None = None
+    predicted_mib: float | None = None
+    data_fingerprint: str = ""
+    isolation: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     copied_from: int | None = None
     started_at: str | None = None
@@ -156,6 +165,58 @@ def spec_from_text(text: str) -> TrialSpec:
     return TrialSpec(**data | {"shape": Shape.parse(data["shape"])})
 
 
+def environment_to_text(trial: Trial) -> str:
+    """Write a trial's environment for its column: one JSON object of strings, with the conditions of training in it."""
+    kept = {
+        "data": trial.data_fingerprint or None,
+        "isolation": trial.isolation or None,
+        "prm": json.dumps(dict(trial.prm), sort_keys=True) if trial.prm else None,
+        "batch": None if trial.batch is None else str(trial.batch),
+        "batches_tried": ", ".join(map(str, trial.batches_tried)) or None,
+        "energy_j": None if trial.energy_j is None else f"{trial.energy_j:.3f}",
+        "predicted_mib": None if trial.predicted_mib is None else f"{trial.predicted_mib:.0f}",
+    }
+    return dump({**trial.environment, **{name: value for name, value in kept.items() if value is not None}})
+
+
+def _conditions(text: str) -> dict[str, Any]:
+    """Read what ``environment_to_text`` wrote as fields of ``StoredTrial``."""
+    rest: dict[str, str] = json.loads(text)
+    # The first archives called it so.
+    fingerprint = rest.pop("data_fingerprint", "")
+    batch, tried = rest.pop("batch", None), rest.pop("batches_tried", "")
+    energy, predicted = rest.pop("energy_j", None), rest.pop("predicted_mib", None)
+    return {
+        "data_fingerprint": rest.pop("data", fingerprint),
+        "isolation": rest.pop("isolation", ""),
+        "prm": json.loads(rest.pop("prm", "{}")),
+        "batch": None if batch is None else int(batch),
+        "batches_tried": tuple(int(one) for one in tried.split(", ") if one),
+        "energy_j": None if energy is None else float(energy),
+        "predicted_mib": None if predicted is None else float(predicted),
+        "environment": rest,
+    }
+
+
+def copied_result(known: StoredTrial, validation_predictions: bytes, test_predictions: bytes) -> Trial:
+    """Return a finished trial's result as the result of the same work in another trial."""
+    assert known.candidate_id is not None
+    assert known.spec is not None
+    assert known.verdict is not None
+    same = ["validation_accuracy", "curve", "parameters", "batch", "batches_tried", "prm", "energy_j"]
+    same += ["predicted_mib", "data_fingerprint", "isolation", "environment"]
+    return Trial(
+        candidate_id=known.candidate_id,
+        spec=known.spec,
+        verdict=known.verdict,
+        validation_predictions=validation_predictions,
+        test_predictions=test_predictions,
+        seconds=known.seconds or 0.0,
+        peak_mib=known.peak_mib or 0.0,
+        **{name: getattr(known, name) for name in same},
+    )
+
+
 def candidate_from_row(
     row: Mapping[str, Any], experts: list[Mapping[str, Any]], verdicts: list[Mapping[str, Any]]
 ) -> StoredCandidate:
@@ -189,7 +250,7 @@ def trial_from_row(row: Mapping[str, Any], curve: list[Mapping[str, Any]]) -> St
         state=TrialState(row["state"]),
         spec=spec_from_text(row["spec"]) if row["spec"] else None,
         verdict=verdict_from_row(row) if row["outcome"] else None,
-        environment=json.loads(row["environment"] or "{}"),
+        **_conditions(row["environment"] or "{}"),
         curve=tuple(
             EpochResult(
                 epoch=point["epoch"],

@@ -24,6 +24,7 @@ from nngen.archive.records import (
     StoredTrial,
     candidate_from_row,
     dump,
+    environment_to_text,
     plan_id,
     spec_to_text,
     trial_from_row,
@@ -423,8 +424,8 @@ def _columns(trial: Trial) -> dict[str, Any]:
         "parameters": trial.parameters,
         "seconds": trial.seconds,
         "peak_mib": trial.peak_mib,
-        "environment": dump(dict(trial.environment)),
-        "data_fingerprint": trial.environment.get("data"),
+        "environment": environment_to_text(trial),
+        "data_fingerprint": trial.data_fingerprint or None,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
+from nngen.archive.records import copied_result
 from nngen.campaign.executor import Crew, Job, Steps
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.campaign.spec import CampaignSpec
@@ -61,7 +62,8 @@ class Workshop:
         spec = self.spec.trial(derive(self.spec.seed, "trial", candidate.id, *again), trial.rung)
         known = self.archive.same_trial(candidate.id, spec, self.bench.data_fingerprint)
         if known is not None:
-            self.archive.finish_trial(trial.id, self._copy(known, candidate, spec), copied_from=known.id)
+            predictions = (self.archive.predictions(known.id, split) for split in ("validation", "test"))
+            self.archive.finish_trial(trial.id, copied_result(known, *predictions), copied_from=known.id)
             return
         try:
             result = yield from self._result(trial, candidate, spec)
@@ -75,8 +77,9 @@ class Workshop:
             message = f"lost {self.losses[trial.id]} times, the last time so: {error}"
             verdict = Verdict(outcome=Outcome.CRASHED, rule="engine.lost", message=message)
             result = Trial(candidate_id=candidate.id, spec=spec, verdict=verdict)
-        environment = {"nngen": __version__, **result.environment, "data": self.bench.data_fingerprint}
-        self.archive.finish_trial(trial.id, replace(result, environment=environment))
+        environment = {"nngen": __version__, **result.environment}
+        result = replace(result, environment=environment, data_fingerprint=self.bench.data_fingerprint)
+        self.archive.finish_trial(trial.id, result)
 
     def _result(self, trial: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Generator[Job, Any, Trial]:
         """Check and train; a worker that was killed from outside counts as lost."""
@@ -136,22 +139,6 @@ class Workshop:
             return self.engine.train(TrainJob(candidate=candidate, spec=spec, dataset=self.bench.dataset), tell)
 
         return Job(work=work, training=True)
-
-    def _copy(self, known: StoredTrial, candidate: Candidate, spec: TrialSpec) -> Trial:
-        assert known.verdict is not None
-        return Trial(
-            candidate_id=candidate.id,
-            spec=spec,
-            verdict=known.verdict,
-            validation_accuracy=known.validation_accuracy,
-            curve=known.curve,
-            validation_predictions=self.archive.predictions(known.id, "validation"),
-            test_predictions=self.archive.predictions(known.id, "test"),
-            parameters=known.parameters,
-            seconds=known.seconds or 0.0,
-            peak_mib=known.peak_mib or 0.0,
-            environment=known.environment,
-        )
 
 
 def _unless_killed(verdict: Verdict) -> Verdict:

@@ -104,7 +104,7 @@ def train(
     if json:
         print_json(result)
     else:
-        print_table([result], [key for key in result if key not in ("curve", "environment", "id")])
+        print_table([result], list(result)[: list(result).index("id")])
     if not trial.verdict.valid:
         raise NngenError(f"{path}: {trial.verdict.outcome.value}: {trial.verdict.message}")
 
@@ -154,10 +154,15 @@ def _result(trial: Trial, data: Dataset, *, test: bool) -> dict[str, Any]:
         "seconds": trial.seconds,
         "epochs": trial.spec.epochs,
         "seed": trial.spec.seed,
-        "batch": int(trial.environment.get("batch", trial.spec.batch)),
+        "batch": trial.spec.batch if trial.batch is None else trial.batch,
         "parameters": trial.parameters,
         "message": trial.verdict.message,
         "id": trial.candidate_id,
         "curve": [asdict(point) for point in trial.curve],
+        "batches_tried": list(trial.batches_tried),
+        "prm": dict(trial.prm),
+        "energy_j": trial.energy_j,
+        "data_fingerprint": trial.data_fingerprint,
+        "isolation": trial.isolation,
         "environment": dict(trial.environment),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nngen.archive import StoredTrial
 from nngen.export.selection import Export
 from nngen.export.weights import Repetition
 from nngen.lemur.layout import nn_id
@@ -29,7 +30,7 @@ def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str
         "## Hyperparameters",
         _pairs(first.score.prm),
         "## Environment",
-        _pairs({key: value for key, value in first.trial.environment.items() if key not in ("prm", "data")}),
+        _pairs(_environment(first.trial)),
         "## Use",
         _use(first),
         _weights(first, repetition),
@@ -78,6 +79,18 @@ def _reach(export: Export) -> str:
     if dataset in LOADERS:
         return f"The images were prepared as LEMUR's transform `{export.transform.name}` does."
     return f"LEMUR 2.1.2 has no loader for {dataset}: it keeps these results, but cannot repeat the training."
+
+
+def _environment(trial: StoredTrial) -> dict[str, Any]:
+    """Describe versions, hardware and what was measured of the training."""
+    measured = {
+        "batch": trial.batch,
+        "batches_tried": ", ".join(map(str, trial.batches_tried)) or None,
+        "energy_j": trial.energy_j,
+        "isolation": trial.isolation or None,
+        "predicted_mib": None if trial.predicted_mib is None else round(trial.predicted_mib),
+    }
+    return {**trial.environment, **{name: value for name, value in measured.items() if value is not None}}
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

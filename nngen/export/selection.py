@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nngen.archive import StoredCandidate, StoredTrial, TrialState
 from nngen.archive.protocol import Store
@@ -146,8 +145,7 @@ def _check(results: Results, candidate: StoredCandidate) -> None:
 def _test_accuracy(archive: Store, trial: StoredTrial, data: Dataset) -> float:
     from nngen.training.scoring import accuracy
 
-    kept = trial.environment.get("data") or trial.environment.get("data_fingerprint")
-    if kept is not None and kept != data.fingerprint:
+    if trial.data_fingerprint and trial.data_fingerprint != data.fingerprint:
         raise DataError(f"{data.name} is not the data that trial {trial.id} was trained on: its fingerprint differs")
     if trial.test_accuracy is not None:
         return trial.test_accuracy
@@ -184,8 +182,7 @@ def _export(
 
 def _prm(candidate: StoredCandidate, trial: StoredTrial, spec: TrialSpec, transform: str) -> Hyperparameters:
     """What LEMUR would have handed to the model and recorded: the names it supports, and its own three."""
-    passed: dict[str, Any] = json.loads(trial.environment.get("prm", "{}"))
-    passed |= {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
+    passed = {**trial.prm, "lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
     passed |= {**spec.hyperparameters, "transform": transform}
     names = supported(candidate.source) | set(_ALWAYS)
     return {name: passed[name] for name in sorted(names) if name in passed}

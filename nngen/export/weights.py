@@ -99,7 +99,7 @@ def repeat(
     """
     spec = export.trial.spec
     assert spec is not None
-    level = Isolation(export.trial.environment.get("isolation", Isolation.SANDBOX))
+    level = Isolation(export.trial.isolation or Isolation.SANDBOX)
     keeping = ArtifactRequest(tuple(names))
     candidate = Candidate(id=export.candidate.id, source=export.candidate.source, canonical=export.candidate.canonical)
     job = TrainJob(

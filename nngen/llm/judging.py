@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -79,8 +78,7 @@ class EngineJudge:
         spec = replace(self.spec, seed=seed)
         job = TrainJob(candidate=candidate, spec=spec, dataset=self.dataset, isolation=_level(trusted=trusted))
         trial = self.engine.train(job)
-        environment: Mapping[str, str] = {**trial.environment, "data": self.dataset.fingerprint}
-        return replace(trial, environment=environment)
+        return replace(trial, data_fingerprint=self.dataset.fingerprint)
 
 
 def require_sandbox(name: str, kind: Kind, judge: Judge, *, trusted: bool) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from nngen import __version__
 from nngen.archive import Store, StoredTrial, TrialState
+from nngen.archive.records import copied_result
 from nngen.errors import UsageError
 from nngen.llm.judging import EngineJudge, Judge
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.llm.proposals.parents import at_fidelity, mean_accuracies
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.types import Candidate, Family, Interface, Trial
+from nngen.types import Candidate, Family, Interface
 
 __all__ = ["Job", "run_jobs", "train_proposals", "trained_funnel"]
 
@@ -171,25 +172,8 @@ def _train(archive: Store, trial: StoredTrial, job: Job, judge: Judge) -> None:
     spec = replace(judge.spec, seed=job.seed)
     known = archive.same_trial(candidate.id, spec, _fingerprint(judge))
     if known is not None and known.verdict is not None:
-        archive.finish_trial(trial.id, _copied(archive, known, candidate), copied_from=known.id)
+        predictions = (archive.predictions(known.id, split) for split in ("validation", "test"))
+        archive.finish_trial(trial.id, copied_result(known, *predictions), copied_from=known.id)
         return
     result = judge.train(candidate, spec.seed, trusted=job.trusted)
     archive.finish_trial(trial.id, replace(result, environment={"nngen": __version__, **result.environment}))
-
-
-def _copied(archive: Store, known: StoredTrial, candidate: Candidate) -> Trial:
-    assert known.spec is not None
-    assert known.verdict is not None
-    return Trial(
-        candidate_id=candidate.id,
-        spec=known.spec,
-        verdict=known.verdict,
-        validation_accuracy=known.validation_accuracy,
-        curve=known.curve,
-        validation_predictions=archive.predictions(known.id, "validation"),
-        test_predictions=archive.predictions(known.id, "test"),
-        parameters=known.parameters,
-        seconds=known.seconds or 0.0,
-        peak_mib=known.peak_mib or 0.0,
-        environment=known.environment,
-    )

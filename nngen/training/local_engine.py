@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -117,7 +116,7 @@ class LocalEngine:
         """Train a candidate and compute its accuracy here, where the labels are; see ``Engine.train``.
 
         Where memory does not suffice once the net is built, the batch is halved and it is tried again, down to 2 and
-        within the one time limit. The environment says what ``batch`` was used and what ``batches_tried``.
+        within the one time limit; see ``Trial.batch`` and ``Trial.batches_tried``.
 
         Args:
             job: The candidate and how to train it.
@@ -131,15 +130,18 @@ class LocalEngine:
         prediction = self._predict(job.candidate, spec, images) if self._predict is not None else None
         limit = spec.memory_mib if spec.device == "cpu" else self._about_card()[1]
         if prediction is not None and (verdict := refusal(prediction, limit)) is not None:
-            return Trial(candidate_id=job.candidate.id, spec=spec, verdict=verdict)
+            return Trial(
+                candidate_id=job.candidate.id,
+                spec=spec,
+                verdict=verdict,
+                predicted_mib=prediction.likely_mib,
+                data_fingerprint=job.dataset.fingerprint,
+            )
         first = spec if prediction is None else replace(spec, batch=largest_batch(prediction, spec.batch, limit))
         score = score or (lambda body: accuracy(body, job.dataset.validation_labels))
         with self._place(spec.device, prediction):
             trial = self._train(replace(job, spec=first), on_epoch, score, artifacts)
-        environment = dict(trial.environment)
-        if prediction is not None:
-            environment["predicted_mib"] = f"{prediction.likely_mib:.0f}"
-        return replace(trial, spec=spec, environment=environment)
+        return replace(trial, spec=spec, predicted_mib=None if prediction is None else prediction.likely_mib)
 
     @contextmanager
     def _place(self, device: str, prediction: Prediction | None) -> Iterator[None]:
@@ -173,8 +175,19 @@ class LocalEngine:
                     # What was left of the time was too short: that it does not fit is what is known.
                     break
                 trial = again
-        seconds = time.monotonic() - begin if len(tried) > 1 else trial.seconds
-        return _told(replace(trial, seconds=seconds), tried, meter.joules)
+        verdict = trial.verdict
+        if len(tried) == 1:
+            return replace(trial, energy_j=meter.joules)
+        if not verdict.valid:
+            message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
+            verdict = replace(verdict, message=message)
+        return replace(
+            trial,
+            verdict=verdict,
+            seconds=time.monotonic() - begin,
+            batches_tried=tuple(tried),
+            energy_j=meter.joules,
+        )
 
     def _attempt(
         self,
@@ -188,7 +201,7 @@ class LocalEngine:
         judge = TrialScorer(epochs=spec.epochs, classes=dataset.classes, score=score, on_epoch=on_epoch)
         limits = Limits(time_limit_s=spec.time_limit_s, memory_mib=spec.memory_mib)
         order = {**_training_job(spec, dataset), "isolation": job.isolation.value, "compiled": self._compiled}
-        environment = self._environment(spec, dataset, order)
+        environment = self._environment(spec)
         sizes = {
             Kind.VALIDATION: _BYTES_PER_CLASS * len(dataset.validation_images),
             Kind.TEST: _BYTES_PER_CLASS * len(dataset.test_images),
@@ -210,6 +223,10 @@ class LocalEngine:
             parameters=judge.parameters,
             seconds=ending.seconds,
             peak_mib=ending.peak_mib,
+            batch=spec.batch,
+            prm=make_prm(order["hyperparameters"], shape=spec.shape, flip=order["flip"]),
+            data_fingerprint=dataset.fingerprint,
+            isolation=job.isolation.value,
             environment=environment,
         )
 
@@ -241,15 +258,11 @@ class LocalEngine:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _environment(self, spec: TrialSpec, dataset: Dataset, job: Mapping[str, Any]) -> dict[str, str]:
-        prm = make_prm(job["hyperparameters"], shape=spec.shape, flip=job["flip"])
+    def _environment(self, spec: TrialSpec) -> dict[str, str]:
         device = spec.device if spec.device == "cpu" else self._about_card()[0]
         return {
             **describe(self._launcher.versions(), device=device, threads=spec.threads),
-            "isolation": str(job["isolation"]),
             **({"compiled": "yes"} if self._compiled else {}),
-            "data": dataset.fingerprint,
-            "prm": json.dumps(prm, sort_keys=True),
         }
 
     def _about_card(self) -> tuple[str, float]:
@@ -305,20 +318,6 @@ def _smaller(trial: Trial, left_s: float) -> TrialSpec | None:
     if trial.verdict.outcome is not Outcome.MEMORY or trial.parameters is None or batch < 2 or left_s <= 0:
         return None
     return replace(trial.spec, batch=batch, time_limit_s=left_s)
-
-
-def _told(trial: Trial, tried: Sequence[int], joules: float | None) -> Trial:
-    """Write into a trial what became of the batch, and the energy where it was counted."""
-    prm = json.loads(trial.environment["prm"])
-    environment = {**trial.environment, "batch": str(prm["batch"])}
-    verdict = trial.verdict
-    if len(tried) > 1:
-        environment["batches_tried"] = ", ".join(map(str, tried))
-    if len(tried) > 1 and not verdict.valid:
-        verdict = replace(verdict, message=f"{verdict.message} (batches of {environment['batches_tried']} were tried)")
-    if joules is not None:
-        environment["energy_j"] = f"{joules:.3f}"
-    return replace(trial, verdict=verdict, environment=environment)
 
 
 def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:

@@ -36,8 +36,8 @@ def trial(quartet, place=0, *, accuracy=0.5, seconds=None, epochs=1, state=Trial
 
 def test_hours_money_and_energy_add_up():
     trials = [
-        trial(POOL[:4], 0, seconds=1800, environment={"energy_j": "360000"}),
-        trial(POOL[1:5], 1, seconds=1800, accuracy=None, environment={"energy_j": "720000"}),
+        trial(POOL[:4], 0, seconds=1800, energy_j=360000.0),
+        trial(POOL[1:5], 1, seconds=1800, accuracy=None, energy_j=720000.0),
         trial(POOL[:4], 2, seconds=9999, accuracy=0.4, copied_from=0),
     ]
     found = cost(trials, price_per_hour=2.0)

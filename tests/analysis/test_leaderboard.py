@@ -50,9 +50,7 @@ def test_the_same_work_twice_is_one_seed(trials):
 
 def test_a_batch_that_was_halved_is_a_row_of_its_own(trials):
     best = leaderboard(trials)[0]
-    halved = [
-        replace(t, id=t.id + 1000, environment={"batch": "8"}) if t.candidate_id == best.id else t for t in trials
-    ]
+    halved = [replace(t, id=t.id + 1000, batch=8) if t.candidate_id == best.id else t for t in trials]
     both = [row for row in leaderboard([*trials, *halved]) if row.id == best.id]
     assert {(row.batch, row.seeds) for row in both} == {(best.batch, 3), (8, 3)}
 

@@ -36,7 +36,7 @@ def test_sample_assemble_check_train_store(archive):
     assert all(len(t.curve) == 2 and t.trained for t in trials)
     assert all(c.verdicts[0].valid and "" not in c.fingerprints for c in archive.candidates())
     assert (summary.total, summary.done, summary.failed) == (6, 6, 0)
-    assert trials[0].environment["data"] == "d1"
+    assert trials[0].data_fingerprint == "d1"
 
 
 def test_the_best_is_chosen_on_validation_and_its_test_accuracy_revealed_once(archive):

@@ -11,7 +11,7 @@ from nngen.lemur.layout import nn_id
 
 KEYS = [
     *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),
-    *("id", "curve", "environment"),
+    *("id", "curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment"),
 ]
 
 

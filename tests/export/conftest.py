@@ -1,6 +1,5 @@
 """Fixtures of the export room: the fake LEMUR as a tree and as a database, an archive worth exporting."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +58,9 @@ def trained(made: Candidate, digits: Dataset, right: int, **spec) -> Trial:
         ),
         test_predictions=answers.tobytes(),
         parameters=1234,
-        environment={"data": digits.fingerprint, "prm": json.dumps(prm), "cpu": "a processor", "cores": "2"},
+        data_fingerprint=digits.fingerprint,
+        prm=prm,
+        environment={"cpu": "a processor", "cores": "2"},
     )
 
 

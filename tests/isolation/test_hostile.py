@@ -251,5 +251,5 @@ def test_a_trial_is_the_same_at_every_level(engine, job):
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
     trials = [engine.train(job(net_source(), isolation=level)) for level in Isolation]
-    assert [trial.environment["isolation"] for trial in trials] == ["process", "sandbox", "none"]
+    assert [trial.isolation for trial in trials] == ["process", "sandbox", "none"]
     assert len({trial.test_predictions for trial in trials}) == 1

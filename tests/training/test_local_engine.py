@@ -67,10 +67,8 @@ def test_learns_digits_and_is_scored_here(engine, digits, job):
     assert trial.parameters == 650
     assert 100 < trial.peak_mib < 2000
     assert 0 < sum(point.seconds for point in trial.curve) < trial.seconds
-    assert trial.environment["data"] == digits.fingerprint
-    assert {"python", "torch", "torchvision", "platform", "cpu", "device", "threads", "nngen", "prm"} <= set(
-        trial.environment
-    )
+    assert trial.data_fingerprint == digits.fingerprint
+    assert {"python", "torch", "torchvision", "platform", "cpu", "device", "threads", "nngen"} <= set(trial.environment)
 
 
 def test_one_seed_gives_one_result_to_the_last_bit(engine, candidate, job):
@@ -136,11 +134,10 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine, job):
     points = []
     trial = engine.train(job(net_source(loss=grows), memory_mib=640), points.append)
     assert trial.verdict.valid, trial.verdict.message
-    tried = [int(batch) for batch in trial.environment["batches_tried"].split(", ")]
-    assert tried == [64 // 2**n for n in range(len(tried))]
+    tried = trial.batches_tried
+    assert list(tried) == [64 // 2**n for n in range(len(tried))]
     assert len(tried) > 1
-    assert int(trial.environment["batch"]) == tried[-1]
-    assert f'"batch": {tried[-1]}' in trial.environment["prm"]
+    assert trial.batch == trial.prm["batch"] == tried[-1]
     assert trial.spec.batch == 64
     assert trial.validation_accuracy == points[-1].validation_accuracy
 
@@ -157,13 +154,13 @@ def test_a_cards_word_for_too_little_memory_halves_the_batch(engine, job):
     fails = "if len(inputs) > 32: raise torch.OutOfMemoryError('CUDA out of memory')"
     trial = engine.train(job(net_source(loss=fails)))
     assert trial.verdict.valid
-    assert trial.environment["batch"] == "32"
+    assert trial.batch == 32
 
 
 def test_a_net_too_large_at_any_batch_is_tried_once(engine, job):
     trial = engine.train(job(net_source(init="raise MemoryError")))
     assert trial.verdict.outcome is Outcome.MEMORY
-    assert "batches_tried" not in trial.environment
+    assert trial.batches_tried == ()
 
 
 def test_halving_stays_within_the_limit_of_time(engine, job):
@@ -214,9 +211,9 @@ def test_energy_is_kept_where_it_is_counted(engine, monkeypatch, job):
     monkeypatch.setattr(
         "nngen.training.local_engine.EnergyMeter", lambda device: nullcontext(SimpleNamespace(joules=12.5))
     )
-    assert engine.train(job(net_source())).environment["energy_j"] == "12.500"
+    assert engine.train(job(net_source())).energy_j == 12.5
     monkeypatch.undo()
-    assert "energy_j" not in engine.train(job(net_source())).environment
+    assert engine.train(job(net_source())).energy_j is None
 
 
 @pytest.mark.parametrize(("begins", "seen"), [(0, 1), (60, 100)])

@@ -129,7 +129,7 @@ def test_the_engine_begins_with_a_batch_that_can_fit(job):
     with LocalEngine(predict=lambda *_: large) as engine:
         trial = engine.train(job(net_source(), memory_mib=640))
     assert trial.verdict.valid, trial.verdict.message
-    assert (trial.environment["batch"], trial.environment["predicted_mib"]) == ("32", "500")
+    assert (trial.batch, trial.predicted_mib) == (32, 500)
     assert trial.spec.batch == 64
 
 

@@ -205,7 +205,7 @@ def test_results_are_those_of_the_local_engine(far, engine, candidate, spec, job
         assert one.test_predictions == other.test_predictions
         assert _timeless(one.curve) == _timeless(other.curve)
         assert one.environment["engine"] == "ray"
-        assert one.environment["prm"] == other.environment["prm"]
+        assert one.prm == other.prm
         assert set(one.curve) <= set(points)
     assert len(points) == 8
     assert len([process for process in _marked() if process.cmdline()[0].startswith("ray::Slot")]) == far.slots
