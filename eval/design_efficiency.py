@@ -1,6 +1,6 @@
 """How much each sampler's quartets tell about family effects: A- and D-efficiency.
 
-    python eval/design_efficiency.py [--seeds 5]
+    python eval/design_efficiency.py [--seeds 5] [--write]
 
 Model: a quartet's score is a constant plus the effects of its four families, which sum to zero over the families.
 With X the quartets by families (0 or 1), columns centred, and H an orthonormal basis of what sums to zero, the
@@ -9,26 +9,25 @@ direction is favoured where all pairs are held equally often: then M = c I, whic
 A-efficiency is the harmonic mean of M's eigenvalues over c, D-efficiency their geometric mean over c; both are 0
 where an effect cannot be estimated.
 
-Prints, and writes to ``eval/results/design_efficiency.{md,json}``, both for 29 and 34 families after 100, 203 and 1,021
+Prints both for 29 and 34 families after 100, 203 and 1,021
 quartets; samplers that draw at random: the median over the seeds. Exit 1 unless ``balanced`` is highest everywhere
 and lexicographic singular everywhere.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import statistics
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
+from _page import RESULTS, Evaluation, table
 from sampler_balance import SAMPLERS, sample
 
 SIZES = (100, 203, 1021)
 POOLS = (29, 34)
-RESULTS = Path(__file__).parent / "results"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 def efficiency(quartets: np.ndarray, v: int) -> tuple[float, float]:
@@ -55,40 +54,27 @@ def measure(name: str, v: int, seeds: int) -> dict[int, tuple[float, float]]:
     return found
 
 
-def main() -> int:
-    """Measure, print, write, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
-    results = {v: {name: measure(name, v, args.seeds) for name in SAMPLERS} for v in POOLS}
-    lines = [
-        "| v | sampler | " + " | ".join(f"{size:,}: A, D" for size in SIZES) + " |",
-        "| ---: | --- |" + " ---: |" * 3,
-    ]
-    faults = []
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write, compare."""
+    given = EVALUATION.arguments(argv, seeds=5)
+    results = {v: {name: measure(name, v, given.seeds) for name in SAMPLERS} for v in POOLS}
+    lines, faults = [], []
     for v, rows in results.items():
         for name, row in rows.items():
-            cells = [f"{a:.4f}, {d:.4f}" if a else "singular" for a, d in row.values()]
-            lines.append(f"| {v} | {name} | " + " | ".join(cells) + " |")
+            lines.append((v, name, *(f"{a:.4f}, {d:.4f}" if a else "singular" for a, d in row.values())))
             if name == "lexicographic":
                 faults += [f"v = {v}, {size}: lexicographic is not singular" for size, (a, _) in row.items() if a]
             elif name != "balanced":
                 lesser = [size for size in SIZES if any(np.array(row[size]) >= rows["balanced"][size])]
                 faults += [f"v = {v}, {size}: {name} is as efficient as balanced" for size in lesser]
-    text = "\n".join(lines)
     verdict = "\n".join(faults) or "balanced is highest and lexicographic singular everywhere"
-    print(text, verdict, sep="\n\n")
-    command = f"python eval/design_efficiency.py --seeds {args.seeds}"
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "design_efficiency.md").write_text(
-        f"# Efficiency for family effects\n\n`{command}`, {date}. "
-        f"Random samplers: the median of {args.seeds} seeds.\n\n"
-        f"{text}\n\n{verdict}\n"
-    )
-    record = {"command": command, "date": date, "faults": faults, "efficiency": results}
-    (RESULTS / "design_efficiency.json").write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if faults else 0
+    columns = ("v", "sampler", *(f"{size:,}: A, D" for size in SIZES))
+    about = f"Random samplers: the median of {given.seeds} seeds."
+    if given.write:
+        record = {"command": EVALUATION.command, "faults": faults, "efficiency": results}
+        (RESULTS / "design_efficiency.json").write_text(json.dumps(record, indent=1) + "\n")
+    shown = table(columns, lines, right=set(columns) - {"sampler"})
+    return EVALUATION.finish(EVALUATION.page("Efficiency for family effects", about, shown, verdict), good=not faults)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,14 @@ lexicographic, or is worse than stratified beyond the error of the comparison.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
+from _page import Evaluation, table
 from scipy.stats import kendalltau, t
 
 from nngen.analysis.design_matrix import centred_pairs
@@ -36,7 +34,16 @@ from nngen.analysis.observations import Observation
 from nngen.seeds import derive
 from nngen.space import SAMPLERS, draw
 
-OUT = Path(__file__).parent / "results" / "effects_simulation.md"
+EVALUATION = Evaluation(__file__, __doc__)
+COLUMNS = (
+    "seed",
+    "sampler",
+    "Kendall's tau, 95 % interval",
+    "family intervals that hold",
+    "pair intervals that hold",
+    "families with an interval",
+    "width",
+)
 FAMILIES = [f"{number:02d}" for number in range(29)]
 SIZE = 203
 TAU_BETWEEN_SEEDS, TAU_FAMILIES = 0.29, 0.38
@@ -155,49 +162,32 @@ def failures(table: Mapping[str, Mapping[str, float]], runs: Mapping[str, Sequen
     return found
 
 
-def main() -> int:
-    """Run it, print the table, say what does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=100)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each one a simulation of its own")
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} beside the other results")
-    asked = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it, print the table, list what does not hold."""
+    seeds = ([0], "each one a simulation of its own")
+    given = EVALUATION.arguments(argv, repetitions=100, seeds=seeds)
     started = time.perf_counter()
     lines, wrong = [], []
-    for seed in asked.seeds:
+    for seed in given.seeds:
         names = [name for name in ("balanced", "stratified", "random", "lexicographic") if name in SAMPLERS]
-        runs = {name: [one(name, derive(seed, turn)) for turn in range(asked.repetitions)] for name in names}
-        table = {name: summary(rows) for name, rows in runs.items()}
-        lines += [_line(seed, name, row) for name, row in table.items()]
-        wrong += [f"seed {seed}: {failure}" for failure in failures(table, runs)]
-    text = _page(asked, lines, "; ".join(wrong) or "everything holds", time.perf_counter() - started)
-    print(text, end="")
-    if asked.write:
-        OUT.write_text(text)
-    return 1 if wrong else 0
+        runs = {name: [one(name, derive(seed, turn)) for turn in range(given.repetitions)] for name in names}
+        summaries = {name: summary(rows) for name, rows in runs.items()}
+        lines += [_line(seed, name, row) for name, row in summaries.items()]
+        wrong += [f"seed {seed}: {failure}" for failure in failures(summaries, runs)]
+    about = (
+        f"{time.perf_counter() - started:.0f} s. {SIZE} of the quartets of {len(FAMILIES)} families, one seed"
+        f" each, {given.repetitions} repetitions. The width of the prior was chosen with seed 0; the other seeds"
+        " confirm it."
+    )
+    verdict = "; ".join(wrong) or "Everything holds."
+    shown = table(COLUMNS, lines, right=("seed", *COLUMNS[3:]))
+    return EVALUATION.finish(EVALUATION.page("Planted effects found again", about, shown, verdict), good=not wrong)
 
 
-def _line(seed: int, name: str, row: Mapping[str, float]) -> str:
+def _line(seed: int, name: str, row: Mapping[str, float]) -> tuple[object, ...]:
     tau = f"{row['tau']:.3f} [{row['tau_low']:.3f}, {row['tau_high']:.3f}]"
-    held = f"{row['family_coverage']:.3f} | {row['pair_coverage']:.3f}"
-    return f"| {seed} | {name} | {tau} | {held} | {row['families_told']:g} | {row['interval_width']:.3f} |"
-
-
-def _page(asked: argparse.Namespace, lines: Sequence[str], verdict: str, seconds: float) -> str:
-    seeds = " ".join(map(str, asked.seeds))
-    head = [
-        "# Planted effects found again",
-        "",
-        f"`python eval/effects_simulation.py --repetitions {asked.repetitions} --seeds {seeds} --write`,"
-        f" {datetime.now(UTC).date()}, {seconds:.0f} s. {SIZE} of the quartets of {len(FAMILIES)} families, one seed"
-        f" each, {asked.repetitions} repetitions. The width of the prior was chosen with seed 0; the other seeds"
-        " confirm it.",
-        "",
-        "| seed | sampler | Kendall's tau, 95 % interval | family intervals that hold | pair intervals that hold"
-        " | families told | width |",
-        "| ---: | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    return "\n".join([*head, *lines, "", f"{verdict[0].upper()}{verdict[1:]}."]) + "\n"
+    held = (f"{row['family_coverage']:.3f}", f"{row['pair_coverage']:.3f}")
+    return (seed, name, tau, *held, f"{row['families_told']:g}", f"{row['interval_width']:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Find again the designs that ``nngen/space/designs.py`` keeps, and compare.
 
-    python eval/find_designs.py [--starters] [--steiner] [--runs] [--variants]
+    python eval/find_designs.py [--starters] [--steiner] [--runs] [--variants] [--write]
 
 Three searches, each deterministic. Starters (v = 8, 12, 20, 24, 32, 36): a class of disjoint quartets over the
 integers modulo v - 1 and a fixed point whose differences occur three times each. Steiner systems (v = 16, 28, 40): one
@@ -14,7 +14,6 @@ Exit 1 if what is found is not what is kept.
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import sys
@@ -22,6 +21,7 @@ from collections.abc import Sequence
 from itertools import combinations, count, permutations, product
 
 import numpy as np
+from _page import Evaluation, note
 from sampler_balance import ranges
 
 from nngen.space.balanced import VARIANTS, BalancedOrder
@@ -40,6 +40,7 @@ RUN_BASES: tuple[tuple[Block, int, int], ...] = (
 """A quartet of the orbit, how many runs it needs, and the seed that was kept."""
 
 RUN_NODES = 300_000
+EVALUATION = Evaluation(__file__, __doc__)
 
 PAIRS = {pair: i for i, pair in enumerate(combinations(range(29), 2))}
 
@@ -268,36 +269,34 @@ def variant(v: int) -> int:
     return min(range(1000 if v < 13 else 60), key=unevenness)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Search, compare, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("starters", "steiner", "runs", "variants"):
-        parser.add_argument(f"--{name}", action="store_true")
-    args = parser.parse_args()
-    everything = not (args.starters or args.steiner or args.runs or args.variants)
-    same = True
+    given = EVALUATION.arguments(argv, starters=False, steiner=False, runs=False, variants=False)
+    everything = not (given.starters or given.steiner or given.runs or given.variants)
+    found_again: list[tuple[str, bool]] = []
 
     def report(what: str, agrees: bool) -> None:
-        nonlocal same
-        same &= agrees
-        print(f"{what}: {'as kept' if agrees else 'NOT as kept'}", flush=True)
+        found_again.append((what, agrees))
+        note(f"{what}: {'as kept' if agrees else 'NOT as kept'}")
 
-    if everything or args.steiner:
+    if everything or given.steiner:
         for v, (moduli, h, kept) in STEINER.items():
             found = third_of_a_class(moduli, h)
             report(f"Steiner system, v = {v}", found == tuple(tuple(sorted(block)) for block in kept))
-    if everything or args.starters:
+    if everything or given.starters:
         for v, (seed, nodes) in STARTER_SEEDS.items():
             report(f"starter, v = {v}, seed {seed}", starter(v, seed, nodes) == STARTERS[v])
-    if everything or args.runs:
+    if everything or given.runs:
         for (base, runs, seed), (text, order) in zip(RUN_BASES, RUNS, strict=True):
             kept_run = [tuple(int(letter, 36) for letter in word) for word in text.split()]
             report(f"runs of the orbit of {base}, seed {seed}", RunSearch(base, runs, seed).find() == kept_run)
-            report("  the order of their images", order_of_runs(kept_run) == order)
-    if everything or args.variants:
+            report(f"order of the images of {base}", order_of_runs(kept_run) == order)
+    if everything or given.variants:
         for v in range(9, 20):
             report(f"variant, v = {v}", variant(v) == VARIANTS.get(v, 0))
-    return 0 if same else 1
+    lines = [f"- {what}: {'as kept' if agrees else '**not as kept**'}" for what, agrees in found_again]
+    good = all(agrees for _, agrees in found_again)
+    return EVALUATION.finish(EVALUATION.page("Designs found again", "", lines), good=good)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,22 @@ LEMUR 2.1.2 hashes the text of a dictionary whose order comes from a Python set.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
+import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
-from pathlib import Path
 from typing import Any
+
+from _page import Evaluation, table
 
 from nngen.lemur.fetch import fetch
 from nngen.lemur.layout import RESULTS, SOURCES, digest, nn_id, uid
 
-OUT = Path(__file__).parent / "results" / "lemur_ids.md"
+EVALUATION = Evaluation(__file__, __doc__)
 NOT_IN_UID = ("uid", "duration", "accuracy", "epoch")
 MOST_KEYS = 7
 HASHED = re.compile(r"(?:(.+)-)?([0-9a-f]{32})")
@@ -82,43 +83,37 @@ def sample(wheel: zipfile.ZipFile, models: int, seed: int) -> dict[str, Counter[
     return found
 
 
-def main() -> None:
-    """Count, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} beside the other results")
-    asked = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Count, and write the tables."""
+    given = EVALUATION.arguments(argv, models=50, seed=0)
     with zipfile.ZipFile(fetch()) as wheel:
         equal, differs, plain = names_and_hashes(wheel)
-        found = sample(wheel, asked.models, asked.seed)
-    lines = [
-        "# LEMUR's ids, computed again",
-        "",
-        f"`python eval/lemur_ids.py --models {asked.models} --seed {asked.seed} --write`, nn-dataset 2.1.2.",
-        "",
-        "## Names and the hash of their code",
-        "",
+        found = sample(wheel, given.models, given.seed)
+    names = (
         f"{len(equal) + len(differs) + len(plain):,} models (`__init__.py` is none). {len(plain):,} names hold no MD5;"
         f" of the {len(equal) + len(differs):,} that do, {len(equal):,} equal `nn_id` of their source and"
-        f" **{len(differs):,} do not**:",
-        "",
-    ]
+        f" **{len(differs):,} do not**:"
+    )
     by_prefix = Counter(name.rpartition("-")[0] for name in differs)
-    lines += [f"- `{prefix}-<md5>`: {count:,}" for prefix, count in by_prefix.most_common()]
-    lines += ["", "All of them by name:", "", *(f"    {name}" for name in sorted(differs))]
     total: Counter[str] = sum(found.values(), Counter())
-    lines += ["", f"## The uid of {total.total():,} trials of {len(found)} models", ""]
-    lines += [f"- {how}: {count:,} ({count / total.total():.1%})" for how, count in total.most_common()]
-    lines += ["", "| model | trials | sorted keys | another order | other |", "|---|---|---|---|---|"]
+    rows = []
     for model, counts in found.items():
         ordered, other = counts["sorted keys"], counts["another order of the same keys"]
-        lines.append(f"| {model} | {counts.total()} | {ordered} | {other} | {counts.total() - ordered - other} |")
-    text = "\n".join(lines) + "\n"
-    if asked.write:
-        OUT.write_text(text)
-    print("\n".join(line for line in lines if not line.startswith("    ")))
+        rows.append((model, counts.total(), ordered, other, counts.total() - ordered - other))
+    text = EVALUATION.page(
+        "LEMUR's ids, computed again",
+        "nn-dataset 2.1.2.",
+        "## Names and the hash of their code",
+        names,
+        [f"- `{prefix}-<md5>`: {count:,}" for prefix, count in by_prefix.most_common()],
+        "All of them by name:",
+        [f"- {name}" for name in sorted(differs)],
+        f"## The uid of {total.total():,} trials of {len(found)} models",
+        [f"- {how}: {count:,} ({count / total.total():.1%})" for how, count in total.most_common()],
+        table(("model", "trials", "sorted keys", "another order", "other"), rows),
+    )
+    return EVALUATION.finish(text, good=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,7 +7,6 @@ Runs ``nngen lemur import`` on two processors, in a folder that is gone afterwar
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -15,19 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+from _page import Evaluation, table
 
-OUT = Path(__file__).parent / "results" / "lemur_import.md"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
-def main() -> None:
-    """Import twice, watch the first, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} beside the other results")
-    asked = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Import twice, watch the first, and write the tables."""
+    EVALUATION.arguments(argv)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "nngen.db"
@@ -35,37 +34,31 @@ def main() -> None:
         cpu_s = processor_seconds()
         again, seconds_again, _ = watched(archive)
         size_mib = archive.stat().st_size / 2**20
-    load = os.getloadavg()[0]
-    lines = [
-        "# Importing LEMUR",
-        "",
-        "`python eval/lemur_import.py --write`: the wheel of nn-dataset 2.1.2, two processors.",
-        "",
-        "| what | result |",
-        "|---|---|",
-        f"| models | {first['models']:,} |",
-        f"| results (one per model, data set, epoch and hyperparameters) | {first['trials']:,} |",
-        f"| wall time | {seconds:.0f} s (load of the machine by then {load:.1f}) |",
-        f"| processor time, all processes | {cpu_s:.0f} s |",
-        f"| peak resident memory, all processes | {mib:.0f} MiB |",
-        f"| archive | {size_mib:.0f} MiB |",
-        f"| once more: new models, new results, wall time | {again['new_models']}, {again['new_trials']},"
-        f" {seconds_again:.0f} s |",
-        f"| sources that do not parse | {first['unreadable']} |",
-        "",
-        "## Twins",
-        "",
-        "| same | groups | models in them |",
-        "|---|---|---|",
+    repeated = f"{again['new_models']}, {again['new_trials']}, {seconds_again:.0f} s"
+    rows = [
+        ("models", f"{first['models']:,}"),
+        ("results (one per model, data set, epoch and hyperparameters)", f"{first['trials']:,}"),
+        ("wall time", f"{seconds:.0f} s (load of the machine by then {os.getloadavg()[0]:.1f})"),
+        ("processor time, all processes", f"{cpu_s:.0f} s"),
+        ("peak resident memory, all processes", f"{mib:.0f} MiB"),
+        ("archive", f"{size_mib:.0f} MiB"),
+        ("once more: new models, new results, wall time", repeated),
+        ("sources that do not parse", first["unreadable"]),
     ]
-    for what, groups in first["twins"].items():
-        lines.append(f"| {what.replace('_', ' ')} | {len(groups):,} | {sum(map(len, groups)):,} |")
-    lines += ["", "Equal but for white space:", ""]
-    lines += [f"- {', '.join(group)}" for group in first["twins"]["white_space"]]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if asked.write:
-        OUT.write_text(text)
+    twins = [
+        (kind.replace("_", " "), f"{len(groups):,}", f"{sum(map(len, groups)):,}")
+        for kind, groups in first["twins"].items()
+    ]
+    text = EVALUATION.page(
+        "Importing LEMUR",
+        "The wheel of nn-dataset 2.1.2, two processors.",
+        table(("what", "result"), rows),
+        "## Twins",
+        table(("same", "groups", "models in them"), twins),
+        "Equal but for white space:",
+        [f"- {', '.join(group)}" for group in first["twins"]["white_space"]],
+    )
+    return EVALUATION.finish(text, good=True)
 
 
 def watched(archive: Path) -> tuple[dict[str, Any], float, float]:
@@ -101,4 +94,4 @@ def processor_seconds() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,13 +8,13 @@ function and from the wheel's JSON files directly; exit code 1 if the two differ
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from _page import Evaluation, table
 
 from nngen.lemur.fetch import fetch
 from nngen.lemur.history import History, history
@@ -30,7 +30,8 @@ MIXTURES = (
     "MoE-hetero4-Alex-Dense-Air-Bag",
 )
 SINGLES = ("AlexNet", "DenseNet", "AirNext", "BagNet")
-OUT = Path(__file__).parent / "results" / "lemur_tables.md"
+COLUMNS = ("model", "last epoch", "accuracy", "best epoch", "best accuracy")
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 def directly(wheel: zipfile.ZipFile, model: str, dataset: str) -> tuple[int, float, int, float]:
@@ -45,39 +46,31 @@ def directly(wheel: zipfile.ZipFile, model: str, dataset: str) -> tuple[int, flo
     return last, epochs[last], min(epoch for epoch, accuracy in epochs.items() if accuracy == best), best
 
 
-def table(rows: Iterable[History]) -> str:
+def history_table(rows: Iterable[History]) -> str:
     """Write the rows as Markdown."""
-    lines = ["| model | last epoch | accuracy | best epoch | accuracy |", "|---|---:|---:|---:|---:|"]
-    lines += [
-        f"| {row.model} | {row.final_epoch} | {row.final_accuracy:.4f} | {row.best_epoch} | {row.best_accuracy:.4f} |"
+    cells = [
+        (row.model, row.final_epoch, f"{row.final_accuracy:.4f}", row.best_epoch, f"{row.best_accuracy:.4f}")
         for row in rows
     ]
-    return "\n".join(lines)
+    return table(COLUMNS, cells, right=COLUMNS[1:])
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Recompute, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="cifar-10")
-    parser.add_argument("--write", action="store_true", help="write eval/results/lemur_tables.md")
-    asked = parser.parse_args()
+    given = EVALUATION.arguments(argv, dataset="cifar-10")
     path = fetch()
     lemur = open_lemur(path)
-    rows = [history(lemur, model, asked.dataset) for model in (*MIXTURES, *SINGLES)]
+    rows = [history(lemur, model, given.dataset) for model in (*MIXTURES, *SINGLES)]
     with zipfile.ZipFile(path) as wheel:
         wrong = [
             row.model
             for row in rows
-            if directly(wheel, row.model, asked.dataset)
+            if directly(wheel, row.model, given.dataset)
             != (row.final_epoch, row.final_accuracy, row.best_epoch, row.best_accuracy)
         ]
-    print(table(rows))
-    print(f"\nread twice, differing: {', '.join(wrong) or 'none'}")
-    if asked.write:
-        head = f"# {asked.dataset}: last and best accuracy recorded in nn-dataset 2.1.2\n\n"
-        note = f"`python eval/lemur_tables.py --write`, {datetime.now(UTC).date()}\n"
-        OUT.write_text(head + note + "\n" + table(rows) + "\n")
-    return 1 if wrong else 0
+    title = f"{given.dataset}: last and best accuracy recorded in nn-dataset 2.1.2"
+    differing = f"Computed twice, differing: {', '.join(wrong) or 'none'}."
+    return EVALUATION.finish(EVALUATION.page(title, "", history_table(rows), differing), good=not wrong)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,17 @@ The larger of the two quotients is held against 1.15; exit 1 above. ``--write`` 
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+
+from _page import Evaluation, table
 
 from nngen.archive import Archive, StoredTrial
 from nngen.datasets.dataset import load_dataset
@@ -34,7 +36,7 @@ from nngen.types import Candidate
 FAMILIES = "AirNext,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
 DATASET, SHAPE, BATCH = "digits", "1x32x32", 128
 MOST = 1.15
-RESULT = Path(__file__).parent / "results" / "overhead.md"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,69 +122,49 @@ def alone(path: Path) -> float:
     return total
 
 
-def table(times: list[Times], quiet: float, trials: int, epochs: int) -> str:
+def page(times: list[Times], quiet: float, trials: int, epochs: int) -> str:
     """Write the times as Markdown."""
-    first = times[0]
-    lines = [
-        "# What a campaign costs beside its trainings",
-        "",
-        f"`python eval/overhead.py {' '.join(sys.argv[1:])}`, {datetime.now(UTC):%Y-%m-%d},",
-        f"cores: {len(os.sched_getaffinity(0))}.",
-        "",
-        f"{trials} trials of {epochs} epochs of {DATASET} at {SHAPE}, batches of {BATCH}; quartets of",
-        f"{FAMILIES.replace(',', ', ')}.",
-        "The wall time is that of the whole command; pure training time is that of the epochs with their",
-        "validation",
-        "predictions, by the judge's clock.",
-        "",
-        "| seconds, workers x threads | " + " | ".join(item.label for item in times) + " |",
-        "|---|" + "--:|" * len(times),
-        _row("wall time of the command", [item.wall for item in times]),
-        _row("sum of the epochs", [item.epochs for item in times]),
-        _row(
-            "workers beside the epochs: fork, import, build, test predictions",
-            [item.workers - item.epochs for item in times],
-        ),
-        _row("before the campaign's first event: Python, LEMUR, data", [item.before for item in times]),
-        _row("the rest: server's start, first check, between trials, end", [_rest(item) for item in times]),
-        _row("wall time x workers / sum of the epochs", [item.quotient for item in times], digits=3),
-        "",
-        f"The same candidates one after another with nothing beside them: {quiet:.1f} s of epochs; the wall time",
-        f"of the first column is {first.wall / quiet:.3f} times that. The aim is at most {MOST}, for both.",
-    ]
-    return "\n".join(lines) + "\n"
+    about = (
+        f"Cores: {len(os.sched_getaffinity(0))}. {trials} trials of {epochs} epochs of {DATASET} at {SHAPE}, batches of"
+        f" {BATCH}; quartets of {FAMILIES.replace(',', ', ')}. The wall time is that of the whole command; pure"
+        " training time is that of the epochs with their validation predictions, by the engine's clock."
+    )
+    measures = {
+        "wall time of the command": [item.wall for item in times],
+        "sum of the epochs": [item.epochs for item in times],
+        "workers beside the epochs: fork, import, build, test predictions": [
+            item.workers - item.epochs for item in times
+        ],
+        "before the campaign's first event: Python, LEMUR, data": [item.before for item in times],
+        "the rest: server's start, first check, between trials, end": [
+            item.wall - item.before - item.workers / item.at_once for item in times
+        ],
+    }
+    rows = [(name, *(f"{value:.1f}" for value in values)) for name, values in measures.items()]
+    rows.append(("wall time x workers / sum of the epochs", *(f"{item.quotient:.3f}" for item in times)))
+    labels = [item.label for item in times]
+    alone = (
+        f"The same candidates one after another with nothing beside them: {quiet:.1f} s of epochs; the wall time"
+        f" of the first column is {times[0].wall / quiet:.3f} times that. The aim is at most {MOST}, for both."
+    )
+    shown = table(("seconds, workers x threads", *labels), rows, right=labels)
+    return EVALUATION.page("What a campaign costs beside its trainings", about, shown, alone)
 
 
-def _rest(item: Times) -> float:
-    return item.wall - item.before - item.workers / item.at_once
-
-
-def _row(name: str, values: list[float], digits: int = 1) -> str:
-    return f"| {name} | " + " | ".join(f"{value:.{digits}f}" for value in values) + " |"
-
-
-def main() -> int:
-    """Run the campaigns, print where the time went, and judge."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--two-workers", action="store_true", help="a second campaign, two trainings at once")
-    parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the campaigns, print where the time went, and compare it with the aim."""
+    two = (False, "a second campaign, two trainings at once")
+    given = EVALUATION.arguments(argv, trials=20, epochs=2, threads=2, two_workers=two)
     with tempfile.TemporaryDirectory(prefix="nngen-overhead-") as name:
         folder = Path(name)
         command("families", "--shape", SHAPE)
         load_dataset(DATASET)
-        times = [run(folder / "one.db", asked.trials, asked.epochs, 1, asked.threads)]
+        times = [run(folder / "one.db", given.trials, given.epochs, 1, given.threads)]
         quiet = alone(folder / "one.db")
-        if asked.two_workers:
-            times.append(run(folder / "two.db", asked.trials, asked.epochs, 2, 1))
-    text = table(times, quiet, asked.trials, asked.epochs)
-    print(text, end="")
-    if asked.write:
-        RESULT.write_text(text, encoding="utf-8")
-    return 0 if max(times[0].quotient, times[0].wall / quiet) <= MOST else 1
+        if given.two_workers:
+            times.append(run(folder / "two.db", given.trials, given.epochs, 2, 1))
+    good = max(times[0].quotient, times[0].wall / quiet) <= MOST
+    return EVALUATION.finish(page(times, quiet, given.trials, given.epochs), good=good)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ AirNet alone, and stratified and balanced ones have no anchor, leave out no fami
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+
+from _page import Evaluation, table
 
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
@@ -27,7 +26,18 @@ from nngen.space.evenness import evenness
 from nngen.types import Shape
 
 SHAPE = Shape(3, 256, 256)
-OUT = Path(__file__).parent / "results" / "published_bias.md"
+COLUMNS = (
+    "sampler",
+    "share",
+    "anchors",
+    "families",
+    "pairs",
+    "triples",
+    "unseen pairs",
+    "family Gini",
+    "chi-square p",
+)
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 def pool(jobs: int) -> tuple[list[str], dict[str, str]]:
@@ -37,20 +47,15 @@ def pool(jobs: int) -> tuple[list[str], dict[str, str]]:
     return native, {name: profile.why(SHAPE) for name, profile in measured.items() if name not in native}
 
 
-def table(audits: Mapping[str, Coverage]) -> str:
+def audit_table(audits: Mapping[str, Coverage]) -> str:
     """Write the audits as Markdown."""
-    lines = [
-        "| sampler | share | anchors | families | pairs | triples | unseen pairs | family Gini | chi-square p |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for name, audit in audits.items():
         even = evenness(audit)
-        lines.append(
-            f"| {name} | {audit.share:.2%} | {', '.join(audit.anchors) or 'none'} | {audit.family_range} "
-            f"| {audit.pair_range} | {audit.triple_range} | {len(audit.unseen_pairs)} | {even.family_gini:.3f} "
-            f"| {even.p:.2g} |"
-        )
-    return "\n".join(lines)
+        counts = (audit.family_range, audit.pair_range, audit.triple_range, len(audit.unseen_pairs))
+        share = (f"{audit.share:.2%}", ", ".join(audit.anchors) or "none")
+        rows.append((name, *share, *counts, f"{even.family_gini:.3f}", f"{even.p:.2g}"))
+    return table(COLUMNS, rows, right=set(COLUMNS) - {"sampler", "anchors"})
 
 
 def failures(families: list[str], audits: Mapping[str, Coverage]) -> list[str]:
@@ -67,37 +72,27 @@ def failures(families: list[str], audits: Mapping[str, Coverage]) -> list[str]:
     return wrong
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure the pool, audit every sampler, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1140)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="families measured at a time")
-    parser.add_argument("--write", action="store_true", help="write eval/results/published_bias.md")
-    asked = parser.parse_args()
-    families, others = pool(asked.jobs)
+    given = EVALUATION.arguments(argv, size=1140, seed=0, jobs=(1, "families measured at a time"))
+    families, others = pool(given.jobs)
     names = [name for name in ("lexicographic", "random", "stratified", "balanced") if name in SAMPLERS]
-    audits = {name: coverage(families, draw(name, families, asked.size, asked.seed)) for name in names}
-    lines = [
-        f"{asked.size:,} quartets of the {len(families)} families that take {SHAPE} as they are; ranges are largest "
-        "less smallest count.",
-        "",
-        table(audits),
-        "",
-        *(f"- {name}: {audit.verdict}" for name, audit in audits.items()),
-        "",
-        "Families that do not take the shape as they are:",
-        "",
-        *(f"- {name}: {why}" for name, why in others.items()),
-    ]
+    audits = {name: coverage(families, draw(name, families, given.size, given.seed)) for name in names}
+    about = (
+        f"{given.size:,} quartets of the {len(families)} families that take {SHAPE} as they are; ranges are largest "
+        "less smallest count."
+    )
     wrong = failures(families, audits)
-    print("\n".join(lines))
-    print("\n" + ("; ".join(wrong) or "everything holds"))
-    if asked.write:
-        made = f"`python eval/published_bias.py --write`, {datetime.now(UTC).date()}"
-        head = f"# The published sample and its cure\n\n{made}\n\n"
-        OUT.write_text(head + "\n".join(lines) + "\n")
-    return 1 if wrong else 0
+    text = EVALUATION.page(
+        "The published sample and its cure",
+        about,
+        audit_table(audits),
+        [f"- {name}: {audit.verdict}" for name, audit in audits.items()],
+        "Families that do not take the shape as they are:",
+        [f"- {name}: {why}" for name, why in others.items()],
+        "; ".join(wrong) or "Everything holds.",
+    )
+    return EVALUATION.finish(text, good=not wrong)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How evenly each sampler uses families, pairs and triples, for 8 to 40 families.
 
-    python eval/sampler_balance.py [--low 8] [--high 40] [--seeds 3]
+    python eval/sampler_balance.py [--low 8] [--high 40] [--seeds 3] [--write]
 
-Prints, and writes to ``eval/results/sampler_balance.{md,json}``, the range (largest less smallest count) after
+Prints the range (largest less smallest count) after
 100, 203, 1,021 and 1,827 quartets and the worst over all prefixes of up to 4,463 quartets (the whole space where it
 is smaller: up to 19 families). Samplers that draw at random: the median over the seeds. ``balanced`` is drawn with
 seed 0; a seed only renames families. Exit 1 if ``balanced`` is not best: if any sampler has a smaller range anywhere
@@ -12,16 +12,15 @@ seed 0; a seed only renames families. Exit 1 if ``balanced`` is not best: if any
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import math
 import statistics
 import sys
+from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
+from _page import RESULTS, Evaluation, note, table
 
 from nngen.space import draw
 
@@ -29,7 +28,7 @@ SIZES = (100, 203, 1021, 1827)
 LONGEST = 4463
 SAMPLERS = ("balanced", "stratified", "random", "lexicographic")
 PARTS = {1: "family", 2: "pair", 3: "triple"}
-RESULTS = Path(__file__).parent / "results"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 def sample(name: str, v: int, size: int, seed: int) -> np.ndarray:
@@ -95,10 +94,10 @@ def exactness() -> list[str]:
     return faults
 
 
-def table(results: dict[int, dict[str, dict[str, float]]]) -> str:
+def ranges_table(results: dict[int, dict[str, dict[str, float]]]) -> str:
     """A Markdown table; a cell is family/pair/triple."""
-    head = ["v", "sampler", *(f"{size:,}" for size in SIZES), "worst prefix", "of first"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " ---: | --- |" + " ---: |" * (len(head) - 2)]
+    columns = ("v", "sampler", *(f"{size:,}" for size in SIZES), "worst prefix", "of first")
+    lines = []
     for v, rows in results.items():
         for name, row in rows.items():
             cells = [
@@ -106,38 +105,28 @@ def table(results: dict[int, dict[str, dict[str, float]]]) -> str:
                 for size in SIZES
             ]
             worst = "/".join(f"{row[f'{part} worst']:g}" for part in PARTS.values())
-            lines.append(
-                f"| {v} | {name} | " + " | ".join([*cells, worst, f"{min(math.comb(v, 4), LONGEST):,}"]) + " |"
-            )
-    return "\n".join(lines)
+            lines.append((v, name, *cells, worst, f"{min(math.comb(v, 4), LONGEST):,}"))
+    return table(columns, lines, right=set(columns) - {"sampler"})
 
 
-def main() -> int:
-    """Measure, print, write, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--low", type=int, default=8)
-    parser.add_argument("--high", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write, compare."""
+    given = EVALUATION.arguments(argv, low=8, high=40, seeds=3)
     results: dict[int, dict[str, dict[str, float]]] = {}
-    for v in range(args.low, args.high + 1):
-        results[v] = {name: measure(name, v, args.seeds) for name in SAMPLERS}
-        print(f"{v} families measured", file=sys.stderr)
+    for v in range(given.low, given.high + 1):
+        results[v] = {name: measure(name, v, given.seeds) for name in SAMPLERS}
+        note(f"{v} families measured")
     faults = exactness() + [fault for v, rows in results.items() for fault in shortfalls(v, rows)]
     verdict = "balanced is best everywhere" if not faults else "\n".join(["balanced is not best:", *faults])
-    command = f"python eval/sampler_balance.py --low {args.low} --high {args.high} --seeds {args.seeds}"
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    text = table(results)
-    print(text, verdict, sep="\n\n")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "sampler_balance.md").write_text(
-        "# Ranges of family/pair/triple counts\n\n"
-        f"`{command}`, {date}. A cell is family/pair/triple, largest less smallest count; random samplers: "
-        f"the median of {args.seeds} seeds. A dash: the space is not larger.\n\n{text}\n\n{verdict}\n"
+    about = (
+        "A cell is family/pair/triple, largest less smallest count; random samplers: "
+        f"the median of {given.seeds} seeds. A dash: the space is not larger."
     )
-    record = {"command": command, "date": date, "faults": faults, "ranges": results}
-    (RESULTS / "sampler_balance.json").write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if faults else 0
+    if given.write:
+        record = {"command": EVALUATION.command, "faults": faults, "ranges": results}
+        (RESULTS / "sampler_balance.json").write_text(json.dumps(record, indent=1) + "\n")
+    text = EVALUATION.page("Ranges of family/pair/triple counts", about, ranges_table(results), verdict)
+    return EVALUATION.finish(text, good=not faults)
 
 
 if __name__ == "__main__":
