@@ -21,13 +21,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from _page import Evaluation, note, table
 
 from nngen.analysis.means import mean_interval
 from nngen.archive import Archive
@@ -41,7 +41,6 @@ from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.transformers_local import Local
 from nngen.testing.tiny_model import fetch
 
-OUT = Path(__file__).parent / "results" / "closed_loop.md"
 LIGHT = (
     "AirNext",
     "ComplexNet",
@@ -55,6 +54,7 @@ LIGHT = (
 )
 ARMS = ("random", "mutate", "model")
 MODEL = "model"
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +80,20 @@ class Loop:
         }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run every loop that is not done, print the page when all are, and write it if asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    defaults = (("cycles", 3), ("number", 6), ("start", 8), ("seeds", 3), ("threads", 1), ("epochs", 1), ("batch", 32))
-    for name, default in defaults:
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--only", default="", help="run this loop alone, such as model-0, and print nothing")
-    parser.add_argument("--work", type=Path, default=cache_dir() / "eval" / "closed_loop")
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
-    given = parser.parse_args()
+    given = EVALUATION.arguments(
+        argv,
+        cycles=3,
+        number=6,
+        start=8,
+        seeds=3,
+        threads=1,
+        epochs=1,
+        batch=32,
+        only=("", "run this loop alone, such as model-0, and print nothing"),
+        work=(cache_dir() / "eval" / "closed_loop", "folder for the archives"),
+    )
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     loops = [
@@ -97,12 +101,7 @@ def main() -> None:
         for seed, arm in product(range(given.seeds), ARMS)
         if given.only in ("", f"{arm}-{seed}")
     ]
-    if given.only:
-        return
-    page = _page(loops, given)
-    print(page)
-    if given.write:
-        OUT.write_text(page, encoding="utf-8")
+    return 0 if given.only else EVALUATION.finish(_page(loops, given), good=True)
 
 
 def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
@@ -110,7 +109,7 @@ def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
     place = given.work / f"{arm}-{seed}"
     told, clock = place / "cycles.json", place / "seconds.jsonl"
     if not told.is_file():
-        _say(f"{arm}, seed {seed}")
+        note(f"{arm}, seed {seed}")
         place.mkdir(exist_ok=True)
         begun = time.perf_counter()
         try:
@@ -158,7 +157,7 @@ def _evolution(
         # Equal budgets: no loop stops early.
         patience=given.cycles + 1,
         teach=teach,
-        note=_say,
+        note=note,
     )
 
 
@@ -167,7 +166,7 @@ def _writer(arm: str, place: Path) -> tuple[Rewriter, AdapterTeacher | None]:
         return (Uniform() if arm == "random" else Mutate()), None
     base = str(fetch())
     tuning = Tuning(base=base, epochs=1.0, accumulate=2, lr=1e-3, judged=4, max_tokens=768)
-    return Local(base), AdapterTeacher(tuning=tuning, folder=place, note=_say)
+    return Local(base), AdapterTeacher(tuning=tuning, folder=place, note=note)
 
 
 def _row(cycle: Cycle) -> dict[str, Any]:
@@ -176,99 +175,86 @@ def _row(cycle: Cycle) -> dict[str, Any]:
 
 
 def _page(loops: Sequence[Loop], given: argparse.Namespace) -> str:
-    today = datetime.now(UTC)
     trials = given.start + given.cycles * given.number
-    lines = [
-        f"# The closed loop, measured on {today.day} {today:%B %Y}",
-        "",
-        f"`python eval/closed_loop.py {' '.join(sys.argv[1:])}`; digits, {given.epochs} epoch(s), batches of "
-        f"{given.batch}, the families {', '.join(LIGHT)};",
-        f"{platform.machine()}, {given.threads} CPU thread(s), torch {torch.__version__}.",
-        f"Each loop: {given.start} random plans that the loops of one seed share, then {given.cycles} cycles of "
-        f"{given.number} proposals, {trials} trials in all; {given.seeds} seeds. The model is SmolLM2-135M-Instruct",
-        "under the grammar, tuned after every cycle but the last. 95 % intervals: Student's over seeds, Wilson's.",
-        "",
-        "| loop | best accuracy | mean accuracy | judged best | valid | new of the valid | trained | s a loop |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_line(arm, [loop for loop in loops if loop.arm == arm]) for arm in ARMS),
-        "",
+    about = f"""Digits, {given.epochs} epoch(s), batches of {given.batch}, the families
+{", ".join(LIGHT)}; {platform.machine()}, {given.threads} CPU thread(s), torch {torch.__version__}.
+Each loop: {given.start} random plans that the loops of one seed share, then {given.cycles} cycles of
+{given.number} proposals, {trials} trials in all; {given.seeds} seeds. The model is SmolLM2-135M-Instruct
+under the grammar, tuned after every cycle but the last. 95 % intervals: Student's over seeds, Wilson's."""
+    columns = (
+        "loop",
+        "best accuracy",
+        "mean accuracy",
+        "judged best",
+        "valid",
+        "new of the valid",
+        "trained",
+        "s a loop",
+    )
+    return EVALUATION.page(
+        "The closed loop",
+        about,
+        table(columns, (_line(arm, [loop for loop in loops if loop.arm == arm]) for arm in ARMS)),
         "`judged best`: the best candidate so far, trained again on fresh seeds that chose nothing.",
-        "",
         *_differences(loops),
-        "",
         *_at_equal_trials(loops),
-        "",
         *_cycles(loops, given),
-        "",
-    ]
-    return "\n".join(lines)
+    )
 
 
-def _line(arm: str, loops: Sequence[Loop]) -> str:
+def _line(arm: str, loops: Sequence[Loop]) -> list[str]:
     asked, valid, new = (sum(c[name] for loop in loops for c in loop.cycles) for name in ("asked", "valid", "new"))
     cells = [_mean([loop.measures[name] for loop in loops]) for name in loops[0].measures]
     cells += [_share(valid, asked), _share(new, valid), ", ".join(str(len(loop.accuracies)) for loop in loops)]
-    return f"| {arm} | {' | '.join(cells)} | {fmean(loop.seconds for loop in loops):,.0f} |"
+    return [arm, *cells, f"{fmean(loop.seconds for loop in loops):,.0f}"]
 
 
 def _differences(loops: Sequence[Loop]) -> list[str]:
-    """Compare the model with each baseline, seed by seed, and say who wins."""
+    """Compare the model with each baseline, seed by seed, and name the winner."""
     by_place = {(loop.arm, loop.seed): loop.measures for loop in loops}
     seeds = sorted({loop.seed for loop in loops})
-    lines = [
-        "The model less a baseline, paired by seed:",
-        "",
-        "| measure | less random | less mutate |",
-        "|---|---|---|",
-    ]
-    wins = []
+    rows, lost = [], []
     for name in loops[0].measures:
         cells = []
         for other in ("random", "mutate"):
             gaps = [by_place[(MODEL, seed)][name] - by_place[(other, seed)][name] for seed in seeds]
             span = mean_interval(gaps)
-            wins.append((name, other, span is not None and span[0] > 0))
+            if span is None or span[0] <= 0:
+                lost.append(f"{name} beside {other}")
             cells.append(_mean(gaps, sign="+"))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lost = [f"{name} beside {other}" for name, other, won in wins if not won]
-    if not lost:
-        return [*lines, "", "The model wins: every interval lies above zero."]
-    return [*lines, "", f"**The model does not win**: the interval does not lie above zero for {'; '.join(lost)}."]
+        rows.append((name, *cells))
+    verdict = "The model wins: every interval lies above zero."
+    if lost:
+        verdict = f"**The model does not win**: the interval does not lie above zero for {'; '.join(lost)}."
+    shown = table(("measure", "less random", "less mutate"), rows)
+    return ["The model less a baseline, paired by seed:", shown, verdict]
 
 
 def _at_equal_trials(loops: Sequence[Loop]) -> list[str]:
     """Compare the loops of a seed by as many trials, the first ones, as the one with the fewest has."""
     seeds = sorted({loop.seed for loop in loops})
     fewest = {seed: min(len(loop.accuracies) for loop in loops if loop.seed == seed) for seed in seeds}
-    lines = [
-        "What was proposed before is not trained again, so equal numbers of proposals are not equal numbers of trials.",
-        f"Of each loop the first {', '.join(str(fewest[seed]) for seed in seeds)} trials, by seed:",
-        "",
-        "| loop | best accuracy | mean accuracy |",
-        "|---|---|---|",
-    ]
+    rows = []
     for arm in ARMS:
         first = [loop.accuracies[: fewest[loop.seed]] for loop in loops if loop.arm == arm]
-        lines.append(f"| {arm} | {_mean([max(values) for values in first])} | {_mean([*map(fmean, first)])} |")
-    return lines
+        rows.append((arm, _mean([max(values) for values in first]), _mean([*map(fmean, first)])))
+    return [
+        "A plan that was proposed before is not trained again, so equal numbers of proposals are not equal numbers of"
+        f" trials. Of each loop the first {', '.join(str(fewest[seed]) for seed in seeds)} trials, by seed:",
+        table(("loop", "best accuracy", "mean accuracy"), rows),
+    ]
 
 
 def _cycles(loops: Sequence[Loop], given: argparse.Namespace) -> list[str]:
-    lines = [
-        "By cycle, over all seeds:",
-        "",
-        "| loop | cycle | valid | new | mean accuracy of its trials | judged best |",
-    ]
-    lines.append("|---|---|---|---|---|---|")
+    cells = []
     for arm, number in product(ARMS, range(1, given.cycles + 1)):
         rows = [cycle for loop in loops for cycle in loop.cycles if (loop.arm, cycle["number"]) == (arm, number)]
         values = [value for row in rows for value in row["accuracies"]]
         asked, valid, new = (sum(row[name] for row in rows) for name in ("asked", "valid", "new"))
         judged = _mean([row["judged"] for row in rows])
-        lines.append(
-            f"| {arm} | {number} | {valid} of {asked} | {new} | {_mean(values)} ({len(values)} trials) | {judged} |"
-        )
-    return lines
+        cells.append((arm, number, f"{valid} of {asked}", new, f"{_mean(values)} ({len(values)} trials)", judged))
+    columns = ("loop", "cycle", "valid", "new", "mean accuracy of its trials", "judged best")
+    return ["By cycle, over all seeds:", table(columns, cells)]
 
 
 def _mean(values: Sequence[float], sign: str = "") -> str:
@@ -285,9 +271,5 @@ def _share(hits: int, trials: int) -> str:
     return f"{hits} of {trials} ({low:.1%} to {high:.1%})"
 
 
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

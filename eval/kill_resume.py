@@ -18,7 +18,6 @@ all is done, every archive equals the undisturbed one, nothing was lost, repeate
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import itertools
 import json
@@ -31,15 +30,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from _page import Evaluation, note, table
 from PIL import Image
 
 from nngen.archive import Archive, TrialState
@@ -57,7 +56,7 @@ IMAGES_PER_CLASS = 12
 MOST_CAMPAIGNS_MORE = 10
 OUTLIVED_S = 20.0
 PR_SET_PDEATHSIG = 1
-RESULT = Path(__file__).parent / "results" / "kill_resume.md"
+EVALUATION = Evaluation(__file__, __doc__)
 WRITES = (
     "add_family",
     "add_candidate",
@@ -255,12 +254,12 @@ def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs) -> list[s
         path.unlink(missing_ok=True)
         with places.open("w") as file:
 
-            def note(place: str) -> None:
+            def record(place: str) -> None:
                 file.write(f"{place}\n")
                 file.flush()
 
             if not follow(
-                drive(path, spec, bench, note), random.Random(0), Told(number=0), kill_driver=False, kill_worker=False
+                drive(path, spec, bench, record), random.Random(0), Told(number=0), kill_driver=False, kill_worker=False
             ):
                 raise SystemExit("the undisturbed run did not come through")
         (work / "undisturbed.done").touch()
@@ -302,50 +301,41 @@ def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, be
     return told
 
 
-def table(all_told: list[Told], boundaries: list[str], wanted: int) -> str:
+def page(all_told: list[Told], boundaries: list[str], wanted: int) -> str:
     """Write the results as Markdown."""
     hit = {place for told in all_told for place in told.boundaries}
-    lines = [
-        "# Killed and resumed",
-        "",
-        f"`python eval/kill_resume.py --write`, {datetime.now(UTC):%Y-%m-%d}.",
-        "",
-        f"{len(all_told)} campaigns of twelve trials each, {SIZE} quartets and those of them that went on from",
-        f"{RUNGS[0]} epoch to {RUNGS[1]}, of the families {', '.join(FAMILIES)},",
-        f"on {10 * IMAGES_PER_CLASS} images of scikit-learn's digits at 1x32x32, one worker. Drivers and workers",
-        "were ended with SIGKILL, and the campaign was resumed until it was done. Equal means: trials, candidates,",
-        "sources, verdicts, accuracies, losses to the last digit,",
-        "predictions byte for byte; all but clocks and memory.",
-        "",
-        "| what | count |",
-        "|---|--:|",
-        f"| campaigns, of {wanted} | {len(all_told)} |",
-        f"| archives equal to the undisturbed one | {sum(told.equal for told in all_told)} |",
-        f"| drivers killed at a boundary of the writing | {sum(len(told.boundaries) for told in all_told)} |",
-        f"| such boundaries met, of {len(boundaries)} (before and after each commit) | {len(hit & set(boundaries))} |",
-        f"| drivers killed at a random instant | {sum(told.driver_kills_at_random for told in all_told)} |",
-        f"| workers killed at a random instant | {sum(told.worker_kills for told in all_told)} |",
-        f"| trials lost | {sum(told.lost for told in all_told)} |",
-        f"| trials done twice | {sum(told.repeated for told in all_told)} |",
-        f"| trials left running | {sum(told.running for told in all_told)} |",
-        f"| processes that outlived their driver by {OUTLIVED_S:g} s | {sum(told.orphans for told in all_told)} |",
-        f"| files that pass `PRAGMA integrity_check` | {sum(told.integrity == 'ok' for told in all_told)} |",
-        f"| trials begun again, not done when the kill came | {sum(told.begun_again for told in all_told)} |",
-    ]
+    about = f"""{len(all_told)} campaigns of twelve trials each, {SIZE} quartets and those of them that went on from
+{RUNGS[0]} epoch to {RUNGS[1]}, of the families {", ".join(FAMILIES)},
+on {10 * IMAGES_PER_CLASS} images of scikit-learn's digits at 1x32x32, one worker. Drivers and workers were ended with
+SIGKILL, and the campaign was resumed until it was done. Equal means: trials, candidates, sources, verdicts, accuracies,
+losses to the last digit, predictions byte for byte; all but clocks and memory."""
+    rows = {
+        f"campaigns, of {wanted}": len(all_told),
+        "archives equal to the undisturbed one": sum(told.equal for told in all_told),
+        "drivers killed at a boundary of the writing": sum(len(told.boundaries) for told in all_told),
+        f"such boundaries met, of {len(boundaries)} (before and after each commit)": len(hit & set(boundaries)),
+        "drivers killed at a random instant": sum(told.driver_kills_at_random for told in all_told),
+        "workers killed at a random instant": sum(told.worker_kills for told in all_told),
+        "trials lost": sum(told.lost for told in all_told),
+        "trials done twice": sum(told.repeated for told in all_told),
+        "trials left running": sum(told.running for told in all_told),
+        f"processes that outlived their driver by {OUTLIVED_S:g} s": sum(told.orphans for told in all_told),
+        "files that pass `PRAGMA integrity_check`": sum(told.integrity == "ok" for told in all_told),
+        "trials begun again, not done when the kill came": sum(told.begun_again for told in all_told),
+    }
     missed = [place for place in boundaries if place not in hit]
-    if missed:
-        lines += ["", f"Boundaries that no driver died at: {'; '.join(missed)}."]
-    return "\n".join(lines) + "\n"
+    last = f"Boundaries that no driver died at: {'; '.join(missed)}." if missed else ""
+    return EVALUATION.page("Killed and resumed", about, table(("what", "count"), rows.items(), right=("count",)), last)
 
 
-def main() -> int:
-    """Run what is left of the campaigns and judge all of them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--campaigns", type=int, default=25)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further campaign after so long")
-    parser.add_argument("--work", type=Path, default=None, help="where archives and results of parts are kept")
-    parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is left of the campaigns and compare all of them."""
+    asked = EVALUATION.arguments(
+        argv,
+        campaigns=25,
+        minutes=(math.inf, "begin no further campaign after so long"),
+        work=(Path, "where archives and results of parts are kept"),
+    )
     started = time.monotonic()
     work = asked.work or Path(tempfile.mkdtemp(prefix="nngen-kill-"))
     (work / "scratch").mkdir(parents=True, exist_ok=True)
@@ -362,22 +352,16 @@ def main() -> int:
         if number > asked.campaigns + (MOST_CAMPAIGNS_MORE if left else 0):
             break
         if time.monotonic() - started > 60 * asked.minutes:
-            print(
-                f"{len(all_told)} campaigns done, {len(left)} boundaries left: the same command goes on",
-                file=sys.stderr,
-            )
+            note(f"{len(all_told)} campaigns done, {len(left)} boundaries left: the same command goes on")
             break
         step = max(1, asked.campaigns - number + 1)
         told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, bench)
         (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(told)))
         all_told.append(told)
         word = "equal" if told.good else "NOT EQUAL"
-        print(f"campaign {number}: {word} after {told.drivers} drivers, {told.seconds:.0f} s", file=sys.stderr)
-    text = table(all_told, boundaries, asked.campaigns)
-    print(text, end="")
-    if asked.write:
-        RESULT.write_text(text, encoding="utf-8")
-    return 0 if all(told.good for told in all_told) and not left and len(all_told) >= asked.campaigns else 1
+        note(f"campaign {number}: {word} after {told.drivers} drivers, {told.seconds:.0f} s")
+    good = all(told.good for told in all_told) and not left and len(all_told) >= asked.campaigns
+    return EVALUATION.finish(page(all_told, boundaries, asked.campaigns), good=good)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _page import Evaluation, kept, note, table
 from scipy.stats import t
 
 from nngen.archive import Archive
@@ -44,7 +45,7 @@ from nngen.files import cache_dir
 from nngen.lemur.fetch import fetch
 from nngen.lemur.layout import LemurVersion
 
-OUT = Path(__file__).parent / "results" / "lemur_roundtrip.md"
+EVALUATION = Evaluation(__file__, __doc__)
 LIGHT = "AirNext,DPN68,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1"
 NEEDS = [
     "radon~=6.0.1",
@@ -100,16 +101,10 @@ for one in asked:
 """
 
 
-def main() -> None:
-    """Do what is not done yet, compare, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=20)
-    parser.add_argument("--check", type=int, default=3)
-    parser.add_argument("--train", type=int, default=1200, help="images of Fashion-MNIST to train on")
-    parser.add_argument("--test", type=int, default=500)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} beside the other results")
-    asked = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what is not done yet, compare, and write the tables."""
+    train = (1200, "images of Fashion-MNIST to train on")
+    asked = EVALUATION.arguments(argv, size=20, check=3, train=train, test=500, threads=1)
     work = cache_dir() / f"roundtrip-{asked.size}-{asked.train}"
     work.mkdir(parents=True, exist_ok=True)
     clock = work / "clock.json"
@@ -126,17 +121,14 @@ def main() -> None:
     ours = timed(clock, "the same with two more seeds", lambda: seeds(tree, some, asked.threads))
     newer = timed(clock, f"{NEWER}'s importer", lambda: read_newer(python, work, exports))
     text = report(asked, exports, read, sum(line.new for line in again), checked, ours, newer, seconds(clock))
-    print(text)
-    if asked.write:
-        OUT.write_text(text)
     strange = [row for row, values in zip(checked, ours, strict=True) if not within(row["accuracy"], predicted(values))]
-    if len(equal(exports, read)) < len(exports) or len(checked) < asked.check or strange:
-        sys.exit(1)
+    good = len(equal(exports, read)) == len(exports) and len(checked) >= asked.check and not strange
+    return EVALUATION.finish(text, good=good)
 
 
 def timed(clock: Path, what: str, work: Any) -> Any:
     """Do a step, and keep the most seconds it ever took: later runs find it done."""
-    print(f"{what} ...", file=sys.stderr)
+    note(f"{what} ...")
     begin = time.monotonic()
     result = work()
     known = seconds(clock)
@@ -272,13 +264,6 @@ def seeds(tree: Path, exports: Sequence[Export], threads: int) -> list[list[floa
     return found
 
 
-def kept(file: Path, work: Any) -> Any:
-    """Do a step once; later runs read what it gave."""
-    if not file.exists():
-        file.write_text(json.dumps(work()))
-    return json.loads(file.read_text())
-
-
 def train_here(tree: Path, one: Export, seed: int, threads: int) -> float:
     """Train an exported file with another seed; return its accuracy on the test split."""
     path = tree / "ab" / "nn" / "nn" / f"{one.candidate.id}.py"
@@ -329,47 +314,55 @@ def report(
 ) -> str:
     """Write the table."""
     same, same_newer = equal(exports, read), equal(exports, newer)
-    lines = [
-        "# The round trip through LEMUR itself",
-        "",
-        f"`python eval/lemur_roundtrip.py --size {asked.size} --check {asked.check} --train {asked.train}"
-        f" --test {asked.test} --threads {asked.threads} --write`. nn-dataset 2.1.2 in its own environment; MNIST's"
-        f" files hold the first {asked.train:,} training and {asked.test:,} test images of Fashion-MNIST; one epoch at"
-        " 32 px.",
-        "",
-        "| what | result |",
-        "|---|---|",
-        f"| read back by `ab.nn.api.data` of 2.1.2: code, accuracy, epoch, duration, hyperparameters equal"
-        f" | **{len(same)} of {len(exports)}** |",
-        f"| exported once more, into the database LEMUR built: new rows | {again} |",
-        f"| read back from the database that {NEWER}'s importer built, offline, with the metrics of 2.1.2"
-        f" | {len(same_newer)} of {len(exports)} |",
-        f"| trained by `ab.nn.api.check_nn` itself: accepted | {len(checked)} of {asked.check} |",
-        "",
-        "## Trained by LEMUR",
-        "",
-        "Accuracy on the same test images; ours with three seeds. LEMUR trains on all training images; nngen keeps a"
-        " share of them for validation.",
-        "",
-        "| model | LEMUR | ours | 95 % prediction interval of another seed | code score | seconds |",
-        "|---|---|---|---|---|---|",
+    about = (
+        f"nn-dataset 2.1.2 in its own environment; MNIST's files hold the first {asked.train:,} training and"
+        f" {asked.test:,} test images of Fashion-MNIST; one epoch at 32 px."
+    )
+    results = [
+        (
+            "read back by `ab.nn.api.data` of 2.1.2: code, accuracy, epoch, duration, hyperparameters equal",
+            f"**{len(same)} of {len(exports)}**",
+        ),
+        ("exported once more, into the database LEMUR built: new rows", again),
+        (
+            f"read back from the database that {NEWER}'s importer built, offline, with the metrics of 2.1.2",
+            f"{len(same_newer)} of {len(exports)}",
+        ),
+        ("trained by `ab.nn.api.check_nn` itself: accepted", f"{len(checked)} of {asked.check}"),
     ]
+    trained = []
     for row, values in zip(checked, seeded, strict=True):
         each = ", ".join(f"{value:.3f}" for value in values)
         spread = f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f} ({each})"
         low, high = predicted(values)
-        held = f"{low:.3f} to {high:.3f}" + ("" if within(row["accuracy"], (low, high)) else ", **missed**")
-        line = f"| {row['name'][:13]} | {row['accuracy']:.3f} | {spread} | {held} | {row['score']:.2f}"
-        lines.append(f"{line} | {row['seconds']:.0f} |")
-    lines += ["", "## What was exported", "", "| model | experts | validation | test | s |", "|---|---|---|---|---|"]
-    for one in exports:
-        lines.append(
-            f"| {one.candidate.id[:13]} | {', '.join(one.candidate.experts)} | {one.trial.validation_accuracy:.3f}"
-            f" | {one.score.accuracy:.3f} | {one.score.duration_ns / 1e9:.1f} |"
+        interval = f"{low:.3f} to {high:.3f}" + ("" if within(row["accuracy"], (low, high)) else ", **missed**")
+        figures = (f"{row['score']:.2f}", f"{row['seconds']:.0f}")
+        trained.append((row["name"][:13], f"{row['accuracy']:.3f}", spread, interval, *figures))
+    exported = [
+        (
+            one.candidate.id[:13],
+            ", ".join(one.candidate.experts),
+            f"{one.trial.validation_accuracy:.3f}",
+            f"{one.score.accuracy:.3f}",
+            f"{one.score.duration_ns / 1e9:.1f}",
         )
-    lines += ["", "## Seconds", "", *(f"- {what}: {took:.0f}" for what, took in clock.items() if took >= 0.5)]
-    return "\n".join(lines) + "\n"
+        for one in exports
+    ]
+    columns = ("model", "LEMUR", "ours", "95 % prediction interval of another seed", "code score", "seconds")
+    return EVALUATION.page(
+        "The round trip through LEMUR itself",
+        about,
+        table(("what", "result"), results),
+        "## Trained by LEMUR",
+        "Accuracy on the same test images; ours with three seeds. LEMUR trains on all training images; nngen keeps a"
+        " share of them for validation.",
+        table(columns, trained),
+        "## What was exported",
+        table(("model", "experts", "validation", "test", "s"), exported),
+        "## Seconds",
+        [f"- {what}: {took:.0f}" for what, took in clock.items() if took >= 0.5],
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,22 +4,22 @@ Each of 12 light and medium quartets is predicted from what its families weigh (
 for two steps, at 32 and at 64 px, in a worker of our own whose resident memory is watched. A refusal is too eager if a
 trial ran in less than the lower bound: ends with exit code 1 if one did. Three to six minutes on one core.
 
-    python eval/prediction.py [--quartets 12] [--batch 64] [--write]
+    python eval/predict_memory.py [--quartets 12] [--batch 64] [--write]
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _page import Evaluation, note, table
 
 from nngen.assembly.assemble import Assembler
 from nngen.datasets import Dataset, load_dataset
@@ -33,7 +33,6 @@ from nngen.training import LocalEngine, TrainJob
 from nngen.training.memory_model import Prediction, predict
 from nngen.types import Shape, TrialSpec
 
-OUT = Path(__file__).parent / "results" / "prediction.md"
 FAMILIES = (
     "AirNext",
     "AlexNet",
@@ -48,8 +47,19 @@ FAMILIES = (
     "SqueezeNet-1",
     "VGG",
 )
-SIDES = (32, 64)
+SIDES = [32, 64]
 STEPS = 2
+COLUMNS = (
+    "px",
+    "quartet",
+    "lower bound",
+    "likely",
+    "measured",
+    "likely / measured",
+    "likely s",
+    "measured s",
+)
+EVALUATION = Evaluation(__file__, __doc__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +74,15 @@ class Row:
     seconds: float
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Predict, train, compare."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quartets", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
-    parser.add_argument("--keep", type=Path, help="folder for the sizes that are done, which are not done again")
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
-    asked = parser.parse_args()
+    asked = EVALUATION.arguments(
+        argv,
+        quartets=12,
+        batch=64,
+        sides=(SIDES, "heights and widths in pixels"),
+        keep=(Path, "folder for the sizes that are done, which are not done again"),
+    )
     known = load_families(open_lemur(fetch()))
     quartets = cyclic(tuple(name for name in FAMILIES if name in known), asked.quartets)
     rows: list[Row] = []
@@ -88,11 +98,7 @@ def main() -> int:
             if kept:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps([asdict(row) for row in new]))
-    text = report(rows, asked)
-    print(text)
-    if asked.write:
-        OUT.write_text(text)
-    return 1 if any(row.peak_mib < row.low_mib for row in rows) else 0
+    return EVALUATION.finish(report(rows), good=not any(row.peak_mib < row.low_mib for row in rows))
 
 
 def read(line: dict[str, Any]) -> Row:
@@ -142,7 +148,7 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
         candidate = assembler.assemble(Plan(experts=experts), [usable[name] for name in experts])
         trial = engine.train(TrainJob(candidate=candidate, spec=spec, dataset=data))
         if not trial.verdict.valid or trial.batches_tried:
-            print(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}", file=sys.stderr)
+            note(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}")
             continue
         low = prediction.low_mib(batch)
         row = Row(
@@ -154,41 +160,33 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
             seconds=trial.curve[0].seconds,
         )
         rows.append(row)
-        print(
-            f"{side} {', '.join(experts)}: {low:.0f} {prediction.likely_mib:.0f} {trial.peak_mib:.0f}", file=sys.stderr
-        )
+        note(f"{side} {', '.join(experts)}: {low:.0f} {prediction.likely_mib:.0f} {trial.peak_mib:.0f}")
     return rows
 
 
-def report(rows: list[Row], asked: argparse.Namespace) -> str:
+def report(rows: list[Row]) -> str:
     """Write the table."""
-    lines = [
-        "# Memory of a trial, predicted and measured",
-        "",
-        f"`python eval/prediction.py --quartets {asked.quartets} --batch {asked.batch} --write`,"
-        f" {datetime.date.today().isoformat()}, CPU. MiB of resident memory, the peak of {STEPS} steps and the"
-        " predictions after them, looked at ten times a second.",
-        "",
-        "| px | quartet | lower bound | likely | measured | likely / measured | likely s | measured s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    about = (
+        f"CPU. MiB of resident memory, the peak of {STEPS} steps and the predictions after them, looked at ten times a"
+        " second."
+    )
+    cells = []
     for row in rows:
         likely = row.prediction.likely_mib
-        lines.append(
-            f"| {row.side} | {', '.join(row.experts)} | {row.low_mib:,.0f} | {likely:,.0f} | {row.peak_mib:,.0f}"
-            f" | {likely / row.peak_mib:.2f} | {row.prediction.seconds:.1f} | {row.seconds:.1f} |"
+        mib = (f"{value:,.0f}" for value in (row.low_mib, likely, row.peak_mib))
+        ratio = f"{likely / row.peak_mib:.2f}"
+        cells.append(
+            (row.side, ", ".join(row.experts), *mib, ratio, f"{row.prediction.seconds:.1f}", f"{row.seconds:.1f}")
         )
     eager = sum(row.peak_mib < row.low_mib for row in rows)
     ratios = [row.prediction.likely_mib / row.peak_mib for row in rows] or [float("nan")]
     bounds = [row.low_mib / row.peak_mib for row in rows] or [float("nan")]
-    lines += [
-        "",
+    summary = (
         f"Lower bound above what was measured, so that a refusal could be wrong: **{eager} of {len(rows)}**"
         f" (bound over measured: median {statistics.median(bounds):.2f}, largest {max(bounds):.2f}). Likely over"
-        f" measured: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}.",
-        "",
-    ]
-    return "\n".join(lines)
+        f" measured: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}."
+    )
+    return EVALUATION.page("Memory of a trial, predicted and measured", about, table(COLUMNS, cells), summary)
 
 
 if __name__ == "__main__":

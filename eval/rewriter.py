@@ -26,11 +26,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 import torch
+from _page import Evaluation, note, table
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
@@ -54,7 +54,7 @@ from nngen.llm.rewriters.mutations import skeleton
 from nngen.llm.rewriters.transformers_local import Local
 from nngen.testing.tiny_model import fetch
 
-OUT = Path(__file__).parent / "results" / "rewriter.md"
+EVALUATION = Evaluation(__file__, __doc__)
 STEPS = ("corpus", "plans", "untuned", "tuning", "tuned")
 LIGHT = (
     "ComplexNet",
@@ -107,26 +107,30 @@ class Clocked:
         seconds = time.perf_counter() - start
         replies = self._model.propose(requests)
         with self._notes.open("a") as file:
-            note = {"writer": self.name, "kind": requests[0].kind, "requests": len(requests), "seconds": seconds}
-            file.write(json.dumps(note) + "\n")
+            entry = {"writer": self.name, "kind": requests[0].kind, "requests": len(requests), "seconds": seconds}
+            file.write(json.dumps(entry) + "\n")
         return replies
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run every step that is not done yet, print the page, and write it if asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    for name, default in (("corpus", 840), ("plans", 50), ("regions", 56), ("threads", 2)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--work", type=Path, default=cache_dir() / "eval" / "rewriter")
-    parser.add_argument("--adapter", type=Path, help="folder of an earlier tuning to judge instead of tuning one")
-    parser.add_argument("--learned", type=Path, help="with --adapter: the feedback set that it was tuned on")
-    parser.add_argument("--until", choices=STEPS, default=STEPS[-1], help="stop after this step")
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
-    given = parser.parse_args()
+    given = EVALUATION.arguments(
+        argv,
+        corpus=840,
+        plans=50,
+        regions=56,
+        threads=2,
+        epochs=1.0,
+        lr=1e-3,
+        work=(cache_dir() / "eval" / "rewriter", "folder for archives, feedback and adapters"),
+        adapter=(Path, "folder of an earlier tuning to evaluate instead of tuning one"),
+        learned=(Path, "with --adapter: the feedback set that it was tuned on"),
+        until={"choices": STEPS, "default": STEPS[-1], "help": "stop after this step"},
+    )
     if (given.adapter is None) != (given.learned is None):
-        parser.error("--adapter and --learned go together")
+        EVALUATION.error("--adapter and --learned go together")
+    if shutil.which("bwrap") is None:
+        EVALUATION.error("bubblewrap is needed: apt-get install bubblewrap")
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     wanted = STEPS[: STEPS.index(given.until) + 1]
@@ -140,15 +144,12 @@ def main() -> int:
         )
         tuned = None
         for step in wanted:
-            _say(step)
+            note(step)
             tuned = DO[step](bench)
         if given.until != STEPS[-1] and not given.write:
             return 0
         page, missed = _page(bench, tuned)
-    print(page)
-    if given.write:
-        OUT.write_text(page, encoding="utf-8")
-    return 1 if missed else 0
+    return EVALUATION.finish(page, good=not missed)
 
 
 def _corpus(bench: CampaignInputs) -> None:
@@ -201,7 +202,7 @@ def _tune(bench: CampaignInputs) -> Tuned:
     tuning = Tuning(
         base=bench.base, temper=0.5, epochs=given.epochs, accumulate=4, lr=given.lr, save_every=10, judged=10
     )
-    return finetune(tuning, _feedback(bench), given.work / "tuned", _say)
+    return finetune(tuning, _feedback(bench), given.work / "tuned", note)
 
 
 def _tuned(bench: CampaignInputs) -> Tuned:
@@ -285,34 +286,24 @@ def _page(bench: CampaignInputs, tuned: Tuned | None) -> tuple[str, list[str]]:
     held = {batch: rows for batch, rows in every.items() if rows}
     claims = _claims(held, tuned, _tag(bench))
     missed = [name for name, met in claims if not met]
-    # Without this machine's folders.
-    given = " ".join(Path(item).name if "/" in item else item for item in sys.argv[1:])
-    today = datetime.now(UTC)
-    lines = [
-        f"# The rewriter, measured on {today.day} {today:%B %Y}",
-        "",
-        f"`python eval/rewriter.py {given}`; {Path(bench.base).name} (135 million weights) on {platform.machine()}, "
+    about = (
+        f"{Path(bench.base).name} (135 million weights) on {platform.machine()}, "
         f"{bench.given.threads} CPU thread(s), torch {torch.__version__}; data set digits, shape "
-        f"{bench.ground.judge.spec.shape}. Intervals are Wilson's, 95 %.",
-        "",
+        f"{bench.ground.judge.spec.shape}. Intervals are Wilson's, 95 %."
+    )
+    page = EVALUATION.page(
+        "The rewriter",
+        about,
         *_funnels(held),
-        "",
-        *_reasons(held),
-        "",
+        _reasons(held),
         *_by_region(held),
-        "",
         *_news(bench, held),
-        "",
         *_lesson(bench, tuned),
-        "",
         *_clockwork(bench, held),
-        "",
         "## Claims",
-        "",
-        *(f"- {'met' if met else 'NOT MET'}: {name}" for name, met in claims),
-        "",
-    ]
-    return "\n".join(lines), missed
+        [f"- {'met' if met else 'NOT MET'}: {name}" for name, met in claims],
+    )
+    return page, missed
 
 
 def _batches(tag: str) -> tuple[str, ...]:
@@ -346,21 +337,17 @@ def _valid(held: Sequence[Proposal]) -> float:
 
 
 def _funnels(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
-    lines = [
-        "| kind, writer | asked | parsed | applied | valid | share valid | new of the valid | s writing | s checking |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("kind, writer", "asked", "parsed", "applied", "valid", "share valid", "new of the valid")
+    cells = []
     for batch, rows in held.items():
         valid, new = sum(row.valid for row in rows), sum(row.new for row in rows)
-        lines.append(
-            f"| {batch.replace('-', ', ')} | {len(rows)} | {sum(row.reached(Stage.PARSED) for row in rows)} "
-            f"| {sum(row.reached(Stage.APPLIED) for row in rows)} | {valid} | {_share(valid, len(rows))} "
-            f"| {_share(new, valid)} | {_mean([row.seconds for row in rows]):.2f} "
-            f"| {_mean([row.check_seconds for row in rows if row.reached(Stage.APPLIED)]):.2f} |"
-        )
+        reached = [sum(row.reached(stage) for row in rows) for stage in (Stage.PARSED, Stage.APPLIED)]
+        shares = (_share(valid, len(rows)), _share(new, valid))
+        checking = _mean([row.check_seconds for row in rows if row.reached(Stage.APPLIED)])
+        seconds = (f"{_mean([row.seconds for row in rows]):.2f}", f"{checking:.2f}")
+        cells.append((batch.replace("-", ", "), len(rows), *reached, valid, *shares, *seconds))
     return [
-        *lines,
-        "",
+        table((*columns, "s writing", "s checking"), cells),
         "Seconds are per proposal; to check, per proposal that could be applied. No repair turn was used.",
     ]
 
@@ -378,85 +365,77 @@ def _reasons(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
 
 def _by_region(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     writers = [batch for batch in held if batch.startswith("regions-")]
-    lines = ["Valid of those asked, by region:", "", f"| region | {' | '.join(w[8:] for w in writers)} |"]
-    lines.append("|---" * (len(writers) + 1) + "|")
+    cells = []
     for region in REGIONS:
-        cells = []
-        for writer in writers:
-            rows = [row for row in held[writer] if row.region == region]
-            cells.append(f"{sum(row.valid for row in rows)} of {len(rows)}")
-        lines.append(f"| {region} | {' | '.join(cells)} |")
-    return lines
+        rows = [[row for row in held[writer] if row.region == region] for writer in writers]
+        cells.append((region, *(f"{sum(row.valid for row in asked)} of {len(asked)}" for asked in rows)))
+    return [
+        "Valid of those asked, by region:",
+        table(("region", *(w.removeprefix("regions-") for w in writers)), cells),
+    ]
 
 
 def _news(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
-    lines = [
-        "How new the valid regions are, beside the answers of the training set: `other` differ from every one of",
-        f"them, `far` are under {SAME_CODE} similar (renamed shingles) to every one, `own` hold a change that the",
-        "baselines' table cannot write.",
-        "",
-        "| writer | valid | other | far | own |",
-        "|---|---|---|---|---|",
-    ]
+    about = (
+        "How new the valid regions are, beside the answers of the training set: `other` differ from every one of"
+        f" them, `far` are under {SAME_CODE} similar (renamed shingles) to every one, `own` hold a change that the"
+        " baselines' table cannot write."
+    )
+    cells = []
     for batch in (name for name in held if name.startswith("regions-")):
         news = _novelty(bench, held[batch])
-        cells = (_share(number, news.valid) for number in (news.other, news.far, news.own))
-        lines.append(f"| {batch.removeprefix('regions-')} | {news.valid} | {' | '.join(cells)} |")
-    return lines
+        shares = (_share(number, news.valid) for number in (news.other, news.far, news.own))
+        cells.append((batch.removeprefix("regions-"), news.valid, *shares))
+    return [about, table(("writer", "valid", "other", "far", "own"), cells)]
 
 
 def _lesson(bench: CampaignInputs, tuned: Tuned | None) -> list[str]:
     corpus = [row for name in ("mutate", "random") for row in proposals(bench.archive, f"corpus-{name}")]
-    lines = [
-        f"The corpus: {len(corpus)} changed regions of {len(bench.learned)} assembled files, "
-        f"{sum(row.valid for row in corpus)} valid. The held-out files are of {len(bench.held_out)} other quartets;",
-        "their code is the same template's, so where a plan's numbers do not enter a region, its text was seen.",
-        "",
-    ]
+    about = (
+        f"The corpus: {len(corpus)} changed regions of {len(bench.learned)} assembled files,"
+        f" {sum(row.valid for row in corpus)} valid. The held-out files are of {len(bench.held_out)} other quartets;"
+        " their code is the same template's, so where a plan's numbers do not enter a region, its text was seen."
+    )
     if tuned is None:
-        return [*lines, "Tuning: not done yet."]
+        return [about, "Tuning: not done yet."]
     told = json.loads((tuned.adapter.parent / NOTE).read_text(encoding="utf-8"))["tuning"]
     before, after = tuned.before, tuned.after
-    lines += [
-        f"Tuning: SFT, LoRA rank {told['rank']}, {tuned.rows} different examples, shares of the regions to the",
-        f"power of {told.get('temper', 1.0):g}, {told['epochs']:g} epoch(s), {tuned.updates} updates of "
-        f"{told['accumulate']}, rate {told['lr']:g}, {tuned.seconds:,.0f} s (parts of it may",
-        f"have had other numbers of threads); held-out loss {before.loss:.3f} to {after.loss:.3f} nats a token,",
-        f"tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} rows).",
-    ]
+    tuning = (
+        f"Tuning: SFT, LoRA rank {told['rank']}, {tuned.rows} different examples, shares of the regions to the"
+        f" power of {told.get('temper', 1.0):g}, {told['epochs']:g} epoch(s), {tuned.updates} updates of"
+        f" {told['accumulate']}, rate {told['lr']:g}, {tuned.seconds:,.0f} s (parts of it may"
+        f" have had other numbers of threads); held-out loss {before.loss:.3f} to {after.loss:.3f} nats a token,"
+        f" tokens right {before.token_accuracy:.1%} to {after.token_accuracy:.1%} ({after.rows} rows)."
+    )
     if bench.given.adapter is None:
-        return lines
+        return [about, tuning]
     views = (row for split in ("train", "validation") for row in read_view(bench.given.learned, "sft", split))
     quartets = {row["group"] for row in views}
     shared = quartets & {"+".join(sorted(parent.plan.experts)) for parent in bench.held_out if parent.plan}
-    return [
-        *lines,
-        "",
-        "**This adapter was not tuned by this command.** It is of an earlier run of the same steps, on a feedback",
-        f"set of its own (fingerprint {tuned.fingerprint[:12]}) from earlier templates; {len(shared)} of",
-        f"the {len(bench.held_out)} held-out quartets are among the {len(quartets)} that it learned from. Its seconds",
-        "hold pauses.",
-    ]
+    earlier = (
+        "**This adapter was not tuned by this command.** It is of an earlier run of the same steps, on a feedback"
+        f" set of its own (fingerprint {tuned.fingerprint[:12]}) from earlier templates; {len(shared)} of"
+        f" the {len(bench.held_out)} held-out quartets are among the {len(quartets)} that it learned from. Its seconds"
+        " hold pauses."
+    )
+    return [about, tuning, earlier]
 
 
 def _clockwork(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
-    """Say where the time goes: reading the prompt, writing the reply, checking."""
+    """List the seconds of reading the prompt, writing the reply, and checking."""
     notes = [json.loads(line) for line in (bench.given.work / "clock.jsonl").read_text().splitlines()]
-    lines = ["Where the time goes, seconds per proposal:", "", "| what | read | write | tokens written | check |"]
-    lines.append("|---|---|---|---|---|")
+    cells = []
     for kind, writer in (("plan", "untuned"), ("region", "untuned"), ("region", _tag(bench))):
         batch = f"{kind}s-{writer}"
         if batch not in held:
             continue
-        rows, mine = held[batch], [note for note in notes if (note["kind"], note["writer"]) == (kind, writer)]
-        read = sum(note["seconds"] for note in mine) / max(sum(note["requests"] for note in mine), 1)
-        whole = _mean([row.seconds for row in rows])
-        lines.append(
-            f"| {batch.replace('-', ', ')} | {read:.2f} | {whole - read:.2f} "
-            f"| {_mean([row.reply_tokens for row in rows]):.0f} "
-            f"| {_mean([row.check_seconds for row in rows if row.reached(Stage.APPLIED)]):.2f} |"
-        )
-    return lines
+        rows, mine = held[batch], [entry for entry in notes if (entry["kind"], entry["writer"]) == (kind, writer)]
+        read = sum(entry["seconds"] for entry in mine) / max(sum(entry["requests"] for entry in mine), 1)
+        write = _mean([row.seconds for row in rows]) - read
+        check = _mean([row.check_seconds for row in rows if row.reached(Stage.APPLIED)])
+        tokens = f"{_mean([row.reply_tokens for row in rows]):.0f}"
+        cells.append((batch.replace("-", ", "), f"{read:.2f}", f"{write:.2f}", tokens, f"{check:.2f}"))
+    return ["Seconds per proposal:", table(("what", "read", "write", "tokens written", "check"), cells)]
 
 
 def _share(hits: int, trials: int) -> str:
@@ -470,10 +449,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
 DO: Mapping[str, Callable[[CampaignInputs], Tuned | None]] = {
     "corpus": _corpus,
     "plans": _plans,
@@ -484,6 +459,4 @@ DO: Mapping[str, Callable[[CampaignInputs], Tuned | None]] = {
 
 
 if __name__ == "__main__":
-    if shutil.which("bwrap") is None:
-        sys.exit("bubblewrap is needed: apt-get install bubblewrap")
     sys.exit(main())

@@ -18,7 +18,6 @@ Ends with exit code 1 if a claim fails. The first run prepares the environment (
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import os
 import platform
@@ -32,6 +31,7 @@ from pathlib import Path
 
 import lemur_roundtrip as lemur
 import numpy as np
+from _page import Evaluation, note, table
 from scipy.stats import t
 
 from nngen.assembly.assemble import assemble
@@ -46,7 +46,7 @@ from nngen.training import LocalEngine, TrainJob
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate, Family, Interface, Shape, Trial, TrialSpec
 
-OUT = Path(__file__).parent / "results" / "training_speed.md"
+EVALUATION = Evaluation(__file__, __doc__)
 EXPERTS = ("ShuffleNet", "MobileNetV3", "SqueezeNet-1", "ICNet")
 SIDE = 32
 BATCH = 32
@@ -220,23 +220,23 @@ class Run:
     all: float
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, compare and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--train", type=int, default=2000, help="images to train on")
-    parser.add_argument("--test", type=int, default=500, help="images to predict")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prepare", action="store_true", help="make the environment and stop")
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} beside the other results")
-    asked = parser.parse_args()
+    asked = EVALUATION.arguments(
+        argv,
+        train=(2000, "images to train on"),
+        test=(500, "images to predict"),
+        epochs=1,
+        seeds=3,
+        threads=2,
+        prepare=(False, "make the environment and stop"),
+    )
     work = cache_dir() / "training-speed"
     python, tree = prepare(work)
     data = images(work, tree, asked.train, asked.test)
     candidate = quartet()
     if asked.prepare:
-        return
+        return 0
     with LocalEngine() as engine:
         engine.warm_up()
         readings = [read(side, engine, data, python, tree, asked.threads) for side in FASTER]
@@ -245,10 +245,7 @@ def main() -> None:
     flops, calls = count(candidate, work)
     claims = judge(readings, pairs, outside(parts, watched))
     text = report(asked, readings, pairs, parts, watched, claims) + expected(readings, flops, calls)
-    print(text)
-    if asked.write:
-        OUT.write_text(text)
-    sys.exit(not all(claims.values()))
+    return EVALUATION.finish(text, good=all(claims.values()))
 
 
 def prepare(work: Path) -> tuple[Path, Path]:
@@ -330,7 +327,7 @@ def valid(trial: Trial) -> Trial:
 
 def read(side: int, engine: LocalEngine, data: Dataset, python: Path, tree: Path, threads: int) -> Reading:
     """Read every batch, and do nothing with it."""
-    progress(f"reading at {side} px")
+    note(f"reading at {side} px")
     question = {"transform": f"norm_{side}", "batch": BATCH, "passes": PASSES}
     theirs = lemur.run(python, tree, LEMUR_READ, question, threads)
     reader = Candidate(id="0" * 32, source=READ, canonical="")
@@ -351,13 +348,13 @@ def train(
     """Train the quartet on both sides, the other one first each time; theirs, then ours."""
 
     def theirs() -> Run:
-        progress(f"seed {seed}: LEMUR")
+        note(f"seed {seed}: LEMUR")
         prm = {"lr": LR, "momentum": MOMENTUM, "batch": BATCH, "epoch": asked.epochs, "transform": f"norm_{SIDE}"}
         question = {"code": candidate.source, "prm": prm, "seed": seed}
         return Run(seed=seed, **lemur.run(python, tree, LEMUR_TRAIN, question, asked.threads))
 
     def ours() -> Run:
-        progress(f"seed {seed}: ours")
+        note(f"seed {seed}: ours")
         begin = time.perf_counter()
         epochs: list[float] = []
         trial = valid(
@@ -387,7 +384,7 @@ def watch(candidate: Candidate, engine: LocalEngine, data: Dataset, threads: int
     What a file says comes after it has learned and before it predicts, so the second epoch's predictions are told
     by the third.
     """
-    progress("where an epoch goes")
+    note("where an epoch goes")
     source = candidate.source + WATCHED.replace("{scale}", str(SCALE_S))
     watched = Candidate(id=candidate.id, source=source, canonical="")
     curve = valid(engine.train(TrainJob(candidate=watched, spec=spec(SIDE, threads, epochs=3), dataset=data))).curve
@@ -469,67 +466,27 @@ def report(
     claims: dict[str, bool],
 ) -> str:
     """Write the tables."""
-    versions = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {asked.threads} threads"
-    lines = [
-        "# The speed of training, beside LEMUR's own loop",
-        "",
-        f"`python eval/training_speed.py --train {asked.train} --test {asked.test} --epochs {asked.epochs}"
-        f" --seeds {asked.seeds} --threads {asked.threads} --write`, {datetime.date.today().isoformat()}, {versions},"
-        " no GPU.",
-        "",
-        "LEMUR is nn-dataset 2.1.2 and its `check_nn`. Both sides train the same file, a mixture of"
-        f" {', '.join(EXPERTS)}, on the same {asked.train:,} images of Fashion-MNIST in batches of {BATCH}, lr {LR:g},"
-        f" and predict the same {asked.test:,} test images.",
-        "",
-        "| claim | holds |",
-        "|---|---|",
-        *(f"| {claim} | {'yes' if holds else '**no**'} |" for claim, holds in claims.items()),
-        "",
-        "## The loader alone",
-        "",
-        f"Images a second with no model; median of {PASSES} passes (slowest to fastest). LEMUR's loader has one worker"
-        " process, as `check_nn` starts it, and the time until its first batch is left out.",
-        "",
-        "| size | LEMUR | ours | ratio |",
-        "|---|---|---|---|",
-    ]
+    versions = f"{platform.machine()}, {os.cpu_count()} cores, {asked.threads} threads"
+    about = (
+        f"{versions}, no GPU. LEMUR is nn-dataset 2.1.2 and its `check_nn`. Both sides train the same file, a mixture"
+        f" of {', '.join(EXPERTS)}, on the same {asked.train:,} images of Fashion-MNIST in batches of {BATCH},"
+        f" lr {LR:g}, and predict the same {asked.test:,} test images."
+    )
+    loader = []
     for reading in readings:
         rates = [sorted(1 / value for value in side) for side in (reading.theirs, reading.ours)]
         shown = [f"{statistics.median(side):,.0f} ({side[0]:,.0f} to {side[-1]:,.0f})" for side in rates]
-        lines.append(f"| {reading.side} px | {shown[0]} | {shown[1]} | **{reading.ratio:.1f}** |")
-    lines += [
-        "",
-        f"## The whole trial at {SIDE} px",
-        "",
-        "LEMUR's seconds are its own `duration`: training and predicting, once the net is built. Ours are the same, by"
-        " the judge's clock, and the end of the worker. In brackets from the call to its answer: LEMUR's code score,"
-        " our worker's start.",
-        "",
-        "| seed | LEMUR, s | ours, s | ratio | LEMUR's accuracy | ours |",
-        "|---|---|---|---|---|---|",
-    ]
+        loader.append((f"{reading.side} px", *shown, f"**{reading.ratio:.1f}**"))
+    runs = []
     for theirs, ours in pairs:
-        lines.append(
-            f"| {theirs.seed} | {theirs.epochs:.1f} ({theirs.all:.1f}) | {ours.epochs:.1f} ({ours.all:.1f})"
-            f" | {theirs.epochs / ours.epochs:.2f} | {theirs.accuracy:.3f} | {ours.accuracy:.3f} |"
-        )
+        seconds = [f"{run.epochs:.1f} ({run.all:.1f})" for run in (theirs, ours)]
+        accuracies = [f"{run.accuracy:.3f}" for run in (theirs, ours)]
+        runs.append((theirs.seed, *seconds, f"{theirs.epochs / ours.epochs:.2f}", *accuracies))
     middle = [statistics.median(run.epochs for run in side) for side in zip(*pairs, strict=True)]
+    runs.append(("median", *(f"{value:.1f}" for value in middle), f"**{middle[0] / middle[1]:.2f}**", "", ""))
     difference, noise = compared(pairs)
-    lines += [
-        f"| median | {middle[0]:.1f} | {middle[1]:.1f} | **{middle[0] / middle[1]:.2f}** | | |",
-        "",
-        f"Mean accuracy of ours less LEMUR's: {difference:+.3f}; means of {len(pairs)} seeds differ by up to"
-        f" {noise:.3f} by chance (95 %, t-test).",
-        "",
-        "## Where our epoch goes",
-        "",
-        f"The second epoch of three, {watched:.2f} s by the judge's clock, by a stop watch in the file.",
-        "",
-        "| part | s | share |",
-        "|---|---|---|",
-    ]
     body = parts["learn"] - sum(parts[part] for part in ("forward", "backward", "step", "clip", "reading"))
-    rows = {
+    shares = {
         "forward pass of the experts and the gate": parts["forward"],
         "backward pass": parts["backward"],
         "optimizer's step": parts["step"],
@@ -539,9 +496,29 @@ def report(
         "the rest of the file's `learn`: mixup, loss, tallies": body,
         "the rest of the worker: images of the predictions, messages": watched - parts["learn"] - parts["predict"],
     }
-    lines += [f"| {name} | {value:.3f} | {value / watched:.2%} |" for name, value in rows.items()]
-    lines += ["", f"Outside of forward, backward and step: **{outside(parts, watched):.2%}**.", ""]
-    return "\n".join(lines)
+    return EVALUATION.page(
+        "The speed of training, beside LEMUR's own loop",
+        about,
+        table(("claim", "holds"), [(claim, "yes" if holds else "**no**") for claim, holds in claims.items()]),
+        "## The loader alone",
+        f"Images a second with no model; median of {PASSES} passes (slowest to fastest). LEMUR's loader has one worker"
+        " process, as `check_nn` starts it, and the time until its first batch is left out.",
+        table(("size", "LEMUR", "ours", "ratio"), loader),
+        f"## The whole trial at {SIDE} px",
+        "LEMUR's seconds are its own `duration`: training and predicting, once the net is built. Ours are the same, by"
+        " the engine's clock, and the end of the worker. In brackets from the call to its answer: LEMUR's code score,"
+        " our worker's start.",
+        table(("seed", "LEMUR, s", "ours, s", "ratio", "LEMUR's accuracy", "ours"), runs),
+        f"Mean accuracy of ours less LEMUR's: {difference:+.3f}; means of {len(pairs)} seeds differ by up to"
+        f" {noise:.3f} by chance (95 %, t-test).",
+        "## Where our epoch goes",
+        f"The second epoch of three, {watched:.2f} s by the engine's clock, by a stop watch in the file.",
+        table(
+            ("part", "s", "share"),
+            [(name, f"{value:.3f}", f"{value / watched:.2%}") for name, value in shares.items()],
+        ),
+        f"Outside of forward, backward and step: **{outside(parts, watched):.2%}**.",
+    )
 
 
 def expected(readings: Sequence[Reading], flops: float, calls: int) -> str:
@@ -577,10 +554,5 @@ def expected(readings: Sequence[Reading], flops: float, calls: int) -> str:
     return "\n".join(lines)
 
 
-def progress(line: str) -> None:
-    """Say what is done now."""
-    print(f"{line} ...", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,6 @@ import pytest
 
 EVAL = Path(__file__).parent.parent / "eval"
 SCRIPTS = sorted(path.stem for path in EVAL.glob("*.py") if "__main__" in path.read_text())
-CONVERTED = ("assembly_throughput", "assembly_validity", "code_score", "hostile", "presets_learn")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +33,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_describes_itself(name, capsys):
     with pytest.raises(SystemExit) as left:
         load(name).main(["--help"])
