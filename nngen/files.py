@@ -1,9 +1,12 @@
-"""Atomic writes, the cache folder, and the folders shipped with the package."""
+"""Atomic writes of files and folders, the cache folder, and the folders shipped with the package."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import platformdirs
 
 from nngen.errors import NngenError
 
-__all__ = ["cache_dir", "package_folder", "write_atomically"]
+__all__ = ["cache_dir", "draft_folder", "package_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -29,6 +32,35 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def draft_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+
+    Readers see the whole folder or none. If another process made ``folder`` meanwhile, that one stays.
+
+    Args:
+        folder: The final path.
+        replace: Whether a folder that is there is removed first.
+
+    Raises:
+        OSError: If the folder cannot be made or renamed; nothing is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # mkdtemp lets its owner alone enter
+        if replace and folder.exists():
+            shutil.rmtree(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if replace or not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def cache_dir() -> Path:

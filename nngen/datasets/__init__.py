@@ -1,4 +1,4 @@
-"""Image data sets: torchvision's, scikit-learn's digits and folders of images, decoded once and kept in memory."""
+"""Image data sets, decoded once into the cache, split the same way for every trial, and batched on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches at the device's speed: the whole split stays there as bytes; each batch is made of it on the fly."""
+"""Batches for ``learn``: the whole split stays on the device as bytes, and each batch is prepared there from it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from nngen.types import Shape
 __all__ = ["Batches", "Preparation", "check_channels"]
 
 _EVERY = 50
-"""Batches between two looks of whoever watches; the first is after one batch."""
+"""Batches between two calls of ``on_batch``; the first call is after one batch."""
 
 _NARROW = 64
-"""Up to this side, a resize on the CPU is faster as two products of matrices; measured, 96 px is slower."""
+"""Largest side at which a resize on the CPU is faster as two matrix products; measured: 96 px is slower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """How stored bytes become what a net sees: channels, size, normalisation, layout.
+    """Conversion of stored bytes to the input of a net: channels, size, normalisation, layout.
 
     Attributes:
-        mean: Per stored channel, in [0, 1].
-        std: Likewise.
-        channels_last: Whether batches come in that memory format (CUDA's fast one).
+        shape: Shape of the images that the net gets.
+        mean: Mean per stored channel, in [0, 1].
+        std: Standard deviation per stored channel, in [0, 1].
+        channels_last: Whether batches have that memory format (CUDA's fast one).
     """
 
     shape: Shape
@@ -39,7 +40,7 @@ class Preparation:
     channels_last: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Turn ``(B, C, H, W)`` uint8 into normalised float32 of ``shape``, on the same device.
+        """Convert ``(B, C, H, W)`` uint8 to normalised float32 of ``shape``, on the same device.
 
         The resize is bilinear (antialiased when it shrinks), within 1/255 of Pillow's.
 
@@ -61,12 +62,12 @@ class Preparation:
 
 @lru_cache
 def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Keep a value per channel on the device, ``(1, C, 1, 1)``."""
+    """Return one value per channel on the device, ``(1, C, 1, 1)``; cached."""
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 def _resized(batch: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring ``(B, C, h, w)`` float32 to ``(B, C, H, W)``."""
+    """Resize ``(B, C, h, w)`` float32 to ``(B, C, H, W)``."""
     stored = (batch.shape[2], batch.shape[3])
     shrinks = size[0] < stored[0] or size[1] < stored[1]
     if batch.device.type == "cpu" and not shrinks and max(stored) <= _NARROW:
@@ -77,12 +78,12 @@ def _resized(batch: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache
 def _weights(stored: int, wanted: int) -> Tensor:
-    """Share of each stored line in each wanted one, ``(wanted, stored)``: what the resize makes of lines of one 1."""
+    """Return the weight of each stored line in each wanted one, ``(wanted, stored)``: the resize of the identity."""
     return interpolate(torch.eye(stored)[None], size=wanted, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def check_channels(stored: int, shape: Shape) -> None:
-    """Make sure that images of ``stored`` channels can be brought to ``shape``.
+    """Check that images of ``stored`` channels can be converted to ``shape``.
 
     Raises:
         DataError: If they cannot: one channel may be repeated, several cannot be made fewer.
@@ -95,18 +96,19 @@ def check_channels(stored: int, shape: Shape) -> None:
 
 
 class Batches:
-    """What ``learn(train_data)`` is handed: it has a length, can be iterated again, and yields two tensors.
+    """The ``train_data`` of ``learn(train_data)``: it has a length, can be iterated again, and yields pairs of tensors.
 
-    It behaves as LEMUR's loader does: shuffled anew by each iteration, the last batch smaller. A last
+    As in LEMUR's loader, each iteration is shuffled anew and the last batch may be smaller. A last
     batch of one sample is left out, because batch normalisation cannot be trained on it.
 
     Args:
         images: ``(N, C, H, W)`` uint8, on the device.
         labels: ``(N,)`` int64, on the device.
+        prepare: Conversion of stored images to input.
         batch: Samples per batch.
-        seed: Of this epoch; each iteration derives its own order from it.
+        seed: Seed of this epoch; each iteration derives its own order from it.
         flip: Whether each image is mirrored with probability one half.
-        watch: Called now and then with the number of batches that were trained on; what it raises ends the pass.
+        on_batch: Called every 50 batches with the number of batches that were yielded; an exception ends the pass.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Batches:
         batch: int,
         seed: int,
         flip: bool = False,
-        watch: Callable[[int], None] | None = None,
+        on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self.batch_size = batch
         self._images = images
@@ -126,17 +128,17 @@ class Batches:
         self._prepare = prepare
         self._seed = seed
         self._flip = flip
-        self._watch = watch
+        self._on_batch = on_batch
         self._passes = 0
 
     def __len__(self) -> int:
-        """Number of batches of one pass."""
+        """Return the number of batches of one pass."""
         full, rest = divmod(len(self._labels), self.batch_size)
         return full + (rest > 1)
 
     @property
     def dataset(self) -> Sequence[int]:
-        """Stands for the samples: it has their number as its length."""
+        """Stand-in for the samples, with their number as its length."""
         return range(len(self._labels))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -145,16 +147,16 @@ class Batches:
         self._passes += 1
         order = torch.randperm(len(self._labels), generator=generator)
         for index in range(len(self)):
-            if self._watch is not None and (index == 1 or (index and index % _EVERY == 0)):
-                self._watch(index)
+            if self._on_batch is not None and (index == 1 or (index and index % _EVERY == 0)):
+                self._on_batch(index)
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
             mirrored = torch.rand(len(chosen), generator=generator) < 0.5 if self._flip else None
-            yield self._make(chosen, mirrored)
+            yield self._batch(chosen, mirrored)
 
-    def _make(self, chosen: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
-        place = self._labels.device
-        chosen = chosen.to(place, non_blocking=True)
+    def _batch(self, chosen: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
+        device = self._labels.device
+        chosen = chosen.to(device, non_blocking=True)
         images = self._prepare(self._images[chosen])
         if mirrored is not None:
-            images = torch.where(mirrored.to(place).view(-1, 1, 1, 1), images.flip(3), images)
+            images = torch.where(mirrored.to(device).view(-1, 1, 1, 1), images.flip(3), images)
         return images, self._labels[chosen]

@@ -1,16 +1,14 @@
-"""Data sets: decoded once into raw ``.npy`` files, checked, and mapped into memory by every worker.
+"""Data sets as ``.npy`` files in the cache: decoded once, then mapped into memory by every worker.
 
-A folder of the cache holds one data set: ``{train,validation,test}-{images,labels}.npy`` and ``meta.json``.
-Images and labels lie in separate files, so that a worker can be given the one without the other.
+The folder of a data set contains ``{train,validation,test}-{images,labels}.npy`` and ``meta.json``.
+Images and labels are separate files, so that a worker can be given the images of a split without its labels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy.typing as npt
 from nngen.datasets.registry import Raw, Source, find_source
 from nngen.datasets.split import split
 from nngen.errors import DataError
-from nngen.files import cache_dir
+from nngen.files import cache_dir, draft_folder
 from nngen.types import Shape
 
 __all__ = ["WORKER_FILES", "Dataset", "load_dataset", "store_dataset"]
@@ -31,7 +29,7 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 WORKER_FILES = ("train-images", "train-labels", "validation-images", "test-images")
-"""The arrays that a worker is given, in the order of their descriptors. No other labels are among them."""
+"""The arrays that a worker is given, in the order of their descriptors: no labels but those of the train split."""
 
 _SPLITS = ("train", "validation", "test")
 _LAYOUT = 1
@@ -44,15 +42,16 @@ class Dataset:
     """A data set with its three splits, mapped read-only from ``folder``.
 
     Attributes:
+        name: Name as the user types it.
         classes: Number of classes; labels are 0 to ``classes - 1``.
         fingerprint: SHA-256 over the six arrays, in hex.
         natural: Whether a mirrored image is as good as the image itself (photographs, not digits).
-        default_shape: What images are brought to where the user says nothing.
-        mean: Of the train split, per channel, in [0, 1].
-        std: Likewise.
-        folder: Holds the arrays as files.
-        train_images: ``(N, C, H, W)`` uint8; validation and test likewise.
-        train_labels: ``(N,)`` int64; validation and test likewise.
+        default_shape: Shape for training where the user names none.
+        mean: Mean of the train split per channel, in [0, 1].
+        std: Standard deviation of the train split per channel, in [0, 1].
+        folder: Folder of the arrays' files.
+        train_images: ``(N, C, H, W)`` uint8, as are those of validation and test.
+        train_labels: ``(N,)`` int64, as are those of validation and test.
     """
 
     name: str
@@ -72,11 +71,11 @@ class Dataset:
 
     @property
     def shape(self) -> Shape:
-        """Of the images as they are stored."""
+        """Shape of the images as they are stored."""
         return Shape(*(int(side) for side in self.train_images.shape[1:]))
 
     def file(self, part: str) -> Path:
-        """Path of one array: ``train-images``, ``validation-labels``, ..."""
+        """Return the path of one array: ``train-images``, ``validation-labels``, ..."""
         return self.folder / f"{part}.npy"
 
 
@@ -84,8 +83,8 @@ def load_dataset(name: str, *, data_root: Path | None = None) -> Dataset:
     """Load a data set, decoding it into the cache the first time.
 
     Args:
-        name: ``digits``, ``fashion-mnist``, ``mnist``, ``cifar-10``, ``cifar-100``, ``svhn`` or ``folder:PATH``.
-        data_root: Where torchvision's files lie or are downloaded to.
+        name: A name of ``nngen.datasets.registry.DATASETS``: ``digits``, ``cifar-10``, ``folder:PATH``, ...
+        data_root: Folder of torchvision's files, into which they are also downloaded.
 
     Raises:
         UsageError: If no data set has this name; the message lists those that have.
@@ -103,7 +102,7 @@ def load_dataset(name: str, *, data_root: Path | None = None) -> Dataset:
 
 
 def store_dataset(source: Source, folder: Path) -> Dataset:
-    """Decode a source, split it and write it to ``folder``, all or nothing.
+    """Decode a source, split it and write it to ``folder``: the folder appears whole or not at all.
 
     Raises:
         DataError: If the source is broken or too small, or the folder cannot be written.
@@ -119,28 +118,13 @@ def store_dataset(source: Source, folder: Path) -> Dataset:
         **_statistics(arrays["train-images"]),
     }
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-        try:
+        with draft_folder(folder) as draft:
             for part, array in arrays.items():
                 np.save(draft / f"{part}.npy", array)
             (draft / _META).write_text(json.dumps(meta))
-            draft.chmod(0o755)
-            _publish(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return _open(folder)
     except OSError as error:
-        raise DataError(f"{source.name} cannot be kept in {folder.parent}: {error}; set NNGEN_CACHE") from error
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    try:
-        os.replace(draft, folder)  # noqa: PTH105 - Path.replace says the same with less of a name
-    except OSError:
-        # Another process was first with the same content.
-        if not (folder / _META).is_file():
-            raise
+        raise DataError(f"{source.name} cannot be stored in {folder.parent}: {error}; set NNGEN_CACHE") from error
 
 
 def _open(folder: Path) -> Dataset:
@@ -171,7 +155,7 @@ def _splits(name: str, raw: Raw) -> dict[str, npt.NDArray[Any]]:
         stay, taken = split(labels, 0.2, f"{name} test")
         test_images, test_labels = images[taken], labels[taken]
         images, labels = images[stay], labels[stay]
-    # Few images need the larger share, or the accuracy on them says nothing.
+    # Of few images a larger share is taken, since accuracy on a small split varies widely.
     stay, taken = split(labels, 0.2 if len(labels) < _SMALL else 0.1, f"{name} validation")
     return {
         "train-images": np.ascontiguousarray(images[stay]),
@@ -192,7 +176,7 @@ def _fingerprint(arrays: Mapping[str, npt.NDArray[Any]], classes: int) -> str:
 
 
 def _statistics(images: Images) -> dict[str, list[float]]:
-    """Mean and standard deviation per channel, exact: counted over the 256 values a byte can have."""
+    """Return mean and standard deviation per channel, exact: from the counts of the 256 values of a byte."""
     values = np.arange(256) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):

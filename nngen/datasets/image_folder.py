@@ -1,4 +1,4 @@
-"""``folder:PATH``: one folder per class, images of any format that Pillow reads."""
+"""Data set ``folder:PATH``: one folder per class, images of any format that Pillow reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ _GREY = {"1", "L", "LA", "I", "I;16", "F"}
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Images below ``path``, whose first-level folders are the classes, in alphabetical order."""
+    """Images below ``path``; its folders are the classes, in alphabetical order.
+
+    Attributes:
+        path: The folder of the classes' folders.
+    """
 
     path: Path
     natural = True
@@ -85,7 +89,7 @@ def _opened(file: Path) -> Image.Image:
     try:
         return Image.open(file)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no image: {error}") from error
+        raise DataError(f"{file} is not an image: {error}") from error
 
 
 def _decode(file: Path, size: tuple[int, int], mode: str) -> npt.NDArray[np.uint8]:

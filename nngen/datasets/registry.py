@@ -1,10 +1,12 @@
-"""Where images come from: scikit-learn, torchvision's files, Debian's package, a folder per class."""
+"""Registry of data sets: one entry in ``DATASETS`` adds one; names, help and error messages are made from it."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nngen.errors import DataError, UsageError
+from nngen.text import did_you_mean
 from nngen.types import Shape
 
-__all__ = ["NAMES", "Raw", "Source", "find_source"]
-
-NAMES = ("digits", "fashion-mnist", "mnist", "cifar-10", "cifar-100", "svhn", "folder:PATH")
-"""The data sets that can be named."""
+__all__ = ["DATASETS", "DatasetEntry", "Raw", "Source", "dataset_help", "find_source"]
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX_TYPE_UINT8 = 0x08
@@ -25,12 +25,14 @@ _IDX_TYPE_UINT8 = 0x08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """A decoded data set before its validation split is carved off.
+    """A decoded data set, before its validation split is taken from the training images.
 
     Attributes:
-        images: ``(N, C, H, W)`` uint8.
-        labels: ``(N,)`` int64.
-        test_images: None where the source has no test split of its own.
+        classes: Number of classes.
+        images: Training images, ``(N, C, H, W)`` uint8.
+        labels: Training labels, ``(N,)`` int64.
+        test_images: Test images; None where the source has no test split of its own.
+        test_labels: Test labels; None where the source has no test split of its own.
     """
 
     classes: int
@@ -41,7 +43,13 @@ class Raw:
 
 
 class Source(Protocol):
-    """A data set that can be decoded."""
+    """A data set that can be decoded.
+
+    Attributes:
+        name: Name as the user types it.
+        natural: Whether a mirrored image is as good as the image itself (photographs, not digits).
+        default_shape: Shape for training where the user names none; None takes the images' own.
+    """
 
     @property
     def name(self) -> str: ...
@@ -51,7 +59,7 @@ class Source(Protocol):
     def default_shape(self) -> Shape | None: ...
 
     def key(self) -> str:
-        """Name the content as it lies on the disk; another content has another key."""
+        """Return a key of the content on the disk; another content has another key."""
 
     def decode(self) -> Raw:
         """Read every image.
@@ -61,23 +69,40 @@ class Source(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetEntry:
+    """One entry of the registry.
+
+    Attributes:
+        summary: Description for help, in a few words.
+        source: Makes the source from the name as typed and the folder of torchvision's files.
+    """
+
+    summary: str
+    source: Callable[[str, Path], Source]
+
+
+def dataset_help() -> str:
+    """Return the names of all data sets with their descriptions, for a command's help."""
+    return "; ".join(f"{name}: {entry.summary}" for name, entry in DATASETS.items())
+
+
 def find_source(name: str, root: Path) -> Source:
-    """Find the source of a data set.
+    """Return the source of a data set.
+
+    Args:
+        name: A name of ``DATASETS``; for one with a colon (``folder:PATH``), the user's text stands after the colon.
+        root: The folder of torchvision's files.
 
     Raises:
         UsageError: If no data set has this name.
     """
-    if name.startswith("folder:"):
-        from nngen.datasets.image_folder import FolderSource
-
-        return FolderSource(Path(name.removeprefix("folder:")).expanduser())
-    if name == "digits":
-        return DigitsSource()
-    if name in ("mnist", "fashion-mnist"):
-        return IdxSource(name, root)
-    if name in _VISION:
-        return VisionSource(name, root)
-    raise UsageError(f"no data set is called {name!r}: choose {', '.join(NAMES)}")
+    prefix = name.partition(":")[:2]
+    for known, entry in DATASETS.items():
+        if known == name or (":" in name and known.partition(":")[:2] == prefix):
+            return entry.source(name, root)
+    near = did_you_mean(name, DATASETS)
+    raise UsageError(f"no data set is called {name!r}: choose {', '.join(DATASETS)}" + (f"; {near}" if near else ""))
 
 
 class DigitsSource:
@@ -88,8 +113,6 @@ class DigitsSource:
     default_shape = Shape(1, 32, 32)
 
     def key(self) -> str:
-        from importlib.metadata import version
-
         return version("scikit-learn")
 
     def decode(self) -> Raw:
@@ -102,10 +125,12 @@ class DigitsSource:
 
 @dataclass(frozen=True)
 class IdxSource:
-    """MNIST or Fashion-MNIST from four IDX files, packed or not."""
+    """MNIST or Fashion-MNIST from four IDX files, gzipped or not; ``vision`` is the name of torchvision's class."""
 
     name: str
     root: Path
+    vision: str
+    more: tuple[Path, ...] = ()
     natural = False
     default_shape = None
 
@@ -128,87 +153,97 @@ class IdxSource:
         )
 
     def _files(self) -> tuple[Path, ...]:
-        found = self._look()
+        found = self._find()
         if not found:
-            self._download()
-            found = self._look()
+            _download(self.name, self.root, self.vision)
+            found = self._find()
         if not found:
             raise DataError(f"{self.name}: torchvision downloaded no IDX files to {self.root}")
         return found
 
-    def _look(self) -> tuple[Path, ...]:
-        class_name = "MNIST" if self.name == "mnist" else "FashionMNIST"
-        places = [self.root / class_name / "raw", self.root / class_name, self.root / self.name, self.root]
-        if self.name == "fashion-mnist":
-            places.append(_DEBIAN)
-        parts = [f"{split}-{kind}" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-        for place in places:
-            files = [
-                next((p for e in ("", ".gz") if (p := place / f"{part}-ubyte{e}").is_file()), None) for part in parts
-            ]
-            if all(files):
-                return tuple(file for file in files if file is not None)
+    def _find(self) -> tuple[Path, ...]:
+        folder = self.root / self.vision
+        parts = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        for place in (folder / "raw", folder, self.root / self.name, self.root, *self.more):
+            files = [file for part in parts for file in (place / part, place / f"{part}.gz") if file.is_file()]
+            # With both forms of one file, the plain one comes first and wins.
+            chosen = {file.name.removesuffix(".gz"): file for file in reversed(files)}
+            if len(chosen) == len(parts):
+                return tuple(chosen[part] for part in parts)
         return ()
-
-    def _download(self) -> None:
-        import torchvision
-
-        kind = torchvision.datasets.MNIST if self.name == "mnist" else torchvision.datasets.FashionMNIST
-        _fetch(self.name, self.root, lambda: kind(self.root, download=True))
-
-
-_VISION = {
-    "cifar-10": ("CIFAR10", 10, True, "cifar-10-batches-py"),
-    "cifar-100": ("CIFAR100", 100, True, "cifar-100-python"),
-    "svhn": ("SVHN", 10, False, "*_32x32.mat"),
-}
 
 
 @dataclass(frozen=True)
 class VisionSource:
-    """CIFAR or SVHN through torchvision's own readers, which check the files' MD5 sums."""
+    """CIFAR or SVHN through torchvision's own readers; ``vision`` is the name of torchvision's class."""
 
     name: str
     root: Path
+    vision: str
+    classes: int
+    files: str
+    natural: bool = True
     default_shape = None
 
-    @property
-    def natural(self) -> bool:
-        return _VISION[self.name][2]
-
     def key(self) -> str:
-        # The content is fixed: torchvision accepts no files but those with the published sums.
-        return _VISION[self.name][3]
+        # The content is fixed: torchvision accepts no files but those with the published MD5 sums.
+        return self.files
 
     def decode(self) -> Raw:
         images, labels = self._read(train=True)
         test_images, test_labels = self._read(train=False)
-        return Raw(
-            classes=_VISION[self.name][1],
-            images=images,
-            labels=labels,
-            test_images=test_images,
-            test_labels=test_labels,
-        )
+        return Raw(classes=self.classes, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
 
     def _read(self, *, train: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         import torchvision
 
-        kind = getattr(torchvision.datasets, _VISION[self.name][0])
-        part: dict[str, Any] = {"split": "train" if train else "test"} if self.name == "svhn" else {"train": train}
+        # SVHN differs from the CIFARs in three names and in the order of its axes.
+        svhn = self.vision == "SVHN"
+        part: dict[str, Any] = {"split": "train" if train else "test"} if svhn else {"train": train}
         try:
-            data = kind(self.root, **part)
-        except RuntimeError:  # torchvision's word for "not found or corrupted"
-            data = _fetch(self.name, self.root, lambda: kind(self.root, download=True, **part))
+            data = getattr(torchvision.datasets, self.vision)(self.root, **part)
+        except RuntimeError:  # torchvision's error for "not found or corrupted"
+            data = _download(self.name, self.root, self.vision, **part)
         images = np.asarray(data.data, dtype=np.uint8)
-        labels = np.asarray(data.labels if self.name == "svhn" else data.targets, dtype=np.int64)
-        return (images if self.name == "svhn" else images.transpose(0, 3, 1, 2)), labels
+        labels = np.asarray(data.labels if svhn else data.targets, dtype=np.int64)
+        return (images if svhn else images.transpose(0, 3, 1, 2)), labels
 
 
-def _fetch(name: str, root: Path, download: Any) -> Any:
+def _folder_source(name: str, _: Path) -> Source:
+    from nngen.datasets.image_folder import FolderSource
+
+    return FolderSource(Path(name.partition(":")[2]).expanduser())
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    "digits": DatasetEntry("1,797 handwritten digits, 8x8, shipped with scikit-learn", lambda *_: DigitsSource()),
+    "fashion-mnist": DatasetEntry(
+        "70,000 articles of clothing, 1x28x28", lambda name, root: IdxSource(name, root, "FashionMNIST", (_DEBIAN,))
+    ),
+    "mnist": DatasetEntry("70,000 handwritten digits, 1x28x28", lambda name, root: IdxSource(name, root, "MNIST")),
+    "cifar-10": DatasetEntry(
+        "60,000 photographs in 10 classes, 3x32x32",
+        lambda name, root: VisionSource(name, root, "CIFAR10", 10, "cifar-10-batches-py"),
+    ),
+    "cifar-100": DatasetEntry(
+        "60,000 photographs in 100 classes, 3x32x32",
+        lambda name, root: VisionSource(name, root, "CIFAR100", 100, "cifar-100-python"),
+    ),
+    "svhn": DatasetEntry(
+        "99,289 house numbers, 3x32x32",
+        lambda name, root: VisionSource(name, root, "SVHN", 10, "*_32x32.mat", natural=False),
+    ),
+    "folder:PATH": DatasetEntry("images in one folder per class, of any format that Pillow reads", _folder_source),
+}
+"""The data sets by name, in the order of help; a name with a colon takes the user's text after the colon."""
+
+
+def _download(name: str, root: Path, vision: str, **part: Any) -> Any:
+    import torchvision
+
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return download()
+        return getattr(torchvision.datasets, vision)(root, download=True, **part)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
@@ -225,7 +260,10 @@ def _bytes(path: Path) -> bytes:
 
 
 def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of bytes (yann.lecun.com/exdb/mnist): magic, sizes, then the values."""
+    """Read an IDX file of bytes (yann.lecun.com/exdb/mnist): magic, sizes, then the values.
+
+    torchvision's reader takes neither gzipped files nor broken ones by name.
+    """
     data = _bytes(path)
     try:
         if path.suffix == ".gz":

@@ -1,4 +1,7 @@
-"""Stratified splits that never change: the same images everywhere, for every trial."""
+"""Stratified splits that are the same on every machine and for every trial.
+
+scikit-learn's ``StratifiedShuffleSplit`` draws otherwise: it would change the split of every published accuracy.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,27 @@ __all__ = ["split"]
 
 
 def split(labels: npt.NDArray[np.int64], share: float, name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Carve ``share`` of each class off.
+    """Take ``share`` of each class out of a data set.
 
     Args:
         labels: ``(N,)`` classes from 0.
-        share: What is carved off, in (0, 1).
-        name: Of the data set and the split; it is the seed.
+        share: Fraction taken, in (0, 1).
+        name: Name of the data set and the split, from which the seed is derived.
 
     Returns:
-        Indices that stay and indices carved off, each in ascending order.
+        Indices that stay and indices taken, each in ascending order.
 
     Raises:
         DataError: If a class has too few samples to be in both parts.
     """
     # RandomState's stream is frozen by numpy's own promise; that of Generator is not.
     random = np.random.RandomState(derive(0, "split", name))
-    carved: list[npt.NDArray[np.intp]] = []
+    chosen: list[npt.NDArray[np.intp]] = []
     for label in range(int(labels.max(initial=-1)) + 1):
         members = np.flatnonzero(labels == label)
         count = max(1, round(share * len(members)))
         if len(members) <= count:
             raise DataError(f"{name}: class {label} has {len(members)} images; at least 3 are needed to split them")
-        carved.append(random.permutation(members)[:count])
-    taken = np.sort(np.concatenate(carved))
+        chosen.append(random.permutation(members)[:count])
+    taken = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), taken), taken

@@ -164,7 +164,7 @@ class _Training:
                 batch=job["batch"],
                 seed=derive(job["seed"], "order", epoch),
                 flip=job["flip"],
-                watch=lambda step: _refuse_non_finite(net, step),
+                on_batch=lambda step: _refuse_non_finite(net, step),
             )
             returned = self._learn(net, batches)
             self.channel.send({"event": "epoch", **_reported(returned), **_history(net)})

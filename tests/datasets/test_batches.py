@@ -51,7 +51,7 @@ def test_the_order_follows_from_the_seed_and_changes_with_each_pass():
 def test_whoever_watches_looks_after_the_first_batch_and_then_now_and_then():
     looks = []
     batches = Batches(
-        torch.zeros(1040, 1, 4, 4, dtype=torch.uint8), torch.arange(1040), PLAIN, batch=8, seed=0, watch=looks.append
+        torch.zeros(1040, 1, 4, 4, dtype=torch.uint8), torch.arange(1040), PLAIN, batch=8, seed=0, on_batch=looks.append
     )
     assert len(list(batches)) == 130
     assert looks == [1, 50, 100]

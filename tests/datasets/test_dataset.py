@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nngen.datasets import load_dataset
+from nngen.datasets import load_dataset, registry
+from nngen.datasets.registry import DATASETS, DatasetEntry, Raw, dataset_help
 from nngen.datasets.split import split
 from nngen.errors import DataError, UsageError
 from nngen.types import Shape
@@ -115,7 +117,7 @@ def test_a_broken_cache_is_decoded_anew(harm, cache):
 def test_an_unwritable_cache_is_named(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NNGEN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"digits cannot be kept in .*; set NNGEN_CACHE"):
+    with pytest.raises(DataError, match=r"digits cannot be stored in .*; set NNGEN_CACHE"):
         load_dataset("digits")
 
 
@@ -180,6 +182,35 @@ def test_unknown_names_list_the_known():
         load_dataset("cifar")
 
 
+class _Stripes:
+    """A toy data set: the class is the row that is white."""
+
+    name = "stripes"
+    natural = False
+    default_shape = None
+
+    def key(self):
+        return "1"
+
+    def decode(self):
+        labels = np.arange(60, dtype=np.int64) % 3
+        return Raw(classes=3, images=np.eye(3, dtype=np.uint8)[labels][:, None, :, None] * 255, labels=labels)
+
+
+def test_one_entry_adds_a_data_set(cache, monkeypatch):
+    monkeypatch.setitem(DATASETS, "stripes", DatasetEntry("60 stripes", lambda *_: _Stripes()))
+    data = load_dataset("stripes")
+    assert (data.classes, data.shape, len(data.test_labels)) == (3, Shape(1, 3, 1), 12)
+    assert "stripes: 60 stripes" in dataset_help()
+    with pytest.raises(UsageError, match="folder:PATH, stripes; did you mean stripes"):
+        load_dataset("stripe")
+
+
+def test_the_readme_names_every_data_set():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in DATASETS if f"`{name}`" not in text] == []
+
+
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
 def test_a_folder_per_class(mode, channels, cache, tmp_path):
     _write_images(tmp_path / "images", classes=3, mode=mode)
@@ -210,7 +241,7 @@ def test_a_changed_folder_is_another_data_set(cache, tmp_path):
         (lambda path: path.mkdir(), "holds 0 folders with images"),
         (lambda path: _write_images(path, classes=1), "holds 1 folders with images"),
         (lambda path: _write_images(path, each=2), "at least 3 are needed"),
-        (lambda path: (_write_images(path), (path / "class0" / "x.png").write_bytes(b"x")), "x.png is no image"),
+        (lambda path: (_write_images(path), (path / "class0" / "x.png").write_bytes(b"x")), "x.png is not an image"),
     ],
 )
 def test_a_folder_that_will_not_do_is_explained(make, message, cache, tmp_path):
@@ -229,9 +260,7 @@ def test_a_cut_image_is_named(cache, tmp_path):
 
 @pytest.mark.slow
 def test_debians_fashion_mnist_is_found(cache, tmp_path):
-    from nngen.training import sources
-
-    if not sources._DEBIAN.is_dir():
+    if not registry._DEBIAN.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     data = load_dataset("fashion-mnist", data_root=tmp_path)
     assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (54_000, 6_000, 10_000)

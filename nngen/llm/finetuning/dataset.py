@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from nngen.archive import Archive, TrialState
 from nngen.errors import RewriterError, UsageError
 from nngen.families.catalogue import load_families
 from nngen.families.near_duplicates import twin_families
+from nngen.files import draft_folder
 from nngen.lemur.source import open_lemur
 from nngen.llm import optional_import
 from nngen.llm.finetuning.examples import (
@@ -280,26 +279,20 @@ def _question(row: Example) -> str:
 
 def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], card: str, meta: Row) -> None:
     datasets = optional_import("datasets")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for name, splits in views.items():
-            (half / name).mkdir()
-            for split, rows in splits.items():
-                lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                (half / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-                if rows:
-                    datasets.disable_progress_bars()
-                    datasets.Dataset.from_list(rows).to_parquet(str(half / name / f"{split}.parquet"))
-        (half / _CARD).write_text(card, encoding="utf-8")
-        (half / _META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        half.replace(folder)
+        with draft_folder(folder, replace=True) as draft:
+            for name, splits in views.items():
+                (draft / name).mkdir()
+                for split, rows in splits.items():
+                    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                    (draft / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+                    if rows:
+                        datasets.disable_progress_bars()
+                        datasets.Dataset.from_list(rows).to_parquet(str(draft / name / f"{split}.parquet"))
+            (draft / _CARD).write_text(card, encoding="utf-8")
+            (draft / _META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
 
 
 def _meta(built: Built, limit: int, seed: int, prompts: Sequence[str]) -> Row:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import numpy.typing as npt
 
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError
-from nngen.files import cache_dir
+from nngen.files import cache_dir, draft_folder
 from nngen.types import Shape
 
 __all__ = ["Bytes", "DatasetTransfer", "pack", "unpack"]
@@ -115,18 +113,13 @@ def _holds(folder: Path, parcel: DatasetTransfer) -> bool:
 
 
 def _write(folder: Path, parcel: DatasetTransfer, fetch: Callable[[int], Bytes]) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-    try:
+    with draft_folder(folder) as draft:
         for number, part in enumerate(WORKER_FILES):
             path = draft / f"{part}.npy"
             fetch(number).tofile(path)
             path.chmod(0o444)
         if not _holds(draft, parcel):
             raise DataError(f"{parcel.name} did not arrive as it was sent")
-        draft.chmod(0o755)
-        os.replace(draft, folder)  # noqa: PTH105 - Path.replace says the same with less of a name
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _open(folder: Path, parcel: DatasetTransfer) -> Dataset:
