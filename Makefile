@@ -21,7 +21,7 @@ demo: $(BIN)/.installed
 	$(BIN)/nngen lemur fetch
 	$(BIN)/nngen campaign run demo $(DEMO) --families $(DEMO_FAMILIES) --size 8 --sampler stratified \
 		--dataset digits --epochs 3 --batch 32 --lr 0.003 --seed 0
-	$(BIN)/nngen leaderboard $(DEMO) --campaign demo
+	$(BIN)/nngen leaderboard demo $(DEMO)
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 
 test: $(BIN)/.installed-dev

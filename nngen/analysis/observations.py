@@ -91,7 +91,7 @@ def refuse_mixture(trials: Iterable[StoredTrial]) -> None:
     if len(kinds) > 1:
         names = sorted(set().union(*kinds.values()))
         raise UsageError(
-            "the archive's campaigns differ in data, shape, epochs, batch or rate: name one with --campaign "
+            "the archive's campaigns differ in data, shape, epochs, batch or rate, and cannot be read together: "
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         )
 

@@ -15,7 +15,7 @@ __all__ = ["SCHEDULERS", "CampaignSpec"]
 
 SCHEDULERS = ("asha", "halving")
 
-_FLAGS = {"wall_s": "--wall", "memory_mib": "--memory"}
+_FLAGS = {"wall_s": "--wall"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

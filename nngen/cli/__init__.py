@@ -1,99 +1,153 @@
-"""The command line: parse, call, print. Importing it loads neither torch nor transformers."""
+"""The command line: parses arguments, calls the packages below, prints results.
+
+Results go to stdout, progress and notes to stderr. Each command's module is imported when the command is used, so
+that importing this package loads neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Token,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+from cyclopts.config import Dict, Toml
 
 from nngen import __version__
-from nngen.errors import NngenError
+from nngen.errors import NngenError, UsageError
 from nngen.text import did_you_mean
 
 __all__ = ["app", "main"]
+
+_COMMANDS = {
+    "lemur": ("nngen.cli.lemur:app", "Fetch LEMUR, read its records, import them into the archive."),
+    "families": ("nngen.cli.lemur:families", "List LEMUR's families: accepted shapes, size, best result."),
+    "sample": ("nngen.cli.sample:sample", "Print quartets of families in a sampler's order."),
+    "plans": ("nngen.cli.plans:app", "List, show and copy the plans that ship with nngen."),
+    "assemble": ("nngen.cli.assemble:assemble", "Write mixtures as self-contained PyTorch files."),
+    "check": ("nngen.cli.check:check", "Check files: contract, import, shapes, one step, gradients."),
+    "train": ("nngen.cli.train:train", "Train files in isolated workers and score them outside."),
+    "campaign": ("nngen.cli.campaign:app", "Sample, assemble, check, train and store; resumes after any stop."),
+    "leaderboard": ("nngen.cli.results:leaderboard", "Rank the trained candidates."),
+    "show": ("nngen.cli.results:show", "Show one candidate: plan, checks, trials, curves."),
+    "coverage": ("nngen.cli.coverage:coverage", "Measure how much of the space a sample covers, and how evenly."),
+    "effects": ("nngen.cli.effects:effects", "Estimate effects of families and pairs, with intervals."),
+    "cost": ("nngen.cli.report:cost", "Add up the cost of a campaign and forecast the next."),
+    "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
+    "llm-propose": ("nngen.cli.llm_propose:llm_propose", "Propose mixtures with a rewriter; check and train them."),
+    "prompts": ("nngen.cli.prompts:app", "List, show and render the prompts of rewriters."),
+    "dataset": ("nngen.cli.dataset:app", "Write the archive as a data set to tune a model on."),
+    "finetune": ("nngen.cli.finetune:finetune", "Tune a model on a feedback set with LoRA."),
+    "evolve": ("nngen.cli.evolve:evolve", "Run the closed loop: propose, check, train, tune, repeat."),
+    "predict-accuracy": (
+        "nngen.cli.predict_accuracy:predict_accuracy",
+        "Predict the accuracy of a plan that was not trained.",
+    ),
+    "export": ("nngen.cli.export:export", "Export trained mixtures to LEMUR."),
+}
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill in what was not typed from a TOML file of arguments, for commands with ``--config``.
+
+    Keys are named as the flags are. Where a command's subject is a name, a file may stand in its place
+    (``campaign run third.toml``); the subject is then the file's ``name``, or the file's own name without suffix.
+    """
+    config = next((argument for argument in arguments if argument.name == "--config"), None)
+    if config is None:
+        return
+    subject = next((item for item in arguments if item.index == 0 and item.hint in (str, str | None)), None)
+    files = [token.value for token in config.tokens]
+    if subject is not None and subject.tokens and subject.tokens[0].value.endswith(".toml"):
+        files.append(subject.tokens.pop().value)
+    if len(files) > 1:
+        raise UsageError(f"two files were named, {' and '.join(files)}: name one")
+    if not files:
+        return
+    try:
+        table = dict(Toml(files[0], must_exist=True).config)
+    except (OSError, CycloptsError) as error:
+        reason = getattr(error, "strerror", None) or f"it is not valid TOML ({error})"
+        raise UsageError(f"cannot read {files[0]}: {reason}") from error
+    if subject is not None:
+        name = str(table.pop("name", Path(files[0]).stem))
+        subject.tokens = subject.tokens or [Token(value=name, source=files[0])]
+    for key in table.keys() & {"config", "json"}:  # they belong to one call
+        raise UnknownOptionError(token=Token(keyword=key, source=files[0]), argument_collection=arguments)
+    for command in reversed(commands):  # cyclopts looks for a command's keys below the command's name
+        table = {command: table}
+    Dict(table, source=files[0])(app, commands, arguments)
+
+
+def check_values(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse numbers that cyclopts would round (8.5 for a whole number)."""
+    for argument in arguments:
+        for token in argument.tokens:
+            if argument.hint in (int, int | None) and "." in token.value:
+                raise CoercionError(token=token, argument=argument, target_type=int)
+
 
 app = App(
     name="nngen",
     help="Search mixtures of experts made of LEMUR's families: assemble, check, train, explain, propose, export.",
     version=__version__,
     help_format="markdown",
-    suppress_keyboard_interrupt=False,  # it has its one line and its exit code below
+    config=(read_config, check_values),
+    suppress_keyboard_interrupt=False,  # run() reports it in one line with its own exit code
 )
-
-_COMMANDS = {
-    "lemur": ("nngen.cli.lemur:app", "Bring LEMUR here, read its records, import them."),
-    "families": ("nngen.cli.families:families", "List LEMUR's families: what each accepts, costs and reached."),
-    "sample": ("nngen.cli.sample:sample", "Print quartets in a sampler's order."),
-    "plans": ("nngen.cli.plans:app", "Look at the presets: mixtures as plan files."),
-    "assemble": ("nngen.cli.assemble:assemble", "Write mixtures as self-contained PyTorch files."),
-    "check": ("nngen.cli.check:check", "Prove that files work: contract, import, shapes, one step, gradients."),
-    "train": ("nngen.cli.train:train", "Train one file in an isolated worker and score it outside."),
-    "campaign": ("nngen.cli.campaign:app", "Sample, assemble, check, train and store; resumes where it stopped."),
-    "leaderboard": ("nngen.cli.leaderboard:leaderboard", "Rank what was trained."),
-    "show": ("nngen.cli.show:show", "Everything the archive knows of one candidate."),
-    "coverage": ("nngen.cli.coverage:coverage", "Audit what a sample covers and what it cannot tell."),
-    "effects": ("nngen.cli.effects:effects", "Effects of families and pairs, with intervals."),
-    "cost": ("nngen.cli.cost:cost", "What trials cost, and what a campaign will."),
-    "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
-    "llm-propose": (
-        "nngen.cli.llm_propose:llm_propose",
-        "Let a rewriter propose better mixtures, check and train them.",
-    ),
-    "prompts": ("nngen.cli.prompts:app", "Look at what rewriters are asked."),
-    "dataset": ("nngen.cli.dataset:app", "Write what the archive teaches as a data set to tune a model on."),
-    "finetune": ("nngen.cli.finetune:finetune", "Tune a model on the feedback set with LoRA."),
-    "evolve": ("nngen.cli.evolve:evolve", "Close the loop: propose, check, train, build, tune, again."),
-    "predict-accuracy": (
-        "nngen.cli.predict_accuracy:predict_accuracy",
-        "Predict the accuracy of a plan nobody trained.",
-    ),
-    "export": ("nngen.cli.export:export", "Hand validated mixtures back to LEMUR."),
-}
 
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(_path, name=_name, help=_help)
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code: 0, 1, 2, 3 or 130."""
+    """Run the command line and exit with its code: 0, 1, 2, 3 or 130."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(tokens: list[str]) -> int:
-    """Run one command and return its exit code; errors become one line on stderr."""
+    """Run one command and return its exit code; an error becomes one line on stderr."""
     try:
         if tokens and tokens[0] in _COMMANDS:
-            _prepare(tokens[0])
+            _load(tokens[0])
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except UnknownCommandError as error:
-        word = error.unused_tokens[0] if error.unused_tokens else ""
-        hint = did_you_mean(word, _COMMANDS, otherwise="see nngen --help")
-        return _fail(f"no command is called {word!r}: {hint}", code=2)
     except CycloptsError as error:
-        return _fail(_said(error), code=2)
+        return _fail(_message(error), code=2)
     except NngenError as error:
         return _fail(str(error), code=error.exit_code)
     except BrokenPipeError:
-        # The reader (head, less) went away; a second flush at exit would complain again.
+        # The reader (head, less) has closed the pipe; flushing again at exit would raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from here", code=130)
+        return _fail("interrupted; run the same command again to go on", code=130)
     return 0
 
 
-def _prepare(name: str) -> None:
-    """Load one command; the line it has in the overview gives way to its own help."""
+def _load(name: str) -> None:
+    """Import one command; its line in the overview is replaced by its own help."""
     path, _ = _COMMANDS[name]
     del app[name]
     app.command(path, name=name)
-    _document(app[name])
+    _show_examples(app[name])
 
 
-def _document(command: App) -> None:
+def _show_examples(command: App) -> None:
     """Show the examples of a command's docstring below its help, and those of its subcommands."""
     doc = inspect.getdoc(command.default_command) if command.default_command else None
     if doc:
@@ -101,21 +155,49 @@ def _document(command: App) -> None:
         command.help_epilogue = f"Examples:\n\n{examples}" if examples else None
     for name in command:
         if not name.startswith("-"):
-            _document(command[name])
+            _show_examples(command[name])
 
 
-def _said(error: CycloptsError) -> str:
-    """Say in our words what was typed wrongly, where cyclopts's own do not name the way out."""
+def _message(error: CycloptsError) -> str:
+    """Describe a parsing error in one line that names the value and the way out."""
     command = " ".join(error.command_chain or ())
-    if isinstance(error, MissingArgumentError) and error.argument is not None:
-        what = f"a value after {error.keyword}" if error.keyword else error.argument.name
-        return f"{command} needs {what}: see nngen {command} --help"
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"{command} has no use for {' '.join(error.unused_tokens)}: see nngen {command} --help"
+    see = f"see nngen {command} --help"
+    match error:
+        case UnknownCommandError():
+            word = error.unused_tokens[0] if error.unused_tokens else ""
+            hint = did_you_mean(word, _COMMANDS, otherwise="see nngen --help")
+            return f"no command is called {word!r}: {hint}"
+        case MissingArgumentError() if error.argument is not None:
+            what = f"a value after {error.keyword}" if error.keyword else error.argument.name
+            return f"{command} needs {what}: {see}"
+        case UnusedCliTokensError() if error.unused_tokens:
+            return f"{command}: unexpected argument {' '.join(error.unused_tokens)}: {see}"
+        case UnknownOptionError():
+            return _unknown_option(error, see)
+        case CoercionError() if error.token is not None and error.argument is not None and error.target_type in _KINDS:
+            place, name = place_of(error.token)
+            return (
+                f"{place}{name or error.argument.name} must be {_KINDS[error.target_type]}, not {error.token.value!r}"
+            )
     return str(error)
 
 
+def _unknown_option(error: UnknownOptionError, see: str) -> str:
+    names = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+    if error.token.source in ("", "cli"):
+        option = error.token.keyword or error.token.value
+        return f"unknown option {option}: {did_you_mean(option, names, otherwise=see)}"
+    place, key = place_of(error.token)
+    keys = [name.removeprefix("--").replace("-", "_") for name in names]
+    return f"{place}unknown key {key}: {did_you_mean(key.replace('-', '_'), keys, otherwise=see)}"
+
+
+def place_of(token: Token) -> tuple[str, str]:
+    """Return the file that a token was read from, as a prefix, and the option or key as its user wrote it."""
+    keyword = token.keyword or ""
+    return ("", keyword) if token.source in ("", "cli") else (f"{token.source}: ", keyword.strip("[]"))
+
+
 def _fail(message: str, *, code: int) -> int:
-    line = " ".join(message.split())
-    print(f"nngen: {line}", file=sys.stderr)
+    print(f"nngen: {' '.join(message.split())}", file=sys.stderr)
     return code

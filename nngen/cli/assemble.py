@@ -1,60 +1,87 @@
-"""``nngen assemble``: mixtures as self-contained PyTorch files."""
+"""``nngen assemble``: mixtures as self-contained PyTorch files, in a folder or in one growing archive of files."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from cyclopts import Parameter
-
-from nngen.cli.assembly_output import TAR, stream, write_files
-from nngen.cli.assembly_plans import check_count, model_plan, plans_of, usable_families
-from nngen.cli.family_options import named
-from nngen.cli.output import print_json, print_table
+from nngen.archive import Archive
+from nngen.assembly.assemble import Assembler, check_plan
+from nngen.assembly.output import FolderWriter, order_of, prepare_folder, write_candidate
+from nngen.assembly.plan_toml import read_plan
+from nngen.assembly.plan_validation import KINDS
+from nngen.assembly.presets import preset, preset_names
+from nngen.assembly.shards import TarWriter
+from nngen.cli.family_options import FamilySource
+from nngen.cli.options import Flag, OutputOptions, ShapeOption
+from nngen.cli.output import note, print_json, print_table
+from nngen.cli.progress import progress_bar
+from nngen.errors import AssemblyError, FamilyError, PlanError, UsageError
+from nngen.families.catalogue import choose
+from nngen.families.probe import check_shape, profiles
+from nngen.plan import Plan
+from nngen.space.pool import Pool
+from nngen.space.samplers import Lexicographic, check_size, draw
+from nngen.types import Candidate, Family, Interface, Shape
 
 __all__ = ["assemble"]
+
+_TAR = ".tar.zst"
+_SHAPE = Shape(3, 32, 32)
+
+Usable = Mapping[str, tuple[Family, Interface]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draw:
+    """A draw of quartets; without a sampler, the plan's own experts are taken."""
+
+    sampler: str | None
+    size: int | None
+    seed: int
+
+    @property
+    def exhaustive(self) -> bool:
+        return self.sampler == "exhaustive"
 
 
 def assemble(
     *,
     out: Path,
-    families: str | None = None,
-    families_from: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    selection: FamilySource = FamilySource(),
     plan: str | None = None,
     experts: int | None = None,
-    allow_repeats: Annotated[bool, Parameter(negative="")] = False,
+    allow_repeats: Flag = False,
     size: int | None = None,
     sampler: str = "stratified",
     seed: int = 0,
-    shape: str = "3x32x32",
+    shape: ShapeOption = None,
     archive: Path | None = None,
-    json: bool = False,
+    output: OutputOptions = OutputOptions(),
 ) -> None:
     """Write mixtures of families as self-contained PyTorch files in LEMUR's contract.
 
-    Each is one file, ``<id>.py``, that needs torch, torchvision and numpy only, and takes images of any
-    size: what each family accepts is written into it. Files that are there already are left alone.
+    Each mixture is one file, ``<id>.py``, that needs torch, torchvision and numpy only, and takes images of any
+    size: the sizes that each family accepts are written into it. Existing files are left as they are. Without
+    ``--size``, ``--families`` names the experts in their order; with it, the families to draw from.
 
     Args:
         out: Folder to write into, made if it is missing; with ``--sampler exhaustive`` also one file,
             ``NAME.tar.zst``.
-        families: Names, separated by commas. Without ``--size``, the experts in their order; otherwise
-            the families to draw from (all of them by default).
-        families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families join
-            LEMUR's; may be given several times.
         plan: A plan as a TOML file, or a preset (``nngen plans ls``): kind, gate, losses, recipe, and the
             experts where ``--families`` and ``--size`` name none.
-        experts: How many families make the mixture named by ``--families``; four unless a plan says otherwise.
-        allow_repeats: Let a family take part more than once.
-        size: How many different quartets to draw.
-        sampler: How they are drawn: ``stratified`` uses every family equally often, ``balanced`` pairs and triples
+        experts: Number of families in the mixture named by ``--families``; four unless a plan has another.
+        allow_repeats: Let a family be an expert more than once.
+        size: Number of different quartets to draw.
+        sampler: Order of the draw: ``stratified`` uses every family equally often, ``balanced`` pairs and triples
             too, ``random`` takes any quartet equally often, ``lexicographic`` goes through the alphabet;
-            ``exhaustive`` takes all there are, in constant memory, and goes on where it stopped.
-        seed: Of the draw.
-        shape: Images that families must be usable for, as channels, height and width.
-        archive: Leave out what this archive has.
-        json: Print the rows as JSON.
+            ``exhaustive`` takes all there are, in constant memory, and resumes where it stopped.
+        seed: Seed of the draw.
+        shape: Images that families must be usable for, as channels, height and width; 3x32x32 by default.
+        archive: Leave out the mixtures that this archive holds.
 
     Examples:
         nngen assemble --families AirNet,AlexNet,BagNet,DenseNet --out mixtures
@@ -62,50 +89,179 @@ def assemble(
         nngen assemble --plan moev7 --out mixtures
         nngen assemble --families AirNet,AlexNet,DPN68,ICNet,MNASNet,ShuffleNet --sampler exhaustive --out all.tar.zst
     """
-    from nngen.assembly.assemble import Assembler, check_plan
-    from nngen.errors import UsageError
-    from nngen.families.probe import check_shape
-    from nngen.types import Shape as ImageShape
-
-    exhaustive = sampler == "exhaustive"
-    if size is None and families is None and plan is None and not exhaustive:
+    drawn = size is not None or sampler == "exhaustive"
+    names = selection.families
+    if not drawn and names is None and plan is None:
         raise UsageError("say what to assemble: --families A,B,C,D for one quartet, or --size N to draw N of them")
-    if str(out).endswith(TAR) and not exhaustive:
+    if str(out).endswith(_TAR) and sampler != "exhaustive":
         raise UsageError("one file for many mixtures is for --sampler exhaustive: name a folder with --out")
-    wanted = ImageShape.parse(shape)
-    check_shape(wanted)
-    names = None if families is None else named(families)
-    drawn = exhaustive or size is not None
+    shape = shape or _SHAPE
+    check_shape(shape)
     if names is not None and not drawn:
-        check_count(names, experts or (4 if plan is None else len(names)))
-    model = model_plan(plan, allow_repeats=allow_repeats, experts=None if drawn else names)
+        _check_count(names, experts or (4 if plan is None else len(names)))
+    model = _model_plan(plan, allow_repeats=allow_repeats, experts=None if drawn else names)
     if not drawn:
         check_plan(model)
+    order = _Draw(sampler=sampler if drawn else None, size=size, seed=seed)
     assembler = Assembler()
-    pool = usable_families(
-        model, names, families_from, wanted, assembler, sampler=sampler if drawn else None, size=size, seed=seed
-    )
-    plans, count = plans_of(model, tuple(pool), sampler=sampler if drawn else None, size=size, seed=seed)
+    pool = _usable_families(model, selection, shape, assembler, order)
+    plans, count = _plans(model, tuple(pool), order)
     known = _known(archive)
-    if exhaustive:
-        done = stream(assembler, plans, count, pool, out, known, model=model)
-        print_json(done) if json else print_table([done], tuple(done))
+    if order.exhaustive:
+        done = _write_all(assembler, plans, count, pool, out, known, model=model)
+        print_json(done) if output.json else print_table([done], tuple(done))
         return
-    rows = list(write_files(assembler, plans, count, pool, out, known))
+    rows = list(_write_files(assembler, plans, count, pool, out, known))
     new = sum(row["written"] for row in rows)
     left_out = f", {count - len(rows):,} in the archive already" if archive is not None else ""
-    print(f"{new:,} written, {len(rows) - new:,} there already{left_out}", file=sys.stderr)
-    if json:
+    note(f"{new:,} written, {len(rows) - new:,} there already{left_out}", prefix="")
+    if output.json:
         print_json(rows)
     else:
         print_table([{**row, "experts": ", ".join(row["experts"])} for row in rows], ("id", "experts", "path"))
 
 
 def _known(archive: Path | None) -> frozenset[str]:
-    """Canonical hashes of what the archive has."""
+    """Return the canonical hashes of the candidates in an archive."""
     if archive is None:
         return frozenset()
-    from nngen.archive import Archive
-
     with Archive.open(archive, readonly=True) as store:
         return store.canonicals()
+
+
+def _check_count(names: Sequence[str], experts: int) -> None:
+    """Refuse another number of experts than was asked for: a forgotten name is the likelier reason."""
+    if len(names) != experts:
+        raise PlanError(
+            f"a mixture takes {experts} families, not {len(names)}: {', '.join(names)}; "
+            "for another number say --experts N"
+        )
+
+
+def _model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] | None) -> Plan:
+    """Read the plan, or take the default one; typed options replace its values."""
+    if plan is None:
+        model = Plan(experts=())
+    elif plan in preset_names() and not Path(plan).exists():
+        model = preset(plan)
+    else:
+        model = read_plan(Path(plan))
+    model = replace(model, repeats=True) if allow_repeats else model
+    return model if experts is None else replace(model, experts=tuple(experts))
+
+
+def _usable_families(model: Plan, selection: FamilySource, shape: Shape, assembler: Assembler, order: _Draw) -> Usable:
+    """Find the usable families among those that the plans may name, before the folder is touched."""
+    drawn = order.sampler is not None
+    kind = KINDS.get(model.kind)
+    if not drawn and kind is not None and not kind.families:
+        return {}  # the kind brings its own experts
+    if drawn and kind is not None and kind.only is not None:
+        raise PlanError(f"the experts of kind {model.kind} are {kind.only}: there is nothing to draw")
+    if not drawn:
+        return _measure(choose(selection.load(), dict.fromkeys(model.experts)), shape, assembler, named=True)
+    chosen = selection.chosen()
+    if order.size is not None and not order.exhaustive:
+        # Refuses a size that the pool cannot give, before families are measured.
+        draw(order.sampler or "", [family.name for family in chosen], order.size, order.seed)
+    return _measure(chosen, shape, assembler, named=selection.families is not None)
+
+
+def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, named: bool) -> Usable:
+    """Measure what each family accepts; an unusable family is refused if it was named, else left out."""
+    readable = []
+    for family in families:
+        try:
+            assembler.expert(family)
+            readable.append(family)
+        except AssemblyError as error:
+            if named:
+                raise
+            note(f"{error}; it is left out")
+    with progress_bar(f"probing at {shape}") as report:
+        measured = profiles(readable, shape, progress=report)
+    pool: dict[str, tuple[Family, Interface]] = {}
+    for family in readable:
+        profile = measured[family.name]
+        if profile.usable and profile.interface is not None:
+            pool[family.name] = (family, profile.interface)
+        elif named:
+            raise FamilyError(f"{family.name} cannot be used at {shape}: {profile.reason}")
+        else:
+            note(f"{family.name} is left out: {profile.reason}")
+    return pool
+
+
+def _plans(model: Plan, pool: Sequence[str], order: _Draw) -> tuple[Iterator[Plan], int]:
+    """Return the plans in their order, one at a time, and how many there are."""
+    if order.sampler is None:
+        return iter([model]), 1
+    space = Pool.of(pool)
+    check_plan(replace(model, experts=space.quartet(0)))
+    if order.exhaustive:
+        count = space.space if order.size is None else order.size
+        check_size(space, count)
+        stream = (quartet for _, quartet in islice(Lexicographic(space).stream(), count))
+        return (replace(model, experts=quartet) for quartet in stream), count
+    quartets = draw(order.sampler, list(pool), order.size or 0, order.seed)
+    return (replace(model, experts=quartet) for quartet in quartets), len(quartets)
+
+
+def _candidate(assembler: Assembler, plan: Plan, pool: Usable) -> Candidate:
+    return assembler.assemble(plan, [pool[name] for name in plan.experts] if pool else [])
+
+
+def _write_files(
+    assembler: Assembler, plans: Iterator[Plan], count: int, pool: Usable, out: Path, known: frozenset[str]
+) -> Iterator[dict[str, Any]]:
+    """Write each candidate that is not known into a folder; yield one row per file."""
+    prepare_folder(out)
+    with progress_bar("assembling") as report:
+        for done, plan in enumerate(plans, 1):
+            candidate = _candidate(assembler, plan, pool)
+            report(done, count)
+            if candidate.canonical in known:
+                continue
+            path, written = write_candidate(candidate, out)
+            yield {
+                "id": candidate.id,
+                "path": str(path),
+                "experts": list(plan.experts),
+                "canonical": candidate.canonical,
+                "written": written,
+            }
+
+
+def _write_all(
+    assembler: Assembler,
+    plans: Iterator[Plan],
+    count: int,
+    pool: Usable,
+    out: Path,
+    known: frozenset[str],
+    *,
+    model: Plan,
+) -> dict[str, Any]:
+    """Write a whole space in constant memory; return the counts."""
+    written = skipped = 0
+    tar = str(out).endswith(_TAR)
+    writer: FolderWriter | TarWriter = TarWriter(out, order_of(model, pool, count)) if tar else FolderWriter(out)
+    with writer, progress_bar("assembling") as report:
+        begun = writer.position  # plans that an earlier, interrupted run has written
+        for position, plan in enumerate(islice(plans, begun, None), begun + 1):
+            candidate = _candidate(assembler, plan, pool)
+            if candidate.canonical in known:
+                skipped += 1
+            else:
+                written += writer.add(candidate)
+            writer.reach(position)
+            report(position, count)
+        if not writer.finished:
+            writer.finish()
+    return {
+        "path": str(out),
+        "quartets": count,
+        "written": written,
+        "there_already": count - written - skipped,
+        "in_the_archive": skipped,
+    }

@@ -1,157 +1,150 @@
-"""``nngen campaign pause, resume, stop, watch, events``: from another terminal than the one that runs it."""
+"""``nngen campaign pause, resume, stop, watch, events``: control and follow a campaign from another terminal."""
 
 from __future__ import annotations
 
-import json as plain
+import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nngen.archive import Archive, Event
-    from nngen.campaign import Watcher
+from nngen.archive import Archive, Event, TrialState
+from nngen.campaign import Command, Watcher, send_command, summarise
+from nngen.campaign.status import standing
+from nngen.cli.campaign_run import print_status, print_summary
+from nngen.cli.options import ArchiveOptions
+from nngen.cli.output import note, print_json
+from nngen.cli.progress import trial_progress
+from nngen.types import EpochResult
 
 __all__ = ["events", "pause", "resume", "stop", "watch"]
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 
-def pause(name: str, /, *, archive: Path | None = None) -> None:
-    """Let a campaign that is being run rest: what trains is finished, nothing begins.
+def pause(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Pause a running campaign: running trials are finished, no other begins.
 
     Args:
-        name: The campaign's name.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        campaign: Name of the campaign.
 
     Examples:
         nngen campaign pause first
     """
-    _wish("pause", name, archive)
+    _send(Command("pause"), campaign, output)
 
 
-def resume(name: str, /, *, archive: Path | None = None) -> None:
-    """Let a campaign that rests go on; one that is not being run goes on with nngen campaign run.
+def resume(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Resume a paused campaign; one without a running process is resumed by nngen campaign run.
 
     Args:
-        name: The campaign's name.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        campaign: Name of the campaign.
 
     Examples:
         nngen campaign resume first
     """
-    _wish("resume", name, archive)
+    _send(Command("resume"), campaign, output)
 
 
-def stop(name: str, /, *, archive: Path | None = None) -> None:
-    """Let a campaign end: what trains is finished, what is prepared is put back. It can be run again later.
+def stop(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Stop a running campaign: running trials are finished. nngen campaign run resumes it later.
 
     Args:
-        name: The campaign's name.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        campaign: Name of the campaign.
 
     Examples:
         nngen campaign stop first
     """
-    _wish("stop", name, archive)
+    _send(Command("stop"), campaign, output)
 
 
-def watch(name: str, /, *, archive: Path | None = None) -> None:
-    """Look on while a campaign is being run: a live table on a terminal, one line per trial elsewhere.
+def watch(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Follow a running campaign: a live table on a terminal, one line per trial elsewhere.
 
-    Ends when the campaign is over or nobody runs it any more; what it came to then goes to stdout.
+    Ends when the campaign is over or its process has ended, and then prints the summary.
 
     Args:
-        name: The campaign's name.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
+        campaign: Name of the campaign.
 
     Examples:
         nngen campaign watch first
     """
-    from nngen.archive import Archive, TrialState, default_path
-    from nngen.campaign import summarise
-    from nngen.campaign.status import standing
-    from nngen.cli.campaign_text import print_standing, print_summary
-    from nngen.cli.watcher import watch as screen
-
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        before = summarise(store, name)
-        with screen() as watcher:
-            watcher.begin(name, before.done, before.total)
-            for trial in store.trials(name, state=TrialState.RUNNING):
+    with output.read() as store:
+        before = summarise(store, campaign)
+        with trial_progress() as watcher:
+            watcher.begin(campaign, before.done, before.total)
+            for trial in store.trials(campaign, state=TrialState.RUNNING):
                 watcher.stage(trial, "runs")
-            seen = max((event.id for event in store.events(name)), default=0)
-            for event in _following(store, name, seen):
+            seen = max((event.id for event in store.events(campaign)), default=0)
+            for event in _follow(store, campaign, seen):
                 _show(store, event, watcher)
-        summary = summarise(store, name)
+        summary, stands = summarise(store, campaign), standing(store, campaign)
+    if output.json:
+        print_json(summary.to_dict() | {"standing": stands.to_dict()})
+    else:
         print_summary(summary)
-        print_standing(summary, standing(store, name))
+        print_status(summary, stands)
 
 
 def events(
-    name: str, /, *, follow: bool = False, after: int = 0, archive: Path | None = None, json: bool = True
+    campaign: str, /, *, follow: bool = False, after: int = 0, output: ArchiveOptions = ArchiveOptions()
 ) -> None:
-    """Print what happened to a campaign, one JSON object per line.
+    """Print the events of a campaign, one JSON object per line; --json changes nothing.
 
     Args:
-        name: The campaign's name.
-        follow: Go on with what happens from now on, until nobody runs the campaign any more.
+        campaign: Name of the campaign.
+        follow: Go on with new events until the campaign's process ends.
         after: Begin after the event with this number.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: There is no other form; here for scripts that pass it to every command.
 
     Examples:
         nngen campaign events first
         nngen campaign events first --follow --after 120
     """
-    from nngen.archive import Archive, default_path
-
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        store.campaign(name)
-        for event in _following(store, name, after) if follow else store.events(name, after=after):
+    with output.read() as store:
+        store.campaign(campaign)
+        for event in _follow(store, campaign, after) if follow else store.events(campaign, after=after):
             line = {"id": event.id, "at": event.at, "trial": event.trial_id, "event": event.kind}
-            sys.stdout.write(plain.dumps(line | {"detail": dict(event.detail)}, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(line | {"detail": dict(event.detail)}, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 
 
-def _wish(word: str, name: str, archive: Path | None) -> None:
-    from nngen.archive import Archive, default_path
-    from nngen.campaign import Command, send_command
+def _send(command: Command, campaign: str, output: ArchiveOptions) -> None:
+    with output.open(create=False) as store:
+        process = send_command(store, campaign, command)
+    if output.json:
+        print_json({"campaign": campaign, "command": command.value, "process": process})
+    else:
+        note(f"asked process {process}, which runs campaign {campaign}, to {command.value}")
 
-    with Archive.open(archive or default_path(), create=False) as store:
-        driver = send_command(store, name, Command(word))
-    print(f"nngen: asked process {driver}, which runs campaign {name}, to {word}", file=sys.stderr)
 
-
-def _following(store: Archive, name: str, after: int) -> Iterator[Event]:
-    """Give events as they come, until the campaign has no driver and all that it wrote was given."""
+def _follow(store: Archive, campaign: str, after: int) -> Iterator[Event]:
+    """Yield events as they are written, until the campaign's process has ended and all its events were read."""
     while True:
-        driven = store.driver(name) is not None
-        for event in store.events(name, after=after):
+        # Asked before the events are read: what a process wrote before it ended is read in this round.
+        running = store.driver(campaign) is not None
+        for event in store.events(campaign, after=after):
             after = event.id
             yield event
-        if not driven:
+        if not running:
             return
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _show(store: Archive, event: Event, watcher: Watcher) -> None:
-    from nngen.types import EpochResult
-
+    """Pass an event of the archive to a watcher."""
     if event.trial_id is None or event.kind == "test.revealed":
         detail = ", ".join(f"{key} {value}" for key, value in event.detail.items())
         watcher.note(f"{event.kind}{': ' if detail else ''}{detail}")
         return
-    trial = store.trial(event.trial_id)
+    trial, detail_of = store.trial(event.trial_id), event.detail
     if event.kind == "trial.promoted":
-        told = event.detail
-        what = f"with seed {told['replicate'] + 1}" if told["replicate"] else f"to rung {told['rung'] + 1}"
-        watcher.note(f"{', '.join(trial.experts)} goes on {what}, being number {told['rank']} by {told['by']}")
+        target = (
+            f"with seed {detail_of['replicate'] + 1}" if detail_of["replicate"] else f"to rung {detail_of['rung'] + 1}"
+        )
+        watcher.note(f"{', '.join(trial.experts)} promoted {target}: number {detail_of['rank']} by {detail_of['by']}")
     elif event.kind == "trial.started":
         watcher.stage(trial, "runs")
     elif event.kind == "trial.epoch":
-        watcher.epoch(trial, EpochResult(**event.detail))
+        watcher.epoch(trial, EpochResult(**detail_of))
     elif event.kind == "trial.requeued":
         watcher.requeued(trial)
     elif event.kind == "trial.finished":

@@ -1,139 +1,84 @@
-"""Carries out ``nngen campaign run``: from arguments to a campaign that runs."""
+"""Runs a campaign from typed arguments, and prints campaigns on stdout."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nngen.cli.campaign_text import print_summary
-from nngen.cli.output import print_json
-from nngen.cli.progress import progress_bar
+from nngen.archive import Archive, check_creatable
+from nngen.assembly.assemble import Assembler
+from nngen.campaign import Budget, Campaign, Status, Summary
+from nngen.campaign.budget import last_budget
+from nngen.campaign.setup import prepare
+from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
+from nngen.cli.family_options import FamilyOptions
+from nngen.cli.options import ArchiveOptions
+from nngen.cli.output import print_json, print_table
+from nngen.cli.progress import progress_bar, trial_progress
+from nngen.errors import SomeFailedError
+from nngen.families.probe import check_shape
+from nngen.lemur.source import open_lemur
+from nngen.training.device import pick_device
 
-if TYPE_CHECKING:
-    from nngen.campaign import Budget, Summary
-
-__all__ = ["carry_out"]
-
-_BUDGET = ("max_trials", "max_hours", "max_cost", "price_per_hour")
-_FIELDS = {"wall": "wall_s", "memory": "memory_mib"}
+__all__ = ["print_status", "print_summary", "run_campaign"]
 
 
-def carry_out(
-    *,
+def run_campaign(
     name: str,
-    families_from: tuple[str, ...],
-    workers: int | None,
-    engine: str,
-    address: str | None,
-    gpu_share: float | None,
-    compiled: bool,
-    exclude: str | None,
-    without_near_twins: bool,
+    spec: CampaignOptions,
+    selection: FamilyOptions,
+    budget: BudgetOptions,
+    machines: EngineOptions,
     data_root: Path | None,
-    archive: Path | None,
-    json: bool,
-    **asked: Any,
+    output: ArchiveOptions,
 ) -> None:
-    """Run or resume a campaign and print what it came to; ``asked`` holds the rest of the arguments.
+    """Run a campaign, or resume it, and print its summary.
 
     Raises:
-        NngenError: For whatever cannot be done; see ``Campaign.run`` and ``prepare``.
+        NngenError: See ``prepare`` and ``Campaign.run``; SomeFailedError if candidates failed.
     """
-    from nngen.archive import Archive, default_path
-    from nngen.assembly.assemble import Assembler
-    from nngen.campaign import Campaign
-    from nngen.campaign.setup import prepare
-    from nngen.cli.engine_options import join, open_engine, suggest
-    from nngen.cli.family_options import narrowed, pool_of
-    from nngen.cli.watcher import watch
-    from nngen.errors import UsageError
-    from nngen.lemur.source import open_lemur
-
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}")
-    limits = {limit: asked.pop(limit) for limit in _BUDGET}
-    typed = _parsed(asked, here=engine == "local")
-    if exclude is not None or without_near_twins:
-        pool = pool_of(asked.get("families"), families_from=families_from)
-        left = narrowed(pool, exclude, without_near_twins=without_near_twins, families_from=families_from)
-        typed["families"] = tuple(sorted(left))
-    place = archive or default_path()
-    stored, budget = _stored(place, name, limits)
-    with join(engine, address, gpu_share) as cluster:
+    typed = spec.typed()
+    if selection.narrowed:
+        typed["families"] = tuple(sorted(selection.pool()))
+    elif selection.families is not None:
+        typed["families"] = tuple(sorted(selection.families))
+    if "shape" in typed:
+        check_shape(typed["shape"])
+    # "auto" is what the machine suggests below; another device is checked here, before families are measured.
+    device = typed.pop("device", "auto")
+    if device != "auto":
+        typed["device"] = pick_device(device, here=machines.here)
+    stored, limits = _stored(output.path, name, budget)
+    with machines.join() as cluster:
         with progress_bar("measuring families") as report:
-            spec, bench = prepare(
+            settled, inputs = prepare(
                 name,
                 stored,
                 typed,
-                suggest(cluster, workers, gpu_share),
+                machines.defaults(cluster),
                 lemur=open_lemur(),
-                families_from=families_from,
+                families_from=selection.families_from,
                 data_root=data_root,
                 progress=report,
             )
         with (
-            open_engine(cluster, spec, bench, workers, gpu_share, compiled=compiled) as machines,
-            Archive.open(place) as store,
-            watch() as watcher,
+            machines.open(cluster, settled, inputs) as engine,
+            output.open() as store,
+            trial_progress() as watcher,
         ):
-            for family, reason in bench.left_out.items():
+            for family, reason in inputs.left_out.items():
                 watcher.note(f"{family} is left out: {reason}")
             campaign = Campaign(
-                spec=spec,
+                spec=settled,
                 archive=store,
-                bench=bench,
-                engine=machines,
+                bench=inputs,
+                engine=engine,
                 assemble=Assembler().assemble,
                 watcher=watcher,
-                budget=budget,
+                budget=limits,
             )
             summary = campaign.run()
-    _report(summary, json=json)
-
-
-def _stored(place: Path, name: str, limits: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Budget]:
-    """What an archive holds of a campaign; a missing archive is not created yet, but could be."""
-    from nngen.archive import Archive, check_creatable
-    from nngen.campaign import Budget
-    from nngen.campaign.budget import last_budget
-
-    if not place.exists():
-        check_creatable(place)
-        return None, Budget().changed(limits)
-    with Archive.open(place) as store:
-        found = next((dict(campaign.spec) for campaign in store.campaigns() if campaign.name == name), None)
-        return found, last_budget(store.events(name)).changed(limits)
-
-
-def _parsed(asked: Mapping[str, Any], *, here: bool) -> dict[str, Any]:
-    """Read the arguments that are more than a number or a word; the device need not be here."""
-    from nngen.errors import UsageError
-    from nngen.families.probe import check_shape
-    from nngen.training.device import pick_device
-    from nngen.types import Shape
-
-    read = {_FIELDS.get(name, name): value for name, value in asked.items() if value is not None}
-    if "families" in read:
-        read["families"] = tuple(sorted(name.strip() for name in read["families"].split(",") if name.strip()))
-        if not read["families"]:
-            raise UsageError("--families names no family: write names separated by commas")
-    if "rungs" in read:
-        parts = [part.strip() for part in read["rungs"].split(",")]
-        if not all(part.isascii() and part.isdigit() for part in parts):
-            raise UsageError(f"--rungs are epochs that rise, as 1,3,9, not {read['rungs']!r}")
-        read["rungs"] = tuple(int(part) for part in parts)
-    if "shape" in read:
-        read["shape"] = Shape.parse(read["shape"])
-        check_shape(read["shape"])
-    device = read.pop("device", "auto")
-    return read if device == "auto" else read | {"device": pick_device(device, here=here)}
-
-
-def _report(summary: Summary, *, json: bool) -> None:
-    from nngen.errors import SomeFailedError
-
-    if json:
+    if output.json:
         print_json(summary.to_dict())
     else:
         print_summary(summary)
@@ -141,3 +86,51 @@ def _report(summary: Summary, *, json: bool) -> None:
         raise SomeFailedError(
             f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
         )
+
+
+def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[dict[str, Any] | None, Budget]:
+    """Read a campaign's stored specification and budget; an archive that is missing is not created yet."""
+    if not place.exists():
+        check_creatable(place)
+        return None, Budget().changed(budget.typed())
+    with Archive.open(place) as store:
+        found = next((dict(campaign.spec) for campaign in store.campaigns() if campaign.name == name), None)
+        return found, last_budget(store.events(name)).changed(budget.typed())
+
+
+def print_summary(summary: Summary) -> None:
+    """Print the result of a campaign: trials, coverage, rungs and finalists if there are any, the best candidate."""
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
+    print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
+    print(f"coverage {summary.coverage.share:.2%} of {summary.coverage.space:,} quartets: {summary.coverage.verdict}")
+    for number, rung in enumerate(summary.rungs if len(summary.rungs) > 1 else (), start=1):
+        reached = "" if rung.best is None else f", best {rung.best:.4f}"
+        counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"
+        print(f"rung {number} ({rung.epochs} epochs): {counts}")
+    best = summary.best
+    if best is not None:
+        test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
+        print(f"best {best.candidate_id} ({', '.join(best.experts)})")
+        print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
+    if summary.finalists:
+        columns = ("id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy")
+        rows = [row.to_dict() for row in summary.finalists]
+        print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], columns)
+
+
+def print_status(summary: Summary, status: Status) -> None:
+    """Print the progress of a campaign: whether it is running, its rate, and the budget used."""
+    driver = "" if status.driver is None else f" (process {status.driver})"
+    parts = ["over" if summary.over else f"{status.word}{driver}", f"{status.spent.hours:.2f} h used"]
+    if status.spent.cost is not None:
+        parts.append(f"cost {status.spent.cost:.2f}")
+    if status.per_hour is not None:
+        parts.append(f"{status.per_hour:.1f} trials per hour")
+        if not summary.over:
+            parts.append(f"about {(summary.total - summary.done) / status.per_hour:.1f} h left")
+    parts += [f"{used:.4g} of {limit:g} {name}" for name, (used, limit) in status.spent.shares(status.budget).items()]
+    if status.promotions:
+        parts.append(f"{status.promotions} promotions")
+    if status.lost:
+        parts.append(f"{status.lost} trials lost and tried again")
+    print(", ".join(parts))

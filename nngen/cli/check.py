@@ -1,21 +1,29 @@
-"""``nngen check``: prove that files work."""
+"""``nngen check``: checks files in isolated workers."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.assembly.validate_family import may_join
+from nngen.checks import CheckFailed
+from nngen.cli.options import Assignments, OutputOptions, ShapeOption, hyperparameters
 from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
-from nngen.cli.values import parse_values
-
-if TYPE_CHECKING:
-    from nngen.training import LocalEngine
-    from nngen.types import Verdict
+from nngen.errors import SomeFailedError, UsageError
+from nngen.lemur.source import open_lemur
+from nngen.training import CheckJob, LocalEngine, pick_device
+from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
+from nngen.types import Shape
 
 __all__ = ["check"]
+
+_SHAPE = Shape(3, 32, 32)
 
 
 def check(
@@ -23,71 +31,64 @@ def check(
     /,
     *,
     family: Annotated[list[Path] | None, Parameter(negative="")] = None,
-    shape: str = "3x32x32",
+    shape: ShapeOption = None,
     classes: int = 10,
-    prm: Annotated[list[str] | None, Parameter(negative="")] = None,
-    wall: float = 60.0,
+    prm: Assignments = (),
+    time_limit: float = 60.0,
     memory_mib: int = 12_288,
     device: str = "auto",
     threads: int | None = None,
     isolation: str = "auto",
-    json: bool = False,
+    output: OutputOptions = OutputOptions(),
 ) -> None:
-    """Prove that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
+    """Check that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
 
-    Each file runs in an isolated worker process; what was not assembled here, in a sandbox. Ends with exit
-    code 3 if some of the files failed.
+    Each file runs in an isolated worker process; a file that was not assembled by nngen, in a sandbox. The exit code
+    is 3 if some of the files failed.
 
     Args:
-        paths: Files, or folders whose ``*.py`` are meant.
-        family: A file that shall join LEMUR's families: says whether it may, and why not. May be given several
-            times, in place of paths.
-        shape: Channels, height and width of the images the files shall take.
+        paths: Files, or folders of ``*.py`` files.
+        family: A file that is to be added to LEMUR's families: tells whether it can be an expert, and why not. May be
+            given several times, in place of paths.
+        shape: Channels, height and width of the images; 3x32x32 by default.
         classes: Number of classes.
         prm: A hyperparameter as NAME=VALUE, for files that name more than lr, momentum and dropout.
-        wall: Seconds that one file may take.
-        memory_mib: MiB of memory that one file may use.
+        time_limit: Seconds per file.
+        memory_mib: MiB of resident memory per file.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads of the worker; all cores by default.
         isolation: ``sandbox`` (bubblewrap: no network, no files, no rights), ``process`` (own process, limits),
-            ``none`` (time and memory alone), or ``auto``: process for what assembling its plan gives byte for
+            ``none`` (time and memory alone), or ``auto``: process for a file that its plan assembles to byte for
             byte, sandbox for everything else.
-        json: Print the rows as JSON.
 
     Examples:
         nngen check generated/*.py
         nngen check generated/first --shape 1x32x32 --json
         nngen check --family examples/families/Pebble.py
     """
-    import os
-
-    from nngen.errors import SomeFailedError, UsageError
-    from nngen.training import LocalEngine, pick_device
-    from nngen.training.candidate_files import check_isolation, find_files
-    from nngen.types import Shape
-
     if (paths is None) == (family is None):
         raise UsageError("say what to check: files or folders, or --family FILE")
     if family is not None:
-        _join(family, shape, classes, json=json)
+        _check_families(family, shape or _SHAPE, classes, output)
         return
     check_isolation(isolation)
     files = find_files(paths or [])
-    options = {
-        "shape": Shape.parse(shape),
-        "classes": classes,
-        "hyperparameters": parse_values(prm or []),
-        "device": pick_device(device),
-        "threads": threads or os.cpu_count() or 1,
-        "time_limit_s": wall,
-        "memory_mib": memory_mib,
-    }
+    job = partial(
+        CheckJob,
+        shape=shape or _SHAPE,
+        classes=classes,
+        hyperparameters=hyperparameters(prm),
+        device=pick_device(device),
+        threads=threads or os.cpu_count() or 1,
+        time_limit_s=time_limit,
+        memory_mib=memory_mib,
+    )
     rows = []
     with LocalEngine() as engine, progress_bar("checking") as report:
         for number, file in enumerate(files):
             report(number, len(files))
-            rows.append(_row(file, _check(engine, file, isolation, options)))
-    if json:
+            rows.append(_row(engine, file, isolation, job))
+    if output.json:
         print_json(rows)
     else:
         print_table(rows, ("path", "valid", "verdict", "message"))
@@ -96,47 +97,33 @@ def check(
         raise SomeFailedError(f"{failed} of {len(rows)} failed")
 
 
-def _join(files: list[Path], shape: str, classes: int, *, json: bool) -> None:
-    """Say of each file whether it may join the families."""
-    from dataclasses import asdict
-
-    from nngen.assembly.validate_family import may_join
-    from nngen.errors import SomeFailedError
-    from nngen.lemur.source import open_lemur
-    from nngen.types import Shape
-
-    with progress_bar("measuring families") as report:
-        found = may_join(files, open_lemur(), Shape.parse(shape), classes=classes, progress=report)
-    rows = [asdict(one) | {"path": str(one.path)} for one in found]
-    if json:
-        print_json(rows)
-    else:
-        print_table(rows, ("path", "name", "may_join", "native", "takes", "parameters", "message"))
-    refused = sum(not one.may_join for one in found)
-    if refused:
-        raise SomeFailedError(f"{refused} of {len(found)} may not join")
-
-
-def _check(engine: LocalEngine, file: Path, isolation: str, options: dict[str, Any]) -> tuple[Verdict, str | None]:
-    """Return the verdict and the level at which it was found; None for a file that was not run at all."""
-    from nngen.checks import CheckFailed
-    from nngen.training import CheckJob
-    from nngen.training.candidate_files import choose_isolation, read_candidate
-
+def _row(engine: LocalEngine, file: Path, isolation: str, job: partial[CheckJob]) -> dict[str, Any]:
+    """Check one file; its isolation level is None where it was refused before it ran."""
+    level = None
     try:
         candidate = read_candidate(file)
+        level = choose_isolation(isolation, candidate.source)
+        verdict = engine.check(job(candidate=candidate, isolation=level))
     except CheckFailed as refused:
-        return refused.verdict, None
-    level = choose_isolation(isolation, candidate.source)
-    return engine.check(CheckJob(candidate=candidate, isolation=level, **options)), level.value
-
-
-def _row(file: Path, found: tuple[Verdict, str | None]) -> dict[str, Any]:
-    verdict, isolation = found
+        verdict = refused.verdict
     return {
         "path": str(file),
         "valid": verdict.valid,
         "verdict": verdict.outcome.value,
         "message": verdict.message,
-        "isolation": isolation,
+        "isolation": level and level.value,
     }
+
+
+def _check_families(files: list[Path], shape: Shape, classes: int, output: OutputOptions) -> None:
+    """Report for each file whether it can be added to the families."""
+    with progress_bar("measuring families") as report:
+        found = may_join(files, open_lemur(), shape, classes=classes, progress=report)
+    rows = [asdict(one) | {"path": str(one.path)} for one in found]
+    if output.json:
+        print_json(rows)
+    else:
+        print_table(rows, ("path", "name", "may_join", "native", "takes", "parameters", "message"))
+    refused = sum(not one.may_join for one in found)
+    if refused:
+        raise SomeFailedError(f"{refused} of {len(found)} cannot be families")

@@ -1,53 +1,58 @@
-"""``nngen coverage``: what a sample of quartets covers, and what can be said from it."""
+"""``nngen coverage``: how much of the space a sample of quartets covers, how evenly, and what follows from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.analysis.heat_map import write_heat_map
+from nngen.analysis.observations import is_quartet
+from nngen.assembly.plan_toml import from_toml, plan_of
+from nngen.cli.family_options import FamilyOptions, abstract_pool
+from nngen.cli.options import ArchiveOptions, Names
 from nngen.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    from nngen.space import Coverage, Quartet
-    from nngen.space.evenness import Evenness
+from nngen.errors import UsageError
+from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
+from nngen.space import coverage as measure
+from nngen.space.evenness import Evenness, evenness
 
 __all__ = ["coverage"]
 
+_SAMPLER = f"Sampler to measure instead; needs --size. {sampler_help()}."
+
 
 def coverage(
-    what: Annotated[str | None, Parameter(name="CAMPAIGN|FOLDER")] = None,
+    subject: Annotated[str | None, Parameter(name="CAMPAIGN|FOLDER")] = None,
     /,
     *,
-    campaign: str | None = None,
-    sampler: str | None = None,
+    sampler: Annotated[
+        str | None, Parameter(help=f"Sampler to measure instead; needs --size. {sampler_help()}.")
+    ] = None,
     size: int | None = None,
-    families: str | None = None,
+    families: Names = None,
     pool: int | None = None,
     seed: int = 0,
     out: Path | None = None,
-    archive: Path | None = None,
-    json: bool = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Audit a campaign, a folder of plans or a sampler: how much of the space, how evenly, what follows.
+    """Measure how much of the space a campaign, a folder of plans or a sampler covers, and how evenly.
 
-    The verdict says in one sentence what can be concluded. An anchor is a family in every quartet: what
-    is found then holds for quartets with it only.
+    The verdict states in one sentence what can be concluded. An anchor is a family in every quartet: results
+    then hold only for quartets with it.
 
     Args:
-        what: A campaign's name, or a folder of plans (.toml) and assembled mixtures (.py).
-        campaign: A campaign's name, where a folder has the same.
-        sampler: Audit what this sampler would draw; give --size too.
+        subject: Name of a campaign, or a folder of plans (.toml) and assembled mixtures (.py); a folder comes first,
+            unless it has no slash and the archive has a campaign of that name.
+        sampler: Sampler to measure instead; needs --size.
         size: Quartets to draw, or to take from the campaign's order; all of a campaign's by default.
-        families: The pool, separated by commas; the campaign's own, the families in the folder, or all
-            of LEMUR's by default.
+        families: The pool, separated by commas; by default the campaign's own, those in the folder, or all of
+            LEMUR's.
         pool: A pool of this many abstract families, for a sampler.
-        seed: Of the sampler.
-        out: Also draw how often each pair was used: FILE.html (needs plotly) or any other name for text.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print the audit as JSON.
+        seed: Seed of the sampler.
+        out: File for a drawing of how often each pair was used: FILE.html (needs plotly), else text.
 
     Examples:
         nngen coverage --sampler lexicographic --size 1140 --pool 29
@@ -55,77 +60,64 @@ def coverage(
         nngen coverage first --out pairs.html
         nngen coverage generated/four
     """
-    from nngen.space import coverage as audit_of
-    from nngen.space.evenness import evenness
-
-    names, quartets = _sample(
-        what, campaign=campaign, sampler=sampler, size=size, families=families, pool=pool, seed=seed, archive=archive
-    )
-    audit = audit_of(names, quartets)
+    if (subject is None) == (sampler is None):
+        raise UsageError(
+            "say what to measure, one thing: a campaign's name, a folder of plans, or --sampler with --size"
+        )
+    if size is not None and size < 1:
+        raise UsageError(f"--size must be at least 1, not {size}")
+    if sampler is not None:
+        names, quartets = _drawn(sampler, size, families, pool, seed)
+    elif pool is not None:
+        raise UsageError("--pool goes with --sampler: plans and campaigns have families with names")
+    else:
+        names, quartets = _stored(subject or "", output)
+        names, quartets = families or names, quartets[:size]
+    audit = measure(names, quartets)
     even = evenness(audit)
     if out is not None:
-        from nngen.analysis.heat_map import write_heat_map
-
         write_heat_map(audit, out)
-    if json:
+    if output.json:
         print_json(audit.to_dict() | even.to_dict())
     else:
         _print(audit, even)
 
 
-def _sample(
-    what: str | None,
-    *,
-    campaign: str | None,
-    sampler: str | None,
-    size: int | None,
-    families: str | None,
-    pool: int | None,
-    seed: int,
-    archive: Path | None,
+def _drawn(
+    sampler: str, size: int | None, families: Names, pool: int | None, seed: int
 ) -> tuple[Sequence[str], Sequence[Quartet]]:
-    """Find the quartets that are meant, and the pool they are held against."""
-    from nngen.cli.family_options import named, pool_of
-    from nngen.errors import UsageError
-    from nngen.space import draw, find_sampler
-
-    if sum(given is not None for given in (what, campaign, sampler)) != 1:
-        raise UsageError("say what to audit, one thing: a campaign's name, a folder of plans, or --sampler with --size")
-    if size is not None and size < 1:
-        raise UsageError(f"--size must be at least 1, not {size}")
-    if sampler is not None:
-        find_sampler(sampler, learns=False)
-        if size is None:
-            raise UsageError("--sampler needs --size: how many quartets it is to draw")
-        names = pool_of(families, pool)
-        return names, draw(sampler, names, size, seed)
-    if pool is not None:
-        raise UsageError("--pool goes with --sampler: plans and campaigns have families with names")
-    if what is not None and Path(what).is_file():
-        raise UsageError(f"{what} is a file: name a campaign (of the archive --archive FILE) or a folder of plans")
-    if what is not None and Path(what).is_dir():
-        quartets = _in_folder(Path(what))[:size]
-        return named(families) if families else sorted({name for q in quartets for name in q}), quartets
-    own, quartets = _in_campaign(campaign or what or "", archive)
-    return named(families) if families else own, quartets[:size]
+    find_sampler(sampler, learns=False)
+    if size is None:
+        raise UsageError("--sampler needs --size: how many quartets to draw")
+    if families is not None and pool is not None:
+        raise UsageError("--families and --pool are two ways to say the same: give one of them")
+    names = FamilyOptions(families=families).pool() if pool is None else abstract_pool(pool)
+    return names, draw(sampler, names, size, seed)
 
 
-def _in_campaign(name: str, archive: Path | None) -> tuple[Sequence[str], list[Quartet]]:
-    from nngen.analysis.observations import is_quartet
-    from nngen.archive import Archive, default_path
+def _stored(subject: str, output: ArchiveOptions) -> tuple[Sequence[str], Sequence[Quartet]]:
+    """Read a campaign's or a folder's families and quartets."""
+    path = Path(subject)
+    if path.is_file():
+        raise UsageError(f"{subject} is a file: name a campaign (of the archive --archive FILE) or a folder of plans")
+    if path.is_dir() and ("/" in subject or not _is_campaign(subject, output)):
+        quartets = _in_folder(path)
+        return sorted({name for quartet in quartets for name in quartet}), quartets
+    with output.read() as store:
+        campaign = store.campaign(subject)
+        trials = sorted(store.trials(subject), key=lambda trial: trial.position)
+    quartets = list(dict.fromkeys(tuple(sorted(t.experts)) for t in trials if is_quartet(t.experts)))
+    return sorted(campaign.spec.get("pool") or {expert for quartet in quartets for expert in quartet}), quartets
 
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        known = store.campaign(name)
-        trials = sorted(store.trials(name), key=lambda trial: trial.position)
-        quartets = list(dict.fromkeys(tuple(sorted(t.experts)) for t in trials if is_quartet(t.experts)))
-    return sorted(known.spec.get("pool") or {expert for quartet in quartets for expert in quartet}), quartets
+
+def _is_campaign(name: str, output: ArchiveOptions) -> bool:
+    if not output.path.exists():
+        return False
+    with output.read() as store:
+        return any(campaign.name == name for campaign in store.campaigns())
 
 
 def _in_folder(folder: Path) -> list[Quartet]:
-    from nngen.analysis.observations import is_quartet
-    from nngen.assembly.plan_toml import from_toml, plan_of
-    from nngen.errors import UsageError
-
     quartets = []
     for path in sorted(folder.iterdir()):
         try:
@@ -143,7 +135,7 @@ def _in_folder(folder: Path) -> list[Quartet]:
 
 
 def _print(audit: Coverage, even: Evenness) -> None:
-    print(f"{audit.verdict}")
+    print(audit.verdict)
     print(f"{audit.quartets:,} of {audit.space:,} quartets, {audit.share:.2%} of the space")
     rows: list[dict[str, Any]] = [
         _row("family", audit.families.values(), audit.family_range, even.family_expected)
@@ -159,9 +151,9 @@ def _print(audit: Coverage, even: Evenness) -> None:
         print(f"pairs never drawn together: {len(audit.unseen_pairs):,} of {len(audit.pairs):,}")
 
 
-def _row(what: str, counts: Any, spread: int, expected: tuple[float, float]) -> dict[str, Any]:
+def _row(unit: str, counts: Collection[int], spread: int, expected: tuple[float, float]) -> dict[str, Any]:
     return {
-        "quartets_per": what,
+        "quartets_per": unit,
         "fewest": min(counts),
         "most": max(counts),
         "range": spread,

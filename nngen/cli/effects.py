@@ -1,63 +1,56 @@
-"""``nngen effects``: what each family, and each pair of families, does to the accuracy."""
+"""``nngen effects``: effects of families and of pairs of families on the accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nngen.analysis.effects import Effects
+from nngen.analysis.effects import effects as estimate
+from nngen.analysis.low_yield import LowYield, low_yield
+from nngen.analysis.observations import observe, refuse_mixture
+from nngen.archive import StoredTrial
+from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    from nngen.analysis.effects import Effects
-    from nngen.analysis.low_yield import LowYield
-    from nngen.archive import StoredTrial
+from nngen.errors import UsageError
 
 __all__ = ["effects"]
 
 
 def effects(
-    *,
     campaign: str | None = None,
+    /,
+    *,
     rung: int = 0,
     confidence: float = 0.95,
     threshold: float = 0.5,
     pairs: int = 12,
-    archive: Path | None = None,
-    json: bool = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Read from the trials what each family and each pair does to the accuracy, with intervals.
+    """Estimate the effect of each family and of each pair on the accuracy, with intervals.
 
-    An effect of +0.01 means: one point more than with an average family in its place. Pairs say what two
-    families do together beyond what each does alone; theirs are shrunk towards zero. What cannot be told
-    (a family in every quartet, families that always come together, too few trials) is said in words.
+    An effect of +0.01 is one point more than with an average family in its place. The effect of a pair is what two
+    families reach together beyond the sum of their own effects; it is shrunk towards zero. Effects that cannot be
+    estimated (a family in every quartet, families that always come together, too few trials) are named with the reason.
 
     Args:
-        campaign: Only this campaign's trials; by default all of the archive's, if they are alike.
-        rung: The fidelity to read. Later rungs hold only what did well on earlier ones.
-        confidence: Of the intervals, between 0 and 1.
+        campaign: Name of a campaign; by default all trials of the archive, if they are alike.
+        rung: Rung to read, from 0. Later rungs hold only what did well on earlier ones.
+        confidence: Confidence of the intervals, between 0 and 1.
         threshold: A family is low-yield if the upper end of its success rate's interval is below this.
         pairs: Pairs to show in the table, strongest first; JSON has all of them.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print everything as JSON.
 
     Examples:
-        nngen effects --campaign first
-        nngen effects --campaign first --confidence 0.9 --json
+        nngen effects first
+        nngen effects first --confidence 0.9 --json
     """
-    from nngen.analysis.effects import effects as read_effects
-    from nngen.analysis.low_yield import low_yield
-    from nngen.analysis.observations import observe, refuse_mixture
-    from nngen.archive import Archive, default_path
-    from nngen.errors import UsageError
-
     for flag, value in (("--confidence", confidence), ("--threshold", threshold)):
         if not 0 < value < 1:
             raise UsageError(f"{flag} lies between 0 and 1, not at {value}")
     for flag, count in (("--rung", rung), ("--pairs", pairs)):
         if count < 0:
             raise UsageError(f"{flag} counts from 0, not {count}")
-    with Archive.open(archive or default_path(), readonly=True) as store:
+    with output.read() as store:
         pool = _pool(store.campaign(campaign).spec) if campaign is not None else ()
         trials = store.trials(campaign)
     if campaign is None:
@@ -65,9 +58,9 @@ def effects(
     lines = observe(trials, rung)
     if rung and not lines:
         raise UsageError(f"no trial of rung {rung} is finished: the rungs of these trials are {_rungs(trials)}")
-    found = read_effects(lines, pool, confidence=confidence)
+    found = estimate(lines, pool, confidence=confidence)
     weak = low_yield(lines, [row.family for row in found.families], threshold=threshold, confidence=confidence)
-    if json:
+    if output.json:
         print_json(
             found.to_dict() | {"low_yield": [{"family": row.family, "reason": row.reason} for row in weak.excluded]}
         )
@@ -87,8 +80,8 @@ def _print(found: Effects, weak: LowYield, pairs: int) -> None:
     print(f"{found.trials:,} trials of {found.quartets:,} quartets, {found.trained:,} trained")
     if found.mean_accuracy is not None:
         print(f"mean accuracy {found.mean_accuracy:.4f}{_spreads(found)}")
-    for note in found.notes:
-        print(f"- {note}")
+    for caveat in found.notes:
+        print(f"- {caveat}")
     for row in weak.excluded:
         print(f"- low-yield: {row.reason}")
     share = f"{found.confidence:.0%}"

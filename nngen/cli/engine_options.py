@@ -1,87 +1,118 @@
-"""Which machines a campaign runs on: this one, or those of a Ray cluster."""
+"""Options of commands that run trials: their specification, a budget, and the machines they run on."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from nngen.campaign import CampaignInputs, CampaignSpec
-    from nngen.training import LocalEngine
-    from nngen.training.ray import Cluster, RayEngine
+from cyclopts import Parameter
 
-__all__ = ["join", "open_engine", "suggest"]
+from nngen.campaign import Budget, CampaignInputs, CampaignSpec
+from nngen.cli.options import Arguments, Flag
+from nngen.errors import MissingExtraError, UsageError
+from nngen.training import LocalEngine, pick_device
+from nngen.training.memory_model import predictor
+from nngen.types import TrialSpec
+
+if TYPE_CHECKING:
+    from nngen.training.ray import Cluster, RayEngine  # loads ray, an optional extra
+
+__all__ = ["BudgetOptions", "CampaignOptions", "EngineOptions", "TrialOptions"]
 
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
 
 
-@contextmanager
-def join(engine: str, address: str | None, gpu_share: float | None) -> Iterator[Cluster | None]:
-    """Join the cluster that is asked for; None stands for this machine alone.
+class CampaignOptions(Arguments, of=CampaignSpec, without=("name", "families")):
+    """Arguments of a campaign that were typed; its families are those of ``FamilyOptions``."""
 
-    Raises:
-        UsageError: If the words do not fit together, or no cluster can be joined.
-        MissingExtraError: If Ray is asked for and not installed.
+
+class TrialOptions(Arguments, of=CampaignSpec, only=[item.name for item in fields(TrialSpec)]):
+    """Arguments of trials that were typed, for commands whose candidates are not sampled."""
+
+
+class BudgetOptions(Arguments, of=Budget):
+    """Limits of a campaign that were typed; a resumed campaign keeps the others."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Machines that trials run on.
+
+    Attributes:
+        engine: Where trials run: local (this machine) or ray (the nodes of a Ray cluster; docs/clusters.md).
+        workers: Trials at a time; results do not depend on it. 1 by default; with Ray, as many as fit.
+        address: With Ray, HOST:PORT of the cluster's head; by default the cluster that runs on this machine.
+        gpu_share: With Ray and cards, share of a card per trial, as 0.5; 1 by default.
+        compiled: Compile each network with torch.compile before it trains; takes minutes, and pays for many
+            epochs on a card.
     """
-    from nngen.errors import MissingExtraError, UsageError
 
-    if engine not in _ENGINES:
-        raise UsageError(f"there is no engine {engine!r}: choose {' or '.join(_ENGINES)}")
-    if engine == "local":
-        for flag, value in (("--address", address), ("--gpu-share", gpu_share)):
-            if value is not None:
-                raise UsageError(f"{flag} is for --engine ray")
-        yield None
-        return
-    if gpu_share is not None and gpu_share <= 0:
-        raise UsageError(f"--gpu-share must be above 0, not {gpu_share:g}")
-    try:
-        from nngen.training.ray import connect
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray") from error
-    # Ray tells of lost nodes on stdout, where results alone belong.
-    with redirect_stdout(sys.stderr), connect(address or "auto") as cluster:
-        yield cluster
+    engine: str = "local"
+    workers: int | None = None
+    address: str | None = None
+    gpu_share: float | None = None
+    compiled: Flag = False
 
+    def __post_init__(self) -> None:
+        if self.engine not in _ENGINES:
+            raise UsageError(f"there is no engine {self.engine!r}: choose {' or '.join(_ENGINES)}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be at least 1, not {self.workers}")
+        if self.engine == "local":
+            for flag, value in (("--address", self.address), ("--gpu-share", self.gpu_share)):
+                if value is not None:
+                    raise UsageError(f"{flag} is for --engine ray")
+        if self.gpu_share is not None and self.gpu_share <= 0:
+            raise UsageError(f"--gpu-share must be above 0, not {self.gpu_share:g}")
 
-def suggest(cluster: Cluster | None, workers: int | None, gpu_share: float | None) -> dict[str, Any]:
-    """Suggest a device and threads where nothing was typed."""
-    import os
+    @property
+    def here(self) -> bool:
+        """Whether trials run on this machine."""
+        return self.engine == "local"
 
-    from nngen.training.device import pick_device
+    @contextmanager
+    def join(self) -> Iterator[Cluster | None]:
+        """Join the cluster; yields None for this machine alone.
 
-    if cluster is not None:
-        return cluster.machine(gpu_share or 1.0)
-    cores = len(os.sched_getaffinity(0))
-    return {"device": pick_device("auto"), "threads": max(1, min(cores // (workers or 1), _MOST_THREADS))}
+        Raises:
+            UsageError: If no cluster can be joined.
+            MissingExtraError: If Ray is not installed.
+        """
+        if self.here:
+            yield None
+            return
+        try:
+            from nngen.training.ray import connect
+        except ImportError as error:
+            raise MissingExtraError("ray", "ray") from error
+        # Ray prints about lost nodes on stdout, which is for results alone.
+        with redirect_stdout(sys.stderr), connect(self.address or "auto") as cluster:
+            yield cluster
 
+    def defaults(self, cluster: Cluster | None) -> dict[str, Any]:
+        """Return the device and the threads that the machines suggest, for what was not typed."""
+        if cluster is not None:
+            return cluster.machine(self.gpu_share or 1.0)
+        cores = len(os.sched_getaffinity(0))
+        return {"device": pick_device("auto"), "threads": max(1, min(cores // (self.workers or 1), _MOST_THREADS))}
 
-def open_engine(
-    cluster: Cluster | None,
-    spec: CampaignSpec,
-    bench: CampaignInputs,
-    workers: int | None,
-    gpu_share: float | None,
-    *,
-    compiled: bool = False,
-) -> LocalEngine | RayEngine:
-    """Open the engine that a campaign's trials fit into; it predicts what they will take.
+    def open(self, cluster: Cluster | None, spec: CampaignSpec, inputs: CampaignInputs) -> LocalEngine | RayEngine:
+        """Open the engine for a campaign's trials; it predicts the memory they take.
 
-    Raises:
-        NngenError: If they fit nowhere, or a node is not fit for them.
-    """
-    from nngen.training.memory_model import predictor
+        Raises:
+            NngenError: If the trials fit on no machine, or a node cannot run them.
+        """
+        predict = predictor(inputs.families, classes=inputs.classes)
+        if cluster is None:
+            return LocalEngine(slots=self.workers or 1, predict=predict, compiled=self.compiled)
+        from nngen.training.ray import RayEngine, Request
 
-    predict = predictor(bench.families, classes=bench.classes)
-    if cluster is None:
-        from nngen.training import LocalEngine
-
-        return LocalEngine(slots=workers or 1, predict=predict, compiled=compiled)
-    from nngen.training.ray import RayEngine, Request
-
-    share = 0.0 if spec.device == "cpu" else gpu_share or 1.0
-    request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
-    return RayEngine(cluster, request, slots=workers, predict=predict, compiled=compiled)
+        share = 0.0 if spec.device == "cpu" else self.gpu_share or 1.0
+        request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
+        return RayEngine(cluster, request, slots=self.workers, predict=predict, compiled=self.compiled)

@@ -1,88 +1,106 @@
-"""Which families a command draws from: named, numbered or all of LEMUR's."""
+"""Options that choose a pool of families: named ones, those of a folder, or all of LEMUR's."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-__all__ = ["named", "narrowed", "numbered", "plain", "pool_of"]
+from cyclopts import Parameter
+
+from nngen.cli.options import Flag, Names
+from nngen.cli.output import note
+from nngen.errors import FamilyError, UsageError
+from nngen.families.catalogue import choose, load_families
+from nngen.families.near_duplicates import without_near_twins
+from nngen.lemur.source import open_lemur
+from nngen.types import Family
+
+__all__ = ["FamilyOptions", "FamilySource", "abstract_pool", "plain"]
 
 
-def pool_of(families: str | None, pool: int | None = None, families_from: Sequence[str] = ()) -> tuple[str, ...]:
-    """Settle the pool: ``--families A,B,...``, ``--pool V``, or all base families, LEMUR's and those from elsewhere.
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySource:
+    """Families by name, LEMUR's and others.
 
-    Raises:
-        UsageError: If both are given, or no name is.
+    Attributes:
+        families: Names of families, separated by commas; all of them by default.
+        families_from: A folder of files in LEMUR's contract, or a Python entry point, whose families are added to
+            LEMUR's; may be given several times.
     """
-    from nngen.errors import UsageError
 
-    if families is not None and pool is not None:
-        raise UsageError("--families and --pool are two ways to say the same: give one of them")
-    if pool is not None:
-        return numbered(pool)
-    if families is not None:
-        return named(families)
-    from nngen.families.catalogue import load_families
-    from nngen.lemur.source import open_lemur
+    families: Names = None
+    families_from: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
 
-    return tuple(load_families(open_lemur(), families_from))
+    def load(self) -> dict[str, Family]:
+        """Load all families there are, by name; ``families`` does not narrow them.
+
+        Raises:
+            LemurError: If LEMUR cannot be read.
+            FamilyError: If a family from elsewhere cannot be read.
+        """
+        return load_families(open_lemur(), self.families_from)
+
+    def chosen(self) -> tuple[Family, ...]:
+        """Load the families that are named, or all.
+
+        Raises:
+            FamilyError: If a name is unknown.
+        """
+        known = self.load()
+        return choose(known, known if self.families is None else self.families)
 
 
-def narrowed(
-    names: Sequence[str], exclude: str | None, *, without_near_twins: bool, families_from: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Take names out of a pool: those of ``--exclude``, and all but one of each group of near-twins.
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyOptions(FamilySource):
+    """Families by name, and those that are left out.
 
-    Raises:
-        FamilyError: If a name that is to be left out is not in the pool, or near-twins are asked of names that
-            are not LEMUR's.
+    Attributes:
+        exclude: Families to leave out of the pool, separated by commas.
+        without_near_twins: Keep one of each group of families whose sources differ in a few tokens only
+            (``nngen families`` names them).
     """
-    from nngen.errors import FamilyError
 
-    out = named(exclude, "--exclude") if exclude is not None else ()
-    missing = [name for name in out if name not in names]
-    if missing:
-        raise FamilyError(f"--exclude {', '.join(missing)}: not in the pool of {len(names)} families")
-    kept = tuple(name for name in names if name not in out)
-    if not without_near_twins:
-        return kept
-    from nngen.families.catalogue import choose, load_families
-    from nngen.families.near_duplicates import without_near_twins as one_of_each
-    from nngen.lemur.source import open_lemur
+    exclude: Names = None
+    without_near_twins: Flag = False
 
-    single, instead = one_of_each(choose(load_families(open_lemur(), families_from), kept))
-    for name, other in sorted(instead.items()):
-        print(f"nngen: {name} is left out, a near-twin of {other}", file=sys.stderr)
-    return single
+    @property
+    def narrowed(self) -> bool:
+        """Whether families are left out of the pool."""
+        return self.exclude is not None or self.without_near_twins
 
+    def pool(self) -> tuple[str, ...]:
+        """Return the names of the pool; near-twins that are left out are named on stderr.
 
-def named(families: str, flag: str = "--families") -> tuple[str, ...]:
-    """Split ``A,B,C``, the value of a flag; the names need not be LEMUR's.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    from nngen.errors import UsageError
-
-    names = tuple(name.strip() for name in families.split(",") if name.strip())
-    if not names:
-        raise UsageError(f"{flag} names no family: write names separated by commas")
-    return names
+        Raises:
+            FamilyError: If a name to leave out is not in the pool, or near-twins are looked for among unknown names.
+        """
+        names = tuple(self.load()) if self.families is None else self.families
+        missing = [name for name in self.exclude or () if name not in names]
+        if missing:
+            raise FamilyError(f"--exclude {', '.join(missing)}: not in the pool of {len(names)} families")
+        kept = tuple(name for name in names if name not in (self.exclude or ()))
+        if not self.without_near_twins:
+            return kept
+        single, instead = without_near_twins(choose(self.load(), kept))
+        for name, other in sorted(instead.items()):
+            note(f"{name} is left out, a near-twin of {other}")
+        return single
 
 
-def numbered(pool: int) -> tuple[str, ...]:
-    """Name abstract families by number from 0, padded so that their order as text is that of the numbers.
+def abstract_pool(size: int) -> tuple[str, ...]:
+    """Name abstract families by number from 0, padded so that they sort as numbers do.
 
     Raises:
         UsageError: If there are fewer than four.
     """
-    from nngen.errors import UsageError
-
-    if pool < 4:
-        raise UsageError(f"--pool must be at least 4, the families of one mixture, not {pool}")
-    return tuple(f"{number:0{len(str(pool - 1))}d}" for number in range(pool))
+    if size < 4:
+        raise UsageError(f"--pool must be at least 4, the families of one mixture, not {size}")
+    return tuple(f"{number:0{len(str(size - 1))}d}" for number in range(size))
 
 
 def plain(quartet: Sequence[str], pool: int | None) -> list[str | int]:
-    """Give a quartet for JSON; abstract families become the numbers they are."""
+    """Return a quartet for JSON; abstract families become the numbers they are."""
     return [int(name) for name in quartet] if pool is not None else list(quartet)

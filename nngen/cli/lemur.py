@@ -1,53 +1,59 @@
-"""``nngen lemur``: bring LEMUR here and read its records."""
+"""``nngen lemur`` and ``nngen families``: fetch LEMUR, read its records, list its families, import its models."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from nngen.cli.output import print_json, print_table
+from nngen.archive.import_lemur import choose_models, import_lemur
+from nngen.cli.family_options import FamilySource
+from nngen.cli.options import ArchiveOptions, OutputOptions, ShapeOption
+from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import progress_bar
+from nngen.errors import UsageError
+from nngen.families.near_duplicates import near_twins
+from nngen.families.probe import Profile, check_shape, profiles
+from nngen.lemur.fetch import fetch as fetch_wheel
+from nngen.lemur.history import history as read_history
+from nngen.lemur.source import install, open_lemur
+from nngen.types import Family, Shape
 
-__all__ = ["app"]
+__all__ = ["app", "families"]
 
-app = App(name="lemur", help="Bring LEMUR here and read its records.")
+app = App(name="lemur", help="Fetch LEMUR, read its records, import them into the archive.")
 
-_COLUMNS = ("model", "final_epoch", "final_accuracy", "best_epoch", "best_accuracy")
+_HISTORY = ("model", "final_epoch", "final_accuracy", "best_epoch", "best_accuracy")
+_FAMILIES = ("name", "usable", "native", "adapter", "parameters", "best_accuracy", "best_epoch", "reason")
+_SHAPE = Shape(3, 32, 32)
+
+_Source = Annotated[Path | None, Parameter(name="--from")]
 
 
 @app.command
-def fetch(
-    *,
-    source: Annotated[Path | None, Parameter(name="--from", help="A wheel, a checkout or an ab.nn.db.")] = None,
-    json: bool = False,
-) -> None:
-    """Bring LEMUR (the wheel nn-dataset 2.1.2, 103 MB) from PyPI into the user's cache, once.
+def fetch(*, source: _Source = None, output: OutputOptions = OutputOptions()) -> None:
+    """Fetch LEMUR (the wheel nn-dataset 2.1.2, 103 MB) from PyPI into the user's cache, once.
 
-    A broken or half download is replaced. With --from, that wheel is copied into the cache, or that
+    An incomplete or damaged download is replaced. With --from, that wheel is copied into the cache, or that
     checkout of nn-dataset or SQLite database is remembered, and later commands read it. The environment
     variable NNGEN_LEMUR names a source for one command; NNGEN_CACHE moves the cache.
 
     Args:
         source: A wheel, a checkout or an ab.nn.db to use instead of PyPI.
-        json: Print the path and the name as JSON.
 
     Examples:
         nngen lemur fetch
         nngen lemur fetch --from nn_dataset-2.1.2-py3-none-any.whl
         nngen lemur fetch --from ../nn-dataset
     """
-    from nngen.lemur.fetch import fetch as fetch_wheel
-    from nngen.lemur.source import install, open_lemur
-
     if source is None:
         fetch_wheel(show_progress=sys.stderr.isatty())
     path = install(source)
     models = len(open_lemur(path).models())
-    if json:
+    if output.json:
         print_json({"path": str(path), "models": models})
     else:
         print(f"{path}: {models:,} models")
@@ -59,33 +65,27 @@ def history(
     /,
     *,
     dataset: str = "cifar-10",
-    json: bool = False,
+    output: OutputOptions = OutputOptions(),
 ) -> None:
     """Show the last epoch LEMUR recorded of each model, and its best one.
 
-    An epoch's accuracy is the best of its trials.
+    The accuracy of an epoch is that of its best trial.
 
     Args:
         models: Names of LEMUR's models, base families or generated ones.
-        dataset: As LEMUR calls it: cifar-10, cifar-100, mnist, svhn, imagenette, ...
-        json: Print the rows as JSON.
+        dataset: LEMUR's name of the data set: cifar-10, cifar-100, mnist, svhn, imagenette, ...
 
     Examples:
         nngen lemur history ResNet GoogLeNet
         nngen lemur history AirNet --dataset mnist --json
     """
-    from nngen.lemur.history import history as read_history
-    from nngen.lemur.source import open_lemur
-
     lemur = open_lemur()
-    rows = []
-    for model in models:
-        row = asdict(read_history(lemur, model, dataset))
-        rows.append({key: row[key] for key in _COLUMNS})
-    if json:
+    found = [asdict(read_history(lemur, model, dataset)) for model in models]
+    rows = [{key: row[key] for key in _HISTORY} for row in found]
+    if output.json:
         print_json(rows)
     else:
-        print_table(rows, _COLUMNS)
+        print_table(rows, _HISTORY)
 
 
 @app.command(name="import")
@@ -93,48 +93,97 @@ def import_(
     *,
     dataset: str | None = None,
     kind: str = "any",
-    source: Annotated[Path | None, Parameter(name="--from", help="A wheel, a checkout or an ab.nn.db.")] = None,
-    archive: Path | None = None,
+    source: _Source = None,
     jobs: int = 2,
-    json: bool = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Bring LEMUR's models and results into the archive, as facts of foreign origin; nothing is trained.
+    """Import LEMUR's models and results into the archive as external results; nothing is trained.
 
     Epoch, transform and hyperparameters of every result are kept. Sources that are the same program are
     reported: equal but for white space (LEMUR's id), of equal syntax tree, or nearly alike (MinHash over
-    7 tokens, estimated Jaccard similarity of at least 0.9). Importing again adds what is new and nothing twice.
+    7 tokens, estimated Jaccard similarity of at least 0.9). Importing again adds only what is new.
 
     Args:
-        dataset: Only models with results on it, and only those results; everything by default.
+        dataset: Only models with results on this data set, and only those results; everything by default.
         kind: any, or hetero for mixtures of different families.
         source: A wheel, a checkout or an ab.nn.db other than the one that was fetched.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
         jobs: Processes that compare sources.
-        json: Print what was found as JSON, every group of twins by name.
 
     Examples:
         nngen lemur import
         nngen lemur import --dataset cifar-10 --kind hetero
         nngen lemur import --from ../nn-dataset --json
     """
-    from nngen.archive import Archive, default_path
-    from nngen.archive.import_lemur import choose_models, import_lemur
-    from nngen.errors import UsageError
-    from nngen.lemur.source import open_lemur
-
     if jobs < 1:
         raise UsageError(f"--jobs must be at least 1, not {jobs}")
     lemur = open_lemur(source)
     names = choose_models(lemur, dataset=dataset, kind=kind)
-    with Archive.open(archive or default_path()) as store, progress_bar("LEMUR into the archive") as report:
+    with output.open() as store, progress_bar("LEMUR into the archive") as report:
         found = asdict(import_lemur(store, lemur, names, dataset=dataset, jobs=jobs, progress=report))
-    if json:
+    if output.json:
         print_json(found)
         return
     twins = found.pop("twins")
     print_table([found | {"known": len(found["known"])}], tuple(found))
     rows = [
-        {"same": what.replace("_", " "), "groups": len(groups), "models": sum(map(len, groups))}
-        for what, groups in twins.items()
+        {"same": same.replace("_", " "), "groups": len(groups), "models": sum(map(len, groups))}
+        for same, groups in twins.items()
     ]
     print_table(rows, ("same", "groups", "models"))
+
+
+def families(
+    *,
+    shape: ShapeOption = None,
+    selection: FamilySource = FamilySource(),
+    jobs: int | None = None,
+    output: OutputOptions = OutputOptions(),
+) -> None:
+    """List LEMUR's base families: whether each is usable at a shape and why not, its size and its best result.
+
+    A family is measured once (imported, built, run forward and backward in a process of its own); the result is
+    cached. ``native`` families take the shape as it is; the others are usable behind the adapter named, which resizes
+    the images or casts them to complex numbers. Families with nearly the same source are named on stderr.
+
+    Args:
+        shape: Channels, height and width of the images; 3x32x32 by default.
+        jobs: Families measured at a time; one for each CPU by default.
+
+    Examples:
+        nngen families
+        nngen families --shape 1x28x28 --json
+        nngen families --families ResNet,DenseNet --shape 3x64x64
+        nngen families --families-from examples/families
+    """
+    shape = shape or _SHAPE
+    check_shape(shape)
+    chosen = selection.chosen()
+    with progress_bar(f"probing at {shape}") as report:
+        measured = profiles(chosen, shape, progress=report, jobs=jobs)
+    if not any(profile.usable for profile in measured.values()) and selection.families is None:
+        first = next(iter(measured.values()))
+        raise UsageError(f"no family takes {shape}; {first.name}: {first.reason}")
+    rows = [_row(family, measured[family.name], shape) for family in chosen]
+    for name, others in near_twins(chosen).items():
+        if name < min(others):
+            note(f"near-twins, a few tokens apart: {', '.join((name, *others))}")
+    if output.json:
+        print_json(rows)
+    else:
+        print_table(rows, _FAMILIES)
+
+
+def _row(family: Family, profile: Profile, shape: Shape) -> dict[str, Any]:
+    adapter = profile.adapter(shape)
+    best = family.best
+    return {
+        "name": family.name,
+        "usable": profile.usable,
+        "native": profile.native(shape),
+        "adapter": str(adapter) if adapter else None,
+        "reason": profile.why(shape),
+        "parameters": profile.parameters.get(str(shape)),
+        "best_accuracy": None if best is None else best.accuracy,
+        "best_epoch": None if best is None else best.epoch,
+        "hyperparameters": {} if best is None else dict(best.hyperparameters),
+    }

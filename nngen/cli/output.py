@@ -1,4 +1,4 @@
-"""How commands speak: results on stdout, progress on stderr."""
+"""Output of the commands: results on stdout as a table or as JSON, notes on stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_json", "print_table"]
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["note", "print_json", "print_table"]
+
+
+def note(line: str, *, prefix: str = "nngen: ") -> None:
+    """Print one line on stderr about what a command does or leaves out."""
+    print(f"{prefix}{line}", file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
@@ -21,12 +30,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
 
     Args:
         rows: One mapping per line.
-        columns: The keys to show, in order; underscores become spaces in the head.
+        columns: The keys to show, in order; underscores become spaces in the heading.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = any(isinstance(row.get(column), int | float) for row in rows)

@@ -1,12 +1,31 @@
-"""Progress on stderr; silent where stderr is no terminal."""
+"""Progress on stderr: a bar for work that is counted, and a watcher for the trials of a campaign.
+
+Callbacks are the one convention: a function called with (done, total), or the campaign's ``Watcher`` protocol.
+A terminal shows a live display; elsewhere a campaign prints one line per trial, and a bar prints nothing.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["progress_bar"]
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from nngen.archive import StoredTrial
+from nngen.campaign import Watcher
+from nngen.cli.output import note
+from nngen.types import EpochResult
+
+__all__ = ["Lines", "Screen", "progress_bar", "trial_progress"]
+
+_ROWS = 8
 
 
 @contextmanager
@@ -14,21 +33,17 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while the block runs; it appears with the first report.
 
     Args:
-        label: What is going on, in a few words.
+        label: Name of the work, in a few words.
 
     Yields:
-        A function to report (done, in all) with.
+        A function to call with (done, total).
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
+        console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
     )
@@ -39,3 +54,123 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total, visible=True)
 
         yield report
+
+
+@contextmanager
+def trial_progress() -> Iterator[Watcher]:
+    """Yield the watcher that fits stderr: a live table on a terminal, else one line per trial."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    screen = Screen()
+    with Live(get_renderable=screen.render, console=Console(stderr=True), refresh_per_second=4) as live:
+        screen.live = live
+        yield screen
+
+
+class Lines:
+    """Watcher that prints one plain line per finished trial."""
+
+    def __init__(self) -> None:
+        self.name, self.done, self.total = "", 0, 0
+
+    def note(self, line: str) -> None:
+        note(line)
+
+    def begin(self, name: str, done: int, total: int) -> None:
+        self.name, self.done, self.total = name, done, total
+        if done:
+            note(f"{name}: {done} of {total} trials are done already", prefix="")
+
+    def stage(self, trial: StoredTrial, stage: str) -> None: ...
+
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None: ...
+
+    def requeued(self, trial: StoredTrial) -> None: ...
+
+    def finished(self, trial: StoredTrial) -> None:
+        self.done += 1
+        self.total = max(self.total, self.done)  # a watcher from another process may see more trials than it counted
+        experts, result = ", ".join(trial.experts), _result(trial)
+        note(f"{self.name} {self.done}/{self.total}  {experts}  {result}  {_time(trial.seconds)}", prefix="")
+
+
+class Screen:
+    """Watcher that draws a live table: the last finished trials and those that run, under a line of totals."""
+
+    def __init__(self) -> None:
+        self.live: Live | None = None
+        self.name, self.before, self.total = "", 0, 0
+        self.trials: list[tuple[StoredTrial, str]] = []
+        self.now: dict[int, tuple[StoredTrial, str]] = {}
+        self.best: float | None = None
+        self.since = time.monotonic()
+
+    def note(self, line: str) -> None:
+        if self.live is not None:
+            self.live.console.print(f"nngen: {line}", markup=False, highlight=False)
+
+    def begin(self, name: str, done: int, total: int) -> None:
+        self.name, self.before, self.total, self.since = name, done, total, time.monotonic()
+
+    def stage(self, trial: StoredTrial, stage: str) -> None:
+        self.now[trial.id] = (trial, stage)
+
+    def requeued(self, trial: StoredTrial) -> None:
+        self.now.pop(trial.id, None)
+
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
+        self.now[trial.id] = (trial, f"epoch {result.epoch}: {result.validation_accuracy:.4f}")
+
+    def finished(self, trial: StoredTrial) -> None:
+        self.now.pop(trial.id, None)
+        self.trials.append((trial, _result(trial)))
+        if trial.validation_accuracy is not None:
+            self.best = max(trial.validation_accuracy, self.best or 0.0)
+
+    def render(self) -> RenderableType:
+        """Draw the current state; rich calls this several times a second."""
+        if not self.total:
+            return Text("")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("#", justify="right")
+        table.add_column("experts")
+        table.add_column("result")
+        table.add_column("time", justify="right")
+        for trial, result in self.trials[-_ROWS:]:
+            style = None if trial.trained else "dim"
+            _add_row(table, trial, result, _time(trial.seconds), style)
+        for _, (trial, stage) in sorted(self.now.items()):
+            _add_row(table, trial, stage, "", "bold")
+        return Group(Text(self._totals()), table)
+
+    def _totals(self) -> str:
+        here, elapsed = len(self.trials), time.monotonic() - self.since
+        done = self.before + here
+        parts = [f"campaign {self.name}: {done} of {self.total} trials", _time(elapsed)]
+        if here and done < self.total:
+            parts.append(f"about {_time(elapsed / here * (self.total - done))} left")
+        if self.best is not None:
+            parts.append(f"best so far {self.best:.4f}")
+        return ", ".join(parts)
+
+
+def _add_row(table: Table, trial: StoredTrial, result: str, seconds: str, style: str | None) -> None:
+    # Text, not str: family names and messages may hold rich's markup.
+    table.add_row(str(trial.position + 1), Text(", ".join(trial.experts)), Text(result), seconds, style=style)
+
+
+def _result(trial: StoredTrial) -> str:
+    if trial.validation_accuracy is not None:
+        return f"{trial.validation_accuracy:.4f}" + (" (known)" if trial.copied_from is not None else "")
+    return f"{trial.verdict.outcome}: {trial.verdict.message}"[:100] if trial.verdict else trial.state.value
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,69 +1,167 @@
-"""``nngen report``: a campaign's report as one HTML file, and its figures as PDF."""
+"""``nngen report`` and ``nngen cost``: a campaign's report with its figures, and its cost."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from nngen.cli.output import print_json
+from nngen.analysis.cost import Cost, Forecast, Share, family_seconds, remaining
+from nngen.analysis.cost import cost as add_up
+from nngen.analysis.cost import forecast as predict
+from nngen.analysis.formatting import duration
+from nngen.analysis.pdf_figures import write_figures
+from nngen.analysis.report import collect, write_report
+from nngen.cli.options import ArchiveOptions, Names
+from nngen.cli.output import print_json, print_table
+from nngen.errors import NngenError, UsageError
+from nngen.space import draw, find_sampler
 
-__all__ = ["report"]
+__all__ = ["cost", "report"]
 
 
 def report(
-    name: str,
+    campaign: str,
     /,
     *,
     out: Path | None = None,
     figures: Path | None = None,
     price_per_hour: float | None = None,
-    archive: Path | None = None,
-    json: bool = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Write a campaign's report: one HTML file that opens with no server and no network.
+    """Write a campaign's report: one HTML file that opens without a server or a network.
 
-    It holds the best mixtures, the way from sampled to trained with the verdicts, the coverage of the
-    space, what each family and each pair does to the accuracy, learning curves, gate usage, the cost and
-    what is needed to repeat it all; and it says in words what cannot be concluded.
+    It shows the best mixtures, the counts from sampled to trained with the verdicts, the coverage of the space,
+    the effects of families and pairs on the accuracy, learning curves, gate usage, the cost and everything needed
+    to repeat the campaign; and it states what cannot be concluded.
 
     Args:
-        name: The campaign's name.
-        out: The HTML file to write.
-        figures: A folder to write the same figures to as PDF, for a paper.
-        price_per_hour: Of the machine, in any currency, for the cost in money.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print the paths and the counts as JSON.
+        campaign: Name of the campaign.
+        out: HTML file to write.
+        figures: Folder for the same figures as PDF, for a paper.
+        price_per_hour: Price of all machines per hour, in any currency.
 
     Examples:
         nngen report demo --out report.html
         nngen report demo --figures figures
         nngen report demo --out report.html --price-per-hour 0.44 --archive generated/demo.db --json
     """
-    from nngen.analysis.pdf_figures import write_figures
-    from nngen.analysis.report import collect, write_report
-    from nngen.archive import Archive, default_path
-    from nngen.errors import UsageError
-
     if out is None and figures is None:
         raise UsageError("say what to write: --out FILE for the report, --figures FOLDER for its figures as PDF")
     if out is not None and out.is_dir():
         raise UsageError(f"{out} is a folder: name the file to write, such as {out / 'report.html'}")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UsageError(f"{figures} is a file: --figures names a folder")
-    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
-        raise UsageError(f"--price-per-hour must be a number from 0 up, not {price_per_hour}")
-    with Archive.open(archive or default_path(), readonly=True) as store:
+    _check_price(price_per_hour)
+    with output.read() as store:
         found = (
-            write_report(store, name, out, price_per_hour=price_per_hour)
+            write_report(store, campaign, out, price_per_hour=price_per_hour)
             if out is not None
-            else collect(store, name, price_per_hour=price_per_hour)
+            else collect(store, campaign, price_per_hour=price_per_hour)
         )
     drawn = write_figures(found, figures) if figures is not None else ()
-    if json:
+    if output.json:
         paths = {"report": str(out) if out else None, "figures": [str(path) for path in drawn]}
-        print_json({"campaign": name, **paths, **dict(found.funnel.stages())})
+        print_json({"campaign": campaign, **paths, **dict(found.funnel.stages())})
         return
     if out is not None:
-        print(f"report of {name}: {out} ({found.funnel.trained} of {found.funnel.drawn} quartets trained)")
+        print(f"report of {campaign}: {out} ({found.funnel.trained} of {found.funnel.drawn} quartets trained)")
     if figures is not None:
         names = ", ".join(path.name for path in drawn) or "nothing to draw yet"
-        print(f"figures of {name}: {figures} ({names})")
+        print(f"figures of {campaign}: {figures} ({names})")
+
+
+def cost(
+    campaign: str,
+    /,
+    *,
+    price_per_hour: float | None = None,
+    forecast: int | None = None,
+    sampler: str = "stratified",
+    families: Names = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    output: ArchiveOptions = ArchiveOptions(),
+) -> None:
+    """Add up the cost of a campaign, estimate that of its rest, and forecast another one.
+
+    Hours are wall time of the workers. The forecast adds up the seconds measured per family in this campaign,
+    so it holds for the same data, shape and device.
+
+    Args:
+        campaign: Name of the campaign.
+        price_per_hour: Price of all machines per hour, in any currency.
+        forecast: Quartets of a new campaign to forecast.
+        sampler: Sampler of the new campaign.
+        families: Pool of the new campaign, separated by commas; this campaign's by default.
+        epochs: Epochs of the new campaign's trials; this campaign's by default.
+        seed: Seed of the new campaign.
+
+    Examples:
+        nngen cost first
+        nngen cost first --price-per-hour 0.44 --json
+        nngen cost first --forecast 203 --sampler stratified --epochs 5
+    """
+    _check_price(price_per_hour)
+    if forecast is not None and forecast < 1:
+        raise UsageError(f"--forecast must be at least 1, not {forecast}")
+    find_sampler(sampler, learns=False)
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"--epochs must be at least 1, not {epochs}")
+    with output.read() as store:
+        spec = store.campaign(campaign).spec
+        trials = store.trials(campaign)
+    own = int(spec.get("epochs") or 1)
+    size = int(spec.get("size") or 0)
+    spent = add_up(trials, price_per_hour)
+    left = remaining(trials, epochs=own, size=size, price_per_hour=price_per_hour)
+    planned = None
+    if forecast is not None:
+        pool = families or tuple(spec.get("pool") or spec.get("families") or ())
+        quartets = draw(sampler, pool, forecast, seed)
+        measured = family_seconds(trials)
+        if measured is None:
+            raise NngenError(f"campaign {campaign} has no trained trial yet: there is nothing to forecast from")
+        planned = predict(quartets, measured, epochs=epochs or own, price_per_hour=price_per_hour)
+    if output.json:
+        print_json(
+            {"campaign": campaign, **spent.to_dict()}
+            | {"remaining": left and left.to_dict(), "forecast": planned and planned.to_dict()}
+        )
+    else:
+        _print_cost(spent, left, planned)
+
+
+def _check_price(price: float | None) -> None:
+    if price is not None and not 0 <= price < float("inf"):
+        raise UsageError(f"--price-per-hour must be a number from 0 up, not {price}")
+
+
+def _print_cost(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None:
+    parts = (
+        ("total", spent.total),
+        ("of it in failed trials", spent.failed),
+        ("per trial", spent.per_trial),
+        ("per valid candidate", spent.per_valid),
+        ("per point of the best accuracy", spent.per_point),
+    )
+    print(f"{spent.trials:,} trials, {spent.valid:,} valid candidates, {spent.copied:,} results taken over")
+    print_table([_row(name, share) for name, share in parts if share], ("cost", "time", "kWh", "money"))
+    for device, hours in spent.devices.items():
+        print(f"{duration(3600 * hours)} on {device}")
+    for caveat in spent.notes:
+        print(f"- {caveat}")
+    if left is not None and left.trials:
+        print(f"remaining: {_in_words(left)}")
+    if planned is not None:
+        print(f"forecast: {_in_words(planned)}")
+
+
+def _row(name: str, share: Share) -> dict[str, Any]:
+    return {"cost": name, "time": duration(3600 * share.hours), "kWh": share.kwh, "money": share.money}
+
+
+def _in_words(found: Forecast) -> str:
+    money = "" if found.money is None else f", money {found.money:.2f}"
+    unknown = f"; never measured: {', '.join(found.unmeasured)}" if found.unmeasured else ""
+    low, expected, high = (duration(3600 * hours) for hours in (found.low, found.hours, found.high))
+    return f"{found.trials:,} trials, {expected} ({low} to {high}){money}{unknown}"

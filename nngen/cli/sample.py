@@ -1,19 +1,22 @@
-"""``nngen sample``: quartets in the order in which a campaign would take them."""
+"""``nngen sample``: quartets in the order in which a campaign takes them."""
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import sys
-from collections.abc import Collection
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from nngen.space import sampler_help
-
-if TYPE_CHECKING:
-    from nngen.space import Quartet
+from nngen.analysis.effects import effects, scores_of
+from nngen.analysis.low_yield import low_yield
+from nngen.analysis.observations import observe, refuse_mixture
+from nngen.cli.family_options import FamilyOptions, abstract_pool, plain
+from nngen.cli.options import ArchiveOptions, Flag, Names
+from nngen.cli.output import note
+from nngen.errors import UsageError
+from nngen.space import Pool, Quartet, draw, find_sampler, sampler_help
+from nngen.space.pool import EXPERTS
 
 __all__ = ["sample"]
 
@@ -22,117 +25,93 @@ def sample(
     *,
     sampler: Annotated[str, Parameter(help=f"Order of the quartets. {sampler_help()}.")] = "stratified",
     size: int | None = None,
-    families: str | None = None,
-    include: str | None = None,
-    exclude: str | None = None,
-    without_near_twins: bool = False,
+    selection: FamilyOptions = FamilyOptions(),
+    include: Names = None,
     pool: int | None = None,
     seed: int = 0,
-    skip_known: bool = False,
-    exclude_low_yield: bool = False,
-    floor: float = 0.25,
-    archive: Path | None = None,
-    json: bool = False,
+    skip_known: Flag = False,
+    exclude_low_yield: Flag = False,
+    min_explore: float = 0.25,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Draw quartets and print them in order; nothing is assembled or trained.
+    """Draw quartets of families and print them in order; nothing is assembled or trained.
 
-    The same sampler, families and seed give the same order everywhere, without repeats, and a longer
+    The same sampler, families and seed give the same order on every machine, without repeats, and a longer
     draw begins with the shorter one.
 
     Args:
-        sampler: Order of the quartets; help is made from the registry.
-        size: How many different quartets; only ``exhaustive`` needs none and takes all.
-        families: Names to draw from, separated by commas; all of LEMUR's base families by default.
-        include: Families that every quartet is to hold, separated by commas.
-        exclude: Families to leave out of the pool, separated by commas.
-        without_near_twins: Keep one of each group of families whose sources differ in a few tokens only
-            (``nngen families`` names them).
+        sampler: Order of the quartets; the help is made from the registry of samplers.
+        size: Number of different quartets; only exhaustive needs none and takes all.
+        include: Families in every quartet, separated by commas.
         pool: Draw from this many abstract families instead, named by number from 0.
-        seed: Of the draw.
-        skip_known: Pass over the quartets that the archive holds, failed ones included.
-        exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive shows;
+        seed: Seed of the draw.
+        skip_known: Skip the quartets that the archive holds, failed ones included.
+        exclude_low_yield: Leave out families whose quartets hardly ever train, by the trials in the archive;
             each is named on stderr with its evidence.
-        floor: Least share of exploration of the adaptive sampler.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print a list of lists.
+        min_explore: Least share of exploration of the adaptive sampler.
 
     Examples:
         nngen sample --sampler stratified --size 7 --pool 29 --seed 0 --json
         nngen sample --size 10 --families AirNet,AlexNet,BagNet,DenseNet,ResNet,VGG
         nngen sample --sampler balanced --size 20 --exclude ComplexNet --without-near-twins
         nngen sample --sampler random --size 20 --skip-known --exclude-low-yield
-        nngen sample --sampler adaptive --size 20 --floor 0.3
+        nngen sample --sampler adaptive --size 20 --min-explore 0.3
     """
-    from nngen.cli.family_options import named, narrowed, plain, pool_of
-    from nngen.errors import UsageError
-    from nngen.space import Pool, draw, find_sampler
-    from nngen.space.pool import EXPERTS
-
     learns = find_sampler(sampler).choose is not None
+    if pool is not None and selection.families is not None:
+        raise UsageError("--families and --pool are two ways to say the same: give one of them")
     if pool is not None and (skip_known or exclude_low_yield or learns):
-        raise UsageError("--pool draws abstract families: the archive knows nothing of them")
-    names: tuple[str, ...] = pool_of(families, pool)
-    if pool is not None and (include or exclude or without_near_twins):
-        raise UsageError("--pool draws abstract families: there is none to include, to exclude, or with a twin")
-    names = narrowed(names, exclude, without_near_twins=without_near_twins)
-    held_by_all = named(include, "--include") if include is not None else ()
-    if learns and held_by_all:
+        raise UsageError("--pool draws abstract families, which no archive holds")
+    if pool is not None and (include or selection.narrowed):
+        raise UsageError("--pool draws abstract families: none can be included or excluded, and none has a near-twin")
+    names = selection.pool() if pool is None else abstract_pool(pool)
+    if learns and include:
         raise UsageError(f"{sampler} chooses whole quartets by results: --include goes with the other samplers")
     if size is None:
         if sampler != "exhaustive":
             raise UsageError("--size is missing: how many quartets to draw")
-        size = Pool.of(set(names) - set(held_by_all), EXPERTS - len(held_by_all)).space
+        size = Pool.of(set(names) - set(include or ()), EXPERTS - len(include or ())).space
     if exclude_low_yield:
-        names = _worthwhile(names, archive)
+        names = _without_low_yield(names, output)
     if learns:
-        quartets = _chosen(sampler, names, size, seed, floor, archive)
+        quartets = _chosen(sampler, names, size, seed, min_explore, output)
     else:
-        quartets = draw(sampler, names, size, seed, known=_known(archive) if skip_known else (), include=held_by_all)
-    if json:
-        lines = ",\n  ".join(json_module.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
+        known = _stored_quartets(output) if skip_known else ()
+        quartets = draw(sampler, names, size, seed, known=known, include=include or ())
+    if output.json:
+        lines = ",\n  ".join(json.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
         sys.stdout.write(f"[\n  {lines}\n]\n")
     else:
         sys.stdout.writelines(f"{', '.join(map(str, plain(quartet, pool)))}\n" for quartet in quartets)
 
 
 def _chosen(
-    sampler: str, names: tuple[str, ...], size: int, seed: int, floor: float, archive: Path | None
+    sampler: str, names: tuple[str, ...], size: int, seed: int, min_explore: float, output: ArchiveOptions
 ) -> tuple[Quartet, ...]:
-    """Ask with what the archive tells; what it holds is never asked for again."""
-    from nngen.analysis.effects import effects, scores_of
-    from nngen.analysis.observations import observe, refuse_mixture
-    from nngen.archive import Archive, default_path
-    from nngen.space import Pool, find_sampler
-
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        trials, held = store.trials(), store.quartets().keys()
+    """Choose quartets by the effects in the archive; those that it holds are not chosen again."""
+    with output.read() as store:
+        trials, known = store.trials(), store.quartets().keys()
     refuse_mixture(trials)
+    scores = scores_of(effects(observe(trials), names))
     chooser = find_sampler(sampler).choose
     assert chooser is not None
-    scores = scores_of(effects(observe(trials), names))
-    choices = chooser(Pool.of(names), size, seed, scores, known=held, min_explore=floor)
+    choices = chooser(Pool.of(names), size, seed, scores, known=known, min_explore=min_explore)
     explored = sum(choice.explored for choice in choices)
-    print(f"nngen: {explored:,} of {len(choices):,} quartets are explored, the others chosen", file=sys.stderr)
+    note(f"{explored:,} of {len(choices):,} quartets are explored, the others chosen")
     return tuple(choice.quartet for choice in choices)
 
 
-def _known(archive: Path | None) -> Collection[Quartet]:
-    from nngen.archive import Archive, default_path
-
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        return store.quartets().keys()
+def _stored_quartets(output: ArchiveOptions) -> tuple[Quartet, ...]:
+    with output.read() as store:
+        return tuple(store.quartets())
 
 
-def _worthwhile(names: tuple[str, ...], archive: Path | None) -> tuple[str, ...]:
-    """Leave out the low-yield families, saying why on stderr."""
-    from nngen.analysis.low_yield import low_yield
-    from nngen.analysis.observations import observe
-    from nngen.archive import Archive, default_path
-
-    with Archive.open(archive or default_path(), readonly=True) as store:
+def _without_low_yield(names: tuple[str, ...], output: ArchiveOptions) -> tuple[str, ...]:
+    """Leave out the low-yield families, with their evidence on stderr."""
+    with output.read() as store:
         found = low_yield(observe(store.trials()), names)
     for row in found.excluded:
-        print(f"nngen: left out {row.reason}", file=sys.stderr)
+        note(f"left out {row.reason}")
     if found.note:
-        print(f"nngen: {found.note}", file=sys.stderr)
+        note(found.note)
     return found.kept

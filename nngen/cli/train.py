@@ -1,20 +1,23 @@
-"""``nngen train``: train one file in an isolated worker and score it outside."""
+"""``nngen train``: trains one file in an isolated worker and scores it outside."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
+from rich.console import Console
 
+from nngen.checks import CheckFailed
+from nngen.cli.options import Assignments, DataOptions, Flag, OutputOptions, hyperparameters
 from nngen.cli.output import print_json, print_table
-from nngen.cli.values import parse_values
-
-if TYPE_CHECKING:
-    from nngen.datasets import Dataset
-    from nngen.types import EpochResult, Trial, TrialSpec
+from nngen.datasets import Dataset
+from nngen.errors import NngenError, UsageError
+from nngen.training import LocalEngine, TrainJob, accuracy, pick_device
+from nngen.training.candidate_files import check_isolation, choose_isolation, read_candidate
+from nngen.types import Candidate, EpochResult, Trial, TrialSpec
 
 __all__ = ["train"]
 
@@ -23,68 +26,55 @@ def train(
     path: Path,
     /,
     *,
-    dataset: str = "digits",
+    data: DataOptions = DataOptions(),
     epochs: int = 1,
     seed: int = 0,
     batch: int = 64,
     lr: float = 1e-3,
     momentum: float = 0.9,
-    prm: Annotated[list[str] | None, Parameter(negative="")] = None,
-    shape: str | None = None,
-    data_root: Path | None = None,
+    prm: Assignments = (),
     device: str = "auto",
     threads: int | None = None,
-    wall: float = 3600.0,
+    time_limit: float = 3600.0,
     memory_mib: int = 12_288,
     isolation: str = "auto",
-    compiled: bool = False,
-    test: bool = False,
-    json: bool = False,
+    compiled: Flag = False,
+    test: Flag = False,
+    output: OutputOptions = OutputOptions(),
 ) -> None:
     """Train one file in an isolated worker and score it outside, on the validation split.
 
-    The worker holds the labels of the train split alone; it returns predictions, and the accuracy is
-    made of them here. On a CPU the same command gives the same accuracy to the last digit.
+    The worker holds the labels of the train split alone; it returns predictions, and the accuracy is computed from
+    them outside. On a CPU the same command gives the same accuracy to the last digit.
 
     Args:
         path: A file in LEMUR's contract.
-        dataset: digits, fashion-mnist, mnist, cifar-10, cifar-100, svhn, or folder:PATH (one folder per class).
-        epochs: How often the train split is shown.
-        seed: Seeds everything random in the worker.
+        epochs: Passes over the train split.
+        seed: Seed of everything random in the worker.
         batch: Images per step.
-        lr: Learning rate, handed to the file in prm.
-        momentum: Handed to the file in prm.
+        lr: Learning rate, passed to the file in prm.
+        momentum: Momentum, passed to the file in prm.
         prm: A further hyperparameter as NAME=VALUE.
-        shape: Channels, height and width that images are brought to; the data set's own by default.
-        data_root: Where torchvision's files lie or are downloaded to.
         device: auto, cpu or cuda.
         threads: CPU threads of the worker; all cores by default.
-        wall: Seconds that the trial may take.
-        memory_mib: MiB of memory that it may use.
+        time_limit: Seconds per trial.
+        memory_mib: MiB of resident memory per trial.
         isolation: sandbox (bubblewrap: no network, no files, no rights), process (own process, limits), none (time
-            and memory alone), or auto: process for what assembling its plan gives byte for byte, else sandbox.
-        compiled: Have torch.compile translate the net before it trains: minutes, for many epochs on a card.
+            and memory alone), or auto: process for a file that its plan assembles to byte for byte, else sandbox.
+        compiled: Compile the network with torch.compile before it trains; takes minutes, and pays for many epochs
+            on a card.
         test: Print the accuracy on the test split too.
-        json: Print the result as JSON.
 
     Examples:
         nngen train generated/first.py --epochs 3
         nngen train generated/first.py --dataset fashion-mnist --shape 1x32x32 --seed 1 --json
     """
-    import os
-
-    from nngen.datasets import load_dataset
-    from nngen.errors import NngenError
-    from nngen.training import LocalEngine, TrainJob, pick_device
-    from nngen.training.candidate_files import check_isolation, choose_isolation
-    from nngen.types import Shape, TrialSpec
-
     check_isolation(isolation)
     candidate = _read(path)
-    data = load_dataset(dataset, data_root=data_root)
+    dataset = data.load()
     spec = TrialSpec(
-        dataset=dataset,
-        shape=data.default_shape if shape is None else Shape.parse(shape),
+        dataset=data.dataset,
+        shape=data.shape or dataset.default_shape,
         epochs=epochs,
         batch=batch,
         lr=lr,
@@ -92,16 +82,16 @@ def train(
         seed=seed,
         device=pick_device(device),
         threads=threads or os.cpu_count() or 1,
-        time_limit_s=wall,
+        time_limit_s=time_limit,
         memory_mib=memory_mib,
-        hyperparameters=parse_values(prm or []),
+        hyperparameters=hyperparameters(prm),
     )
     level = choose_isolation(isolation, candidate.source)
     with LocalEngine(compiled=compiled) as engine:
-        job = TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=level)
+        job = TrainJob(candidate=candidate, spec=spec, dataset=dataset, isolation=level)
         trial = engine.train(job, _reporter(spec))
-    result = _result(trial, data, test=test)
-    if json:
+    result = _result(trial, dataset, test=test)
+    if output.json:
         print_json(result)
     else:
         print_table([result], list(result)[: list(result).index("id")])
@@ -109,11 +99,7 @@ def train(
         raise NngenError(f"{path}: {trial.verdict.outcome.value}: {trial.verdict.message}")
 
 
-def _read(path: Path) -> Any:
-    from nngen.checks import CheckFailed
-    from nngen.errors import NngenError, UsageError
-    from nngen.training.candidate_files import read_candidate
-
+def _read(path: Path) -> Candidate:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     try:
@@ -123,9 +109,7 @@ def _read(path: Path) -> Any:
 
 
 def _reporter(spec: TrialSpec) -> Callable[[EpochResult], None]:
-    """Make the writer of one line per epoch on stderr; it is silent where stderr is no terminal."""
-    from rich.console import Console
-
+    """Return a callback that prints one line per epoch on stderr, if that is a terminal."""
     console = Console(stderr=True, highlight=False)
 
     def report(point: EpochResult) -> None:
@@ -140,8 +124,6 @@ def _reporter(spec: TrialSpec) -> Callable[[EpochResult], None]:
 
 
 def _result(trial: Trial, data: Dataset, *, test: bool) -> dict[str, Any]:
-    from nngen.training import accuracy
-
     result: dict[str, Any] = {
         "verdict": trial.verdict.outcome.value,
         "validation_accuracy": trial.validation_accuracy,

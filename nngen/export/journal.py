@@ -103,7 +103,7 @@ def staging(root: Path) -> Iterator[Staging]:
         work.mkdir(parents=True, exist_ok=True)
         handle = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ExportError(f"cannot export to {root}: {error.strerror}; name another folder with --to") from error
+        raise ExportError(f"cannot export to {root}: {error.strerror}; name another folder with --out") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -69,7 +69,7 @@ def select(
         UsageError: If neither or both are given, a name is unknown, or nothing reached the accuracy.
     """
     if (campaign is None) == (not ids):
-        raise UsageError("name what to export: either --campaign NAME or --id ID")
+        raise UsageError("name what to export: either a campaign or --id ID")
     if not 0.0 <= min_accuracy <= 1.0:
         raise UsageError(f"--min-accuracy is a share between 0 and 1, not {min_accuracy}")
     if campaign is not None:

@@ -165,7 +165,7 @@ def verdict_of_ending(ending: Ending, limits: Limits, file: str) -> Verdict:
         file: Name of the candidate's file; a crash inside it is traced to its line where Python could tell.
     """
     if ending.end is End.WALL:
-        message = f"ran longer than {limits.time_limit_s:g} s and was ended: simplify it, or raise --wall"
+        message = f"ran longer than {limits.time_limit_s:g} s and was ended: simplify it, or raise --time-limit"
         return Verdict(outcome=Outcome.TIMEOUT, rule=_RULE, message=message)
     if ending.end is End.MEMORY:
         message = (

@@ -63,7 +63,7 @@ def test_sample_by_name_and_as_text(nngen):
         (("--size", "0", "--pool", "9"), "at least 1"),
         (("--size", "999", "--pool", "9"), "only 126"),
         (("--size", "3", "--pool", "9", "--sampler", "randm"), "random"),
-        (("--size", "3", "--families", ","), "names no family"),
+        (("--size", "3", "--families", ","), "names nothing"),
         (("--size", "3", "--families", "A,A,B,C"), "more than once: A"),
         (("--size", "3", "--pool", "9", "--skip-known"), "abstract"),
         (("--size", "3", "--pool", "9", "--exclude", "1"), "abstract"),
@@ -145,7 +145,7 @@ def test_coverage_of_a_campaign_and_its_picture(nngen, archive, tmp_path):
     assert result.code == 0
     assert "32 of 35 quartets" in result.out
     assert "blank for none" in picture.read_text()
-    assert "no quartet was sampled" in nngen("coverage", "--campaign", "empty", "--archive", archive).out
+    assert "no quartet was sampled" in nngen("coverage", "empty", "--archive", archive).out
 
 
 def test_coverage_of_a_folder_of_plans(nngen, tmp_path):
@@ -163,7 +163,7 @@ def test_coverage_refuses_in_one_line(nngen, archive, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.toml").write_text("experts = [")
     for tokens, says in (
-        ((), "say what to audit"),
+        ((), "say what to measure"),
         (("--sampler", "random"), "--size"),
         (("nope", "--archive", archive), "no campaign 'nope'"),
         ((tmp_path / "none",), "holds no plan"),
@@ -181,7 +181,7 @@ def test_coverage_refuses_in_one_line(nngen, archive, tmp_path):
 
 
 def test_effects_of_a_campaign(nngen, archive):
-    found = json.loads(nngen("effects", "--campaign", "first", "--archive", archive, "--json").out)
+    found = json.loads(nngen("effects", "first", "--archive", archive, "--json").out)
     best = found["families"][0]
     assert best["family"] == "F0"
     assert best["interval"]["low"] > 0
@@ -193,17 +193,17 @@ def test_effects_of_a_campaign(nngen, archive):
 
 
 def test_effects_of_nothing_and_refusals(nngen, archive):
-    empty = nngen("effects", "--campaign", "empty", "--archive", archive)
+    empty = nngen("effects", "empty", "--archive", archive)
     assert empty.code == 0
     assert "no trial is finished" in empty.out
-    assert "no campaign 'frist'" in nngen("effects", "--campaign", "frist", "--archive", archive).err
+    assert "no campaign 'frist'" in nngen("effects", "frist", "--archive", archive).err
     for tokens, says in (
         (("--confidence", "95"), "between 0 and 1"),
         (("--pairs", "-1"), "--pairs counts from 0"),
         (("--rung", "-1"), "--rung counts from 0"),
         (("--rung", "2"), "the rungs of these trials are 0"),
     ):
-        result = nngen("effects", "--campaign", "first", *tokens, "--archive", archive)
+        result = nngen("effects", "first", *tokens, "--archive", archive)
         assert (result.code, result.out) == (2, ""), says
         assert says in result.err
 

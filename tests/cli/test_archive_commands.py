@@ -34,7 +34,7 @@ def test_leaderboard(nngen, trials):
     assert rows[0]["validation_accuracy"] == max(t.validation_accuracy for t in trained)
     assert rows[0]["test_accuracy"] is not None
     assert [row["test_accuracy"] for row in rows[1:]] == [None] * (len(rows) - 1)
-    assert len(json.loads(nngen("leaderboard", "--campaign", "one", "--top", "1", "--json").out)) == 1
+    assert len(json.loads(nngen("leaderboard", "one", "--top", "1", "--json").out)) == 1
     assert rows[0]["id"][:13] in nngen("leaderboard").out
 
 
@@ -96,7 +96,7 @@ def test_an_archive_without_anything(nngen, tmp_path):
         (("show", "MoE4"), 2, "fits 6 candidates"),
         (("report", "onne", "--out", "r.html"), 2, "did you mean one?"),
         (("campaign", "status", "onne"), 2, "did you mean one?"),
-        (("leaderboard", "--campaign", "onne"), 2, "did you mean one?"),
+        (("leaderboard", "onne"), 2, "did you mean one?"),
         (("leaderboard", "--top", "0"), 2, "--top must be at least 1"),
         (("leaderboard", "--archive", "missing.db"), 1, "no archive at missing.db"),
         (("report", "one"), 2, "--out"),

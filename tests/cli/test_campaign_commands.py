@@ -9,9 +9,8 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Budget
-from nngen.cli.campaign import run
-from nngen.cli.campaign_file import merge
-from nngen.errors import UsageError
+from nngen.cli.engine_options import EngineOptions
+from nngen.cli.family_options import FamilyOptions
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
@@ -35,7 +34,13 @@ def test_status_tells_rungs_budget_and_pace(nngen, path):
     assert told["standing"]["budget"] == {"max_cost": 9.0, "price_per_hour": 2.0}
     assert [row["seeds"] for row in told["finalists"]] == [2, 2]
     text = nngen("campaign", "status", "one").out
-    for words in ("rung 2 (3 epochs): 3 of 3 done, 0 went on", " of 9 cost", "5 promotions", "trials per hour", "over"):
+    for words in (
+        "rung 2 (3 epochs): 3 of 3 done, 0 promoted",
+        " of 9 cost",
+        "5 promotions",
+        "trials per hour",
+        "over",
+    ):
         assert words in text
     assert "3" in nngen("leaderboard", "--top", "1").out
 
@@ -81,7 +86,7 @@ def test_watch_and_events_follow_what_another_process_does(nngen, path):
     finally:
         os.waitpid(child, 0)
     assert "8 of 8 trials done" in seen.out
-    assert " goes on to rung 2, being number 1 by halving" in seen.err
+    assert " promoted to rung 2: number 1 by halving" in seen.err
     assert "two 8/8" in seen.err
 
 
@@ -106,7 +111,7 @@ def test_nobody_hears_a_wish(nngen, path, word):
         (("run", "a.toml", "--config", "b.toml"), 2, "two files were named"),
         (("run", "new", "--size", "4", "--max-cost", "3"), 2, "add --price-per-hour"),
         (("run", "new", "--size", "4", "--max-trials", "0"), 2, "--max-trials must be positive, not 0"),
-        (("run", "new", "--size", "4", "--rungs", "1,x"), 2, "--rungs are epochs that rise"),
+        (("run", "new", "--size", "4", "--rungs", "1,x"), 2, "--rungs takes whole numbers separated by commas"),
         (("run", "new", "--size", "4", "--workers", "0"), 2, "--workers must be at least 1"),
     ],
 )
@@ -118,55 +123,99 @@ def test_one_line_and_the_right_code(nngen, path, tokens, code, words):
         assert [campaign.name for campaign in archive.campaigns()] == ["one"]
 
 
-def merged(tmp_path, text, **typed):
-    (tmp_path / "third.toml").write_text(text)
-    return merge(run, DEFAULTS | {"name": str(tmp_path / "third.toml")} | typed)
+@pytest.fixture
+def arguments(nngen, tmp_path, monkeypatch):
+    """The arguments of ``campaign run`` as they reach the campaign, by name."""
+    monkeypatch.chdir(tmp_path)
+
+    def parse(*tokens, text=None):
+        found = {}
+
+        def keep(name, spec, selection, budget, machines, data_root, output):
+            found.update(spec.typed(), name=name, families=selection, budget=budget.typed(), engine=machines)
+            found.update(data_root=data_root, archive=output.archive, json=output.json)
+
+        monkeypatch.setattr("nngen.cli.campaign.run_campaign", keep)
+        if text is not None:
+            (tmp_path / "third.toml").write_text(text)
+        result = nngen("campaign", "run", *tokens)
+        return result if result.code else found
+
+    return parse
 
 
-DEFAULTS = dict.fromkeys(
-    ("name", "config", "size", "sampler", "skip_known", "families", "rungs", "lr", "max_hours", "data_root", "workers")
-) | {"families_from": (), "engine": "local", "json": False}
+def test_nothing_typed_is_nothing_given(arguments):
+    found = arguments("first", "--workers", "2")
+    assert found == {
+        "name": "first",
+        "families": FamilyOptions(),
+        "budget": {},
+        "engine": EngineOptions(workers=2),
+        "data_root": None,
+        "archive": None,
+        "json": False,
+    }
 
 
-def test_a_file_of_arguments(tmp_path):
+def test_a_file_of_arguments(arguments):
     text = 'size = 8\nfamilies = ["A", "B"]\nrungs = [1, 3]\nlr = 1\n'
     text += 'skip-known = true\ndata_root = "data"\nmax-hours = 2\n'
-    given = merged(tmp_path, text, size=9)
-    assert (given["name"], given["size"], given["families"], given["rungs"]) == ("third", 9, "A,B", "1,3")
+    given = arguments("third.toml", "--size", "9", text=text)
+    assert (given["name"], given["size"], given["rungs"]) == ("third", 9, (1, 3))
+    assert given["families"].families == ("A", "B")
     assert (given["lr"], given["skip_known"], str(given["data_root"])) == (1.0, True, "data")
-    assert isinstance(given["max_hours"], float)
+    assert isinstance(given["budget"]["max_hours"], float)
     assert "config" not in given
-    assert merged(tmp_path, 'name = "other"\nfamilies_from = ["x", "y"]\n')["families_from"] == ("x", "y")
-    assert merged(tmp_path, 'name = "other"\n')["name"] == "other"
-    named = merge(run, DEFAULTS | {"name": "mine", "config": tmp_path / "third.toml"})
-    assert named["name"] == "mine"
+    other = arguments("third.toml", text='name = "other"\nfamilies_from = ["x", "y"]\nfamilies = "A, B"\n')
+    assert other["name"] == "other"
+    assert (other["families"].families_from, other["families"].families) == (("x", "y"), ("A", "B"))
+    assert arguments("mine", "--config", "third.toml", text=text)["name"] == "mine"
+    assert arguments("--config", "third.toml", text=text)["name"] == "third"
 
 
-def test_the_example_files_hold_arguments():
+def test_the_example_files_hold_arguments(arguments):
     files = sorted((Path(__file__).parents[2] / "examples" / "campaigns").glob("*.toml"))
     assert files
     for file in files:
-        given = merge(run, DEFAULTS | {"name": str(file)})
+        given = arguments(file)
         assert given["name"] == file.stem
-        assert given["rungs"] == "1,2"
+        assert given["rungs"] == (1, 2)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sise = 8\n", "no argument is called sise: did you mean size"),
-        ("size = 8.5\n", "size must be a whole number, not 8.5"),
+        ("sise = 8\n", "unknown key sise: did you mean size"),
+        ("size = 8.5\n", "size must be a whole number, not '8.5'"),
         ("size = true\n", "size must be a whole number"),
         ('lr = "x"\n', "lr must be a number"),
-        ("skip_known = 1\n", "skip_known must be true or false"),
-        ("families_from = 3\n", "families_from must be a list of texts"),
-        ("json = true\n", "no argument is called json"),
-        ("size = \n", "is no TOML"),
-        ("[size]\nx = 1\n", "size must be a whole number"),
+        ("skip_known = 5\n", "skip_known must be true or false"),
+        ("rungs = []\n", "rungs takes whole numbers separated by commas"),
+        ("json = true\n", "unknown key json"),
+        ("size = \n", "is not valid TOML"),
+        ("[size]\nx = 1\n", "unknown key size"),
+        ("engine = [1, 2]\n", "engine"),
     ],
 )
-def test_a_file_with_a_mistake(tmp_path, text, words):
-    with pytest.raises(UsageError, match=r"third\.toml") as caught:
-        merged(tmp_path, text)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_a_file_with_a_mistake(arguments, text, words):
+    result = arguments("third.toml", text=text)
+    assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert "third.toml" in result.err
+    assert words in result.err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (("first", "--size", "8.5"), "--size must be a whole number, not '8.5'"),
+        (("first", "--lr", "x"), "--lr must be a number, not 'x'"),
+        (("first", "--sise", "8"), "unknown option --sise: did you mean --size"),
+        (("first", "--families", ","), "--families names nothing: write names separated by commas"),
+        (("first", "--engine", "slurm"), "there is no engine 'slurm': choose local or ray"),
+        (("first", "--gpu-share", "0.5"), "--gpu-share is for --engine ray"),
+    ],
+)
+def test_a_mistake_on_the_command_line(arguments, tokens, words):
+    result = arguments(*tokens)
+    assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert words in result.err

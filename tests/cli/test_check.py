@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 
 def test_rows_of_a_folder(nngen, folder):
-    result = nngen("check", folder, "--shape", "1x8x8", "--wall", "3", "--isolation", "process", "--json")
+    result = nngen("check", folder, "--shape", "1x8x8", "--time-limit", "3", "--isolation", "process", "--json")
     rows = {row["path"].rpartition("/")[2]: row for row in json.loads(result.out)}
     assert result.code == 3
     assert result.err.strip() == "nngen: 3 of 4 failed"

@@ -79,7 +79,7 @@ def test_some_as_a_table(nngen: Nngen, wheel: Path) -> None:
         (["--shape", "99999x32x32"], "no family takes 99999x32x32: an image may hold up to 16,777,216 numbers"),
         (["--families", "Resnet,AirNet"], "no family is called 'Resnet': did you mean ResNet"),
         (["--families", "AirNet,AirNet"], "family AirNet is named twice"),
-        (["--families", ""], "no family is called ''"),
+        (["--families", ""], "--families names nothing"),
         (["--jobs", "0", "--families", "ICNet", "--shape", "3x33x35"], "give 1 or more jobs"),
     ],
 )

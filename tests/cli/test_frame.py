@@ -56,8 +56,8 @@ def test_an_unknown_option_is_a_usage_error(nngen):
     [
         (("assemble", "--size", "2"), "assemble needs --out: see nngen assemble --help"),
         (("assemble", "--out"), "assemble needs a value after --out: see nngen assemble --help"),
-        (("campaign", "status"), "campaign status needs NAME: see nngen campaign status --help"),
-        (("sample", "--size", "1", "2", "3"), "sample has no use for 2 3: see nngen sample --help"),
+        (("campaign", "status"), "campaign status needs CAMPAIGN: see nngen campaign status --help"),
+        (("sample", "--size", "1", "2", "3"), "sample: unexpected argument 2 3: see nngen sample --help"),
     ],
 )
 def test_what_is_missing_or_too_much_is_named(nngen, tokens, line):

@@ -13,6 +13,7 @@ from nngen.archive import Archive
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.plan_toml import from_toml, plan_of
 from nngen.assembly.presets import preset, preset_names
+from nngen.cli.options import OutputOptions
 from nngen.cli.plans import cp, ls, show
 from nngen.errors import PlanError, UsageError
 from nngen.types import Candidate
@@ -22,7 +23,7 @@ POOL = "ShuffleNet,AlexNet,ComplexNet,SqueezeNet-1,DarkNet"
 
 
 def test_there_is_a_preset_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    ls(json=True)
+    ls(output=OutputOptions(json=True))
     rows = json.loads(capsys.readouterr().out)
     assert {row["kind"] for row in rows} == {"hetero", "homogeneous", "alexnet"}
     assert [row["name"] for row in rows] == sorted(preset_names())

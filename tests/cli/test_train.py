@@ -77,7 +77,7 @@ def test_a_table_with_the_test_accuracy(nngen, file):
 def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen, tmp_path):
     path = tmp_path / "bad.py"
     path.write_text(source)
-    result = nngen("train", path, "--shape", "1x8x8", "--wall", "3", "--isolation", "process", "--json")
+    result = nngen("train", path, "--shape", "1x8x8", "--time-limit", "3", "--isolation", "process", "--json")
     trial = json.loads(result.out)
     assert result.code == 1
     assert trial["verdict"] == verdict

@@ -40,8 +40,8 @@ def test_only_valid_trials_of_the_accuracy_asked_for(store):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({}, "either --campaign NAME or --id ID"),
-        ({"campaign": "one", "ids": ["x"]}, "either --campaign"),
+        ({}, "either a campaign or --id ID"),
+        ({"campaign": "one", "ids": ["x"]}, "either a campaign"),
         ({"campaign": "two"}, "no campaign 'two'"),
         ({"ids": ["nothing"]}, "no candidate 'nothing'"),
         ({"campaign": "one", "min_accuracy": 0.8}, r"no trial of at least 0.8 \(the best has 0.7500\)"),
@@ -360,17 +360,20 @@ def test_a_locked_database(database, exports):
 
 def test_the_command(store, tmp_path, capsys):
     from nngen.cli.export import export
+    from nngen.cli.options import ArchiveOptions
 
-    export(campaign="one", min_accuracy=0.5, to=tmp_path / "out", archive=tmp_path / "nngen.db", json=True)
+    export(
+        "one", min_accuracy=0.5, out=tmp_path / "out", output=ArchiveOptions(archive=tmp_path / "nngen.db", json=True)
+    )
     first = json.loads(capsys.readouterr().out)
     assert [row["new"] for row in first] == [True, True]
     assert first[0]["validation_accuracy"] == 0.75
-    export(campaign="one", to=tmp_path / "out", archive=tmp_path / "nngen.db")
+    export("one", out=tmp_path / "out", output=ArchiveOptions(archive=tmp_path / "nngen.db"))
     assert "1 of 3 results are new" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"choose --lemur 2.1.2 or 2.2.11"):
-        export(campaign="one", to=tmp_path / "out", lemur="3", archive=tmp_path / "nngen.db")
+        export("one", out=tmp_path / "out", lemur="3", output=ArchiveOptions(archive=tmp_path / "nngen.db"))
     with pytest.raises(ArchiveError, match="no archive"):
-        export(campaign="one", to=tmp_path / "out", archive=tmp_path / "none.db")
+        export("one", out=tmp_path / "out", output=ArchiveOptions(archive=tmp_path / "none.db"))
 
 
 def test_names_stay_what_they_are(exports):

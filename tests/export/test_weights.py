@@ -35,7 +35,7 @@ def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
     archive, to = tmp_path / "a.db", tmp_path / "out"
     asked = ("--size", "1", "--families", FAMILIES, "--epochs", "1", "--lr", "0.003", "--threads", "1")
     assert nngen("campaign", "run", "one", "--archive", archive, *asked).code == 0
-    result = nngen("export", "--campaign", "one", "--archive", archive, "--to", to, "--weights", "--onnx", "--json")
+    result = nngen("export", "one", "--archive", archive, "--out", to, "--weights", "--onnx", "--json")
     (row,) = json.loads(result.out)
     assert (row["weights"], row["onnx"], row["same_predictions"]) == (True, True, True), result.err
     name = row["model"]
@@ -67,7 +67,7 @@ def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
 
 
 def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
-    result = nngen("export", "--campaign", "one", "--to", tmp_path / "ab.nn.db", "--weights")
+    result = nngen("export", "one", "--out", tmp_path / "ab.nn.db", "--weights")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert "export them to a folder" in result.err
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nngen.cli.campaign import run
+from nngen.cli.campaign import app
 
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install pyyaml")
 
@@ -127,7 +127,7 @@ def test_the_slurm_script_runs_a_campaign(tmp_path):
         "SRUN_LOG": str(tmp_path / "srun.log"),
     }
     families = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-1"
-    command = [SBATCH, "one", "--size", "1", "--families", families, "--threads", "1", "--memory", "2000", "--json"]
+    command = [SBATCH, "one", "--size", "1", "--families", families, "--threads", "1", "--memory-mib", "2000", "--json"]
     done = subprocess.run(
         ["bash", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
@@ -143,6 +143,6 @@ def test_the_slurm_script_runs_a_campaign(tmp_path):
 
 
 def _flags_exist(line):
-    known = {f"--{name.replace('_', '-')}" for name in run.__annotations__}
+    known = {name for argument in app["run"].assemble_argument_collection() for name in argument.names}
     flags = set(re.findall(r"--[a-z][a-z-]*", line))
     assert flags <= known, flags - known

@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 LIGHT = "ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
 ARGUMENTS = ("--families", LIGHT, "--size", "8", "--shape", "1x32x32", "--seed", "3", "--threads", "1")
-ARGUMENTS += ("--batch", "64", "--memory", "7000")
+ARGUMENTS += ("--batch", "64", "--memory-mib", "7000")
 # Each node has room for one of the engine that most tests share, and beside it for one of a test's own.
 LARGE, SMALL = Request(cpus=1, memory_mib=9000), Request(cpus=1, memory_mib=7000)
 STORE = 100 * 2**20

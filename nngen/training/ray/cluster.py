@@ -135,7 +135,7 @@ class Cluster:
         if not fitting:
             offers = "; ".join(str(node) for node in nodes) or "none"
             raise UsageError(
-                f"no node of the Ray cluster has room for a trial with {request}: lower --threads or --memory,"
+                f"no node of the Ray cluster has room for a trial with {request}: lower --threads or --memory-mib,"
                 f" or add a node (there are: {offers})"
             )
         _same_everywhere(fitting)

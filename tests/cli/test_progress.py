@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from nngen.archive import Archive
-from nngen.cli.watcher import Lines, Screen
+from nngen.cli.progress import Lines, Screen
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 

@@ -1,21 +1,34 @@
-"""``nngen show``: everything the archive knows of one candidate."""
+"""``nngen leaderboard`` and ``nngen show``: the trained candidates of an archive, ranked or one in full."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.analysis.leaderboard import leaderboard as rank
+from nngen.archive import StoredCandidate, StoredTrial
+from nngen.cli.options import ArchiveOptions, Flag
 from nngen.cli.output import print_json, print_table
+from nngen.errors import UsageError
 
-if TYPE_CHECKING:
-    from nngen.archive import StoredCandidate, StoredTrial
+__all__ = ["leaderboard", "show"]
 
-__all__ = ["show"]
-
-_COLUMNS = (
+_RANKED = (
+    "rank",
+    "id",
+    "experts",
+    "dataset",
+    "epochs",
+    "batch",
+    "seeds",
+    "validation_accuracy",
+    "test_accuracy",
+    "seconds",
+    "parameters",
+)
+_TRIALS = (
     "campaign",
     "dataset",
     "shape",
@@ -27,35 +40,62 @@ _COLUMNS = (
     "seconds",
     "message",
 )
+_CURVE = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "usage", "entropy")
+
+
+def leaderboard(
+    campaign: str | None = None, /, *, top: int | None = None, output: ArchiveOptions = ArchiveOptions()
+) -> None:
+    """Rank the trained candidates by validation accuracy, within each data set.
+
+    Trials of one candidate that differ in the seed alone are one row, with their mean. A test accuracy is shown
+    where it was revealed: for the best candidate of a finished campaign.
+
+    Args:
+        campaign: Name of a campaign; all of the archive's by default.
+        top: Rows per data set; all of them by default.
+
+    Examples:
+        nngen leaderboard
+        nngen leaderboard demo --top 5
+        nngen leaderboard --json
+    """
+    if top is not None and top < 1:
+        raise UsageError(f"--top must be at least 1, not {top}")
+    with output.read() as store:
+        if campaign is not None:
+            store.campaign(campaign)
+        rows = [row.to_dict() for row in rank(store.trials(campaign), top=top)]
+    if output.json:
+        print_json(rows)
+    elif not rows:
+        print("nothing was trained yet")
+    else:
+        print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], _RANKED)
 
 
 def show(
     candidate: Annotated[str, Parameter(name="ID")],
     /,
     *,
-    source: bool = False,
-    archive: Path | None = None,
-    json: bool = False,
+    source: Flag = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Show everything the archive knows of one candidate: plan, checks, trials, curves.
+    """Show all that the archive holds of one candidate: plan, checks, trials, curves.
 
     Args:
-        candidate: Its id, or the start of it (with or without ``MoE4-``) that fits no other.
-        source: Print its source instead: one self-contained PyTorch file.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print it as JSON; with --source, the source is among it.
+        candidate: Id of the candidate, or the start of one (with or without ``MoE4-``) that fits no other.
+        source: Print its source instead, one self-contained PyTorch file; with --json, add the source.
 
     Examples:
         nngen show MoE4-1a2b
         nngen show 1a2b --json
         nngen show 1a2b --source
     """
-    from nngen.archive import Archive, default_path
-
-    with Archive.open(archive or default_path(), readonly=True) as store:
+    with output.read() as store:
         found = store.candidate(candidate)
         trials = store.trials(candidate_id=found.id)
-    if json:
+    if output.json:
         extra = {"source": found.source} if source else {}
         print_json(_describe(found) | {"trials": [_trial(trial) for trial in trials]} | extra)
     elif source:
@@ -113,18 +153,16 @@ def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
     counts = [trial.parameters for trial in trials if trial.parameters]
     if counts:
         print(f"parameters {counts[0]:,}")
-    print(f"kept since {found.created_at}")
+    print(f"stored     {found.created_at}")
     if not trials:
         print("no trial yet")
         return
     print()
-    print_table([_line(trial) for trial in trials], _COLUMNS)
+    print_table([_line(trial) for trial in trials], _TRIALS)
     curve = trials[-1].curve
     if curve:
         rows = [asdict(point) | {"usage": " ".join(f"{share:.2f}" for share in point.usage)} for point in curve]
-        print_table(
-            rows, ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "usage", "entropy")
-        )
+        print_table(rows, _CURVE)
 
 
 def _line(trial: StoredTrial) -> dict[str, Any]:

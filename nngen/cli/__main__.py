@@ -1,5 +1,0 @@
-"""``python -m nngen.cli``."""
-
-from nngen.cli import main
-
-main()

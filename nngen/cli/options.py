@@ -1,0 +1,226 @@
+"""Command-line options that several commands share, as documented dataclasses.
+
+Each field is at once a flag, its help text (the sentence under ``Attributes:``), a TOML key and a Python argument;
+cyclopts flattens them into a command's own options. One spelling per thing: ``--out`` is what is written,
+``--time-limit`` is in seconds, ``--memory-mib`` in MiB, and lists are written ``A,B,C`` or by repeating the flag.
+A campaign is the positional argument CAMPAIGN wherever a command reads one: required where it needs exactly one,
+optional where it otherwise reads the whole archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from cyclopts import Parameter, Token
+from docstring_parser import parse
+
+from nngen.cli import place_of
+from nngen.datasets import Dataset, load_dataset
+from nngen.errors import UsageError
+from nngen.text import split_names
+from nngen.types import Hyperparameters, Shape
+
+if TYPE_CHECKING:
+    from nngen.archive import Archive  # imported on first use: it loads pandas
+
+__all__ = [
+    "ArchiveOptions",
+    "Arguments",
+    "Assignments",
+    "DataOptions",
+    "Flag",
+    "Names",
+    "OutputOptions",
+    "ShapeOption",
+    "flag_of",
+    "hyperparameters",
+]
+
+
+def _names(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    names = tuple(name for token in tokens for name in split_names(token.value))
+    if not names:
+        raise UsageError(f"{_typed(tokens)} names nothing: write names separated by commas")
+    return names
+
+
+def _numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    parts = tuple(part for token in tokens for part in split_names(token.value))
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"{_typed(tokens)} takes whole numbers separated by commas, not {','.join(parts)!r}")
+    return tuple(int(part) for part in parts)
+
+
+def _shape(_: Any, tokens: Sequence[Token]) -> Shape:
+    return Shape.parse(tokens[0].value)
+
+
+def _typed(tokens: Sequence[Token]) -> str:
+    """Return the flag that tokens were typed under, or the TOML file and its key."""
+    return "".join(place_of(tokens[0])) if tokens else ""
+
+
+_NAMES = Parameter(converter=_names, negative="", n_tokens=1, allow_repeating=True, metavar="A,B,...")
+_NUMBERS = Parameter(converter=_numbers, negative="", n_tokens=1, metavar="N,N,...")
+_SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option without a value and without a negative form."""
+Names = Annotated[tuple[str, ...] | None, _NAMES]
+"""Names separated by commas; None where nothing was typed."""
+ShapeOption = Annotated[Shape | None, _SHAPE]
+"""Channels, height and width, as 3x32x32; None where nothing was typed."""
+Assignments = Annotated[tuple[str, ...], Parameter(name="--prm", negative="", show_default=False, metavar="NAME=VALUE")]
+"""Hyperparameters, one per flag; ``hyperparameters`` reads them."""
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a dataclass field; seconds go without their suffix."""
+    return f"--{name.removesuffix('_s').replace('_', '-')}"
+
+
+def hyperparameters(texts: Sequence[str]) -> Hyperparameters:
+    """Read hyperparameters written as NAME=VALUE; a value that looks like a number is one.
+
+    Raises:
+        UsageError: If a text is not NAME=VALUE.
+    """
+    values: dict[str, float | int | str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name.isidentifier() and sign and value):
+            raise UsageError(f"{text!r} is not NAME=VALUE: write --prm dropout=0.2")
+        values[name] = _number(value)
+    return values
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Form of the output.
+
+    Attributes:
+        json: Print the result as JSON.
+    """
+
+    json: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveOptions(OutputOptions):
+    """The archive that is read or written, and the form of the output.
+
+    Attributes:
+        archive: SQLite file of the archive; by default NNGEN_ARCHIVE, else ./nngen.db.
+    """
+
+    archive: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """Path of the archive, which may not exist yet."""
+        from nngen.archive import default_path
+
+        return self.archive or default_path()
+
+    def open(self, *, create: bool = True) -> Archive:
+        """Open the archive for writing.
+
+        Raises:
+            ArchiveError: If it cannot be opened, or does not exist and is not to be created.
+        """
+        from nngen.archive import Archive
+
+        return Archive.open(self.path, create=create)
+
+    def read(self) -> Archive:
+        """Open the archive read-only.
+
+        Raises:
+            ArchiveError: If there is none, or it cannot be read.
+        """
+        from nngen.archive import Archive
+
+        return Archive.open(self.path, readonly=True)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOptions:
+    """The data set of trials.
+
+    Attributes:
+        dataset: digits, fashion-mnist, mnist, cifar-10, cifar-100, svhn, or folder:PATH (one folder per class).
+        shape: Channels, height and width that images are brought to; the data set's own by default.
+        data_root: Folder that torchvision's files are read from, or downloaded to.
+    """
+
+    dataset: str = "digits"
+    shape: ShapeOption = None
+    data_root: Path | None = None
+
+    def load(self) -> Dataset:
+        """Load the data set.
+
+        Raises:
+            DataError: If it is missing or broken.
+        """
+        return load_dataset(self.dataset, data_root=self.data_root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Base of argument dataclasses that are derived from a specification.
+
+    ``class CampaignOptions(Arguments, of=CampaignSpec)`` has the fields of ``CampaignSpec`` with their order, types and
+    help sentences, but each is None until it is typed, so that a command can tell what was typed from what is
+    a default: a campaign that is resumed takes its stored values for everything else.
+    """
+
+    def __init_subclass__(cls, *, of: type, only: Collection[str] = (), without: Collection[str] = ()) -> None:
+        sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params}
+        hints = get_type_hints(of, include_extras=True)
+        cls.__annotations__ = {}
+        for item in fields(of):
+            if (not only or item.name in only) and item.name not in without:
+                option = Parameter(
+                    name=flag_of(item.name), help=sentences[item.name], show_default=_default(item.default)
+                )
+                cls.__annotations__[item.name] = _optional(hints[item.name], option)
+                setattr(cls, item.name, field(default=None))
+        Parameter(name="*")(dataclass(frozen=True, kw_only=True)(cls))
+
+    def typed(self) -> dict[str, Any]:
+        """Return the arguments that were typed, by field name."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _optional(hint: Any, option: Parameter) -> Any:
+    """Make a field's annotation that of an option which may be left out."""
+    parts: dict[Any, tuple[Parameter, ...]] = {
+        Shape: (_SHAPE,),
+        tuple[str, ...]: (_NAMES,),
+        tuple[int, ...]: (_NUMBERS,),
+    }
+    return Annotated.__class_getitem__((hint | None, *parts.get(hint, ()), option))  # type: ignore[attr-defined]
+
+
+def _default(value: Any) -> str | bool:
+    """Return a default as help shows it; what is empty or None is explained by its sentence instead."""
+    if value is MISSING or value is None or value == () or value is False:
+        return False
+    return str(value)
