@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from _page import Evaluation, note, table
 
-from nngen.analysis.means import mean_interval
+from nngen.analysis.statistics import mean_interval
 from nngen.archive import Archive
 from nngen.files import cache_dir
 from nngen.llm.bench import Fidelity, Ground, lay

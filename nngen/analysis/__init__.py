@@ -1,1 +1,1 @@
-"""What the archive means: leaderboard, families, coverage, the report."""
+"""Analysis of archived trials: leaderboard, effects, success rates, cost, closed loops, and the report."""

@@ -1,7 +1,7 @@
-"""What a campaign cost, and what the rest of it, or the next one, will cost.
+"""Cost of a campaign, and forecasts of the rest of it or of another one.
 
-Cost is the judge's wall time of the workers, which on a machine with one accelerator is what is
-paid for. Results that were taken over from equal work cost nothing.
+Cost is the wall time of the workers, which is the billed time on a machine with one accelerator.
+Results copied from identical work cost nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from nngen.archive.records import StoredTrial
 from nngen.archive.states import TrialState
+from nngen.space.pool import EXPERTS
 
 __all__ = ["Cost", "FamilySeconds", "Forecast", "Share", "cost", "family_seconds", "forecast", "remaining"]
 
 _HOUR = 3600.0
-_EXPERTS = 4
 _JOULE_PER_KWH = 3.6e6
 
 
@@ -29,9 +29,9 @@ class Share:
     """An amount of work.
 
     Attributes:
-        hours: Wall time of the workers.
-        kwh: Energy, where every trial in it has its own measured; None otherwise.
-        money: At the price given; None without one.
+        hours: Wall time of the workers, in hours.
+        kwh: Energy in kilowatt hours; None unless it was measured for every trial.
+        money: Cost at the given price; None without a price.
     """
 
     hours: float
@@ -41,20 +41,20 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a set of trials cost.
+    """Cost of a set of trials.
 
     Attributes:
-        trials: Finished, those taken over from equal work left out.
-        copied: Finished without work.
+        trials: Finished trials, without those copied from identical work.
+        copied: Trials whose results were copied.
         valid: Different candidates with an accuracy.
         best_accuracy: Highest validation accuracy; None without one.
         devices: Hours by kind of device.
-        total: All of them together.
-        failed: The part that went into trials without an accuracy.
-        per_trial: Total over trials; None without any.
-        per_valid: Total over valid candidates; None without any.
-        per_point: Total over the best accuracy in points (0.01); None without one.
-        notes: What is missing, one sentence each.
+        total: Cost of all trials.
+        failed: Cost of the trials without an accuracy.
+        per_trial: Total per trial; None without trials.
+        per_valid: Total per valid candidate; None without one.
+        per_point: Total per point (0.01) of the best accuracy; None without one.
+        notes: Missing information, one clause each.
     """
 
     trials: int
@@ -70,7 +70,7 @@ class Cost:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Write it as JSON's types."""
+        """Convert it to JSON types."""
         return asdict(self)
 
 
@@ -79,10 +79,10 @@ class FamilySeconds:
     """Seconds that each family adds to one epoch of a quartet.
 
     Attributes:
-        seconds: By family; only those that were measured.
-        typical: Their mean, for a family that was not.
+        seconds: Seconds by measured family.
+        typical: Mean of ``seconds``, used for other families.
         error: Standard deviation of a quartet's seconds around the sum of its families'.
-        trials: How many trials it was measured on.
+        trials: Number of trials that the measurement is based on.
     """
 
     seconds: Mapping[str, float]
@@ -91,20 +91,21 @@ class FamilySeconds:
     trials: int
 
     def of(self, quartet: Iterable[str]) -> float:
-        """Seconds of one epoch of a quartet."""
+        """Return the seconds of one epoch of a quartet."""
         return sum(self.seconds.get(name, self.typical) for name in quartet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What trials to come will cost, one after the other.
+    """Forecast of the cost of future trials, run one after the other.
 
     Attributes:
-        hours: Expected.
-        low: Lower end of the 95 % interval: trials scatter, and families add up only roughly.
-        high: Upper end.
-        money: Expected, at the price given; None without one.
-        unmeasured: Families taken as typical, since no trial had them.
+        trials: Number of future trials.
+        hours: Expected hours.
+        low: Lower end of the 95 % interval, which covers the scatter of trials and the error of adding families.
+        high: Upper end of the interval.
+        money: Expected cost at the given price; None without a price.
+        unmeasured: Families without a measurement, for which the typical seconds are used.
     """
 
     trials: int
@@ -115,16 +116,16 @@ class Forecast:
     unmeasured: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Write it as JSON's types."""
+        """Convert it to JSON types."""
         return asdict(self)
 
 
 def cost(trials: Iterable[StoredTrial], price_per_hour: float | None = None) -> Cost:
-    """Add up what finished trials cost.
+    """Add up the cost of finished trials.
 
     Args:
-        trials: Any; those not done are passed over.
-        price_per_hour: Of the machine, in any currency.
+        trials: Any trials; unfinished ones are ignored.
+        price_per_hour: Price of the machine, in any currency.
     """
     done = [trial for trial in trials if trial.state is TrialState.DONE]
     work = [trial for trial in done if trial.copied_from is None]
@@ -149,11 +150,9 @@ def cost(trials: Iterable[StoredTrial], price_per_hour: float | None = None) -> 
 def family_seconds(trials: Iterable[StoredTrial]) -> FamilySeconds | None:
     """Measure each family's seconds an epoch by non-negative least squares over trained trials.
 
-    The experts of a mixture run one after the other, so their times add up; what a trial costs
-    besides is spread over its families. None without a trained trial.
+    The experts of a mixture run one after the other, so their times add up; a trial's fixed time is
+    spread over its families. Returns None without a trained trial.
     """
-    from scipy.optimize import nnls
-
     rows = [trial for trial in trials if _accuracy(trial) is not None and trial.seconds and trial.copied_from is None]
     if not rows:
         return None
@@ -162,17 +161,21 @@ def family_seconds(trials: Iterable[StoredTrial]) -> FamilySeconds | None:
     matrix, seconds = np.zeros((len(rows), len(names))), np.zeros(len(rows))
     for index, trial in enumerate(rows):
         matrix[index, [place[name] for name in trial.experts]] = 1.0
-        seconds[index] = (trial.seconds or 0.0) / _epochs(trial)
-    # Where quartets are too few to tell families apart, each is drawn lightly to an equal share.
+        seconds[index] = (trial.seconds or 0.0) / (trial.spec.epochs if trial.spec else 1)
+    # Ridge rows: where quartets are too few to separate families, each is pulled lightly to an equal share.
     typical = float(seconds.mean()) / float(matrix.sum(axis=1).mean())
     pull = 1e-3 * np.eye(len(names))
     found, _ = nnls(np.vstack([matrix, pull]), np.concatenate([seconds, np.full(len(names), 1e-3 * typical)]))
     left = seconds - matrix @ found
     free = len(rows) - int(np.linalg.matrix_rank(matrix))
+    if free:
+        error = math.sqrt(float(left @ left) / free)
+    else:  # no residual to estimate it from: the scatter of the trials, or the whole time of a single one
+        error = float(seconds.std(ddof=1)) if len(seconds) > 1 else float(seconds[0])
     return FamilySeconds(
         seconds={name: float(found[index]) for name, index in place.items()},
         typical=typical,
-        error=math.sqrt(float(left @ left) / free) if free else _scatter(seconds),
+        error=error,
         trials=len(rows),
     )
 
@@ -185,18 +188,19 @@ def forecast(
     undrawn: int = 0,
     price_per_hour: float | None = None,
 ) -> Forecast:
-    """Say what trials to come will cost, if each family takes what it took before.
+    """Forecast the cost of future trials from the seconds of their families.
 
     Args:
         quartets: One per trial.
-        measured: By ``family_seconds``, on the same data, shape and device.
-        epochs: Of each trial.
-        undrawn: Further trials whose quartets are not known yet: each takes what four typical families take.
-        price_per_hour: Of the machine.
+        measured: Result of ``family_seconds``, on the same data, shape and device.
+        epochs: Epochs of each trial.
+        undrawn: Further trials whose quartets are not known yet; four typical families are assumed.
+        price_per_hour: Price of the machine.
     """
     plans = [tuple(quartet) for quartet in quartets]
     count = len(plans) + undrawn
-    hours = epochs * (sum(map(measured.of, plans)) + undrawn * _EXPERTS * measured.typical) / _HOUR
+    hours = epochs * (sum(map(measured.of, plans)) + undrawn * EXPERTS * measured.typical) / _HOUR
+    # Variance of a sum of n trials, plus n^2 times that of the mean they are predicted by.
     half = 1.96 * epochs * measured.error * math.sqrt(count + count**2 / measured.trials) / _HOUR
     unknown = {name for plan in plans for name in plan} - measured.seconds.keys()
     return Forecast(
@@ -212,13 +216,13 @@ def forecast(
 def remaining(
     trials: Sequence[StoredTrial], *, epochs: int = 1, size: int = 0, price_per_hour: float | None = None
 ) -> Forecast | None:
-    """Say what a campaign still has to do; None while no trial of it has been trained.
+    """Forecast the rest of a campaign; None before its first trained trial.
 
     Args:
-        trials: Of the campaign.
-        epochs: Of each trial.
-        size: Quartets asked for; those not drawn yet are taken as typical.
-        price_per_hour: Of the machine.
+        trials: Trials of the campaign.
+        epochs: Epochs of each trial.
+        size: Requested number of quartets; typical families are assumed for those not drawn yet.
+        price_per_hour: Price of the machine.
     """
     measured = family_seconds(trials)
     if measured is None:
@@ -226,11 +230,6 @@ def remaining(
     to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]
     undrawn = max(0, size - len({trial.position for trial in trials}))
     return forecast(to_come, measured, epochs=epochs, undrawn=undrawn, price_per_hour=price_per_hour)
-
-
-def _scatter(seconds: NDArray[np.float64]) -> float:
-    """Stand in for an error that cannot be told: how much trials differ; one alone, as much as it took."""
-    return float(seconds.std(ddof=1)) if len(seconds) > 1 else float(seconds[0])
 
 
 def _share(trials: Sequence[StoredTrial], price: float | None) -> Share:
@@ -267,7 +266,7 @@ def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: in
         yield "no trial is finished: there is no cost yet"
         return
     if not work:
-        yield "every result was taken over from earlier work: nothing was spent"
+        yield "every result was copied from earlier work: nothing was spent"
     elif not valid:
         yield "no candidate has an accuracy: there is no cost per valid candidate or per point"
     if total.kwh is None and work:
@@ -277,7 +276,3 @@ def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: in
 def _accuracy(trial: StoredTrial) -> float | None:
     accuracy = trial.validation_accuracy
     return accuracy if accuracy is not None and math.isfinite(accuracy) else None
-
-
-def _epochs(trial: StoredTrial) -> int:
-    return trial.spec.epochs if trial.spec else 1

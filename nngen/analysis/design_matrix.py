@@ -1,4 +1,4 @@
-"""From quartets to numbers: which family effects a sample can tell, and the matrices that tell them."""
+"""Design matrices of a sample of quartets, and the family effects that the sample can identify."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _TINY = 1e-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
-    """What a sample of quartets can say of each family.
+    """Estimable family effects of a sample of quartets.
 
-    A difference of two families' effects can be estimated if the design's null space treats both
-    alike. That relation splits the families into classes; effects are told within a class, and a
-    family alone in its class has none.
+    A difference of two families' effects can be estimated if the design's null space has equal entries
+    for both. This relation splits the families into classes: effects are estimated within a class, and
+    a family alone in its class has none.
 
     Attributes:
-        units: Families that are always together, merged; a single family is a unit of one.
-        classes: Indices into ``units`` that can be compared with one another; only of two or more.
-        reasons: Why a family has no effect, in words; families that have one are not in it.
-        rank: Unknowns that the sample pins down, the mean included.
-        basis: ``(1 + units, rank)``; orthonormal, spans what can be estimated.
+        units: Groups of families that are always together; most groups have one family.
+        classes: Groups of two or more indices into ``units`` that can be compared with one another.
+        reasons: Reason, by family, for having no effect.
+        rank: Number of identified unknowns, the mean included.
+        basis: Orthonormal basis of the estimable functions, ``(1 + units, rank)``.
     """
 
     units: tuple[tuple[str, ...], ...]
@@ -44,7 +44,7 @@ class Structure:
 
 
 def structure(families: Sequence[str], quartets: Sequence[Quartet]) -> Structure:
-    """Find out what a sample pins down.
+    """Determine the effects that a sample identifies.
 
     Args:
         families: The pool, sorted.
@@ -54,14 +54,15 @@ def structure(families: Sequence[str], quartets: Sequence[Quartet]) -> Structure
     units, reasons = _units(families, quartets, counts)
     matrix = np.column_stack([np.ones(len(quartets)), family_matrix(units, quartets)])
     values, vectors = np.linalg.eigh(matrix.T @ matrix)
+    # Directions with eigenvalue zero change no prediction: along them the effects are not identified.
     kept = values > _TINY * max(values[-1], 1.0)
     null, basis = vectors[:, ~kept], vectors[:, kept]
     classes = [members for members in _alike(null[1:]) if len(members) > 1]
-    told = {index for members in classes for index in members}
+    compared = {index for members in classes for index in members}
     for index, unit in enumerate(units):
-        if index not in told:
+        if index not in compared:
             for name in unit:
-                reasons.setdefault(name, "cannot be told from the others in this sample")
+                reasons.setdefault(name, "cannot be separated from the others in this sample")
     return Structure(
         units=units, classes=tuple(map(tuple, classes)), reasons=reasons, rank=int(kept.sum()), basis=basis
     )
@@ -90,11 +91,11 @@ def pair_matrix(families: Sequence[str], quartets: Sequence[Quartet]) -> Matrix:
 
 @lru_cache(maxsize=8)
 def centred_pairs(families: int) -> Matrix:
-    """Span the pair effects that sum to zero over each family's pairs, ``(pairs, dimension)``.
+    """Return an orthonormal basis of pair effects that sum to zero over each family's pairs, ``(pairs, d)``.
 
     This is the second degree of the orthogonal decomposition of functions of k-subsets (Filmus
-    2016, "An orthogonal basis for functions over a slice of the Boolean hypercube"): what is left
-    when the families' own effects are taken out. Columns are orthonormal.
+    2016, "An orthogonal basis for functions over a slice of the Boolean hypercube"): the pair effects
+    that remain when the families' own effects are removed.
     """
     pairs = list(combinations(range(families), 2))
     incidence = np.zeros((families, len(pairs)))
@@ -102,6 +103,7 @@ def centred_pairs(families: int) -> Matrix:
         incidence[list(pair), column] = 1
     if not pairs:
         return np.zeros((0, 0))
+    # The null space of the incidence matrix: vectors whose sum over each family's pairs is zero.
     values, vectors = np.linalg.eigh(incidence.T @ incidence)
     return np.ascontiguousarray(vectors[:, values < _TINY * max(values[-1], 1.0)])
 
@@ -109,7 +111,7 @@ def centred_pairs(families: int) -> Matrix:
 def _units(
     families: Sequence[str], quartets: Sequence[Quartet], counts: Mapping[str, int]
 ) -> tuple[tuple[tuple[str, ...], ...], dict[str, str]]:
-    """Drop anchors and absent families with the reason, merge those that are always together."""
+    """Remove anchors and absent families, with the reason, and merge families that are always together."""
     reasons: dict[str, str] = {}
     where: dict[str, set[int]] = defaultdict(set)
     for index, quartet in enumerate(quartets):
@@ -118,7 +120,7 @@ def _units(
     together: dict[frozenset[int], list[str]] = defaultdict(list)
     for name in families:
         if counts.get(name, 0) == 0:
-            reasons[name] = "in no quartet that was trained, so nothing can be said"
+            reasons[name] = "in no quartet that was trained, so there is no evidence"
         elif counts[name] == len(quartets):
             reasons[name] = "in every quartet that was trained, so the effect is part of the mean"
         else:
@@ -127,7 +129,7 @@ def _units(
 
 
 def _alike(null: Matrix) -> Iterable[list[int]]:
-    """Group the rows of the null space that are equal."""
+    """Group equal rows of the null space; groups of one included."""
     groups: list[tuple[Matrix, list[int]]] = []
     for index, row in enumerate(null):
         for first, members in groups:

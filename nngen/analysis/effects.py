@@ -1,9 +1,9 @@
-"""What a family, and a pair of families, does to the accuracy of a mixture.
+"""Effects of families and of pairs of families on the accuracy of a mixture, with intervals.
 
-The accuracy of a quartet is split into a mean, an effect of each of its families, an effect of each
-of its pairs, and a rest. Family effects sum to zero over the families that can be compared; pair
-effects sum to zero over each family's pairs, so that a pair says what its two families do together
-beyond what each does alone. ``docs/design/0005-effects.md`` has the reasons.
+The accuracy of a quartet is the sum of a mean, an effect of each of its families, an effect of each of
+its pairs, and a residual. Family effects sum to zero over the families that can be compared; pair
+effects sum to zero over each family's pairs, so a pair effect is the accuracy of two families together
+beyond their own effects. The reasons are in ``docs/design/0005-effects.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import enum
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -21,10 +21,9 @@ from scipy.special import stdtr, stdtrit
 
 from nngen.analysis import mixed_model
 from nngen.analysis.caveats import sample_notes
-from nngen.analysis.corrections import benjamini_hochberg, holm
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
-from nngen.analysis.observations import Observation
-from nngen.analysis.success_rates import Rate, success_rates, trained_quartets
+from nngen.analysis.observations import Observation, success_rates, trained_quartets
+from nngen.analysis.statistics import Rate, benjamini_hochberg, holm
 from nngen.space.registry import Scores
 
 __all__ = ["Effects", "FamilyEffect", "Interval", "PairEffect", "PairKind", "effects", "scores_of"]
@@ -37,8 +36,8 @@ class Interval:
     """An effect in accuracy (0.01 is one point) with its interval and error probability.
 
     Attributes:
-        p: Two-sided, of the effect's being zero.
-        p_adjusted: The same, corrected for the number of effects.
+        p: Two-sided error probability of the hypothesis that the effect is zero.
+        p_adjusted: ``p`` corrected for the number of effects.
     """
 
     effect: float
@@ -50,15 +49,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyEffect:
-    """What having a family in a mixture does, against an average family in its place.
+    """Effect of having a family in a mixture, against an average family in its place.
 
     Attributes:
-        quartets: Trained quartets that hold it.
-        point: The estimate alone; None where none can be made.
-        interval: The estimate with its interval; None where the noise is not known.
-        together_with: Families it always comes with; the effect is then the mean of them all.
-        reason: Why there is no effect; "" where there is one.
-        success: The share of its quartets that could be trained.
+        quartets: Trained quartets that contain it.
+        point: Estimate; None where the sample does not identify it.
+        interval: Estimate with its interval; None where the noise is not known.
+        together_with: Families it always occurs with; the effect is then the mean of all of them.
+        reason: Reason for having no effect; "" where there is one.
+        success: Share of its quartets that could be trained.
     """
 
     family: str
@@ -71,7 +70,7 @@ class FamilyEffect:
 
 
 class PairKind(enum.StrEnum):
-    """What two families are to each other."""
+    """Direction of a pair effect after correction for multiple comparisons."""
 
     SYNERGY = "synergy"
     ANTAGONISM = "antagonism"
@@ -80,10 +79,10 @@ class PairKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairEffect:
-    """What two families do together beyond what each does alone, shrunk towards zero.
+    """Effect of two families together beyond their own effects, shrunk towards zero.
 
     Attributes:
-        quartets: Trained quartets that hold both.
+        quartets: Trained quartets that contain both.
     """
 
     families: tuple[str, str]
@@ -94,23 +93,23 @@ class PairEffect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
-    """What a table of trials says.
+    """Effects estimated from a table of trials.
 
     Attributes:
-        trials: Trials looked at, failed ones included.
+        trials: Trials read, failed ones included.
         quartets: Different quartets among them.
         trained: Different quartets with an accuracy.
-        seeds: Most seeds that one candidate was trained with.
-        mean_accuracy: Over the trained candidates; None without one.
-        families: One per family, best first; those without an effect last.
-        pairs: One per pair that was trained together, strongest first.
+        seeds: Largest number of seeds of one candidate.
+        mean_accuracy: Mean over the trained candidates; None without one.
+        families: Effects of all families, best first; families without an effect last.
+        pairs: Effects of the pairs that were trained together, strongest first.
         seed_sd: Standard deviation between seeds of one candidate; None without repeats.
-        quartet_sd: Between quartets beyond families and pairs (with the seeds' where there are no
-            repeats); None where it cannot be told.
-        pair_sd: Of the pair effects.
-        df: Degrees of freedom left for the noise.
-        confidence: Of all intervals.
-        notes: What is missing, confounded or conditioned on, one sentence each.
+        quartet_sd: Standard deviation between quartets beyond families and pairs (seeds included where
+            there are no repeats); None where it is not identified.
+        pair_sd: Standard deviation of the pair effects.
+        df: Degrees of freedom of the residual.
+        confidence: Confidence of all intervals.
+        notes: Caveats, one clause each.
     """
 
     trials: int
@@ -128,7 +127,7 @@ class Effects:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Write everything as JSON's types."""
+        """Convert everything to JSON types."""
         return asdict(self)
 
 
@@ -145,15 +144,14 @@ class _Table:
 def effects(
     observations: Sequence[Observation], families: Sequence[str] | None = None, *, confidence: float = 0.95
 ) -> Effects:
-    """Read family and pair effects off a table of trials.
+    """Estimate family and pair effects from a table of trials.
 
-    Nothing in the table can make it raise: what cannot be told is named in ``notes`` and in the
-    families' ``reason``.
+    No table raises an error: whatever is not identified is named in ``notes`` and in the families' ``reason``.
 
     Args:
         observations: Trials at one fidelity.
-        families: The pool; None takes the families that occur.
-        confidence: Of the intervals, in (0, 1).
+        families: The pool; None for the families that occur.
+        confidence: Confidence of the intervals, in (0, 1).
 
     Raises:
         ValueError: If the confidence is outside (0, 1).
@@ -161,9 +159,9 @@ def effects(
     pool = tuple(sorted({name for line in observations for name in line.quartet} | set(families or ())))
     rates = success_rates(pool, observations, confidence)
     table = _table(observations)
-    told = structure(pool, table.quartets) if table.quartets else None
-    fitted = _fit(pool, table, told) if told else None
-    rows = _families(pool, table, told, fitted, rates, confidence)
+    design = structure(pool, table.quartets) if table.quartets else None
+    fitted = _fit(table, design) if design else None
+    rows = _families(pool, table, design, fitted, rates, confidence)
     trained = trained_quartets(observations)
     seeds = int(table.repeats.max(initial=0))
     return Effects(
@@ -173,7 +171,7 @@ def effects(
         seeds=seeds,
         mean_accuracy=float(table.means.mean()) if table.quartets else None,
         families=tuple(sorted(rows, key=lambda row: (row.point is None, -(row.point or 0.0), row.family))),
-        pairs=_pairs(pool, table, fitted, confidence) if fitted else (),
+        pairs=_pairs(table, fitted, confidence) if fitted else (),
         seed_sd=_root(fitted.seed_variance if fitted else None),
         quartet_sd=_root(fitted.quartet_variance if fitted else None),
         pair_sd=_root(fitted.pair_variance if fitted else None),
@@ -182,9 +180,9 @@ def effects(
         notes=sample_notes(
             observations,
             rates=rates,
-            told=told,
+            structure=design,
             df=fitted.df if fitted else 0,
-            between=len(table.quartets) - (told.rank if told else 0),
+            between=len(table.quartets) - (design.rank if design else 0),
             seeds=seeds,
             flat=bool(table.quartets) and float(np.ptp(table.means)) == 0.0,
         ),
@@ -219,86 +217,82 @@ def _table(observations: Sequence[Observation]) -> _Table:
     )
 
 
-def _fit(pool: Sequence[str], table: _Table, told: Structure) -> mixed_model.Fit | None:
-    """Fit the mixed model; None where no trial is left to tell the noise from."""
-    if int(table.repeats.sum()) <= told.rank or not told.classes:
+def _fit(table: _Table, design: Structure) -> mixed_model.Fit | None:
+    """Fit the mixed model; None where no degree of freedom is left for the noise."""
+    if int(table.repeats.sum()) <= design.rank or not design.classes:
         return None
     present = _present(table)
     loadings = centred_pairs(len(present))
     samples = mixed_model.Samples(
-        fixed=_fixed(table, told),
+        fixed=_fixed(table, design),
         random=pair_matrix(present, table.quartets) @ loadings,
-        means=table.means - table.means.mean(),
+        means=table.means - table.means.mean(),  # centred for precision; the fixed effects include a mean
         repeats=table.repeats,
         within=table.within,
     )
-    return mixed_model.fit(samples, _contrasts(told), loadings)
+    return mixed_model.fit(samples, _contrasts(design), loadings)
 
 
-def _fixed(table: _Table, told: Structure) -> Matrix:
+def _fixed(table: _Table, design: Structure) -> Matrix:
+    """Return the design of mean and families in the basis of what is identified, ``(n, rank)``."""
     ones = np.ones((len(table.quartets), 1))
-    fixed: Matrix = np.hstack([ones, family_matrix(told.units, table.quartets)]) @ told.basis
+    fixed: Matrix = np.hstack([ones, family_matrix(design.units, table.quartets)]) @ design.basis
     return fixed
 
 
-def _contrasts(told: Structure) -> Matrix:
-    """Each unit less the mean family of its class, ``(units, rank)``; zero for units without a class."""
-    rows = np.zeros((len(told.units), 1 + len(told.units)))
-    for members in told.classes:
-        sizes = np.array([len(told.units[index]) for index in members], dtype=float)
+def _contrasts(design: Structure) -> Matrix:
+    """Return each unit less the mean family of its class, ``(units, rank)``; zero for units without a class."""
+    rows = np.zeros((len(design.units), 1 + len(design.units)))
+    for members in design.classes:
+        sizes = np.array([len(design.units[index]) for index in members], dtype=float)
         for index in members:
             rows[index, 1 + np.array(members)] = -sizes / sizes.sum()
             rows[index, 1 + index] += 1.0
-    contrasts: Matrix = rows @ told.basis
+    contrasts: Matrix = rows @ design.basis
     return contrasts
 
 
 def _families(
     pool: Sequence[str],
     table: _Table,
-    told: Structure | None,
+    design: Structure | None,
     fitted: mixed_model.Fit | None,
     rates: Mapping[str, Rate],
     confidence: float,
 ) -> list[FamilyEffect]:
     counts = Counter(name for quartet in table.quartets for name in quartet)
-    found = _found(table, told, fitted, confidence) if told else {}
-    nothing = "no quartet was trained"
-    return [
-        FamilyEffect(
+    rows = {
+        name: FamilyEffect(
             family=name,
             quartets=counts[name],
-            point=found[name][0] if name in found else None,
-            interval=found[name][1] if name in found else None,
-            together_with=found[name][2] if name in found else (),
-            reason="" if name in found else (told.reasons.get(name, nothing) if told else nothing),
+            point=None,
+            interval=None,
+            together_with=(),
+            reason=design.reasons.get(name, "") if design else "no quartet was trained",
             success=rates[name],
         )
         for name in pool
-    ]
-
-
-def _found(
-    table: _Table, told: Structure, fitted: mixed_model.Fit | None, confidence: float
-) -> dict[str, tuple[float, Interval | None, tuple[str, ...]]]:
-    """Effects of the families that have one: point, interval, the families it always comes with."""
-    indices = [index for members in told.classes for index in members]
-    if not indices:
-        return {}
-    if fitted:
-        intervals: Sequence[Interval | None] = _intervals(fitted.fixed, indices, fitted.df, confidence, corrected=holm)
-        points = fitted.fixed.mean
-    else:
-        solution, *_ = np.linalg.lstsq(_fixed(table, told), table.means, rcond=None)
-        points, intervals = _contrasts(told) @ solution, [None] * len(indices)
-    return {
-        name: (float(points[index]), interval, tuple(other for other in told.units[index] if other != name))
-        for index, interval in zip(indices, intervals, strict=True)
-        for name in told.units[index]
     }
+    indices = [index for members in design.classes for index in members] if design else []
+    if design is None or not indices:
+        return list(rows.values())
+    intervals: Sequence[Interval | None]
+    if fitted:
+        points, intervals = (
+            fitted.fixed.mean,
+            _intervals(fitted.fixed, indices, fitted.df, confidence, corrected=holm),
+        )
+    else:  # too few trials for intervals: least squares alone
+        solution, *_ = np.linalg.lstsq(_fixed(table, design), table.means, rcond=None)
+        points, intervals = _contrasts(design) @ solution, [None] * len(indices)
+    for index, interval in zip(indices, intervals, strict=True):
+        for name in design.units[index]:
+            others = tuple(other for other in design.units[index] if other != name)
+            rows[name] = replace(rows[name], point=float(points[index]), interval=interval, together_with=others)
+    return list(rows.values())
 
 
-def _pairs(pool: Sequence[str], table: _Table, fitted: mixed_model.Fit, confidence: float) -> tuple[PairEffect, ...]:
+def _pairs(table: _Table, fitted: mixed_model.Fit, confidence: float) -> tuple[PairEffect, ...]:
     counts = Counter(pair for quartet in table.quartets for pair in combinations(sorted(quartet), 2))
     pairs = list(combinations(_present(table), 2))
     seen = [index for index, pair in enumerate(pairs) if counts[pair]]
@@ -319,7 +313,7 @@ def _intervals(
 ) -> list[Interval]:
     means, errors = estimate.mean[list(indices)], np.sqrt(np.maximum(estimate.variance[list(indices)], 0.0))
     reach = float(stdtrit(df, 0.5 + confidence / 2)) * errors
-    # An effect that is exactly zero, known exactly, is no evidence of anything.
+    # Without spread: an effect of exactly zero has p = 1, any other p = 0.
     ratio = np.divide(np.abs(means), errors, out=np.where(means == 0, 0.0, np.inf), where=errors > 0)
     p_values = [float(value) for value in 2 * stdtr(df, -ratio)]
     return [

@@ -1,20 +1,22 @@
-"""The report's figures, as plotly draws them; each says nothing about colours of text and page.
+"""Figures of the report as plotly JSON, and the page of ``nngen coverage --out``.
 
-The page sets those (light or dark) when it draws them. Matrices shade from nothing, so that they
-read the same on white and on black.
+Colours of text and background are left to the page, which sets them (light or dark) when it draws. Matrices
+shade from transparent, so that they look the same on white and on black.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from nngen.analysis.effects import Effects, FamilyEffect, PairKind
 from nngen.analysis.leaderboard import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive import StoredTrial
-from nngen.errors import MissingExtraError
+from nngen.errors import MissingExtraError, NngenError, UsageError
+from nngen.files import write_atomically
 from nngen.space import Coverage
 
 __all__ = [
@@ -31,13 +33,14 @@ __all__ = [
     "plotly_script",
     "ranking_figure",
     "sign_of",
+    "write_coverage_page",
 ]
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999")
-"""Paul Tol's "bright" scheme, which colour-blind readers can tell apart."""
+"""Paul Tol's "bright" colour scheme, which is safe for colour-blind readers."""
 
 SHOWN = 12
-"""Trials drawn one by one: the best."""
+"""Number of best trials that are drawn individually."""
 
 _BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
 _SHADES = [[0.0, "rgba(68,119,170,0.18)"], [1.0, "rgba(68,119,170,1)"]]
@@ -48,7 +51,7 @@ _ROW_PX, _CELL_PX = 24, 19
 
 
 def plotly_script() -> str:
-    """Give plotly's own JavaScript.
+    """Return plotly's JavaScript.
 
     Raises:
         MissingExtraError: If plotly is not installed.
@@ -84,23 +87,22 @@ def effects_figure(effects: Effects) -> str:
     figure = _graph_objects().Figure()
     for sign, colour, name in ((1, _BETTER, "better"), (-1, _WORSE, "worse"), (0, _UNCLEAR, "unclear")):
         rows = [row for row in shown if sign_of(row) == sign]
-        spans = [(row.interval.low, row.interval.high) if row.interval else (row.point, row.point) for row in rows]
+        points = [100 * (row.point or 0.0) for row in rows]
+        # Without an interval both ends are the point itself: no bar is drawn.
+        lows = [100 * row.interval.low if row.interval else point for row, point in zip(rows, points, strict=True)]
+        highs = [100 * row.interval.high if row.interval else point for row, point in zip(rows, points, strict=True)]
         figure.add_scatter(
-            x=[100 * (row.point or 0.0) for row in rows],
+            x=points,
             y=[row.family for row in rows],
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [
-                    100 * ((high or 0.0) - (row.point or 0.0)) for row, (_, high) in zip(rows, spans, strict=True)
-                ],
-                "arrayminus": [
-                    100 * ((row.point or 0.0) - (low or 0.0)) for row, (low, _) in zip(rows, spans, strict=True)
-                ],
+                "array": [high - point for high, point in zip(highs, points, strict=True)],
+                "arrayminus": [point - low for low, point in zip(lows, points, strict=True)],
                 "thickness": 2,
                 "width": 0,
             },
-            customdata=[_told(row) for row in rows],
+            customdata=[_hover_text(row) for row in rows],
             mode="markers",
             name=name,
             marker={
@@ -117,7 +119,7 @@ def effects_figure(effects: Effects) -> str:
 
 
 def sign_of(row: FamilyEffect) -> int:
-    """Say whether a family is better (1) or worse (-1) than the average one beyond doubt, or neither (0)."""
+    """Return 1 or -1 for a family significantly better or worse than the average one, else 0."""
     if row.interval is None or row.interval.p_adjusted >= _SIGNIFICANT:
         return 0
     return 1 if row.interval.effect > 0 else -1
@@ -149,7 +151,7 @@ def family_figure(rows: Sequence[FamilyRow]) -> str:
 
 
 def coverage_figure(coverage: Coverage) -> str:
-    """Draw how often each pair of families was drawn together; blank where never, as JSON."""
+    """Draw how often each pair of families was drawn together, blank for never, as JSON."""
     names = list(coverage.families)
     counts = {pair: count for pair, count in coverage.pairs.items() if count}
     most = max(counts.values(), default=1)
@@ -164,8 +166,30 @@ def coverage_figure(coverage: Coverage) -> str:
     )
 
 
+def write_coverage_page(coverage: Coverage, path: Path) -> None:
+    """Write the figure of the pairs as one HTML page that opens without a server or a network.
+
+    Raises:
+        UsageError: If the file's name does not end in ``.html``.
+        MissingExtraError: If plotly is not installed.
+        NngenError: If the file cannot be written.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {path} must end in .html: the picture is a web page")
+    _graph_objects()
+    import plotly.io
+
+    figure = plotly.io.from_json(coverage_figure(coverage))
+    figure.update_layout(title={"text": coverage.verdict, "font": {"size": 14}}, margin={"t": 60})
+    page = str(plotly.io.to_html(figure, include_plotlyjs=True, full_html=True))
+    try:
+        write_atomically(path, page.encode())
+    except OSError as error:
+        raise NngenError(f"cannot write {path}: {error.strerror}") from error
+
+
 def pair_figure(effects: Effects) -> str:
-    """Draw what two families do beyond what each does alone, families best first, as JSON."""
+    """Draw the pair effects, families best first, as JSON."""
     known = {pair.families: pair for pair in effects.pairs}
     names = [row.family for row in effects.families if any(row.family in pair for pair in known)]
     cells = [[known.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
@@ -194,7 +218,7 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
     """Draw validation accuracy over the epochs: the best trials in colour, the others grey, as JSON."""
     best, others = best_curves(trials)
     figure = _graph_objects().Figure()
-    # One trace with gaps: a thousand traces would take the page seconds to draw.
+    # One trace with gaps: drawing a thousand traces would take the page seconds.
     figure.add_scatter(
         x=[value for trial in others for value in (*(point.epoch for point in trial.curve), None)],
         y=[value for trial in others for value in (*(point.validation_accuracy for point in trial.curve), None)],
@@ -220,26 +244,26 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
 
 
 def best_curves(trials: Sequence[StoredTrial]) -> tuple[list[StoredTrial], list[StoredTrial]]:
-    """Split the trained trials into the best few, best first, and the others."""
+    """Split the trained trials into the best ``SHOWN``, best first, and the others."""
     trained = sorted((t for t in trials if t.curve and t.trained), key=lambda t: -(t.validation_accuracy or 0.0))
     return trained[:SHOWN], trained[SHOWN:]
 
 
 def gate_figure(trials: Sequence[StoredTrial]) -> str:
-    """Draw how the gates of the best trials share their weight among the experts, as JSON."""
+    """Draw the mean gate weights of the experts in the best trials, as JSON."""
     shares = gate_shares(trials)
     labels = [f"{rank}. {(trial.candidate_id or '')[5:11]}" for rank, (trial, _) in enumerate(shares, start=1)]
     figure = _graph_objects().Figure()
     names = sorted({name for _, share in shares for name in share})
     for name, colour in zip(names, cycle(COLOURS), strict=False):
-        held = [(label, share[name]) for label, (_, share) in zip(labels, shares, strict=True) if name in share]
+        parts = [(label, share[name]) for label, (_, share) in zip(labels, shares, strict=True) if name in share]
         figure.add_bar(
-            x=[share for _, share in held],
-            y=[label for label, _ in held],
+            x=[share for _, share in parts],
+            y=[label for label, _ in parts],
             orientation="h",
             name=name,
             marker={"color": colour, "line": {"width": 1, "color": "#ffffff"}},
-            text=[name] * len(held),
+            text=[name] * len(parts),
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
@@ -253,12 +277,12 @@ def gate_figure(trials: Sequence[StoredTrial]) -> str:
 
 
 def gate_shares(trials: Sequence[StoredTrial]) -> list[tuple[StoredTrial, dict[str, float]]]:
-    """Give the last gate weights of the best trials, by expert; trials that kept none are passed over."""
+    """Return the last gate weights of the best trials, by expert; trials without recorded weights are left out."""
     used = [t for t in trials if t.trained and t.curve and len(t.curve[-1].usage) == len(t.experts)]
     best = sorted(used, key=lambda trial: -(trial.validation_accuracy or 0.0))[:SHOWN]
     shares = []
     for trial in best:
-        # Experts of one family are told apart by their place.
+        # Experts of one family are numbered.
         names = [
             name if trial.experts.count(name) == 1 else f"{name} {trial.experts[: place + 1].count(name)}"
             for place, name in enumerate(trial.experts)
@@ -267,10 +291,10 @@ def gate_shares(trials: Sequence[StoredTrial]) -> list[tuple[StoredTrial, dict[s
     return shares
 
 
-def _told(row: FamilyEffect) -> str:
+def _hover_text(row: FamilyEffect) -> str:
     span = row.interval and f" ({100 * row.interval.low:+.2f} to {100 * row.interval.high:+.2f})"
-    company = f", always with {', '.join(row.together_with)}" if row.together_with else ""
-    return f"{row.family}: {100 * (row.point or 0.0):+.2f} points{span or ', no interval'}{company}"
+    partners = f", always with {', '.join(row.together_with)}" if row.together_with else ""
+    return f"{row.family}: {100 * (row.point or 0.0):+.2f} points{span or ', no interval'}{partners}"
 
 
 def _matrix(names: Sequence[str], cells: Any, **more: Any) -> str:
@@ -290,7 +314,7 @@ def _graph_objects() -> Any:
 
 
 def _tick(largest: int) -> int:
-    """Choose whole steps of an axis so that there are about eight."""
+    """Return a whole step that divides an axis into about eight."""
     return max(1, round(largest / 8))
 
 

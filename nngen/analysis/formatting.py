@@ -1,4 +1,4 @@
-"""Numbers as a report writes them; what is not known is a dash."""
+"""Formatting of numbers for reports and tables; unknown values become a dash."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ __all__ = ["accuracy", "amount", "count", "duration", "p", "percent", "points", 
 
 
 def percent(share: float) -> str:
-    """Write a share; small ones with two decimals."""
+    """Format a share in percent; small ones with two decimals."""
     return f"{share:.2%}" if 0 < share < 0.1 else f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"
 
 
 def accuracy(value: float | None) -> str:
-    """Write an accuracy with the four decimals it is compared by."""
+    """Format an accuracy with four decimals."""
     return "-" if value is None else f"{value:.4f}"
 
 
 def count(value: int | None) -> str:
-    """Write a count with thousands set apart."""
+    """Format a count with thousands separators."""
     return "-" if value is None else f"{value:,}"
 
 
 def duration(seconds: float | None) -> str:
-    """Write seconds in the unit that suits them."""
+    """Format seconds in seconds, minutes or hours."""
     if seconds is None:
         return "-"
     if seconds < 120:
@@ -32,27 +32,27 @@ def duration(seconds: float | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """Write an effect on accuracy in points (0.01), signed."""
+    """Format an effect on accuracy in points (0.01), signed."""
     return "-" if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def span(interval: Interval | None) -> str:
-    """Write an interval in points."""
+    """Format an interval in points."""
     return "-" if interval is None else f"{points(interval.low)} to {points(interval.high)}"
 
 
 def p(value: float | None) -> str:
-    """Write an error probability."""
+    """Format an error probability."""
     if value is None:
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def amount(value: float | None) -> str:
-    """Write hours, energy or money with four digits that say something."""
+    """Format hours, energy or money with four significant digits."""
     return "-" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def sentence(text: str) -> str:
-    """Write a clause as a sentence."""
+    """Turn a clause into a sentence."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"

@@ -1,18 +1,22 @@
-"""Who is best: trials of one candidate under one specification become one row."""
+"""Leaderboard: trials of one candidate under one specification become one row, ranked by validation accuracy.
+
+A column is added in one place, ``Row`` and ``COLUMNS``; the terminal's table and the report are made from it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
 
+from nngen.analysis import formatting
 from nngen.archive import StoredTrial
 
-__all__ = ["Row", "leaderboard"]
+__all__ = ["COLUMNS", "Column", "Row", "leaderboard"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,16 +24,16 @@ class Row:
     """A place on the leaderboard.
 
     Attributes:
-        rank: From 1, among the rows of one data set.
-        batch: Samples per step that were really used: less than asked for where memory did not suffice.
-        seeds: Different seeds that the means are taken over.
+        rank: Rank among the rows of one data set, from 1.
+        batch: Batch size that was used: smaller than requested where memory did not suffice.
+        seeds: Number of different seeds behind the means.
         validation_accuracy: Mean over the seeds, in [0, 1].
         validation_std: Sample standard deviation over the seeds; None for one seed.
-        validation_half: Half the width of the mean's 95 % interval, by the noise between seeds of all
-            rows alike; None where no row has several seeds.
-        test_accuracy: Mean over the trials whose test accuracy was revealed; None where none was.
-        seconds: Mean wall time of a trial.
-        parameters: Trainable parameters.
+        validation_half: Half the width of the mean's 95 % interval, from the pooled noise between the
+            seeds of all rows; None where no row has several seeds.
+        test_accuracy: Mean over the trials with a revealed test accuracy; None without one.
+        seconds: Mean wall time of a trial, in seconds.
+        parameters: Number of trainable parameters.
     """
 
     rank: int
@@ -48,15 +52,56 @@ class Row:
     parameters: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the row as JSON's types."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"experts": list(self.experts)}
+        """Convert the row to JSON types."""
+        return asdict(self) | {"experts": list(self.experts)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of the leaderboard's tables.
+
+    Attributes:
+        name: Attribute of ``Row``; the terminal's heading.
+        text: Formats a row's value.
+        heading: Heading in the report; None to leave the column out of it.
+        terminal: Whether the terminal's table shows the column.
+        style: Classes of the report's cells: ``n`` for numbers (right-aligned), ``words``, ``id``.
+    """
+
+    name: str
+    text: Callable[[Row], str]
+    heading: str | None = None
+    terminal: bool = True
+    style: str = "n"
+
+
+COLUMNS = (
+    Column(name="rank", heading="rank", text=lambda row: str(row.rank)),
+    Column(name="experts", heading="experts", text=lambda row: ", ".join(row.experts), style="words"),
+    Column(name="dataset", text=lambda row: row.dataset, style="words"),
+    Column(name="validation_accuracy", heading="validation", text=lambda row: f"{row.validation_accuracy:.4f}"),
+    Column(
+        name="validation_half",
+        heading="± 95 %",
+        text=lambda row: formatting.accuracy(row.validation_half),
+        terminal=False,
+    ),
+    Column(name="seeds", heading="seeds", text=lambda row: str(row.seeds)),
+    Column(name="test_accuracy", heading="test", text=lambda row: formatting.accuracy(row.test_accuracy)),
+    Column(name="epochs", heading="epochs", text=lambda row: str(row.epochs)),
+    Column(name="batch", text=lambda row: str(row.batch)),
+    Column(name="seconds", heading="seconds", text=lambda row: f"{row.seconds:.1f}"),
+    Column(name="parameters", heading="parameters", text=lambda row: formatting.count(row.parameters)),
+    Column(name="id", heading="id", text=lambda row: row.id[:13], style="id"),
+)
+"""Columns in the order of both tables; JSON has every field of ``Row``."""
 
 
 def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tuple[Row, ...]:
-    """Rank what was trained, by mean validation accuracy within each data set.
+    """Rank trained candidates by mean validation accuracy within each data set.
 
     Args:
-        trials: From any campaigns; what was not trained is passed over.
+        trials: Trials of any campaigns; those without an accuracy are ignored.
         top: Rows to keep per data set.
     """
     groups: dict[tuple[Any, ...], dict[int, StoredTrial]] = {}
@@ -65,7 +110,7 @@ def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tup
         if spec is not None and trial.trained:
             key = (spec.dataset, trial.candidate_id, str(spec.shape), spec.epochs, _batch(trial), spec.lr)
             kept = groups.setdefault(key, {})
-            # The same seed again is the same work; a revealed test accuracy must not get lost with it.
+            # The same seed again is the same work; a revealed test accuracy must not be lost with it.
             if spec.seed not in kept or kept[spec.seed].test_accuracy is None:
                 kept[spec.seed] = trial
     by_dataset: dict[str, list[list[StoredTrial]]] = {}
@@ -81,7 +126,7 @@ def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tup
 def _with_intervals(rows: Sequence[Row]) -> list[Row]:
     """Add intervals from the pooled variance between seeds, within each shape and number of epochs.
 
-    Pooling lets a row of two seeds borrow the noise of the others; a row's own two would hardly know it.
+    A row of two seeds would hardly know its own noise; pooling uses that of the other rows as well.
     """
     squares: dict[tuple[str, int], float] = {}
     freedom: dict[tuple[str, int], int] = {}
@@ -96,7 +141,7 @@ def _with_intervals(rows: Sequence[Row]) -> list[Row]:
 
 
 def _batch(trial: StoredTrial) -> int:
-    """Batch that a trial was trained with; archives from before it could be halved do not say."""
+    """Return the batch size used in training; archives older than halved batches do not record it."""
     assert trial.spec is not None
     return trial.spec.batch if trial.batch is None else trial.batch
 

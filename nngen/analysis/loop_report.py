@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from nngen.analysis.means import Span, difference_interval, mean_interval
-from nngen.analysis.success_rates import Rate, wilson
+from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
 from nngen.archive import Store, StoredCampaign
 
 __all__ = ["LoopCycle", "LoopGap", "Loops", "last_cycle", "loops"]

@@ -1,10 +1,13 @@
-"""The linear mixed model behind the effects, in closed form over a grid of variance shares.
+"""Linear mixed model of the effects, in closed form over a grid of variance shares.
 
 An accuracy is ``mean + family effects + pair effects + quartet + seed``: families are fixed, the
-other three are normal with unknown variances. Given the shares of those variances everything is
-least squares; the shares themselves are weighed by their restricted likelihood (REML) under flat
-priors, so that intervals hold what is not known of them either. The grid costs one eigenvalue
-decomposition per share of the quartets, whatever the number of trials.
+other three are normal with unknown variances. Given the shares of those variances, everything is
+least squares; the shares are weighted by their restricted likelihood (REML) under flat priors, so the
+intervals include the uncertainty of the shares. The grid costs one eigenvalue decomposition per share
+of the quartets, whatever the number of trials.
+
+Written out rather than taken from statsmodels, whose ``MixedLM`` has one grouping factor, no average over
+variance shares, and takes seconds; ``tests/analysis/test_mixed_model.py`` compares both where both apply.
 
 Sources: Patterson and Thompson 1971 (restricted likelihood); Henderson 1975 (prediction of random
 effects); Gelman et al., Bayesian Data Analysis, 3rd edition, chapter 15.
@@ -27,18 +30,18 @@ __all__ = ["Estimate", "Fit", "Samples", "fit"]
 _PAIR_SHARES = tuple(step / 25 for step in range(25))
 _QUARTET_SHARES = tuple((step + 0.5) / 12 for step in range(12))
 _NEGLIGIBLE = 1e-4
-"""Grid points that weigh less than this are left out of the average."""
+"""Share of the total weight below which a grid point is left out of the average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """What is fitted: one row per candidate.
+    """Data of the model: one row per candidate.
 
     Attributes:
-        fixed: Fixed effects, ``(n, r)`` of full column rank, the mean among them.
-        random: Pair effects in orthonormal coordinates, ``(n, d)``.
+        fixed: Design of the fixed effects, ``(n, r)`` of full column rank, the mean among them.
+        random: Design of the pair effects in orthonormal coordinates, ``(n, d)``.
         means: Mean accuracy of each candidate, ``(n,)``.
-        repeats: Seeds behind each mean, ``(n,)``.
+        repeats: Number of seeds of each candidate, ``(n,)``.
         within: Sum of squares of the seeds around their candidates' means.
     """
 
@@ -51,7 +54,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Means and squared standard errors, ``(m,)`` each; the errors go with Student's t."""
+    """Means and squared standard errors, ``(m,)`` each, for intervals with Student's t."""
 
     mean: Matrix
     variance: Matrix
@@ -59,16 +62,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What was found.
+    """Result of a fit.
 
     Attributes:
         df: Degrees of freedom of the residual.
-        fixed: Of the contrasts that were asked for.
-        random: Of the pair coordinates, mapped by the loadings that were asked for.
-        seed_variance: Between seeds of one candidate; None without repeats.
-        quartet_variance: Between candidates beyond families and pairs; without repeats the seeds'
-            variance is in it.
-        pair_variance: Of one pair effect.
+        fixed: Estimates of the contrasts of the fixed effects.
+        random: Predictions of the pair effects.
+        seed_variance: Variance between seeds of one candidate; None without repeats.
+        quartet_variance: Variance between candidates beyond families and pairs; without repeats it
+            includes the seeds' variance.
+        pair_variance: Variance of one pair effect.
     """
 
     df: int
@@ -81,7 +84,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Point:
-    """The model at one pair of shares; variances are in units of that between seeds."""
+    """The model at one grid point; variances are in units of the variance between seeds."""
 
     log_weight: float
     pair: float
@@ -97,8 +100,8 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
 
     Args:
         samples: At least one more trial than fixed effects.
-        contrasts: Combinations of the fixed effects that are wanted, ``(m, r)``.
-        loadings: What turns pair coordinates into pair effects, ``(pairs, d)``.
+        contrasts: Combinations of the fixed effects to estimate, ``(m, r)``.
+        loadings: Matrix from pair coordinates to pair effects, ``(pairs, d)``.
 
     Raises:
         ValueError: If there is no degree of freedom left.
@@ -107,11 +110,13 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
     df = trials - samples.fixed.shape[1]
     if df < 1:
         raise ValueError(f"{trials} trials leave nothing beyond {samples.fixed.shape[1]} fixed effects")
+    # Without repeats seeds and quartets cannot be separated: both variances are one, and its share is not a grid axis.
     repeated = trials > len(samples.means)
     slices = [_Slice(samples, loadings, share / (1 - share)) for share in (_QUARTET_SHARES if repeated else (0.0,))]
     grid = [(piece, point) for piece in slices for point in piece.points(df)]
     weights = _weights([point.log_weight for _, point in grid])
     kept = [(weight, *grid[index]) for index, weight in enumerate(weights) if weight > 0]
+    # Averages of the variances over the grid; ``scale`` is the variance between seeds, the unit of the other two.
     seed, quartet, pair = (
         float(sum(weight * point.scale * part for (weight, _, point), part in zip(kept, parts, strict=True)))
         for parts in zip(*((1.0, point.quartet, point.pair) for _, _, point in kept), strict=True)
@@ -127,16 +132,21 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
 
 
 class _Slice:
-    """Everything that depends on the quartets' share alone: the sums of squares, decomposed once."""
+    """Sums of squares for one share of the quartets, decomposed once for all shares of the pairs.
+
+    With weights W of the candidates' means, the covariance of the means is W^-1 + pair * Z Z'. In the eigenvectors of
+    Z' W Z its inverse and determinant are sums over d directions (Woodbury), so a grid point costs O(d r).
+    """
 
     def __init__(self, samples: Samples, loadings: Matrix, quartet: float) -> None:
         weight = 1.0 / (quartet + 1.0 / samples.repeats)  # (n,), precision of each mean
         heavy = samples.random * weight[:, None]  # (n, d)
         self.quartet, self.within = quartet, samples.within
         self.log_det = -float(np.log(weight).sum())
+        # Mean variance that a unit pair variance adds to one candidate, to turn shares into variances.
         self.typical = float((samples.random**2).sum()) / len(samples.means)
         values, self.vectors = np.linalg.eigh(samples.random.T @ heavy)  # (d,), (d, d)
-        self.values = np.clip(values, 0.0, None)
+        self.values = np.clip(values, 0.0, None)  # rounding can make zeros slightly negative
         self.loadings = loadings
         self.fixed = self.vectors.T @ (heavy.T @ samples.fixed)  # (d, r)
         self.means = self.vectors.T @ (heavy.T @ samples.means)  # (d,)
@@ -146,7 +156,7 @@ class _Slice:
 
     @cached_property
     def turned(self) -> Matrix:
-        """The loadings in the directions of the decomposition, ``(pairs, d)``."""
+        """Loadings in the directions of the decomposition, ``(pairs, d)``."""
         turned: Matrix = self.loadings @ self.vectors
         return turned
 
@@ -157,20 +167,24 @@ class _Slice:
         and seeds (Dirichlet with ones): a share h of the pairs weighs (1 - h)^2, and a share c of
         triples and quartets together, of what pairs leave, weighs c.
         """
-        own = math.log(self.quartet / (1 + self.quartet)) if self.quartet > 0 else 0.0
+        own = math.log(self.quartet / (1 + self.quartet)) if self.quartet > 0 else 0.0  # log of the share c
         if not self.values.size or self.typical <= 0:
             return [self._point(0.0, df, own)]
         unit = (1 + self.quartet) / self.typical
         return [self._point(share / (1 - share) * unit, df, own + 2 * math.log1p(-share)) for share in _PAIR_SHARES]
 
     def _point(self, pair: float, df: int, log_prior: float) -> _Point:
+        """Solve generalised least squares and weigh the grid point by its restricted likelihood."""
         damping = pair / (1 + pair * self.values)  # (d,), Woodbury's correction per direction
+        # Normal equations X' V^-1 X b = X' V^-1 y, each product corrected from W to V^-1.
         normal = self.plain_fixed - self.fixed.T @ (damping[:, None] * self.fixed)
         cross = self.plain_cross - self.fixed.T @ (damping * self.means)
         factor = cho_factor(normal, lower=True)
         coefficients = cho_solve(factor, cross)
         squares = self.plain_means - float(damping @ self.means**2) - float(cross @ coefficients) + self.within
+        # A perfect fit leaves only rounding errors; the floor keeps its logarithm finite.
         squares = max(squares, 1e-12 * (self.plain_means + self.within), np.finfo(float).tiny)
+        # log|V| by the determinant lemma, and the term of the fixed effects that REML adds to the likelihood.
         log_det = self.log_det + np.log1p(pair * self.values).sum() + 2 * np.log(np.diag(factor[0])).sum()
         return _Point(
             log_weight=log_prior - 0.5 * float(log_det + df * np.log(squares)),
@@ -183,9 +197,10 @@ class _Slice:
         )
 
     def predict(self, point: _Point) -> Estimate:
-        """Predict the pair effects; their variance is that of prediction less truth."""
+        """Predict the pair effects (BLUP); their variance is that of prediction less truth."""
         turned = self.turned
         residual = self.means - self.fixed @ point.coefficients
+        # Two sources of error: the shrunken effects, and the fixed effects that were subtracted.
         through = turned @ (point.damping[:, None] * self.fixed)  # (pairs, r)
         spread = turned**2 @ point.damping + ((through @ point.covariance) * through).sum(axis=1)
         return Estimate(mean=turned @ (point.damping * residual), variance=point.scale * spread)
@@ -198,7 +213,7 @@ def _fixed(point: _Point, contrasts: Matrix) -> Estimate:
 
 def _weights(logs: Sequence[float]) -> Matrix:
     values = np.array(logs)
-    weights: Matrix = np.exp(values - values.max())
+    weights: Matrix = np.exp(values - values.max())  # subtracting the maximum avoids overflow
     weights[weights < _NEGLIGIBLE * weights.sum()] = 0.0
     normalised: Matrix = weights / weights.sum()
     return normalised

@@ -1,31 +1,40 @@
-"""What the analysis looks at: one line per finished trial, whatever archive it came from."""
+"""Observations: one line per finished trial, the common input of all statistics."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nngen.analysis.statistics import Rate, wilson
 from nngen.archive.records import StoredTrial
 from nngen.archive.states import TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
 from nngen.types import Outcome
 
-__all__ = ["Observation", "describe_failures", "is_quartet", "observe", "refuse_mixture"]
+__all__ = [
+    "Observation",
+    "describe_failures",
+    "is_quartet",
+    "observe",
+    "refuse_mixture",
+    "success_rates",
+    "trained_quartets",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A trial reduced to what an effect can be read from.
+    """A trial, reduced to the fields that effects are estimated from.
 
     Attributes:
-        quartet: Its families, in any order.
-        seed: Tells repetitions of one candidate apart.
-        accuracy: Validation accuracy, in [0, 1]; None where the trial failed.
-        outcome: Why it failed; ``VALID`` where it did not.
-        candidate: Tells candidates of one quartet apart (other gate, other recipe).
+        quartet: Families, in any order.
+        seed: Seed of the trial; distinguishes repetitions of one candidate.
+        accuracy: Validation accuracy, in [0, 1]; None for a failed trial.
+        outcome: Reason of the failure; ``VALID`` for a trained trial.
+        candidate: Id that distinguishes candidates of one quartet (another gate or recipe).
     """
 
     quartet: tuple[str, ...]
@@ -36,26 +45,26 @@ class Observation:
 
     @property
     def trained(self) -> bool:
-        """Whether there is an accuracy that is a number."""
+        """Whether there is a finite accuracy."""
         return self.accuracy is not None and math.isfinite(self.accuracy)
 
     @property
     def key(self) -> tuple[tuple[str, ...], str]:
-        """The candidate that was trained: its families, sorted, and its name."""
+        """The candidate: sorted families and id."""
         return tuple(sorted(self.quartet)), self.candidate
 
 
 def is_quartet(experts: Sequence[str]) -> bool:
-    """Say whether these are four different families."""
+    """Tell whether these are four different families."""
     return len(experts) == len(set(experts)) == EXPERTS
 
 
 def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, ...]:
-    """Read the finished trials of one rung; repeats of the very same work are taken once.
+    """Read the finished trials of one rung; repeated identical work is counted once.
 
-    Mixtures that repeat a family, or have not four, are another kind of thing than quartets and are left out.
-    Later rungs hold only what did well on earlier ones: an effect read off them would be one of
-    the selection. Duplicates of another candidate say nothing of their own and are left out.
+    Mixtures that repeat a family, or have another number of experts, are not quartets and are left out.
+    Later rungs contain only the best of earlier ones, so effects read from them would be effects of the
+    selection. Duplicates of another candidate carry no information of their own and are left out.
     """
     found: dict[tuple[object, ...], Observation] = {}
     for trial in trials:
@@ -76,7 +85,7 @@ def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, 
 
 
 def refuse_mixture(trials: Iterable[StoredTrial]) -> None:
-    """See that the first rungs of several campaigns can be thrown together.
+    """Check that the first rungs of several campaigns can be pooled.
 
     Raises:
         UsageError: If they differ in data, shape, epochs, batch or rate, so that their accuracies
@@ -96,15 +105,32 @@ def refuse_mixture(trials: Iterable[StoredTrial]) -> None:
         )
 
 
-def describe_failures(observations: Sequence[Observation]) -> str:
-    """Count the ways in which trials failed, the commonest first: ``memory 8, timeout 4``."""
+def trained_quartets(observations: Iterable[Observation]) -> Mapping[tuple[str, ...], bool]:
+    """Map each quartet to whether any of its trials has an accuracy; further seeds are not further tries."""
+    trained: dict[tuple[str, ...], bool] = {}
+    for line in observations:
+        quartet = line.key[0]
+        trained[quartet] = trained.get(quartet, False) or line.trained
+    return trained
+
+
+def success_rates(
+    families: Sequence[str], observations: Iterable[Observation], confidence: float = 0.95
+) -> Mapping[str, Rate]:
+    """Compute, per family, the share of its quartets that could be trained."""
+    trained = trained_quartets(observations)
+    outcomes = {name: [good for quartet, good in trained.items() if name in quartet] for name in families}
+    return {name: wilson(sum(found), len(found), confidence) for name, found in outcomes.items()}
+
+
+def describe_failures(observations: Iterable[Observation]) -> str:
+    """Count the reasons of failure, most frequent first: ``memory 8, timeout 4``."""
     failed = Counter(_failure(line) for line in observations if not line.trained)
-    return ", ".join(
-        f"{name} {count:,}" for name, count in sorted(failed.items(), key=lambda item: (-item[1], item[0]))
-    )
+    ordered = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in ordered)
 
 
 def _failure(line: Observation) -> str:
     if line.outcome is not Outcome.VALID:
         return line.outcome.value
-    return "no accuracy" if line.accuracy is None else "accuracy that is no number"
+    return "no accuracy" if line.accuracy is None else "accuracy not a number"

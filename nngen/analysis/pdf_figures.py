@@ -1,10 +1,9 @@
-"""The report's figures as PDF, for a paper: the same numbers, drawn by matplotlib in print's sizes."""
+"""Figures of the report as PDF for papers: the same numbers, drawn by matplotlib in print sizes."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from nngen.analysis.effects import PairKind
 from nngen.analysis.figures import COLOURS, best_curves, gate_shares, sign_of
 from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError, NngenError
+from nngen.files import write_atomically
 
 __all__ = ["write_figures"]
 
 _WIDTH = 6.3
-"""Inches between the margins of an A4 page of a one-column paper."""
+"""Text width of a one-column A4 page, in inches."""
 
 _STYLE: Any = {
     "font.size": 8,
@@ -29,7 +29,7 @@ _STYLE: Any = {
     "grid.color": "#e3e6ea",
     "grid.linewidth": 0.5,
     "legend.frameon": False,
-    # TrueType, not Type 3: what publishers' checks ask for.
+    # TrueType instead of Type 3: publishers' checks require it.
     "pdf.fonttype": 42,
 }
 _PALE = frozenset({"#CCBB44", "#66CCEE", "#999999"})
@@ -38,9 +38,9 @@ _MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind
 
 
 def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
-    """Write a report's figures into a folder, one PDF each; those with nothing to draw are left out.
+    """Write a report's figures into a folder, one PDF each; figures without data are left out.
 
-    Equal reports give equal bytes. Returns the files, sorted as they stand in the report.
+    Equal reports give equal bytes. Returns the files in the order of the report.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -54,21 +54,17 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
         raise MissingExtraError("matplotlib", "report") from error
     written = []
     for name, draw in _drawings(report):
-        path = folder / f"{name}.pdf"
-        part = folder / f".{path.name}.{os.getpid()}.part"
+        path, content = folder / f"{name}.pdf", BytesIO()
+        with matplotlib.rc_context(_STYLE):
+            figure = Figure(layout="constrained")
+            FigureCanvasPdf(figure)
+            draw(report, figure)
+            # Without a creation date the bytes depend on the report alone.
+            figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Title": report.campaign.name})
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with matplotlib.rc_context(_STYLE):
-                figure = Figure(layout="constrained")
-                FigureCanvasPdf(figure)
-                draw(report, figure)
-                figure.savefig(part, format="pdf", metadata={"CreationDate": None, "Title": f"{report.campaign.name}"})
-            part.replace(path)
+            write_atomically(path, content.getvalue())
         except OSError as error:
             raise NngenError(f"cannot write the figure {path}: {error.strerror}") from error
-        finally:
-            with suppress(OSError):
-                part.unlink()
         written.append(path)
     return tuple(written)
 
@@ -159,7 +155,7 @@ def _gates(report: Report, figure: Any) -> None:
         left = 0.0
         for name, weight in share.items():
             axes.barh(place, weight, left=left, color=colours[name], edgecolor="white", linewidth=0.8, height=0.75)
-            # What would not fit into its part is left out: about 100 letters go into the whole width.
+            # A name that does not fit into its part is left out: about 100 letters fit into the whole width.
             if weight * 100 > len(name):
                 ink = "black" if colours[name] in _PALE else "white"
                 axes.text(left + weight / 2, place, name, ha="center", va="center", fontsize=6, color=ink)

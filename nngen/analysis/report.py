@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nngen.analysis import figures
-from nngen.analysis import formatting as wording
+from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects
-from nngen.analysis.leaderboard import Row, leaderboard
+from nngen.analysis.leaderboard import COLUMNS, Row, leaderboard
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
 from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows
 from nngen.archive import Store, StoredCampaign, StoredTrial
 from nngen.errors import NngenError
-from nngen.files import package_folder as folder
+from nngen.files import package_folder, write_atomically
 from nngen.space import Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
 from nngen.types import Shape
@@ -139,25 +136,16 @@ def render(report: Report) -> str:
         MissingExtraError: If plotly is not installed.
     """
     environment = Environment(
-        loader=FileSystemLoader(folder("templates")),
+        loader=FileSystemLoader(package_folder("templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": wording.percent,
-        "accuracy": wording.accuracy,
-        "count": wording.count,
-        "duration": wording.duration,
-        "points": wording.points,
-        "span": wording.span,
-        "p": wording.p,
-        "amount": wording.amount,
-        "sentence": wording.sentence,
-    }
+    environment.filters |= {name: getattr(formatting, name) for name in formatting.__all__}
     return environment.get_template("report.html.j2").render(
         report=report,
+        columns=[column for column in COLUMNS if column.heading is not None],
         arguments=_arguments(report.campaign),
         figures={name: _data(text) for name, text in _figures(report).items()},
         plotly=Markup(figures.plotly_script()),  # noqa: S704 - the library's own text
@@ -194,15 +182,10 @@ def write_report(archive: Store, name: str, path: Path, *, price_per_hour: float
     """
     report = collect(archive, name, price_per_hour=price_per_hour)
     text = render(report)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
         raise NngenError(f"cannot write the report {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return report
 
 

@@ -1,4 +1,4 @@
-"""A campaign's results as plain rows: per family, per outcome, per trial; nothing is drawn here."""
+"""Results of a campaign as plain rows: per family, per outcome, and per stage of the funnel."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["FamilyRow", "Funnel", "OutcomeRow", "family_rows", "finished_quartet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """What the quartets with one family reached.
+    """Results of the quartets that contain one family.
 
     Attributes:
-        drawn: Quartets with it in the campaign.
-        done: Those that are finished.
-        trained: Those that have an accuracy.
-        accuracies: Their validation accuracies, in the order of the trials.
+        drawn: Quartets with the family in the campaign.
+        done: Finished quartets among them.
+        trained: Quartets among them with an accuracy.
+        accuracies: Validation accuracies, in the order of the trials.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FamilyRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeRow:
-    """How often an outcome was met, with one of its messages."""
+    """Number of trials with one outcome and rule, with one of their messages."""
 
     outcome: str
     rule: str
@@ -57,14 +57,14 @@ class OutcomeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """How many quartets came how far.
+    """Number of quartets that reached each stage.
 
     Attributes:
-        drawn: By the sampler.
-        done: Finished, whatever became of them.
-        assembled: Became a file.
-        checked: Passed every check, so that training began.
-        trained: Have an accuracy.
+        drawn: Quartets drawn by the sampler.
+        done: Finished quartets, with any outcome.
+        assembled: Quartets assembled into a file.
+        checked: Quartets that passed every check.
+        trained: Quartets with an accuracy.
     """
 
     drawn: int
@@ -74,17 +74,17 @@ class Funnel:
     trained: int
 
     def stages(self) -> tuple[tuple[str, int], ...]:
-        """Give the stages in order, as (name, count)."""
+        """Return the stages in order, as (name, count)."""
         return tuple((name, getattr(self, name)) for name in self.__slots__)
 
 
 def finished_quartets(trials: Iterable[StoredTrial]) -> list[Quartet]:
-    """Give the quartets of finished trials; mixtures that repeat a family, or have not four, are none."""
+    """Return the quartets of finished trials, without mixtures that repeat a family or have not four experts."""
     return [trial.experts for trial in trials if trial.state is TrialState.DONE and is_quartet(trial.experts)]
 
 
 def family_rows(pool: Iterable[str], trials: Sequence[StoredTrial]) -> tuple[FamilyRow, ...]:
-    """Sum up the quartets of each family, best mean first, families without any at the end."""
+    """Summarise the quartets of each family, best mean first, families without accuracies last."""
     rows = [_family(name, [trial for trial in trials if name in trial.experts]) for name in pool]
     return tuple(sorted(rows, key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.name)))
 
@@ -96,7 +96,7 @@ def _family(name: str, trials: Sequence[StoredTrial]) -> FamilyRow:
 
 
 def outcome_rows(trials: Iterable[StoredTrial]) -> tuple[OutcomeRow, ...]:
-    """Count the verdicts of finished trials by outcome and rule, most frequent first."""
+    """Count the verdicts by outcome and rule, most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
     for trial in trials:
@@ -111,10 +111,10 @@ def outcome_rows(trials: Iterable[StoredTrial]) -> tuple[OutcomeRow, ...]:
 
 
 def funnel(trials: Sequence[StoredTrial], valid: Iterable[str]) -> Funnel:
-    """Count how far the quartets came.
+    """Count the quartets per stage.
 
     Args:
-        trials: Of one campaign.
+        trials: Trials of one campaign.
         valid: Ids of the candidates that passed their check.
     """
     passed = frozenset(valid)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nngen.analysis.heat_map import write_heat_map
+from nngen.analysis.figures import write_coverage_page
 from nngen.analysis.observations import is_quartet
 from nngen.assembly.plan_toml import from_toml, plan_of
 from nngen.cli.family_options import FamilyOptions, abstract_pool
@@ -52,7 +52,7 @@ def coverage(
             LEMUR's.
         pool: A pool of this many abstract families, for a sampler.
         seed: Seed of the sampler.
-        out: File for a drawing of how often each pair was used: FILE.html (needs plotly), else text.
+        out: File for a web page (FILE.html) that shows how often each pair was used; needs plotly.
 
     Examples:
         nngen coverage --sampler lexicographic --size 1140 --pool 29
@@ -76,7 +76,7 @@ def coverage(
     audit = measure(names, quartets)
     even = evenness(audit)
     if out is not None:
-        write_heat_map(audit, out)
+        write_coverage_page(audit, out)
     if output.json:
         print_json(audit.to_dict() | even.to_dict())
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.analysis.leaderboard import COLUMNS
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.cli.options import ArchiveOptions, Flag
@@ -15,19 +16,6 @@ from nngen.errors import UsageError
 
 __all__ = ["leaderboard", "show"]
 
-_RANKED = (
-    "rank",
-    "id",
-    "experts",
-    "dataset",
-    "epochs",
-    "batch",
-    "seeds",
-    "validation_accuracy",
-    "test_accuracy",
-    "seconds",
-    "parameters",
-)
 _TRIALS = (
     "campaign",
     "dataset",
@@ -65,13 +53,16 @@ def leaderboard(
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)
-        rows = [row.to_dict() for row in rank(store.trials(campaign), top=top)]
+        rows = rank(store.trials(campaign), top=top)
     if output.json:
-        print_json(rows)
+        print_json([row.to_dict() for row in rows])
     elif not rows:
         print("nothing was trained yet")
     else:
-        print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], _RANKED)
+        columns = [column for column in COLUMNS if column.terminal]
+        # Numbers stay numbers, so that the table aligns and formats them.
+        cells = [{c.name: getattr(row, c.name) if c.style == "n" else c.text(row) for c in columns} for row in rows]
+        print_table(cells, [column.name for column in columns])
 
 
 def show(

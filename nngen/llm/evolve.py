@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any, Protocol
 
-from nngen.analysis.means import Span, mean_interval
-from nngen.analysis.success_rates import wilson
+from nngen.analysis.statistics import Span, mean_interval, wilson
 from nngen.archive import Archive, StoredTrial
 from nngen.errors import UsageError
 from nngen.llm.bench import Ground

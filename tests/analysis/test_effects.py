@@ -133,7 +133,7 @@ def test_a_family_that_was_never_drawn():
         ),
         (
             [Observation(quartet=q, accuracy=math.nan) for q in draw("random", "ABCDEFG", 5, 0)],
-            "all 5 trials failed (accuracy that is no number 5)",
+            "all 5 trials failed (accuracy not a number 5)",
         ),
         ([Observation(quartet=q, accuracy=0.5) for q in draw("random", "ABCDEFG", 5, 0)], "all accuracies are equal"),
         ([Observation(quartet=q, accuracy=0.5) for q in draw("random", "ABCDEFG", 30, 0)], "all accuracies are equal"),

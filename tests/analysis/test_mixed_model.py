@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from nngen.analysis.corrections import benjamini_hochberg, holm
 from nngen.analysis.design_matrix import centred_pairs
 from nngen.analysis.mixed_model import Samples, fit
-from nngen.analysis.success_rates import wilson
+from nngen.analysis.statistics import benjamini_hochberg, holm, wilson
 
 
 def ordinary(rng, n=40, seeds=1, quartet=0.0):

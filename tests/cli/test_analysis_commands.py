@@ -140,11 +140,14 @@ def test_coverage_of_a_sampler_as_json(nngen):
 
 
 def test_coverage_of_a_campaign_and_its_picture(nngen, archive, tmp_path):
-    picture = tmp_path / "pairs.txt"
+    pytest.importorskip("plotly")
+    picture = tmp_path / "pairs.html"
     result = nngen("coverage", "first", "--archive", archive, "--out", picture)
     assert result.code == 0
     assert "32 of 35 quartets" in result.out
-    assert "blank for none" in picture.read_text()
+    assert "Plotly.newPlot" in picture.read_text()
+    refused = nngen("coverage", "first", "--archive", archive, "--out", tmp_path / "pairs.txt")
+    assert (refused.code, "must end in .html" in refused.err) == (2, True)
     assert "no quartet was sampled" in nngen("coverage", "empty", "--archive", archive).out
 
 

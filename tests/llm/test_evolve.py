@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nngen.analysis.means import mean_interval
+from nngen.analysis.statistics import mean_interval
 from nngen.archive import Archive
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, share_interval

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nngen.analysis.loop_report import last_cycle, loops
-from nngen.analysis.means import difference_interval, mean_interval
 from nngen.analysis.report import collect, render
+from nngen.analysis.statistics import difference_interval, mean_interval
 from nngen.archive import Archive
 from nngen.errors import UsageError
 from nngen.llm.evolve import Cycle, Evolution

@@ -1,0 +1,90 @@
+"""Intervals of shares and means, and corrections for multiple comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev, variance
+from typing import TypeAlias
+
+import numpy as np
+from scipy import stats
+from scipy.special import stdtrit
+
+__all__ = ["Rate", "Span", "benjamini_hochberg", "difference_interval", "holm", "mean_interval", "wilson"]
+
+Span: TypeAlias = tuple[float, float]
+"""Lower and upper end of an interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A share of successes with its interval.
+
+    Attributes:
+        rate: Successes over tries; None without tries.
+        low: Lower end of the interval, in [0, 1].
+        high: Upper end of the interval, in [0, 1].
+    """
+
+    successes: int
+    tries: int
+    rate: float | None
+    low: float
+    high: float
+
+
+def wilson(successes: int, tries: int, confidence: float = 0.95) -> Rate:
+    """Return a share with its score interval (Wilson 1927); without tries the interval is [0, 1].
+
+    Raises:
+        ValueError: If successes are not within the tries, or the confidence is not within (0, 1).
+    """
+    if not 0 <= successes <= tries:
+        raise ValueError(f"{successes} successes of {tries} tries")
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence must be between 0 and 1, not {confidence}")
+    if tries == 0:
+        return Rate(successes=0, tries=0, rate=None, low=0.0, high=1.0)
+    found = stats.binomtest(successes, tries).proportion_ci(confidence, method="wilson")
+    return Rate(successes=successes, tries=tries, rate=successes / tries, low=float(found.low), high=float(found.high))
+
+
+def mean_interval(values: Sequence[float]) -> Span | None:
+    """Return Student's 95 % interval of a mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    middle = fmean(values)
+    return middle - half, middle + half
+
+
+def difference_interval(ones: Sequence[float], others: Sequence[float]) -> Span | None:
+    """Return Welch's 95 % interval of a difference of means (Welch 1947); None for fewer than two values on a side.
+
+    ``scipy.stats.ttest_ind`` computes the same, but warns and returns nan where one side has no spread.
+    """
+    if len(ones) < 2 or len(others) < 2:
+        return None
+    first, second = variance(ones) / len(ones), variance(others) / len(others)
+    middle = fmean(ones) - fmean(others)
+    if first + second == 0:
+        return middle, middle
+    df = (first + second) ** 2 / (first**2 / (len(ones) - 1) + second**2 / (len(others) - 1))
+    half = float(stdtrit(df, 0.975)) * math.sqrt(first + second)
+    return middle - half, middle + half
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust error probabilities so that the chance of any false finding is bounded (Holm 1979)."""
+    values = np.array(p_values, dtype=float)
+    order, adjusted = np.argsort(values), np.empty(len(values))
+    # The smallest is multiplied by n, the next by n - 1, ...; none may fall below the one before it.
+    adjusted[order] = np.maximum.accumulate(np.arange(len(values), 0, -1) * values[order]).clip(max=1.0)
+    return tuple(adjusted.tolist())
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust error probabilities so that the expected share of false findings is bounded (1995)."""
+    return tuple(stats.false_discovery_control(p_values).tolist()) if p_values else ()
