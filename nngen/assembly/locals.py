@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterator
 from typing import TypeAlias
 
-__all__ = ["local_names"]
+__all__ = ["bound_names", "local_names"]
 
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -95,7 +95,7 @@ def _visit(node: ast.AST, scope: _Scope | None, found: dict[int, dict[str, str]]
         case ast.ClassDef():
             inner = _Scope(parent=scope, is_class=True)
             for statement in node.body:
-                for name, _ in _bound(statement):
+                for name, _ in bound_names(statement):
                     inner.bind(name, local=False)
             for child in ast.iter_child_nodes(node):
                 _visit(child, inner if child in node.body else scope, found)
@@ -117,7 +117,7 @@ def _visit_function(node: _Function, scope: _Scope | None, found: dict[int, dict
     # A function that can look its names up keeps them.
     free = not _looks_up(node)
     for statement in body:
-        for name, local in _bound(statement):
+        for name, local in bound_names(statement):
             inner.bind(name, local=local and free)
     for child in ast.iter_child_nodes(node):
         # Decorators, defaults and annotations are read outside of the function.
@@ -164,7 +164,7 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
         yield from _inside(child)
 
 
-def _bound(statement: ast.AST) -> Iterator[tuple[str, bool]]:
+def bound_names(statement: ast.AST) -> Iterator[tuple[str, bool]]:
     """Yield the names that a statement binds, each with whether that makes it a local."""
     for node in _inside(statement):
         match node:

@@ -1,13 +1,19 @@
-"""May a file join LEMUR's families? The same questions that LEMUR's own 34 had to answer."""
+"""Checks whether a file may join LEMUR's families, and whether a family as an expert is what it is alone."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
+import random
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from nngen.assembly.assemble import Assembler
+from nngen.assembly.family_function import family_function
 from nngen.assembly.identity import canonical_hash
 from nngen.errors import AssemblyError, FamilyError
 from nngen.families.catalogue import load_families, read_family
@@ -15,7 +21,7 @@ from nngen.families.probe import Profile, profiles
 from nngen.lemur.source import Lemur
 from nngen.types import Family, Shape
 
-__all__ = ["Joining", "may_join"]
+__all__ = ["Joining", "compare", "may_join"]
 
 _METHODS = ("__init__", "forward", "train_setup", "learn")
 
@@ -98,7 +104,7 @@ def _read(path: Path, there: Mapping[str, Family], known: dict[str, str]) -> Fam
     if twin != family.name:
         raise FamilyError(f"{path} is the same program as {twin}: a mixture gains nothing from it")
     _check_contract(path, tree)
-    Assembler().expert(family)
+    family_function(family)
     return family
 
 
@@ -139,3 +145,123 @@ def _takes(profile: Profile) -> str | None:
         return None
     sides = f"{found.low} px and more" if found.high is None else f"{found.low} to {found.high} px"
     return ("square, " if found.square else "") + ("complex, " if found.complex else "") + sides
+
+
+def compare(
+    family: Family, shape: Shape, *, complex_input: bool = False, classes: int = 10, seed: int = 0
+) -> list[str]:
+    """List the differences between a family alone and the same family as an expert; none where they are equal.
+
+    Both are built, run and trained for one epoch with the same seeds, on two batches of random images. Compared, bit
+    for bit, are the names, shapes and values of parameters and buffers, ``requires_grad``, the outputs in evaluation
+    and training, and all values after ``learn``. What fails must fail with the same message. The family's code runs
+    in this process.
+
+    Args:
+        family: Its source is run twice: as a module of its own, and as the function that mixtures hold.
+        shape: Of an image; one that the family takes as it is.
+        complex_input: Whether images are complex numbers.
+        classes: Of the data set.
+        seed: Of every draw.
+
+    Raises:
+        AssemblyError: If the family cannot become an expert.
+    """
+    function = family_function(family)
+    with tempfile.TemporaryDirectory() as folder:
+        _seed(seed)
+        alone = _import(Path(folder) / "family_alone.py", family.source).Net
+        _seed(seed)
+        expert = _import(
+            Path(folder) / "family_expert.py", f"from functools import cache\n\n\n{function.text('family')}"
+        ).family()
+        # The function may leave the methods out that train; those of the family alone train both.
+        options: Any = (shape, complex_input, classes, seed, function.prm())
+        one, other = (_observations(kind, alone, *options) for kind in (alone, expert))
+    differences = [f"{name} differs" for name in one.keys() & other.keys() if not _same(one[name], other[name])]
+    differences += [f"{name} is of the family alone" for name in one.keys() - other.keys()]
+    return sorted([*differences, *(f"{name} is of the expert alone" for name in other.keys() - one.keys())])
+
+
+def _observations(
+    kind: Any, trains: Any, shape: Shape, complex_input: bool, classes: int, seed: int, prm: dict[str, Any]
+) -> dict[str, object]:
+    """Build, run and train a network, and keep what it is and gives under a name each."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    size = (4, shape.channels, shape.height, shape.width)
+    batches = [
+        (torch.rand(size, generator=generator), torch.randint(classes, (4,), generator=generator)) for _ in range(2)
+    ]
+    if complex_input:
+        batches = [(images.to(torch.complex64), labels) for images, labels in batches]
+    prm = {**prm, "batch": 4, "epoch": 1, "transform": "norm_32"}  # as LEMUR passes them
+    found: dict[str, object] = {}
+    net: Any = None
+
+    def attempt(name: str, step: Callable[[], object]) -> None:
+        _seed(seed)
+        try:
+            found[name] = step()
+        except Exception as error:  # whatever a family's code raises must be the same in both
+            found[name] = f"{type(error).__name__}: {error}"
+
+    def build() -> None:
+        nonlocal net
+        net = kind(size, (classes,), dict(prm), torch.device("cpu"))
+
+    def state() -> dict[str, object]:
+        pairs = [*net.named_parameters(), *net.named_buffers()]
+        values = {name: value.detach().clone() for name, value in pairs if not torch.nn.parameter.is_lazy(value)}
+        return {name: (value.requires_grad, values.get(name)) for name, value in pairs}
+
+    def learn() -> None:
+        trains.train_setup(net, dict(prm))
+        trains.learn(net, batches)
+
+    attempt("building", build)
+    attempt("the first state", state)
+    with torch.no_grad():
+        attempt("the output in evaluation", lambda: net.eval()(batches[0][0]))
+        attempt("the output in training", lambda: net.train()(batches[0][0]))
+    attempt("learn", learn)
+    attempt("the state after learn", state)
+    return found
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two observations are equal to the last bit; NaN equals NaN."""
+    import torch
+    from torch.utils._pytree import tree_flatten
+
+    left, right = tree_flatten(one)[0], tree_flatten(other)[0]
+    if len(left) != len(right):
+        return False
+    for a, b in zip(left, right, strict=True):
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+            if a.dtype != b.dtype or a.shape != b.shape or not bool(((a == b) | ((a != a) & (b != b))).all()):
+                return False
+        elif type(a) is not type(b) or a != b:
+            return False
+    return True
+
+
+def _seed(seed: int) -> None:
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _import(file: Path, source: str) -> ModuleType:
+    """Import a source from a file: ``torch.jit`` and ``inspect`` read it there."""
+    file.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
