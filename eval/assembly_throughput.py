@@ -38,14 +38,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import assembly_validity
 import torch
 from _page import Evaluation, table
 
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.expert import transform
 from nngen.assembly.render import _read
 from nngen.checks.candidate_net import load_module
 from nngen.families.catalogue import load_families
@@ -73,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn = draw("random", list(families), arguments.quartets + OTHERS, arguments.seed)
     quartets, others = drawn[: arguments.quartets], drawn[arguments.quartets :]
     pool = assembly_validity.usable(families, SHAPE)
-    with mock.patch("nngen.assembly.assemble.kept_or_transformed", transform):  # nothing kept by an earlier process
-        cold = time_ours(quartets, pool, Assembler())
+    cold = time_ours(quartets, pool, Assembler())
     before = time_all(quartets, others, pool, arguments.threads)
     peer = load_peer(arguments.peer)
     theirs, fates, files = time_theirs(peer, quartets, families)
@@ -133,7 +130,7 @@ def time_all(
     """Time ours, every family transformed before: the same quartets, others, and others in this process alone."""
     assembler = Assembler()
     for family, _ in pool.values():
-        assembler.expert(family)
+        assembler.function(family)
     alone = time_ours(others, pool, assembler)
     # Forked, so that each process has the families as they are here; none of them touches PyTorch.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _keep, (pool, assembler)) as workers:

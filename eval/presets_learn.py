@@ -195,7 +195,7 @@ def ask(net: Any, place: int, x: torch.Tensor) -> torch.Tensor:
         logits = net.experts[place](net.trunk(x))
         return logits
     module = sys.modules[type(net).__module__]
-    logits = module.consult(net.experts[place], net.adapters[place], x)
+    logits = module.expert_logits(net.experts[place], net.adapters[place], x)
     return logits
 
 

@@ -27,6 +27,7 @@ class Gate:
         routing: ``soft`` (every expert sees every image) or ``top-k`` (each image chooses ``k`` experts).
         k: Experts per image where routing is ``top-k``.
         learned_noise: Whether the noise's scale is learned, one per expert; ``noise`` is where it starts.
+        network: Name in ``nngen.assembly.kinds.GATES``; empty for the default of the plan's kind.
     """
 
     width: int = 32
@@ -36,6 +37,7 @@ class Gate:
     routing: str = field(default="soft", metadata=OMIT_DEFAULT)
     k: int = field(default=2, metadata=OMIT_DEFAULT)
     learned_noise: bool = field(default=False, metadata=OMIT_DEFAULT)
+    network: str = field(default="", metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Losses:
             routing ``top-k``.
         entropy: Weight of the penalty on gates with low entropy (Pereyra et al. 2017).
         diversity: Weight of the similarity of experts that share an image (Guo et al. 2025).
+        others: Weights of further losses of ``nngen.assembly.losses_table.LOSSES``, by name; written like the others.
     """
 
     label_smoothing: float = 0.1
@@ -64,6 +67,22 @@ class Losses:
     bias: float = field(default=0.0, metadata=OMIT_DEFAULT)
     entropy: float = field(default=0.0, metadata=OMIT_DEFAULT)
     diversity: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    others: tuple[tuple[str, float], ...] = field(default=(), metadata=OMIT_DEFAULT)
+
+    def weight(self, name: str) -> float:
+        """Return the weight of a loss; 0 for one that the plan does not name."""
+        value: float = getattr(self, name) if name in _OWN_LOSSES else dict(self.others).get(name, 0.0)
+        return value
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read weights by name; names without a field of their own become ``others``."""
+        others = {name: value for name, value in data.items() if name not in _OWN_LOSSES}
+        own = {name: value for name, value in data.items() if name in _OWN_LOSSES}
+        return cls(**own, others=tuple(sorted(others.items())))
+
+
+_OWN_LOSSES = frozenset(item.name for item in fields(Losses)) - {"others"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +117,7 @@ class Plan:
 
     Attributes:
         experts: Families in their order; a kind that brings its own experts names them too.
-        kind: ``hetero``, ``homogeneous`` or ``alexnet``.
+        kind: Name in ``nngen.assembly.kinds.KINDS``: ``hetero`` or ``homogeneous``.
         repeats: Whether a family may appear more than once.
     """
 
@@ -112,23 +131,28 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Write the plan as plain lists and dictionaries (the types of TOML and JSON)."""
         data = {**_without_defaults(self), "experts": list(self.experts)}
-        return data | {name: _without_defaults(getattr(self, name)) for name in ("gate", "losses", "recipe")}
+        data |= {name: _without_defaults(getattr(self, name)) for name in ("gate", "losses", "recipe")}
+        data["losses"] |= data["losses"].pop("others", ())
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote.
+        """Read what ``to_dict`` wrote, with this or an earlier version.
 
         Raises:
-            UsageError: If a key is unknown.
+            UsageError: If a key is unknown; names of losses are checked when the plan is.
         """
+        gate, kind, repeats = data.get("gate", {}), data.get("kind", "hetero"), data.get("repeats", False)
+        if kind == "alexnet":  # once a kind of its own, which differed by its gate alone
+            gate, kind, repeats = {"network": "convolution_linear", **gate}, "hetero", True
         try:
             return cls(
                 experts=tuple(data["experts"]),
-                kind=data.get("kind", "hetero"),
-                gate=Gate(**data.get("gate", {})),
-                losses=Losses(**data.get("losses", {})),
+                kind=kind,
+                gate=Gate(**gate),
+                losses=Losses.from_dict(data.get("losses", {})),
                 recipe=Recipe(**data.get("recipe", {})),
-                repeats=data.get("repeats", False),
+                repeats=repeats,
             )
         except (KeyError, TypeError) as error:
             raise UsageError(f"not a plan: {error}") from error

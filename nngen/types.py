@@ -150,13 +150,16 @@ class Candidate:
     Attributes:
         id: ``MoE4-<md5>`` as LEMUR computes it: MD5 of the source without white space.
         canonical: SHA-256 over the parsed tree, which tells apart what LEMUR's id confuses.
-        plan: What it was assembled from; None for a file that came from outside.
+        plan: Plan that it was assembled from; None for a file that came from outside.
+        template_version: Version of the templates that wrote it; None for a file from outside, and for candidates
+            from before versions were kept.
     """
 
     id: str
     source: str
     canonical: str
     plan: Plan | None = None
+    template_version: int | None = None
 
 
 class Outcome(enum.StrEnum):

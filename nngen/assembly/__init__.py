@@ -1,1 +1,1 @@
-"""A plan becomes one self-contained PyTorch file."""
+"""Assembly of mixtures: a plan and its families become one self-contained file."""

@@ -141,8 +141,8 @@ class _Editor:
         kept = list(_walk(self.tree, gone))
         for statement in (*needed.unneeded, *(node for node in self.tree.body if node not in own)):
             self._remove(statement)
-        for node, names in needed.imports:
-            self._replace(node, ast.unparse(type(node)(**{**vars(node), "names": names})))
+        for imports, names in needed.imports:
+            self._replace(imports, ast.unparse(type(imports)(**{**vars(imports), "names": names})))
         check_scopes(self.tree, kept, self.postponed, lambda line, reason: _error(self.family, line, reason))
         self._check_imports(kept)
         self._check_tracing(kept)

@@ -199,9 +199,8 @@ def _check_quoted_annotations(kept: Sequence[ast.AST], postponed: bool, refuse: 
                 if isinstance(part, ast.Constant) and isinstance(part.value, str) and id(part) not in literal:
                     quoted = True
                     if isinstance(node, ast.AnnAssign) and _FOR_DATACLASSES.match(part.value):
-                        raise refuse(
-                            part.lineno, f"{part.value!r} in quotes is not found by a dataclass: leave them out"
-                        )
+                        reason = f"a dataclass does not find {part.value!r} in quotes: leave them out"
+                        raise refuse(part.lineno, reason)
     if quoted:
         for node in kept:
             name = next((getattr(node, field) for field in ("id", "attr", "arg") if hasattr(node, field)), None)

@@ -1,4 +1,4 @@
-"""What makes two sources the same."""
+"""Identity of sources: a hash that ignores what does not change a program, and the version of the templates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Iterable, Mapping
 
 from nngen.assembly.locals import local_names
 
-__all__ = ["canonical_hash", "combine", "statement_digests"]
+__all__ = ["TEMPLATE_VERSION", "canonical_hash", "combine", "statement_digests"]
+
+TEMPLATE_VERSION = 2
+"""Raised whenever a template, a snippet or the transformation of families changes the bytes of a file.
+
+Version 1 is that of candidates whose families were renamed and tidied."""
 
 
 def canonical_hash(source: str) -> str:

@@ -116,7 +116,7 @@ def _binds(node: ast.stmt, words: set[str]) -> set[str]:
             inside = [item for item in node.body if not isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
             effects = node.keywords or node.decorator_list or words & _REGISTERS
-            plain = all(not item.decorator_list or _harmless(item) for item in methods)
+            plain = all(map(_harmless, methods)) and all(map(_only_binds, inside))
             evaluated = [*node.bases, *inside, *(item.args for item in methods)]
             return set() if effects or not plain or any(map(_calls, evaluated)) else {node.name}
         case ast.Assign(targets=targets, value=value) if all(isinstance(item, ast.Name) for item in targets):
@@ -126,8 +126,18 @@ def _binds(node: ast.stmt, words: set[str]) -> set[str]:
     return set()
 
 
+def _only_binds(statement: ast.stmt) -> bool:
+    """Whether a statement of a class body gives the class an attribute, or does nothing."""
+    match statement:
+        case ast.Assign(targets=targets):
+            return all(isinstance(item, ast.Name) for item in targets)
+        case ast.AnnAssign(target=ast.Name()) | ast.Pass() | ast.Expr(value=ast.Constant()):
+            return True
+    return False
+
+
 def _harmless(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether a method's decorators come from Python or TorchScript."""
+    """Whether a method has no decorators but Python's and TorchScript's."""
     plain = {"staticmethod", "classmethod", "property"}
     return all(
         ast.unparse(item) in plain or ast.unparse(item).startswith("torch.jit.") for item in method.decorator_list

@@ -1,4 +1,4 @@
-"""Candidates as files: ``<id>.py``, whole or absent."""
+"""Candidates as files ``<id>.py`` in a folder: each is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nngen.assembly.expert import transform_code
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.assembly.plan_toml import to_toml
 from nngen.errors import UsageError
-from nngen.files import package_folder as templates
+from nngen.files import write_atomically
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface
 
@@ -20,11 +20,11 @@ __all__ = ["FolderWriter", "order_of", "prepare_folder", "write_candidate"]
 
 
 class FolderWriter:
-    """Writes candidates into a folder; what is there already is left alone, so that the same work goes on.
+    """Writes candidates into a folder; files that are there already are left alone, so that work can be resumed.
 
     Attributes:
-        position: Always 0: a folder does not say how far its writer came, its files do.
-        finished: Whether all was written.
+        position: Always 0: a folder does not record its writer's position.
+        finished: Whether all is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,26 +37,24 @@ class FolderWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is left to do."""
+        """Do nothing: every file is closed."""
 
     def add(self, candidate: Candidate) -> bool:
-        """Write a candidate; tell whether it was not there already."""
+        """Write a candidate; return whether it was not there already."""
         return write_candidate(candidate, self.folder)[1]
 
     def reach(self, position: int) -> None:
-        """Every file is whole as soon as it is there."""
+        """Do nothing: every file is whole as soon as it is there."""
 
     def finish(self) -> None:
+        """Note that all is written."""
         self.finished = True
 
 
 def order_of(plan: Plan, pool: Mapping[str, tuple[Family, Interface]], count: int) -> str:
-    """Identify the candidates that a walk through a pool's quartets gives, and their order."""
+    """Identify the candidates that a walk through a pool's quartets gives, and their order, by a hash in hex."""
     families = [(name, family.fingerprint, repr(interface)) for name, (family, interface) in sorted(pool.items())]
-    digest = hashlib.sha256(repr((transform_code(), to_toml(plan), families, count)).encode())
-    for file in sorted((*(Path(__file__).parent / "snippets").glob("*.py"), *templates("templates").rglob("*.py.j2"))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(repr((TEMPLATE_VERSION, to_toml(plan), families, count)).encode()).hexdigest()
 
 
 def prepare_folder(folder: Path) -> None:
@@ -66,9 +64,8 @@ def prepare_folder(folder: Path) -> None:
         UsageError: If it cannot be made, is a file, or cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f".nngen-{os.getpid()}.part"
-        trial.touch()
+        write_atomically(trial, b"")
         trial.unlink()
     except OSError as error:
         raise _unwritable(folder, error) from None
@@ -77,24 +74,20 @@ def prepare_folder(folder: Path) -> None:
 def write_candidate(candidate: Candidate, folder: Path) -> tuple[Path, bool]:
     """Write a candidate's source, unless the same file is there already.
 
-    A reader sees the whole file or none: it is written beside its place and then moved there.
-
     Returns:
         Its path, and whether it was written now.
 
     Raises:
-        UsageError: If the folder cannot be written.
+        UsageError: If the folder is missing or cannot be written.
     """
     path = folder / f"{candidate.id}.py"
     content = candidate.source.encode()
-    part = folder / f".{candidate.id}-{os.getpid()}.part"
     try:
         if path.is_file() and path.read_bytes() == content:
             return path, False
-        part.write_bytes(content)
-        part.replace(path)
+        folder.stat()
+        write_atomically(path, content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise _unwritable(folder, error) from None
     return path, True
 

@@ -1,4 +1,4 @@
-"""A plan as TOML, and back: in a file of its own, or in the docstring of what was assembled from it."""
+"""Plans as TOML: in files of their own, and in the docstring of what was assembled from them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import ast
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from nngen.assembly.losses_table import LOSSES
 from nngen.errors import PlanError, UsageError
 from nngen.plan import Plan
+from nngen.text import did_you_mean
 
 __all__ = ["from_toml", "plan_of", "read_plan", "to_toml"]
 
@@ -21,39 +23,66 @@ _MARK = "Plan:"
 
 def to_toml(plan: Plan) -> str:
     """Write a plan as TOML; equal plans give equal text (``1`` and ``1.0`` do too). No line break at the end."""
-    # The experts come first, and what follows them is the same in every plan of a space.
-    first = f"experts = {_value(plan.experts)}"
-    return f"{first}\n{_without_experts(replace(plan, experts=()))}"
+    # The experts come first; the rest is the same in every plan of a space, and written once.
+    return f"experts = {_value(plan.experts)}\n{_without_experts(replace(plan, experts=()))}"
 
 
 @lru_cache(maxsize=64)
 def _without_experts(plan: Plan) -> str:
-    data = _normal(plan)
+    data = plan.to_dict()
     del data["experts"]
-    return "\n".join(_table(data))
+    lines = [f"{key} = {_value(value)}" for key, value in data.items() if not isinstance(value, Mapping)]
+    for part, values in data.items():
+        if isinstance(values, Mapping):
+            # A number is written as the type of its field's default, so that equal plans are written alike.
+            defaults = {item.name: item.default for item in fields(getattr(plan, part))}
+            items = {name: _like(value, defaults.get(name, 0.0)) for name, value in values.items()}
+            lines += ["", f"[{part}]", *(f"{name} = {_value(value)}" for name, value in items.items())]
+    return "\n".join(lines)
+
+
+def _like(value: Any, default: object) -> Any:
+    return float(value) if isinstance(default, float) and not isinstance(value, str) else value
+
+
+def _value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            # JSON's escapes are TOML's; DEL alone is allowed in JSON and not in TOML.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case list() | tuple():
+            return f"[{', '.join(map(_value, value))}]"
+    raise PlanError(f"{value!r} cannot be written in a plan")
 
 
 def from_toml(text: str) -> Plan:
-    """Read what ``to_toml`` wrote; what is missing takes its default.
+    """Read what ``to_toml`` wrote; fields that are missing take their defaults.
 
     Raises:
         PlanError: If it is not TOML, or not a plan.
     """
     try:
-        return Plan.from_dict(tomllib.loads(text))
+        plan = Plan.from_dict(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"not a plan: {error}") from None
-    except PlanError:
-        raise
     except UsageError as error:
         raise PlanError(str(error)) from None
+    for name, _ in plan.losses.others:
+        if name not in LOSSES:
+            known = did_you_mean(name, LOSSES, otherwise=f"there are {', '.join(LOSSES)}")
+            raise PlanError(f"not a plan: no loss is called {name!r}: {known}")
+    return plan
 
 
 def read_plan(file: Path) -> Plan:
     """Read a plan's file.
 
     Raises:
-        PlanError: If there is none, or it holds no plan; the message names the file.
+        PlanError: If the file is missing or holds no plan; the message names the file.
     """
     try:
         return from_toml(file.read_text(encoding="utf-8"))
@@ -76,43 +105,3 @@ def plan_of(source: str) -> Plan | None:
         return None
     _, mark, after = text.partition(f"\n{_MARK}\n")
     return from_toml("\n".join(line.strip() for line in after.splitlines())) if mark else None
-
-
-def _normal(plan: Plan) -> dict[str, Any]:
-    """Give every number the type of its field, so that equal plans are written alike."""
-    data = plan.to_dict()
-    for part in fields(plan):
-        inner = getattr(plan, part.name)
-        if is_dataclass(inner) and not isinstance(inner, type):
-            data[part.name] = {name: _like(inner, name) for name in data[part.name]}
-    return data
-
-
-def _like(part: Any, name: str) -> Any:
-    """Read a field as the type of its default: every field of a plan's parts has one."""
-    default = next(item.default for item in fields(part) if item.name == name)
-    value = getattr(part, name)
-    return float(value) if isinstance(default, float) else value
-
-
-def _table(data: Mapping[str, Any], path: str = "") -> list[str]:
-    lines = [f"[{path}]"] if path else []
-    lines += [f"{key} = {_value(value)}" for key, value in data.items() if not isinstance(value, Mapping)]
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            lines += ["", *_table(value, f"{path}.{key}" if path else key)]
-    return lines
-
-
-def _value(value: Any) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case str():
-            # JSON's escapes are TOML's; only DEL is allowed in the one and not in the other.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list() | tuple():
-            return f"[{', '.join(map(_value, value))}]"
-    raise PlanError(f"{value!r} cannot be written in a plan")

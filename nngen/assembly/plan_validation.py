@@ -1,44 +1,20 @@
-"""Which plans can be assembled."""
+"""Refuses plans that cannot be assembled, with the field and what it may hold."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 
+from nngen.assembly.kinds import GATES, KINDS, gate_of
+from nngen.assembly.losses_table import LOSSES
 from nngen.errors import PlanError
 from nngen.plan import Plan
+from nngen.text import did_you_mean
 
-__all__ = ["KINDS", "Kind", "check_plan"]
+__all__ = ["check_plan"]
 
 _MOST = 64
-"""Experts of one mixture at most: what a trial's report has room for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """A kind of mixture.
-
-    Attributes:
-        template: Under ``templates/mixtures``.
-        gate: Under ``templates/gates``.
-        only: The one name that its experts have; None where any family may take part.
-        families: Whether its experts are families; otherwise the kind brings its own.
-    """
-
-    template: str
-    gate: str
-    only: str | None = None
-    families: bool = True
-
-
-KINDS: Mapping[str, Kind] = {
-    "hetero": Kind(template="families", gate="convolution"),
-    "homogeneous": Kind(template="homogeneous", gate="dense", only="Dense", families=False),
-    "alexnet": Kind(template="families", gate="convolution_linear", only="AlexNet"),
-}
-"""The kinds of mixture."""
+"""Experts of one mixture at most: a trial's report has room for so many."""
 
 _RANGES = {
     "gate.width": (2, 4096),
@@ -46,13 +22,6 @@ _RANGES = {
     "gate.temperature": (1e-3, 1e3),
     "gate.noise": (0, 1e3),
     "losses.label_smoothing": (0, 1),
-    "losses.balance": (0, 1e3),
-    "losses.load": (0, 1e3),
-    "losses.switch": (0, 1e3),
-    "losses.z": (0, 1e3),
-    "losses.bias": (0, 1),
-    "losses.entropy": (0, 1e3),
-    "losses.diversity": (0, 1e3),
     "recipe.gate_rate": (0, 1e3),
     "recipe.weight_decay": (0, 1e3),
     "recipe.mixup": (0, 1e3),
@@ -71,7 +40,7 @@ def check_plan(plan: Plan) -> None:
     """Refuse a plan that cannot be assembled.
 
     Raises:
-        PlanError: If its kind is unknown, its experts do not fit it, or a value is out of range.
+        PlanError: If its kind, gate or a loss is unknown, its experts do not fit it, or a value is out of range.
     """
     if plan.kind not in KINDS:
         raise PlanError(f"no kind of mixture is called {plan.kind!r}: there are {', '.join(KINDS)}")
@@ -81,7 +50,8 @@ def check_plan(plan: Plan) -> None:
     for path, words in _WORDS.items():
         if _value(plan, path) not in words:
             raise PlanError(f"{path} is {_value(plan, path)!r}: it may be {' or '.join(words)}")
-    _check_routing(plan)
+    _check_gate(plan)
+    _check_losses(plan)
 
 
 def _check_experts(plan: Plan) -> None:
@@ -101,23 +71,33 @@ def _check_experts(plan: Plan) -> None:
         raise PlanError(f"{twice[0]} is named twice: name different families, or ask for --allow-repeats")
     strange = [name for name in names if not name.replace("-", "").replace(".", "").replace("_", "").isalnum()]
     if strange:
-        raise PlanError(f"{strange[0]!r} is no name of a family: letters, digits, hyphens, points and underscores")
+        raise PlanError(f"{strange[0]!r} is not the name of a family: letters, digits, hyphens, points, underscores")
 
 
-def _check_routing(plan: Plan) -> None:
-    gate, losses, count = plan.gate, plan.losses, len(plan.experts)
+def _check_gate(plan: Plan) -> None:
+    gate, name = plan.gate, gate_of(plan)
+    if name not in GATES or GATES[name].features != KINDS[plan.kind].features:
+        fitting = [known for known, network in GATES.items() if network.features == KINDS[plan.kind].features]
+        raise PlanError(f"gate.network is {name!r}: for kind {plan.kind} it may be {' or '.join(fitting)}")
     if not isinstance(gate.learned_noise, bool):
         raise PlanError(f"gate.learned_noise is {gate.learned_noise!r}: it may be true or false")
     if gate.learned_noise and not gate.noise > 0:
         raise PlanError("gate.learned_noise needs a gate.noise above 0 to start from")
     if gate.routing == "top-k":
-        _check_range("gate.k", gate.k, 1, count - 1)
-        if losses.load > 0 and not gate.noise > 0:
-            raise PlanError("losses.load is defined under noise: set gate.noise above 0, or losses.load to 0")
-        return
-    for name in ("load", "bias"):
-        if getattr(losses, name) > 0:
+        _check_range("gate.k", gate.k, 1, len(plan.experts) - 1)
+
+
+def _check_losses(plan: Plan) -> None:
+    for name, _ in plan.losses.others:
+        if name not in LOSSES:
+            raise PlanError(f"no loss is called {name!r}: {did_you_mean(name, LOSSES, otherwise=', '.join(LOSSES))}")
+    for name, loss in LOSSES.items():
+        weight = plan.losses.weight(name)
+        _check_range(f"losses.{name}", weight, *loss.range)
+        if weight > 0 and "top-k" in loss.needs and plan.gate.routing != "top-k":
             raise PlanError(f'losses.{name} evens out a choice of experts: it needs gate.routing = "top-k"')
+        if weight > 0 and "noise" in loss.needs and not plan.gate.noise > 0:
+            raise PlanError(f"losses.{name} is defined under noise: set gate.noise above 0, or losses.{name} to 0")
 
 
 def _check_range(path: str, value: object, low: float, high: float) -> None:

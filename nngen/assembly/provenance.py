@@ -1,10 +1,10 @@
-"""Whether a source is ours: whether assembling its plan anew gives the same bytes."""
+"""Tells whether a source was assembled by this package: whether its plan, assembled again, gives the same bytes."""
 
 from __future__ import annotations
 
 from nngen.assembly.assemble import assemble
+from nngen.assembly.kinds import KINDS
 from nngen.assembly.plan_toml import plan_of
-from nngen.assembly.plan_validation import KINDS
 from nngen.errors import NngenError
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
@@ -18,13 +18,14 @@ __all__ = ["assembled_here"]
 _QUOTES = '"""'
 _MAX_HEAD = 65_536
 _SHAPE = Shape(3, 32, 32)
-"""Interfaces do not depend on it; at this one they are usually known."""
+"""Interfaces do not depend on it; at this one they are usually measured already."""
 
 
 def assembled_here(source: str) -> bool:
     """Tell whether this package assembled the source from its plan and LEMUR's own families, byte for byte.
 
-    Of a source that is not, nothing but the docstring is parsed. Where LEMUR cannot be read, none is.
+    Only the docstring of a foreign source is parsed. A source of older templates, or one whose LEMUR cannot be read,
+    counts as foreign.
     """
     end = source.find(_QUOTES, len(_QUOTES), _MAX_HEAD)
     if not source.startswith(_QUOTES) or end < 0:
@@ -47,5 +48,5 @@ def _experts(plan: Plan) -> list[tuple[Family, Interface]]:
 
 def _interface(interface: Interface | None) -> Interface:
     if interface is None:
-        raise ValueError("a family that takes no images is in no mixture")
+        raise ValueError("a family that takes no images cannot be an expert")
     return interface

@@ -1,103 +1,117 @@
-"""Joins experts and templates into the text of one file."""
+"""Writes a plan and its families' functions as the text of one file."""
 
 from __future__ import annotations
 
 import ast
+import builtins
+import keyword
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from textwrap import fill
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from nngen.assembly.expert import Expert
+from nngen.assembly.family_function import FamilyFunction, function_name
 from nngen.assembly.identity import combine, statement_digests
-from nngen.assembly.imports import Import, write_imports
+from nngen.assembly.kinds import GATES, KINDS, gate_of
+from nngen.assembly.losses_table import LOSSES
 from nngen.assembly.plan_toml import to_toml
-from nngen.assembly.plan_validation import KINDS
-from nngen.assembly.template_context import frame_values, number
-from nngen.files import package_folder as folder
+from nngen.assembly.template_context import SNIPPETS, definitions, number, template_context
+from nngen.files import package_folder
 from nngen.plan import Plan
 from nngen.types import Interface
 
-__all__ = ["RESERVED", "render"]
+__all__ = ["render", "reserved_names"]
 
-RESERVED = frozenset(
-    {
-        "Adapter", "Average", "BALANCE", "BIAS", "CLIP", "DIVERSITY", "ENTROPY", "EXPERTS", "ExpertSpec", "FLOOR",
-        "Gate", "LOAD", "Net", "Routing", "SWITCH", "Trunk", "WARMUP", "Z", "build_expert", "build_optimizer", "choose",
-        "class_logits", "consult", "count_steps", "cutmix", "describe", "diversity_loss", "entropy_loss",
-        "importance_loss", "load_loss", "mixup", "observe", "set_rates", "shift_bias", "soft_targets",
-        "supported_hyperparameters", "switch_loss", "z_loss",
-    }
-)  # fmt: skip
-"""Names that the templates bind; no expert may bind one."""
+_IMPORTS = ("cache", "math", "NamedTuple", "Optional", "torch", "nn", "F")
+"""Names that ``mixture.py.j2`` imports where a file needs them."""
 
-_IMPORTS = (
-    Import("math"),
-    Import("typing", "NamedTuple"),
-    Import("typing", "Optional"),
-    Import("torch"),
-    Import("torch", "nn"),
-    Import("torch.nn", "functional", "F"),
-)
-"""What the templates themselves may need; a file gets those that it names."""
-
-_STATEMENT = re.compile(r"\n+(?=from |import )")
-"""Where one import ends and the next begins."""
+_DEFINES = re.compile(r"^(?:class|def) (\w+)|^([A-Za-z_]\w*) = ", re.MULTILINE)
 
 _ROOM = 106
 """Characters left of a line in the table of experts, at 120 in all."""
 
 
-def render(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface]) -> tuple[str, str]:
+@cache
+def reserved_names() -> frozenset[str]:
+    """Return every name that the templates and snippets bind at the top of a file, and those of Python itself."""
+    files = [*package_folder("templates").rglob("*.py.j2"), *(loss.file for loss in LOSSES.values())]
+    found = {name for file in files for pair in _DEFINES.findall(file.read_text(encoding="utf-8")) for name in pair}
+    found |= {name for file in SNIPPETS.glob("*.py") for name in definitions(file)}
+    found |= {loss.constant for loss in LOSSES.values()} | {"CLIP", "FLOOR", "WARMUP"}
+    return frozenset(found | {*_IMPORTS, *keyword.kwlist, *keyword.softkwlist, *dir(builtins)}) - {""}
+
+
+def render(plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence[Interface]) -> tuple[str, str]:
     """Write a mixture.
 
     Args:
-        plan: What to write.
-        experts: In the plan's order, none where the kind brings its own; no name may be bound by two different ones.
-        interfaces: What each accepts, in the same order.
+        plan: Plan to write.
+        functions: Families in the plan's order, one named twice twice; none where the kind brings its own experts.
+        interfaces: Inputs that each accepts, in the same order.
 
     Returns:
         The source and its canonical hash.
     """
-    unique = list(dict.fromkeys(experts))
-    postponed = any(expert.postponed for expert in unique)
-    frame = _frame(plan, experts, interfaces)
+    unique = list({function.family: function for function in functions}.values())
+    names = _function_names(unique)
+    texts = [function.text(names[function.family]) for function in unique]
+    frame = _frame(plan, functions, interfaces, names)
     # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
     blocks = [_read(block) for block in frame.split("\n\n\n")]
-    named = frozenset().union(*(block.names for block in blocks))
-    needed = [item for item in _IMPORTS if item.bound in named]
-    imports = write_imports([*needed, *(item for expert in unique for item in expert.imports)])
+    used = frozenset({"cache"} if unique else ()).union(*(block.names for block in blocks))
     source = _template("mixture.py.j2").render(
         title=_title(plan),
         summary=_summary(plan),
         plan_toml=to_toml(plan),
-        postponed=postponed,
-        imports=imports,
+        imports=(imports := _imports(used)),
         sections=[
-            {"heading": f"{_positions(plan, expert.family)}: {expert.family}", "body": expert.body} for expert in unique
+            {
+                "heading": f"{_positions(plan, function.family)}: {function.family}",
+                "fingerprint": function.fingerprint,
+                "text": text,
+            }
+            for function, text in zip(unique, texts, strict=True)
         ],
         frame=frame,
     )
-    head = ("from __future__ import annotations\n" if postponed else "") + imports
-    lines = (digest for line in _STATEMENT.split(head) for digest in _line_digests(line))
-    digests = [*lines, *(digest for expert in unique for digest in expert.digests)]
-    digests += [digest for block in blocks for digest in block.digests]
-    return source.rstrip("\n") + "\n", combine(digests)
+    digests = (digest for text in (imports, *texts) for digest in _read(text).digests)
+    return source.rstrip("\n") + "\n", combine([*digests, *(item for block in blocks for item in block.digests)])
 
 
-def _frame(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface]) -> str:
+def _function_names(functions: Iterable[FamilyFunction]) -> Mapping[str, str]:
+    """Give each family's function a name of its own in the file."""
+    names: dict[str, str] = {}
+    for function in functions:
+        wanted = name = function_name(function.family)
+        count = 2
+        while name in reserved_names() or name in names.values():
+            name, count = f"{wanted}_{count}", count + 1
+        names[function.family] = name
+    return names
+
+
+def _imports(used: frozenset[str]) -> str:
+    """Write the imports of the frame; each family imports for itself."""
+    text: str = _template("imports.py.j2").render(used=used)
+    return text.strip("\n")
+
+
+def _frame(
+    plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence[Interface], names: Mapping[str, str]
+) -> str:
     """Write what the plan's kind adds to the experts."""
     table = [
-        {"network": expert.network, "prm": _dictionary(expert.hyperparameters), "interface": interface}
-        for expert, interface in zip(experts, interfaces, strict=True)
+        {"function": names[function.family], "prm": _dictionary(function.hyperparameters), "interface": interface}
+        for function, interface in zip(functions, interfaces, strict=True)
     ]
-    template = _template(f"mixtures/{KINDS[plan.kind].template}.py.j2")
-    text: str = template.render(experts=table, **frame_values(plan))
+    gate = gate_of(plan)
+    text: str = _template(f"mixtures/{KINDS[plan.kind].template}.py.j2").render(
+        experts=table, gate_template=_template_of(GATES[gate].text(gate)), **template_context(plan)
+    )
     # Parts that a plan leaves out leave their blank lines behind.
     while "\n\n\n\n" in text:
         text = text.replace("\n\n\n\n", "\n\n\n")
@@ -106,34 +120,33 @@ def _frame(plan: Plan, experts: Sequence[Expert], interfaces: Sequence[Interface
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A piece of the frame, read once: its statements' digests, and every name it reads."""
+    """A piece of a file, read once: its statements' digests, and every name it reads."""
 
     digests: tuple[str, ...]
     names: frozenset[str]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def _read(block: str) -> _Block:
     names = frozenset(node.id for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Name))
     return _Block(statement_digests(block), names)
 
 
-@lru_cache(maxsize=4096)
-def _line_digests(line: str) -> tuple[str, ...]:
-    """Digests of an import statement; most lines stand in many mixtures."""
-    return statement_digests(line)
-
-
 @cache
-def _template(name: str) -> Any:
+def _template(name: str) -> Template:
     return _environment().get_template(name)
+
+
+@lru_cache(maxsize=64)
+def _template_of(text: str) -> Template:
+    return _environment().from_string(text)
 
 
 @cache
 def _environment() -> Environment:
-    # What is written is Python, not HTML: nothing to escape.
+    # The output is Python, not HTML: nothing to escape.
     return Environment(
-        loader=FileSystemLoader(folder("templates")),
+        loader=FileSystemLoader(package_folder("templates")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -144,18 +157,18 @@ def _environment() -> Environment:
 
 def _title(plan: Plan) -> str:
     if not KINDS[plan.kind].families:
-        return f"Mixture of {_count(plan)} equal experts over one trunk."
+        return f"Mixture of {number(len(plan.experts))} equal experts over one trunk."
     often = Counter(plan.experts)
     names = [name if often[name] == 1 else f"{name} {number(often[name])} times" for name in often]
-    return f"Mixture of {_count(plan)} experts: {_join(names)}."
+    return f"Mixture of {number(len(plan.experts))} experts: {_join(names)}."
 
 
 def _summary(plan: Plan) -> str:
     families = len(set(plan.experts))
     source = f"{number(families)} model {'family' if families == 1 else 'families'} of LEMUR (nn-dataset)"
     text = (
-        f"Written by nngen from {source}. Each expert is a family's own network under "
-        "names of its own; a convolutional gate weighs the experts image by image."
+        f"Written by nngen from {source}. Each expert is a family's own network: its source stands unchanged "
+        f"inside a function. A gate ({GATES[gate_of(plan)].meaning}) weighs the experts image by image."
     )
     if not KINDS[plan.kind].families:
         text = (
@@ -174,14 +187,8 @@ def _dictionary(pairs: Sequence[tuple[str, float | int | str]]) -> str:
     return "{\n" + "".join(f"            {item},\n" for item in items) + "        }"
 
 
-def _count(plan: Plan) -> str:
-    return number(len(plan.experts))
-
-
 def _join(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _positions(plan: Plan, family: str) -> str:

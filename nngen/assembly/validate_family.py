@@ -178,9 +178,8 @@ def compare(
         # The function may leave the methods out that train; those of the family alone train both.
         options: Any = (shape, complex_input, classes, seed, function.prm())
         one, other = (_observations(kind, alone, *options) for kind in (alone, expert))
-    differences = [f"{name} differs" for name in one.keys() & other.keys() if not _same(one[name], other[name])]
-    differences += [f"{name} is of the family alone" for name in one.keys() - other.keys()]
-    return sorted([*differences, *(f"{name} is of the expert alone" for name in other.keys() - one.keys())])
+    failed = [f"{name} fails alone: {found}" for name, found in one.items() if isinstance(found, str)]
+    return failed + [f"{name} differs" for name, found in one.items() if not _same(found, other[name])]
 
 
 def _observations(

@@ -10,9 +10,9 @@ from typing import Any
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler, check_plan
+from nngen.assembly.kinds import KINDS
 from nngen.assembly.output import FolderWriter, order_of, prepare_folder, write_candidate
 from nngen.assembly.plan_toml import read_plan
-from nngen.assembly.plan_validation import KINDS
 from nngen.assembly.presets import preset, preset_names
 from nngen.assembly.shards import TarWriter
 from nngen.cli.family_options import FamilySource
@@ -172,7 +172,7 @@ def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, 
     readable = []
     for family in families:
         try:
-            assembler.expert(family)
+            assembler.function(family)
             readable.append(family)
         except AssemblyError as error:
             if named:

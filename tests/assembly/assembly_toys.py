@@ -1,4 +1,4 @@
-"""Tiny families of our own, in LEMUR's contract, each with something that breaks a careless generator."""
+"""Tiny families in LEMUR's contract, each with something that breaks a careless generator, and golden files of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import sys
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from textwrap import dedent
 from types import ModuleType
 
 from nngen.assembly.assemble import assemble
-from nngen.assembly.expert import Expert, transform
+from nngen.assembly.family_function import FamilyFunction, family_function
 from nngen.assembly.presets import preset
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface, Record
@@ -29,7 +28,7 @@ BEST: Mapping[str, float] = {"lr": 0.05, "momentum": 0.5, "dropout": 0.3, "dropo
 
 
 def make_family(name: str, source: str, hyperparameters: Mapping[str, float] | None = None) -> Family:
-    """A family as ``load_families`` would read it."""
+    """Make a family as ``load_families`` reads it."""
     best = None
     if hyperparameters is not None:
         best = Record(
@@ -38,8 +37,8 @@ def make_family(name: str, source: str, hyperparameters: Mapping[str, float] | N
     return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=best)
 
 
-def as_expert(source: str, name: str = "Toy") -> Expert:
-    return transform(make_family(name, dedent(source)))
+def as_function(source: str, name: str = "Toy") -> FamilyFunction:
+    return family_function(make_family(name, source))
 
 
 def tiny_families() -> dict[str, Family]:
@@ -63,13 +62,13 @@ def import_source(source: str, folder: Path) -> ModuleType:
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-"""One mixture of each kind, byte for byte."""
+"""Mixtures byte for byte: one of each preset's form."""
 
 KINDS = ("hetero", "homogeneous", "alexnet")
 
 
 def kind_families(plan: Plan) -> list[tuple[Family, Interface]]:
-    """Tiny stand-ins for a plan's families; AlexNet is TinyConv under its name."""
+    """Return tiny stand-ins for a plan's families; AlexNet is TinyConv under its name."""
     tiny = tiny_families()
     alexnet = make_family("AlexNet", tiny["TinyConv"].source, BEST)
     found = {
@@ -80,7 +79,7 @@ def kind_families(plan: Plan) -> list[tuple[Family, Interface]]:
 
 
 def kind_plan(kind: str) -> Plan:
-    """A plan of each kind: the default for ``hetero``, the presets for the others."""
+    """Return a plan for each golden file: the default for ``hetero``, the presets for the others."""
     return {
         "hetero": Plan(experts=TINY),
         "homogeneous": preset("moev7"),

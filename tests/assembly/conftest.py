@@ -23,15 +23,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Experts are kept apart from the user's, so that a test never reads what another version made."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setattr("nngen.assembly.expert.cache_dir", lambda: folder)
-        yield
-
-
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, Family]:
     return tiny_families()

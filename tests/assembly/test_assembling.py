@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,11 +16,12 @@ import pytest
 import torch
 from assembly_toys import GOLDEN, INTERFACES, KINDS, TINY, golden_candidate, make_family
 
-from nngen.assembly.assemble import Assembler, assemble
-from nngen.assembly.identity import canonical_hash
+from nngen.assembly.assemble import assemble
+from nngen.assembly.family_scopes import top_level_names
+from nngen.assembly.identity import TEMPLATE_VERSION, canonical_hash
 from nngen.assembly.output import prepare_folder, write_candidate
 from nngen.assembly.plan_toml import plan_of
-from nngen.assembly.render import RESERVED
+from nngen.assembly.render import reserved_names
 from nngen.errors import PlanError, UsageError
 from nngen.lemur.layout import nn_id
 from nngen.plan import Gate, Losses, Plan, Recipe
@@ -99,7 +102,7 @@ def test_the_file_reads_well(mix: Mix) -> None:
     assert headings == [*(f"# Expert {place}: {name}" for place, name in enumerate(TINY, 1)), "# The mixture"]
 
 
-def test_no_import_is_dead_and_none_is_missing(mix: Mix) -> None:
+def test_every_import_of_the_frame_is_used_and_none_is_missing(mix: Mix) -> None:
     tree = ast.parse(mix().source)
     bound = [
         alias.asname or alias.name.partition(".")[0]
@@ -107,25 +110,37 @@ def test_no_import_is_dead_and_none_is_missing(mix: Mix) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
     ]
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert set(bound) <= used
+    assert len(bound) == len(set(bound))
+    frame = ast.Module([node for node in tree.body if not _is_family(node)], [])
+    used = {node.id for node in ast.walk(frame) if isinstance(node, ast.Name)}
+    assert set(bound) - {"cache"} <= used
     assert "WeightsEnum" not in mix().source
 
 
-def test_the_frame_binds_what_it_says(mix: Mix) -> None:
+def _is_family(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef) and any(ast.unparse(item) == "cache" for item in node.decorator_list)
+
+
+def test_every_name_of_the_frame_is_reserved(mix: Mix) -> None:
     everything = mix(
         gate=Gate(routing="top-k"),
         losses=Losses(load=0.1, switch=0.1, z=0.1, bias=0.1, entropy=0.1, diversity=0.1),
         recipe=Recipe(cutmix=1.0, ema=0.9),
     )
-    bound = set()
+    bound: set[str] = set()
     for source in (everything.source, golden_candidate("homogeneous").source):
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                bound.add(node.name)
-            elif isinstance(node, ast.Assign):
-                bound |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    assert {name for name in bound if not name.lower().startswith("tiny")} == RESERVED
+        bound |= top_level_names(node for node in ast.parse(source).body if not _is_family(node))
+    assert bound <= reserved_names()
+    assert {
+        "EXPERTS",
+        "WeightAverage",
+        "top_k_weights",
+        "DIVERSITY",
+        "cutmix",
+        "Trunk",
+        "nn",
+        "float",
+    } <= reserved_names()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +149,7 @@ def test_the_frame_binds_what_it_says(mix: Mix) -> None:
         ((), "takes 2 to 64 experts, not 0: none"),
         (TINY[:1], "takes 2 to 64 experts, not 1: TinyConv"),
         ((*TINY[:3], "TinyConv"), "TinyConv is named twice"),
-        ((*TINY[:3], 'A"'), "is no name of a family"),
+        ((*TINY[:3], 'A"'), "is not the name of a family"),
     ],
 )
 def test_a_plan_whose_experts_do_not_fit_is_refused(experts: tuple[str, ...], message: str) -> None:
@@ -145,7 +160,7 @@ def test_a_plan_whose_experts_do_not_fit_is_refused(experts: tuple[str, ...], me
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"kind": "homogenous"}, "no kind of mixture is called 'homogenous': there are hetero, homogeneous, alexnet"),
+        ({"kind": "homogenous"}, "no kind of mixture is called 'homogenous': there are hetero, homogeneous"),
         ({"gate": Gate(width=1)}, "gate.width is 1: it must lie between 2 and 4096"),
         ({"gate": Gate(temperature=0)}, "gate.temperature is 0"),
         ({"gate": Gate(noise=float("nan"))}, "gate.noise is nan"),
@@ -165,8 +180,9 @@ def test_a_plan_whose_experts_do_not_fit_is_refused(experts: tuple[str, ...], me
         ),
         ({"recipe": Recipe(optimizer="lion")}, "recipe.optimizer is 'lion': it may be adamw or sgd"),
         ({"recipe": Recipe(ema=1)}, "recipe.ema is 1: it must lie between 0 and 0.99999"),
-        ({"kind": "alexnet"}, "the experts of kind alexnet are AlexNet, as often as wanted, not TinyConv"),
-        ({"kind": "homogeneous"}, "the experts of kind homogeneous are Dense"),
+        ({"kind": "homogeneous"}, "the experts of kind homogeneous are Dense, as often as wanted, not TinyConv"),
+        ({"gate": Gate(network="dense")}, "gate.network is 'dense': for kind hetero it may be convolution or convo"),
+        ({"losses": Losses(others=(("balence", 0.1),))}, "no loss is called 'balence': did you mean balance"),
     ],
 )
 def test_a_value_out_of_range_is_refused(mix: Mix, parts: dict[str, object], message: str) -> None:
@@ -196,52 +212,48 @@ class Net(nn.Module):
 
 
 def test_names_that_meet_across_families_are_kept_apart(load: Load) -> None:
-    # Air's NetUnit and AirNet's Unit both come to AirNetUnit; a family called Gate would hide the mixture's own.
-    sources = {"Air": "NetUnit", "AirNet": "Unit", "Gate": "Gate", "Build": "Expert"}
+    # Two names come to one function's; a family called Mixup or Float would hide the mixture's own, or Python's.
+    sources = {"Air-Net": "Unit", "Air.Net": "Unit", "Mixup": "Gate", "Float": "Expert"}
     families = [make_family(name, NET.format(name=helper)) for name, helper in sources.items()]
     candidate = assemble(Plan(experts=tuple(sources)), [(family, Interface(low=1)) for family in families])
-    tree = ast.parse(candidate.source)
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-    assert len(set(classes)) == len(classes)
+    functions = [node.name for node in ast.parse(candidate.source).body if _is_family(node)]  # type: ignore[attr-defined]
+    assert functions == ["air_net", "air_net_2", "mixup_2", "float_2"]
     net = load(candidate.source).Net((2, 3, 4, 4), (5,), {"lr": 0.1, "momentum": 0.9}, torch.device("cpu"))
     assert net(torch.rand(2, 3, 4, 4)).shape == (2, 5)
 
 
-def test_postponed_annotations_come_first(load: Load) -> None:
-    late = "from __future__ import annotations\n" + NET.format(name="Unit") + "    def late(self, x: Later) -> Later:\n"
-    late += "        return x\nclass Later:\n    pass\n"
-    families = [make_family("A", late), *(make_family(name, NET.format(name="Unit")) for name in "BCD")]
+def test_postponed_annotations_stay_with_their_family(load: Load) -> None:
+    late = "from __future__ import annotations\n" + NET.format(name="Unit")
+    late += "    def late(self, x: Later) -> Later:\n        return x\nclass Later:\n    pass\n"
+    early = NET.format(name="Unit") + "    def early(self, x: int) -> int:\n        return x\n"
+    families = [make_family("A", late), *(make_family(name, early) for name in "BCD")]
     candidate = assemble(Plan(experts=("A", "B", "C", "D")), [(family, Interface(low=1)) for family in families])
     assert candidate.canonical == canonical_hash(candidate.source)
-    assert load(candidate.source).Net((1, 3, 4, 4), (5,), {}, torch.device("cpu"))(torch.rand(1, 3, 4, 4)).shape == (
-        1,
-        5,
-    )
+    net = load(candidate.source).Net((1, 3, 4, 4), (5,), {}, torch.device("cpu"))
+    assert net(torch.rand(1, 3, 4, 4)).shape == (1, 5)
+    assert net.experts[0].late.__annotations__ == {"x": "Later", "return": "Later"}
+    assert net.experts[1].early.__annotations__ == {"x": int, "return": int}
 
 
-def test_a_transform_is_kept_between_processes(tiny: dict[str, Family], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Assembler().expert(tiny["TinyAux"])
-    monkeypatch.setattr("nngen.assembly.expert.transform", lambda *_: pytest.fail("transformed again"))
-    assert Assembler().expert(tiny["TinyAux"]) == first
+def test_a_family_named_twice_is_there_once(mix: Mix, load: Load) -> None:
+    candidate = mix(experts=("TinyConv", "TinyAux", "TinyConv"), repeats=True)
+    assert candidate.source.count("def tinyconv():") == 1
+    assert "# Experts 1 and 3: TinyConv\n" in candidate.source
+    specs = load(candidate.source).EXPERTS
+    assert specs[0].network is specs[2].network is not specs[1].network
 
 
-def test_what_was_kept_and_is_damaged_is_made_again(
-    tiny: dict[str, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nngen.assembly.expert.cache_dir", lambda: tmp_path)
-    first = Assembler().expert(tiny["TinyConv"])
-    (file,) = tmp_path.rglob("*.json")
-    for damage in (b"", b"[]", b"{}", file.read_bytes()[:-20]):
-        file.write_bytes(damage)
-        assert Assembler().expert(tiny["TinyConv"]) == first
+def test_the_source_of_each_family_is_named(mix: Mix, tiny: dict[str, Family]) -> None:
+    assert all(tiny[name].fingerprint in mix().source for name in TINY)
 
 
-def test_a_cache_that_cannot_be_written_only_costs_time(
-    tiny: dict[str, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("nngen.assembly.expert.cache_dir", lambda: tmp_path / "file")
-    assert Assembler().expert(tiny["TinyConv"]).network == "TinyConvNet"
+def test_the_version_of_the_templates_follows_the_bytes() -> None:
+    # After a change that was meant: raise TEMPLATE_VERSION, python tests/assembly/assembly_toys.py, add the new line.
+    recorded = json.loads((GOLDEN / "versions.json").read_text())
+    digest = hashlib.sha256(b"".join((GOLDEN / f"{kind}.py").read_bytes() for kind in KINDS)).hexdigest()
+    assert recorded[str(TEMPLATE_VERSION)] == digest
+    assert max(map(int, recorded)) == TEMPLATE_VERSION
+    assert golden_candidate().template_version == TEMPLATE_VERSION
 
 
 def test_a_file_is_written_once_and_whole(mix: Mix, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def softmax(x: Tensor) -> Tensor:
     return torch.softmax(x, dim=-1)
 
 
-EACH = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+OUTPUTS = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 NOISE = torch.randn(6, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "importance": lambda x: losses.importance_loss(softmax(x)),
@@ -32,8 +32,8 @@ OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "switch": lambda x: losses.switch_loss(softmax(x)),
     "z": losses.z_loss,
     "entropy": lambda x: losses.entropy_loss(softmax(x)),
-    "diversity": lambda x: losses.diversity_loss(softmax(x), EACH),
-    "diversity, chosen": lambda x: losses.diversity_loss(routing.choose(x, torch.zeros(4), 2), EACH),
+    "diversity": lambda x: losses.diversity_loss(softmax(x), OUTPUTS),
+    "diversity, chosen": lambda x: losses.diversity_loss(routing.top_k_weights(x, torch.zeros(4), 2), OUTPUTS),
 }
 """Every loss as a function of a gate's logits, ``(6, 4)``."""
 
@@ -60,7 +60,7 @@ def test_load_is_near_the_share_that_is_chosen() -> None:
     generator = torch.Generator().manual_seed(0)
     clean = torch.tensor([[1.0, 0.5, 0.0, -0.5]]).expand(4000, 4)
     noisy = clean + 0.5 * torch.randn(4000, 4, generator=generator)
-    share = (routing.choose(noisy, torch.zeros(4), 2) > 0).float().mean(dim=0)
+    share = (routing.top_k_weights(noisy, torch.zeros(4), 2) > 0).float().mean(dim=0)
     expected = (share.var(unbiased=False) / share.mean() ** 2).item()
     assert losses.load_loss(clean, noisy, torch.tensor(0.5), 2).item() == pytest.approx(expected, rel=0.1)
 
@@ -101,9 +101,9 @@ def test_the_gradient_reaches_the_gate_and_is_right(name: str) -> None:
 
 
 def test_the_gradient_of_diversity_reaches_the_experts() -> None:
-    each = EACH.clone().requires_grad_()
+    outputs = OUTPUTS.clone().requires_grad_()
     weights = softmax(NOISE)
-    assert torch.autograd.gradcheck(lambda x: losses.diversity_loss(weights, x), (each,))
+    assert torch.autograd.gradcheck(lambda x: losses.diversity_loss(weights, x), (outputs,))
 
 
 @pytest.mark.parametrize("name", [name for name in OF_LOGITS if "diversity" not in name])
@@ -131,11 +131,11 @@ def test_every_loss_reaches_the_gate_s_weights_in_a_file(
         "switch": lambda r, _: module.switch_loss(softmax(r.noisy)),
         "z": lambda r, _: module.z_loss(r.clean),
         "entropy": lambda r, _: module.entropy_loss(softmax(r.noisy)),
-        "diversity": lambda r, each: module.diversity_loss(r.weights, each),
+        "diversity": lambda r, outputs: module.diversity_loss(r.weights, outputs),
     }
     for name, value in values.items():
-        _, decision, each = net.blend(x)
-        (gradient,) = torch.autograd.grad(value(decision, each.detach()), net.gate.head.weight)
+        _, decision, outputs = net.blend(x)
+        (gradient,) = torch.autograd.grad(value(decision, outputs.detach()), net.gate.head.weight)
         assert gradient.abs().sum() > 0, name
 
 

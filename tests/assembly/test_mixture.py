@@ -149,12 +149,12 @@ def test_logits_are_blended_with_the_gate_s_weights(module: ModuleType) -> None:
     net = build(module).eval()
     x = torch.rand(2, 3, 16, 16)
     torch.manual_seed(1)
-    logits, weights, each = net.blend(x)
+    logits, weights, outputs = net.blend(x)
     torch.manual_seed(1)
     alone = [module.class_logits(expert(adapter(x))) for expert, adapter in zip(net.experts, net.adapters, strict=True)]
     expected = sum(weights[:, place, None] * part for place, part in enumerate(alone))
     assert torch.allclose(logits, expected)
-    assert torch.equal(each, torch.stack(alone, dim=1))
+    assert torch.equal(outputs, torch.stack(alone, dim=1))
 
 
 def test_first_of_a_tuple_and_real_parts_are_taken(module: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
-from nngen.assembly.snippets.routing import choose
+from nngen.assembly.snippets.routing import top_k_weights
 from nngen.plan import Gate, Losses, Plan, Recipe
 from nngen.types import Candidate
 
@@ -53,9 +54,9 @@ def data(count: int = 2, size: int = 8) -> list[Any]:
 
 
 @given(st.integers(1, 5), st.integers(0, 2**31))
-def test_choose_weighs_k_experts(k: int, seed: int) -> None:
+def test_top_k_weights_weigh_k_experts(k: int, seed: int) -> None:
     logits = torch.randn(7, 6, generator=torch.Generator().manual_seed(seed))
-    weights = choose(logits, torch.zeros(6), k)
+    weights = top_k_weights(logits, torch.zeros(6), k)
     assert ((weights > 0).sum(dim=1) == k).all()
     kept = torch.topk(logits, k).indices
     assert (weights.gather(1, kept) > 0).all()
@@ -68,7 +69,7 @@ def test_choose_weighs_k_experts(k: int, seed: int) -> None:
 
 def test_a_bias_moves_the_choice_and_not_the_weights() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0]])
-    weights = choose(logits, torch.tensor([0.0, 0.0, 9.0]), 2)
+    weights = top_k_weights(logits, torch.tensor([0.0, 0.0, 9.0]), 2)
     assert weights[0, 1] == 0
     assert torch.allclose(weights[0, [0, 2]], torch.softmax(torch.tensor([2.0, 0.0]), dim=0))
 
@@ -80,7 +81,7 @@ def test_top_k_is_the_dense_computation_with_zero_weights(mix: Mix, load: Load, 
     module, x = _module(net), images()
     with torch.no_grad():
         mixed, routing, _ = net.blend(x)
-        dense = [module.consult(e, a, x) for e, a in zip(net.experts, net.adapters, strict=True)]
+        dense = [module.expert_logits(e, a, x) for e, a in zip(net.experts, net.adapters, strict=True)]
     assert ((routing.weights == 0).sum(dim=1) == len(PLAIN) - k).all()
     expected = sum(routing.weights[:, place, None] * logits for place, logits in enumerate(dense))
     assert torch.allclose(mixed, expected, atol=1e-6)
@@ -119,11 +120,11 @@ def test_an_expert_sees_only_the_images_that_chose_it(mix: Mix, load: Load) -> N
     net = build(load(mix(gate=Gate(routing="top-k", noise=0)).source)).train()
     decided(net)
     calls = watch_calls(net)
-    _, routing, each = net.blend(images())
+    _, routing, outputs = net.blend(images())
     asked = (routing.weights > 0).sum(dim=0).tolist()
     # A lone image is shown twice: batch norm needs two values per channel.
     assert calls == [(place, max(count, 2)) for place, count in enumerate(asked) if count]
-    assert (each[routing.weights == 0] == 0).all()
+    assert (outputs[routing.weights == 0] == 0).all()
 
 
 def test_the_learned_noise_is_learned(mix: Mix, load: Load) -> None:
@@ -200,9 +201,9 @@ def test_diagnostics_are_what_they_say(mix: Mix, load: Load) -> None:
     (epoch,) = net.history
     torch.manual_seed(3)
     with torch.no_grad():
-        _, weights, each = build_like(net).blend(x)
+        _, weights, outputs = build_like(net).blend(x)
     assert epoch["usage"] == pytest.approx(weights.mean(dim=0).tolist(), abs=1e-6)
-    right = (each.argmax(dim=2) == y[:, None]).float().mean(dim=0)
+    right = (outputs.argmax(dim=2) == y[:, None]).float().mean(dim=0)
     assert epoch["expert_accuracy"] == pytest.approx(right.tolist(), abs=1e-6)
     for label in y.unique().tolist():
         share = [row[label] for row in epoch["by_class"]]
@@ -286,10 +287,12 @@ recipes = st.builds(
 def any_plan(draw: st.DrawFn) -> Plan:
     kind = draw(st.sampled_from(KINDS))
     names = {"hetero": TINY, "homogeneous": ("Dense",), "alexnet": ("AlexNet",)}[kind]
+    network = draw(st.sampled_from(["", "convolution", "convolution_linear"])) if kind != "homogeneous" else ""
     experts = tuple(draw(st.lists(st.sampled_from(names), min_size=3, max_size=6)))
-    gate, losses = draw(gates), draw(any_losses)
+    gate, losses = replace(draw(gates), network=network), draw(any_losses)
     if gate.routing == "soft":
         losses = Losses(balance=losses.balance, switch=losses.switch, z=losses.z, entropy=losses.entropy)
+    kind = "homogeneous" if kind == "homogeneous" else "hetero"
     return Plan(kind=kind, experts=experts, gate=gate, losses=losses, recipe=draw(recipes), repeats=True)
 
 

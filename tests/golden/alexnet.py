@@ -1,12 +1,14 @@
 """Mixture of four experts: AlexNet four times.
 
-Written by nngen from one model family of LEMUR (nn-dataset). Each expert is a family's own network under
-names of its own; a convolutional gate weighs the experts image by image.
+Written by nngen from one model family of LEMUR (nn-dataset). Each expert is a family's own network: its
+source stands unchanged inside a function. A gate (convolutions, a coarse grid, two linear layers) weighs the
+experts image by image.
 
 Plan:
 
     experts = ["AlexNet", "AlexNet", "AlexNet", "AlexNet"]
-    kind = "alexnet"
+    kind = "hetero"
+    repeats = true
 
     [gate]
     width = 32
@@ -15,6 +17,7 @@ Plan:
     noise = 0.5
     routing = "top-k"
     learned_noise = true
+    network = "convolution_linear"
 
     [losses]
     label_smoothing = 0.0
@@ -30,14 +33,13 @@ Plan:
     clip = 1.0
 """
 
-from functools import partial
+from functools import cache
 import math
-from typing import Callable, List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torchvision.ops.misc import Conv2dNormActivation
 
 
 # --------------------------------------------------------------------------------------------------
@@ -45,41 +47,61 @@ from torchvision.ops.misc import Conv2dNormActivation
 # --------------------------------------------------------------------------------------------------
 
 
-ALEXNET_WIDTHS = [4, 8]
+# The family's source, whose SHA-256 is f2901425c7e4c69c276efe919b1af9a8f69c16fbb2da1c6841954eb9497ed6a9,
+# less what nothing needs and what only a module may hold; its names are its own.
+@cache
+def alexnet():
+    from functools import partial
+    from typing import Callable, List, Optional
+
+    import torch
+    import torch.nn as nn
+    from torch import Tensor
+    from torchvision.ops.misc import Conv2dNormActivation
+
+    _WIDTHS = [4, 8]
 
 
-def alexnet_pool(x: Tensor) -> Tensor:
-    return x.mean(dim=(2, 3))
+    def pool(x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
 
 
-class AlexNetBlock(nn.Module):
-    """A convolution and what follows it."""
+    class Block(nn.Module):
+        """A convolution and what follows it."""
 
-    def __init__(self, channels: int, width: int, act: Callable[..., nn.Module] = nn.ReLU) -> None:
-        super().__init__()
-        self.pool = Conv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
+        def __init__(self, channels: int, width: int, act: Callable[..., nn.Module] = nn.ReLU) -> None:
+            super(Block, self).__init__()
+            self.pool = Conv2dNormActivation(channels, width, 3, stride=2, activation_layer=act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(x)
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(x)
 
 
-class AlexNetNet(nn.Module):
+    class Net(nn.Module):
 
-    def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-        make = partial(AlexNetBlock, act=nn.SiLU)
-        blocks: Optional[List[nn.Module]] = []
-        channels = in_shape[1]
-        for width in ALEXNET_WIDTHS:
-            blocks.append(make(channels, width))
-            channels = width
-        self.features = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(p=prm['dropout'])
-        self.head = nn.Linear(channels, out_shape[0])
+        def _step(self, inputs, labels):
+            self.optimizer.zero_grad()
+            self.criteria[0](self(inputs), labels).backward()
+            self.optimizer.step()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(alexnet_pool(self.features(x))))
+        def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
+            super(Net, self).__init__()
+            self.device = device
+            make = partial(Block, act=nn.SiLU)
+            widths: List[int] = _WIDTHS
+            blocks: Optional[List[nn.Module]] = []
+            channels = in_shape[1]
+            for width in widths:
+                blocks.append(make(channels, width))
+                channels = width
+            self.features = nn.Sequential(*blocks)
+            self.dropout = nn.Dropout(p=prm['dropout'])
+            self.head = nn.Linear(channels, out_shape[0])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.dropout(pool(self.features(x))))
+
+    return Net
 
 
 # --------------------------------------------------------------------------------------------------
@@ -88,7 +110,7 @@ class AlexNetNet(nn.Module):
 
 
 class ExpertSpec(NamedTuple):
-    """A family in this mixture: the sizes of image it takes, and LEMUR's best hyperparameters for it."""
+    """A family in this mixture: its network, LEMUR's best hyperparameters for it, and the sizes of image it takes."""
 
     network: type
     prm: dict
@@ -100,43 +122,47 @@ class ExpertSpec(NamedTuple):
 
 EXPERTS = (
     ExpertSpec(
-        network=AlexNetNet,
+        network=alexnet(),
         prm={"dropout": 0.3, "lr": 0.05, "momentum": 0.5},
         low=8,
     ),
     ExpertSpec(
-        network=AlexNetNet,
+        network=alexnet(),
         prm={"dropout": 0.3, "lr": 0.05, "momentum": 0.5},
         low=8,
     ),
     ExpertSpec(
-        network=AlexNetNet,
+        network=alexnet(),
         prm={"dropout": 0.3, "lr": 0.05, "momentum": 0.5},
         low=8,
     ),
     ExpertSpec(
-        network=AlexNetNet,
+        network=alexnet(),
         prm={"dropout": 0.3, "lr": 0.05, "momentum": 0.5},
         low=8,
     ),
 )
 
 
-def build_expert(spec: ExpertSpec, in_shape: tuple, out_shape: tuple, device: torch.device) -> nn.Module:
-    """Build a family's network for ``in_shape``, ``(B, C, H, W)``, with its own copy of its hyperparameters."""
-    expert = spec.network(in_shape, out_shape, dict(spec.prm), device)
+def build_expert(spec: ExpertSpec, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> nn.Module:
+    """Build a family's network for ``in_shape``, ``(B, C, H, W)``, with a copy of its own hyperparameters.
+
+    ``batch``, ``epoch`` and ``transform`` are the trial's: LEMUR passes them to every network.
+    """
+    trial = {name: prm[name] for name in ("batch", "epoch", "transform") if name in prm}
+    expert = spec.network(in_shape, out_shape, {**trial, **spec.prm}, device)
     for module in expert.modules():
-        # Some layers guess the first CUDA device where there is one; all belong where the mixture is.
+        # Some layers pick the first CUDA device where there is one; all belong on the mixture's device.
         if isinstance(vars(module).get("device"), torch.device):
             module.device = device
     return expert
 
 
 class Adapter(nn.Module):
-    """Bring images to what an expert takes: the nearest size, by bilinear resize, and complex numbers if need be.
+    """Bring images to the nearest size that an expert takes, by bilinear resize, and to complex numbers if need be.
 
     Attributes:
-        size: Height and width that the expert sees.
+        size: Height and width of the images that the expert sees.
     """
 
     def __init__(self, spec: ExpertSpec, height: int, width: int) -> None:
@@ -155,13 +181,13 @@ class Adapter(nn.Module):
 
 
 def class_logits(output) -> torch.Tensor:
-    """Take the class logits, ``(B, classes)``, from an expert's output: auxiliary heads follow them in a tuple."""
+    """Return the class logits, ``(B, classes)``, of an expert's output: auxiliary heads follow them in a tuple."""
     logits = output[0] if isinstance(output, tuple) else output
     return (logits.abs() if logits.is_complex() else logits).float()
 
 
-def consult(expert: nn.Module, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
-    """Ask an expert about images, ``(B, C, H, W)``; return its logits, ``(B, classes)``."""
+def expert_logits(expert: nn.Module, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
+    """Run an expert on images, ``(B, C, H, W)``; return its logits, ``(B, classes)``."""
     if not adapter.complex_input:
         return class_logits(expert(adapter(x)))
     with torch.autocast(x.device.type, enabled=False):  # there are no complex numbers of half precision
@@ -169,7 +195,7 @@ def consult(expert: nn.Module, adapter: Adapter, x: torch.Tensor) -> torch.Tenso
 
 
 class Routing(NamedTuple):
-    """What the gate decided about a batch.
+    """Decision of the gate about a batch.
 
     Attributes:
         weights: ``(B, E)``; zero for experts that were not chosen.
@@ -184,7 +210,7 @@ class Routing(NamedTuple):
     spread: torch.Tensor
 
 
-def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
+def top_k_weights(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
     """Weigh the ``k`` experts with the largest ``logits + bias`` by a softmax, all others by zero.
 
     Shazeer et al. 2017. With one expert per image, its weight is its share of the softmax over all (Fedus et al.
@@ -192,7 +218,7 @@ def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
 
     Args:
         logits: ``(B, E)``.
-        bias: Moves the choice but not the weights, ``(E,)``.
+        bias: Added for the choice but not for the weights, ``(E,)``.
         k: Experts per image.
 
     Returns:
@@ -206,7 +232,7 @@ def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
 
 
 class Gate(nn.Module):
-    """Look at an image and weigh the experts: convolutions, a coarse grid, two linear layers, a softmax.
+    """Weigh the experts for each image: convolutions, a coarse grid, two linear layers, a softmax.
 
     The softmax has a learned temperature. Group norm in place of batch norm, so that one image, of any size, is enough.
     """
@@ -232,13 +258,13 @@ class Gate(nn.Module):
         self.register_buffer("bias", torch.zeros(experts))  # moves the choice, not the weights
 
     def forward(self, x: torch.Tensor) -> Routing:
-        """Turn images, ``(B, C, H, W)``, into a decision about each."""
+        """Turn images, ``(B, C, H, W)``, into a ``Routing``."""
         logits = self.head(self.features(x)).float()
         scale = self.log_temperature.exp()
         clean = logits / scale
         spread = self.log_noise.exp() / scale
         noisy = clean + spread * torch.randn_like(clean) if self.training else clean
-        return Routing(choose(noisy, self.bias, 2), clean, noisy, spread)
+        return Routing(top_k_weights(noisy, self.bias, 2), clean, noisy, spread)
 
 
 BALANCE = 0.01  # weight of the importance loss
@@ -272,17 +298,17 @@ def load_loss(clean: torch.Tensor, noisy: torch.Tensor, spread: torch.Tensor, k:
     return load.var(unbiased=False) / load.mean().square()
 
 
-def diversity_loss(weights: torch.Tensor, each: torch.Tensor) -> torch.Tensor:
-    """``mean_b sum_{i != j} w_i w_j cos(f_i, f_j)^2``: how alike experts are that share an image.
+def diversity_loss(weights: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """``mean_b sum_{i != j} w_i w_j cos(f_i, f_j)^2``: likeness of experts that share an image.
 
     Zero where the experts' outputs are orthogonal, as Guo et al. 2025 (2505.22323) ask for; weighing pairs by
     the gate leaves out experts that did not see the image.
 
     Args:
         weights: The gate's weights, ``(B, E)``, zero for experts not chosen.
-        each: The experts' logits, ``(B, E, C)``; taken less their mean over the classes.
+        outputs: The experts' logits, ``(B, E, C)``; taken less their mean over the classes.
     """
-    unit = F.normalize(each - each.mean(dim=2, keepdim=True), dim=2)
+    unit = F.normalize(outputs - outputs.mean(dim=2, keepdim=True), dim=2)
     alike = (unit @ unit.transpose(1, 2)).square()  # (B, E, E)
     pairs = weights.unsqueeze(2) * weights.unsqueeze(1)
     pairs = pairs - torch.diag_embed(torch.diagonal(pairs, dim1=1, dim2=2))
@@ -301,7 +327,7 @@ def build_optimizer(experts: nn.Module, gate: nn.Module, prm: dict) -> torch.opt
 
 
 def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
-    """Set a step's rates: a linear rise, then a cosine over the whole budget, of which the share ``done`` is past."""
+    """Set the learning rates for a share ``done`` of the whole budget: a linear rise, then a cosine."""
     if done < WARMUP:
         factor = done / WARMUP
     else:
@@ -311,7 +337,7 @@ def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
 
 
 def count_steps(train_data):
-    """Return the number of batches of an epoch; None for a stream that does not know it."""
+    """Return the number of batches of an epoch; None for a stream of unknown length."""
     try:
         return len(train_data) or None
     except TypeError:
@@ -323,41 +349,43 @@ def soft_targets(labels: torch.Tensor, others: torch.Tensor, share: float, class
     return share * F.one_hot(labels, classes).float() + (1 - share) * F.one_hot(others, classes).float()
 
 
-def observe(mixed: torch.Tensor, weights: torch.Tensor, each: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum over a batch what ``describe`` makes an epoch's diagnostics of.
+def batch_statistics(
+    logits: torch.Tensor, weights: torch.Tensor, outputs: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Compute a batch's sums, from which ``epoch_summary`` makes an epoch's diagnostics.
 
     Args:
-        mixed: The mixture's logits, ``(B, C)``.
-        weights: The gate's weights, ``(B, E)``, zero for experts that were not asked.
-        each: The experts' own logits, ``(B, E, C)``.
+        logits: The mixture's logits, ``(B, C)``.
+        weights: The gate's weights, ``(B, E)``, zero for experts that the image did not choose.
+        outputs: The experts' own logits, ``(B, E, C)``.
         targets: ``(B, C)``; each row sums to 1.
 
     Returns:
         Hits, entropy, and per expert its weight, images, hits and weight in each class: ``(2 + 3 * E + E * C,)``.
     """
-    asked = (weights > 0).float()
-    hits = targets.gather(1, mixed.argmax(dim=1, keepdim=True)).sum()
-    right = (asked * targets.gather(1, each.argmax(dim=2))).sum(dim=0)  # (E,)
+    active = (weights > 0).float()
+    hits = targets.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
+    right = (active * targets.gather(1, outputs.argmax(dim=2))).sum(dim=0)  # (E,)
     entropy = torch.special.entr(weights).sum()
     by_class = (weights.unsqueeze(2) * targets.unsqueeze(1)).sum(dim=0)  # (E, C)
-    return torch.cat([torch.stack([hits, entropy]), weights.sum(dim=0), asked.sum(dim=0), right, by_class.flatten()])
+    return torch.cat([torch.stack([hits, entropy]), weights.sum(dim=0), active.sum(dim=0), right, by_class.flatten()])
 
 
-def describe(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
+def epoch_summary(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
     """Turn an epoch's sums into its diagnostics.
 
     Args:
-        sums: What ``observe`` returned, added up.
-        seen: Images of the epoch.
-        experts: How many there are.
+        sums: Results of ``batch_statistics``, added up.
+        seen: Number of images of the epoch.
+        experts: Number of experts.
 
     Returns:
         ``usage``, each expert's mean weight; ``entropy`` of the weights in nats; ``expert_accuracy``, of each expert
-        alone on the images it was asked about; ``by_class``, each expert's share of each class, ``E`` rows of ``C``;
+        alone on the images that chose it; ``by_class``, each expert's share of each class, ``E`` rows of ``C``;
         ``specialisation``, the mutual information of expert and class in nats: 0 where the gate ignores the class.
     """
     _, entropy = (sums[:2] / max(seen, 1)).tolist()
-    usage, asked, right = sums[2 : 2 + 3 * experts].reshape(3, experts)
+    usage, active, right = sums[2 : 2 + 3 * experts].reshape(3, experts)
     by_class = sums[2 + 3 * experts :].reshape(experts, -1)
     joint = by_class / by_class.sum().clamp(min=1e-12)
     alone = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0)
@@ -365,14 +393,14 @@ def describe(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
     return {
         "usage": (usage / max(seen, 1)).tolist(),
         "entropy": entropy,
-        "expert_accuracy": (right / asked.clamp(min=1)).tolist(),
+        "expert_accuracy": (right / active.clamp(min=1)).tolist(),
         "by_class": (by_class / by_class.sum(dim=0).clamp(min=1e-12)).tolist(),
         "specialisation": max(gained.item(), 0.0),
     }
 
 
 def supported_hyperparameters():
-    """Hyperparameters that LEMUR chooses; the experts' own are embedded above."""
+    """Return the hyperparameters that LEMUR chooses; the experts' own are in ``EXPERTS``."""
     return {"lr", "momentum"}
 
 
@@ -380,10 +408,10 @@ class Net(nn.Module):
     """Four experts; a gate chooses two per image and blends their logits.
 
     Attributes:
-        adapters: Bring the input to what each expert takes.
+        adapters: Bring the images to the size and type that each expert takes.
         experts: The families' own networks, in the plan's order.
         gate: Weighs the experts, image by image.
-        history: What ``describe`` says of each epoch of training.
+        history: Diagnostics of each epoch of training, as ``epoch_summary`` returns them.
     """
 
     def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
@@ -394,7 +422,7 @@ class Net(nn.Module):
         batch, channels, height, width = in_shape
         self.adapters = nn.ModuleList(Adapter(spec, height, width) for spec in EXPERTS)
         self.experts = nn.ModuleList(
-            build_expert(spec, (batch, channels, *adapter.size), out_shape, self.device)
+            build_expert(spec, (batch, channels, *adapter.size), out_shape, self.prm, self.device)
             for spec, adapter in zip(EXPERTS, self.adapters)
         )
         self.gate = Gate(channels, len(EXPERTS))
@@ -409,12 +437,12 @@ class Net(nn.Module):
             x: Images, ``(B, C, H, W)``.
 
         Returns:
-            Logits, ``(B, classes)``; what the gate decided; each expert's own logits, ``(B, E, classes)``, zero where
-            it was not asked. All carry gradients.
+            Logits, ``(B, classes)``; the gate's ``Routing``; each expert's own logits, ``(B, E, classes)``, zero for
+            images that did not choose it. All carry gradients.
         """
         x = x.float()
         routing = self.gate(x)
-        each = x.new_zeros(len(x), len(self.experts), self.classes)  # (B, E, C)
+        outputs = x.new_zeros(len(x), len(self.experts), self.classes)  # (B, E, C)
         for place, (expert, adapter) in enumerate(zip(self.experts, self.adapters)):
             rows = routing.weights[:, place].nonzero().squeeze(1)
             if len(rows) == 0:
@@ -422,9 +450,9 @@ class Net(nn.Module):
             chosen = x[rows]
             if self.training and len(rows) == 1:  # batch norm needs two values per channel
                 chosen = chosen.repeat(2, 1, 1, 1)
-            each[rows, place] = consult(expert, adapter, chosen)[: len(rows)]
-        mixed = (routing.weights.unsqueeze(-1) * each).sum(dim=1)  # (B, E, C) -> (B, C)
-        return mixed, routing, each
+            outputs[rows, place] = expert_logits(expert, adapter, chosen)[: len(rows)]
+        logits = (routing.weights.unsqueeze(-1) * outputs).sum(dim=1)  # (B, E, C) -> (B, C)
+        return logits, routing, outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Blend the experts' logits.
@@ -457,7 +485,7 @@ class Net(nn.Module):
         self.train()
         steps = count_steps(train_data)
         experts = len(self.experts)
-        tally = torch.zeros(3 + (3 + self.classes) * experts, device=self.device)  # loss and observations, summed
+        sums = torch.zeros(3 + (3 + self.classes) * experts, device=self.device)  # loss, then ``batch_statistics``
         seen = 0
         for step, (inputs, labels) in enumerate(train_data):
             inputs = inputs.to(self.device, non_blocking=True).float()
@@ -465,32 +493,32 @@ class Net(nn.Module):
             if len(inputs) == 1:  # batch norm needs two values per channel: a lone image is shown twice
                 inputs, labels = inputs.repeat(2, 1, 1, 1), labels.repeat(2)
             set_rates(self.optimizer, self.share_done(step, steps))
-            tally += self.take_step(inputs, labels)
+            sums += self.take_step(inputs, labels)
             seen += len(inputs)
         # One transfer an epoch: reading the sums at every step would make the device wait.
-        tally = tally.cpu()
-        loss, hits = (tally[:2] / max(seen, 1)).tolist()
-        self.history.append(describe(tally[1:], seen, experts))
+        sums = sums.cpu()
+        loss, hits = (sums[:2] / max(seen, 1)).tolist()
+        self.history.append(epoch_summary(sums[1:], seen, experts))
         return hits, loss
 
     def share_done(self, step: int, steps) -> float:
-        """Share of the whole budget, ``prm["epoch"]`` epochs, that is behind the middle of this step."""
+        """Return the share of the whole budget, ``prm["epoch"]`` epochs, that ends at the middle of this step."""
         inside = (step + 0.5) / steps if steps else 0.5
         return (len(self.history) + inside) / max(int(self.prm.get("epoch", 1)), 1)
 
     def take_step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Update the weights once; return the loss and what ``observe`` saw, summed over the batch."""
+        """Update the weights once; return the loss, summed over the batch, and ``batch_statistics``."""
         self.optimizer.zero_grad(set_to_none=True)
-        logits, routing, each = self.blend(inputs)
+        logits, routing, outputs = self.blend(inputs)
         weights = routing.weights
         probabilities = torch.softmax(routing.noisy, dim=-1)
         loss = self.criterion(logits, labels)
         total = loss + BALANCE * importance_loss(probabilities)
         total = total + LOAD * load_loss(routing.clean, routing.noisy, routing.spread, 2)
-        total = total + DIVERSITY * diversity_loss(weights, each)
+        total = total + DIVERSITY * diversity_loss(weights, outputs)
         total.backward()
         nn.utils.clip_grad_norm_(self.parameters(), CLIP)
         self.optimizer.step()
         with torch.no_grad():
             targets = soft_targets(labels, labels, 1.0, self.classes)
-            return torch.cat([(loss * len(labels)).view(1), observe(logits, weights, each, targets)])
+            return torch.cat([(loss * len(labels)).view(1), batch_statistics(logits, weights, outputs, targets)])

@@ -84,7 +84,7 @@ def build_expert(width: int, classes: int) -> nn.Module:
 
 
 class Routing(NamedTuple):
-    """What the gate decided about a batch.
+    """Decision of the gate about a batch.
 
     Attributes:
         weights: ``(B, E)``; zero for experts that were not chosen.
@@ -99,7 +99,7 @@ class Routing(NamedTuple):
     spread: torch.Tensor
 
 
-def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
+def top_k_weights(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
     """Weigh the ``k`` experts with the largest ``logits + bias`` by a softmax, all others by zero.
 
     Shazeer et al. 2017. With one expert per image, its weight is its share of the softmax over all (Fedus et al.
@@ -107,7 +107,7 @@ def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
 
     Args:
         logits: ``(B, E)``.
-        bias: Moves the choice but not the weights, ``(E,)``.
+        bias: Added for the choice but not for the weights, ``(E,)``.
         k: Experts per image.
 
     Returns:
@@ -121,7 +121,7 @@ def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
 
 
 class Gate(nn.Module):
-    """Look at the trunk's features and weigh the experts: linear layers with batch norm between them, a softmax."""
+    """Weigh the experts by the trunk's features: linear layers with batch norm between them, a softmax."""
 
     def __init__(self, width: int, experts: int) -> None:
         super().__init__()
@@ -137,13 +137,13 @@ class Gate(nn.Module):
         self.register_buffer("bias", torch.zeros(experts))  # moves the choice, not the weights
 
     def forward(self, x: torch.Tensor) -> Routing:
-        """Turn features, ``(B, F)``, into a decision about each image."""
+        """Turn features, ``(B, F)``, into a ``Routing``."""
         logits = self.head(self.features(x)).float()
         scale = self.log_temperature.exp()
         clean = logits / scale
         spread = 0.5 / scale
         noisy = clean + spread * torch.randn_like(clean) if self.training else clean
-        return Routing(choose(noisy, self.bias, 2), clean, noisy, spread)
+        return Routing(top_k_weights(noisy, self.bias, 2), clean, noisy, spread)
 
 
 BALANCE = 0.01  # weight of the importance loss
@@ -194,7 +194,7 @@ def build_optimizer(experts: nn.Module, gate: nn.Module, prm: dict) -> torch.opt
 
 
 def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
-    """Set a step's rates: a linear rise, then a cosine over the whole budget, of which the share ``done`` is past."""
+    """Set the learning rates for a share ``done`` of the whole budget: a linear rise, then a cosine."""
     if done < WARMUP:
         factor = done / WARMUP
     else:
@@ -204,7 +204,7 @@ def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
 
 
 def count_steps(train_data):
-    """Return the number of batches of an epoch; None for a stream that does not know it."""
+    """Return the number of batches of an epoch; None for a stream of unknown length."""
     try:
         return len(train_data) or None
     except TypeError:
@@ -216,41 +216,43 @@ def soft_targets(labels: torch.Tensor, others: torch.Tensor, share: float, class
     return share * F.one_hot(labels, classes).float() + (1 - share) * F.one_hot(others, classes).float()
 
 
-def observe(mixed: torch.Tensor, weights: torch.Tensor, each: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum over a batch what ``describe`` makes an epoch's diagnostics of.
+def batch_statistics(
+    logits: torch.Tensor, weights: torch.Tensor, outputs: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Compute a batch's sums, from which ``epoch_summary`` makes an epoch's diagnostics.
 
     Args:
-        mixed: The mixture's logits, ``(B, C)``.
-        weights: The gate's weights, ``(B, E)``, zero for experts that were not asked.
-        each: The experts' own logits, ``(B, E, C)``.
+        logits: The mixture's logits, ``(B, C)``.
+        weights: The gate's weights, ``(B, E)``, zero for experts that the image did not choose.
+        outputs: The experts' own logits, ``(B, E, C)``.
         targets: ``(B, C)``; each row sums to 1.
 
     Returns:
         Hits, entropy, and per expert its weight, images, hits and weight in each class: ``(2 + 3 * E + E * C,)``.
     """
-    asked = (weights > 0).float()
-    hits = targets.gather(1, mixed.argmax(dim=1, keepdim=True)).sum()
-    right = (asked * targets.gather(1, each.argmax(dim=2))).sum(dim=0)  # (E,)
+    active = (weights > 0).float()
+    hits = targets.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
+    right = (active * targets.gather(1, outputs.argmax(dim=2))).sum(dim=0)  # (E,)
     entropy = torch.special.entr(weights).sum()
     by_class = (weights.unsqueeze(2) * targets.unsqueeze(1)).sum(dim=0)  # (E, C)
-    return torch.cat([torch.stack([hits, entropy]), weights.sum(dim=0), asked.sum(dim=0), right, by_class.flatten()])
+    return torch.cat([torch.stack([hits, entropy]), weights.sum(dim=0), active.sum(dim=0), right, by_class.flatten()])
 
 
-def describe(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
+def epoch_summary(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
     """Turn an epoch's sums into its diagnostics.
 
     Args:
-        sums: What ``observe`` returned, added up.
-        seen: Images of the epoch.
-        experts: How many there are.
+        sums: Results of ``batch_statistics``, added up.
+        seen: Number of images of the epoch.
+        experts: Number of experts.
 
     Returns:
         ``usage``, each expert's mean weight; ``entropy`` of the weights in nats; ``expert_accuracy``, of each expert
-        alone on the images it was asked about; ``by_class``, each expert's share of each class, ``E`` rows of ``C``;
+        alone on the images that chose it; ``by_class``, each expert's share of each class, ``E`` rows of ``C``;
         ``specialisation``, the mutual information of expert and class in nats: 0 where the gate ignores the class.
     """
     _, entropy = (sums[:2] / max(seen, 1)).tolist()
-    usage, asked, right = sums[2 : 2 + 3 * experts].reshape(3, experts)
+    usage, active, right = sums[2 : 2 + 3 * experts].reshape(3, experts)
     by_class = sums[2 + 3 * experts :].reshape(experts, -1)
     joint = by_class / by_class.sum().clamp(min=1e-12)
     alone = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0)
@@ -258,14 +260,14 @@ def describe(sums: torch.Tensor, seen: int, experts: int) -> dict[str, object]:
     return {
         "usage": (usage / max(seen, 1)).tolist(),
         "entropy": entropy,
-        "expert_accuracy": (right / asked.clamp(min=1)).tolist(),
+        "expert_accuracy": (right / active.clamp(min=1)).tolist(),
         "by_class": (by_class / by_class.sum(dim=0).clamp(min=1e-12)).tolist(),
         "specialisation": max(gained.item(), 0.0),
     }
 
 
 def supported_hyperparameters():
-    """Hyperparameters that LEMUR chooses."""
+    """Return the hyperparameters that LEMUR chooses."""
     return {"lr", "momentum"}
 
 
@@ -274,9 +276,9 @@ class Net(nn.Module):
 
     Attributes:
         trunk: Turns images into the features that experts and gate see.
-        experts: Equal in shape, each with weights of its own.
+        experts: Networks of one shape, each with weights of its own.
         gate: Weighs the experts, image by image.
-        history: What ``describe`` says of each epoch of training.
+        history: Diagnostics of each epoch of training, as ``epoch_summary`` returns them.
     """
 
     def __init__(self, in_shape: tuple, out_shape: tuple, prm: dict, device: torch.device) -> None:
@@ -298,18 +300,18 @@ class Net(nn.Module):
             x: Images, ``(B, C, H, W)``.
 
         Returns:
-            Logits, ``(B, classes)``; what the gate decided; each expert's own logits, ``(B, E, classes)``, zero where
-            it was not asked. All carry gradients.
+            Logits, ``(B, classes)``; the gate's ``Routing``; each expert's own logits, ``(B, E, classes)``, zero for
+            images that did not choose it. All carry gradients.
         """
         features = self.trunk(x.float())  # (B, F)
         routing = self.gate(features)
-        each = torch.zeros(len(x), len(self.experts), self.classes, device=x.device)  # (B, E, C)
+        outputs = torch.zeros(len(x), len(self.experts), self.classes, device=x.device)  # (B, E, C)
         for place, expert in enumerate(self.experts):
             rows = routing.weights[:, place].nonzero().squeeze(1)
             if len(rows) > 0:  # an expert that no image chose is not run
-                each[rows, place] = expert(features[rows]).float()
-        mixed = (routing.weights.unsqueeze(-1) * each).sum(dim=1)  # (B, E, C) -> (B, C)
-        return mixed, routing, each
+                outputs[rows, place] = expert(features[rows]).float()
+        logits = (routing.weights.unsqueeze(-1) * outputs).sum(dim=1)  # (B, E, C) -> (B, C)
+        return logits, routing, outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Blend the experts' logits.
@@ -342,7 +344,7 @@ class Net(nn.Module):
         self.train()
         steps = count_steps(train_data)
         experts = len(self.experts)
-        tally = torch.zeros(3 + (3 + self.classes) * experts, device=self.device)  # loss and observations, summed
+        sums = torch.zeros(3 + (3 + self.classes) * experts, device=self.device)  # loss, then ``batch_statistics``
         seen = 0
         for step, (inputs, labels) in enumerate(train_data):
             inputs = inputs.to(self.device, non_blocking=True).float()
@@ -350,23 +352,23 @@ class Net(nn.Module):
             if len(inputs) == 1:  # batch norm needs two values per channel: a lone image is shown twice
                 inputs, labels = inputs.repeat(2, 1, 1, 1), labels.repeat(2)
             set_rates(self.optimizer, self.share_done(step, steps))
-            tally += self.take_step(inputs, labels)
+            sums += self.take_step(inputs, labels)
             seen += len(inputs)
         # One transfer an epoch: reading the sums at every step would make the device wait.
-        tally = tally.cpu()
-        loss, hits = (tally[:2] / max(seen, 1)).tolist()
-        self.history.append(describe(tally[1:], seen, experts))
+        sums = sums.cpu()
+        loss, hits = (sums[:2] / max(seen, 1)).tolist()
+        self.history.append(epoch_summary(sums[1:], seen, experts))
         return hits, loss
 
     def share_done(self, step: int, steps) -> float:
-        """Share of the whole budget, ``prm["epoch"]`` epochs, that is behind the middle of this step."""
+        """Return the share of the whole budget, ``prm["epoch"]`` epochs, that ends at the middle of this step."""
         inside = (step + 0.5) / steps if steps else 0.5
         return (len(self.history) + inside) / max(int(self.prm.get("epoch", 1)), 1)
 
     def take_step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Update the weights once; return the loss and what ``observe`` saw, summed over the batch."""
+        """Update the weights once; return the loss, summed over the batch, and ``batch_statistics``."""
         self.optimizer.zero_grad(set_to_none=True)
-        logits, routing, each = self.blend(inputs)
+        logits, routing, outputs = self.blend(inputs)
         weights = routing.weights
         probabilities = torch.softmax(routing.noisy, dim=-1)
         loss = self.criterion(logits, labels)
@@ -378,4 +380,4 @@ class Net(nn.Module):
         self.optimizer.step()
         with torch.no_grad():
             targets = soft_targets(labels, labels, 1.0, self.classes)
-            return torch.cat([(loss * len(labels)).view(1), observe(logits, weights, each, targets)])
+            return torch.cat([(loss * len(labels)).view(1), batch_statistics(logits, weights, outputs, targets)])

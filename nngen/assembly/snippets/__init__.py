@@ -1,1 +1,1 @@
-"""Code that stands in generated files as it stands here: imported by tests, read as text by the renderer."""
+"""Code that generated files hold as it is here: imported by tests, read as text by the renderer."""

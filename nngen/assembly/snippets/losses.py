@@ -1,4 +1,4 @@
-"""What may be added to the cross-entropy of a mixture; a generated file holds those that its plan asks for.
+"""Terms of a mixture's training loss beside the cross-entropy; a generated file holds those of its plan.
 
 ``B`` images, ``E`` experts, ``C`` classes; every loss is a scalar that does not grow with the batch.
 """
@@ -69,17 +69,17 @@ def entropy_loss(probabilities: torch.Tensor) -> torch.Tensor:
     return math.log(probabilities.shape[1]) - entropy.mean()
 
 
-def diversity_loss(weights: torch.Tensor, each: torch.Tensor) -> torch.Tensor:
-    """``mean_b sum_{i != j} w_i w_j cos(f_i, f_j)^2``: how alike experts are that share an image.
+def diversity_loss(weights: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """``mean_b sum_{i != j} w_i w_j cos(f_i, f_j)^2``: likeness of experts that share an image.
 
     Zero where the experts' outputs are orthogonal, as Guo et al. 2025 (2505.22323) ask for; weighing pairs by
     the gate leaves out experts that did not see the image.
 
     Args:
         weights: The gate's weights, ``(B, E)``, zero for experts not chosen.
-        each: The experts' logits, ``(B, E, C)``; taken less their mean over the classes.
+        outputs: The experts' logits, ``(B, E, C)``; taken less their mean over the classes.
     """
-    unit = F.normalize(each - each.mean(dim=2, keepdim=True), dim=2)
+    unit = F.normalize(outputs - outputs.mean(dim=2, keepdim=True), dim=2)
     alike = (unit @ unit.transpose(1, 2)).square()  # (B, E, E)
     pairs = weights.unsqueeze(2) * weights.unsqueeze(1)
     pairs = pairs - torch.diag_embed(torch.diagonal(pairs, dim1=1, dim2=2))
@@ -90,7 +90,7 @@ def shift_bias(bias: torch.Tensor, weights: torch.Tensor, step: float) -> torch.
     """``b_i + u * sign(mean count - count_i)``: balance without a loss (Wang et al. 2024, 2408.15664; DeepSeek-V3).
 
     Args:
-        bias: What is added to the logits for the choice alone, ``(E,)``.
+        bias: Added to the logits for the choice alone, ``(E,)``.
         weights: The batch's weights, ``(B, E)``, zero for experts not chosen.
         step: ``u``.
     """

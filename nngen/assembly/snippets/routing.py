@@ -1,4 +1,4 @@
-"""Which experts see an image, where a plan's gate does more than blend; copied into generated files.
+"""Choice of experts per image, for gates that do more than blend; in the generated files whose plan needs it.
 
 ``B`` images, ``E`` experts, ``C`` classes.
 """
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Routing", "choose"]
+__all__ = ["Routing", "top_k_weights"]
 
 
 class Routing(NamedTuple):
-    """What the gate decided about a batch.
+    """Decision of the gate about a batch.
 
     Attributes:
         weights: ``(B, E)``; zero for experts that were not chosen.
@@ -30,7 +30,7 @@ class Routing(NamedTuple):
     spread: torch.Tensor
 
 
-def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
+def top_k_weights(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
     """Weigh the ``k`` experts with the largest ``logits + bias`` by a softmax, all others by zero.
 
     Shazeer et al. 2017. With one expert per image, its weight is its share of the softmax over all (Fedus et al.
@@ -38,7 +38,7 @@ def choose(logits: torch.Tensor, bias: torch.Tensor, k: int) -> torch.Tensor:
 
     Args:
         logits: ``(B, E)``.
-        bias: Moves the choice but not the weights, ``(E,)``.
+        bias: Added for the choice but not for the weights, ``(E,)``.
         k: Experts per image.
 
     Returns:
