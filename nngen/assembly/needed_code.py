@@ -56,11 +56,8 @@ def needed_code(tree: ast.Module) -> NeededCode:
         tree: The family's module.
     """
     every_word = _words([tree])
-    units = [
-        _Unit(node, _binds(node, every_word), _words([node], without=_training_methods(node, every_word)))
-        for node in tree.body
-    ]
-    methods = [item for node in tree.body for item in _training_methods(node, every_word)]
+    methods = _training_methods(tree, every_word)
+    units = [_Unit(node, _binds(node, every_word), _words([node], without=methods)) for node in tree.body]
     units += [_Unit(node, {node.name}, _words(node.body)) for node in methods]
     needed = {"Net"}.union(*(unit.words for unit in units if not unit.binds))
     waiting = [unit for unit in units if unit.binds]
@@ -78,13 +75,19 @@ def needed_code(tree: ast.Module) -> NeededCode:
     return result
 
 
-def _training_methods(node: ast.stmt, words: set[str]) -> list[ast.FunctionDef]:
-    """List ``learn`` and ``train_setup`` of ``Net``, unless the class would be empty without them."""
-    if not isinstance(node, ast.ClassDef) or node.name != "Net":
+def _training_methods(tree: ast.Module, words: set[str]) -> list[ast.FunctionDef]:
+    """List ``learn`` and ``train_setup`` of ``Net``, if the class does not change without them."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    net = classes.get("Net")
+    if net is None:
         return []
-    found = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name in _TRAINING]
+    found = [item for item in net.body if isinstance(item, ast.FunctionDef) and item.name in _TRAINING]
     plain = all(not item.decorator_list and not _calls(item.args) for item in found)
-    return found if plain and len(found) < len(node.body) and not words & _REGISTERS else []
+    # A metaclass, or a hook of a base class of the family, may look at the methods.
+    watched = net.keywords or net.decorator_list
+    if any(isinstance(base, ast.Name) and base.id in classes for base in net.bases):
+        watched = watched or words & _REGISTERS
+    return found if plain and not watched and len(found) < len(net.body) else []
 
 
 def _overloads(tree: ast.Module) -> list[ast.stmt]:

@@ -54,7 +54,8 @@ def test_every_family_becomes_an_expert(families: dict[str, Family], assembler: 
     for name, family in families.items():
         function = assembler.function(family)
         assert dict(function.hyperparameters) == best_hyperparameters(family)
-        names = {node.name for node in ast.walk(_parsed(function)) if isinstance(node, ast.FunctionDef)}
+        (net,) = (node for node in ast.walk(_parsed(function)) if isinstance(node, ast.ClassDef) and node.name == "Net")
+        names = {node.name for node in net.body if isinstance(node, ast.FunctionDef)}
         assert names.isdisjoint({"train_setup", "learn", "supported_hyperparameters"}), name
         assert not {"WeightsEnum", "_ovewrite_named_param"} & set(function.body.split()), name
         assert not function.parameters and "bound later" not in function.body, name
