@@ -84,9 +84,9 @@ def _training_methods(tree: ast.Module, words: set[str]) -> list[ast.FunctionDef
     found = [item for item in net.body if isinstance(item, ast.FunctionDef) and item.name in _TRAINING]
     plain = all(not item.decorator_list and not _calls(item.args) for item in found)
     # A metaclass, or a hook of a base class of the family, may look at the methods.
-    watched = net.keywords or net.decorator_list
+    watched = bool(net.keywords or net.decorator_list)
     if any(isinstance(base, ast.Name) and base.id in classes for base in net.bases):
-        watched = watched or words & _REGISTERS
+        watched = watched or bool(words & _REGISTERS)
     return found if plain and not watched and len(found) < len(net.body) else []
 
 
