@@ -141,7 +141,7 @@ def images(folder: Path) -> Path:
     return folder
 
 
-def drive(path: Path, spec: CampaignSpec, bench: CampaignInputs, reached: Callable[[str], None]) -> int:
+def drive(path: Path, spec: CampaignSpec, inputs: CampaignInputs, reached: Callable[[str], None]) -> int:
     """Run or resume the campaign in a process of its own; return its pid at once."""
     child = os.fork()
     if child:
@@ -151,7 +151,7 @@ def drive(path: Path, spec: CampaignSpec, bench: CampaignInputs, reached: Callab
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         Marked.reached = staticmethod(reached)
         with Marked.open(path) as archive, LocalEngine() as engine:
-            Campaign(spec=spec, archive=archive, bench=bench, engine=engine, assemble=Assembler().assemble).run()
+            Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine, assemble=Assembler().assemble).run()
         code = 0
     finally:
         # Whatever happened, the child must never come back into this script.
@@ -247,7 +247,7 @@ def judge(path: Path, reference: Path, told: Told) -> None:
     plain.close()
 
 
-def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs) -> list[str]:
+def undisturbed(work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> list[str]:
     """Run the campaign once in peace; return the boundaries of its writing, in order."""
     path, places = work / "undisturbed.db", work / "boundaries.txt"
     if not (work / "undisturbed.done").exists():
@@ -259,7 +259,11 @@ def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs) -> list[s
                 file.flush()
 
             if not follow(
-                drive(path, spec, bench, record), random.Random(0), Told(number=0), kill_driver=False, kill_worker=False
+                drive(path, spec, inputs, record),
+                random.Random(0),
+                Told(number=0),
+                kill_driver=False,
+                kill_worker=False,
             ):
                 raise SystemExit("the undisturbed run did not come through")
         (work / "undisturbed.done").touch()
@@ -272,7 +276,7 @@ def undisturbed(work: Path, spec: CampaignSpec, bench: CampaignInputs) -> list[s
     return [*met, *(place for place in resuming if place not in met)]
 
 
-def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, bench: CampaignInputs) -> Told:
+def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> Told:
     """Run one campaign, killed at each of its targets, and judge it."""
     path = work / f"campaign-{number:02}.db"
     for old in work.glob(f"{path.name}*"):
@@ -290,7 +294,7 @@ def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, be
                 os.kill(os.getpid(), signal.SIGKILL)
 
         last_words.write_text("")
-        child = drive(path, spec, bench, reached)
+        child = drive(path, spec, inputs, reached)
         kill_driver = told.drivers == random_turn
         through = follow(child, draw, told, kill_driver=kill_driver, kill_worker=not told.worker_kills)
         told.drivers += 1
@@ -341,9 +345,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(work / "scratch")  # folders of killed workers' trials
     typed = {"size": SIZE, "families": FAMILIES, "dataset": f"folder:{images(work / 'digits')}"}
-    typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "wall_s": 300.0, "rungs": RUNGS}
-    spec, bench = prepare(NAME, None, typed, {"device": "cpu", "threads": 1}, lemur=open_lemur())
-    boundaries = undisturbed(work, spec, bench)
+    typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "time_limit_s": 300.0, "rungs": RUNGS}
+    spec, inputs = prepare(NAME, None, typed, {"device": "cpu", "threads": 1}, lemur=open_lemur())
+    boundaries = undisturbed(work, spec, inputs)
     all_told = [Told(**json.loads(file.read_text())) for file in sorted(work.glob("campaign-*.json"))]
     while True:
         hit = {place for told in all_told for place in told.boundaries}
@@ -355,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             note(f"{len(all_told)} campaigns done, {len(left)} boundaries left: the same command goes on")
             break
         step = max(1, asked.campaigns - number + 1)
-        told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, bench)
+        told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, inputs)
         (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(told)))
         all_told.append(told)
         word = "equal" if told.good else "NOT EQUAL"

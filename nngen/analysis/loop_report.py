@@ -1,23 +1,24 @@
-"""The closed loop of a rewriter, cycle by cycle: how much of what it proposed was valid and new, and how good it was.
+"""Report of a closed loop, cycle by cycle: the share of valid and of new proposals, and their accuracies.
 
-``nngen evolve NAME`` keeps its cycles as campaigns ``NAME-0`` (the common start), ``NAME-1``, ..., each proposal as an
-event of its cycle, and the judging of the best on fresh seeds as ``NAME-judge-0``, ``NAME-judge-1``, ...
+The stages of a loop are campaigns whose records name the loop, the cycle (0 is the common start) and a role: training
+the proposals of the cycle, or judging the best candidate so far with fresh seeds. Each proposal is an event of its
+cycle's campaign.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeAlias
 
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
-from nngen.archive import Store, StoredCampaign
+from nngen.archive import CampaignRecord, LoopRole, Store
 
 __all__ = ["LoopCycle", "LoopGap", "Loops", "last_cycle", "loops"]
 
-_STAGE = re.compile(r"(?P<loop>.+?)-(?P<judge>judge-)?(?P<number>\d+)")
-_FIDELITY = ("dataset", "shape", "epochs", "batch", "lr")
+Stages: TypeAlias = Mapping[LoopRole, Mapping[int, CampaignRecord]]
+"""Campaigns of one loop by role and cycle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +94,9 @@ class Loops:
 def loops(archive: Store, name: str) -> Loops | None:
     """Read the loop that a campaign belongs to; None where it belongs to none."""
     stages = _stages(archive)
-    mine = next((loop for loop, found in stages.items() if name in (loop, *(row.name for row in found.values()))), None)
-    if mine is None:
+    own = next((campaign.loop for campaign in archive.campaigns() if campaign.name == name), None)
+    mine = own or name
+    if mine not in stages:
         return None
     spec = _fidelity(stages[mine])
     names = [mine, *(loop for loop in stages if loop != mine and _fidelity(stages[loop]) == spec)]
@@ -109,34 +111,31 @@ def loops(archive: Store, name: str) -> Loops | None:
 
 def last_cycle(archive: Store, name: str) -> str | None:
     """Name the campaign of a loop's last cycle; None where no loop is called so."""
-    found = _stages(archive).get(name, {})
-    numbers = [int(stage) for stage in found if stage.isdigit()]
-    return found[str(max(numbers))].name if numbers else None
+    found = _stages(archive).get(name)
+    return found[LoopRole.CYCLE][max(found[LoopRole.CYCLE])].name if found else None
 
 
-def _stages(archive: Store) -> Mapping[str, Mapping[str, StoredCampaign]]:
-    """Group campaigns by loop, then by what follows the loop's name; a loop is what has been judged."""
-    found: dict[str, dict[str, StoredCampaign]] = {}
+def _stages(archive: Store) -> Mapping[str, Stages]:
+    """Group campaigns by loop; a loop without its start, or before its first judging, is left out."""
+    found: dict[str, dict[LoopRole, dict[int, CampaignRecord]]] = {}
     for campaign in archive.campaigns():
-        told = _STAGE.fullmatch(campaign.name)
-        if told is not None:
-            found.setdefault(told["loop"], {})[f"{told['judge'] or ''}{told['number']}"] = campaign
-    return {loop: rows for loop, rows in found.items() if "0" in rows and any(key.startswith("judge-") for key in rows)}
+        if campaign.loop is not None and campaign.cycle is not None and campaign.role is not None:
+            stages = found.setdefault(campaign.loop, {role: {} for role in LoopRole})
+            stages[campaign.role][campaign.cycle] = campaign
+    return {loop: stages for loop, stages in found.items() if 0 in stages[LoopRole.CYCLE] and stages[LoopRole.JUDGE]}
 
 
-def _fidelity(found: Mapping[str, StoredCampaign]) -> list[object]:
-    return [found["0"].spec.get(key) for key in _FIDELITY]
+def _fidelity(stages: Stages) -> tuple[object, ...]:
+    start = stages[LoopRole.CYCLE][0].spec
+    return (start.dataset, start.shape, start.epochs, start.batch, start.lr)
 
 
-def _cycles(archive: Store, loop: str, found: Mapping[str, StoredCampaign]) -> list[LoopCycle]:
-    return [
-        _cycle(archive, loop, int(stage), campaign, found.get(f"judge-{stage}"))
-        for stage, campaign in sorted(found.items(), key=lambda row: (len(row[0]), row[0]))
-        if stage.isdigit()
-    ]
+def _cycles(archive: Store, loop: str, stages: Stages) -> list[LoopCycle]:
+    cycles, judged = stages[LoopRole.CYCLE], stages[LoopRole.JUDGE]
+    return [_cycle(archive, loop, number, cycles[number], judged.get(number)) for number in sorted(cycles)]
 
 
-def _cycle(archive: Store, loop: str, number: int, campaign: StoredCampaign, judge: StoredCampaign | None) -> LoopCycle:
+def _cycle(archive: Store, loop: str, number: int, campaign: CampaignRecord, judge: CampaignRecord | None) -> LoopCycle:
     # A second try replaces the first: the last event of a proposal stands.
     asked = {row.detail["index"]: row.detail for row in archive.events(campaign.name) if row.kind == "proposal"}
     valid = [row for row in asked.values() if row["stage"] == "checked"]
@@ -155,7 +154,7 @@ def _cycle(archive: Store, loop: str, number: int, campaign: StoredCampaign, jud
     )
 
 
-def _accuracies(archive: Store, campaign: StoredCampaign) -> tuple[float, ...]:
+def _accuracies(archive: Store, campaign: CampaignRecord) -> tuple[float, ...]:
     found = (trial.validation_accuracy for trial in archive.trials(campaign.name))
     return tuple(value for value in found if value is not None)
 

@@ -18,12 +18,11 @@ from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
 from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows
-from nngen.archive import Store, StoredCampaign, StoredTrial
+from nngen.archive import CampaignRecord, Store, StoredTrial
 from nngen.errors import NngenError
 from nngen.files import package_folder, write_atomically
 from nngen.space import Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
-from nngen.types import Shape
 
 __all__ = ["Report", "collect", "render", "write_report"]
 
@@ -45,7 +44,7 @@ class Report:
         loops: The closed loop of a rewriter that the campaign is a cycle of, beside the others; None where of none.
     """
 
-    campaign: StoredCampaign
+    campaign: CampaignRecord
     trials: tuple[StoredTrial, ...]
     rows: tuple[Row, ...]
     families: tuple[FamilyRow, ...]
@@ -90,7 +89,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
     """
     campaign = archive.campaign(_resolved(archive, name))
     trials = archive.trials(campaign.name)
-    pool = sorted(campaign.spec["pool"])
+    pool = sorted(campaign.pool)
     # What was sampled, and what nothing has selected yet: later rungs and further seeds are the same quartets again.
     first = tuple(trial for trial in trials if trial.rung == trial.replicate == 0)
     came = funnel(first, _passed(archive, campaign, first))
@@ -111,12 +110,12 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         measured=family_seconds(trials),
         remaining=remaining(
             trials,
-            epochs=int(campaign.spec["epochs"]),
-            size=int(campaign.spec["size"]),
+            epochs=campaign.spec.epochs,
+            size=campaign.spec.size,
             price_per_hour=price_per_hour,
         ),
         explored=_explored(archive, campaign),
-        missing=_missing(trials, came, undrawn=int(campaign.spec["size"]) - len({trial.position for trial in trials})),
+        missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
         environments=_environments(trials),
         loops=loops(archive, campaign.name),
     )
@@ -189,9 +188,9 @@ def write_report(archive: Store, name: str, path: Path, *, price_per_hour: float
     return report
 
 
-def _passed(archive: Store, campaign: StoredCampaign, trials: Sequence[StoredTrial]) -> set[str]:
+def _passed(archive: Store, campaign: CampaignRecord, trials: Sequence[StoredTrial]) -> set[str]:
     """Candidates whose check at the campaign's shape found nothing wrong."""
-    shape, classes = Shape.parse(campaign.spec["shape"]), campaign.spec["classes"]
+    shape, classes = campaign.spec.shape, campaign.classes
     ids = {trial.candidate_id for trial in trials if trial.candidate_id is not None}
     return {name for name in ids if (verdict := archive.checked(name, shape, classes)) and verdict.valid}
 
@@ -211,8 +210,8 @@ def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tu
     return tuple(said)
 
 
-def _explored(archive: Store, campaign: StoredCampaign) -> int | None:
-    if campaign.spec.get("sampler") != "adaptive":
+def _explored(archive: Store, campaign: CampaignRecord) -> int | None:
+    if campaign.spec.sampler != "adaptive":
         return None
     return sum(sum(event.detail.get("explored", ())) for event in archive.events(campaign.name))
 
@@ -230,9 +229,8 @@ def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str
     return tuple((dict(key), count) for key, count in counts.items())
 
 
-def _arguments(campaign: StoredCampaign) -> dict[str, Any]:
-    elsewhere = ("pool", "left_out", "families", "name", "candidates")
-    shown = {key: value for key, value in campaign.spec.items() if key not in elsewhere}
+def _arguments(campaign: CampaignRecord) -> dict[str, Any]:
+    shown = {key: value for key, value in campaign.arguments().items() if key not in ("families", "name")}
     said = {True: "yes", False: "no"}
     return {key.replace("_", " "): said[value] if isinstance(value, bool) else value for key, value in shown.items()}
 

@@ -1,4 +1,4 @@
-"""Opening an archive's file: what it must be, and one clear line for what it is not."""
+"""Opens the file of an archive: checks its kind and version, migrates it, and turns SQLite's errors into messages."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sqlite_utils import Database
 from nngen.archive.schema import APPLICATION_ID, migrations
 from nngen.errors import ArchiveError
 
-__all__ = ["check_creatable", "default_path", "open_database", "speaking"]
+__all__ = ["check_creatable", "default_path", "open_database", "sqlite_errors"]
 
 _BUSY_S = 60.0
 
 
 def default_path() -> Path:
-    """Where the archive is unless ``--archive`` says otherwise: ``NNGEN_ARCHIVE`` or ``./nngen.db``."""
+    """Return the path of the archive without ``--archive``: ``NNGEN_ARCHIVE`` or ``./nngen.db``."""
     return Path(os.environ.get("NNGEN_ARCHIVE") or "nngen.db")
 
 
 @contextmanager
-def speaking(path: Path | None) -> Iterator[None]:
-    """Turn SQLite's errors into one line that names the file.
+def sqlite_errors(path: Path | None) -> Iterator[None]:
+    """Translate SQLite's errors into one line that names the file.
 
     Raises:
         ArchiveError: In place of any ``sqlite3.Error``.
@@ -37,7 +37,7 @@ def speaking(path: Path | None) -> Iterator[None]:
 
 
 def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
-    """Open the file, check that it is an archive of a version we know, and bring it up to date.
+    """Open the file, check that it is an archive of a known version, and migrate it.
 
     Raises:
         ArchiveError: If it is missing (and not to be created), a folder, no SQLite database,
@@ -49,16 +49,16 @@ def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
         if readonly or not create:
             raise ArchiveError(f"there is no archive at {path}: run a campaign first, or name one with --archive")
         check_creatable(path)
-        with speaking(path):
+        with sqlite_errors(path):
             _create(path)
     elif not readonly and not os.access(path, os.W_OK):
         raise ArchiveError(f"cannot write the archive {path}: permission denied")
-    with speaking(path):
+    with sqlite_errors(path):
         try:
             return _checked(path, readonly=readonly)
         except sqlite3.DatabaseError as error:
             if "not a database" in str(error):
-                raise ArchiveError(f"{path} is not an archive (no SQLite database)") from error
+                raise ArchiveError(f"{path} is not an archive (not an SQLite database)") from error
             raise
 
 
@@ -76,9 +76,9 @@ def _checked(path: Path, *, readonly: bool) -> Database:
 
 
 def _create(path: Path) -> None:
-    """Put a whole, empty archive at ``path``, unless another process was first.
+    """Create an empty archive at ``path``, unless another process was first.
 
-    It is made beside it and linked, so that nobody ever meets an archive without its tables.
+    It is written to a draft beside it and linked, so that no process can open an archive without its tables.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -94,7 +94,7 @@ def _create(path: Path) -> None:
 
 
 def check_creatable(path: Path) -> None:
-    """See that an archive could be created at ``path``, without doing it.
+    """Check that an archive could be created at ``path``, without creating it.
 
     Raises:
         ArchiveError: If the folder is not there or cannot be written.
@@ -109,7 +109,7 @@ def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     if not readonly:
         return sqlite3.connect(path, timeout=_BUSY_S)
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        # Not mode=ro: such a reader cannot take away the -wal and -shm files that it makes.
+        # Not mode=ro: such a reader cannot remove the -wal and -shm files that it creates.
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -129,7 +129,9 @@ def _recognise(db: Database, path: Path) -> None:
     marked = db.conn.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
     others = set(db.table_names()) - {migrations.migrations_table, "sqlite_sequence"}
     if not marked and others:
-        raise ArchiveError(f"{path} is an SQLite database, but no archive of nngen: name another file with --archive")
+        raise ArchiveError(
+            f"{path} is an SQLite database, but not an archive of nngen: name another file with --archive"
+        )
     if marked:
         known = {migration.name for migration in migrations._migrations}
         newer = sorted({migration.name for migration in migrations.applied(db)} - known)
@@ -142,6 +144,6 @@ def _migrate(db: Database, path: Path, *, readonly: bool) -> None:
         return
     if readonly:
         raise ArchiveError(f"{path} is empty or was written by an older nngen: run a campaign on it first")
-    db.conn.execute("BEGIN IMMEDIATE")  # two processes may meet a new file at the same time
+    db.conn.execute("BEGIN IMMEDIATE")  # two processes may open a new file at the same time
     with db.conn:
         migrations.apply(db)

@@ -1,7 +1,7 @@
-"""What others trained: models and results that came from LEMUR, kept apart from our own trials.
+"""Models and results imported from LEMUR, stored apart from the trials of this package.
 
-They have no plan, no campaign and no validation split, and their accuracies are on LEMUR's test
-split, so they never mix with our trials unasked. Like everything here they are facts.
+They have no plan, no campaign and no validation split, and their accuracies are on LEMUR's test split, so they are
+never mixed with own trials by default. Like every record of the archive they are append-only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sqlite_utils import Database
 from nngen.errors import ArchiveError
 from nngen.types import Record
 
-__all__ = ["FOREIGN_TABLES", "Added", "ExternalModel", "ExternalResult", "ExternalResults"]
+__all__ = ["EXTERNAL_TABLES", "Added", "ExternalModel", "ExternalResult", "ExternalResults"]
 
-FOREIGN_TABLES = """
+EXTERNAL_TABLES = """
 CREATE TABLE foreign_models (
     id         INTEGER PRIMARY KEY,
     origin     TEXT NOT NULL,          -- where it came from: the wheel's, the checkout's or the database's name
@@ -78,13 +78,15 @@ _MODELS = "SELECT id, origin, name, kind, nn_id, canonical, source FROM foreign_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalModel:
-    """A model that somebody else wrote.
+    """A model from another source.
 
     Attributes:
-        origin: Where it came from.
+        origin: Name of the wheel, checkout or database it was read from.
+        name: Name of the model there.
         kind: ``base``, ``hetero`` (a mixture of different families), ``mixture`` or ``generated``.
         nn_id: LEMUR's id of the source.
         canonical: SHA-256 over the parsed tree; None where it does not parse.
+        source: Text of the model's file.
     """
 
     origin: str
@@ -97,13 +99,18 @@ class ExternalModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalResult:
-    """One trial at one epoch, on its way into the archive.
+    """One trial at one epoch, to be added to the archive.
 
     Attributes:
-        model_id: As ``ExternalResults.add_models`` numbered it.
-        duration_s: Seconds of training so far.
+        model_id: Number of the model, as ``ExternalResults.add_models`` returns it.
+        task: Task, as LEMUR names it.
+        dataset: Data set, as LEMUR names it.
+        metric: Metric of ``accuracy``.
+        epoch: Epochs trained, from 1.
+        accuracy: Value of the metric on LEMUR's test split.
+        duration_s: Seconds of training until this epoch.
         uid: LEMUR's id of the hyperparameters.
-        hyperparameters: Whatever LEMUR kept, ``transform`` and ``batch`` among them.
+        hyperparameters: All values that LEMUR recorded, ``transform`` and ``batch`` among them.
     """
 
     model_id: int
@@ -119,14 +126,14 @@ class ExternalResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """How much was new."""
+    """Number of results offered, and of those that were new."""
 
     offered: int
     new: int
 
 
 class ExternalResults:
-    """The foreign half of an archive; ``Archive.foreign`` gives it."""
+    """The imported part of an archive, available as ``Archive.external``."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -134,10 +141,10 @@ class ExternalResults:
         self._settings: dict[tuple[str, str], int] | None = None
 
     def add_models(self, models: Iterable[ExternalModel]) -> dict[str, int]:
-        """Keep models, all or none; equal ones are there already.
+        """Add models, all or none; models that are stored already are not added again.
 
         Returns:
-            Name to number, of all that were offered.
+            Number of every model offered, by name.
 
         Raises:
             ArchiveError: If the archive cannot be written.
@@ -160,7 +167,7 @@ class ExternalResults:
         return {model.name: known[model.origin, model.name, model.nn_id] for model in offered}
 
     def add_results(self, results: Iterable[ExternalResult]) -> Added:
-        """Keep results, all or none; equal ones are kept once.
+        """Add results, all or none; equal results are stored once.
 
         Raises:
             ArchiveError: If the archive cannot be written.
@@ -179,7 +186,7 @@ class ExternalResults:
         return Added(offered=offered, new=new)
 
     def models(self, kind: str | None = None) -> Iterator[ExternalModel]:
-        """Hand out the models by name; one kind of them, or all."""
+        """Iterate over the models in the order of their names; of one kind, or all."""
         rows = self._each(f"{_MODELS} WHERE ?1 IS NULL OR kind = ?1 ORDER BY name, id", kind)
         for _, origin, name, found, nn_id, canonical, source in rows:
             yield ExternalModel(origin=origin, name=name, kind=found, nn_id=nn_id, canonical=canonical, source=source)
@@ -193,7 +200,7 @@ class ExternalResults:
         task: str = "img-classification",
         metric: str = "acc",
     ) -> Iterator[Record]:
-        """Hand out the results by model, data set and epoch, best first; filtered by what is given."""
+        """Iterate over the results by model, data set and epoch, best first; each argument is a filter."""
         for name, found, at, accuracy, duration_s, text in self._each(_RECORDS, task, metric, dataset, model, epoch):
             yield Record(
                 model=name,
@@ -205,7 +212,7 @@ class ExternalResults:
             )
 
     def counts(self) -> dict[str, int]:
-        """Say how much there is: models, series, settings and trials."""
+        """Count models, series, settings and trials."""
         tables = {"models": "foreign_models", "series": "foreign_series", "settings": "foreign_settings"}
         tables["trials"] = "foreign_trials"
         return {what: next(self._each(f"SELECT count(*) FROM {table}"))[0] for what, table in tables.items()}  # noqa: S608
@@ -238,7 +245,7 @@ class ExternalResults:
         try:
             yield from self._db.conn.execute(sql, values)
         except sqlite3.Error as error:
-            raise ArchiveError(f"the archive's foreign half cannot be read: {error}") from error
+            raise ArchiveError(f"cannot read external results: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -249,10 +256,10 @@ class ExternalResults:
                 yield connection
             except BaseException:
                 connection.rollback()
-                # What was numbered in here is gone again.
+                # The numbers drawn in this transaction are rolled back with it.
                 self._series.clear()
                 self._settings = None
                 raise
             connection.commit()
         except sqlite3.Error as error:
-            raise ArchiveError(f"the archive cannot keep what came from elsewhere: {error}") from error
+            raise ArchiveError(f"cannot store external results: {error}") from error

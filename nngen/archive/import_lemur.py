@@ -158,8 +158,8 @@ def import_lemur(
     """
     sources = {name: lemur.source(name) for name in names}
     prints = _fingerprints(sources, jobs, progress)
-    before = archive.foreign.counts()
-    numbers = archive.foreign.add_models(
+    before = archive.external.counts()
+    numbers = archive.external.add_models(
         ExternalModel(
             origin=lemur.name,
             name=name,
@@ -174,12 +174,12 @@ def import_lemur(
     stream = _results(lemur.read_results(None if dataset is None else {dataset}), numbers, orphans)
     offered = new = 0
     while chunk := list(islice(stream, _CHUNK)):
-        added = archive.foreign.add_results(chunk)
+        added = archive.external.add_results(chunk)
         offered, new = offered + added.offered, new + added.new
         seen |= {result.model_id for result in chunk}
         if progress:
             progress(len(names) + len(seen), 2 * len(names))
-    counts = archive.foreign.counts()
+    counts = archive.external.counts()
     intake = Intake(
         models=len(numbers),
         new_models=counts["models"] - before["models"],

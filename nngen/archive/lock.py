@@ -1,4 +1,4 @@
-"""One live driver per campaign, by a lock that the kernel lets go when the driver dies."""
+"""Lock that admits one live driver per campaign; the kernel releases it when the driver dies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLOCK = "@hhqqi4x"
 """Linux's ``struct flock`` on 64-bit machines: type, whence, start, length, pid."""
 
 _HELD: set[Path] = set()
-"""POSIX locks never conflict within one process, so this process keeps its own account."""
+"""Locks of this process: POSIX locks never conflict within one process."""
 
 
 @contextmanager
@@ -37,14 +37,14 @@ def driver_lock(archive: Path, campaign: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed before it is let go, so that whoever waits for it sees that the name moved on.
+        # Removed before it is released, so that a process that just opened it notices that the name is gone.
         path.unlink(missing_ok=True)
         _HELD.discard(path)
         os.close(handle)
 
 
 def driver_of(archive: Path, campaign: str) -> int | None:
-    """Give the number of the live process that holds the campaign's lock, without touching the lock."""
+    """Return the id of the live process that holds the campaign's lock, without touching the lock."""
     path = _place(archive, campaign)
     if path in _HELD:
         return os.getpid()

@@ -1,4 +1,8 @@
-"""What the archive hands out, and how values are written into its columns."""
+"""Values that the archive returns, and their translation from and to its columns.
+
+Dictionaries stop here: JSON columns are read into typed values and written from them, under the keys of the first
+version.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +12,72 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nngen.archive.states import TrialState
+from nngen.archive.states import LoopRole, TrialState
+from nngen.campaign_spec import CampaignSpec
+from nngen.isolation.level import Isolation
 from nngen.plan import Plan
-from nngen.types import EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
 
-__all__ = [
-    "Event",
-    "Promotion",
-    "StoredCampaign",
-    "StoredCandidate",
-    "StoredTrial",
-    "copied_result",
-    "dump",
-    "environment_to_text",
-    "plan_id",
-    "spec_from_text",
-    "spec_to_text",
-]
+__all__ = ["CampaignRecord", "Event", "NewTrial", "Promotion", "StoredCandidate", "StoredTrial", "copied_result"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCampaign:
-    """A campaign: its name, every argument it was started with, and when."""
+class CampaignRecord:
+    """A campaign: its specification, the inputs it began with, and its place in a closed loop.
 
-    name: str
-    spec: Mapping[str, Any]
-    created_at: str
+    Attributes:
+        spec: Every argument, settled at the beginning.
+        pool: Families that quartets are drawn from, with the SHA-256 of each source.
+        left_out: Families of the requested pool that are not drawn from, with the reason.
+        data_fingerprint: Fingerprint of the data set's content.
+        classes: Number of classes of the data set.
+        known: Number of quartets passed over because other campaigns tried them.
+        candidates: Ids of candidates given ready-made, in order; empty where plans are assembled.
+        nngen: Version of nngen that began it.
+        loop: Name of the closed loop that the campaign is a stage of; None outside of loops.
+        cycle: Number of the loop's cycle; 0 is the common start.
+        role: Purpose of the campaign within its cycle.
+        created_at: Time of creation; empty until the campaign is stored.
+    """
+
+    spec: CampaignSpec
+    pool: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    classes: int = 0
+    known: int = 0
+    candidates: tuple[str, ...] = ()
+    nngen: str = ""
+    loop: str | None = None
+    cycle: int | None = None
+    role: LoopRole | None = None
+    created_at: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the campaign."""
+        return self.spec.name
+
+    def arguments(self) -> dict[str, Any]:
+        """Write the specification and the scalar inputs as JSON types, for tables and reports."""
+        inputs = ("data_fingerprint", "classes", "known", "nngen")
+        return self.spec.to_dict() | {name: getattr(self, name) for name in inputs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCandidate:
-    """A candidate as the archive holds it.
+    """A candidate as it is stored.
 
     Attributes:
-        experts: Families in the plan's order; empty for a file that came from outside.
+        id: ``MoE4-<md5>``, or LEMUR's bare id for a file from outside.
+        canonical: SHA-256 over the parsed tree.
+        source: Text of the file.
+        plan: Plan it was assembled from; None for a file from outside.
+        template_version: Version of the templates it was assembled with; None where unknown or not assembled.
+        experts: Families in the plan's order; empty for a file from outside.
         fingerprints: SHA-256 of each expert's source, "" where unknown.
-        verdicts: What its checks found, oldest first.
+        verdicts: Verdicts of its checks, oldest first.
+        created_at: Time of its first storage.
     """
 
     id: str
@@ -54,20 +88,64 @@ class StoredCandidate:
     fingerprints: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     created_at: str
+    template_version: int | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate itself, without what the archive knows of it."""
+        return Candidate(
+            id=self.id,
+            source=self.source,
+            canonical=self.canonical,
+            plan=self.plan,
+            template_version=self.template_version,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial to add: a plan to assemble, or a stored candidate that was given ready-made.
+
+    Attributes:
+        plan: Plan to assemble; of a given candidate its own plan, its parent's, or one without experts.
+        candidate_id: Id of the given candidate, which must be stored already; None for a plan.
+        isolation: Isolation level of the given candidate.
+        seed: Seed of the trial; None for the one derived from campaign and candidate.
+    """
+
+    plan: Plan
+    candidate_id: str | None = None
+    isolation: Isolation = Isolation.PROCESS
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTrial:
-    """A trial as the archive holds it; what is not known yet is None.
+    """A trial as it is stored; values that are not known yet are None.
 
     Attributes:
-        id: Rises with the order of planning.
-        position: Place of its quartet in the sampler's order.
-        rung: Fidelity's number within the campaign, from 0.
-        replicate: Number of the seed, from 0.
-        verdict: None until it is done.
-        test_accuracy: Only where it was revealed.
-        copied_from: The trial whose result this one took over, being the same work.
+        id: Number of the trial; numbers rise in the order of planning.
+        campaign: Name of its campaign.
+        position: Position of its candidate in the campaign, from 0.
+        rung: Number of its fidelity within the campaign, from 0.
+        replicate: Number of its seed, from 0.
+        plan: Plan of its candidate.
+        state: State of the trial.
+        given: Isolation level of a candidate that was given ready-made; None where the plan is assembled.
+        given_seed: Seed that was given with it; None for the derived one.
+        candidate_id: Id of its candidate; None until a plan is assembled.
+        spec: Specification of the training.
+        verdict: Verdict; None until the trial is done.
+        validation_accuracy: Accuracy after the last epoch; None where training failed.
+        test_accuracy: Accuracy on the test split, where it was revealed.
+        curve: Learning curve.
+        parameters: Number of the network's parameters.
+        seconds: Wall time of the training.
+        peak_mib: Peak resident memory.
+        environment: Versions and hardware.
+        copied_from: Trial whose result was copied, being the same work.
+        started_at: Time at which it was started last.
+        finished_at: Time at which it was done.
     """
 
     id: int
@@ -77,6 +155,8 @@ class StoredTrial:
     replicate: int
     plan: Plan
     state: TrialState
+    given: Isolation | None = None
+    given_seed: int | None = None
     candidate_id: str | None = None
     spec: TrialSpec | None = None
     verdict: Verdict | None = None
@@ -114,10 +194,10 @@ class Promotion:
     """A decision to train a candidate again: longer, or with another seed.
 
     Attributes:
-        trial_id: The finished trial that speaks for it.
-        rung: Fidelity's number of the new trial.
-        replicate: Number of its seed.
-        reason: What the decision was made by; kept with its event.
+        trial_id: Finished trial that the decision rests on.
+        rung: Rung of the new trial.
+        replicate: Number of the new trial's seed.
+        reason: Values behind the decision; stored with its event.
     """
 
     trial_id: int
@@ -128,7 +208,7 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened; never changed, never removed."""
+    """An entry of the archive's log; never changed, never removed."""
 
     id: int
     at: str
@@ -146,6 +226,32 @@ def dump(value: Any) -> str:
 def plan_id(plan: Plan) -> str:
     """Identify a plan by its content."""
     return hashlib.sha256(dump(plan.to_dict()).encode()).hexdigest()
+
+
+def campaign_to_text(record: CampaignRecord) -> str:
+    """Write the JSON column of a campaign."""
+    inputs = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
+    more = {name: getattr(record, name) for name in inputs} | {"candidates": list(record.candidates)}
+    return dump(record.spec.to_dict() | {name: value for name, value in more.items() if value or name == "pool"})
+
+
+def campaign_from_row(row: Mapping[str, Any]) -> CampaignRecord:
+    """Build a campaign from its row."""
+    data = json.loads(row["spec"])
+    return CampaignRecord(
+        spec=CampaignSpec.from_dict(data),
+        pool=data.get("pool") or {},
+        left_out=data.get("left_out") or {},
+        data_fingerprint=data.get("data_fingerprint", ""),
+        classes=data.get("classes", 0),
+        known=data.get("known", 0),
+        candidates=tuple(data.get("candidates", ())),
+        nngen=data.get("nngen", ""),
+        loop=row["loop"],
+        cycle=row["cycle"],
+        role=LoopRole(row["role"]) if row["role"] else None,
+        created_at=row["created_at"],
+    )
 
 
 def spec_to_text(spec: TrialSpec) -> str:
@@ -230,6 +336,7 @@ def candidate_from_row(
         fingerprints=tuple(expert["fingerprint"] or "" for expert in experts),
         verdicts=tuple(verdict_from_row(verdict) for verdict in verdicts),
         created_at=row["created_at"],
+        template_version=row["template_version"],
     )
 
 
@@ -251,6 +358,8 @@ def trial_from_row(row: Mapping[str, Any], curve: list[Mapping[str, Any]]) -> St
         spec=spec_from_text(row["spec"]) if row["spec"] else None,
         verdict=verdict_from_row(row) if row["outcome"] else None,
         **_conditions(row["environment"] or "{}"),
+        given=Isolation(row["given_isolation"]) if row["given_isolation"] else None,
+        given_seed=row["given_seed"],
         curve=tuple(
             EpochResult(
                 epoch=point["epoch"],

@@ -1,16 +1,19 @@
-"""The archive's tables, as migrations: a published one is never edited, a new one is added.
+"""Tables of the archive, as migrations. A published migration is never edited; a change is a new migration.
 
-Facts are kept by the database itself: triggers refuse to change a source, a finished trial, a
-revealed test accuracy or an event, whoever writes.
+Triggers guard the facts in the database itself: they refuse every change to a source, a finished trial, a revealed
+test accuracy or an event, whichever program writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping
 
 from sqlite_utils import Database, Migrations
 
-from nngen.archive.external import FOREIGN_TABLES
+from nngen.archive.external import EXTERNAL_TABLES
+from nngen.seeds import derive
 
 __all__ = ["APPLICATION_ID", "migrations"]
 
@@ -132,6 +135,24 @@ CREATE TABLE events (
 CREATE INDEX events_by_campaign ON events(campaign);
 """
 
+# Loop, cycle and role place a campaign in a closed loop. ``given_isolation`` marks a trial whose candidate was given
+# ready-made; its id then stands in ``candidate_id`` from the beginning, and ``given_seed`` replaces the derived seed.
+_ADDED_COLUMNS = """
+ALTER TABLE campaigns ADD COLUMN loop TEXT;
+ALTER TABLE campaigns ADD COLUMN cycle INTEGER;
+ALTER TABLE campaigns ADD COLUMN role TEXT CHECK (role IN ('cycle', 'judge'));
+ALTER TABLE candidates ADD COLUMN template_version INTEGER;
+ALTER TABLE trials ADD COLUMN given_isolation TEXT;
+ALTER TABLE trials ADD COLUMN given_seed INTEGER;
+"""
+
+_TRANSITIONS_TRIGGER = (
+    "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
+    "(OLD.state = 'ready' AND NEW.state = 'running')"
+    " OR (OLD.state = 'running' AND NEW.state IN ('ready', 'done'))) "
+    "BEGIN SELECT RAISE(ABORT, 'a trial goes from ready to running to done'); END"
+)
+
 _FACTS = (
     "families",
     "plans",
@@ -145,7 +166,7 @@ _FACTS = (
 )
 
 
-_FOREIGN_FACTS = ("foreign_models", "foreign_series", "foreign_settings", "foreign_trials")
+_EXTERNAL_FACTS = ("foreign_models", "foreign_series", "foreign_settings", "foreign_trials")
 
 
 @migrations()
@@ -156,19 +177,60 @@ def m0001_first_form(db: Database) -> None:
         "CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials "
         "BEGIN SELECT RAISE(ABORT, 'the archive keeps its trials'); END"
     )
-    db.execute(
-        "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
-        "(OLD.state = 'ready' AND NEW.state = 'running')"
-        " OR (OLD.state = 'running' AND NEW.state IN ('ready', 'done'))) "
-        "BEGIN SELECT RAISE(ABORT, 'a trial goes from ready to running to done'); END"
-    )
+    db.execute(_TRANSITIONS_TRIGGER)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
 @migrations()
 def m0002_foreign(db: Database) -> None:
-    _create(db, FOREIGN_TABLES)
-    _guard(db, _FOREIGN_FACTS)
+    _create(db, EXTERNAL_TABLES)
+    _guard(db, _EXTERNAL_FACTS)
+
+
+@migrations()
+def m0003_loops_and_given_candidates(db: Database) -> None:
+    _create(db, _ADDED_COLUMNS)
+    specs = {name: json.loads(text) for name, text in db.execute("SELECT name, spec FROM campaigns").fetchall()}
+    loops = _loops_by_name({name: str(spec.get("sampler", "")) for name, spec in specs.items()})
+    for name, (loop, cycle, role) in loops.items():
+        db.execute("UPDATE campaigns SET loop = ?, cycle = ?, role = ? WHERE name = ?", [loop, cycle, role, name])
+    db.execute("DROP TRIGGER trials_states")
+    for name, spec in specs.items():
+        judged = loops.get(name, ("", 0, ""))[2] == "judge"
+        for position, candidate_id in enumerate(spec.get("candidates") or ()):
+            seed = derive(spec["seed"], "judge", position) if judged else None
+            _give(db, name, position, candidate_id, seed)
+    db.execute(_TRANSITIONS_TRIGGER)
+
+
+def _give(db: Database, campaign: str, position: int, candidate_id: str, seed: int | None) -> None:
+    """Name the candidate of an open trial of proposals, which older archives found by its position.
+
+    Older sources no longer equal what their plan assembles to, so they run in the sandbox.
+    """
+    db.execute(
+        "UPDATE trials SET candidate_id = ?, given_isolation = 'sandbox', given_seed = ? "
+        "WHERE campaign = ? AND position = ? AND state != 'done'",
+        [candidate_id, seed, campaign, position],
+    )
+
+
+def _loops_by_name(samplers: Mapping[str, str]) -> dict[str, tuple[str, int, str]]:
+    """Find the closed loops of older archives, which named their campaigns LOOP-0, LOOP-1 and LOOP-judge-0.
+
+    A loop begins with proposals of the rewriter ``random``; other campaigns that end in a number are not cycles.
+
+    Returns:
+        Loop, cycle and role of each campaign that belongs to one.
+    """
+    found = {}
+    for name, sampler in samplers.items():
+        match = re.fullmatch(r"(?P<loop>.+?)-(?P<judge>judge-)?(?P<cycle>\d+)", name)
+        if match is None or samplers.get(f"{match['loop']}-0") != "rewriter random":
+            continue
+        if sampler == "judge" if match["judge"] else sampler.startswith("rewriter "):
+            found[name] = (match["loop"], int(match["cycle"]), "judge" if match["judge"] else "cycle")
+    return found
 
 
 def _create(db: Database, statements: str) -> None:
@@ -178,7 +240,7 @@ def _create(db: Database, statements: str) -> None:
 
 
 def _guard(db: Database, tables: Iterable[str]) -> None:
-    """Make tables of facts: rows are added, never changed, never removed."""
+    """Make tables append-only: rows are added, never changed, never removed."""
     for table in tables:
         for verb in ("UPDATE", "DELETE"):
             db.execute(

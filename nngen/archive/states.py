@@ -1,16 +1,16 @@
-"""The states of a trial in the archive and the ways between them."""
+"""States of a trial with the transitions between them, and the roles of campaigns in a closed loop."""
 
 from __future__ import annotations
 
 import enum
 
-__all__ = ["TrialState", "allowed"]
+__all__ = ["LoopRole", "TrialState", "allowed"]
 
 
 class TrialState(enum.StrEnum):
-    """Where a trial stands: ``ready`` -> ``running`` -> ``done``.
+    """State of a trial: ``ready`` -> ``running`` -> ``done``.
 
-    ``running`` goes back to ``ready`` when its driver died. Nothing leaves ``done``.
+    A trial returns from ``running`` to ``ready`` when its driver died. Nothing leaves ``done``.
     """
 
     READY = "ready"
@@ -18,7 +18,19 @@ class TrialState(enum.StrEnum):
     DONE = "done"
 
 
-_WAYS = frozenset(
+class LoopRole(enum.StrEnum):
+    """Purpose of a campaign within one cycle of a closed loop.
+
+    Attributes:
+        CYCLE: Trains the proposals of the cycle.
+        JUDGE: Trains the best candidate so far with fresh seeds; these trials are held out from proposing.
+    """
+
+    CYCLE = "cycle"
+    JUDGE = "judge"
+
+
+_TRANSITIONS = frozenset(
     {
         (TrialState.READY, TrialState.RUNNING),
         (TrialState.RUNNING, TrialState.READY),
@@ -28,5 +40,5 @@ _WAYS = frozenset(
 
 
 def allowed(old: TrialState, new: TrialState) -> bool:
-    """Say whether a trial may go from one state to the other."""
-    return (old, new) in _WAYS
+    """Return whether a trial may go from one state to the other."""
+    return (old, new) in _TRANSITIONS

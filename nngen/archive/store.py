@@ -1,8 +1,7 @@
-"""The archive: one SQLite file in WAL mode. The contract is the text of ``protocol``."""
+"""The archive: one SQLite file in WAL mode, its writing half. The contract is the text of ``protocol``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -13,58 +12,55 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from nngen.archive.connection import open_database, speaking
+from nngen.archive.connection import open_database, sqlite_errors
 from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
+from nngen.archive.reader import ArchiveReader
 from nngen.archive.records import (
-    Event,
+    CampaignRecord,
+    NewTrial,
     Promotion,
-    StoredCampaign,
-    StoredCandidate,
-    StoredTrial,
-    candidate_from_row,
+    campaign_to_text,
     dump,
     environment_to_text,
     plan_id,
     spec_to_text,
-    trial_from_row,
-    verdict_from_row,
 )
 from nngen.archive.schema import migrations
 from nngen.archive.states import TrialState, allowed
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
-from nngen.text import did_you_mean
-from nngen.types import Candidate, Family, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, Family, Shape, Trial, Verdict
 
 __all__ = ["Archive"]
 
-_TRIALS = (
-    "SELECT trials.*, plans.plan AS plan, reveals.test_accuracy AS test_accuracy FROM trials "
-    "JOIN plans ON plans.id = trials.plan_id LEFT JOIN reveals ON reveals.trial_id = trials.id"
-)
-_CANDIDATES = "SELECT candidates.*, plans.plan AS plan FROM candidates LEFT JOIN plans ON plans.id = candidates.plan_id"
 
+class Archive(ArchiveReader):
+    """Campaigns, candidates, trials and imported results in one file.
 
-class Archive:
-    """Everything that was found. Open with ``open``, or ``in_memory`` for tests; close after use."""
+    Open it with ``open``, or with ``in_memory`` for tests, and close it after use::
+
+        with Archive.open(Path("nngen.db")) as archive:
+            for trial in archive.trials("first"):
+                ...
+    """
 
     def __init__(self, db: Database, path: Path | None) -> None:
-        self._db, self.path = db, path
-        self.foreign = ExternalResults(db)
+        super().__init__(db, path)
+        self.external = ExternalResults(db)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, readonly: bool = False) -> Self:
         """Open the archive at ``path``, creating it if there is none.
 
         Raises:
-            ArchiveError: See ``opening.open_database``.
+            ArchiveError: See ``connection.open_database``.
         """
         return cls(open_database(path, create=create, readonly=readonly), path)
 
     @classmethod
     def in_memory(cls) -> Self:
-        """Make an archive that vanishes when it is closed."""
+        """Return an archive in memory, which is lost when it is closed."""
         db = Database(memory=True, execute_plugins=False)
         db.conn.execute("PRAGMA foreign_keys = ON")
         migrations.apply(db)
@@ -81,7 +77,7 @@ class Archive:
     ) -> None:
         self.close()
 
-    # Facts
+    # Append-only facts
 
     def add_family(self, family: Family) -> None:
         best = dump(asdict(family.best)) if family.best else None
@@ -104,6 +100,7 @@ class Archive:
                 canonical=candidate.canonical,
                 source=candidate.source,
                 plan_id=plan,
+                template_version=candidate.template_version,
                 created_at=_now(),
             )
             for place, family in enumerate(candidate.plan.experts if candidate.plan else ()):
@@ -130,27 +127,35 @@ class Archive:
                 created_at=_now(),
             )
 
-    def add_campaign(self, name: str, spec: Mapping[str, Any], plans: Sequence[Plan], **detail: Any) -> None:
+    def add_campaign(self, record: CampaignRecord, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
         with self._transaction():
-            if self._one("SELECT 1 FROM campaigns WHERE name = ?", name):
-                raise UsageError(f"there is a campaign {name} already: choose another name")
-            self._insert("campaigns", name=name, spec=dump(spec), created_at=_now())
-            self._add_ready(name, plans, 0)
-            self._event("campaign.created", name, None, {"trials": len(plans), **detail})
+            if self._one("SELECT 1 FROM campaigns WHERE name = ?", record.name):
+                raise UsageError(f"there is a campaign {record.name} already: choose another name")
+            self._insert(
+                "campaigns",
+                name=record.name,
+                spec=campaign_to_text(record),
+                loop=record.loop,
+                cycle=record.cycle,
+                role=record.role,
+                created_at=_now(),
+            )
+            self._add_ready(record.name, trials, 0)
+            self._event("campaign.created", record.name, None, {"trials": len(trials), **detail})
 
-    def add_trials(self, campaign: str, plans: Sequence[Plan], **detail: Any) -> None:
+    def add_trials(self, campaign: str, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
         with self._transaction():
             last = self._one("SELECT max(position) AS position FROM trials WHERE campaign = ?", campaign)
             first = 0 if last is None or last["position"] is None else last["position"] + 1
-            self._add_ready(campaign, plans, first)
-            self._event("campaign.extended", campaign, None, {"trials": len(plans), **detail})
+            self._add_ready(campaign, trials, first)
+            self._event("campaign.extended", campaign, None, {"trials": len(trials), **detail})
 
     def promote(self, campaign: str, promotions: Sequence[Promotion]) -> None:
         with self._transaction():
             for promotion in promotions:
                 row = self._one("SELECT * FROM trials WHERE id = ?", promotion.trial_id)
                 if row is None or row["campaign"] != campaign or row["state"] != TrialState.DONE:
-                    raise ArchiveError(f"trial {promotion.trial_id} is no finished trial of campaign {campaign}")
+                    raise ArchiveError(f"trial {promotion.trial_id} is not a finished trial of campaign {campaign}")
                 self._insert(
                     "trials",
                     campaign=campaign,
@@ -159,6 +164,9 @@ class Archive:
                     replicate=promotion.replicate,
                     plan_id=row["plan_id"],
                     state=TrialState.READY.value,
+                    candidate_id=row["candidate_id"] if row["given_isolation"] else None,
+                    given_isolation=row["given_isolation"],
+                    given_seed=row["given_seed"],
                 )
                 detail = {"rung": promotion.rung, "replicate": promotion.replicate, **promotion.reason}
                 self._event("trial.promoted", campaign, promotion.trial_id, detail)
@@ -229,133 +237,11 @@ class Archive:
     def driver(self, campaign: str) -> int | None:
         return driver_of(self.path, campaign) if self.path else None
 
-    # Reading
-
-    def campaigns(self) -> tuple[StoredCampaign, ...]:
-        with speaking(self.path):
-            rows = self._all("SELECT * FROM campaigns ORDER BY rowid")
-        return tuple(StoredCampaign(**dict(row) | {"spec": json.loads(row["spec"])}) for row in rows)
-
-    def campaign(self, name: str) -> StoredCampaign:
-        found = {campaign.name: campaign for campaign in self.campaigns()}
-        if name not in found:
-            raise UsageError(
-                f"there is no campaign {name!r} in {self._named}: {_nearest(name, list(found), 'campaigns')}"
-            )
-        return found[name]
-
-    def candidates(self) -> tuple[StoredCandidate, ...]:
-        with speaking(self.path):
-            experts = _grouped(self._all("SELECT * FROM candidate_experts ORDER BY place"), "candidate_id")
-            verdicts = _grouped(self._all("SELECT * FROM verdicts ORDER BY id"), "candidate_id")
-            rows = self._all(f"{_CANDIDATES} ORDER BY candidates.rowid")
-        return tuple(candidate_from_row(row, experts.get(row["id"], []), verdicts.get(row["id"], [])) for row in rows)
-
-    def candidate(self, prefix: str) -> StoredCandidate:
-        with speaking(self.path):
-            ids = [row["id"] for row in self._all("SELECT id FROM candidates ORDER BY rowid")]
-            found = [name for name in ids if name == prefix] or [
-                name
-                for name in ids
-                if prefix and (name.startswith(prefix) or name.partition("-")[2].startswith(prefix))
-            ]
-            if len(found) > 1:
-                shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-                raise UsageError(f"{prefix!r} fits {len(found)} candidates ({shown}): type more of it")
-            if not found:
-                raise UsageError(
-                    f"there is no candidate {prefix!r} in {self._named}: {_nearest(prefix, ids, 'candidates')}"
-                )
-            experts = self._all("SELECT * FROM candidate_experts WHERE candidate_id = ? ORDER BY place", found[0])
-            verdicts = self._all("SELECT * FROM verdicts WHERE candidate_id = ? ORDER BY id", found[0])
-            row = self._one(f"{_CANDIDATES} WHERE candidates.id = ?", found[0])
-        assert row is not None
-        return candidate_from_row(row, experts, verdicts)
-
-    def canonicals(self) -> frozenset[str]:
-        with speaking(self.path):
-            return frozenset(row["canonical"] for row in self._all("SELECT canonical FROM candidates"))
-
-    def trial(self, trial_id: int) -> StoredTrial:
-        with speaking(self.path):
-            row = self._one(f"{_TRIALS} WHERE trials.id = ?", trial_id)
-            curve = self._all("SELECT * FROM curves WHERE trial_id = ? ORDER BY epoch", trial_id)
-        if row is None:
-            raise ArchiveError(f"there is no trial {trial_id} in {self._named}")
-        return trial_from_row(row, curve)
-
-    def trials(
-        self,
-        campaign: str | None = None,
-        *,
-        candidate_id: str | None = None,
-        state: TrialState | None = None,
-    ) -> tuple[StoredTrial, ...]:
-        asked = {"campaign": campaign, "candidate_id": candidate_id, "state": state and state.value}
-        given = {name: value for name, value in asked.items() if value is not None}
-        where = " AND ".join(["1", *(f"trials.{name} = ?" for name in given)])
-        with speaking(self.path):
-            points = _grouped(
-                self._all(
-                    f"SELECT curves.* FROM curves JOIN trials ON trials.id = trial_id WHERE {where} ORDER BY epoch",  # noqa: S608
-                    *given.values(),
-                ),
-                "trial_id",
-            )
-            rows = self._all(f"{_TRIALS} WHERE {where} ORDER BY trials.id", *given.values())
-        return tuple(trial_from_row(row, points.get(row["id"], [])) for row in rows)
-
-    def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
-        with speaking(self.path):
-            row = self._one(
-                "SELECT id FROM trials WHERE candidate_id = ? AND spec = ? AND data_fingerprint = ? "
-                "AND state = 'done' AND copied_from IS NULL ORDER BY id LIMIT 1",
-                candidate_id,
-                spec_to_text(spec),
-                data_fingerprint,
-            )
-        return self.trial(row["id"]) if row else None
-
-    def checked(self, candidate_id: str, shape: Shape, classes: int) -> Verdict | None:
-        with speaking(self.path):
-            row = self._one(
-                "SELECT * FROM verdicts WHERE candidate_id = ? AND shape = ? AND classes = ? ORDER BY id DESC LIMIT 1",
-                candidate_id,
-                str(shape),
-                classes,
-            )
-        return verdict_from_row(row) if row else None
-
-    def predictions(self, trial_id: int, split: str) -> bytes:
-        with speaking(self.path):
-            row = self._one("SELECT classes FROM predictions WHERE trial_id = ? AND split = ?", trial_id, split)
-        return bytes(row["classes"]) if row else b""
-
-    def quartets(self, campaign: str | None = None) -> Mapping[tuple[str, ...], str]:
-        done = self.trials(campaign, state=TrialState.DONE)
-        return {tuple(sorted(trial.experts)): trial.verdict.outcome.value for trial in done if trial.verdict}
-
-    def counts(self, campaign: str) -> Mapping[TrialState, int]:
-        with speaking(self.path):
-            rows = self._all("SELECT state, count(*) AS n FROM trials WHERE campaign = ? GROUP BY state", campaign)
-        found = {row["state"]: int(row["n"]) for row in rows}
-        return {state: found.get(state.value, 0) for state in TrialState}
-
-    def events(self, campaign: str | None = None, *, after: int = 0) -> tuple[Event, ...]:
-        asked = "SELECT * FROM events WHERE (?1 IS NULL OR campaign = ?1) AND id > ?2 ORDER BY id"
-        with speaking(self.path):
-            rows = self._all(asked, campaign, after)
-        return tuple(Event(**dict(row) | {"detail": json.loads(row["detail"])}) for row in rows)
-
     # Inside
-
-    @property
-    def _named(self) -> str:
-        return str(self.path or "this archive")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with speaking(self.path):
+        with sqlite_errors(self.path):
             # IMMEDIATE: a transaction that reads first and writes then would not wait for its turn.
             self._db.conn.execute("BEGIN IMMEDIATE")
             try:
@@ -365,27 +251,25 @@ class Archive:
                 raise
             self._db.commit()
 
-    def _all(self, sql: str, *values: Any) -> list[Mapping[str, Any]]:
-        return list(self._db.query(sql, values))
-
-    def _one(self, sql: str, *values: Any) -> Mapping[str, Any] | None:
-        return next(iter(self._all(sql, *values)), None)
-
     def _insert(self, table: str, **values: Any) -> None:
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         verb = "INSERT OR IGNORE" if table in ("families", "plans") else "INSERT"
         self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", list(values.values()))
 
-    def _add_ready(self, campaign: str, plans: Sequence[Plan], first: int) -> None:
-        for position, plan in enumerate(plans, start=first):
+    def _add_ready(self, campaign: str, trials: Sequence[NewTrial | Plan], first: int) -> None:
+        for position, trial in enumerate(trials, start=first):
+            new = NewTrial(plan=trial) if isinstance(trial, Plan) else trial
             self._insert(
                 "trials",
                 campaign=campaign,
                 position=position,
                 rung=0,
                 replicate=0,
-                plan_id=self._add_plan(plan),
+                plan_id=self._add_plan(new.plan),
                 state=TrialState.READY.value,
+                candidate_id=new.candidate_id,
+                given_isolation=new.isolation.value if new.candidate_id else None,
+                given_seed=new.seed if new.candidate_id else None,
             )
 
     def _add_plan(self, plan: Plan) -> str:
@@ -427,18 +311,6 @@ def _columns(trial: Trial) -> dict[str, Any]:
         "environment": environment_to_text(trial),
         "data_fingerprint": trial.data_fingerprint or None,
     }
-
-
-def _grouped(rows: list[Mapping[str, Any]], key: str) -> dict[Any, list[Mapping[str, Any]]]:
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
-
-
-def _nearest(asked: str, names: Sequence[str], what: str) -> str:
-    some = f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-    return did_you_mean(asked, names, otherwise=some if names else f"it holds no {what} yet")
 
 
 def _now() -> str:

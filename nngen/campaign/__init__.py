@@ -1,24 +1,37 @@
-"""The loop that joins the rooms: sample, assemble, check, train, store."""
+"""Campaigns: candidates from a source are assembled, checked, trained and stored; resumable at any instant."""
 
 from nngen.campaign.budget import Budget
 from nngen.campaign.commands import Command, send_command
-from nngen.campaign.protocols import CampaignInputs, Silent, Watcher
-from nngen.campaign.runner import Campaign
-from nngen.campaign.spec import CampaignSpec
-from nngen.campaign.status import Status, standing
+from nngen.campaign.protocols import (
+    CampaignInputs,
+    CandidateSource,
+    Silent,
+    StopRule,
+    Suggestion,
+    Watcher,
+)
+from nngen.campaign.runner import Campaign, StopReason
+from nngen.campaign.selection import GivenCandidates
+from nngen.campaign.status import Status, read_status
 from nngen.campaign.summary import Summary, summarise
+from nngen.campaign_spec import CampaignSpec
 
 __all__ = [
     "Budget",
     "Campaign",
     "CampaignInputs",
     "CampaignSpec",
+    "CandidateSource",
     "Command",
+    "GivenCandidates",
     "Silent",
     "Status",
+    "StopReason",
+    "StopRule",
+    "Suggestion",
     "Summary",
     "Watcher",
+    "read_status",
     "send_command",
-    "standing",
     "summarise",
 ]

@@ -1,7 +1,6 @@
-"""What a campaign may use: trials, hours, money; warned at 50 and 80 %, stopped at 100 %.
+"""Budgets of a campaign: trials, hours and money, with warnings at 50 and 80 % and a stop at 100 %.
 
-The account is read from the archive's events, so that a killed driver's time counts too, up to the
-last thing it wrote.
+The usage is computed from the archive's events, so that the time of a killed driver counts too, up to its last write.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from nngen.archive import Event, Store, TrialState
 from nngen.campaign.protocols import Watcher
 from nngen.errors import UsageError
 
-__all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "spent"]
+__all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "usage"]
 
 _WARNED_AT = (0.5, 0.8)
 _BEGINS = {"campaign.created", "campaign.resumed", "campaign.continued"}
@@ -25,13 +24,13 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The limits of a campaign as a whole; None is no limit. No part of what the campaign is.
+    """Limits of a campaign as a whole, None for no limit. They may change when it is resumed.
 
     Attributes:
-        max_trials: Trials that are done, whatever became of them.
-        max_hours: Hours in which a driver worked on it; pauses do not count.
-        max_cost: Money, in the currency of the price.
-        price_per_hour: Of all machines together.
+        max_trials: Stop when so many trials are done, failed ones included.
+        max_hours: Stop after so many hours of running; pauses do not count.
+        max_cost: Stop when it has cost so much, in the currency of the price.
+        price_per_hour: Price of an hour of all machines together.
     """
 
     max_trials: int | None = None
@@ -48,24 +47,27 @@ class Budget:
             raise UsageError("--max-cost needs the price of an hour: add --price-per-hour")
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the limits that are set as JSON's types."""
+        """Write the limits that are set as JSON types."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def changed(self, typed: Mapping[str, Any]) -> Self:
-        """Give this budget with what was typed now; what was not typed stays.
+    def changed(self, given: Mapping[str, object]) -> Self:
+        """Return this budget with the limits given now; None keeps a limit.
 
         Raises:
             UsageError: If a limit is not positive, or money is limited without a price.
         """
-        return type(self)(**self.to_dict() | {name: value for name, value in typed.items() if value is not None})
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return type(self)(**self.to_dict() | changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What was used so far.
+    """Usage of a campaign so far.
 
     Attributes:
-        cost: None without a price.
+        trials: Number of trials done.
+        hours: Hours in which a driver ran it.
+        cost: Cost of these hours; None without a price.
     """
 
     trials: int
@@ -73,7 +75,7 @@ class Usage:
     cost: float | None
 
     def shares(self, budget: Budget) -> dict[str, tuple[float, float]]:
-        """Give (used, limit) of each limit that is set: ``trials``, ``hours``, ``cost``."""
+        """Return (used, limit) of each limit that is set: ``trials``, ``hours``, ``cost``."""
         pairs = {
             "trials": (self.trials, budget.max_trials),
             "hours": (self.hours, budget.max_hours),
@@ -87,7 +89,7 @@ class Usage:
 
 
 def last_budget(events: Iterable[Event]) -> Budget:
-    """Find the limits that were set last."""
+    """Return the limits that were set last."""
     found: Mapping[str, Any] = {}
     for event in events:
         if event.kind == "budget.set":
@@ -95,14 +97,14 @@ def last_budget(events: Iterable[Event]) -> Budget:
     return Budget(**found)
 
 
-def spent(events: Iterable[Event], trials: int) -> Usage:
-    """Add up what a campaign's drivers used, each hour at the price that was set at its time."""
+def usage(events: Iterable[Event], trials: int) -> Usage:
+    """Add up the hours of a campaign's drivers, each at the price that was set at its time."""
     hours = cost = price = 0.0
     priced = False
     last: datetime | None = None
     for event in events:
         if event.kind.startswith("control."):
-            continue  # another process wrote it; the driver may be gone
+            continue  # written by another process; the driver may be dead
         at = datetime.fromisoformat(event.at)
         if last is not None and event.kind not in _BEGINS:
             passed = max(0.0, (at - last).total_seconds()) / _HOUR_S
@@ -117,12 +119,13 @@ def spent(events: Iterable[Event], trials: int) -> Usage:
 
 
 class BudgetTracker:
-    """A driver's account of its campaign: says when to warn and when to stop.
+    """Tracks the usage of a running campaign; a stopping rule that warns before it stops.
 
     Args:
-        archive: Warnings and the end are kept there as events.
-        name: The campaign's.
-        budget: Kept with the campaign, if it is not the one that was set last.
+        archive: Archive; warnings and the end are stored in it as events.
+        name: Name of the campaign.
+        budget: Limits; stored with the campaign if they differ from those set last.
+        watcher: Receives the warnings.
     """
 
     def __init__(self, archive: Store, name: str, budget: Budget, watcher: Watcher) -> None:
@@ -130,13 +133,12 @@ class BudgetTracker:
         before = archive.events(name)
         if budget != last_budget(before):
             archive.log("budget.set", campaign=name, **budget.to_dict())
-        self._told = {
+        self._warned = {
             (event.detail["budget"], event.detail["share"], event.detail["limit"])
             for event in before
             if event.kind in ("budget.warned", "budget.spent")
         }
-        done = archive.counts(name)[TrialState.DONE]
-        self._before = spent(before, done)
+        self._before = usage(before, archive.counts(name)[TrialState.DONE])
         self._since: float | None = time.monotonic()
         self._here_s = 0.0
 
@@ -146,12 +148,12 @@ class BudgetTracker:
             self._here_s += time.monotonic() - self._since
             self._since = None
 
-    def go_on(self) -> None:
-        """Let the clock run again."""
+    def resume(self) -> None:
+        """Start the clock again."""
         self._since = self._since or time.monotonic()
 
     def now(self) -> Usage:
-        """Add up what was used until now."""
+        """Return the usage until now."""
         running = 0.0 if self._since is None else time.monotonic() - self._since
         hours = (self._here_s + running) / _HOUR_S
         price = self.budget.price_per_hour
@@ -161,25 +163,25 @@ class BudgetTracker:
             cost=None if price is None else (self._before.cost or 0.0) + hours * price,
         )
 
-    def is_spent(self) -> bool:
-        """Say whether a limit is reached; warn where it is due."""
+    def reason(self) -> str | None:
+        """Return ``budget`` once a limit is reached; warn before, each warning once."""
         reached = False
         for name, (used, limit) in self.now().shares(self.budget).items():
             for share in (*_WARNED_AT, 1.0):
-                if used >= share * limit and (name, share, limit) not in self._told:
-                    self._tell(name, share, used, limit)
+                if used >= share * limit and (name, share, limit) not in self._warned:
+                    self._warn(name, share, used, limit)
             reached = reached or used >= limit
-        return reached
+        return "budget" if reached else None
 
     def room(self, open_trials: int) -> bool:
-        """Say whether one more trial may begin beside those that are open."""
+        """Return whether one more trial may begin beside those that are open."""
         most = self.budget.max_trials
         return most is None or self._archive.counts(self._name)[TrialState.DONE] + open_trials < most
 
-    def _tell(self, name: str, share: float, used: float, limit: float) -> None:
-        self._told.add((name, share, limit))
+    def _warn(self, name: str, share: float, used: float, limit: float) -> None:
+        self._warned.add((name, share, limit))
         kind = "budget.spent" if share >= 1 else "budget.warned"
         self._archive.log(kind, campaign=self._name, budget=name, share=share, used=used, limit=limit)
-        what = "is spent" if share >= 1 else f"is used to {share:.0%}"
-        more = f"; --max-{name} with more goes on" if share >= 1 else ""
-        self._watcher.note(f"the budget of {limit:g} {'of money' if name == 'cost' else name} {what}{more}")
+        state = "is spent" if share >= 1 else f"is used to {share:.0%}"
+        more = f"; a larger --max-{name} resumes the campaign" if share >= 1 else ""
+        self._watcher.note(f"the budget of {limit:g} {'of money' if name == 'cost' else name} {state}{more}")

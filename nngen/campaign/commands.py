@@ -1,7 +1,7 @@
-"""Pause, resume and stop from another terminal, and Ctrl-C in this one.
+"""Commands to a running campaign: pause, resume and stop from another process, and Ctrl-C in its own.
 
-Wishes are events of the archive (``control.pause``, ``control.resume``, ``control.stop``); the driver
-looks for new ones about once a second. Those from before it began are void.
+Commands are events of the archive (``control.pause``, ``control.resume``, ``control.stop``); the driver polls for new
+ones about once a second. Commands from before it began are ignored.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ from types import FrameType
 from nngen.archive import Store
 from nngen.errors import UsageError
 
-__all__ = ["Command", "Control", "interrupts", "send_command"]
+__all__ = ["Command", "CommandListener", "interrupts", "send_command"]
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 
 class Command(enum.StrEnum):
-    """What a driver is asked to do."""
+    """A command to the driver of a campaign."""
 
     RESUME = "resume"
     PAUSE = "pause"
     STOP = "stop"
 
 
-def send_command(archive: Store, name: str, wish: Command) -> int:
-    """Ask the driver of a campaign for something; it answers within about a second.
+def send_command(archive: Store, name: str, command: Command) -> int:
+    """Send a command to the driver of a campaign, which follows it within about a second.
 
     Returns:
-        The driver's process number.
+        The driver's process id.
 
     Raises:
-        UsageError: If there is no such campaign, or no driver that could hear.
+        UsageError: If there is no such campaign, or it has no live driver.
     """
     archive.campaign(name)
     driver = archive.driver(name)
     if driver is None:
-        raise UsageError(f"campaign {name} is not being run, so there is nothing to {wish}: nngen campaign run {name}")
-    archive.log(f"control.{wish}", campaign=name)
+        raise UsageError(
+            f"campaign {name} is not being run, so there is nothing to {command}: nngen campaign run {name}"
+        )
+    archive.log(f"control.{command}", campaign=name)
     return driver
 
 
-class Control:
-    """A driver's ear.
+class CommandListener:
+    """Polls the archive for commands to one campaign.
 
     Attributes:
         interrupted: Whether Ctrl-C was typed once.
@@ -58,34 +60,34 @@ class Control:
         self.interrupted = False
         self._archive, self._name = archive, name
         self._seen = max((event.id for event in archive.events(name)), default=0)
-        self._wish = Command.RESUME
-        self._looked = 0.0
+        self._command = Command.RESUME
+        self._polled = 0.0
 
-    def wish(self) -> Command:
-        """Give the last wish; Ctrl-C is one to stop."""
+    def command(self) -> Command:
+        """Return the last command; Ctrl-C counts as stop."""
         now = time.monotonic()
-        if now >= self._looked + _LOOK_S:
-            self._looked = now
+        if now >= self._polled + _POLL_S:
+            self._polled = now
             for event in self._archive.events(self._name, after=self._seen):
                 self._seen = event.id
                 if event.kind.startswith("control."):
-                    self._wish = Command(event.kind.removeprefix("control."))
-        return Command.STOP if self.interrupted else self._wish
+                    self._command = Command(event.kind.removeprefix("control."))
+        return Command.STOP if self.interrupted else self._command
 
 
 @contextmanager
-def interrupts(control: Control) -> Iterator[None]:
-    """Let the first Ctrl-C set ``control.interrupted`` and the second one raise ``KeyboardInterrupt``."""
+def interrupts(listener: CommandListener) -> Iterator[None]:
+    """Make the first Ctrl-C set ``listener.interrupted`` and the second one raise ``KeyboardInterrupt``."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
+        yield  # only the main thread receives signals
         return
 
-    def hear(_number: int, _frame: FrameType | None) -> None:
-        if control.interrupted:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if listener.interrupted:
             raise KeyboardInterrupt
-        control.interrupted = True
+        listener.interrupted = True
 
-    before = signal.signal(signal.SIGINT, hear)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:

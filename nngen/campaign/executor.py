@@ -1,107 +1,242 @@
-"""Threads that wait for the engine, so that the driver's thread alone decides and writes.
+"""Runs the trials of a campaign: assemble, check, train and store each of them.
 
-What is to be done for one trial is a generator (``nngen.campaign.steps``). It runs in the driver's
-thread, may touch the archive, and yields each ``Job`` that takes long; the job is done in a thread of
-its own, and its result is sent back into the generator.
+Checks and trainings wait for the engine in threads. Everything else, all reading and writing of the archive included,
+happens in the driver's thread, which calls ``wait`` to receive results in the order in which they arrive.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import TypeVar
 
-__all__ = ["Crew", "Job", "Steps"]
+from nngen import __version__
+from nngen.archive import CampaignRecord, Store, StoredTrial
+from nngen.archive.records import copied_result
+from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
+from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
+from nngen.isolation.level import Isolation
+from nngen.seeds import derive
+from nngen.training.engine import CheckJob, Engine, TrainJob
+from nngen.training.scoring import KILLED
+from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
+
+__all__ = ["MAX_LOSSES", "TrialExecutor"]
+
+MAX_LOSSES = 3
+"""Times that a trial lost by the engine is tried again; after that it gets a verdict."""
+
+_MAX_THREADS = 4096
+"""Upper bound only: threads start as jobs need them, and the slots of the engine limit the jobs."""
+
+Result = TypeVar("Result", Trial, Verdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Work that waits for the engine.
+class _Work:
+    """A started trial with its candidate."""
+
+    trial: StoredTrial
+    candidate: Candidate
+    spec: TrialSpec
+    isolation: Isolation
+
+
+class TrialExecutor:
+    """Carries out trials, several at once; at most ``engine.slots`` of them train at the same time.
 
     Attributes:
-        work: Called in another thread, so it touches neither the archive nor the watcher.
-        training: Whether it takes one of the engine's slots.
+        open: Number of trials that have begun and have no result yet.
+        busy: Number of jobs that the engine works on.
+        held: While set, no training begins; running ones continue.
     """
 
-    work: Callable[[], object]
-    training: bool
-
-
-Steps: TypeAlias = Generator[Job, Any, None]
-
-
-class Crew:
-    """Carries out the jobs of several trials at once, at most ``slots()`` trainings among them.
-
-    Attributes:
-        open: Trials that are begun and not at their end.
-        busy: Jobs that a thread works on.
-        held: While set, no training begins; what trains goes on.
-    """
-
-    def __init__(self, slots: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        record: CampaignRecord,
+        *,
+        archive: Store,
+        inputs: CampaignInputs,
+        engine: Engine,
+        assemble: Assemble,
+        watcher: Watcher,
+    ) -> None:
         self.open = self.busy = 0
         self.held = False
-        self._slots = slots
+        self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
+        self._assemble, self._watcher = assemble, watcher
+        self._losses: Counter[int] = Counter()
         self._training = 0
-        self._waiting: deque[tuple[Steps, Job]] = deque()
+        self._waiting: deque[_Work] = deque()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="trial")
 
-    def begin(self, steps: Steps) -> None:
-        """Begin a trial: its steps run until the first job."""
+    def begin(self, trial: StoredTrial) -> None:
+        """Begin a ready trial; its result is stored by a later call of ``wait``, or at once if nothing must run."""
         self.open += 1
-        self._go_on(steps, partial(next, steps))
-
-    def tell(self, call: Callable[[], None]) -> None:
-        """Have the driver's thread call this; for the threads of jobs."""
-        self._calls.put(call)
-
-    def turn(self, patience_s: float) -> None:
-        """Wait for something to come back, and go on with its trial; errors of its steps are raised here."""
-        self._start_waiting()
+        self._archive.start_trial(trial.id)
         try:
-            call = self._calls.get(timeout=patience_s)
+            candidate = self._candidate(trial)
+        except (AssemblyError, FamilyError, PlanError) as error:
+            self._finish(trial, Verdict(outcome=Outcome.CONTRACT, rule="assembly", message=str(error)))
+            return
+        work = _Work(
+            trial=trial,
+            candidate=candidate,
+            spec=self._record.spec.trial(self._seed(trial, candidate), trial.rung),
+            isolation=trial.given or Isolation.PROCESS,
+        )
+        same = self._archive.same_trial(candidate.id, work.spec, self._record.data_fingerprint)
+        if same is not None:
+            predictions = (self._archive.predictions(same.id, split) for split in ("validation", "test"))
+            self._finish(trial, copied_result(same, *predictions), copied_from=same.id)
+            return
+        # The archive may hold the verdict of an earlier check, failures included.
+        verdict = self._archive.checked(candidate.id, work.spec.shape, self._record.classes)
+        if verdict is not None:
+            self._admit(work, verdict)
+            return
+        self._watcher.stage(trial, "check")
+        self._submit(partial(self._engine.check, self._check_job(work)), partial(self._checked, work))
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the next epoch or result, at most so long, and store it.
+
+        Raises:
+            NngenError: Whatever the engine raised, except for a lost job.
+        """
+        self._start_trainings()
+        try:
+            call = self._calls.get(timeout=timeout_s)
         except Empty:
             return
         call()
 
-    def _go_on(self, steps: Steps, resume: Callable[[], Job]) -> None:
-        try:
-            job = resume()
-        except StopIteration:
-            self.open -= 1
-            return
-        if job.training:
-            self._waiting.append((steps, job))
-            self._start_waiting()
-        else:
-            self._start(steps, job)
+    def close(self) -> None:
+        """Abandon jobs that have not begun; running ones end with their engine."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _start_waiting(self) -> None:
-        while self._waiting and not self.held and self._training < self._slots():
-            self._start(*self._waiting.popleft())
+    # The steps of a trial
 
-    def _start(self, steps: Steps, job: Job) -> None:
-        self.busy += 1
-        self._training += job.training
-        # A daemon: a driver that is told to end at once does not wait for what trains.
-        threading.Thread(target=self._work, args=(steps, job), daemon=True).start()
+    def _candidate(self, trial: StoredTrial) -> Candidate:
+        if trial.given is not None and trial.candidate_id is not None:
+            return self._archive.candidate(trial.candidate_id).candidate
+        self._watcher.stage(trial, "assemble")
+        experts = [self._inputs.families[name] for name in trial.experts]
+        candidate = self._assemble(trial.plan, experts)
+        self._archive.add_candidate(candidate, {family.name: family.fingerprint for family, _ in experts})
+        return candidate
 
-    def _work(self, steps: Steps, job: Job) -> None:
-        resume: Callable[[], Job]
-        try:
-            resume = partial(steps.send, job.work())
-        except BaseException as error:  # not swallowed: raised again in the driver's thread, inside the steps
-            resume = partial(steps.throw, error)
-        self._calls.put(partial(self._came_back, steps, job, resume))
+    def _seed(self, trial: StoredTrial, candidate: Candidate) -> int:
+        # A replicate differs in the seed alone; the first seed is the same on every rung.
+        again = (trial.replicate,) if trial.replicate else ()
+        if trial.given_seed is not None:
+            return derive(trial.given_seed, "replicate", *again) if again else trial.given_seed
+        return derive(self._record.spec.seed, "trial", candidate.id, *again)
 
-    def _came_back(self, steps: Steps, job: Job, resume: Callable[[], Job]) -> None:
+    def _check_job(self, work: _Work) -> CheckJob:
+        return CheckJob(
+            candidate=work.candidate,
+            shape=work.spec.shape,
+            classes=self._record.classes,
+            hyperparameters=work.spec.hyperparameters,
+            device=work.spec.device,
+            # Batches of four gain nothing from more, and a check runs beside a training.
+            threads=1,
+            memory_mib=work.spec.memory_mib,
+            isolation=work.isolation,
+        )
+
+    def _checked(self, work: _Work, future: Future[Verdict]) -> None:
         self.busy -= 1
-        self._training -= job.training
-        # The slot is filled before the result is written: the engine does not wait for the disk.
-        self._start_waiting()
-        self._go_on(steps, resume)
+        verdict = self._result(work, future)
+        if verdict is not None:
+            self._archive.add_verdict(work.candidate.id, verdict, shape=work.spec.shape, classes=self._record.classes)
+            self._admit(work, verdict)
+
+    def _admit(self, work: _Work, verdict: Verdict) -> None:
+        """Queue a candidate for training if its check found it valid."""
+        if verdict.valid:
+            self._waiting.append(work)
+            self._start_trainings()
+        else:
+            self._store(work, Trial(candidate_id=work.candidate.id, spec=work.spec, verdict=verdict))
+
+    def _start_trainings(self) -> None:
+        while self._waiting and not self.held and self._training < self._engine.slots:
+            work = self._waiting.popleft()
+            self._training += 1
+            self._watcher.stage(work.trial, "train")
+            job = TrainJob(
+                candidate=work.candidate, spec=work.spec, dataset=self._inputs.dataset, isolation=work.isolation
+            )
+
+            def on_epoch(result: EpochResult, work: _Work = work) -> None:
+                self._calls.put(partial(self._epoch, work, result))
+
+            self._submit(partial(self._engine.train, job, on_epoch), partial(self._trained, work))
+
+    def _epoch(self, work: _Work, result: EpochResult) -> None:
+        trial = work.trial
+        # The last epoch is stored with the result itself.
+        if result.epoch < work.spec.epochs:
+            detail = {"epoch": result.epoch, "validation_accuracy": result.validation_accuracy}
+            self._archive.log("trial.epoch", campaign=trial.campaign, trial_id=trial.id, **detail)
+        self._watcher.epoch(trial, result)
+
+    def _trained(self, work: _Work, future: Future[Trial]) -> None:
+        self.busy -= 1
+        self._training -= 1
+        # The slot is filled before the result is stored, so that the engine does not wait for the disk.
+        self._start_trainings()
+        result = self._result(work, future)
+        if result is not None:
+            self._store(work, result)
+
+    def _store(self, work: _Work, result: Trial) -> None:
+        environment = {"nngen": __version__, **result.environment}
+        fingerprint = self._record.data_fingerprint
+        self._finish(work.trial, replace(result, environment=environment, data_fingerprint=fingerprint))
+
+    def _finish(self, trial: StoredTrial, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
+        self.open -= 1
+        self._archive.finish_trial(trial.id, result, copied_from=copied_from)
+        self._watcher.finished(self._archive.trial(trial.id))
+
+    # Jobs of the engine
+
+    def _submit(self, job: Callable[[], Result], then: Callable[[Future[Result]], None]) -> None:
+        """Run a job in a thread; ``then`` receives its future in the driver's thread."""
+        self.busy += 1
+        future = self._threads.submit(job)
+        future.add_done_callback(lambda done: self._calls.put(partial(then, done)))
+
+    def _result(self, work: _Work, future: Future[Result]) -> Result | None:
+        """Return the result of a job; None where the engine lost it, or the worker was killed from outside."""
+        try:
+            result = future.result()
+            verdict = result if isinstance(result, Verdict) else result.verdict
+            if verdict.rule == KILLED:
+                raise EngineLostError(verdict.message)
+        except EngineLostError as error:
+            self._lost(work, error)
+            return None
+        return result
+
+    def _lost(self, work: _Work, error: EngineLostError) -> None:
+        """Requeue a lost trial; after too many losses, store a verdict."""
+        trial = work.trial
+        self._losses[trial.id] += 1
+        if self._losses[trial.id] > MAX_LOSSES:
+            message = f"lost {self._losses[trial.id]} times, the last time so: {error}"
+            verdict = Verdict(outcome=Outcome.CRASHED, rule="engine.lost", message=message)
+            self._store(work, Trial(candidate_id=work.candidate.id, spec=work.spec, verdict=verdict))
+            return
+        self.open -= 1
+        self._archive.requeue_trial(trial.id, reason=str(error))
+        self._watcher.requeued(trial)
+        self._watcher.note(f"trial {trial.position + 1} was lost and is tried again: {error}")

@@ -1,4 +1,30 @@
-"""What a campaign needs of the other rooms, as protocols: tests and new engines plug in here."""
+"""Protocols of a campaign: candidate sources, samplers, stopping rules and watchers.
+
+A campaign runs one loop whatever it tries. Its parts are replaced through these protocols:
+
+==================  ================================================================================
+``CandidateSource``  suggests what to try next: plans to assemble, or ready-made candidates
+``Sampler``          orders the quartets of a pool; a stream that resumes at any position
+``StopRule``         ends a campaign before all of it is done, as budgets do
+``Watcher``          reports progress
+``Assemble``         turns a plan into a candidate
+``Engine``           checks and trains candidates in isolated workers (``nngen.training.engine``)
+==================  ================================================================================
+
+A source of its own, and a campaign with it::
+
+    class Neighbours(CandidateSource):
+        def suggest(self, record, trials, archive):
+            if len(trials) >= record.spec.size:
+                return ()
+            best = max(trials, key=lambda trial: trial.validation_accuracy or 0.0, default=None)
+            return [Suggestion(plan=neighbour(best.plan))] if best else [Suggestion(plan=START)]
+
+    Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine, source=Neighbours()).run()
+
+Candidates that exist already (files, proposals of a language model) are suggested by ``GivenCandidates`` of
+``nngen.campaign.selection``; each may have its own isolation level and its own seed.
+"""
 
 from __future__ import annotations
 
@@ -6,62 +32,147 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from nngen.archive import StoredTrial
+from nngen.archive import CampaignRecord, Store, StoredTrial
 from nngen.datasets.dataset import Dataset
+from nngen.isolation.level import Isolation
 from nngen.plan import Plan
+from nngen.space.registry import Sampler
+from nngen.training.engine import Engine
 from nngen.types import Candidate, EpochResult, Family, Interface
 
-__all__ = ["Assemble", "CampaignInputs", "Silent", "Watcher"]
+__all__ = [
+    "Assemble",
+    "CampaignInputs",
+    "CandidateSource",
+    "Engine",
+    "Sampler",
+    "Silent",
+    "StopRule",
+    "Suggestion",
+    "Watcher",
+]
 
 Assemble: TypeAlias = Callable[[Plan, Sequence[tuple[Family, Interface]]], Candidate]
-"""Writes a plan out; ``nngen.assembly.assemble``."""
+"""Assembles a plan from its families; ``nngen.assembly.assemble.Assembler.assemble``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignInputs:
-    """What is worked on.
+    """Families and data of a campaign.
 
     Attributes:
-        families: Usable families by name.
-        left_out: Families of the asked pool that cannot be used at the shape, with the reason.
-        dataset: The data set, as each training job carries it.
-        data_fingerprint: Of the data set's content.
-        classes: Of the data set.
-        test_labels: Little-endian uint16, one per test image; read once, at the end.
+        families: Usable families by name, with the inputs they accept.
+        dataset: Data set that every training job carries.
+        left_out: Families of the requested pool that cannot be used at the shape, with the reason.
     """
 
     families: Mapping[str, tuple[Family, Interface]]
     dataset: Dataset
-    data_fingerprint: str
-    classes: int
-    test_labels: bytes
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Fingerprint of the data set's content."""
+        return self.dataset.fingerprint
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data set."""
+        return self.dataset.classes
+
+    @property
+    def test_labels(self) -> bytes:
+        """Labels of the test split, one little-endian uint16 per image; read once, at the end."""
+        return self.dataset.test_labels.astype("<u2").tobytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """One candidate to try.
+
+    Attributes:
+        plan: Plan to assemble; of a ready-made candidate its own plan, its parent's, or one without experts.
+        candidate: Ready-made candidate that is checked and trained as it is; None where the plan is assembled.
+        isolation: Isolation level of a ready-made candidate. What is assembled runs in a process of its own.
+        seed: Seed of the trial of a ready-made candidate; None derives it from campaign and candidate.
+        explored: Whether it was chosen without regard to results.
+    """
+
+    plan: Plan
+    candidate: Candidate | None = None
+    isolation: Isolation = Isolation.PROCESS
+    seed: int | None = None
+    explored: bool = True
+
+
+class CandidateSource(Protocol):
+    """Suggests what a campaign tries; ``spec.size`` candidates in all.
+
+    The campaign asks when it begins, and again each time all its trials are done. It stores the suggestions in one
+    transaction before the first of them runs, so a source keeps no state: it decides by the record and the stored
+    trials, results included. Asked again after a kill, it must suggest the same.
+    """
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Ids of the ready-made candidates it suggests in all, in order; empty where it suggests plans.
+
+        A campaign is resumed only with the ids that it began with.
+        """
+        return ()
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+        """Return the next candidates to try; none when there is nothing more to try.
+
+        Args:
+            record: The campaign; its pool is narrowed already.
+            trials: All trials of the campaign so far; empty at its beginning.
+            archive: The archive, for results of other campaigns. The source may store candidates and events in it.
+
+        Raises:
+            UsageError: If the campaign cannot be begun like this; nothing is stored then.
+        """
+        ...
+
+
+class StopRule(Protocol):
+    """Ends a campaign early; evaluated about once a second and after every result."""
+
+    def reason(self) -> str | None:
+        """Return why the campaign is to stop now, as a noun; None to continue. Running trainings are finished."""
+        ...
 
 
 class Watcher(Protocol):
-    """Is told what happens while a campaign runs; changes nothing."""
+    """Reports the progress of a campaign; changes nothing. Called in the thread that runs the campaign."""
 
     def note(self, line: str) -> None:
-        """Something to know about the campaign as a whole."""
+        """Report something about the campaign as a whole."""
         ...
 
-    def begin(self, name: str, done: int, total: int) -> None: ...
+    def begin(self, name: str, done: int, total: int) -> None:
+        """Report the start of a campaign with so many trials done already."""
+        ...
 
     def stage(self, trial: StoredTrial, stage: str) -> None:
-        """A trial is being assembled, checked or trained."""
+        """Report that a trial is being assembled, checked or trained."""
         ...
 
-    def epoch(self, trial: StoredTrial, result: EpochResult) -> None: ...
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
+        """Report an epoch of a training."""
+        ...
 
     def requeued(self, trial: StoredTrial) -> None:
-        """A trial was put back."""
+        """Report that a trial was lost by the engine and is ready again."""
         ...
 
-    def finished(self, trial: StoredTrial) -> None: ...
+    def finished(self, trial: StoredTrial) -> None:
+        """Report the result of a trial."""
+        ...
 
 
 class Silent:
-    """A watcher that says nothing."""
+    """A watcher that reports nothing."""
 
     def note(self, line: str) -> None: ...
 

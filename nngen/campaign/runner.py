@@ -1,141 +1,303 @@
-"""The loop: sample, assemble, check, train, store; killed at any instant, it goes on from there.
+"""The campaign's loop: take candidates from a source, run their trials, decide on longer ones, store every result.
 
-All that is drawn stands in the archive before the first trial begins, and each trial's result is
-one transaction, so a driver holds nothing that could be lost.
+All suggestions are stored before the first of them runs, and each result is one transaction, so the driver holds no
+state that could be lost: a campaign killed at any instant continues from its archive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from nngen import __version__
-from nngen.archive import Store, TrialState
+from nngen.archive import CampaignRecord, LoopRole, NewTrial, Store, StoredTrial, TrialState
+from nngen.assembly.assemble import Assembler
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
-from nngen.campaign.commands import Control, interrupts
-from nngen.campaign.driver import Driver, End
-from nngen.campaign.executor import Crew
-from nngen.campaign.protocols import Assemble, CampaignInputs, Silent, Watcher
-from nngen.campaign.selection import begin, explored
-from nngen.campaign.spec import CampaignSpec
-from nngen.campaign.steps import Workshop
-from nngen.campaign.successive_halving import is_over, planned
+from nngen.campaign.commands import Command, CommandListener, interrupts
+from nngen.campaign.executor import TrialExecutor
+from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, Silent, StopRule, Suggestion, Watcher
+from nngen.campaign.selection import StoredCandidates, narrow, source_of
+from nngen.campaign.successive_halving import is_over, planned, promotions
 from nngen.campaign.summary import Summary, summarise
-from nngen.errors import DataError, LemurError
+from nngen.campaign_spec import CampaignSpec
+from nngen.errors import DataError, LemurError, UsageError
+from nngen.space import coverage
 from nngen.training.engine import Engine
 
-__all__ = ["Campaign"]
+__all__ = ["Campaign", "StopReason"]
+
+_POLL_S = 1.0
+
+
+class StopReason(enum.Enum):
+    """Why a driver ended.
+
+    Attributes:
+        FINISHED: All trials are done and none is to come.
+        COMMAND: ``nngen campaign stop``.
+        RULE: A budget or another stopping rule.
+        INTERRUPTED: Ctrl-C.
+    """
+
+    FINISHED = enum.auto()
+    COMMAND = enum.auto()
+    RULE = enum.auto()
+    INTERRUPTED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
-    """A specification joined with what carries it out; ``run`` begins or goes on.
+    """A campaign with all that runs it; ``run`` begins it, or resumes the one of the same name.
 
     Attributes:
-        budget: Of the campaign as a whole; None for the one that was set last.
+        spec: Specification; of a campaign that is resumed, the stored one.
+        archive: Archive that holds the campaign.
+        inputs: Families and data set.
+        engine: Engine that checks and trains.
+        source: Source of candidates; None for the sampler that the specification names.
+        assemble: Assembler of plans.
+        watcher: Watcher of the progress.
+        budget: Budget of the campaign as a whole; None for the one that was set last.
+        stop_rules: Further rules that end it early.
+        reveal: Whether the test accuracy of the best candidate is revealed when all is done; never in a closed loop.
+        loop: Name of the closed loop that the campaign is a stage of.
+        cycle: Number of the loop's cycle.
+        role: Purpose of the campaign within the cycle.
     """
 
     spec: CampaignSpec
     archive: Store
-    bench: CampaignInputs
+    inputs: CampaignInputs
     engine: Engine
-    assemble: Assemble
+    source: CandidateSource | None = None
+    assemble: Assemble = field(default_factory=lambda: Assembler().assemble)
     watcher: Watcher = field(default_factory=Silent)
     budget: Budget | None = None
+    stop_rules: Sequence[StopRule] = ()
+    reveal: bool = True
+    loop: str | None = None
+    cycle: int | None = None
+    role: LoopRole | None = None
 
     def run(self) -> Summary:
-        """Run until every trial is done and none is to come, or a budget or a wish ends it before.
+        """Run until every trial is done and none is to come, or until a budget or a command ends it before.
 
-        The best candidate's test accuracy is revealed when all is done, and not before.
+        Returns:
+            The summary; the best candidate's test accuracy is revealed in it when all is done, and not before.
 
         Raises:
-            ArchiveError: If another live driver has the campaign, or the archive cannot be written.
+            ArchiveError: If another live driver runs the campaign, or the archive cannot be written.
             DataError: If the data set has changed since the campaign began.
             LemurError: If the source of one of its families has.
-            KeyboardInterrupt: After Ctrl-C; what trained then is done, after a second one it is put back.
-            UsageError: If the pool is too small for the size, or the sampler is unknown.
+            KeyboardInterrupt: After Ctrl-C. Running trainings are finished first; a second Ctrl-C requeues them.
+            UsageError: If the campaign cannot begin like this, or began with other candidates.
         """
         name = self.spec.name
         with self.archive.lock(name):
-            self._begin()
+            source = self.source or self._own_source()
+            record = self._open(source)
             counts = self.archive.counts(name)
             self.watcher.begin(name, counts[TrialState.DONE], max(sum(counts.values()), planned(self.spec)))
-            end = self._drive()
-            if end is End.INTERRUPTED:
+            reason = self._drive(record, source)
+            if reason is StopReason.INTERRUPTED:
                 raise KeyboardInterrupt
-            labels = self.bench.test_labels if end is End.FINISHED else None
-            return summarise(self.archive, name, test_labels=labels)
+            finished = reason is StopReason.FINISHED and self.reveal and record.loop is None
+            return summarise(self.archive, name, test_labels=self.inputs.test_labels if finished else None)
 
-    def _drive(self) -> End:
-        name = self.spec.name
-        crew = Crew(lambda: self.engine.slots)
-        control = Control(self.archive, name)
-        driver = Driver(
-            spec=self.spec,
+    def _drive(self, record: CampaignRecord, source: CandidateSource) -> StopReason:
+        name = record.name
+        executor = TrialExecutor(
+            record,
             archive=self.archive,
-            slots=lambda: self.engine.slots,
+            inputs=self.inputs,
+            engine=self.engine,
+            assemble=self.assemble,
             watcher=self.watcher,
-            steps=Workshop(
-                spec=self.spec,
-                archive=self.archive,
-                bench=self.bench,
-                engine=self.engine,
-                assemble=self.assemble,
-                watcher=self.watcher,
-                crew=crew,
-            ).steps,
-            crew=crew,
-            control=control,
-            purse=BudgetTracker(
-                self.archive, name, self.budget or last_budget(self.archive.events(name)), self.watcher
-            ),
+        )
+        budget = self.budget or last_budget(self.archive.events(name))
+        listener = CommandListener(self.archive, name)
+        driver = _Driver(
+            campaign=self,
+            record=record,
+            source=source,
+            executor=executor,
+            listener=listener,
+            budget=BudgetTracker(self.archive, name, budget, self.watcher),
         )
         try:
-            with interrupts(control):
+            with interrupts(listener):
                 return driver.drive()
         except KeyboardInterrupt:
             self.archive.requeue(name)
             self.archive.log("campaign.interrupted", campaign=name)
             raise
+        finally:
+            executor.close()
 
-    def _begin(self) -> None:
+    def _own_source(self) -> CandidateSource:
+        """Return the sampler; or a source without further suggestions, where all candidates were given and stored."""
+        stored = {campaign.name: campaign for campaign in self.archive.campaigns()}.get(self.spec.name)
+        return StoredCandidates(ids=stored.candidates) if stored and stored.candidates else source_of(self.spec)
+
+    def _open(self, source: CandidateSource) -> CampaignRecord:
+        """Create the campaign with its first trials, or check that the stored one can be resumed."""
         name = self.spec.name
-        known = {campaign.name: campaign for campaign in self.archive.campaigns()}
-        if name in known:
-            self._same_ground(known[name].spec)
+        stored = {campaign.name: campaign for campaign in self.archive.campaigns()}.get(name)
+        if stored is not None:
+            self._check_unchanged(stored, source)
             self.archive.requeue(name)
             if not is_over(self.spec, self.archive.trials(name)):
                 self.archive.log("campaign.resumed", campaign=name)
-            return
-        beginning = begin(self.spec, self.archive, self._ground())
-        for family, _ in self.bench.families.values():
+            return stored
+        record, notes = narrow(self._new_record(source), self.archive)
+        suggestions = source.suggest(record, (), self.archive)
+        for family, _ in self.inputs.families.values():
             self.archive.add_family(family)
-        self.archive.add_campaign(
-            name, self.spec.to_dict() | dict(beginning.ground), beginning.plans, explored=explored(beginning.choices)
-        )
-        for line in beginning.notes:
+        self.archive.add_campaign(record, self._trials(suggestions), explored=[item.explored for item in suggestions])
+        if not source.candidates:
+            audit = coverage(sorted(record.pool), (tuple(item.plan.experts) for item in suggestions))
+            notes += (f"biased: {audit.verdict}",) if audit.biased else ()
+        for line in notes:
             self.watcher.note(line)
+        return self.archive.campaign(name)
 
-    def _ground(self) -> dict[str, Any]:
-        """What the campaign stands on besides its arguments."""
-        return {
-            "pool": {name: family.fingerprint for name, (family, _) in sorted(self.bench.families.items())},
-            "left_out": dict(self.bench.left_out),
-            "data_fingerprint": self.bench.data_fingerprint,
-            "classes": self.bench.classes,
-            "nngen": __version__,
-        }
+    def _new_record(self, source: CandidateSource) -> CampaignRecord:
+        return CampaignRecord(
+            spec=self.spec,
+            pool={name: family.fingerprint for name, (family, _) in sorted(self.inputs.families.items())},
+            left_out=dict(self.inputs.left_out),
+            data_fingerprint=self.inputs.data_fingerprint,
+            classes=self.inputs.classes,
+            candidates=source.candidates,
+            nngen=__version__,
+            loop=self.loop,
+            cycle=self.cycle,
+            role=self.role,
+        )
 
-    def _same_ground(self, began: Mapping[str, Any]) -> None:
-        now = self._ground()
-        if began["data_fingerprint"] != now["data_fingerprint"]:
+    def _check_unchanged(self, stored: CampaignRecord, source: CandidateSource) -> None:
+        if stored.candidates != source.candidates:
+            raise UsageError(f"campaign {stored.name} began with other candidates: choose another name")
+        if stored.data_fingerprint != self.inputs.data_fingerprint:
             raise DataError(
-                f"data set {self.spec.dataset} has changed since campaign {self.spec.name} began: choose another name"
+                f"data set {self.spec.dataset} has changed since campaign {stored.name} began: choose another name"
             )
-        for family, fingerprint in began["pool"].items():
-            if now["pool"].get(family) != fingerprint:
+        now = {name: family.fingerprint for name, (family, _) in self.inputs.families.items()}
+        for family, fingerprint in stored.pool.items():
+            if now.get(family) != fingerprint:
                 raise LemurError(
-                    f"family {family} has changed since campaign {self.spec.name} began: "
+                    f"family {family} has changed since campaign {stored.name} began: "
                     "use the LEMUR it began with, or choose another name"
                 )
+
+    def _trials(self, suggestions: Sequence[Suggestion]) -> list[NewTrial]:
+        """Turn suggestions into trials; ready-made candidates are stored first."""
+        trials = []
+        for item in suggestions:
+            if item.candidate is not None:
+                families = self.inputs.families
+                known = [families[name][0] for name in item.plan.experts if name in families]
+                self.archive.add_candidate(item.candidate, {family.name: family.fingerprint for family in known})
+            given = item.candidate.id if item.candidate is not None else None
+            trials.append(NewTrial(plan=item.plan, candidate_id=given, isolation=item.isolation, seed=item.seed))
+        return trials
+
+
+@dataclass(slots=True, kw_only=True)
+class _Driver:
+    """Keeps the engine busy until the campaign ends; its lock is held and it is stored."""
+
+    campaign: Campaign
+    record: CampaignRecord
+    source: CandidateSource
+    executor: TrialExecutor
+    listener: CommandListener
+    budget: BudgetTracker
+    ready: deque[StoredTrial] = field(default_factory=deque)
+    paused: bool = False
+    stop: StopReason | None = None
+    cause: str = ""
+
+    def drive(self) -> StopReason:
+        """Run the loop; returns when nothing is left to be done, or when it was stopped and nothing trains."""
+        executor = self.executor
+        while True:
+            self._check_stop()
+            executor.held = self.paused or self.stop is not None
+            if not executor.held:
+                self._fill()
+            if self.stop is not None and not executor.busy:
+                return self._leave(self.stop)
+            if not executor.held and not executor.open:
+                return self._leave(StopReason.FINISHED)
+            executor.wait(_POLL_S)
+
+    def _check_stop(self) -> None:
+        """Look for reached budgets, other stopping rules and commands from another process."""
+        if self.stop is not None:
+            return
+        watcher, listener = self.campaign.watcher, self.listener
+        for rule in (self.budget, *self.campaign.stop_rules):
+            if (cause := rule.reason()) is not None:
+                self.stop, self.cause = StopReason.RULE, cause
+                return
+        command = listener.command()
+        if command is Command.STOP:
+            self.stop, self.cause = StopReason.COMMAND, "command"
+            again = ""
+            if listener.interrupted:
+                self.stop, again = StopReason.INTERRUPTED, "; Ctrl-C again requeues them and ends at once"
+            watcher.note(f"ending: running trainings are finished, prepared ones are requeued{again}")
+        elif (command is Command.PAUSE) != self.paused:
+            self.paused = command is Command.PAUSE
+            (self.budget.pause if self.paused else self.budget.resume)()
+            event = "campaign.paused" if self.paused else "campaign.continued"
+            self.campaign.archive.log(event, campaign=self.record.name)
+            watcher.note("paused: running trainings are finished, none begins" if self.paused else "resumed")
+
+    def _fill(self) -> None:
+        """Begin trials until the engine is busy, with one more prepared."""
+        # On a card, a check beside a training could take the memory that the training needs.
+        ahead = 1 if self.record.spec.device == "cpu" else 0
+        while self.executor.open < self.campaign.engine.slots + ahead:
+            self._look()
+            if not self.ready or not self.budget.room(self.executor.open):
+                return
+            self.executor.begin(self.ready.popleft())
+
+    def _look(self) -> None:
+        """Refill the ready trials: promotions first, then stored trials, the highest rung first, then suggestions."""
+        spec, archive, name = self.record.spec, self.campaign.archive, self.record.name
+        # ASHA promotes as results come in; halving, and a source, wait until nothing runs.
+        eager = spec.scheduler == "asha" and len(spec.fidelities) > 1
+        if self.ready and not eager:
+            return
+        if (eager or not self.executor.open) and (chosen := promotions(spec, archive.trials(name))):
+            archive.promote(name, chosen)
+            self.ready.clear()
+        if self.ready:
+            return
+        ready = archive.trials(name, state=TrialState.READY)
+        if not ready and not self.executor.open:
+            suggestions = self.source.suggest(self.record, archive.trials(name), archive)
+            if suggestions:
+                explored = [item.explored for item in suggestions]
+                archive.add_trials(name, self.campaign._trials(suggestions), explored=explored)
+                ready = archive.trials(name, state=TrialState.READY)
+        self.ready.extend(sorted(ready, key=lambda trial: (-trial.rung, trial.id)))
+
+    def _leave(self, reason: StopReason) -> StopReason:
+        archive, name = self.campaign.archive, self.record.name
+        archive.requeue(name)
+        if reason is not StopReason.INTERRUPTED and is_over(self.record.spec, archive.trials(name)):
+            reason = StopReason.FINISHED  # the last trial was also what reached the limit
+        if reason is StopReason.FINISHED:
+            if not any(event.kind == "campaign.finished" for event in archive.events(name)):
+                archive.log("campaign.finished", campaign=name, trials=sum(archive.counts(name).values()))
+        elif reason is StopReason.INTERRUPTED:
+            archive.log("campaign.interrupted", campaign=name)
+        else:
+            archive.log("campaign.stopped", campaign=name, by=self.cause)
+        return reason

@@ -1,156 +1,188 @@
-"""Which quartets a campaign takes: all at its beginning, or turn by turn where results decide."""
+"""Candidate sources of a campaign: sampled quartets, quartets chosen by results, and candidates given ready-made.
+
+A sampler, with or without a fixed order, is one entry of ``nngen.space.registry.SAMPLERS``; the first two sources make
+a campaign of it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.low_yield import low_yield
 from nngen.analysis.observations import is_quartet, observe
-from nngen.archive import Store, StoredTrial
-from nngen.campaign.spec import CampaignSpec
+from nngen.archive import CampaignRecord, Store, StoredTrial
+from nngen.campaign.protocols import CandidateSource, Suggestion
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.space import Pool, Quartet, coverage, draw, find_sampler
+from nngen.space import Pool, Quartet, draw, find_sampler
 from nngen.space.registry import Choice, Chooser
 
-__all__ = ["Beginning", "begin", "explored", "next_turn"]
+__all__ = [
+    "ChosenQuartets",
+    "GivenCandidates",
+    "SampledQuartets",
+    "StoredCandidates",
+    "narrow",
+    "source_of",
+]
 
-_SAME_DATA = ("data_fingerprint", "shape")
-_SAME_WORK = (*_SAME_DATA, "first_rung", "batch", "lr")
-_ASKED = ("campaign.created", "campaign.extended")
+_SUGGESTED = ("campaign.created", "campaign.extended")
+
+
+class SampledQuartets(CandidateSource):
+    """All quartets of a campaign at once, in the order of a sampler that does not depend on results."""
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+        """Draw ``spec.size`` quartets; see ``CandidateSource``."""
+        if trials:
+            return ()
+        spec = record.spec
+        known = _known_quartets(record, archive)
+        drawn = draw(spec.sampler, sorted(record.pool), spec.size, spec.seed, known=known)
+        return [Suggestion(plan=Plan(experts=quartet)) for quartet in drawn]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
-    """What a campaign begins with.
+class ChosenQuartets(CandidateSource):
+    """Quartets chosen turn by turn from the results so far, with a least share of exploration.
 
     Attributes:
-        ground: What it stands on, the pool narrowed to what is worth drawing from.
-        choices: The first quartets; all of them, unless results decide on the rest.
-        notes: What to say of it, one line each.
+        chooser: Sampler that learns.
     """
 
-    ground: Mapping[str, Any]
-    choices: tuple[Choice, ...]
-    notes: tuple[str, ...]
+    chooser: Chooser
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+        """Choose one turn of quartets; see ``CandidateSource``."""
+        spec, families = record.spec, sorted(record.pool)
+        pool, known = Pool.of(families), _known_quartets(record, archive)
+        if not trials:
+            free = pool.space - sum(set(quartet) <= set(families) for quartet in known)
+            if spec.size > free:
+                raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")
+        before = _chosen(record, trials, archive)
+        # One turn uses every family once: results flow back often, and an explored turn is even in itself.
+        turn = min(math.ceil(len(families) / pool.k), spec.size - len(before))
+        if turn < 1:
+            return ()
+        lines = observe(_trials(archive, _similar(record, archive, same_training=True)))
+        inside = [line for line in lines if set(line.quartet) <= set(families)]
+        seed = derive(spec.seed, "campaign", spec.sampler)
+        scores = scores_of(effects(inside, families))
+        choices = self.chooser(pool, turn, seed, scores, before=before, known=known, min_explore=spec.min_explore)
+        return [Suggestion(plan=Plan(experts=choice.quartet), explored=choice.explored) for choice in choices]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenCandidates(CandidateSource):
+    """Candidates that exist already, all at once: files, proposals, or the best of a closed loop with fresh seeds.
+
+    Attributes:
+        suggestions: Suggestions with a candidate each; the same candidate may be given with several seeds.
+    """
+
+    suggestions: tuple[Suggestion, ...]
 
     @property
-    def plans(self) -> list[Plan]:
-        return [Plan(experts=choice.quartet) for choice in self.choices]
+    def candidates(self) -> tuple[str, ...]:
+        """Ids of the candidates, in order."""
+        return tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+        """Return all of them at the beginning; see ``CandidateSource``."""
+        return () if trials else self.suggestions
 
 
-def begin(spec: CampaignSpec, archive: Store, ground: Mapping[str, Any]) -> Beginning:
-    """Draw a campaign's first quartets.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCandidates(CandidateSource):
+    """The given candidates of a stored campaign: all of its trials are in the archive.
 
-    What the archive knows is used only where the specification says so, and only from campaigns on
-    the same data at the same shape.
+    Attributes:
+        ids: Ids of the candidates, in order.
+    """
+
+    ids: tuple[str, ...]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Ids of the candidates, in order."""
+        return self.ids
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+        """Return nothing: a campaign of given candidates stores them all at its beginning."""
+        return ()
+
+
+def source_of(spec: CampaignSpec) -> CandidateSource:
+    """Return the source for the sampler of a specification.
 
     Raises:
-        UsageError: If the pool has too few quartets, or too few that are new.
+        UsageError: If the sampler is unknown.
     """
-    dropped: dict[str, str] = {}
+    chooser = find_sampler(spec.sampler).choose
+    return SampledQuartets() if chooser is None else ChosenQuartets(chooser=chooser)
+
+
+def narrow(record: CampaignRecord, archive: Store) -> tuple[CampaignRecord, tuple[str, ...]]:
+    """Leave out of a new campaign's pool what its specification excludes.
+
+    Results of the archive count only where the specification says so, and only those on the same data at the same
+    shape.
+
+    Returns:
+        The record with its final pool, and notes for the user.
+    """
     notes: list[str] = []
-    pool = sorted(ground["pool"])
-    if spec.exclude_low_yield:
-        found = low_yield(observe(_trials(archive, spec, ground, _SAME_DATA)), pool)
-        pool, dropped = sorted(found.kept), {row.family: row.reason for row in found.excluded}
+    if record.spec.exclude_low_yield:
+        found = low_yield(observe(_trials(archive, _similar(record, archive))), sorted(record.pool))
+        dropped = {row.family: row.reason for row in found.excluded}
+        pool = {name: record.pool[name] for name in sorted(found.kept)}
+        record = replace(record, pool=pool, left_out={**record.left_out, **dropped})
         notes += [f"low-yield, left out: {reason}" for reason in dropped.values()]
         notes += [found.note] if found.note else []
-    held = _known(archive, spec, ground)
-    if held:
-        notes.append(f"{len(held):,} quartets are known already and are not drawn again")
-    narrowed = dict(ground) | {
-        "pool": {name: ground["pool"][name] for name in pool},
-        "left_out": {**ground["left_out"], **dropped},
-        "known": len(held),
-    }
-    chooser = find_sampler(spec.sampler).choose
-    if chooser is not None:
-        _check_room(spec, pool, held)
-        choices = _ask(chooser, spec, archive, narrowed, ())
-    else:
-        drawn = draw(spec.sampler, pool, spec.size, spec.seed, known=held)
-        choices = tuple(Choice(quartet=quartet, explored=True) for quartet in drawn)
-    audit = coverage(pool, (choice.quartet for choice in choices))
-    if audit.biased:
-        notes.append(f"biased: {audit.verdict}")
-    return Beginning(ground=narrowed, choices=choices, notes=tuple(notes))
+    known = _known_quartets(record, archive)
+    if known:
+        notes.append(f"{len(known):,} quartets are known already and are not drawn again")
+    return replace(record, known=len(known)), tuple(notes)
 
 
-def explored(choices: Iterable[Choice]) -> list[bool]:
-    """Give the marks that the archive keeps beside the quartets."""
-    return [choice.explored for choice in choices]
-
-
-def next_turn(spec: CampaignSpec, archive: Store) -> tuple[Choice, ...]:
-    """Choose the next quartets of a campaign whose trials are all done; none when it has its size.
-
-    A pure function of the archive: asked again after a kill, it chooses the same.
-    """
-    chooser = find_sampler(spec.sampler).choose
-    if chooser is None:
-        return ()
-    explored = (
-        flag for event in archive.events(spec.name) if event.kind in _ASKED for flag in event.detail["explored"]
-    )
-    trials = sorted((t for t in archive.trials(spec.name) if t.rung == t.replicate == 0), key=lambda t: t.position)
-    before = tuple(
-        Choice(quartet=tuple(sorted(trial.experts)), explored=flag)
-        for trial, flag in zip(trials, explored, strict=True)
-    )
-    return _ask(chooser, spec, archive, archive.campaign(spec.name).spec, before)
-
-
-def _ask(
-    chooser: Chooser, spec: CampaignSpec, archive: Store, ground: Mapping[str, Any], before: tuple[Choice, ...]
-) -> tuple[Choice, ...]:
-    pool = sorted(ground["pool"])
-    # One turn of every family: results flow back often, and an explored turn is even in itself.
-    turn = min(math.ceil(len(pool) / Pool.of(pool).k), spec.size - len(before))
-    if turn < 1:
-        return ()
-    known = observe(_trials(archive, spec, ground, _SAME_WORK))
-    inside = [line for line in known if set(line.quartet) <= set(pool)]
-    seed = derive(spec.seed, "campaign", spec.sampler)
-    held = _known(archive, spec, ground)
-    scores = scores_of(effects(inside, pool))
-    return chooser(Pool.of(pool), turn, seed, scores, before=before, known=held, min_explore=spec.floor)
-
-
-def _known(archive: Store, spec: CampaignSpec, ground: Mapping[str, Any]) -> frozenset[Quartet]:
-    """Quartets that were tried on the same data at the same shape, failed ones included."""
-    if not spec.skip_known:
+def _known_quartets(record: CampaignRecord, archive: Store) -> frozenset[Quartet]:
+    """Return the quartets that other campaigns tried on the same data at the same shape, failed ones included."""
+    if not record.spec.skip_known:
         return frozenset()
-    names = (name for name in _alike(archive, spec, ground, _SAME_DATA) if name != spec.name)
+    names = (name for name in _similar(record, archive) if name != record.name)
     return frozenset(quartet for name in names for quartet in archive.quartets(name) if is_quartet(quartet))
 
 
-def _trials(
-    archive: Store, spec: CampaignSpec, ground: Mapping[str, Any], keys: tuple[str, ...]
-) -> Iterator[StoredTrial]:
-    for name in _alike(archive, spec, ground, keys):
+def _chosen(record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> tuple[Choice, ...]:
+    """Read earlier choices: quartets stand in the trials, whether they were explored in the events beside them."""
+    events = archive.events(record.name)
+    explored = (flag for event in events if event.kind in _SUGGESTED for flag in event.detail["explored"])
+    first = sorted((t for t in trials if t.rung == t.replicate == 0), key=lambda trial: trial.position)
+    return tuple(
+        Choice(quartet=tuple(sorted(trial.experts)), explored=flag) for trial, flag in zip(first, explored, strict=True)
+    )
+
+
+def _similar(record: CampaignRecord, archive: Store, *, same_training: bool = False) -> list[str]:
+    """Name the campaigns on the same data at the same shape; also with the same training, where asked for.
+
+    Effects are read from the first rung, so its epochs are the ones that must be equal.
+    """
+
+    def key(other: CampaignRecord) -> tuple[object, ...]:
+        spec = other.spec
+        data = (other.data_fingerprint, spec.shape)
+        return (*data, spec.fidelities[0], spec.batch, spec.lr) if same_training else data
+
+    return [other.name for other in archive.campaigns() if key(other) == key(record)]
+
+
+def _trials(archive: Store, names: Sequence[str]) -> Iterator[StoredTrial]:
+    for name in names:
         yield from archive.trials(name)
-
-
-def _alike(archive: Store, spec: CampaignSpec, ground: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
-    """Campaigns that agree with this one in all keys."""
-    own = _with_first_rung(spec.to_dict() | dict(ground))
-    others = ((campaign.name, _with_first_rung(campaign.spec)) for campaign in archive.campaigns())
-    return [name for name, other in others if all(other.get(key) == own[key] for key in keys)]
-
-
-def _with_first_rung(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Effects are read from the first rung, so its epochs are what must be equal."""
-    return dict(spec) | {"first_rung": (spec.get("rungs") or [spec.get("epochs")])[0]}
-
-
-def _check_room(spec: CampaignSpec, pool: list[str], held: frozenset[Quartet]) -> None:
-    inside = sum(set(quartet) <= set(pool) for quartet in held)
-    free = Pool.of(pool).space - inside
-    if spec.size > free:
-        raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")

@@ -1,4 +1,4 @@
-"""How a campaign stands for those who look on: driven or not, how fast, what it has used."""
+"""Progress of a campaign: whether it is running, its rate, and the budget used."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nngen.archive import Store, TrialState
-from nngen.campaign.budget import Budget, Usage, last_budget, spent
+from nngen.campaign.budget import Budget, Usage, last_budget, usage
 
-__all__ = ["Status", "standing"]
+__all__ = ["Status", "read_status"]
 
 _TURNS = ("campaign.resumed", "campaign.paused", "campaign.continued")
-"""After the last of these a driver works, or rests."""
+"""The last of these events says whether the driver is paused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How a campaign stands.
+    """Progress of a campaign.
 
     Attributes:
-        driver: Number of the process that drives it; None where none does.
-        paused: Whether that driver rests.
-        per_hour: Trials done in an hour of driving, over the whole campaign; None before the first.
-        promotions: Decisions that took a candidate on or gave it another seed.
-        lost: How often the engine lost a trial.
+        driver: Process id of its driver; None without one.
+        paused: Whether the driver is paused.
+        budget: Limits that were set last.
+        spent: Usage until the last event.
+        per_hour: Trials done per hour of running, over the whole campaign; None before the first.
+        promotions: Number of decisions to train a candidate longer or with another seed.
+        lost: Number of trials that the engine lost and that were tried again.
     """
 
     driver: int | None
@@ -40,13 +42,13 @@ class Status:
         return "not being run" if self.driver is None else "paused" if self.paused else "running"
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the standing as JSON's types."""
+        """Write the status as JSON types."""
         plain = {name: getattr(self, name) for name in ("driver", "paused", "per_hour", "promotions", "lost")}
         return plain | {"budget": self.budget.to_dict(), "spent": asdict(self.spent)}
 
 
-def standing(archive: Store, name: str) -> Status:
-    """Read how a campaign stands, its account up to the last event.
+def read_status(archive: Store, name: str) -> Status:
+    """Read the progress of a campaign, up to its last event.
 
     Raises:
         UsageError: If there is no such campaign.
@@ -54,7 +56,7 @@ def standing(archive: Store, name: str) -> Status:
     archive.campaign(name)
     events = archive.events(name)
     turns = [event.kind for event in events if event.kind in _TURNS]
-    used = spent(events, archive.counts(name)[TrialState.DONE])
+    used = usage(events, archive.counts(name)[TrialState.DONE])
     driver = archive.driver(name)
     return Status(
         driver=driver,

@@ -1,9 +1,9 @@
-"""Who is trained longer, and who again with other seeds: decisions as values.
+"""Promotions to longer training and replications with further seeds, as pure functions of the trials.
 
-Successive halving (Jamieson and Talwalkar 2016) waits for a rung to be complete and takes the best of it
-on; ASHA (Li et al. 2020) takes on whoever is among the best so far. Both are pure functions of the
-trials: asked again after a kill, they decide the same. Every rung trains from the beginning, for a
-mixture's warm-up and cosine stretch over the epochs it is given. What failed ranks last and never goes on.
+Successive halving (Jamieson and Talwalkar 2016) waits for a rung to be complete and promotes the best of it; ASHA (Li
+et al. 2020) promotes each candidate that is among the best so far. Asked again after a kill, both decide the same.
+Every rung trains from the beginning, because a mixture's warm-up and cosine stretch over the epochs it is given.
+Failed trials rank last and are never promoted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nngen.archive import Promotion, StoredTrial, TrialState
-from nngen.campaign.spec import CampaignSpec
+from nngen.campaign_spec import CampaignSpec
 
 __all__ = ["finalists", "is_over", "planned", "promotions"]
 
 
 def promotions(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> tuple[Promotion, ...]:
-    """Decide who goes on, of all of a campaign's trials; nobody where there is nothing to decide yet."""
+    """Decide on promotions and replications by all trials of a campaign; none while there is nothing to decide."""
     first = [trial for trial in trials if trial.replicate == 0]
     resting = len(first) >= spec.size and all(trial.state is TrialState.DONE for trial in trials)
     for rung in reversed(range(len(spec.fidelities) - 1)):
@@ -29,22 +29,22 @@ def promotions(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> tuple[Promo
 
 
 def is_over(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> bool:
-    """Say whether every trial is done and none is to come."""
+    """Return whether every trial is done and none is to come."""
     drawn = sum(trial.rung == trial.replicate == 0 for trial in trials)
     done = all(trial.state is TrialState.DONE for trial in trials)
     return done and drawn >= spec.size and not promotions(spec, trials)
 
 
 def planned(spec: CampaignSpec) -> int:
-    """Count the trials that a campaign comes to if none of them fails."""
+    """Count the trials of a campaign if none of them fails."""
     counts = [spec.size]
     for _ in spec.fidelities[1:]:
-        counts.append(max(1, counts[-1] // spec.keep))
+        counts.append(max(1, counts[-1] // spec.reduction_factor))
     return sum(counts) + min(spec.finalists, counts[-1]) * (spec.replicates - 1)
 
 
 def finalists(spec: CampaignSpec, trials: Iterable[StoredTrial]) -> tuple[StoredTrial, ...]:
-    """Give the best of the highest rung that was trained, by their first seed; none if none are asked for."""
+    """Return the best trials of the highest trained rung, by their first seed; none without finalists."""
     trained = [trial for trial in trials if trial.trained and trial.replicate == 0]
     top = max((trial.rung for trial in trained), default=0)
     return tuple(_ranked(trial for trial in trained if trial.rung == top)[: spec.finalists])
@@ -56,8 +56,8 @@ def _chosen(
     done = [trial for trial in here if trial.state is TrialState.DONE]
     if spec.scheduler == "halving" and (len(done) < len(here) or above):
         return ()
-    places = len(done) // spec.keep
-    # The last of a small rung shall not leave the next one empty.
+    places = len(done) // spec.reduction_factor
+    # A small rung promotes at least one, so that the next rung is not empty.
     if not places and resting and not above:
         places = 1
     best = _ranked(trial for trial in done if trial.trained)[:places]

@@ -1,4 +1,4 @@
-"""What a campaign came to."""
+"""Summary of a campaign: trials by state and outcome, coverage, rungs, finalists and the best candidate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets
 from nngen.archive import Store, StoredTrial, TrialState
-from nngen.campaign.spec import CampaignSpec
 from nngen.campaign.successive_halving import finalists, is_over, planned
+from nngen.campaign_spec import CampaignSpec
 from nngen.space import Coverage, coverage
 from nngen.types import Outcome
 
@@ -23,11 +23,13 @@ __all__ = ["Rung", "Summary", "summarise"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """How a rung stands.
+    """Progress of one rung.
 
     Attributes:
-        trials: Candidates that reached it.
-        promoted: Those that went on.
+        epochs: Epochs of each of its trainings.
+        trials: Number of candidates that reached it.
+        done: Number of its trials that are done.
+        promoted: Number of candidates promoted from it.
         best: Highest validation accuracy on it.
     """
 
@@ -40,19 +42,21 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a campaign came to, or stands at.
+    """Result of a campaign, or its state so far.
 
     Attributes:
-        planned: Trials it comes to if none fails; rungs and seeds of finalists included.
+        name: Name of the campaign.
+        planned: Number of trials if none fails, with rungs and seeds of finalists.
         over: Whether every trial is done and none is to come.
-        states: Trials per state.
-        outcomes: Finished trials per outcome.
-        coverage: Audit of what was finished, against the campaign's pool.
-        best: The trial with the highest validation accuracy on the highest rung, with its test accuracy if
-            revealed; of finalists, the first seed of the one with the highest mean.
-        rungs: How the rungs stand; one where there are none.
-        finalists: Mean and spread over the seeds of those that were trained again, best first.
+        states: Number of trials per state.
+        outcomes: Number of finished trials per outcome.
+        coverage: Audit of the finished quartets against the campaign's pool.
+        best: Trial with the highest validation accuracy on the highest rung, with its test accuracy if revealed; of
+            finalists, the first seed of the one with the highest mean.
+        rungs: Progress of the rungs; one without rungs.
+        finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
         left_out: Families that could not be used, with the reason.
+        template_versions: Number of assembled candidates per version of the templates; None is a version before 1.
     """
 
     name: str
@@ -65,22 +69,26 @@ class Summary:
     rungs: tuple[Rung, ...]
     finalists: tuple[Row, ...]
     left_out: Mapping[str, str]
+    template_versions: Mapping[int | None, int]
 
     @property
     def total(self) -> int:
+        """Number of trials, those to come included."""
         there = sum(self.states.values())
         return there if self.over else max(self.planned, there)
 
     @property
     def done(self) -> int:
+        """Number of trials that are done."""
         return self.states[TrialState.DONE.value]
 
     @property
     def failed(self) -> int:
+        """Number of finished trials with an outcome other than valid."""
         return self.done - self.outcomes.get(Outcome.VALID.value, 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the summary as JSON's types."""
+        """Write the summary as JSON types."""
         best = self.best and {
             "id": self.best.candidate_id,
             "experts": list(self.best.experts),
@@ -100,23 +108,24 @@ class Summary:
             "rungs": [asdict(rung) for rung in self.rungs],
             "finalists": [row.to_dict() for row in self.finalists],
             "left_out": dict(self.left_out),
+            "template_versions": {str(version or "before 1"): n for version, n in self.template_versions.items()},
         }
 
 
 def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) -> Summary:
-    """Sum a campaign up.
+    """Summarise a campaign.
 
     Args:
-        archive: Where it is kept.
-        name: The campaign.
-        test_labels: Given, the best trial's test accuracy is computed, once, and kept; only for a
-            campaign whose trials are all done.
+        archive: Archive that holds it.
+        name: Name of the campaign.
+        test_labels: Labels of the test split. With them, the test accuracy of the best trial is computed and stored,
+            once, and only when all trials are done.
 
     Raises:
         UsageError: If there is no such campaign.
     """
     campaign = archive.campaign(name)
-    spec = CampaignSpec.from_dict(campaign.spec)
+    spec = campaign.spec
     trials = archive.trials(name)
     over = is_over(spec, trials)
     best = _best(spec, trials)
@@ -134,18 +143,19 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
         states={state.value: sum(trial.state is state for trial in trials) for state in TrialState},
         outcomes=Counter(trial.verdict.outcome.value for trial in done if trial.verdict),
         coverage=coverage(
-            sorted(campaign.spec["pool"]),
+            sorted(campaign.pool),
             finished_quartets(trial for trial in done if trial.rung == trial.replicate == 0),
         ),
         best=best,
         rungs=tuple(_rung(spec, trials, rung) for rung in range(len(spec.fidelities))),
         finalists=leaderboard(again) if any(trial.replicate for trial in again) else (),
-        left_out=campaign.spec["left_out"],
+        left_out=campaign.left_out,
+        template_versions=archive.template_versions(name),
     )
 
 
 def _best(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> StoredTrial | None:
-    """Find the best on validation, the earliest of equals; finalists by their mean over all seeds."""
+    """Return the best trial on validation, the earliest of equals; finalists compare by their mean over all seeds."""
     trained = [trial for trial in trials if trial.trained and trial.replicate == 0]
     top = max((trial.rung for trial in trained), default=0)
     judged = finalists(spec, trials) or tuple(trial for trial in trained if trial.rung == top)
@@ -153,12 +163,12 @@ def _best(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> StoredTrial | No
 
 
 def _seeds(trials: Sequence[StoredTrial], first: StoredTrial) -> list[StoredTrial]:
-    """Give the trials of one candidate on one rung."""
+    """Return the trials of one candidate on one rung."""
     return [trial for trial in trials if (trial.position, trial.rung) == (first.position, first.rung)]
 
 
 def _merit(seeds: Sequence[StoredTrial]) -> tuple[int, float]:
-    """How many seeds were trained, and their mean: who fails with one seed stands behind who never does."""
+    """Return the number of trained seeds and their mean; a candidate that fails with one seed ranks behind others."""
     accuracies = [trial.validation_accuracy for trial in seeds if trial.validation_accuracy is not None]
     return len(accuracies), fmean(accuracies)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nngen.campaign import summarise
-from nngen.campaign.status import standing
+from nngen.campaign.status import read_status
 from nngen.cli.campaign_control import events, pause, resume, stop, watch
 from nngen.cli.campaign_run import print_status, print_summary, run_campaign
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
@@ -76,7 +76,7 @@ def ls(*, output: ArchiveOptions = ArchiveOptions()) -> None:
             found = summarise(store, campaign.name).to_dict()
             best = found["best"]["validation_accuracy"] if found["best"] else None
             counts = {key: found[key] for key in ("campaign", "trials", "done", "failed")}
-            more = {key: campaign.spec[key] for key in ("dataset", "sampler", "epochs", "seed")}
+            more = {key: getattr(campaign.spec, key) for key in ("dataset", "sampler", "epochs", "seed")}
             rows.append(counts | more | {"best_accuracy": best, "created_at": campaign.created_at})
     if output.json:
         print_json(rows)
@@ -99,7 +99,7 @@ def status(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> No
     """
     with output.read() as store:
         stored = store.campaign(campaign)
-        summary, stands = summarise(store, campaign), standing(store, campaign)
+        summary, stands = summarise(store, campaign), read_status(store, campaign)
         failed = [trial for trial in store.trials(campaign) if trial.verdict is not None and not trial.verdict.valid]
     failures: list[dict[str, Any]] = [
         {
@@ -113,7 +113,7 @@ def status(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> No
         if trial.verdict is not None
     ]
     if output.json:
-        more = {"standing": stands.to_dict(), "arguments": dict(stored.spec), "failures": failures}
+        more = {"standing": stands.to_dict(), "arguments": stored.arguments(), "failures": failures}
         print_json(summary.to_dict() | more)
         return
     print_summary(summary)

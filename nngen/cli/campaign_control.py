@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from nngen.archive import Archive, Event, TrialState
 from nngen.campaign import Command, Watcher, send_command, summarise
-from nngen.campaign.status import standing
+from nngen.campaign.status import read_status
 from nngen.cli.campaign_run import print_status, print_summary
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import note, print_json
@@ -77,7 +77,7 @@ def watch(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> Non
             seen = max((event.id for event in store.events(campaign)), default=0)
             for event in _follow(store, campaign, seen):
                 _show(store, event, watcher)
-        summary, stands = summarise(store, campaign), standing(store, campaign)
+        summary, stands = summarise(store, campaign), read_status(store, campaign)
     if output.json:
         print_json(summary.to_dict() | {"standing": stands.to_dict()})
     else:

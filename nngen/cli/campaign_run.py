@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from nngen.archive import Archive, check_creatable
+from nngen.archive import Archive, CampaignRecord, check_creatable
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import Budget, Campaign, Status, Summary
 from nngen.campaign.budget import last_budget
@@ -71,7 +70,7 @@ def run_campaign(
             campaign = Campaign(
                 spec=settled,
                 archive=store,
-                bench=inputs,
+                inputs=inputs,
                 engine=engine,
                 assemble=Assembler().assemble,
                 watcher=watcher,
@@ -88,13 +87,13 @@ def run_campaign(
         )
 
 
-def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[dict[str, Any] | None, Budget]:
+def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:
     """Read a campaign's stored specification and budget; an archive that is missing is not created yet."""
     if not place.exists():
         check_creatable(place)
         return None, Budget().changed(budget.typed())
     with Archive.open(place) as store:
-        found = next((dict(campaign.spec) for campaign in store.campaigns() if campaign.name == name), None)
+        found = next((campaign for campaign in store.campaigns() if campaign.name == name), None)
         return found, last_budget(store.events(name)).changed(budget.typed())
 
 

@@ -107,7 +107,7 @@ def _stored(subject: str, output: ArchiveOptions) -> tuple[Sequence[str], Sequen
         campaign = store.campaign(subject)
         trials = sorted(store.trials(subject), key=lambda trial: trial.position)
     quartets = list(dict.fromkeys(tuple(sorted(t.experts)) for t in trials if is_quartet(t.experts)))
-    return sorted(campaign.spec.get("pool") or {expert for quartet in quartets for expert in quartet}), quartets
+    return sorted(campaign.pool or {expert for quartet in quartets for expert in quartet}), quartets
 
 
 def _is_campaign(name: str, output: ArchiveOptions) -> bool:

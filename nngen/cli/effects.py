@@ -51,7 +51,7 @@ def effects(
         if count < 0:
             raise UsageError(f"{flag} counts from 0, not {count}")
     with output.read() as store:
-        pool = _pool(store.campaign(campaign).spec) if campaign is not None else ()
+        pool = tuple(sorted(store.campaign(campaign).pool)) if campaign is not None else ()
         trials = store.trials(campaign)
     if campaign is None:
         refuse_mixture(trials)
@@ -70,10 +70,6 @@ def effects(
 
 def _rungs(trials: Sequence[StoredTrial]) -> str:
     return ", ".join(str(rung) for rung in sorted({trial.rung for trial in trials})) or "none"
-
-
-def _pool(spec: Any) -> tuple[str, ...]:
-    return tuple(sorted(spec.get("pool") or spec.get("families") or ()))
 
 
 def _print(found: Effects, weak: LowYield, pairs: int) -> None:

@@ -25,13 +25,16 @@ __all__ = ["BudgetOptions", "CampaignOptions", "EngineOptions", "TrialOptions"]
 
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
+_TRIAL = [item.name for item in fields(TrialSpec) if item.name != "hyperparameters"]
 
 
-class CampaignOptions(Arguments, of=CampaignSpec, without=("name", "families")):
+class CampaignOptions(Arguments, of=CampaignSpec, without=("name", "families", "hyperparameters")):
     """Arguments of a campaign that were typed; its families are those of ``FamilyOptions``."""
 
 
-class TrialOptions(Arguments, of=CampaignSpec, only=[item.name for item in fields(TrialSpec)]):
+class TrialOptions(
+    Arguments, of=CampaignSpec, only=[item.name for item in fields(TrialSpec)], without=("hyperparameters",)
+):
     """Arguments of trials that were typed, for commands whose candidates are not sampled."""
 
 

@@ -108,15 +108,14 @@ def cost(
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs must be at least 1, not {epochs}")
     with output.read() as store:
-        spec = store.campaign(campaign).spec
+        record = store.campaign(campaign)
         trials = store.trials(campaign)
-    own = int(spec.get("epochs") or 1)
-    size = int(spec.get("size") or 0)
+    own, size = record.spec.epochs, record.spec.size
     spent = add_up(trials, price_per_hour)
     left = remaining(trials, epochs=own, size=size, price_per_hour=price_per_hour)
     planned = None
     if forecast is not None:
-        pool = families or tuple(spec.get("pool") or spec.get("families") or ())
+        pool = families or tuple(record.pool)
         quartets = draw(sampler, pool, forecast, seed)
         measured = family_seconds(trials)
         if measured is None:

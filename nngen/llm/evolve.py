@@ -14,7 +14,7 @@ from statistics import fmean, variance
 from typing import Any, Protocol
 
 from nngen.analysis.statistics import Span, mean_interval, wilson
-from nngen.archive import Archive, StoredTrial
+from nngen.archive import Archive, LoopRole, StoredTrial
 from nngen.errors import UsageError
 from nngen.llm.bench import Ground
 from nngen.llm.prompts import estimate_tokens
@@ -25,7 +25,7 @@ from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Uniform
-from nngen.llm.training import Job, run_jobs, train_proposals
+from nngen.llm.training import Job, LoopStage, run_jobs, train_proposals
 from nngen.seeds import derive
 
 __all__ = ["Cycle", "Evolution", "Teacher", "share_interval"]
@@ -130,10 +130,18 @@ class Evolution:
         return found
 
     def _cycle(self, number: int, rewriter: Rewriter, before: Sequence[Cycle]) -> Cycle:
-        batch = f"{self.name}-{number}"
+        batch = self._batch(number)
         held = self._propose(batch, number, rewriter)
         seed = derive(self.seed, "evolve", number)
-        trials = train_proposals(self.archive, batch, held, self.ground.judge, self.ground.families, seed)
+        trials = train_proposals(
+            self.archive,
+            batch,
+            held,
+            self.ground.judge,
+            self.ground.families,
+            seed,
+            stage=LoopStage(loop=self.name, cycle=number, role=LoopRole.CYCLE),
+        )
         accuracies = [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
         winner, judged = self._judge(number)
         gain, noise = _gain(before, judged)
@@ -172,7 +180,7 @@ class Evolution:
             return proposer.plans(self.start, _nothing_known(proposer.space), (), seed)
         trials = self._trials(before=number)
         parents = top_parents(self.archive, trials, self.top)
-        failed = [row for row in proposals(self.archive) if self._number(row.batch) in range(number)]
+        failed = [row for earlier in range(number) for row in proposals(self.archive, self._batch(earlier))]
         values = [
             plan_values(trials, proposer.space, failed=failed, parent=(parent.plan, parent.accuracy))
             for parent in parents
@@ -193,21 +201,29 @@ class Evolution:
         ]
         batch = f"{self.name}-judge-{number}"
         ground = self.ground
-        trials = run_jobs(self.archive, batch, jobs, ground.judge, ground.families, label="judge", seed=self.seed)
+        trials = run_jobs(
+            self.archive,
+            batch,
+            jobs,
+            ground.judge,
+            ground.families,
+            label="judge",
+            seed=self.seed,
+            stage=LoopStage(loop=self.name, cycle=number, role=LoopRole.JUDGE),
+        )
         return best[0].id, [t.validation_accuracy for t in trials if t.validation_accuracy is not None]
 
     def _trials(self, *, before: int) -> list[StoredTrial]:
-        """The loop's own trials of earlier cycles, judging left out: it is held out from proposing."""
+        """Return the loop's own trials of earlier cycles; judging is left out, for it is held out from proposing."""
+        names = {self._batch(number) for number in range(before)}
         return [
             trial
             for trial in at_fidelity(self.archive.trials(), self.ground.judge.spec)
-            if trial.trained and self._number(trial.campaign) in range(before)
+            if trial.trained and trial.campaign in names
         ]
 
-    def _number(self, campaign: str) -> int:
-        """Read a cycle's number off a campaign's name; -1 for any other campaign."""
-        rest = campaign.removeprefix(f"{self.name}-")
-        return int(rest) if rest != campaign and rest.isdigit() else -1
+    def _batch(self, number: int) -> str:
+        return f"{self.name}-{number}"
 
 
 def _gain(before: Sequence[Cycle], judged: Sequence[float]) -> tuple[float | None, float | None]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nngen import __version__
-from nngen.archive import Store, StoredTrial, TrialState
+from nngen.archive import CampaignRecord, LoopRole, NewTrial, Store, StoredTrial, TrialState
 from nngen.archive.records import copied_result
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
+from nngen.isolation import Isolation
 from nngen.llm.judging import EngineJudge, Judge
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.llm.proposals.parents import at_fidelity, mean_accuracies
@@ -16,7 +18,7 @@ from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.types import Candidate, Family, Interface
 
-__all__ = ["Job", "run_jobs", "train_proposals", "trained_funnel"]
+__all__ = ["Job", "LoopStage", "run_jobs", "train_proposals", "trained_funnel"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,15 @@ class Job:
     trusted: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopStage:
+    """Place of a campaign in a closed loop."""
+
+    loop: str
+    cycle: int
+    role: LoopRole
+
+
 def train_proposals(
     archive: Store,
     batch: str,
@@ -41,6 +52,7 @@ def train_proposals(
     families: Mapping[str, tuple[Family, Interface]],
     seed: int,
     watch: Callable[[StoredTrial], None] | None = None,
+    stage: LoopStage | None = None,
 ) -> tuple[StoredTrial, ...]:
     """Train the new proposals of a batch, in the order in which they were made.
 
@@ -52,6 +64,7 @@ def train_proposals(
         families: Usable families by name.
         seed: Of the batch; a trial's seed follows from it and the candidate's id.
         watch: Told each trial when it is done.
+        stage: Place of the batch in a closed loop; None outside of loops.
 
     Raises:
         UsageError: If the batch was trained before with other proposals.
@@ -62,7 +75,9 @@ def train_proposals(
         for p in chosen
     ]
     writer = chosen[0].rewriter if chosen else ""
-    return run_jobs(archive, batch, jobs, judge, families, label=f"rewriter {writer}", seed=seed, watch=watch)
+    return run_jobs(
+        archive, batch, jobs, judge, families, label=f"rewriter {writer}", seed=seed, watch=watch, stage=stage
+    )
 
 
 def run_jobs(
@@ -75,6 +90,7 @@ def run_jobs(
     label: str,
     seed: int,
     watch: Callable[[StoredTrial], None] | None = None,
+    stage: LoopStage | None = None,
 ) -> tuple[StoredTrial, ...]:
     """Run trials as a campaign of the archive; one that was begun goes on.
 
@@ -84,7 +100,7 @@ def run_jobs(
     if not jobs:
         return ()
     with archive.lock(batch):
-        _begin(archive, batch, jobs, judge, families, label=label, seed=seed)
+        _begin(archive, batch, jobs, judge, families, label=label, seed=seed, stage=stage)
         archive.requeue(batch)
         for trial in archive.trials(batch, state=TrialState.READY):
             _train(archive, trial, jobs[trial.position], judge)
@@ -125,40 +141,48 @@ def _begin(
     *,
     label: str,
     seed: int,
+    stage: LoopStage | None,
 ) -> None:
     known = {campaign.name: campaign for campaign in archive.campaigns()}
-    ids = [job.candidate for job in jobs]
+    ids = tuple(job.candidate for job in jobs)
     if batch in known:
-        if known[batch].spec.get("candidates") != ids:
+        if known[batch].candidates != ids:
             raise UsageError(f"batch {batch} was trained before with other proposals: choose another --name")
         return
     spec = judge.spec
-    archive.add_campaign(
-        batch,
-        {
-            "name": batch,
-            "size": len(jobs),
-            "sampler": label,
-            "families": [],
-            "dataset": spec.dataset,
-            "shape": str(spec.shape),
-            "epochs": spec.epochs,
-            "seed": seed,
-            "batch": spec.batch,
-            "lr": spec.lr,
-            "device": spec.device,
-            "threads": spec.threads,
-            "wall_s": spec.time_limit_s,
-            "memory_mib": spec.memory_mib,
-            "pool": {name: family.fingerprint for name, (family, _) in sorted(families.items())},
-            "left_out": {},
-            "data_fingerprint": _fingerprint(judge),
-            "classes": judge.classes,
-            "candidates": ids,
-            "nngen": __version__,
-        },
-        [job.plan for job in jobs],
+    record = CampaignRecord(
+        spec=CampaignSpec(
+            name=batch,
+            size=len(jobs),
+            sampler=label,
+            dataset=spec.dataset,
+            shape=spec.shape,
+            epochs=spec.epochs,
+            seed=seed,
+            batch=spec.batch,
+            lr=spec.lr,
+            device=spec.device,
+            threads=spec.threads,
+            time_limit_s=spec.time_limit_s,
+            memory_mib=spec.memory_mib,
+        ),
+        pool={name: family.fingerprint for name, (family, _) in sorted(families.items())},
+        data_fingerprint=_fingerprint(judge),
+        classes=judge.classes,
+        candidates=ids,
+        nngen=__version__,
+        loop=stage.loop if stage else None,
+        cycle=stage.cycle if stage else None,
+        role=stage.role if stage else None,
     )
+    archive.add_campaign(
+        record,
+        [NewTrial(plan=job.plan, candidate_id=job.candidate, isolation=_level(job), seed=job.seed) for job in jobs],
+    )
+
+
+def _level(job: Job) -> Isolation:
+    return Isolation.PROCESS if job.trusted else Isolation.SANDBOX
 
 
 def _fingerprint(judge: Judge) -> str:

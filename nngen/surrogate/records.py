@@ -60,9 +60,9 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
         UsageError: If too few models have such records.
     """
     best: dict[str, float] = {}
-    for row in archive.foreign.records(dataset=dataset, epoch=epoch):
+    for row in archive.external.records(dataset=dataset, epoch=epoch):
         best[row.model] = max(best.get(row.model, 0.0), row.accuracy)
-    models = {model.name: model for model in archive.foreign.models() if model.name in best}
+    models = {model.name: model for model in archive.external.models() if model.name in best}
     if len(models) < MIN_GROUPS:
         raise UsageError(
             f"{len(models)} imported models have records on {dataset} after {epoch} epochs, at least {MIN_GROUPS} are "

@@ -1,4 +1,12 @@
-"""Fakes for the campaign's seams, so that its users can be tested without training anything."""
+"""Fakes of an engine, a data set, families and an assembler, for tests that train nothing.
+
+They fit wherever the real ones do::
+
+    engine = FakeEngine(checks={"A": Outcome.SHAPE}, slots=2)
+    with Archive.in_memory() as archive:
+        summary = fake_campaign(archive, engine=engine, size=20).run()
+    assert summary.outcomes["shape"] == 10
+"""
 
 from __future__ import annotations
 
@@ -11,27 +19,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nngen.archive import Store
+from nngen.archive import CampaignRecord, Store
 from nngen.campaign.budget import Budget
-from nngen.campaign.protocols import Assemble, CampaignInputs, Silent, Watcher
+from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, Silent, Watcher
 from nngen.campaign.runner import Campaign
-from nngen.campaign.spec import CampaignSpec
+from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.dataset import Dataset
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.training.engine import CheckJob, TrainJob
+from nngen.training.engine import CheckJob, Engine, TrainJob
 from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Shape, Trial, Verdict
 
-__all__ = ["FakeEngine", "fake_assemble", "fake_bench", "fake_campaign", "fake_dataset", "fake_families"]
+__all__ = [
+    "FakeEngine",
+    "fake_assemble",
+    "fake_campaign",
+    "fake_dataset",
+    "fake_families",
+    "fake_inputs",
+    "fake_record",
+]
 
 
-def fake_dataset(classes: int = 10) -> Dataset:
+def fake_dataset(classes: int = 10, fingerprint: str = "d1") -> Dataset:
     """Make a data set of blank images, 1x8x8; the files that a worker would read do not exist."""
     train, validation, test = (np.arange(count * classes) % classes for count in (1, 4, 5))
     return Dataset(
         name="fake",
         classes=classes,
-        fingerprint="d1",
+        fingerprint=fingerprint,
         natural=False,
         default_shape=Shape(1, 8, 8),
         mean=(0.5,),
@@ -52,13 +68,13 @@ def _blank(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
 
 @dataclass(slots=True, kw_only=True)
 class FakeEngine:
-    """Gives each candidate an accuracy that depends on its id and seed alone.
+    """An engine that computes accuracies from the candidate's id and the seed alone.
 
     Attributes:
-        checks: What the check finds, by a family's name; valid where none fits.
-        trials: Likewise what training finds.
-        slots: Trainings at once.
-        trained: Ids in the order in which they were trained.
+        checks: Outcome of the check of candidates with a family, by its name; all others are valid.
+        trials: Outcome of the training of candidates with a family, by its name; all others are trained.
+        slots: Number of trainings at once.
+        trained: Ids of the candidates in the order in which they were trained.
     """
 
     checks: Mapping[str, Outcome] = field(default_factory=dict)
@@ -107,7 +123,7 @@ class FakeEngine:
 
 
 def fake_families(names: Sequence[str]) -> dict[str, tuple[Family, Interface]]:
-    """Make usable families out of names."""
+    """Make usable families from names."""
     return {
         name: (
             Family(name=name, source=f"# {name}\n", fingerprint=hashlib.sha256(name.encode()).hexdigest(), best=None),
@@ -117,44 +133,74 @@ def fake_families(names: Sequence[str]) -> dict[str, tuple[Family, Interface]]:
     }
 
 
-def fake_bench(names: Sequence[str] = "ABCDEFG", **changes: Any) -> CampaignInputs:
-    """Make campaign inputs with families that have only a name."""
-    data = fake_dataset()
-    made: dict[str, Any] = {
-        "families": fake_families(names),
-        "dataset": data,
-        "data_fingerprint": data.fingerprint,
-        "classes": data.classes,
-        "test_labels": data.test_labels.astype("<u2").tobytes(),
-    }
+def fake_inputs(names: Sequence[str] = "ABCDEFG", **changes: Any) -> CampaignInputs:
+    """Make the inputs of a campaign: families that have only a name, and a data set of blank images.
+
+    Args:
+        names: Names of the families.
+        changes: Fields of ``CampaignInputs`` to be given in their place.
+    """
+    made: dict[str, Any] = {"families": fake_families(names), "dataset": fake_dataset()}
     return CampaignInputs(**made | changes)
 
 
 def fake_campaign(
     archive: Store,
     *,
-    engine: FakeEngine | None = None,
-    bench: CampaignInputs | None = None,
+    engine: Engine | None = None,
+    inputs: CampaignInputs | None = None,
+    source: CandidateSource | None = None,
     assemble: Assemble | None = None,
     watcher: Watcher | None = None,
     budget: Budget | None = None,
     **arguments: Any,
 ) -> Campaign:
-    """Make a campaign of six quartets, two epochs each; ``arguments`` are those of ``CampaignSpec``."""
+    """Make a campaign of six quartets with two epochs each, from fakes wherever nothing else is given.
+
+    A campaign that stores real trials without training anything::
+
+        with Archive.in_memory() as archive:
+            summary = fake_campaign(archive, size=12, sampler="balanced").run()
+            assert summary.done == 12
+
+    Args:
+        archive: Archive that holds the campaign.
+        engine: Engine; ``FakeEngine`` by default.
+        inputs: Families and data; ``fake_inputs`` by default.
+        source: Source of candidates; by default the sampler that the arguments name.
+        assemble: Assembler; ``fake_assemble`` by default.
+        watcher: Watcher; none by default.
+        budget: Budget; none by default.
+        arguments: Fields of ``CampaignSpec``.
+    """
     given: dict[str, Any] = {"name": "one", "size": 6, "shape": Shape(1, 8, 8), "epochs": 2} | arguments
     return Campaign(
         spec=CampaignSpec(**given),
         archive=archive,
-        bench=bench or fake_bench(),
+        inputs=inputs or fake_inputs(),
         engine=engine or FakeEngine(),
+        source=source,
         assemble=assemble or fake_assemble,
         watcher=watcher or Silent(),
         budget=budget,
     )
 
 
+def fake_record(name: str = "one", **changes: Any) -> CampaignRecord:
+    """Make the record of a campaign without trials, to be added to an archive; ``changes`` are fields of either.
+
+    Fields of ``CampaignSpec`` and of ``CampaignRecord`` may be mixed; they have no name in common.
+    """
+    fields = set(CampaignRecord.__dataclass_fields__)
+    spec: dict[str, Any] = {"size": 1, "shape": Shape(1, 8, 8)}
+    spec |= {key: value for key, value in changes.items() if key not in fields}
+    return CampaignRecord(
+        spec=CampaignSpec(name=name, **spec), **{key: value for key, value in changes.items() if key in fields}
+    )
+
+
 def fake_assemble(plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Candidate:
-    """Write a plan out as a list of its experts' names."""
+    """Assemble a plan to a source that only lists the names of its experts."""
     source = f"EXPERTS = {[family.name for family, _ in experts]!r}\n"
     digest = hashlib.md5("".join(source.split()).encode(), usedforsecurity=False).hexdigest()
     canonical = hashlib.sha256(source.encode()).hexdigest()
@@ -170,7 +216,7 @@ def _verdict(candidate: Candidate, found: Mapping[str, Outcome], where: str) -> 
 
 
 def _predict(labels: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.uint16]:
-    """Predict that share of the labels right, the rest off by one."""
+    """Predict so large a share of the labels correctly, the rest off by one."""
     truth = labels.astype("<u2")
     wrong = np.arange(len(truth)) >= round(share * len(truth))
     return ((truth + wrong) % 10).astype("<u2")

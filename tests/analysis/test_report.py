@@ -23,7 +23,7 @@ from nngen.analysis.report import collect, render, write_report
 from nngen.archive import Archive
 from nngen.campaign import summarise
 from nngen.errors import MissingExtraError, NngenError, UsageError
-from nngen.testing.fakes import FakeEngine, fake_bench, fake_campaign
+from nngen.testing.fakes import FakeEngine, fake_campaign, fake_inputs
 from nngen.types import Candidate, Outcome, Shape, Trial
 
 ALL = dict.fromkeys("ABCDEFG", Outcome.MEMORY)
@@ -32,22 +32,28 @@ ALL = dict.fromkeys("ABCDEFG", Outcome.MEMORY)
 @pytest.fixture(scope="module")
 def archive():
     with Archive.in_memory() as archive:
-        ground = fake_bench(left_out={"<b>X": "needs </script> channels"})
+        ground = fake_inputs(left_out={"<b>X": "needs </script> channels"})
         engine = FakeEngine(checks={"A": Outcome.SHAPE}, trials={"B": Outcome.TIMEOUT})
-        fake_campaign(archive, name="full", size=35, bench=ground, engine=engine).run()
+        fake_campaign(archive, name="full", size=35, inputs=ground, engine=engine).run()
         # Other shapes, for the archive would hand over what the first campaign found.
         fake_campaign(archive, name="single", size=1, shape=Shape(1, 9, 9)).run()
         fake_campaign(archive, name="failed", size=3, shape=Shape(3, 9, 9), engine=FakeEngine(checks=ALL)).run()
-        archive.add_campaign("empty", archive.campaign("single").spec, [])
+        archive.add_campaign(renamed(archive, "single", "empty"), [])
         with_seeds(archive)
         yield archive
+
+
+def renamed(archive, name, new):
+    """The record of a campaign under another name."""
+    record = archive.campaign(name)
+    return replace(record, spec=replace(record.spec, name=new))
 
 
 def with_seeds(archive):
     """A campaign in which each quartet was trained with three seeds; one of the seeds gave no number."""
     fake_campaign(archive, name="once", size=30, epochs=1, shape=Shape(1, 7, 7)).run()
     once = archive.trials("once")
-    archive.add_campaign("seeds", archive.campaign("once").spec, [t.plan for t in once for _ in range(3)])
+    archive.add_campaign(renamed(archive, "once", "seeds"), [t.plan for t in once for _ in range(3)])
     for place, (trial, ready) in enumerate(
         zip([t for t in once for _ in range(3)], archive.trials("seeds"), strict=True)
     ):
@@ -235,7 +241,8 @@ def test_mixtures_that_are_no_quartets_are_ranked_but_not_audited():
         fake_campaign(archive, size=20).run()
         one = archive.trials("one")[0]
         same = replace(one.plan, experts=("A",) * 4)
-        archive.add_campaign("mixed", archive.campaign("one").spec, [one.plan, same, replace(same, experts=("A", "B"))])
+        plans = [one.plan, same, replace(same, experts=("A", "B"))]
+        archive.add_campaign(renamed(archive, "one", "mixed"), plans)
         for place, ready in enumerate(archive.trials("mixed")):
             archive.add_candidate(Candidate(id=f"MoE4-{place:032}", source=f"x = {place}", canonical=f"c{place}"))
             archive.start_trial(ready.id)
@@ -254,7 +261,7 @@ def test_mixtures_that_are_no_quartets_are_ranked_but_not_audited():
 
 def test_half_done(archive):
     trials = list(collect(archive, "single").trials)
-    archive.add_campaign("half", archive.campaign("single").spec, [trials[0].plan])
+    archive.add_campaign(renamed(archive, "single", "half"), [trials[0].plan])
     assert "1 of 1 trials are not done yet" in collect(archive, "half").missing[0]
 
 

@@ -4,9 +4,10 @@ from dataclasses import fields, replace
 
 import pytest
 
-from nngen.archive import Archive, Promotion, Store, TrialState
+from nngen.archive import Archive, LoopRole, Promotion, Store, TrialState
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
+from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Family, Outcome, Shape, Trial, TrialSpec, Verdict
 
 PLANS = [Plan(experts=tuple(names)) for names in ("ABCD", "ABCE", "BCDE")]
@@ -35,6 +36,9 @@ RESULT = Trial(
 FAILED = Verdict(outcome=Outcome.SHAPE, rule="assembly", message="no", line=3)
 
 
+RECORD = fake_record("one", size=3, seed=4, pool={"A": "f"}, loop="l", cycle=2, role=LoopRole.JUDGE)
+
+
 class TestContract:
     @pytest.fixture(params=["file", "memory"])
     def archive(self, request, tmp_path):
@@ -44,7 +48,7 @@ class TestContract:
 
     @pytest.fixture
     def filled(self, archive: Store):
-        archive.add_campaign("one", {"size": 3}, PLANS)
+        archive.add_campaign(RECORD, PLANS)
         archive.add_candidate(CANDIDATE)
         return archive
 
@@ -52,7 +56,7 @@ class TestContract:
         trials = filled.trials("one")
         assert [t.plan for t in trials] == PLANS
         assert {t.state for t in trials} == {TrialState.READY}
-        assert filled.campaign("one").spec == {"size": 3}
+        assert replace(filled.campaign("one"), created_at="") == RECORD
         assert [c.name for c in filled.campaigns()] == ["one"]
 
     def test_further_trials_stand_behind_the_first(self, filled: Store):
@@ -60,13 +64,13 @@ class TestContract:
         assert [t.position for t in filled.trials("one")] == [0, 1, 2, 3]
         assert filled.trials("one")[3].state is TrialState.READY
         assert filled.events("one")[-1].detail == {"trials": 1, "explored": [False]}
-        filled.add_campaign("none", {}, [])
+        filled.add_campaign(fake_record("none"), [])
         filled.add_trials("none", PLANS[:1])
         assert [t.position for t in filled.trials("none")] == [0]
 
     def test_a_name_is_given_once(self, filled: Store):
         with pytest.raises(UsageError, match="one"):
-            filled.add_campaign("one", {}, [])
+            filled.add_campaign(fake_record("one"), [])
         assert len(filled.trials("one")) == 3
 
     def test_an_unknown_campaign_names_the_nearest(self, filled: Store):
@@ -145,7 +149,7 @@ class TestContract:
         before = filled.trials("one"), filled.events("one")
         with pytest.raises(ArchiveError, match="UNIQUE"):
             filled.promote("one", [Promotion(trial_id=first, rung=2), Promotion(trial_id=first, rung=1)])
-        with pytest.raises(ArchiveError, match="no finished trial"):
+        with pytest.raises(ArchiveError, match="not a finished trial"):
             filled.promote("one", [Promotion(trial_id=second, rung=1)])
         assert (filled.trials("one"), filled.events("one")) == before
 

@@ -15,6 +15,7 @@ from nngen.archive import Archive, TrialState
 from nngen.archive.connection import default_path
 from nngen.errors import ArchiveError
 from nngen.plan import Plan
+from nngen.testing.fakes import fake_record
 
 PLANS = [Plan(experts=tuple("ABCD"))]
 
@@ -22,7 +23,7 @@ PLANS = [Plan(experts=tuple("ABCD"))]
 @pytest.fixture
 def path(tmp_path):
     with Archive.open(tmp_path / "a.db") as archive:
-        archive.add_campaign("one", {}, PLANS)
+        archive.add_campaign(fake_record("one"), PLANS)
     return tmp_path / "a.db"
 
 
@@ -68,7 +69,7 @@ def newer(path):
     ("make", "words"),
     [
         (lambda p: p.write_bytes(b"not a database" * 100), "is not an archive"),
-        (other_program, "no archive of nngen"),
+        (other_program, "not an archive of nngen"),
         (newer, "newer nngen .it knows m9999_future.*upgrade"),
         (lambda p: p.mkdir(), "is a folder"),
     ],
@@ -131,7 +132,7 @@ def test_a_folder_that_cannot_be_written():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Archive.open(folder / "a.db") as archive:
-            archive.add_campaign("one", {}, PLANS)
+            archive.add_campaign(fake_record("one"), PLANS)
         folder.chmod(0o555)
         (folder / "a.db").chmod(0o444)
 
@@ -208,6 +209,7 @@ DIE = """
     from pathlib import Path
     from nngen.archive import Archive
     from nngen.plan import Plan
+    from nngen.testing.fakes import fake_record
 
     def work(path, left):
         def trace(statement):
@@ -217,7 +219,7 @@ DIE = """
                 os.kill(os.getpid(), signal.SIGKILL)
         with Archive.open(path) as archive:
             archive._db.conn.set_trace_callback(trace)
-            archive.add_campaign("two", {}, [Plan(experts=tuple("ABCD")), Plan(experts=tuple("ABCE"))])
+            archive.add_campaign(fake_record("two"), [Plan(experts=tuple("ABCD")), Plan(experts=tuple("ABCE"))])
             archive.start_trial(2)
 
     for number in range(100):

@@ -34,6 +34,7 @@ TRIAL = Trial(
 def row(environment):
     named = ("id", "campaign", "position", "rung", "replicate", "candidate_id", "validation_accuracy", "test_accuracy")
     named += ("parameters", "seconds", "peak_mib", "copied_from", "started_at", "finished_at", "spec", "outcome")
+    named += ("given_isolation", "given_seed")
     plan = json.dumps({"experts": ["A", "B", "C", "D"]})
     return dict.fromkeys(named) | {"plan": plan, "state": "done", "environment": environment}
 

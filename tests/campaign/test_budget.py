@@ -5,8 +5,8 @@ import pytest
 
 from nngen.archive import Event, TrialState
 from nngen.campaign import Budget, Silent
-from nngen.campaign.budget import Usage, last_budget, spent
-from nngen.campaign.status import standing
+from nngen.campaign.budget import Usage, last_budget, usage
+from nngen.campaign.status import read_status
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine
 from nngen.testing.fakes import fake_campaign as campaign
@@ -31,9 +31,9 @@ def test_a_budget_of_trials_is_kept_to_the_trial_and_more_goes_on(archive, tmp_p
     assert archive.counts("one") == {TrialState.READY: 7, TrialState.RUNNING: 0, TrialState.DONE: 5}
     warned = [(e.detail["share"], e.detail["used"]) for e in archive.events("one") if e.kind == "budget.warned"]
     assert [share for share, _ in warned] == [0.5, 0.8]
-    assert archive.events("one")[-1].detail == {"by": "a budget"}
+    assert archive.events("one")[-1].detail == {"by": "budget"}
     assert kinds(archive).count("budget.spent") == 1
-    assert notes.lines[-1] == "the budget of 5 trials is spent; --max-trials with more goes on"
+    assert notes.lines[-1] == "the budget of 5 trials is spent; a larger --max-trials resumes the campaign"
 
     again = campaign(archive, size=12, engine=engine).run()
     assert again.done == 5
@@ -64,11 +64,11 @@ def test_a_budget_of_time_ends_it_cleanly(archive, budget):
     summary = campaign(archive, size=35, engine=Slow(), budget=budget).run()
     assert 1 <= summary.done < 35
     assert summary.states["running"] == 0
-    used = standing(archive, "one").spent
+    used = read_status(archive, "one").spent
     name = "hours" if budget.max_hours else "cost"
     assert getattr(used, name) > 0.9 * getattr(budget, f"max_{name}")
     assert kinds(archive).count("budget.warned") == 2
-    assert archive.events("one")[-1].detail == {"by": "a budget"}
+    assert archive.events("one")[-1].detail == {"by": "budget"}
     assert kinds(archive).count("budget.spent") == 1
 
 
@@ -91,11 +91,11 @@ def test_the_account_is_read_from_the_events():
         at(2001, "campaign.continued"),
         at(2006, "campaign.finished"),
     ]
-    used = spent(events, 3)
+    used = usage(events, 3)
     assert used.trials == 3
     assert used.hours == pytest.approx(30 / 3600)
     assert used.cost == pytest.approx(20 + 2 * 10)
-    assert spent([], 0) == Usage(trials=0, hours=0.0, cost=None)
+    assert usage([], 0) == Usage(trials=0, hours=0.0, cost=None)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Command, send_command
-from nngen.campaign.status import standing
+from nngen.campaign.status import read_status
 from nngen.errors import UsageError
-from nngen.testing.fakes import FakeEngine
+from nngen.testing.fakes import FakeEngine, fake_record
 from nngen.testing.fakes import fake_campaign as campaign
 
 
@@ -60,14 +60,14 @@ def test_pause_resume_and_stop(archive, tmp_path):
     def act(other):
         engine.inside.acquire(timeout=20)
         assert send_command(other, "one", Command.PAUSE) == os.getpid()
-        wait_for(lambda: standing(other, "one").paused)
-        assert standing(other, "one").word == "paused"
+        wait_for(lambda: read_status(other, "one").paused)
+        assert read_status(other, "one").word == "paused"
         engine.let.release()
         wait_for(lambda: other.counts("one")[TrialState.DONE] == 1)
         assert not engine.inside.acquire(timeout=0.3)
         send_command(other, "one", Command.RESUME)
         assert engine.inside.acquire(timeout=20)
-        assert standing(other, "one").word == "running"
+        assert read_status(other, "one").word == "running"
         send_command(other, "one", Command.STOP)
         time.sleep(1.2)
         engine.let.release(99)
@@ -78,7 +78,7 @@ def test_pause_resume_and_stop(archive, tmp_path):
     assert not failed
     assert (summary.done, summary.over, summary.states["running"]) == (2, False, 0)
     assert [e.kind for e in archive.events("one")][-1] == "campaign.stopped"
-    assert standing(archive, "one").word == "not being run"
+    assert read_status(archive, "one").word == "not being run"
 
     engine.let.release(99)
     campaign(archive, engine=engine).run()
@@ -96,7 +96,7 @@ def test_a_wish_needs_somebody_who_hears_it(archive):
 
 
 def test_another_process_is_known_by_its_lock(archive, tmp_path):
-    archive.add_campaign("one", {}, [])
+    archive.add_campaign(fake_record("one"), [])
     archive.log("campaign.paused", campaign="one")  # by a driver that was killed then
     archive.log("campaign.resumed", campaign="one")
     ready, done = os.pipe(), os.pipe()
@@ -108,7 +108,7 @@ def test_another_process_is_known_by_its_lock(archive, tmp_path):
         os._exit(0)
     os.read(ready[0], 1)
     assert archive.driver("one") == child
-    assert standing(archive, "one").word == "running"
+    assert read_status(archive, "one").word == "running"
     os.write(done[1], b"x")
     os.waitpid(child, 0)
     assert archive.driver("one") is None

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from nngen.archive import TrialState
-from nngen.campaign.executor import Crew, Job
-from nngen.campaign.steps import MOST_LOSSES
+from nngen.campaign.executor import MAX_LOSSES, TrialExecutor
 from nngen.errors import EngineLostError
-from nngen.testing.fakes import FakeEngine
+from nngen.plan import Plan
+from nngen.testing.fakes import FakeEngine, fake_record
 from nngen.testing.fakes import fake_campaign as campaign
 from nngen.training.scoring import KILLED
 from nngen.types import Outcome, Trial, Verdict
@@ -58,7 +58,7 @@ class Losing(FakeEngine):
 
 
 def test_what_the_engine_loses_is_done_again(archive, tmp_path):
-    engine = Losing(MOST_LOSSES)
+    engine = Losing(MAX_LOSSES)
     summary = campaign(archive, engine=engine).run()
     assert engine.lost and summary.outcomes == {"valid": 6}
     with type(archive).open(tmp_path / "b.db") as calm:
@@ -71,7 +71,7 @@ def test_what_the_engine_loses_is_done_again(archive, tmp_path):
 def test_what_is_lost_again_and_again_has_a_verdict(archive):
     engine = Losing(100)
     campaign(archive, engine=engine).run()
-    assert set(engine.lost.values()) == {MOST_LOSSES + 1}
+    assert set(engine.lost.values()) == {MAX_LOSSES + 1}
     verdicts = [t.verdict for t in archive.trials("one") if "G" in t.experts]
     assert {(v.outcome, v.rule) for v in verdicts} == {(Outcome.CRASHED, "engine.lost")}
     assert "its machine went away" in verdicts[0].message
@@ -109,36 +109,51 @@ def test_a_killed_worker_is_no_verdict(archive, tmp_path):
         assert essence(archive) == essence(calm)
 
 
-def test_an_error_of_the_steps_comes_out_in_the_drivers_thread():
-    crew = Crew(lambda: 1)
-    seen = []
+def executor(archive, engine, **arguments):
+    """An executor over a stored campaign, with the ready trials of that campaign."""
+    run = campaign(archive, engine=engine, **arguments)
+    archive.add_campaign(
+        fake_record("one", size=2, pool=dict.fromkeys("ABCDE", ""), classes=10),
+        [Plan(experts=tuple("ABCD")), Plan(experts=tuple("ABCE"))],
+    )
+    made = TrialExecutor(
+        archive.campaign("one"),
+        archive=archive,
+        inputs=run.inputs,
+        engine=engine,
+        assemble=run.assemble,
+        watcher=run.watcher,
+    )
+    for family, _ in run.inputs.families.values():
+        archive.add_family(family)
+    return made, archive.trials("one")
 
-    def steps():
-        try:
-            yield Job(work=lambda: 1 / 0, training=True)
-        except ZeroDivisionError:
-            seen.append(threading.current_thread())
-            raise
 
-    crew.begin(steps())
-    with pytest.raises(ZeroDivisionError):
-        crew.turn(20)
-    assert seen == [threading.main_thread()]
+class Broken(FakeEngine):
+    def train(self, job, on_epoch=None):
+        raise ZeroDivisionError("broken")
 
 
-def test_while_it_is_held_no_training_begins():
-    crew = Crew(lambda: 2)
-    crew.held = True
-    begun = []
+def test_an_error_of_the_engine_is_raised_in_the_drivers_thread(archive):
+    made, trials = executor(archive, Broken())
+    made.begin(trials[0])
+    made.wait(20)
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        made.wait(20)
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        campaign(archive, engine=Broken(), name="two").run()
 
-    def steps():
-        yield Job(work=lambda: None, training=False)
-        yield Job(work=lambda: begun.append(1), training=True)
 
-    crew.begin(steps())
-    crew.turn(20)
-    crew.turn(0.05)
-    assert (begun, crew.open, crew.busy) == ([], 1, 0)
-    crew.held = False
-    crew.turn(20)
-    assert (begun, crew.open, crew.busy) == ([1], 0, 0)
+def test_while_it_is_held_no_training_begins(archive):
+    engine = FakeEngine(slots=2)
+    made, trials = executor(archive, engine)
+    made.held = True
+    made.begin(trials[0])
+    made.wait(20)
+    made.wait(0.05)
+    assert (engine.trained, made.open, made.busy) == ([], 1, 0)
+    made.held = False
+    while made.open:
+        made.wait(20)
+    assert (len(engine.trained), made.busy) == (1, 0)
+    assert archive.trials("one")[0].trained

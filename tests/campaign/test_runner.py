@@ -11,7 +11,7 @@ from nngen.campaign import Silent
 from nngen.errors import ArchiveError, AssemblyError, DataError, LemurError, UsageError
 from nngen.seeds import derive
 from nngen.space import draw
-from nngen.testing.fakes import FakeEngine, fake_assemble, fake_bench, fake_dataset, fake_families
+from nngen.testing.fakes import FakeEngine, fake_assemble, fake_dataset, fake_families, fake_inputs
 from nngen.testing.fakes import fake_campaign as campaign
 from nngen.types import Outcome
 
@@ -137,7 +137,7 @@ def run_in_child(path, left):
 
 
 def small(archive):
-    return campaign(archive, size=2, bench=fake_bench("ABCDE"), engine=FakeEngine(checks={"A": Outcome.SHAPE}))
+    return campaign(archive, size=2, inputs=fake_inputs("ABCDE"), engine=FakeEngine(checks={"A": Outcome.SHAPE}))
 
 
 @pytest.fixture
@@ -184,12 +184,12 @@ def test_a_second_driver_is_refused(archive):
 def test_the_ground_must_not_move(archive):
     campaign(archive).run()
     with pytest.raises(DataError, match="digits has changed"):
-        campaign(archive, bench=fake_bench(data_fingerprint="d2")).run()
+        campaign(archive, inputs=fake_inputs(dataset=fake_dataset(fingerprint="d2"))).run()
     families = fake_families("ABCDEFG")
     family, interface = families["C"]
     families["C"] = (replace(family, fingerprint="other"), interface)
     with pytest.raises(LemurError, match="family C has changed"):
-        campaign(archive, bench=fake_bench(families=families)).run()
+        campaign(archive, inputs=fake_inputs(families=families)).run()
 
 
 @pytest.mark.parametrize(

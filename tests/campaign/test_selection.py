@@ -7,11 +7,11 @@ import pytest
 from nngen.analysis.report import collect
 from nngen.archive import Archive
 from nngen.campaign import summarise
-from nngen.campaign.selection import next_turn
+from nngen.campaign.selection import source_of
 from nngen.errors import UsageError
 from nngen.space import SAMPLERS
 from nngen.space.registry import Choice, SamplerEntry
-from nngen.testing.fakes import FakeEngine, fake_bench
+from nngen.testing.fakes import FakeEngine, fake_inputs
 from nngen.testing.fakes import fake_campaign as campaign
 from nngen.types import Outcome, Shape
 
@@ -39,7 +39,7 @@ def test_known_quartets_are_passed_over_failures_too(archive):
     campaign(archive, size=20, engine=FakeEngine(checks={"A": Outcome.SHAPE})).run()
     campaign(archive, name="two", size=15, skip_known=True).run()
     assert not set(quartets(archive, "one")) & set(quartets(archive, "two"))
-    assert archive.campaign("two").spec["known"] == 20
+    assert archive.campaign("two").known == 20
     with pytest.raises(UsageError, match="only 0 are not known"):
         campaign(archive, name="three", size=1, skip_known=True).run()
     campaign(archive, name="elsewhere", size=20, skip_known=True, shape=Shape(3, 8, 8)).run()
@@ -50,9 +50,9 @@ def test_known_quartets_are_passed_over_failures_too(archive):
 def test_low_yield_families_are_left_out_and_the_reason_kept(archive):
     campaign(archive, size=35, engine=FakeEngine(trials={"A": Outcome.MEMORY})).run()
     campaign(archive, name="two", size=10, exclude_low_yield=True).run()
-    spec = archive.campaign("two").spec
-    assert sorted(spec["pool"]) == list("BCDEFG")
-    assert spec["left_out"]["A"].startswith("A: 0 of 20 quartets trained")
+    record = archive.campaign("two")
+    assert sorted(record.pool) == list("BCDEFG")
+    assert record.left_out["A"].startswith("A: 0 of 20 quartets trained")
     assert not any("A" in quartet for quartet in quartets(archive, "two"))
     before = quartets(archive, "two")
     campaign(archive, name="two", size=10, exclude_low_yield=True).run()
@@ -61,7 +61,7 @@ def test_low_yield_families_are_left_out_and_the_reason_kept(archive):
 
 def adaptive(archive, name="one", engine=None, **more):
     return campaign(
-        archive, name=name, size=60, sampler="adaptive", epochs=1, bench=fake_bench(TWENTY), engine=engine, **more
+        archive, name=name, size=60, sampler="adaptive", epochs=1, inputs=fake_inputs(TWENTY), engine=engine, **more
     )
 
 
@@ -108,7 +108,7 @@ def test_adaptive_resumes_where_it_was_killed(tmp_path):
 
 
 def test_adaptive_begins_with_what_the_archive_knows(archive):
-    campaign(archive, size=100, epochs=1, bench=fake_bench(TWENTY), engine=Skilled()).run()
+    campaign(archive, size=100, epochs=1, inputs=fake_inputs(TWENTY), engine=Skilled()).run()
     adaptive(archive, name="two", engine=Skilled(), skip_known=True).run()
     assert not all(explored(archive, "two")[:5])
     assert not set(quartets(archive, "one")) & set(quartets(archive, "two"))
@@ -117,14 +117,15 @@ def test_adaptive_begins_with_what_the_archive_knows(archive):
 def test_no_turn_is_asked_for_where_all_was_drawn(archive):
     run = campaign(archive)
     run.run()
-    assert next_turn(run.spec, archive) == ()
+    record, trials = archive.campaign("one"), archive.trials("one")
+    assert source_of(run.spec).suggest(record, trials, archive) == ()
 
 
 def test_adaptive_says_what_it_cannot_do(archive):
     with pytest.raises(UsageError, match="only 35"):
         campaign(archive, sampler="adaptive", size=36).run()
-    with pytest.raises(UsageError, match="--floor"):
-        campaign(archive, sampler="adaptive", floor=0)
+    with pytest.raises(UsageError, match="--min-explore"):
+        campaign(archive, sampler="adaptive", min_explore=0)
     assert archive.campaigns() == ()
 
 

@@ -4,7 +4,7 @@ from nngen.campaign import CampaignSpec
 from nngen.errors import UsageError
 from nngen.types import Shape
 
-SPEC = CampaignSpec(name="one", size=8, shape=Shape(1, 8, 8), families=("A", "B"), wall_s=60.0)
+SPEC = CampaignSpec(name="one", size=8, shape=Shape(1, 8, 8), families=("A", "B"), time_limit_s=60.0)
 
 
 def test_as_json_and_back():
@@ -14,17 +14,18 @@ def test_as_json_and_back():
 def test_what_differs_is_named_with_both_values():
     SPEC.require({"size": 8, "shape": Shape(1, 8, 8)})
     with pytest.raises(UsageError) as caught:
-        SPEC.require({"size": 8, "epochs": 3, "families": ("A",), "wall_s": 10.0})
-    assert "began with --epochs 1, --families A,B, --wall 60.0, not --epochs 3, --families A, --wall 10.0" in str(
-        caught.value
+        SPEC.require({"size": 8, "epochs": 3, "families": ("A",), "time_limit_s": 10.0})
+    assert (
+        "began with --epochs 1, --families A,B, --time-limit 60.0, not --epochs 3, --families A, --time-limit 10.0"
+        in str(caught.value)
     )
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("batch", -1), ("lr", float("nan")), ("threads", 0), ("wall_s", 0.0)]
+    ("field", "value"), [("epochs", 0), ("batch", -1), ("lr", float("nan")), ("threads", 0), ("time_limit_s", 0.0)]
 )
 def test_numbers_must_be_positive(field, value):
-    flag = field.removesuffix("_s")
+    flag = field.removesuffix("_s").replace("_", "-")
     with pytest.raises(UsageError, match=f"--{flag} must be positive, not {value}"):
         CampaignSpec(**{"name": "x", "size": 1, "shape": Shape(1, 8, 8), field: value})
 

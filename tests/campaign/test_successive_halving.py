@@ -87,7 +87,7 @@ def test_asha_goes_on_before_a_rung_is_complete(archive):
     for rung in (0, 1):
         assert len(on_rung(archive, rung + 1)) >= len(on_rung(archive, rung)) // 3
     assert len(on_rung(archive, 2)) >= 1
-    assert is_over(CampaignSpec.from_dict(archive.campaign("one").spec), archive.trials("one"))
+    assert is_over(archive.campaign("one").spec, archive.trials("one"))
 
 
 @pytest.mark.parametrize("more", [{}, {"finalists": 2, "replicates": 3}])
@@ -162,7 +162,7 @@ def test_nothing_is_decided_while_a_rung_is_open():
         ({"rungs": (0, 1), "epochs": 1}, "rise"),
         ({"rungs": (1, 3), "epochs": 2}, "--epochs 2 and --rungs 1,3 disagree"),
         ({"rungs": (1, 3), "epochs": 3, "sampler": "adaptive"}, "another sampler"),
-        ({"keep": 1}, "--keep"),
+        ({"reduction_factor": 1}, "--reduction-factor"),
         ({"scheduler": "hyperband"}, "no scheduler is called 'hyperband': there are asha, halving"),
         ({"finalists": 2}, "--replicates R"),
         ({"replicates": 2}, "--finalists K"),
@@ -176,7 +176,7 @@ def test_bad_rungs(arguments, words):
 
 def test_a_campaign_from_before_rungs_can_be_read():
     spec = CampaignSpec(name="x", size=4, shape=Shape(1, 8, 8))
-    old = {key: value for key, value in spec.to_dict().items() if key not in ("rungs", "keep", "scheduler")}
+    old = {key: value for key, value in spec.to_dict().items() if key not in ("rungs", "reduction_factor", "scheduler")}
     assert CampaignSpec.from_dict(old) == spec
     assert CampaignSpec.from_dict(CampaignSpec(name="x", shape=Shape(1, 8, 8), **RUNGS).to_dict()).rungs == (1, 3, 9)
 

@@ -11,6 +11,7 @@ import pytest
 from nngen.archive import Archive
 from nngen.assembly.plan_toml import to_toml
 from nngen.plan import Plan
+from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, Outcome, Shape, Trial, TrialSpec, Verdict
 
 POOL = [f"F{number}" for number in range(7)]
@@ -21,10 +22,9 @@ def archive(tmp_path: Path) -> Path:
     """A campaign of 30 quartets of seven families; F6 never trains, two trials are to come."""
     path = tmp_path / "a.db"
     plans = [Plan(experts=quartet) for quartet in combinations(POOL, 4)][:32]
-    spec = {"pool": dict.fromkeys(POOL, ""), "epochs": 1}
     with Archive.open(path) as store:
-        store.add_campaign("first", spec, plans)
-        store.add_campaign("empty", spec, [])
+        store.add_campaign(fake_record("first", pool=dict.fromkeys(POOL, "")), plans)
+        store.add_campaign(fake_record("empty", pool=dict.fromkeys(POOL, "")), [])
         for place, trial in enumerate(store.trials("first")[:30]):
             candidate = Candidate(id=f"MoE4-{place:032x}", source=str(place), canonical=str(place), plan=trial.plan)
             store.add_candidate(candidate)
@@ -119,7 +119,7 @@ def test_sample_adaptive_asks_with_what_the_archive_tells(nngen, archive):
 def test_campaigns_of_different_kinds_are_not_thrown_together(nngen, archive):
     with Archive.open(archive) as store:
         plan = Plan(experts=tuple(POOL[:4]))
-        store.add_campaign("longer", {"pool": dict.fromkeys(POOL, "")}, [plan])
+        store.add_campaign(fake_record("longer", pool=dict.fromkeys(POOL, "")), [plan])
         trial = store.trials("longer")[0]
         store.start_trial(trial.id)
         spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=9)

@@ -12,6 +12,7 @@ import pytest
 from nngen.archive import Archive
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.surrogate.plan_text import plan_text
+from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
 pytest.importorskip("yaml")
@@ -26,7 +27,7 @@ def archive(tmp_path: Path) -> Path:
     path, rng = tmp_path / "a.db", Random(0)
     plans = [SPACE.draw(rng) for _ in range(30)]
     with Archive.open(path) as store:
-        store.add_campaign("first", {"pool": {}, "epochs": 2}, plans)
+        store.add_campaign(fake_record("first", epochs=2), plans)
         for trial in store.trials("first"):
             name = f"MoE4-{trial.position:032x}"
             store.add_candidate(Candidate(id=name, source=str(trial.position), canonical=name, plan=trial.plan))

@@ -13,6 +13,7 @@ from nngen.assembly.identity import canonical_hash
 from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.lemur.layout import nn_id
 from nngen.plan import Plan
+from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
 WIDTHS = (8, 16, 24)
@@ -70,7 +71,7 @@ def store(tmp_path: Path, digits: Dataset) -> Iterator[Archive]:
     with Archive.open(tmp_path / "nngen.db") as archive:
         made = [candidate(width) for width in WIDTHS]
         plans = [one.plan for one in made if one.plan] + [Plan(experts=tuple("VWXY")), Plan(experts=tuple("WXYZ"))]
-        archive.add_campaign("one", {}, plans)
+        archive.add_campaign(fake_record("one"), plans)
         for one, right, trial in zip(made, RIGHT, archive.trials("one"), strict=False):
             archive.add_candidate(one)
             archive.start_trial(trial.id)

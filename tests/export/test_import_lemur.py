@@ -29,8 +29,8 @@ def test_everything_is_kept_with_its_fidelity(archive, tree, database, kind):
     found = take(archive, tree if kind == "checkout" else database)
     assert (found.models, found.new_models, found.unreadable) == (6, 6, 1)
     assert (found.trials, found.new_trials, found.orphans) == (5, 5, 0)
-    assert {model.name: model.source for model in archive.foreign.models()} == MODELS
-    best, worse, later = archive.foreign.records(dataset="cifar-10", model="Alpha")
+    assert {model.name: model.source for model in archive.external.models()} == MODELS
+    best, worse, later = archive.external.records(dataset="cifar-10", model="Alpha")
     assert (best.accuracy, worse.accuracy, later.accuracy) == (0.5, 0.4, 0.6)
     assert (best.epoch, later.epoch, best.duration_s) == (1, 2, 1.0)
     assert best.hyperparameters == {"batch": 64, "lr": 0.01, "momentum": 0.9, "transform": "norm_32"}
@@ -39,10 +39,10 @@ def test_everything_is_kept_with_its_fidelity(archive, tree, database, kind):
 
 def test_twice_adds_nothing(archive, tree):
     take(archive, tree)
-    before = archive.foreign.counts()
+    before = archive.external.counts()
     again = take(archive, tree)
     assert (again.new_models, again.new_trials, again.trials) == (0, 0, 5)
-    assert archive.foreign.counts() == before
+    assert archive.external.counts() == before
 
 
 def test_what_grew_is_added(archive, tree):
@@ -51,7 +51,7 @@ def test_what_grew_is_added(archive, tree):
     donor = tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json"
     file.write_text(donor.read_text())
     assert take(archive, tree).new_trials == 1
-    assert [record.accuracy for record in archive.foreign.records(model="Beta")] == [0.9]
+    assert [record.accuracy for record in archive.external.records(model="Beta")] == [0.9]
 
 
 def test_an_import_that_died_goes_on(archive, tree, monkeypatch):
@@ -65,7 +65,7 @@ def test_an_import_that_died_goes_on(archive, tree, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         import_lemur(archive, lemur, choose_models(lemur), progress=die)
-    assert archive.foreign.counts()["trials"] == 2
+    assert archive.external.counts()["trials"] == 2
     assert take(archive, tree).new_trials == 3
 
 
@@ -103,7 +103,7 @@ def test_kinds():
 def test_one_kind_on_one_data_set(archive, tree):
     found = take(archive, tree, dataset="cifar-10", kind="hetero")
     assert (found.models, found.trials, found.orphans) == (1, 1, 3)
-    assert [model.kind for model in archive.foreign.models()] == ["hetero"]
+    assert [model.kind for model in archive.external.models()] == ["hetero"]
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_a_family_of_the_real_wheel(archive, lemur):
     found = import_lemur(archive, lemur, names, dataset="cifar-10")
     assert found.models == len(names) >= 34
     theirs = sorted(record.accuracy for record in lemur.records("ResNet", "cifar-10"))
-    assert sorted(record.accuracy for record in archive.foreign.records(dataset="cifar-10", model="ResNet")) == theirs
+    assert sorted(record.accuracy for record in archive.external.records(dataset="cifar-10", model="ResNet")) == theirs

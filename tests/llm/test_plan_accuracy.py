@@ -86,7 +86,7 @@ def test_no_group_is_on_both_sides_of_a_fold() -> None:
 
 def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
     model = ExternalModel(origin="o", name=name, kind="generated", nn_id=name, canonical=name, source=source)
-    number = archive.foreign.add_models([model])[name]
+    number = archive.external.add_models([model])[name]
     row = ExternalResult(
         model_id=number,
         task="img-classification",
@@ -98,7 +98,7 @@ def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
         uid=name,
         hyperparameters={},
     )
-    archive.foreign.add_results([row])
+    archive.external.add_results([row])
 
 
 def test_imported_records_are_judged_by_their_code(archive: Archive) -> None:

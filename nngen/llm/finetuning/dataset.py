@@ -185,8 +185,8 @@ def collect(
     if "accuracy" in wanted:
         found.append(list(accuracy_examples(trials)))
     if "code" in wanted:
-        sources = {model.name: model.source for model in archive.foreign.models()}
-        found.append(list(code_examples(sources, archive.foreign.records())))
+        sources = {model.name: model.source for model in archive.external.models()}
+        found.append(list(code_examples(sources, archive.external.records())))
     return list(chain.from_iterable(found))
 
 

@@ -1,0 +1,170 @@
+"""The specification of a campaign: every argument, with the checks on its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import pairwise
+from typing import Any, Self
+
+from nngen.errors import UsageError
+from nngen.space import SAMPLERS
+from nngen.types import Hyperparameters, Shape, TrialSpec
+
+__all__ = ["SCHEDULERS", "CampaignSpec"]
+
+SCHEDULERS = ("asha", "halving")
+
+_POSITIVE = ("size", "epochs", "batch", "lr", "threads", "time_limit_s", "memory_mib")
+_FLAGS = {"time_limit_s": "--time-limit", "hyperparameters": "--prm"}
+
+_RENAMED = {"wall_s": "time_limit_s", "floor": "min_explore", "keep": "reduction_factor"}
+"""Keys of archives written before the fields had their present names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignSpec:
+    """Every argument of a campaign, settled when it begins.
+
+    The sentences below are the help of the flags of the same names.
+
+    Attributes:
+        name: Name of the campaign in its archive.
+        size: Number of candidates to draw; needed when the campaign begins.
+        sampler: Order of the quartets: stratified, balanced, random, lexicographic, exhaustive, or adaptive, which
+            chooses by the results so far.
+        skip_known: Pass over quartets that another campaign of the archive tried on the same data at the same
+            shape, failed ones included.
+        exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive's campaigns on the
+            same data at the same shape show; the reasons are stored with the campaign.
+        min_explore: Least share of exploration of the adaptive sampler, above 0 and up to 1.
+        families: Families of the pool, separated by commas; all usable families by default.
+        dataset: Data set: digits, fashion-mnist, mnist, cifar-10, cifar-100, svhn or folder:PATH.
+        shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
+        epochs: Passes over the training split; with rungs, those of the last rung.
+        rungs: Epochs of each rung, as 1,3,9: every candidate trains for the first, the best go on to the next and
+            train anew for that many.
+        reduction_factor: Share of a rung that goes on to the next one: 1 in so many.
+        scheduler: halving waits for a rung to be complete, asha does not.
+        finalists: Number of the best candidates that are trained again with other seeds.
+        replicates: Seeds of each finalist in all, the first one included.
+        seed: Seed of every random draw.
+        batch: Samples per training step.
+        lr: Learning rate passed to the candidates.
+        momentum: Momentum passed to the candidates; AdamW's first beta in assembled files.
+        hyperparameters: Further values of prm, for files that name more than lr and momentum.
+        device: Device of the trials: cpu or cuda.
+        threads: CPU threads of each worker.
+        time_limit_s: Time limit of one trial in seconds.
+        memory_mib: Memory limit of one trial in MiB.
+    """
+
+    name: str
+    size: int
+    sampler: str = "stratified"
+    skip_known: bool = False
+    exclude_low_yield: bool = False
+    min_explore: float = 0.25
+    families: tuple[str, ...] = ()
+    dataset: str = "digits"
+    shape: Shape
+    epochs: int = 1
+    rungs: tuple[int, ...] = ()
+    reduction_factor: int = 3
+    scheduler: str = "halving"
+    finalists: int = 0
+    replicates: int = 1
+    seed: int = 0
+    batch: int = 64
+    lr: float = 1e-3
+    momentum: float = 0.9
+    hyperparameters: Hyperparameters = field(default_factory=dict)
+    device: str = "cpu"
+    threads: int = 1
+    time_limit_s: float = 3600.0
+    memory_mib: int = 12_288
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.isprintable() or self.name != self.name.strip():
+            raise UsageError(f"{self.name!r} cannot be a campaign's name: use letters, digits and dashes")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{_flag(name)} must be positive, not {getattr(self, name)}")
+        if not 0 < self.min_explore <= 1:
+            raise UsageError(f"--min-explore is a share of exploration above 0 and up to 1, not {self.min_explore}")
+        self._check_rungs()
+
+    def _check_rungs(self) -> None:
+        rungs = _text(self.rungs)
+        if any(low >= high for low, high in pairwise((0, *self.rungs))):
+            raise UsageError(f"--rungs are epochs that rise, as 1,3,9, not {rungs}")
+        if self.rungs and self.epochs != self.rungs[-1]:
+            raise UsageError(
+                f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is the longest training"
+            )
+        if self.rungs and self.sampler in SAMPLERS and SAMPLERS[self.sampler].choose is not None:
+            raise UsageError(
+                f"{self.sampler} learns from trials of one fidelity: choose another sampler, or leave --rungs out"
+            )
+        if self.reduction_factor < 2:
+            raise UsageError(f"--reduction-factor must be at least 2, not {self.reduction_factor}")
+        if self.scheduler not in SCHEDULERS:
+            raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
+        if self.finalists < 0 or (self.finalists > 0) != (self.replicates > 1):
+            raise UsageError("--finalists K --replicates R trains the best K with R seeds: both, with R 2 at least")
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        """Epochs of each rung; one entry where there are no rungs."""
+        return self.rungs or (self.epochs,)
+
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """Return a field's default, None where it has none."""
+        value = next(field.default for field in fields(cls) if field.name == name)
+        return None if value is MISSING else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the specification as JSON types."""
+        plain = {"families": list(self.families), "shape": str(self.shape), "rungs": list(self.rungs)}
+        return asdict(self) | plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read the output of ``to_dict``, of this version or an earlier one; other keys are ignored."""
+        data = {_RENAMED.get(name, name): value for name, value in data.items()}
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        plain = {name: tuple(known.get(name, ())) for name in ("families", "rungs")}
+        return cls(**known | plain | {"shape": Shape.parse(known["shape"])})
+
+    def require(self, given: Mapping[str, object]) -> None:
+        """Check that arguments given now agree with those the campaign began with.
+
+        Raises:
+            UsageError: If any differs; the message names each such argument with both values.
+        """
+        differs = {name: value for name, value in given.items() if getattr(self, name) != value}
+        if differs:
+            now = ", ".join(f"{_flag(name)} {_text(value)}" for name, value in differs.items())
+            then = ", ".join(f"{_flag(name)} {_text(getattr(self, name))}" for name in differs)
+            raise UsageError(
+                f"campaign {self.name} began with {then}, not {now}: leave it out to go on, or choose another name"
+            )
+
+    def trial(self, seed: int, rung: int = 0) -> TrialSpec:
+        """Return the specification of one of its trials."""
+        shared = ("dataset", "shape", "batch", "lr", "momentum", "hyperparameters", "device", "threads")
+        limits = ("time_limit_s", "memory_mib")
+        return TrialSpec(
+            **{name: getattr(self, name) for name in shared + limits}, epochs=self.fidelities[rung], seed=seed
+        )
+
+
+def _flag(name: str) -> str:
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return (",".join(map(str, value)) or "(all)") if isinstance(value, tuple) else str(value)
