@@ -1,11 +1,14 @@
-# Two commands for a stranger: `make demo` shows the main job on real data, `make test` proves the rest.
+# `make demo` shows the main job on real data, `make test` checks the rest, `make fast` is for work in progress.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FAMILIES := AirNext,BagNet,ComplexNet,DenseNet,ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2
 DEMO := --archive generated/demo.db
+# Tests run side by side; those of one file, or of one group (tests/conftest.py), stay in one process.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo test test-corpus lint clean
+.PHONY: demo fast test test-slow measure lint clean
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nngen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -24,11 +27,18 @@ demo: $(BIN)/.installed
 	$(BIN)/nngen leaderboard demo $(DEMO)
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 
-test: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m "not corpus"
+# For work in progress: no network, no workers, under 90 seconds.
+fast: $(BIN)/.installed-dev
+	$(PYTEST) -m "not (slow or corpus or network or engine)"
 
-test-corpus: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m corpus tests/isolation
+test: $(BIN)/.installed-dev
+	$(PYTEST) -m "not (slow or corpus)"
+
+test-slow: $(BIN)/.installed-dev
+	$(PYTEST) -m "slow or corpus"
+
+measure: $(BIN)/.installed-dev
+	$(BIN)/python eval/measure_code.py
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
-"""What every test may ask for: LEMUR's real families, and a quiet command line."""
+"""Fixtures for all tests: LEMUR's families, an engine, the command line; marks and groups that follow from them."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from nngen.cli import run
 from nngen.datasets import Dataset, load_dataset
@@ -21,8 +23,31 @@ from nngen.lemur.source import Lemur, open_lemur
 from nngen.training import LocalEngine, TrainJob
 from nngen.types import Candidate, Family, Shape, TrialSpec
 
+TESTS = Path(__file__).parent
 MARK = f"/nngen-test-{os.getpid()}"
 """Part of PATH by which the processes of the tests' engine are told from the rest of the machine."""
+
+
+MARKS_BY_FIXTURE = {"wheel": "network", "smollm": "network", "engine": "engine"}
+SPREAD = ("test_hostile.py",)
+"""Files without fixtures of their own scope: their tests may run in several processes."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, and keep those of one file in one process."""
+    for item in items:
+        for fixture, mark in MARKS_BY_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+        if item.path.name not in SPREAD and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
+
+
+def pytest_configure() -> None:
+    """One thread for each test process: they share the cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -37,7 +62,10 @@ class Result:
 @pytest.fixture(scope="session")
 def wheel() -> Path:
     """LEMUR's real wheel, fetched once into the user's cache by our own code."""
-    return fetch()
+    # Test processes that run side by side wait for the one that fetches.
+    with (Path(tempfile.gettempdir()) / f"nngen-test-wheel-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return fetch()
 
 
 @pytest.fixture(scope="session")

@@ -77,3 +77,27 @@ def test_a_step_that_was_done_is_read_again(tmp_path):
     for _ in range(2):
         assert page.kept(tmp_path / "step" / "one.json", lambda: calls.append(1) or [1, 2]) == [1, 2]
     assert len(calls) == 1
+
+
+def test_measures_of_a_small_package(tmp_path):
+    package = tmp_path / "small"
+    package.mkdir()
+    body = "\n".join(f"    value{number} = {number} + 10" for number in range(7))
+    (package / "__init__.py").write_text('"""Face."""\n\nfrom small.top import run\n')
+    (package / "base.py").write_text(
+        f'"""Base."""\n\n\ndef first():\n    """One."""\n{body}\n    # why\n    return 1\n'
+    )
+    (package / "top.py").write_text(
+        "from typing import TYPE_CHECKING\n\nfrom small import middle\n\nif TYPE_CHECKING:\n    import small\n\n\n"
+        f"def run():\n    import small.base  # noqa: F401\n{body}\n    return middle\n"
+    )
+    (package / "middle.py").write_text("from .base import first\n\nWORKERS = first()\n")
+    measure = load("measure_code")
+    modules = measure.read_package(package)
+    assert measure.longest_chain(modules) == ("small", "small.top", "small.middle", "small.base")
+    assert measure.duplicates(modules) == (1, 14)
+    found = measure.measures(modules)
+    assert found["modules"] == 4
+    assert found["functions"] == "2"
+    assert found["lines of code (no blanks, comments, docstrings)"] == str(1 + 9 + 14 + 2)
+    assert found["comments per 100 lines of code"] == f"{100 / 26:.1f}"
