@@ -1,1 +1,1 @@
-"""LEMUR, both ways: what was validated goes there as if LEMUR had made it; what LEMUR knows comes here."""
+"""Export of validated trials to LEMUR, in the formats that LEMUR itself writes."""

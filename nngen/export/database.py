@@ -1,4 +1,4 @@
-"""Export into LEMUR's own SQLite file, in one transaction, under the lock that LEMUR 2.2.11 takes."""
+"""Export into LEMUR's SQLite database, in one transaction, under the lock file that LEMUR 2.2.11 uses."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def export_to_database(
     """Insert sources, transforms, hyperparameters and results, all or none.
 
     Args:
-        path: An ``ab.nn.db`` that LEMUR has built.
-        exports: What to insert.
-        version: The release it must be of.
-        wait_s: How long to wait for others who write to it.
+        path: Database ``ab.nn.db``, built by LEMUR.
+        exports: Trials to insert.
+        version: Release of nn-dataset that the database must have.
+        wait_s: Seconds to wait for other writers.
 
     Raises:
-        ExportError: If it is missing, of another version, locked, cannot be written, or holds another
-            program under a model's name.
+        ExportError: If the database is missing, of another version, locked, not writable, or contains a
+            different source under a model's name.
     """
     if not path.is_file():
         raise ExportError(f"there is no database {path}: let LEMUR build it (import ab.nn.api), or name a folder")
@@ -61,7 +61,7 @@ def export_to_database(
 
 @contextmanager
 def _lock(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold ``ab.nn.db.lock`` as 2.2.11 does; the file stays, as LEMUR leaves it."""
+    """Lock ``ab.nn.db.lock`` as 2.2.11 does; the file stays, as LEMUR leaves it."""
     name = path.with_name(f"{path.name}.lock")
     try:
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -85,10 +85,10 @@ def _lock(path: Path, wait_s: float) -> Iterator[None]:
 def _check(db: sqlite3.Connection, path: Path, version: LemurVersion) -> None:
     for table, columns in _TABLES.items():
         if missing := sorted(columns - _columns(db, table)):
-            raise ExportError(f"{path} is no database of nn-dataset {version}: table {table} has no {missing[0]}")
+            raise ExportError(f"{path} is not a database of nn-dataset {version}: table {table} lacks {missing[0]}")
     found = LemurVersion.V2_2_11 if _columns(db, _TRAIN_STAT) else LemurVersion.V2_1_2
     if found is not version:
-        raise ExportError(f"{path} is a database of nn-dataset {found}, not {version}: say --lemur {found}")
+        raise ExportError(f"{path} is a database of nn-dataset {found}, not {version}: use --lemur {found}")
 
 
 def _columns(db: sqlite3.Connection, table: str) -> set[str]:
@@ -97,7 +97,7 @@ def _columns(db: sqlite3.Connection, table: str) -> set[str]:
 
 def _insert(db: sqlite3.Connection, path: Path, export: Export, version: LemurVersion) -> Written:
     if not _has(db, "metric", export.results.metric):
-        raise ExportError(f"{path} holds no metric {export.results.metric}: let LEMUR import its own results first")
+        raise ExportError(f"{path} has no metric {export.results.metric}: let LEMUR import its own results first")
     if export.transform.source is None and not _has(db, "transform", export.transform.name):
         export = export.standing_in()
     _add_code(db, path, "nn", export.candidate.id, export.candidate.source)
@@ -141,11 +141,11 @@ def _add_code(db: sqlite3.Connection, path: Path, table: str, name: str, code: s
     if there is None:
         db.execute(f"INSERT INTO {table} (name, code, id) VALUES (?, ?, ?)", [name, code, nn_id(code)])  # noqa: S608
     elif there[0] != code:
-        raise ExportError(f"{path} holds another program under the name {name}: remove it there first")
+        raise ExportError(f"{path} has a different source under the name {name}: remove it there first")
 
 
 def _add_prm(db: sqlite3.Connection, uid: str, name: str, value: Any) -> None:
-    # LEMUR adds the same rows again with every trial; one of each says the same.
+    # LEMUR adds the same rows again with every trial; one of each is enough.
     row = [uid, name, value]
     if not db.execute("SELECT 1 FROM prm WHERE uid = ? AND name = ? AND value = ?", row).fetchone():
         db.execute("INSERT INTO prm (uid, name, value) VALUES (?, ?, ?)", row)

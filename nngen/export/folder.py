@@ -1,4 +1,4 @@
-"""Export into a folder: a new one, or a checkout of nn-dataset, which is merged with as LEMUR would."""
+"""Export into a folder: a new one, or a checkout of nn-dataset, merged by LEMUR's rules."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from nngen.lemur.transforms import OWN
 __all__ = ["CARDS", "GRAPHS", "WEIGHTS", "Written", "export_to_folder"]
 
 CARDS, WEIGHTS, GRAPHS = "cards", "weights", "onnx"
-"""Folders of ours beside LEMUR's."""
+"""Folders that nngen adds beside LEMUR's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What became of one trial.
+    """Result of exporting one trial.
 
     Attributes:
-        new: Whether the target did not hold this result yet.
-        place: The result's file or table.
+        new: Whether the target lacked this result before.
+        place: File or table of the result.
     """
 
     export: Export
@@ -44,17 +44,17 @@ def export_to_folder(
     """Write sources, transforms, results and cards, all of them or (killed before the end) none.
 
     Args:
-        root: The folder.
-        exports: What to write.
-        version: Whose layout.
-        repetitions: By model; their weights and graphs are written too.
+        root: Target folder.
+        exports: Trials to write.
+        version: Release of nn-dataset whose layout is written.
+        repetitions: Repetitions by model; their weights and graphs are written, too.
 
     Returns:
-        One line per trial, in the order given.
+        One item per trial, in the order given.
 
     Raises:
-        ExportError: If the folder cannot be written, holds another program under a model's name, or holds
-            results that are broken.
+        ExportError: If the folder cannot be written, has a different source under a model's name, or has
+            unreadable results.
     """
     with staging(root) as target:
         settled = [_settle(target, export) for export in exports]
@@ -73,9 +73,9 @@ def export_to_folder(
 
 
 def _settle(target: Staging, export: Export) -> Export:
-    """Take a transform of our own where the target's LEMUR lacks the one that fits.
+    """Replace the transform by nngen's own where the target's LEMUR lacks the matching one.
 
-    A folder without LEMUR's transforms will be laid beside them, so they count as being there.
+    A folder without any transforms is meant to be merged into LEMUR, so LEMUR's transforms count as present.
     """
     if export.transform.source is not None:
         return export
@@ -88,7 +88,7 @@ def _put_source(target: Staging, export: Export) -> None:
     there = target.read(path)
     if there is not None and there != export.candidate.source.encode():
         same = nn_id(there.decode("utf-8", "replace")) == nn_id(export.candidate.source)
-        what = "a program that differs in white space only" if same else "another program"
+        what = "a source that differs in white space only" if same else "a different source"
         raise ExportError(f"{target.root / path} is {what}: move it away, or export to another folder")
     target.put(path, export.candidate.source.encode())
     if export.transform.source is not None:

@@ -1,12 +1,12 @@
-"""Many files that appear together in a folder that others own.
+"""Journalled writes: many files that appear together in a folder with other users.
 
-What holds, whenever the process is killed:
-    - Before the journal is written, the target's files are as they were; what was staged lies in
-      ``.nngen-export`` and is cleared by the next export.
-    - From then on the change is certain: each file is replaced whole, in the order in which it was put,
-      and what a kill left undone is done by the next export before anything else.
-    - Sources and transforms are put before the results that name them, so a reader in between
-      finds a model without results, never results without their model.
+Guarantees, at whatever moment the process is killed:
+    - Before the journal is written, the target's files are unchanged; staged files are in
+      ``.nngen-export`` and are deleted by the next export.
+    - After that the change is certain: each file is replaced as a whole, in the order of ``put``, and
+      the next export first completes what a kill interrupted.
+    - Sources and transforms are put before the results that name them, so a concurrent reader may
+      find a model without results, but never results without their model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _JOURNAL = "journal.json"
 
 
 class Staging:
-    """Files to be written below a folder; ``staging`` opens one."""
+    """Files to be written below a folder; opened by ``staging``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -36,10 +36,10 @@ class Staging:
         self._put: dict[str, bytes] = {}
 
     def read(self, path: str) -> bytes | None:
-        """Give a file's bytes as they will be; None where there is none.
+        """Return a file's bytes after the export; None for a missing file.
 
         Raises:
-            ExportError: If it is there and cannot be read.
+            ExportError: If the file exists and cannot be read.
         """
         if path in self._put:
             return self._put[path]
@@ -51,14 +51,14 @@ class Staging:
             raise ExportError(f"{self.root / path} cannot be read: {error.strerror}") from error
 
     def put(self, path: str, content: bytes) -> bool:
-        """Have a file written when all is ready; false if it is there with the same bytes."""
+        """Stage a file for writing; returns False if it exists with the same bytes."""
         if self.read(path) == content:
             return False
         self._put[path] = content
         return True
 
     def recover(self) -> None:
-        """Finish what a killed export had decided, clear what it had not."""
+        """Complete a journal left by a killed export, and delete staged files without a journal."""
         journal = self._work / _JOURNAL
         if journal.exists():
             self._carry_out(json.loads(journal.read_text()))
@@ -66,13 +66,14 @@ class Staging:
             left.unlink()
 
     def commit(self) -> None:
-        """Write everything that was put."""
+        """Write all staged files."""
         moves = {}
         for number, (path, content) in enumerate(self._put.items()):
             staged = self._work / f"{number:06d}.part"
             _write(staged, content)
             moves[staged.name] = path
         if moves:
+            # The rename of the journal is the moment of commitment: staged files are on disk before it.
             draft = self._work / "journal.part"
             _write(draft, json.dumps(moves).encode())
             draft.replace(self._work / _JOURNAL)
@@ -82,7 +83,7 @@ class Staging:
     def _carry_out(self, moves: dict[str, str]) -> None:
         for name, path in moves.items():
             staged, target = self._work / name, self.root / path
-            if staged.exists():
+            if staged.exists():  # else it was moved before a kill
                 target.parent.mkdir(parents=True, exist_ok=True)
                 staged.replace(target)
         for folder in {(self.root / path).parent for path in moves.values()}:
@@ -92,10 +93,10 @@ class Staging:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Staging]:
-    """Open a folder for an export; what was put is written when the block ends without an error.
+    """Open a folder for an export; staged files are written when the block ends without an error.
 
     Raises:
-        ExportError: If the folder cannot be made or written, or another export is writing to it.
+        ExportError: If the folder cannot be created or written, or another export is writing to it.
     """
     made = not root.exists()
     work = root / _WORK

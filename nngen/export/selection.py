@@ -1,22 +1,19 @@
-"""What is exported: finished, valid trials that reached the accuracy asked for, each with its test accuracy."""
+"""Selection of trials to export: finished and valid, with at least the requested accuracy, scored on the test split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from nngen.archive import StoredCandidate, StoredTrial, TrialState
 from nngen.archive.protocol import Store
+from nngen.datasets.dataset import Dataset
 from nngen.errors import ArchiveError, DataError, UsageError
 from nngen.families.hyperparameters import supported
 from nngen.lemur.layout import EpochScore, check_names, nn_id
 from nngen.lemur.records import CLASSIFICATION, Results
 from nngen.lemur.transforms import Transform, matching_transform
 from nngen.types import Hyperparameters, TrialSpec
-
-if TYPE_CHECKING:
-    from nngen.datasets.dataset import Dataset
 
 __all__ = ["Export", "gather", "select"]
 
@@ -25,13 +22,14 @@ _ALWAYS = ("batch", "epoch", "transform")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """One trial on its way to LEMUR.
+    """A trial in LEMUR's terms.
 
     Attributes:
-        results: Task, data set, metric and model, as LEMUR names them.
-        score: After the last epoch: the only one whose test predictions are made.
-        stand_in: A transform of our own that does the same as ``transform``, should the target lack that.
-        classes: Of the data set.
+        results: Task, data set, metric and model, in LEMUR's names.
+        score: Score after the last epoch, the only one with test predictions.
+        transform: LEMUR's transform that matches the training.
+        stand_in: Equivalent transform of nngen, for targets that lack ``transform``.
+        classes: Number of classes of the data set.
     """
 
     candidate: StoredCandidate
@@ -43,7 +41,7 @@ class Export:
     classes: int
 
     def standing_in(self) -> Export:
-        """The same with a transform of our own, for a target that lacks LEMUR's."""
+        """Return a copy with nngen's own transform, for a target that lacks LEMUR's."""
         prm = {**self.score.prm, "transform": self.stand_in.name}
         return replace(self, transform=self.stand_in, score=replace(self.score, prm=prm))
 
@@ -55,18 +53,18 @@ def select(
     ids: Sequence[str] = (),
     min_accuracy: float = 0.0,
 ) -> tuple[StoredTrial, ...]:
-    """Choose trials by campaign, or by their candidates' ids (or the start of them).
+    """Select trials by campaign, or by ids of candidates (or prefixes of them).
 
-    Trials that took another's result over stand for that other one.
+    A trial whose result was copied is replaced by the original.
 
     Args:
-        archive: Where they are kept.
-        campaign: All of this campaign's trials.
-        ids: Ids of candidates; all of their trials.
-        min_accuracy: On the validation split, in [0, 1].
+        archive: Archive to read.
+        campaign: Campaign whose trials are selected.
+        ids: Ids of candidates whose trials are selected.
+        min_accuracy: Smallest validation accuracy, in [0, 1].
 
     Raises:
-        UsageError: If neither or both are given, a name is unknown, or nothing reached the accuracy.
+        UsageError: If neither or both are given, a name is unknown, or no trial has the accuracy.
     """
     if (campaign is None) == (not ids):
         raise UsageError("name what to export: either a campaign or --id ID")
@@ -97,19 +95,19 @@ def gather(
     *,
     dataset_name: str | None = None,
 ) -> tuple[Export, ...]:
-    """Score the chosen trials on the test split and write them in LEMUR's words.
+    """Score the selected trials on the test split and convert them to LEMUR's terms.
 
-    The test accuracy is computed from the predictions kept with the trial and revealed in the archive, once.
+    The test accuracy is computed from the trial's stored predictions and revealed in the archive, once.
 
     Args:
-        archive: Open for writing.
-        trials: What ``select`` chose.
-        load: Loads a data set by its name.
-        dataset_name: What LEMUR shall call the data set, in place of our name for it.
+        archive: Archive, open for writing.
+        trials: Result of ``select``.
+        load: Loads a data set by name.
+        dataset_name: LEMUR's name of the data set; nngen's name by default.
 
     Raises:
-        UsageError: If a name is none for LEMUR.
-        DataError: If a data set is missing, or is not the one the trial was trained on.
+        UsageError: If LEMUR cannot use a name.
+        DataError: If a data set is missing, or differs from the one that the trial was trained on.
         ArchiveError: If a trial has no test predictions.
     """
     datasets: dict[str, Dataset] = {}
@@ -122,7 +120,7 @@ def gather(
         if trial.spec.dataset not in datasets:
             datasets[trial.spec.dataset] = load(trial.spec.dataset)
         prepared.append((candidate, trial, results, trial.spec, datasets[trial.spec.dataset]))
-    # Nothing is revealed before all is known to be exportable.
+    # All accuracies are computed first: if one trial cannot be exported, none is revealed.
     accuracies = [_test_accuracy(archive, trial, data) for _, trial, _, _, data in prepared]
     return tuple(
         _export(candidate, trial, results, spec, data, archive.reveal_test(trial.id, accuracy))
@@ -136,10 +134,10 @@ def _passed(trial: StoredTrial) -> bool:
 
 def _check(results: Results, candidate: StoredCandidate) -> None:
     if ":" in results.dataset:
-        raise UsageError(f"{results.dataset} is no name for LEMUR: say what to call it with --dataset-name")
+        raise UsageError(f"LEMUR cannot use the name {results.dataset}: give another one with --dataset-name")
     check_names(results)
     if not candidate.id.endswith(nn_id(candidate.source)):
-        raise ArchiveError(f"{candidate.id} does not hold the hash of its own source: the archive was changed")
+        raise ArchiveError(f"{candidate.id} does not match the hash of its source: the archive was changed")
 
 
 def _test_accuracy(archive: Store, trial: StoredTrial, data: Dataset) -> float:
@@ -181,7 +179,7 @@ def _export(
 
 
 def _prm(candidate: StoredCandidate, trial: StoredTrial, spec: TrialSpec, transform: str) -> Hyperparameters:
-    """What LEMUR would have handed to the model and recorded: the names it supports, and its own three."""
+    """Return the hyperparameters as LEMUR would record them: those that the model supports, and LEMUR's own three."""
     passed = {**trial.prm, "lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
     passed |= {**spec.hyperparameters, "transform": transform}
     names = supported(candidate.source) | set(_ALWAYS)
@@ -191,7 +189,7 @@ def _prm(candidate: StoredCandidate, trial: StoredTrial, spec: TrialSpec, transf
 def _train_stat(
     trial: StoredTrial, spec: TrialSpec, accuracy: float, samples: int
 ) -> Mapping[str, float | int | str | None]:
-    """Fill in what is known; what LEMUR measures and nngen does not stays empty."""
+    """Fill LEMUR 2.2.11's training statistics; values that nngen does not measure stay None."""
     last = trial.curve[-1] if trial.curve else None
     cores = trial.environment.get("cores")
     return {

@@ -1,46 +1,43 @@
-"""Trained weights of what is exported: the trial is repeated, and its predictions tell whether these are its weights.
+"""Weights of exported models: the trial is repeated, and its predictions are compared with the stored ones.
 
-A trial keeps predictions, not weights: a campaign's would fill any disk. On the machine and with the versions
-that trained it, a trial on the CPU repeats to the last bit.
+A trial stores predictions and no weights, which would need too much disk space in a campaign. With equal versions
+on the same machine, a trial on the CPU repeats bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nngen.datasets.dataset import Dataset
 from nngen.errors import ExportError, UsageError
 from nngen.export.selection import Export
 from nngen.isolation.level import Isolation
 from nngen.training.artifacts import EXAMPLE, ONNX, WEIGHTS, ArtifactRequest
 from nngen.training.engine import TrainJob
+from nngen.training.local_engine import LocalEngine
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate
-
-if TYPE_CHECKING:
-    from nngen.datasets.dataset import Dataset
-    from nngen.training.local_engine import LocalEngine
 
 __all__ = ["Repetition", "check_installed", "repeat", "to_repeat"]
 
 _NEAR = 1e-3
-"""Largest difference of a logit between ONNX and torch, relative to the largest logit; float32 in another order."""
+"""Largest accepted difference between ONNX and torch logits, relative to the largest logit (float32 rounding)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repetition:
-    """A trial trained once more for its weights.
+    """A trial repeated for its weights.
 
     Attributes:
-        weights: A state dictionary as safetensors; None if not asked for.
-        onnx: The graph, for any number of images; None if not asked for or not to be had.
-        reason: Why there is no graph; empty otherwise.
+        weights: State dictionary as safetensors; None if not requested.
+        onnx: ONNX graph for any number of images; None if not requested or not available.
+        reason: Reason for having no graph; empty otherwise.
         difference: Largest difference between the graph's logits and torch's, relative to the largest logit.
-        same: Whether it predicts what the trial predicted, image by image.
-        test_accuracy: Of the repetition; that of the trial if ``same``.
+        same: Whether its test predictions equal the trial's.
+        test_accuracy: Test accuracy of the repetition; equal to the trial's if ``same``.
     """
 
     weights: bytes | None
@@ -52,7 +49,7 @@ class Repetition:
 
 
 def check_installed(names: Collection[str]) -> None:
-    """See that what is asked for can be written.
+    """Check that the packages for the requested artifacts are installed.
 
     Raises:
         UsageError: If a package is missing; the message says how to install it.
@@ -66,7 +63,7 @@ def check_installed(names: Collection[str]) -> None:
 
 
 def to_repeat(exports: Sequence[Export]) -> tuple[Export, ...]:
-    """Choose one trial per model: its best on validation, the first of equals."""
+    """Select one trial per model: the best on validation, the first of equals."""
     best: dict[str, Export] = {}
     for export in exports:
         known = best.get(export.candidate.id)
@@ -84,15 +81,15 @@ def repeat(
     test_predictions: bytes,
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> Repetition:
-    """Train an exported trial once more, at its own level of isolation, and take its weights.
+    """Train an exported trial again, at its isolation level (at least ``process``), and return its weights.
 
     Args:
-        export: What to repeat.
-        dataset: The one it was trained on.
-        engine: Where to train.
+        export: Trial to repeat.
+        dataset: Data set that it was trained on.
+        engine: Engine to train with.
         names: ``WEIGHTS``, ``ONNX`` or both.
-        test_predictions: What the trial predicted.
-        on_epoch: Called with the number of each epoch that is done.
+        test_predictions: Stored test predictions of the trial.
+        on_epoch: Called with the number of each finished epoch.
 
     Raises:
         ExportError: If the repetition fails.
@@ -100,21 +97,21 @@ def repeat(
     spec = export.trial.spec
     assert spec is not None
     level = Isolation(export.trial.isolation or Isolation.SANDBOX)
-    keeping = ArtifactRequest(tuple(names))
+    artifacts = ArtifactRequest(tuple(names))
     candidate = Candidate(id=export.candidate.id, source=export.candidate.source, canonical=export.candidate.canonical)
     job = TrainJob(
         candidate=candidate,
-        # Writing a graph takes time that the trial did not need.
+        # Exporting a graph takes time that the trial did not need.
         spec=replace(spec, time_limit_s=spec.time_limit_s + 600),
         dataset=dataset,
         isolation=Isolation.PROCESS if level is Isolation.NONE else level,
     )
-    trial = engine.train(job, lambda epoch: on_epoch(epoch.epoch), artifacts=keeping)
+    trial = engine.train(job, lambda epoch: on_epoch(epoch.epoch), artifacts=artifacts)
     if not trial.verdict.valid:
         raise ExportError(f"{candidate.id} could not be trained again: {trial.verdict.message}")
-    onnx, reason, difference = _checked(keeping) if ONNX in names else (None, "", None)
+    onnx, reason, difference = _checked(artifacts) if ONNX in names else (None, "", None)
     return Repetition(
-        weights=_weights(candidate.id, keeping) if WEIGHTS in names else None,
+        weights=_weights(candidate.id, artifacts) if WEIGHTS in names else None,
         onnx=onnx,
         reason=reason,
         difference=difference,
@@ -123,10 +120,10 @@ def repeat(
     )
 
 
-def _weights(name: str, keeping: ArtifactRequest) -> bytes:
+def _weights(name: str, artifacts: ArtifactRequest) -> bytes:
     from safetensors import SafetensorError, deserialize
 
-    content = bytes(keeping.files.get(WEIGHTS, b""))
+    content = bytes(artifacts.files.get(WEIGHTS, b""))
     try:
         deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
@@ -134,20 +131,20 @@ def _weights(name: str, keeping: ArtifactRequest) -> bytes:
     return content
 
 
-def _checked(keeping: ArtifactRequest) -> tuple[bytes | None, str, float | None]:
-    """Run the graph beside torch's own logits."""
-    if ONNX in keeping.reasons or EXAMPLE not in keeping.files:
-        return None, f"torch cannot write it as ONNX: {keeping.reasons.get(ONNX, 'no graph came')}", None
+def _checked(artifacts: ArtifactRequest) -> tuple[bytes | None, str, float | None]:
+    """Compare the graph's logits with torch's; returns the graph, or None with the reason, and the difference."""
+    if ONNX in artifacts.reasons or EXAMPLE not in artifacts.files:
+        return None, f"torch cannot write it as ONNX: {artifacts.reasons.get(ONNX, 'no graph came')}", None
     import onnxruntime
     from safetensors.numpy import load
 
-    graph = bytes(keeping.files[ONNX])
+    graph = bytes(artifacts.files[ONNX])
     try:
-        example = load(bytes(keeping.files[EXAMPLE]))
+        example = load(bytes(artifacts.files[EXAMPLE]))
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        # One image less than it was written with: the number must be free.
+        # One image fewer than the graph was exported with: the batch dimension must be dynamic.
         found = session.run(None, {session.get_inputs()[0].name: example["images"][1:]})[0]
-    except Exception as error:  # the runtime has no exceptions of its own; what it cannot run is not exported
+    except Exception as error:  # onnxruntime defines no base class; a graph that it cannot run is not exported
         return None, f"onnxruntime cannot run it: {str(error).partition(chr(10))[0][:200]}", None
     wanted = example["logits"][1:]
     difference = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))

@@ -313,7 +313,7 @@ def test_a_transform_the_database_lacks_is_added(database, exports):
 
 
 def test_a_database_of_another_version(database, exports):
-    with pytest.raises(ExportError, match=r"is a database of nn-dataset 2.1.2, not 2.2.11: say --lemur 2.1.2"):
+    with pytest.raises(ExportError, match=r"is a database of nn-dataset 2.1.2, not 2.2.11: use --lemur 2.1.2"):
         export_to_database(database, exports, NEW)
     db = sqlite3.connect(database)
     db.execute("CREATE TABLE train_stat (stat_id TEXT PRIMARY KEY, train_loss REAL, cpu_type TEXT)")
@@ -339,7 +339,7 @@ def test_a_conflict_leaves_the_database_as_it_was(database, exports):
     db.commit()
     db.close()
     before = rows(database, "SELECT * FROM nn")
-    with pytest.raises(ExportError, match="another program under the name"):
+    with pytest.raises(ExportError, match="a different source under the name"):
         export_to_database(database, exports, OLD)
     assert rows(database, "SELECT * FROM nn") == before
     assert rows(database, "SELECT count(*) FROM stat WHERE dataset = 'digits'") == [(0,)]
