@@ -1,6 +1,7 @@
-"""Does every quartet work? Random quartets of LEMUR's 34 families, each built, run and trained for a step.
+"""Validity of assembled quartets: random ones of LEMUR's 34 families, each built, run and trained for a step.
 
     python eval/assembly_validity.py                    # 300 at 3x32x32 and 100 at 3x64x64
+    python eval/assembly_validity.py --quartets 100,40  # fewer of each
     python eval/assembly_validity.py --part 1/10        # every tenth of them: 40
     python eval/assembly_validity.py --part 1/10 --keep parts        # and keep its results in a folder,
     python eval/assembly_validity.py --merge parts --write           # to be joined when all parts are there
@@ -41,7 +42,7 @@ from nngen.seeds import derive
 from nngen.space.samplers import draw
 from nngen.types import Family, Interface, Shape
 
-WANTED = ((Shape(3, 32, 32), 300), (Shape(3, 64, 64), 100))
+SHAPES = (Shape(3, 32, 32), Shape(3, 64, 64))
 CLASSES = 10
 BATCH = 4
 PRM = {"lr": 1e-3, "momentum": 0.9, "batch": BATCH, "epoch": 1}
@@ -54,7 +55,7 @@ Pool = dict[str, tuple[Family, Interface]]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one quartet: ``problem`` is empty where all went well."""
+    """Result of one quartet; ``problem`` is empty for a valid one."""
 
     shape: str
     quartet: tuple[str, ...]
@@ -68,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
     results = merged(arguments.merge) if arguments.merge else prove_part(arguments)
-    rows = [summary(str(shape), [result for result in results if result.shape == str(shape)]) for shape, _ in WANTED]
+    rows = [summary(str(shape), [result for result in results if result.shape == str(shape)]) for shape in SHAPES]
     problems = [f"{found.shape} {', '.join(found.quartet)}: {found.problem}" for found in results if found.problem]
     whole = bool(arguments.merge) or arguments.part == "1/1"
     if whole:
         problems += [
             f"{shape}: {row['quartets']} different quartets, {count} are wanted"
-            for row, (shape, count) in zip(rows, WANTED, strict=True)
+            for row, (shape, count) in zip(rows, _wanted(arguments.quartets), strict=True)
             if row["quartets"] != count
         ]
     arguments.write = arguments.write and whole
@@ -90,7 +91,7 @@ def prove_part(arguments: argparse.Namespace) -> list[Result]:
     if arguments.keep:
         arguments.keep.mkdir(parents=True, exist_ok=True)
         kept = (arguments.keep / f"{part:03d}-of-{parts:03d}.jsonl").open("w")
-    for shape, count in WANTED:
+    for shape, count in _wanted(arguments.quartets):
         pool = usable(families, shape)
         # A seed for each shape: the hundred larger ones are no subset of the three hundred.
         quartets = draw("random", list(pool), count, derive(arguments.seed, "validity", str(shape)))
@@ -130,6 +131,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     found = EVALUATION.arguments(
         argv,
         part=("1/1", "I/N: every N-th quartet, from the I-th"),
+        quartets=("300,100", "quartets at each shape"),
         seed=0,
         threads=1,
         keep=(Path, "folder to keep the results of this part in, one line of JSON per quartet"),
@@ -139,6 +141,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not 1 <= part <= parts:
         EVALUATION.error("--part is I/N with I from 1 to N")
     return found
+
+
+def _wanted(text: str) -> list[tuple[Shape, int]]:
+    return list(zip(SHAPES, map(int, text.split(",")), strict=True))
 
 
 def _parts(text: str) -> tuple[int, int]:
