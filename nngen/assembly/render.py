@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from nngen.assembly.family_function import FamilyFunction, function_name
 from nngen.assembly.identity import combine, statement_digests
 from nngen.assembly.kinds import GATES, KINDS, gate_of
-from nngen.assembly.losses_table import LOSSES
+from nngen.assembly.losses_table import LOSSES, Loss
 from nngen.assembly.plan_toml import to_toml
 from nngen.assembly.template_context import SNIPPETS, definitions, number, template_context
 from nngen.files import package_folder
@@ -35,13 +35,17 @@ _ROOM = 106
 """Characters left of a line in the table of experts, at 120 in all."""
 
 
-@cache
 def reserved_names() -> frozenset[str]:
     """Return every name that the templates and snippets bind at the top of a file, and those of Python itself."""
-    files = [*package_folder("templates").rglob("*.py.j2"), *(loss.file for loss in LOSSES.values())]
+    return _reserved(tuple(LOSSES.values()))
+
+
+@lru_cache(maxsize=8)
+def _reserved(losses: tuple[Loss, ...]) -> frozenset[str]:
+    files = [*package_folder("templates").rglob("*.py.j2"), *(loss.file for loss in losses)]
     found = {name for file in files for pair in _DEFINES.findall(file.read_text(encoding="utf-8")) for name in pair}
     found |= {name for file in SNIPPETS.glob("*.py") for name in definitions(file)}
-    found |= {loss.constant for loss in LOSSES.values()} | {"CLIP", "FLOOR", "WARMUP"}
+    found |= {loss.constant for loss in losses} | {"CLIP", "FLOOR", "WARMUP"}
     return frozenset(found | {*_IMPORTS, *keyword.kwlist, *keyword.softkwlist, *dir(builtins)}) - {""}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import sys
 from collections.abc import Mapping
 from itertools import count
@@ -12,6 +13,7 @@ from types import ModuleType
 
 from nngen.assembly.assemble import assemble
 from nngen.assembly.family_function import FamilyFunction, family_function
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.assembly.presets import preset
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface, Record
@@ -92,6 +94,13 @@ def golden_candidate(kind: str = "hetero") -> Candidate:
     return assemble(plan, kind_families(plan))
 
 
+def golden_digest() -> str:
+    """Return the SHA-256 of all golden files, which ``versions.json`` records for each version of the templates."""
+    return hashlib.sha256(b"".join((GOLDEN / f"{kind}.py").read_bytes() for kind in KINDS)).hexdigest()
+
+
 if __name__ == "__main__":  # rewrites the golden files, after a change that was meant
     for name in KINDS:
         (GOLDEN / f"{name}.py").write_text(golden_candidate(name).source)
+    versions = json.loads((GOLDEN / "versions.json").read_text()) | {str(TEMPLATE_VERSION): golden_digest()}
+    (GOLDEN / "versions.json").write_text(json.dumps(versions, indent=4) + "\n")

@@ -201,15 +201,6 @@ def tinycomplex():
 
 
     class Net(nn.Module):
-        def train_setup(self, prm):
-            self.optimizer = torch.optim.SGD(self.parameters(), lr=prm['lr'], momentum=prm['momentum'])
-
-        def learn(self, train_data):
-            for inputs, labels in train_data:
-                self.optimizer.zero_grad()
-                F.nll_loss(self(inputs), labels).backward()
-                self.optimizer.step()
-
         def __init__(self, in_shape, out_shape, prm, device):
             super(Net, self).__init__()
             self.device = device
