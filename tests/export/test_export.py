@@ -319,7 +319,7 @@ def test_a_database_of_another_version(database, exports):
     db.execute("CREATE TABLE train_stat (stat_id TEXT PRIMARY KEY, train_loss REAL, cpu_type TEXT)")
     db.commit()
     db.close()
-    with pytest.raises(ExportError, match=r"not 2.1.2: say --lemur 2.2.11"):
+    with pytest.raises(ExportError, match=r"not 2.1.2: use --lemur 2.2.11"):
         export_to_database(database, exports, OLD)
     export_to_database(database, exports, NEW)
     assert rows(database, "SELECT train_loss, cpu_type FROM train_stat") == [(1.0, "a processor")] * 3
