@@ -39,7 +39,7 @@ class CampaignSpec:
             same data at the same shape show; the reasons are stored with the campaign.
         min_explore: Least share of exploration of the adaptive sampler, above 0 and up to 1.
         families: Families of the pool, separated by commas; all usable families by default.
-        dataset: Data set: digits, fashion-mnist, mnist, cifar-10, cifar-100, svhn or folder:PATH.
+        dataset: Data set by its name in ``nngen.datasets.registry``.
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
         epochs: Passes over the training split; with rungs, those of the last rung.
         rungs: Epochs of each rung, as 1,3,9: every candidate trains for the first, the best go on to the next and

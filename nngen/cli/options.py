@@ -19,6 +19,7 @@ from docstring_parser import parse
 
 from nngen.cli import place_of
 from nngen.datasets import Dataset, load_dataset
+from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
 from nngen.text import split_names
 from nngen.types import Hyperparameters, Shape
@@ -157,18 +158,22 @@ class ArchiveOptions(OutputOptions):
         return Archive.open(self.path, readonly=True)
 
 
+_DATASET = f"Name of the data set: {dataset_help()}."
+"""Help made from the registry, so that a new data set appears in every command."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
     """The data set of trials.
 
     Attributes:
-        dataset: digits, fashion-mnist, mnist, cifar-10, cifar-100, svhn, or folder:PATH (one folder per class).
+        dataset: Name of the data set.
         shape: Channels, height and width that images are brought to; the data set's own by default.
         data_root: Folder that torchvision's files are read from, or downloaded to.
     """
 
-    dataset: str = "digits"
+    dataset: Annotated[str, Parameter(help=_DATASET)] = "digits"
     shape: ShapeOption = None
     data_root: Path | None = None
 
@@ -191,7 +196,7 @@ class Arguments:
     """
 
     def __init_subclass__(cls, *, of: type, only: Collection[str] = (), without: Collection[str] = ()) -> None:
-        sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params}
+        sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | {"dataset": _DATASET}
         hints = get_type_hints(of, include_extras=True)
         cls.__annotations__ = {}
         for item in fields(of):

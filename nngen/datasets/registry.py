@@ -84,7 +84,7 @@ class DatasetEntry:
 
 def dataset_help() -> str:
     """Return the names of all data sets with their descriptions, for a command's help."""
-    return "; ".join(f"{name}: {entry.summary}" for name, entry in DATASETS.items())
+    return ", ".join(f"{name} ({entry.summary})" for name, entry in DATASETS.items())
 
 
 def find_source(name: str, root: Path) -> Source:

@@ -201,7 +201,7 @@ def test_one_entry_adds_a_data_set(cache, monkeypatch):
     monkeypatch.setitem(DATASETS, "stripes", DatasetEntry("60 stripes", lambda *_: _Stripes()))
     data = load_dataset("stripes")
     assert (data.classes, data.shape, len(data.test_labels)) == (3, Shape(1, 3, 1), 12)
-    assert "stripes: 60 stripes" in dataset_help()
+    assert "stripes (60 stripes)" in dataset_help()
     with pytest.raises(UsageError, match="folder:PATH, stripes; did you mean stripes"):
         load_dataset("stripe")
 
@@ -265,3 +265,9 @@ def test_debians_fashion_mnist_is_found(cache, tmp_path):
     data = load_dataset("fashion-mnist", data_root=tmp_path)
     assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (54_000, 6_000, 10_000)
     assert data.mean == pytest.approx((0.2860,), abs=0.002)
+
+
+@pytest.mark.parametrize("command", [("train",), ("campaign", "run")])
+def test_the_help_names_every_data_set(command, nngen):
+    shown = nngen(*command, "--help").out.replace("│", " ").split()
+    assert [name for name in DATASETS if name not in shown] == []
