@@ -17,7 +17,16 @@ from nngen.analysis.leaderboard import COLUMNS, Row, leaderboard
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
-from nngen.analysis.results import FamilyRow, Funnel, OutcomeRow, family_rows, finished_quartets, funnel, outcome_rows
+from nngen.analysis.results import (
+    FamilyRow,
+    Funnel,
+    OutcomeRow,
+    family_rows,
+    finished_quartets,
+    funnel,
+    outcome_rows,
+    template_note,
+)
 from nngen.archive import CampaignRecord, Store, StoredTrial
 from nngen.errors import NngenError
 from nngen.files import package_folder, write_atomically
@@ -42,6 +51,7 @@ class Report:
         missing: What is not there yet, one sentence each.
         environments: Distinct versions and hardware of the trials, with how many ran there.
         loops: The closed loop of a rewriter that the campaign is a cycle of, beside the others; None where of none.
+        templates: Note on candidates assembled with older templates; empty where there is nothing to note.
     """
 
     campaign: CampaignRecord
@@ -61,6 +71,7 @@ class Report:
     missing: tuple[str, ...]
     environments: tuple[tuple[Mapping[str, str], int], ...]
     loops: Loops | None
+    templates: str
 
     @property
     def best(self) -> Row | None:
@@ -118,6 +129,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
         environments=_environments(trials),
         loops=loops(archive, campaign.name),
+        templates=template_note(archive.template_versions(campaign.name), over=came.done == campaign.spec.size),
     )
 
 

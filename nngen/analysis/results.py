@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nngen.analysis.observations import is_quartet
 from nngen.archive import StoredTrial, TrialState
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.space import Quartet
 
-__all__ = ["FamilyRow", "Funnel", "OutcomeRow", "family_rows", "finished_quartets", "funnel", "outcome_rows"]
+__all__ = [
+    "FamilyRow",
+    "Funnel",
+    "OutcomeRow",
+    "family_rows",
+    "finished_quartets",
+    "funnel",
+    "outcome_rows",
+    "template_note",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +136,17 @@ def funnel(trials: Sequence[StoredTrial], valid: Iterable[str]) -> Funnel:
         checked=sum(trial.candidate_id in passed for trial in done),
         trained=sum(trial.trained for trial in done),
     )
+
+
+def template_note(versions: Mapping[int, int], *, over: bool) -> str:
+    """Describe the versions of the templates of a campaign's candidates, where they differ or will; else empty.
+
+    Args:
+        versions: Number of assembled candidates per version.
+        over: Whether no candidate is to be assembled any more.
+    """
+    if set(versions) <= {TEMPLATE_VERSION} or (over and len(versions) == 1):
+        return ""
+    counts = ", ".join(f"{count} with version {version}" for version, count in versions.items())
+    rest = "" if over else f"; open quartets are assembled with version {TEMPLATE_VERSION}"
+    return f"candidates assembled with older templates: {counts}{rest}"

@@ -143,7 +143,13 @@ def _migrate(db: Database, path: Path, *, readonly: bool) -> None:
     if not migrations.pending(db):
         return
     if readonly:
-        raise ArchiveError(f"{path} is empty or was written by an older nngen: run a campaign on it first")
+        # Readers migrate too, so that every command reads an archive of an earlier version.
+        if not migrations.applied(db):
+            raise ArchiveError(f"{path} is empty: run a campaign on it first")
+        if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            raise ArchiveError(f"{path} was written by an older nngen and cannot be migrated here: copy it elsewhere")
+        _checked(path, readonly=False).close()
+        return
     db.conn.execute("BEGIN IMMEDIATE")  # two processes may open a new file at the same time
     with db.conn:
         migrations.apply(db)

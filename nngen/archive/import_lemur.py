@@ -1,7 +1,7 @@
-"""LEMUR's models and results come into the archive, as facts of foreign origin; nothing is trained.
+"""Imports LEMUR's models and their results into an archive, as external results; nothing is trained.
 
-Sources are fingerprinted in worker processes while this one reads and stores the results. A
-killed import leaves whole chunks behind; the same command adds what is missing and nothing twice.
+Sources are fingerprinted in worker processes while this one reads and stores the results. A killed import leaves
+whole chunks behind; the same command adds the missing ones, and nothing twice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 KINDS = ("any", "hetero")
 
 Progress = Callable[[int, int], None]
-"""Is told the steps done and the steps in all: each model is fingerprinted, then its results are read."""
+"""Receives the steps done and the steps in all: each model is fingerprinted, then its results are read."""
 
 _CHUNK = 20_000
 _SLICE = 250
@@ -78,15 +78,17 @@ class Twins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """What an import found and what of it was new.
+    """Counts of an import: everything it found, and the part of it that was new.
 
     Attributes:
-        models: Models taken, with or without results.
-        unreadable: Sources among them that are not Python of this version.
-        trials: Results offered; one per model, data set, epoch and set of hyperparameters.
-        new_trials: Those that the archive did not hold.
-        orphans: Results left out because their model was not chosen, or has no source.
-        known: Own candidates that LEMUR holds too, by the white-space-blind id.
+        models: Number of models, with or without results.
+        new_models: Number of models that were not stored yet.
+        unreadable: Number of sources that are not Python of this version.
+        trials: Number of results; one per model, data set, epoch and set of hyperparameters.
+        new_trials: Number of results that were not stored yet.
+        orphans: Number of results left out because their model was not chosen, or has no source.
+        known: Ids of own candidates that LEMUR holds too, by the white-space-blind id.
+        twins: Groups of models whose sources are the same or nearly the same.
     """
 
     models: int
@@ -127,7 +129,7 @@ def _equal(keys: Iterable[tuple[str, str | None]]) -> tuple[tuple[str, ...], ...
 
 
 def kind_of(model: str) -> str:
-    """Sort a model of LEMUR's by its name: base, hetero (mixture of different families), mixture or generated."""
+    """Classify a model of LEMUR by its name: base, hetero (mixture of different families), mixture or generated."""
     if "MoE" in model:
         return "hetero" if "hetero" in model.lower() else "mixture"
     return "base" if is_base(model) else "generated"
@@ -142,15 +144,15 @@ def import_lemur(
     jobs: int = 2,
     progress: Progress | None = None,
 ) -> Intake:
-    """Bring LEMUR's models and their results into the archive.
+    """Import models of LEMUR and their results.
 
     Args:
-        archive: Where they go.
+        archive: Archive that receives them.
         lemur: A wheel, a checkout or a database.
-        names: Models to take; ``choose_models`` names them.
-        dataset: Take only results on it; None for all.
+        names: Models to import; see ``choose_models``.
+        dataset: Data set whose results are imported; None for all.
         jobs: Processes that fingerprint sources.
-        progress: Is told how far it is.
+        progress: Receives the steps done and the steps in all.
 
     Raises:
         LemurError: If it cannot be read.
@@ -195,15 +197,15 @@ def import_lemur(
 
 
 def choose_models(lemur: Lemur, *, dataset: str | None = None, kind: str = "any") -> list[str]:
-    """Name the models to import: all of a kind, or those of them with results on a data set.
+    """Choose the models to import: all of a kind, or those of them with results on a data set.
 
     Args:
         lemur: A wheel, a checkout or a database.
-        dataset: As LEMUR calls it.
+        dataset: Data set, as LEMUR names it.
         kind: ``any``, or ``hetero`` for mixtures of different families.
 
     Raises:
-        UsageError: If there is none; the message says what there is.
+        UsageError: If there is none; the message lists the choices.
         LemurError: If LEMUR cannot be read.
     """
     if kind not in KINDS:
@@ -227,7 +229,7 @@ def _datasets(lemur: Lemur) -> list[str]:
 
 
 class _Orphans:
-    """Counts what was left out."""
+    """Counter of results that were left out."""
 
     count = 0
 
@@ -286,7 +288,7 @@ def _mapped(slices: Sequence[list[str]], jobs: int) -> Iterator[list[Fingerprint
 
 def _fingerprint_all(sources: list[str]) -> list[Fingerprint]:
     with warnings.catch_warnings():
-        # Old escapes in LEMUR's sources are LEMUR's business.
+        # Invalid escapes in LEMUR's sources are none of the user's concern.
         warnings.simplefilter("ignore", SyntaxWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         return [fingerprint(source) for source in sources]

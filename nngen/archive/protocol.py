@@ -134,8 +134,8 @@ class Store(Protocol):
         """Count a campaign's trials by state."""
         ...
 
-    def template_versions(self, campaign: str) -> Mapping[int | None, int]:
-        """Count a campaign's assembled candidates by the version of their templates; None is a version before 1."""
+    def template_versions(self, campaign: str) -> Mapping[int, int]:
+        """Count a campaign's assembled candidates by the version of their templates; 1 where no version was stored."""
         ...
 
     def events(self, campaign: str | None = ..., *, after: int = ...) -> tuple[Event, ...]:

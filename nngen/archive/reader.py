@@ -152,11 +152,11 @@ class ArchiveReader:
         found = {row["state"]: int(row["n"]) for row in rows}
         return {state: found.get(state.value, 0) for state in TrialState}
 
-    def template_versions(self, campaign: str) -> Mapping[int | None, int]:
+    def template_versions(self, campaign: str) -> Mapping[int, int]:
         # Only what was assembled has a plan of its own and a template; given files and edited sources have none.
         with sqlite_errors(self.path):
             rows = self._all(
-                "SELECT template_version AS version, count(DISTINCT candidates.id) AS n FROM trials "
+                "SELECT coalesce(template_version, 1) AS version, count(DISTINCT candidates.id) AS n FROM trials "
                 "JOIN candidates ON candidates.id = trials.candidate_id "
                 "WHERE campaign = ? AND candidates.plan_id IS NOT NULL GROUP BY version ORDER BY version",
                 campaign,

@@ -52,7 +52,7 @@ class TrialExecutor:
     Attributes:
         open: Number of trials that have begun and have no result yet.
         busy: Number of jobs that the engine works on.
-        held: While set, no training begins; running ones continue.
+        suspended: While set, no training begins; running ones continue.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TrialExecutor:
         watcher: Watcher,
     ) -> None:
         self.open = self.busy = 0
-        self.held = False
+        self.suspended = False
         self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
         self._assemble, self._watcher = assemble, watcher
         self._losses: Counter[int] = Counter()
@@ -167,7 +167,7 @@ class TrialExecutor:
             self._store(work, Trial(candidate_id=work.candidate.id, spec=work.spec, verdict=verdict))
 
     def _start_trainings(self) -> None:
-        while self._waiting and not self.held and self._training < self._engine.slots:
+        while self._waiting and not self.suspended and self._training < self._engine.slots:
             work = self._waiting.popleft()
             self._training += 1
             self._watcher.stage(work.trial, "train")

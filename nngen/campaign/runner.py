@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nngen import __version__
+from nngen.analysis.results import template_note
 from nngen.archive import CampaignRecord, LoopRole, NewTrial, Store, StoredTrial, TrialState
 from nngen.assembly.assemble import Assembler
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
@@ -148,8 +149,10 @@ class Campaign:
         if stored is not None:
             self._check_unchanged(stored, source)
             self.archive.requeue(name)
-            if not is_over(self.spec, self.archive.trials(name)):
+            if not is_over(stored.spec, self.archive.trials(name)):
                 self.archive.log("campaign.resumed", campaign=name)
+                if note := template_note(self.archive.template_versions(name), over=False):
+                    self.watcher.note(note)
             return stored
         record, notes = narrow(self._new_record(source), self.archive)
         suggestions = source.suggest(record, (), self.archive)
@@ -225,12 +228,12 @@ class _Driver:
         executor = self.executor
         while True:
             self._check_stop()
-            executor.held = self.paused or self.stop is not None
-            if not executor.held:
+            executor.suspended = self.paused or self.stop is not None
+            if not executor.suspended:
                 self._fill()
             if self.stop is not None and not executor.busy:
                 return self._leave(self.stop)
-            if not executor.held and not executor.open:
+            if not executor.suspended and not executor.open:
                 return self._leave(StopReason.FINISHED)
             executor.wait(_POLL_S)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nngen.analysis.leaderboard import Row, leaderboard
-from nngen.analysis.results import finished_quartets
+from nngen.analysis.results import finished_quartets, template_note
 from nngen.archive import Store, StoredTrial, TrialState
 from nngen.campaign.successive_halving import finalists, is_over, planned
 from nngen.campaign_spec import CampaignSpec
@@ -56,7 +56,7 @@ class Summary:
         rungs: Progress of the rungs; one without rungs.
         finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
         left_out: Families that could not be used, with the reason.
-        template_versions: Number of assembled candidates per version of the templates; None is a version before 1.
+        template_versions: Number of assembled candidates per version of the templates.
     """
 
     name: str
@@ -69,7 +69,12 @@ class Summary:
     rungs: tuple[Rung, ...]
     finalists: tuple[Row, ...]
     left_out: Mapping[str, str]
-    template_versions: Mapping[int | None, int]
+    template_versions: Mapping[int, int]
+
+    @property
+    def templates(self) -> str:
+        """Sentence on the versions of the templates, where they are mixed or will be; else empty."""
+        return template_note(self.template_versions, over=self.over)
 
     @property
     def total(self) -> int:
@@ -108,7 +113,7 @@ class Summary:
             "rungs": [asdict(rung) for rung in self.rungs],
             "finalists": [row.to_dict() for row in self.finalists],
             "left_out": dict(self.left_out),
-            "template_versions": {str(version or "before 1"): n for version, n in self.template_versions.items()},
+            "template_versions": dict(self.template_versions),
         }
 
 

@@ -106,6 +106,8 @@ def print_summary(summary: Summary) -> None:
         reached = "" if rung.best is None else f", best {rung.best:.4f}"
         counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"
         print(f"rung {number} ({rung.epochs} epochs): {counts}")
+    if summary.templates:
+        print(summary.templates)
     best = summary.best
     if best is not None:
         test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"

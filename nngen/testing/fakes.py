@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nngen.archive import CampaignRecord, Store
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, Silent, Watcher
 from nngen.campaign.runner import Campaign
@@ -204,7 +205,9 @@ def fake_assemble(plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Ca
     source = f"EXPERTS = {[family.name for family, _ in experts]!r}\n"
     digest = hashlib.md5("".join(source.split()).encode(), usedforsecurity=False).hexdigest()
     canonical = hashlib.sha256(source.encode()).hexdigest()
-    return Candidate(id=f"MoE4-{digest}", source=source, canonical=canonical, plan=plan)
+    return Candidate(
+        id=f"MoE4-{digest}", source=source, canonical=canonical, plan=plan, template_version=TEMPLATE_VERSION
+    )
 
 
 def _verdict(candidate: Candidate, found: Mapping[str, Outcome], where: str) -> Verdict:

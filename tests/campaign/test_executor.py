@@ -147,12 +147,12 @@ def test_an_error_of_the_engine_is_raised_in_the_drivers_thread(archive):
 def test_while_it_is_held_no_training_begins(archive):
     engine = FakeEngine(slots=2)
     made, trials = executor(archive, engine)
-    made.held = True
+    made.suspended = True
     made.begin(trials[0])
     made.wait(20)
     made.wait(0.05)
     assert (engine.trained, made.open, made.busy) == ([], 1, 0)
-    made.held = False
+    made.suspended = False
     while made.open:
         made.wait(20)
     assert (len(engine.trained), made.busy) == (1, 0)
