@@ -10,10 +10,10 @@ from nngen.assembly.locals import local_names
 
 __all__ = ["TEMPLATE_VERSION", "canonical_hash", "combine", "statement_digests"]
 
-TEMPLATE_VERSION = 2
+TEMPLATE_VERSION = 1
 """Raised whenever a template, a snippet or the transformation of families changes the bytes of a file.
 
-Version 1 is that of candidates whose families were renamed and tidied."""
+Candidates from before versions were kept, whose families were renamed and tidied, have none."""
 
 
 def canonical_hash(source: str) -> str:
