@@ -1,4 +1,4 @@
-"""LEMUR's own code score of assembled files, and what takes the points.
+"""LEMUR's own code score of assembled files, and the messages that take the points.
 
     python eval/code_score.py                        # 40 random quartets of LEMUR's 34 families
     python eval/code_score.py --quartets 40 --run    # with LEMUR's dynamic run too, at 224 px: minutes a file
@@ -9,7 +9,7 @@ each warning, 1 for each convention or refactoring message, with the options giv
 blocks of a complexity above 10; less 10 where ``Net`` cannot be built and trained on two batches of eight images at
 224 px. Without ``--run`` that last part is taken as passed. All files are given to one pylint, which then reads PyTorch
 once; what it says of likeness between files (R0801), which it could not say of one alone, is off. Needs pylint and
-radon. Leaves with 1 unless the median is above 0.80.
+radon. The score gates nothing (docs/design/0016): it says what a reader who trusts pylint would see.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from nngen.space.samplers import draw
 from nngen.types import Shape
 
 SHAPE = Shape(3, 32, 32)
-WANTED = 0.80
+MARK = 0.80
 WEIGHTS = {"error": 5, "warning": 2, "convention": 1, "refactor": 1}
 PYLINT = ("--output-format=json", "--max-line-length=120", "--disable=C0116,C0115,C0114,C0304,C0303,C0305,C0325,R0801")
 COMPLEX = 10
@@ -55,7 +55,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score every file and print a table; 1 unless the median is above 0.80."""
+    """Score every file and print a table."""
     asked = EVALUATION.arguments(argv, quartets=40, seed=0, run=(False, "run each file as LEMUR does"))
     with tempfile.TemporaryDirectory() as folder:
         paths = assemble(Path(folder), asked.quartets, asked.seed)
@@ -65,14 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     median = statistics.median(scores)
     found = (
         f"{len(scores)} files: median {median:.2f}, lowest {min(scores):.2f}, highest {max(scores):.2f}; "
-        f"{sum(score > WANTED for score in scores)} above {WANTED:.2f}; "
+        f"{sum(score > MARK for score in scores)} above {MARK:.2f}; "
         f"LEMUR's dynamic run {'counted' if asked.run else 'taken as passed'}."
     )
     rows = [(name, f"{number / len(scores):.2f}") for name, number in points.most_common()]
     shown = table(("taken by", "points a file"), (row for row in rows if row[1] != "0.00"), right=("points a file",))
     about = f"pylint {metadata.version('pylint')}. No file asks pylint to be silent."
     text = EVALUATION.page("LEMUR's code score of assembled files", about, found, shown)
-    return EVALUATION.finish(text, good=median > WANTED)
+    return EVALUATION.finish(text, good=True)
 
 
 def assemble(folder: Path, count: int, seed: int) -> list[Path]:

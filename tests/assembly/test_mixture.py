@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from assembly_toys import INTERFACES, TINY, import_source, make_family, tiny_families
+from family_cases import family_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -277,7 +279,17 @@ def test_any_momentum_that_lemur_draws_will_do(module: ModuleType, momentum: flo
     assert math.isfinite(train(build(module), batches(), momentum=momentum)[1])
 
 
-def test_layers_that_guess_a_device_are_told_it(module: ModuleType) -> None:
+def test_experts_get_batch_epoch_and_transform_of_the_trial(load: Load, assembler: Assembler) -> None:
+    # LEMUR passes them to every network; what the family itself fixes comes first.
+    source = family_source(init='self.seen = dict(prm)\nself.side = int(prm["transform"].split("_")[1])')
+    families = [make_family(name, source, {"lr": 0.3, "momentum": 0.5}) for name in "AB"]
+    candidate = assembler.assemble(Plan(experts=("A", "B")), [(family, Interface(low=1)) for family in families])
+    net = build(load(candidate.source))
+    assert net.experts[0].seen == {"lr": 0.3, "momentum": 0.5, "batch": 4, "epoch": 1, "transform": "norm_32"}
+    assert net.experts[0].side == 32
+
+
+def test_layers_that_guess_a_device_get_the_mixture_s(module: ModuleType) -> None:
     net = module.Net((1, 3, 8, 8), (5,), PRM, torch.device("meta"))
     found = {module.device for part in net.experts for module in part.modules() if hasattr(module, "device")}
     assert found == {torch.device("meta")}
@@ -302,6 +314,17 @@ def test_any_plan_trains(tmp_path_factory: Any, gate: Gate, losses: Losses, reci
     net = build(import_source(candidate.source, tmp_path_factory.mktemp("plan")))
     train(net, batches(1))
     assert all(gradients(net).values())
+
+
+def test_a_mixture_is_copied_compiled_and_exported(mix: Mix, load: Load) -> None:
+    net = build(load(mix(experts=("TinyConv", "TinyAux")).source)).eval()
+    x = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = net(x)
+        assert torch.equal(copy.deepcopy(net)(x), expected)
+        assert torch.equal(torch.compile(net, backend="eager")(x), expected)
+        program = torch.onnx.export(net, (x,), dynamo=True, verbose=False)
+    assert program is not None and len(program.model.graph.outputs) == 1
 
 
 def test_an_expert_that_hides_a_name_does_not_disarm_another(load: Load, assembler: Assembler) -> None:
