@@ -17,7 +17,7 @@ from nngen.cli.progress import progress_bar, trial_progress
 from nngen.errors import SomeFailedError
 from nngen.families.probe import check_shape
 from nngen.lemur.source import open_lemur
-from nngen.training.device import pick_device
+from nngen.training.environment import pick_device
 
 __all__ = ["print_status", "print_summary", "run_campaign"]
 

@@ -1,22 +1,18 @@
-"""Level ``sandbox``: each candidate in a bubblewrap of its own, with a server of its own inside.
+"""The bubblewrap sandbox of level ``sandbox``: one for each job, with a fork server of its own inside.
 
-The warm server cannot be forked into other namespaces and stay warm for the next candidate without sharing
-them with it. So torch is loaded anew for each candidate, before its clock starts: about the time of ``import torch``.
+A warm server cannot be forked into other namespaces and stay warm for the next job without sharing them with it. So
+the modules are loaded anew for each job, before its clock starts: about the time of ``import torch``.
 
-Inside there is no network, no process of the machine's, no environment, and no file but Python, its packages,
-this package, the candidate and the images. Only two small folders in memory can be written.
+Inside there is no network, no process of the machine, no environment, and no file but Python, its packages, this
+package, the source and the data files. Only two small folders in memory can be written.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 import os
-import select
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,21 +21,19 @@ from pathlib import Path
 
 import psutil
 
-import nngen
 from nngen.errors import UsageError
+from nngen.isolation.limits import MIB
+from nngen.isolation.server_process import PACKAGE, ServerProcess, installed_packages, search_path, start_server
 
 __all__ = ["HOME", "Sandbox", "start_sandbox"]
 
 HOME = Path("/tmp")  # noqa: S108 - the sandbox's own
-"""The candidate's folder, as it is called inside."""
+"""The worker's folder by its name inside."""
 
-_START_S = 180.0
-_MIB = 2**20
 _SCRATCH_MIB = 256
 _SHARED_MIB = 256
-_MAX_GREETING = 65_536
 _USERS = range(61_184, 65_280)
-"""Numbers that no account has: root's sandboxes take one each, since a limit on processes does not hold root."""
+"""User ids that no account has. Root's sandboxes take one each, since a limit on processes does not hold root."""
 
 _TURN = itertools.count()
 
@@ -48,32 +42,29 @@ _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system")
 _CARDS = ("nvidia*", "dxg", "kfd", "dri")
 _START = (
-    "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import main_inside;"
-    " main_inside({descriptor}, {user}, {files})"
+    "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve_inside;"
+    " serve_inside({descriptor}, {preload!r}, {user}, {files})"
 )
 
 
 @dataclass(slots=True)
 class Sandbox:
-    """One bubblewrap that runs.
+    """A bubblewrap that runs, with a fork server inside.
 
     Attributes:
-        connection: To the server inside.
-        versions: Of Python, torch, ..., as the server found them.
+        server: The bubblewrap process and the connection to the server inside.
     """
 
-    connection: socket.socket
-    versions: Mapping[str, str]
-    _process: subprocess.Popen[bytes]
-    _first: psutil.Process | None = None
+    server: ServerProcess
+    _init: psutil.Process | None
 
     def find(self, inner: int) -> psutil.Process:
-        """Find a process by the number that it has inside.
+        """Find a process by its number inside the sandbox.
 
         Raises:
             psutil.NoSuchProcess: If there is none.
         """
-        for process in psutil.Process(self._process.pid).children(recursive=True):
+        for process in psutil.Process(self.server.process.pid).children(recursive=True):
             with suppress(OSError, psutil.Error):
                 for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
                     if line.startswith("NSpid:") and int(line.split()[-1]) == inner:
@@ -81,54 +72,33 @@ class Sandbox:
         raise psutil.NoSuchProcess(inner)
 
     def kill(self) -> None:
-        """Kill everything inside at once: with the first process of a name space, the kernel ends all others."""
-        self.connection.close()
+        """Kill everything inside at once: with the first process of a PID namespace, the kernel kills all others."""
+        self.server.connection.close()
         with suppress(psutil.Error):
-            if self._first is not None:
-                self._first.kill()
+            if self._init is not None:
+                self._init.kill()
                 return
-        self._process.kill()
+        self.server.process.kill()
 
     def close(self) -> None:
-        """Kill it and wait until nothing is left."""
+        """Kill everything inside and wait until nothing is left."""
         self.kill()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-
-    def greet(self) -> None:
-        """Wait until the server inside has loaded torch.
-
-        Raises:
-            UsageError: If it does not come to that.
-        """
-        ready, _, _ = select.select([self.connection], [], [], _START_S)
-        data = self.connection.recv(_MAX_GREETING) if ready else b""
-        if not data:
-            self._process.kill()
-            _, error = self._process.communicate()
-            lines = error.decode(errors="replace").strip().splitlines()
-            reason = lines[-1] if lines else f"it said nothing for {_START_S:.0f} s"
-            raise UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
-        self.versions = json.loads(data)
-        with suppress(psutil.Error, IndexError):
-            self._first = psutil.Process(self._process.pid).children()[0]
+        self.server.close()
 
 
-def start_sandbox(source: Path, files: Sequence[Path], *, cuda: bool, settings: Mapping[str, str]) -> Sandbox:
-    """Start a sandbox around a candidate and wait until torch is loaded in it.
+def start_sandbox(
+    source: Path, files: Sequence[Path], *, preload: Sequence[str], cuda: bool, environment: Mapping[str, str]
+) -> Sandbox:
+    """Start a sandbox around a source and wait until its server has loaded its modules.
 
-    It dies with the thread that called this.
+    The sandbox ends with the thread that called this function.
 
     Args:
-        source: The candidate's file; inside it lies in ``HOME`` under the same name.
-        files: Data that the worker reads.
-        cuda: Whether the cards are to be seen inside.
-        settings: The environment inside.
+        source: The source; inside it lies in ``HOME`` under the same name.
+        files: Data files that the worker reads.
+        preload: Modules that the server loads before it answers.
+        cuda: Whether the graphics cards are visible inside.
+        environment: Variables to set inside.
 
     Raises:
         UsageError: If bubblewrap is not installed, or cannot work here.
@@ -138,116 +108,90 @@ def start_sandbox(source: Path, files: Sequence[Path], *, cuda: bool, settings: 
         raise UsageError(
             "this source was not assembled here and needs a sandbox, which needs bubblewrap: apt-get install bubblewrap"
         )
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with far:
-        process = subprocess.Popen(
-            [program, *_options(source, files, cuda=cuda, settings=settings), *_command(far.fileno(), len(files))],
-            # What bubblewrap itself is given can be read inside.
-            env={},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[far.fileno()],
-            cwd="/",
-            start_new_session=True,
-        )
-    sandbox = Sandbox(connection=near, versions={}, _process=process)
-    try:
-        sandbox.greet()
-    except BaseException:
-        sandbox.close()
-        raise
-    return sandbox
+    options = [*_options(source, files, cuda=cuda, environment=environment)]
+    turn = (os.getpid() * 31 + next(_TURN)) % len(_USERS)
+    user = _USERS[turn] if os.geteuid() == 0 else None
 
+    def command(descriptor: int) -> list[str]:
+        path, names = search_path(standard_only=True), _names(len(files))
+        start = _START.format(path=path, descriptor=descriptor, preload=list(preload), user=user, files=names)
+        return [program, *options, sys.executable, "-I", "-c", start]
 
-def _command(descriptor: int, files: int) -> list[str]:
-    number = (os.getpid() * 31 + next(_TURN)) % len(_USERS)
-    user = _USERS[number] if os.geteuid() == 0 else None
-    start = _START.format(path=_search_path(), descriptor=descriptor, user=user, files=_names(files))
-    return [sys.executable, "-I", "-c", start]
+    # The environment of bubblewrap itself can be read inside, from its entry in /proc: so it is empty.
+    server = start_server(
+        command, {}, lambda reason: UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
+    )
+    init = None
+    with suppress(psutil.Error, IndexError):
+        init = psutil.Process(server.process.pid).children()[0]
+    return Sandbox(server, init)
 
 
 def _names(files: int) -> list[str]:
     return [f"/data/{number}" for number in range(files)]
 
 
-def _options(source: Path, files: Sequence[Path], *, cuda: bool, settings: Mapping[str, str]) -> Iterator[str]:
-    yield from _rights()
+def _options(source: Path, files: Sequence[Path], *, cuda: bool, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield bubblewrap's options; it carries them out in this order, and a later mount covers an earlier one."""
+    yield from ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+    yield from ("--cap-drop", "ALL")
+    if os.geteuid() == 0:
+        # Root takes another number inside. In a user namespace it would stay root outside, whom no limit holds.
+        yield from ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+    else:
+        yield from ("--unshare-user", "--disable-userns")
+    # A new session has no terminal into which characters could be typed (TIOCSTI).
     yield from ("--die-with-parent", "--new-session", "--clearenv")
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    inside = {**kept, **settings, "PATH": "/usr/bin:/bin", "HOME": str(HOME), "USER": "nngen"}
+    inside = {**kept, **environment, "PATH": "/usr/bin:/bin", "HOME": str(HOME), "USER": "nngen"}
     for name, value in inside.items():
         yield from ("--setenv", name, value)
-    # Before what is shown read-only, some of which may lie below it: a checkout in /tmp, say.
+    # Before what is mounted read-only, some of which may lie below it: a checkout in /tmp, say.
     yield from _writable(str(HOME), _SCRATCH_MIB)
     yield from _system()
     for name, file in zip(_names(len(files)), files, strict=True):
         yield from ("--ro-bind", str(file), name)
+    # A new /proc shows only the processes of the PID namespace; the new /dev has null, zero, random and the like.
     yield from ("--proc", "/proc", "--dev", "/dev")
     if cuda:
         yield from ("--ro-bind-try", "/sys", "/sys")
         for node in (node for pattern in _CARDS for node in sorted(Path("/dev").glob(pattern))):
             yield from ("--dev-bind", str(node), str(node))
+    # Torch's loaders and multiprocessing put shared memory here.
     yield from _writable("/dev/shm", _SHARED_MIB)  # noqa: S108 - the sandbox's own
     yield from ("--ro-bind", str(source), str(HOME / source.name))
+    # Last, since nothing can be mounted on what is read-only; mounts below keep their own rights.
     yield from ("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(HOME))
 
 
-def _rights() -> Iterator[str]:
-    yield from ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
-    yield from ("--cap-drop", "ALL")
-    if os.geteuid() == 0:
-        # Root takes another number inside. In a user name space it would stay root outside, whom no limit holds.
-        yield from ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
-    else:
-        yield from ("--unshare-user", "--disable-userns")
-
-
 def _writable(folder: str, mib: int) -> Iterator[str]:
-    yield from ("--perms", "1777", "--size", str(mib * _MIB), "--tmpfs", folder)
+    """Mount a folder in memory that every user inside may write, up to its size."""
+    yield from ("--perms", "1777", "--size", str(mib * MIB), "--tmpfs", folder)
 
 
 def _system() -> Iterator[str]:
-    """Show Python, its packages, the libraries they need, and nothing else of the machine."""
-    wanted = dict.fromkeys((*_SYSTEM, *_SETTINGS, *_prefixes(), *_packages(), *_libraries(), str(_package())))
-    paths = [Path(path) for path in wanted if Path(path).exists()]
-    # What bubblewrap makes by itself on the way, root alone may enter.
+    """Mount Python, its packages and the libraries they need read-only, and nothing else of the machine."""
+    # The whole of /usr would hold the data sets that Debian packages.
+    prefixes = [
+        f"{prefix}/bin" if prefix in ("/usr", "/usr/local") else prefix for prefix in (sys.base_prefix, sys.prefix)
+    ]
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    libraries = [entry for entry in libraries if entry.startswith("/") and Path(entry) != Path("/")]
+    wanted = (*_SYSTEM, *_SETTINGS, *prefixes, *installed_packages(), *libraries, str(PACKAGE))
+    paths = [Path(path) for path in dict.fromkeys(wanted) if Path(path).exists()]
+    # Folders that bubblewrap makes by itself as mount points can be entered by root alone.
     for folder in sorted({parent for path in paths for parent in path.parents} - {Path("/")}):
         yield from ("--perms", "0755", "--dir", str(folder))
     for path in paths:
         yield from ("--ro-bind", str(path), str(path))
-    for folder in _answers():
+    for folder in _label_folders():
         yield from ("--tmpfs", str(folder))
 
 
-def _prefixes() -> Iterator[str]:
-    for prefix in (sys.base_prefix, sys.prefix):
-        # The whole of /usr would hold the data sets that Debian packages.
-        yield f"{prefix}/bin" if prefix in ("/usr", "/usr/local") else prefix
-
-
-def _packages() -> list[str]:
-    return [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-
-
-def _libraries() -> list[str]:
-    entries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    return [entry for entry in entries if entry.startswith("/") and Path(entry) != Path("/")]
-
-
-def _answers() -> Iterator[Path]:
-    """Folders of packages that hold the labels of a data set."""
+def _label_folders() -> Iterator[Path]:
+    """Find the folders of installed packages that hold labels of a data set: an empty folder covers each."""
     found = importlib.util.find_spec("sklearn")
     if found is not None and found.origin is not None:
         folder = Path(found.origin).parent / "datasets" / "data"
         if folder.is_dir():
             yield folder
-
-
-def _package() -> Path:
-    return Path(nngen.__file__).parent
-
-
-def _search_path() -> list[str]:
-    standard = [entry for entry in sys.path if entry.startswith((f"{sys.base_prefix}/", f"{sys.prefix}/"))]
-    return [*dict.fromkeys((*standard, *_packages(), str(_package().parent)))]

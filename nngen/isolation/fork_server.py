@@ -1,15 +1,15 @@
-"""The warm server: torch loaded once, then one fork per candidate.
+"""The fork server: loads modules once, then forks a supervisor with a worker for each job.
 
-The judge's process cannot be forked itself: it may have run torch, whose threads do not survive a fork.
-So it starts this small server with a clean environment. The server loads torch, runs nothing with it,
-and forks a nanny (``nngen.isolation.supervisor``) for each job it is sent.
+The process that launches jobs cannot be forked itself: it may have run torch, whose threads do not survive a fork. So
+it starts this small server with a clean environment. The server loads modules, calls nothing in them, and forks a
+supervisor (``nngen.isolation.supervisor``) for each order that it receives.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import gc
+import importlib
 import json
 import os
 import signal
@@ -17,68 +17,62 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psutil
 
-__all__ = ["MAX_JOB", "main", "main_inside", "send_job"]
+from nngen.isolation import supervisor
+from nngen.isolation.job import MAX_ORDER, WorkerOrder
+from nngen.isolation.limits import adopt_orphans, stay_inspectable
 
-MAX_JOB = 65_536
-"""Bytes of the longest job; the source travels as a file."""
+__all__ = ["serve", "serve_inside"]
 
 _MAX_DESCRIPTORS = 16
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
 
 
-def send_job(connection: socket.socket, job: dict[str, Any], descriptors: list[int]) -> None:
-    """Send one job and the descriptors it needs; the judge's end of what ``main`` reads."""
-    socket.send_fds(connection, [json.dumps(job).encode()], descriptors)
-
-
-def main_inside(descriptor: int, user: int | None, files: Sequence[str]) -> NoReturn:
+def serve_inside(descriptor: int, preload: Sequence[str], user: int | None, files: Sequence[str]) -> NoReturn:
     """Serve from inside a sandbox.
 
     Args:
-        descriptor: As for ``main``.
-        user: Who to become for good, with no rights left; None stays who it is.
-        files: Opened first, while they can be read, and handed to the worker.
+        descriptor: The socket, as for ``serve``.
+        preload: Modules to load, as for ``serve``.
+        user: Number of the user to become for good, without capabilities; None to stay the same user.
+        files: Files to open first, while they can be read, and to pass to the worker.
     """
     data = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-        # The kernel takes what lies below /proc/self away from who changes its number.
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-    main(descriptor, data)
+        stay_inspectable()
+    serve(descriptor, preload, data)
 
 
-def main(descriptor: int, files: Sequence[int] = ()) -> NoReturn:
-    """Serve the judge at the other end of a SEQPACKET socket until it goes away.
+def serve(descriptor: int, preload: Sequence[str], files: Sequence[int] = ()) -> NoReturn:
+    """Serve the process at the other end of a SEQPACKET socket until that end is closed.
 
     Args:
         descriptor: The socket.
-        files: Handed to each worker after what comes with its job.
+        preload: Modules to load before the first job.
+        files: Descriptors to pass to each worker after those that come with its order.
     """
     connection = socket.socket(fileno=descriptor)
-    # Orphans of a nanny that was killed come here, and are killed in their turn.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Orphans of a supervisor that was killed become children of the server, which kills them (``_reap``).
+    adopt_orphans()
     with _ending_with(connection):
-        hello = _warm_up()
-    nannies: set[int] = set()
-    signal.signal(signal.SIGCHLD, lambda number, frame: _reap(nannies, number, frame))
-    connection.send(json.dumps(hello).encode())
+        versions = _load(preload)
+    supervisors: set[int] = set()
+    signal.signal(signal.SIGCHLD, lambda number, frame: _reap(supervisors, number, frame))
+    connection.send(json.dumps(versions).encode())
     while True:
-        data, descriptors, _, _ = socket.recv_fds(connection, MAX_JOB, _MAX_DESCRIPTORS)
+        data, descriptors, _, _ = socket.recv_fds(connection, MAX_ORDER, _MAX_DESCRIPTORS)
         if not data:
-            # Nothing here needs the interpreter's slow good-bye.
+            # Skips the interpreter's own end, which takes long with torch loaded.
             os._exit(0)
-        # A nanny that ends before it is known would be taken for a stray.
+        # A supervisor that ends before its number is noted would be taken for a stray.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        nannies.add(_fork(connection, data, [*descriptors, *files]))
+        supervisors.add(_fork(connection, data, [*descriptors, *files]))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         for number in descriptors:
             os.close(number)
@@ -86,10 +80,10 @@ def main(descriptor: int, files: Sequence[int] = ()) -> NoReturn:
 
 @contextmanager
 def _ending_with(connection: socket.socket) -> Iterator[None]:
-    """End at once where the judge goes away before it was answered: loading torch takes seconds.
+    """End at once if the other end is closed meanwhile: loading torch takes seconds.
 
-    The judge sends nothing before that, so all that can move on the socket is its end; the kernel's SIGIO then
-    does what it does to a process that has no handler.
+    Nothing is sent before the server has answered, so the only event on the socket is its end. With ``O_ASYNC`` the
+    kernel signals it by SIGIO, which ends a process that has no handler.
     """
     flags = fcntl.fcntl(connection, fcntl.F_GETFL)
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
@@ -98,27 +92,18 @@ def _ending_with(connection: socket.socket) -> Iterator[None]:
     fcntl.fcntl(connection, fcntl.F_SETFL, flags)
 
 
-def _warm_up() -> dict[str, str]:
-    import torch
-    import torchvision
-
-    import nngen.checks.dynamic
-    import nngen.training.worker  # noqa: F401
-
-    # What lives now lives for ever: the children's collector shall not touch, and so copy, its pages.
+def _load(preload: Sequence[str]) -> dict[str, str]:
+    """Load modules; return the versions of Python and of those modules that have one."""
+    loaded = {name: importlib.import_module(name) for name in preload}
+    # All objects of now live for ever: the collector of a child must not touch, and so copy, their pages.
     gc.collect()
     gc.freeze()
-    return {
-        "python": sys.version.split()[0],
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-        "numpy": version("numpy"),
-    }
+    versions = {name: str(module.__version__) for name, module in loaded.items() if hasattr(module, "__version__")}
+    return {"python": sys.version.split()[0], **versions}
 
 
 def _fork(connection: socket.socket, data: bytes, descriptors: list[int]) -> int:
-    from nngen.isolation import supervisor
-
+    """Fork a supervisor; return its number."""
     pid = os.fork()
     if pid:
         return pid
@@ -127,21 +112,22 @@ def _fork(connection: socket.socket, data: bytes, descriptors: list[int]) -> int
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         connection.close()
-        supervisor.main(json.loads(data), descriptors)
+        supervisor.supervise(WorkerOrder.decode(data), descriptors)
         code = 0
     finally:
-        # Whatever happened, the child must never come back into the server's loop.
+        # Whatever happened, the child must never return into the server's loop.
         os._exit(code)
 
 
-def _reap(nannies: set[int], _number: int, _frame: FrameType | None) -> None:
+def _reap(supervisors: set[int], _number: int, _frame: FrameType | None) -> None:
+    """Collect children that ended, and kill those that are not supervisors: orphans of one that was killed."""
     with suppress(ChildProcessError):
         while True:
             pid, _ = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
-            nannies.discard(pid)
+            supervisors.discard(pid)
     for child in psutil.Process().children():
-        if child.pid not in nannies:
+        if child.pid not in supervisors:
             with suppress(psutil.NoSuchProcess):
                 child.kill()

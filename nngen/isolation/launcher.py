@@ -1,30 +1,29 @@
-"""The judge's side of the warm server: start it, send it jobs, hold the pipes of each."""
+"""Launch of jobs: starts the fork server, sends it orders, and holds the pipes of each job."""
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import select
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-import nngen
 from nngen.errors import NngenError
-from nngen.isolation.bubblewrap import Sandbox, start_sandbox
-from nngen.isolation.fork_server import MAX_JOB, send_job
+from nngen.isolation.bubblewrap import HOME, Sandbox, start_sandbox
+from nngen.isolation.job import Job, WorkerOrder
+from nngen.isolation.level import Isolation
+from nngen.isolation.limits import MAX_PROCESSES, HardLimits
+from nngen.isolation.server_process import ServerProcess, search_path, start_server
 
 __all__ = ["Launcher", "Pipes"]
 
-_START_S = 180.0
+_CPU_S = 10
+_YEAR_S = 3.2e7
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG")
 _SET = {
     "OMP_NUM_THREADS": "1",
@@ -40,19 +39,22 @@ _SET = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
-_START = "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import main; main({descriptor})"
+_START = (
+    "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve;"
+    " serve({descriptor}, {preload!r})"
+)
 
 
 @dataclass(slots=True)
 class Pipes:
-    """The judge's ends of one job's pipes.
+    """This process's ends of one job's pipes.
 
     Attributes:
-        status: The nanny's words; its end means that nothing of the job is left.
+        status: The supervisor's reports; its end means that nothing of the job is left.
         lifeline: Closing it ends the job.
         result: The worker's frames.
-        output: The candidate's standard output and error.
-        sandbox: What the job runs in; None at level ``process``.
+        output: The worker's standard output and error.
+        sandbox: The sandbox around the job; None at the other levels.
     """
 
     status: int
@@ -62,15 +64,15 @@ class Pipes:
     sandbox: Sandbox | None = None
 
     def find(self, number: int) -> psutil.Process:
-        """Find a process of the job by the number that it gave.
+        """Find a process of the job by the number that it reported.
 
         Raises:
-            psutil.NoSuchProcess: If it is gone.
+            psutil.NoSuchProcess: If it has ended.
         """
         return psutil.Process(number) if self.sandbox is None else self.sandbox.find(number)
 
     def kill(self) -> None:
-        """End the job; doing it again does nothing."""
+        """End the job; further calls do nothing."""
         # Taken before it is closed: another thread may be ending the same job.
         lifeline, self.lifeline = self.lifeline, -1
         if lifeline >= 0:
@@ -79,7 +81,7 @@ class Pipes:
                 self.sandbox.kill()
 
     def close(self) -> None:
-        """Close every end that is open; nothing of a sandbox is left then."""
+        """End the job and close every pipe; nothing of a sandbox is left then."""
         self.kill()
         if self.sandbox is not None:
             self.sandbox.close()
@@ -88,60 +90,46 @@ class Pipes:
 
 
 class Launcher:
-    """Owns the server process. Safe to use from several threads; a server that died is started anew."""
+    """Owns the fork server. Safe to use from several threads; a server that died is started anew.
 
-    def __init__(self) -> None:
+    Args:
+        preload: Modules that a server loads before its first job, so that every worker has them already.
+    """
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._preload = tuple(preload)
         self._lock = threading.Lock()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._connection: socket.socket | None = None
-        self._versions: Mapping[str, str] = {}
+        self._server: ServerProcess | None = None
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of what the workers run on, as the server found them."""
-        with self._lock:
-            self._connect()
-            return self._versions
-
-    def launch(self, job: dict[str, Any], files: Sequence[Path]) -> Pipes:
-        """Start one job.
-
-        Args:
-            job: Sent as JSON.
-            files: Opened for reading and handed to the worker as descriptors.
+        """Return the versions of Python and of the preloaded packages, as the server found them.
 
         Raises:
             NngenError: If the server cannot be started.
         """
-        assert len(json.dumps(job)) <= MAX_JOB
-        pipes, far = _pipes()
-        try:
-            far.extend(os.open(path, os.O_RDONLY) for path in files)
-            self._send(job, far)
-        except BaseException:
-            pipes.close()
-            raise
-        finally:
-            for number in far:
-                os.close(number)
-        return pipes
+        with self._lock:
+            return self._connect().versions
 
-    def launch_in_sandbox(self, job: dict[str, Any], source: Path, files: Sequence[Path]) -> Pipes:
-        """Start one job in a sandbox of its own; wait until torch is loaded there.
+    def launch(self, job: Job, source: Path) -> Pipes:
+        """Start a job; in a sandbox of its own if the job asks for one.
 
         Args:
-            job: Sent as JSON.
-            source: The candidate's file.
-            files: Shown inside, and handed to the worker as descriptors.
+            job: The job.
+            source: Its source, in the folder that becomes the worker's scratch folder.
 
         Raises:
-            UsageError: If there can be no sandbox.
+            UsageError: If the job needs a sandbox and there can be none, or its arguments are too long.
+            NngenError: If the server cannot be started.
         """
-        assert len(json.dumps(job)) <= MAX_JOB
-        sandbox = start_sandbox(source, files, cuda=job["device"] != "cpu", settings=_SET)
+        order = _order(job, source)
         pipes, far = _pipes()
-        pipes.sandbox = sandbox
         try:
-            send_job(sandbox.connection, job, far)
+            if job.isolation is Isolation.SANDBOX:
+                pipes.sandbox = start_sandbox(source, job.files, preload=self._preload, cuda=job.cuda, environment=_SET)
+                socket.send_fds(pipes.sandbox.server.connection, [order], far)
+            else:
+                far.extend(os.open(path, os.O_RDONLY) for path in job.files)
+                self._send(order, far)
         except BaseException:
             pipes.close()
             raise
@@ -151,68 +139,63 @@ class Launcher:
         return pipes
 
     def close(self) -> None:
-        """Send the server away; jobs that still run are ended by their own lifelines."""
+        """End the server; jobs that still run end with their own lifelines."""
         with self._lock:
             self._disconnect()
 
-    def _send(self, job: dict[str, Any], descriptors: list[int]) -> None:
+    def _send(self, order: bytes, descriptors: list[int]) -> None:
         with self._lock:
             try:
-                send_job(self._connect(), job, descriptors)
+                socket.send_fds(self._connect().connection, [order], descriptors)
             except OSError:
+                # The server died since the last job: a new one takes the order.
                 self._disconnect()
-                send_job(self._connect(), job, descriptors)
+                socket.send_fds(self._connect().connection, [order], descriptors)
 
-    def _connect(self) -> socket.socket:
-        if self._connection is not None and self._server is not None and self._server.poll() is None:
-            return self._connection
-        self._disconnect()
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far:
-            self._server = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-c", _START.format(path=_search_path(), descriptor=far.fileno())],
-                env={name: os.environ[name] for name in _KEPT if name in os.environ} | _SET,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[far.fileno()],
-                cwd="/",
-                # The terminal's Ctrl-C is the judge's to handle.
-                start_new_session=True,
+    def _connect(self) -> ServerProcess:
+        if self._server is None or self._server.process.poll() is not None:
+            self._disconnect()
+            self._server = start_server(
+                self._command,
+                {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET,
+                lambda reason: NngenError(f"the worker process cannot start: {reason}"),
             )
-        self._connection = near
-        self._versions = self._greeting(near, self._server)
-        return near
+        return self._server
 
-    def _greeting(self, near: socket.socket, server: subprocess.Popen[bytes]) -> Mapping[str, str]:
-        ready, _, _ = select.select([near], [], [], _START_S)
-        data = near.recv(MAX_JOB) if ready else b""
-        if data:
-            greeting: Mapping[str, str] = json.loads(data)
-            return greeting
-        server.kill()
-        _, error = server.communicate()
-        lines = error.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"it said nothing for {_START_S:.0f} s"
-        self._disconnect()
-        raise NngenError(f"the worker process cannot start: {reason}")
+    def _command(self, descriptor: int) -> list[str]:
+        start = _START.format(path=search_path(), descriptor=descriptor, preload=list(self._preload))
+        return [sys.executable, "-s", "-P", "-c", start]
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
         if self._server is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._server.wait(timeout=2)
-            self._server.kill()
-            self._server.wait()
-            if self._server.stderr is not None:
-                self._server.stderr.close()
+            self._server.close()
             self._server = None
 
 
+def _order(job: Job, source: Path) -> bytes:
+    """Write the part of a job that the worker needs."""
+    cores = os.cpu_count() or 1
+    sandboxed = job.isolation is Isolation.SANDBOX
+    limits = HardLimits(
+        memory_mib=job.limits.memory_mib,
+        virtual=not job.cuda,
+        # More than all cores give within the time limit: the monitor's clock comes first, unless it is suspended.
+        cpu_s=math.ceil(min(job.limits.time_limit_s, _YEAR_S) * cores) + _CPU_S,
+        # Counted per user by the kernel: only a sandbox has a user of its own.
+        processes=MAX_PROCESSES + 2 * cores if sandboxed else None,
+    )
+    order = WorkerOrder(
+        entry_point=job.entry_point,
+        arguments=job.arguments,
+        folder=str(HOME if sandboxed else source.parent),
+        cuda=job.cuda,
+        limits=None if job.isolation is Isolation.NONE else limits,
+    )
+    return order.encode()
+
+
 def _pipes() -> tuple[Pipes, list[int]]:
-    """Make the four pipes; return the judge's ends, and the others in the order of ``Pipes``."""
+    """Make the four pipes; return this process's ends, and the others in the order of ``Pipes``."""
     far: list[int] = []
     near: list[int] = []
     for writes_far in (True, False, True, True):
@@ -221,10 +204,3 @@ def _pipes() -> tuple[Pipes, list[int]]:
         near.append(reader if writes_far else writer)
     status, lifeline, result, output = near
     return Pipes(status, lifeline, result, output), far
-
-
-def _search_path() -> list[str]:
-    """Where this process finds packages, without the folder it happens to run in."""
-    here = {"", ".", os.getcwd()}  # noqa: PTH109
-    home = str(Path(nngen.__file__).parent.parent)
-    return [*(entry for entry in sys.path if entry not in here and entry != home), home]

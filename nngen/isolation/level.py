@@ -1,4 +1,4 @@
-"""How far a candidate is kept away from everything else."""
+"""Isolation levels of a worker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ __all__ = ["Isolation"]
 
 
 class Isolation(enum.StrEnum):
-    """Three levels; each trial's environment says at which it ran.
+    """Isolation level of a worker, stored with each trial.
 
     Attributes:
-        PROCESS: A process of its own with an empty environment and limits. Enough for what this package assembled.
-        SANDBOX: The same inside of bubblewrap: no network, no file but what torch needs, no other process, no rights.
-            For what a model wrote, or came from outside.
-        NONE: The judge's clock and its eye on memory, and no other limit. For looking into one's own files.
+        PROCESS: A process of its own with an empty environment and limits. Enough for files that this package
+            assembled.
+        SANDBOX: The same inside bubblewrap: no network, no file but what Python and its packages need, no other
+            process, no capabilities. For files that a model wrote or that came from outside.
+        NONE: Limits of time and memory alone, imposed from outside. For debugging one's own files.
     """
 
     PROCESS = "process"

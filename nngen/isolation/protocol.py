@@ -1,11 +1,11 @@
-"""What a worker may say: JSON of bounded size, and classes as raw numbers. Nothing is ever unpickled.
+"""The frames that a worker sends: JSON messages of bounded size, and raw bytes. Nothing is ever unpickled.
 
-A frame is a kind (one byte), three zero bytes, a length (four bytes, little-endian), then the body.
+A frame is a kind (one byte), three zero bytes, a length (four bytes, little-endian), then the body. Kind 1 is a JSON
+message; a job declares the other kinds that it sends, with the size of their bodies.
 """
 
 from __future__ import annotations
 
-import enum
 import json
 import os
 import struct
@@ -13,28 +13,35 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MAX_CHUNK", "MAX_JSON", "Channel", "Frame", "FrameError", "FrameReader", "Kind"]
+__all__ = ["MAX_MESSAGE", "MESSAGE", "BodySize", "Channel", "Frame", "FrameError", "FrameReader"]
 
-MAX_JSON = 65_536
-"""Bytes of the longest JSON message."""
+MESSAGE = 1
+"""Kind of a frame whose body is a JSON object."""
 
-MAX_CHUNK = 2**20
-"""Bytes of the longest part of a file."""
+MAX_MESSAGE = 65_536
+"""Bytes of the longest message."""
 
 _HEAD = struct.Struct("<B3xI")
 
 
-class Kind(enum.IntEnum):
-    """What a frame's body is."""
-
-    MESSAGE = 1
-    VALIDATION = 2
-    TEST = 3
-    FILE = 4
-
-
 class FrameError(Exception):
-    """The bytes are no frame, or one that was not expected."""
+    """The bytes are not a frame, or not one that was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodySize:
+    """Size of the body of one kind of frame.
+
+    Attributes:
+        length: Length in bytes.
+        exact: Whether every body has this length; otherwise it is the longest.
+    """
+
+    length: int
+    exact: bool = True
+
+    def allows(self, length: int) -> bool:
+        return length == self.length if self.exact else length <= self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +49,54 @@ class Frame:
     """One frame.
 
     Attributes:
-        body: JSON, one little-endian uint16 per image, or a part of a file.
+        kind: ``MESSAGE``, or a kind that the job declared.
+        body: JSON for a message, else bytes of the size that the job declared.
     """
 
-    kind: Kind
+    kind: int
     body: bytes
 
     def message(self) -> dict[str, Any]:
-        """Read the body of a ``MESSAGE``.
+        """Read the body of a message.
 
         Raises:
-            FrameError: If it is no JSON object.
+            FrameError: If the frame is of another kind, or its body is not a JSON object.
         """
+        if self.kind != MESSAGE:
+            raise FrameError(f"a frame of kind {self.kind} where a message was expected")
         try:
             value = json.loads(self.body, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
-            raise FrameError("a message is no JSON") from error
+            raise FrameError("a message that is not JSON") from error
         if not isinstance(value, dict):
-            raise FrameError("a message is no JSON object")
+            raise FrameError("a message that is not a JSON object")
         return value
 
 
 class FrameReader:
-    """Cuts a stream into frames; a body longer than its kind allows is refused before it is read.
+    """Splits a stream into frames; a body longer than its kind allows is refused before it is read.
 
     Args:
-        sizes: Exact length in bytes of each kind but ``MESSAGE``; the longest of ``FILE``.
+        sizes: Size of the bodies of each kind; messages need no entry.
     """
 
-    def __init__(self, sizes: Mapping[Kind, int]) -> None:
-        self._sizes = sizes
+    def __init__(self, sizes: Mapping[int, BodySize]) -> None:
+        self._sizes = {**sizes, MESSAGE: BodySize(MAX_MESSAGE, exact=False)}
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Add bytes and yield the frames that they complete.
 
         Raises:
-            FrameError: If a head has an unknown kind or a length that its kind does not have.
+            FrameError: If a head has an unknown kind, or a length that its kind does not allow.
         """
         self._buffer += data
         while len(self._buffer) >= _HEAD.size:
-            number, length = _HEAD.unpack_from(self._buffer)
-            kind = self._check(number, length)
+            kind, length = _HEAD.unpack_from(self._buffer)
+            if kind not in self._sizes:
+                raise FrameError(f"a frame of unknown kind {kind}")
+            if not self._sizes[kind].allows(length):
+                raise FrameError(f"a frame of kind {kind} with {length} bytes")
             end = _HEAD.size + length
             if len(self._buffer) < end:
                 return
@@ -91,30 +104,19 @@ class FrameReader:
             del self._buffer[:end]
             yield Frame(kind, body)
 
-    def _check(self, number: int, length: int) -> Kind:
-        try:
-            kind = Kind(number)
-        except ValueError:
-            raise FrameError(f"a frame of unknown kind {number}") from None
-        longest = MAX_JSON if kind is Kind.MESSAGE else self._sizes.get(kind, -1)
-        varies = kind in (Kind.MESSAGE, Kind.FILE)
-        if not (length <= longest if varies else length == longest):
-            raise FrameError(f"a {kind.name.lower()} frame of {length} bytes")
-        return kind
-
 
 class Channel:
-    """The worker's end of the pipe."""
+    """The worker's end of its result pipe."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a JSON object."""
-        self.send_bytes(Kind.MESSAGE, json.dumps(message, allow_nan=False).encode())
+        """Send a message."""
+        self.send_bytes(MESSAGE, json.dumps(message, allow_nan=False).encode())
 
-    def send_bytes(self, kind: Kind, body: bytes) -> None:
-        """Send one frame, blocking until the judge has taken it."""
+    def send_bytes(self, kind: int, body: bytes) -> None:
+        """Send one frame, blocking until all of it is in the pipe."""
         data = memoryview(_HEAD.pack(kind, len(body)) + body)
         while data:
             data = data[os.write(self._descriptor, data) :]

@@ -1,95 +1,114 @@
-"""The process between server and worker: it outlives the candidate and leaves nothing of it behind.
+"""The supervisor: the process between fork server and worker, which outlives the worker and leaves nothing of it.
 
-It waits for the worker's end or the judge's word, whichever comes first. The judge's word is the end of
-a pipe: when the judge closes it, or dies, the pipe ends. Then the nanny kills every descendant (orphans
-too: it is their reaper), removes the scratch folder, tells how the worker ended, and goes.
+It waits for the end of the worker or of the lifeline, a pipe that the launching process holds open: when that process
+closes it, or dies, the pipe ends. Then the supervisor kills every descendant (orphans too, since it adopts them),
+removes the scratch folder, reports how the worker ended, and ends itself.
 """
 
 from __future__ import annotations
 
-import ctypes
+import faulthandler
+import importlib
 import os
 import select
 import shutil
 import signal
 import struct
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
-from typing import Any
 
 import psutil
 
-__all__ = ["BORN", "ENDED", "main"]
+from nngen.isolation.job import WorkerOrder
+from nngen.isolation.limits import adopt_orphans, die_with_parent, set_limits
+from nngen.isolation.protocol import Channel
 
-BORN = struct.Struct("<i")
-"""First word on the status pipe: the nanny's process id."""
+__all__ = ["ENDED", "STARTED", "supervise"]
+
+STARTED = struct.Struct("<i")
+"""First report on the status pipe: the supervisor's process number."""
 
 ENDED = struct.Struct("<i")
-"""Last word: the worker's wait status, as ``os.waitpid`` gives it."""
+"""Last report: the worker's wait status, as ``os.waitpid`` gives it."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_CHANNELS = 4
+_PIPES = 4
+_FOLDERS = ("HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+"""Variables that name folders to write to; all become the scratch folder."""
 
 
-def main(job: dict[str, Any], descriptors: list[int]) -> None:
+def supervise(order: WorkerOrder, descriptors: list[int]) -> None:
     """Run one job to its end.
 
     Args:
-        job: ``folder`` is the scratch folder; the worker reads the rest.
+        order: The function to call, and the limits.
         descriptors: Status pipe, lifeline, result pipe, output pipe, then the job's data files.
     """
-    status, lifeline, result, output = descriptors[:_CHANNELS]
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    status, lifeline, result, output = descriptors[:_PIPES]
+    files = descriptors[_PIPES:]
+    adopt_orphans()
+    # A session of its own: a signal to the process group of the server, or of the worker, does not reach this process.
     os.setsid()
     worker = os.fork()
     if worker == 0:
         code = 1
         try:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            die_with_parent()
             os.setsid()
             os.close(status)
             os.close(lifeline)
             _redirect(output)
-            code = _work(job, result, descriptors[_CHANNELS:])
+            _work(order, Channel(result), files)
+            code = 0
         except BaseException:
-            # A fault of ours, since the candidate's have become verdicts by now; the judge keeps what it prints.
+            # A fault of this package: a candidate's have become verdicts by now. The monitor keeps what it prints.
             traceback.print_exc()
             sys.stderr.flush()
         finally:
-            # No exit handlers: a candidate may have registered some.
+            # Without exit handlers: a candidate may have registered some.
             os._exit(code)
-    for number in (result, output, *descriptors[_CHANNELS:]):
+    for number in (result, output, *files):
         os.close(number)
-    os.write(status, BORN.pack(os.getpid()))
+    os.write(status, STARTED.pack(os.getpid()))
     ended = _wait(worker, lifeline)
-    _end_all(job["folder"])
+    _end_all(order.folder)
     os.write(status, ENDED.pack(ended))
 
 
-def _work(job: dict[str, Any], result: int, files: list[int]) -> int:
-    from nngen.training.worker import run
-
-    return run(job, result, files)
+def _work(order: WorkerOrder, channel: Channel, files: list[int]) -> None:
+    """Prepare the worker's process, then call the job's function."""
+    os.chdir(order.folder)
+    for name in _FOLDERS:
+        os.environ[name] = order.folder
+    tempfile.tempdir = order.folder
+    if not order.cuda:
+        # Some families use a card whenever they see one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # Prints the Python traceback where a signal kills the worker, so that a crash can be traced to its line.
+    faulthandler.enable()
+    module, _, function = order.entry_point.partition(":")
+    call = getattr(importlib.import_module(module), function)
+    if order.limits is not None:
+        set_limits(order.limits)
+    call(order.arguments, channel, files)
 
 
 def _redirect(output: int) -> None:
-    """Point the three standard streams away from the server's: input to nothing, output to the judge."""
+    """Point the three standard streams away from the server's: input to nothing, output to the job's pipe."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(nothing)
     os.close(output)
-    # The old objects think of what was there before: a file that can be sought.
+    # The old objects were made for other files, which could be sought.
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _wait(worker: int, lifeline: int) -> int:
-    """Wait for the worker or the judge, kill the worker if it still runs, and return its wait status."""
+    """Wait for the end of the worker or of the lifeline, kill the worker, and return its wait status."""
     handle = os.pidfd_open(worker)
     select.select([handle, lifeline], [], [])
     os.close(handle)
@@ -101,8 +120,8 @@ def _wait(worker: int, lifeline: int) -> int:
 def _end_all(folder: str) -> None:
     """Kill every descendant and remove the scratch folder.
 
-    A killed parent's children become ours, so it takes rounds; a fork bomb loses, because each round
-    kills faster than the dying can fork.
+    Children of a killed process become children of this one, so it takes rounds. All are suspended before the first is
+    killed, so that a fork bomb cannot fork faster than it dies.
     """
     me = psutil.Process()
     while family := me.children(recursive=True):

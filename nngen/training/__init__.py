@@ -5,8 +5,8 @@ Importing this package loads no torch: the fork server does, in a process of its
 
 from __future__ import annotations
 
-from nngen.training.device import pick_device
 from nngen.training.engine import CheckJob, Engine, TrainJob
+from nngen.training.environment import pick_device
 from nngen.training.local_engine import LocalEngine
 from nngen.training.scoring import accuracy
 

@@ -1,29 +1,43 @@
-"""What a trial may hand over besides its predictions, on the judge's side: trained weights, an ONNX graph."""
+"""Files that a trained net may hand over besides its predictions: weights and an ONNX graph.
+
+The worker sends them in parts (``send_artifacts``); the launching process collects them (``ArtifactRequest``) and never
+unpickles them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from nngen.isolation.protocol import Frame, FrameError, Kind
+from nngen.isolation import Channel, Frame, FrameError
+from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
+from nngen.training.orders import FrameKind
 
-__all__ = ["EXAMPLE", "ONNX", "WEIGHTS", "ArtifactRequest"]
+if TYPE_CHECKING:  # torch is loaded in the worker alone
+    from torch import Tensor, nn
+
+__all__ = ["EXAMPLE", "MAX_PART", "ONNX", "WEIGHTS", "ArtifactRequest", "send_artifacts"]
 
 WEIGHTS, ONNX, EXAMPLE = "weights", "onnx", "example"
-"""A state dictionary and some images with their logits, both as safetensors; the graph as ONNX's protobuf."""
+"""Names of the files: the state dictionary as safetensors; the graph as ONNX; some images with their logits, as
+safetensors, which come with the graph."""
+
+MAX_PART = 2**20
+"""Bytes of the longest part of a file."""
 
 _MAX_BYTES = 2**33
 
 
 @dataclass(slots=True)
 class ArtifactRequest:
-    """What is asked of a trial, and what came of it; nothing in it is trusted, or ever unpickled.
+    """Files asked of a training, and those that came.
 
     Attributes:
         names: ``WEIGHTS``, ``ONNX`` (which brings ``EXAMPLE``) or both.
-        files: Their bytes, as far as they came.
-        reasons: Why one did not come.
+        files: Content of each file that came, by name.
+        reasons: Reason of each file that could not be made, by name.
     """
 
     names: tuple[str, ...]
@@ -31,25 +45,30 @@ class ArtifactRequest:
     reasons: dict[str, str] = field(default_factory=dict)
     _open: str | None = None
 
-    def forget(self) -> None:
-        """Forget what came: the trial begins anew."""
+    def clear(self) -> None:
+        """Forget what came, because the training begins anew."""
         self.files.clear()
         self.reasons.clear()
         self._open = None
 
-    def before(self, take: Callable[[Frame, float], bool]) -> Callable[[Frame, float], bool]:
-        """Take the frames that concern files; leave all others to a trial's judge."""
+    def intercept(self, take: Callable[[Frame, float], bool]) -> Callable[[Frame, float], bool]:
+        """Return a receiver that takes the frames of files and passes all others to ``take``.
+
+        Raises:
+            FrameError: From the receiver, if a file was not asked for or all files together are longer than 8 GiB.
+        """
 
         def both(frame: Frame, seconds: float) -> bool:
-            if frame.kind is Kind.FILE:
-                self._part(frame.body)
-            elif frame.kind is not Kind.MESSAGE or not self._announced(frame):
+            if frame.kind == FrameKind.FILE:
+                self._append(frame.body)
+            elif frame.kind != MESSAGE or not self._announced(frame):
                 return take(frame, seconds)
             return False
 
         return both
 
     def _announced(self, frame: Frame) -> bool:
+        """Read a message that begins a file or says why there is none; return whether it was one."""
         message = frame.message()
         event, name = message.get("event"), message.get("name")
         if event not in ("file", "no-file"):
@@ -63,9 +82,85 @@ class ArtifactRequest:
             self.reasons[name] = one_line(str(message.get("reason")), 300)
         return True
 
-    def _part(self, body: bytes) -> None:
+    def _append(self, body: bytes) -> None:
         if self._open is None:
-            raise FrameError("a part of no file")
+            raise FrameError("a part of a file that was not announced")
         if sum(map(len, self.files.values())) + len(body) > _MAX_BYTES:
             raise FrameError(f"files of more than {_MAX_BYTES:,} bytes")
         self.files[self._open] += body
+
+
+def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, channel: Channel) -> None:
+    """Send files of a trained net.
+
+    Args:
+        net: The net; left in eval mode.
+        names: ``WEIGHTS``, ``ONNX`` or both.
+        images: ``(N, C, H, W)`` prepared images for the example; N of at least 2.
+        channel: The worker's channel.
+    """
+    import torch
+    from safetensors.torch import save
+
+    net.eval()
+    if WEIGHTS in names:
+        state = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
+        _send(channel, WEIGHTS, save(state))
+    if ONNX in names:
+        try:
+            logits_only = _without_auxiliary(net)
+            with torch.no_grad():
+                outputs = logits_only(images)
+            graph = _graph(logits_only, images)
+        except Exception as error:  # raised by the exporter or by the candidate's code: the reason is passed on
+            channel.send({"event": "no-file", "name": ONNX, "reason": _reason(error)})
+        else:
+            _send(channel, ONNX, graph)
+            _send(channel, EXAMPLE, save({"images": images.cpu().contiguous(), "logits": outputs.cpu().contiguous()}))
+
+
+def _without_auxiliary(net: nn.Module) -> nn.Module:
+    """Wrap a net that may return a tuple so that it returns the logits alone."""
+    from torch import nn
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, images: Tensor) -> Tensor:
+            outputs: Any = self.net(images)
+            logits: Tensor = outputs[0] if isinstance(outputs, tuple | list) else outputs
+            return logits
+
+    return Logits()
+
+
+def _graph(net: nn.Module, images: Tensor) -> bytes:
+    """Write a net as ONNX, for any number of images."""
+    import torch
+
+    program = torch.onnx.export(
+        net,
+        (images,),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+    )
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of the error at the bottom of an exporter's chain of causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+def _send(channel: Channel, name: str, content: bytes) -> None:
+    channel.send({"event": "file", "name": name})
+    for start in range(0, len(content), MAX_PART):
+        channel.send_bytes(FrameKind.FILE, content[start : start + MAX_PART])

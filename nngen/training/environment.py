@@ -1,4 +1,4 @@
-"""What a trial ran on: kept with it, so that it can be repeated."""
+"""Choice of the device, and the description of the machine that is stored with each trial."""
 
 from __future__ import annotations
 
@@ -8,16 +8,49 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nngen import __version__
+from nngen.errors import UsageError
 
-__all__ = ["describe"]
+__all__ = ["describe", "pick_device"]
+
+_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+"""Device files of graphics cards: NVIDIA's, NVIDIA's under WSL, AMD's. Without one of them torch need not be loaded."""
+
+
+def pick_device(wanted: str = "auto", *, here: bool = True) -> str:
+    """Return ``cpu`` or ``cuda``.
+
+    Args:
+        wanted: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a card.
+        here: Whether the work is done on this machine; where it is not, CUDA is not looked for.
+
+    Raises:
+        UsageError: If the name is unknown, or CUDA was asked for and there is no card.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"unknown device {wanted!r}: choose auto, cpu or cuda")
+    if wanted == "cpu":
+        return "cpu"
+    if (wanted == "cuda" and not here) or _cuda_works():
+        return "cuda"
+    if wanted == "cuda":
+        raise UsageError("torch finds no CUDA device here: use --device cpu or auto")
+    return "cpu"
+
+
+def _cuda_works() -> bool:
+    if not any(Path(node).exists() for node in _NODES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def describe(versions: Mapping[str, str], *, device: str, threads: int) -> dict[str, str]:
     """Describe the machine and the software.
 
     Args:
-        versions: Of Python, torch, ..., as the worker has them.
-        device: ``cpu``, or the name of the card.
+        versions: Versions of Python, torch and other packages in the worker.
+        device: ``cpu``, or the name of the graphics card.
         threads: CPU threads of the worker.
     """
     return {

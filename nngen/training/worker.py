@@ -1,19 +1,17 @@
-"""What runs in the forked process: the rules of a check, or the epochs of a trial.
+"""Entry points of the worker: the rules of a check, and the epochs of a training.
 
-It holds the train split with its labels, and of the other splits the images alone. What it sends back
-is predictions; the judge makes the accuracy of them.
+The process has the train split with its labels, and of the other splits the images alone. It sends predictions; their
+accuracy is computed in the process that launched it.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import math
 import os
 import random
-import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,13 +28,14 @@ from nngen.checks.rule import CheckFailed, fail
 from nngen.checks.static import static_check
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.dataset import WORKER_FILES
-from nngen.isolation.level import Isolation
-from nngen.isolation.limits import set_limits
-from nngen.isolation.protocol import Channel, Kind
+from nngen.isolation import Channel, JsonObject
+from nngen.isolation.job import SOURCE_FILE
 from nngen.seeds import derive
-from nngen.types import Outcome, Shape, Verdict
+from nngen.training.artifacts import send_artifacts
+from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
+from nngen.types import Outcome, Verdict
 
-__all__ = ["run"]
+__all__ = ["check", "describe_card", "train"]
 
 _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
@@ -44,76 +43,80 @@ _EXAMPLES = 4
 _RULE = "worker.train"
 
 
-def run(job: Mapping[str, Any], result: int, files: list[int]) -> int:
-    """Do one job and return the exit code.
+def check(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
+    """Check the source in the current folder and send the verdict.
 
     Args:
-        job: What the judge asked for; see ``LocalEngine``.
-        result: Descriptor of the pipe to the judge.
-        files: Descriptors of ``WORKER_FILES``; none for a check.
+        arguments: JSON of a ``CheckOrder``.
+        channel: Channel for the verdict.
     """
-    channel = Channel(result)
-    folder = Path(job["folder"])
-    _settle(folder, job)
-    try:
-        if job["kind"] == "device":
-            mib = torch.cuda.get_device_properties(0).total_memory / 2**20
-            channel.send({"event": "device", "name": torch.cuda.get_device_name(), "mib": mib})
-        elif job["kind"] == "check":
-            _send_verdict(channel, _check(folder / job["file"], job))
-        else:
-            _Training(folder / job["file"], job, channel, files).run()
-    except CheckFailed as refused:
-        _send_verdict(channel, refused.verdict)
-    return 0
+    order = CheckOrder.from_json(arguments)
+    _configure(order.device, order.threads, seed=0)
+    path = Path.cwd() / SOURCE_FILE
+    with _failures_sent(channel):
+        verdict = static_check(path.read_text(encoding="utf-8"))
+        if verdict.valid:
+            with _precision(order.device):
+                verdict = dynamic_check(
+                    path,
+                    shape=order.shape,
+                    classes=order.classes,
+                    hyperparameters=order.hyperparameters,
+                    device=order.device,
+                )
+        _send_verdict(channel, verdict)
 
 
-def _settle(folder: Path, job: Mapping[str, Any]) -> None:
-    """Make this process the candidate's own: folder, environment, limits, seeds, threads."""
-    os.chdir(folder)
-    for name in ("HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        os.environ[name] = str(folder)
-    tempfile.tempdir = str(folder)
-    cuda = job["device"] != "cpu"
-    if not cuda:
-        # Some families take a card whenever they see one.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    faulthandler.enable()
-    torch.set_num_threads(job["threads"])
+def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
+    """Train the source in the current folder, and send a report and predictions after each epoch.
+
+    Args:
+        arguments: JSON of a ``TrainOrder``.
+        channel: Channel for the frames that ``nngen.training.scoring`` expects.
+        files: Descriptors of ``WORKER_FILES``.
+    """
+    order = TrainOrder.from_json(arguments)
+    _configure(order.device, order.threads, order.seed)
+    with _failures_sent(channel):
+        _Training(Path.cwd() / SOURCE_FILE, order, channel, files).run()
+
+
+def describe_card(_arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
+    """Send name and memory in MiB of the first graphics card."""
+    properties = torch.cuda.get_device_properties(0)
+    channel.send({"name": torch.cuda.get_device_name(), "mib": properties.total_memory / 2**20})
+
+
+def _configure(device: str, threads: int, seed: int) -> None:
+    """Set threads, seeds and the arithmetic of this process."""
+    torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-    _seed(job["seed"])
-    if cuda:
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-    else:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    if job["isolation"] != Isolation.NONE:
-        set_limits(job["memory_mib"], virtual=not cuda, cpu_s=job["cpu_s"], processes=job.get("processes"))
-
-
-def _seed(seed: int) -> None:
     random.seed(derive(seed, "python"))
     np.random.seed(derive(seed, "numpy"))
     torch.manual_seed(derive(seed, "torch"))
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
 
 
-def _check(path: Path, job: Mapping[str, Any]) -> Verdict:
-    verdict = static_check(path.read_text(encoding="utf-8"))
-    if not verdict.valid:
-        return verdict
-    with _precision(job["device"]):
-        return dynamic_check(
-            path,
-            shape=Shape.parse(job["shape"]),
-            classes=job["classes"],
-            hyperparameters=job["hyperparameters"],
-            device=job["device"],
-        )
+@contextmanager
+def _failures_sent(channel: Channel) -> Iterator[None]:
+    """Send the verdict of a check that fails in the block."""
+    try:
+        yield
+    except CheckFailed as failure:
+        _send_verdict(channel, failure.verdict)
+
+
+def _send_verdict(channel: Channel, verdict: Verdict) -> None:
+    channel.send({"event": "verdict", **asdict(verdict)})
 
 
 def _precision(device: str) -> AbstractContextManager[Any]:
-    """On CUDA, the ambient bfloat16 in which nets are called; on the CPU, none."""
+    """Return the context in which nets are called: bfloat16 autocast on CUDA, nothing on the CPU."""
     return nullcontext() if device == "cpu" else _bfloat16("cuda")
 
 
@@ -123,69 +126,53 @@ def _bfloat16(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, torch.bfloat16, cache_enabled=False)
 
 
-def _send_verdict(channel: Channel, verdict: Verdict) -> None:
-    channel.send(
-        {
-            "event": "verdict",
-            "outcome": verdict.outcome.value,
-            "rule": verdict.rule,
-            "message": verdict.message,
-            "line": verdict.line,
-        }
-    )
-
-
 @dataclass(slots=True)
 class _Training:
-    """One trial, from the import to the test predictions."""
+    """One training, from the import to the test predictions."""
 
     path: Path
-    job: Mapping[str, Any]
+    order: TrainOrder
     channel: Channel
     files: list[int]
 
     def run(self) -> None:
-        job = self.job
-        device = torch.device(job["device"])
-        shape = Shape.parse(job["shape"])
+        order = self.order
+        device = torch.device(order.device)
         data = dict(zip(WORKER_FILES, (_mapped(number).to(device) for number in self.files), strict=True))
-        prepare = Preparation(
-            shape=shape, mean=tuple(job["mean"]), std=tuple(job["std"]), channels_last=device.type == "cuda"
-        )
-        net = self._build(shape, device)
-        # What a net forgot to initialise is filled alike in every run, and so found; each intermediate result of
-        # a training need not be.
+        prepare = Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=device.type == "cuda")
+        net = self._build(device)
+        # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every
+        # run; filling each intermediate result of a training would only cost time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        for epoch in range(1, job["epochs"] + 1):
+        for epoch in range(1, order.epochs + 1):
             batches = Batches(
                 data["train-images"],
                 data["train-labels"],
                 prepare,
-                batch=job["batch"],
-                seed=derive(job["seed"], "order", epoch),
-                flip=job["flip"],
+                batch=order.batch,
+                seed=derive(order.seed, "order", epoch),
+                flip=order.flip,
                 on_batch=lambda step: _refuse_non_finite(net, step),
             )
             returned = self._learn(net, batches)
             self.channel.send({"event": "epoch", **_reported(returned), **_history(net)})
             classes = self._predict(net, data["validation-images"], prepare)
-            self.channel.send_bytes(Kind.VALIDATION, classes)
+            self.channel.send_bytes(FrameKind.VALIDATION, classes)
         classes = self._predict(net, data["test-images"], prepare)
-        if job.get("keep"):
-            from nngen.training.handover import hand_over
+        if order.artifacts:
+            send_artifacts(net, order.artifacts, prepare(data["test-images"][:_EXAMPLES]), self.channel)
+        self.channel.send_bytes(FrameKind.TEST, classes)
 
-            hand_over(net, job["keep"], prepare(data["test-images"][:_EXAMPLES]), self.channel)
-        self.channel.send_bytes(Kind.TEST, classes)
-
-    def _build(self, shape: Shape, device: torch.device) -> nn.Module:
-        prm = make_prm(self.job["hyperparameters"], shape=shape, flip=self.job["flip"])
+    def _build(self, device: torch.device) -> nn.Module:
+        order = self.order
+        prm = make_prm(order.hyperparameters, shape=order.shape, flip=order.flip)
         module = load_module(self.path)
-        with _precision(self.job["device"]):
-            net = build_net(module, self.path, shape=shape, classes=self.job["classes"], prm=dict(prm), device=device)
+        with _precision(order.device):
+            net = build_net(module, self.path, shape=order.shape, classes=order.classes, prm=dict(prm), device=device)
             if device.type == "cuda":
                 net.to(memory_format=torch.channels_last)
             set_up(net, self.path, dict(prm))
-        if self.job["compiled"]:
+        if order.compiled:
             _compile(net)
         parameters = sum(parameter.numel() for parameter in net.parameters())
         self.channel.send({"event": "ready", "parameters": parameters})
@@ -193,19 +180,19 @@ class _Training:
 
     def _learn(self, net: nn.Module, batches: Batches) -> object:
         net.train()
-        with guard(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.job["device"]):
+        with guard(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.order.device):
             return net.learn(batches)  # type: ignore[operator]
 
     @torch.no_grad()
     def _predict(self, net: nn.Module, images: Tensor, prepare: Preparation) -> bytes:
         """Return the class of each image as little-endian uint16."""
         net.eval()
-        # Nothing is kept for a backward pass, so more images fit than in training.
-        size = self.job["batch"] * _EVAL_FACTOR
+        # Without a backward pass more images fit than in training.
+        size = self.order.batch * _EVAL_FACTOR
         classes: list[npt.NDArray[Any]] = []
         for part in torch.split(images, size):
-            with _precision(self.job["device"]):
-                outputs = logits(net, prepare(part), self.path, classes=self.job["classes"])
+            with _precision(self.order.device):
+                outputs = logits(net, prepare(part), self.path, classes=self.order.classes)
             with guard(_RULE, Outcome.CRASHED, self.path, "predictions were made"):
                 finite = bool(torch.isfinite(outputs).all())
                 classes.append(outputs.argmax(1).cpu().numpy().astype("<u2"))
@@ -216,7 +203,7 @@ class _Training:
 
 @torch.no_grad()
 def _refuse_non_finite(net: nn.Module, step: int) -> None:
-    """End a training whose loss was not finite: the weights are not either, after the step.
+    """End a training whose loss was not finite: after the step its weights are not finite either.
 
     Raises:
         CheckFailed: If a weight is not a finite number.
@@ -228,10 +215,10 @@ def _refuse_non_finite(net: nn.Module, step: int) -> None:
 
 
 def _compile(net: nn.Module) -> None:
-    """Have torch compile what is called: the experts of a mixture, which calls them itself, or the net."""
+    """Compile each expert of a mixture, which calls them itself, or a net that is not a mixture."""
     import torch._inductor.config
 
-    # Headers compiled ahead are larger than a file of ours may be.
+    # Precompiled headers are larger than the limit on the size of files (``RLIMIT_FSIZE``).
     torch._inductor.config.cpp_cache_precompile_headers = False
     experts = getattr(net, "experts", None)
     for part in experts if isinstance(experts, nn.ModuleList) else [net]:
@@ -239,7 +226,7 @@ def _compile(net: nn.Module) -> None:
 
 
 def _mapped(descriptor: int) -> Tensor:
-    """Map a ``.npy`` file copy-on-write: shared with all other workers, and safe from this one."""
+    """Map a ``.npy`` file copy-on-write: its pages are shared with other workers, and what this one writes is not."""
     file: BinaryIO = os.fdopen(descriptor, "rb")
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -247,7 +234,7 @@ def _mapped(descriptor: int) -> Tensor:
 
 
 def _reported(returned: object) -> dict[str, float | None]:
-    """Read ``(train_accuracy, train_loss)`` where ``learn`` returned it; LEMUR's older files do not."""
+    """Read ``(train_accuracy, train_loss)`` where ``learn`` returned it, which LEMUR's older files do not."""
     pair = returned if isinstance(returned, tuple) and len(returned) == 2 else (None, None)
     return {"train_accuracy": _number(pair[0]), "train_loss": _number(pair[1])}
 
@@ -258,13 +245,13 @@ def _history(net: nn.Module) -> dict[str, Any]:
         last: Any = net.history[-1]  # type: ignore[index]
         usage = [_number(share) for share in last["usage"]][:_MAX_EXPERTS]
         return {"usage": usage, "entropy": _number(last["entropy"])}
-    except Exception:  # the attribute is the candidate's own: it may be anything, and nothing depends on it
+    except Exception:  # the attribute is the candidate's own and may be anything
         return {}
 
 
 def _number(value: object) -> float | None:
     try:
         number = float(value)  # type: ignore[arg-type]
-    except Exception:  # likewise the candidate's own value
+    except Exception:  # the candidate's own value, whose conversion may do anything
         return None
     return number if math.isfinite(number) else None

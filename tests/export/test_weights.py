@@ -12,8 +12,9 @@ import pytest
 from nngen.archive import Archive
 from nngen.datasets.batches import Preparation
 from nngen.datasets.dataset import load_dataset
-from nngen.isolation.protocol import Frame, FrameError, Kind
+from nngen.isolation.protocol import MESSAGE, Frame, FrameError
 from nngen.training.artifacts import ArtifactRequest
+from nngen.training.orders import FrameKind
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -22,7 +23,7 @@ FAMILIES = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2"
 
 
 def message(**what: object) -> Frame:
-    return Frame(Kind.MESSAGE, json.dumps(what).encode())
+    return Frame(MESSAGE, json.dumps(what).encode())
 
 
 @pytest.mark.slow
@@ -75,20 +76,20 @@ def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
 def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     passed: list[Frame] = []
     keeping = ArtifactRequest(("weights",))
-    take = keeping.before(lambda frame, _: bool(passed.append(frame)) or frame.kind is Kind.TEST)
+    take = keeping.intercept(lambda frame, _: bool(passed.append(frame)) or frame.kind == FrameKind.TEST)
     assert not take(message(event="epoch"), 0.0)
     assert not take(message(event="file", name="weights"), 0.0)
-    assert not take(Frame(Kind.FILE, b"ab"), 0.0)
-    assert not take(Frame(Kind.FILE, b"c"), 0.0)
-    assert take(Frame(Kind.TEST, b""), 0.0)
+    assert not take(Frame(FrameKind.FILE, b"ab"), 0.0)
+    assert not take(Frame(FrameKind.FILE, b"c"), 0.0)
+    assert take(Frame(FrameKind.TEST, b""), 0.0)
     assert keeping.files == {"weights": b"abc"}
-    assert [frame.kind for frame in passed] == [Kind.MESSAGE, Kind.TEST]
+    assert [frame.kind for frame in passed] == [MESSAGE, FrameKind.TEST]
 
 
 @pytest.mark.parametrize(
     "frames",
     [
-        [Frame(Kind.FILE, b"a")],
+        [Frame(FrameKind.FILE, b"a")],
         [message(event="file", name="other")],
         [message(event="file", name="onnx")],
         [message(event="file", name="weights"), message(event="file", name="weights")],
@@ -97,7 +98,7 @@ def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     ids=["no name", "another name", "not asked for", "twice", "no text"],
 )
 def test_what_was_not_asked_for(frames: list[Frame]) -> None:
-    take = ArtifactRequest(("weights",)).before(lambda *_: False)
+    take = ArtifactRequest(("weights",)).intercept(lambda *_: False)
     with pytest.raises(FrameError):
         for frame in frames:
             take(frame, 0.0)

@@ -469,7 +469,7 @@ ATTACKS = (
             """,
     ),
     _attack(
-        "forge_json", "Sends JSON that is nested deeper than any stack.", both="crashed", says="no JSON",
+        "forge_json", "Sends JSON that is nested deeper than any stack.", both="crashed", says="not JSON",
         module=FORGERY,
         init="""
             for number in pipes():

@@ -57,12 +57,12 @@ HOSTILE: dict[str, tuple[str, Outcome, str]] = {
     "interrupts": (net_source(init="raise KeyboardInterrupt"), Outcome.CRASHED, "KeyboardInterrupt"),
     "segfault": (net_source(loss=SEGFAULT), Outcome.CRASHED, "line 23: the worker was killed by signal SIGSEGV"),
     "kills itself": (net_source(init="import os; os.kill(os.getpid(), 9)"), Outcome.CRASHED, "SIGKILL"),
-    "kills its nanny": (
+    "kills its supervisor": (
         net_source(init="import os; os.kill(os.getppid(), 9); any(iter(int, 1))"),
         Outcome.CRASHED,
-        "guard",
+        "supervisor",
     ),
-    "stops its nanny": (
+    "stops its supervisor": (
         net_source(init="import os; os.kill(os.getppid(), 19); any(iter(int, 1))"),
         Outcome.TIMEOUT,
         "3 s",

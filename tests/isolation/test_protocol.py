@@ -1,4 +1,4 @@
-"""The wire: any cut of the stream gives the same frames, and nothing longer than allowed is ever held."""
+"""Frames: any cut of the stream gives the same frames, and nothing longer than allowed is stored."""
 
 import itertools
 import json
@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.isolation.protocol import MAX_JSON, Channel, Frame, FrameError, FrameReader, Kind
+from nngen.isolation.protocol import MAX_MESSAGE, MESSAGE, BodySize, Channel, Frame, FrameError, FrameReader
 
-SIZES = {Kind.VALIDATION: 6, Kind.TEST: 4}
+EXACT, BOUNDED = 2, 3
+SIZES = {EXACT: BodySize(6), BOUNDED: BodySize(4, exact=False)}
 
 
 def _written(frames):
@@ -26,9 +27,9 @@ def _written(frames):
 
 FRAMES = st.lists(
     st.one_of(
-        st.builds(Frame, st.just(Kind.MESSAGE), st.binary(max_size=200)),
-        st.builds(Frame, st.just(Kind.VALIDATION), st.binary(min_size=6, max_size=6)),
-        st.builds(Frame, st.just(Kind.TEST), st.binary(min_size=4, max_size=4)),
+        st.builds(Frame, st.just(MESSAGE), st.binary(max_size=200)),
+        st.builds(Frame, st.just(EXACT), st.binary(min_size=6, max_size=6)),
+        st.builds(Frame, st.just(BOUNDED), st.binary(max_size=4)),
     ),
     max_size=6,
 )
@@ -45,26 +46,28 @@ def test_any_cut_of_the_stream_gives_the_same_frames(frames, cuts):
 
 @pytest.mark.parametrize(
     ("kind", "length"),
-    [(0, 1), (9, 1), (Kind.MESSAGE, MAX_JSON + 1), (Kind.VALIDATION, 5), (Kind.VALIDATION, 8), (Kind.TEST, 2**32 - 1)],
+    [(0, 1), (9, 1), (MESSAGE, MAX_MESSAGE + 1), (EXACT, 5), (EXACT, 8), (BOUNDED, 5), (BOUNDED, 2**32 - 1)],
 )
 def test_a_wrong_head_is_refused_before_its_body_comes(kind, length):
     with pytest.raises(FrameError):
         list(FrameReader(SIZES).feed(struct.pack("<B3xI", kind, length)))
 
 
-def test_predictions_that_nobody_waits_for_are_refused():
-    with pytest.raises(FrameError, match="validation frame"):
-        list(FrameReader({}).feed(struct.pack("<B3xI", Kind.VALIDATION, 0)))
+def test_a_kind_that_the_job_did_not_declare_is_refused():
+    with pytest.raises(FrameError, match="unknown kind 2"):
+        list(FrameReader({}).feed(struct.pack("<B3xI", EXACT, 0)))
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"nonsense", b"\xff", b"[" * 60_000, b"1" * 60_000])
 def test_a_message_is_a_json_object(body):
     with pytest.raises(FrameError):
-        Frame(Kind.MESSAGE, body).message()
+        Frame(MESSAGE, body).message()
+    with pytest.raises(FrameError, match="where a message was expected"):
+        Frame(EXACT, b"{}").message()
 
 
 def test_numbers_that_json_does_not_have_become_none():
-    assert Frame(Kind.MESSAGE, b'{"a": NaN, "b": -Infinity}').message() == {"a": None, "b": None}
+    assert Frame(MESSAGE, b'{"a": NaN, "b": -Infinity}').message() == {"a": None, "b": None}
     with pytest.raises(ValueError, match="JSON compliant"):
         Channel(0).send({"a": float("nan")})
-    assert json.loads('{"a": 1}') == Frame(Kind.MESSAGE, b'{"a": 1}').message()
+    assert json.loads('{"a": 1}') == Frame(MESSAGE, b'{"a": 1}').message()

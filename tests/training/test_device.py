@@ -4,7 +4,7 @@ import pytest
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
-from nngen.training import CheckJob, device, pick_device
+from nngen.training import CheckJob, environment, pick_device
 from nngen.types import Outcome, Shape
 
 
@@ -12,12 +12,12 @@ from nngen.types import Outcome, Shape
     ("wanted", "works", "picked"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
 )
 def test_cuda_is_taken_where_it_works(wanted, works, picked, monkeypatch):
-    monkeypatch.setattr(device, "_cuda_works", lambda: works)
+    monkeypatch.setattr(environment, "_cuda_works", lambda: works)
     assert pick_device(wanted) == picked
 
 
 def test_what_cannot_be_had_is_said(monkeypatch):
-    monkeypatch.setattr(device, "_cuda_works", lambda: False)
+    monkeypatch.setattr(environment, "_cuda_works", lambda: False)
     with pytest.raises(UsageError, match="finds no CUDA device"):
         pick_device("cuda")
     with pytest.raises(UsageError, match="choose auto, cpu or cuda"):
@@ -25,7 +25,7 @@ def test_what_cannot_be_had_is_said(monkeypatch):
 
 
 def test_a_machine_without_a_card_never_asks_torch(monkeypatch):
-    monkeypatch.setattr(device, "_NODES", ())
+    monkeypatch.setattr(environment, "_NODES", ())
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     assert pick_device() == "cpu"
 

@@ -15,7 +15,7 @@ import torch
 
 from nngen.checks.rules.sample_nets import mixture_source, net_source
 from nngen.errors import DataError, NngenError
-from nngen.isolation.launcher import Launcher
+from nngen.isolation import JobRunner
 from nngen.training import CheckJob, LocalEngine, accuracy
 from nngen.types import Outcome, Shape
 
@@ -285,23 +285,22 @@ def test_nothing_outlives_a_killed_judge(tmp_path, mark, marked):
 def test_leaving_the_engine_leaves_nothing(left_over):
     with LocalEngine() as own:
         own.warm_up()
-        server = own._launcher._server
+        server = own._runner._launcher._server.process
         assert server.poll() is None
     assert server.poll() is not None
 
 
 def test_shapes_that_cannot_be_reached_are_refused_before_any_work(engine, digits, job):
     colour = replace(digits, train_images=np.zeros((1151, 3, 8, 8), np.uint8))
-    with pytest.raises(DataError, match="take --shape 3x8x8"):
+    with pytest.raises(DataError, match="use --shape 3x8x8"):
         engine.train(job(net_source(), dataset=colour))
     with pytest.raises(NngenError, match="at least 1 epoch"):
         engine.train(job(net_source(), epochs=0))
 
 
-def test_a_server_that_cannot_start_says_why(monkeypatch):
-    monkeypatch.setattr("nngen.isolation.launcher._START", "raise ImportError('no torch here') # {path} {descriptor}")
-    with pytest.raises(NngenError, match="ImportError: no torch here"):
-        Launcher().versions()
+def test_a_server_that_cannot_start_says_why():
+    with pytest.raises(NngenError, match="No module named 'no_torch_here'"):
+        JobRunner(("no_torch_here",)).versions()
 
 
 @pytest.mark.slow

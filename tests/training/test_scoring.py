@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.isolation.limits import Limits
-from nngen.isolation.monitor import End, Ending
-from nngen.isolation.protocol import Frame, FrameError, Kind
-from nngen.training.scoring import KILLED, TrialScorer, VerdictJudge, accuracy, verdict_of_ending
+from nngen.isolation import ExitReason, Frame, FrameError, JobResult, Limits
+from nngen.isolation.protocol import MESSAGE
+from nngen.training.orders import FrameKind
+from nngen.training.scoring import KILLED, TrialScorer, accuracy, read_verdict, verdict_of_result
 from nngen.types import Outcome
 
 LABELS = np.array([0, 1, 2, 2], dtype=np.int64)
@@ -19,11 +19,11 @@ RIGHT = LABELS.astype("<u2").tobytes()
 READY = {"event": "ready", "parameters": 10}
 EPOCH = {"event": "epoch", "train_accuracy": 0.5, "train_loss": 1.5, "usage": [0.25, 0.75], "entropy": 0.5}
 LIMITS = Limits(time_limit_s=5, memory_mib=100)
-EXIT = Ending(end=End.EXIT, status=0, seconds=1.0, peak_mib=50.0, output=b"")
+EXIT = JobResult(reason=ExitReason.EXIT, limits=LIMITS, status=0, seconds=1.0, peak_mib=50.0, output=b"")
 
 
 def _message(value):
-    return Frame(Kind.MESSAGE, json.dumps(value).encode())
+    return Frame(MESSAGE, json.dumps(value).encode())
 
 
 def _judge(**changes):
@@ -39,7 +39,7 @@ def _feed(judge, *frames):
 def test_a_trial_in_order():
     seen = []
     judge = _judge(on_epoch=seen.append)
-    said = _feed(judge, READY, EPOCH, Frame(Kind.VALIDATION, RIGHT), Frame(Kind.TEST, b"\2\0"))
+    said = _feed(judge, READY, EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.TEST, b"\2\0"))
     assert said == [False, False, False, True]
     assert judge.verdict.valid
     assert judge.parameters == 10
@@ -56,13 +56,13 @@ def test_a_trial_in_order():
         [EPOCH],
         [READY, READY],
         [READY, EPOCH, EPOCH],
-        [READY, Frame(Kind.VALIDATION, RIGHT)],
-        [READY, Frame(Kind.TEST, b"\0\0")],
-        [READY, EPOCH, Frame(Kind.TEST, b"\0\0")],
-        [READY, EPOCH, Frame(Kind.VALIDATION, RIGHT), EPOCH, Frame(Kind.VALIDATION, RIGHT)],
-        [READY, EPOCH, Frame(Kind.VALIDATION, b"\3\0" * 4)],
-        [READY, EPOCH, Frame(Kind.VALIDATION, b"\xff\xff" * 4)],
-        [READY, EPOCH, Frame(Kind.VALIDATION, RIGHT), Frame(Kind.TEST, b"\3\0")],
+        [READY, Frame(FrameKind.VALIDATION, RIGHT)],
+        [READY, Frame(FrameKind.TEST, b"\0\0")],
+        [READY, EPOCH, Frame(FrameKind.TEST, b"\0\0")],
+        [READY, EPOCH, Frame(FrameKind.VALIDATION, RIGHT), EPOCH, Frame(FrameKind.VALIDATION, RIGHT)],
+        [READY, EPOCH, Frame(FrameKind.VALIDATION, b"\3\0" * 4)],
+        [READY, EPOCH, Frame(FrameKind.VALIDATION, b"\xff\xff" * 4)],
+        [READY, EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.TEST, b"\3\0")],
         [{"event": "ready", "parameters": -1}],
         [{"event": "ready", "parameters": True}],
         [{"event": "ready", "parameters": 10**30}],
@@ -91,7 +91,7 @@ def test_what_no_worker_sends_is_refused(frames):
 def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
     judge = _judge()
     report = {"event": "epoch", "train_accuracy": value, "train_loss": value, "usage": value, "entropy": value}
-    _feed(judge, READY, report, Frame(Kind.VALIDATION, RIGHT))
+    _feed(judge, READY, report, Frame(FrameKind.VALIDATION, RIGHT))
     point = judge.curve[0]
     assert point.validation_accuracy == 1.0
     for number in (point.train_accuracy, point.train_loss, point.entropy, *point.usage):
@@ -102,7 +102,7 @@ def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
 
 def test_more_experts_than_any_mixture_has_are_no_usage():
     judge = _judge()
-    _feed(judge, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(Kind.VALIDATION, RIGHT))
+    _feed(judge, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(FrameKind.VALIDATION, RIGHT))
     assert judge.curve[0].usage == ()
 
 
@@ -119,13 +119,12 @@ def test_accuracy_wants_one_prediction_per_label():
         accuracy(RIGHT[:6], LABELS)
 
 
-def test_a_check_has_one_message():
-    judge = VerdictJudge()
+def test_a_verdict_is_one_printable_line():
     text = "red\x1b[31m\nline" + "x" * 10_000
-    assert judge.take(_message({"event": "verdict", "outcome": "shape", "rule": "r", "message": text, "line": 3}), 0.0)
-    assert judge.verdict.outcome is Outcome.SHAPE
-    assert judge.verdict.message.startswith("red linexx")
-    assert len(judge.verdict.message) <= 600
+    verdict = read_verdict({"event": "verdict", "outcome": "shape", "rule": "r", "message": text, "line": 3})
+    assert (verdict.outcome, verdict.rule, verdict.line) == (Outcome.SHAPE, "r", 3)
+    assert verdict.message.startswith("red linexx")
+    assert len(verdict.message) <= 600
 
 
 @pytest.mark.parametrize(
@@ -134,15 +133,15 @@ def test_a_check_has_one_message():
         (EXIT, Outcome.CRASHED, "exit code 0"),
         (replace(EXIT, status=11), Outcome.CRASHED, "SIGSEGV"),
         (replace(EXIT, status=9), Outcome.CRASHED, "SIGKILL, by itself or by the kernel"),
-        (replace(EXIT, status=256, output=b"a\nE: \x1b[1mlast\n"), Outcome.CRASHED, "last words: E: last"),
-        (replace(EXIT, status=None), Outcome.CRASHED, "guard"),
-        (replace(EXIT, end=End.WALL), Outcome.TIMEOUT, "longer than 5 s"),
-        (replace(EXIT, end=End.MEMORY), Outcome.MEMORY, "used 50 MiB, more than the limit of 100 MiB"),
-        (replace(EXIT, end=End.PROTOCOL, error="x"), Outcome.CRASHED, "what no worker sends: x"),
+        (replace(EXIT, status=256, output=b"a\nE: \x1b[1mlast\n"), Outcome.CRASHED, "last line: E: last"),
+        (replace(EXIT, status=None), Outcome.CRASHED, "supervisor"),
+        (replace(EXIT, reason=ExitReason.TIME), Outcome.TIMEOUT, "longer than 5 s"),
+        (replace(EXIT, reason=ExitReason.MEMORY), Outcome.MEMORY, "used 50 MiB, more than the limit of 100 MiB"),
+        (replace(EXIT, reason=ExitReason.PROTOCOL, error="x"), Outcome.CRASHED, "broke its protocol: x"),
     ],
 )
 def test_an_end_without_a_word_is_explained(ending, outcome, message):
-    verdict = verdict_of_ending(ending, LIMITS, "candidate.py")
+    verdict = verdict_of_result(ending)
     assert verdict.outcome is outcome
     assert message in verdict.message
 
@@ -150,12 +149,12 @@ def test_an_end_without_a_word_is_explained(ending, outcome, message):
 def test_a_crash_is_traced_to_the_candidate():
     frames = b'  File "/t/torch.py", line 9 in f\n  File "/t/candidate.py", line 7 in g\n'
     output = b"Fatal Python error: Segmentation fault\n\n" + frames
-    verdict = verdict_of_ending(replace(EXIT, status=11, output=output), LIMITS, "candidate.py")
+    verdict = verdict_of_result(replace(EXIT, status=11, output=output))
     assert verdict.line == 7
     assert verdict.message.startswith("line 7: ")
 
 
 @pytest.mark.parametrize(("status", "killed"), [(None, True), (9, True), (11, False), (256, False)])
 def test_a_kill_from_outside_has_a_rule_of_its_own(status, killed):
-    verdict = verdict_of_ending(replace(EXIT, status=status), LIMITS, "candidate.py")
+    verdict = verdict_of_result(replace(EXIT, status=status))
     assert (verdict.rule == KILLED) is killed

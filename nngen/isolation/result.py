@@ -1,0 +1,101 @@
+"""The result of a job: why and how its worker ended."""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import signal
+from dataclasses import dataclass
+
+from nngen.isolation.limits import MAX_PROCESSES, Limits
+
+__all__ = ["ExitReason", "JobResult"]
+
+_LAST_LINE = 200
+
+
+class ExitReason(enum.Enum):
+    """Why a worker ended.
+
+    Attributes:
+        EXIT: It ended by itself, or was killed by something other than its monitor.
+        DONE: Everything expected had been received.
+        TIME: It reached its time limit.
+        MEMORY: It exceeded its memory limit.
+        PROCESSES: It started too many processes.
+        PROTOCOL: It sent bytes that are not a frame, or an unexpected frame.
+    """
+
+    EXIT = enum.auto()
+    DONE = enum.auto()
+    TIME = enum.auto()
+    MEMORY = enum.auto()
+    PROCESSES = enum.auto()
+    PROTOCOL = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a job ended; nothing of its processes and its scratch folder is left.
+
+    Attributes:
+        reason: Why it ended.
+        limits: Limits it ran under.
+        status: The worker's wait status; None where the supervisor was killed and could not report it.
+        seconds: Seconds from launch until nothing of it was left.
+        peak_mib: Largest resident memory seen over the process tree, in MiB.
+        output: The last bytes of what it printed.
+        error: What was wrong with its frames; empty unless ``reason`` is ``PROTOCOL``.
+    """
+
+    reason: ExitReason
+    limits: Limits
+    status: int | None
+    seconds: float
+    peak_mib: float
+    output: bytes
+    error: str = ""
+
+    @property
+    def completed(self) -> bool:
+        """Whether everything expected was received, or the function returned."""
+        return self.reason is ExitReason.DONE or (self.reason is ExitReason.EXIT and self.status == 0)
+
+    @property
+    def killed(self) -> bool:
+        """Whether the worker or its supervisor was killed by something other than the monitor."""
+        if self.reason is not ExitReason.EXIT:
+            return False
+        return self.status is None or (os.WIFSIGNALED(self.status) and os.WTERMSIG(self.status) == signal.SIGKILL)
+
+    def describe(self) -> str:
+        """Describe the end in one line, for a message; the last line printed in it is not cleaned."""
+        match self.reason:
+            case ExitReason.TIME:
+                return f"ran longer than {self.limits.time_limit_s:g} s and was ended"
+            case ExitReason.MEMORY:
+                return f"used {self.peak_mib:,.0f} MiB, more than the limit of {self.limits.memory_mib:,} MiB"
+            case ExitReason.PROCESSES:
+                return f"started more than {MAX_PROCESSES} processes and was ended"
+            case ExitReason.PROTOCOL:
+                return f"the worker broke its protocol: {self.error}"
+        if self.status is None:
+            return "the worker's supervisor was killed or stopped"
+        if os.WIFSIGNALED(self.status):
+            number = os.WTERMSIG(self.status)
+            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+            cause = ", by itself or by the kernel for want of memory" if number == signal.SIGKILL else ""
+            return f"the worker was killed by signal {name}{cause}"
+        printed = self.output.decode(errors="replace").strip().rpartition("\n")[2][-_LAST_LINE:]
+        last = f" (its last line: {printed})" if printed else ""
+        return f"the worker left with exit code {os.waitstatus_to_exitcode(self.status)} before it had finished{last}"
+
+    def crash_line(self, file: str) -> int | None:
+        """Find the innermost line of ``file`` in the traceback that faulthandler prints when a signal kills Python."""
+        text = self.output.decode(errors="replace")
+        begin = text.rfind("Fatal Python error")
+        if begin < 0:
+            return None
+        found = re.search(rf'File "[^"\n]*{re.escape(file)}", line (\d{{1,7}}) in', text[begin:])
+        return int(found.group(1)) if found else None

@@ -1,0 +1,136 @@
+"""The runner of jobs: one call runs a job to its end and leaves no process and no file behind."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nngen.isolation.job import SOURCE_FILE, Job, JsonObject
+from nngen.isolation.launcher import Launcher, Pipes
+from nngen.isolation.monitor import watch
+from nngen.isolation.protocol import Frame, FrameError, FrameReader
+from nngen.isolation.result import JobResult
+
+__all__ = ["JobRunner"]
+
+_CLOSE_S = 3.0
+_MAX_MESSAGES = 1000
+
+
+class JobRunner:
+    """Runs jobs in isolated workers. Safe to use from several threads at once, which then run several jobs at once.
+
+    The first call starts a fork server, which loads the preloaded modules once; every job after that is a fork of it.
+    A job in a sandbox loads them anew. Leaving the ``with`` block ends whatever still runs.
+
+    To run one function ``measure(arguments, channel, files)`` of a module, which answers by ``channel.send({...})``::
+
+        with JobRunner(preload=("torch", "nngen.families.measure")) as runner:
+            job = Job(
+                entry_point="nngen.families.measure:measure",
+                arguments={"name": "AirNext"},
+                source=source,  # the worker's file ./candidate.py
+                limits=Limits(time_limit_s=120.0, memory_mib=6144),
+            )
+            messages, result = runner.collect(job)
+            if not result.completed:
+                print(result.describe())
+
+    Args:
+        preload: Modules that every worker finds loaded; the entry points' own should be among them.
+    """
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._launcher = Launcher(preload)
+        self._running: list[Pipes] = []
+        self._change = threading.Condition()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every job, wait a little until its folder is removed, and end the server."""
+        with self._change:
+            self._closed = True
+            for pipes in self._running:
+                pipes.kill()
+            self._change.wait_for(lambda: not self._running, timeout=_CLOSE_S)
+        self._launcher.close()
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of Python and of the preloaded packages; starts the server if it does not run.
+
+        Raises:
+            NngenError: If it cannot start.
+        """
+        return self._launcher.versions()
+
+    def run(self, job: Job, take: Callable[[Frame, float], bool]) -> JobResult:
+        """Run a job to its end.
+
+        Args:
+            job: The job.
+            take: Called in this thread with each frame and the seconds since the start; returns true to end the job
+                because all is received. ``FrameError`` ends the job; any other error does too, and is raised here.
+
+        Raises:
+            UsageError: If the job needs a sandbox and there can be none, or its arguments are too long; nothing is
+                run then.
+            NngenError: If no worker can be started.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="nngen-worker-"))
+        try:
+            source = folder / SOURCE_FILE
+            source.write_bytes(job.source.encode("utf-8", "surrogatepass"))
+            # The user inside a sandbox is another one.
+            source.chmod(0o444)
+            pipes = self._launcher.launch(job, source)
+            with self._registered(pipes):
+                return watch(pipes, job.limits, FrameReader(job.frames), take)
+        finally:
+            # The supervisor has removed it, unless it was killed or the job ran in a sandbox.
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def collect(self, job: Job) -> tuple[tuple[JsonObject, ...], JobResult]:
+        """Run a job that sends only messages, at most 1,000; return them and the result.
+
+        Raises:
+            NngenError: As ``run`` does.
+        """
+        messages: list[JsonObject] = []
+
+        def take(frame: Frame, _seconds: float) -> bool:
+            if len(messages) == _MAX_MESSAGES:
+                raise FrameError(f"more than {_MAX_MESSAGES:,} messages")
+            messages.append(frame.message())
+            return False
+
+        result = self.run(job, take)
+        return tuple(messages), result
+
+    @contextmanager
+    def _registered(self, pipes: Pipes) -> Iterator[None]:
+        """Let ``close`` end a job from another thread while it runs."""
+        with self._change:
+            self._running.append(pipes)
+            if self._closed:
+                pipes.kill()
+        try:
+            yield
+        finally:
+            with self._change:
+                # By identity: pipes that were closed are equal to one another.
+                self._running = [other for other in self._running if other is not pipes]
+                self._change.notify_all()

@@ -1,0 +1,111 @@
+"""Orders for the worker of a check or a training, as they travel to it in JSON, and the kinds of frames it answers."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from nngen.isolation import JsonObject
+from nngen.training.engine import CheckJob, TrainJob
+from nngen.types import Hyperparameters, Shape
+
+__all__ = ["CheckOrder", "FrameKind", "TrainOrder"]
+
+
+class FrameKind(enum.IntEnum):
+    """Kinds of the frames of a training besides messages.
+
+    Attributes:
+        VALIDATION: Class of each validation image, as little-endian uint16.
+        TEST: Class of each test image in the same form.
+        FILE: Part of a file (``nngen.training.artifacts``).
+    """
+
+    VALIDATION = 2
+    TEST = 3
+    FILE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOrder:
+    """A check, as the worker needs it: a ``CheckJob`` without the candidate and the limits."""
+
+    shape: Shape
+    classes: int
+    hyperparameters: Hyperparameters
+    device: str
+    threads: int
+
+    @classmethod
+    def of(cls, job: CheckJob) -> Self:
+        return cls(
+            shape=job.shape,
+            classes=job.classes,
+            hyperparameters=job.hyperparameters,
+            device=job.device,
+            threads=job.threads,
+        )
+
+    def to_json(self) -> JsonObject:
+        return asdict(self) | {"shape": str(self.shape)}
+
+    @classmethod
+    def from_json(cls, data: JsonObject) -> Self:
+        return cls(**{**data, "shape": Shape.parse(data["shape"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOrder:
+    """A training, as the worker needs it: settings, and of the data set what its files do not say.
+
+    Attributes:
+        hyperparameters: Values for ``prm``; ``lr``, ``momentum``, ``batch`` and ``epoch`` are among them.
+        flip: Whether training images are mirrored at random.
+        mean: Mean of the train split per channel, in [0, 1].
+        std: Standard deviation of the train split per channel.
+        compiled: Whether the net is compiled before it is trained.
+        artifacts: Names of the files to send after training.
+    """
+
+    shape: Shape
+    classes: int
+    hyperparameters: Hyperparameters
+    epochs: int
+    batch: int
+    seed: int
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: str
+    threads: int
+    compiled: bool = False
+    artifacts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, job: TrainJob, *, compiled: bool = False, artifacts: tuple[str, ...] = ()) -> Self:
+        spec, dataset = job.spec, job.dataset
+        own = {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
+        return cls(
+            shape=spec.shape,
+            classes=dataset.classes,
+            hyperparameters={**spec.hyperparameters, **own},
+            epochs=spec.epochs,
+            batch=spec.batch,
+            seed=spec.seed,
+            flip=dataset.natural,
+            mean=dataset.mean,
+            std=dataset.std,
+            device=spec.device,
+            threads=spec.threads,
+            compiled=compiled,
+            artifacts=artifacts,
+        )
+
+    def to_json(self) -> JsonObject:
+        return asdict(self) | {"shape": str(self.shape)}
+
+    @classmethod
+    def from_json(cls, data: JsonObject) -> Self:
+        lists = {name: tuple(data[name]) for name in ("mean", "std", "artifacts")}
+        return cls(**{**data, **lists, "shape": Shape.parse(data["shape"])})

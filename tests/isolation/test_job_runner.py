@@ -1,0 +1,102 @@
+"""The runner of jobs: any function of any module, its messages, its end, and nothing left behind."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nngen.errors import UsageError
+from nngen.isolation import ExitReason, Job, JobRunner, Limits
+
+LIMITS = Limits(time_limit_s=20.0, memory_mib=500)
+ENTRIES = """
+import os, time
+from pathlib import Path
+
+def answer(arguments, channel, files):
+    channel.send({"doubled": 2 * arguments["number"], "source": Path("candidate.py").read_text()})
+    channel.send({"files": [os.read(file, 100).decode() for file in files], "cwd": os.listdir(".")})
+    print("done", flush=True)
+
+def fail(arguments, channel, files):
+    raise LookupError("not found")
+
+def flood(arguments, channel, files):
+    while True:
+        channel.send({})
+
+def sleep(arguments, channel, files):
+    channel.send({})
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "entries.py").write_text(ENTRIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        with JobRunner(preload=("entries",)) as runner:
+            runner.versions()
+            yield runner
+
+
+def job(function, **changes):
+    return Job(**{"entry_point": f"entries:{function}", "arguments": {}, "limits": LIMITS, **changes})
+
+
+def test_a_function_is_called_with_arguments_source_and_files(runner, tmp_path):
+    (tmp_path / "data").write_text("content")
+    asked = job("answer", arguments={"number": 4}, source="x = 1\n", files=[tmp_path / "data"])
+    messages, result = runner.collect(asked)
+    assert messages == (
+        {"doubled": 8, "source": "x = 1\n"},
+        {"files": ["content"], "cwd": ["candidate.py"]},
+    )
+    assert result.completed
+    assert result.output == b"done\n"
+    assert 0 < result.peak_mib < 500
+
+
+@pytest.mark.parametrize(
+    ("function", "limits", "reason", "text"),
+    [
+        ("fail", LIMITS, ExitReason.EXIT, "exit code 1 before it had finished (its last line: LookupError: not found)"),
+        ("missing", LIMITS, ExitReason.EXIT, "AttributeError"),
+        ("sleep", Limits(time_limit_s=0.3, memory_mib=500), ExitReason.TIME, "ran longer than 0.3 s"),
+        ("sleep", Limits(time_limit_s=20, memory_mib=1), ExitReason.MEMORY, "more than the limit of 1 MiB"),
+        ("flood", LIMITS, ExitReason.PROTOCOL, "more than 1,000 messages"),
+    ],
+)
+def test_a_job_that_does_not_complete_is_described(runner, function, limits, reason, text):
+    _, result = runner.collect(job(function, limits=limits))
+    assert result.reason is reason
+    assert not result.completed
+    assert text in result.describe()
+
+
+def test_arguments_that_are_too_long_are_refused(runner):
+    with pytest.raises(UsageError, match="at most 65,536 are allowed"):
+        runner.collect(job("answer", arguments={"number": "x" * 70_000}))
+
+
+def test_closing_ends_what_runs_in_other_threads(tmp_path, monkeypatch):
+    (tmp_path / "entries.py").write_text(ENTRIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runner = JobRunner(preload=("entries",))
+    with ThreadPoolExecutor(1) as pool:
+        began = []
+        work = pool.submit(runner.run, job("sleep"), lambda *_: bool(began.append(1)))
+        deadline = time.monotonic() + 20
+        while not began and time.monotonic() < deadline:
+            time.sleep(0.01)
+        runner.close()
+        result = work.result(timeout=5)
+    assert began == [1]
+    assert result.seconds < 20
+
+
+def test_preloaded_packages_have_versions():
+    with JobRunner(preload=("psutil", "struct")) as runner:
+        assert set(runner.versions()) == {"python", "psutil"}
