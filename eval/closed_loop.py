@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
     """Run one loop in an archive of its own, so that no arm learns from another's trials; a finished one is read."""
     place = given.work / f"{arm}-{seed}"
-    told, clock = place / "cycles.json", place / "seconds.jsonl"
-    if not told.is_file():
+    done, clock = place / "cycles.json", place / "seconds.jsonl"
+    if not done.is_file():
         note(f"{arm}, seed {seed}")
         place.mkdir(exist_ok=True)
         begun = time.perf_counter()
@@ -118,9 +118,9 @@ def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
         finally:
             with clock.open("a") as file:
                 file.write(f"{time.perf_counter() - begun:.1f}\n")
-        told.write_text(json.dumps([_row(cycle) for cycle in cycles if cycle.number > 0]), encoding="utf-8")
+        done.write_text(json.dumps([_row(cycle) for cycle in cycles if cycle.number > 0]), encoding="utf-8")
     seconds = sum(map(float, clock.read_text().split()))
-    return Loop(arm=arm, seed=seed, cycles=json.loads(told.read_text()), seconds=seconds)
+    return Loop(arm=arm, seed=seed, cycles=json.loads(done.read_text()), seconds=seconds)
 
 
 def _run(arm: str, seed: int, ground: Ground, given: argparse.Namespace, place: Path) -> list[Cycle]:
@@ -262,8 +262,8 @@ def _mean(values: Sequence[float], sign: str = "") -> str:
     if not values:
         return "none"
     span = mean_interval(values)
-    said = f"{fmean(values):{sign}.4f}"
-    return said if span is None else f"{said} ({span[0]:{sign}.4f} to {span[1]:{sign}.4f})"
+    text = f"{fmean(values):{sign}.4f}"
+    return text if span is None else f"{text} ({span[0]:{sign}.4f} to {span[1]:{sign}.4f})"
 
 
 def _share(hits: int, trials: int) -> str:

@@ -1,4 +1,4 @@
-"""What a small model writes: plans under the grammar, regions before and after tuning, beside two baselines.
+"""Proposals of a small model: plans under the grammar, regions before and after tuning, beside two baselines.
 
 Steps, in this order; ``--until`` stops after one, so that each can be a job of its own:
 
