@@ -29,8 +29,11 @@ MARK = f"/nngen-test-{os.getpid()}"
 
 
 MARKS_BY_FIXTURE = {"wheel": "network", "smollm": "network", "engine": "engine"}
+MARKS_BY_FILE = {"cli/test_check.py": "engine", "cli/test_train.py": "engine", "families/test_probe.py": "engine"}
+"""Files whose tests start workers by a command or by a probe, not through the fixture."""
+
 SPREAD = ("test_hostile.py",)
-"""Files without fixtures of their own scope: their tests may run in several processes."""
+"""Files whose tests may run in several processes at once."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,8 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, mark in MARKS_BY_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+        file = item.path.relative_to(TESTS).as_posix()
+        if file in MARKS_BY_FILE:
+            item.add_marker(MARKS_BY_FILE[file])
         if item.path.name not in SPREAD and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
+            item.add_marker(pytest.mark.xdist_group(file))
 
 
 def pytest_configure() -> None:
