@@ -1,4 +1,4 @@
-"""A- and D-efficiency of each sampler's quartets for family effects.
+"""How much each sampler's quartets tell about family effects: A- and D-efficiency.
 
     python eval/design_efficiency.py [--seeds 5] [--write]
 

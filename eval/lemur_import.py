@@ -1,4 +1,4 @@
-"""Time, memory and twins of an import of LEMUR's 10,482 models and their results into an archive.
+"""LEMUR's 10,482 models and their results into an archive: how long, how much memory, how many twins.
 
     python eval/lemur_import.py [--write]
 

@@ -1,6 +1,6 @@
-"""Memory of a trial, predicted before it starts and measured; the lower bound must hold.
+"""How well is a trial's memory predicted before it starts, and is the lower bound one?
 
-Each of 12 light and medium quartets is predicted from what its families weigh (``nngen.families.memory``), then trained
+Each of 12 light and medium quartets is predicted from what its families cost (``nngen.families.probe``), then trained
 for two steps, at 32 and at 64 px, in a worker of our own whose resident memory is watched. A refusal is too eager if a
 trial ran in less than the lower bound: ends with exit code 1 if one did. Three to six minutes on one core.
 
@@ -24,8 +24,7 @@ from _page import Evaluation, note, table
 from nngen.assembly.assemble import Assembler
 from nngen.datasets import Dataset, load_dataset
 from nngen.families.catalogue import load_families
-from nngen.families.memory import weights
-from nngen.families.probe import profiles
+from nngen.families.probe import profiles, training_costs
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
@@ -139,7 +138,7 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
     shape, assembler, rows = Shape(1, side, side), Assembler(), []
     found = profiles([known[name] for name in FAMILIES if name in known], shape)
     usable = {name: (known[name], item.interface) for name, item in found.items() if item.usable}
-    weighed = weights(usable.values(), shape)
+    weighed = training_costs(usable.values(), shape)
     spec = TrialSpec(dataset="fashion-mnist", shape=shape, batch=batch, memory_mib=12_288, time_limit_s=300.0)
     for experts in quartets:
         prediction = predict(experts, weighed, spec, len(data.train_images))

@@ -129,9 +129,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
         environments=_environments(trials),
         loops=loops(archive, campaign.name),
-        templates=template_note(
-            archive.template_versions(campaign.name), over=came.done == campaign.spec.size or bool(campaign.candidates)
-        ),
+        templates=template_note(archive.template_versions(campaign.name), over=came.done == campaign.spec.size),
     )
 
 

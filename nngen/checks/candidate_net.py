@@ -100,8 +100,15 @@ def set_up(net: nn.Module, path: Path, prm: Mapping[str, Any]) -> None:
         net.train_setup(prm)  # type: ignore[operator]
 
 
-def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int) -> Tensor:
+def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int, auxiliary: bool = False) -> Tensor:
     """Call the net on ``(B, C, H, W)`` images and return its output, ``(B, classes)``.
+
+    Args:
+        net: The net, in train or eval mode.
+        images: The images, on the net's device.
+        path: The candidate's file.
+        classes: Number of classes.
+        auxiliary: Whether the net may return a tuple or a list, of which the first entry is the logits.
 
     Raises:
         CheckFailed: If ``forward`` raises, or returns anything else.
@@ -110,6 +117,8 @@ def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int) -> Tenso
     mode = "train" if net.training else "eval"
     with guard("shape", Outcome.SHAPE, path, f"forward ran in {mode} mode on a batch of {size}"):
         outputs = net(images)
+        if auxiliary and isinstance(outputs, tuple | list) and outputs:
+            outputs = outputs[0]
         # Still inside: the output may be an object of the candidate's own class.
         is_tensor = isinstance(outputs, Tensor)
         shape = tuple(int(side) for side in outputs.shape) if is_tensor else ()

@@ -1,1 +1,1 @@
-"""LEMUR's base families: catalogue, probed interfaces, memory and recorded hyperparameters."""
+"""Base families, LEMUR's and the user's: catalogue, hyperparameters, measured interfaces and costs, near-twins."""

@@ -1,4 +1,4 @@
-"""The hyperparameters a family is built with: LEMUR's best, completed."""
+"""Hyperparameters for building a family: those of LEMUR's best record, completed by defaults."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import ast
 
 from nngen.types import Family
 
-__all__ = ["DEFAULTS", "OTHER", "best_hyperparameters", "supported"]
+__all__ = ["best_hyperparameters", "supported"]
 
 DEFAULTS = {"lr": 0.01, "momentum": 0.9, "dropout": 0.2}
-"""For names that LEMUR's best record lacks: what torchvision and its training recipes start from."""
+"""Values for names that LEMUR's best record lacks: the initial values of torchvision and its training recipes."""
 
 OTHER = 0.1
-"""For any other name: LEMUR draws them from [0, 1], and most are a share or a probability."""
+"""Value for any other name: LEMUR draws them from [0, 1], and most are a fraction or a probability."""
 
 
 def best_hyperparameters(family: Family) -> dict[str, float | int | str]:
-    """Every hyperparameter the family asks for, from LEMUR's best record, completed by the defaults.
+    """Return a value for every hyperparameter that the family supports.
 
-    What belongs to the trial rather than to the network (``batch``, ``transform``, ``epoch``) is
+    Hyperparameters of the trial rather than of the network (``batch``, ``transform``, ``epoch``) are
     left out. All 34 families of nn-dataset 2.1.2 have complete records.
     """
     recorded = family.best.hyperparameters if family.best is not None else {}
@@ -26,9 +26,9 @@ def best_hyperparameters(family: Family) -> dict[str, float | int | str]:
 
 
 def supported(source: str) -> frozenset[str]:
-    """Read the names that ``supported_hyperparameters`` returns, without running it.
+    """Return the names in the set that ``supported_hyperparameters`` returns, without running it.
 
-    A source that computes them, or cannot be parsed, gives ``lr`` and ``momentum``, which LEMUR always passes.
+    For a source that computes them, or does not parse, they are ``lr`` and ``momentum``, which LEMUR always passes.
     """
     fallback = frozenset({"lr", "momentum"})
     try:

@@ -1,7 +1,6 @@
-"""What each family accepts and costs, measured once and kept.
+"""Probe of families: measures in isolated workers what each accepts and costs, once, and stores it by content hash.
 
-The measuring happens in a process of its own (``probe_worker``), with no GPU in sight; this
-module knows what is already kept, starts that process for the rest, and loads no torch itself.
+This module loads no torch: it reads the cache, and runs ``nngen.families.measure`` in workers for the rest.
 """
 
 from __future__ import annotations
@@ -9,47 +8,53 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
-from nngen.errors import LemurError, UsageError
+from nngen.errors import UsageError
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.files import cache_dir, write_atomically
+from nngen.isolation.job import Job, JsonObject
+from nngen.isolation.limits import Limits
+from nngen.isolation.result import ExitReason, JobResult
+from nngen.isolation.runner import JobRunner
 from nngen.types import Adapter, Family, Interface, Shape
 
-__all__ = ["MEMORY_MIB", "WALL_S", "Profile", "check_shape", "default_jobs", "profiles", "run_tasks"]
+__all__ = ["Profile", "TrainingCost", "check_shape", "profiles", "training_costs"]
 
-WALL_S = 120.0
-"""Wall time that one family's probe may take, in seconds."""
+TIME_LIMIT_S = 120.0
+"""Limit on the time of one family's probe, in seconds."""
 
 MEMORY_MIB = 6144
-"""Memory that one family's probe may take, on top of torch itself, in MiB."""
+"""Limit on the memory of one family's probe, in MiB."""
 
 LARGEST_SIDE = 1024
 LARGEST_IMAGE = 2**24
 """Most numbers in one image: a batch of two in float32 is then 128 MiB."""
 
-_VERSION = 1
-"""Raised when the probe measures differently, so that what older versions kept is left alone."""
+_MEASURE = "nngen.families.measure"
+_PRELOAD = ("torch", "torchvision", _MEASURE)  # most families import torchvision: once, not once in each worker
+_MAX_JOBS = 8
+
+# Raised when the probe measures differently, so that older entries of the cache are left alone.
+_PROFILE_VERSION = 1
+_COST_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What was measured of a family.
+    """The measured properties of a family.
 
     Attributes:
-        name: The family's.
-        fingerprint: Of the source that was measured.
-        interface: The inputs it accepts; None where no input was found that it takes.
-        reason: Why it cannot be used at the shape asked for; empty where it can.
+        name: Name of the family.
+        fingerprint: SHA-256 of the source that was measured.
+        interface: The inputs that the family accepts; None if no input was found that it accepts.
+        reason: Why the family cannot be used at the shape asked for; empty if it can.
         parameters: Trainable parameters by shape, as ``{"3x32x32": 11181642}``.
     """
 
@@ -64,29 +69,46 @@ class Profile:
         return self.interface is not None and not self.reason
 
     def adapter(self, shape: Shape) -> Adapter | None:
-        """What makes the family usable at ``shape``; None where nothing does."""
+        """Return the adapter behind which the family is usable at ``shape``; None if it is not."""
         return self.interface.adapter(shape) if self.interface is not None and self.usable else None
 
     def native(self, shape: Shape) -> bool:
-        """Whether the family takes ``shape`` as it is."""
+        """Return whether the family accepts ``shape`` without an adapter."""
         adapter = self.adapter(shape)
         return adapter is not None and not adapter
 
     def why(self, shape: Shape) -> str:
-        """Why the family cannot be used at ``shape``, or needs an adapter there; empty if neither."""
+        """Return why the family cannot be used at ``shape``, or needs an adapter there; empty if neither."""
         if self.interface is None or self.reason or self.native(shape):
             return self.reason
-        takes = self.interface
-        sides = f"{takes.low} px and more" if takes.high is None else f"{takes.low} to {takes.high} px"
-        form = ("square " if takes.square else "") + ("complex " if takes.complex else "")
+        accepts = self.interface
+        sides = f"{accepts.low} px and more" if accepts.high is None else f"{accepts.low} to {accepts.high} px"
+        form = ("square " if accepts.square else "") + ("complex " if accepts.complex else "")
         return f"takes {form}images of {sides}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCost:
+    """Cost of training a family at one shape, on one CPU thread in float32.
+
+    Attributes:
+        weights_mib: Memory of its parameters and buffers, in MiB.
+        image_mib: Memory kept for the backward pass by each image of a batch, in MiB.
+        image_s: Seconds per image, forward and backward.
+        step_s: Further seconds per step.
+    """
+
+    weights_mib: float
+    image_mib: float
+    image_s: float
+    step_s: float
 
 
 def check_shape(shape: Shape) -> None:
     """Refuse shapes that no network is built for, before anything is allocated.
 
     Raises:
-        UsageError: If a side or the image is too large; the message says what goes.
+        UsageError: If a side or the image is too large; the message names the limit.
     """
     if max(shape.height, shape.width) > LARGEST_SIDE:
         raise UsageError(f"no family takes {shape}: sides go up to {LARGEST_SIDE} px")
@@ -102,101 +124,155 @@ def profiles(
     progress: Callable[[int, int], None] | None = None,
     jobs: int | None = None,
 ) -> dict[str, Profile]:
-    """Measure families at a shape, or look up what was measured before.
+    """Measure families at a shape, or look up earlier measurements.
 
-    Each family is built with LEMUR's best hyperparameters for one image, then run on two, in a
-    process of its own. What is found is kept under the source's fingerprint, the shape, the
-    hyperparameters and torch's version; limits of time and memory are not kept.
+    Each family is built with LEMUR's best hyperparameters for one image, then run on two, in a worker of its own.
+    Results are stored under the source's fingerprint, the shape, the hyperparameters and torch's version; an exceeded
+    limit of time or memory is not stored.
 
     Args:
-        families: What to measure.
-        shape: The images' shape, as they reach the mixture.
-        classes: Of the data set; logits must have this length.
-        progress: Called with (families measured, families to measure) as they are done.
-        jobs: Families measured at a time; None takes one for each CPU, at most 8.
+        families: The families to measure.
+        shape: Shape of the images as they reach the mixture.
+        classes: Number of classes: the length of the logits.
+        progress: Called with (families measured, families to measure) after each.
+        jobs: Families measured at the same time; None takes one for each CPU, at most 8.
 
     Raises:
         UsageError: If the shape is larger than any network is built for, or ``jobs`` is below 1.
-        LemurError: If the measuring process itself fails.
+        NngenError: If no worker can be started.
     """
     check_shape(shape)
     if jobs is not None and jobs < 1:
         raise UsageError(f"{jobs} families cannot be measured at a time: give 1 or more jobs")
-    tasks = [_Task(family=family, shape=shape, classes=classes) for family in families]
-    done = {task.family.name: profile for task in tasks if (profile := task.kept()) is not None}
-    missing = {task.family.name: task for task in tasks if task.family.name not in done}
-    if missing:
+    probes = {family.name: _Probe(family=family, shape=shape, classes=classes) for family in families}
+    found = {name: profile for name, probe in probes.items() if (profile := probe.stored_profile()) is not None}
+    missing = [probe for name, probe in probes.items() if name not in found]
+    if missing and progress is not None:
+        progress(0, len(missing))
+    for count, (probe, answer) in enumerate(_run(missing, jobs), start=1):
+        found[probe.family.name] = probe.store_profile(answer)
         if progress is not None:
-            progress(0, len(missing))
-        for count, answer in enumerate(run_tasks(missing, jobs or default_jobs()), start=1):
-            task = missing[answer["name"]]
-            done[task.family.name] = task.keep(answer)
-            if progress is not None:
-                progress(count, len(missing))
-    return {task.family.name: done[task.family.name] for task in tasks}
+            progress(count, len(missing))
+    return {name: found[name] for name in probes}
 
 
-class Ordered(Protocol):
-    """What the worker can be asked to do."""
+def training_costs(
+    families: Iterable[tuple[Family, Interface]], shape: Shape, *, classes: int = 10, jobs: int | None = None
+) -> dict[str, TrainingCost]:
+    """Measure what training families at a shape costs, or look up earlier measurements.
 
-    def order(self) -> dict[str, Any]:
-        """Write the task as the worker reads it."""
+    Args:
+        families: Families, each with the inputs it accepts.
+        shape: Shape of the images as they reach the mixture; each family is measured behind its adapter.
+        classes: Number of classes.
+        jobs: Families measured at the same time; None takes one for each CPU, at most 8.
+
+    Returns:
+        Costs by name; a family that cannot be measured here is left out.
+
+    Raises:
+        NngenError: If no worker can be started.
+    """
+    probes = {
+        family.name: _Probe(family=family, shape=shape, classes=classes, cost_behind=interface)
+        for family, interface in families
+    }
+    found = {name: cost for name, probe in probes.items() if (cost := probe.stored_cost()) is not None}
+    for probe, answer in _run([probe for name, probe in probes.items() if name not in found], jobs):
+        if answer["cost"] is not None:
+            found[probe.family.name] = probe.store_cost(answer["cost"])
+    return {name: found[name] for name in probes if name in found}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task:
-    """One family at one shape: what to measure and where it is kept.
+class _Probe:
+    """One measurement of one family at one shape, and its entries in the cache.
 
-    The interface depends on the channels alone, so it is kept apart from the proof at a shape.
+    The interface depends on the channels alone, so it is stored apart from the result at a shape.
     """
 
     family: Family
     shape: Shape
     classes: int
+    cost_behind: Interface | None = None
 
-    def kept(self) -> Profile | None:
-        proof = _load(self._file(str(self.shape)))
+    def job(self) -> Job:
+        known = asdict(self.cost_behind) if self.cost_behind else _load(self._profile_file(self.shape.channels))
+        arguments = {
+            "hyperparameters": best_hyperparameters(self.family),
+            "classes": self.classes,
+            "shape": str(self.shape),
+            "interface": known,
+            "cost": self.cost_behind is not None,
+        }
+        limits = Limits(time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
+        return Job(entry_point=f"{_MEASURE}:measure", arguments=arguments, source=self.family.source, limits=limits)
+
+    def answer(self, messages: Sequence[JsonObject], result: JobResult) -> dict[str, Any]:
+        """Return what the worker sent, with ``lasting``: false for what a larger or quieter machine could do."""
+        if messages and not messages[-1]["memory"]:
+            return {**messages[-1], "lasting": True}
+        smaller = f" at {self.shape}: choose a smaller shape"
+        if messages or result.reason is ExitReason.MEMORY:
+            reason = f"needs more than {MEMORY_MIB:,} MiB{smaller}"
+        elif result.reason is ExitReason.TIME:
+            reason = f"took longer than {TIME_LIMIT_S:g} s{smaller}"
+        else:
+            reason = result.describe()
+        return {"interface": None, "parameters": None, "cost": None, "reason": reason, "lasting": False}
+
+    def stored_profile(self) -> Profile | None:
+        stored = _load(self._profile_file(self.shape))
         try:
-            return None if proof is None else self._profile(proof)
+            return None if stored is None else self._profile(stored)
         except (KeyError, TypeError):
             return None
 
-    def keep(self, answer: Mapping[str, Any]) -> Profile:
-        interface = self._file(str(self.shape.channels))
+    def store_profile(self, answer: Mapping[str, Any]) -> Profile:
+        interface = self._profile_file(self.shape.channels)
         if answer["interface"] is not None:
             _store(interface, answer["interface"])
-        else:  # a limit of time or memory says nothing against what is known
+        else:  # a limit of time or memory does not contradict what is known
             answer = {**answer, "interface": _load(interface)}
         if answer["lasting"]:
-            proof = {key: answer[key] for key in ("interface", "reason", "parameters")}
-            _store(self._file(str(self.shape)), proof)
+            _store(self._profile_file(self.shape), {key: answer[key] for key in ("interface", "reason", "parameters")})
         return self._profile(answer)
 
-    def order(self) -> dict[str, Any]:
-        return {
-            "name": self.family.name,
-            "source": self.family.source,
-            "hyperparameters": best_hyperparameters(self.family),
-            "classes": self.classes,
-            "shape": [self.shape.channels, self.shape.height, self.shape.width],
-            "interface": _load(self._file(str(self.shape.channels))),
-        }
+    def stored_cost(self) -> TrainingCost | None:
+        stored = _load(self._cost_file())
+        try:
+            return None if stored is None else TrainingCost(**stored)
+        except TypeError:
+            return None
 
-    def _profile(self, found: Mapping[str, Any]) -> Profile:
-        interface, parameters = found["interface"], found["parameters"]
+    def store_cost(self, cost: Mapping[str, float]) -> TrainingCost:
+        _store(self._cost_file(), cost)
+        return TrainingCost(**cost)
+
+    def _profile(self, answer: Mapping[str, Any]) -> Profile:
+        interface = answer["interface"]
+        count = answer["parameters"]
         return Profile(
             name=self.family.name,
             fingerprint=self.family.fingerprint,
             interface=None if interface is None else Interface(**interface),
-            reason=found["reason"],
-            parameters={} if parameters is None else {str(self.shape): parameters},
+            reason=answer["reason"],
+            parameters={} if count is None else {str(self.shape): count},
         )
 
-    def _file(self, what: str) -> Path:
+    def _profile_file(self, subject: object) -> Path:
         torch = ".".join(version("torch").split(".")[:2])
-        hyperparameters = json.dumps(best_hyperparameters(self.family))
-        key = (_VERSION, torch, self.family.fingerprint, hyperparameters, self.classes, what)
-        return cache_dir() / "probes" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.json"
+        prm = json.dumps(best_hyperparameters(self.family))
+        return _file("probes", _PROFILE_VERSION, torch, self.family.fingerprint, prm, self.classes, str(subject))
+
+    def _cost_file(self) -> Path:
+        prm = best_hyperparameters(self.family)
+        key = (_COST_VERSION, version("torch"), self.family.fingerprint, prm, self.classes, str(self.shape))
+        return _file("weights", *key)
+
+
+def _file(folder: str, *key: object) -> Path:
+    return cache_dir() / folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.json"
 
 
 def _load(file: Path) -> dict[str, Any] | None:
@@ -213,71 +289,20 @@ def _store(file: Path, value: Mapping[str, Any]) -> None:
         write_atomically(file, json.dumps(dict(value)).encode())
 
 
-def default_jobs() -> int:
-    """As many families at a time as there are CPUs, at most 8."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, 8)
-
-
-def run_tasks(tasks: Mapping[str, Ordered], jobs: int) -> Iterator[dict[str, Any]]:
-    """Run the worker and yield its answers as they come.
+def _run(probes: Sequence[_Probe], jobs: int | None) -> Iterator[tuple[_Probe, dict[str, Any]]]:
+    """Run probes in workers and yield each with its answer as it ends.
 
     Raises:
-        LemurError: If the measuring process itself fails.
+        NngenError: If no worker can be started.
     """
-    with tempfile.TemporaryDirectory(prefix="nngen-probe-") as folder, _worker(folder) as (worker, said):
-        order = {
-            "folder": folder,
-            "jobs": jobs,
-            "wall_s": WALL_S,
-            "memory_mib": MEMORY_MIB,
-            "tasks": [task.order() for task in tasks.values()],
-        }
-        assert worker.stdin is not None and worker.stdout is not None
-        with suppress(BrokenPipeError):  # it died: the missing answers tell
-            json.dump(order, worker.stdin)
-            worker.stdin.close()
-        answered = 0
-        for line in worker.stdout:
-            answered += 1
-            yield json.loads(line)
-        if worker.wait() != 0 or answered < len(tasks):
-            raise LemurError(f"the probe's process ended early (exit {worker.returncode}): {_last_line(said)}")
-
-
-def _last_line(said: IO[str]) -> str:
-    said.seek(0)
-    lines = said.read().strip().splitlines()
-    return lines[-1][:200] if lines else "it said nothing"
-
-
-@contextmanager
-def _worker(folder: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """Start the worker in a process group of its own, and leave nothing of it behind."""
-    # Two families look for a GPU themselves, whatever device they are given: there is none to find.
-    hidden = {
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    with tempfile.TemporaryFile("w+") as said:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "nngen.families.probe_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-            env={**os.environ, **hidden, "TMPDIR": folder},
-            start_new_session=True,
-        )
+    if not probes:
+        return
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(jobs or min(cpus, _MAX_JOBS)) as pool, JobRunner(preload=_PRELOAD) as runner:
+        futures = {pool.submit(runner.collect, probe.job()): probe for probe in probes}
         try:
-            yield worker, said
+            for future in as_completed(futures):
+                yield futures[future], futures[future].answer(*future.result())
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
-            for pipe in (worker.stdin, worker.stdout):
-                if pipe is not None:
-                    with suppress(BrokenPipeError):
-                        pipe.close()
+            # Before the runner ends the running jobs: none may begin after that.
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -64,18 +64,22 @@ def start_server(
         NngenError: As ``failure`` made it, if the server ends or does not answer.
     """
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with far:
-        process = subprocess.Popen(
-            command(far.fileno()),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[far.fileno()],
-            cwd="/",
-            # Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
-            start_new_session=True,
-        )
+    try:
+        with far:
+            process = subprocess.Popen(
+                command(far.fileno()),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[far.fileno()],
+                cwd="/",
+                # Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
+                start_new_session=True,
+            )
+    except BaseException:
+        near.close()
+        raise
     try:
         ready, _, _ = select.select([near], [], [], _START_S)
         data = near.recv(_MAX_GREETING) if ready else b""

@@ -1,6 +1,6 @@
 """Says before a trial starts what memory and time it will take, and lets trials share a card by what they will take.
 
-A mixture keeps for its backward pass what its experts keep (``nngen.families.memory``). The lower bound counts only
+A mixture keeps for its backward pass what its experts keep (``nngen.families.probe``). The lower bound counts only
 what cannot be avoided, so what is refused by it would have failed: docs/design/0014-prediction.md.
 """
 
@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nngen.errors import LemurError
-from nngen.families.memory import Weight, weights
+from nngen.errors import NngenError
+from nngen.families.probe import TrainingCost, training_costs
 from nngen.types import Candidate, Family, Interface, Outcome, TrialSpec, Verdict
 
 __all__ = [
@@ -77,7 +77,9 @@ Predictor: TypeAlias = Callable[[Candidate, TrialSpec, int], Prediction | None]
 """Predicts a candidate's trial on a number of training images; None where it cannot."""
 
 
-def predict(experts: Iterable[str], known: Mapping[str, Weight], spec: TrialSpec, images: int) -> Prediction | None:
+def predict(
+    experts: Iterable[str], known: Mapping[str, TrainingCost], spec: TrialSpec, images: int
+) -> Prediction | None:
     """Predict a trial; None if one of its families was not weighed.
 
     Args:
@@ -111,7 +113,7 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
     On a CPU, a trial that would stay within its limit even if every expert were the heaviest is not predicted, since
     there is nothing to find out: weighing takes seconds a family.
     """
-    known: dict[str, dict[str, Weight | None]] = {}
+    known: dict[str, dict[str, TrainingCost | None]] = {}
     lock = threading.Lock()
 
     def answer(candidate: Candidate, spec: TrialSpec, images: int) -> Prediction | None:
@@ -123,8 +125,8 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
             missing = [name for name in dict.fromkeys(names) if name not in at_shape]
             # A family that cannot be weighed is not tried again, and its mixtures are trained without a prediction.
             at_shape.update(dict.fromkeys(missing))
-            with suppress(LemurError):
-                at_shape.update(weights([families[name] for name in missing], spec.shape, classes=classes))
+            with suppress(NngenError):
+                at_shape.update(training_costs([families[name] for name in missing], spec.shape, classes=classes))
             own = {name: weight for name in names if (weight := at_shape[name]) is not None}
         return predict(names, own, spec, images)
 

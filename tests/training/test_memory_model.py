@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import LemurError
-from nngen.families.memory import Weight, weights
-from nngen.families.probe import profiles
+from nngen.families.probe import TrainingCost, profiles, training_costs
 from nngen.plan import Plan
 from nngen.training import LocalEngine
 from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, pack, predict, predictor, refusal
 from nngen.types import Candidate, Interface, Outcome, Shape, TrialSpec
 
-LIGHT = Weight(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
-HEAVY = Weight(weights_mib=500.0, image_mib=100.0, image_s=1.0, step_s=0.1)
+LIGHT = TrainingCost(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
+HEAVY = TrainingCost(weights_mib=500.0, image_mib=100.0, image_s=1.0, step_s=0.1)
 SPEC = TrialSpec(dataset="digits", shape=Shape(1, 32, 32), batch=64, memory_mib=12_288)
 
 
@@ -107,12 +106,12 @@ def test_families_are_weighed_and_kept(families, tmp_path, monkeypatch):
     found = profiles(pair, shape)
     monkeypatch.setenv("NNGEN_CACHE", str(tmp_path))
     own = [(family, found[family.name].interface) for family in pair]
-    first = weights(own, shape)
+    first = training_costs(own, shape)
     assert 0.1 < first["ShuffleNet"].image_mib < 5
     assert 0 < first["ShuffleNet"].image_s + first["ShuffleNet"].step_s < 5
     assert 4 < first["ShuffleNet"].weights_mib < 12
-    monkeypatch.setattr("nngen.families.memory.run_tasks", lambda *_: pytest.fail("weighed again"))
-    assert weights(own, shape) == first
+    monkeypatch.setattr("nngen.families.probe.JobRunner", lambda *_: pytest.fail("measured again"))
+    assert training_costs(own, shape) == first
 
 
 def test_the_engine_refuses_what_cannot_fit(job):
@@ -146,7 +145,7 @@ def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, mo
         weighed.append([family.name for family, _ in missing])
         return {family.name: HEAVY for family, _ in missing}
 
-    monkeypatch.setattr("nngen.training.memory_model.weights", weigh)
+    monkeypatch.setattr("nngen.training.memory_model.training_costs", weigh)
     names = ("AirNext", "ICNet", "MNASNet", "ShuffleNet")
     known = {name: (families[name], Interface(low=32)) for name in names}
     mixture = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=names))
@@ -167,7 +166,7 @@ def test_a_family_that_cannot_be_weighed_is_tried_once(families, monkeypatch):
         tries.append(len(missing))
         raise LemurError("the probe's process ended early")
 
-    monkeypatch.setattr("nngen.training.memory_model.weights", weigh)
+    monkeypatch.setattr("nngen.training.memory_model.training_costs", weigh)
     names = ("AirNext", "ICNet", "MNASNet", "ShuffleNet")
     mixture = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=names))
     foretell = predictor({name: (families[name], Interface(low=32)) for name in names})
