@@ -1,0 +1,223 @@
+"""Functions for notebooks and scripts: load families, assemble, check and train in one call each.
+
+Each opens what it needs: LEMUR, a local engine, a data set. A loop over many candidates passes one engine, whose
+worker processes then start once. Names are importable from ``nngen`` itself; ``docs/python.md`` shows each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from nngen.archive import Archive
+from nngen.assembly.assemble import Assembler
+from nngen.assembly.plan_validation import check_plan
+from nngen.campaign import Campaign, CampaignSpec
+from nngen.campaign.setup import prepare_inputs
+from nngen.datasets import Dataset, load_dataset
+from nngen.errors import FamilyError
+from nngen.families.catalogue import choose
+from nngen.families.catalogue import load_families as load_from
+from nngen.families.probe import profiles
+from nngen.lemur.source import open_lemur
+from nngen.plan import Plan
+from nngen.training import CheckJob, Engine, LocalEngine, TrainJob, pick_device
+from nngen.training.candidate_files import choose_isolation, read_candidate
+from nngen.types import Candidate, EpochResult, Family, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["assemble", "check", "load_families", "prepare_campaign", "train"]
+
+_SHAPE = Shape(3, 32, 32)
+
+
+def load_families(families_from: Sequence[str] = ()) -> dict[str, Family]:
+    """Load all base families by name: LEMUR's, and those of folders or entry points.
+
+    Args:
+        families_from: Folders of files in LEMUR's contract, or Python entry points.
+
+    Raises:
+        LemurError: If LEMUR cannot be read; ``nngen lemur fetch`` fetches it.
+        FamilyError: If a family from elsewhere cannot be read.
+    """
+    return load_from(open_lemur(), families_from)
+
+
+def assemble(
+    plan: Plan | Sequence[str],
+    *,
+    shape: Shape = _SHAPE,
+    families: Mapping[str, Family] | None = None,
+) -> Candidate:
+    """Assemble a mixture into one self-contained PyTorch file.
+
+    Args:
+        plan: A plan, or the names of four families for a plan with the default gate, losses and recipe.
+        shape: Images that the families must be usable for; the file itself takes images of any size.
+        families: Families by name; LEMUR's by default.
+
+    Returns:
+        The candidate; ``candidate.source`` is the file.
+
+    Raises:
+        PlanError: If the plan is not valid.
+        FamilyError: If a family is unknown, or cannot be used at the shape.
+    """
+    plan = plan if isinstance(plan, Plan) else Plan(experts=tuple(plan))
+    check_plan(plan)
+    known = load_families() if families is None else families
+    chosen = choose(known, dict.fromkeys(plan.experts))
+    measured = profiles(chosen, shape)
+    pool = {}
+    for family in chosen:
+        profile = measured[family.name]
+        if profile.interface is None or not profile.usable:
+            raise FamilyError(f"{family.name} cannot be used at {shape}: {profile.reason}")
+        pool[family.name] = (family, profile.interface)
+    return Assembler().assemble(plan, [pool[name] for name in plan.experts])
+
+
+def check(
+    candidate: Candidate | Path,
+    *,
+    shape: Shape = _SHAPE,
+    classes: int = 10,
+    hyperparameters: Hyperparameters | None = None,
+    device: str = "auto",
+    isolation: str = "auto",
+    engine: Engine | None = None,
+) -> Verdict:
+    """Check that a candidate works: contract, import, shapes, one step, and a gradient in every expert.
+
+    Args:
+        candidate: A candidate, or the path of its file.
+        shape: Shape of the images.
+        classes: Number of classes.
+        hyperparameters: Values of ``prm`` for files that name more than ``lr``, ``momentum`` and ``dropout``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        isolation: ``auto``, ``sandbox``, ``process`` or ``none``; see ``nngen check --help``.
+        engine: Engine to use; a local one is opened by default.
+
+    Raises:
+        UsageError: If a sandbox is required and bubblewrap is missing.
+        CheckFailed: If the file cannot be read as Python source.
+    """
+    candidate = candidate if isinstance(candidate, Candidate) else read_candidate(candidate)
+    job = CheckJob(
+        candidate=candidate,
+        shape=shape,
+        classes=classes,
+        hyperparameters=hyperparameters or {},
+        device=pick_device(device),
+        isolation=choose_isolation(isolation, candidate.source),
+    )
+    with _opened(engine) as ready:
+        return ready.check(job)
+
+
+def train(
+    candidate: Candidate | Path,
+    *,
+    dataset: Dataset | str = "digits",
+    shape: Shape | None = None,
+    epochs: int = 1,
+    seed: int = 0,
+    batch: int = 64,
+    lr: float = 1e-3,
+    momentum: float = 0.9,
+    hyperparameters: Hyperparameters | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    time_limit_s: float = 3600.0,
+    memory_mib: int = 12_288,
+    isolation: str = "auto",
+    engine: Engine | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+) -> Trial:
+    """Train a candidate in an isolated worker and score it outside, on the validation split.
+
+    Args:
+        candidate: A candidate, or the path of its file.
+        dataset: A data set, or its name (``digits``, ``fashion-mnist``, ``folder:PATH``, ...).
+        shape: Shape that images are brought to; the data set's own by default.
+        epochs: Passes over the train split.
+        seed: Seed of everything random in the worker.
+        batch: Images per step.
+        lr: Learning rate, passed to the file in ``prm``.
+        momentum: Momentum, passed to the file in ``prm``.
+        hyperparameters: Further values of ``prm``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads of the worker; all cores by default.
+        time_limit_s: Time limit in seconds.
+        memory_mib: Limit on resident memory in MiB.
+        isolation: ``auto``, ``sandbox``, ``process`` or ``none``; see ``nngen train --help``.
+        engine: Engine to use; a local one is opened by default.
+        on_epoch: Called after each epoch.
+
+    Returns:
+        The trial; its verdict tells whether it trained, and why not.
+
+    Raises:
+        UsageError: If a sandbox is required and bubblewrap is missing.
+        DataError: If the data set is missing, or cannot be brought to the shape.
+        CheckFailed: If the file cannot be read as Python source.
+    """
+    candidate = candidate if isinstance(candidate, Candidate) else read_candidate(candidate)
+    data = load_dataset(dataset) if isinstance(dataset, str) else dataset
+    spec = TrialSpec(
+        dataset=dataset if isinstance(dataset, str) else dataset.name,
+        shape=shape or data.default_shape,
+        epochs=epochs,
+        seed=seed,
+        batch=batch,
+        lr=lr,
+        momentum=momentum,
+        hyperparameters=hyperparameters or {},
+        device=pick_device(device),
+        threads=threads or os.cpu_count() or 1,
+        time_limit_s=time_limit_s,
+        memory_mib=memory_mib,
+    )
+    isolated = choose_isolation(isolation, candidate.source)
+    job = TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=isolated)
+    with _opened(engine) as ready:
+        return ready.train(job, on_epoch)
+
+
+def prepare_campaign(
+    spec: CampaignSpec,
+    archive: Archive,
+    engine: Engine,
+    *,
+    families_from: Sequence[str] = (),
+    data_root: Path | None = None,
+) -> Campaign:
+    """Prepare a campaign: load its data set and measure its families. ``.run()`` begins or resumes it.
+
+    Args:
+        spec: Specification of the campaign.
+        archive: Archive that stores it.
+        engine: Engine that checks and trains.
+        families_from: Folders or entry points with further families.
+        data_root: Folder of torchvision's files.
+
+    Raises:
+        FamilyError: If a family is unknown, or fewer than four can be used at the shape.
+        DataError: If the data set is missing or broken.
+        LemurError: If LEMUR cannot be read.
+    """
+    dataset = load_dataset(spec.dataset, data_root=data_root)
+    names = spec.families or None
+    inputs = prepare_inputs(dataset, spec.shape, names, lemur=open_lemur(), families_from=families_from)
+    return Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine)
+
+
+@contextmanager
+def _opened(engine: Engine | None) -> Iterator[Engine]:
+    if engine is not None:
+        yield engine
+        return
+    with LocalEngine() as own:
+        yield own

@@ -1,0 +1,161 @@
+"""Every flag that a message, a help text or a page names exists on the command that it belongs to."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+
+from nngen.cli import _COMMANDS, _load, app
+
+ROOT = Path(__file__).parents[2]
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.*"), ROOT / "Makefile"]
+
+# The commands that print the messages of a module; the longest prefix decides.
+PRINTED_BY = {
+    "archive": ("leaderboard", "campaign run", "campaign status"),
+    "archive/import_lemur": ("lemur import",),
+    "assembly": ("assemble",),
+    "campaign": ("campaign run",),
+    "checks": ("check", "train"),
+    "datasets": ("train", "campaign run"),
+    "export": ("export",),
+    "lemur": ("lemur fetch",),
+    "llm/finetuning": ("finetune",),
+    "llm": ("llm-propose",),
+    "space": ("sample",),
+    "training": ("train", "campaign run"),
+}
+
+
+def commands() -> dict[str, App]:
+    """All commands by name, subcommands as in ``campaign run``."""
+    found: dict[str, App] = {}
+
+    def collect(name: str, command: App) -> None:
+        if command.default_command is not None:
+            found[name] = command
+        for item in command:
+            if not item.startswith("-"):
+                collect(f"{name} {item}", command[item])
+
+    for name in _COMMANDS:
+        _load(name)
+        collect(name, app[name])
+    return found
+
+
+COMMANDS = commands()
+FLAGS = {
+    name: {flag for argument in command.assemble_argument_collection() for flag in argument.names}
+    for name, command in COMMANDS.items()
+}
+EXAMPLES = [
+    line.strip()
+    for command in COMMANDS.values()
+    for line in (command.help_epilogue or "").splitlines()
+    if line.strip().startswith("nngen ")
+]
+
+
+def command_of(words: list[str]) -> str | None:
+    """The command that a line of words calls."""
+    return next((name for size in (2, 1) if (name := " ".join(words[:size])) in COMMANDS), None)
+
+
+def messages(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts of a module that may be printed: all but docstrings and the arguments of other programs."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    joined = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield node.lineno, "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone | joined:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_examples(nngen, name):
+    result = nngen(*name.split(), "--help")
+    assert result.code == 0
+    assert result.out.startswith(f"Usage: nngen {name}")
+    assert f"nngen {name}" in (COMMANDS[name].help_epilogue or "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_sentence(name):
+    for argument in COMMANDS[name].assemble_argument_collection(parse_docstring=True):
+        if "*" not in argument.names:
+            assert (argument.parameter.help or "").rstrip().endswith((".", ")")), f"{name} {argument.name}"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_parses(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "third.toml").write_text("size = 27\n")
+    app.parse_args(shlex.split(example)[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("plans cp", "campaign events")])
+def test_every_command_takes_json(name):
+    assert "--json" in FLAGS[name]
+
+
+def test_one_spelling_per_thing():
+    everything = set().union(*FLAGS.values())
+    assert not everything & {"--wall", "--memory", "--floor", "--keep", "--to", "--campaign"}
+
+
+def test_flags_of_messages_exist_where_they_are_printed():
+    wrong = []
+    for path in sorted((ROOT / "nngen").rglob("*.py")):
+        module = path.relative_to(ROOT / "nngen").with_suffix("").as_posix()
+        if module.startswith("cli/"):
+            stem = f"nngen.cli.{path.stem}"
+            printing = [name for name in COMMANDS if COMMANDS[name].default_command.__module__ == stem]
+        else:
+            keys = [key for key in PRINTED_BY if f"{module}/".startswith(f"{key}/") or module == key]
+            printing = list(PRINTED_BY[max(keys, key=len)]) if keys else []
+        for line, text in messages(path):
+            # A flag alone is an argument of another program (bubblewrap, pip), or is put together elsewhere.
+            if FLAG.fullmatch(text) or "ray start" in text:
+                continue
+            called = re.search(r"nngen ([a-z-]+(?: [a-z-]+)?)", text)
+            owner = command_of(called[1].split()) if called else None
+            for flag in FLAG.findall(text):
+                owners = [owner] if owner else printing
+                # One module may serve several commands (nngen/cli): one of them prints the message.
+                fits = any if module.startswith("cli/") else all
+                if not fits(flag in FLAGS[name] for name in owners):
+                    wrong.append(f"nngen/{module}.py:{line}: {flag} ({', '.join(owners) or 'no command'})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_commands_of_messages_and_pages_exist():
+    wrong = []
+    texts = [(path, text) for path in (ROOT / "nngen").rglob("*.py") for _, text in messages(path)]
+    texts += [(path, path.read_text(encoding="utf-8")) for path in PAGES]
+    for path, text in texts:
+        for words in re.findall(r"(?:^|`|\$ |bin/|: |run )nngen ([a-z][a-z-]+(?: [a-z-]+)?)", text, flags=re.MULTILINE):
+            if words.split()[0] in _COMMANDS and command_of(words.split()) is None and words not in _COMMANDS:
+                wrong.append(f"{path.relative_to(ROOT)}: nngen {words}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_flags_of_pages_exist():
+    wrong = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"(?:^|`|\$ |bin/)nngen ([^`\n|;&]+)", text, flags=re.MULTILINE):
+            owner = command_of(line.split())
+            wrong += [
+                f"{path.name}: {owner} {flag}" for flag in FLAG.findall(line) if owner and flag not in FLAGS[owner]
+            ]
+    assert not wrong, "\n".join(wrong)
