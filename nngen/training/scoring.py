@@ -156,7 +156,7 @@ def verdict_of_result(result: JobResult) -> Verdict:
             message = f"{message}: simplify it, or raise --time-limit"
             return Verdict(outcome=Outcome.TIMEOUT, rule=_RULE, message=message)
         case ExitReason.MEMORY:
-            message = f"{message}: lower --batch or --shape, or raise --memory-mib"
+            message = f"{message}: choose smaller batches or images, or raise --memory-mib"
             return Verdict(outcome=Outcome.MEMORY, rule=_RULE, message=message)
         case ExitReason.PROCESSES:
             return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=f"{message}: start none")
