@@ -30,6 +30,9 @@ __all__ = ["MAX_LOSSES", "TrialExecutor"]
 MAX_LOSSES = 3
 """Times that a trial lost by the engine is tried again; after that it gets a verdict."""
 
+_CHECK_S = 60.0
+"""Time limit of a check in seconds; a shorter limit of the trial is that of its check too."""
+
 _MAX_THREADS = 4096
 """Upper bound only: threads start as jobs need them, and the slots of the engine limit the jobs."""
 
@@ -147,6 +150,7 @@ class TrialExecutor:
             device=work.spec.device,
             # Batches of four gain nothing from more, and a check runs beside a training.
             threads=1,
+            time_limit_s=min(_CHECK_S, work.spec.time_limit_s),
             memory_mib=work.spec.memory_mib,
             isolation=work.isolation,
         )

@@ -64,7 +64,7 @@ class Summary:
     over: bool
     states: Mapping[str, int]
     outcomes: Mapping[str, int]
-    coverage: Coverage
+    coverage: Coverage | None
     best: StoredTrial | None
     rungs: tuple[Rung, ...]
     finalists: tuple[Row, ...]
@@ -106,8 +106,8 @@ class Summary:
             **self.states,
             "failed": self.failed,
             "outcomes": dict(self.outcomes),
-            "share": self.coverage.share,
-            "verdict": self.coverage.verdict,
+            "share": self.coverage and self.coverage.share,
+            "verdict": self.coverage and self.coverage.verdict,
             "best": best,
             "over": self.over,
             "rungs": [asdict(rung) for rung in self.rungs],
@@ -150,7 +150,9 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
         coverage=coverage(
             sorted(campaign.pool),
             finished_quartets(trial for trial in done if trial.rung == trial.replicate == 0),
-        ),
+        )
+        if campaign.pool
+        else None,
         best=best,
         rungs=tuple(_rung(spec, trials, rung) for rung in range(len(spec.fidelities))),
         finalists=leaderboard(again) if any(trial.replicate for trial in again) else (),

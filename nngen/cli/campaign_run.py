@@ -101,7 +101,9 @@ def print_summary(summary: Summary) -> None:
     """Print the result of a campaign: trials, coverage, rungs and finalists if there are any, the best candidate."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
     print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
-    print(f"coverage {summary.coverage.share:.2%} of {summary.coverage.space:,} quartets: {summary.coverage.verdict}")
+    audit = summary.coverage
+    if audit is not None:
+        print(f"coverage {audit.share:.2%} of {audit.space:,} quartets: {audit.verdict}")
     for number, rung in enumerate(summary.rungs if len(summary.rungs) > 1 else (), start=1):
         reached = "" if rung.best is None else f", best {rung.best:.4f}"
         counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"

@@ -1,138 +1,183 @@
-"""``nngen train``: trains one file in an isolated worker and scores it outside."""
+"""``nngen train``: a campaign of given files, trained in isolated workers and scored outside."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
+from nngen.archive import Archive, StoredTrial, TrialState
+from nngen.campaign import (
+    Budget,
+    Campaign,
+    CampaignInputs,
+    CampaignSpec,
+    GivenCandidates,
+    Silent,
+    Suggestion,
+    Watcher,
+)
+from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
-from nngen.cli.options import Assignments, DataOptions, Flag, OutputOptions, hyperparameters
-from nngen.cli.output import print_json, print_table
-from nngen.datasets import Dataset
-from nngen.errors import NngenError, UsageError
-from nngen.training import LocalEngine, TrainJob, accuracy, pick_device
-from nngen.training.candidate_files import check_isolation, choose_isolation, read_candidate
-from nngen.types import Candidate, EpochResult, Trial, TrialSpec
+from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
+from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
+from nngen.cli.output import note, print_json, print_table
+from nngen.cli.progress import trial_progress
+from nngen.datasets import Dataset, load_dataset
+from nngen.errors import NngenError, SomeFailedError
+from nngen.plan import Plan
+from nngen.training import accuracy, pick_device
+from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
+from nngen.types import Candidate, EpochResult
 
 __all__ = ["train"]
 
+_UNNAMED = "train"
+
 
 def train(
-    path: Path,
+    paths: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    data: DataOptions = DataOptions(),
-    epochs: int = 1,
-    seed: int = 0,
-    batch: int = 64,
-    lr: float = 1e-3,
-    momentum: float = 0.9,
+    name: str | None = None,
+    spec: TrialOptions = TrialOptions(),
     prm: Assignments = (),
-    device: str = "auto",
-    threads: int | None = None,
-    time_limit: float = 3600.0,
-    memory_mib: int = 12_288,
     isolation: str = "auto",
-    compiled: Flag = False,
+    budget: BudgetOptions = BudgetOptions(),
+    machines: EngineOptions = EngineOptions(),
+    data_root: Path | None = None,
     test: Flag = False,
-    output: OutputOptions = OutputOptions(),
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Train one file in an isolated worker and score it outside, on the validation split.
+    """Check and train files in isolated workers and score them outside, on the validation split.
 
-    The worker holds the labels of the train split alone; it returns predictions, and the accuracy is computed from
-    them outside. On a CPU the same command gives the same accuracy to the last digit.
+    A worker holds the labels of the train split alone; it returns predictions, and the accuracy is computed from
+    them outside. On a CPU the same command gives the same accuracy to the last digit. With --name the trials are a
+    campaign in the archive: it may be stopped and killed, and the same command resumes it. The exit code is 3 if
+    some of several files failed, and 1 if the only one did.
 
     Args:
-        path: A file in LEMUR's contract.
-        epochs: Passes over the train split.
-        seed: Seed of everything random in the worker.
-        batch: Images per step.
-        lr: Learning rate, passed to the file in prm.
-        momentum: Momentum, passed to the file in prm.
+        paths: Files in LEMUR's contract, or folders of ``*.py`` files.
+        name: Name of a campaign that stores the trials in the archive; by default nothing is stored.
         prm: A further hyperparameter as NAME=VALUE.
-        device: auto, cpu or cuda.
-        threads: CPU threads of the worker; all cores by default.
-        time_limit: Seconds per trial.
-        memory_mib: MiB of resident memory per trial.
         isolation: sandbox (bubblewrap: no network, no files, no rights), process (own process, limits), none (time
             and memory alone), or auto: process for a file that its plan assembles to byte for byte, else sandbox.
-        compiled: Compile the network with torch.compile before it trains; takes minutes, and pays for many epochs
-            on a card.
+        data_root: Folder that torchvision's files are read from, or downloaded to.
         test: Print the accuracy on the test split too.
 
     Examples:
         nngen train generated/first.py --epochs 3
         nngen train generated/first.py --dataset fashion-mnist --shape 1x32x32 --seed 1 --json
+        nngen train generated --name mine --epochs 5 --workers 2 --max-hours 1
+        nngen train generated --name mine --engine ray
     """
     check_isolation(isolation)
-    candidate = _read(path)
-    dataset = data.load()
-    spec = TrialSpec(
-        dataset=data.dataset,
-        shape=data.shape or dataset.default_shape,
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
-        momentum=momentum,
-        seed=seed,
-        device=pick_device(device),
-        threads=threads or os.cpu_count() or 1,
-        time_limit_s=time_limit,
-        memory_mib=memory_mib,
-        hyperparameters=hyperparameters(prm),
-    )
-    level = choose_isolation(isolation, candidate.source)
-    with LocalEngine(compiled=compiled) as engine:
-        job = TrainJob(candidate=candidate, spec=spec, dataset=dataset, isolation=level)
-        trial = engine.train(job, _reporter(spec))
-    result = _result(trial, dataset, test=test)
-    if output.json:
-        print_json(result)
-    else:
-        print_table([result], list(result)[: list(result).index("id")])
-    if not trial.verdict.valid:
-        raise NngenError(f"{path}: {trial.verdict.outcome.value}: {trial.verdict.message}")
+    files = find_files(paths)
+    candidates = [_read(file) for file in files]
+    with _archive(name, output) as store:
+        typed = spec.typed() | ({"hyperparameters": hyperparameters(prm)} if prm else {})
+        stored = next((one for one in store.campaigns() if one.name == name), None)
+        dataset = load_dataset(stored.spec.dataset if stored else typed.get("dataset", "digits"), data_root=data_root)
+        with machines.join() as cluster:
+            # "auto" is what the machine suggests; another device is checked before anything starts.
+            device = typed.pop("device", "auto")
+            if device != "auto":
+                typed["device"] = pick_device(device, here=machines.here)
+            if stored is not None:
+                stored.spec.require(typed)
+            given: dict[str, Any] = {"name": name or _UNNAMED, "size": len(files), "shape": dataset.default_shape}
+            settled = stored.spec if stored else CampaignSpec(**given | machines.defaults(cluster) | typed)
+            levels = [choose_isolation(isolation, candidate.source) for candidate in candidates]
+            suggestions = tuple(
+                Suggestion(
+                    plan=candidate.plan or Plan(experts=()), candidate=candidate, isolation=level, seed=settled.seed
+                )
+                for candidate, level in zip(candidates, levels, strict=True)
+            )
+            inputs = CampaignInputs(families={}, dataset=dataset)
+            limits = last_budget(store.events(settled.name)) if stored else Budget()
+            with (
+                machines.open(cluster, settled, inputs) as engine,
+                _watcher(settled, single=len(files) == 1 and name is None) as watcher,
+            ):
+                Campaign(
+                    spec=settled,
+                    archive=store,
+                    inputs=inputs,
+                    engine=engine,
+                    source=GivenCandidates(suggestions=suggestions),
+                    watcher=watcher,
+                    budget=limits.changed(budget.typed()),
+                    reveal=test,
+                ).run()
+        trials = sorted(store.trials(settled.name), key=lambda trial: trial.position)
+        rows = [
+            _row(file, trial, _test_accuracy(store, trial, dataset) if test else None)
+            for file, trial in zip(files, trials, strict=True)
+            if trial.state is TrialState.DONE
+        ]
+    if len(rows) < len(files):
+        note(f"{len(files) - len(rows)} of {len(files)} trials are not done: the same command goes on with them")
+    if not rows:
+        return
+    _report(rows, single=len(files) == 1, test=test, json=output.json)
 
 
 def _read(path: Path) -> Candidate:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
     try:
         return read_candidate(path)
     except CheckFailed as refused:
         raise NngenError(f"{path}: {refused.verdict.outcome.value}: {refused.verdict.message}") from None
 
 
-def _reporter(spec: TrialSpec) -> Callable[[EpochResult], None]:
-    """Return a callback that prints one line per epoch on stderr, if that is a terminal."""
-    console = Console(stderr=True, highlight=False)
+@contextmanager
+def _archive(name: str | None, output: ArchiveOptions) -> Iterator[Archive]:
+    """Open the archive of a named campaign; without a name, one in memory."""
+    with output.open() if name is not None else Archive.in_memory() as store:
+        yield store
 
-    def report(point: EpochResult) -> None:
-        if console.is_terminal:
-            loss = "" if point.train_loss is None else f", train loss {point.train_loss:.4f}"
-            console.print(
-                f"epoch {point.epoch} of {spec.epochs}: validation accuracy {point.validation_accuracy:.4f}{loss},"
-                f" {point.seconds:.1f} s"
+
+class _Epochs(Silent):
+    """Watcher of a single file: one line per epoch on a terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.console = Console(stderr=True, highlight=False)
+
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
+        if self.console.is_terminal:
+            loss = "" if result.train_loss is None else f", train loss {result.train_loss:.4f}"
+            self.console.print(
+                f"epoch {result.epoch} of {self.epochs}: validation accuracy {result.validation_accuracy:.4f}{loss},"
+                f" {result.seconds:.1f} s"
             )
 
-    return report
+
+@contextmanager
+def _watcher(spec: CampaignSpec, *, single: bool) -> Iterator[Watcher]:
+    if single:
+        yield _Epochs(spec.epochs)
+        return
+    with trial_progress() as watcher:
+        yield watcher
 
 
-def _result(trial: Trial, data: Dataset, *, test: bool) -> dict[str, Any]:
-    result: dict[str, Any] = {
+def _test_accuracy(store: Archive, trial: StoredTrial, dataset: Dataset) -> float | None:
+    return accuracy(store.predictions(trial.id, "test"), dataset.test_labels) if trial.trained else None
+
+
+def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[str, Any]:
+    assert trial.verdict is not None and trial.spec is not None
+    return {
+        "path": str(path),
         "verdict": trial.verdict.outcome.value,
         "validation_accuracy": trial.validation_accuracy,
-    }
-    if test:
-        scored = trial.verdict.valid
-        result["test_accuracy"] = accuracy(trial.test_predictions, data.test_labels) if scored else None
-    return {
-        **result,
+        "test_accuracy": test_accuracy,
         "seconds": trial.seconds,
         "epochs": trial.spec.epochs,
         "seed": trial.spec.seed,
@@ -148,3 +193,21 @@ def _result(trial: Trial, data: Dataset, *, test: bool) -> dict[str, Any]:
         "isolation": trial.isolation,
         "environment": dict(trial.environment),
     }
+
+
+def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool) -> None:
+    """Print the results; a single file is one object, and without its path as the command names it."""
+    if not test:
+        rows = [{key: value for key, value in row.items() if key != "test_accuracy"} for row in rows]
+    path = rows[0]["path"]
+    if single:
+        rows = [{key: value for key, value in row.items() if key != "path"} for row in rows]
+    if json:
+        print_json(rows[0] if single else rows)
+    else:
+        print_table(rows, list(rows[0])[: list(rows[0]).index("id")])
+    failed = [row for row in rows if row["verdict"] != "valid"]
+    if failed and single:
+        raise NngenError(f"{path}: {failed[0]['verdict']}: {failed[0]['message']}")
+    if failed:
+        raise SomeFailedError(f"{len(failed)} of {len(rows)} failed")

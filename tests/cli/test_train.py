@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from nngen.archive import Archive
 from nngen.checks.rules.sample_nets import net_source
 from nngen.lemur.layout import nn_id
 
@@ -89,7 +90,7 @@ def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen,
 @pytest.mark.parametrize(
     ("tokens", "code", "message"),
     [
-        (["missing.py"], 2, "there is no file missing.py"),
+        (["missing.py"], 2, "there is no file or folder missing.py"),
         (["{file}", "--dataset", "imagenet"], 2, "no data set is called 'imagenet'"),
         (["{file}", "--dataset", "folder:/nowhere"], 1, "there is no folder /nowhere"),
         (["{file}", "--shape", "0x8x8"], 2, "is not a shape"),
@@ -107,3 +108,40 @@ def test_mistakes_get_one_line(tokens, code, message, nngen, file):
     assert result.out == ""
     assert message in result.err
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, width in (("one", 1), ("two", 2)):
+        (tmp_path / f"{name}.py").write_text(f"WIDTH = {width}\n" + net_source())
+    return ("train", "one.py", "two.py", "--shape", "1x8x8", "--isolation", "process")
+
+
+def test_files_with_a_name_are_a_campaign_that_resumes(nngen, two, tmp_path):
+    begun = nngen(*two, "--name", "mine", "--max-trials", "1")
+    assert (begun.code, "mine 1/2" in begun.err) == (0, True), begun.err
+    assert "1 of 2 trials done" in nngen("campaign", "status", "mine").out
+    done = nngen(*two, "--name", "mine", "--max-trials", "2", "--json")
+    rows = json.loads(done.out)
+    assert [row["path"] for row in rows] == ["one.py", "two.py"]
+    assert "mine: 1 of 2 trials are done already" in done.err
+    assert nngen("leaderboard", "mine").out.count("digits") == 2
+    assert nngen("report", "mine", "--out", "mine.html").code == 0
+    with Archive.open(tmp_path / "nngen.db", readonly=True) as archive:
+        assert [trial.validation_accuracy for trial in archive.trials("mine")] == [
+            row["validation_accuracy"] for row in rows
+        ]
+    other = nngen(*two, "--name", "mine", "--epochs", "2")
+    assert (other.code, "mine began with --epochs 1" in other.err) == (2, True)
+    fewer = nngen(*two[:2], *two[3:], "--name", "mine")
+    assert (fewer.code, "began with other candidates" in fewer.err) == (2, True)
+
+
+def test_several_files_are_several_rows_and_a_failed_one_ends_with_3(nngen, two, tmp_path):
+    (tmp_path / "two.py").write_text(net_source(init="raise ValueError('no')"))
+    result = nngen(*two, "--workers", "2")
+    assert result.code == 3
+    assert result.err.splitlines()[-1] == "nngen: 1 of 2 failed"
+    assert not (tmp_path / "nngen.db").exists()
+    assert result.out.count(".py") == 2
