@@ -53,8 +53,9 @@ class CampaignSpec:
         lr: Learning rate passed to the candidates.
         momentum: Momentum passed to the candidates; AdamW's first beta in assembled files.
         hyperparameters: Further values of prm, for files that name more than lr and momentum.
-        device: Device of the trials: cpu or cuda.
-        threads: CPU threads of each worker.
+        device: Device of the trials, cpu or cuda; the commands take a card where there is one.
+        threads: CPU threads of each worker; the commands share this machine's cores among the workers, and with Ray
+            take those of the smallest node.
         time_limit_s: Time limit of one trial in seconds.
         memory_mib: Memory limit of one trial in MiB.
     """

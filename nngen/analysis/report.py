@@ -96,11 +96,16 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         price_per_hour: Of the machine, in any currency.
 
     Raises:
-        UsageError: If there is no such campaign; the message names the nearest.
+        UsageError: If there is no such campaign (the message names the nearest), or it has no pool of families.
     """
     campaign = archive.campaign(_resolved(archive, name))
     trials = archive.trials(campaign.name)
     pool = sorted(campaign.pool)
+    if not pool:
+        raise UsageError(
+            f"campaign {campaign.name} has files and no pool of families to report on: "
+            f"nngen leaderboard {campaign.name} ranks them"
+        )
     # What was sampled, and what nothing has selected yet: later rungs and further seeds are the same quartets again.
     first = tuple(trial for trial in trials if trial.rung == trial.replicate == 0)
     came = funnel(first, _passed(archive, campaign, first))

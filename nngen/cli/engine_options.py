@@ -26,15 +26,16 @@ __all__ = ["BudgetOptions", "CampaignOptions", "EngineOptions", "TrialOptions"]
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
 _TRIAL = [item.name for item in fields(TrialSpec) if item.name != "hyperparameters"]
+_OF_MACHINE = ("device", "threads")  # their defaults are EngineOptions.defaults
 
 
-class CampaignOptions(Arguments, of=CampaignSpec, without=("name", "families", "hyperparameters")):
+class CampaignOptions(
+    Arguments, of=CampaignSpec, without=("name", "families", "hyperparameters"), undefined=_OF_MACHINE
+):
     """Arguments of a campaign that were typed; its families are those of ``FamilyOptions``."""
 
 
-class TrialOptions(
-    Arguments, of=CampaignSpec, only=[item.name for item in fields(TrialSpec)], without=("hyperparameters",)
-):
+class TrialOptions(Arguments, of=CampaignSpec, only=_TRIAL, undefined=_OF_MACHINE):
     """Arguments of trials that were typed, for commands whose candidates are not sampled."""
 
 

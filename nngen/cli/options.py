@@ -195,15 +195,29 @@ class Arguments:
     a default: a campaign that is resumed takes its stored values for everything else.
     """
 
-    def __init_subclass__(cls, *, of: type, only: Collection[str] = (), without: Collection[str] = ()) -> None:
+    def __init_subclass__(
+        cls,
+        *,
+        of: type,
+        only: Collection[str] = (),
+        without: Collection[str] = (),
+        undefined: Collection[str] = (),
+    ) -> None:
+        """Derive the fields.
+
+        Args:
+            of: Specification, a dataclass with an ``Attributes:`` section.
+            only: Names of the fields to take; all by default.
+            without: Names of fields to leave out.
+            undefined: Fields whose default a command settles itself, so that help does not show it.
+        """
         sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | {"dataset": _DATASET}
         hints = get_type_hints(of, include_extras=True)
         cls.__annotations__ = {}
         for item in fields(of):
             if (not only or item.name in only) and item.name not in without:
-                option = Parameter(
-                    name=flag_of(item.name), help=sentences[item.name], show_default=_default(item.default)
-                )
+                shown = item.name not in undefined and _default(item.default)
+                option = Parameter(name=flag_of(item.name), help=sentences[item.name], show_default=shown)
                 cls.__annotations__[item.name] = _optional(hints[item.name], option)
                 setattr(cls, item.name, field(default=None))
         Parameter(name="*")(dataclass(frozen=True, kw_only=True)(cls))
