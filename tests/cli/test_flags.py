@@ -19,6 +19,7 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples")
 
 # The commands that print the messages of a module; the longest prefix decides.
 PRINTED_BY = {
+    "analysis/figures": ("coverage",),
     "archive": ("leaderboard", "campaign run", "campaign status"),
     "archive/import_lemur": ("lemur import",),
     "assembly": ("assemble",),

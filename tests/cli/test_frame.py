@@ -1,41 +1,8 @@
-"""The frame of the command line: fast, torch-free help; one line for every mistake."""
+"""The frame of the command line: one line for every mistake, with the way out."""
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
-
 import pytest
-
-from nngen.cli import _COMMANDS
-
-
-def test_help_loads_no_torch():
-    code = "import sys, nngen.cli; nngen.cli.run(['--help']); print('torch' in sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "False"
-    assert "assemble" in done.stdout
-
-
-def test_help_takes_under_0_4_seconds():
-    """Of processor time: on a busy machine the clock on the wall counts other people's work."""
-
-    def seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "nngen", "--help"], capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(5)) < 0.4
-
-
-@pytest.mark.parametrize("command", sorted(_COMMANDS))
-def test_every_command_explains_itself(nngen, command):
-    result = nngen(command, "--help")
-    assert result.code == 0
-    assert result.out.startswith(f"Usage: nngen {command}")
-    assert "Examples:" in result.out or "Commands" in result.out
 
 
 def test_an_unknown_command_gets_the_nearest_names(nngen):
