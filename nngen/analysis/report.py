@@ -28,7 +28,7 @@ from nngen.analysis.results import (
     template_note,
 )
 from nngen.archive import CampaignRecord, Store, StoredTrial
-from nngen.errors import NngenError
+from nngen.errors import NngenError, UsageError
 from nngen.files import package_folder, write_atomically
 from nngen.space import Coverage, coverage
 from nngen.space.evenness import Evenness, evenness

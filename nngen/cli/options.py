@@ -18,7 +18,6 @@ from cyclopts import Parameter, Token
 from docstring_parser import parse
 
 from nngen.cli import place_of
-from nngen.datasets import Dataset, load_dataset
 from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
 from nngen.text import split_names
@@ -31,7 +30,6 @@ __all__ = [
     "ArchiveOptions",
     "Arguments",
     "Assignments",
-    "DataOptions",
     "Flag",
     "Names",
     "OutputOptions",
@@ -160,30 +158,6 @@ class ArchiveOptions(OutputOptions):
 
 _DATASET = f"Name of the data set: {dataset_help()}."
 """Help made from the registry, so that a new data set appears in every command."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataOptions:
-    """The data set of trials.
-
-    Attributes:
-        dataset: Name of the data set.
-        shape: Channels, height and width that images are brought to; the data set's own by default.
-        data_root: Folder that torchvision's files are read from, or downloaded to.
-    """
-
-    dataset: Annotated[str, Parameter(help=_DATASET)] = "digits"
-    shape: ShapeOption = None
-    data_root: Path | None = None
-
-    def load(self) -> Dataset:
-        """Load the data set.
-
-        Raises:
-            DataError: If it is missing or broken.
-        """
-        return load_dataset(self.dataset, data_root=self.data_root)
 
 
 @dataclass(frozen=True, kw_only=True)
