@@ -158,10 +158,12 @@ class _Editor:
                     self.edits.append((start, start + len("global"), "nonlocal"))
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     self._edit_definition(node)
-        text = self.source
-        for start, end, new in sorted(self.edits, reverse=True):
-            text = text[:start] + new + text[end:]
-        return text
+        parts, done = [], 0
+        for start, end, new in sorted(self.edits, key=lambda edit: (edit[0], -edit[1])):
+            if start >= done:  # what lies inside of what leaves, leaves with it
+                parts += [self.source[done:start], new]
+                done = end
+        return "".join([*parts, self.source[done:]])
 
     def _is_of_the_module(self, node: ast.stmt) -> bool:
         """Whether a statement has a meaning in a module run by itself, or to ``torch.fx`` alone."""
@@ -230,8 +232,13 @@ class _Editor:
         self._replace(node, f"from {node.module} import {', '.join(used)}" if used else "pass")
 
     def _check_imports(self, kept: list[ast.AST]) -> None:
-        """Refuse imports that a mixture does not bring; one inside ``try`` may fail."""
-        tried = {id(inner) for node in kept if isinstance(node, ast.Try) for inner in ast.walk(node)}
+        """Refuse imports that a mixture does not bring, but in ``try``, where they may fail, and for type checkers."""
+        passed = [
+            node
+            for node in kept
+            if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        ]
+        tried = {id(inner) for node in passed for inner in ast.walk(node)}
         for node in kept:
             if id(node) in tried or not isinstance(node, ast.Import | ast.ImportFrom):
                 continue

@@ -1,8 +1,8 @@
-"""Which names of a function are its own business: renaming them changes nothing that anyone can see.
+"""Finds the names that are local to functions and comprehensions: renaming them changes nothing outside.
 
 A local is a name that a function or a comprehension binds by assignment, loop, ``with``, ``except``, ``:=`` or a
-pattern. Parameters are none (a caller may name them), nor are names bound by ``import``, ``def`` or ``class`` (which
-show in what they bind), nor anything in a function that can look its names up while it runs.
+pattern. Parameters are not locals (a caller may name them), nor are names bound by ``import``, ``def`` or ``class``
+(which show in what they bind), nor any name of a function that can look names up by their spelling.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _LOOKS_UP = frozenset({"locals", "vars", "dir", "eval", "exec"})
 _HARMLESS = frozenset({"vars", "dir"})
-"""Those of them that look at something else when they are given it."""
+"""Those of them that look at an argument, if they get one, and not at the names around them."""
 
 
 class _Scope:
-    """A function's, comprehension's or class's names.
+    """Names of a function, comprehension or class.
 
     Attributes:
-        own: Every name it binds.
-        renamed: Those of them that are locals, each with its number.
+        own: Names that it binds.
+        renamed: Locals among them, each with its number; -1 for a name that is bound in another way as well.
         outer: Names that ``nonlocal`` or ``global`` sends elsewhere.
     """
 
@@ -41,11 +41,11 @@ class _Scope:
 
     @property
     def next(self) -> int:
-        """The first number that no local of this scope or one around it has."""
+        """Return the first number that no local of this scope or one around it has."""
         return self.first + len(self.renamed)
 
     def bind(self, name: str, *, local: bool) -> None:
-        """Note a binding; a name that is bound in another way as well is no local."""
+        """Record a binding; a name that is bound in another way as well is not a local."""
         if name in self.outer:
             return
         if local and name not in self.own:
@@ -56,7 +56,7 @@ class _Scope:
         self.own.add(name)
 
     def find(self, name: str) -> int | None:
-        """The number of the local that a name means here; None where it means anything else."""
+        """Return the number of the local that a name means here; None where it means anything else."""
         scope: _Scope | None = self
         inside = True
         while scope is not None:
@@ -74,8 +74,8 @@ def local_names(tree: ast.AST) -> dict[int, dict[str, str]]:
     """Number the locals of every function in a tree, in the order in which they are bound.
 
     Returns:
-        For each node that spells locals, by identity: what it spells, and what stands for it. Two trees that differ
-        in the names of locals alone get the same stand-ins in the same places.
+        For each node that spells locals, by identity: each spelling and its stand-in. Two trees that differ in the
+        names of locals alone get the same stand-ins in the same places.
     """
     found: dict[int, dict[str, str]] = {}
     _visit(tree, None, found)
@@ -141,7 +141,7 @@ def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict
 
 
 def _looks_up(node: ast.AST) -> bool:
-    """Whether code can find names by their spelling."""
+    """Return whether code can find names by their spelling."""
     harmless = {
         id(part.func)
         for part in ast.walk(node)

@@ -1,8 +1,8 @@
-"""Candidates in one Zstandard-compressed tar that grows at its end and can be gone on with.
+"""Writes candidates into one Zstandard-compressed tar that can be resumed after its writer was killed.
 
-The file is a row of pairs: a skippable frame (RFC 8878, 3.1.2), which every decoder passes over, and the data frame
-that it announces. The first says how long the second is and where in the order of quartets it ends, so that a file
-whose writer was killed is cut back to its last whole pair, and its writer goes on from there. Frames are concatenated
+The file is a sequence of pairs: a skippable frame (RFC 8878, 3.1.2), which every decoder passes over, and a data frame.
+The first gives the length of the second and the position in the order of quartets that it ends at. A file whose writer
+was killed is cut back to its last whole pair, and the next writer starts from there. The data frames are concatenated
 tar members; the last one is the end of the archive.
 """
 
@@ -33,14 +33,14 @@ class TarWriter:
     """Appends candidates to a ``.tar.zst``; the same candidates in the same order give the same bytes.
 
     Args:
-        path: The file; made if it is missing, gone on with if it is there.
-        order: Identifies the plans and their order; a file that was begun with another is refused.
-        batch: Candidates per frame: what is lost at most when the writer is killed.
+        path: Path of the file; made if it is missing, resumed if it is there.
+        order: Hash of the plans and their order; a file that was begun with another is refused.
+        batch: Candidates per frame, which is the most that is lost when the writer is killed.
 
     Attributes:
-        position: How many plans of the order are behind what the file holds.
-        count: Candidates that it holds.
-        finished: Whether the whole order is in it.
+        position: Number of plans of the order that the file covers.
+        count: Number of candidates in the file.
+        finished: Whether the file covers the whole order.
     """
 
     def __init__(self, path: Path, order: str, *, batch: int = 256) -> None:
@@ -74,7 +74,7 @@ class TarWriter:
             self._file.close()
 
     def add(self, candidate: Candidate) -> bool:
-        """Take a candidate in; true, because what is behind ``position`` is not given again."""
+        """Add a candidate; return true, because the file never holds one that is yet to be given."""
         content = candidate.source.encode()
         info = tarfile.TarInfo(f"{candidate.id}.py")
         info.size = len(content)
@@ -83,7 +83,7 @@ class TarWriter:
         return True
 
     def reach(self, position: int) -> None:
-        """Note that every plan before ``position`` was taken in or passed over; write what is due.
+        """Record that every plan before ``position`` was added or passed over; write a frame when it is full.
 
         Raises:
             UsageError: If the file cannot be written.
@@ -93,7 +93,7 @@ class TarWriter:
             self._flush()
 
     def finish(self) -> None:
-        """Close the tar: the whole order is in it.
+        """Write the end of the tar: the file covers the whole order.
 
         Raises:
             UsageError: If the file cannot be written.
@@ -120,7 +120,7 @@ class TarWriter:
             raise self._unwritable(error) from None
 
     def _go_on(self) -> None:
-        """Find the end of the last whole pair of frames, and cut off what follows it."""
+        """Find the end of the last whole pair of frames, and cut off the rest."""
         size, end = self._file.seek(0, io.SEEK_END), 0
         while (head := self._read_head(end, size)) is not None:
             if head["order"] != self.order:
@@ -130,7 +130,7 @@ class TarWriter:
             self.finished = bool(head.get("finished"))
         self._file.seek(0)
         if not end and not _HEAD.pack(_MAGIC, 0)[:4].startswith(self._file.read(4)):
-            raise UsageError(f"{self.path} is there already and is not nngen's: choose another file")
+            raise UsageError(f"{self.path} is there already and was not written by nngen: choose another file")
         self._file.seek(end)
         self._file.truncate()
 

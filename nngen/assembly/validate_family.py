@@ -28,13 +28,16 @@ _METHODS = ("__init__", "forward", "train_setup", "learn")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joining:
-    """What was found out about one file.
+    """Result of checking one file.
 
     Attributes:
-        native: Whether it takes the shape asked for with no adapter.
-        takes: The images it takes, in words.
-        parameters: Trainable ones at that shape.
-        message: Why it may not join; or what to know although it may.
+        path: Path of the file.
+        name: Name of the family.
+        may_join: Whether it may be an expert.
+        native: Whether it takes the shape asked for without an adapter.
+        takes: Images that it takes, in words.
+        parameters: Number of trainable parameters at that shape.
+        message: Reason why it may not join, or a note although it may.
     """
 
     path: Path
@@ -54,17 +57,16 @@ def may_join(
     classes: int = 10,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Joining, ...]:
-    """Find out of each file whether it may be an expert beside LEMUR's families.
+    """Check whether each file may be an expert beside LEMUR's families.
 
-    It must be named and written as a family of LEMUR's, become an expert with names of its own, and
-    work when it is built: forward in train and eval mode, backward, finite, behind an adapter if need be. It
-    must not be a program that is there already.
+    A file must be named and written as a family of LEMUR's, fit into a function, and work when it is built: forward in
+    train and eval mode, backward, finite, behind an adapter if need be. It must not be a program that is there already.
 
     Args:
-        paths: Files named as the families shall be.
-        lemur: Whose families it joins.
-        shape: Of the images.
-        classes: Of the data set.
+        paths: Files, each named as its family shall be.
+        lemur: LEMUR whose families it joins.
+        shape: Shape of the images.
+        classes: Number of classes of the data set.
         progress: Called with (files measured, files to measure).
 
     Raises:
@@ -92,7 +94,7 @@ def may_join(
 
 
 def _read(path: Path, there: Mapping[str, Family], known: dict[str, str]) -> Family:
-    """Read a file and ask all that can be asked without running it."""
+    """Read a file and make every check that does not run it."""
     family = read_family(path)
     if family.name in there and there[family.name].source != family.source:
         raise FamilyError(f"LEMUR has a family {family.name} already: give the file another name")
@@ -159,10 +161,10 @@ def compare(
 
     Args:
         family: Its source is run twice: as a module of its own, and as the function that mixtures hold.
-        shape: Of an image; one that the family takes as it is.
+        shape: Shape of an image that the family takes without an adapter.
         complex_input: Whether images are complex numbers.
-        classes: Of the data set.
-        seed: Of every draw.
+        classes: Number of classes of the data set.
+        seed: Seed of every draw.
 
     Raises:
         AssemblyError: If the family cannot become an expert.

@@ -1,4 +1,4 @@
-"""Families to assemble: tiny ones of our own, and LEMUR's real ones."""
+"""Fixtures that assemble tiny families and import the result."""
 
 from __future__ import annotations
 

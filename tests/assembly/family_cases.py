@@ -434,6 +434,32 @@ EQUAL = {
         first="from __future__ import annotations; import sys\n",
     ),
     "an unused import beside a used one": family_source("from math import floor, sqrt\nimport os, re\n", "sqrt(4)"),
+    "an import for type checkers": family_source(
+        """
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            import timm
+        """,
+        "assert not TYPE_CHECKING",
+    ),
+    "stubs inside of a class that nothing needs": family_source(
+        """
+        class Unused:
+            @torch.jit._overload_method
+            def forward(self, x: int) -> int:
+                pass
+            def forward(self, x):
+                return x
+        width = 8
+        class Used(nn.Conv2d):
+            @torch.jit._overload_method
+            def forward(self, x: int) -> int:
+                pass
+            def forward(self, x):
+                return super().forward(x)
+        """,
+        "self.body = Used(in_shape[1], width, 3)",
+    ),
     "what runs as a script": family_source(
         'if __name__ == "__main__":\n    import matplotlib\n', ""
     ) + 'if __name__ == "__main__":\n    print(Net)\n',

@@ -1,4 +1,4 @@
-"""A plan becomes a file: the same bytes always, self-contained, in LEMUR's contract."""
+"""Files assembled from plans: the same bytes in every process, self-contained, in LEMUR's contract."""
 
 from __future__ import annotations
 

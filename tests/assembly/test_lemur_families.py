@@ -1,4 +1,4 @@
-"""LEMUR's own 34 families: any four of them assemble, and every expert is the family itself."""
+"""LEMUR's own 34 families: any four of them assemble, and every expert equals its family."""
 
 from __future__ import annotations
 

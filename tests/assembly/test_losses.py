@@ -1,4 +1,4 @@
-"""The losses as functions, and as the code that stands in generated files."""
+"""Losses as functions, and as the code of generated files."""
 
 from __future__ import annotations
 

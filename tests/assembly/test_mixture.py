@@ -1,4 +1,4 @@
-"""How an assembled mixture behaves: built from tiny families, run and trained."""
+"""Behaviour of an assembled mixture of tiny families: built, run and trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What broke in the published generator, each shown to be impossible here (DESIGN.md, "What broke")."""
+"""Faults of the published generator, each shown to be impossible here (DESIGN.md, "What broke")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates that choose: top-k, noise, bias; and what a mixture keeps of an epoch."""
+"""Gates that choose (top-k, noise, bias), and the diagnostics of an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tar that grows and is gone on with, whenever its writer was killed."""
+"""A tar that is resumed, whenever its writer was killed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_another_order_and_another_s_file_are_refused_and_kept(tmp_path: Path) -
         TarWriter(path, "another order")
     assert path.read_bytes() == before
     path.write_bytes(b"mine")
-    with pytest.raises(UsageError, match="is not nngen's"):
+    with pytest.raises(UsageError, match="was not written by nngen"):
         TarWriter(path, "order")
     assert path.read_bytes() == b"mine"
     with pytest.raises(UsageError, match=r"cannot write .*; choose another place with --out"):

@@ -154,8 +154,8 @@ class Net(nn.Module):
 BROKEN = {
     "Syntax": ("def f(:\n", "Syntax: line 1: not Python"),
     "NoNet": (NET.replace("class Net", "class Nest"), "NoNet: line 1: the source has no class Net"),
-    "Star": ("from torch.nn.functional import *\n" + NET, "Star: line 1: import * hides"),
-    "Late": (NET.replace("self.fc(", "made_later("), "Late: line 10: the name 'made_later' is bound nowhere"),
+    "Star": ("from torch.distributed import *\n" + NET, "Star: line 1: import * hides"),
+    "Late": (NET.replace("self.fc(", "made_later("), "NameError: name 'made_later' is not defined"),
 }
 
 
