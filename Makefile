@@ -29,7 +29,7 @@ demo: $(BIN)/.installed
 
 # For work in progress: no network, no workers, under 90 seconds.
 fast: $(BIN)/.installed-dev
-	$(PYTEST) -m "not (slow or corpus or network or engine)"
+	$(PYTEST) -m "not (slow or corpus or long or network or engine)"
 
 test: $(BIN)/.installed-dev
 	$(PYTEST) -m "not (slow or corpus)"

@@ -204,6 +204,7 @@ def test_the_headline_has_an_interval_where_there_are_seeds(archive, tmp_path):
         ("empty", []),
     ],
 )
+@pytest.mark.long
 def test_figures_for_a_paper(archive, tmp_path, name, files):
     pytest.importorskip("matplotlib")
     report = collect(archive, name)

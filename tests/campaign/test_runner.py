@@ -148,6 +148,7 @@ def undisturbed(tmp_path):
         return essence(whole)
 
 
+@pytest.mark.long
 def test_killed_at_every_write_boundary_nothing_is_lost_or_repeated(tmp_path, undisturbed):
     Archive.open(tmp_path / "empty.db").close()
     boundaries = 0

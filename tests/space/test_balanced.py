@@ -32,6 +32,7 @@ def test_every_subset_once(v, k):
     assert sorted(order[i] for i in range(len(order))) == list(combinations(range(v), k))
 
 
+@pytest.mark.long
 def test_the_space_of_the_published_families_once():
     order = balanced_order(29)
     assert len({order[i] for i in range(23_751)}) == 23_751
