@@ -26,14 +26,14 @@ class LoopCycle:
     """One cycle of one loop.
 
     Attributes:
-        loop: The loop's name.
-        number: From 1; 0 is the common start.
-        rewriter: Who proposed.
+        loop: Name of the loop.
+        number: Number of the cycle, from 1; 0 is the common start.
+        rewriter: Name of the rewriter.
         valid: Share of the proposals that passed every check.
-        new: Share of the valid ones that repeat nothing.
-        accuracies: Validation accuracy of each trial of the cycle.
-        span: Of their mean.
-        judged: Mean accuracy of the best candidate so far on fresh seeds; None where it was not judged.
+        new: Share of the valid proposals that duplicate no known candidate.
+        accuracies: Validation accuracies of the cycle's trials.
+        span: 95 % interval of their mean; None for fewer than two.
+        judged: Mean accuracy of the best candidate so far on fresh seeds; None without such trials.
     """
 
     loop: str
@@ -56,7 +56,7 @@ class LoopCycle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopGap:
-    """Mean accuracy of all that one loop proposed after the start, less another loop's; Welch's interval."""
+    """Difference between the mean accuracies of two loops' proposals after the start, with Welch's interval."""
 
     other: str
     rewriter: str
@@ -65,34 +65,37 @@ class LoopGap:
 
     @property
     def verdict(self) -> str:
-        """Say in words what the interval allows to conclude."""
+        """Conclusion that the interval allows, in words."""
         if self.span is None:
             return "too few trials to compare"
-        return "better" if self.span[0] > 0 else "worse" if self.span[1] < 0 else "not told apart"
+        return "better" if self.span[0] > 0 else "worse" if self.span[1] < 0 else "not distinguishable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loops:
-    """A loop, beside the others of the archive at the same fidelity.
+    """A loop, compared with the other loops of the archive at the same fidelity.
 
     Attributes:
-        name: The loop's.
-        cycles: Of this loop, then of the others.
-        gaps: To each other loop.
+        name: Name of the loop.
+        cycles: Cycles of this loop, followed by those of the others.
+        gaps: Differences to each other loop.
+        missing_baselines: Baseline rewriters that no other loop used.
     """
 
     name: str
     cycles: tuple[LoopCycle, ...]
     gaps: tuple[LoopGap, ...]
-
-    @property
-    def baselines(self) -> frozenset[str]:
-        """Which of ``random`` and ``mutate`` it can be compared with."""
-        return frozenset({gap.rewriter for gap in self.gaps} & {"random", "mutate"})
+    missing_baselines: tuple[str, ...]
 
 
-def loops(archive: Store, name: str) -> Loops | None:
-    """Read the loop that a campaign belongs to; None where it belongs to none."""
+def loops(archive: Store, name: str, baselines: Sequence[str] = ()) -> Loops | None:
+    """Read the loop that a campaign belongs to; None outside of loops.
+
+    Args:
+        archive: Archive with the loop and those it is compared with.
+        name: Name of one of its campaigns, or of the loop.
+        baselines: Names of the rewriters that every loop should be compared with.
+    """
     stages = _stages(archive)
     own = next((campaign.loop for campaign in archive.campaigns() if campaign.name == name), None)
     mine = own or name
@@ -101,16 +104,18 @@ def loops(archive: Store, name: str) -> Loops | None:
     spec = _fidelity(stages[mine])
     names = [mine, *(loop for loop in stages if loop != mine and _fidelity(stages[loop]) == spec)]
     cycles = {loop: _cycles(archive, loop, stages[loop]) for loop in names}
-    gaps = (_gap(cycles[mine], loop, cycles[loop]) for loop in names[1:])
+    gaps = [gap for loop in names[1:] if (gap := _gap(cycles[mine], loop, cycles[loop])) is not None]
+    compared = {gap.rewriter for gap in gaps}
     return Loops(
         name=mine,
         cycles=tuple(cycle for loop in names for cycle in cycles[loop]),
-        gaps=tuple(gap for gap in gaps if gap is not None),
+        gaps=tuple(gaps),
+        missing_baselines=tuple(name for name in baselines if name not in compared),
     )
 
 
 def last_cycle(archive: Store, name: str) -> str | None:
-    """Name the campaign of a loop's last cycle; None where no loop is called so."""
+    """Return the name of the campaign of a loop's last cycle; None if there is no such loop."""
     found = _stages(archive).get(name)
     return found[LoopRole.CYCLE][max(found[LoopRole.CYCLE])].name if found else None
 

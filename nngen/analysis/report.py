@@ -1,4 +1,4 @@
-"""A campaign's report: one HTML file that opens with no server and no network."""
+"""Report of a campaign as one HTML file that opens without a server or a network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nngen.analysis.results import (
 from nngen.archive import CampaignRecord, Store, StoredTrial
 from nngen.errors import NngenError, UsageError
 from nngen.files import package_folder, write_atomically
-from nngen.space import Coverage, coverage
+from nngen.space import SAMPLERS, Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
 
 __all__ = ["Report", "collect", "render", "write_report"]
@@ -38,19 +38,25 @@ __all__ = ["Report", "collect", "render", "write_report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a report says, before it is drawn.
+    """Content of a report, before rendering.
 
     Attributes:
         trials: All trials, in the order in which they were drawn.
-        effects: Of families and pairs, read from the first rung.
-        low_yield: Families whose quartets hardly ever train, worst first.
-        cost: Of all trials.
+        rows: Leaderboard.
+        families: Results by family.
+        outcomes: Verdicts of the finished trials, with their frequency.
+        funnel: Number of quartets per stage.
+        coverage: Audit of the finished quartets.
+        evenness: Evenness of that sample.
+        effects: Effects of families and pairs, from the first rung.
+        low_yield: Families whose quartets can hardly ever be trained, worst first.
+        cost: Cost of all trials.
         measured: Seconds that each family adds to an epoch; None without a trained trial.
-        remaining: What is still to be done; None without a trained trial.
-        explored: Quartets that an adaptive sampler drew knowing nothing; None for other samplers.
-        missing: What is not there yet, one sentence each.
-        environments: Distinct versions and hardware of the trials, with how many ran there.
-        loops: The closed loop of a rewriter that the campaign is a cycle of, beside the others; None where of none.
+        remaining: Forecast of the unfinished part; None without a trained trial.
+        explored: Quartets that a learning sampler drew without using results; None for fixed samplers.
+        missing: Missing parts, one sentence each.
+        environments: Distinct versions and hardware of the trials, with the number of trials.
+        loops: The closed loop that the campaign belongs to, compared with others; None outside of loops.
         templates: Note on candidates assembled with older templates; empty where there is nothing to note.
     """
 
@@ -83,17 +89,18 @@ class Report:
 
     @property
     def epochs(self) -> int:
-        """Longest learning curve."""
+        """Length of the longest learning curve."""
         return max((len(trial.curve) for trial in self.trials if trial.trained), default=0)
 
 
-def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -> Report:
-    """Gather what a campaign's report says.
+def collect(archive: Store, name: str, *, price_per_hour: float | None = None, baselines: Sequence[str] = ()) -> Report:
+    """Gather the content of a campaign's report.
 
     Args:
-        archive: Where it is kept.
-        name: The campaign; the name of a closed loop stands for its last cycle.
-        price_per_hour: Of the machine, in any currency.
+        archive: Archive to read.
+        name: Name of the campaign; the name of a closed loop means its last cycle.
+        price_per_hour: Price of the machine, in any currency.
+        baselines: Names of the rewriters that a closed loop should be compared with.
 
     Raises:
         UsageError: If there is no such campaign (the message names the nearest), or it has no pool of families.
@@ -106,7 +113,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
             f"campaign {campaign.name} has files and no pool of families to report on: "
             f"nngen leaderboard {campaign.name} ranks them"
         )
-    # What was sampled, and what nothing has selected yet: later rungs and further seeds are the same quartets again.
+    # The sample without any selection: later rungs and further seeds repeat quartets that did well.
     first = tuple(trial for trial in trials if trial.rung == trial.replicate == 0)
     came = funnel(first, _passed(archive, campaign, first))
     audit = coverage(pool, finished_quartets(first))
@@ -133,20 +140,20 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None) -
         explored=_explored(archive, campaign),
         missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
         environments=_environments(trials),
-        loops=loops(archive, campaign.name),
+        loops=loops(archive, campaign.name, baselines),
         templates=template_note(archive.template_versions(campaign.name), over=came.done == campaign.spec.size),
     )
 
 
 def _resolved(archive: Store, name: str) -> str:
-    """Take a loop's last cycle for the loop, unless a campaign has that name."""
+    """Return the campaign of a loop's last cycle, unless a campaign has the name itself."""
     if any(campaign.name == name for campaign in archive.campaigns()):
         return name
     return last_cycle(archive, name) or name
 
 
 def render(report: Report) -> str:
-    """Write the report as HTML.
+    """Render the report as HTML.
 
     Raises:
         MissingExtraError: If plotly is not installed.
@@ -164,12 +171,12 @@ def render(report: Report) -> str:
         columns=[column for column in COLUMNS if column.heading is not None],
         arguments=_arguments(report.campaign),
         figures={name: _data(text) for name, text in _figures(report).items()},
-        plotly=Markup(figures.plotly_script()),  # noqa: S704 - the library's own text
+        plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
     )
 
 
 def _figures(report: Report) -> dict[str, str]:
-    """Draw the figures for which there is anything to draw."""
+    """Draw the figures that have data."""
     drawn: dict[str, str] = {}
     if len(report.rows) > 1:
         drawn["ranking"] = figures.ranking_figure(report.rows)
@@ -188,15 +195,22 @@ def _figures(report: Report) -> dict[str, str]:
     return drawn
 
 
-def write_report(archive: Store, name: str, path: Path, *, price_per_hour: float | None = None) -> Report:
-    """Write a campaign's report to ``path``, all or nothing.
+def write_report(
+    archive: Store,
+    name: str,
+    path: Path,
+    *,
+    price_per_hour: float | None = None,
+    baselines: Sequence[str] = (),
+) -> Report:
+    """Write a campaign's report to ``path`` atomically; arguments as in ``collect``.
 
     Raises:
         UsageError: If there is no such campaign.
         MissingExtraError: If plotly is not installed.
         NngenError: If the file cannot be written.
     """
-    report = collect(archive, name, price_per_hour=price_per_hour)
+    report = collect(archive, name, price_per_hour=price_per_hour, baselines=baselines)
     text = render(report)
     try:
         write_atomically(path, text.encode())
@@ -206,35 +220,38 @@ def write_report(archive: Store, name: str, path: Path, *, price_per_hour: float
 
 
 def _passed(archive: Store, campaign: CampaignRecord, trials: Sequence[StoredTrial]) -> set[str]:
-    """Candidates whose check at the campaign's shape found nothing wrong."""
+    """Return the candidates that passed their check at the campaign's shape."""
     shape, classes = campaign.spec.shape, campaign.classes
     ids = {trial.candidate_id for trial in trials if trial.candidate_id is not None}
     return {name for name in ids if (verdict := archive.checked(name, shape, classes)) and verdict.valid}
 
 
 def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tuple[str, ...]:
-    said = []
+    missing = []
     if not trials:
-        said.append("The campaign has no trials.")
+        missing.append("The campaign has no trials.")
     elif came.done < came.drawn:
-        said.append(f"{came.drawn - came.done} of {came.drawn} trials are not done yet: run the campaign again.")
+        missing.append(f"{came.drawn - came.done} of {came.drawn} trials are not done yet: run the campaign again.")
     if trials and undrawn > 0:
-        said.append(f"{undrawn} of {len(trials) + undrawn} quartets are not drawn yet: the sampler waits for results.")
+        missing.append(
+            f"{undrawn} of {len(trials) + undrawn} quartets are not drawn yet: the sampler waits for results."
+        )
     if came.done and not came.trained:
-        said.append("No candidate could be trained: there is no accuracy to compare; the verdicts say why.")
+        missing.append("No candidate could be trained: there is no accuracy to compare; the verdicts give the reasons.")
     if came.trained == 1:
-        said.append("Only one candidate was trained: nothing can be said about families.")
-    return tuple(said)
+        missing.append("Only one candidate was trained: nothing can be concluded about families.")
+    return tuple(missing)
 
 
 def _explored(archive: Store, campaign: CampaignRecord) -> int | None:
-    if campaign.spec.sampler != "adaptive":
+    entry = SAMPLERS.get(campaign.spec.sampler)
+    if entry is None or entry.choose is None:
         return None
     return sum(sum(event.detail.get("explored", ())) for event in archive.events(campaign.name))
 
 
 def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str], int], ...]:
-    """Tell the environments apart by what all share; what differs from trial to trial is left out."""
+    """Count the trials per environment: versions, hardware, isolation level and data."""
     counts: dict[tuple[tuple[str, str], ...], int] = {}
     for trial in trials:
         own = {"isolation": trial.isolation, "data": trial.data_fingerprint}
@@ -248,10 +265,10 @@ def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str
 
 def _arguments(campaign: CampaignRecord) -> dict[str, Any]:
     shown = {key: value for key, value in campaign.arguments().items() if key not in ("families", "name")}
-    said = {True: "yes", False: "no"}
-    return {key.replace("_", " "): said[value] if isinstance(value, bool) else value for key, value in shown.items()}
+    words = {True: "yes", False: "no"}
+    return {key.replace("_", " "): words[value] if isinstance(value, bool) else value for key, value in shown.items()}
 
 
 def _data(text: str) -> Markup:
-    """Make JSON safe inside a script element."""
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped for where it stands
+    """Escape JSON for a script element."""
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped above

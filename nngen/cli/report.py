@@ -14,6 +14,7 @@ from nngen.analysis.report import collect, write_report
 from nngen.cli.options import ArchiveOptions, Names
 from nngen.cli.output import print_json, print_table
 from nngen.errors import NngenError, UsageError
+from nngen.llm.rewriters.factory import REWRITERS
 from nngen.space import draw, find_sampler
 
 __all__ = ["cost", "report"]
@@ -52,11 +53,12 @@ def report(
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UsageError(f"{figures} is a file: --figures names a folder")
     _check_price(price_per_hour)
+    baselines = [entry.argument for entry in REWRITERS if entry.trusted]
     with output.read() as store:
         found = (
-            write_report(store, campaign, out, price_per_hour=price_per_hour)
+            write_report(store, campaign, out, price_per_hour=price_per_hour, baselines=baselines)
             if out is not None
-            else collect(store, campaign, price_per_hour=price_per_hour)
+            else collect(store, campaign, price_per_hour=price_per_hour, baselines=baselines)
         )
     drawn = write_figures(found, figures) if figures is not None else ()
     if output.json:

@@ -234,7 +234,7 @@ def test_an_adaptive_campaign_says_what_was_explored(tmp_path):
         write_report(archive, "one", tmp_path / "r.html")
         explored = collect(archive, "one").explored
     assert 3 <= explored <= 12
-    assert f"{explored} of 12 quartets were drawn knowing nothing" in (tmp_path / "r.html").read_text()
+    assert f"{explored} of 12 quartets were drawn without using results" in (tmp_path / "r.html").read_text()
 
 
 def test_mixtures_that_are_no_quartets_are_ranked_but_not_audited():

@@ -9,7 +9,7 @@ from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import REWRITERS, Options, Rewriter, RewriterEntry, register
 
-__all__ = ["LOCAL_MODEL", "entry_of", "open_rewriter", "rewriter_help"]
+__all__ = ["LOCAL_MODEL", "REWRITERS", "entry_of", "open_rewriter", "rewriter_help"]
 
 
 def entry_of(argument: str) -> RewriterEntry:
