@@ -63,9 +63,9 @@ class Record:
 
     Attributes:
         epoch: Epochs trained when the accuracy was taken, from 1.
-        accuracy: On LEMUR's test split, in [0, 1].
+        accuracy: Accuracy on LEMUR's test split, in [0, 1].
         duration_s: Seconds since training began, cumulative over the epochs.
-        hyperparameters: Everything else LEMUR kept (``lr``, ``batch``, ``transform``, ...).
+        hyperparameters: All other values that LEMUR recorded (``lr``, ``batch``, ``transform``, ...).
     """
 
     model: str
@@ -81,7 +81,7 @@ class Family:
     """A base architecture of LEMUR: its source and LEMUR's best result with it.
 
     Attributes:
-        fingerprint: SHA-256 of the source's bytes, in hex; probes are cached under it.
+        fingerprint: SHA-256 of the source's bytes, in hex; probe results are cached under it.
         best: The record with the highest CIFAR-10 accuracy; None for a family without records.
     """
 
@@ -93,7 +93,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """What stands between the input and an expert that cannot take it as it is.
+    """Conversion of the input for an expert that cannot take it as it is.
 
     Attributes:
         size: ``(height, width)`` to resize to (bilinear), or None.
@@ -117,11 +117,11 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """The inputs a family accepts, measured by probing it.
+    """The inputs that a family accepts, measured by probing it.
 
     Attributes:
         low: Smallest height and width that works, in pixels.
-        high: Largest one; None where no upper bound was found.
+        high: Largest height and width that works; None where no upper bound was found.
         square: Whether height and width must be equal.
         complex: Whether the input must be complex.
     """
@@ -132,7 +132,7 @@ class Interface:
     complex: bool = False
 
     def adapter(self, shape: Shape) -> Adapter:
-        """Choose the adapter that makes the family usable at ``shape`` (an empty one if none is needed)."""
+        """Return the adapter that makes the family usable at ``shape``; an empty one if none is needed."""
         height, width = (self._nearest(side) for side in (shape.height, shape.width))
         if self.square:
             height = width = max(height, width)
@@ -149,7 +149,7 @@ class Candidate:
 
     Attributes:
         id: ``MoE4-<md5>`` as LEMUR computes it: MD5 of the source without white space.
-        canonical: SHA-256 over the parsed tree, which tells apart what LEMUR's id confuses.
+        canonical: SHA-256 over the syntax tree, which distinguishes sources that have the same LEMUR id.
         plan: Plan that it was assembled from; None for a file that came from outside.
         template_version: Version of the templates that wrote it; None for a file from outside, and for candidates
             from before versions were kept.
@@ -163,7 +163,7 @@ class Candidate:
 
 
 class Outcome(enum.StrEnum):
-    """Everything that can become of a candidate; the list is closed."""
+    """Every outcome of a check or a trial; the list is closed."""
 
     VALID = "valid"
     SYNTAX = "syntax"
@@ -181,11 +181,11 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a check or a trial found.
+    """Result of a check or a trial.
 
     Attributes:
-        rule: The rule that spoke (``contract.net``, ``worker.limits``, ...).
-        message: One line that explains it, and the way out where there is one.
+        rule: Name of the rule that decided (``contract.net``, ``worker``, ...).
+        message: Explanation in one line, with the remedy where there is one.
         line: Line of the candidate's source, from 1, where one is known.
     """
 
@@ -201,15 +201,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """Everything that decides a trial besides the candidate's source.
+    """Settings of a trial: everything that decides it besides the candidate's source and the data.
 
     Attributes:
         dataset: ``digits``, ``fashion-mnist``, ``folder:PATH``, ...
-        shape: What the images are brought to before they reach the candidate.
-        epochs: How often the training split is shown.
+        shape: Shape to which images are converted before they reach the candidate.
+        epochs: Number of passes over the train split.
         batch: Samples per step.
-        lr: Learning rate handed to the candidate in ``prm``.
-        momentum: Handed on in ``prm``; AdamW's first beta in assembled files.
+        lr: Learning rate, passed to the candidate in ``prm``.
+        momentum: Momentum, passed in ``prm``; AdamW's first beta in assembled files.
         seed: Seeds everything random in the worker.
         device: ``cpu`` or ``cuda``.
         threads: CPU threads of the worker.
@@ -237,11 +237,11 @@ class EpochResult:
     """One point of a trial's learning curve.
 
     Attributes:
-        validation_accuracy: Computed by the judge from the worker's predictions, in [0, 1].
-        train_accuracy: As the candidate's ``learn`` reported it; None where it reported nothing.
-        train_loss: Likewise.
-        seconds: Of this epoch, by the judge's clock.
-        usage: Mean gate weight per expert over the epoch; empty where the candidate keeps none.
+        validation_accuracy: Accuracy computed outside the worker from its predictions, in [0, 1].
+        train_accuracy: Accuracy on the train split as the candidate's ``learn`` reported it; None where it did not.
+        train_loss: Loss on the train split as ``learn`` reported it; None where it did not.
+        seconds: Seconds of this epoch, on the clock of the process that runs the engine.
+        usage: Mean gate weight per expert over the epoch; empty where the candidate records none.
         entropy: Mean entropy of the gate's weights, in nats.
     """
 

@@ -1,4 +1,4 @@
-"""A file from outside becomes a candidate."""
+"""Candidates from files: finds files, reads them as candidates, and chooses their isolation level."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _GENERATED = re.compile(r"(?:[A-Za-z0-9.-]+-)?([0-9a-f]{32})")
 
 
 def find_files(paths: list[Path]) -> list[Path]:
-    """List the files meant: each path itself, or the ``*.py`` of a folder in alphabetical order.
+    """List files: each path itself, or the ``*.py`` of a folder in alphabetical order.
 
     Raises:
-        UsageError: If a path is not there, or a folder holds no such file.
+        UsageError: If a path does not exist, or a folder has no such file.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             files = sorted(path.glob("*.py"))
             if not files:
-                raise UsageError(f"{path} holds no .py file")
+                raise UsageError(f"{path} has no .py file")
             found.extend(files)
         elif path.exists():
             found.append(path)
@@ -41,13 +41,13 @@ def find_files(paths: list[Path]) -> list[Path]:
 
 
 def read_candidate(path: Path) -> Candidate:
-    """Read a file as a candidate; never more of it than a source may have.
+    """Read a file as a candidate; never more of it than the longest source allowed.
 
-    Its id is the file's name where that is LEMUR's name for this source, else LEMUR's bare id.
+    Its id is the file's name where that ends with LEMUR's id of this source, else that id.
 
     Raises:
         UsageError: If it cannot be read.
-        CheckFailed: If it is too long or no UTF-8 text.
+        CheckFailed: If it is too long or is not UTF-8 text.
     """
     try:
         with path.open("rb") as file:
@@ -55,12 +55,12 @@ def read_candidate(path: Path) -> Candidate:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise fail(Outcome.SYNTAX, _RULE, "is longer than 4 MiB, the most that is looked at")
+        raise fail(Outcome.SYNTAX, _RULE, f"is longer than {MAX_BYTES // 2**20} MiB, the longest source allowed")
     try:
         source = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise fail(Outcome.SYNTAX, _RULE, "is no UTF-8 text: save it as UTF-8", line=line) from None
+        raise fail(Outcome.SYNTAX, _RULE, "is not UTF-8 text: save it as UTF-8", line=line) from None
     md5 = nn_id(source)
     named = _GENERATED.fullmatch(path.stem)
     return Candidate(
@@ -71,22 +71,22 @@ def read_candidate(path: Path) -> Candidate:
 
 
 def check_isolation(wanted: str) -> None:
-    """Refuse a word that is no level and not ``auto``.
+    """Refuse a name that is neither a level nor ``auto``.
 
     Raises:
         UsageError: The message lists the levels.
     """
     levels = ("auto", *Isolation)
     if wanted not in levels:
-        raise UsageError(f"there is no isolation {wanted!r}: choose {', '.join(levels)}")
+        raise UsageError(f"unknown isolation {wanted!r}: choose {', '.join(levels)}")
 
 
 def choose_isolation(wanted: str, source: str) -> Isolation:
-    """Return the level at which a source runs.
+    """Return the isolation level of a source.
 
     Args:
-        wanted: A level, or ``auto``: process for what this package assembled, else sandbox.
-        source: Not run here, nor parsed beyond its docstring.
+        wanted: A level, or ``auto``: process for sources that this package assembled, else sandbox.
+        source: The source; it is not run here.
     """
     if wanted != "auto":
         return Isolation(wanted)
@@ -94,7 +94,7 @@ def choose_isolation(wanted: str, source: str) -> Isolation:
 
 
 def _canonical(source: str) -> str:
-    """Hash the tree; a source that has none gets an empty hash, and its verdict from the checks."""
+    """Hash the syntax tree; a source without one gets an empty hash, and its verdict from the checks."""
     try:
         return canonical_hash(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,7 +1,7 @@
-"""Energy of a trial, where the device counts it: NVML's counter before and after.
+"""Energy of a training where the device counts it: NVML's counter before and after.
 
-The counter belongs to the card: of trials that share one at the same time, each is told the energy
-of all of them. It needs ``nvidia-ml-py`` and a card of Volta's generation or later.
+The counter belongs to the card: trainings that share a card at the same time each get the energy of
+all of them. It needs ``nvidia-ml-py`` and a card of Volta's generation or later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _JOULE_PER_COUNT = 1e-3
 
 
 class EnergyMeter:
-    """Measures a ``with`` block; ``joules`` is None where nothing counts."""
+    """Measures the energy of a ``with`` block in joules; ``joules`` is None where no device counts it."""
 
     def __init__(self, device: str) -> None:
         self.joules: float | None = None
@@ -52,7 +52,7 @@ class EnergyMeter:
 
 
 def _open() -> tuple[Any, Any]:
-    """Open NVML and the card that CUDA calls the first; ``(None, None)`` where there is none."""
+    """Open NVML and the card that is CUDA's first; ``(None, None)`` where there is none."""
     try:
         pynvml = import_module("pynvml")
     except ImportError:

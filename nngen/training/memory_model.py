@@ -1,14 +1,14 @@
-"""Says before a trial starts what memory and time it will take, and lets trials share a card by what they will take.
+"""Prediction of the memory and time of a training before it starts, and sharing of a card by these predictions.
 
 A mixture keeps for its backward pass what its experts keep (``nngen.families.probe``). The lower bound counts only
-what cannot be avoided, so what is refused by it would have failed: docs/design/0014-prediction.md.
+what cannot be avoided, so a training that it refuses would have failed: docs/design/0014-prediction.md.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,7 +23,6 @@ __all__ = [
     "Prediction",
     "Predictor",
     "largest_batch",
-    "pack",
     "predict",
     "predictor",
     "refusal",
@@ -32,35 +31,35 @@ __all__ = [
 RULE = "predicted"
 
 _WORKER_MIB = {"cpu": (200.0, 330.0), "cuda": (300.0, 550.0)}
-"""Of a worker besides its net, least and usual: torch's pages on the CPU, the context on a card."""
+"""Memory of a worker besides its net, least and usual: torch's pages on the CPU, the context on a card."""
 
 _COPIES = 4
-"""Of each weight: itself, its gradient, and the optimizer's two moments."""
+"""Copies of each weight: itself, its gradient, and the optimizer's two moments."""
 
 _HALF = {"cpu": 1.0, "cuda": 0.5}
-"""Bytes that an activation takes, as a share of float32's: bfloat16 on a card."""
+"""Size of an activation as a share of float32's: bfloat16 on a card."""
 
 _USUAL = 1.4
-"""What comes on top of what is kept: gradients of activations, the gate, holes. Measured on a CPU, as the page says."""
+"""Usual memory as a multiple of what is kept: gradients of activations, the gate, fragmentation. Measured on a CPU."""
 
 _HEAVIEST_MIB = 0.034
-"""Kept for each pixel of an image by four of the heaviest family, which keeps 573 MB an image at 256 px."""
+"""Memory kept per pixel of an image by four experts of the heaviest family, which keeps 573 MB an image at 256 px."""
 
 _HEAVY_WEIGHTS_MIB = 4096.0
 
 _SMALLEST = 2
-"""Images of the smallest batch that the engine goes down to."""
+"""Images in the smallest batch that the engine tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a trial will take.
+    """Predicted memory and time of a training.
 
     Attributes:
-        fixed_mib: Less is impossible, whatever the batch.
-        image_mib: Each image of a batch adds at least this.
-        likely_mib: To be expected with the batch that was asked for.
-        seconds: Of training, to be expected on a CPU; None for a card, for which nothing was measured.
+        fixed_mib: Lower bound of its memory that does not depend on the batch.
+        image_mib: Lower bound of what each image of a batch adds.
+        likely_mib: Expected memory with the batch that was asked for.
+        seconds: Expected seconds of training on a CPU; None for a card, for which nothing was measured.
     """
 
     fixed_mib: float
@@ -69,24 +68,24 @@ class Prediction:
     seconds: float | None
 
     def low_mib(self, batch: int) -> float:
-        """Memory below which no trial with this batch stays."""
+        """Return the lower bound of the memory with this batch."""
         return self.fixed_mib + batch * self.image_mib
 
 
 Predictor: TypeAlias = Callable[[Candidate, TrialSpec, int], Prediction | None]
-"""Predicts a candidate's trial on a number of training images; None where it cannot."""
+"""Predicts the training of a candidate on a number of images; None where it cannot."""
 
 
 def predict(
     experts: Iterable[str], known: Mapping[str, TrainingCost], spec: TrialSpec, images: int
 ) -> Prediction | None:
-    """Predict a trial; None if one of its families was not weighed.
+    """Predict a training; None if one of its families was not measured.
 
     Args:
-        experts: The families of its mixture.
-        known: What families weigh at ``spec.shape``.
-        spec: How it trains.
-        images: Of the training split.
+        experts: Families of the mixture.
+        known: Measured memory and time of families at ``spec.shape``.
+        spec: Training settings.
+        images: Number of images in the train split.
     """
     names = tuple(experts)
     if not names or not set(names) <= known.keys():
@@ -108,10 +107,10 @@ def predict(
 
 
 def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int = 10) -> Predictor:
-    """Return what predicts mixtures of these families; each is weighed when it is first met, and once per machine.
+    """Return a predictor for mixtures of these families; each is measured when it first appears, once per machine.
 
-    On a CPU, a trial that would stay within its limit even if every expert were the heaviest is not predicted, since
-    there is nothing to find out: weighing takes seconds a family.
+    On a CPU, a training that would stay within its limit even with four of the heaviest family is not predicted, which
+    saves the measuring: it takes seconds a family.
     """
     known: dict[str, dict[str, TrainingCost | None]] = {}
     lock = threading.Lock()
@@ -123,7 +122,7 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
         with lock:
             at_shape = known.setdefault(str(spec.shape), {})
             missing = [name for name in dict.fromkeys(names) if name not in at_shape]
-            # A family that cannot be weighed is not tried again, and its mixtures are trained without a prediction.
+            # A family that cannot be measured is not tried again, and its mixtures are trained without a prediction.
             at_shape.update(dict.fromkeys(missing))
             with suppress(NngenError):
                 at_shape.update(training_costs([families[name] for name in missing], spec.shape, classes=classes))
@@ -139,55 +138,31 @@ def _is_small(spec: TrialSpec) -> bool:
 
 
 def refusal(prediction: Prediction, limit_mib: float) -> Verdict | None:
-    """Refuse what cannot fit even with the smallest batch; None for all else, since the engine halves the batch.
+    """Return the verdict on a training that cannot fit even with the smallest batch; None for all others.
 
     Args:
-        prediction: Of the trial.
-        limit_mib: Memory that there is.
+        prediction: Prediction of the training.
+        limit_mib: Memory that is available, in MiB.
     """
     least = prediction.low_mib(_SMALLEST)
     if least <= limit_mib:
         return None
     message = (
-        f"needs {least:,.0f} MiB at least, even in batches of {_SMALLEST}; there are {limit_mib:,.0f}: take lighter"
+        f"needs {least:,.0f} MiB at least, even in batches of {_SMALLEST}; there are {limit_mib:,.0f}: use lighter"
         " families, lower --shape, or raise --memory-mib"
     )
     return Verdict(outcome=Outcome.MEMORY, rule=RULE, message=message)
 
 
 def largest_batch(prediction: Prediction, batch: int, limit_mib: float) -> int:
-    """Halve a batch until its lower bound fits; what the engine would come to by trying."""
+    """Halve a batch until its lower bound fits, as the engine would by trying."""
     while batch // 2 >= _SMALLEST and prediction.low_mib(batch) > limit_mib:
         batch //= 2
     return batch
 
 
-def pack(needs_mib: Sequence[float], limit_mib: float) -> list[list[int]]:
-    """Group trials so that each group fits on one card at once: the largest first, each where it fits first.
-
-    Args:
-        needs_mib: What each trial is likely to take.
-        limit_mib: Of the card. A trial that needs more is a group of its own.
-
-    Returns:
-        Groups of positions in ``needs_mib``.
-    """
-    groups: list[list[int]] = []
-    left: list[float] = []
-    for position in sorted(range(len(needs_mib)), key=lambda position: -needs_mib[position]):
-        need = needs_mib[position]
-        place = next((number for number, room in enumerate(left) if need <= room), None)
-        if place is None:
-            groups.append([])
-            left.append(limit_mib)
-            place = len(groups) - 1
-        groups[place].append(position)
-        left[place] -= need
-    return groups
-
-
 class GpuMemoryPool:
-    """A card's memory, shared by trials as they come: each waits until what it is likely to take is free."""
+    """Memory of a card, shared by trainings: each waits until the memory that it will likely take is free."""
 
     def __init__(self, limit_mib: float) -> None:
         self._limit = limit_mib
@@ -196,7 +171,7 @@ class GpuMemoryPool:
 
     @contextmanager
     def hold(self, need_mib: float | None) -> Iterator[None]:
-        """Wait for room, and hold it; an unknown need takes the whole card. Whoever is alone is let in at once."""
+        """Wait for memory and reserve it in the block; an unknown need reserves the whole card."""
         need = self._limit if need_mib is None else min(need_mib, self._limit)
         with self._change:
             self._change.wait_for(lambda: not self._taken or sum(self._taken) + need <= self._limit)

@@ -56,7 +56,7 @@ def test_a_hyperparameter_from_the_command_line(nngen, folder):
     ("tokens", "message"),
     [
         (["missing.py"], "there is no file or folder missing.py"),
-        (["{empty}"], "holds no .py file"),
+        (["{empty}"], "has no .py file"),
         (["{folder}", "--shape", "32"], "'32' is not a shape"),
         (["{folder}", "--prm", "width"], "'width' is not NAME=VALUE"),
         (["{folder}", "--isolation", "jail"], "choose auto, process, sandbox, none"),

@@ -13,7 +13,7 @@ from nngen.errors import LemurError
 from nngen.families.probe import TrainingCost, profiles, training_costs
 from nngen.plan import Plan
 from nngen.training import LocalEngine
-from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, pack, predict, predictor, refusal
+from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, predict, predictor, refusal
 from nngen.types import Candidate, Interface, Outcome, Shape, TrialSpec
 
 LIGHT = TrainingCost(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
@@ -59,18 +59,6 @@ def test_a_batch_that_could_fit_is_never_refused(memory, batch, image, fixed):
         assert chosen == batch
     if chosen < batch and 2 * chosen + 1 <= batch:
         assert prediction.low_mib(2 * chosen + 1) > memory
-
-
-@given(needs=st.lists(st.floats(1, 100), max_size=30), limit=st.floats(1, 200))
-def test_packing_keeps_all_and_never_overfills(needs, limit):
-    groups = pack(needs, limit)
-    assert sorted(position for group in groups for position in group) == list(range(len(needs)))
-    for group in groups:
-        assert len(group) == 1 or sum(needs[position] for position in group) <= limit + 1e-6
-
-
-def test_packing_takes_few_cards():
-    assert pack([60, 30, 40, 70], 100) == [[3, 1], [0, 2]]
 
 
 def test_room_lets_in_what_fits_and_holds_back_the_rest():

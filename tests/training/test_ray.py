@@ -29,7 +29,7 @@ from nngen.types import Outcome, Shape
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
 
 from nngen.training.ray import Node, RayEngine, Request, connect  # noqa: E402 - needs ray
-from nngen.training.ray.actor_pool import Pool  # noqa: E402
+from nngen.training.ray.actor_pool import ActorPool  # noqa: E402
 from nngen.training.ray.cluster import difference  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -96,10 +96,10 @@ class Machines:
         settings = {"NNGEN_CACHE": str(self.folder / name), "PATH": f"{os.environ['PATH']}:{MARK}-{name}"}
         return {"num_cpus": 2, "memory": 16 * 2**30, "object_store_memory": STORE, "env_vars": settings}
 
-    def parcels(self):
+    def transfers(self):
         """Files of data sets by node, each with its inode."""
         return {
-            name: {path.name: path.stat().st_ino for path in (self.folder / name).glob("parcels/*/*.npy")}
+            name: {path.name: path.stat().st_ino for path in (self.folder / name).glob("transfers/*/*.npy")}
             for name in ("head", "second")
         }
 
@@ -208,19 +208,19 @@ def test_results_are_those_of_the_local_engine(far, engine, candidate, spec, job
         assert one.prm == other.prm
         assert set(one.curve) <= set(points)
     assert len(points) == 8
-    assert len([process for process in _marked() if process.cmdline()[0].startswith("ray::Slot")]) == far.slots
+    assert len([process for process in _marked() if process.cmdline()[0].startswith("ray::TrialActor")]) == far.slots
 
 
 def test_a_data_set_is_placed_once_per_node_without_the_judges_labels(machines, far, spec, job):
     one = spec(memory_mib=2000)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda seed: far.train(job(net_source(), spec=replace(one, seed=seed))), range(4)))
-    before = machines.parcels()
+    before = machines.transfers()
     wanted = {"train-images.npy", "train-labels.npy", "validation-images.npy", "test-images.npy"}
     assert {name: set(files) for name, files in before.items()} == {"head": wanted, "second": wanted}
     with RayEngine(connect(), SMALL) as another:
         another.train(job(net_source(), spec=one))
-    assert machines.parcels() == before
+    assert machines.transfers() == before
 
 
 @pytest.mark.parametrize("isolation", [Isolation.PROCESS, Isolation.SANDBOX])
@@ -285,9 +285,9 @@ def test_a_slot_that_is_killed_is_replaced(far, job):
         work = pool.submit(far.train, job(net_source(), epochs=10**6), lambda _: began.set())
         assert began.wait(60)
         for process in _marked():
-            if process.cmdline()[0].startswith("ray::Slot"):
+            if process.cmdline()[0].startswith("ray::TrialActor"):
                 process.kill()
-        with pytest.raises(EngineLostError, match="or its slot went away"):
+        with pytest.raises(EngineLostError, match="or its actor went away"):
             work.result(timeout=30)
     assert far.train(job(net_source())).verdict.valid
 
@@ -316,7 +316,7 @@ def test_a_node_that_is_lost_while_it_is_asked_counts_no_longer(cluster, monkeyp
 
 
 def test_waiting_for_room_has_an_end(cluster, machines):
-    pool = Pool(Request(cpus=50, memory_mib=100), lambda: 1, patience_s=0.5)
+    pool = ActorPool(Request(cpus=50, memory_mib=100), lambda: 1, patience_s=0.5)
     try:
         with pytest.raises(NngenError, match="had room for a trial with 50 CPUs, 100 MiB"):
             pool.take()

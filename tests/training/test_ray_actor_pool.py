@@ -15,20 +15,20 @@ from ray.exceptions import ActorDiedError
 
 from nngen import __version__
 from nngen.errors import EngineLostError, NngenError
-from nngen.training.ray.actor import Facts, Refusal
-from nngen.training.ray.actor_pool import Pool
+from nngen.training.ray.actor import NodeFacts, Refusal
+from nngen.training.ray.actor_pool import ActorPool
 from nngen.training.ray.cluster import Request
 
 REQUEST = Request(cpus=1, memory_mib=100)
-HELLO = Facts(host="a", nngen=__version__, python="3.11.2")
+FACTS = NodeFacts(host="a", nngen=__version__, python="3.11.2")
 
 
 class Played:
     """Takes the place of the module ``ray``: actors are there as soon as there is room."""
 
-    def __init__(self, room=99, hello=HELLO, telling_s=0.005):
+    def __init__(self, room=99, facts=FACTS, telling_s=0.005):
         self.room = room
-        self.hello = hello
+        self.facts = facts
         self.telling_s = telling_s
         self.actors = []
         self.alive = []
@@ -38,7 +38,7 @@ class Played:
 
     def _start(self, *, compiled):
         actor = SimpleNamespace(compiled=compiled)
-        actor.hello = SimpleNamespace(remote=lambda: ("hello", actor))
+        actor.describe = SimpleNamespace(remote=lambda: ("describe", actor))
         actor.ping = SimpleNamespace(remote=lambda: ("ping", actor))
         self.actors.append(actor)
         self.alive.append(actor)
@@ -57,9 +57,9 @@ class Played:
         word, actor = reference
         if not any(actor is other for other in self.alive):
             raise ActorDiedError
-        if word == "hello":
+        if word == "describe":
             time.sleep(self.telling_s)
-            return self.hello
+            return self.facts
         return None
 
     def kill(self, actor):
@@ -72,7 +72,7 @@ def play(monkeypatch):
         monkeypatch.setattr("platform.python_version", lambda: "3.11.7")
         played = Played(**arguments)
         monkeypatch.setattr("nngen.training.ray.actor_pool.ray", played)
-        return played, Pool(REQUEST, lambda: most, patience_s)
+        return played, ActorPool(REQUEST, lambda: most, patience_s)
 
     return begin
 
@@ -80,7 +80,7 @@ def play(monkeypatch):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_slots_are_told_whether_to_compile(play, compiled):
     play()
-    pool = Pool(REQUEST, lambda: 1, compiled=compiled)
+    pool = ActorPool(REQUEST, lambda: 1, compiled=compiled)
     held = pool.take()
     assert held.actor.compiled is compiled
     pool.give(held)
@@ -196,16 +196,16 @@ def test_patience_begins_when_the_last_slot_goes(play):
 
 
 @pytest.mark.parametrize(
-    ("hello", "words"),
+    ("facts", "message"),
     [
         (Refusal(kind=NngenError, message="node a: no torch"), "node a: no torch"),
-        (Facts(host="a", nngen="0.0", python="3.11.2"), r"node a has nngen 0\.0"),
-        (Facts(host="a", nngen=__version__, python="3.12.1"), r"node a has Python 3\.12\.1"),
+        (NodeFacts(host="a", nngen="0.0", python="3.11.2"), r"node a has nngen 0\.0"),
+        (NodeFacts(host="a", nngen=__version__, python="3.12.1"), r"node a has Python 3\.12\.1"),
     ],
 )
-def test_a_node_that_is_not_fit_ends_the_work(hello, words, play):
-    played, pool = play(hello=hello)
-    with pytest.raises(NngenError, match=words):
+def test_a_node_that_is_not_fit_ends_the_work(facts, message, play):
+    played, pool = play(facts=facts)
+    with pytest.raises(NngenError, match=message):
         pool.take()
     assert played.alive == []
     pool.close()
@@ -218,7 +218,7 @@ def test_slots_that_never_start_are_given_up(play, monkeypatch):
         raise ActorDiedError
 
     monkeypatch.setattr(played, "get", die)
-    with pytest.raises(NngenError, match="no slot can be started"):
+    with pytest.raises(NngenError, match="no actor can be started"):
         pool.take()
     assert len(played.actors) == 5
     assert played.alive == []

@@ -1,7 +1,7 @@
-"""The Ray engine: trials on the machines of a Ray cluster. The only room that imports ray.
+"""The Ray engine: trainings on the machines of a Ray cluster. The only package that imports ray.
 
-A slot is an actor that holds a warm local engine on some node. It gets sources and images and sends predictions
-back; the accuracies are made in the driver, where the labels stay, and the driver alone writes the archive.
+An actor runs a warm local engine on some node. It gets sources and images and sends predictions back; the accuracies
+are computed in the driver, where the labels stay, and only the driver writes the archive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What runs on a node: one trial at a time in a warm local engine, with no label of the judge's on the machine."""
+"""The actor on a node: runs one job at a time in a warm local engine, without labels of validation and test."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from nngen.training.memory_model import Prediction
 from nngen.training.ray.dataset_transfer import Bytes, DatasetTransfer, unpack
 from nngen.types import Candidate, EpochResult, Trial, TrialSpec, Verdict
 
-__all__ = ["Epoch", "Facts", "Refusal", "Slot", "Word"]
+__all__ = ["ActorMessage", "Epoch", "NodeFacts", "Refusal", "RemoteTrainJob", "TrialActor"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Where a slot is.
+class NodeFacts:
+    """The node of an actor.
 
     Attributes:
-        host: The node's name.
-        nngen: Its version there.
-        python: Likewise.
+        host: Name of the node.
+        nngen: Version of nngen there.
+        python: Version of Python there.
     """
 
     host: str
@@ -42,10 +42,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One epoch that is done; its accuracy is made by the driver.
+    """A completed epoch; the driver computes its accuracy.
 
     Attributes:
-        point: Its validation accuracy is not a number yet.
+        point: The epoch; its validation accuracy is NaN.
         predictions: Class per validation image, as in ``Trial``.
     """
 
@@ -55,33 +55,49 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An error of the local engine, to be raised in the driver."""
+    """An error of the local engine, to raise in the driver."""
 
     kind: type[NngenError]
     message: str
 
 
-Word: TypeAlias = Epoch | Trial | Refusal
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteTrainJob:
+    """A ``TrainJob`` on its way to a node.
+
+    Attributes:
+        transfer: The data set without its arrays.
+        files: References to the bytes of its files in Ray's object store.
+    """
+
+    candidate: Candidate
+    spec: TrialSpec
+    transfer: DatasetTransfer
+    files: Sequence[Any]
+    isolation: Isolation
 
 
-class Slot:
-    """The actor; Ray gives it its cores, its share of a card and its memory for as long as it lives."""
+ActorMessage: TypeAlias = Epoch | Trial | Refusal
+
+
+class TrialActor:
+    """The actor; Ray reserves its cores, its share of a card and its memory for as long as it lives."""
 
     def __init__(self, *, compiled: bool = False) -> None:
         self._prediction: Prediction | None = None
         self._engine = LocalEngine(predict=lambda *_: self._prediction, compiled=compiled)
         self._thread = ThreadPoolExecutor(1)
 
-    def hello(self) -> Facts | Refusal:
-        """Load torch, and say where this is."""
+    def describe(self) -> NodeFacts | Refusal:
+        """Load torch, and describe the node."""
         try:
             self._engine.warm_up()
         except NngenError as error:
             return _refusal(error)
-        return Facts(host=socket.gethostname(), nngen=__version__, python=platform.python_version())
+        return NodeFacts(host=socket.gethostname(), nngen=__version__, python=platform.python_version())
 
     def ping(self) -> None:
-        """Show that this is alive."""
+        """Answer, to show that the actor is alive."""
 
     def check(self, job: CheckJob) -> Verdict | Refusal:
         """Check a candidate."""
@@ -90,42 +106,22 @@ class Slot:
         except NngenError as error:
             return _refusal(error)
 
-    def train(
-        self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        parcel: DatasetTransfer,
-        files: Sequence[Any],
-        isolation: Isolation,
-        prediction: Prediction | None,
-    ) -> Iterator[Word]:
-        """Train a candidate; yield each epoch as it ends, then the trial or why there is none.
+    def train(self, job: RemoteTrainJob, prediction: Prediction | None) -> Iterator[ActorMessage]:
+        """Train a candidate; yield each epoch as it ends, then the trial or the error in its place.
 
         Args:
-            candidate: As for ``LocalEngine.train``.
-            spec: Likewise.
-            parcel: The data set.
-            files: References to its bytes in the object store.
-            isolation: As for ``LocalEngine.train``.
-            prediction: What the driver expects it to take.
+            job: What to train, without the data set.
+            prediction: The driver's prediction of its memory.
         """
         self._prediction = prediction
-        said: SimpleQueue[Epoch | None] = SimpleQueue()
-        work = self._thread.submit(self._train, candidate, spec, parcel, files, isolation, said)
-        work.add_done_callback(lambda _: said.put(None))
-        while (epoch := said.get()) is not None:
+        messages: SimpleQueue[Epoch | None] = SimpleQueue()
+        work = self._thread.submit(self._train, job, messages)
+        work.add_done_callback(lambda _: messages.put(None))
+        while (epoch := messages.get()) is not None:
             yield epoch
         yield work.result()
 
-    def _train(
-        self,
-        candidate: Candidate,
-        spec: TrialSpec,
-        parcel: DatasetTransfer,
-        files: Sequence[Any],
-        isolation: Isolation,
-        said: SimpleQueue[Epoch | None],
-    ) -> Trial | Refusal:
+    def _train(self, job: RemoteTrainJob, messages: SimpleQueue[Epoch | None]) -> Trial | Refusal:
         predictions = b""
 
         def score(body: bytes) -> float:
@@ -133,17 +129,21 @@ class Slot:
             predictions = body
             return nan
 
-        def tell(point: EpochResult) -> None:
-            said.put(Epoch(point=point, predictions=predictions))
+        def on_epoch(point: EpochResult) -> None:
+            messages.put(Epoch(point=point, predictions=predictions))
 
         def fetch(number: int) -> Bytes:
-            array: Bytes = ray.get(files[number])
+            array: Bytes = ray.get(job.files[number])
             return array
 
         try:
-            dataset = unpack(parcel, fetch)
-            job = TrainJob(candidate=candidate, spec=spec, dataset=dataset, isolation=isolation)
-            trial = self._engine.train(job, tell, score=score)
+            local = TrainJob(
+                candidate=job.candidate,
+                spec=job.spec,
+                dataset=unpack(job.transfer, fetch),
+                isolation=job.isolation,
+            )
+            trial = self._engine.train(local, on_epoch, score=score)
         except NngenError as error:
             return _refusal(error)
         return replace(trial, environment={**trial.environment, "engine": "ray", "node": socket.gethostname()})

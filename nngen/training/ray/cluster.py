@@ -1,4 +1,4 @@
-"""A Ray cluster that is there: join it, see what its nodes offer, and whether they can run our trials."""
+"""Connection to a running Ray cluster: what its nodes offer, and whether they can run this driver's trials."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _MAX_REASON = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What Ray sets aside for one trial.
+    """Resources that Ray reserves for one trial.
 
     Attributes:
-        cpus: Cores; the worker's threads.
-        gpus: Share of a card below 1, or whole cards.
-        memory_mib: The worker's limit on resident memory.
+        cpus: Number of cores, one for each thread of the worker.
+        gpus: Share of a card below 1, or a number of whole cards.
+        memory_mib: Memory in MiB, the worker's limit.
     """
 
     cpus: int
@@ -49,7 +49,7 @@ class Request:
             raise UsageError(f"a trial takes a share of a card up to 1, or whole cards, not {self.gpus:g}")
 
     def options(self) -> dict[str, Any]:
-        """Write it as Ray's options."""
+        """Return the request as Ray's options."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_mib * _MIB}
 
     def __str__(self) -> str:
@@ -58,11 +58,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine of the cluster and all that it offers, whether in use or not.
+    """A machine of the cluster and all its resources, in use or not.
 
     Attributes:
-        id: Ray's, in hex.
-        host: Its name.
+        id: Ray's id of the node, in hex.
+        host: Name of the node.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Node:
     memory_mib: int
 
     def room(self, request: Request) -> int:
-        """How many trials fit at once."""
+        """Return how many trials fit at once."""
         room = min(self.cpus // request.cpus, self.memory_mib // request.memory_mib)
         if request.gpus:
             # A share never spans two cards.
@@ -85,7 +85,7 @@ class Node:
 
 
 class Cluster:
-    """The cluster that this process has joined; leaving the ``with`` block leaves it."""
+    """A cluster that this process has joined; leaving the ``with`` block leaves it."""
 
     def __init__(self, *, joined: bool) -> None:
         self._joined = joined
@@ -109,7 +109,7 @@ class Cluster:
         return tuple(_node(entry) for entry in ray.nodes() if entry["Alive"])
 
     def machine(self, share: float = 1.0) -> dict[str, Any]:
-        """Suggest a device and threads for trials that each get ``share`` of a card, as ``prepare`` takes them.
+        """Suggest a device and threads for trials that each get ``share`` of a card, as fields of ``CampaignSpec``.
 
         Raises:
             UsageError: If no node offers a CPU.
@@ -123,7 +123,7 @@ class Cluster:
         return {"device": "cuda" if with_cards else "cpu", "threads": threads}
 
     def require(self, request: Request) -> None:
-        """See that the cluster has room for a trial, and this version of nngen wherever there is room.
+        """Check that the cluster has room for a trial, and this version of nngen wherever there is room.
 
         Raises:
             UsageError: If no node is large enough.
@@ -170,12 +170,12 @@ def connect(address: str = "auto") -> Cluster:
 
 
 def difference(host: str, nngen: str | None, python: str) -> str | None:
-    """Say what keeps a node from running this driver's trials; None if nothing does.
+    """Return what keeps a node from running this driver's trials; None if nothing does.
 
     Args:
-        host: The node's name.
-        nngen: Its version there; None where it is not installed.
-        python: Likewise.
+        host: Name of the node.
+        nngen: Version of nngen there; None where it is not installed.
+        python: Version of Python there.
     """
     if python.split(".")[:2] != platform.python_version().split(".")[:2]:
         return f"node {host} has Python {python}, the driver {platform.python_version()}: install the same on both"
@@ -187,7 +187,7 @@ def difference(host: str, nngen: str | None, python: str) -> str | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the telling part of what Ray says, in one line."""
+    """Return the informative part of Ray's error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("The actor died because")]
     return (told[-1] if told else " ".join(lines))[:_MAX_REASON] or type(error).__name__
@@ -219,7 +219,7 @@ def _same_everywhere(nodes: Sequence[Node]) -> None:
 
 
 def _make_probe() -> Callable[[], tuple[str | None, str]]:
-    """Make a function that travels as code: on its node there may be no nngen to find it in."""
+    """Make a function that travels as code: nngen, where it is defined, may be missing on the node."""
 
     def probe() -> tuple[str | None, str]:
         import platform
@@ -252,11 +252,11 @@ def _offer(cpus: float, gpus: float, memory_mib: int) -> str:
 
 
 def _reach(address: str) -> None:
-    """Knock first: Ray itself tries for a minute."""
+    """Try to connect first: Ray itself tries for a minute."""
     host, colon, port = address.rpartition(":")
     if not colon:
         if address != "auto":
-            raise UsageError(f"{address!r} is no address: write auto or HOST:PORT")
+            raise UsageError(f"{address!r} is not an address: write auto or HOST:PORT")
         return
     try:
         socket.create_connection((host, int(port)), timeout=_REACH_S).close()
@@ -266,7 +266,7 @@ def _reach(address: str) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM, which Ray takes for itself."""
+    """Keep this process's handler of SIGTERM, which Ray replaces by its own."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -1,7 +1,7 @@
-"""What a data set gives away to another machine: what a worker reads, and of the judge's labels nothing.
+"""Transfer of a data set to another machine: the files that a worker reads, and no label of validation or test.
 
-The bytes travel as they lie in the driver's cache. Each machine writes them once into its own cache, read-only,
-for all of its workers to map.
+The bytes travel as they are in the driver's cache. Each machine writes them once into its own cache, read-only, for
+all of its workers to map.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetTransfer:
-    """A data set without its arrays, and how to know that they are the right ones.
+    """A data set without its arrays, and the hashes of their files.
 
     Attributes:
+        fingerprint: Fingerprint of the data set; it covers all labels, so only the driver can compute it.
         digests: SHA-256 in hex of each of ``WORKER_FILES``, in their order.
-        fingerprint: The data set's own, which covers the labels too; it can be made on the driver alone.
     """
 
     name: str
@@ -47,14 +47,14 @@ class DatasetTransfer:
 
     @property
     def key(self) -> str:
-        """Name of the folder that holds it on every machine."""
+        """Name of its folder in the cache of every machine."""
         return hashlib.sha256(" ".join(self.digests).encode()).hexdigest()[:16]
 
 
 def pack(dataset: Dataset) -> tuple[DatasetTransfer, tuple[Bytes, ...]]:
-    """Return what another machine needs to know, and the files' bytes, mapped and not read yet."""
+    """Return the description of a data set, and the bytes of its files, mapped and not read yet."""
     files = tuple(np.asarray(np.memmap(dataset.file(part), np.uint8, "r")) for part in WORKER_FILES)
-    parcel = DatasetTransfer(
+    transfer = DatasetTransfer(
         name=dataset.name,
         classes=dataset.classes,
         fingerprint=dataset.fingerprint,
@@ -64,15 +64,15 @@ def pack(dataset: Dataset) -> tuple[DatasetTransfer, tuple[Bytes, ...]]:
         std=dataset.std,
         digests=tuple(hashlib.sha256(file.data).hexdigest() for file in files),
     )
-    return parcel, files
+    return transfer, files
 
 
-def unpack(parcel: DatasetTransfer, fetch: Callable[[int], Bytes]) -> Dataset:
-    """Write a parcel's files into this machine's cache, unless they are there; open them.
+def unpack(transfer: DatasetTransfer, fetch: Callable[[int], Bytes]) -> Dataset:
+    """Write the files of a data set into this machine's cache, unless they are there; open them.
 
     Args:
-        parcel: What to expect.
-        fetch: Gives the bytes of a file by its number in ``WORKER_FILES``; called only for what is missing.
+        transfer: Description of the data set.
+        fetch: Returns the bytes of a file by its number in ``WORKER_FILES``; called only for missing files.
 
     Returns:
         The data set; its labels of validation and test are empty.
@@ -80,16 +80,16 @@ def unpack(parcel: DatasetTransfer, fetch: Callable[[int], Bytes]) -> Dataset:
     Raises:
         DataError: If the cache cannot be written, or what came is not what was sent.
     """
-    folder = cache_dir() / "parcels" / parcel.key
+    folder = cache_dir() / "transfers" / transfer.key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            if not _holds(folder, parcel):
+            if not _holds(folder, transfer):
                 shutil.rmtree(folder, ignore_errors=True)
-                _write(folder, parcel, fetch)
+                _write(folder, transfer, fetch)
     except OSError as error:
-        raise DataError(f"{parcel.name} cannot be kept in {folder.parent}: {error}; set NNGEN_CACHE") from error
-    return _open(folder, parcel)
+        raise DataError(f"{transfer.name} cannot be kept in {folder.parent}: {error}; set NNGEN_CACHE") from error
+    return _open(folder, transfer)
 
 
 @contextmanager
@@ -100,9 +100,9 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _holds(folder: Path, parcel: DatasetTransfer) -> bool:
-    """Whether all files are there, byte for byte: a machine may have died while it wrote them."""
-    for part, digest in zip(WORKER_FILES, parcel.digests, strict=True):
+def _holds(folder: Path, transfer: DatasetTransfer) -> bool:
+    """Return whether all files are there, byte for byte: a machine may have died while it wrote them."""
+    for part, digest in zip(WORKER_FILES, transfer.digests, strict=True):
         try:
             with (folder / f"{part}.npy").open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
@@ -112,27 +112,27 @@ def _holds(folder: Path, parcel: DatasetTransfer) -> bool:
     return True
 
 
-def _write(folder: Path, parcel: DatasetTransfer, fetch: Callable[[int], Bytes]) -> None:
+def _write(folder: Path, transfer: DatasetTransfer, fetch: Callable[[int], Bytes]) -> None:
     with draft_folder(folder) as draft:
         for number, part in enumerate(WORKER_FILES):
             path = draft / f"{part}.npy"
             fetch(number).tofile(path)
             path.chmod(0o444)
-        if not _holds(draft, parcel):
-            raise DataError(f"{parcel.name} did not arrive as it was sent")
+        if not _holds(draft, transfer):
+            raise DataError(f"{transfer.name} did not arrive as it was sent")
 
 
-def _open(folder: Path, parcel: DatasetTransfer) -> Dataset:
+def _open(folder: Path, transfer: DatasetTransfer) -> Dataset:
     arrays = {part.replace("-", "_"): np.load(folder / f"{part}.npy", mmap_mode="r") for part in WORKER_FILES}
     nothing = np.empty(0, np.int64)
     return Dataset(
-        name=parcel.name,
-        classes=parcel.classes,
-        fingerprint=parcel.fingerprint,
-        natural=parcel.natural,
-        default_shape=parcel.default_shape,
-        mean=parcel.mean,
-        std=parcel.std,
+        name=transfer.name,
+        classes=transfer.classes,
+        fingerprint=transfer.fingerprint,
+        natural=transfer.natural,
+        default_shape=transfer.default_shape,
+        mean=transfer.mean,
+        std=transfer.std,
         folder=folder,
         validation_labels=nothing,
         test_labels=nothing,

@@ -1,4 +1,4 @@
-"""The engine as a campaign sees it: the local engine's methods, carried out by slots somewhere in the cluster."""
+"""The Ray engine: the local engine's methods, carried out by actors somewhere in the cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from nngen.datasets.dataset import Dataset
 from nngen.errors import EngineLostError, NngenError
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.memory_model import Predictor
-from nngen.training.ray.actor import Epoch, Refusal, Word
-from nngen.training.ray.actor_pool import Held, Pool
+from nngen.training.ray.actor import ActorMessage, Epoch, Refusal, RemoteTrainJob
+from nngen.training.ray.actor_pool import ActorHandle, ActorPool
 from nngen.training.ray.cluster import Cluster, Request, reason_of
 from nngen.training.ray.dataset_transfer import DatasetTransfer, pack
 from nngen.training.scoring import accuracy
@@ -32,8 +32,8 @@ _LOOK_S = 2.0
 class RayEngine:
     """Runs candidates on the nodes of a Ray cluster. Safe to use from several threads at once.
 
-    Each slot holds a warm ``LocalEngine``, so a candidate is as isolated there as it would be here. Where a node or
-    a slot is lost, the caller gets ``EngineLostError`` and may ask again: another slot will do it.
+    Each actor runs a warm ``LocalEngine``, so a candidate is as isolated there as it would be here. Where a node or
+    an actor is lost, the caller gets ``EngineLostError`` and may submit the job again, to another actor.
     Leaving the ``with`` block ends whatever still runs.
     """
 
@@ -46,15 +46,15 @@ class RayEngine:
         predict: Predictor | None = None,
         compiled: bool = False,
     ) -> None:
-        """See that the cluster can do it.
+        """Check that the cluster has room.
 
         Args:
-            cluster: It must outlive the engine.
-            request: What Ray sets aside for each slot: as many cores as a trial has threads.
-            slots: How many at once; by default, what fits on the nodes that are alive. A number makes a cluster that
+            cluster: The cluster, which must outlive the engine.
+            request: Resources that Ray reserves for each actor: as many cores as a trial has threads.
+            slots: Number of actors; by default, what fits on the nodes that are alive. A number makes a cluster that
                 scales by demand grow.
-            predict: Says here what a trial will take; the slot acts on it as ``LocalEngine`` does.
-            compiled: As for ``LocalEngine``.
+            predict: Predicts the memory of a training, here; the actor uses it as ``LocalEngine`` does.
+            compiled: Whether nets are compiled, as for ``LocalEngine``.
 
         Raises:
             UsageError: If no node is large enough.
@@ -66,7 +66,7 @@ class RayEngine:
         self._fixed = slots
         self._predict = predict
         self._counted = (0, -_LOOK_S)
-        self._pool = Pool(request, lambda: self.slots, compiled=compiled)
+        self._pool = ActorPool(request, lambda: self.slots, compiled=compiled)
         self._placing = threading.Lock()
         self._placed: dict[str, tuple[DatasetTransfer, list[Any]]] = {}
 
@@ -79,13 +79,13 @@ class RayEngine:
         self.close()
 
     def close(self) -> None:
-        """End every slot and what runs in it."""
+        """End every actor and whatever runs in it."""
         self._pool.close()
         self._placed.clear()
 
     @property
     def slots(self) -> int:
-        """How many trials fit at once, 1 at least; follows the nodes that come and go."""
+        """Number of trainings that fit at once, at least 1; it follows the nodes that come and go."""
         if self._fixed is not None:
             return self._fixed
         count, seen = self._counted
@@ -100,8 +100,8 @@ class RayEngine:
 
         Messages of errors name the node.
         """
-        with self._lent() as held:
-            found: Verdict | Refusal = ray.get(held.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
+        with self._borrowed() as handle:
+            found: Verdict | Refusal = ray.get(handle.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
         if isinstance(found, Refusal):
             raise found.kind(found.message)
         return found
@@ -113,57 +113,60 @@ class RayEngine:
         errors name the node.
         """
         candidate, spec, dataset = job.candidate, job.spec, job.dataset
-        parcel, files = self._place(dataset)
+        transfer, files = self._place(dataset)
         prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
         scored: dict[tuple[int, float], EpochResult] = {}
-        word: Word | None = None
-        with self._lent() as held:
-            train = held.actor.train.options(num_returns="streaming")
-            for said in train.remote(_bare(candidate), spec, parcel, files, job.isolation, prediction):
-                word = ray.get(said)
-                if isinstance(word, Epoch):
-                    share = accuracy(word.predictions, dataset.validation_labels)
-                    point = replace(word.point, validation_accuracy=share)
+        message: ActorMessage | None = None
+        with self._borrowed() as handle:
+            train = handle.actor.train.options(num_returns="streaming")
+            remote = RemoteTrainJob(
+                candidate=_bare(candidate), spec=spec, transfer=transfer, files=files, isolation=job.isolation
+            )
+            for reference in train.remote(remote, prediction):
+                message = ray.get(reference)
+                if isinstance(message, Epoch):
+                    share = accuracy(message.predictions, dataset.validation_labels)
+                    point = replace(message.point, validation_accuracy=share)
                     scored[_mark(point)] = point
                     if on_epoch is not None:
                         on_epoch(point)
-        if isinstance(word, Refusal):
-            raise word.kind(word.message)
-        assert isinstance(word, Trial)
+        if isinstance(message, Refusal):
+            raise message.kind(message.message)
+        assert isinstance(message, Trial)
         # The trial knows which epochs are its own; those of an attempt that ran out of memory are not.
-        curve = tuple(scored[_mark(point)] for point in word.curve)
-        last = curve[-1].validation_accuracy if word.verdict.valid else None
-        return replace(word, curve=curve, validation_accuracy=last)
+        curve = tuple(scored[_mark(point)] for point in message.curve)
+        last = curve[-1].validation_accuracy if message.verdict.valid else None
+        return replace(message, curve=curve, validation_accuracy=last)
 
     @contextmanager
-    def _lent(self) -> Iterator[Held]:
-        """Hold a slot; one that did not come to its end is given up, and whatever runs in it ends."""
-        held = self._pool.take()
+    def _borrowed(self) -> Iterator[ActorHandle]:
+        """Borrow an actor; where the block does not complete, the actor and whatever runs in it are ended."""
+        handle = self._pool.take()
         try:
-            yield held
+            yield handle
         except BaseException as error:
-            self._pool.drop(held)
+            self._pool.drop(handle)
             if isinstance(error, RayTaskError):
-                raise NngenError(f"node {held.host} failed: {str(error).strip().splitlines()[-1]}") from error
+                raise NngenError(f"node {handle.host} failed: {str(error).strip().splitlines()[-1]}") from error
             if isinstance(error, RayError):
-                raise EngineLostError(f"node {held.host} or its slot went away: {reason_of(error)}") from error
+                raise EngineLostError(f"node {handle.host} or its actor went away: {reason_of(error)}") from error
             raise
-        self._pool.give(held)
+        self._pool.give(handle)
 
     def _place(self, dataset: Dataset) -> tuple[DatasetTransfer, list[Any]]:
         """Put a data set into the object store, once; each node takes it from there."""
         with self._placing:
             if dataset.fingerprint not in self._placed:
-                parcel, files = pack(dataset)
-                self._placed[dataset.fingerprint] = (parcel, [ray.put(file) for file in files])
+                transfer, files = pack(dataset)
+                self._placed[dataset.fingerprint] = (transfer, [ray.put(file) for file in files])
             return self._placed[dataset.fingerprint]
 
 
 def _mark(point: EpochResult) -> tuple[int, float]:
-    """What tells an epoch from all others of a trial, those of earlier attempts included."""
+    """Return what identifies an epoch among all of a trial, those of earlier attempts included."""
     return point.epoch, point.seconds
 
 
 def _bare(candidate: Candidate) -> Candidate:
-    """Leave out what no worker looks at."""
+    """Leave out what no worker reads."""
     return Candidate(id=candidate.id, source=candidate.source, canonical="")
