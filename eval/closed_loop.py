@@ -31,15 +31,19 @@ from _page import Evaluation, note, table
 
 from nngen.analysis.statistics import mean_interval
 from nngen.archive import Archive
+from nngen.campaign.setup import prepare_inputs
+from nngen.campaign_spec import CampaignSpec
+from nngen.datasets import load_dataset
 from nngen.files import cache_dir
-from nngen.llm.bench import Fidelity, Ground, lay
+from nngen.lemur.source import open_lemur
 from nngen.llm.evolve import Cycle, Evolution, share_interval
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.tuner import AdapterTeacher
+from nngen.llm.finetuning.tuner import AdapterTuner
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.transformers_local import Local
 from nngen.testing.tiny_model import fetch
+from nngen.training import LocalEngine
 
 LIGHT = (
     "AirNext",
@@ -107,66 +111,76 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
     """Run one loop in an archive of its own, so that no arm learns from another's trials; a finished one is read."""
     place = given.work / f"{arm}-{seed}"
-    told, clock = place / "cycles.json", place / "seconds.jsonl"
-    if not told.is_file():
+    done, clock = place / "cycles.json", place / "seconds.jsonl"
+    if not done.is_file():
         note(f"{arm}, seed {seed}")
         place.mkdir(exist_ok=True)
         begun = time.perf_counter()
         try:
-            with lay(Fidelity(epochs=given.epochs, batch=given.batch, threads=given.threads), LIGHT) as ground:
-                cycles = _run(arm, seed, ground, given, place)
+            with LocalEngine() as engine:
+                cycles = _run(arm, seed, engine, given, place)
         finally:
             with clock.open("a") as file:
                 file.write(f"{time.perf_counter() - begun:.1f}\n")
-        told.write_text(json.dumps([_row(cycle) for cycle in cycles if cycle.number > 0]), encoding="utf-8")
+        done.write_text(json.dumps([_row(cycle) for cycle in cycles if cycle.number > 0]), encoding="utf-8")
     seconds = sum(map(float, clock.read_text().split()))
-    return Loop(arm=arm, seed=seed, cycles=json.loads(told.read_text()), seconds=seconds)
+    return Loop(arm=arm, seed=seed, cycles=json.loads(done.read_text()), seconds=seconds)
 
 
-def _run(arm: str, seed: int, ground: Ground, given: argparse.Namespace, place: Path) -> list[Cycle]:
+def _run(arm: str, seed: int, engine: LocalEngine, given: argparse.Namespace, place: Path) -> list[Cycle]:
     start = given.work / f"start-{seed}.db"
     if not (given.work / f"start-{seed}.done").is_file():
         with Archive.open(start) as archive:
-            _evolution(archive, ground, seed, given, Uniform(), None).begin()
+            _evolution(archive, engine, seed, given, Uniform(), None).begin()
         (given.work / f"start-{seed}.done").touch()
     if not (place / "loop.db").is_file():
         shutil.copyfile(start, place / "loop.db.half")
         (place / "loop.db.half").replace(place / "loop.db")
-    rewriter, teach = _writer(arm, place)
+    rewriter, tuner = _writer(arm, place)
     with Archive.open(place / "loop.db") as archive:
-        return _evolution(archive, ground, seed, given, rewriter, teach).run()
+        return _evolution(archive, engine, seed, given, rewriter, tuner).run()
 
 
 def _evolution(
     archive: Archive,
-    ground: Ground,
+    engine: LocalEngine,
     seed: int,
     given: argparse.Namespace,
     rewriter: Rewriter,
-    teach: AdapterTeacher | None,
+    tuner: AdapterTuner | None,
 ) -> Evolution:
-    return Evolution(
+    dataset = load_dataset("digits")
+    spec = CampaignSpec(
         name="loop",
+        size=1,
+        shape=dataset.default_shape,
+        epochs=given.epochs,
+        batch=given.batch,
+        threads=given.threads,
+        seed=seed,
+    )
+    return Evolution(
+        spec=spec,
         archive=archive,
-        ground=ground,
+        inputs=prepare_inputs(dataset, spec.shape, LIGHT, lemur=open_lemur()),
+        engine=engine,
         rewriter=rewriter,
         cycles=given.cycles,
         start=given.start,
         number=given.number,
-        seed=seed,
         # Equal budgets: no loop stops early.
         patience=given.cycles + 1,
-        teach=teach,
+        tune=tuner,
         note=note,
     )
 
 
-def _writer(arm: str, place: Path) -> tuple[Rewriter, AdapterTeacher | None]:
+def _writer(arm: str, place: Path) -> tuple[Rewriter, AdapterTuner | None]:
     if arm != MODEL:
         return (Uniform() if arm == "random" else Mutate()), None
     base = str(fetch())
     tuning = Tuning(base=base, epochs=1.0, accumulate=2, lr=1e-3, judged=4, max_tokens=768)
-    return Local(base), AdapterTeacher(tuning=tuning, folder=place, note=note)
+    return Local(base), AdapterTuner(tuning=tuning, folder=place, note=note)
 
 
 def _row(cycle: Cycle) -> dict[str, Any]:
@@ -262,8 +276,8 @@ def _mean(values: Sequence[float], sign: str = "") -> str:
     if not values:
         return "none"
     span = mean_interval(values)
-    said = f"{fmean(values):{sign}.4f}"
-    return said if span is None else f"{said} ({span[0]:{sign}.4f} to {span[1]:{sign}.4f})"
+    text = f"{fmean(values):{sign}.4f}"
+    return text if span is None else f"{text} ({span[0]:{sign}.4f} to {span[1]:{sign}.4f})"
 
 
 def _share(hits: int, trials: int) -> str:

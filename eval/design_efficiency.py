@@ -1,4 +1,4 @@
-"""How much each sampler's quartets tell about family effects: A- and D-efficiency.
+"""A- and D-efficiency of each sampler's quartets for family effects.
 
     python eval/design_efficiency.py [--seeds 5] [--write]
 

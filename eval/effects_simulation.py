@@ -1,4 +1,4 @@
-"""Are planted effects found again? 203 quartets of 29 families, 100 repetitions, every sampler.
+"""Recovery of planted effects: 203 quartets of 29 families, 100 repetitions, every sampler.
 
 Per repetition, one truth: family effects, pair effects and what is particular to a quartet, all
 normal, and noise between seeds. Every sampler draws 203 quartets of it, one seed each; the recovered

@@ -1,4 +1,4 @@
-"""Find again the designs that ``nngen/space/designs.py`` keeps, and compare.
+"""Repeats the searches for the designs in ``nngen/space/designs.py``, and compares the results.
 
     python eval/find_designs.py [--starters] [--steiner] [--runs] [--variants] [--write]
 

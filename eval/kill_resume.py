@@ -1,4 +1,4 @@
-"""Kill a campaign's driver and workers with SIGKILL, resume, and hold the archive against an undisturbed one.
+"""Campaigns whose driver and workers are killed and resumed, compared with an undisturbed campaign.
 
     python eval/kill_resume.py [--campaigns 25] [--minutes 8] [--work FOLDER] [--write]
 
@@ -104,8 +104,8 @@ for _name in WRITES:
 
 
 @dataclass(kw_only=True)
-class Told:
-    """What one campaign went through and came to."""
+class Result:
+    """Interruptions of one campaign, and its comparison with the undisturbed one."""
 
     number: int
     boundaries: list[str] = field(default_factory=list)
@@ -165,8 +165,8 @@ def descend(pid: int) -> list[psutil.Process]:
     return []
 
 
-def follow(child: int, draw: random.Random, told: Told, *, kill_driver: bool, kill_worker: bool) -> bool:
-    """See a driver to its end, killing as asked; say whether it came through."""
+def follow(child: int, draw: random.Random, result: Result, *, kill_driver: bool, kill_worker: bool) -> bool:
+    """See a driver to its end, killing as asked; return whether it came through."""
     started = time.monotonic()
     driver_at = started + draw.uniform(0.1, 25.0) if kill_driver else math.inf
     worker_at = math.inf
@@ -180,24 +180,24 @@ def follow(child: int, draw: random.Random, told: Told, *, kill_driver: bool, ki
         seen |= {process.pid: process for process in family}
         if now >= driver_at:
             os.kill(child, signal.SIGKILL)
-            told.driver_kills_at_random += 1
+            result.driver_kills_at_random += 1
             driver_at = math.inf
-        # Server, nanny, worker: the third in line is one.
+        # Fork server, supervisor, worker: the third in line is one.
         workers = [process for process in family if _depth(process, child) == 3]
         if kill_worker and workers:
             worker_at, kill_worker = now + draw.uniform(0.0, 2.0), False
         if now >= worker_at and workers:
             with suppress(psutil.NoSuchProcess):
                 draw.choice(workers).kill()
-                told.worker_kills += 1
+                result.worker_kills += 1
             worker_at = math.inf
         time.sleep(0.05)
     # A server that is just loading torch notices only then that its driver is gone.
     _, alive = psutil.wait_procs(list(seen.values()), timeout=OUTLIVED_S)
-    told.orphans += len(alive)
+    result.orphans += len(alive)
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, -signal.SIGKILL):
-        raise SystemExit(f"a driver of campaign {told.number} ended with {code}")
+        raise SystemExit(f"a driver of campaign {result.number} ended with {code}")
     return code == 0
 
 
@@ -228,22 +228,22 @@ def essence(path: Path) -> list[Any]:
         return [plain, predicted, candidates, replace(archive.campaign(NAME), created_at="")]
 
 
-def judge(path: Path, reference: Path, told: Told) -> None:
-    """Hold a finished campaign against the undisturbed one."""
+def compare(path: Path, reference: Path, result: Result) -> None:
+    """Compare a finished campaign with the undisturbed one."""
     wanted, found = essence(reference), essence(path)
-    told.equal = found == wanted
+    result.equal = found == wanted
     with Archive.open(path, readonly=True) as archive:
         trials = archive.trials(NAME)
         finished = Counter(event.trial_id for event in archive.events(NAME) if event.kind == "trial.finished")
         begun = sum(event.kind == "trial.started" for event in archive.events(NAME))
-    told.lost = sum(finished[trial.id] == 0 for trial in wanted[0]) + (len(wanted[0]) - len(trials))
-    told.repeated = sum(count - 1 for count in finished.values()) + sum(
+    result.lost = sum(finished[trial.id] == 0 for trial in wanted[0]) + (len(wanted[0]) - len(trials))
+    result.repeated = sum(count - 1 for count in finished.values()) + sum(
         trial.copied_from is not None for trial in trials
     )
-    told.running = sum(trial.state is TrialState.RUNNING for trial in trials)
-    told.begun_again = begun - len(trials)
+    result.running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    result.begun_again = begun - len(trials)
     with sqlite3.connect(path) as plain:
-        told.integrity = plain.execute("PRAGMA integrity_check").fetchone()[0]
+        result.integrity = plain.execute("PRAGMA integrity_check").fetchone()[0]
     plain.close()
 
 
@@ -261,7 +261,7 @@ def undisturbed(work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> list[
             if not follow(
                 drive(path, spec, inputs, record),
                 random.Random(0),
-                Told(number=0),
+                Result(number=0),
                 kill_driver=False,
                 kill_worker=False,
             ):
@@ -276,56 +276,56 @@ def undisturbed(work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> list[
     return [*met, *(place for place in resuming if place not in met)]
 
 
-def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> Told:
-    """Run one campaign, killed at each of its targets, and judge it."""
+def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> Result:
+    """Run one campaign, killed at each of its targets, and compare it."""
     path = work / f"campaign-{number:02}.db"
     for old in work.glob(f"{path.name}*"):
         old.unlink()
-    draw, told, started = random.Random(number), Told(number=number), time.monotonic()
-    last_words = work / "died-at.txt"
+    draw, result, started = random.Random(number), Result(number=number), time.monotonic()
+    death_note = work / "died-at.txt"
     random_turn = draw.randrange(len(targets) + 1)
     through = False
     while not through:
-        left = set(targets) - set(told.boundaries)
+        left = set(targets) - set(result.boundaries)
 
         def reached(place: str, left: set[str] = left) -> None:
             if place in left:
-                last_words.write_text(place)
+                death_note.write_text(place)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        last_words.write_text("")
+        death_note.write_text("")
         child = drive(path, spec, inputs, reached)
-        kill_driver = told.drivers == random_turn
-        through = follow(child, draw, told, kill_driver=kill_driver, kill_worker=not told.worker_kills)
-        told.drivers += 1
-        if place := last_words.read_text():
-            told.boundaries.append(place)
-    judge(path, work / "undisturbed.db", told)
-    told.seconds = time.monotonic() - started
-    return told
+        kill_driver = result.drivers == random_turn
+        through = follow(child, draw, result, kill_driver=kill_driver, kill_worker=not result.worker_kills)
+        result.drivers += 1
+        if place := death_note.read_text():
+            result.boundaries.append(place)
+    compare(path, work / "undisturbed.db", result)
+    result.seconds = time.monotonic() - started
+    return result
 
 
-def page(all_told: list[Told], boundaries: list[str], wanted: int) -> str:
+def page(results: list[Result], boundaries: list[str], wanted: int) -> str:
     """Write the results as Markdown."""
-    hit = {place for told in all_told for place in told.boundaries}
-    about = f"""{len(all_told)} campaigns of twelve trials each, {SIZE} quartets and those of them that went on from
+    hit = {place for result in results for place in result.boundaries}
+    about = f"""{len(results)} campaigns of twelve trials each, {SIZE} quartets and those of them that went on from
 {RUNGS[0]} epoch to {RUNGS[1]}, of the families {", ".join(FAMILIES)},
 on {10 * IMAGES_PER_CLASS} images of scikit-learn's digits at 1x32x32, one worker. Drivers and workers were ended with
 SIGKILL, and the campaign was resumed until it was done. Equal means: trials, candidates, sources, verdicts, accuracies,
 losses to the last digit, predictions byte for byte; all but clocks and memory."""
     rows = {
-        f"campaigns, of {wanted}": len(all_told),
-        "archives equal to the undisturbed one": sum(told.equal for told in all_told),
-        "drivers killed at a boundary of the writing": sum(len(told.boundaries) for told in all_told),
+        f"campaigns, of {wanted}": len(results),
+        "archives equal to the undisturbed one": sum(result.equal for result in results),
+        "drivers killed at a boundary of the writing": sum(len(result.boundaries) for result in results),
         f"such boundaries met, of {len(boundaries)} (before and after each commit)": len(hit & set(boundaries)),
-        "drivers killed at a random instant": sum(told.driver_kills_at_random for told in all_told),
-        "workers killed at a random instant": sum(told.worker_kills for told in all_told),
-        "trials lost": sum(told.lost for told in all_told),
-        "trials done twice": sum(told.repeated for told in all_told),
-        "trials left running": sum(told.running for told in all_told),
-        f"processes that outlived their driver by {OUTLIVED_S:g} s": sum(told.orphans for told in all_told),
-        "files that pass `PRAGMA integrity_check`": sum(told.integrity == "ok" for told in all_told),
-        "trials begun again, not done when the kill came": sum(told.begun_again for told in all_told),
+        "drivers killed at a random instant": sum(result.driver_kills_at_random for result in results),
+        "workers killed at a random instant": sum(result.worker_kills for result in results),
+        "trials lost": sum(result.lost for result in results),
+        "trials done twice": sum(result.repeated for result in results),
+        "trials left running": sum(result.running for result in results),
+        f"processes that outlived their driver by {OUTLIVED_S:g} s": sum(result.orphans for result in results),
+        "files that pass `PRAGMA integrity_check`": sum(result.integrity == "ok" for result in results),
+        "trials begun again, not done when the kill came": sum(result.begun_again for result in results),
     }
     missed = [place for place in boundaries if place not in hit]
     last = f"Boundaries that no driver died at: {'; '.join(missed)}." if missed else ""
@@ -348,24 +348,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "time_limit_s": 300.0, "rungs": RUNGS}
     spec, inputs = prepare(NAME, None, typed, {"device": "cpu", "threads": 1}, lemur=open_lemur())
     boundaries = undisturbed(work, spec, inputs)
-    all_told = [Told(**json.loads(file.read_text())) for file in sorted(work.glob("campaign-*.json"))]
+    results = [Result(**json.loads(file.read_text())) for file in sorted(work.glob("campaign-*.json"))]
     while True:
-        hit = {place for told in all_told for place in told.boundaries}
+        hit = {place for result in results for place in result.boundaries}
         left = [place for place in boundaries if place not in hit]
-        number = next(number for number in itertools.count(1) if number not in {told.number for told in all_told})
+        number = next(number for number in itertools.count(1) if number not in {result.number for result in results})
         if number > asked.campaigns + (MOST_CAMPAIGNS_MORE if left else 0):
             break
         if time.monotonic() - started > 60 * asked.minutes:
-            note(f"{len(all_told)} campaigns done, {len(left)} boundaries left: the same command goes on")
+            note(f"{len(results)} campaigns done, {len(left)} boundaries left: the same command goes on")
             break
         step = max(1, asked.campaigns - number + 1)
-        told = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, inputs)
-        (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(told)))
-        all_told.append(told)
-        word = "equal" if told.good else "NOT EQUAL"
-        note(f"campaign {number}: {word} after {told.drivers} drivers, {told.seconds:.0f} s")
-    good = all(told.good for told in all_told) and not left and len(all_told) >= asked.campaigns
-    return EVALUATION.finish(page(all_told, boundaries, asked.campaigns), good=good)
+        result = campaign(number, left[number % step :: step] if step > 1 else left, work, spec, inputs)
+        (work / f"campaign-{number:02}.json").write_text(json.dumps(asdict(result)))
+        results.append(result)
+        word = "equal" if result.good else "NOT EQUAL"
+        note(f"campaign {number}: {word} after {result.drivers} drivers, {result.seconds:.0f} s")
+    good = all(result.good for result in results) and not left and len(results) >= asked.campaigns
+    return EVALUATION.finish(page(results, boundaries, asked.campaigns), good=good)
 
 
 if __name__ == "__main__":

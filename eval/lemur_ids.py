@@ -1,4 +1,4 @@
-"""LEMUR's own ids, computed again: do our ``nn_id`` and ``uid`` equal what nn-dataset 2.1.2 ships?
+"""LEMUR's own ids, computed again: our ``nn_id`` and ``uid`` beside those that nn-dataset 2.1.2 ships.
 
 Every name that ends in a hash is held against its source. For 50 models drawn by seed, the uid of every
 recorded trial is computed: with sorted keys, as ours are, and where that differs in every order of the keys, because

@@ -1,4 +1,4 @@
-"""LEMUR's 10,482 models and their results into an archive: how long, how much memory, how many twins.
+"""Time, memory and twins of an import of LEMUR's 10,482 models and their results into an archive.
 
     python eval/lemur_import.py [--write]
 

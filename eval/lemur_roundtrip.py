@@ -1,4 +1,4 @@
-"""Does LEMUR itself accept what nngen exports? It is asked: nn-dataset 2.1.2 in an environment of its own.
+"""Round trip of exported results through LEMUR itself: nn-dataset 2.1.2 in an environment of its own.
 
 1. A virtual environment with what LEMUR imports; torch is borrowed from the one that runs this script.
 2. The wheel unpacked in a folder of its own; some of Fashion-MNIST's images under the names its MNIST loader reads.

@@ -1,4 +1,4 @@
-"""How much longer a campaign takes than its trainings: wall time over the sum of pure training time, on 2 cores.
+"""Overhead of a campaign: wall time over the sum of pure training time, on 2 cores.
 
     python eval/overhead.py [--trials 20] [--epochs 2] [--threads 2] [--two-workers] [--write]
 

@@ -1,4 +1,4 @@
-"""Predicting accuracies: ridge regression and a frozen language model, beside the mean and family effects.
+"""Prediction of accuracies: ridge regression and a frozen language model, beside the mean and family effects.
 
 On LEMUR's imported models by their code (--archive, written by ``nngen lemur import``), and on mixtures by their plans
 (--trials, archives of this project's own trials of one fidelity, as ``eval/closed_loop.py`` leaves them). Every figure

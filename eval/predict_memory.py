@@ -1,4 +1,4 @@
-"""How well is a trial's memory predicted before it starts, and is the lower bound one?
+"""Memory of a trial, predicted before it starts and measured; the lower bound must hold.
 
 Each of 12 light and medium quartets is predicted from what its families cost (``nngen.families.probe``), then trained
 for two steps, at 32 and at 64 px, in a worker of our own whose resident memory is watched. A refusal is too eager if a

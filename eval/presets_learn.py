@@ -1,4 +1,4 @@
-"""Does each preset learn? Every kind of mixture on ``digits``, three seeds, within ten minutes on two cores.
+"""Training of each preset: every kind of mixture on ``digits``, three seeds, within ten minutes on two cores.
 
     python eval/presets_learn.py                       # all three presets
     python eval/presets_learn.py --presets moev7 --seeds 1

@@ -1,4 +1,4 @@
-"""What a small model writes: plans under the grammar, regions before and after tuning, beside two baselines.
+"""Proposals of a small model: plans under the grammar, regions before and after tuning, beside two baselines.
 
 Steps, in this order; ``--until`` stops after one, so that each can be a job of its own:
 
@@ -34,9 +34,13 @@ from _page import Evaluation, note, table
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
+from nngen.campaign import CampaignInputs
+from nngen.campaign.setup import prepare_inputs
+from nngen.campaign_spec import CampaignSpec
+from nngen.datasets import load_dataset
 from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles
 from nngen.files import cache_dir
-from nngen.llm.bench import Fidelity, Ground, lay
+from nngen.lemur.source import open_lemur
 from nngen.llm.evolve import share_interval
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build_from_archive, counter, read_view
@@ -53,6 +57,7 @@ from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.mutations import skeleton
 from nngen.llm.rewriters.transformers_local import Local
 from nngen.testing.tiny_model import fetch
+from nngen.training import LocalEngine
 
 EVALUATION = Evaluation(__file__, __doc__)
 STEPS = ("corpus", "plans", "untuned", "tuning", "tuned")
@@ -76,8 +81,8 @@ LEAST_EXAMPLES = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignInputs:
-    """What every step works with.
+class Bench:
+    """Models, data and files of every step.
 
     Attributes:
         learned: Files whose regions the corpus changes.
@@ -86,7 +91,9 @@ class CampaignInputs:
 
     given: argparse.Namespace
     base: str
-    ground: Ground
+    spec: CampaignSpec
+    inputs: CampaignInputs
+    engine: LocalEngine
     archive: Archive
     learned: Sequence[Parent]
     held_out: Sequence[Parent]
@@ -134,13 +141,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     wanted = STEPS[: STEPS.index(given.until) + 1]
-    with lay(Fidelity(), LIGHT) as ground, Archive.open(given.work / "corpus.db") as archive:
-        learned = _parents(ground, archive, 1, PARENTS, frozenset())
+    dataset = load_dataset("digits")
+    spec = CampaignSpec(name="trials", size=1, shape=dataset.default_shape)
+    inputs = prepare_inputs(dataset, spec.shape, LIGHT, lemur=open_lemur())
+    with LocalEngine() as engine, Archive.open(given.work / "corpus.db") as archive:
+        learned = _parents(inputs, archive, 1, PARENTS, frozenset())
         seen = frozenset("+".join(parent.plan.experts) for parent in learned if parent.plan)
         # Every region of each of these parents is asked for once.
-        held_out = _parents(ground, archive, 2, max(given.regions // len(REGIONS), 1), seen)
-        bench = CampaignInputs(
-            given=given, base=str(fetch()), ground=ground, archive=archive, learned=learned, held_out=held_out
+        held_out = _parents(inputs, archive, 2, max(given.regions // len(REGIONS), 1), seen)
+        bench = Bench(
+            given=given,
+            base=str(fetch()),
+            spec=spec,
+            inputs=inputs,
+            engine=engine,
+            archive=archive,
+            learned=learned,
+            held_out=held_out,
         )
         tuned = None
         for step in wanted:
@@ -152,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EVALUATION.finish(page, good=not missed)
 
 
-def _corpus(bench: CampaignInputs) -> None:
+def _corpus(bench: Bench) -> None:
     """Change regions without a model: ``mutate`` does what the prompt asks for, ``random`` adds the rarer changes."""
     for writer, number in ((Mutate(), bench.given.corpus), (Uniform(), bench.given.corpus // 2)):
         _proposer(bench, writer, f"corpus-{writer.name}").regions(number, bench.learned, 0)
@@ -163,22 +180,22 @@ def _corpus(bench: CampaignInputs) -> None:
         build_from_archive(bench.archive, folder, count=counter(bench.base), tasks=["region"], batches=batches)
 
 
-def _feedback(bench: CampaignInputs) -> Path:
+def _feedback(bench: Bench) -> Path:
     found: Path = bench.given.learned or bench.given.work / "feedback"
     return found
 
 
-def _tag(bench: CampaignInputs) -> str:
+def _tag(bench: Bench) -> str:
     """Name the tuned model: an earlier one's proposals are not taken for those of one that is tuned here."""
     return "tuned" if bench.given.adapter is None else "earlier"
 
 
-def _held(bench: CampaignInputs, batch: str, number: int) -> bool:
+def _held(bench: Bench, batch: str, number: int) -> bool:
     """Whether a batch is whole, so that no model need be loaded for it."""
     return len(proposals(bench.archive, batch)) >= number
 
 
-def _plans(bench: CampaignInputs) -> None:
+def _plans(bench: Bench) -> None:
     if _held(bench, "plans-mutate", bench.given.plans):
         return
     for writer in (Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
@@ -186,12 +203,12 @@ def _plans(bench: CampaignInputs) -> None:
         proposer.plans(bench.given.plans, plan_values((), proposer.space), (), 0)
 
 
-def _untuned(bench: CampaignInputs) -> None:
+def _untuned(bench: Bench) -> None:
     if not _held(bench, "regions-untuned", bench.given.regions):
         _regions(bench, Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"))
 
 
-def _tune(bench: CampaignInputs) -> Tuned:
+def _tune(bench: Bench) -> Tuned:
     given = bench.given
     if given.adapter is not None:
         told = json.loads((given.adapter / NOTE).read_text(encoding="utf-8"))["result"]
@@ -205,7 +222,7 @@ def _tune(bench: CampaignInputs) -> Tuned:
     return finetune(tuning, _feedback(bench), given.work / "tuned", note)
 
 
-def _tuned(bench: CampaignInputs) -> Tuned:
+def _tuned(bench: Bench) -> Tuned:
     tuned = _tune(bench)
     tag = _tag(bench)
     if not _held(bench, f"regions-{tag}", bench.given.regions):
@@ -215,29 +232,35 @@ def _tuned(bench: CampaignInputs) -> Tuned:
     return tuned
 
 
-def _regions(bench: CampaignInputs, writer: Rewriter) -> None:
+def _regions(bench: Bench, writer: Rewriter) -> None:
     """Ask for the held-out files' regions."""
     _proposer(bench, writer, f"regions-{writer.name}").regions(bench.given.regions, bench.held_out, 0)
 
 
-def _proposer(bench: CampaignInputs, writer: Rewriter, batch: str) -> Proposer:
-    ground = bench.ground
-    return Proposer(archive=bench.archive, rewriter=writer, judge=ground.judge, families=ground.families, batch=batch)
+def _proposer(bench: Bench, writer: Rewriter, batch: str) -> Proposer:
+    return Proposer(
+        archive=bench.archive,
+        rewriter=writer,
+        engine=bench.engine,
+        inputs=bench.inputs,
+        spec=bench.spec,
+        batch=batch,
+    )
 
 
-def _parents(ground: Ground, archive: Archive, seed: int, number: int, seen: frozenset[str]) -> list[Parent]:
+def _parents(inputs: CampaignInputs, archive: Archive, seed: int, number: int, seen: frozenset[str]) -> list[Parent]:
     """Assemble plans that have every region, of quartets that were not seen."""
-    space, rng, assembler = PlanSpace(families=tuple(sorted(ground.families))), Random(seed), Assembler()
+    space, rng, assembler = PlanSpace(families=tuple(sorted(inputs.families))), Random(seed), Assembler()
     found: dict[str, Parent] = {}
     while len(found) < number:
         plan = space.draw(rng)
         name = "+".join(plan.experts)
         if name in seen or name in found or not (plan.losses.balance > 0 and plan.recipe.mixup > 0):
             continue
-        candidate = assembler.assemble(plan, [ground.families[expert] for expert in plan.experts])
+        candidate = assembler.assemble(plan, [inputs.families[expert] for expert in plan.experts])
         for expert in plan.experts:
-            archive.add_family(ground.families[expert][0])
-        archive.add_candidate(candidate, {e: ground.families[e][0].fingerprint for e in plan.experts})
+            archive.add_family(inputs.families[expert][0])
+        archive.add_candidate(candidate, {e: inputs.families[e][0].fingerprint for e in plan.experts})
         found[name] = Parent(id=candidate.id, source=candidate.source, plan=plan)
     return list(found.values())
 
@@ -259,7 +282,7 @@ class Novelty:
     own: int
 
 
-def _novelty(bench: CampaignInputs, held: Sequence[Proposal]) -> Novelty:
+def _novelty(bench: Bench, held: Sequence[Proposal]) -> Novelty:
     answers: dict[str, list[str]] = {}
     for row in read_view(_feedback(bench), "sft", "train"):
         code = python_block(row["messages"][-1]["content"])
@@ -280,7 +303,7 @@ def _name(code: str) -> str:
     return str(getattr(ast.parse(code).body[0], "name", ""))
 
 
-def _page(bench: CampaignInputs, tuned: Tuned | None) -> tuple[str, list[str]]:
+def _page(bench: Bench, tuned: Tuned | None) -> tuple[str, list[str]]:
     """Write the page, of the steps that are done, and list the claims that are not met."""
     every = {batch: proposals(bench.archive, batch) for batch in _batches(_tag(bench))}
     held = {batch: rows for batch, rows in every.items() if rows}
@@ -289,7 +312,7 @@ def _page(bench: CampaignInputs, tuned: Tuned | None) -> tuple[str, list[str]]:
     about = (
         f"{Path(bench.base).name} (135 million weights) on {platform.machine()}, "
         f"{bench.given.threads} CPU thread(s), torch {torch.__version__}; data set digits, shape "
-        f"{bench.ground.judge.spec.shape}. Intervals are Wilson's, 95 %."
+        f"{bench.spec.shape}. Intervals are Wilson's, 95 %."
     )
     page = EVALUATION.page(
         "The rewriter",
@@ -375,7 +398,7 @@ def _by_region(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     ]
 
 
-def _news(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+def _news(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     about = (
         "How new the valid regions are, beside the answers of the training set: `other` differ from every one of"
         f" them, `far` are under {SAME_CODE} similar (renamed shingles) to every one, `own` hold a change that the"
@@ -389,7 +412,7 @@ def _news(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[
     return [about, table(("writer", "valid", "other", "far", "own"), cells)]
 
 
-def _lesson(bench: CampaignInputs, tuned: Tuned | None) -> list[str]:
+def _lesson(bench: Bench, tuned: Tuned | None) -> list[str]:
     corpus = [row for name in ("mutate", "random") for row in proposals(bench.archive, f"corpus-{name}")]
     about = (
         f"The corpus: {len(corpus)} changed regions of {len(bench.learned)} assembled files,"
@@ -421,7 +444,7 @@ def _lesson(bench: CampaignInputs, tuned: Tuned | None) -> list[str]:
     return [about, tuning, earlier]
 
 
-def _clockwork(bench: CampaignInputs, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
+def _clockwork(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
     """List the seconds of reading the prompt, writing the reply, and checking."""
     notes = [json.loads(line) for line in (bench.given.work / "clock.jsonl").read_text().splitlines()]
     cells = []
@@ -449,7 +472,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
-DO: Mapping[str, Callable[[CampaignInputs], Tuned | None]] = {
+DO: Mapping[str, Callable[[Bench], Tuned | None]] = {
     "corpus": _corpus,
     "plans": _plans,
     "untuned": _untuned,

@@ -1,4 +1,4 @@
-"""How evenly each sampler uses families, pairs and triples, for 8 to 40 families.
+"""Balance of each sampler over families, pairs and triples, for 8 to 40 families.
 
     python eval/sampler_balance.py [--low 8] [--high 40] [--seeds 3] [--write]
 

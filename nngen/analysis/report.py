@@ -141,7 +141,9 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None, b
         missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
         environments=_environments(trials),
         loops=loops(archive, campaign.name, baselines),
-        templates=template_note(archive.template_versions(campaign.name), over=came.done == campaign.spec.size),
+        templates=template_note(
+            archive.template_versions(campaign.name), over=came.done == campaign.spec.size or bool(campaign.candidates)
+        ),
     )
 
 

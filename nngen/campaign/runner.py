@@ -151,7 +151,7 @@ class Campaign:
             self.archive.requeue(name)
             if not is_over(stored.spec, self.archive.trials(name)):
                 self.archive.log("campaign.resumed", campaign=name)
-                if note := template_note(self.archive.template_versions(name), over=False):
+                if note := template_note(self.archive.template_versions(name), over=bool(stored.candidates)):
                     self.watcher.note(note)
             return stored
         record, notes = narrow(self._new_record(source), self.archive)

@@ -57,6 +57,7 @@ class Summary:
         finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
         left_out: Families that could not be used, with the reason.
         template_versions: Number of assembled candidates per version of the templates.
+        templates: Note on candidates assembled with older templates; empty where there is nothing to note.
     """
 
     name: str
@@ -70,11 +71,7 @@ class Summary:
     finalists: tuple[Row, ...]
     left_out: Mapping[str, str]
     template_versions: Mapping[int, int]
-
-    @property
-    def templates(self) -> str:
-        """Sentence on the versions of the templates, where they are mixed or will be; else empty."""
-        return template_note(self.template_versions, over=self.over)
+    templates: str
 
     @property
     def total(self) -> int:
@@ -140,6 +137,7 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
         trials = archive.trials(name)
         best = _best(spec, trials)
     done = [trial for trial in trials if trial.state is TrialState.DONE]
+    versions = archive.template_versions(name)
     again = [trial for first in finalists(spec, trials) for trial in _seeds(trials, first)]
     return Summary(
         name=name,
@@ -157,7 +155,8 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
         rungs=tuple(_rung(spec, trials, rung) for rung in range(len(spec.fidelities))),
         finalists=leaderboard(again) if any(trial.replicate for trial in again) else (),
         left_out=campaign.left_out,
-        template_versions=archive.template_versions(name),
+        template_versions=versions,
+        templates=template_note(versions, over=over or bool(campaign.candidates)),
     )
 
 

@@ -48,7 +48,7 @@ _COMMANDS = {
     "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
     "llm-propose": ("nngen.cli.llm_propose:llm_propose", "Propose mixtures with a rewriter; check and train them."),
     "prompts": ("nngen.cli.prompts:app", "List, show and render the prompts of rewriters."),
-    "dataset": ("nngen.cli.dataset:app", "Write the archive as a data set to tune a model on."),
+    "feedback": ("nngen.cli.finetune:feedback", "Build a data set from the archive for tuning a model."),
     "finetune": ("nngen.cli.finetune:finetune", "Tune a model on a feedback set with LoRA."),
     "evolve": ("nngen.cli.evolve:evolve", "Run the closed loop: propose, check, train, tune, repeat."),
     "predict-accuracy": (

@@ -1,114 +1,115 @@
-"""``nngen finetune``: tune a model on a feedback set."""
+"""``nngen feedback`` and ``nngen finetune``: build a data set from the archive, and tune a model on it."""
 
 from __future__ import annotations
 
-import sys
+import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
-from nngen.cli.output import print_json, print_table
+from cyclopts import App
 
-__all__ = ["finetune"]
+from nngen.cli.options import ArchiveOptions, Arguments, Flag, Names, OutputOptions
+from nngen.cli.output import note, print_json, print_table
+from nngen.errors import UsageError
+from nngen.llm.finetuning.config import Tuning
+from nngen.llm.finetuning.config import presets as shipped
+from nngen.llm.finetuning.dataset import build_from_archive, counter
+
+__all__ = ["TuningOptions", "feedback", "finetune"]
+
+
+feedback = App(name="feedback", help="Build a data set from the archive for tuning a model.")
+
+
+@feedback.command
+def build(
+    *,
+    out: Path,
+    tokenizer: str | None = None,
+    limit: int = 1024,
+    tasks: Names = None,
+    seed: int = 0,
+    output: ArchiveOptions = ArchiveOptions(),
+) -> None:
+    """Write a feedback set: Parquet and JSONL for SFT, DPO and KTO in three splits, with a data card.
+
+    No quartet, and no near-duplicate of one, is in two splits. Examples over the limit are left out whole; no answer
+    is cut.
+
+    Args:
+        out: Folder to write; an earlier feedback set there is replaced.
+        tokenizer: Base model whose tokenizer counts the tokens; by default three characters count as one token.
+        limit: Most tokens of question and answer together.
+        tasks: Tasks to include, separated by commas: region, improve, summary, accuracy, code; all by default.
+        seed: Seed of the split.
+
+    Examples:
+        nngen feedback build --out generated/feedback
+        nngen feedback build --out generated/regions --tasks region --tokenizer model.gguf --json
+    """
+    with output.read() as store:
+        built = build_from_archive(store, out, count=counter(tokenizer), limit=limit, tasks=tasks, seed=seed)
+    drops = built.drops
+    if output.json:
+        row = {"folder": str(built.folder), "fingerprint": built.fingerprint, "counts": dict(built.counts)}
+        print_json(row | {"tasks": dict(built.tasks), "dropped": asdict(drops)})
+        return
+    print_table([{"view": view, **counts} for view, counts in built.counts.items()], ("view", *built.counts["sft"]))
+    print(f"left out: {drops.long:,} too long, {drops.split:,} because of the splits, {drops.twice:,} repeats")
+    print(f"{out}: fingerprint {built.fingerprint[:12]}")
+
+
+class TuningOptions(Arguments, of=Tuning):
+    """Arguments of a tuning that were typed; they override those of the file or the preset."""
 
 
 def finetune(
     *,
     data: Path | None = None,
     out: Path | None = None,
-    base: str | None = None,
-    method: str | None = None,
     config: Path | None = None,
     preset: str | None = None,
-    adapter: str | None = None,
-    tasks: str | None = None,
-    epochs: float | None = None,
-    lr: float | None = None,
-    batch: int | None = None,
-    accumulate: int | None = None,
-    rank: int | None = None,
-    max_tokens: int | None = None,
-    device: str | None = None,
+    tuning: TuningOptions = TuningOptions(),
     threads: int | None = None,
-    seed: int | None = None,
-    presets: bool = False,
-    json: bool = False,
+    presets: Flag = False,
+    output: OutputOptions = OutputOptions(),
 ) -> None:
-    """Tune a LoRA adapter on a feedback set; the same command again goes on where it stopped.
+    """Tune a LoRA adapter on a feedback set; the same command continues a tuning that was stopped.
 
-    The adapter is kept with the data's fingerprint, the prompts' versions and its loss on the held-out
-    split before and after. Arguments come from a TOML file or a preset; what is typed stands above.
+    The adapter is stored with the data's fingerprint, the prompts' versions and its loss on the held-out split before
+    and after. Arguments come from a TOML file or a preset; those typed override them.
 
     Args:
-        data: Folder that nngen dataset build wrote.
+        data: Folder that nngen feedback build wrote.
         out: Folder for the adapter.
-        base: A hub id, a folder or a GGUF file.
-        method: sft (default), dpo or kto.
         config: TOML file with the fields of a tuning.
-        preset: Instead of a file: one of the shipped ones.
-        adapter: Folder of an adapter to begin from.
-        tasks: Only examples of these tasks, separated by commas.
-        epochs: How often the train split is shown.
-        lr: Highest learning rate.
-        batch: Dialogues per step.
-        accumulate: Steps whose gradients make one update.
-        rank: Of the LoRA matrices.
-        max_tokens: Longer dialogues are left out.
-        device: cpu or cuda.
+        preset: Shipped configuration, instead of a file.
         threads: CPU threads; torch's own choice by default.
-        seed: Of the first weights and of the order.
-        presets: List the presets and do nothing else.
-        json: Print the result as JSON.
+        presets: List the presets and exit.
 
     Examples:
         nngen finetune --presets
         nngen finetune --data generated/feedback --base model.gguf --out generated/adapter --epochs 2
         nngen finetune --data generated/feedback --preset coder-7b-24gb --out generated/adapter
     """
-    from nngen.errors import UsageError
-    from nngen.llm.finetuning.config import Tuning
-    from nngen.llm.finetuning.config import presets as shipped
-
     if presets:
-        _list(json=json)
+        _list(output)
         return
     if data is None or out is None:
-        raise UsageError("say what to learn and where to keep it: --data FOLDER --out FOLDER")
+        raise UsageError("name the data and the folder for the adapter: --data FOLDER --out FOLDER")
     if preset is not None and (config is not None or preset not in shipped()):
-        raise UsageError(f"--preset takes one of {', '.join(shipped())}, and goes without --config")
-    file = shipped()[preset] if preset is not None else config
-    chosen = None if tasks is None else tuple(name.strip() for name in tasks.split(","))
-    tuning = Tuning.load(
-        file,
-        base=base,
-        method=method,
-        adapter=adapter,
-        tasks=chosen,
-        epochs=epochs,
-        lr=lr,
-        batch=batch,
-        accumulate=accumulate,
-        rank=rank,
-        max_tokens=max_tokens,
-        device=device,
-        seed=seed,
-    )
-    _tune(tuning, data, out, threads, json=json)
+        raise UsageError(f"--preset takes one of {', '.join(shipped())}, without --config")
+    arguments = Tuning.load(shipped()[preset] if preset is not None else config, **tuning.typed())
 
-
-def _tune(tuning: object, data: Path, out: Path, threads: int | None, *, json: bool) -> None:
-    from dataclasses import asdict
-    from typing import cast
-
+    # Both load torch.
     import torch
 
-    from nngen.llm.finetuning.config import Tuning
     from nngen.llm.finetuning.finetune import finetune as tune
 
     if threads is not None:
         torch.set_num_threads(threads)
-    tuned = tune(
-        cast(Tuning, tuning), data, out, note=lambda line: print(f"nngen: {line}", file=sys.stderr, flush=True)
-    )
-    if json:
+    tuned = tune(arguments, data, out, note=note)
+    if output.json:
         print_json(asdict(tuned) | {"adapter": str(tuned.adapter)})
         return
     rows = [{"when": "before", **asdict(tuned.before)}, {"when": "after", **asdict(tuned.after)}]
@@ -116,17 +117,13 @@ def _tune(tuning: object, data: Path, out: Path, threads: int | None, *, json: b
     print(f"{tuned.adapter}: {tuned.rows:,} rows, {tuned.updates:,} updates, {tuned.seconds:.0f} s")
 
 
-def _list(*, json: bool) -> None:
-    import tomllib
-
-    from nngen.llm.finetuning.config import presets
-
+def _list(output: OutputOptions) -> None:
     rows = []
-    for name, file in presets().items():
+    for name, file in shipped().items():
         text = file.read_text(encoding="utf-8")
         about = text.splitlines()[0].lstrip("# ")
         rows.append({"preset": name, **tomllib.loads(text), "about": about})
-    if json:
+    if output.json:
         print_json(rows)
     else:
         print_table(rows, ("preset", "base", "quantize", "max_tokens", "about"))

@@ -1,160 +1,153 @@
-"""``nngen predict-accuracy``: what a plan will reach, from what the archive knows."""
+"""``nngen predict-accuracy``: predicts the accuracy of a plan from the archive's trials."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from nngen.archive import StoredTrial
+from nngen.assembly.assemble import check_plan
+from nngen.assembly.plan_toml import read_plan
+from nngen.cli.options import ArchiveOptions, Names
 from nngen.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    from nngen.archive import StoredTrial
-    from nngen.plan import Plan
-    from nngen.surrogate.plan_accuracy import Embed
+from nngen.errors import FamilyError, UsageError
+from nngen.families.catalogue import LIST_FAMILIES
+from nngen.plan import Plan
+from nngen.surrogate.plan_accuracy import (
+    Case,
+    Embed,
+    PlanRegressor,
+    PredictorScore,
+    TextRegressor,
+    compare_predictors,
+    plan_cases,
+)
+from nngen.surrogate.records import compare_on_records, recorded_cases
+from nngen.text import did_you_mean, split_names
 
 __all__ = ["predict_accuracy"]
 
 
 def predict_accuracy(
+    campaign: Annotated[str | None, Parameter(name="CAMPAIGN")] = None,
+    /,
     *,
-    families: str | None = None,
+    families: Names = None,
     plan: Path | None = None,
     early: str | None = None,
-    campaign: str | None = None,
     dataset: str | None = None,
     epochs: int | None = None,
     model: str = "ridge",
     base: str | None = None,
     adapter: Path | None = None,
     records: int = 0,
-    archive: Path | None = None,
-    json: bool = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Predict the validation accuracy of a plan that was not trained, and say how far to believe it.
+    """Predict the validation accuracy of a plan that was not trained, and measure the error of such predictions.
 
-    Ridge regression on families, the plan's numbers and early epochs, fitted on the archive's trials of
-    one fidelity. Its error is measured on quartets that it never saw, beside two trivial predictors:
-    always the mean, and family effects alone. Without a plan, only that is printed. With --model lm the
-    plan's text is read by a frozen language model, and ridge regression is fitted on what it makes of it.
+    Ridge regression on families, the plan's numbers and early epochs, fitted to the archive's trials of one fidelity.
+    Its error is measured on quartets left out of the fit, beside two references: the mean, and family effects alone.
+    Without a plan, only the errors are printed. With --model lm, ridge regression is fitted to a frozen language
+    model's vectors of the plans' texts.
 
     Args:
+        campaign: Campaign whose trials are used; the whole archive by default.
         families: Four experts, separated by commas, with the default gate, losses and recipe.
-        plan: JSON file of a plan.
-        early: Validation accuracies after its first epochs, separated by commas.
-        campaign: Learn from this campaign only.
-        dataset: Learn from trials on this data set; the commonest by default.
-        epochs: Learn from trials of this length; the commonest by default.
-        model: ridge (families, the plan's numbers, early epochs) or lm (a language model's view of the text).
-        base: For --model lm: a hub id, a folder or a GGUF file.
-        adapter: For --model lm: folder of an adapter tuned on the base.
-        records: Judge on this many of LEMUR's imported models instead, by their code (cifar-10 and 1 epoch
-            by default); 0 for the archive's own trials.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print prediction and errors as JSON.
+        plan: TOML file of a plan.
+        early: Validation accuracies after the plan's first epochs, separated by commas.
+        dataset: Data set of the trials used; the most frequent by default.
+        epochs: Epochs of the trials used; the most frequent by default.
+        model: ridge (families, the plan's numbers, early epochs) or lm (a language model's vectors of the text).
+        base: Language model for --model lm: a hub id, a folder or a GGUF file.
+        adapter: Folder of an adapter tuned on the base, for --model lm.
+        records: Measure the errors on this many of LEMUR's imported models instead, by their code (cifar-10 and 1
+            epoch by default); 0 for the archive's own trials.
 
     Examples:
         nngen predict-accuracy
         nngen predict-accuracy --families ShuffleNet,MobileNetV3,ICNet,DPN68 --json
         nngen predict-accuracy --records 300 --model lm --base model.gguf
     """
-    from dataclasses import asdict
-
-    from nngen.archive import Archive, default_path
-    from nngen.surrogate.plan_accuracy import Case, PlanRegressor, TextRegressor, compare_predictors, plan_cases
-    from nngen.surrogate.records import compare_on_records, recorded_cases
-
-    _require_consistent(model, base, records, asked=bool(families or plan or early or campaign))
-    if records:
-        with Archive.open(archive or default_path(), readonly=True) as store:
-            drawn = recorded_cases(store, dataset or "cifar-10", epochs or 1, records)
-        scores = compare_on_records(drawn, _embedder(model, base, adapter, plans=False))
-        _show([asdict(row) for row in scores], len(drawn), None, json)
-        return
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        if campaign is not None:
-            store.campaign(campaign)
-        trials = _one_fidelity(store.trials(campaign), dataset, epochs)
-    known = plan_cases(trials)
-    seen = _early(early)
-    asked = _plan(families, plan)
-    if asked is not None:
-        _require_known(asked, {name for case in known for name in case.plan.experts})
-    embed = _embedder(model, base, adapter, plans=True)
-    judged = compare_predictors(known, embed)
-    told = None
-    if asked is not None:
-        depth = min(len(seen), *(len(case.early) for case in known))
-        fitted = PlanRegressor(known, early=depth) if embed is None else TextRegressor(known, embed)
-        told = fitted.predict([Case(plan=asked, early=seen, accuracy=0.0)])[0]
-    _show([asdict(row) for row in judged], len(known), told, json)
-
-
-def _show(rows: list[dict[str, object]], count: int, told: float | None, json: bool) -> None:
-    if json:
-        print_json({"prediction": told, "cases": count, "held_out": rows})
-        return
-    print_table(rows, ("predictor", "cases", "rmse", "rank", "r"))
-    if told is not None:
-        print(f"predicted validation accuracy {told:.4f}")
-
-
-def _require_consistent(model: str, base: str | None, records: int, *, asked: bool) -> None:
-    from nngen.errors import UsageError
-
     if model not in ("ridge", "lm"):
         raise UsageError(f"no predictor is called {model!r}: --model takes ridge or lm")
     if (model == "lm") != (base is not None):
-        raise UsageError("--model lm and --base NAME go together: say which language model is to read")
-    if records < 0 or (records and asked):
-        raise UsageError("--records N judges on N imported models; it takes no plan, no early epochs and no campaign")
+        raise UsageError("--model lm and --base NAME go together: name the language model")
+    if records < 0 or (records and (families or plan or early or campaign)):
+        raise UsageError("--records N uses N imported models; it takes no plan, no early epochs and no campaign")
+    if records:
+        with output.read() as store:
+            drawn = recorded_cases(store, dataset or "cifar-10", epochs or 1, records)
+        embed = _embedder(base, adapter, plans=False) if base else None
+        _print(compare_on_records(drawn, embed), len(drawn), None, output)
+        return
+    with output.read() as store:
+        if campaign is not None:
+            store.campaign(campaign)
+        known = plan_cases(_one_fidelity(store.trials(campaign), dataset, epochs))
+    accuracies = _accuracies(early)
+    asked = _plan(families, plan)
+    if asked is not None:
+        _require_known(asked, {name for case in known for name in case.plan.experts})
+    embed = _embedder(base, adapter, plans=True) if base else None
+    scores = compare_predictors(known, embed)
+    prediction = None
+    if asked is not None:
+        depth = min(len(accuracies), *(len(case.early) for case in known))
+        fitted = PlanRegressor(known, early=depth) if embed is None else TextRegressor(known, embed)
+        prediction = fitted.predict([Case(plan=asked, early=accuracies, accuracy=0.0)])[0]
+    _print(scores, len(known), prediction, output)
 
 
-def _embedder(model: str, base: str | None, adapter: Path | None, *, plans: bool) -> Embed | None:
-    if model != "lm" or base is None:
-        return None
+def _print(scores: Sequence[PredictorScore], cases: int, prediction: float | None, output: ArchiveOptions) -> None:
+    rows = [asdict(row) for row in scores]
+    if output.json:
+        print_json({"prediction": prediction, "cases": cases, "held_out": rows})
+        return
+    print_table(rows, ("predictor", "cases", "rmse", "rank", "r"))
+    if prediction is not None:
+        print(f"predicted validation accuracy {prediction:.4f}")
+
+
+def _embedder(base: str, adapter: Path | None, *, plans: bool) -> Embed:
+    # Loads torch and transformers.
     from nngen.llm.embedding import Embedder, accuracy_question
 
     return Embedder(base, adapter, question=accuracy_question if plans else str)
 
 
-def _one_fidelity(trials: tuple[StoredTrial, ...], dataset: str | None, epochs: int | None) -> list[StoredTrial]:
-    """Pick the trials of one data set, shape and length: the commonest that fits."""
-    from collections import Counter
-
-    from nngen.errors import UsageError
-
+def _one_fidelity(trials: Iterable[StoredTrial], dataset: str | None, epochs: int | None) -> list[StoredTrial]:
+    """Select the trials of one data set, shape and number of epochs: the most frequent that fits."""
     done = [
-        trial
+        (trial, (trial.spec.dataset, trial.spec.shape, trial.spec.epochs))
         for trial in trials
         if trial.trained
         and trial.spec is not None
         and dataset in (None, trial.spec.dataset)
         and epochs in (None, trial.spec.epochs)
     ]
-    counted = Counter((t.spec.dataset, t.spec.shape, t.spec.epochs) for t in done if t.spec is not None)
+    counted = Counter(fidelity for _, fidelity in done)
     if not counted:
         raise UsageError("the archive holds no trained mixture to learn from: nngen campaign run trains some")
     chosen = counted.most_common(1)[0][0]
-    return [t for t in done if t.spec is not None and (t.spec.dataset, t.spec.shape, t.spec.epochs) == chosen]
+    return [trial for trial, fidelity in done if fidelity == chosen]
 
 
 def _require_known(plan: Plan, families: set[str]) -> None:
-    """Refuse families that nothing was learned about."""
-    from nngen.errors import FamilyError
-    from nngen.families.catalogue import LIST_FAMILIES
-    from nngen.text import did_you_mean
-
+    """Refuse families without a trained mixture: their effects are unknown."""
     for name in plan.experts:
         if name not in families:
             near = did_you_mean(name, families, otherwise=LIST_FAMILIES)
-            raise FamilyError(f"no trained mixture holds {name}, so nothing is known of it: {near}")
+            raise FamilyError(f"no trained mixture holds {name}, so its effect is unknown: {near}")
 
 
-def _early(text: str | None) -> tuple[float, ...]:
-    from nngen.errors import UsageError
-
+def _accuracies(text: str | None) -> tuple[float, ...]:
     try:
-        values = tuple(float(item) for item in text.split(",")) if text else ()
+        values = tuple(float(item) for item in split_names(text or ""))
     except ValueError:
         raise UsageError(f"--early takes accuracies separated by commas, not {text!r}") from None
     if not all(0 <= value <= 1 for value in values):
@@ -162,24 +155,15 @@ def _early(text: str | None) -> tuple[float, ...]:
     return values
 
 
-def _plan(families: str | None, file: Path | None) -> Plan | None:
-    """Read the plan that is asked about; None where only the errors are."""
-    from json import JSONDecodeError, loads
-
-    from nngen.assembly.assemble import check_plan
-    from nngen.errors import UsageError
-    from nngen.plan import Plan
-
+def _plan(families: Names, file: Path | None) -> Plan | None:
+    """Read the plan to predict; None where only the errors are measured."""
     if families is not None and file is not None:
-        raise UsageError("--families and --plan are two ways to say the same: give one of them")
-    if families is None and file is None:
-        return None
-    if file is None:
-        plan = Plan(experts=tuple(name.strip() for name in str(families).split(",")))
+        raise UsageError("--families and --plan both name the plan: give one of them")
+    if file is not None:
+        plan = read_plan(file)
+    elif families is not None:
+        plan = Plan(experts=families)
     else:
-        try:
-            plan = Plan.from_dict(loads(file.read_text(encoding="utf-8")))
-        except (OSError, JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file} is no plan in JSON: {error}") from error
+        return None
     check_plan(plan)
     return plan

@@ -1,68 +1,51 @@
-"""``nngen prompts``: look at what rewriters are asked."""
+"""``nngen prompts``: lists, prints and renders the prompts of rewriters."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
 from cyclopts import App
 
+from nngen.cli.options import ArchiveOptions, Names, OutputOptions
 from nngen.cli.output import print_json, print_table
+from nngen.llm.finetuning.dataset import counter
+from nngen.llm.prompts import load_prompts, prompt
+from nngen.llm.proposals.prompt_context import render_from_archive
 
 __all__ = ["app"]
 
-app = App(name="prompts", help="Look at what rewriters are asked.")
+app = App(name="prompts", help="List, print and render the prompts of rewriters.")
 
 
 @app.command
-def ls(*, json: bool = False) -> None:
+def ls(*, output: OutputOptions = OutputOptions()) -> None:
     """List the prompts.
-
-    Args:
-        json: Print the rows as JSON.
 
     Examples:
         nngen prompts ls
         nngen prompts ls --json
     """
-    from nngen.llm.prompts import load_prompts
-
-    rows = [
-        {
-            "name": item.name,
-            "id": item.id,
-            "output": item.output,
-            "examples": item.examples,
-            "budget": item.budget,
-            "inputs": list(item.inputs),
-            "purpose": item.purpose,
-        }
-        for item in load_prompts().values()
-    ]
-    if json:
+    columns = ("name", "id", "output", "examples", "budget", "inputs", "purpose")
+    rows = [{name: getattr(item, name) for name in columns} for item in load_prompts().values()]
+    if output.json:
         print_json(rows)
     else:
-        print_table(rows, ("name", "id", "output", "examples", "budget", "purpose"))
+        print_table(rows, [name for name in columns if name != "inputs"])
 
 
 @app.command
-def show(name: str, /, *, json: bool = False) -> None:
+def show(name: str, /, *, output: OutputOptions = OutputOptions()) -> None:
     """Print a prompt as it is written: head and body.
 
     Args:
-        name: The prompt's name.
-        json: Print it as JSON.
+        name: Name of the prompt.
 
     Examples:
         nngen prompts show plan
         nngen prompts show region --json
     """
-    from dataclasses import asdict
-
-    from nngen.llm.prompts import prompt
-
     found = prompt(name)
-    if json:
+    if output.json:
         print_json(asdict(found) | {"id": found.id})
         return
     print(f"{found.id}: {found.purpose}")
@@ -77,49 +60,35 @@ def render(
     *,
     parent: str | None = None,
     region: str = "gate",
-    families: str | None = None,
+    families: Names = None,
     budget: int | None = None,
     tokenizer: str | None = None,
-    archive: Path | None = None,
-    json: bool = False,
+    output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Fill a prompt in from the archive, as ``llm-propose`` would, and say what did not fit.
+    """Render a prompt from the archive, as ``llm-propose`` does, and name the items that did not fit.
 
     Args:
         name: plan, region or file.
         parent: Id of the candidate to improve on, or its beginning; the best by default.
-        region: For the prompt of that name.
-        families: The pool of a plan, separated by commas; every family by default.
-        budget: Tokens that it may take; the prompt's own by default.
-        tokenizer: Base model whose tokens are counted; three characters are one by default.
-        archive: The archive's file; NNGEN_ARCHIVE or ./nngen.db by default.
-        json: Print turns, tokens and what was left out as JSON.
+        region: Region to rewrite, for the prompt region.
+        families: Pool of a plan, separated by commas; every trained family by default.
+        budget: Most tokens; the prompt's own budget by default.
+        tokenizer: Base model whose tokenizer counts the tokens; by default three characters count as one token.
 
     Examples:
         nngen prompts render plan
         nngen prompts render region --region mixing --budget 400
     """
-    from nngen.archive import Archive, default_path
-    from nngen.llm.prompts import estimate_tokens
-    from nngen.llm.proposals.prompt_context import render_from_archive
-
-    count: Any = estimate_tokens
-    if tokenizer is not None:
-        from nngen.llm.rewriters.transformers_local import load_tokenizer
-
-        loaded = load_tokenizer(tokenizer)
-        count = lambda text: len(loaded(text)["input_ids"])  # noqa: E731
-    with Archive.open(archive or default_path(), readonly=True) as store:
-        pool = None if families is None else [item.strip() for item in families.split(",")]
-        filled = render_from_archive(
-            store, name, parent=parent, region=region, families=pool, count=count, budget=budget
+    with output.read() as store:
+        rendered = render_from_archive(
+            store, name, parent=parent, region=region, families=families, count=counter(tokenizer), budget=budget
         )
-    if json:
-        turns = [turn.to_dict() for turn in filled.messages]
-        told = {"prompt": filled.prompt, "tokens": filled.tokens, "omitted": list(filled.omitted), "messages": turns}
-        print_json(told)
+    if output.json:
+        turns = [turn.to_dict() for turn in rendered.messages]
+        row = {"prompt": rendered.prompt, "tokens": rendered.tokens, "omitted": list(rendered.omitted)}
+        print_json(row | {"messages": turns})
         return
-    for turn in filled.messages:
+    for turn in rendered.messages:
         print(f"[{turn.role}]\n{turn.content}\n")
-    left = f"; left out: {', '.join(filled.omitted)}" if filled.omitted else ""
-    print(f"{filled.prompt}: {filled.tokens:,} tokens{left}")
+    omitted = f"; left out: {', '.join(rendered.omitted)}" if rendered.omitted else ""
+    print(f"{rendered.prompt}: {rendered.tokens:,} tokens{omitted}")

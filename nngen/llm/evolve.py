@@ -1,59 +1,71 @@
-"""The closed loop: propose, check, train, judge, build, tune; and again, until the gain is noise.
+"""The closed loop: propose, check, train, judge and tune, again and again, until the gain is noise.
 
-Every stage has a name made of the loop's and the cycle's number, and every stage goes on where it
-was stopped, so the loop does. What a cycle found best is judged on fresh seeds before it counts:
-the score that chose it is not the score it is reported with.
+Every stage is a campaign of the archive whose record names the loop, the cycle and the stage's role, and
+continues where it was stopped; so does the loop. The best candidate of a cycle is trained again on fresh
+seeds before it counts: the accuracy that selected it is biased upwards.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean, variance
-from typing import Any, Protocol
+from typing import Protocol
 
 from nngen.analysis.statistics import Span, mean_interval, wilson
-from nngen.archive import Archive, LoopRole, StoredTrial
+from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
+from nngen.campaign.budget import Budget, last_budget, usage
+from nngen.campaign.protocols import CampaignInputs, Silent, Suggestion, Watcher
+from nngen.campaign.runner import Campaign
+from nngen.campaign.selection import GivenCandidates
+from nngen.campaign.successive_halving import is_over
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
-from nngen.llm.bench import Ground
 from nngen.llm.prompts import estimate_tokens
+from nngen.llm.proposals.candidates import new_candidates
 from nngen.llm.proposals.log import Proposal, funnel, proposals
 from nngen.llm.proposals.parents import at_fidelity, top_parents
-from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Uniform
-from nngen.llm.training import Job, LoopStage, run_jobs, train_proposals
 from nngen.seeds import derive
+from nngen.training.engine import Engine
 
-__all__ = ["Cycle", "Evolution", "Teacher", "share_interval"]
+__all__ = ["Cycle", "Evolution", "Tuner", "share_interval", "stored_loop"]
 
 _Z = 1.959964
+_BEGUN = "loop.begun"
 
 
-class Teacher(Protocol):
-    """Tunes a rewriter on what a cycle found; None leaves the rewriter as it is."""
+class Tuner(Protocol):
+    """Tunes a rewriter on the archive between two cycles."""
 
-    def __call__(self, archive: Archive, cycle: int) -> Rewriter | None: ...
+    def __call__(self, archive: Archive, cycle: int) -> Rewriter | None:
+        """Return the tuned rewriter; None keeps the present one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
-    """What one cycle came to.
+    """Result of one cycle.
 
     Attributes:
-        number: From 1; 0 is the common start, plans drawn at random.
-        rewriter: Who proposed.
-        valid_interval: Wilson's, of the share of proposals that passed every check.
-        new_interval: Wilson's, of the share of new ones among the valid.
-        accuracies: Validation accuracy of each trial of this cycle.
-        mean_interval: Student's, of their mean.
-        best: Highest of them; chosen, so too high.
+        number: Number of the cycle, from 1; 0 is the common start, plans drawn at random.
+        rewriter: Name of the rewriter.
+        asked: Number of proposals.
+        valid: Proposals that passed every check.
+        new: Valid proposals that repeat no candidate.
+        valid_interval: Wilson's interval of the share of valid proposals.
+        new_interval: Wilson's interval of the share of new ones among the valid.
+        accuracies: Validation accuracy of each trial of the cycle.
+        mean_interval: Student's interval of their mean.
+        best: Highest accuracy of the cycle; biased upwards by the selection.
         judged: Mean accuracy of the best candidate so far on fresh seeds.
-        gain: Of ``judged`` over the cycle before.
-        noise: Half the 95 % interval of that gain.
+        judged_candidate: Id of that candidate.
+        gain: Difference of ``judged`` to the cycle before.
+        noise: Half the width of the 95 % interval of that difference.
     """
 
     number: int
@@ -72,83 +84,118 @@ class Cycle:
     noise: float | None
 
 
+class _Stopped(Exception):  # noqa: N818  (ends the loop early, without an error)
+    """A stage that ended before its last trial; the text is the reason."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evolution:
-    """A loop with all that it needs.
+    """A closed loop with all that runs it.
 
     Attributes:
-        name: Of the loop; stages are campaigns ``NAME-0``, ``NAME-1``, ..., ``NAME-judge-1``, ...
-        start: Plans drawn at random before the first cycle; equal for every rewriter of one seed.
-        number: Proposals in a cycle.
-        top: Parents taken from the best so far.
-        judges: Fresh seeds that the best is judged on; at least 2.
-        teach: Tunes the rewriter between cycles.
-        patience: Cycles whose gain is inside the noise, one after the other, before the loop stops.
+        spec: Settings of every trial; the name is the loop's, whose stages are the campaigns ``NAME-0``, ``NAME-1``,
+            ..., ``NAME-judge-0``, ...; the seed decides every draw; the size has no effect.
+        archive: Archive that holds the loop.
+        inputs: Families and data set.
+        engine: Engine that checks and trains.
+        rewriter: Rewriter of the first cycle.
+        cycles: Most cycles after the start.
+        start: Plans drawn at random before the first cycle; equal for all rewriters of one seed.
+        number: Proposals of a cycle.
+        top: Number of the best candidates that serve as parents.
+        judges: Fresh seeds that the best candidate is trained on, at least 2.
+        patience: Cycles in a row with a gain inside the noise after which the loop stops.
+        tune: Tunes the rewriter between cycles.
+        budget: Budget of all stages together; None for the one that was set last.
+        watcher: Watcher of the trials.
+        note: Called with one line after each cycle.
     """
 
-    name: str
+    spec: CampaignSpec
     archive: Archive
-    ground: Ground
+    inputs: CampaignInputs
+    engine: Engine
     rewriter: Rewriter
     cycles: int = 3
     start: int = 8
     number: int = 8
     top: int = 3
     judges: int = 2
-    seed: int = 0
     patience: int = 2
-    teach: Teacher | None = None
+    tune: Tuner | None = None
+    budget: Budget | None = None
+    watcher: Watcher = field(default_factory=Silent)
     note: Callable[[str], None] = lambda _: None
 
-    def begin(self) -> Cycle:
-        """Draw, train and judge the common start alone, or go on with it; it is the same for every rewriter.
-
-        Raises:
-            UsageError: If there is too little to judge with.
-        """
+    def __post_init__(self) -> None:
         if self.judges < 2 or self.cycles < 1:
             raise UsageError("a loop needs at least 1 cycle and 2 judging seeds")
-        return self._cycle(0, Uniform(), ())
+
+    @property
+    def name(self) -> str:
+        """Name of the loop."""
+        return self.spec.name
+
+    def begin(self) -> Cycle | None:
+        """Draw, train and judge the common start, or resume it; None if a budget or a command stopped it."""
+        found = self._run(cycles=0)
+        return found[0] if found else None
 
     def run(self) -> list[Cycle]:
-        """Begin, or go on; return the cycles, the common start first.
+        """Begin or resume the loop.
+
+        Returns:
+            The finished cycles, the common start first.
 
         Raises:
-            UsageError: If there is too little to judge with.
+            UsageError: If the loop began with other settings, or no candidate of the start could be trained.
+            ArchiveError: If another live driver runs a stage, or the archive cannot be written.
+            KeyboardInterrupt: After Ctrl-C; running trainings are finished first.
         """
-        rewriter, found = self.rewriter, [self.begin()]
-        quiet = 0
-        for number in range(1, self.cycles + 1):
-            found.append(self._cycle(number, rewriter, found))
-            latest = found[-1]
-            quiet = quiet + 1 if latest.gain is not None and latest.gain <= (latest.noise or 0.0) else 0
-            if quiet >= self.patience:
-                self.note(f"stopped after cycle {number}: {quiet} gains inside the noise")
-                break
-            if self.teach is not None and number < self.cycles:
-                rewriter = self.teach(self.archive, number) or rewriter
+        return self._run(cycles=self.cycles)
+
+    def _run(self, *, cycles: int) -> list[Cycle]:
+        self._store_settings()
+        rewriter, found = self.rewriter, list[Cycle]()
+        inside = 0
+        try:
+            found.append(self._cycle(0, Uniform(), ()))
+            for number in range(1, cycles + 1):
+                found.append(self._cycle(number, rewriter, found))
+                latest = found[-1]
+                inside = inside + 1 if latest.gain is not None and latest.gain <= (latest.noise or 0.0) else 0
+                if inside >= self.patience:
+                    self.note(f"stopped after cycle {number}: {inside} gains inside the noise")
+                    break
+                if self.tune is not None and number < cycles:
+                    rewriter = self.tune(self.archive, number) or rewriter
+        except _Stopped as reason:
+            self.note(str(reason))
         return found
 
+    def _store_settings(self) -> None:
+        stored = stored_loop(self.archive, self.name)
+        if stored is None:
+            self.archive.log(_BEGUN, campaign=self.name, spec=self.spec.to_dict())
+        elif stored != replace(self.spec, size=stored.size):
+            raise UsageError(f"loop {self.name} began with other settings: choose another name")
+        if self.budget is not None and self.budget != last_budget(self.archive.events(self.name)):
+            self.archive.log("budget.set", campaign=self.name, **self.budget.to_dict())
+
     def _cycle(self, number: int, rewriter: Rewriter, before: Sequence[Cycle]) -> Cycle:
-        batch = self._batch(number)
-        held = self._propose(batch, number, rewriter)
-        seed = derive(self.seed, "evolve", number)
-        trials = train_proposals(
-            self.archive,
-            batch,
-            held,
-            self.ground.judge,
-            self.ground.families,
-            seed,
-            stage=LoopStage(loop=self.name, cycle=number, role=LoopRole.CYCLE),
-        )
-        accuracies = [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
+        batch = self._stage_name(number)
+        rows = self._propose(batch, number, rewriter)
+        seed = derive(self.spec.seed, "evolve", number)
+        writer = rows[0].rewriter if rows else rewriter.name
+        source = new_candidates(self.archive, rows)
+        trials = self._train(batch, number, LoopRole.CYCLE, source, seed=seed, label=f"rewriter {writer}")
+        accuracies = _accuracies(trials)
         winner, judged = self._judge(number)
         gain, noise = _gain(before, judged)
-        counted = funnel(held)
+        counted = funnel(rows)
         cycle = Cycle(
             number=number,
-            rewriter=held[0].rewriter if held else rewriter.name,
+            rewriter=writer,
             asked=counted.asked,
             valid=counted.checked,
             new=counted.new,
@@ -166,28 +213,29 @@ class Evolution:
         return cycle
 
     def _propose(self, batch: str, number: int, rewriter: Rewriter) -> tuple[Proposal, ...]:
-        # The start's name and seed hold no rewriter, so every arm of one seed begins alike.
         proposer = Proposer(
             archive=self.archive,
             rewriter=rewriter,
-            judge=self.ground.judge,
-            families=self.ground.families,
+            engine=self.engine,
+            inputs=self.inputs,
+            spec=self.spec,
             batch=batch,
             count=getattr(rewriter, "tokens", estimate_tokens),
         )
-        seed = derive(self.seed, "evolve", number)
+        # No part of the start depends on the rewriter, so all loops of one seed begin alike.
+        seed = derive(self.spec.seed, "evolve", number)
         if number == 0:
-            return proposer.plans(self.start, _nothing_known(proposer.space), (), seed)
+            return proposer.plans(self.start, plan_values((), proposer.space), (), seed)
         trials = self._trials(before=number)
         parents = top_parents(self.archive, trials, self.top)
-        failed = [row for earlier in range(number) for row in proposals(self.archive, self._batch(earlier))]
+        failed = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
         values = [
             plan_values(trials, proposer.space, failed=failed, parent=(parent.plan, parent.accuracy))
             for parent in parents
             if parent.plan is not None
         ]
         if not values:
-            raise UsageError(f"{self.name}: nothing of the start could be trained, so there is nothing to improve on")
+            raise UsageError(f"{self.name}: no candidate of the start could be trained, so there is none to improve on")
         return proposer.plans(self.number, values, parents, seed)
 
     def _judge(self, number: int) -> tuple[str, list[float]]:
@@ -195,50 +243,92 @@ class Evolution:
         best = top_parents(self.archive, self._trials(before=number + 1), 1)
         if not best or best[0].plan is None:
             return "", []
-        jobs = [
-            Job(candidate=best[0].id, plan=best[0].plan, seed=derive(self.seed, "judge", turn), trusted=True)
-            for turn in range(self.judges)
-        ]
-        batch = f"{self.name}-judge-{number}"
-        ground = self.ground
-        trials = run_jobs(
-            self.archive,
-            batch,
-            jobs,
-            ground.judge,
-            ground.families,
-            label="judge",
-            seed=self.seed,
-            stage=LoopStage(loop=self.name, cycle=number, role=LoopRole.JUDGE),
+        candidate = self.archive.candidate(best[0].id).candidate
+        seeds = [derive(self.spec.seed, "judge", turn) for turn in range(self.judges)]
+        source = GivenCandidates(
+            suggestions=tuple(Suggestion(plan=best[0].plan, candidate=candidate, seed=seed) for seed in seeds)
         )
-        return best[0].id, [t.validation_accuracy for t in trials if t.validation_accuracy is not None]
+        stage = f"{self.name}-judge-{number}"
+        trials = self._train(stage, number, LoopRole.JUDGE, source, seed=self.spec.seed, label="judge")
+        return candidate.id, _accuracies(trials)
+
+    def _train(
+        self, stage: str, cycle: int, role: LoopRole, source: GivenCandidates, *, seed: int, label: str
+    ) -> tuple[StoredTrial, ...]:
+        """Run one stage as a campaign; a stage that ends early ends the loop."""
+        if not source.suggestions:
+            return ()
+        campaign = Campaign(
+            spec=replace(self.spec, name=stage, size=len(source.suggestions), seed=seed, sampler=label),
+            archive=self.archive,
+            inputs=self.inputs,
+            engine=self.engine,
+            source=source,
+            watcher=self.watcher,
+            budget=self._remaining_budget(stage),
+            loop=self.name,
+            cycle=cycle,
+            role=role,
+        )
+        if not campaign.run().over:
+            raise _Stopped(f"{stage} was stopped before its last trial; the same command continues it")
+        return self.archive.trials(stage)
+
+    def _remaining_budget(self, stage: str) -> Budget:
+        """Compute the loop's budget without the usage of its other stages."""
+        records = {record.name: record for record in self.archive.campaigns()}
+        if stage in records and is_over(records[stage].spec, self.archive.trials(stage)):
+            return last_budget(self.archive.events(stage))
+        budget = last_budget(self.archive.events(self.name))
+        used = {
+            name: usage(self.archive.events(name), self.archive.counts(name)[TrialState.DONE])
+            for name, record in records.items()
+            if record.loop == self.name
+        }
+        remaining = {}
+        for limit, field_name in (("max_trials", "trials"), ("max_hours", "hours"), ("max_cost", "cost")):
+            most = getattr(budget, limit)
+            if most is None:
+                continue
+            shares = {name: getattr(spent, field_name) or 0 for name, spent in used.items()}
+            if sum(shares.values()) >= most:
+                flag = f"--{limit.replace('_', '-')}"
+                raise _Stopped(
+                    f"{self.name}: the budget of {flag} {most:g} is used up; a larger one continues the loop"
+                )
+            remaining[limit] = most - sum(share for name, share in shares.items() if name != stage)
+        return replace(budget, **remaining)
 
     def _trials(self, *, before: int) -> list[StoredTrial]:
-        """Return the loop's own trials of earlier cycles; judging is left out, for it is held out from proposing."""
-        names = {self._batch(number) for number in range(before)}
-        return [
-            trial
-            for trial in at_fidelity(self.archive.trials(), self.ground.judge.spec)
-            if trial.trained and trial.campaign in names
-        ]
+        """Return the trained trials of earlier cycles; judging trials are held out from proposing."""
+        names = {self._stage_name(number) for number in range(before)}
+        trials = at_fidelity(self.archive.trials(), self.spec.trial(0))
+        return [trial for trial in trials if trial.trained and trial.campaign in names]
 
-    def _batch(self, number: int) -> str:
+    def _stage_name(self, number: int) -> str:
         return f"{self.name}-{number}"
 
 
-def _gain(before: Sequence[Cycle], judged: Sequence[float]) -> tuple[float | None, float | None]:
-    """Compare the judged mean with the cycle before; the noise is that of the judging seeds."""
-    if not before or before[-1].judged is None or not judged:
-        return None, None
-    spread = variance(judged) if len(judged) > 1 else 0.0
-    return fmean(judged) - before[-1].judged, _Z * math.sqrt(2 * spread / len(judged))
-
-
-def _nothing_known(space: PlanSpace) -> dict[str, Any]:
-    return plan_values((), space)
+def stored_loop(archive: Archive, name: str) -> CampaignSpec | None:
+    """Read the settings that a loop began with; None for a loop that has not begun."""
+    begun = [event for event in archive.events(name) if event.kind == _BEGUN]
+    return CampaignSpec.from_dict(begun[0].detail["spec"]) if begun else None
 
 
 def share_interval(hits: int, trials: int) -> Span:
-    """Compute Wilson's 95 % score interval of a share; (0, 1) where there was no trial."""
+    """Compute Wilson's 95 % score interval of a share; (0, 1) without a trial."""
     rate = wilson(hits, trials)
     return rate.low, rate.high
+
+
+def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:
+    return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
+
+
+def _gain(before: Sequence[Cycle], judged: Sequence[float]) -> tuple[float | None, float | None]:
+    """Compare the judged mean with that of the cycle before; the noise is that of the judging seeds."""
+    if not before or before[-1].judged is None or not judged:
+        return None, None
+    spread = variance(judged) if len(judged) > 1 else 0.0
+    # Both means are over as many seeds, so the variance of their difference is twice that of one mean.
+    return fmean(judged) - before[-1].judged, _Z * math.sqrt(2 * spread / len(judged))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from nngen.archive import Archive
+from nngen.assembly.plan_toml import to_toml
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.surrogate.plan_text import plan_text
 from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
@@ -67,20 +67,20 @@ def test_prompts_are_listed_shown_and_rendered(nngen: Any, archive: Path) -> Non
         (("llm-propose", "--rewriter", "random", "-n", "0"), "must be at least 1"),
         (("llm-propose", "--rewriter", "random", "--parent", "x", "--from-top", "2"), "give one of them"),
         (("evolve", "x", "--rewriter", "mutate", "--tune"), "--tune tunes a model in this process"),
-        (("finetune",), "say what to learn and where to keep it"),
+        (("finetune",), "name the data and the folder for the adapter"),
         (("finetune", "--data", "d", "--out", "o"), "say what to tune"),
         (("finetune", "--data", "d", "--out", "o", "--preset", "huge"), "--preset takes one of"),
-        (("dataset", "build", "--out", "x", "--tasks", "poems"), "no task is called 'poems'"),
+        (("feedback", "build", "--out", "x", "--tasks", "poems"), "no task is called 'poems'"),
         (("predict-accuracy", "--early", "soon"), "--early takes accuracies"),
         (("predict-accuracy", "--families", "A,B,C,Zoo"), "no trained mixture holds Zoo"),
-        (("predict-accuracy", "--campaign", "firs"), "did you mean first"),
+        (("predict-accuracy", "firs"), "did you mean first"),
         (("predict-accuracy", "--model", "tree"), "no predictor is called 'tree'"),
         (("predict-accuracy", "--model", "lm"), "--model lm and --base NAME go together"),
-        (("predict-accuracy", "--records", "9", "--early", "0.5"), "--records N judges on N imported models"),
+        (("predict-accuracy", "--records", "9", "--early", "0.5"), "--records N uses N imported models"),
         (("predict-accuracy", "--records", "9"), "0 imported models have records on cifar-10 after 1 epochs"),
     ],
 )
-def test_what_is_typed_wrongly(nngen: Any, archive: Path, tokens: tuple[str, ...], message: str) -> None:
+def test_wrong_arguments_are_refused(nngen: Any, archive: Path, tokens: tuple[str, ...], message: str) -> None:
     more = () if tokens[0] in ("prompts", "finetune") else ("--archive", archive)
     done = nngen(*tokens, *more)
     assert done.code == 2
@@ -93,38 +93,41 @@ def test_presets_are_listed(nngen: Any) -> None:
     assert {"coder-1.5b-24gb", "coder-7b-24gb", "coder-32b-80gb"} <= {row["preset"] for row in rows}
 
 
-def test_accuracy_is_predicted_and_judged(nngen: Any, archive: Path, tmp_path: Path) -> None:
+def test_accuracy_is_predicted_with_its_error(nngen: Any, archive: Path, tmp_path: Path) -> None:
     told = json.loads(nngen("predict-accuracy", "--archive", archive, "--json").out)
     held_out = {row["predictor"]: row for row in told["held_out"]}
     assert told["prediction"] is None
     assert held_out["plan"]["rmse"] < held_out["families"]["rmse"] < held_out["mean"]["rmse"]
     assert "plan + 1 epoch" in held_out
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps(json.loads(plan_text(SPACE.draw(Random(99))))))
-    asked = nngen("predict-accuracy", "--archive", archive, "--plan", plan, "--early", "0.5", "--json")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(to_toml(SPACE.draw(Random(99))))
+    asked = nngen("predict-accuracy", "first", "--archive", archive, "--plan", plan, "--early", "0.5", "--json")
     assert 0.4 < json.loads(asked.out)["prediction"] < 0.9
+    plan.write_text('{"experts": ["A", "B", "C", "D"]}')
+    refused = nngen("predict-accuracy", "--archive", archive, "--plan", plan)
+    assert (refused.code, "plan.toml: not a plan" in refused.err) == (2, True)
 
 
-def test_an_empty_archive_has_nothing_to_teach(nngen: Any, tmp_path: Path) -> None:
+def test_an_empty_archive_is_refused(nngen: Any, tmp_path: Path) -> None:
     Archive.open(tmp_path / "empty.db").close()
     done = nngen("predict-accuracy", "--archive", tmp_path / "empty.db")
     assert (done.code, "holds no trained mixture" in done.err) == (2, True)
     pytest.importorskip("datasets")
-    done = nngen("dataset", "build", "--out", tmp_path / "set", "--archive", tmp_path / "empty.db")
+    done = nngen("feedback", "build", "--out", tmp_path / "set", "--archive", tmp_path / "empty.db")
     assert (done.code, "too small to split" in done.err) == (2, True)
     assert not (tmp_path / "set").exists()
 
 
 def test_a_feedback_set_is_built(nngen: Any, archive: Path, tmp_path: Path, wheel: Path) -> None:
     pytest.importorskip("datasets")
-    done = nngen("dataset", "build", "--out", tmp_path / "set", "--archive", archive, "--json")
+    done = nngen("feedback", "build", "--out", tmp_path / "set", "--archive", archive, "--json")
     told = json.loads(done.out)
     assert told["tasks"]["accuracy"] == 30
     assert (tmp_path / "set" / "README.md").is_file()
 
 
 @pytest.mark.slow
-def test_proposals_from_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
+def test_proposals_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
     where = ("--families", POOL, "--archive", tmp_path / "p.db", "--json")
     told = json.loads(nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", *where).out)
     assert told["funnel"]["checked"] == told["funnel"]["trained"] == 2

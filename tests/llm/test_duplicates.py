@@ -7,13 +7,13 @@ from nngen.llm.proposals.propose import identify
 CODE = "def f(x):\n    total = x.sum()\n    return total / len(x)\n"
 
 
-def test_renamed_locals_are_no_news() -> None:
+def test_renamed_locals_make_no_difference() -> None:
     renamed = CODE.replace("total", "s")
     assert similarity(tree_shingles(CODE), tree_shingles(renamed)) == 1.0
     assert similarity(tree_shingles(CODE), tree_shingles(CODE.replace("sum", "mean"))) < 0.97
 
 
-def test_exact_canonical_and_near_twins() -> None:
+def test_exact_canonical_and_near_duplicates() -> None:
     known = Known()
     first = identify(CODE)
     known.add(first, CODE, "parent/gate")
@@ -28,7 +28,7 @@ def test_exact_canonical_and_near_twins() -> None:
     assert known.twin(identify("y = 1"), "y = 1", "parent/gate") is None
 
 
-def test_two_programs_that_lemur_confuses() -> None:
+def test_two_programs_with_one_lemur_id_clash() -> None:
     known = Known()
     known.add(identify("for i in x:\n    f(i)\ng()\n"))
     other = identify("for i in x:\n    f(i)\n    g()\n")

@@ -1,28 +1,44 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from plan_engine import SPEC, PlanEngine
 
 from nngen.analysis.statistics import mean_interval
-from nngen.archive import Archive
+from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
+from nngen.campaign import Budget, CampaignInputs, Silent
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, share_interval
 from nngen.llm.rewriters.baselines import Mutate, Uniform
+from nngen.training.engine import TrainJob
+from nngen.types import Trial
 
 
 class Killed(BaseException):
     pass
 
 
-def _loop(archive: Archive, ground: Any, rewriter: Any, **more: Any) -> Evolution:
-    settings: dict[str, Any] = {"cycles": 3, "start": 5, "number": 4, "patience": 9, "seed": 2, **more}
-    return Evolution(name="loop", archive=archive, ground=ground, rewriter=rewriter, **settings)
+Make = Callable[..., Evolution]
 
 
-def test_it_climbs_and_reports_every_cycle(archive: Archive, ground: Any) -> None:
-    found = _loop(archive, ground, Mutate(), start=1, number=24).run()
+@pytest.fixture
+def loop(engine: PlanEngine, inputs: CampaignInputs) -> Make:
+    """Make a loop of three cycles with fixed seeds."""
+
+    def make(archive: Archive, rewriter: Any, **more: Any) -> Evolution:
+        settings: dict[str, Any] = {"cycles": 3, "start": 5, "number": 4, "patience": 9, **more}
+        spec = replace(SPEC, name="loop", seed=2)
+        return Evolution(spec=spec, archive=archive, inputs=inputs, engine=engine, rewriter=rewriter, **settings)
+
+    return make
+
+
+def test_judged_accuracy_rises_and_every_cycle_is_reported(archive: Archive, loop: Make) -> None:
+    found = loop(archive, Mutate(), start=1, number=24).run()
     assert [cycle.number for cycle in found] == [0, 1, 2, 3]
     judged = [cycle.judged or 0.0 for cycle in found]
     assert judged[-1] > judged[0]
@@ -31,18 +47,20 @@ def test_it_climbs_and_reports_every_cycle(archive: Archive, ground: Any) -> Non
         assert len(cycle.accuracies) == cycle.new
 
 
-def test_every_rewriter_of_one_seed_begins_alike(ground: Any) -> None:
+def test_all_rewriters_of_one_seed_share_the_start(loop: Make) -> None:
     starts = []
     for rewriter in (Uniform(), Mutate()):
         with Archive.in_memory() as archive:
-            starts.append(_loop(archive, ground, rewriter, cycles=1).run()[0].accuracies)
+            starts.append(loop(archive, rewriter, cycles=1).run()[0].accuracies)
     assert starts[0] == starts[1]
 
 
-def test_killed_and_resumed_it_comes_to_the_same(ground: Any, judge: Any) -> None:
+def test_a_killed_loop_resumes_to_the_same_cycles(
+    loop: Make, engine: PlanEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Archive.in_memory() as archive:
-        wanted = _loop(archive, ground, Mutate()).run()
-    train, limit = judge.train, 0
+        wanted = loop(archive, Mutate()).run()
+    train, limit = engine.train, 0
 
     def mortal(*given: Any, **named: Any) -> Any:
         nonlocal limit
@@ -51,12 +69,12 @@ def test_killed_and_resumed_it_comes_to_the_same(ground: Any, judge: Any) -> Non
             raise Killed
         return train(*given, **named)
 
-    judge.train = mortal
+    monkeypatch.setattr(engine, "train", mortal)
     with Archive.in_memory() as archive:
         for _ in range(60):
             limit = 2
             try:
-                found = _loop(archive, ground, Mutate()).run()
+                found = loop(archive, Mutate()).run()
             except Killed:
                 continue
             break
@@ -64,32 +82,91 @@ def test_killed_and_resumed_it_comes_to_the_same(ground: Any, judge: Any) -> Non
         assert not [trial for trial in archive.trials() if not trial.trained]
 
 
-def test_it_stops_when_the_gain_is_noise(archive: Archive, ground: Any, judge: Any) -> None:
-    flat = judge.train
-    judge.train = lambda candidate, seed, trusted: replace(
-        flat(candidate, seed, trusted=trusted), validation_accuracy=0.5 + seed % 7 / 1000
-    )
+def test_the_loop_stops_when_the_gain_is_inside_the_noise(
+    archive: Archive, loop: Make, engine: PlanEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = engine.train
+
+    def flat(job: TrainJob, on_epoch: Any = None) -> Trial:
+        return replace(train(job, on_epoch), validation_accuracy=0.5 + job.spec.seed % 7 / 1000)
+
+    monkeypatch.setattr(engine, "train", flat)
     said: list[str] = []
-    found = _loop(archive, ground, Mutate(), cycles=6, patience=2, note=said.append).run()
+    found = loop(archive, Mutate(), cycles=6, patience=2, note=said.append).run()
     assert len(found) < 7
     assert "gains inside the noise" in said[-1]
 
 
-def test_a_teacher_is_asked_between_cycles(archive: Archive, ground: Any) -> None:
+def test_the_model_is_tuned_between_cycles(archive: Archive, loop: Make) -> None:
     lessons: list[int] = []
 
-    def teach(_: Archive, cycle: int) -> Any:
+    def tune(_: Archive, cycle: int) -> Any:
         lessons.append(cycle)
         return Mutate() if cycle == 1 else None
 
-    found = _loop(archive, ground, Uniform(), teach=teach).run()
+    found = loop(archive, Uniform(), tune=tune).run()
     assert lessons == [1, 2]
     assert [cycle.rewriter for cycle in found] == ["random", "random", "mutate", "mutate"]
 
 
-def test_too_little_to_judge_with(archive: Archive, ground: Any) -> None:
+def test_one_judging_seed_is_refused(archive: Archive, loop: Make) -> None:
     with pytest.raises(UsageError, match="at least 1 cycle and 2 judging seeds"):
-        _loop(archive, ground, Mutate(), judges=1).run()
+        loop(archive, Mutate(), judges=1).run()
+
+
+def test_a_budget_counts_over_all_stages_and_a_larger_one_continues(archive: Archive, loop: Make) -> None:
+    said: list[str] = []
+    with Archive.in_memory() as whole:
+        wanted = loop(whole, Mutate()).run()
+    first = loop(archive, Mutate(), budget=Budget(max_trials=9), note=said.append).run()
+    assert first == wanted[:1]
+    assert sum(archive.counts(record.name)[TrialState.DONE] for record in archive.campaigns()) == 9
+    assert "loop-1 was stopped before its last trial" in said[-1]
+    assert loop(archive, Mutate(), note=said.append).run() == wanted[:1]
+    assert "the budget of --max-trials 9 is used up" in said[-1]
+    assert loop(archive, Mutate(), budget=Budget(max_trials=100)).run() == wanted
+
+
+def test_a_stop_command_ends_the_loop_and_the_same_call_continues_it(
+    archive: Archive, loop: Make, engine: PlanEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = engine.train
+
+    def slow(job: TrainJob, on_epoch: Any = None) -> Trial:
+        time.sleep(0.3)  # commands are read once a second
+        return train(job, on_epoch)
+
+    class Stop(Silent):
+        def stage(self, trial: StoredTrial, stage: str) -> None:
+            if trial.campaign == "loop-1":
+                archive.log("control.stop", campaign=trial.campaign)
+                monkeypatch.setattr(engine, "train", slow)
+
+    with Archive.in_memory() as whole:
+        wanted = loop(whole, Mutate(), number=6).run()
+    said: list[str] = []
+    assert loop(archive, Mutate(), number=6, watcher=Stop(), note=said.append).run() == wanted[:1]
+    monkeypatch.setattr(engine, "train", train)
+    assert "loop-1 was stopped before its last trial; the same command continues it" in said[-1]
+    assert loop(archive, Mutate(), number=6).run() == wanted
+
+
+def test_stages_are_recorded_with_loop_cycle_and_role(archive: Archive, loop: Make) -> None:
+    loop(archive, Mutate(), cycles=1).run()
+    stages = {record.name: (record.loop, record.cycle, record.role) for record in archive.campaigns()}
+    assert stages == {
+        "loop-0": ("loop", 0, LoopRole.CYCLE),
+        "loop-judge-0": ("loop", 0, LoopRole.JUDGE),
+        "loop-1": ("loop", 1, LoopRole.CYCLE),
+        "loop-judge-1": ("loop", 1, LoopRole.JUDGE),
+    }
+
+
+def test_other_settings_are_refused(archive: Archive, loop: Make) -> None:
+    loop(archive, Mutate(), cycles=1).begin()
+    other = loop(archive, Mutate())
+    with pytest.raises(UsageError, match="loop loop began with other settings"):
+        replace(other, spec=replace(other.spec, seed=3)).run()
 
 
 def test_intervals_against_known_values() -> None:

@@ -72,7 +72,7 @@ def _tuning(tiny: Path, **more: Any) -> Tuning:
     return Tuning(base=str(tiny), precision="float32", **settings)
 
 
-def test_it_learns_and_keeps_what_is_needed(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_tuning_lowers_the_loss_and_writes_exactly_the_expected_files(tiny: Path, data: Path, tmp_path: Path) -> None:
     tuned = finetune(_tuning(tiny), data, tmp_path / "out")
     assert tuned.after.loss < tuned.before.loss - 0.1
     files = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file()}
@@ -89,7 +89,7 @@ def test_it_learns_and_keeps_what_is_needed(tiny: Path, data: Path, tmp_path: Pa
     assert again == tuned
 
 
-def test_stopped_it_goes_on_to_the_same_weights(
+def test_a_stopped_tuning_resumes_to_the_same_weights(
     tiny: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import safetensors.torch
@@ -126,13 +126,13 @@ def test_stopped_it_goes_on_to_the_same_weights(
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
-def test_preferences(tiny: Path, data: Path, tmp_path: Path, method: str) -> None:
+def test_dpo_and_kto_train(tiny: Path, data: Path, tmp_path: Path, method: str) -> None:
     tuned = finetune(_tuning(tiny, method=method, epochs=1.0, max_tokens=64), data, tmp_path / "out")
     assert (tuned.adapter / "adapter_model.safetensors").is_file()
     assert tuned.updates > 0
 
 
-def test_rare_regions_are_shown_more_often() -> None:
+def test_tempering_repeats_rare_regions() -> None:
     rows = [
         {"task": "region", "place": place, "n": n} for place, many in (("gate", 64), ("step", 4)) for n in range(many)
     ]
@@ -154,7 +154,7 @@ def test_dpo_after_sft(tiny: Path, data: Path, tmp_path: Path) -> None:
     assert second.before.loss == pytest.approx(first.after.loss, abs=1e-4)
 
 
-def test_another_tuning_s_folder_is_refused(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_the_folder_of_another_tuning_is_refused(tiny: Path, data: Path, tmp_path: Path) -> None:
     finetune(_tuning(tiny, epochs=0.2), data, tmp_path / "out")
     with pytest.raises(RewriterError, match="holds a tuning with other arguments or other data"):
         finetune(_tuning(tiny, epochs=0.3), data, tmp_path / "out")
@@ -164,7 +164,7 @@ def test_another_tuning_s_folder_is_refused(tiny: Path, data: Path, tmp_path: Pa
         finetune(_tuning(tiny), data, tmp_path / "mine")
 
 
-def test_what_cannot_be_tuned(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_unusable_data_is_refused(tiny: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(RewriterError, match="is not a feedback set"):
         finetune(_tuning(tiny), tmp_path, tmp_path / "a")
     with pytest.raises(RewriterError, match="has no train rows for sft"):
@@ -180,7 +180,7 @@ def test_a_preset_is_read(name: str) -> None:
     assert Tuning.from_dict(tuning.to_dict()) == tuning
 
 
-def test_what_is_no_tuning(tmp_path: Path) -> None:
+def test_invalid_configurations_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "t.toml"
     for text, message in (
         ("base = 1 = 2", "is not valid TOML"),

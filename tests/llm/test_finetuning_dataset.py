@@ -64,7 +64,7 @@ def test_no_quartet_is_in_two_splits(taught: Archive, tmp_path: Path) -> None:
     assert {split for splits in where.values() for split in splits} == {"train", "validation", "test"}
 
 
-def test_twin_families_count_as_one() -> None:
+def test_near_duplicate_families_count_as_one() -> None:
     examples = [_example(group, number) for number, group in enumerate(_groups(30))]
     twins = {"A": "A", "B": "A", **{name: name for name in "CDEFGH"}}
     splits = dict(zip((row.group for row in examples), assign(examples, twins, 0), strict=True))
@@ -74,7 +74,7 @@ def test_twin_families_count_as_one() -> None:
             assert splits[other] is split
 
 
-def test_the_real_near_twins_are_found(families: dict[str, Family]) -> None:
+def test_lemurs_near_duplicate_families_are_found(families: dict[str, Family]) -> None:
     twins = twin_families({name: family.source for name, family in families.items()})
     assert twins["InceptionV3-2"] == "InceptionV3-1"
     assert twins["SqueezeNet-2"] == "SqueezeNet-1"
@@ -82,7 +82,7 @@ def test_the_real_near_twins_are_found(families: dict[str, Family]) -> None:
     assert len(set(twins.values())) > 25
 
 
-def test_held_out_code_is_no_echo_of_what_is_learned(taught: Archive, tmp_path: Path) -> None:
+def test_held_out_code_does_not_repeat_train_code(taught: Archive, tmp_path: Path) -> None:
     built = build_from_archive(taught, tmp_path / "set", count=estimate_tokens, tasks=["region"])
     rows = {split: read_view(built.folder, "kto", split) for split in ("train", "test", "validation")}
     pieces = {
@@ -93,7 +93,7 @@ def test_held_out_code_is_no_echo_of_what_is_learned(taught: Archive, tmp_path: 
         assert all(similarity(held, learned) < SAME_CODE for learned in pieces["train"])
 
 
-def test_an_example_across_the_splits_is_left_out() -> None:
+def test_an_example_of_two_splits_is_left_out() -> None:
     groups = _groups(20)
     examples = [_example(group, number) for number, group in enumerate(groups)]
     alone = dict(zip(groups, assign(examples, NO_TWINS, 0), strict=True))
@@ -120,7 +120,7 @@ def test_long_answers_are_dropped_and_never_cut(tmp_path: Path) -> None:
     assert sorted(answers) == sorted(row.answer for row in examples)
 
 
-def test_the_views_hold_what_they_should(tmp_path: Path) -> None:
+def test_each_view_holds_its_answers(tmp_path: Path) -> None:
     examples = [
         _example(group, number, good=good) for group in _groups(20) for number, good in enumerate((False, False, True))
     ]
@@ -134,7 +134,7 @@ def test_the_views_hold_what_they_should(tmp_path: Path) -> None:
         assert sum(row["label"] for row in kto) == len(sft)
 
 
-def test_parquet_and_jsonl_say_the_same_and_the_card_counts(taught: Archive, tmp_path: Path) -> None:
+def test_parquet_and_jsonl_agree_and_the_card_counts_them(taught: Archive, tmp_path: Path) -> None:
     import datasets
 
     built = build_from_archive(taught, tmp_path / "set", count=estimate_tokens)
@@ -156,7 +156,7 @@ def test_the_same_archive_gives_the_same_fingerprint(taught: Archive, tmp_path: 
     assert again.fingerprint != one.fingerprint
 
 
-def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(RewriterError, match="is not a feedback set: choose another"):
         build([], tmp_path / "mine", twins=NO_TWINS, count=estimate_tokens)
@@ -183,7 +183,7 @@ def test_every_task_is_found(taught: Archive, space: PlanSpace) -> None:
         collect(taught, ["regio"])
 
 
-def test_plans_are_compared_within_a_frame_only(taught: Archive, space: PlanSpace) -> None:
+def test_only_plans_with_equal_fixed_fields_are_compared(taught: Archive, space: PlanSpace) -> None:
     trials = taught.trials()
     odd = [
         replace(
@@ -201,7 +201,7 @@ def test_plans_are_compared_within_a_frame_only(taught: Archive, space: PlanSpac
     assert len(plan_cases([*trials[:1], *odd])) == 2
 
 
-def test_twins_are_not_taught_twice(taught: Archive) -> None:
+def test_duplicates_become_one_example(taught: Archive) -> None:
     candidates = {candidate.id: candidate for candidate in taught.candidates()}
     held = proposals(taught)
     assert len(list(region_examples(held, candidates))) == sum(row.twin is None for row in held if row.region)

@@ -85,7 +85,7 @@ def _answers(*bodies: bytes) -> list[Handle]:
     return [lambda handler, _, body=body: _send(handler, 200, body) for body in bodies]
 
 
-def test_a_reply_with_its_cost(server: Server) -> None:
+def test_a_reply_carries_its_cost(server: Server) -> None:
     server.script = _answers(_chat(PLAN))
     reply = Http(server.url).propose([ASKED])[0]
     assert (reply.text, reply.status) == (PLAN, Status.OK)
@@ -107,7 +107,7 @@ def test_many_requests_keep_their_order(server: Server) -> None:
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_it_tries_again_and_waits_as_long_as_it_is_told(server: Server, code: int) -> None:
+def test_a_busy_server_is_asked_again_after_its_retry_after(server: Server, code: int) -> None:
     waits: list[float] = []
     server.script = [
         lambda handler, _: _send(handler, code, b"busy", Retry_After="7"),
@@ -123,7 +123,7 @@ def test_it_tries_again_and_waits_as_long_as_it_is_told(server: Server, code: in
     assert waits[2] == 60.0
 
 
-def test_a_server_that_stays_busy(server: Server) -> None:
+def test_attempts_are_limited(server: Server) -> None:
     server.script = [lambda handler, _: _send(handler, 429, b"busy")] * 4
     reply = Http(server.url, "m", sleep=lambda _: None).propose([ASKED])[0]
     assert (reply.status, reply.attempts) == (Status.BUSY, 4)
@@ -131,14 +131,14 @@ def test_a_server_that_stays_busy(server: Server) -> None:
 
 
 @pytest.mark.parametrize("code", [401, 404, 418, 302])
-def test_what_will_not_be_done_is_not_asked_again(server: Server, code: int) -> None:
+def test_rejected_requests_are_not_repeated(server: Server, code: int) -> None:
     server.script = [lambda handler, _: _send(handler, code, b"no", Location="http://127.0.0.1:9/")]
     reply = Http(server.url, "m").propose([ASKED])[0]
     assert (reply.status, reply.attempts) == (Status.REJECTED, 1)
     assert str(code) in reply.detail
 
 
-def test_a_server_without_schemas_is_asked_without(server: Server) -> None:
+def test_a_server_without_schemas_gets_none_from_then_on(server: Server) -> None:
     server.script = [lambda handler, _: _send(handler, 400, b"unknown field"), *_answers(_chat(PLAN), _chat(PLAN))]
     rewriter = Http(server.url, "m")
     assert rewriter.propose([ASKED])[0].status is Status.OK
@@ -146,7 +146,7 @@ def test_a_server_without_schemas_is_asked_without(server: Server) -> None:
     assert ["response_format" in body for _, _, body in server.asked] == [True, False, False]
 
 
-def test_a_server_that_says_nothing_in_time(server: Server) -> None:
+def test_a_silent_server_times_out(server: Server) -> None:
     gate = threading.Event()
     server.script = [lambda *_: (gate.wait(10), None)[1]]
     reply = Http(server.url, "m", timeout_s=0.3).propose([ASKED])[0]
@@ -155,7 +155,7 @@ def test_a_server_that_says_nothing_in_time(server: Server) -> None:
     assert reply.detail == "no answer within 0.3 s"
 
 
-def test_nobody_there() -> None:
+def test_a_refused_connection_is_a_status() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -164,7 +164,7 @@ def test_nobody_there() -> None:
     assert url in reply.detail
 
 
-def test_a_connection_that_breaks_inside_the_reply(server: Server) -> None:
+def test_a_broken_connection_is_a_cut_reply(server: Server) -> None:
     def broken(handler: Any, _: Any) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", "5000")
@@ -192,7 +192,7 @@ def test_a_connection_that_breaks_inside_the_reply(server: Server) -> None:
         (_chat("{", "length"), Status.CUT),
     ],
 )
-def test_answers_that_are_not_what_was_agreed(server: Server, body: bytes, status: Status) -> None:
+def test_answers_in_another_form_have_a_status(server: Server, body: bytes, status: Status) -> None:
     server.script = _answers(body)
     assert Http(server.url, "m").propose([ASKED])[0].status is status
 
@@ -208,7 +208,7 @@ def test_the_key_is_sent_and_shown_nowhere(server: Server, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://x/v1", "http://user:pass@host/v1", "host:80"])
-def test_what_is_no_address(url: str) -> None:
+def test_invalid_addresses_are_refused(url: str) -> None:
     with pytest.raises(RewriterError, match="a server's address is"):
         Http(url)
 

@@ -36,13 +36,13 @@ def local(smollm_folder: Path) -> Local:
     return Local(str(smollm_folder), batch=8)
 
 
-def test_it_is_a_rewriter(local: Local) -> None:
+def test_local_implements_the_protocol(local: Local) -> None:
     assert isinstance(local, Rewriter)
     assert not local.trusted
     assert local.name == "SmolLM2-135M-Instruct"
 
 
-def test_every_plan_parses_whatever_the_draw(local: Local) -> None:
+def test_every_draw_parses_as_a_plan(local: Local) -> None:
     replies = local.propose([_plan(seed, temperature=2.0) for seed in range(8)])
     plans = [SPACE.read(reply.text) for reply in replies]
     assert all(reply.status is Status.OK for reply in replies)
@@ -55,7 +55,7 @@ def test_every_plan_parses_whatever_the_draw(local: Local) -> None:
     assert cost.seconds > 0
 
 
-def test_a_request_s_seed_decides_whatever_its_neighbours(local: Local) -> None:
+def test_the_seed_decides_a_reply_independent_of_the_batch(local: Local) -> None:
     alone = local.propose([_plan(3), _plan(4)])
     again = local.propose([_plan(4), _plan(3)])
     assert [reply.text for reply in alone] == [reply.text for reply in again[::-1]]
@@ -93,7 +93,7 @@ def test_a_gguf_file_is_loaded(smollm: Path) -> None:
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
 
 
-def test_what_cannot_be_loaded(tmp_path: Path, smollm_folder: Path) -> None:
+def test_unloadable_models_are_refused(tmp_path: Path, smollm_folder: Path) -> None:
     with pytest.raises(RewriterError, match="no such file"):
         load_tokenizer(str(tmp_path / "none.gguf"))
     with pytest.raises(RewriterError, match=r"holds no config\.json"):
@@ -105,7 +105,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, smollm_folder: Path) -> None:
         load_model(str(smollm_folder), precision="half")
 
 
-def test_a_base_without_a_chat_template(tmp_path: Path, smollm_folder: Path) -> None:
+def test_a_base_without_a_chat_template_is_refused(tmp_path: Path, smollm_folder: Path) -> None:
     tokenizer = load_tokenizer(str(smollm_folder))
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "plain")
@@ -114,7 +114,7 @@ def test_a_base_without_a_chat_template(tmp_path: Path, smollm_folder: Path) -> 
         load_tokenizer(str(tmp_path / "plain"))
 
 
-def test_an_adapter_for_another_base(tmp_path: Path, smollm_folder: Path) -> None:
+def test_an_adapter_for_another_base_is_refused(tmp_path: Path, smollm_folder: Path) -> None:
     with pytest.raises(RewriterError, match="it is not a peft adapter"):
         load_model(str(smollm_folder), tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "acme/other-7b"}))
@@ -122,7 +122,7 @@ def test_an_adapter_for_another_base(tmp_path: Path, smollm_folder: Path) -> Non
         load_model(str(smollm_folder), tmp_path)
 
 
-def test_the_matcher_gives_up_no_family(smollm_folder: Path) -> None:
+def test_the_grammar_accepts_every_plan_of_the_space(smollm_folder: Path) -> None:
     """Every family, and every value, can be written: the grammar takes the plan's own text."""
     from nngen.llm.rewriters.grammar import PlanMatcher, tokenizer_for_grammar
 
@@ -144,7 +144,7 @@ def test_a_missing_package_is_named_with_its_command() -> None:
         optional_import("surely_not_installed.part")
 
 
-def test_a_frozen_model_reads_texts_whatever_their_neighbours(smollm_folder: Path) -> None:
+def test_an_embedding_is_independent_of_the_batch(smollm_folder: Path) -> None:
     import numpy as np
 
     from nngen.llm.embedding import Embedder

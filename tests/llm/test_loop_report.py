@@ -1,31 +1,43 @@
-"""A rewriter's closed loop as the report tells it; the loops are run by ``Evolution`` with a judge that knows."""
+"""Report of closed loops; the loops are run by ``Evolution`` with an engine that trains nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import pytest
+from plan_engine import SPEC, PlanEngine
 
 from nngen.analysis.loop_report import last_cycle, loops
 from nngen.analysis.report import collect, render
 from nngen.analysis.statistics import difference_interval, mean_interval
 from nngen.archive import Archive
+from nngen.campaign import CampaignInputs
 from nngen.errors import UsageError
 from nngen.llm.evolve import Cycle, Evolution
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.factory import REWRITERS
 
-
-def _loop(archive: Archive, ground: Any, name: str, rewriter: Any, number: int = 4) -> list[Cycle]:
-    loop = Evolution(
-        name=name, archive=archive, ground=ground, rewriter=rewriter, cycles=2, start=5, number=number, patience=9
-    )
-    return loop.run()
+Run = Callable[..., list[Cycle]]
 
 
-def test_the_cycles_are_those_of_the_loop(archive: Archive, ground: Any) -> None:
-    wanted = _loop(archive, ground, "tries-2", Mutate())
+@pytest.fixture
+def run(archive: Archive, engine: PlanEngine, inputs: CampaignInputs) -> Run:
+    """Run a loop of two cycles."""
+
+    def run(name: str, rewriter: Any, number: int = 4, epochs: int = 1) -> list[Cycle]:
+        spec = replace(SPEC, name=name, epochs=epochs)
+        settings: dict[str, Any] = {"cycles": 2, "start": 5, "number": number, "patience": 9}
+        loop = Evolution(spec=spec, archive=archive, inputs=inputs, engine=engine, rewriter=rewriter, **settings)
+        return loop.run()
+
+    return run
+
+
+def test_cycles_equal_those_of_the_loop(archive: Archive, run: Run) -> None:
+    wanted = run("tries-2", Mutate())
     found = loops(archive, "tries-2-1")
     assert found is not None
     assert found.name == "tries-2"
@@ -38,11 +50,10 @@ def test_the_cycles_are_those_of_the_loop(archive: Archive, ground: Any) -> None
         assert (row.best, row.judged) == (cycle.best, cycle.judged)
 
 
-def test_it_is_compared_with_the_baselines_at_the_same_fidelity(archive: Archive, ground: Any, judge: Any) -> None:
-    ones = _loop(archive, ground, "m", Mutate(), number=12)
-    others = _loop(archive, ground, "r", Uniform(), number=12)
-    object.__setattr__(judge.spec, "epochs", 2)
-    _loop(archive, ground, "longer", Uniform())
+def test_loops_of_the_same_fidelity_are_compared(archive: Archive, run: Run) -> None:
+    ones = run("m", Mutate(), number=12)
+    others = run("r", Uniform(), number=12)
+    run("longer", Uniform(), epochs=2)
     found = loops(archive, "m-judge-1", ("random", "mutate"))
     assert found is not None
     assert {row.loop for row in found.cycles} == {"m", "r"}
@@ -57,10 +68,10 @@ def test_it_is_compared_with_the_baselines_at_the_same_fidelity(archive: Archive
     assert (back.rewriter, back.verdict) == ("mutate", "worse")
 
 
-def test_the_report_shows_it(archive: Archive, ground: Any) -> None:
+def test_the_report_has_a_section_on_the_loop(archive: Archive, run: Run) -> None:
     pytest.importorskip("plotly")
-    _loop(archive, ground, "m", Mutate())
-    _loop(archive, ground, "r", Uniform())
+    run("m", Mutate())
+    run("r", Uniform())
     report = collect(archive, "m", baselines=[entry.argument for entry in REWRITERS if entry.trusted])
     assert report.campaign.name == last_cycle(archive, "m") == "m-2"
     text = render(report)
@@ -71,8 +82,8 @@ def test_the_report_shows_it(archive: Archive, ground: Any) -> None:
         assert f"{row.judged:.4f}" in text
 
 
-def test_a_campaign_that_is_no_loop_s_has_no_such_section(archive: Archive, ground: Any) -> None:
-    _loop(archive, ground, "m", Mutate())
+def test_a_campaign_outside_of_loops_has_no_such_section(archive: Archive, run: Run) -> None:
+    run("m", Mutate())
     assert loops(archive, "x-1") is None
     assert last_cycle(archive, "x") is None
     with pytest.raises(UsageError, match="m-1"):

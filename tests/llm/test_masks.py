@@ -38,7 +38,7 @@ def test_each_token_of_the_answer_is_learned_and_no_other(tokenizer: Any) -> Non
 
 
 @pytest.mark.slow
-def test_the_prompt_is_what_proposing_sends(tokenizer: Any) -> None:
+def test_the_prompt_equals_that_of_proposing(tokenizer: Any) -> None:
     tokens = tokenize(tokenizer, TURNS, ANSWER)
     sent = tokenizer.apply_chat_template(
         [turn.to_dict() for turn in TURNS], add_generation_prompt=True, return_dict=True

@@ -8,7 +8,7 @@ GOOD = "```python\nx = 1\n```"
 
 
 @pytest.mark.parametrize("text", [GOOD, f"Sure.\n\n{GOOD}\nDone.", "```py\nx = 1\n```", "```\nx = 1\n```"])
-def test_one_block_is_taken_out(text: str) -> None:
+def test_the_content_of_one_block_is_returned(text: str) -> None:
     assert one_block(text) == "x = 1\n"
 
 
@@ -27,7 +27,7 @@ def test_code_alone_needs_no_fence() -> None:
         ("```python\nx = 1\nThis line explains the code above.\n```", Fault.PROSE, "line 2 of the code is a sentence"),
     ],
 )
-def test_anything_else_has_a_typed_reason(text: str, fault: Fault, message: str) -> None:
+def test_other_replies_have_a_typed_fault(text: str, fault: Fault, message: str) -> None:
     with pytest.raises(ReplyError, match=message) as caught:
         python_block(text)
     assert caught.value.fault is fault

@@ -34,19 +34,19 @@ def _cases(count: int, seed: int = 0, noise: float = 0.0) -> list[Case]:
     return found
 
 
-def test_what_can_be_learned_is_learned() -> None:
+def test_a_linear_truth_is_fitted() -> None:
     judged = {row.predictor: row for row in compare_predictors(_cases(80))}
     assert judged["plan"].rmse < 0.1 * judged["families"].rmse < judged["mean"].rmse
     assert (judged["plan"].rank or 0) > 0.99
     assert judged["mean"].rank is None
 
 
-def test_early_epochs_help_where_the_plan_cannot_tell() -> None:
+def test_early_epochs_explain_noise_that_the_plan_does_not() -> None:
     judged = {row.predictor: row for row in compare_predictors(_cases(80, noise=0.05))}
     assert judged["plan + 1 epoch"].rmse < 0.5 * judged["plan"].rmse
 
 
-def test_predictions_stay_inside_the_range_and_never_see_the_truth() -> None:
+def test_predictions_lie_in_the_unit_interval_and_ignore_the_truth() -> None:
     known = _cases(40)
     model = PlanRegressor(known)
     asked = [Case(plan=case.plan, early=case.early, accuracy=0.0) for case in known[:5]]
@@ -54,7 +54,7 @@ def test_predictions_stay_inside_the_range_and_never_see_the_truth() -> None:
     assert all(0 <= value <= 1 for value in model.predict(known))
 
 
-def test_too_few_quartets() -> None:
+def test_too_few_quartets_are_refused() -> None:
     with pytest.raises(UsageError, match="too few to learn from"):
         compare_predictors(_cases(5))
 
@@ -66,7 +66,7 @@ def _letters(texts: Sequence[str]) -> Matrix:
     )
 
 
-def test_a_reader_of_texts_is_judged_beside_the_others() -> None:
+def test_a_text_regressor_is_compared_with_the_others() -> None:
     known = _cases(80)
     judged = {row.predictor: row for row in compare_predictors(known, _letters)}
     assert LANGUAGE_MODEL not in {row.predictor for row in compare_predictors(known)}
@@ -101,7 +101,7 @@ def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
     archive.external.add_results([row])
 
 
-def test_imported_records_are_judged_by_their_code(archive: Archive) -> None:
+def test_imported_models_are_predicted_from_their_code(archive: Archive) -> None:
     with pytest.raises(UsageError, match="0 imported models have records on cifar-10 after 1 epochs"):
         recorded_cases(archive, "cifar-10", 1, 100)
     for number in range(48):

@@ -47,7 +47,7 @@ def test_a_mutation_changes_one_thing(seed: int) -> None:
         Plan(experts=("One", "Two", "Three", "Four"), kind="alexnet"),
     ],
 )
-def test_what_the_pool_lacks_gives_way_and_the_child_is_a_quartet(parent: Plan) -> None:
+def test_experts_outside_of_the_pool_are_replaced_and_the_child_is_a_quartet(parent: Plan) -> None:
     for seed in range(20):
         child = SPACE.mutate(parent, Random(seed))
         assert SPACE.read(plan_text(child), parent) == child
@@ -115,7 +115,7 @@ def _changed(**changes: object) -> str:
         (_changed(gate=3), Fault.NOT_A_PLAN, "'gate' is not a part"),
     ],
 )
-def test_what_is_no_plan(text: str, fault: Fault, message: str) -> None:
+def test_replies_that_are_not_plans_have_a_fault(text: str, fault: Fault, message: str) -> None:
     with pytest.raises(ReplyError, match=message) as caught:
         SPACE.read(text)
     assert caught.value.fault is fault

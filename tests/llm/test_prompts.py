@@ -44,7 +44,7 @@ def test_a_prompt_renders_within_its_budget(name: str) -> None:
     assert "{{" not in filled.messages[-1].content
 
 
-def test_what_does_not_fit_is_left_out_in_order_and_said() -> None:
+def test_items_that_do_not_fit_are_dropped_in_order_and_counted() -> None:
     filled = render(prompt("plan"), VALUES["plan"], estimate_tokens, 560)
     assert filled.tokens <= 560
     assert filled.omitted[:2] == ("1 of 1 failures", "10 of 10 pairs")
@@ -82,7 +82,7 @@ def test_a_broken_head_is_refused(tmp_path: Path, text: str, message: str) -> No
         load_prompts(tmp_path)
 
 
-def test_an_empty_archive_knows_nothing() -> None:
+def test_an_empty_archive_gives_a_short_prompt() -> None:
     values = plan_values((), PlanSpace(families=("A", "B", "C", "D")))
     assert values["unmeasured"] == ["A", "B", "C", "D"]
     text = render(prompt("plan"), values, estimate_tokens).messages[-1].content

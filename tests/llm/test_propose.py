@@ -5,9 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from plan_engine import SPEC, PlanEngine, train
 
-from nngen.archive import Archive
+from nngen.archive import Archive, StoredTrial
+from nngen.campaign import CampaignInputs, Silent
 from nngen.errors import UsageError
+from nngen.isolation import Isolation
+from nngen.llm.proposals.candidates import trained_funnel
 from nngen.llm.proposals.duplicates import TwinKind
 from nngen.llm.proposals.log import Funnel, funnel, proposals
 from nngen.llm.proposals.parents import Parent
@@ -17,7 +21,6 @@ from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Reply, Request, Status
 from nngen.llm.rewriters.baselines import Mutate, Uniform
-from nngen.llm.training import train_proposals, trained_funnel
 from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate, Outcome
 
@@ -41,10 +44,11 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def make(archive: Archive, judge: Any, light: Any, space: PlanSpace) -> Callable[..., Proposer]:
+def make(archive: Archive, engine: PlanEngine, inputs: CampaignInputs, space: PlanSpace) -> Callable[..., Proposer]:
     def build(rewriter: Any, batch: str = "b", **more: Any) -> Proposer:
+        settings = {"sandbox": False, "archive": archive, **more}
         return Proposer(
-            archive=archive, rewriter=rewriter, judge=judge, families=light, batch=batch, space=space, **more
+            rewriter=rewriter, engine=engine, inputs=inputs, spec=SPEC, batch=batch, space=space, **settings
         )
 
     return build
@@ -54,31 +58,30 @@ def _values(space: PlanSpace) -> dict[str, Any]:
     return plan_values((), space)
 
 
-def test_random_plans_go_all_the_way(make: Any, space: PlanSpace, judge: Any, archive: Archive) -> None:
+def test_random_plans_pass_every_stage(make: Any, space: PlanSpace, engine: PlanEngine, archive: Archive) -> None:
     held = make(Uniform()).plans(12, _values(space), (), 0)
     assert funnel(held) == Funnel(asked=12, parsed=12, applied=12, checked=12, new=12)
     assert {candidate.id for candidate in archive.candidates()} == {row.candidate for row in held}
     assert all(row.prompt.startswith("plan@") for row in held)
 
 
-def test_the_same_batch_goes_on_and_asks_nothing_twice(make: Any, space: PlanSpace, judge: Any) -> None:
+def test_a_batch_continues_without_repeating_requests(make: Any, space: PlanSpace, engine: PlanEngine) -> None:
     first = make(Uniform()).plans(3, _values(space), (), 0)
     assert make(Uniform()).plans(3, _values(space), (), 0) == first
     more = make(Uniform()).plans(5, _values(space), (), 0)
     assert more[:3] == first
-    assert len(judge.checked) == 5
+    assert len(engine.checked) == 5
 
 
-def test_killed_at_any_proposal_it_comes_to_the_same(
-    space: PlanSpace, judge: Any, light: Any, make: Any, archive: Archive
+def test_a_batch_killed_at_any_proposal_resumes_to_the_same_proposals(
+    space: PlanSpace, engine: PlanEngine, inputs: CampaignInputs, make: Any, archive: Archive
 ) -> None:
     def strike(row: Any) -> None:
         raise Killed
 
-    whole = Archive.in_memory()
-    reference = Proposer(archive=whole, rewriter=Uniform(), judge=judge, families=light, batch="b", space=space)
-    wanted = [(row.index, row.text, row.candidate) for row in reference.plans(6, _values(space), (), 0)]
-    whole.close()
+    with Archive.in_memory() as whole:
+        reference = make(Uniform(), archive=whole)
+        wanted = [(row.index, row.text, row.candidate) for row in reference.plans(6, _values(space), (), 0)]
     for _ in range(6):
         with pytest.raises(Killed):
             make(Uniform(), watch=strike).plans(6, _values(space), (), 0)
@@ -87,7 +90,7 @@ def test_killed_at_any_proposal_it_comes_to_the_same(
 
 
 def test_duplicates_are_refused_before_training(
-    make: Any, space: PlanSpace, archive: Archive, judge: Any, light: Any
+    make: Any, space: PlanSpace, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
 ) -> None:
     from random import Random
 
@@ -95,8 +98,8 @@ def test_duplicates_are_refused_before_training(
     held = make(Scripted(text, text)).plans(2, _values(space), (), 0)
     assert [row.twin for row in held] == [None, TwinKind.EXACT]
     assert held[1].twin_of == held[0].candidate
-    assert len(judge.checked) == 1
-    trials = train_proposals(archive, "b", held, judge, light, 0)
+    assert len(engine.checked) == 1
+    trials = train(archive, "b", held, engine, inputs)
     assert len(trials) == 1
 
 
@@ -109,31 +112,32 @@ def test_duplicates_are_refused_before_training(
         (Reply(status=Status.CUT, text='{"experts"', detail="the reply reached 9 tokens"), Fault.CUT),
     ],
 )
-def test_what_is_no_plan_has_a_fault(make: Any, space: PlanSpace, reply: Any, fault: Fault) -> None:
+def test_replies_that_are_not_plans_have_a_fault(make: Any, space: PlanSpace, reply: Any, fault: Fault) -> None:
     row = make(Scripted(reply)).plans(1, _values(space), (), 0)[0]
     assert row.fault is fault
     assert row.message
     assert funnel([row]) == Funnel(asked=1, parsed=0, applied=0, checked=0, new=0)
 
 
-def test_a_prompt_over_its_budget_is_a_fault_and_the_others_are_asked(make: Any, parent: Candidate, judge: Any) -> None:
-    judge.sandboxed = True
+def test_a_prompt_over_its_budget_is_a_fault_and_the_others_are_sent(
+    make: Any, parent: Candidate, engine: PlanEngine
+) -> None:
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     writer = Scripted(*["no idea"] * 3)
 
     def count(text: str) -> int:
         return 10**6 if "class Gate" in text else 1
 
-    held = make(writer, count=count).regions(4, [start], 0, ["gate", "mixing"])
+    held = make(writer, count=count, sandbox=True).regions(4, [start], 0, ["gate", "mixing"])
     assert [row.fault for row in held if row.region == "gate"] == [Fault.BUDGET] * 2
     assert [row.fault for row in held if row.region == "mixing"] == [Fault.NO_BLOCK] * 2
     assert "takes 1000001 tokens, over its budget of 1200" in held[0].message
     assert len(writer.asked) == 2
-    (whole,) = make(writer, "files", count=lambda text: 10**6).files(1, [start], 0)
+    (whole,) = make(writer, "files", count=lambda text: 10**6, sandbox=True).files(1, [start], 0)
     assert (whole.fault, whole.parent) == (Fault.BUDGET, parent.id)
 
 
-def test_one_repair_is_asked_for_and_counted_apart(make: Any, space: PlanSpace) -> None:
+def test_one_repair_is_requested_and_counted_apart(make: Any, space: PlanSpace) -> None:
     from random import Random
 
     good = plan_text(space.draw(Random(0)))
@@ -146,7 +150,7 @@ def test_one_repair_is_asked_for_and_counted_apart(make: Any, space: PlanSpace) 
     assert "no code block" in writer.asked[1].messages[-1].content
 
 
-def test_regions_are_spliced_and_compared(make: Any, judge: Any, parent: Candidate, archive: Archive) -> None:
+def test_regions_are_spliced_and_compared(make: Any, engine: PlanEngine, parent: Candidate, archive: Archive) -> None:
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     held = make(Mutate()).regions(14, [start], 0)
     assert funnel(held).applied == 14
@@ -158,7 +162,7 @@ def test_regions_are_spliced_and_compared(make: Any, judge: Any, parent: Candida
     assert all(row.twin_of in {other.candidate for other in held} for row in near)
 
 
-def test_code_of_a_model_needs_a_sandbox(make: Any, judge: Any, parent: Candidate) -> None:
+def test_code_of_a_model_needs_a_sandbox(make: Any, engine: PlanEngine, parent: Candidate) -> None:
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     writer = Scripted("```python\nx = 1\n```")
     with pytest.raises(UsageError, match="in a sandbox only"):
@@ -166,47 +170,48 @@ def test_code_of_a_model_needs_a_sandbox(make: Any, judge: Any, parent: Candidat
     with pytest.raises(UsageError, match="in a sandbox only"):
         make(writer).files(1, [start], 0)
     assert not writer.asked
-    judge.sandboxed = True
-    assert make(writer).regions(1, [start], 0)[0].fault is Fault.REGION
+    assert make(writer, sandbox=True).regions(1, [start], 0)[0].fault is Fault.REGION
 
 
-def test_what_is_run_in_the_sandbox(make: Any, judge: Any, parent: Candidate, archive: Archive, light: Any) -> None:
+def test_code_of_a_model_and_code_spliced_into_it_run_in_the_sandbox(
+    make: Any, engine: PlanEngine, parent: Candidate, archive: Archive, inputs: CampaignInputs
+) -> None:
     from nngen.llm.proposals.regions import find
 
-    judge.sandboxed = True
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     changed = find(parent.source, "loss").replace("mean().square()", "mean().abs()")
     archive.add_candidate(parent)
-    written = make(Scripted(f"```python\n{changed}\n```"), "model").regions(1, [start], 0, ["loss"])
-    assert judge.levels == [False]
-    train_proposals(archive, "model", written, judge, light, 0)
-    assert judge.levels == [False, False]
+    written = make(Scripted(f"```python\n{changed}\n```"), "model", sandbox=True).regions(1, [start], 0, ["loss"])
+    assert engine.levels == [Isolation.SANDBOX]
+    train(archive, "model", written, engine, inputs)
+    assert engine.levels == [Isolation.SANDBOX] * 2
     # A change of our own to a file that holds a model's code is no more trusted than that code.
     stored = archive.candidate(written[0].candidate)
     make(Mutate(), "second").regions(1, [Parent.of(stored)], 0, ["gate"])
     make(Mutate(), "first").regions(1, [start], 0, ["gate"])
-    assert judge.levels == [False, False, False, True]
+    assert engine.levels == [Isolation.SANDBOX] * 3 + [Isolation.PROCESS]
 
 
-def test_unchanged_code_and_refused_code(make: Any, judge: Any, parent: Candidate) -> None:
+def test_unchanged_code_and_refused_code(make: Any, engine: PlanEngine, parent: Candidate) -> None:
     from nngen.llm.proposals.regions import find
 
-    judge.sandboxed, judge.refuse = True, "nn.Bogus"
+    engine.refuse = "nn.Bogus"
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     same = find(parent.source, "loss")
     other = same.replace("usage.var(unbiased=False)", "nn.Bogus(usage)")
-    held = make(Scripted(f"```python\n{same}\n```", f"```python\n{other}\n```")).regions(2, [start], 0, ["loss"])
+    held = make(Scripted(f"```python\n{same}\n```", f"```python\n{other}\n```"), sandbox=True).regions(
+        2, [start], 0, ["loss"]
+    )
     assert held[0].fault is Fault.UNCHANGED
     assert held[1].outcome is Outcome.SHAPE
     assert held[1].message == "nn.Bogus does not fit"
     assert funnel(held) == Funnel(asked=2, parsed=2, applied=1, checked=0, new=0)
 
 
-def test_files_replace_the_whole_source(make: Any, judge: Any, parent: Candidate) -> None:
-    judge.sandboxed = True
+def test_files_replace_the_whole_source(make: Any, engine: PlanEngine, parent: Candidate) -> None:
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
     source = parent.source.replace("CLIP = 1.0", "CLIP = 0.7")
-    held = make(Scripted(f"```python\n{source}\n```", parent.source)).files(2, [start], 0)
+    held = make(Scripted(f"```python\n{source}\n```", parent.source), sandbox=True).files(2, [start], 0)
     assert held[0].new
     assert held[1].fault is Fault.UNCHANGED
 
@@ -222,40 +227,41 @@ def test_parents_are_needed_for_code(make: Any) -> None:
 
 
 def test_trained_proposals_are_compared_with_their_parents(
-    make: Any, space: PlanSpace, archive: Archive, judge: Any, light: Any
+    make: Any, space: PlanSpace, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
 ) -> None:
     first = make(Uniform(), "start").plans(3, _values(space), (), 0)
-    train_proposals(archive, "start", first, judge, light, 0)
+    train(archive, "start", first, engine, inputs)
     best = archive.candidate(first[0].candidate)
     parent = Parent.of(best, 0.5)
     second = make(Mutate(), "next").plans(4, _values(space), [parent], 0)
-    train_proposals(archive, "next", second, judge, light, 0)
-    told = trained_funnel(archive, "next", second, judge)
+    train(archive, "next", second, engine, inputs)
+    told = trained_funnel(archive, "next", second, SPEC.trial(0))
     means = {trial.candidate_id: trial.validation_accuracy for trial in archive.trials("next")}
     before = archive.trials("start")[0].validation_accuracy or 0.0
     assert told.trained == told.compared == sum(row.new for row in second)
     assert told.better == sum((value or 0.0) > before for value in means.values())
 
 
-def test_training_goes_on_and_refuses_other_proposals(
-    make: Any, space: PlanSpace, archive: Archive, judge: Any, light: Any
+def test_training_resumes_and_refuses_other_proposals(
+    make: Any, space: PlanSpace, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
 ) -> None:
     held = make(Uniform()).plans(3, _values(space), (), 0)
 
-    def strike(_: Any) -> None:
-        raise Killed
+    class Struck(Silent):
+        def finished(self, trial: StoredTrial) -> None:
+            raise Killed
 
     for _ in range(3):
         with pytest.raises(Killed):
-            train_proposals(archive, "b", held, judge, light, 0, strike)
-    trials = train_proposals(archive, "b", held, judge, light, 0)
+            train(archive, "b", held, engine, inputs, Struck())
+    trials = train(archive, "b", held, engine, inputs)
     assert [trial.candidate_id for trial in trials] == [row.candidate for row in held]
-    assert len(judge.trained) == 3
-    with pytest.raises(UsageError, match="trained before with other proposals"):
-        train_proposals(archive, "b", held[:2], judge, light, 0)
+    assert len(engine.trained) == 3
+    with pytest.raises(UsageError, match="began with other candidates"):
+        train(archive, "b", held[:2], engine, inputs)
 
 
-def test_lineage_is_read_back_as_it_was_kept(make: Any, space: PlanSpace, archive: Archive) -> None:
+def test_proposals_are_read_back_as_they_were_recorded(make: Any, space: PlanSpace, archive: Archive) -> None:
     held = make(Uniform()).plans(2, _values(space), (), 0)
     assert proposals(archive, "b") == held
     assert proposals(archive) == held

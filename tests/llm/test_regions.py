@@ -39,7 +39,7 @@ def _node(source: str, region: str) -> ast.FunctionDef | ast.ClassDef:
     return found
 
 
-def test_what_is_shown_has_no_docstring_and_no_comment(parent: Candidate) -> None:
+def test_code_shown_has_no_docstring_and_no_comment(parent: Candidate) -> None:
     for region in REGIONS:
         code = find(parent.source, region)
         assert '"""' not in code
@@ -56,7 +56,9 @@ def test_what_is_shown_has_no_docstring_and_no_comment(parent: Candidate) -> Non
         ("engine", "x = 1", "no region is called 'engine'"),
     ],
 )
-def test_code_that_is_not_the_region(parent: Candidate, region: str, code: str, message: str) -> None:
+def test_code_that_does_not_define_the_region_is_refused(
+    parent: Candidate, region: str, code: str, message: str
+) -> None:
     with pytest.raises(ReplyError, match=message) as caught:
         splice(parent.source, region, code)
     assert caught.value.fault is Fault.REGION
@@ -89,7 +91,7 @@ def test_a_skeleton_is_left_by_every_mutation_and_by_nothing_else(parent: Candid
     assert skeleton(f"{first}:\n    x = 3\n{rest}") != skeleton(code)
 
 
-def test_code_without_a_choice_in_it() -> None:
+def test_code_without_a_site_is_left_alone() -> None:
     assert mutate_region("def f(x):\n    return x", Random(0)) is None
     assert redraw_region("def f(x):\n    return x", Random(0)) is None
 
@@ -97,3 +99,26 @@ def test_code_without_a_choice_in_it() -> None:
 def test_every_alternative_is_an_expression_and_stands_in_one_group() -> None:
     normal = [ast.unparse(ast.parse(text, mode="eval")) for group in GROUPS for text in group]
     assert len(normal) == len(set(normal))
+
+
+def test_form_feeds_and_unicode_separators_do_not_count_as_lines(parent: Candidate) -> None:
+    code = find(parent.source, "loss")
+    source = f"# \x0c \u2028 \x1c\n{parent.source}"
+    new = splice(source, "loss", code.replace("0.", "0.", 1).replace(":\n", ":\n    # \x0c\n", 1))
+    assert ast.dump(ast.parse(find(new, "loss"))) == ast.dump(ast.parse(code))
+
+
+def test_strings_over_several_lines_keep_their_text(parent: Candidate) -> None:
+    code = find(parent.source, "mixing")
+    head, _, body = code.partition("\n")
+    text = f'{head}\n    note = """one\n  two\nthree"""\n{body}'
+    new = splice(parent.source, "mixing", text)
+    assert '"""one\n  two\nthree"""' in new
+    assert ast.dump(ast.parse(find(new, "mixing"))) == ast.dump(ast.parse(text))
+
+
+def test_code_around_the_region_is_left_out_and_decorators_stay(parent: Candidate) -> None:
+    code = find(parent.source, "loss")
+    new = splice(parent.source, "loss", f"# a comment\n\n@torch.compile\n{code}\n\n")
+    assert find(new, "loss").startswith("@torch.compile\ndef importance_loss")
+    assert "# a comment" not in new

@@ -1,4 +1,4 @@
-"""Tunes a model between the cycles of a loop, on all that the archive holds by then."""
+"""Tunes an adapter between the cycles of a closed loop, on everything that the archive holds by then."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from nngen.llm.finetuning.finetune import finetune
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.transformers_local import Local
 
-__all__ = ["AdapterTeacher"]
+__all__ = ["AdapterTuner"]
 
 _TASKS = ("improve", "summary", "region")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterTeacher:
-    """Builds a feedback set and tunes an adapter, one folder a cycle; each goes on where it stopped.
+class AdapterTuner:
+    """Builds a feedback set and tunes an adapter, in one folder for each cycle; continues where it was stopped.
 
     Attributes:
-        tuning: Every argument; each cycle begins from the base anew, on all data so far.
-        folder: Gets ``cycle-N/data`` and ``cycle-N/tuned``.
+        tuning: Arguments of the tuning; every cycle starts from the base and uses all data so far.
+        folder: Parent of the folders ``cycle-N/data`` and ``cycle-N/tuned``.
+        note: Called with one line about each step.
     """
 
     tuning: Tuning
@@ -33,14 +34,12 @@ class AdapterTeacher:
     note: Callable[[str], None] = lambda _: None
 
     def __call__(self, archive: Archive, cycle: int) -> Rewriter | None:
-        """Tune after a cycle; None where there is too little to learn from yet, which is said."""
+        """Tune after a cycle; None, with a note, if there is too little data to learn from."""
         place = self.folder / f"cycle-{cycle}"
         try:
             if not (place / "data").exists():
-                limit = self.tuning.max_tokens
-                build_from_archive(
-                    archive, place / "data", count=counter(self.tuning.base), limit=limit, tasks=_TASKS, seed=0
-                )
+                count, limit = counter(self.tuning.base), self.tuning.max_tokens
+                build_from_archive(archive, place / "data", count=count, limit=limit, tasks=_TASKS, seed=0)
             tuned = finetune(replace(self.tuning, tasks=()), place / "data", place / "tuned", self.note)
         except RewriterError as error:
             self.note(f"cycle {cycle} is not learned from: {error}")

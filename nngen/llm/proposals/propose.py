@@ -6,6 +6,8 @@ with the first missing proposal, and asks for it with the same seed.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +16,12 @@ from typing import Any
 from nngen.archive import Store
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
-from nngen.errors import AssemblyError, PlanError, UsageError
+from nngen.campaign.executor import MAX_LOSSES
+from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign_spec import CampaignSpec
+from nngen.errors import AssemblyError, EngineLostError, PlanError, UsageError
+from nngen.isolation import Isolation
 from nngen.lemur.layout import nn_id
-from nngen.llm.judging import Judge, require_sandbox
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.duplicates import Known
 from nngen.llm.proposals.log import Proposal, Stage, proposals, record
@@ -26,17 +31,16 @@ from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import file_values, region_values
 from nngen.llm.proposals.regions import REGIONS, present, splice
 from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
-from nngen.plan import Plan
 from nngen.seeds import derive
+from nngen.training.engine import CheckJob, Engine
 from nngen.types import Candidate, Family, Interface, Verdict
 
-__all__ = ["Proposer", "apply", "identify"]
+__all__ = ["Proposer", "apply", "identify", "require_sandbox"]
 
 _CHUNK = 16  # requests made together, so that a local model decodes them in one batch
 _MAX_TOKENS = {Kind.PLAN: 256, Kind.REGION: 512, Kind.FILE: 24_000}
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}
 _AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
-_NO_PLAN = Plan(experts=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +66,16 @@ class Proposer:
     Args:
         archive: Holds candidates, verdicts and the log of proposals.
         rewriter: Writes the proposals.
-        judge: Checks the candidates.
-        families: Usable families by name.
+        engine: Checks the candidates.
+        inputs: Usable families and the data set.
+        spec: Shape, device, threads and memory limit of the checks.
         batch: Name of the batch; a batch of the same name is continued.
         space: Plans that may be written; all plans over the usable families by default.
         count: Counts the tokens of a text, for the prompt's budget.
         repair: Whether a failed proposal gets a second attempt, with the error message.
         temperature: Temperature of a model's draws.
         watch: Called with each proposal after it is recorded.
+        sandbox: Whether bubblewrap can be used; looked for by default.
     """
 
     def __init__(
@@ -77,17 +83,20 @@ class Proposer:
         *,
         archive: Store,
         rewriter: Rewriter,
-        judge: Judge,
-        families: Mapping[str, tuple[Family, Interface]],
+        engine: Engine,
+        inputs: CampaignInputs,
+        spec: CampaignSpec,
         batch: str,
         space: PlanSpace | None = None,
         count: Callable[[str], int] = estimate_tokens,
         repair: bool = False,
         temperature: float = 1.0,
         watch: Callable[[Proposal], None] = lambda _: None,
+        sandbox: bool | None = None,
     ) -> None:
-        self.archive, self.rewriter, self.judge, self.families, self.batch = archive, rewriter, judge, families, batch
-        self.space = space or PlanSpace(families=tuple(sorted(families)))
+        self.archive, self.rewriter, self.engine, self.inputs, self.spec = archive, rewriter, engine, inputs, spec
+        self.batch, self.sandbox = batch, sandbox
+        self.space = space or PlanSpace(families=tuple(sorted(inputs.families)))
         self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
         self.assembler = Assembler()
         self.known = Known(archive.candidates())
@@ -187,7 +196,7 @@ class Proposer:
         return _Ask(index=index, parent=parent, region=region, rendered=rendered, request=request)
 
     def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask]) -> tuple[Proposal, ...]:
-        require_sandbox(self.rewriter.name, kind, self.judge, trusted=self.rewriter.trusted)
+        require_sandbox(self.rewriter.name, kind, trusted=self.rewriter.trusted, available=self.sandbox)
         done = {row.index for row in proposals(self.archive, self.batch)}
         missing = [ask(index) for index in range(number) if index not in done]
         for asked in missing:
@@ -238,7 +247,7 @@ class Proposer:
             fault = Fault.CUT if reply.status is Status.CUT else Fault.SERVER
             return replace(proposal, fault=fault, message=reply.detail), None
         try:
-            candidate, written = apply(request, reply.text, asked.parent, self.assembler, self.families)
+            candidate, written = apply(request, reply.text, asked.parent, self.assembler, self.inputs.families)
         except ReplyError as error:
             stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
@@ -265,9 +274,24 @@ class Proposer:
 
     def _check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
         """Check a candidate, unless the archive has the verdict of an earlier check."""
-        shape, classes = self.judge.spec.shape, self.judge.classes
-        known = self.archive.checked(candidate.id, shape, classes)
-        return known if known is not None else self.judge.check(candidate, trusted=trusted)
+        spec = self.spec
+        known = self.archive.checked(candidate.id, spec.shape, self.inputs.classes)
+        if known is not None:
+            return known
+        job = CheckJob(
+            candidate=candidate,
+            shape=spec.shape,
+            classes=self.inputs.classes,
+            hyperparameters=spec.hyperparameters,
+            device=spec.device,
+            threads=spec.threads,
+            memory_mib=spec.memory_mib,
+            isolation=Isolation.PROCESS if trusted else Isolation.SANDBOX,
+        )
+        for _ in range(MAX_LOSSES):
+            with contextlib.suppress(EngineLostError):
+                return self.engine.check(job)
+        return self.engine.check(job)
 
     def _proposal(self, kind: Kind, asked: _Ask) -> Proposal:
         return Proposal(
@@ -283,13 +307,13 @@ class Proposer:
     def _record(self, proposal: Proposal, candidate: Candidate | None) -> None:
         """Store candidate and verdict first and the proposal last: a recorded proposal is complete."""
         if candidate is not None and proposal.outcome is not None:
-            shape, classes = self.judge.spec.shape, self.judge.classes
-            prints = {name: self.families[name][0].fingerprint for name in (candidate.plan or _NO_PLAN).experts}
-            for name in prints:
-                self.archive.add_family(self.families[name][0])
+            shape, classes = self.spec.shape, self.inputs.classes
+            experts = [self.inputs.families[name][0] for name in (candidate.plan.experts if candidate.plan else ())]
+            for family in experts:
+                self.archive.add_family(family)
             # LEMUR's id ignores white space: of two programs with one id the archive keeps the first.
             if not self.known.clashes(candidate):
-                self.archive.add_candidate(candidate, prints)
+                self.archive.add_candidate(candidate, {family.name: family.fingerprint for family in experts})
             if self.archive.checked(candidate.id, shape, classes) is None:
                 verdict = Verdict(outcome=proposal.outcome, rule=proposal.rule, message=proposal.message)
                 self.archive.add_verdict(candidate.id, verdict, shape=shape, classes=classes)
@@ -326,6 +350,29 @@ def apply(
     if candidate.canonical == canonical_hash(parent.source):
         raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")
     return candidate, code
+
+
+def require_sandbox(name: str, kind: Kind, *, trusted: bool, available: bool | None = None) -> None:
+    """Refuse to run code that a model wrote without a sandbox.
+
+    Plans are data, and trusted rewriters write only code that stands in this package's own tables.
+
+    Args:
+        name: Name of the rewriter.
+        kind: Kind of its proposals.
+        trusted: Value of ``Rewriter.trusted``.
+        available: Whether bubblewrap can be used; looked for by default.
+
+    Raises:
+        UsageError: If the kind is code, a model writes it, and bubblewrap is missing.
+    """
+    if kind is Kind.PLAN or trusted:
+        return
+    if available is False or (available is None and shutil.which("bwrap") is None):
+        raise UsageError(
+            f"{name} would write code ({kind}), and code that a model wrote runs in a sandbox only: "
+            "apt-get install bubblewrap, or ask for --kind plan"
+        )
 
 
 def identify(source: str) -> Candidate:

@@ -8,11 +8,9 @@ file stays.
 from __future__ import annotations
 
 import ast
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import libcst as cst
 
 from nngen.llm.proposals.parsing import Fault, ReplyError
 
@@ -84,15 +82,19 @@ def splice(source: str, region: str, code: str) -> str:
     Raises:
         ReplyError: If the code defines anything else, or the file lacks the region.
     """
-    path = _region(region).path
-    module = cst.parse_module(source)
-    old = _descend(module, path)
+    old = _locate(ast.parse(source).body, _region(region).path)
     if old is None:
         raise ReplyError(Fault.REGION, f"this file has no region {region}")
-    _same_head(ast.parse(code).body, path[-1], _locate(ast.parse(source).body, path))
-    new = cst.parse_module(code, module.config_for_parsing).body[0]
-    assert isinstance(new, cst.FunctionDef | cst.ClassDef)
-    return _exchange(module, path, new.with_changes(leading_lines=old.leading_lines)).code
+    body = ast.parse(code).body
+    _same_head(body, old)
+    new = body[0]
+    # Decorators stand above the line of the definition, in the old code and in the new.
+    first, begin = (min([node.lineno, *(item.lineno for item in _decorators(node))]) for node in (old, new))
+    lines, written = _lines(source), _lines(code)[begin - 1 : new.end_lineno]
+    fresh = _indented(written, " " * old.col_offset, _inside_strings(new, begin))
+    if not fresh[-1].endswith("\n"):
+        fresh[-1] += "\n"
+    return "".join([*lines[: first - 1], *fresh, *lines[old.end_lineno :]])
 
 
 def _region(name: str) -> Region:
@@ -109,44 +111,34 @@ def _locate(body: Sequence[ast.stmt], path: Sequence[str]) -> ast.FunctionDef | 
     return None
 
 
-def _descend(node: cst.Module | cst.ClassDef, path: Sequence[str]) -> cst.FunctionDef | cst.ClassDef | None:
-    body = node.body if isinstance(node, cst.Module) else node.body.body
-    for child in body:
-        if isinstance(child, cst.FunctionDef | cst.ClassDef) and child.name.value == path[0]:
-            if len(path) == 1:
-                return child
-            return _descend(child, path[1:]) if isinstance(child, cst.ClassDef) else None
-    return None
-
-
-_Holder = TypeVar("_Holder", cst.Module, cst.ClassDef)
-
-
-def _exchange(node: _Holder, path: Sequence[str], new: cst.FunctionDef | cst.ClassDef) -> _Holder:
-    """Replace the node at the end of a path; nodes off the path are reused, so their bytes stay."""
-    block = node if isinstance(node, cst.Module) else node.body
-    body = []
-    for child in block.body:
-        if isinstance(child, cst.FunctionDef | cst.ClassDef) and child.name.value == path[0]:
-            if len(path) == 1:
-                child = new
-            elif isinstance(child, cst.ClassDef):
-                child = _exchange(child, path[1:], new)
-        body.append(child)
-    if isinstance(node, cst.Module):
-        return node.with_changes(body=body)
-    return node.with_changes(body=block.with_changes(body=body))
-
-
-def _same_head(body: Sequence[ast.stmt], name: str, old: ast.FunctionDef | ast.ClassDef | None) -> None:
-    if len(body) != 1 or type(body[0]) is not type(old) or getattr(body[0], "name", None) != name:
-        what = "class" if isinstance(old, ast.ClassDef) else "function"
-        raise ReplyError(Fault.REGION, f"the code must be the {what} {name} and nothing else")
+def _same_head(body: Sequence[ast.stmt], old: ast.FunctionDef | ast.ClassDef) -> None:
+    if len(body) != 1 or type(body[0]) is not type(old) or getattr(body[0], "name", None) != old.name:
+        form = "class" if isinstance(old, ast.ClassDef) else "function"
+        raise ReplyError(Fault.REGION, f"the code must be the {form} {old.name} and nothing else")
     new = body[0]
     if isinstance(old, ast.FunctionDef) and isinstance(new, ast.FunctionDef):
         before, after = ([argument.arg for argument in node.args.args] for node in (old, new))
         if before != after:
-            raise ReplyError(Fault.REGION, f"{name} takes ({', '.join(before)}), not ({', '.join(after)})")
+            raise ReplyError(Fault.REGION, f"{old.name} takes ({', '.join(before)}), not ({', '.join(after)})")
+
+
+def _lines(source: str) -> list[str]:
+    """Split into lines as Python counts them: form feeds and Unicode separators do not end a line."""
+    return io.StringIO(source, newline="").readlines()
+
+
+def _decorators(node: ast.stmt) -> Sequence[ast.expr]:
+    return node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else ()
+
+
+def _inside_strings(node: ast.stmt, begin: int) -> set[int]:
+    """Return the lines, counted from ``begin``, that start inside of a string: indenting them would change it."""
+    strings = (item for item in ast.walk(node) if isinstance(item, ast.Constant | ast.JoinedStr))
+    return {line - begin for item in strings for line in range(item.lineno + 1, (item.end_lineno or item.lineno) + 1)}
+
+
+def _indented(lines: Sequence[str], indent: str, kept: set[int]) -> list[str]:
+    return [line if number in kept or not line.strip() else indent + line for number, line in enumerate(lines)]
 
 
 def _is_docstring(node: ast.stmt) -> bool:
