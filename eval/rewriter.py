@@ -49,7 +49,6 @@ from nngen.llm.proposals.log import Proposal, Stage, proposals
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.proposals.regions import REGIONS, find
 from nngen.llm.rewriters.base import Reply, Request, Rewriter
@@ -200,7 +199,7 @@ def _plans(bench: Bench) -> None:
         return
     for writer in (Clocked(Local(bench.base), "untuned", bench.given.work / "clock.jsonl"), Uniform(), Mutate()):
         proposer = _proposer(bench, writer, f"plans-{writer.name}")
-        proposer.plans(bench.given.plans, plan_values((), proposer.space), (), 0)
+        proposer.plans(bench.given.plans, (), 0)
 
 
 def _untuned(bench: Bench) -> None:

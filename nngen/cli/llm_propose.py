@@ -23,7 +23,6 @@ from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.candidates import new_candidates, trained_funnel
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, to_row
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, top_parents
-from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer, require_sandbox
 from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
@@ -144,10 +143,7 @@ def _propose(
     if kind is Kind.FILE:
         return proposer.files(number, parents, seed)
     trials = at_fidelity(proposer.archive.trials(), fidelity)
-    failed = proposals(proposer.archive)
-    starts = [(item.plan, item.accuracy) for item in parents if item.plan is not None]
-    values = [plan_values(trials, proposer.space, failed=failed, parent=start) for start in starts]
-    return proposer.plans(number, values or plan_values(trials, proposer.space, failed=failed), parents, seed)
+    return proposer.plans(number, parents, seed, trials=trials, failed=proposals(proposer.archive))
 
 
 def _note(row: Proposal) -> None:

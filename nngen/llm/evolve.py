@@ -26,7 +26,6 @@ from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.candidates import new_candidates
 from nngen.llm.proposals.log import Proposal, funnel, proposals
 from nngen.llm.proposals.parents import at_fidelity, top_parents
-from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Uniform
@@ -225,18 +224,13 @@ class Evolution:
         # No part of the start depends on the rewriter, so all loops of one seed begin alike.
         seed = derive(self.spec.seed, "evolve", number)
         if number == 0:
-            return proposer.plans(self.start, plan_values((), proposer.space), (), seed)
+            return proposer.plans(self.start, (), seed)
         trials = self._trials(before=number)
-        parents = top_parents(self.archive, trials, self.top)
-        failed = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
-        values = [
-            plan_values(trials, proposer.space, failed=failed, parent=(parent.plan, parent.accuracy))
-            for parent in parents
-            if parent.plan is not None
-        ]
-        if not values:
+        parents = [parent for parent in top_parents(self.archive, trials, self.top) if parent.plan is not None]
+        if not parents:
             raise UsageError(f"{self.name}: no candidate of the start could be trained, so there is none to improve on")
-        return proposer.plans(self.number, values, parents, seed)
+        failed = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
+        return proposer.plans(self.number, parents, seed, trials=trials, failed=failed)
 
     def _judge(self, number: int) -> tuple[str, list[float]]:
         """Train the best candidate so far on fresh seeds, the same ones in every cycle."""

@@ -237,9 +237,9 @@ def _case(same: Sequence[StoredTrial]) -> Case:
 
 def _numbers(plan: Plan) -> list[float]:
     """Return the plan's numbers; those that span orders of magnitude as logarithms."""
-    data, row = plan.to_dict(), []
+    row = []
     for path, values in CHOICES.items():
-        value, positive = float(field_value(data, path)), [float(v) for v in values if float(v) > 0]
+        value, positive = float(field_value(plan, path)), [float(v) for v in values if float(v) > 0]
         wide = bool(positive) and max(positive) / min(positive) >= _WIDE
         # Zero has no logarithm: it counts as a tenth of the smallest value.
         row.append(math.log10(max(value, min(positive) / 10)) if wide else value)

@@ -35,11 +35,10 @@ default: several of them are valid only together, which a grammar of independent
 
 def plan_text(plan: Plan) -> str:
     """Write the experts and the fields of ``CHOICES`` as one line of JSON, without blanks, ``1`` for ``1.0``."""
-    data = plan.to_dict()
     nested: dict[str, Any] = {"experts": list(plan.experts)}
     for path in CHOICES:
         part, name = path.split(".")
-        nested.setdefault(part, {})[name] = compact_number(field_value(data, path))
+        nested.setdefault(part, {})[name] = compact_number(field_value(plan, path))
     return json.dumps(nested, separators=(",", ":"))
 
 
@@ -53,10 +52,10 @@ def fixed_fields(plan: Plan) -> str:
     return json.dumps(data, sort_keys=True)
 
 
-def field_value(data: Mapping[str, Any], path: str) -> Value:
-    """Return the value at ``part.field`` of a plan written as a dictionary."""
+def field_value(plan: Plan, path: str) -> Value:
+    """Return the value of a plan at ``part.field``."""
     part, name = path.split(".")
-    value: Value = data[part][name]
+    value: Value = getattr(getattr(plan, part), name)
     return value
 
 

@@ -14,7 +14,6 @@ from nngen.assembly.assemble import Assembler
 from nngen.campaign import CampaignInputs
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.plan import Plan
@@ -58,7 +57,7 @@ def taught(inputs: CampaignInputs, space: PlanSpace) -> Iterator[Archive]:
                 archive=held, rewriter=rewriter, engine=engine, inputs=inputs, spec=SPEC, batch=batch, space=space
             )
 
-        start = proposer(Uniform(), "start").plans(16, plan_values((), space), (), 0)
+        start = proposer(Uniform(), "start").plans(16, (), 0)
         train(held, "start", start, engine, inputs)
         parents = [Parent.of(held.candidate(row.candidate)) for row in start]
         engine.refuse = "torch.optim.Adamax"

@@ -17,7 +17,6 @@ from nngen.llm.proposals.log import Funnel, funnel, proposals
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Reply, Request, Status
 from nngen.llm.rewriters.baselines import Mutate, Uniform
@@ -54,21 +53,17 @@ def make(archive: Archive, engine: PlanEngine, inputs: CampaignInputs, space: Pl
     return build
 
 
-def _values(space: PlanSpace) -> dict[str, Any]:
-    return plan_values((), space)
-
-
 def test_random_plans_pass_every_stage(make: Any, space: PlanSpace, engine: PlanEngine, archive: Archive) -> None:
-    held = make(Uniform()).plans(12, _values(space), (), 0)
+    held = make(Uniform()).plans(12, (), 0)
     assert funnel(held) == Funnel(asked=12, parsed=12, applied=12, checked=12, new=12)
     assert {candidate.id for candidate in archive.candidates()} == {row.candidate for row in held}
     assert all(row.prompt.startswith("plan@") for row in held)
 
 
 def test_a_batch_continues_without_repeating_requests(make: Any, space: PlanSpace, engine: PlanEngine) -> None:
-    first = make(Uniform()).plans(3, _values(space), (), 0)
-    assert make(Uniform()).plans(3, _values(space), (), 0) == first
-    more = make(Uniform()).plans(5, _values(space), (), 0)
+    first = make(Uniform()).plans(3, (), 0)
+    assert make(Uniform()).plans(3, (), 0) == first
+    more = make(Uniform()).plans(5, (), 0)
     assert more[:3] == first
     assert len(engine.checked) == 5
 
@@ -81,11 +76,11 @@ def test_a_batch_killed_at_any_proposal_resumes_to_the_same_proposals(
 
     with Archive.in_memory() as whole:
         reference = make(Uniform(), archive=whole)
-        wanted = [(row.index, row.text, row.candidate) for row in reference.plans(6, _values(space), (), 0)]
+        wanted = [(row.index, row.text, row.candidate) for row in reference.plans(6, (), 0)]
     for _ in range(6):
         with pytest.raises(Killed):
-            make(Uniform(), watch=strike).plans(6, _values(space), (), 0)
-    held = make(Uniform()).plans(6, _values(space), (), 0)
+            make(Uniform(), watch=strike).plans(6, (), 0)
+    held = make(Uniform()).plans(6, (), 0)
     assert [(row.index, row.text, row.candidate) for row in held] == wanted
 
 
@@ -95,7 +90,7 @@ def test_duplicates_are_refused_before_training(
     from random import Random
 
     text = plan_text(space.draw(Random(0)))
-    held = make(Scripted(text, text)).plans(2, _values(space), (), 0)
+    held = make(Scripted(text, text)).plans(2, (), 0)
     assert [row.twin for row in held] == [None, TwinKind.EXACT]
     assert held[1].twin_of == held[0].candidate
     assert len(engine.checked) == 1
@@ -113,7 +108,7 @@ def test_duplicates_are_refused_before_training(
     ],
 )
 def test_replies_that_are_not_plans_have_a_fault(make: Any, space: PlanSpace, reply: Any, fault: Fault) -> None:
-    row = make(Scripted(reply)).plans(1, _values(space), (), 0)[0]
+    row = make(Scripted(reply)).plans(1, (), 0)[0]
     assert row.fault is fault
     assert row.message
     assert funnel([row]) == Funnel(asked=1, parsed=0, applied=0, checked=0, new=0)
@@ -142,7 +137,7 @@ def test_one_repair_is_requested_and_counted_apart(make: Any, space: PlanSpace) 
 
     good = plan_text(space.draw(Random(0)))
     writer = Scripted("nonsense", good)
-    held = make(writer, repair=True).plans(1, _values(space), (), 0)
+    held = make(writer, repair=True).plans(1, (), 0)
     assert held[0].repaired
     assert funnel(held).repaired == 1
     roles = [message.role for message in writer.asked[1].messages]
@@ -229,11 +224,11 @@ def test_parents_are_needed_for_code(make: Any) -> None:
 def test_trained_proposals_are_compared_with_their_parents(
     make: Any, space: PlanSpace, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
 ) -> None:
-    first = make(Uniform(), "start").plans(3, _values(space), (), 0)
+    first = make(Uniform(), "start").plans(3, (), 0)
     train(archive, "start", first, engine, inputs)
     best = archive.candidate(first[0].candidate)
     parent = Parent.of(best, 0.5)
-    second = make(Mutate(), "next").plans(4, _values(space), [parent], 0)
+    second = make(Mutate(), "next").plans(4, [parent], 0)
     train(archive, "next", second, engine, inputs)
     told = trained_funnel(archive, "next", second, SPEC.trial(0))
     means = {trial.candidate_id: trial.validation_accuracy for trial in archive.trials("next")}
@@ -245,7 +240,7 @@ def test_trained_proposals_are_compared_with_their_parents(
 def test_training_resumes_and_refuses_other_proposals(
     make: Any, space: PlanSpace, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
 ) -> None:
-    held = make(Uniform()).plans(3, _values(space), (), 0)
+    held = make(Uniform()).plans(3, (), 0)
 
     class Struck(Silent):
         def finished(self, trial: StoredTrial) -> None:
@@ -262,7 +257,7 @@ def test_training_resumes_and_refuses_other_proposals(
 
 
 def test_proposals_are_read_back_as_they_were_recorded(make: Any, space: PlanSpace, archive: Archive) -> None:
-    held = make(Uniform()).plans(2, _values(space), (), 0)
+    held = make(Uniform()).plans(2, (), 0)
     assert proposals(archive, "b") == held
     assert proposals(archive) == held
     assert replace(held[0], text="").text == ""

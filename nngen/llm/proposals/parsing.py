@@ -51,7 +51,7 @@ def one_block(text: str) -> str:
     """Return the content of the one fenced block of a reply.
 
     Raises:
-        ReplyError: If there is no block, more than one, or one that never closes.
+        ReplyError: If the block is missing, never closes, or is not the only one.
     """
     blocks = _FENCE.findall(text.rstrip() + "\n")
     if len(blocks) > 1:

@@ -67,8 +67,7 @@ class PlanSpace:
 
         Experts that are not in the pool, or named twice, are replaced first.
         """
-        data = plan.to_dict()
-        values = {path: field_value(data, path) for path in self.choices}
+        values = {path: field_value(plan, path) for path in self.choices}
         kept = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
         others = [name for name in self.families if name not in kept]
         experts = kept + rng.sample(others, EXPERTS - len(kept))

@@ -102,7 +102,7 @@ def render_from_archive(
     """Render ``plan``, ``region`` or ``file`` from all trials at the fidelity of the archive's last trained one.
 
     Raises:
-        UsageError: If the prompt is another one, or there is no parent for a region or a file.
+        UsageError: If the prompt is another one, or a region or a file lacks a parent.
         RewriterError: If the prompt does not fit its budget.
     """
     trials = [trial for trial in archive.trials() if trial.trained]

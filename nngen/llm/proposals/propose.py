@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nngen.archive import Store
+from nngen.archive import Store, StoredTrial
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.campaign.executor import MAX_LOSSES
@@ -28,7 +28,7 @@ from nngen.llm.proposals.log import Proposal, Stage, proposals, record
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import Fault, ReplyError, python_block
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import file_values, region_values
+from nngen.llm.proposals.prompt_context import file_values, plan_values, region_values
 from nngen.llm.proposals.regions import REGIONS, present, splice
 from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
 from nngen.seeds import derive
@@ -105,18 +105,26 @@ class Proposer:
                 self.known.add_code(row.candidate, row.written, _place(row))
 
     def plans(
-        self, number: int, values: Mapping[str, Any] | Sequence[Mapping[str, Any]], parents: Sequence[Parent], seed: int
+        self,
+        number: int,
+        parents: Sequence[Parent],
+        seed: int,
+        *,
+        trials: Sequence[StoredTrial] = (),
+        failed: Sequence[Proposal] = (),
     ) -> tuple[Proposal, ...]:
         """Ask for plans.
 
         Args:
             number: Proposals in the batch, those already recorded included.
-            values: Inputs of the prompt ``plan``, once for all or once for each parent.
-            parents: Parents, taken in turn; may be empty.
+            parents: Plans to improve on, taken in turn; may be empty.
             seed: Seed of the batch.
+            trials: Trials of one fidelity that the prompt summarises.
+            failed: Earlier proposals, whose failures the prompt lists.
         """
-        rows = [values] if isinstance(values, Mapping) else list(values)
-        rendered = [render(prompt("plan"), inputs, self.count) for inputs in rows]
+        starts = [(parent.plan, parent.accuracy) if parent.plan else None for parent in parents] or [None]
+        values = [plan_values(trials, self.space, failed=failed, parent=start) for start in starts]
+        rendered = [render(prompt("plan"), inputs, self.count) for inputs in values]
 
         def ask(index: int) -> _Ask:
             parent = parents[index % len(parents)] if parents else None
@@ -136,7 +144,7 @@ class Proposer:
             names: Regions to ask for; every region of a parent by default.
 
         Raises:
-            UsageError: If there is no parent, or no parent has one of these regions.
+            UsageError: If ``parents`` is empty, or none of them has one of these regions.
         """
         spots = _spots(parents, names)
 
@@ -150,7 +158,7 @@ class Proposer:
         """Ask for whole files, every parent in turn.
 
         Raises:
-            UsageError: If there is no parent.
+            UsageError: If ``parents`` is empty.
         """
         if not parents:
             raise UsageError("a file is written from a parent: name one with --parent, or train some first")

@@ -27,7 +27,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def write(self, request: Request, rng: Random) -> str | None:
-        """Return the text of a plan or the code of a region; None where there is no choice to make."""
+        """Return the text of a plan or the code of a region; None where nothing can be chosen."""
 
     def _reply(self, request: Request) -> Reply:
         start = time.perf_counter()
