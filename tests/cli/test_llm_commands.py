@@ -126,6 +126,15 @@ def test_a_feedback_set_is_built(nngen: Any, archive: Path, tmp_path: Path, whee
     assert (tmp_path / "set" / "README.md").is_file()
 
 
+@pytest.mark.parametrize("command", ["llm-propose", "evolve"])
+def test_trials_of_proposals_take_the_options_of_campaigns(nngen: Any, command: str) -> None:
+    text = nngen(command, "--help").out
+    for flag in ("--engine", "--workers", "--address", "--max-trials", "--max-hours", "--time-limit", "--memory-mib"):
+        assert flag in text
+    words = "".join(char for char in text if char.isprintable() and char not in "│╭╮╰╯─")
+    assert "random (uniform draws)" in " ".join(words.split())
+
+
 @pytest.mark.slow
 def test_proposals_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
     where = ("--families", POOL, "--archive", tmp_path / "p.db", "--json")
@@ -134,6 +143,8 @@ def test_proposals_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
     assert told["batch"] == "random-plan-0"
     again = nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", *where)
     assert json.loads(again.out) == told
+    other = nngen("llm-propose", "--rewriter", "random", "-n", "2", "--train", "--epochs", "2", *where)
+    assert (other.code, "began with --epochs 1, not --epochs 2" in other.err) == (2, True)
     asked = ("--kind", "region", "-n", "3", "--region", "gate,mixing")
     code = nngen("llm-propose", "--rewriter", "mutate", *asked, *where)
     rows = json.loads(code.out)["proposals"]
