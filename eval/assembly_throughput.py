@@ -44,7 +44,7 @@ import torch
 from _page import Evaluation, table
 
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.render import _read
+from nngen.assembly.render import read_block
 from nngen.checks.candidate_net import load_module
 from nngen.families.catalogue import load_families
 from nngen.lemur.source import open_lemur
@@ -158,7 +158,7 @@ def _time_shared(workers: ProcessPoolExecutor, quartets: Quartets, processes: in
 
 def time_ours(quartets: Quartets, pool: assembly_validity.Pool, assembler: Assembler) -> dict[str, Any]:
     """Assemble and compile every quartet; kept from before is only the frame that all files share."""
-    _read.cache_clear()
+    read_block.cache_clear()
     families = sorted(pool)[-EXPERTS:]
     assembler.assemble(Plan(experts=tuple(families)), [pool[name] for name in families])
     began = time.perf_counter()

@@ -24,7 +24,7 @@ from nngen.files import package_folder
 from nngen.plan import Plan
 from nngen.types import Interface
 
-__all__ = ["render", "reserved_names"]
+__all__ = ["read_block", "render", "reserved_names"]
 
 _IMPORTS = ("cache", "math", "NamedTuple", "Optional", "torch", "nn", "F")
 """Names that ``mixture.py.j2`` imports where a file needs them."""
@@ -65,7 +65,7 @@ def render(plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence
     texts = [function.text(names[function.family]) for function in unique]
     frame = _frame(plan, functions, interfaces, names)
     # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
-    blocks = [_read(block) for block in frame.split("\n\n\n")]
+    blocks = [read_block(block) for block in frame.split("\n\n\n")]
     used = frozenset({"cache"} if unique else ()).union(*(block.names for block in blocks))
     source = _template("mixture.py.j2").render(
         title=_title(plan),
@@ -82,7 +82,7 @@ def render(plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence
         ],
         frame=frame,
     )
-    digests = (digest for text in (imports, *texts) for digest in _read(text).digests)
+    digests = (digest for text in (imports, *texts) for digest in read_block(text).digests)
     return source.rstrip("\n") + "\n", combine([*digests, *(item for block in blocks for item in block.digests)])
 
 
@@ -131,7 +131,8 @@ class _Block:
 
 
 @lru_cache(maxsize=1024)
-def _read(block: str) -> _Block:
+def read_block(block: str) -> _Block:
+    """Parse a block of the frame; kept, because all files share most of their blocks."""
     names = frozenset(node.id for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Name))
     return _Block(statement_digests(block), names)
 
