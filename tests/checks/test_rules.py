@@ -1,4 +1,4 @@
-"""Every rule's own cases."""
+"""Cases of every check rule."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ``learn`` is handed behaves as LEMUR's loader does, and shows every image once per pass."""
+"""Batches for ``learn`` behave as LEMUR's loader does, and contain every image once per pass."""
 
 import numpy as np
 import pytest

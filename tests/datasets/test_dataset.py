@@ -1,4 +1,4 @@
-"""Data sets: decoded once, split the same way for ever, broken ones named."""
+"""Data sets are decoded once and always split the same way; broken ones are named."""
 
 import gzip
 import json

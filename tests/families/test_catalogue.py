@@ -1,4 +1,4 @@
-"""The 34 base families, and what LEMUR's records say of them, against a direct reading of the wheel."""
+"""The 34 base families and their records in LEMUR, compared with a direct reading of the wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/families.md shows runs."""
+"""Commands of docs/families.md run as they are printed."""
 
 import os
 import re

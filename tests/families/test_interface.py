@@ -1,4 +1,4 @@
-"""The law of adapters: what comes out is an input the family takes, and nothing changes without need."""
+"""Adapters: their output is an input that the family accepts, and they change nothing without need."""
 
 from __future__ import annotations
 

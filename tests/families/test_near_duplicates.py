@@ -1,4 +1,4 @@
-"""Near-twins: LEMUR's real ones are found, and nothing else is; every user of the notion agrees on them."""
+"""Near-twins: exactly LEMUR's real ones are found, and all users of the notion agree on them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_layout_and_comments_do_not_count() -> None:
 
 def test_the_threshold_is_a_similarity_of_shingles() -> None:
     calls = [f"call_{number}()" for number in range(100)]
-    # A name is in 3 of the 4 * 100 + 1 - 2 shingles or so: 3 names leave 0.97 in common, 4 leave 0.95 or less.
+    # Each name is in 3 of about 300 shingles, so that 3 other names leave just over 0.95 in common.
     for changed, twins in ((1, True), (3, True), (9, False)):
         others = [*calls[:-changed], *(f"other_{number}()" for number in range(changed))]
         one, other = "\n".join(calls), "\n".join(others)

@@ -1,4 +1,4 @@
-"""What the probe measures of real families, and how it ends with ones that misbehave."""
+"""Probe of families: measurements of real ones, and how it handles ones that misbehave."""
 
 from __future__ import annotations
 

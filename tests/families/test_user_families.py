@@ -1,4 +1,4 @@
-"""Any file in LEMUR's contract may join: from a folder, a file, an entry point; and is told why not."""
+"""Families of the user: from a folder, a file or an entry point, or refused with a reason."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""The wheel comes once, whole, or not at all. pip itself runs; it takes the wheel from a folder."""
+"""Download of the wheel: whole or not at all. The real pip runs, and takes the wheel from a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wheel, a checkout and a database say the same; anything else is refused with one clear line."""
+"""A wheel, a checkout and a database give equal results; any other file is refused with one clear line."""
 
 from __future__ import annotations
 
