@@ -53,12 +53,12 @@ def check_interface(module: ModuleType, path: Path, prm: Mapping[str, Any]) -> t
 
     net = getattr(module, "Net", None)
     if net is None:
-        raise broken("there is no class Net: add it, a torch.nn.Module")
+        raise broken("class Net is missing: add it, a torch.nn.Module")
     if not (isinstance(net, type) and issubclass(net, nn.Module)):
         raise broken("Net is not a subclass of torch.nn.Module")
     function = getattr(module, "supported_hyperparameters", None)
     if not callable(function):
-        raise broken("there is no function supported_hyperparameters(): add it, returning a set of names")
+        raise broken("supported_hyperparameters() is missing: add it, returning a set of names")
     with guard("interface", Outcome.CONTRACT, path, "supported_hyperparameters() was called"):
         returned = function()
         names = [name for name in returned if isinstance(name, str)] if hasattr(returned, "__iter__") else None

@@ -43,7 +43,7 @@ class FolderSource:
     @cached_property
     def _files(self) -> list[tuple[Path, int]]:
         if not self.path.is_dir():
-            raise DataError(f"there is no folder {self.path}")
+            raise DataError(f"{self.path} is not a folder")
         folders = sorted(entry for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         groups = [
             sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())

@@ -180,7 +180,7 @@ def _load(place: str) -> Any:
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
     if place not in known and not _OBJECT.fullmatch(place):
         named = f"; installed entry points: {', '.join(sorted(known))}" if known else ""
-        raise FamilyError(f"there is no folder, file or entry point {place!r} to take families from{named}")
+        raise FamilyError(f"{place!r} is not a folder, file or entry point of families{named}")
     try:
         if place in known:
             loaded = known[place].load()

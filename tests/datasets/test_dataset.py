@@ -237,7 +237,7 @@ def test_a_changed_folder_is_another_data_set(cache, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "there is no folder"),
+        (lambda path: None, "is not a folder"),
         (lambda path: path.mkdir(), "holds 0 folders with images"),
         (lambda path: _write_images(path, classes=1), "holds 1 folders with images"),
         (lambda path: _write_images(path, each=2), "at least 3 are needed"),

@@ -23,7 +23,7 @@ class InterfaceRule(DynamicRule):
         net_source().replace("{'lr', 'momentum'}", "['lr', 'momentum', 'dropout']"),
     )
     INVALID: ClassVar[tuple[Invalid, ...]] = (
-        Invalid(source="x = 1\n", message="no class Net", outcome=Outcome.CONTRACT),
+        Invalid(source="x = 1\n", message="class Net is missing", outcome=Outcome.CONTRACT),
         Invalid(source="Net = 3\n", message="Net is not a subclass of torch.nn.Module", outcome=Outcome.CONTRACT),
         Invalid(source=_NET, message="supported_hyperparameters", outcome=Outcome.CONTRACT),
         Invalid(

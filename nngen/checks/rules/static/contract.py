@@ -47,8 +47,8 @@ class Contract(StaticRule):
         _BARE.replace("    def forward(self, x): ...\n", "").replace("nn.Module", "Base"),
     )
     INVALID: ClassVar[tuple[Invalid, ...]] = (
-        Invalid(source="x = 1\n", message="no function supported_hyperparameters", outcome=Outcome.CONTRACT),
-        Invalid(source=_BARE.replace("Net", "Model"), message="no class Net", outcome=Outcome.CONTRACT),
+        Invalid(source="x = 1\n", message="supported_hyperparameters() is missing", outcome=Outcome.CONTRACT),
+        Invalid(source=_BARE.replace("Net", "Model"), message="class Net is missing", outcome=Outcome.CONTRACT),
         Invalid(source=_BARE.replace("learn", "fit"), message="no method learn", outcome=Outcome.CONTRACT, line=4),
         Invalid(
             source=_BARE.replace("out_shape, prm, device", "out_shape, prm"),
@@ -74,12 +74,12 @@ class Contract(StaticRule):
         names = _top_names(source)
         function = names.get("supported_hyperparameters")
         if function is None:
-            raise self._failure("there is no function supported_hyperparameters(): add it, returning a set of names")
+            raise self._failure("supported_hyperparameters() is missing: add it, returning a set of names")
         if isinstance(function, ast.FunctionDef) and not _takes(function, 0):
             raise self._failure("supported_hyperparameters() takes no argument", function)
         net = names.get("Net")
         if net is None:
-            raise self._failure("there is no class Net: add it, a torch.nn.Module")
+            raise self._failure("class Net is missing: add it, a torch.nn.Module")
         if isinstance(net, ast.ClassDef):
             self._check_net(source, net)
 
