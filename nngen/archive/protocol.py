@@ -135,7 +135,7 @@ class Store(Protocol):
         ...
 
     def template_versions(self, campaign: str) -> Mapping[int, int]:
-        """Count a campaign's assembled candidates by the version of their templates; 1 where no version was stored."""
+        """Count a campaign's assembled candidates by the version of their templates; 0 where no version was stored."""
         ...
 
     def events(self, campaign: str | None = ..., *, after: int = ...) -> tuple[Event, ...]:

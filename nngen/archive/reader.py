@@ -156,7 +156,7 @@ class ArchiveReader:
         # Only what was assembled has a plan of its own and a template; given files and edited sources have none.
         with sqlite_errors(self.path):
             rows = self._all(
-                "SELECT coalesce(template_version, 1) AS version, count(DISTINCT candidates.id) AS n FROM trials "
+                "SELECT coalesce(template_version, 0) AS version, count(DISTINCT candidates.id) AS n FROM trials "
                 "JOIN candidates ON candidates.id = trials.candidate_id "
                 "WHERE campaign = ? AND candidates.plan_id IS NOT NULL GROUP BY version ORDER BY version",
                 campaign,

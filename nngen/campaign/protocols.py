@@ -93,7 +93,8 @@ class Suggestion:
     Attributes:
         plan: Plan to assemble; of a ready-made candidate its own plan, its parent's, or one without experts.
         candidate: Ready-made candidate that is checked and trained as it is; None where the plan is assembled.
-        isolation: Isolation level of a ready-made candidate. What is assembled runs in a process of its own.
+        isolation: Isolation level of a ready-made candidate; one that other templates assembled runs in the sandbox at
+            least. What is assembled here runs in a process of its own.
         seed: Seed of the trial of a ready-made candidate; None derives it from campaign and candidate.
         explored: Whether it was chosen without regard to results.
     """

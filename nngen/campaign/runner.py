@@ -15,6 +15,7 @@ from nngen import __version__
 from nngen.analysis.results import template_note
 from nngen.archive import CampaignRecord, LoopRole, NewTrial, Store, StoredTrial, TrialState
 from nngen.assembly.assemble import Assembler
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
 from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
@@ -24,6 +25,7 @@ from nngen.campaign.successive_halving import is_over, planned, promotions
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import DataError, LemurError, UsageError
+from nngen.isolation.level import Isolation
 from nngen.space import coverage
 from nngen.training.engine import Engine
 
@@ -199,12 +201,16 @@ class Campaign:
         """Turn suggestions into trials; ready-made candidates are stored first."""
         trials = []
         for item in suggestions:
-            if item.candidate is not None:
-                families = self.inputs.families
-                known = [families[name][0] for name in item.plan.experts if name in families]
-                self.archive.add_candidate(item.candidate, {family.name: family.fingerprint for family in known})
-            given = item.candidate.id if item.candidate is not None else None
-            trials.append(NewTrial(plan=item.plan, candidate_id=given, isolation=item.isolation, seed=item.seed))
+            candidate, level = item.candidate, item.isolation
+            if candidate is None:
+                trials.append(NewTrial(plan=item.plan))
+                continue
+            prints = {name: family.fingerprint for name, (family, _) in self.inputs.families.items()}
+            self.archive.add_candidate(candidate, {name: prints[name] for name in item.plan.experts if name in prints})
+            # What other templates assembled is not what this version would assemble, so it is not trusted.
+            if candidate.plan is not None and candidate.template_version != TEMPLATE_VERSION:
+                level = Isolation.SANDBOX if level is Isolation.PROCESS else level
+            trials.append(NewTrial(plan=item.plan, candidate_id=candidate.id, isolation=level, seed=item.seed))
         return trials
 
 

@@ -99,7 +99,7 @@ class ArchiveContract:
             filled.add_candidate(candidate)
             filled.start_trial(trial.id)
             filled.finish_trial(trial.id, replace(RESULT, candidate_id=candidate.id))
-        assert filled.template_versions("one") == {1: 1, 7: 1}
+        assert filled.template_versions("one") == {0: 1, 7: 1}
         assert filled.candidate(newer.id).template_version == 7
 
     def test_a_name_is_given_once(self, filled: Store) -> None:

@@ -94,7 +94,7 @@ def resumed(old, name, engine=None, **more):
 @pytest.mark.usefixtures("wheel")
 def test_open_quartets_are_assembled_with_the_present_templates(old):
     before = {trial.id: trial.candidate_id for trial in old.trials("open") if trial.state is TrialState.DONE}
-    note = f"candidates assembled with older templates: {len(before)} with version 1; "
+    note = f"candidates assembled with older templates: {len(before)} with version 0; "
     note += f"open quartets are assembled with version {TEMPLATE_VERSION}"
     assert summarise(old, "open").templates == note
     assert "Candidates assembled with older templates" in render(collect(old, "open"))
@@ -105,8 +105,8 @@ def test_open_quartets_are_assembled_with_the_present_templates(old):
     assert {trial.id: trial.candidate_id for trial in trials if trial.id in before} == before
     versions = {old.candidate(trial.candidate_id).template_version for trial in trials if trial.id not in before}
     assert versions == {TEMPLATE_VERSION}
-    assert summary.template_versions == {1: len(before), TEMPLATE_VERSION: 4 - len(before)}
-    assert "older templates: 1 with version 1" in summary.templates
+    assert summary.template_versions == {0: len(before), TEMPLATE_VERSION: 4 - len(before)}
+    assert "older templates: 1 with version 0" in summary.templates
 
 
 @pytest.mark.usefixtures("wheel")

@@ -105,7 +105,7 @@ def test_stopped_from_elsewhere_and_interrupted(nngen, path):
     assert (told.code, told.err) == (0, f"nngen: asked process {child.pid}, which runs campaign one, to stop\n")
     _, error = child.communicate(timeout=300)
     assert child.returncode == 0
-    assert "nngen: ending: what trains is finished" in error
+    assert "nngen: ending: running trainings are finished" in error
     with Archive.open(path, readonly=True) as archive:
         assert archive.counts("one")[TrialState.RUNNING] == 0
         assert archive.driver("one") is None

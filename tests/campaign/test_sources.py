@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from nngen.archive import Archive, LoopRole, TrialState
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign import Budget, CandidateSource, GivenCandidates, Suggestion
 from nngen.errors import UsageError
 from nngen.isolation.level import Isolation
@@ -53,6 +54,15 @@ def test_given_candidates_are_checked_and_trained_at_their_level(archive):
     assert [trial.candidate_id for trial in trials] == list(archive.campaign("one").candidates)
     assert trials[0].spec.seed == derive(0, "trial", trials[0].candidate_id)
     assert archive.candidate(trials[1].candidate_id).experts == tuple("ABCD")
+
+
+@pytest.mark.parametrize(("version", "level"), [(TEMPLATE_VERSION, Isolation.PROCESS), (None, Isolation.SANDBOX)])
+def test_a_candidate_of_other_templates_runs_in_the_sandbox(archive, version, level):
+    assembled = fake_assemble(Plan(experts=tuple("ABCD")), list(fake_families("ABCD").values()))
+    old = replace(assembled, template_version=version)
+    source = GivenCandidates(suggestions=(Suggestion(plan=old.plan, candidate=old),))
+    campaign(archive, source=source, sampler="judge", size=1).run()
+    assert archive.trials("one")[0].given is level
 
 
 def test_one_candidate_with_several_seeds(archive):
