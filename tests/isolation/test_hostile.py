@@ -1,4 +1,4 @@
-"""Candidates that mean harm: each gets its verdict in time, and none leaves a process or a folder behind."""
+"""Hostile candidates: each gets its verdict in time, and none leaves a process or a folder behind."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def check(engine, candidate, left_over):
     return run
 
 
-def test_a_check_is_bounded_as_a_trial_is(check):
+def test_a_check_has_the_limits_of_a_training(check):
     assert check(HOSTILE["loops in init"][0]).outcome is Outcome.TIMEOUT
     assert check(HOSTILE["asks for 100 GiB"][0]).outcome is Outcome.MEMORY
     assert check(HOSTILE["leaves with 0"][0]).outcome is Outcome.CRASHED

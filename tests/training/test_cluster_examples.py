@@ -1,4 +1,4 @@
-"""The example files for clusters: they parse, they say what KubeRay and Slurm know, and the Slurm script runs."""
+"""Example files for clusters: they parse, KubeRay and Slurm know their fields, and the Slurm script runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device is picked, and what is different on a card."""
+"""Choice of the device, and trainings on a card."""
 
 import pytest
 
@@ -11,12 +11,12 @@ from nngen.types import Outcome, Shape
 @pytest.mark.parametrize(
     ("wanted", "works", "picked"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
 )
-def test_cuda_is_taken_where_it_works(wanted, works, picked, monkeypatch):
+def test_cuda_is_chosen_where_it_works(wanted, works, picked, monkeypatch):
     monkeypatch.setattr(environment, "_cuda_works", lambda: works)
     assert pick_device(wanted) == picked
 
 
-def test_what_cannot_be_had_is_said(monkeypatch):
+def test_an_unknown_or_missing_device_is_refused(monkeypatch):
     monkeypatch.setattr(environment, "_cuda_works", lambda: False)
     with pytest.raises(UsageError, match="finds no CUDA device"):
         pick_device("cuda")
@@ -24,7 +24,7 @@ def test_what_cannot_be_had_is_said(monkeypatch):
         pick_device("tpu")
 
 
-def test_a_machine_without_a_card_never_asks_torch(monkeypatch):
+def test_a_machine_without_a_card_does_not_load_torch(monkeypatch):
     monkeypatch.setattr(environment, "_NODES", ())
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     assert pick_device() == "cpu"

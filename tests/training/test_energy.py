@@ -1,3 +1,5 @@
+"""Energy of a block, from NVML's counter."""
+
 import sys
 from types import SimpleNamespace
 
@@ -57,7 +59,7 @@ def test_the_card_is_the_first_that_cuda_sees(nvml, monkeypatch, visible, card):
 
 
 @pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetTotalEnergyConsumption"])
-def test_where_nothing_counts_there_is_no_energy_and_no_error(nvml, monkeypatch, call):
+def test_a_device_without_a_counter_gives_none(nvml, monkeypatch, call):
     monkeypatch.setattr(nvml, call, fails)
     with EnergyMeter("cuda") as meter:
         pass

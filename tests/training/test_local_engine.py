@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 def inspect(sizes):
-    """Raise if anything in this process looks like labels of the judge's splits."""
+    """Raise if anything in this process looks like labels of validation and test."""
     for thing in gc.get_objects():
         if isinstance(thing, (torch.Tensor, np.ndarray)) and len(thing.shape) == 1 and len(thing) in sizes:
             raise ValueError(f"found {type(thing)} {thing.shape}")
@@ -55,7 +55,7 @@ ALLOWED = {ALLOWED}
 '''
 
 
-def test_learns_digits_and_is_scored_here(engine, digits, job):
+def test_a_net_learns_digits_and_is_scored_outside_the_worker(engine, digits, job):
     points = []
     trial = engine.train(job(net_source(), epochs=3), points.append)
     assert trial.verdict.valid
@@ -87,7 +87,7 @@ def test_trials_side_by_side_do_not_touch_each_other(engine, candidate, job):
     assert together == alone
 
 
-def test_the_judges_labels_never_enter(engine, digits, monkeypatch, job):
+def test_labels_of_validation_and_test_never_reach_the_worker(engine, digits, monkeypatch, job):
     monkeypatch.setenv("NNGEN_SECRET", "x")
     sizes = {len(digits.validation_labels), len(digits.test_labels)}
     assert len(digits.train_labels) not in sizes
@@ -103,7 +103,7 @@ def test_the_inspector_finds_labels_where_there_are_some(engine, digits, job):
     assert "found" in trial.verdict.message
 
 
-def test_the_curve_takes_what_the_mixture_keeps(engine, job):
+def test_the_curve_has_the_mixtures_own_diagnostics(engine, job):
     trial = engine.train(job(mixture_source(init=HISTORY)))
     assert trial.curve[0].usage == (0.5, 0.5)
     assert trial.curve[0].entropy == 0.69
@@ -118,7 +118,7 @@ def test_prm_holds_lemurs_names_and_the_callers(engine, candidate, job):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_come_at_the_wanted_shape(channels, engine, candidate, job):
+def test_images_are_converted_to_the_shape_of_the_spec(channels, engine, candidate, job):
     source = candidate(net_source(forward=f"assert x.shape[1:] == ({channels}, 12, 16); return self.head(x)"))
     assert engine.train(job(source, shape=Shape(channels, 12, 16))).verdict.valid
 
@@ -150,7 +150,7 @@ def test_what_fits_at_no_batch_says_what_was_tried(engine, job):
     assert trial.spec.batch == 9
 
 
-def test_a_cards_word_for_too_little_memory_halves_the_batch(engine, job):
+def test_an_out_of_memory_error_of_cuda_halves_the_batch(engine, job):
     fails = "if len(inputs) > 32: raise torch.OutOfMemoryError('CUDA out of memory')"
     trial = engine.train(job(net_source(loss=fails)))
     assert trial.verdict.valid
@@ -163,7 +163,7 @@ def test_a_net_too_large_at_any_batch_is_tried_once(engine, job):
     assert trial.batches_tried == ()
 
 
-def test_halving_stays_within_the_limit_of_time(engine, job):
+def test_halving_stays_within_the_time_limit(engine, job):
     slow = "import time; time.sleep(1); raise MemoryError"
     trial = engine.train(job(net_source(loss=slow), time_limit_s=2.5))
     assert trial.verdict.outcome is Outcome.MEMORY
@@ -177,7 +177,7 @@ AMBIENT = (
 )
 
 
-def test_a_worker_is_bounded_in_cpu_time_too(engine, job):
+def test_a_worker_has_a_limit_of_cpu_time(engine, job):
     source = net_source(init="import resource; assert 0 < resource.getrlimit(resource.RLIMIT_CPU)[1] < 10**6, 'none'")
     trial = engine.train(job(source))
     assert trial.verdict.valid, trial.verdict.message
@@ -207,7 +207,7 @@ def test_compiled_nets_learn_as_others_do(job):
     assert trial.validation_accuracy > 0.5
 
 
-def test_energy_is_kept_where_it_is_counted(engine, monkeypatch, job):
+def test_energy_is_stored_where_the_device_counts_it(engine, monkeypatch, job):
     monkeypatch.setattr(
         "nngen.training.local_engine.EnergyMeter", lambda device: nullcontext(SimpleNamespace(joules=12.5))
     )
@@ -236,7 +236,7 @@ def test_a_later_epoch_that_fails_keeps_the_curve_before_it(engine, job):
 @pytest.mark.parametrize(
     ("source", "outcome"), [("x = (", "syntax"), ("import nothing_here", "import"), ("", "contract")]
 )
-def test_training_what_is_no_candidate(source, outcome, engine, job):
+def test_training_a_file_that_is_not_a_candidate(source, outcome, engine, job):
     assert engine.train(job(source)).verdict.outcome.value == outcome
 
 
@@ -252,7 +252,7 @@ def test_what_a_callback_raises_ends_the_trial(engine, left_over, job):
     assert left_over() == ([], [])
 
 
-JUDGE = """
+DRIVER = """
 import sys, tempfile
 from nngen.datasets import load_dataset
 from nngen.training import LocalEngine, TrainJob
@@ -266,15 +266,15 @@ with LocalEngine() as engine:
 """
 
 
-def test_nothing_outlives_a_killed_judge(tmp_path, mark, marked):
+def test_nothing_outlives_a_killed_engine(tmp_path, mark, marked):
     source = net_source(init="import os; os.fork() == 0 and (os.setsid(), any(iter(int, 1)))")
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{mark}"}
-    command = [sys.executable, "-c", JUDGE, source, str(tmp_path)]
+    command = [sys.executable, "-c", DRIVER, source, str(tmp_path)]
     before = set(marked())
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as judge:
-        judge.stdout.readline()
-        assert len(set(marked()) - before) >= 5  # judge, server, nanny, worker, its child
-        judge.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as driver:
+        driver.stdout.readline()
+        assert len(set(marked()) - before) >= 5  # engine, server, supervisor, worker, its child
+        driver.kill()
     deadline = time.monotonic() + 2
     while set(marked()) - before and time.monotonic() < deadline:
         time.sleep(0.02)

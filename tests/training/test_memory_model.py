@@ -1,4 +1,4 @@
-"""What cannot fit is refused before it starts, and only that; trials share a card by what they will take."""
+"""Trainings that cannot fit, and only those, are refused before they start; trainings share a card by prediction."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ def _prediction(weight, spec=SPEC):
     return predict("ABCD", dict.fromkeys("ABCD", weight), spec, 1000)
 
 
-def test_a_mixture_takes_what_its_experts_take():
+def test_the_prediction_is_a_sum_over_the_experts():
     prediction = _prediction(LIGHT)
     assert prediction.image_mib == 8.0
     assert prediction.low_mib(64) - prediction.low_mib(32) == 256.0
@@ -34,12 +34,12 @@ def test_a_mixture_takes_what_its_experts_take():
     assert _prediction(LIGHT, replace(SPEC, threads=2, epochs=3)).seconds == pytest.approx(3 * (20 + 6.4))
 
 
-def test_a_family_that_was_not_weighed_is_not_predicted():
+def test_a_family_that_was_not_measured_is_not_predicted():
     assert predict("ABCD", {"A": LIGHT}, SPEC, 1000) is None
     assert predict("", {}, SPEC, 1000) is None
 
 
-def test_what_cannot_fit_is_refused_with_the_figures_and_the_way_out():
+def test_a_training_that_cannot_fit_is_refused_with_figures_and_remedy():
     prediction = _prediction(HEAVY)
     verdict = refusal(prediction, 4096)
     assert verdict.outcome is Outcome.MEMORY
@@ -61,7 +61,7 @@ def test_a_batch_that_could_fit_is_never_refused(memory, batch, image, fixed):
         assert prediction.low_mib(2 * chosen + 1) > memory
 
 
-def test_room_lets_in_what_fits_and_holds_back_the_rest():
+def test_the_pool_admits_trainings_that_fit_and_delays_the_rest():
     room, inside, most = GpuMemoryPool(100), [], []
 
     def work(need):
@@ -80,7 +80,7 @@ def test_room_lets_in_what_fits_and_holds_back_the_rest():
     assert max(most) <= 100
 
 
-def test_room_lets_what_is_too_large_or_unknown_in_alone():
+def test_the_pool_admits_an_unknown_or_too_large_training_alone():
     room = GpuMemoryPool(100)
     with room.hold(1000):
         pass
@@ -120,7 +120,7 @@ def test_the_engine_begins_with_a_batch_that_can_fit(job):
     assert trial.spec.batch == 64
 
 
-def test_a_predictor_knows_plans_of_its_families_alone(candidate):
+def test_a_predictor_predicts_plans_of_its_families_alone(candidate):
     assert predictor({})(candidate(""), SPEC, 100) is None
     other = Candidate(id="0" * 32, source="", canonical="", plan=Plan(experts=("A", "B", "C", "D")))
     assert predictor({})(other, SPEC, 100) is None

@@ -1,4 +1,4 @@
-"""The ambient bfloat16 of a worker sees what the optimizer did."""
+"""Steps under the worker's bfloat16 autocast use the current weights."""
 
 import torch
 from torch import nn

@@ -131,7 +131,7 @@ def far(cluster):
         yield engine
 
 
-def test_what_a_node_has_room_for():
+def test_the_number_of_trials_that_fit_on_a_node():
     node = Node(id="", host="a", cpus=8, gpus=2, memory_mib=10_000)
     assert node.room(Request(cpus=2, memory_mib=1000)) == 4
     assert node.room(Request(cpus=2, memory_mib=4000)) == 2
@@ -143,7 +143,7 @@ def test_what_a_node_has_room_for():
         Request(cpus=1, gpus=1.5, memory_mib=100)
 
 
-def test_differences_are_named_with_the_way_out(monkeypatch):
+def test_differences_are_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr("nngen.training.ray.cluster.__version__", "7.0")
     monkeypatch.setattr("platform.python_version", lambda: "3.11.7")
     assert difference("a", "7.0", "3.11.2") is None
@@ -211,7 +211,7 @@ def test_results_are_those_of_the_local_engine(far, engine, candidate, spec, job
     assert len([process for process in _marked() if process.cmdline()[0].startswith("ray::TrialActor")]) == far.slots
 
 
-def test_a_data_set_is_placed_once_per_node_without_the_judges_labels(machines, far, spec, job):
+def test_a_data_set_is_placed_once_per_node_without_labels_of_validation_and_test(machines, far, spec, job):
     one = spec(memory_mib=2000)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda seed: far.train(job(net_source(), spec=replace(one, seed=seed))), range(4)))
@@ -230,7 +230,7 @@ def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, 
     trial = far.train(job(look, memory_mib=2000, isolation=isolation))
     assert trial.verdict.outcome is not Outcome.VALID
     seen = trial.verdict.message[trial.verdict.message.index("saw") :]
-    # A process sees the machine's files, but even there are no labels of the judge's.
+    # A process sees the machine's files, but no labels of validation and test are among them.
     wanted = "saw [] [] []" if isolation is Isolation.SANDBOX else "saw ['train-labels.npy'] []"
     assert seen.startswith(wanted)
 
@@ -244,7 +244,7 @@ def test_verdicts_and_refusals_come_back(far, candidate, job):
         far.train(job(net_source(), epochs=0))
 
 
-def test_a_callback_that_raises_ends_the_trial_and_its_slot(far, job):
+def test_a_callback_that_raises_ends_the_trial_and_its_actor(far, job):
     def interrupt(point):
         raise KeyboardInterrupt
 
@@ -279,7 +279,7 @@ def test_nothing_outlives_a_killed_driver(machines):
     assert _ended(working) == []
 
 
-def test_a_slot_that_is_killed_is_replaced(far, job):
+def test_an_actor_that_is_killed_is_replaced(far, job):
     began = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(far.train, job(net_source(), epochs=10**6), lambda _: began.set())
@@ -315,7 +315,7 @@ def test_a_node_that_is_lost_while_it_is_asked_counts_no_longer(cluster, monkeyp
         cluster.require(SMALL)
 
 
-def test_waiting_for_room_has_an_end(cluster, machines):
+def test_waiting_for_room_ends(cluster, machines):
     pool = ActorPool(Request(cpus=50, memory_mib=100), lambda: 1, patience_s=0.5)
     try:
         with pytest.raises(NngenError, match="had room for a trial with 50 CPUs, 100 MiB"):
@@ -344,7 +344,7 @@ def _lose_in_the_middle(machines, path):
         time.sleep(0.05)
         with suppress(NngenError), Archive.open(path, readonly=True) as archive:
             states = [trial.state.value for trial in archive.trials("one")]
-            # Server, nanny and worker: something is being checked or trained there.
+            # Server, supervisor and worker: something is being checked or trained there.
             if "done" in states and len(_servers("second")) >= 3:
                 machines.lose()
                 return

@@ -1,4 +1,4 @@
-"""The pool of slots with a cluster that is played: who gets a slot, how many there are, when waiting ends."""
+"""The pool of actors with a simulated cluster: order of waiting threads, number of actors, end of waiting."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def play(monkeypatch):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_slots_are_told_whether_to_compile(play, compiled):
+def test_actors_compile_if_asked_to(play, compiled):
     play()
     pool = ActorPool(REQUEST, lambda: 1, compiled=compiled)
     held = pool.take()
@@ -87,7 +87,7 @@ def test_slots_are_told_whether_to_compile(play, compiled):
     pool.close()
 
 
-def test_slots_are_started_as_they_are_needed_and_never_too_many(play):
+def test_actors_are_started_as_needed_and_never_too_many(play):
     played, pool = play(most=3)
     pool.give(pool.take())
     assert len(played.actors) == 1
@@ -109,7 +109,7 @@ def test_slots_are_started_as_they_are_needed_and_never_too_many(play):
     assert played.alive == []
 
 
-def test_while_a_slot_says_where_it_is_no_other_is_started(play):
+def test_while_an_actor_describes_its_node_no_other_is_started(play):
     played, pool = play(most=1, telling_s=0.5)
     with ThreadPoolExecutor(2) as threads:
         for held in threads.map(lambda _: pool.take(), range(2)):
@@ -118,7 +118,7 @@ def test_while_a_slot_says_where_it_is_no_other_is_started(play):
     pool.close()
 
 
-def test_a_slot_that_cannot_be_placed_holds_up_nobody(play):
+def test_an_actor_that_cannot_be_placed_delays_no_thread(play):
     played, pool = play(most=2, room=1)
     first = pool.take()
     with ThreadPoolExecutor(1) as threads:
@@ -133,7 +133,7 @@ def test_a_slot_that_cannot_be_placed_holds_up_nobody(play):
     assert played.alive == []
 
 
-def test_whoever_waits_longest_is_next(play):
+def test_the_thread_that_waits_longest_is_next(play):
     _, pool = play(most=1)
     first = pool.take()
     order = []
@@ -152,7 +152,7 @@ def test_whoever_waits_longest_is_next(play):
     pool.close()
 
 
-def test_a_slot_that_was_lost_is_replaced(play):
+def test_an_actor_that_was_lost_is_replaced(play):
     played, pool = play(most=1)
     first = pool.take()
     pool.give(first)
@@ -166,7 +166,7 @@ def test_a_slot_that_was_lost_is_replaced(play):
     pool.close()
 
 
-def test_closing_wakes_those_who_wait(play):
+def test_closing_wakes_waiting_threads(play):
     _, pool = play(most=1)
     held = pool.take()
     began = time.monotonic()
@@ -179,7 +179,7 @@ def test_closing_wakes_those_who_wait(play):
     assert time.monotonic() - began < 5
 
 
-def test_patience_begins_when_the_last_slot_goes(play):
+def test_patience_begins_when_the_last_actor_ends(play):
     played, pool = play(most=2, room=1, patience_s=0.3)
     first = pool.take()
     with ThreadPoolExecutor(1) as threads:
@@ -203,7 +203,7 @@ def test_patience_begins_when_the_last_slot_goes(play):
         (NodeFacts(host="a", nngen=__version__, python="3.12.1"), r"node a has Python 3\.12\.1"),
     ],
 )
-def test_a_node_that_is_not_fit_ends_the_work(facts, message, play):
+def test_a_node_with_another_version_ends_the_work(facts, message, play):
     played, pool = play(facts=facts)
     with pytest.raises(NngenError, match=message):
         pool.take()
@@ -211,7 +211,7 @@ def test_a_node_that_is_not_fit_ends_the_work(facts, message, play):
     pool.close()
 
 
-def test_slots_that_never_start_are_given_up(play, monkeypatch):
+def test_actors_that_never_start_end_the_work(play, monkeypatch):
     played, pool = play()
 
     def die(reference, timeout=None):

@@ -1,4 +1,4 @@
-"""The judge believes nothing: order, sizes, ranges and kinds of all that a worker says."""
+"""Scoring trusts nothing that a worker sends: order, sizes, ranges and kinds of frames."""
 
 import json
 from dataclasses import replace
@@ -26,25 +26,25 @@ def _message(value):
     return Frame(MESSAGE, json.dumps(value).encode())
 
 
-def _judge(**changes):
+def _scorer(**changes):
     return TrialScorer(**{"epochs": 1, "classes": 3, "score": lambda body: accuracy(body, LABELS), **changes})
 
 
-def _feed(judge, *frames):
+def _feed(scorer, *frames):
     return [
-        judge.take(frame if isinstance(frame, Frame) else _message(frame), 1.0 + i) for i, frame in enumerate(frames)
+        scorer.take(frame if isinstance(frame, Frame) else _message(frame), 1.0 + i) for i, frame in enumerate(frames)
     ]
 
 
-def test_a_trial_in_order():
+def test_frames_in_order_give_curve_and_predictions():
     seen = []
-    judge = _judge(on_epoch=seen.append)
-    said = _feed(judge, READY, EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.TEST, b"\2\0"))
-    assert said == [False, False, False, True]
-    assert judge.verdict.valid
-    assert judge.parameters == 10
-    assert judge.test_predictions == b"\2\0"
-    (point,) = judge.curve
+    scorer = _scorer(on_epoch=seen.append)
+    done = _feed(scorer, READY, EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.TEST, b"\2\0"))
+    assert done == [False, False, False, True]
+    assert scorer.verdict.valid
+    assert scorer.parameters == 10
+    assert scorer.test_predictions == b"\2\0"
+    (point,) = scorer.curve
     assert seen == [point]
     assert (point.validation_accuracy, point.train_accuracy, point.train_loss) == (1.0, 0.5, 1.5)
     assert (point.usage, point.entropy, point.seconds) == ((0.25, 0.75), 0.5, 2.0)
@@ -74,11 +74,11 @@ def test_a_trial_in_order():
         [{}],
     ],
 )
-def test_what_no_worker_sends_is_refused(frames):
-    judge = _judge()
+def test_frames_out_of_order_or_range_are_refused(frames):
+    scorer = _scorer()
     with pytest.raises(FrameError):
-        _feed(judge, *frames)
-    assert judge.verdict is None
+        _feed(scorer, *frames)
+    assert scorer.verdict is None
 
 
 @given(
@@ -89,10 +89,10 @@ def test_what_no_worker_sends_is_refused(frames):
     )
 )
 def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
-    judge = _judge()
+    scorer = _scorer()
     report = {"event": "epoch", "train_accuracy": value, "train_loss": value, "usage": value, "entropy": value}
-    _feed(judge, READY, report, Frame(FrameKind.VALIDATION, RIGHT))
-    point = judge.curve[0]
+    _feed(scorer, READY, report, Frame(FrameKind.VALIDATION, RIGHT))
+    point = scorer.curve[0]
     assert point.validation_accuracy == 1.0
     for number in (point.train_accuracy, point.train_loss, point.entropy, *point.usage):
         assert number is None or np.isfinite(number)
@@ -101,20 +101,20 @@ def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
 
 
 def test_more_experts_than_any_mixture_has_are_no_usage():
-    judge = _judge()
-    _feed(judge, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(FrameKind.VALIDATION, RIGHT))
-    assert judge.curve[0].usage == ()
+    scorer = _scorer()
+    _feed(scorer, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(FrameKind.VALIDATION, RIGHT))
+    assert scorer.curve[0].usage == ()
 
 
 @given(st.lists(st.tuples(st.integers(0, 65_535), st.integers(0, 65_535)), min_size=1))
-def test_accuracy_is_the_share_of_right_ones(pairs):
+def test_accuracy_is_the_share_of_correct_predictions(pairs):
     predictions = np.array([pair[0] for pair in pairs], dtype="<u2")
     labels = np.array([pair[1] for pair in pairs], dtype=np.int64)
     right = sum(a == b for a, b in pairs)
     assert accuracy(predictions.tobytes(), labels) == pytest.approx(right / len(pairs))
 
 
-def test_accuracy_wants_one_prediction_per_label():
+def test_accuracy_needs_one_prediction_per_label():
     with pytest.raises(ValueError, match="3 predictions for 4 labels"):
         accuracy(RIGHT[:6], LABELS)
 
@@ -140,7 +140,7 @@ def test_a_verdict_is_one_printable_line():
         (replace(EXIT, reason=ExitReason.PROTOCOL, error="x"), Outcome.CRASHED, "broke its protocol: x"),
     ],
 )
-def test_an_end_without_a_word_is_explained(ending, outcome, message):
+def test_a_worker_that_ended_early_is_explained(ending, outcome, message):
     verdict = verdict_of_result(ending)
     assert verdict.outcome is outcome
     assert message in verdict.message
