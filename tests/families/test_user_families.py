@@ -92,7 +92,8 @@ def test_ours_and_lemurs_stand_in_one_mixture(lemur):
     found = load_families(lemur, [str(EXAMPLES)])
     experts = (*NAMES, "ShuffleNet")
     made = assemble(Plan(experts=experts), [(found[name], Interface(low=32)) for name in experts])
-    assert all(name in made.source for name in ("PebbleSqueeze", "BrookMixer", "LanternBlock"))
+    classes = ("def pebble():", "class Squeeze(", "def brook():", "class Mixer(", "def lantern():", "class Block(")
+    assert all(name in made.source for name in classes)
 
 
 CONTRACT = "def supported_hyperparameters():\n    return {'lr'}\n\n\n"
