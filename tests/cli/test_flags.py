@@ -118,7 +118,7 @@ def test_every_command_takes_json(name):
 
 def test_one_spelling_per_thing():
     everything = set().union(*FLAGS.values())
-    assert not everything & {"--wall", "--memory", "--floor", "--keep", "--to"}
+    assert not everything & {"--wall", "--memory", "--floor", "--keep", "--to", "--campaign"}
 
 
 def test_flags_of_messages_exist_where_they_are_printed():
