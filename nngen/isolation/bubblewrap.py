@@ -3,8 +3,8 @@
 A warm server cannot be forked into other namespaces and stay warm for the next job without sharing them with it. So
 the modules are loaded anew for each job, before its clock starts: about the time of ``import torch``.
 
-Inside there is no network, no process of the machine, no environment, and no file but Python, its packages, this
-package, the source and the data files. Only two small folders in memory can be written.
+A job inside has neither network nor environment, sees none of the machine's processes, and of its files only Python,
+its packages, this package, the source and the data files. It can write only to two small folders in memory.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def find_files(paths: list[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise UsageError(f"there is no file or folder {path}")
+            raise UsageError(f"no file or folder {path}")
     return found
 
 

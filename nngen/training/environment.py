@@ -24,7 +24,7 @@ def pick_device(wanted: str = "auto", *, here: bool = True) -> str:
         here: Whether the work is done on this machine; where it is not, CUDA is not looked for.
 
     Raises:
-        UsageError: If the name is unknown, or CUDA was asked for and there is no card.
+        UsageError: If the name is unknown, or CUDA was asked for and no card is found.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise UsageError(f"unknown device {wanted!r}: choose auto, cpu or cuda")

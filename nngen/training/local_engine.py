@@ -164,6 +164,7 @@ class LocalEngine:
         if device == "cpu" or self._predict is None:
             yield
             return
+        # One pool for all threads: they share the card.
         with self._lock:
             self._pool = self._pool or GpuMemoryPool(_SHARE * self._card()[1])
         with self._pool.hold(None if prediction is None else prediction.likely_mib):
@@ -202,6 +203,7 @@ class LocalEngine:
             epochs=spec.epochs, classes=dataset.classes, score=receiver.score, on_epoch=receiver.on_epoch
         )
         order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
+        # Predictions have a known length, so that a frame of another one is refused unread.
         frames: dict[int, BodySize] = {
             FrameKind.VALIDATION: BodySize(_BYTES_PER_CLASS * len(dataset.validation_images)),
             FrameKind.TEST: BodySize(_BYTES_PER_CLASS * len(dataset.test_images)),

@@ -92,16 +92,16 @@ def predict(
         return None
     own = [known[name] for name in names]
     least, usual = _WORKER_MIB[spec.device]
-    held = _COPIES * sum(weight.weights_mib for weight in own)
+    states = _COPIES * sum(weight.weights_mib for weight in own)
     image = _HALF[spec.device] * sum(weight.image_mib for weight in own)
     batch = min(spec.batch, images)
     steps = math.ceil(images / spec.batch)
     image_s, step_s = sum(weight.image_s for weight in own), sum(weight.step_s for weight in own)
     seconds = spec.epochs * (images * image_s / spec.threads + steps * step_s)
     return Prediction(
-        fixed_mib=least + held,
+        fixed_mib=least + states,
         image_mib=image,
-        likely_mib=usual + _USUAL * (held + batch * image),
+        likely_mib=usual + _USUAL * (states + batch * image),
         seconds=seconds if spec.device == "cpu" else None,
     )
 

@@ -143,6 +143,7 @@ class TrialScorer:
         return True
 
     def _check_classes(self, body: bytes) -> None:
+        # One class too many would count as a wrong answer here, and as an index out of range elsewhere.
         highest = int(np.frombuffer(body, "<u2").max(initial=0))
         if highest >= self._classes:
             raise FrameError(f"a prediction of class {highest}, where there are {self._classes} classes")

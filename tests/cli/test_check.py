@@ -55,7 +55,7 @@ def test_a_hyperparameter_from_the_command_line(nngen, folder):
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (["missing.py"], "there is no file or folder missing.py"),
+        (["missing.py"], "no file or folder missing.py"),
         (["{empty}"], "has no .py file"),
         (["{folder}", "--shape", "32"], "'32' is not a shape"),
         (["{folder}", "--prm", "width"], "'width' is not NAME=VALUE"),

@@ -90,7 +90,7 @@ def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen,
 @pytest.mark.parametrize(
     ("tokens", "code", "message"),
     [
-        (["missing.py"], 2, "there is no file or folder missing.py"),
+        (["missing.py"], 2, "no file or folder missing.py"),
         (["{file}", "--dataset", "imagenet"], 2, "no data set is called 'imagenet'"),
         (["{file}", "--dataset", "folder:/nowhere"], 1, "/nowhere is not a folder"),
         (["{file}", "--shape", "0x8x8"], 2, "is not a shape"),

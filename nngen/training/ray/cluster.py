@@ -189,8 +189,8 @@ def difference(host: str, nngen: str | None, python: str) -> str | None:
 def reason_of(error: BaseException) -> str:
     """Return the informative part of Ray's error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("The actor died because")]
-    return (told[-1] if told else " ".join(lines))[:_MAX_REASON] or type(error).__name__
+    causes = [line for line in lines if line.startswith("The actor died because")]
+    return (causes[-1] if causes else " ".join(lines))[:_MAX_REASON] or type(error).__name__
 
 
 def _same_everywhere(nodes: Sequence[Node]) -> None:
@@ -212,8 +212,8 @@ def _same_everywhere(nodes: Sequence[Node]) -> None:
             faults.append(f"node {node.host} cannot run anything: {reason_of(error)}")
         else:
             faults.append(difference(node.host, *found))
-    if told := dict.fromkeys(fault for fault in faults if fault is not None):
-        raise NngenError("; ".join(told))
+    if named := dict.fromkeys(fault for fault in faults if fault is not None):
+        raise NngenError("; ".join(named))
     if not faults:
         raise NngenError(f"the Ray cluster lost {', '.join(node.host for node in nodes)} just now: try again")
 
