@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import struct
 import time
@@ -119,6 +120,10 @@ class Local:
         # A configuration without a context length sets no limit.
         self._context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 10**9)
         self._grammar_tokenizer: Any = None
+        # transformers 5.24 renamed the argument that holds the key-value cache.
+        bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        names = inspect.signature(bare.forward).parameters
+        self._cache_argument = "cache" if "cache" in names else "past_key_values"
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request; replies that reach the token limit have the status ``cut``.
@@ -152,7 +157,7 @@ class Local:
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=cache,
+                **{self._cache_argument: cache},
                 logits_processor=optional_import("transformers").LogitsProcessorList([sampling]),
                 generation_config=optional_import("transformers").GenerationConfig(
                     max_new_tokens=limit, do_sample=False, eos_token_id=end, pad_token_id=self.tokenizer.pad_token_id
@@ -174,7 +179,7 @@ class Local:
         cache = None
         if len(prompts) > 1 and len(set(prompts)) == 1:
             cache = optional_import("transformers").DynamicCache(config=self.model.config)
-            self.model(ids[:1, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.model(ids[:1, :-1], use_cache=True, logits_to_keep=1, **{self._cache_argument: cache})
             cache.batch_repeat_interleave(len(prompts))
         return ids, mask, cache
 
