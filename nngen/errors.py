@@ -1,20 +1,20 @@
-"""What can go wrong, drawn as a tree.
+"""Exceptions of nngen, with the exit codes of the command line.
 
     NngenError            exit 1   the work failed
-    ├── UsageError        exit 2   what was typed cannot be done; the message says what can
+    ├── UsageError        exit 2   invalid arguments; the message names valid ones
     │   ├── FamilyError            unknown, repeated or unusable family
-    │   ├── RewriterError          a language model, adapter, prompt or feedback set that cannot be used
-    │   └── PlanError              a plan that cannot be assembled
-    ├── LemurError        exit 1   the database is missing, broken or of another kind
+    │   ├── RewriterError          unusable language model, adapter, prompt or feedback set
+    │   └── PlanError              invalid plan
+    ├── LemurError        exit 1   LEMUR's database is missing, damaged or of another kind
     ├── AssemblyError     exit 1   a family's source cannot become an expert (names family and line)
-    ├── DataError         exit 1   a data set is missing, broken or too small
+    ├── DataError         exit 1   data set missing, damaged or too small
     ├── ArchiveError      exit 1   the archive cannot be read or written
-    ├── EngineLostError   exit 1   the engine lost a trial, through no fault of the candidate: it may be tried again
-    ├── ExportError       exit 1   what was asked for cannot be exported, or not to there
-    ├── MissingExtraError exit 2   an optional part is not installed; the message says the one command
-    └── SomeFailedError   exit 3   the command went through, but some candidates failed
+    ├── EngineLostError   exit 1   a trial was lost for a reason outside the candidate; it may be retried
+    ├── ExportError       exit 1   the trials cannot be exported, or the target cannot be written
+    ├── MissingExtraError exit 2   an optional dependency is missing; the message has the install command
+    └── SomeFailedError   exit 3   the command completed, but some candidates failed
 
-Messages are one line: they name the thing and the way out.
+A message is one line that names the object and the remedy.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
 
 
 class NngenError(Exception):
-    """The root: the work failed."""
+    """Base class: the work failed."""
 
     exit_code = 1
 
 
 class UsageError(NngenError):
-    """What was typed cannot be done."""
+    """Invalid arguments."""
 
     exit_code = 2
 
@@ -53,15 +53,15 @@ class FamilyError(UsageError):
 
 
 class PlanError(UsageError):
-    """A plan that cannot be assembled."""
+    """An invalid plan."""
 
 
 class RewriterError(UsageError):
-    """A language model, adapter, prompt or feedback set that cannot be used."""
+    """An unusable language model, adapter, prompt or feedback set."""
 
 
 class LemurError(NngenError):
-    """The database is missing, broken or of another kind."""
+    """LEMUR's database is missing, damaged or of another kind."""
 
 
 class AssemblyError(NngenError):
@@ -69,7 +69,7 @@ class AssemblyError(NngenError):
 
 
 class DataError(NngenError):
-    """A data set is missing, broken or too small."""
+    """A data set is missing, damaged or too small."""
 
 
 class ArchiveError(NngenError):
@@ -77,15 +77,15 @@ class ArchiveError(NngenError):
 
 
 class EngineLostError(NngenError):
-    """The engine lost what it ran (a machine went away), through no fault of the candidate: it may be tried again."""
+    """A trial was lost for a reason outside the candidate (such as a lost machine); it may be retried."""
 
 
 class ExportError(NngenError):
-    """What was asked for cannot be exported, or not to there."""
+    """The trials cannot be exported, or the target cannot be written."""
 
 
 class MissingExtraError(NngenError):
-    """An optional part is not installed."""
+    """An optional dependency is not installed."""
 
     exit_code = 2
 
@@ -94,6 +94,6 @@ class MissingExtraError(NngenError):
 
 
 class SomeFailedError(NngenError):
-    """The command went through, but some candidates failed."""
+    """The command completed, but some candidates failed."""
 
     exit_code = 3
