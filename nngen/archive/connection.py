@@ -40,7 +40,7 @@ def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
     """Open the file, check that it is an archive of a known version, and migrate it.
 
     Raises:
-        ArchiveError: If it is missing (and not to be created), a folder, no SQLite database,
+        ArchiveError: If it is missing (and not to be created), a folder, not an SQLite database,
             another program's database, damaged, of a newer version, or cannot be written.
     """
     if path.is_dir():

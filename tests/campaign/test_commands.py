@@ -87,7 +87,7 @@ def test_pause_resume_and_stop(archive, tmp_path):
         assert essence(archive) == essence(calm)
 
 
-def test_a_wish_needs_somebody_who_hears_it(archive):
+def test_a_command_needs_a_live_driver(archive):
     with pytest.raises(UsageError, match="did you mean"):
         campaign(archive).run()
         send_command(archive, "onne", Command.STOP)
@@ -114,7 +114,7 @@ def test_another_process_is_known_by_its_lock(archive, tmp_path):
     assert archive.driver("one") is None
 
 
-def test_ctrl_c_lets_what_trains_be_finished(archive, tmp_path):
+def test_ctrl_c_finishes_running_trainings(archive, tmp_path):
     engine, before = Gate(), signal.getsignal(signal.SIGINT)
 
     def act(_other):

@@ -182,7 +182,7 @@ def test_a_second_driver_is_refused(archive):
     assert archive.campaigns() == ()
 
 
-def test_the_ground_must_not_move(archive):
+def test_changed_families_or_data_are_refused(archive):
     campaign(archive).run()
     with pytest.raises(DataError, match="digits has changed"):
         campaign(archive, inputs=fake_inputs(dataset=fake_dataset(fingerprint="d2"))).run()
@@ -223,7 +223,7 @@ class Diary(Silent):
         self.lines.append(trial.verdict.outcome.value)
 
 
-def test_a_watcher_is_told_everything(archive):
+def test_a_watcher_receives_every_step(archive):
     diary = Diary()
     campaign(archive, size=1, watcher=diary).run()
     assert diary.lines == ["one 0/1", "assemble", "check", "train", "epoch 1", "epoch 2", "valid"]

@@ -114,7 +114,7 @@ def test_adaptive_begins_with_what_the_archive_knows(archive):
     assert not set(quartets(archive, "one")) & set(quartets(archive, "two"))
 
 
-def test_no_turn_is_asked_for_where_all_was_drawn(archive):
+def test_a_sampler_of_fixed_order_suggests_everything_at_once(archive):
     run = campaign(archive)
     run.run()
     record, trials = archive.campaign("one"), archive.trials("one")
