@@ -17,6 +17,7 @@ def answer(arguments, channel, files):
     channel.send({"doubled": 2 * arguments["number"], "source": Path("candidate.py").read_text()})
     channel.send({"files": [os.read(file, 100).decode() for file in files], "cwd": os.listdir(".")})
     print("done", flush=True)
+    time.sleep(0.5)  # time enough to be measured
 
 def fail(arguments, channel, files):
     raise LookupError("not found")
