@@ -149,7 +149,7 @@ def test_an_embedding_is_independent_of_the_batch(smollm_folder: Path) -> None:
 
     from nngen.llm.embedding import Embedder
 
-    embed = Embedder(str(smollm_folder), longest=32, batch=2)
+    embed = Embedder(str(smollm_folder), max_tokens=32, batch=2)
     texts = ["a gate of width 16", "a gate of width 64, and a great many words after it " * 3, "blue"]
     together, alone = embed(texts), np.concatenate([embed([text]) for text in texts])
     assert together.shape == (3, 576)
