@@ -116,7 +116,7 @@ def test_stopped_from_elsewhere_and_interrupted(nngen, path):
     child.send_signal(signal.SIGINT)
     _, error = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert error.endswith("nngen: interrupted; the same command goes on from here\n")
+    assert error.endswith("nngen: interrupted; run the same command again to go on\n")
     with Archive.open(path, readonly=True) as archive:
         assert archive.counts("one")[TrialState.RUNNING] == 0
         assert archive.counts("one")[TrialState.READY] > 0
