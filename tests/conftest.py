@@ -29,8 +29,13 @@ MARK = f"/nngen-test-{os.getpid()}"
 
 
 MARKS_BY_FIXTURE = {"wheel": "network", "smollm": "network", "engine": "engine"}
-MARKS_BY_FILE = {"cli/test_check.py": "engine", "cli/test_train.py": "engine", "families/test_probe.py": "engine"}
-"""Files whose tests start workers by a command or by a probe, not through the fixture."""
+MARKS_BY_FILE = {
+    "cli/test_check.py": "engine",
+    "cli/test_train.py": "engine",
+    "families/test_probe.py": "engine",
+    "lemur/test_source.py": "network",
+}
+"""Files whose tests start workers or read LEMUR by a command, a probe or a fixture by name."""
 
 SPREAD = ("test_hostile.py",)
 """Files whose tests may run in several processes at once."""

@@ -75,6 +75,7 @@ def test_sample_by_name_and_as_text(nngen):
         ((), "size"),
     ],
 )
+@pytest.mark.network
 def test_sample_refuses_in_one_line(nngen, tokens, says):
     result = nngen("sample", *tokens)
     assert (result.code, result.out) == (2, "")

@@ -108,6 +108,7 @@ def test_accuracy_is_predicted_with_its_error(nngen: Any, archive: Path, tmp_pat
     assert (refused.code, "plan.toml: not a plan" in refused.err) == (2, True)
 
 
+@pytest.mark.network
 def test_an_empty_archive_is_refused(nngen: Any, tmp_path: Path) -> None:
     Archive.open(tmp_path / "empty.db").close()
     done = nngen("predict-accuracy", "--archive", tmp_path / "empty.db")

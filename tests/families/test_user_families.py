@@ -133,6 +133,7 @@ def test_the_same_program_joins_once(lemur, families, tmp_path):
     assert "the same program as One" in found[2].message
 
 
+@pytest.mark.network
 def test_the_command(nngen, tmp_path):
     (tmp_path / "Bad.py").write_text("class Net: pass")
     done = nngen("check", "--family", EXAMPLES / "Brook.py", "--family", tmp_path / "Bad.py", "--json")
