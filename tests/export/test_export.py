@@ -358,7 +358,6 @@ def test_a_locked_database(database, exports):
 # The command
 
 
-@pytest.mark.network
 def test_the_command(store, tmp_path, capsys):
     from nngen.cli.export import export
     from nngen.cli.options import ArchiveOptions

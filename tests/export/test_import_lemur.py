@@ -135,7 +135,6 @@ def test_foreign_facts_cannot_be_changed(tmp_path, tree):
     db.close()
 
 
-@pytest.mark.network
 def test_the_command(nngen, tree, tmp_path):
     done = nngen("lemur", "import", "--from", tree, "--archive", tmp_path / "a.db", "--json")
     assert done.code == 0, done.err
