@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any, Self
 
 from nngen.errors import UsageError
-from nngen.space import SAMPLERS
 from nngen.types import Hyperparameters, Shape, TrialSpec
 
 __all__ = ["SCHEDULERS", "CampaignSpec"]
@@ -102,10 +101,6 @@ class CampaignSpec:
         if self.rungs and self.epochs != self.rungs[-1]:
             raise UsageError(
                 f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is the longest training"
-            )
-        if self.rungs and self.sampler in SAMPLERS and SAMPLERS[self.sampler].choose is not None:
-            raise UsageError(
-                f"{self.sampler} learns from trials of one fidelity: choose another sampler, or leave --rungs out"
             )
         if self.reduction_factor < 2:
             raise UsageError(f"--reduction-factor must be at least 2, not {self.reduction_factor}")

@@ -23,28 +23,12 @@ from nngen.analysis import mixed_model
 from nngen.analysis.caveats import sample_notes
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
 from nngen.analysis.observations import Observation, success_rates, trained_quartets
-from nngen.analysis.statistics import Rate, benjamini_hochberg, holm
+from nngen.analysis.statistics import Interval, Rate, benjamini_hochberg, holm
 from nngen.space.registry import Scores
 
-__all__ = ["Effects", "FamilyEffect", "Interval", "PairEffect", "PairKind", "effects", "scores_of"]
+__all__ = ["Effects", "FamilyEffect", "PairEffect", "PairKind", "effects", "scores_of"]
 
 _SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An effect in accuracy (0.01 is one point) with its interval and error probability.
-
-    Attributes:
-        p: Two-sided error probability of the hypothesis that the effect is zero.
-        p_adjusted: ``p`` corrected for the number of effects.
-    """
-
-    effect: float
-    low: float
-    high: float
-    p: float
-    p_adjusted: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

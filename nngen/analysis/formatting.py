@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nngen.analysis.effects import Interval
+from nngen.analysis.statistics import Interval
 
 __all__ = ["accuracy", "amount", "count", "duration", "p", "percent", "points", "sentence", "span"]
 

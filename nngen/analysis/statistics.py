@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import stdtrit
 
-__all__ = ["Rate", "Span", "benjamini_hochberg", "difference_interval", "holm", "mean_interval", "wilson"]
+__all__ = ["Interval", "Rate", "Span", "benjamini_hochberg", "difference_interval", "holm", "mean_interval", "wilson"]
 
 Span: TypeAlias = tuple[float, float]
 """Lower and upper end of an interval."""
@@ -33,6 +33,22 @@ class Rate:
     rate: float | None
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An effect in accuracy (0.01 is one point) with its interval and error probability.
+
+    Attributes:
+        p: Two-sided error probability of the hypothesis that the effect is zero.
+        p_adjusted: ``p`` corrected for the number of effects.
+    """
+
+    effect: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
 
 
 def wilson(successes: int, tries: int, confidence: float = 0.95) -> Rate:

@@ -122,9 +122,11 @@ def source_of(spec: CampaignSpec) -> CandidateSource:
     """Return the source for the sampler of a specification.
 
     Raises:
-        UsageError: If the sampler is unknown.
+        UsageError: If the sampler is unknown, or learns from results and the campaign has rungs.
     """
     chooser = find_sampler(spec.sampler).choose
+    if chooser is not None and spec.rungs:
+        raise UsageError(f"{spec.sampler} learns from trials of one fidelity: choose another sampler, or drop --rungs")
     return SampledQuartets() if chooser is None else ChosenQuartets(chooser=chooser)
 
 

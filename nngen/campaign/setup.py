@@ -8,6 +8,7 @@ from typing import Any
 
 from nngen.archive import CampaignRecord
 from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign.selection import source_of
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.errors import FamilyError, UsageError
@@ -72,6 +73,7 @@ def prepare(
     find_sampler(typed.get("sampler", CampaignSpec.default("sampler")))
     dataset = load_dataset(typed.get("dataset", CampaignSpec.default("dataset")), data_root=data_root)
     spec = CampaignSpec(**{"name": name, "shape": dataset.default_shape, **machine, **typed})
+    source_of(spec)  # refuses what cannot be sampled
     inputs = _measured(chosen, dataset, spec.shape, progress)
     check_size(Pool.of(inputs.families), spec.size)
     return spec, inputs

@@ -10,11 +10,12 @@ from cyclopts import App, Parameter
 from nngen.campaign import summarise
 from nngen.campaign.status import read_status
 from nngen.cli.campaign_control import events, pause, resume, stop, watch
-from nngen.cli.campaign_run import print_status, print_summary, run_campaign
+from nngen.cli.campaign_run import run_campaign
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, print_table
+from nngen.cli.progress import print_status, print_summary
 from nngen.errors import UsageError
 
 __all__ = ["app"]

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from nngen.archive import Archive, Event, TrialState
 from nngen.campaign import Command, Watcher, send_command, summarise
 from nngen.campaign.status import read_status
-from nngen.cli.campaign_run import print_status, print_summary
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import note, print_json
-from nngen.cli.progress import trial_progress
+from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.types import EpochResult
 
 __all__ = ["events", "pause", "resume", "stop", "watch"]

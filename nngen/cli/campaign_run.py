@@ -1,4 +1,4 @@
-"""Runs a campaign from typed arguments, and prints campaigns on stdout."""
+"""Runs a campaign from typed arguments."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 
 from nngen.archive import Archive, CampaignRecord, check_creatable
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import Budget, Campaign, Status, Summary
+from nngen.campaign import Budget, Campaign
 from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions
-from nngen.cli.output import print_json, print_table
-from nngen.cli.progress import progress_bar, trial_progress
+from nngen.cli.output import print_json
+from nngen.cli.progress import print_summary, progress_bar, trial_progress
 from nngen.errors import SomeFailedError
 from nngen.families.probe import check_shape
 from nngen.lemur.source import open_lemur
 from nngen.training.environment import pick_device
 
-__all__ = ["print_status", "print_summary", "run_campaign"]
+__all__ = ["run_campaign"]
 
 
 def run_campaign(
@@ -95,45 +95,3 @@ def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignReco
     with Archive.open(place) as store:
         found = next((campaign for campaign in store.campaigns() if campaign.name == name), None)
         return found, last_budget(store.events(name)).changed(budget.typed())
-
-
-def print_summary(summary: Summary) -> None:
-    """Print the result of a campaign: trials, coverage, rungs and finalists if there are any, the best candidate."""
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
-    print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
-    audit = summary.coverage
-    if audit is not None:
-        print(f"coverage {audit.share:.2%} of {audit.space:,} quartets: {audit.verdict}")
-    for number, rung in enumerate(summary.rungs if len(summary.rungs) > 1 else (), start=1):
-        reached = "" if rung.best is None else f", best {rung.best:.4f}"
-        counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"
-        print(f"rung {number} ({rung.epochs} epochs): {counts}")
-    if summary.templates:
-        print(summary.templates)
-    best = summary.best
-    if best is not None:
-        test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
-        print(f"best {best.candidate_id} ({', '.join(best.experts)})")
-        print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
-    if summary.finalists:
-        columns = ("id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy")
-        rows = [row.to_dict() for row in summary.finalists]
-        print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], columns)
-
-
-def print_status(summary: Summary, status: Status) -> None:
-    """Print the progress of a campaign: whether it is running, its rate, and the budget used."""
-    driver = "" if status.driver is None else f" (process {status.driver})"
-    parts = ["over" if summary.over else f"{status.word}{driver}", f"{status.spent.hours:.2f} h used"]
-    if status.spent.cost is not None:
-        parts.append(f"cost {status.spent.cost:.2f}")
-    if status.per_hour is not None:
-        parts.append(f"{status.per_hour:.1f} trials per hour")
-        if not summary.over:
-            parts.append(f"about {(summary.total - summary.done) / status.per_hour:.1f} h left")
-    parts += [f"{used:.4g} of {limit:g} {name}" for name, (used, limit) in status.spent.shares(status.budget).items()]
-    if status.promotions:
-        parts.append(f"{status.promotions} promotions")
-    if status.lost:
-        parts.append(f"{status.lost} trials lost and tried again")
-    print(", ".join(parts))

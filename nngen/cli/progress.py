@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for work that is counted, and a watcher for the trials of a campaign.
+"""Progress on stderr (a bar, a watcher for the trials of a campaign), and the state of a campaign on stdout.
 
 Callbacks are the one convention: a function called with (done, total), or the campaign's ``Watcher`` protocol.
 A terminal shows a live display; elsewhere a campaign prints one line per trial, and a bar prints nothing.
@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nngen.archive import StoredTrial
-from nngen.campaign import Watcher
-from nngen.cli.output import note
+from nngen.campaign import Status, Summary, Watcher
+from nngen.cli.output import note, print_table
 from nngen.types import EpochResult
 
-__all__ = ["Lines", "Screen", "progress_bar", "trial_progress"]
+__all__ = ["Lines", "Screen", "print_status", "print_summary", "progress_bar", "trial_progress"]
 
 _ROWS = 8
 
@@ -174,3 +174,45 @@ def _time(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def print_summary(summary: Summary) -> None:
+    """Print the result of a campaign: trials, coverage, rungs and finalists if there are any, the best candidate."""
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
+    print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
+    audit = summary.coverage
+    if audit is not None:
+        print(f"coverage {audit.share:.2%} of {audit.space:,} quartets: {audit.verdict}")
+    for number, rung in enumerate(summary.rungs if len(summary.rungs) > 1 else (), start=1):
+        reached = "" if rung.best is None else f", best {rung.best:.4f}"
+        counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"
+        print(f"rung {number} ({rung.epochs} epochs): {counts}")
+    if summary.templates:
+        print(summary.templates)
+    best = summary.best
+    if best is not None:
+        test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
+        print(f"best {best.candidate_id} ({', '.join(best.experts)})")
+        print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
+    if summary.finalists:
+        columns = ("id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy")
+        rows = [row.to_dict() for row in summary.finalists]
+        print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], columns)
+
+
+def print_status(summary: Summary, status: Status) -> None:
+    """Print the progress of a campaign: whether it is running, its rate, and the budget used."""
+    driver = "" if status.driver is None else f" (process {status.driver})"
+    parts = ["over" if summary.over else f"{status.word}{driver}", f"{status.spent.hours:.2f} h used"]
+    if status.spent.cost is not None:
+        parts.append(f"cost {status.spent.cost:.2f}")
+    if status.per_hour is not None:
+        parts.append(f"{status.per_hour:.1f} trials per hour")
+        if not summary.over:
+            parts.append(f"about {(summary.total - summary.done) / status.per_hour:.1f} h left")
+    parts += [f"{used:.4g} of {limit:g} {name}" for name, (used, limit) in status.spent.shares(status.budget).items()]
+    if status.promotions:
+        parts.append(f"{status.promotions} promotions")
+    if status.lost:
+        parts.append(f"{status.lost} trials lost and tried again")
+    print(", ".join(parts))

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from nngen.analysis.effects import Interval, effects
+from nngen.analysis.effects import effects
 from nngen.analysis.observations import observe
+from nngen.analysis.statistics import Interval
 from nngen.archive import Store, StoredTrial
 from nngen.errors import UsageError
 from nngen.llm.prompts import MAX_EXAMPLES, Rendered, prompt, render
