@@ -7,6 +7,7 @@ import pytest
 from nngen.analysis.report import collect
 from nngen.archive import Archive, TrialState
 from nngen.campaign import CampaignSpec, summarise
+from nngen.campaign.selection import source_of
 from nngen.campaign.successive_halving import is_over, planned, promotions
 from nngen.errors import UsageError
 from nngen.seeds import derive
@@ -161,7 +162,6 @@ def test_nothing_is_decided_while_a_rung_is_open():
         ({"rungs": (3, 1), "epochs": 1}, "--rungs are epochs that rise, as 1,3,9, not 3,1"),
         ({"rungs": (0, 1), "epochs": 1}, "rise"),
         ({"rungs": (1, 3), "epochs": 2}, "--epochs 2 and --rungs 1,3 disagree"),
-        ({"rungs": (1, 3), "epochs": 3, "sampler": "adaptive"}, "another sampler"),
         ({"reduction_factor": 1}, "--reduction-factor"),
         ({"scheduler": "hyperband"}, "no scheduler is called 'hyperband': there are asha, halving"),
         ({"finalists": 2}, "--replicates R"),
@@ -172,6 +172,12 @@ def test_nothing_is_decided_while_a_rung_is_open():
 def test_bad_rungs(arguments, words):
     with pytest.raises(UsageError, match=words):
         CampaignSpec(**{"name": "x", "size": 4, "shape": Shape(1, 8, 8)} | arguments)
+
+
+def test_a_sampler_that_learns_refuses_rungs():
+    spec = CampaignSpec(name="x", size=4, shape=Shape(1, 8, 8), rungs=(1, 3), epochs=3, sampler="adaptive")
+    with pytest.raises(UsageError, match="another sampler"):
+        source_of(spec)
 
 
 def test_a_campaign_from_before_rungs_can_be_read():
