@@ -29,7 +29,7 @@ import torch
 from _page import Evaluation, note, table
 
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.presets import preset, preset_names
+from nngen.assembly.plan_toml import preset, preset_names
 from nngen.checks.candidate_net import load_module
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.dataset import Dataset, load_dataset

@@ -27,7 +27,7 @@ class Gate:
         routing: ``soft`` (every expert sees every image) or ``top-k`` (each image chooses ``k`` experts).
         k: Experts per image where routing is ``top-k``.
         learned_noise: Whether the noise's scale is learned, one per expert; ``noise`` is where it starts.
-        network: Name in ``nngen.assembly.kinds.GATES``; empty for the default of the plan's kind.
+        network: Name in ``nngen.assembly.registries.GATES``; empty for the default of the plan's kind.
     """
 
     width: int = 32
@@ -56,7 +56,7 @@ class Losses:
             routing ``top-k``.
         entropy: Weight of the penalty on gates with low entropy (Pereyra et al. 2017).
         diversity: Weight of the similarity of experts that share an image (Guo et al. 2025).
-        others: Weights of further losses of ``nngen.assembly.losses_table.LOSSES``, by name; written like the others.
+        others: Weights of further losses of ``nngen.assembly.registries.LOSSES``, by name; written like the others.
     """
 
     label_smoothing: float = 0.1
@@ -117,7 +117,7 @@ class Plan:
 
     Attributes:
         experts: Families in their order; a kind that brings its own experts names them too.
-        kind: Name in ``nngen.assembly.kinds.KINDS``: ``hetero`` or ``homogeneous``.
+        kind: Name in ``nngen.assembly.registries.KINDS``: ``hetero`` or ``homogeneous``.
         repeats: Whether a family may appear more than once.
     """
 

@@ -15,6 +15,7 @@ from nngen.errors import UsageError
 from nngen.plan import Plan
 
 __all__ = [
+    "MAX_SOURCE_BYTES",
     "Adapter",
     "Candidate",
     "EpochResult",
@@ -31,6 +32,9 @@ __all__ = [
 
 Hyperparameters: TypeAlias = Mapping[str, float | int | str]
 """Hyperparameters as LEMUR records them: name to number or name."""
+
+MAX_SOURCE_BYTES = 4 * 2**20
+"""Bytes of the largest source of a family or candidate that is read; LEMUR's own files have under 200 kB."""
 
 
 @dataclass(frozen=True, slots=True)

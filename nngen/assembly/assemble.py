@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from nngen.assembly.family_function import FamilyFunction, family_function
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.assembly.kinds import KINDS
 from nngen.assembly.plan_validation import check_plan
+from nngen.assembly.registries import KINDS
 from nngen.assembly.render import render
 from nngen.errors import PlanError
 from nngen.lemur.layout import nn_id

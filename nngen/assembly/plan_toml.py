@@ -1,4 +1,4 @@
-"""Plans as TOML: in files of their own, and in the docstring of what was assembled from them."""
+"""Plans as TOML: in files of their own, in the docstring of assembled files, and the presets of ``templates/plans``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nngen.assembly.losses_table import LOSSES
+from nngen.assembly.registries import LOSSES
 from nngen.errors import PlanError, UsageError
+from nngen.files import package_folder
 from nngen.plan import Plan
 from nngen.text import did_you_mean
 
-__all__ = ["from_toml", "plan_of", "read_plan", "to_toml"]
+__all__ = [
+    "from_toml",
+    "plan_of",
+    "preset",
+    "preset_file",
+    "preset_names",
+    "preset_purpose",
+    "read_plan",
+    "to_toml",
+]
 
 _MARK = "Plan:"
 
@@ -105,3 +115,42 @@ def plan_of(source: str) -> Plan | None:
         return None
     _, mark, after = text.partition(f"\n{_MARK}\n")
     return from_toml("\n".join(line.strip() for line in after.splitlines())) if mark else None
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the presets' names, sorted."""
+    return tuple(sorted(file.stem for file in _folder().glob("*.toml")))
+
+
+def preset_file(name: str) -> Path:
+    """Return the path of a preset's file.
+
+    Raises:
+        PlanError: If no preset has that name; the message names the nearest.
+    """
+    if name not in preset_names():
+        hint = did_you_mean(name, preset_names())
+        raise PlanError(f"no preset is called {name!r}: {hint}{hint and ' '}there are {', '.join(preset_names())}")
+    return _folder() / f"{name}.toml"
+
+
+def preset(name: str) -> Plan:
+    """Read a preset's plan.
+
+    Raises:
+        PlanError: If no preset has that name.
+    """
+    return read_plan(preset_file(name))
+
+
+def preset_purpose(name: str) -> str:
+    """Return the first line of a preset's file, which describes it.
+
+    Raises:
+        PlanError: If no preset has that name.
+    """
+    return preset_file(name).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
+def _folder() -> Path:
+    return package_folder("templates") / "plans"

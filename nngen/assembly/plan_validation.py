@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from nngen.assembly.kinds import GATES, KINDS, gate_of
-from nngen.assembly.losses_table import LOSSES
+from nngen.assembly.registries import GATES, KINDS, LOSSES, gate_of
 from nngen.errors import PlanError
 from nngen.plan import Plan
 from nngen.text import did_you_mean

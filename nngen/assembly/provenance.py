@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nngen.assembly.assemble import assemble
-from nngen.assembly.kinds import KINDS
 from nngen.assembly.plan_toml import plan_of
+from nngen.assembly.registries import KINDS
 from nngen.errors import NngenError
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles

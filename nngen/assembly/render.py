@@ -16,9 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from nngen.assembly.family_function import FamilyFunction, function_name
 from nngen.assembly.identity import combine, statement_digests
-from nngen.assembly.kinds import GATES, KINDS, gate_of
-from nngen.assembly.losses_table import LOSSES, Loss
 from nngen.assembly.plan_toml import to_toml
+from nngen.assembly.registries import GATES, KINDS, LOSSES, Loss, gate_of
 from nngen.assembly.template_context import SNIPPETS, definitions, number, template_context
 from nngen.files import package_folder
 from nngen.plan import Plan

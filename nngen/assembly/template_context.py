@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nngen.assembly.kinds import KINDS
-from nngen.assembly.losses_table import LOSSES, Loss
+from nngen.assembly.registries import KINDS, LOSSES, Loss
 from nngen.plan import Plan
 
 __all__ = ["definitions", "number", "template_context"]

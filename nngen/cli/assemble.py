@@ -10,10 +10,9 @@ from typing import Any
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler, check_plan
-from nngen.assembly.kinds import KINDS
 from nngen.assembly.output import FolderWriter, order_of, prepare_folder, write_candidate
-from nngen.assembly.plan_toml import read_plan
-from nngen.assembly.presets import preset, preset_names
+from nngen.assembly.plan_toml import preset, preset_names, read_plan
+from nngen.assembly.registries import KINDS
 from nngen.assembly.shards import TarWriter
 from nngen.cli.family_options import FamilySource
 from nngen.cli.options import Flag, OutputOptions, ShapeOption

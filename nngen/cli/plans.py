@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from nngen.assembly.presets import preset, preset_file, preset_names, preset_purpose
+from nngen.assembly.plan_toml import preset, preset_file, preset_names, preset_purpose
 from nngen.cli.options import Flag, OutputOptions
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nngen.datasets.registry import Raw, Source, find_source
+from nngen.datasets.registry import find_source
+from nngen.datasets.source import Raw, Source
 from nngen.datasets.split import split
 from nngen.errors import DataError
 from nngen.files import cache_dir, draft_folder

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from nngen.datasets.registry import Raw
+from nngen.datasets.source import Raw
 from nngen.errors import DataError
 from nngen.types import Shape
 

@@ -8,65 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nngen.datasets.source import Raw, Source
 from nngen.errors import DataError, UsageError
 from nngen.text import did_you_mean
 from nngen.types import Shape
 
-__all__ = ["DATASETS", "DatasetEntry", "Raw", "Source", "dataset_help", "find_source"]
+__all__ = ["DATASETS", "DatasetEntry", "dataset_help", "find_source"]
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX_TYPE_UINT8 = 0x08
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
-    """A decoded data set, before its validation split is taken from the training images.
-
-    Attributes:
-        classes: Number of classes.
-        images: Training images, ``(N, C, H, W)`` uint8.
-        labels: Training labels, ``(N,)`` int64.
-        test_images: Test images; None where the source has no test split of its own.
-        test_labels: Test labels; None where the source has no test split of its own.
-    """
-
-    classes: int
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    test_images: npt.NDArray[np.uint8] | None = None
-    test_labels: npt.NDArray[np.int64] | None = None
-
-
-class Source(Protocol):
-    """A data set that can be decoded.
-
-    Attributes:
-        name: Name as the user types it.
-        natural: Whether a mirrored image is as good as the image itself (photographs, not digits).
-        default_shape: Shape for training where the user names none; None takes the images' own.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def natural(self) -> bool: ...
-    @property
-    def default_shape(self) -> Shape | None: ...
-
-    def key(self) -> str:
-        """Return a key of the content on the disk; another content has another key."""
-
-    def decode(self) -> Raw:
-        """Read every image.
-
-        Raises:
-            DataError: If something is missing, broken or too small.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +165,7 @@ class VisionSource:
 
 
 def _folder_source(name: str, _: Path) -> Source:
-    from nngen.datasets.image_folder import FolderSource
+    from nngen.datasets.image_folder import FolderSource  # Pillow is loaded for this data set alone
 
     return FolderSource(Path(name.partition(":")[2]).expanduser())
 

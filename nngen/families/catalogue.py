@@ -20,7 +20,7 @@ from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import to_records
 from nngen.text import did_you_mean
-from nngen.types import Family, Record
+from nngen.types import MAX_SOURCE_BYTES, Family, Record
 
 __all__ = ["LIST_FAMILIES", "choose", "is_base", "load_families", "read_family", "user_families"]
 
@@ -38,7 +38,6 @@ VARIABLE = "NNGEN_FAMILIES_FROM"
 _GENERATED = re.compile(r"-[0-9a-f]{8}")
 _NAME = re.compile(r"[A-Z][A-Za-z0-9.-]*")
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_MAX_BYTES = 4 * 2**20
 
 
 def is_base(model: str) -> bool:
@@ -151,13 +150,13 @@ def read_family(path: Path) -> Family:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(MAX_SOURCE_BYTES + 1)
     except OSError as error:
         raise FamilyError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix != ".py":
         raise FamilyError(f"{path} is not a Python file: a family is a file Name.py")
-    if len(content) > _MAX_BYTES:
-        raise FamilyError(f"{path} is longer than 4 MiB, the limit for a family")
+    if len(content) > MAX_SOURCE_BYTES:
+        raise FamilyError(f"{path} is longer than {MAX_SOURCE_BYTES // 2**20} MiB, the limit for a family")
     try:
         return _user_family(path.stem, content.decode(), str(path))
     except UnicodeDecodeError as error:

@@ -26,7 +26,7 @@ def best_hyperparameters(family: Family) -> dict[str, float | int | str]:
 
 
 def supported(source: str) -> frozenset[str]:
-    """Return the names in the set that ``supported_hyperparameters`` returns, without running it.
+    """Return the names in the collection that ``supported_hyperparameters`` returns, without running it.
 
     For a source that computes them, or does not parse, they are ``lr`` and ``momentum``, which LEMUR always passes.
     """
@@ -38,7 +38,19 @@ def supported(source: str) -> frozenset[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "supported_hyperparameters":
             for statement in ast.walk(node):
-                if isinstance(statement, ast.Return) and isinstance(statement.value, ast.Set):
-                    names = [item.value for item in statement.value.elts if isinstance(item, ast.Constant)]
-                    return frozenset(name for name in names if isinstance(name, str)) or fallback
+                if isinstance(statement, ast.Return) and (names := _literal_names(statement.value)):
+                    return names
     return fallback
+
+
+def _literal_names(value: ast.expr | None) -> frozenset[str]:
+    """Return the names that an expression spells out; none where they must be computed."""
+    match value:
+        case ast.Set(elts=items) | ast.List(elts=items) | ast.Tuple(elts=items):
+            names = (item.value for item in items if isinstance(item, ast.Constant))
+            return frozenset(name for name in names if isinstance(name, str))
+        case ast.Call(func=ast.Name(id="set" | "frozenset"), args=[collection], keywords=[]):
+            return _literal_names(collection)
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="split"), args=[], keywords=[]):
+            return frozenset(text.split())
+    return frozenset()

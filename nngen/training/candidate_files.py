@@ -8,11 +8,10 @@ from pathlib import Path
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.provenance import assembled_here
 from nngen.checks.rule import fail
-from nngen.checks.rules.static.syntax import MAX_BYTES
 from nngen.errors import UsageError
 from nngen.isolation.level import Isolation
 from nngen.lemur.layout import nn_id
-from nngen.types import Candidate, Outcome
+from nngen.types import MAX_SOURCE_BYTES, Candidate, Outcome
 
 __all__ = ["check_isolation", "choose_isolation", "find_files", "read_candidate"]
 
@@ -51,11 +50,11 @@ def read_candidate(path: Path) -> Candidate:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_SOURCE_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise fail(Outcome.SYNTAX, _RULE, f"is longer than {MAX_BYTES // 2**20} MiB, the longest source allowed")
+    if len(data) > MAX_SOURCE_BYTES:
+        raise fail(Outcome.SYNTAX, _RULE, f"is longer than {MAX_SOURCE_BYTES // 2**20} MiB, the longest source allowed")
     try:
         source = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from types import ModuleType
 from nngen.assembly.assemble import assemble
 from nngen.assembly.family_function import FamilyFunction, family_function
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.assembly.presets import preset
+from nngen.assembly.plan_toml import preset
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface, Record
 

@@ -9,9 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from nngen.assembly.kinds import GATES, GateNetwork
-from nngen.assembly.losses_table import LOSSES, Loss
 from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
+from nngen.assembly.registries import GATES, LOSSES, GateNetwork, Loss
 from nngen.errors import PlanError
 from nngen.plan import Gate, Losses
 from nngen.types import Candidate

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nngen.assembly.assemble import assemble
-from nngen.assembly.presets import preset
+from nngen.assembly.plan_toml import preset
 from nngen.checks import dynamic_check, static_check
 from nngen.checks.dynamic import dynamic_rules
 from nngen.checks.rule import CheckFailed, DynamicRule, Invalid, StaticRule

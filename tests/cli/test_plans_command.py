@@ -11,8 +11,7 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.assembly.identity import canonical_hash
-from nngen.assembly.plan_toml import from_toml, plan_of
-from nngen.assembly.presets import preset, preset_names
+from nngen.assembly.plan_toml import from_toml, plan_of, preset, preset_names
 from nngen.cli.options import OutputOptions
 from nngen.cli.plans import cp, ls, show
 from nngen.errors import PlanError, UsageError

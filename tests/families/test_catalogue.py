@@ -123,6 +123,14 @@ def test_missing_hyperparameters_come_from_the_defaults(families: dict[str, Fami
     }
 
 
+@pytest.mark.parametrize(
+    "returned",
+    ['{"lr", "dropout"}', 'set(["lr", "dropout"])', 'frozenset(("lr", "dropout"))', 'set("lr dropout".split())'],
+)
+def test_names_are_read_from_any_collection_of_literals(returned: str) -> None:
+    assert supported(f"def supported_hyperparameters():\n    return {returned}\n") == {"lr", "dropout"}
+
+
 @pytest.mark.parametrize("source", ["def supported_hyperparameters():\n    return NAMES\n", "", "def (:", "\0"])
 def test_names_that_cannot_be_read_are_those_lemur_always_passes(source: str) -> None:
     assert supported(source) == {"lr", "momentum"}

@@ -6,12 +6,9 @@ from typing import ClassVar
 
 from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
-from nngen.types import Outcome
+from nngen.types import MAX_SOURCE_BYTES, Outcome
 
-__all__ = ["MAX_BYTES", "Syntax"]
-
-MAX_BYTES = 4 * 2**20
-"""Bytes of the largest source that is read; the largest of LEMUR's own files has under 200 kB."""
+__all__ = ["Syntax"]
 
 
 class Syntax(StaticRule):
@@ -26,7 +23,7 @@ class Syntax(StaticRule):
         Invalid(source="x = 1\0\n", message="null byte", outcome=Outcome.SYNTAX, line=1),
         Invalid(source="x = " + "(" * 5000 + ")" * 5000, message="nested", outcome=Outcome.SYNTAX),
         Invalid(source="x = " + "-" * 200_000 + "1", message="nested too deep", outcome=Outcome.SYNTAX),
-        Invalid(source="#" * (MAX_BYTES + 1), message="4 MiB", outcome=Outcome.SYNTAX),
+        Invalid(source="#" * (MAX_SOURCE_BYTES + 1), message="4 MiB", outcome=Outcome.SYNTAX),
         Invalid(source="x = '\ud800'\n", message="surrogate", outcome=Outcome.SYNTAX),
     )
 
@@ -35,8 +32,9 @@ class Syntax(StaticRule):
             size = len(source.text.encode())
         except UnicodeEncodeError:
             raise fail(Outcome.SYNTAX, self.name, "holds lone surrogates: save it as UTF-8") from None
-        if size > MAX_BYTES:
-            raise fail(Outcome.SYNTAX, self.name, f"has {size:,} bytes; at most 4 MiB are allowed")
+        if size > MAX_SOURCE_BYTES:
+            limit = MAX_SOURCE_BYTES // 2**20
+            raise fail(Outcome.SYNTAX, self.name, f"has {size:,} bytes; at most {limit} MiB are allowed")
         if "\0" in source.text:
             line = source.text.count("\n", 0, source.text.index("\0")) + 1
             raise fail(Outcome.SYNTAX, self.name, "holds a null byte", line=line)
