@@ -19,7 +19,8 @@ from nngen.datasets import Dataset, load_dataset
 from nngen.families.catalogue import load_families
 from nngen.isolation import Isolation
 from nngen.lemur.fetch import fetch
-from nngen.lemur.source import Lemur, open_lemur
+from nngen.lemur.reader import Lemur
+from nngen.lemur.source import open_lemur
 from nngen.training import LocalEngine, TrainJob
 from nngen.types import Candidate, Family, Shape, TrialSpec
 

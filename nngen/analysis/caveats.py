@@ -8,8 +8,6 @@ from nngen.analysis.design_matrix import Structure
 from nngen.analysis.observations import Observation, describe_failures, trained_quartets
 from nngen.analysis.statistics import Rate
 
-__all__ = ["sample_notes"]
-
 
 def sample_notes(
     observations: Sequence[Observation],

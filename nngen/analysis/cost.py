@@ -18,8 +18,6 @@ from nngen.archive.records import StoredTrial
 from nngen.archive.states import TrialState
 from nngen.space.pool import EXPERTS
 
-__all__ = ["Cost", "FamilySeconds", "Forecast", "Share", "cost", "family_seconds", "forecast", "remaining"]
-
 _HOUR = 3600.0
 _JOULE_PER_KWH = 3.6e6
 

@@ -12,8 +12,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Matrix", "Structure", "centred_pairs", "family_matrix", "pair_matrix", "structure"]
-
 Matrix: TypeAlias = NDArray[np.float64]
 Quartet: TypeAlias = tuple[str, ...]
 

@@ -26,8 +26,6 @@ from nngen.analysis.observations import Observation, success_rates, trained_quar
 from nngen.analysis.statistics import Interval, Rate, benjamini_hochberg, holm
 from nngen.space.registry import Scores
 
-__all__ = ["Effects", "FamilyEffect", "PairEffect", "PairKind", "effects", "scores_of"]
-
 _SIGNIFICANT = 0.05
 
 

@@ -19,23 +19,6 @@ from nngen.errors import MissingExtraError, NngenError, UsageError
 from nngen.files import write_atomically
 from nngen.space import Coverage
 
-__all__ = [
-    "COLOURS",
-    "SHOWN",
-    "best_curves",
-    "coverage_figure",
-    "curves_figure",
-    "effects_figure",
-    "family_figure",
-    "gate_figure",
-    "gate_shares",
-    "pair_figure",
-    "plotly_script",
-    "ranking_figure",
-    "sign_of",
-    "write_coverage_page",
-]
-
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999")
 """Paul Tol's "bright" colour scheme, which is safe for colour-blind readers."""
 

@@ -16,8 +16,6 @@ from scipy.special import stdtrit
 from nngen.analysis import formatting
 from nngen.archive import StoredTrial
 
-__all__ = ["COLUMNS", "Column", "Row", "leaderboard"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:

@@ -15,8 +15,6 @@ from typing import TypeAlias
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
 from nngen.archive import CampaignRecord, LoopRole, Store
 
-__all__ = ["LoopCycle", "LoopGap", "Loops", "last_cycle", "loops"]
-
 Stages: TypeAlias = Mapping[LoopRole, Mapping[int, CampaignRecord]]
 """Campaigns of one loop by role and cycle."""
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from nngen.analysis.observations import Observation, describe_failures, success_rates
 from nngen.analysis.statistics import Rate
 
-__all__ = ["Exclusion", "LowYield", "low_yield"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:

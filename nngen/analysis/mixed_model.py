@@ -25,8 +25,6 @@ from scipy.linalg import cho_factor, cho_solve
 
 from nngen.analysis.design_matrix import Matrix
 
-__all__ = ["Estimate", "Fit", "Samples", "fit"]
-
 _PAIR_SHARES = tuple(step / 25 for step in range(25))
 _QUARTET_SHARES = tuple((step + 0.5) / 12 for step in range(12))
 _NEGLIGIBLE = 1e-4

@@ -14,16 +14,6 @@ from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
 from nngen.types import Outcome
 
-__all__ = [
-    "Observation",
-    "describe_failures",
-    "is_quartet",
-    "observe",
-    "refuse_mixture",
-    "success_rates",
-    "trained_quartets",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:

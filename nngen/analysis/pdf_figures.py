@@ -13,8 +13,6 @@ from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError, NngenError
 from nngen.files import write_atomically
 
-__all__ = ["write_figures"]
-
 _WIDTH = 6.3
 """Text width of a one-column A4 page, in inches."""
 

@@ -33,8 +33,6 @@ from nngen.files import package_folder, write_atomically
 from nngen.space import SAMPLERS, Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
 
-__all__ = ["Report", "collect", "render", "write_report"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

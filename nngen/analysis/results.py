@@ -12,17 +12,6 @@ from nngen.archive import StoredTrial, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.space import Quartet
 
-__all__ = [
-    "FamilyRow",
-    "Funnel",
-    "OutcomeRow",
-    "family_rows",
-    "finished_quartets",
-    "funnel",
-    "outcome_rows",
-    "template_note",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:

@@ -12,8 +12,6 @@ import numpy as np
 from scipy import stats
 from scipy.special import stdtrit
 
-__all__ = ["Interval", "Rate", "Span", "benjamini_hochberg", "difference_interval", "holm", "mean_interval", "wilson"]
-
 Span: TypeAlias = tuple[float, float]
 """Lower and upper end of an interval."""
 

@@ -14,8 +14,6 @@ from nngen.lemur.layout import nn_id
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Hyperparameters, Interface
 
-__all__ = ["Assembler", "assemble", "check_plan"]
-
 
 class Assembler:
     """Assembles plans; each family is read once."""

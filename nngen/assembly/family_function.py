@@ -24,8 +24,6 @@ from nngen.errors import AssemblyError
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.types import Family, Hyperparameters
 
-__all__ = ["FamilyFunction", "family_function", "function_name"]
-
 _ALLOWED = frozenset({"numpy", "torch", "torchvision"})
 """Packages that a mixture may import besides the standard library."""
 

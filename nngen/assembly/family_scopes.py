@@ -13,8 +13,6 @@ from typing import TypeAlias
 
 from nngen.assembly.locals import bound_names
 
-__all__ = ["check_scopes", "dotted", "top_level_names"]
-
 _Refuse: TypeAlias = Callable[[int, str], Exception]
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

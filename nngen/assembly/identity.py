@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 
 from nngen.assembly.locals import local_names
 
-__all__ = ["TEMPLATE_VERSION", "canonical_hash", "combine", "statement_digests"]
-
 TEMPLATE_VERSION = 1
 """Raised whenever a template, a snippet or the transformation of families changes the bytes of a file.
 

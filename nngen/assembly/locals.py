@@ -11,8 +11,6 @@ import ast
 from collections.abc import Iterator
 from typing import TypeAlias
 
-__all__ = ["bound_names", "local_names"]
-
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 

@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["NeededCode", "needed_code"]
-
 _TRAINING = frozenset({"learn", "train_setup"})
 _REGISTERS = frozenset({"__init_subclass__", "__subclasses__", "metaclass"})
 """Words in a source that make the mere definition of a class have an effect."""

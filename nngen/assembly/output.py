@@ -16,8 +16,6 @@ from nngen.files import write_atomically
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface
 
-__all__ = ["FolderWriter", "order_of", "prepare_folder", "write_candidate"]
-
 
 class FolderWriter:
     """Writes candidates into a folder; files that are there already are left alone, so that work can be resumed.

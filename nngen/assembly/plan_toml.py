@@ -17,17 +17,6 @@ from nngen.files import package_folder
 from nngen.plan import Plan
 from nngen.text import did_you_mean
 
-__all__ = [
-    "from_toml",
-    "plan_of",
-    "preset",
-    "preset_file",
-    "preset_names",
-    "preset_purpose",
-    "read_plan",
-    "to_toml",
-]
-
 _MARK = "Plan:"
 
 

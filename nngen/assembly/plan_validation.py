@@ -10,8 +10,6 @@ from nngen.errors import PlanError
 from nngen.plan import Plan
 from nngen.text import did_you_mean
 
-__all__ = ["check_plan"]
-
 _MOST = 64
 """Experts of one mixture at most: a trial's report has room for so many."""
 

@@ -13,8 +13,6 @@ from nngen.lemur.wheel import WheelLemur
 from nngen.plan import Plan
 from nngen.types import Family, Interface, Shape
 
-__all__ = ["assembled_here"]
-
 _QUOTES = '"""'
 _MAX_HEAD = 65_536
 _SHAPE = Shape(3, 32, 32)

@@ -14,8 +14,6 @@ from pathlib import Path
 from nngen.files import package_folder
 from nngen.plan import Plan
 
-__all__ = ["GATES", "KINDS", "LOSSES", "GateNetwork", "Kind", "Loss", "gate_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:

@@ -23,8 +23,6 @@ from nngen.files import package_folder
 from nngen.plan import Plan
 from nngen.types import Interface
 
-__all__ = ["read_block", "render", "reserved_names"]
-
 _IMPORTS = ("cache", "math", "NamedTuple", "Optional", "torch", "nn", "F")
 """Names that ``mixture.py.j2`` imports where a file needs them."""
 

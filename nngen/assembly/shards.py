@@ -22,8 +22,6 @@ import zstandard
 from nngen.errors import UsageError
 from nngen.types import Candidate
 
-__all__ = ["TarWriter"]
-
 _MAGIC = 0x184D2A50
 _HEAD = struct.Struct("<II")
 _END = b"\0" * 1024

@@ -11,8 +11,6 @@ from typing import Any
 from nngen.assembly.registries import KINDS, LOSSES, Loss
 from nngen.plan import Plan
 
-__all__ = ["definitions", "number", "template_context"]
-
 SNIPPETS = Path(__file__).parent / "snippets"
 
 TRUNK = {

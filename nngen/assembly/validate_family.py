@@ -18,10 +18,8 @@ from nngen.assembly.identity import canonical_hash
 from nngen.errors import AssemblyError, FamilyError
 from nngen.families.catalogue import load_families, read_family
 from nngen.families.probe import Profile, profiles
-from nngen.lemur.source import Lemur
+from nngen.lemur.reader import Lemur
 from nngen.types import Family, Shape
-
-__all__ = ["Joining", "compare", "may_join"]
 
 _METHODS = ("__init__", "forward", "train_setup", "learn")
 

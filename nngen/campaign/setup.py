@@ -14,7 +14,7 @@ from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import choose, load_families
 from nngen.families.probe import profiles
-from nngen.lemur.source import Lemur
+from nngen.lemur.reader import Lemur
 from nngen.space import find_sampler
 from nngen.space.pool import EXPERTS, Pool
 from nngen.space.samplers import check_size

@@ -21,8 +21,6 @@ from nngen.checks.rule import CheckFailed, fail
 from nngen.text import one_line
 from nngen.types import Outcome, Shape
 
-__all__ = ["build_net", "check_interface", "load_module", "logits", "set_up"]
-
 
 def load_module(path: Path, name: str = "candidate") -> ModuleType:
     """Import a file as a module called ``name``.

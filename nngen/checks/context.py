@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from nngen.seeds import derive
 from nngen.types import Shape
 
-__all__ = ["BATCH", "EXPERT", "CheckContext", "StepRecord", "groups"]
-
 BATCH = 4
 """Images per batch in the checks; small, so that a check costs seconds."""
 

@@ -13,8 +13,6 @@ from nngen.checks.rule import CheckFailed, DynamicRule, discover
 from nngen.checks.rules import dynamic
 from nngen.types import Hyperparameters, Outcome, Shape, Verdict
 
-__all__ = ["dynamic_check", "dynamic_rules"]
-
 
 @cache
 def dynamic_rules() -> tuple[DynamicRule, ...]:

@@ -12,8 +12,6 @@ from nngen.checks.rule import CheckFailed, fail
 from nngen.text import one_line
 from nngen.types import Outcome
 
-__all__ = ["describe", "guard"]
-
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from nngen.types import Hyperparameters, Shape
 
-__all__ = ["LEMUR_BATCH", "changed_keys", "make_prm"]
-
 LEMUR_BATCH = 1
 """First entry of ``in_shape``, as nn-dataset 2.2.11 passes it: no width of a net may depend on the batch."""
 

@@ -14,8 +14,6 @@ from nngen.types import Outcome, Verdict
 if TYPE_CHECKING:  # it loads torch, which static rules do without
     from nngen.checks.context import CheckContext
 
-__all__ = ["CheckFailed", "DynamicRule", "Invalid", "StaticRule", "discover", "fail"]
-
 
 class CheckFailed(Exception):  # noqa: N818 - it carries a verdict, it is not a fault of ours
     """Raised where a candidate breaks a rule; carries the verdict."""

@@ -9,8 +9,6 @@ from nngen.checks.rules import static
 from nngen.checks.source import Source
 from nngen.types import Outcome, Verdict
 
-__all__ = ["static_check", "static_rules"]
-
 
 @cache
 def static_rules() -> tuple[StaticRule, ...]:

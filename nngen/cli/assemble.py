@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nngen.archive import Archive
-from nngen.assembly.assemble import Assembler, check_plan
+from nngen.assembly.assemble import Assembler
 from nngen.assembly.output import FolderWriter, order_of, prepare_folder, write_candidate
 from nngen.assembly.plan_toml import preset, preset_names, read_plan
+from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
 from nngen.assembly.shards import TarWriter
 from nngen.cli.family_options import FamilySource

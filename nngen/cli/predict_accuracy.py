@@ -11,8 +11,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.archive import StoredTrial
-from nngen.assembly.assemble import check_plan
 from nngen.assembly.plan_toml import read_plan
+from nngen.assembly.plan_validation import check_plan
 from nngen.cli.options import ArchiveOptions, Names
 from nngen.cli.output import print_json, print_table
 from nngen.errors import FamilyError, UsageError

@@ -14,8 +14,6 @@ from nngen.errors import DataError
 from nngen.seeds import derive
 from nngen.types import Shape
 
-__all__ = ["Batches", "Preparation", "check_channels"]
-
 _EVERY = 50
 """Batches between two calls of ``on_batch``; the first call is after one batch."""
 

@@ -24,8 +24,6 @@ from nngen.errors import DataError
 from nngen.files import cache_dir, draft_folder
 from nngen.types import Shape
 
-__all__ = ["WORKER_FILES", "Dataset", "load_dataset", "store_dataset"]
-
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 

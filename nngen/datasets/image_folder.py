@@ -16,8 +16,6 @@ from nngen.datasets.source import Raw
 from nngen.errors import DataError
 from nngen.types import Shape
 
-__all__ = ["FolderSource"]
-
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _MAX_SIDE = 256
 _MAX_CLASSES = 65_536

@@ -18,8 +18,6 @@ from nngen.errors import DataError, UsageError
 from nngen.text import did_you_mean
 from nngen.types import Shape
 
-__all__ = ["DATASETS", "DatasetEntry", "dataset_help", "find_source"]
-
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX_TYPE_UINT8 = 0x08
 

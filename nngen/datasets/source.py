@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from nngen.types import Shape
 
-__all__ = ["Raw", "Source"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from nngen.errors import DataError
 from nngen.seeds import derive
 
-__all__ = ["split"]
-
 
 def split(labels: npt.NDArray[np.int64], share: float, name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Take ``share`` of each class out of a data set.

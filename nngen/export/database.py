@@ -16,8 +16,6 @@ from nngen.export.folder import Written
 from nngen.export.selection import Export
 from nngen.lemur.layout import LemurVersion, entry, nn_id, stat_id
 
-__all__ = ["export_to_database"]
-
 _WAIT_S = 60.0
 _TABLES = {
     "nn": {"name", "code", "id"},

@@ -15,8 +15,6 @@ from nngen.export.weights import Repetition
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
 from nngen.lemur.transforms import OWN
 
-__all__ = ["CARDS", "GRAPHS", "WEIGHTS", "Written", "export_to_folder"]
-
 CARDS, WEIGHTS, GRAPHS = "cards", "weights", "onnx"
 """Folders that nngen adds beside LEMUR's."""
 

@@ -21,8 +21,6 @@ from pathlib import Path
 
 from nngen.errors import ExportError
 
-__all__ = ["Staging", "staging"]
-
 _WORK = ".nngen-export"
 _JOURNAL = "journal.json"
 

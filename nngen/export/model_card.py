@@ -11,8 +11,6 @@ from nngen.export.weights import Repetition
 from nngen.files import package_folder
 from nngen.lemur.layout import nn_id
 
-__all__ = ["LOADERS", "card"]
-
 LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mnist", "places365", "svhn"})
 """Image classification data sets that nn-dataset 2.1.2 can load."""
 

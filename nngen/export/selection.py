@@ -15,8 +15,6 @@ from nngen.lemur.records import CLASSIFICATION, Results
 from nngen.lemur.transforms import Transform, matching_transform
 from nngen.types import Hyperparameters, TrialSpec
 
-__all__ = ["Export", "gather", "select"]
-
 _ALWAYS = ("batch", "epoch", "transform")
 
 

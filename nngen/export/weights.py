@@ -21,8 +21,6 @@ from nngen.training.local_engine import LocalEngine
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate
 
-__all__ = ["Repetition", "check_installed", "repeat", "to_repeat"]
-
 _NEAR = 1e-3
 """Largest accepted difference between ONNX and torch logits, relative to the largest logit (float32 rounding)."""
 

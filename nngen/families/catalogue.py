@@ -22,8 +22,6 @@ from nngen.lemur.records import to_records
 from nngen.text import did_you_mean
 from nngen.types import MAX_SOURCE_BYTES, Family, Record
 
-__all__ = ["LIST_FAMILIES", "choose", "is_base", "load_families", "read_family", "user_families"]
-
 LIST_FAMILIES = "nngen families lists the base families"
 
 DATASET = "cifar-10"

@@ -6,8 +6,6 @@ import ast
 
 from nngen.types import Family
 
-__all__ = ["best_hyperparameters", "supported"]
-
 DEFAULTS = {"lr": 0.01, "momentum": 0.9, "dropout": 0.2}
 """Values for names that LEMUR's best record lacks: the initial values of torchvision and its training recipes."""
 

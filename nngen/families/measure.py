@@ -27,8 +27,6 @@ from nngen.isolation.job import SOURCE_FILE, JsonObject
 from nngen.isolation.protocol import Channel
 from nngen.types import Adapter, Interface, Outcome, Shape
 
-__all__ = ["measure"]
-
 _BATCH = 2
 """Images per try; the family itself is built for one (docs/design/0002-in-shape-batch.md)."""
 

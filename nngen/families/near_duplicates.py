@@ -21,21 +21,6 @@ import numpy.typing as npt
 from nngen.errors import FamilyError
 from nngen.types import Family
 
-__all__ = [
-    "SAME_CODE",
-    "TWIN_FAMILIES",
-    "TWIN_MODELS",
-    "Shingles",
-    "Sketch",
-    "group_sketches",
-    "near_twins",
-    "similarity",
-    "sketch_text",
-    "tree_shingles",
-    "twin_families",
-    "without_near_twins",
-]
-
 Shingles = frozenset[tuple[str, ...]]
 """The overlapping runs of tokens of one source."""
 

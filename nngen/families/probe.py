@@ -25,8 +25,6 @@ from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.runner import JobRunner
 from nngen.types import Adapter, Family, Interface, Shape
 
-__all__ = ["Profile", "TrainingCost", "check_shape", "profiles", "training_costs"]
-
 TIME_LIMIT_S = 120.0
 """Limit on the time of one family's probe, in seconds."""
 

@@ -9,8 +9,6 @@ from nngen.errors import LemurError
 from nngen.lemur.layout import RESULTS, SOURCES
 from nngen.lemur.reader import FileLemur
 
-__all__ = ["CheckoutLemur"]
-
 
 class CheckoutLemur(FileLemur):
     """A folder that may change at any time, so nothing derived from it is cached."""

@@ -13,8 +13,6 @@ from nngen.errors import LemurError
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import ResultFile, Results
 
-__all__ = ["DatabaseLemur"]
-
 _SCHEMA = {
     "nn": {"name", "code"},
     "stat": {"accuracy", "epoch", "duration", "task", "dataset", "nn", "transform", "metric", "prm"},

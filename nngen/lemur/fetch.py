@@ -18,18 +18,6 @@ import psutil
 from nngen.errors import LemurError
 from nngen.files import cache_dir, write_atomically
 
-__all__ = [
-    "REQUIREMENT",
-    "SHA256",
-    "SIZE",
-    "SOURCE_NOTE",
-    "WHEEL",
-    "cached_wheel",
-    "fetch",
-    "install_wheel",
-    "lemur_dir",
-]
-
 REQUIREMENT = "nn-dataset==2.1.2"
 WHEEL = "nn_dataset-2.1.2-py3-none-any.whl"
 SHA256 = "1f0b66a4f4de80a27b44a502112d4436eac1f97361ea3aae3266a550f01b07de"

@@ -8,8 +8,6 @@ from nngen.errors import UsageError
 from nngen.lemur.reader import Lemur
 from nngen.text import did_you_mean
 
-__all__ = ["History", "history"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:

@@ -16,23 +16,6 @@ from typing import Any
 from nngen.errors import UsageError
 from nngen.lemur.records import Results
 
-__all__ = [
-    "RESULTS",
-    "SOURCES",
-    "TRANSFORMS",
-    "EpochScore",
-    "LemurVersion",
-    "check_names",
-    "digest",
-    "entry",
-    "generated_name",
-    "merge_entries",
-    "nn_id",
-    "stat_id",
-    "uid",
-    "write_entries",
-]
-
 SOURCES = "ab/nn/nn"
 TRANSFORMS = "ab/nn/transform"
 RESULTS = "ab/nn/stat/train"

@@ -12,8 +12,6 @@ from nngen.lemur.layout import RESULTS, SOURCES
 from nngen.lemur.records import ResultFile, Results, parse_trials, pick, to_records
 from nngen.types import Record
 
-__all__ = ["FileLemur", "Lemur"]
-
 
 class Lemur(ABC):
     """A database of models and of the accuracies they reached.

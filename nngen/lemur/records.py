@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from nngen.errors import LemurError
 from nngen.types import Record
 
-__all__ = ["CLASSIFICATION", "ResultFile", "Results", "parse_trials", "pick", "to_record", "to_records"]
-
 CLASSIFICATION = ("img-classification", "acc")
 """Task and metric of the records by which families are chosen."""
 

@@ -14,8 +14,6 @@ from nngen.lemur.fetch import SOURCE_NOTE, cached_wheel, fetch, install_wheel, l
 from nngen.lemur.reader import Lemur
 from nngen.lemur.wheel import ZIP_MAGIC, WheelLemur
 
-__all__ = ["Lemur", "install", "open_lemur"]
-
 _SQLITE = b"SQLite format 3\0"
 _KINDS = "the wheel of nn-dataset 2.1.2, a checkout of nn-dataset, or an ab.nn.db"
 

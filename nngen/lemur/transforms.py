@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from nngen.types import Shape
 
-__all__ = ["OWN", "SIZES", "Transform", "matching_transform"]
-
 SIZES = (32, 64, 128, 256, 299, 512)
 """Sides for which both 2.1.2 and 2.2.11 have ``norm_<s>`` and ``norm_<s>_flip``."""
 

@@ -18,8 +18,6 @@ from nngen.errors import LemurError
 from nngen.lemur.layout import RESULTS, SOURCES
 from nngen.lemur.reader import FileLemur
 
-__all__ = ["ZIP_MAGIC", "WheelLemur"]
-
 ZIP_MAGIC = b"PK\x03\x04"
 
 

@@ -18,8 +18,6 @@ from nngen.space.pool import Pool, Quartet
 from nngen.space.registry import SAMPLERS, Choice, SamplerEntry, Scores
 from nngen.space.samplers import Stratified
 
-__all__ = ["ask"]
-
 _FRONT = 12
 """Families whose quartets are compared for one choice: the best under the draw; more where all are taken."""
 

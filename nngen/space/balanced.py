@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from nngen.space.designs import opening
 from nngen.space.permutation import Permutation
 
-__all__ = ["LARGEST", "BalancedOrder", "balanced_order"]
-
 Ints: TypeAlias = NDArray[np.int64]
 
 LARGEST = 250_000

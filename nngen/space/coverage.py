@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 
 from nngen.space.pool import Pool, Quartet
 
-__all__ = ["Coverage", "coverage"]
-
 Pair: TypeAlias = tuple[str, str]
 
 _BIASED_Z = 4.0

@@ -20,8 +20,6 @@ import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-__all__ = ["RUNS", "STARTERS", "STEINER", "Block", "milestones", "opening"]
-
 Block: TypeAlias = tuple[int, ...]
 
 STARTERS: dict[int, tuple[Block, ...]] = {

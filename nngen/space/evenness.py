@@ -11,8 +11,6 @@ from scipy.special import chdtrc, ndtri
 
 from nngen.space.coverage import Coverage
 
-__all__ = ["Evenness", "entropy", "evenness", "gini"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evenness:

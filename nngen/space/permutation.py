@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import shake_256
 
-__all__ = ["Permutation"]
-
 _ROUNDS = 8
 
 

@@ -12,8 +12,6 @@ from more_itertools import combination_index, nth_combination
 
 from nngen.errors import FamilyError, UsageError
 
-__all__ = ["EXPERTS", "Pool", "Quartet"]
-
 EXPERTS = 4
 """Families in a quartet."""
 

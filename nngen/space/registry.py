@@ -15,18 +15,6 @@ from nngen.errors import UsageError
 from nngen.space.pool import Pool, Quartet
 from nngen.text import did_you_mean
 
-__all__ = [
-    "SAMPLERS",
-    "Belief",
-    "Choice",
-    "Chooser",
-    "Sampler",
-    "SamplerEntry",
-    "Scores",
-    "find_sampler",
-    "sampler_help",
-]
-
 Belief: TypeAlias = tuple[float, float]
 """Mean and standard error of an effect."""
 

@@ -17,8 +17,6 @@ from nngen.space.permutation import Permutation
 from nngen.space.pool import Pool, Quartet
 from nngen.space.registry import SAMPLERS, Sampler, SamplerEntry, find_sampler
 
-__all__ = ["Balanced", "Lexicographic", "Stratified", "Uniform", "check_size", "draw", "sampler"]
-
 
 class Lexicographic:
     """The published order, alphabetical. A short prefix never leaves the first family."""

@@ -14,7 +14,8 @@ from nngen.errors import FamilyError, LemurError
 from nngen.families.catalogue import choose, is_base, load_families
 from nngen.families.hyperparameters import best_hyperparameters, supported
 from nngen.lemur.history import history
-from nngen.lemur.source import Lemur, open_lemur
+from nngen.lemur.reader import Lemur
+from nngen.lemur.source import open_lemur
 from nngen.types import Family
 
 BASE = [

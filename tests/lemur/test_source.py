@@ -13,7 +13,8 @@ from nngen.errors import LemurError
 from nngen.families.catalogue import load_families
 from nngen.lemur.checkout import CheckoutLemur
 from nngen.lemur.database import DatabaseLemur
-from nngen.lemur.source import Lemur, install, open_lemur
+from nngen.lemur.reader import Lemur
+from nngen.lemur.source import install, open_lemur
 from nngen.lemur.wheel import WheelLemur
 from nngen.types import Record
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.assembly.assemble import check_plan
+from nngen.assembly.plan_validation import check_plan
 from nngen.llm.proposals.parsing import Fault, ReplyError
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.plan import Plan

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["mixture_source", "net_source", "routed_source"]
-
 _NET = """\
 import torch
 import torch.nn as nn

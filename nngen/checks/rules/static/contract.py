@@ -9,8 +9,6 @@ from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import Outcome
 
-__all__ = ["METHODS", "Contract"]
-
 METHODS = {
     "__init__": ("in_shape", "out_shape", "prm", "device"),
     "train_setup": ("prm",),

@@ -13,8 +13,6 @@ from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import Outcome
 
-__all__ = ["CALLS", "MODULES", "Forbidden"]
-
 _MODULES = """
 _ctypes _posixsubprocess _socket _thread aiohttp asyncio builtins cffi cloudpickle code codeop concurrent ctypes dill
 fcntl ftplib http httpx huggingface_hub imaplib importlib marshal mmap multiprocessing pickle poplib posix psutil pty

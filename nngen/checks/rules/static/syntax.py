@@ -8,8 +8,6 @@ from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import MAX_SOURCE_BYTES, Outcome
 
-__all__ = ["Syntax"]
-
 
 class Syntax(StaticRule):
     """Refuses a source that does not parse, holds null bytes, is nested too deep or is too long."""
