@@ -38,7 +38,7 @@ from nngen.files import cache_dir
 from nngen.lemur.source import open_lemur
 from nngen.llm.evolve import Cycle, Evolution, share_interval
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.tuner import AdapterTuner
+from nngen.llm.finetuning.finetune import AdapterTuner
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.transformers_local import Local

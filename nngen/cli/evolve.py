@@ -102,7 +102,7 @@ def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) ->
     if not source.entry.tunable:
         raise UsageError(f"--tune tunes a model in this process, and {source.rewriter} is not one")
     # Loads torch and transformers.
-    from nngen.llm.finetuning.tuner import AdapterTuner
+    from nngen.llm.finetuning.finetune import AdapterTuner
 
     return AdapterTuner(tuning=Tuning(base=source.rewriter, epochs=epochs, device=device), folder=folder, note=note)
 

@@ -11,7 +11,7 @@ import pytest
 from nngen.errors import RewriterError
 from nngen.llm.finetuning.config import Tuning, presets
 from nngen.llm.finetuning.dataset import build
-from nngen.llm.finetuning.examples import Example, Task
+from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.rewriters.base import Message
 

@@ -12,8 +12,7 @@ from nngen.campaign import CampaignInputs, Silent
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
 from nngen.llm.proposals.candidates import trained_funnel
-from nngen.llm.proposals.duplicates import TwinKind
-from nngen.llm.proposals.log import Funnel, funnel, proposals
+from nngen.llm.proposals.log import Funnel, TwinKind, funnel, proposals
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.proposals.plan_space import PlanSpace

@@ -19,32 +19,17 @@ from nngen.files import draft_folder
 from nngen.lemur.source import open_lemur
 from nngen.llm import optional_import
 from nngen.llm.finetuning.examples import (
-    Example,
-    Task,
     accuracy_examples,
     code_examples,
     improvement_examples,
     region_examples,
     summary_examples,
 )
-from nngen.llm.finetuning.splits import Split, assign
+from nngen.llm.finetuning.splits import Example, Split, Task, assign
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.space.pool import EXPERTS
-
-__all__ = [
-    "VIEWS",
-    "Built",
-    "Drops",
-    "Row",
-    "build",
-    "build_from_archive",
-    "collect",
-    "counter",
-    "fingerprint",
-    "read_view",
-]
 
 VIEWS = ("sft", "dpo", "kto")
 """Views of the set: good answers; pairs of a better and a worse answer; good and bad answers with a label."""

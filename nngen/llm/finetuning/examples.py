@@ -6,76 +6,27 @@ Every example names its origin and the group that decides its split. The prompts
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from nngen.archive import StoredCandidate, StoredTrial
+from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.proposals.log import Proposal
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values, region_values
-from nngen.llm.rewriters.base import Kind, Message
+from nngen.llm.rewriters.base import Kind
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import fixed_fields, plan_text
 from nngen.types import Record
 
-__all__ = [
-    "Example",
-    "Task",
-    "accuracy_examples",
-    "code_examples",
-    "fenced",
-    "improvement_examples",
-    "region_examples",
-    "summary_examples",
-]
-
 _UNLIMITED = 10**9
 _SHARED = 2
 _SUMMARY_SHARE = 0.25
 _PLAIN = fixed_fields(Plan(experts=()))
-
-
-class Task(enum.StrEnum):
-    """Tasks of examples."""
-
-    REGION = "region"
-    IMPROVE = "improve"
-    SUMMARY = "summary"
-    ACCURACY = "accuracy"
-    CODE = "code"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A question with an answer, good or bad.
-
-    Attributes:
-        task: Task of the example.
-        messages: System and user turns.
-        answer: The assistant's turn.
-        good: Whether the answer is to be learned; bad ones serve the preference views.
-        score: Rank of the answer among those to one question; higher is better.
-        group: Key of the split, shared by all examples of one quartet; several keys are joined by ``|``.
-        origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
-        prompt: Name, version and digest of the prompt.
-        place: Name of the region, for ``region``.
-    """
-
-    task: Task
-    messages: tuple[Message, ...]
-    answer: str
-    good: bool
-    score: float
-    group: str
-    origin: str
-    prompt: str
-    place: str = ""
 
 
 def fenced(code: str) -> str:

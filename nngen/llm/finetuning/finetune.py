@@ -1,4 +1,6 @@
-"""Tunes a peft adapter on a feedback set with trl's trainers; resumable, scored on held-out dialogues.
+"""Tunes a peft adapter on a feedback set with trl's trainers: once, or between the cycles of a closed loop.
+
+A tuning that was stopped continues from its last checkpoint, and is scored on held-out dialogues.
 
 Dialogues become tokens here and not in trl's ``completion_only_loss``. trl also learns the line break
 that the chat template writes after the end-of-turn mark, and merges tokens across the border of prompt
@@ -7,34 +9,33 @@ and answer, so its prompts would not be the tokens that proposing sends.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 
+from nngen.archive import Archive
 from nngen.errors import RewriterError
 from nngen.files import write_atomically
 from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.dataset import Row, read_view
-from nngen.llm.rewriters.base import Message
-from nngen.llm.rewriters.transformers_local import adapted, load_model, load_tokenizer
+from nngen.llm.finetuning.dataset import Row, build_from_archive, counter, read_view
+from nngen.llm.rewriters.base import Message, Rewriter
+from nngen.llm.rewriters.transformers_local import Local, adapted, load_model, load_tokenizer
 from nngen.seeds import derive
-
-__all__ = ["ADAPTER", "NOTE", "HeldOut", "Tokens", "Tuned", "finetune", "held_out", "temper", "tokenize"]
 
 ADAPTER = "adapter"
 NOTE = "tuning.json"
 _CHECKPOINTS = "checkpoints"
 _SPENT = "seconds"
+_LOOP_TASKS = ("improve", "summary", "region")
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -114,9 +115,10 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     if finished is not None:
         return finished
     tokenizer = load_tokenizer(tuning.base)
-    train = temper(_rows(dataset, tuning, "train"), tuning.temper, tuning.seed)
-    rows = [row for row in read_view(dataset, "sft", "test") if not tuning.tasks or row["task"] in tuning.tasks]
-    test = _sft_tokens(tokenizer, rows, tuning.max_tokens)[: tuning.judged]
+    train = temper(_rows(dataset, tuning.method, "train", tuning.tasks), tuning.temper, tuning.seed)
+    if not train:
+        raise RewriterError(f"{dataset} has no train rows for {tuning.method}: build it from more proposals")
+    test = _sft_tokens(tokenizer, _rows(dataset, "sft", "test", tuning.tasks), tuning.max_tokens)[: tuning.judged]
     adapter = Path(tuning.adapter) if tuning.adapter else None
     model = load_model(tuning.base, device=tuning.device, precision=tuning.precision, quantize=tuning.quantize)
     if adapter is not None:
@@ -124,14 +126,15 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     note(f"{len(train)} rows to learn, {len(test)} held out")
     before = held_out(model, test)
     note(f"before: loss {before.loss:.4f} nats a token, {before.token_accuracy:.1%} of the tokens right")
-    with _calm():
+    # The libraries raise deprecation warnings about one another.
+    with warnings.catch_warnings(action="ignore"):
         trainer = _trainer(tuning, model, tokenizer, train, out / _CHECKPOINTS)
     last = optional_import("transformers.trainer_utils").get_last_checkpoint(str(out / _CHECKPOINTS))
     if last is not None:
         note(f"going on from {Path(last).name}")
     clock = _clock(out / _CHECKPOINTS / _SPENT)
     trainer.add_callback(clock)
-    with _calm():
+    with warnings.catch_warnings(action="ignore"):
         done = trainer.train(resume_from_checkpoint=last)
     seconds = clock.spent()
     after = held_out(trainer.model, test)
@@ -146,9 +149,39 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
         before=before,
         after=after,
     )
-    _write(out / NOTE, {**begun, "prompts": meta["prompts"], "result": _result(tuned), "versions": _versions()})
+    versions = {name: str(optional_import(name).__version__) for name in ("torch", "transformers", "peft", "trl")}
+    result = {**asdict(tuned), "adapter": ADAPTER}
+    _write(out / NOTE, {**begun, "prompts": meta["prompts"], "result": result, "versions": versions})
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
     return tuned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterTuner:
+    """Builds a feedback set and tunes an adapter after each cycle of a closed loop; continues where it was stopped.
+
+    Attributes:
+        tuning: Arguments of the tuning; every cycle starts from the base and uses all data so far.
+        folder: Parent of the folders ``cycle-N/data`` and ``cycle-N/tuned``.
+        note: Called with one line about each step.
+    """
+
+    tuning: Tuning
+    folder: Path
+    note: Callable[[str], None] = lambda _: None
+
+    def __call__(self, archive: Archive, cycle: int) -> Rewriter | None:
+        """Tune after a cycle; None, with a note, if there is too little data to learn from."""
+        place = self.folder / f"cycle-{cycle}"
+        try:
+            if not (place / "data").exists():
+                count, limit = counter(self.tuning.base), self.tuning.max_tokens
+                build_from_archive(archive, place / "data", count=count, limit=limit, tasks=_LOOP_TASKS, seed=0)
+            tuned = finetune(replace(self.tuning, tasks=()), place / "data", place / "tuned", self.note)
+        except RewriterError as error:
+            self.note(f"cycle {cycle} is not learned from: {error}")
+            return None
+        return Local(self.tuning.base, tuned.adapter, device=self.tuning.device)
 
 
 def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:
@@ -205,11 +238,8 @@ def _meta(dataset: Path) -> dict[str, Any]:
     return meta
 
 
-def _rows(dataset: Path, tuning: Tuning, split: str) -> list[Row]:
-    rows = [row for row in read_view(dataset, tuning.method, split) if not tuning.tasks or row["task"] in tuning.tasks]
-    if not rows:
-        raise RewriterError(f"{dataset} has no {split} rows for {tuning.method}: build it from more proposals")
-    return rows
+def _rows(dataset: Path, view: str, split: str, tasks: Sequence[str]) -> list[Row]:
+    return [row for row in read_view(dataset, view, split) if not tasks or row["task"] in tasks]
 
 
 def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
@@ -357,14 +387,6 @@ def _length(tokenizer: Any, row: Row) -> int:
     return max(len(tokenize(tokenizer, _messages(row["prompt"]), answer).ids) for answer in answers)
 
 
-@contextlib.contextmanager
-def _calm() -> Iterator[None]:
-    """Silence deprecation warnings that the libraries raise about one another."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _save(trainer: Any, tuning: Tuning, out: Path) -> None:
     half = out / f".{ADAPTER}"
     shutil.rmtree(half, ignore_errors=True)
@@ -375,14 +397,6 @@ def _save(trainer: Any, tuning: Tuning, out: Path) -> None:
     (half / "README.md").unlink(missing_ok=True)
     shutil.rmtree(out / ADAPTER, ignore_errors=True)
     half.replace(out / ADAPTER)
-
-
-def _result(tuned: Tuned) -> dict[str, Any]:
-    return {**asdict(tuned), "adapter": ADAPTER}
-
-
-def _versions() -> dict[str, str]:
-    return {name: str(optional_import(name).__version__) for name in ("torch", "transformers", "peft", "trl")}
 
 
 def _write(file: Path, value: Any) -> None:

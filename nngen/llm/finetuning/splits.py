@@ -1,18 +1,54 @@
-"""Assigns examples to splits by whole quartets, near-duplicate quartets together."""
+"""Training examples, and their assignment to splits: by whole quartets, near-duplicate quartets together."""
 
 from __future__ import annotations
 
 import enum
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from nngen.errors import RewriterError
 from nngen.families.near_duplicates import SAME_CODE, Shingles, similarity, tree_shingles
-from nngen.llm.finetuning.examples import Example, Task
 from nngen.llm.proposals.parsing import python_block
+from nngen.llm.rewriters.base import Message
 from nngen.seeds import derive
 
-__all__ = ["Split", "assign"]
+
+class Task(enum.StrEnum):
+    """Tasks of examples."""
+
+    REGION = "region"
+    IMPROVE = "improve"
+    SUMMARY = "summary"
+    ACCURACY = "accuracy"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A question with an answer, good or bad.
+
+    Attributes:
+        task: Task of the example.
+        messages: System and user turns.
+        answer: The assistant's turn.
+        good: Whether the answer is to be learned; bad ones serve the preference views.
+        score: Rank of the answer among those to one question; higher is better.
+        group: Key of the split, shared by all examples of one quartet; several keys are joined by ``|``.
+        origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
+        prompt: Name, version and digest of the prompt.
+        place: Name of the region, for ``region``.
+    """
+
+    task: Task
+    messages: tuple[Message, ...]
+    answer: str
+    good: bool
+    score: float
+    group: str
+    origin: str
+    prompt: str
+    place: str = ""
 
 
 class Split(enum.StrEnum):

@@ -6,24 +6,14 @@ region of one parent, by the shingles of its syntax tree.
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nngen.archive import StoredCandidate
 from nngen.families.near_duplicates import SAME_CODE, Shingles, similarity, tree_shingles
+from nngen.llm.proposals.log import TwinKind
 from nngen.types import Candidate
-
-__all__ = ["Known", "Twin", "TwinKind"]
-
-
-class TwinKind(enum.StrEnum):
-    """Kinds of repetition: same id, same canonical form, or nearly the same code."""
-
-    EXACT = "exact"
-    CANONICAL = "canonical"
-    NEAR = "near"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

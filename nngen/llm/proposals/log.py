@@ -8,12 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from nngen.archive import Event, Store
-from nngen.llm.proposals.duplicates import TwinKind
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.rewriters.base import Kind, Status
 from nngen.types import Outcome
-
-__all__ = ["EVENT", "Funnel", "Proposal", "Stage", "funnel", "proposals", "record", "to_row"]
 
 EVENT = "proposal"
 _MAX_TEXT = 20_000
@@ -26,6 +23,14 @@ class Stage(enum.StrEnum):
     PARSED = "parsed"
     APPLIED = "applied"
     CHECKED = "checked"
+
+
+class TwinKind(enum.StrEnum):
+    """Kinds of repetition: same id, same canonical form, or nearly the same code."""
+
+    EXACT = "exact"
+    CANONICAL = "canonical"
+    NEAR = "near"
 
 
 _ORDER = list(Stage)
