@@ -15,21 +15,16 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from nngen.errors import UsageError
 from nngen.isolation.limits import MIB
-from nngen.isolation.server_process import PACKAGE, ServerProcess, installed_packages, search_path, start_server
-
-__all__ = ["HOME", "Sandbox", "start_sandbox"]
 
 HOME = Path("/tmp")  # noqa: S108 - the sandbox's own
 """The worker's folder by its name inside."""
 
+_PACKAGE = Path(__file__).parents[1]
 _SCRATCH_MIB = 256
 _SHARED_MIB = 256
 _USERS = range(61_184, 65_280)
@@ -41,97 +36,71 @@ _KEPT = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "LANG")
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib")
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system")
 _CARDS = ("nvidia*", "dxg", "kfd", "dri")
-_START = (
-    "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve_inside;"
-    " serve_inside({descriptor}, {preload!r}, {user}, {files})"
-)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A bubblewrap that runs, with a fork server inside.
+    """The command that starts a program inside a new sandbox.
 
     Attributes:
-        server: The bubblewrap process and the connection to the server inside.
+        command: Bubblewrap with its options; the program and its arguments follow.
+        user: Number of the user that the program becomes; None to stay the same user.
+        files: Paths of the data files inside.
     """
 
-    server: ServerProcess
-    _init: psutil.Process | None
-
-    def find(self, inner: int) -> psutil.Process:
-        """Find a process by its number inside the sandbox.
-
-        Raises:
-            psutil.NoSuchProcess: If there is none.
-        """
-        for process in psutil.Process(self.server.process.pid).children(recursive=True):
-            with suppress(OSError, psutil.Error):
-                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                    if line.startswith("NSpid:") and int(line.split()[-1]) == inner:
-                        return process
-        raise psutil.NoSuchProcess(inner)
-
-    def kill(self) -> None:
-        """Kill everything inside at once: with the first process of a PID namespace, the kernel kills all others."""
-        self.server.connection.close()
-        with suppress(psutil.Error):
-            if self._init is not None:
-                self._init.kill()
-                return
-        self.server.process.kill()
-
-    def close(self) -> None:
-        """Kill everything inside and wait until nothing is left."""
-        self.kill()
-        self.server.close()
+    command: tuple[str, ...]
+    user: int | None
+    files: tuple[str, ...]
 
 
-def start_sandbox(
-    source: Path, files: Sequence[Path], *, preload: Sequence[str], cuda: bool, environment: Mapping[str, str]
-) -> Sandbox:
-    """Start a sandbox around a source and wait until its server has loaded its modules.
-
-    The sandbox ends with the thread that called this function.
+def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool, environment: Mapping[str, str]) -> Sandbox:
+    """Describe a sandbox around a source.
 
     Args:
         source: The source; inside it lies in ``HOME`` under the same name.
         files: Data files that the worker reads.
-        preload: Modules that the server loads before it answers.
         cuda: Whether the graphics cards are visible inside.
         environment: Variables to set inside.
 
     Raises:
-        UsageError: If bubblewrap is not installed, or cannot work here.
+        UsageError: If bubblewrap is not installed.
     """
     program = shutil.which("bwrap")
     if program is None:
         raise UsageError(
             "this source was not assembled here and needs a sandbox, which needs bubblewrap: apt-get install bubblewrap"
         )
-    options = [*_options(source, files, cuda=cuda, environment=environment)]
+    names = {f"/data/{number}": file for number, file in enumerate(files)}
+    # Processes of nngen that run side by side begin at different numbers.
     turn = (os.getpid() * 31 + next(_TURN)) % len(_USERS)
-    user = _USERS[turn] if os.geteuid() == 0 else None
-
-    def command(descriptor: int) -> list[str]:
-        path, names = search_path(standard_only=True), _names(len(files))
-        start = _START.format(path=path, descriptor=descriptor, preload=list(preload), user=user, files=names)
-        return [program, *options, sys.executable, "-I", "-c", start]
-
-    # The environment of bubblewrap itself can be read inside, from its entry in /proc: so it is empty.
-    server = start_server(
-        command, {}, lambda reason: UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
+    return Sandbox(
+        command=(program, *_options(source, names, cuda=cuda, environment=environment)),
+        user=_USERS[turn] if os.geteuid() == 0 else None,
+        files=tuple(names),
     )
-    init = None
-    with suppress(psutil.Error, IndexError):
-        init = psutil.Process(server.process.pid).children()[0]
-    return Sandbox(server, init)
 
 
-def _names(files: int) -> list[str]:
-    return [f"/data/{number}" for number in range(files)]
+def search_path(*, standard_only: bool = False) -> list[str]:
+    """Return the folders where this process finds packages, without the folder it happens to run in.
+
+    Args:
+        standard_only: Leave out all but Python's own folders and those of installed packages, for a sandbox.
+    """
+    home = str(_PACKAGE.parent)
+    if standard_only:
+        prefixes = (f"{sys.base_prefix}/", f"{sys.prefix}/")
+        entries = [entry for entry in sys.path if entry.startswith(prefixes)] + _installed_packages()
+    else:
+        here = {"", ".", os.getcwd()}  # noqa: PTH109
+        entries = [entry for entry in sys.path if entry not in here]
+    return [*dict.fromkeys(entry for entry in entries if entry != home), home]
 
 
-def _options(source: Path, files: Sequence[Path], *, cuda: bool, environment: Mapping[str, str]) -> Iterator[str]:
+def _installed_packages() -> list[str]:
+    return [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+
+
+def _options(source: Path, files: Mapping[str, Path], *, cuda: bool, environment: Mapping[str, str]) -> Iterator[str]:
     """Yield bubblewrap's options; it carries them out in this order, and a later mount covers an earlier one."""
     yield from ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
     yield from ("--cap-drop", "ALL")
@@ -140,7 +109,8 @@ def _options(source: Path, files: Sequence[Path], *, cuda: bool, environment: Ma
         yield from ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
     else:
         yield from ("--unshare-user", "--disable-userns")
-    # A new session has no terminal into which characters could be typed (TIOCSTI).
+    # The sandbox ends with the thread that starts it. A new session has no terminal into which characters could be
+    # typed (TIOCSTI).
     yield from ("--die-with-parent", "--new-session", "--clearenv")
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     inside = {**kept, **environment, "PATH": "/usr/bin:/bin", "HOME": str(HOME), "USER": "nngen"}
@@ -149,11 +119,12 @@ def _options(source: Path, files: Sequence[Path], *, cuda: bool, environment: Ma
     # Before what is mounted read-only, some of which may lie below it: a checkout in /tmp, say.
     yield from _writable(str(HOME), _SCRATCH_MIB)
     yield from _system()
-    for name, file in zip(_names(len(files)), files, strict=True):
+    for name, file in files.items():
         yield from ("--ro-bind", str(file), name)
     # A new /proc shows only the processes of the PID namespace; the new /dev has null, zero, random and the like.
     yield from ("--proc", "/proc", "--dev", "/dev")
     if cuda:
+        # CUDA finds its cards in /sys, and opens their device files.
         yield from ("--ro-bind-try", "/sys", "/sys")
         for node in (node for pattern in _CARDS for node in sorted(Path("/dev").glob(pattern))):
             yield from ("--dev-bind", str(node), str(node))
@@ -177,7 +148,7 @@ def _system() -> Iterator[str]:
     ]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     libraries = [entry for entry in libraries if entry.startswith("/") and Path(entry) != Path("/")]
-    wanted = (*_SYSTEM, *_SETTINGS, *prefixes, *installed_packages(), *libraries, str(PACKAGE))
+    wanted = (*_SYSTEM, *_SETTINGS, *prefixes, *_installed_packages(), *libraries, str(_PACKAGE))
     paths = [Path(path) for path in dict.fromkeys(wanted) if Path(path).exists()]
     # Folders that bubblewrap makes by itself as mount points can be entered by root alone.
     for folder in sorted({parent for path in paths for parent in path.parents} - {Path("/")}):

@@ -23,40 +23,29 @@ from typing import NoReturn
 import psutil
 
 from nngen.isolation import supervisor
-from nngen.isolation.job import MAX_ORDER, WorkerOrder
+from nngen.isolation.job import MAX_ORDER, decode_order
 from nngen.isolation.limits import adopt_orphans, stay_inspectable
-
-__all__ = ["serve", "serve_inside"]
 
 _MAX_DESCRIPTORS = 16
 
 
-def serve_inside(descriptor: int, preload: Sequence[str], user: int | None, files: Sequence[str]) -> NoReturn:
-    """Serve from inside a sandbox.
-
-    Args:
-        descriptor: The socket, as for ``serve``.
-        preload: Modules to load, as for ``serve``.
-        user: Number of the user to become for good, without capabilities; None to stay the same user.
-        files: Files to open first, while they can be read, and to pass to the worker.
-    """
-    data = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
-    if user is not None:
-        os.setgroups([])
-        os.setresgid(user, user, user)
-        os.setresuid(user, user, user)
-        stay_inspectable()
-    serve(descriptor, preload, data)
-
-
-def serve(descriptor: int, preload: Sequence[str], files: Sequence[int] = ()) -> NoReturn:
+def serve(descriptor: int, preload: Sequence[str], user: int | None = None, paths: Sequence[str] = ()) -> NoReturn:
     """Serve the process at the other end of a SEQPACKET socket until that end is closed.
 
     Args:
         descriptor: The socket.
         preload: Modules to load before the first job.
-        files: Descriptors to pass to each worker after those that come with its order.
+        user: Number of the user to become for good, without capabilities; None to stay the same user.
+        paths: Files to pass to each worker after those that come with its order.
     """
+    # Opened first: the other user may have no right to read them.
+    files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
+    if user is not None:
+        # Groups first: without root's rights they could not be given up any more.
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        stay_inspectable()
     connection = socket.socket(fileno=descriptor)
     # Orphans of a supervisor that was killed become children of the server, which kills them (``_reap``).
     adopt_orphans()
@@ -112,7 +101,7 @@ def _fork(connection: socket.socket, data: bytes, descriptors: list[int]) -> int
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         connection.close()
-        supervisor.supervise(WorkerOrder.decode(data), descriptors)
+        supervisor.supervise(*decode_order(data), descriptors)
         code = 0
     finally:
         # Whatever happened, the child must never return into the server's loop.
@@ -121,6 +110,7 @@ def _fork(connection: socket.socket, data: bytes, descriptors: list[int]) -> int
 
 def _reap(supervisors: set[int], _number: int, _frame: FrameType | None) -> None:
     """Collect children that ended, and kill those that are not supervisors: orphans of one that was killed."""
+    # One signal may stand for several children that ended.
     with suppress(ChildProcessError):
         while True:
             pid, _ = os.waitpid(-1, os.WNOHANG)

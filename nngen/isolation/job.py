@@ -6,20 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from nngen.errors import UsageError
 from nngen.isolation.level import Isolation
-from nngen.isolation.limits import HardLimits, Limits
+from nngen.isolation.limits import Limits
 from nngen.isolation.protocol import BodySize
-
-__all__ = ["MAX_ORDER", "SOURCE_FILE", "Job", "JsonObject", "WorkerOrder"]
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object, which is how values cross into a worker and come back."""
 
 MAX_ORDER = 65_536
-"""Bytes of the longest order; sources and data travel as files."""
+"""Bytes of the longest order."""
 
 SOURCE_FILE = "candidate.py"
 """Name of the source in the worker's folder."""
@@ -54,38 +52,31 @@ class Job:
     cuda: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOrder:
-    """The part of a job that travels to the fork server, as one JSON message.
+def encode_order(job: Job, folder: str) -> bytes:
+    """Write the part of a job that travels to the fork server, as one JSON message.
 
-    Attributes:
-        entry_point: The function as ``module:function``.
-        arguments: JSON object for the function.
+    Args:
+        job: The job; its source and data travel as files.
         folder: The worker's scratch folder, by its name inside the sandbox if there is one.
-        cuda: Whether the worker has access to graphics cards.
-        limits: Limits that the worker sets on itself; None at level ``none``.
+
+    Raises:
+        UsageError: If the message is longer than ``MAX_ORDER``.
     """
+    fields = {
+        "entry_point": job.entry_point,
+        "arguments": job.arguments,
+        "limits": asdict(job.limits),
+        "isolation": job.isolation,
+        "cuda": job.cuda,
+    }
+    data = json.dumps([fields, folder]).encode()
+    if len(data) > MAX_ORDER:
+        raise UsageError(f"a job of {len(data):,} bytes; at most {MAX_ORDER:,} are allowed: shorten --prm")
+    return data
 
-    entry_point: str
-    arguments: JsonObject
-    folder: str
-    cuda: bool
-    limits: HardLimits | None
 
-    def encode(self) -> bytes:
-        """Write the order as JSON.
-
-        Raises:
-            UsageError: If it is longer than ``MAX_ORDER``.
-        """
-        data = json.dumps(asdict(self)).encode()
-        if len(data) > MAX_ORDER:
-            raise UsageError(f"a job of {len(data):,} bytes; at most {MAX_ORDER:,} are allowed: shorten --prm")
-        return data
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Read what ``encode`` wrote."""
-        values = json.loads(data)
-        limits = values.pop("limits")
-        return cls(**values, limits=None if limits is None else HardLimits(**limits))
+def decode_order(data: bytes) -> tuple[Job, str]:
+    """Read what ``encode_order`` wrote: the job without its source and data, and the folder."""
+    fields, folder = json.loads(data)
+    limits, level = Limits(**fields.pop("limits")), Isolation(fields.pop("isolation"))
+    return Job(**fields, limits=limits, isolation=level), folder

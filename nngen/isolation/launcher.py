@@ -1,31 +1,25 @@
-"""Launch of jobs: starts the fork server, sends it orders, and holds the pipes of each job."""
+"""The launching process's side of a fork server and of its jobs: the start of a server, and the pipes of a job."""
 
 from __future__ import annotations
 
-import math
+import json
 import os
+import select
 import socket
+import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from nngen.errors import NngenError
-from nngen.isolation.bubblewrap import HOME, Sandbox, start_sandbox
-from nngen.isolation.job import Job, WorkerOrder
-from nngen.isolation.level import Isolation
-from nngen.isolation.limits import MAX_PROCESSES, HardLimits
-from nngen.isolation.server_process import ServerProcess, search_path, start_server
+from nngen.errors import NngenError, UsageError
+from nngen.isolation.bubblewrap import Sandbox, search_path
 
-__all__ = ["Launcher", "Pipes"]
-
-_CPU_S = 10
-_YEAR_S = 3.2e7
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG")
-_SET = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # How long threads that wait spin before they sleep. Alone on two cores, not spinning made a step twice as long;
     # beside other work, spinning as long as is the default made it 3 times as long.
@@ -39,10 +33,130 @@ _SET = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
+"""Variables of every worker's environment."""
+
 _START = (
     "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve;"
-    " serve({descriptor}, {preload!r})"
+    " serve({descriptor}, {preload!r}, {user}, {files!r})"
 )
+_START_S = 180.0
+_CLOSE_S = 5.0
+_MAX_GREETING = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerProcess:
+    """A fork server that has loaded its modules, with or without a sandbox around it.
+
+    Attributes:
+        process: The server, or the bubblewrap around it.
+        connection: Socket for orders.
+        versions: Versions of Python and of the preloaded packages.
+        init: First process inside the sandbox; None without one.
+    """
+
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+    versions: Mapping[str, str]
+    init: psutil.Process | None = None
+
+    def find(self, inner: int) -> psutil.Process:
+        """Find a process by its number inside the sandbox.
+
+        Raises:
+            psutil.NoSuchProcess: If there is none.
+        """
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(OSError, psutil.Error):
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith("NSpid:") and int(line.split()[-1]) == inner:
+                        return process
+        raise psutil.NoSuchProcess(inner)
+
+    def kill(self) -> None:
+        """Kill everything inside a sandbox at once."""
+        self.connection.close()
+        with suppress(psutil.Error):
+            if self.init is not None:
+                # With the first process of a PID namespace, the kernel kills all others.
+                self.init.kill()
+                return
+        self.process.kill()
+
+    def close(self) -> None:
+        """Close the connection, which ends the server, and wait for its end."""
+        self.connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=_CLOSE_S)
+        self.process.kill()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> ServerProcess:
+    """Start a server and wait until it has loaded its modules.
+
+    Args:
+        preload: Modules that the server loads before it answers.
+        sandbox: The sandbox to start it in.
+
+    Raises:
+        UsageError: If the sandbox cannot be started.
+        NngenError: If the server ends or does not answer.
+    """
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    start = _START.format(
+        path=search_path(standard_only=sandbox is not None),
+        descriptor=far.fileno(),
+        preload=list(preload),
+        user=sandbox.user if sandbox else None,
+        files=sandbox.files if sandbox else (),
+    )
+    if sandbox is not None:
+        # The environment of bubblewrap itself can be read inside, from its entry in /proc: so it is empty.
+        command, environment = [*sandbox.command, sys.executable, "-I", "-c", start], {}
+    else:
+        command = [sys.executable, "-s", "-P", "-c", start]
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | ENVIRONMENT
+    try:
+        with far:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[far.fileno()],
+                cwd="/",
+                # Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
+                start_new_session=True,
+            )
+    except BaseException:
+        near.close()
+        raise
+    try:
+        # The server greets with its versions; where it ends before, the socket ends without a message.
+        ready, _, _ = select.select([near], [], [], _START_S)
+        data = near.recv(_MAX_GREETING) if ready else b""
+        if not data:
+            process.kill()
+            _, error = process.communicate()
+            lines = error.decode(errors="replace").strip().splitlines()
+            reason = lines[-1] if lines else f"no answer for {_START_S:.0f} s"
+            if sandbox is not None:
+                raise UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
+            raise NngenError(f"the worker process cannot start: {reason}")
+    except BaseException:
+        near.close()
+        process.kill()
+        process.wait()
+        raise
+    init = None
+    if sandbox is not None:
+        with suppress(psutil.Error, IndexError):
+            init = psutil.Process(process.pid).children()[0]
+    return ServerProcess(process=process, connection=near, versions=json.loads(data), init=init)
 
 
 @dataclass(slots=True)
@@ -54,14 +168,14 @@ class Pipes:
         lifeline: Closing it ends the job.
         result: The worker's frames.
         output: The worker's standard output and error.
-        sandbox: The sandbox around the job; None at the other levels.
+        sandbox: The job's own server inside a sandbox; None at the other levels.
     """
 
     status: int
     lifeline: int
     result: int
     output: int
-    sandbox: Sandbox | None = None
+    sandbox: ServerProcess | None = None
 
     def find(self, number: int) -> psutil.Process:
         """Find a process of the job by the number that it reported.
@@ -84,117 +198,14 @@ class Pipes:
         """End the job and close every pipe; nothing of a sandbox is left then."""
         self.kill()
         if self.sandbox is not None:
+            # Once more: another thread may have begun to end the job and not reached the sandbox.
+            self.sandbox.kill()
             self.sandbox.close()
         for number in (self.status, self.result, self.output):
             os.close(number)
 
 
-class Launcher:
-    """Owns the fork server. Safe to use from several threads; a server that died is started anew.
-
-    Args:
-        preload: Modules that a server loads before its first job, so that every worker has them already.
-    """
-
-    def __init__(self, preload: Sequence[str]) -> None:
-        self._preload = tuple(preload)
-        self._lock = threading.Lock()
-        self._server: ServerProcess | None = None
-
-    def versions(self) -> Mapping[str, str]:
-        """Return the versions of Python and of the preloaded packages, as the server found them.
-
-        Raises:
-            NngenError: If the server cannot be started.
-        """
-        with self._lock:
-            return self._connect().versions
-
-    def launch(self, job: Job, source: Path) -> Pipes:
-        """Start a job; in a sandbox of its own if the job asks for one.
-
-        Args:
-            job: The job.
-            source: Its source, in the folder that becomes the worker's scratch folder.
-
-        Raises:
-            UsageError: If the job needs a sandbox and there can be none, or its arguments are too long.
-            NngenError: If the server cannot be started.
-        """
-        order = _order(job, source)
-        pipes, far = _pipes()
-        try:
-            if job.isolation is Isolation.SANDBOX:
-                pipes.sandbox = start_sandbox(source, job.files, preload=self._preload, cuda=job.cuda, environment=_SET)
-                socket.send_fds(pipes.sandbox.server.connection, [order], far)
-            else:
-                far.extend(os.open(path, os.O_RDONLY) for path in job.files)
-                self._send(order, far)
-        except BaseException:
-            pipes.close()
-            raise
-        finally:
-            for number in far:
-                os.close(number)
-        return pipes
-
-    def close(self) -> None:
-        """End the server; jobs that still run end with their own lifelines."""
-        with self._lock:
-            self._disconnect()
-
-    def _send(self, order: bytes, descriptors: list[int]) -> None:
-        with self._lock:
-            try:
-                socket.send_fds(self._connect().connection, [order], descriptors)
-            except OSError:
-                # The server died since the last job: a new one takes the order.
-                self._disconnect()
-                socket.send_fds(self._connect().connection, [order], descriptors)
-
-    def _connect(self) -> ServerProcess:
-        if self._server is None or self._server.process.poll() is not None:
-            self._disconnect()
-            self._server = start_server(
-                self._command,
-                {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET,
-                lambda reason: NngenError(f"the worker process cannot start: {reason}"),
-            )
-        return self._server
-
-    def _command(self, descriptor: int) -> list[str]:
-        start = _START.format(path=search_path(), descriptor=descriptor, preload=list(self._preload))
-        return [sys.executable, "-s", "-P", "-c", start]
-
-    def _disconnect(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-
-def _order(job: Job, source: Path) -> bytes:
-    """Write the part of a job that the worker needs."""
-    cores = os.cpu_count() or 1
-    sandboxed = job.isolation is Isolation.SANDBOX
-    limits = HardLimits(
-        memory_mib=job.limits.memory_mib,
-        virtual=not job.cuda,
-        # More than all cores give within the time limit: the monitor's clock comes first, unless it is suspended.
-        cpu_s=math.ceil(min(job.limits.time_limit_s, _YEAR_S) * cores) + _CPU_S,
-        # Counted per user by the kernel: only a sandbox has a user of its own.
-        processes=MAX_PROCESSES + 2 * cores if sandboxed else None,
-    )
-    order = WorkerOrder(
-        entry_point=job.entry_point,
-        arguments=job.arguments,
-        folder=str(HOME if sandboxed else source.parent),
-        cuda=job.cuda,
-        limits=None if job.isolation is Isolation.NONE else limits,
-    )
-    return order.encode()
-
-
-def _pipes() -> tuple[Pipes, list[int]]:
+def open_pipes() -> tuple[Pipes, list[int]]:
     """Make the four pipes; return this process's ends, and the others in the order of ``Pipes``."""
     far: list[int] = []
     near: list[int] = []

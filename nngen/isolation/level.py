@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["Isolation"]
-
 
 class Isolation(enum.StrEnum):
     """Isolation level of a worker, stored with each trial.

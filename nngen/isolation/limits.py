@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-
-__all__ = [
-    "MAX_PROCESSES",
-    "MIB",
-    "HardLimits",
-    "Limits",
-    "adopt_orphans",
-    "die_with_parent",
-    "set_limits",
-    "stay_inspectable",
-]
 
 MAX_PROCESSES = 512
 """Largest number of processes of one job, counted by its monitor; in a sandbox the kernel counts threads too."""
@@ -28,6 +18,8 @@ MIB = 2**20
 _HEADROOM_MIB = 4096
 _FILE_MIB = 64
 _OPEN_FILES = 1024
+_CPU_S = 10
+_YEAR_S = 3.2e7
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -48,33 +40,26 @@ class Limits:
     memory_mib: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HardLimits:
-    """Limits that the worker sets on itself before any code of the job runs; the kernel enforces them.
+def set_limits(limits: Limits, *, cuda: bool, sandboxed: bool) -> None:
+    """Limit this process, and all that it starts, for good, before any code of the job runs; the kernel enforces it.
 
-    Attributes:
-        memory_mib: Resident memory that the monitor allows, in MiB.
-        virtual: Whether address space is limited too: to its size at the start plus ``memory_mib`` plus 4 GiB for the
-            stacks of threads. Not on CUDA, whose driver reserves more address space than any machine has memory.
-        cpu_s: CPU time of the worker, and of each process that it starts; in case the monitor itself is suspended.
-        processes: Processes and threads of the worker's user, who must have no others; no limit for root.
+    Args:
+        limits: Limits of the monitor, which come first unless it is suspended.
+        cuda: Whether the worker has access to graphics cards.
+        sandboxed: Whether the worker runs as a user who has no other processes.
     """
-
-    memory_mib: int
-    virtual: bool
-    cpu_s: int
-    processes: int | None = None
-
-
-def set_limits(limits: HardLimits) -> None:
-    """Limit this process, and all that it starts, for good."""
+    cores = os.cpu_count() or 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_FSIZE, _FILE_MIB * MIB)
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
-    _lower(resource.RLIMIT_CPU, limits.cpu_s)
-    if limits.processes is not None:
-        _lower(resource.RLIMIT_NPROC, limits.processes)
-    if limits.virtual:
+    # For each process alone: more than all cores give within the time limit.
+    _lower(resource.RLIMIT_CPU, math.ceil(min(limits.time_limit_s, _YEAR_S) * cores) + _CPU_S)
+    if sandboxed:
+        # Counted per user by the kernel, threads too: only a sandbox has a user of its own.
+        _lower(resource.RLIMIT_NPROC, MAX_PROCESSES + 2 * cores)
+    if not cuda:
+        # Address space: its size now, what the job may use, and room for the stacks of threads. Not on CUDA, whose
+        # driver reserves more address space than any machine has memory.
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         now = pages * os.sysconf("SC_PAGE_SIZE")
         _lower(resource.RLIMIT_AS, now + (limits.memory_mib + _HEADROOM_MIB) * MIB)
@@ -102,6 +87,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _lower(kind: int, value: int) -> None:
+    # Soft and hard limit together, so that the job cannot raise it again; a lower limit of the machine stays.
     hard = resource.getrlimit(kind)[1]
     limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (limit, limit))

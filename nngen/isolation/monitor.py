@@ -17,8 +17,6 @@ from nngen.isolation.protocol import Frame, FrameError, FrameReader
 from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.supervisor import ENDED, STARTED
 
-__all__ = ["watch"]
-
 _CHUNK = 1 << 20
 _KEPT_OUTPUT = 16_384
 _MEASURE_S = 0.1
@@ -27,8 +25,8 @@ _GRACE_S = 0.8
 _DYING_S = 0.5
 
 
-def watch(pipes: Pipes, limits: Limits, reader: FrameReader, take: Callable[[Frame, float], bool]) -> JobResult:
-    """Follow a job until nothing of it is left; whatever happens here, it is killed.
+class Monitor:
+    """Follows one job until nothing of it is left.
 
     Args:
         pipes: This process's ends of the job's pipes; closed at the end.
@@ -37,15 +35,7 @@ def watch(pipes: Pipes, limits: Limits, reader: FrameReader, take: Callable[[Fra
         take: Called with each frame and the seconds since the start; returns true to end the job because all is
             received. ``FrameError`` ends the job; any other error does too, and is raised here.
     """
-    monitor = _Monitor(pipes, limits, reader, take)
-    try:
-        return monitor.run()
-    finally:
-        monitor.end_all()
-        pipes.close()
 
-
-class _Monitor:
     def __init__(self, pipes: Pipes, limits: Limits, reader: FrameReader, take: Callable[[Frame, float], bool]) -> None:
         self._pipes = pipes
         self._limits = limits
@@ -63,6 +53,14 @@ class _Monitor:
         self._gone = False
 
     def run(self) -> JobResult:
+        """Follow the job to its end; whatever happens here, it is killed."""
+        try:
+            return self._follow()
+        finally:
+            self._end_all()
+            self._pipes.close()
+
+    def _follow(self) -> JobResult:
         """Loop until the status pipe ends."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._pipes.status, selectors.EVENT_READ, self._read_status)
@@ -85,7 +83,7 @@ class _Monitor:
             error=self._error,
         )
 
-    def end_all(self) -> None:
+    def _end_all(self) -> None:
         """Kill the job and, where its supervisor was itself stopped or killed, each process that was found."""
         self._pipes.kill()
         if self._gone and len(self._reports) == STARTED.size + ENDED.size:
@@ -108,6 +106,8 @@ class _Monitor:
         limit = self._start + self._limits.time_limit_s if self._killed_at is None else self._killed_at + _GRACE_S
         return max(0.0, min(limit, self._next_measurement) - now)
 
+    # Each of the readers returns whether its pipe may still have something.
+
     def _read_status(self) -> bool:
         data = os.read(self._pipes.status, 64)
         self._reports += data
@@ -117,6 +117,7 @@ class _Monitor:
     def _read_result(self) -> bool:
         data = os.read(self._pipes.result, _CHUNK)
         if self._killed_at is not None:
+            # Its end is decided: the pipe is emptied only so that no writer is left blocked.
             return bool(data)
         if not self._peak:
             # A job shorter than the time between two measurements is measured once, while it is still there.
@@ -143,7 +144,7 @@ class _Monitor:
         if self._killed_at is not None:
             if now > self._killed_at + _GRACE_S:
                 # The supervisor does not answer: a candidate stopped or killed it.
-                self.end_all()
+                self._end_all()
                 self._gone = True
             return
         if now >= self._start + self._limits.time_limit_s:

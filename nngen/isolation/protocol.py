@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MAX_MESSAGE", "MESSAGE", "BodySize", "Channel", "Frame", "FrameError", "FrameReader"]
-
 MESSAGE = 1
 """Kind of a frame whose body is a JSON object."""
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from nngen.isolation.limits import MAX_PROCESSES, Limits
 
-__all__ = ["ExitReason", "JobResult"]
-
 _LAST_LINE = 200
 
 

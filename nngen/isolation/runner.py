@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from nngen.isolation.job import SOURCE_FILE, Job, JsonObject
-from nngen.isolation.launcher import Launcher, Pipes
-from nngen.isolation.monitor import watch
+from nngen.isolation.bubblewrap import HOME, make_sandbox
+from nngen.isolation.job import SOURCE_FILE, Job, JsonObject, encode_order
+from nngen.isolation.launcher import ENVIRONMENT, Pipes, ServerProcess, open_pipes, start_server
+from nngen.isolation.level import Isolation
+from nngen.isolation.monitor import Monitor
 from nngen.isolation.protocol import Frame, FrameError, FrameReader
 from nngen.isolation.result import JobResult
-
-__all__ = ["JobRunner"]
 
 _CLOSE_S = 3.0
 _MAX_MESSAGES = 1000
@@ -26,8 +27,9 @@ _MAX_MESSAGES = 1000
 class JobRunner:
     """Runs jobs in isolated workers. Safe to use from several threads at once, which then run several jobs at once.
 
-    The first call starts a fork server, which loads the preloaded modules once; every job after that is a fork of it.
-    A job in a sandbox loads them anew. Leaving the ``with`` block ends whatever still runs.
+    The first call starts a fork server, which loads the preloaded modules once; every job after that is a fork of it,
+    and a server that died is started anew. A job in a sandbox loads the modules anew. Leaving the ``with`` block ends
+    whatever still runs.
 
     To run one function ``measure(arguments, channel, files)`` of a module, which answers by ``channel.send({...})``::
 
@@ -47,7 +49,9 @@ class JobRunner:
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
-        self._launcher = Launcher(preload)
+        self._preload = tuple(preload)
+        self._lock = threading.Lock()
+        self._server: ServerProcess | None = None
         self._running: list[Pipes] = []
         self._change = threading.Condition()
         self._closed = False
@@ -55,9 +59,7 @@ class JobRunner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -67,7 +69,8 @@ class JobRunner:
             for pipes in self._running:
                 pipes.kill()
             self._change.wait_for(lambda: not self._running, timeout=_CLOSE_S)
-        self._launcher.close()
+        with self._lock:
+            self._disconnect()
 
     def versions(self) -> Mapping[str, str]:
         """Return the versions of Python and of the preloaded packages; starts the server if it does not run.
@@ -75,7 +78,8 @@ class JobRunner:
         Raises:
             NngenError: If it cannot start.
         """
-        return self._launcher.versions()
+        with self._lock:
+            return self._connect().versions
 
     def run(self, job: Job, take: Callable[[Frame, float], bool]) -> JobResult:
         """Run a job to its end.
@@ -96,9 +100,9 @@ class JobRunner:
             source.write_bytes(job.source.encode("utf-8", "surrogatepass"))
             # The user inside a sandbox is another one.
             source.chmod(0o444)
-            pipes = self._launcher.launch(job, source)
+            pipes = self._launch(job, source)
             with self._registered(pipes):
-                return watch(pipes, job.limits, FrameReader(job.frames), take)
+                return Monitor(pipes, job.limits, FrameReader(job.frames), take).run()
         finally:
             # The supervisor has removed it, unless it was killed or the job ran in a sandbox.
             shutil.rmtree(folder, ignore_errors=True)
@@ -119,6 +123,48 @@ class JobRunner:
 
         result = self.run(job, take)
         return tuple(messages), result
+
+    def _launch(self, job: Job, source: Path) -> Pipes:
+        """Start a job whose scratch folder is that of its source; in a sandbox of its own if it asks for one."""
+        sandboxed = job.isolation is Isolation.SANDBOX
+        order = encode_order(job, str(HOME if sandboxed else source.parent))
+        pipes, far = open_pipes()
+        try:
+            if sandboxed:
+                sandbox = make_sandbox(source, job.files, cuda=job.cuda, environment=ENVIRONMENT)
+                pipes.sandbox = start_server(self._preload, sandbox)
+                socket.send_fds(pipes.sandbox.connection, [order], far)
+            else:
+                far.extend(os.open(path, os.O_RDONLY) for path in job.files)
+                self._send(order, far)
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            # The worker has its own copies; one that stayed open here would keep a pipe from ending.
+            for number in far:
+                os.close(number)
+        return pipes
+
+    def _send(self, order: bytes, descriptors: list[int]) -> None:
+        with self._lock:
+            try:
+                socket.send_fds(self._connect().connection, [order], descriptors)
+            except OSError:
+                # The server died since the last job: a new one takes the order.
+                self._disconnect()
+                socket.send_fds(self._connect().connection, [order], descriptors)
+
+    def _connect(self) -> ServerProcess:
+        if self._server is None or self._server.process.poll() is not None:
+            self._disconnect()
+            self._server = start_server(self._preload)
+        return self._server
+
+    def _disconnect(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     @contextmanager
     def _registered(self, pipes: Pipes) -> Iterator[None]:

@@ -21,11 +21,10 @@ from contextlib import suppress
 
 import psutil
 
-from nngen.isolation.job import WorkerOrder
+from nngen.isolation.job import Job
+from nngen.isolation.level import Isolation
 from nngen.isolation.limits import adopt_orphans, die_with_parent, set_limits
 from nngen.isolation.protocol import Channel
-
-__all__ = ["ENDED", "STARTED", "supervise"]
 
 STARTED = struct.Struct("<i")
 """First report on the status pipe: the supervisor's process number."""
@@ -38,11 +37,12 @@ _FOLDERS = ("HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TORCHINDUCTOR_CAC
 """Variables that name folders to write to; all become the scratch folder."""
 
 
-def supervise(order: WorkerOrder, descriptors: list[int]) -> None:
+def supervise(job: Job, folder: str, descriptors: list[int]) -> None:
     """Run one job to its end.
 
     Args:
-        order: The function to call, and the limits.
+        job: The function to call, and the limits.
+        folder: The worker's scratch folder.
         descriptors: Status pipe, lifeline, result pipe, output pipe, then the job's data files.
     """
     status, lifeline, result, output = descriptors[:_PIPES]
@@ -56,10 +56,11 @@ def supervise(order: WorkerOrder, descriptors: list[int]) -> None:
         try:
             die_with_parent()
             os.setsid()
+            # The supervisor's alone: a candidate could forge its reports.
             os.close(status)
             os.close(lifeline)
             _redirect(output)
-            _work(order, Channel(result), files)
+            _work(job, folder, Channel(result), files)
             code = 0
         except BaseException:
             # A fault of this package: a candidate's have become verdicts by now. The monitor keeps what it prints.
@@ -68,30 +69,32 @@ def supervise(order: WorkerOrder, descriptors: list[int]) -> None:
         finally:
             # Without exit handlers: a candidate may have registered some.
             os._exit(code)
+    # The worker's ends: a pipe that stays open here would never end for the monitor.
     for number in (result, output, *files):
         os.close(number)
     os.write(status, STARTED.pack(os.getpid()))
     ended = _wait(worker, lifeline)
-    _end_all(order.folder)
+    _end_all(folder)
     os.write(status, ENDED.pack(ended))
 
 
-def _work(order: WorkerOrder, channel: Channel, files: list[int]) -> None:
+def _work(job: Job, folder: str, channel: Channel, files: list[int]) -> None:
     """Prepare the worker's process, then call the job's function."""
-    os.chdir(order.folder)
+    os.chdir(folder)
     for name in _FOLDERS:
-        os.environ[name] = order.folder
-    tempfile.tempdir = order.folder
-    if not order.cuda:
+        os.environ[name] = folder
+    tempfile.tempdir = folder
+    if not job.cuda:
         # Some families use a card whenever they see one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Prints the Python traceback where a signal kills the worker, so that a crash can be traced to its line.
     faulthandler.enable()
-    module, _, function = order.entry_point.partition(":")
+    module, _, function = job.entry_point.partition(":")
     call = getattr(importlib.import_module(module), function)
-    if order.limits is not None:
-        set_limits(order.limits)
-    call(order.arguments, channel, files)
+    # After the import, since the limit on address space counts from here, and before any code of the candidate.
+    if job.isolation is not Isolation.NONE:
+        set_limits(job.limits, cuda=job.cuda, sandboxed=job.isolation is Isolation.SANDBOX)
+    call(job.arguments, channel, files)
 
 
 def _redirect(output: int) -> None:
@@ -109,6 +112,7 @@ def _redirect(output: int) -> None:
 
 def _wait(worker: int, lifeline: int) -> int:
     """Wait for the end of the worker or of the lifeline, kill the worker, and return its wait status."""
+    # A descriptor that becomes readable when the worker ends, so that one call waits for both.
     handle = os.pidfd_open(worker)
     select.select([handle, lifeline], [], [])
     os.close(handle)
