@@ -18,8 +18,6 @@ from nngen.llm.evolve import Cycle, Evolution, Tuner, stored_loop
 from nngen.llm.finetuning.config import Tuning
 from nngen.training import pick_device
 
-__all__ = ["evolve"]
-
 
 def evolve(
     name: str,

@@ -15,9 +15,6 @@ from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.config import presets as shipped
 from nngen.llm.finetuning.dataset import build_from_archive, counter
 
-__all__ = ["TuningOptions", "feedback", "finetune"]
-
-
 feedback = App(name="feedback", help="Build a data set from the archive for tuning a model.")
 
 

@@ -28,8 +28,6 @@ from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
 from nngen.types import TrialSpec
 
-__all__ = ["llm_propose"]
-
 
 def llm_propose(
     *,

@@ -30,8 +30,6 @@ from nngen.surrogate.plan_accuracy import (
 from nngen.surrogate.records import compare_on_records, recorded_cases
 from nngen.text import did_you_mean, split_names
 
-__all__ = ["predict_accuracy"]
-
 
 def predict_accuracy(
     campaign: Annotated[str | None, Parameter(name="CAMPAIGN")] = None,

@@ -12,8 +12,6 @@ from nngen.llm.finetuning.dataset import counter
 from nngen.llm.prompts import load_prompts, prompt
 from nngen.llm.proposals.prompt_context import render_from_archive
 
-__all__ = ["app"]
-
 app = App(name="prompts", help="List, print and render the prompts of rewriters.")
 
 

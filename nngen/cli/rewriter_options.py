@@ -24,8 +24,6 @@ from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
 from nngen.training import pick_device
 from nngen.training.engine import Engine
 
-__all__ = ["RewriterOptions", "trial_setup"]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)

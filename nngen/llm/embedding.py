@@ -12,8 +12,6 @@ import torch
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.rewriters.transformers_local import load_model, load_tokenizer
 
-__all__ = ["Embedder", "accuracy_question"]
-
 
 def accuracy_question(text: str) -> str:
     """Write the question about a plan's accuracy, in the words of the feedback set, without early epochs."""

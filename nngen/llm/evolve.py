@@ -32,8 +32,6 @@ from nngen.llm.rewriters.baselines import Uniform
 from nngen.seeds import derive
 from nngen.training.engine import Engine
 
-__all__ = ["Cycle", "Evolution", "Tuner", "share_interval", "stored_loop"]
-
 _Z = 1.959964
 _BEGUN = "loop.begun"
 

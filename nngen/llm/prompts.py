@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from nngen.errors import RewriterError
-from nngen.files import package_folder as folder
+from nngen.files import package_folder
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Message
-
-__all__ = ["MAX_EXAMPLES", "BudgetError", "Prompt", "Rendered", "estimate_tokens", "load_prompts", "prompt", "render"]
 
 MAX_EXAMPLES = 3
 """Most solved examples in a prompt: more made models of this size worse (arXiv 2512.24120)."""
@@ -95,12 +94,13 @@ def load_prompts(place: Path | None = None) -> dict[str, Prompt]:
     Raises:
         RewriterError: If a head is missing, incomplete or of the wrong kind; the message names the file.
     """
-    files = sorted((place or folder("prompts")).glob(f"*{_SUFFIX}"))
+    files = sorted((place or package_folder("prompts")).glob(f"*{_SUFFIX}"))
     return {file.name.removesuffix(_SUFFIX): _read(file) for file in files}
 
 
+@cache
 def prompt(name: str) -> Prompt:
-    """Return a shipped prompt.
+    """Return a shipped prompt; its file is read once.
 
     Raises:
         RewriterError: If the name is unknown.

@@ -25,23 +25,6 @@ from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
 
-__all__ = [
-    "LANGUAGE_MODEL",
-    "MEAN",
-    "MIN_GROUPS",
-    "Case",
-    "Embed",
-    "Matrix",
-    "PlanRegressor",
-    "PredictorScore",
-    "TextRegressor",
-    "compare_predictors",
-    "cross_validate",
-    "fit_ridge",
-    "folds",
-    "plan_cases",
-]
-
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
 """Texts to vectors, ``(N, D)``."""

@@ -12,8 +12,6 @@ from typing import Any, TypeAlias
 
 from nngen.plan import Plan
 
-__all__ = ["CHOICES", "Value", "compact_number", "field_value", "fixed_fields", "plan_text"]
-
 Value: TypeAlias = float | int | str
 
 CHOICES: Mapping[str, tuple[Value, ...]] = {

@@ -28,8 +28,6 @@ from nngen.surrogate.plan_accuracy import (
     fit_ridge,
 )
 
-__all__ = ["RecordedCase", "compare_on_records", "recorded_cases"]
-
 _HASH = re.compile(r"-?[0-9a-f]{8}(?:[0-9a-f-]*)$")
 _CODE_LIMIT = 20_000
 

@@ -12,7 +12,7 @@ import pytest
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.base import Kind, Message, Request, Rewriter, Status, usage
+from nngen.llm.rewriters.base import Kind, Message, Request, Rewriter, Status
 from nngen.surrogate.plan_text import plan_text
 
 pytest.importorskip("transformers")
@@ -48,11 +48,11 @@ def test_every_draw_parses_as_a_plan(local: Local) -> None:
     assert all(reply.status is Status.OK for reply in replies)
     assert all(len(set(plan.experts)) == 4 for plan in plans)
     assert len({plan_text(plan) for plan in plans}) > 4
-    cost = usage(replies)
-    assert cost.requests == 8
+    assert len(replies) == 8
     # What was drawn may be cut into more tokens than a tokenizer would use for the same text.
-    assert cost.reply_tokens >= sum(local.tokens(reply.text) for reply in replies) > 0
-    assert cost.seconds > 0
+    written = sum(reply.reply_tokens for reply in replies)
+    assert written >= sum(local.tokens(reply.text) for reply in replies) > 0
+    assert sum(reply.seconds for reply in replies) > 0
 
 
 def test_the_seed_decides_a_reply_independent_of_the_batch(local: Local) -> None:
@@ -124,7 +124,7 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path, smollm_folder: P
 
 def test_the_grammar_accepts_every_plan_of_the_space(smollm_folder: Path) -> None:
     """Every family, and every value, can be written: the grammar takes the plan's own text."""
-    from nngen.llm.rewriters.grammar import PlanMatcher, tokenizer_for_grammar
+    from nngen.llm.rewriters.decoding import PlanMatcher, tokenizer_for_grammar
 
     tokenizer = load_tokenizer(str(smollm_folder))
     wrapped = tokenizer_for_grammar(tokenizer, len(tokenizer))

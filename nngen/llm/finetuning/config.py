@@ -11,8 +11,6 @@ from typing import Any, Self
 from nngen.errors import RewriterError
 from nngen.text import did_you_mean
 
-__all__ = ["METHODS", "Tuning", "presets"]
-
 METHODS = ("sft", "dpo", "kto")
 
 _PRESETS = Path(__file__).parent / "presets"

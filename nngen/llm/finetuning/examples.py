@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
+from typing import Any
 
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.proposals.log import Proposal
 from nngen.llm.proposals.parents import Parent
+from nngen.llm.proposals.parsing import fenced
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_values, region_values
+from nngen.llm.proposals.prompt_context import plan_means, plan_values, region_values
 from nngen.llm.rewriters.base import Kind
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
@@ -26,12 +27,8 @@ from nngen.types import Record
 _UNLIMITED = 10**9
 _SHARED = 2
 _SUMMARY_SHARE = 0.25
+_PROMPTS = {Task.IMPROVE: "plan", Task.SUMMARY: "plan"}  # other tasks have the prompt of their name
 _PLAIN = fixed_fields(Plan(experts=()))
-
-
-def fenced(code: str) -> str:
-    """Write code as the one block of a reply."""
-    return f"```python\n{code.strip()}\n```"
 
 
 def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, StoredCandidate]) -> Iterator[Example]:
@@ -41,22 +38,18 @@ def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, Stor
         proposals: Proposals of any rewriter; duplicates are left out.
         candidates: Candidates by id, the parents among them.
     """
-    question = prompt("region")
     for proposal in proposals:
         parent = candidates.get(proposal.parent)
         if proposal.kind is not Kind.REGION or proposal.twin is not None or parent is None or not proposal.written:
             continue
-        values = region_values(Parent.of(parent), proposal.region)
-        rendered = render(question, values, estimate_tokens, _UNLIMITED)
-        yield Example(
-            task=Task.REGION,
-            messages=rendered.messages,
-            answer=fenced(proposal.written),
+        yield _example(
+            Task.REGION,
+            region_values(Parent.of(parent), proposal.region),
+            fenced(proposal.written),
             good=proposal.valid,
             score=float(proposal.valid),
             group=group_of(parent.experts),
             origin=proposal.candidate,
-            prompt=rendered.prompt,
             place=proposal.region,
         )
 
@@ -66,30 +59,27 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
 
     Both plans share at least two experts; the group names both quartets.
     """
-    question = prompt("plan")
+    nothing: dict[str, list[str]] = {name: [] for name in ("families", "unmeasured", "pairs", "best", "failures")}
     for fidelity in _by_fidelity(trials).values():
-        plans = _means(fidelity)
-        for text, (plan, accuracy) in plans.items():
-            values: dict[str, list[str]] = {"families": [], "unmeasured": [], "pairs": [], "best": [], "failures": []}
-            parent = {"text": text, "accuracy": f"{accuracy:.4f}"}
-            rendered = render(question, {**values, "parent": parent}, estimate_tokens, _UNLIMITED)
+        plans = plan_means(fidelity)
+        for plan, accuracy in plans:
+            parent = {"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"}
             near = [
                 (other, score)
-                for key, (other, score) in plans.items()
-                if key != text and len(set(other.experts) & set(plan.experts)) >= _SHARED
+                for other, score in plans
+                if other is not plan and len(set(other.experts) & set(plan.experts)) >= _SHARED
             ]
             for other, score in _extremes(near):
                 if score == accuracy or not set(other.experts) <= set(space.families):
                     continue
-                yield Example(
-                    task=Task.IMPROVE,
-                    messages=rendered.messages,
-                    answer=plan_text(other),
+                yield _example(
+                    Task.IMPROVE,
+                    {**nothing, "parent": parent},
+                    plan_text(other),
                     good=score > accuracy,
                     score=score,
                     group="|".join((group_of(plan.experts), group_of(other.experts))),
-                    origin=text,
-                    prompt=rendered.prompt,
+                    origin=plan_text(plan),
                 )
 
 
@@ -98,9 +88,8 @@ def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterato
 
     The trials of the answer's own quartet are left out of the effects.
     """
-    question = prompt("plan")
     for fidelity in _by_fidelity(trials).values():
-        plans = sorted(_means(fidelity).values(), key=lambda row: -row[1])
+        plans = sorted(plan_means(fidelity), key=lambda row: -row[1])
         count = max(int(len(plans) * _SUMMARY_SHARE), 1)
         if len(plans) < 4 * count:
             continue
@@ -109,23 +98,20 @@ def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterato
                 continue
             others = [trial for trial in fidelity if set(trial.experts) != set(plan.experts)]
             # Effects alone: example plans would belong to other groups, and so to other splits.
-            values = {**plan_values(others, space), "best": [], "parent": None}
-            rendered = render(question, values, estimate_tokens)
-            yield Example(
-                task=Task.SUMMARY,
-                messages=rendered.messages,
-                answer=plan_text(plan),
+            yield _example(
+                Task.SUMMARY,
+                {**plan_values(others, space), "best": [], "parent": None},
+                plan_text(plan),
+                budget=None,
                 good=place < count,
                 score=accuracy,
                 group=group_of(plan.experts),
                 origin=plan_text(plan),
-                prompt=rendered.prompt,
             )
 
 
 def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
     """Yield plans with their first epochs, answered by the accuracy after the last one."""
-    question = prompt("accuracy")
     for trial in trials:
         # Other plans share their text with a plan of another accuracy.
         if trial.validation_accuracy is None or trial.spec is None or fixed_fields(trial.plan) != _PLAIN:
@@ -137,22 +123,12 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
             "epochs": trial.spec.epochs,
             "early": early,
         }
-        rendered = render(question, values, estimate_tokens)
-        yield Example(
-            task=Task.ACCURACY,
-            messages=rendered.messages,
-            answer=f"{trial.validation_accuracy:.3f}",
-            good=True,
-            score=1.0,
-            group=group_of(trial.experts),
-            origin=trial.candidate_id or "",
-            prompt=rendered.prompt,
-        )
+        answer, group = f"{trial.validation_accuracy:.3f}", group_of(trial.experts)
+        yield _example(Task.ACCURACY, values, answer, budget=None, group=group, origin=trial.candidate_id or "")
 
 
 def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iterator[Example]:
     """Yield LEMUR's model files, answered by the best recorded accuracy at an epoch."""
-    question = prompt("code")
     best: dict[tuple[str, str, int], Record] = {}
     for row in records:
         key = (row.model, row.dataset, row.epoch)
@@ -161,17 +137,7 @@ def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iter
     for (model, dataset, epoch), row in sorted(best.items()):
         chosen = ", ".join(f"{name} {value}" for name, value in sorted(row.hyperparameters.items()))
         values = {"dataset": dataset, "epochs": epoch, "hyperparameters": chosen, "code": sources[model].strip()}
-        rendered = render(question, values, estimate_tokens, _UNLIMITED)
-        yield Example(
-            task=Task.CODE,
-            messages=rendered.messages,
-            answer=f"{row.accuracy:.3f}",
-            good=True,
-            score=1.0,
-            group=f"lemur:{model}",
-            origin=model,
-            prompt=rendered.prompt,
-        )
+        yield _example(Task.CODE, values, f"{row.accuracy:.3f}", group=f"lemur:{model}", origin=model)
 
 
 def group_of(experts: Iterable[str]) -> str:
@@ -190,12 +156,31 @@ def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[str, int, str, str
     return found
 
 
-def _means(trials: Iterable[StoredTrial]) -> dict[str, tuple[Plan, float]]:
-    found: dict[str, tuple[Plan, list[float]]] = {}
-    for trial in trials:
-        if trial.validation_accuracy is not None:
-            found.setdefault(plan_text(trial.plan), (trial.plan, []))[1].append(trial.validation_accuracy)
-    return {text: (plan, fmean(values)) for text, (plan, values) in found.items()}
+def _example(
+    task: Task,
+    values: Mapping[str, Any],
+    answer: str,
+    *,
+    group: str,
+    origin: str,
+    good: bool = True,
+    score: float = 1.0,
+    place: str = "",
+    budget: int | None = _UNLIMITED,
+) -> Example:
+    """Render the question of a task, within the prompt's own budget where ``budget`` is None."""
+    rendered = render(prompt(_PROMPTS.get(task, task.value)), values, estimate_tokens, budget)
+    return Example(
+        task=task,
+        messages=rendered.messages,
+        answer=answer,
+        good=good,
+        score=score,
+        group=group,
+        origin=origin,
+        prompt=rendered.prompt,
+        place=place,
+    )
 
 
 def _extremes(rows: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, float]]:

@@ -14,8 +14,6 @@ from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.llm.proposals.parents import at_fidelity, mean_accuracies
 from nngen.types import TrialSpec
 
-__all__ = ["new_candidates", "trained_funnel"]
-
 
 def new_candidates(archive: Store, rows: Sequence[Proposal]) -> GivenCandidates:
     """Collect the candidates of the new proposals, in the order in which they were made.

@@ -11,8 +11,6 @@ from nngen.archive import Store, StoredCandidate, StoredTrial
 from nngen.plan import Plan
 from nngen.types import TrialSpec
 
-__all__ = ["Parent", "at_fidelity", "mean_accuracies", "named_parent", "top_parents"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:

@@ -1,4 +1,4 @@
-"""Parses replies: extracts the one code block, or raises a typed fault."""
+"""Format of replies: extracts the one code block, or raises a typed fault."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import enum
 import re
 
 from nngen.errors import NngenError
-
-__all__ = ["Fault", "ReplyError", "one_block", "python_block"]
 
 
 class Fault(enum.StrEnum):
@@ -61,6 +59,11 @@ def one_block(text: str) -> str:
     if not blocks:
         raise ReplyError(Fault.NO_BLOCK, _NO_BLOCK)
     return str(blocks[0])
+
+
+def fenced(code: str) -> str:
+    """Write code as the one block of a reply."""
+    return f"```python\n{code.strip()}\n```"
 
 
 def python_block(text: str) -> str:

@@ -17,8 +17,6 @@ from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value
 from nngen.text import did_you_mean
 
-__all__ = ["PlanSpace"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSpace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from nngen.analysis.effects import effects
@@ -18,8 +19,6 @@ from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.regions import REGIONS, find
 from nngen.plan import Plan
 from nngen.surrogate.plan_text import fixed_fields, plan_text
-
-__all__ = ["best_plans", "file_values", "plan_values", "region_values", "render_from_archive"]
 
 _PAIRS = 10
 _FAILURES = 5
@@ -49,6 +48,7 @@ def plan_values(
     ]
     rows.sort(key=lambda row: -(row[2] or 0.0))
     known = {row[0] for row in rows}
+    best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
     pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
     return {
         "families": [{"name": name, "effect": _effect(span, point, count)} for name, span, point, count in rows],
@@ -56,7 +56,7 @@ def plan_values(
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
         ],
-        "best": [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best_plans(trials)],
+        "best": [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best],
         "failures": _failures(trials, failed),
         "parent": _parent(parent),
     }
@@ -79,15 +79,14 @@ def file_values(parent: Parent) -> dict[str, Any]:
     return {"experts": experts, "accuracy": parent.accuracy_text, "code": parent.source}
 
 
-def best_plans(trials: Iterable[StoredTrial], count: int = MAX_EXAMPLES) -> list[tuple[Plan, float]]:
-    """Return the plans with the highest mean validation accuracy, best first, each once."""
+def plan_means(trials: Iterable[StoredTrial]) -> list[tuple[Plan, float]]:
+    """Compute the mean validation accuracy of each plan, in the order of their first trials."""
     found: dict[str, tuple[Plan, list[float]]] = {}
     for trial in trials:
         if trial.validation_accuracy is not None:
             name = f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}"
             found.setdefault(name, (trial.plan, []))[1].append(trial.validation_accuracy)
-    means = [(plan, sum(values) / len(values)) for plan, values in found.values()]
-    return sorted(means, key=lambda row: (-row[1], row[0].experts))[:count]
+    return [(plan, fmean(values)) for plan, values in found.values()]
 
 
 def render_from_archive(

@@ -35,8 +35,6 @@ from nngen.seeds import derive
 from nngen.training.engine import CheckJob, Engine
 from nngen.types import Candidate, Family, Interface, Verdict
 
-__all__ = ["Proposer", "apply", "identify", "require_sandbox"]
-
 _CHUNK = 16  # requests made together, so that a local model decodes them in one batch
 _MAX_TOKENS = {Kind.PLAN: 256, Kind.REGION: 512, Kind.FILE: 24_000}
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from nngen.llm.proposals.parsing import Fault, ReplyError
 
-__all__ = ["REGIONS", "Region", "find", "present", "show", "splice"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.plan import Plan
-
-__all__ = [
-    "REWRITERS",
-    "Kind",
-    "Message",
-    "Options",
-    "Reply",
-    "Request",
-    "Rewriter",
-    "RewriterEntry",
-    "Status",
-    "Usage",
-    "register",
-    "usage",
-]
 
 
 class Kind(enum.StrEnum):
@@ -116,27 +101,6 @@ class Reply:
     reply_tokens: int = 0
     seconds: float = 0.0
     attempts: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Total cost of several replies."""
-
-    requests: int
-    prompt_tokens: int
-    reply_tokens: int
-    seconds: float
-
-
-def usage(replies: Iterable[Reply]) -> Usage:
-    """Add up the cost of replies."""
-    rows = list(replies)
-    return Usage(
-        requests=len(rows),
-        prompt_tokens=sum(reply.prompt_tokens for reply in rows),
-        reply_tokens=sum(reply.reply_tokens for reply in rows),
-        seconds=sum(reply.seconds for reply in rows),
-    )
 
 
 @runtime_checkable

@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
 
+from nngen.llm.proposals.parsing import fenced
 from nngen.llm.rewriters.base import Kind, Reply, Request, RewriterEntry, Status, register
 from nngen.llm.rewriters.mutations import mutate_region, redraw_region
 from nngen.seeds import derive
 from nngen.surrogate.plan_text import plan_text
-
-__all__ = ["Baseline", "Mutate", "Uniform"]
 
 
 class Baseline(ABC):
@@ -35,9 +34,7 @@ class Baseline(ABC):
         seconds = time.perf_counter() - start
         if text is None:
             return Reply(status=Status.NOTHING, detail="there is nothing here to change", seconds=seconds)
-        if request.kind is not Kind.PLAN:
-            text = f"```python\n{text.rstrip()}\n```"
-        return Reply(text=text, seconds=seconds)
+        return Reply(text=text if request.kind is Kind.PLAN else fenced(text), seconds=seconds)
 
 
 class Uniform(Baseline):

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from random import Random
 
-__all__ = ["GROUPS", "mutate_region", "redraw_region", "skeleton"]
-
 _PROGRESS = "min((done - WARMUP) / (1 - WARMUP), 1.0)"
 
 GROUPS: tuple[tuple[str, ...], ...] = (

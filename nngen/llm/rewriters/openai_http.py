@@ -27,8 +27,6 @@ from nngen.errors import RewriterError
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
 from nngen.seeds import derive
 
-__all__ = ["KEY_VARIABLES", "Http"]
-
 KEY_VARIABLES = ("NNGEN_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, in order. The key is sent to the server and goes nowhere else."""
 

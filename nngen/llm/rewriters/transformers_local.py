@@ -17,10 +17,7 @@ from torch import Tensor
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
-from nngen.llm.rewriters.grammar import PlanMatcher, tokenizer_for_grammar
-from nngen.llm.rewriters.seeded_sampling import SeededSampling
-
-__all__ = ["PRECISIONS", "Local", "adapted", "load_model", "load_tokenizer"]
+from nngen.llm.rewriters.decoding import PlanMatcher, SeededSampling, tokenizer_for_grammar
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
