@@ -7,8 +7,8 @@ worker processes then start once. Names are importable from ``nngen`` itself; ``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from nngen.archive import Archive
@@ -113,7 +113,7 @@ def check(
         device=pick_device(device),
         isolation=choose_isolation(isolation, candidate.source),
     )
-    with _opened(engine) as ready:
+    with nullcontext(engine) if engine is not None else LocalEngine() as ready:
         return ready.check(job)
 
 
@@ -182,7 +182,7 @@ def train(
     )
     isolated = choose_isolation(isolation, candidate.source)
     job = TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=isolated)
-    with _opened(engine) as ready:
+    with nullcontext(engine) if engine is not None else LocalEngine() as ready:
         return ready.train(job, on_epoch)
 
 
@@ -212,12 +212,3 @@ def prepare_campaign(
     names = spec.families or None
     inputs = prepare_inputs(dataset, spec.shape, names, lemur=open_lemur(), families_from=families_from)
     return Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine)
-
-
-@contextmanager
-def _opened(engine: Engine | None) -> Iterator[Engine]:
-    if engine is not None:
-        yield engine
-        return
-    with LocalEngine() as own:
-        yield own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,10 +27,7 @@ from nngen.space.pool import Pool
 from nngen.space.samplers import Lexicographic, check_size, draw
 from nngen.types import Candidate, Family, Interface, Shape
 
-__all__ = ["assemble"]
-
 _TAR = ".tar.zst"
-_SHAPE = Shape(3, 32, 32)
 
 Usable = Mapping[str, tuple[Family, Interface]]
 
@@ -58,7 +55,7 @@ def assemble(
     size: int | None = None,
     sampler: str = "stratified",
     seed: int = 0,
-    shape: ShapeOption = None,
+    shape: ShapeOption = Shape(3, 32, 32),
     archive: Path | None = None,
     output: OutputOptions = OutputOptions(),
 ) -> None:
@@ -95,7 +92,6 @@ def assemble(
         raise UsageError("say what to assemble: --families A,B,C,D for one quartet, or --size N to draw N of them")
     if str(out).endswith(_TAR) and sampler != "exhaustive":
         raise UsageError("one file for many mixtures is for --sampler exhaustive: name a folder with --out")
-    shape = shape or _SHAPE
     check_shape(shape)
     if names is not None and not drawn:
         _check_count(names, experts or (4 if plan is None else len(names)))
@@ -107,18 +103,20 @@ def assemble(
     pool = _usable_families(model, selection, shape, assembler, order)
     plans, count = _plans(model, tuple(pool), order)
     known = _known(archive)
+
+    def make(plan: Plan) -> Candidate:
+        return assembler.assemble(plan, [pool[name] for name in plan.experts] if pool else [])
+
     if order.exhaustive:
-        done = _write_all(assembler, plans, count, pool, out, known, model=model)
-        print_json(done) if output.json else print_table([done], tuple(done))
+        order_id = order_of(model, pool, count)
+        done = _write_all(make, plans, count, out, known, order_id)
+        print_json(done) if output.json else print_table([done])
         return
-    rows = list(_write_files(assembler, plans, count, pool, out, known))
+    rows = list(_write_files(make, plans, count, out, known))
     new = sum(row["written"] for row in rows)
     left_out = f", {count - len(rows):,} in the archive already" if archive is not None else ""
     note(f"{new:,} written, {len(rows) - new:,} there already{left_out}", prefix="")
-    if output.json:
-        print_json(rows)
-    else:
-        print_table([{**row, "experts": ", ".join(row["experts"])} for row in rows], ("id", "experts", "path"))
+    output.print_rows(rows, ("id", "experts", "path"))
 
 
 def _known(archive: Path | None) -> frozenset[str]:
@@ -207,18 +205,14 @@ def _plans(model: Plan, pool: Sequence[str], order: _Draw) -> tuple[Iterator[Pla
     return (replace(model, experts=quartet) for quartet in quartets), len(quartets)
 
 
-def _candidate(assembler: Assembler, plan: Plan, pool: Usable) -> Candidate:
-    return assembler.assemble(plan, [pool[name] for name in plan.experts] if pool else [])
-
-
 def _write_files(
-    assembler: Assembler, plans: Iterator[Plan], count: int, pool: Usable, out: Path, known: frozenset[str]
+    make: Callable[[Plan], Candidate], plans: Iterator[Plan], count: int, out: Path, known: frozenset[str]
 ) -> Iterator[dict[str, Any]]:
     """Write each candidate that is not known into a folder; yield one row per file."""
     prepare_folder(out)
     with progress_bar("assembling") as report:
         for done, plan in enumerate(plans, 1):
-            candidate = _candidate(assembler, plan, pool)
+            candidate = make(plan)
             report(done, count)
             if candidate.canonical in known:
                 continue
@@ -233,23 +227,20 @@ def _write_files(
 
 
 def _write_all(
-    assembler: Assembler,
+    make: Callable[[Plan], Candidate],
     plans: Iterator[Plan],
     count: int,
-    pool: Usable,
     out: Path,
     known: frozenset[str],
-    *,
-    model: Plan,
+    order_id: str,
 ) -> dict[str, Any]:
     """Write a whole space in constant memory; return the counts."""
     written = skipped = 0
-    tar = str(out).endswith(_TAR)
-    writer: FolderWriter | TarWriter = TarWriter(out, order_of(model, pool, count)) if tar else FolderWriter(out)
+    writer: FolderWriter | TarWriter = TarWriter(out, order_id) if str(out).endswith(_TAR) else FolderWriter(out)
     with writer, progress_bar("assembling") as report:
         begun = writer.position  # plans that an earlier, interrupted run has written
         for position, plan in enumerate(islice(plans, begun, None), begun + 1):
-            candidate = _candidate(assembler, plan, pool)
+            candidate = make(plan)
             if candidate.canonical in known:
                 skipped += 1
             else:

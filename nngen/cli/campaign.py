@@ -1,26 +1,34 @@
-"""``nngen campaign``: run campaigns, list them, print their status, control and follow them."""
+"""``nngen campaign``: run campaigns, list them, print their status, control and follow them from another terminal."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from nngen.campaign import summarise
+from nngen.archive import Archive, CampaignRecord, Event, TrialState, check_creatable
+from nngen.assembly.assemble import Assembler
+from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, summarise
+from nngen.campaign.budget import last_budget
+from nngen.campaign.setup import prepare
 from nngen.campaign.status import read_status
-from nngen.cli.campaign_control import events, pause, resume, stop, watch
-from nngen.cli.campaign_run import run_campaign
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import ArchiveOptions
-from nngen.cli.output import print_json, print_table
-from nngen.cli.progress import print_status, print_summary
-from nngen.errors import UsageError
-
-__all__ = ["app"]
+from nngen.cli.options import ArchiveOptions, CampaignName
+from nngen.cli.output import note, print_json, print_table
+from nngen.cli.progress import print_status, print_summary, progress_bar, trial_progress
+from nngen.errors import SomeFailedError, UsageError
+from nngen.lemur.source import open_lemur
+from nngen.types import EpochResult
 
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes after any stop.")
+
+_POLL_S = 1.0
 
 
 @app.command
@@ -82,17 +90,14 @@ def ls(*, output: ArchiveOptions = ArchiveOptions()) -> None:
     if output.json:
         print_json(rows)
     elif rows:
-        print_table([row | {"created_at": row["created_at"][:19]} for row in rows], list(rows[0]))
+        print_table([row | {"created_at": row["created_at"][:19]} for row in rows])
     else:
         print("no campaign yet")
 
 
 @app.command
-def status(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
     """Print the status of a campaign: trials, rungs, rate, budget, failures with their reasons, the best candidate.
-
-    Args:
-        campaign: Name of the campaign.
 
     Examples:
         nngen campaign status first
@@ -101,18 +106,17 @@ def status(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> No
     with output.read() as store:
         stored = store.campaign(campaign)
         summary, stands = summarise(store, campaign), read_status(store, campaign)
-        failed = [trial for trial in store.trials(campaign) if trial.verdict is not None and not trial.verdict.valid]
-    failures: list[dict[str, Any]] = [
-        {
-            "experts": list(trial.experts),
-            "candidate": trial.candidate_id,
-            "outcome": trial.verdict.outcome.value,
-            "rule": trial.verdict.rule,
-            "message": trial.verdict.message,
-        }
-        for trial in failed
-        if trial.verdict is not None
-    ]
+        failures = [
+            {
+                "experts": list(trial.experts),
+                "candidate": trial.candidate_id,
+                "outcome": trial.verdict.outcome.value,
+                "rule": trial.verdict.rule,
+                "message": trial.verdict.message,
+            }
+            for trial in store.trials(campaign)
+            if trial.verdict is not None and not trial.verdict.valid
+        ]
     if output.json:
         more = {"standing": stands.to_dict(), "arguments": stored.arguments(), "failures": failures}
         print_json(summary.to_dict() | more)
@@ -120,9 +124,191 @@ def status(campaign: str, /, *, output: ArchiveOptions = ArchiveOptions()) -> No
     print_summary(summary)
     print_status(summary, stands)
     if failures:
-        rows = [row | {"experts": ", ".join(row["experts"])} for row in failures]
-        print_table(rows, ("outcome", "experts", "rule", "message"))
+        print_table(failures, ("outcome", "experts", "rule", "message"))
 
 
-for _command in (pause, resume, stop, watch, events):
-    app.command(_command)
+@app.command
+def pause(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Pause a running campaign: running trials are finished, no other begins.
+
+    Examples:
+        nngen campaign pause first
+    """
+    _send(Command("pause"), campaign, output)
+
+
+@app.command
+def resume(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Resume a paused campaign; one without a running process is resumed by nngen campaign run.
+
+    Examples:
+        nngen campaign resume first
+    """
+    _send(Command("resume"), campaign, output)
+
+
+@app.command
+def stop(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Stop a running campaign: running trials are finished. nngen campaign run resumes it later.
+
+    Examples:
+        nngen campaign stop first
+    """
+    _send(Command("stop"), campaign, output)
+
+
+@app.command
+def watch(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Follow a running campaign: a live table on a terminal, one line per trial elsewhere.
+
+    Ends when the campaign is over or its process has ended, and then prints the summary.
+
+    Examples:
+        nngen campaign watch first
+    """
+    with output.read() as store:
+        before = summarise(store, campaign)
+        with trial_progress() as watcher:
+            watcher.begin(campaign, before.done, before.total)
+            for trial in store.trials(campaign, state=TrialState.RUNNING):
+                watcher.stage(trial, "runs")
+            seen = max((event.id for event in store.events(campaign)), default=0)
+            for event in _follow(store, campaign, seen):
+                _show(store, event, watcher)
+        summary, stands = summarise(store, campaign), read_status(store, campaign)
+    if output.json:
+        print_json(summary.to_dict() | {"standing": stands.to_dict()})
+    else:
+        print_summary(summary)
+        print_status(summary, stands)
+
+
+@app.command
+def events(
+    campaign: CampaignName, /, *, follow: bool = False, after: int = 0, output: ArchiveOptions = ArchiveOptions()
+) -> None:
+    """Print the events of a campaign, one JSON object per line; --json changes nothing.
+
+    Args:
+        follow: Go on with new events until the campaign's process ends.
+        after: Begin after the event with this number.
+
+    Examples:
+        nngen campaign events first
+        nngen campaign events first --follow --after 120
+    """
+    with output.read() as store:
+        store.campaign(campaign)
+        for event in _follow(store, campaign, after) if follow else store.events(campaign, after=after):
+            line = {"id": event.id, "at": event.at, "trial": event.trial_id, "event": event.kind}
+            sys.stdout.write(json.dumps(line | {"detail": dict(event.detail)}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+
+def run_campaign(
+    name: str,
+    spec: CampaignOptions,
+    selection: FamilyOptions,
+    budget: BudgetOptions,
+    machines: EngineOptions,
+    data_root: Path | None,
+    output: ArchiveOptions,
+) -> None:
+    """Run a campaign, or resume it, and print its summary.
+
+    Raises:
+        NngenError: See ``prepare`` and ``Campaign.run``; SomeFailedError if candidates failed.
+    """
+    typed = machines.settle(spec, selection)
+    stored, limits = _stored(output.path, name, budget)
+    with machines.join() as cluster:
+        with progress_bar("measuring families") as report:
+            settled, inputs = prepare(
+                name,
+                stored,
+                typed,
+                machines.defaults(cluster),
+                lemur=open_lemur(),
+                families_from=selection.families_from,
+                data_root=data_root,
+                progress=report,
+            )
+        with (
+            machines.open(cluster, settled, inputs) as engine,
+            output.open() as store,
+            trial_progress() as watcher,
+        ):
+            for family, reason in inputs.left_out.items():
+                watcher.note(f"{family} is left out: {reason}")
+            summary = Campaign(
+                spec=settled,
+                archive=store,
+                inputs=inputs,
+                engine=engine,
+                assemble=Assembler().assemble,
+                watcher=watcher,
+                budget=limits,
+            ).run()
+    if output.json:
+        print_json(summary.to_dict())
+    else:
+        print_summary(summary)
+    if summary.failed:
+        raise SomeFailedError(
+            f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
+        )
+
+
+def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:
+    """Read a campaign's stored specification and budget; an archive that is missing is not created yet."""
+    if not place.exists():
+        check_creatable(place)
+        return None, Budget().changed(budget.typed())
+    with Archive.open(place) as store:
+        found = next((campaign for campaign in store.campaigns() if campaign.name == name), None)
+        return found, last_budget(store.events(name)).changed(budget.typed())
+
+
+def _send(command: Command, campaign: str, output: ArchiveOptions) -> None:
+    with output.open(create=False) as store:
+        process = send_command(store, campaign, command)
+    if output.json:
+        print_json({"campaign": campaign, "command": command.value, "process": process})
+    else:
+        note(f"asked process {process}, which runs campaign {campaign}, to {command.value}")
+
+
+def _follow(store: Archive, campaign: str, after: int) -> Iterator[Event]:
+    """Yield events as they are written, until the campaign's process has ended and all its events were read."""
+    while True:
+        # Asked before the events are read: what a process wrote before it ended is read in this round.
+        running = store.driver(campaign) is not None
+        for event in store.events(campaign, after=after):
+            after = event.id
+            yield event
+        if not running:
+            return
+        time.sleep(_POLL_S)
+
+
+def _show(store: Archive, event: Event, watcher: Watcher) -> None:
+    """Pass an event of the archive to a watcher."""
+    if event.trial_id is None or event.kind == "test.revealed":
+        detail = ", ".join(f"{key} {value}" for key, value in event.detail.items())
+        watcher.note(f"{event.kind}{': ' if detail else ''}{detail}")
+        return
+    trial, detail_of = store.trial(event.trial_id), event.detail
+    match event.kind:
+        case "trial.promoted":
+            rung, replicate = detail_of["rung"], detail_of["replicate"]
+            target = f"with seed {replicate + 1}" if replicate else f"to rung {rung + 1}"
+            experts = ", ".join(trial.experts)
+            watcher.note(f"{experts} promoted {target}: number {detail_of['rank']} by {detail_of['by']}")
+        case "trial.started":
+            watcher.stage(trial, "runs")
+        case "trial.epoch":
+            watcher.epoch(trial, EpochResult(**detail_of))
+        case "trial.requeued":
+            watcher.requeued(trial)
+        case "trial.finished":
+            watcher.finished(trial)

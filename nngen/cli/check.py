@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
 from nngen.cli.options import Assignments, OutputOptions, ShapeOption, hyperparameters
-from nngen.cli.output import print_json, print_table
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
@@ -21,17 +20,13 @@ from nngen.training import CheckJob, LocalEngine, pick_device
 from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
 from nngen.types import Shape
 
-__all__ = ["check"]
-
-_SHAPE = Shape(3, 32, 32)
-
 
 def check(
     paths: Annotated[list[Path] | None, Parameter(negative="")] = None,
     /,
     *,
     family: Annotated[list[Path] | None, Parameter(negative="")] = None,
-    shape: ShapeOption = None,
+    shape: ShapeOption = Shape(3, 32, 32),
     classes: int = 10,
     prm: Assignments = (),
     time_limit: float = 60.0,
@@ -69,13 +64,13 @@ def check(
     if (paths is None) == (family is None):
         raise UsageError("say what to check: files or folders, or --family FILE")
     if family is not None:
-        _check_families(family, shape or _SHAPE, classes, output)
+        _check_families(family, shape, classes, output)
         return
     check_isolation(isolation)
     files = find_files(paths or [])
     job = partial(
         CheckJob,
-        shape=shape or _SHAPE,
+        shape=shape,
         classes=classes,
         hyperparameters=hyperparameters(prm),
         device=pick_device(device),
@@ -88,10 +83,7 @@ def check(
         for number, file in enumerate(files):
             report(number, len(files))
             rows.append(_row(engine, file, isolation, job))
-    if output.json:
-        print_json(rows)
-    else:
-        print_table(rows, ("path", "valid", "verdict", "message"))
+    output.print_rows(rows, ("path", "valid", "verdict", "message"))
     failed = sum(not row["valid"] for row in rows)
     if failed:
         raise SomeFailedError(f"{failed} of {len(rows)} failed")
@@ -120,10 +112,7 @@ def _check_families(files: list[Path], shape: Shape, classes: int, output: Outpu
     with progress_bar("measuring families") as report:
         found = may_join(files, open_lemur(), shape, classes=classes, progress=report)
     rows = [asdict(one) | {"path": str(one.path)} for one in found]
-    if output.json:
-        print_json(rows)
-    else:
-        print_table(rows, ("path", "name", "may_join", "native", "takes", "parameters", "message"))
+    output.print_rows(rows, ("path", "name", "may_join", "native", "takes", "parameters", "message"))
     refused = sum(not one.may_join for one in found)
     if refused:
         raise SomeFailedError(f"{refused} of {len(found)} cannot be families")

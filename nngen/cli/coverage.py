@@ -19,10 +19,6 @@ from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
 from nngen.space import coverage as measure
 from nngen.space.evenness import Evenness, evenness
 
-__all__ = ["coverage"]
-
-_SAMPLER = f"Sampler to measure instead; needs --size. {sampler_help()}."
-
 
 def coverage(
     subject: Annotated[str | None, Parameter(name="CAMPAIGN|FOLDER")] = None,

@@ -14,8 +14,6 @@ from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
 
-__all__ = ["effects"]
-
 
 def effects(
     campaign: str | None = None,
@@ -96,7 +94,7 @@ def _print(found: Effects, weak: LowYield, pairs: int) -> None:
         for row in found.families
     ]
     if rows:
-        print_table(rows, list(rows[0]))
+        print_table(rows)
     shown = [
         {
             "pair": " + ".join(pair.families),
@@ -110,7 +108,7 @@ def _print(found: Effects, weak: LowYield, pairs: int) -> None:
         for pair in found.pairs[: max(pairs, 0)]
     ]
     if shown:
-        print_table(shown, list(shown[0]))
+        print_table(shown)
 
 
 def _spreads(found: Effects) -> str:

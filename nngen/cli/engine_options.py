@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import Parameter
 
 from nngen.campaign import Budget, CampaignInputs, CampaignSpec
+from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import Arguments, Flag
 from nngen.errors import MissingExtraError, UsageError
+from nngen.families.probe import check_shape
 from nngen.training import LocalEngine, pick_device
 from nngen.training.memory_model import predictor
 from nngen.types import TrialSpec
 
 if TYPE_CHECKING:
     from nngen.training.ray import Cluster, RayEngine  # loads ray, an optional extra
-
-__all__ = ["BudgetOptions", "CampaignOptions", "EngineOptions", "TrialOptions"]
 
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
@@ -79,6 +79,26 @@ class EngineOptions:
     def here(self) -> bool:
         """Whether trials run on this machine."""
         return self.engine == "local"
+
+    def settle(self, options: Arguments, selection: FamilyOptions | None = None) -> dict[str, Any]:
+        """Return the typed arguments of trials by field; what is wrong is refused before anything starts.
+
+        Raises:
+            UsageError: If the device is missing, or no family takes images of the shape.
+            FamilyError: If a family to leave out is not in the pool.
+        """
+        typed = options.typed()
+        # "auto" is what the machine suggests later, with the other defaults.
+        device = typed.pop("device", "auto")
+        if device != "auto":
+            typed["device"] = pick_device(device, here=self.here)
+        if selection is not None:
+            if "shape" in typed:
+                check_shape(typed["shape"])
+            names = selection.pool() if selection.narrowed else selection.families
+            if names is not None:
+                typed["families"] = tuple(sorted(names))
+        return typed
 
     @contextmanager
     def join(self) -> Iterator[Cluster | None]:

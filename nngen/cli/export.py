@@ -22,8 +22,6 @@ from nngen.lemur.layout import LemurVersion
 from nngen.training.artifacts import ONNX, WEIGHTS
 from nngen.training.local_engine import LocalEngine
 
-__all__ = ["export"]
-
 _COLUMNS = ("model", "dataset", "epoch", "validation_accuracy", "test_accuracy", "transform", "new")
 
 
@@ -105,7 +103,6 @@ def _repeat(
     """Train each model's best trial again, if weights or a graph are asked for."""
     if not wanted:
         return {}
-
     chosen, found = to_repeat(exports), {}
     with LocalEngine() as engine, progress_bar("training again") as report:
         for done, export in enumerate(chosen, 1):
@@ -131,7 +128,6 @@ def _repeated(repetition: Repetition | None) -> dict[str, Any]:
 
 
 def _version(text: str) -> LemurVersion:
-
     try:
         return LemurVersion(text)
     except ValueError:

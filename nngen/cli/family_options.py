@@ -16,8 +16,6 @@ from nngen.families.near_duplicates import without_near_twins
 from nngen.lemur.source import open_lemur
 from nngen.types import Family
 
-__all__ = ["FamilyOptions", "FamilySource", "abstract_pool", "plain"]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,13 +22,7 @@ from nngen.lemur.history import history as read_history
 from nngen.lemur.source import install, open_lemur
 from nngen.types import Family, Shape
 
-__all__ = ["app", "families"]
-
 app = App(name="lemur", help="Fetch LEMUR, read its records, import them into the archive.")
-
-_HISTORY = ("model", "final_epoch", "final_accuracy", "best_epoch", "best_accuracy")
-_FAMILIES = ("name", "usable", "native", "adapter", "parameters", "best_accuracy", "best_epoch", "reason")
-_SHAPE = Shape(3, 32, 32)
 
 _Source = Annotated[Path | None, Parameter(name="--from")]
 
@@ -80,12 +74,9 @@ def history(
         nngen lemur history AirNet --dataset mnist --json
     """
     lemur = open_lemur()
+    columns = ("model", "final_epoch", "final_accuracy", "best_epoch", "best_accuracy")
     found = [asdict(read_history(lemur, model, dataset)) for model in models]
-    rows = [{key: row[key] for key in _HISTORY} for row in found]
-    if output.json:
-        print_json(rows)
-    else:
-        print_table(rows, _HISTORY)
+    output.print_rows([{key: row[key] for key in columns} for row in found])
 
 
 @app.command(name="import")
@@ -124,17 +115,17 @@ def import_(
         print_json(found)
         return
     twins = found.pop("twins")
-    print_table([found | {"known": len(found["known"])}], tuple(found))
+    print_table([found | {"known": len(found["known"])}])
     rows = [
         {"same": same.replace("_", " "), "groups": len(groups), "models": sum(map(len, groups))}
         for same, groups in twins.items()
     ]
-    print_table(rows, ("same", "groups", "models"))
+    print_table(rows)
 
 
 def families(
     *,
-    shape: ShapeOption = None,
+    shape: ShapeOption = Shape(3, 32, 32),
     selection: FamilySource = FamilySource(),
     jobs: int | None = None,
     output: OutputOptions = OutputOptions(),
@@ -155,7 +146,6 @@ def families(
         nngen families --families ResNet,DenseNet --shape 3x64x64
         nngen families --families-from examples/families
     """
-    shape = shape or _SHAPE
     check_shape(shape)
     chosen = selection.chosen()
     with progress_bar(f"probing at {shape}") as report:
@@ -167,10 +157,8 @@ def families(
     for name, others in near_twins(chosen).items():
         if name < min(others):
             note(f"near-twins, a few tokens apart: {', '.join((name, *others))}")
-    if output.json:
-        print_json(rows)
-    else:
-        print_table(rows, _FAMILIES)
+    columns = ("name", "usable", "native", "adapter", "parameters", "best_accuracy", "best_epoch", "reason")
+    output.print_rows(rows, columns)
 
 
 def _row(family: Family, profile: Profile, shape: Shape) -> dict[str, Any]:

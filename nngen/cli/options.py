@@ -9,7 +9,7 @@ optional where it otherwise reads the whole archive.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -18,6 +18,7 @@ from cyclopts import Parameter, Token
 from docstring_parser import parse
 
 from nngen.cli import place_of
+from nngen.cli.output import print_json, print_table
 from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
 from nngen.text import split_names
@@ -25,18 +26,6 @@ from nngen.types import Hyperparameters, Shape
 
 if TYPE_CHECKING:
     from nngen.archive import Archive  # imported on first use: it loads pandas
-
-__all__ = [
-    "ArchiveOptions",
-    "Arguments",
-    "Assignments",
-    "Flag",
-    "Names",
-    "OutputOptions",
-    "ShapeOption",
-    "flag_of",
-    "hyperparameters",
-]
 
 
 def _names(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -70,8 +59,10 @@ Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value and without a negative form."""
 Names = Annotated[tuple[str, ...] | None, _NAMES]
 """Names separated by commas; None where nothing was typed."""
-ShapeOption = Annotated[Shape | None, _SHAPE]
-"""Channels, height and width, as 3x32x32; None where nothing was typed."""
+ShapeOption = Annotated[Shape, _SHAPE, Parameter(show_default=False)]
+"""Channels, height and width, as 3x32x32; its help names the default."""
+CampaignName = Annotated[str, Parameter(help="Name of the campaign.")]
+"""The one campaign that a command reads or controls."""
 Assignments = Annotated[tuple[str, ...], Parameter(name="--prm", negative="", show_default=False, metavar="NAME=VALUE")]
 """Hyperparameters, one per flag; ``hyperparameters`` reads them."""
 
@@ -115,6 +106,13 @@ class OutputOptions:
     """
 
     json: Flag = False
+
+    def print_rows(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+        """Print whole rows as JSON, or their columns as a table."""
+        if self.json:
+            print_json(rows)
+        else:
+            print_table(rows, columns)
 
 
 @Parameter(name="*")

@@ -11,8 +11,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["note", "print_json", "print_table"]
-
 
 def note(line: str, *, prefix: str = "nngen: ") -> None:
     """Print one line on stderr about what a command does or leaves out."""
@@ -25,13 +23,15 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Print rows as a table on stdout; numbers are right-aligned, None is a dash.
 
     Args:
         rows: One mapping per line.
-        columns: The keys to show, in order; underscores become spaces in the heading.
+        columns: The keys to show, in order; those of the first row by default. Underscores become spaces in the
+            heading.
     """
+    columns = list(rows[0]) if columns is None else columns
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
@@ -54,5 +54,7 @@ def _cell(value: Any) -> str:
             return f"{value:.4f}"
         case int():
             return f"{value:,}"
+        case list() | tuple():
+            return ", ".join(map(str, value))
         case _:
             return str(value)

@@ -13,8 +13,6 @@ from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
 from nngen.files import write_atomically
 
-__all__ = ["app"]
-
 app = App(name="plans", help="Plans that ship with nngen: one for each kind of mixture.")
 
 
@@ -33,7 +31,7 @@ def ls(*, output: OutputOptions = OutputOptions()) -> None:
     if output.json:
         print_json([{**row, "plan": found[str(row["name"])].to_dict()} for row in rows])
     else:
-        print_table(rows, ("name", "kind", "experts", "purpose"))
+        print_table(rows)
 
 
 @app.command

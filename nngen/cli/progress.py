@@ -19,11 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nngen.archive import StoredTrial
-from nngen.campaign import Status, Summary, Watcher
+from nngen.campaign import Silent, Status, Summary, Watcher
 from nngen.cli.output import note, print_table
 from nngen.types import EpochResult
-
-__all__ = ["Lines", "Screen", "print_status", "print_summary", "progress_bar", "trial_progress"]
 
 _ROWS = 8
 
@@ -68,7 +66,7 @@ def trial_progress() -> Iterator[Watcher]:
         yield screen
 
 
-class Lines:
+class Lines(Silent):
     """Watcher that prints one plain line per finished trial."""
 
     def __init__(self) -> None:
@@ -81,12 +79,6 @@ class Lines:
         self.name, self.done, self.total = name, done, total
         if done:
             note(f"{name}: {done} of {total} trials are done already", prefix="")
-
-    def stage(self, trial: StoredTrial, stage: str) -> None: ...
-
-    def epoch(self, trial: StoredTrial, result: EpochResult) -> None: ...
-
-    def requeued(self, trial: StoredTrial) -> None: ...
 
     def finished(self, trial: StoredTrial) -> None:
         self.done += 1
@@ -197,7 +189,7 @@ def print_summary(summary: Summary) -> None:
     if summary.finalists:
         columns = ("id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy")
         rows = [row.to_dict() for row in summary.finalists]
-        print_table([row | {"id": row["id"][:13], "experts": ", ".join(row["experts"])} for row in rows], columns)
+        print_table([row | {"id": row["id"][:13]} for row in rows], columns)
 
 
 def print_status(summary: Summary, status: Status) -> None:

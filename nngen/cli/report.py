@@ -11,17 +11,15 @@ from nngen.analysis.cost import forecast as predict
 from nngen.analysis.formatting import duration
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, write_report
-from nngen.cli.options import ArchiveOptions, Names
+from nngen.cli.options import ArchiveOptions, CampaignName, Names
 from nngen.cli.output import print_json, print_table
 from nngen.errors import NngenError, UsageError
 from nngen.llm.rewriters.factory import REWRITERS
 from nngen.space import draw, find_sampler
 
-__all__ = ["cost", "report"]
-
 
 def report(
-    campaign: str,
+    campaign: CampaignName,
     /,
     *,
     out: Path | None = None,
@@ -36,7 +34,6 @@ def report(
     to repeat the campaign; and it states what cannot be concluded.
 
     Args:
-        campaign: Name of the campaign.
         out: HTML file to write.
         figures: Folder for the same figures as PDF, for a paper.
         price_per_hour: Price of all machines per hour, in any currency.
@@ -73,7 +70,7 @@ def report(
 
 
 def cost(
-    campaign: str,
+    campaign: CampaignName,
     /,
     *,
     price_per_hour: float | None = None,
@@ -90,7 +87,6 @@ def cost(
     so it holds for the same data, shape and device.
 
     Args:
-        campaign: Name of the campaign.
         price_per_hour: Price of all machines per hour, in any currency.
         forecast: Quartets of a new campaign to forecast.
         sampler: Sampler of the new campaign.
@@ -146,7 +142,7 @@ def _print_cost(spent: Cost, left: Forecast | None, planned: Forecast | None) ->
         ("per point of the best accuracy", spent.per_point),
     )
     print(f"{spent.trials:,} trials, {spent.valid:,} valid candidates, {spent.copied:,} results taken over")
-    print_table([_row(name, share) for name, share in parts if share], ("cost", "time", "kWh", "money"))
+    print_table([_row(name, share) for name, share in parts if share])
     for device, hours in spent.devices.items():
         print(f"{duration(3600 * hours)} on {device}")
     for caveat in spent.notes:

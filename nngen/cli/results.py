@@ -14,21 +14,8 @@ from nngen.cli.options import ArchiveOptions, Flag
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
 
-__all__ = ["leaderboard", "show"]
-
-_TRIALS = (
-    "campaign",
-    "dataset",
-    "shape",
-    "epochs",
-    "seed",
-    "outcome",
-    "validation_accuracy",
-    "test_accuracy",
-    "seconds",
-    "message",
-)
-_CURVE = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "usage", "entropy")
+_INNER = ("id", "rung", "replicate", "plan", "given", "given_seed", "candidate_id")
+"""Fields of a stored trial that JSON leaves out: places in a campaign, and what the candidate itself shows."""
 
 
 def leaderboard(
@@ -108,30 +95,10 @@ def _describe(found: StoredCandidate) -> dict[str, Any]:
 
 
 def _trial(trial: StoredTrial) -> dict[str, Any]:
-    return {
-        "campaign": trial.campaign,
-        "position": trial.position,
-        "state": trial.state.value,
-        "spec": asdict(trial.spec) | {"shape": str(trial.spec.shape)} if trial.spec else None,
-        "verdict": asdict(trial.verdict) if trial.verdict else None,
-        "validation_accuracy": trial.validation_accuracy,
-        "test_accuracy": trial.test_accuracy,
-        "parameters": trial.parameters,
-        "seconds": trial.seconds,
-        "peak_mib": trial.peak_mib,
-        "curve": [asdict(point) for point in trial.curve],
-        "batch": trial.batch,
-        "batches_tried": list(trial.batches_tried),
-        "prm": dict(trial.prm),
-        "energy_j": trial.energy_j,
-        "predicted_mib": trial.predicted_mib,
-        "data_fingerprint": trial.data_fingerprint,
-        "isolation": trial.isolation,
-        "environment": dict(trial.environment),
-        "copied_from": trial.copied_from,
-        "started_at": trial.started_at,
-        "finished_at": trial.finished_at,
-    }
+    shown = {name: value for name, value in asdict(trial).items() if name not in _INNER}
+    if trial.spec is not None:
+        shown["spec"]["shape"] = str(trial.spec.shape)
+    return shown
 
 
 def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
@@ -149,11 +116,12 @@ def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
         print("no trial yet")
         return
     print()
-    print_table([_line(trial) for trial in trials], _TRIALS)
+    print_table([_line(trial) for trial in trials])
     curve = trials[-1].curve
     if curve:
         rows = [asdict(point) | {"usage": " ".join(f"{share:.2f}" for share in point.usage)} for point in curve]
-        print_table(rows, _CURVE)
+        columns = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "usage", "entropy")
+        print_table(rows, columns)
 
 
 def _line(trial: StoredTrial) -> dict[str, Any]:

@@ -17,11 +17,9 @@ from nngen.cli.engine_options import EngineOptions, TrialOptions
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.progress import progress_bar
 from nngen.datasets import load_dataset
-from nngen.families.probe import check_shape
 from nngen.lemur.source import open_lemur
 from nngen.llm.rewriters.base import Rewriter, RewriterEntry
 from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
-from nngen.training import pick_device
 from nngen.training.engine import Engine
 
 
@@ -82,16 +80,7 @@ def trial_setup(
         FamilyError: If a family is unknown, or fewer than four can be used at the shape.
         DataError: If the data set is missing or broken.
     """
-    typed = options.typed()
-    if "shape" in typed:
-        check_shape(typed["shape"])
-    device = typed.pop("device", "auto")
-    if device != "auto":
-        typed["device"] = pick_device(device, here=machines.here)
-    if selection.narrowed:
-        typed["families"] = tuple(sorted(selection.pool()))
-    elif selection.families is not None:
-        typed["families"] = tuple(sorted(selection.families))
+    typed = machines.settle(options, selection)
     if stored is not None:
         stored.require(typed)
     with machines.join() as cluster:

@@ -18,8 +18,6 @@ from nngen.errors import UsageError
 from nngen.space import Pool, Quartet, draw, find_sampler, sampler_help
 from nngen.space.pool import EXPERTS
 
-__all__ = ["sample"]
-
 
 def sample(
     *,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,6 @@ from nngen.campaign import (
     GivenCandidates,
     Silent,
     Suggestion,
-    Watcher,
 )
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
@@ -31,13 +29,9 @@ from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset, load_dataset
 from nngen.errors import NngenError, SomeFailedError
 from nngen.plan import Plan
-from nngen.training import accuracy, pick_device
+from nngen.training import accuracy
 from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
 from nngen.types import Candidate, EpochResult
-
-__all__ = ["train"]
-
-_UNNAMED = "train"
 
 
 def train(
@@ -79,18 +73,15 @@ def train(
     check_isolation(isolation)
     files = find_files(paths)
     candidates = [_read(file) for file in files]
-    with _archive(name, output) as store:
-        typed = spec.typed() | ({"hyperparameters": hyperparameters(prm)} if prm else {})
+    # Without a name nothing is stored: the campaign lives in memory.
+    with output.open() if name is not None else Archive.in_memory() as store:
+        typed = machines.settle(spec) | ({"hyperparameters": hyperparameters(prm)} if prm else {})
         stored = next((one for one in store.campaigns() if one.name == name), None)
         dataset = load_dataset(stored.spec.dataset if stored else typed.get("dataset", "digits"), data_root=data_root)
         with machines.join() as cluster:
-            # "auto" is what the machine suggests; another device is checked before anything starts.
-            device = typed.pop("device", "auto")
-            if device != "auto":
-                typed["device"] = pick_device(device, here=machines.here)
             if stored is not None:
                 stored.spec.require(typed)
-            given: dict[str, Any] = {"name": name or _UNNAMED, "size": len(files), "shape": dataset.default_shape}
+            given: dict[str, Any] = {"name": name or "train", "size": len(files), "shape": dataset.default_shape}
             settled = stored.spec if stored else CampaignSpec(**given | machines.defaults(cluster) | typed)
             levels = [choose_isolation(isolation, candidate.source) for candidate in candidates]
             suggestions = tuple(
@@ -101,9 +92,10 @@ def train(
             )
             inputs = CampaignInputs(families={}, dataset=dataset)
             limits = last_budget(store.events(settled.name)) if stored else Budget()
+            alone = len(files) == 1 and name is None
             with (
                 machines.open(cluster, settled, inputs) as engine,
-                _watcher(settled, single=len(files) == 1 and name is None) as watcher,
+                nullcontext(_Epochs(settled.epochs)) if alone else trial_progress() as watcher,
             ):
                 Campaign(
                     spec=settled,
@@ -135,13 +127,6 @@ def _read(path: Path) -> Candidate:
         raise NngenError(f"{path}: {refused.verdict.outcome.value}: {refused.verdict.message}") from None
 
 
-@contextmanager
-def _archive(name: str | None, output: ArchiveOptions) -> Iterator[Archive]:
-    """Open the archive of a named campaign; without a name, one in memory."""
-    with output.open() if name is not None else Archive.in_memory() as store:
-        yield store
-
-
 class _Epochs(Silent):
     """Watcher of a single file: one line per epoch on a terminal."""
 
@@ -156,15 +141,6 @@ class _Epochs(Silent):
                 f"epoch {result.epoch} of {self.epochs}: validation accuracy {result.validation_accuracy:.4f}{loss},"
                 f" {result.seconds:.1f} s"
             )
-
-
-@contextmanager
-def _watcher(spec: CampaignSpec, *, single: bool) -> Iterator[Watcher]:
-    if single:
-        yield _Epochs(spec.epochs)
-        return
-    with trial_progress() as watcher:
-        yield watcher
 
 
 def _test_accuracy(store: Archive, trial: StoredTrial, dataset: Dataset) -> float | None:
@@ -205,7 +181,8 @@ def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool)
     if json:
         print_json(rows[0] if single else rows)
     else:
-        print_table(rows, list(rows[0])[: list(rows[0]).index("id")])
+        columns = list(rows[0])
+        print_table(rows, columns[: columns.index("id")])
     failed = [row for row in rows if row["verdict"] != "valid"]
     if failed and single:
         raise NngenError(f"{path}: {failed[0]['verdict']}: {failed[0]['message']}")
