@@ -135,6 +135,11 @@ class Interface:
     square: bool = False
     complex: bool = False
 
+    @property
+    def sides(self) -> str:
+        """Range of the sides, in words."""
+        return f"{self.low} px and more" if self.high is None else f"{self.low} to {self.high} px"
+
     def adapter(self, shape: Shape) -> Adapter:
         """Return the adapter that makes the family usable at ``shape``; an empty one if none is needed."""
         height, width = (self._nearest(side) for side in (shape.height, shape.width))

@@ -45,9 +45,7 @@ class Cost:
         trials: Finished trials, without those copied from identical work.
         copied: Trials whose results were copied.
         valid: Different candidates with an accuracy.
-        best_accuracy: Highest validation accuracy; None without one.
         devices: Hours by kind of device.
-        total: Cost of all trials.
         failed: Cost of the trials without an accuracy.
         per_trial: Total per trial; None without trials.
         per_valid: Total per valid candidate; None without one.
@@ -99,7 +97,6 @@ class Forecast:
 
     Attributes:
         trials: Number of future trials.
-        hours: Expected hours.
         low: Lower end of the 95 % interval, which covers the scatter of trials and the error of adding families.
         high: Upper end of the interval.
         money: Expected cost at the given price; None without a price.
@@ -119,12 +116,7 @@ class Forecast:
 
 
 def cost(trials: Iterable[StoredTrial], price_per_hour: float | None = None) -> Cost:
-    """Add up the cost of finished trials.
-
-    Args:
-        trials: Any trials; unfinished ones are ignored.
-        price_per_hour: Price of the machine, in any currency.
-    """
+    """Add up the cost of the finished ones of some trials, at a price of the machine in any currency."""
     done = [trial for trial in trials if trial.state is TrialState.DONE]
     work = [trial for trial in done if trial.copied_from is None]
     valid = len({trial.candidate_id for trial in done if _accuracy(trial) is not None})

@@ -90,7 +90,6 @@ class Effects:
             there are no repeats); None where it is not identified.
         pair_sd: Standard deviation of the pair effects.
         df: Degrees of freedom of the residual.
-        confidence: Confidence of all intervals.
         notes: Caveats, one clause each.
     """
 
@@ -260,10 +259,8 @@ def _families(
         return list(rows.values())
     intervals: Sequence[Interval | None]
     if fitted:
-        points, intervals = (
-            fitted.fixed.mean,
-            _intervals(fitted.fixed, indices, fitted.df, confidence, corrected=holm),
-        )
+        points = fitted.fixed.mean
+        intervals = _intervals(fitted.fixed, indices, fitted.df, confidence, corrected=holm)
     else:  # too few trials for intervals: least squares alone
         solution, *_ = np.linalg.lstsq(_fixed(table, design), table.means, rcond=None)
         points, intervals = _contrasts(design) @ solution, [None] * len(indices)

@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from nngen.analysis.effects import Effects, FamilyEffect, PairKind
+from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
 from nngen.analysis.leaderboard import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive import StoredTrial
@@ -28,7 +28,7 @@ SHOWN = 12
 _BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
 _SHADES = [[0.0, "rgba(68,119,170,0.18)"], [1.0, "rgba(68,119,170,1)"]]
 _TWO_SIDED = [[0.0, "rgba(238,102,119,1)"], [0.5, "rgba(128,128,128,0.10)"], [1.0, "rgba(68,119,170,1)"]]
-_MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
+MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
 _SIGNIFICANT = 0.05
 _ROW_PX, _CELL_PX = 24, 19
 
@@ -173,14 +173,12 @@ def write_coverage_page(coverage: Coverage, path: Path) -> None:
 
 def pair_figure(effects: Effects) -> str:
     """Draw the pair effects, families best first, as JSON."""
-    known = {pair.families: pair for pair in effects.pairs}
-    names = [row.family for row in effects.families if any(row.family in pair for pair in known)]
-    cells = [[known.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
+    names, cells = pair_table(effects)
     reach = 100 * max((abs(pair.interval.effect) for pair in effects.pairs), default=0.0)
     return _matrix(
         names,
         [[100 * cell.interval.effect if cell else None for cell in line] for line in cells],
-        text=[[_MARKS[cell.kind] if cell else "" for cell in line] for line in cells],
+        text=[[MARKS[cell.kind] if cell else "" for cell in line] for line in cells],
         texttemplate="%{text}",
         customdata=[
             [
@@ -195,6 +193,13 @@ def pair_figure(effects: Effects) -> str:
         hovertemplate="%{x} with %{y}: %{z:+.2f} points (%{customdata})<extra></extra>",
         colorbar={"title": {"text": "points"}, "thickness": 10, "len": 0.6},
     )
+
+
+def pair_table(effects: Effects) -> tuple[list[str], list[list[PairEffect | None]]]:
+    """Return the families that have pair effects, best first, and the effect of each two of them, line by line."""
+    known = {pair.families: pair for pair in effects.pairs}
+    names = [row.family for row in effects.families if any(row.family in pair for pair in known)]
+    return names, [[known.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
 
 
 def curves_figure(trials: Sequence[StoredTrial]) -> str:

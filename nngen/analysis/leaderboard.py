@@ -31,7 +31,6 @@ class Row:
             seeds of all rows; None where no row has several seeds.
         test_accuracy: Mean over the trials with a revealed test accuracy; None without one.
         seconds: Mean wall time of a trial, in seconds.
-        parameters: Number of trainable parameters.
     """
 
     rank: int
@@ -96,12 +95,7 @@ COLUMNS = (
 
 
 def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tuple[Row, ...]:
-    """Rank trained candidates by mean validation accuracy within each data set.
-
-    Args:
-        trials: Trials of any campaigns; those without an accuracy are ignored.
-        top: Rows to keep per data set.
-    """
+    """Rank trained candidates by mean validation accuracy within each data set, and keep the ``top`` rows of each."""
     groups: dict[tuple[Any, ...], dict[int, StoredTrial]] = {}
     for trial in trials:
         spec = trial.spec

@@ -24,12 +24,9 @@ class LoopCycle:
     """One cycle of one loop.
 
     Attributes:
-        loop: Name of the loop.
         number: Number of the cycle, from 1; 0 is the common start.
-        rewriter: Name of the rewriter.
         valid: Share of the proposals that passed every check.
         new: Share of the valid proposals that duplicate no known candidate.
-        accuracies: Validation accuracies of the cycle's trials.
         span: 95 % interval of their mean; None for fewer than two.
         judged: Mean accuracy of the best candidate so far on fresh seeds; None without such trials.
     """
@@ -74,9 +71,7 @@ class Loops:
     """A loop, compared with the other loops of the archive at the same fidelity.
 
     Attributes:
-        name: Name of the loop.
         cycles: Cycles of this loop, followed by those of the others.
-        gaps: Differences to each other loop.
         missing_baselines: Baseline rewriters that no other loop used.
     """
 

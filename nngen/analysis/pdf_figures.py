@@ -7,8 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from nngen.analysis.effects import PairKind
-from nngen.analysis.figures import COLOURS, best_curves, gate_shares, sign_of
+from nngen.analysis.figures import COLOURS, MARKS, best_curves, gate_shares, pair_table, sign_of
 from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError, NngenError
 from nngen.files import write_atomically
@@ -32,7 +31,6 @@ _STYLE: Any = {
 }
 _PALE = frozenset({"#CCBB44", "#66CCEE", "#999999"})
 _ROW, _CELL = 0.17, 0.165
-_MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
 
 
 def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
@@ -121,16 +119,14 @@ def _effects(report: Report, figure: Any) -> None:
 
 
 def _pairs(report: Report, figure: Any) -> None:
-    known = {pair.families: pair for pair in report.effects.pairs}
-    names = [row.family for row in report.effects.families if any(row.family in pair for pair in known)]
-    cells = [[known.get((min(a, b), max(a, b))) if a != b else None for a in names] for b in names]
+    names, cells = pair_table(report.effects)
     reach = 100 * max(abs(pair.interval.effect) for pair in report.effects.pairs) or 1.0
     values = [[100 * cell.interval.effect if cell else None for cell in line] for line in cells]
     axes = _matrix(figure, names, values, label="points", cmap="RdBu", vmin=-reach, vmax=reach)
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):
-            if cell and _MARKS[cell.kind]:
-                axes.text(x, y, _MARKS[cell.kind], ha="center", va="center")
+            if cell and MARKS[cell.kind]:
+                axes.text(x, y, MARKS[cell.kind], ha="center", va="center")
 
 
 def _curves(report: Report, figure: Any) -> None:

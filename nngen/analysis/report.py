@@ -40,15 +40,10 @@ class Report:
 
     Attributes:
         trials: All trials, in the order in which they were drawn.
-        rows: Leaderboard.
-        families: Results by family.
         outcomes: Verdicts of the finished trials, with their frequency.
-        funnel: Number of quartets per stage.
         coverage: Audit of the finished quartets.
-        evenness: Evenness of that sample.
         effects: Effects of families and pairs, from the first rung.
         low_yield: Families whose quartets can hardly ever be trained, worst first.
-        cost: Cost of all trials.
         measured: Seconds that each family adds to an epoch; None without a trained trial.
         remaining: Forecast of the unfinished part; None without a trained trial.
         explored: Quartets that a learning sampler drew without using results; None for fixed samplers.

@@ -59,9 +59,7 @@ class Funnel:
     """Number of quartets that reached each stage.
 
     Attributes:
-        drawn: Quartets drawn by the sampler.
         done: Finished quartets, with any outcome.
-        assembled: Quartets assembled into a file.
         checked: Quartets that passed every check.
         trained: Quartets with an accuracy.
     """
@@ -84,14 +82,13 @@ def finished_quartets(trials: Iterable[StoredTrial]) -> list[Quartet]:
 
 def family_rows(pool: Iterable[str], trials: Sequence[StoredTrial]) -> tuple[FamilyRow, ...]:
     """Summarise the quartets of each family, best mean first, families without accuracies last."""
-    rows = [_family(name, [trial for trial in trials if name in trial.experts]) for name in pool]
+    rows = []
+    for name in pool:
+        own = [trial for trial in trials if name in trial.experts]
+        accuracies = tuple(trial.validation_accuracy for trial in own if trial.validation_accuracy is not None)
+        done = sum(trial.state is TrialState.DONE for trial in own)
+        rows.append(FamilyRow(name=name, drawn=len(own), done=done, trained=len(accuracies), accuracies=accuracies))
     return tuple(sorted(rows, key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.name)))
-
-
-def _family(name: str, trials: Sequence[StoredTrial]) -> FamilyRow:
-    accuracies = tuple(trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None)
-    done = sum(trial.state is TrialState.DONE for trial in trials)
-    return FamilyRow(name=name, drawn=len(trials), done=done, trained=len(accuracies), accuracies=accuracies)
 
 
 def outcome_rows(trials: Iterable[StoredTrial]) -> tuple[OutcomeRow, ...]:
@@ -110,12 +107,7 @@ def outcome_rows(trials: Iterable[StoredTrial]) -> tuple[OutcomeRow, ...]:
 
 
 def funnel(trials: Sequence[StoredTrial], valid: Iterable[str]) -> Funnel:
-    """Count the quartets per stage.
-
-    Args:
-        trials: Trials of one campaign.
-        valid: Ids of the candidates that passed their check.
-    """
+    """Count the quartets of one campaign per stage; ``valid`` are the ids of the candidates that passed their check."""
     passed = frozenset(valid)
     done = [trial for trial in trials if trial.state is TrialState.DONE]
     return Funnel(

@@ -50,7 +50,6 @@ class FamilyFunction:
     """A family as the text of a function; the function's name is chosen per file.
 
     Attributes:
-        family: The family's name.
         fingerprint: SHA-256 of the family's source, in hex.
         parameters: Builtins that the source binds anew; until then they are what they were.
         body: The indented source and ``return Net``; ends with a line break.
@@ -189,7 +188,8 @@ class _Editor:
     def _check_tracing(self, kept: list[ast.AST]) -> None:
         """Refuse a source that needs ``torch.fx.wrap``, which leaves, because it traces its own modules."""
         calls = [node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
-        if any(self._is_fx_wrap(node) for node in (*calls, *_decorators(kept))):
+        decorators = [item for node in kept for item in getattr(node, "decorator_list", [])]
+        if any(self._is_fx_wrap(node) for node in (*calls, *decorators)):
             for node in kept:
                 if (isinstance(node, ast.Attribute) and node.attr in _TRACERS) or (
                     isinstance(node, ast.Name) and node.id in _TRACERS
@@ -276,11 +276,6 @@ class _Editor:
     def _end(self, node: ast.stmt | ast.expr) -> int:
         assert node.end_lineno is not None and node.end_col_offset is not None  # every parsed node has them
         return self._offset(node.end_lineno, node.end_col_offset)
-
-
-def _decorators(nodes: list[ast.AST]) -> Iterator[ast.expr]:
-    for node in nodes:
-        yield from getattr(node, "decorator_list", [])
 
 
 def _walk(root: ast.AST, gone: set[int], *, scopes: bool = True) -> Iterator[ast.AST]:

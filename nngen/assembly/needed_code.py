@@ -48,11 +48,7 @@ class _Unit:
 
 
 def needed_code(tree: ast.Module) -> NeededCode:
-    """Find what ``Net`` and the statements with an effect do not mention, by any name or word of a string.
-
-    Args:
-        tree: The family's module.
-    """
+    """Find what ``Net`` and the statements with an effect do not mention, by any name or word of a string."""
     every_word = _words([tree])
     methods = _training_methods(tree, every_word)
     units = [_Unit(node, _binds(node, every_word), _words([node], without=methods)) for node in tree.body]

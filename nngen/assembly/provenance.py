@@ -41,10 +41,5 @@ def _experts(plan: Plan) -> list[tuple[Family, Interface]]:
     known = load_families(WheelLemur(cached_wheel()))
     families = [known[name] for name in plan.experts]
     measured = profiles(families, _SHAPE)
-    return [(family, _interface(measured[family.name].interface)) for family in families]
-
-
-def _interface(interface: Interface | None) -> Interface:
-    if interface is None:
-        raise ValueError("a family that takes no images cannot be an expert")
-    return interface
+    # A family that takes no images is left out; the plan then names more experts than are given, and is refused.
+    return [(family, found) for family in families if (found := measured[family.name].interface) is not None]

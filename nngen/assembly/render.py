@@ -34,7 +34,7 @@ _ROOM = 106
 
 def reserved_names() -> frozenset[str]:
     """Return every name that the templates and snippets bind at the top of a file, and those of Python itself."""
-    return _reserved(tuple(LOSSES.values()))
+    return _reserved(tuple(LOSSES.values()))  # anew where a plug-in registered a loss
 
 
 @lru_cache(maxsize=8)
@@ -64,11 +64,12 @@ def render(plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence
     # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
     blocks = [read_block(block) for block in frame.split("\n\n\n")]
     used = frozenset({"cache"} if unique else ()).union(*(block.names for block in blocks))
+    imports = str(_template("imports.py.j2").render(used=used)).strip("\n")  # each family imports for itself
     source = _template("mixture.py.j2").render(
         title=_title(plan),
         summary=_summary(plan),
         plan_toml=to_toml(plan),
-        imports=(imports := _imports(used)),
+        imports=imports,
         sections=[
             {
                 "heading": f"{_positions(plan, function.family)}: {function.family}",
@@ -93,12 +94,6 @@ def _function_names(functions: Iterable[FamilyFunction]) -> Mapping[str, str]:
             name, count = f"{wanted}_{count}", count + 1
         names[function.family] = name
     return names
-
-
-def _imports(used: frozenset[str]) -> str:
-    """Write the imports of the frame; each family imports for itself."""
-    text: str = _template("imports.py.j2").render(used=used)
-    return text.strip("\n")
 
 
 def _frame(

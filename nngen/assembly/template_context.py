@@ -25,6 +25,7 @@ _CONSTANTS = (
     ("CLIP", "clip", "largest norm of the gradient"),
     ("WARMUP", "warmup", "share of the budget over which the rates rise"),
 )
+_RECIPE = ("gate_rate", "weight_decay", "mixup", "cutmix", "ema")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
@@ -35,7 +36,7 @@ def number(count: int) -> str:
 
 def template_context(plan: Plan) -> dict[str, Any]:
     """Return the values that the templates name, experts and the gate's template aside."""
-    gate, top_k = plan.gate, plan.gate.routing == "top-k"
+    gate, top_k, rate = plan.gate, plan.gate.routing == "top-k", plan.recipe.gate_rate
     losses = {name: loss for name, loss in LOSSES.items() if plan.losses.weight(name) > 0}
     # Where more than the weights is needed, the gate returns a ``Routing``.
     routed = top_k or gate.learned_noise or any("logits" in loss.needs for loss in losses.values())
@@ -56,22 +57,13 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "terms": [f"{loss.constant} * {loss.term.format(**words)}" for loss in losses.values() if loss.term],
         "uses_probabilities": any("{probabilities}" in loss.term for loss in losses.values()),
         "constants": list(_constants(plan, losses)),
-        "recipe": _recipe(plan),
-        "rate_words": _rate_words(plan.recipe.gate_rate),
+        "recipe": {"optimizer": plan.recipe.optimizer, **{name: float(getattr(plan.recipe, name)) for name in _RECIPE}},
+        "rate_words": f"{'the same' if rate == 1 else 'a higher' if rate > 1 else 'a lower'} rate",
         "trained": "self.experts" if KINDS[plan.kind].families else "nn.ModuleList([self.trunk, self.experts])",
         "diagnostics": "\n\n\n".join(definitions(SNIPPETS / "diagnostics.py").values()),
         "net_summary": _net_summary(plan),
         **TRUNK,
     }
-
-
-def _recipe(plan: Plan) -> dict[str, Any]:
-    names = ("gate_rate", "weight_decay", "mixup", "cutmix", "ema")
-    return {"optimizer": plan.recipe.optimizer, **{name: float(getattr(plan.recipe, name)) for name in names}}
-
-
-def _rate_words(rate: float) -> str:
-    return "the same rate" if rate == 1 else "a higher rate" if rate > 1 else "a lower rate"
 
 
 def _constants(plan: Plan, losses: Mapping[str, Loss]) -> Iterator[Mapping[str, Any]]:

@@ -29,9 +29,6 @@ class Joining:
     """Result of checking one file.
 
     Attributes:
-        path: Path of the file.
-        name: Name of the family.
-        may_join: Whether it may be an expert.
         native: Whether it takes the shape asked for without an adapter.
         takes: Images that it takes, in words.
         parameters: Number of trainable parameters at that shape.
@@ -128,23 +125,17 @@ def _check_contract(path: Path, tree: ast.Module) -> None:
 
 
 def _measured(path: Path, profile: Profile, shape: Shape) -> Joining:
+    found = profile.interface if profile.usable else None
+    form = "square, " * found.square + "complex, " * found.complex if found else ""
     return Joining(
         path=path,
         name=profile.name,
         may_join=profile.usable,
         native=profile.native(shape) if profile.usable else None,
-        takes=_takes(profile) if profile.usable else None,
+        takes=form + found.sides if found else None,
         parameters=profile.parameters.get(str(shape)),
         message=profile.reason,
     )
-
-
-def _takes(profile: Profile) -> str | None:
-    found = profile.interface
-    if found is None:
-        return None
-    sides = f"{found.low} px and more" if found.high is None else f"{found.low} to {found.high} px"
-    return ("square, " if found.square else "") + ("complex, " if found.complex else "") + sides
 
 
 def compare(

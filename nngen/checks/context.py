@@ -39,10 +39,7 @@ class CheckContext:
     """A candidate under check.
 
     Attributes:
-        path: The candidate's file.
         shape: Shape of the images, without the batch.
-        classes: Number of classes.
-        device: Device on which the net is built.
         hyperparameters: Values of ``prm``; each call into the candidate gets a copy.
         module: The imported file; set by the rule ``import``.
         net: The built net, on ``device``; set by the rule ``build``.

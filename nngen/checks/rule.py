@@ -34,9 +34,7 @@ class Invalid:
     """A source that a rule refuses, and the verdict expected of it.
 
     Attributes:
-        source: The Python source.
         message: Part of the verdict's message.
-        outcome: The verdict's outcome.
         line: The verdict's line, from 1; None where the verdict has none.
     """
 

@@ -10,11 +10,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Source:
-    """A candidate's source, parsed once, on first use.
-
-    Attributes:
-        text: The source.
-    """
+    """A candidate's source, parsed once, on first use."""
 
     text: str
 

@@ -133,17 +133,8 @@ def _open(folder: Path) -> Dataset:
         for part in _SPLITS
         for kind in ("images", "labels")
     }
-    return Dataset(
-        name=meta["name"],
-        classes=meta["classes"],
-        fingerprint=meta["fingerprint"],
-        natural=meta["natural"],
-        default_shape=Shape.parse(meta["default_shape"]),
-        mean=tuple(meta["mean"]),
-        std=tuple(meta["std"]),
-        folder=folder,
-        **arrays,
-    )
+    shape, mean, std = Shape.parse(meta.pop("default_shape")), tuple(meta.pop("mean")), tuple(meta.pop("std"))
+    return Dataset(**meta, default_shape=shape, mean=mean, std=std, folder=folder, **arrays)
 
 
 def _splits(name: str, raw: Raw) -> dict[str, npt.NDArray[Any]]:

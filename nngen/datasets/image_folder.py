@@ -24,11 +24,7 @@ _GREY = {"1", "L", "LA", "I", "I;16", "F"}
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Images below ``path``; its folders are the classes, in alphabetical order.
-
-    Attributes:
-        path: The folder of the classes' folders.
-    """
+    """Images below ``path``; its folders are the classes, in alphabetical order."""
 
     path: Path
     natural = True

@@ -16,7 +16,6 @@ class Raw:
     """A decoded data set, before its validation split is taken from the training images.
 
     Attributes:
-        classes: Number of classes.
         images: Training images, ``(N, C, H, W)`` uint8.
         labels: Training labels, ``(N,)`` int64.
         test_images: Test images; None where the source has no test split of its own.

@@ -109,21 +109,11 @@ def _insert(db: sqlite3.Connection, path: Path, export: Export, version: LemurVe
         if name not in _NOT_PRM and value is not None:
             _add_prm(db, written["uid"], name, value)
     task, dataset, metric, model = export.results
+    score = (export.score.accuracy, export.score.epoch, export.score.duration_ns)
     db.execute(
         "INSERT INTO stat (id, accuracy, epoch, duration, task, dataset, nn, transform, metric, prm) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            key,
-            export.score.accuracy,
-            export.score.epoch,
-            export.score.duration_ns,
-            task,
-            dataset,
-            model,
-            export.transform.name,
-            metric,
-            written["uid"],
-        ],
+        [key, *score, task, dataset, model, export.transform.name, metric, written["uid"]],
     )
     if version is LemurVersion.V2_2_11:
         _add_train_stat(db, key, export)

@@ -27,7 +27,6 @@ class Export:
         score: Score after the last epoch, the only one with test predictions.
         transform: LEMUR's transform that matches the training.
         stand_in: Equivalent transform of nngen, for targets that lack ``transform``.
-        classes: Number of classes of the data set.
     """
 
     candidate: StoredCandidate

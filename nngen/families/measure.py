@@ -46,9 +46,6 @@ class FamilyUnderTest:
     """A family that has been imported.
 
     Attributes:
-        path: Its file.
-        net: Its class ``Net``.
-        hyperparameters: Values of ``prm``.
         channels: Channels of the images.
         classes: Length of the logits.
     """

@@ -49,7 +49,6 @@ class Profile:
     """The measured properties of a family.
 
     Attributes:
-        name: Name of the family.
         fingerprint: SHA-256 of the source that was measured.
         interface: The inputs that the family accepts; None if no input was found that it accepts.
         reason: Why the family cannot be used at the shape asked for; empty if it can.
@@ -80,9 +79,8 @@ class Profile:
         if self.interface is None or self.reason or self.native(shape):
             return self.reason
         accepts = self.interface
-        sides = f"{accepts.low} px and more" if accepts.high is None else f"{accepts.low} to {accepts.high} px"
         form = ("square " if accepts.square else "") + ("complex " if accepts.complex else "")
-        return f"takes {form}images of {sides}"
+        return f"takes {form}images of {accepts.sides}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

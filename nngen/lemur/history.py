@@ -14,9 +14,6 @@ class History:
     """A model's last and best epoch on one data set; an epoch's accuracy is the best of its trials.
 
     Attributes:
-        model: Name of the model.
-        dataset: Name of the data set, as LEMUR spells it.
-        final_epoch: The last epoch recorded.
         final_accuracy: Accuracy at ``final_epoch``, in [0, 1].
         best_epoch: The first epoch with ``best_accuracy``.
         best_accuracy: Highest accuracy of any epoch, in [0, 1].

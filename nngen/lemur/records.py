@@ -51,11 +51,7 @@ def pick(found: Iterable[Results]) -> Results | None:
 
 
 def parse_trials(file: str, content: bytes) -> list[dict[str, Any]]:
-    """Read one result file.
-
-    Args:
-        file: Name for messages.
-        content: The file's JSON.
+    """Read the JSON of one result file; ``file`` is its name for messages.
 
     Raises:
         LemurError: If it is not a list of JSON objects.

@@ -19,14 +19,11 @@ class Evenness:
     Attributes:
         family_entropy: Shannon entropy of the families' counts over its maximum, 1 when all are equal;
             None for an empty sample.
-        pair_entropy: Normalised entropy of the pairs' counts.
         family_gini: Gini coefficient of the families' counts, 0 when all are equal; None for an empty sample.
-        pair_gini: Gini coefficient of the pairs' counts.
         family_expected: Interval of 95 % of the families' counts in a random sample of that size.
         pair_expected: Interval of 95 % of the pairs' counts in a random sample of that size.
         chi_square: Statistic of the families' counts against a random sample without repeats; None where
             nothing is random (no quartet, or all of them).
-        df: Degrees of freedom of ``chi_square``.
         p: Probability of counts at least as uneven in a random sample; near 1 for counts more even than chance.
     """
 
@@ -51,10 +48,6 @@ def evenness(audit: Coverage, k: int = 4) -> Evenness:
     The chi-square allows for the families of a quartet being different and quartets being drawn
     without repeats: the counts of a random sample have covariance
     ``n p (1 - p) f v / (v - 1) (I - J / v)`` with ``p = k / v`` and ``f = (space - n) / (space - 1)``.
-
-    Args:
-        audit: Result of ``coverage``.
-        k: Families per quartet.
     """
     v = len(audit.families)
     share, pairs = k / v, k * (k - 1) / (v * (v - 1)) if v > 1 else 0.0
