@@ -10,11 +10,10 @@ from typing import Any
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.output import FolderWriter, order_of, prepare_folder, write_candidate
+from nngen.assembly.output import FolderWriter, TarWriter, order_of, prepare_folder, write_candidate
 from nngen.assembly.plan_toml import preset, preset_names, read_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
-from nngen.assembly.shards import TarWriter
 from nngen.cli.family_options import FamilySource
 from nngen.cli.options import Flag, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table

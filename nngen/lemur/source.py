@@ -8,10 +8,9 @@ from pathlib import Path
 
 from nngen.errors import LemurError
 from nngen.files import write_atomically
-from nngen.lemur.checkout import CheckoutLemur
 from nngen.lemur.database import DatabaseLemur
 from nngen.lemur.fetch import SOURCE_NOTE, cached_wheel, fetch, install_wheel, lemur_dir
-from nngen.lemur.reader import Lemur
+from nngen.lemur.reader import CheckoutLemur, Lemur
 from nngen.lemur.wheel import ZIP_MAGIC, WheelLemur
 
 _SQLITE = b"SQLite format 3\0"

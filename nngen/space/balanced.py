@@ -84,9 +84,13 @@ class BalancedOrder:
         return np.array([self[position] for position in range(size)], dtype=np.int64).reshape(size, self.k)
 
 
-@lru_cache(maxsize=16)
 def balanced_order(v: int, k: int = 4) -> BalancedOrder:
     """Return the balanced order of the k-subsets of v families, cached for the life of the process."""
+    return _kept_order(v, k)  # one cache entry, however the arguments are spelled
+
+
+@lru_cache(maxsize=16)
+def _kept_order(v: int, k: int) -> BalancedOrder:
     return BalancedOrder(v, k, VARIANTS.get(v, 0) if k == 4 else 0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from nngen.assembly.shards import TarWriter
+from nngen.assembly.output import TarWriter
 from nngen.errors import UsageError
 from nngen.types import Candidate
 

@@ -11,9 +11,8 @@ import pytest
 
 from nngen.errors import LemurError
 from nngen.families.catalogue import load_families
-from nngen.lemur.checkout import CheckoutLemur
 from nngen.lemur.database import DatabaseLemur
-from nngen.lemur.reader import Lemur
+from nngen.lemur.reader import CheckoutLemur, Lemur
 from nngen.lemur.source import install, open_lemur
 from nngen.lemur.wheel import WheelLemur
 from nngen.types import Record
