@@ -63,6 +63,7 @@ class Frame:
         if self.kind != MESSAGE:
             raise FrameError(f"a frame of kind {self.kind} where a message was expected")
         try:
+            # NaN and Infinity, which JSON does not have, become None. Deep nesting ends in a RecursionError.
             value = json.loads(self.body, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise FrameError("a message that is not JSON") from error
@@ -91,6 +92,7 @@ class FrameReader:
         self._buffer += data
         while len(self._buffer) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._buffer)
+            # Decided by the head alone: a worker must not make this process buffer what nobody wants.
             if kind not in self._sizes:
                 raise FrameError(f"a frame of unknown kind {kind}")
             if not self._sizes[kind].allows(length):
@@ -117,4 +119,5 @@ class Channel:
         """Send one frame, blocking until all of it is in the pipe."""
         data = memoryview(_HEAD.pack(kind, len(body)) + body)
         while data:
+            # A pipe may take a part of it only.
             data = data[os.write(self._descriptor, data) :]

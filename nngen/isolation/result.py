@@ -63,6 +63,7 @@ class JobResult:
     @property
     def killed(self) -> bool:
         """Whether the worker or its supervisor was killed by something other than the monitor."""
+        # Where the monitor killed it, with the same signal, the reason is another.
         if self.reason is not ExitReason.EXIT:
             return False
         return self.status is None or (os.WIFSIGNALED(self.status) and os.WTERMSIG(self.status) == signal.SIGKILL)

@@ -18,8 +18,6 @@ from nngen.training.orders import FrameKind
 if TYPE_CHECKING:  # torch is loaded in the worker alone
     from torch import Tensor, nn
 
-__all__ = ["EXAMPLE", "MAX_PART", "ONNX", "WEIGHTS", "ArtifactRequest", "send_artifacts"]
-
 WEIGHTS, ONNX, EXAMPLE = "weights", "onnx", "example"
 """Names of the files: the state dictionary as safetensors; the graph as ONNX; some images with their logits, as
 safetensors, which come with the graph."""

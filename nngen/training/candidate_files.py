@@ -13,8 +13,6 @@ from nngen.isolation.level import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.types import MAX_SOURCE_BYTES, Candidate, Outcome
 
-__all__ = ["check_isolation", "choose_isolation", "find_files", "read_candidate"]
-
 _RULE = "file"
 _GENERATED = re.compile(r"(?:[A-Za-z0-9.-]+-)?([0-9a-f]{32})")
 
@@ -62,11 +60,11 @@ def read_candidate(path: Path) -> Candidate:
         raise fail(Outcome.SYNTAX, _RULE, "is not UTF-8 text: save it as UTF-8", line=line) from None
     md5 = nn_id(source)
     named = _GENERATED.fullmatch(path.stem)
-    return Candidate(
-        id=path.stem if named and named.group(1) == md5 else md5,
-        source=source,
-        canonical=_canonical(source),
-    )
+    try:
+        canonical = canonical_hash(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        canonical = ""  # no syntax tree to hash: the checks give the verdict
+    return Candidate(id=path.stem if named and named.group(1) == md5 else md5, source=source, canonical=canonical)
 
 
 def check_isolation(wanted: str) -> None:
@@ -90,11 +88,3 @@ def choose_isolation(wanted: str, source: str) -> Isolation:
     if wanted != "auto":
         return Isolation(wanted)
     return Isolation.PROCESS if assembled_here(source) else Isolation.SANDBOX
-
-
-def _canonical(source: str) -> str:
-    """Hash the syntax tree; a source without one gets an empty hash, and its verdict from the checks."""
-    try:
-        return canonical_hash(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""

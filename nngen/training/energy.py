@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Self
-
-__all__ = ["EnergyMeter"]
 
 _JOULE_PER_COUNT = 1e-3
 
@@ -32,9 +29,7 @@ class EnergyMeter:
         self._before = self._count()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         after = self._count()
         if after is not None and self._before is not None:
             self.joules = (after - self._before) * _JOULE_PER_COUNT
@@ -57,6 +52,7 @@ def _open() -> tuple[Any, Any]:
         pynvml = import_module("pynvml")
     except ImportError:
         return None, None
+    # NVML counts all cards of the machine; CUDA's first is the first that this variable names.
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
     try:
         pynvml.nvmlInit()

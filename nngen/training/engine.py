@@ -10,8 +10,6 @@ from nngen.datasets.dataset import Dataset
 from nngen.isolation.level import Isolation
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
-__all__ = ["CheckJob", "Engine", "TrainJob"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckJob:

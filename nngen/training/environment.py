@@ -10,8 +10,6 @@ from pathlib import Path
 from nngen import __version__
 from nngen.errors import UsageError
 
-__all__ = ["describe", "pick_device"]
-
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """Device files of graphics cards: NVIDIA's, NVIDIA's under WSL, AMD's. Without one of them torch need not be loaded."""
 

@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from types import TracebackType
+from dataclasses import replace
 from typing import Self
 
 from nngen.checks.prm import make_prm
@@ -25,29 +24,12 @@ from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
 from nngen.training.scoring import TrialScorer, accuracy, read_verdict, verdict_of_result
 from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
 
-__all__ = ["LocalEngine"]
-
 _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.training.worker")
 _WORKER = "nngen.training.worker"
 _BYTES_PER_CLASS = 2
 _CARD_LIMITS = Limits(time_limit_s=60.0, memory_mib=12_288)
 _SHARE = 0.9
 """Share of a card's memory that trials side by side may take."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Receiver:
-    """Receiver of one training's results in this process.
-
-    Attributes:
-        on_epoch: Called after each epoch.
-        score: Computes the accuracy of validation predictions.
-        artifacts: Files to take from the trained net.
-    """
-
-    on_epoch: Callable[[EpochResult], None] | None
-    score: Callable[[bytes], float]
-    artifacts: ArtifactRequest | None
 
 
 class LocalEngine:
@@ -76,9 +58,7 @@ class LocalEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -96,6 +76,13 @@ class LocalEngine:
     def check(self, job: CheckJob) -> Verdict:
         """Run every static and dynamic rule over a candidate; see ``Engine.check``."""
         verdict: Verdict | None = None
+        order = CheckOrder(
+            shape=job.shape,
+            classes=job.classes,
+            hyperparameters=job.hyperparameters,
+            device=job.device,
+            threads=job.threads,
+        )
 
         def take(frame: Frame, _seconds: float) -> bool:
             nonlocal verdict
@@ -105,7 +92,7 @@ class LocalEngine:
         result = self._runner.run(
             Job(
                 entry_point=f"{_WORKER}:check",
-                arguments=CheckOrder.of(job).to_json(),
+                arguments=order.to_json(),
                 limits=Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib),
                 isolation=job.isolation,
                 source=job.candidate.source,
@@ -149,13 +136,14 @@ class LocalEngine:
                     data_fingerprint=dataset.fingerprint,
                 )
             batch = largest_batch(prediction, spec.batch, limit)
-        receiver = _Receiver(
-            on_epoch=on_epoch,
-            score=score or (lambda body: accuracy(body, dataset.validation_labels)),
-            artifacts=artifacts,
-        )
+        score = score or (lambda body: accuracy(body, dataset.validation_labels))
+
+        def attempt(tried: TrialSpec) -> Trial:
+            scorer = TrialScorer(epochs=spec.epochs, classes=dataset.classes, score=score, on_epoch=on_epoch)
+            return self._attempt(replace(job, spec=tried), scorer, artifacts)
+
         with self._place(spec.device, prediction):
-            trial = self._train(replace(job, spec=replace(spec, batch=batch)), receiver)
+            trial = _halving(replace(spec, batch=batch), attempt)
         return replace(trial, spec=spec, predicted_mib=prediction.likely_mib if prediction else None)
 
     @contextmanager
@@ -170,38 +158,13 @@ class LocalEngine:
         with self._pool.hold(None if prediction is None else prediction.likely_mib):
             yield
 
-    def _train(self, job: TrainJob, receiver: _Receiver) -> Trial:
-        """Train, with smaller and smaller batches where memory does not suffice."""
-        begin = time.monotonic()
-        tried = [job.spec.batch]
-        with EnergyMeter(job.spec.device) as meter:
-            trial = self._attempt(job, receiver)
-            while (smaller := _smaller(trial, job.spec.time_limit_s - (time.monotonic() - begin))) is not None:
-                if receiver.artifacts is not None:
-                    receiver.artifacts.clear()
-                again = self._attempt(replace(job, spec=smaller), receiver)
-                tried.append(smaller.batch)
-                if again.verdict.outcome is Outcome.TIMEOUT:
-                    # The time that was left was too short: known is only that the batch before did not fit.
-                    break
-                trial = again
-        if len(tried) == 1:
-            return replace(trial, energy_j=meter.joules)
-        verdict = trial.verdict
-        if not verdict.valid:
-            message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
-            verdict = replace(verdict, message=message)
-        seconds = time.monotonic() - begin
-        return replace(trial, verdict=verdict, seconds=seconds, batches_tried=tuple(tried), energy_j=meter.joules)
-
-    def _attempt(self, job: TrainJob, receiver: _Receiver) -> Trial:
+    def _attempt(self, job: TrainJob, scorer: TrialScorer, artifacts: ArtifactRequest | None) -> Trial:
         """Train with one size of the batch."""
-        spec, dataset, artifacts = job.spec, job.dataset, receiver.artifacts
+        spec, dataset = job.spec, job.dataset
+        if artifacts is not None:
+            artifacts.clear()
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec)
-        scorer = TrialScorer(
-            epochs=spec.epochs, classes=dataset.classes, score=receiver.score, on_epoch=receiver.on_epoch
-        )
         order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
         # Predictions have a known length, so that a frame of another one is refused unread.
         frames: dict[int, BodySize] = {
@@ -254,6 +217,29 @@ class LocalEngine:
             messages, _ = self._runner.collect(job)
             self._known_card = (str(messages[0]["name"]), float(messages[0]["mib"])) if messages else ("cuda", math.inf)
         return self._known_card
+
+
+def _halving(spec: TrialSpec, attempt: Callable[[TrialSpec], Trial]) -> Trial:
+    """Train, with smaller and smaller batches where memory does not suffice."""
+    begin = time.monotonic()
+    tried = [spec.batch]
+    with EnergyMeter(spec.device) as meter:
+        trial = attempt(spec)
+        while (smaller := _smaller(trial, spec.time_limit_s - (time.monotonic() - begin))) is not None:
+            again = attempt(smaller)
+            tried.append(smaller.batch)
+            if again.verdict.outcome is Outcome.TIMEOUT:
+                # The time that was left was too short: known is only that the batch before did not fit.
+                break
+            trial = again
+    if len(tried) == 1:
+        return replace(trial, energy_j=meter.joules)
+    verdict = trial.verdict
+    if not verdict.valid:
+        message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
+        verdict = replace(verdict, message=message)
+    seconds = time.monotonic() - begin
+    return replace(trial, verdict=verdict, seconds=seconds, batches_tried=tuple(tried), energy_j=meter.joules)
 
 
 def _smaller(trial: Trial, left_s: float) -> TrialSpec | None:

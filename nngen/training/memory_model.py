@@ -17,17 +17,6 @@ from nngen.errors import NngenError
 from nngen.families.probe import TrainingCost, training_costs
 from nngen.types import Candidate, Family, Interface, Outcome, TrialSpec, Verdict
 
-__all__ = [
-    "RULE",
-    "GpuMemoryPool",
-    "Prediction",
-    "Predictor",
-    "largest_batch",
-    "predict",
-    "predictor",
-    "refusal",
-]
-
 RULE = "predicted"
 
 _WORKER_MIB = {"cpu": (200.0, 330.0), "cuda": (300.0, 550.0)}
@@ -120,6 +109,7 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
         if not names or not set(names) <= families.keys() or _is_small(spec):
             return None
         with lock:
+            # Measured under the lock: a thread that needs the same families waits for the result.
             at_shape = known.setdefault(str(spec.shape), {})
             missing = [name for name in dict.fromkeys(names) if name not in at_shape]
             # A family that cannot be measured is not tried again, and its mixtures are trained without a prediction.
@@ -172,6 +162,7 @@ class GpuMemoryPool:
     @contextmanager
     def hold(self, need_mib: float | None) -> Iterator[None]:
         """Wait for memory and reserve it in the block; an unknown need reserves the whole card."""
+        # A training expected to exceed the card is admitted alone: the expectation is not a lower bound.
         need = self._limit if need_mib is None else min(need_mib, self._limit)
         with self._change:
             self._change.wait_for(lambda: not self._taken or sum(self._taken) + need <= self._limit)

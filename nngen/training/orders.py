@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from nngen.isolation import JsonObject
-from nngen.training.engine import CheckJob, TrainJob
+from nngen.training.engine import TrainJob
 from nngen.types import Hyperparameters, Shape
-
-__all__ = ["CheckOrder", "FrameKind", "TrainOrder"]
 
 
 class FrameKind(enum.IntEnum):
@@ -37,30 +35,22 @@ class CheckOrder:
     device: str
     threads: int
 
-    @classmethod
-    def of(cls, job: CheckJob) -> Self:
-        return cls(
-            shape=job.shape,
-            classes=job.classes,
-            hyperparameters=job.hyperparameters,
-            device=job.device,
-            threads=job.threads,
-        )
-
     def to_json(self) -> JsonObject:
         return asdict(self) | {"shape": str(self.shape)}
 
     @classmethod
     def from_json(cls, data: JsonObject) -> Self:
-        return cls(**{**data, "shape": Shape.parse(data["shape"])})
+        tuples = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        return cls(**{**data, **tuples, "shape": Shape.parse(data["shape"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOrder:
+class TrainOrder(CheckOrder):
     """A training, as the worker needs it: settings, and of the data set what its files do not say.
 
+    ``lr``, ``momentum``, ``batch`` and ``epoch`` are among the hyperparameters.
+
     Attributes:
-        hyperparameters: Values for ``prm``; ``lr``, ``momentum``, ``batch`` and ``epoch`` are among them.
         flip: Whether training images are mirrored at random.
         mean: Mean of the train split per channel, in [0, 1].
         std: Standard deviation of the train split per channel.
@@ -68,17 +58,12 @@ class TrainOrder:
         artifacts: Names of the files to send after training.
     """
 
-    shape: Shape
-    classes: int
-    hyperparameters: Hyperparameters
     epochs: int
     batch: int
     seed: int
     flip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    device: str
-    threads: int
     compiled: bool = False
     artifacts: tuple[str, ...] = ()
 
@@ -101,11 +86,3 @@ class TrainOrder:
             compiled=compiled,
             artifacts=artifacts,
         )
-
-    def to_json(self) -> JsonObject:
-        return asdict(self) | {"shape": str(self.shape)}
-
-    @classmethod
-    def from_json(cls, data: JsonObject) -> Self:
-        lists = {name: tuple(data[name]) for name in ("mean", "std", "artifacts")}
-        return cls(**{**data, **lists, "shape": Shape.parse(data["shape"])})

@@ -19,8 +19,6 @@ from nngen.text import one_line
 from nngen.training.orders import FrameKind
 from nngen.types import EpochResult, Outcome, Verdict
 
-__all__ = ["KILLED", "TrialScorer", "accuracy", "read_verdict", "verdict_of_result"]
-
 _MAX_EXPERTS = 64
 _MAX_PARAMETERS = 10**12
 _RULE = "worker"
@@ -101,6 +99,7 @@ class TrialScorer:
         event = message.get("event")
         if event == "verdict":
             verdict = read_verdict(message)
+            # Only a failure may end a training early: valid is decided here, after the last predictions.
             if verdict.valid:
                 raise FrameError("a training that calls itself valid")
             self.verdict = verdict
@@ -192,6 +191,7 @@ def _parameters(value: object) -> int:
 
 
 def _number(value: object) -> float | None:
+    # A bool is an int in Python, but not a number in JSON. An int may be too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

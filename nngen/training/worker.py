@@ -35,8 +35,6 @@ from nngen.training.artifacts import send_artifacts
 from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
 from nngen.types import Outcome, Verdict
 
-__all__ = ["check", "describe_card", "train"]
-
 _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
 _EXAMPLES = 4

@@ -22,8 +22,6 @@ from nngen.training.memory_model import Prediction
 from nngen.training.ray.dataset_transfer import Bytes, DatasetTransfer, unpack
 from nngen.types import Candidate, EpochResult, Trial, TrialSpec, Verdict
 
-__all__ = ["ActorMessage", "Epoch", "NodeFacts", "Refusal", "RemoteTrainJob", "TrialActor"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
@@ -113,7 +111,9 @@ class TrialActor:
             job: What to train, without the data set.
             prediction: The driver's prediction of its memory.
         """
+        # Read by the engine's predictor: an actor runs one job at a time.
         self._prediction = prediction
+        # The engine calls back in the thread that trains, and Ray's stream must be fed from this one.
         messages: SimpleQueue[Epoch | None] = SimpleQueue()
         work = self._thread.submit(self._train, job, messages)
         work.add_done_callback(lambda _: messages.put(None))
@@ -126,6 +126,7 @@ class TrialActor:
 
         def score(body: bytes) -> float:
             nonlocal predictions
+            # The labels are in the driver: the predictions travel, and the accuracy is computed there.
             predictions = body
             return nan
 

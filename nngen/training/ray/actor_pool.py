@@ -16,8 +16,6 @@ from nngen.errors import EngineLostError, NngenError
 from nngen.training.ray.actor import NodeFacts, Refusal, TrialActor
 from nngen.training.ray.cluster import Request, difference, reason_of
 
-__all__ = ["ActorHandle", "ActorPool"]
-
 _TURN_S = 0.1
 _ANSWER_S = 10.0
 _PATIENCE_S = 600.0
@@ -77,6 +75,7 @@ class ActorPool:
             EngineLostError: If the pool is closed.
             NngenError: If actors cannot be started, or there was no room for one for too long.
         """
+        # Tickets keep the order of the threads that wait: who waits longest gets the next free actor.
         ticket = object()
         with self._change:
             self._tickets.append(ticket)
@@ -125,6 +124,7 @@ class ActorPool:
 
     def _next(self, ticket: object) -> ActorHandle | None:
         """Take a free actor unless other threads have waited longer; else see that enough of them are starting."""
+        # Before the lock is taken: this may ask Ray, and a call to another process takes time.
         most = self._most()
         with self._change:
             if self._closed:
@@ -141,6 +141,7 @@ class ActorPool:
             return None
 
     def _start(self) -> ActorHandle:
+        # Never restarted by Ray: the pool replaces actors, and the caller decides whether a job is tried again.
         options = {**self._request.options(), "max_restarts": 0, "max_task_retries": 0}
         actor = ray.remote(TrialActor).options(**options, scheduling_strategy="SPREAD").remote(compiled=self._compiled)
         return ActorHandle(actor=actor, facts=actor.describe.remote())
@@ -155,6 +156,7 @@ class ActorPool:
                     f"no node of the Ray cluster had room for a trial with {self._request}"
                     f" for {self._patience_s:.0f} s: the same command goes on when one has"
                 )
+        # In short turns and without the lock, so that other threads can return actors meanwhile.
         if starting:
             ready, _ = ray.wait([handle.facts for handle in starting], timeout=_TURN_S)
             for handle in starting:
@@ -197,6 +199,7 @@ class ActorPool:
 
 def _answers(handle: ActorHandle) -> bool:
     try:
+        # An idle actor may have gone with its node, which Ray reports to whoever calls it.
         ray.get(handle.actor.ping.remote(), timeout=_ANSWER_S)
     except RayError:
         return False

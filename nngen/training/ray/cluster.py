@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -20,8 +19,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nngen import __version__
 from nngen.errors import NngenError, UsageError
-
-__all__ = ["Cluster", "Node", "Request", "connect", "difference", "reason_of"]
 
 _MIB = 2**20
 _MOST_THREADS = 16
@@ -93,9 +90,7 @@ class Cluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,6 +113,7 @@ class Cluster:
         if not nodes:
             raise UsageError("no node of the Ray cluster offers a CPU: start nodes with ray start --num-cpus")
         with_cards = [node for node in nodes if node.gpus >= 1]
+        # Trials that share a node's cards share its cores alike; the weakest node decides.
         cores = [node.cpus / max(1.0, node.gpus / share) for node in with_cards] or [node.cpus for node in nodes]
         threads = max(1, min(_MOST_THREADS, int(min(cores))))
         return {"device": "cuda" if with_cards else "cpu", "threads": threads}
@@ -196,6 +192,7 @@ def reason_of(error: BaseException) -> str:
 def _same_everywhere(nodes: Sequence[Node]) -> None:
     probe = ray.remote(_make_probe())
     asked = []
+    # All are asked before the first answer is awaited: a slow node costs its time once.
     for node in nodes:
         place = NodeAffinitySchedulingStrategy(node.id, soft=False)
         asked.append(probe.options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote())

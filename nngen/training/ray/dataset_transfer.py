@@ -22,8 +22,6 @@ from nngen.errors import DataError
 from nngen.files import cache_dir, draft_folder
 from nngen.types import Shape
 
-__all__ = ["Bytes", "DatasetTransfer", "pack", "unpack"]
-
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -95,6 +93,7 @@ def unpack(transfer: DatasetTransfer, fetch: Callable[[int], Bytes]) -> Dataset:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let one worker of this machine write while the others wait."""
+    # A lock of the kernel, which ends with its holder, even with one that was killed.
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -124,6 +123,7 @@ def _write(folder: Path, transfer: DatasetTransfer, fetch: Callable[[int], Bytes
 
 def _open(folder: Path, transfer: DatasetTransfer) -> Dataset:
     arrays = {part.replace("-", "_"): np.load(folder / f"{part}.npy", mmap_mode="r") for part in WORKER_FILES}
+    # The labels of validation and test never leave the driver.
     nothing = np.empty(0, np.int64)
     return Dataset(
         name=transfer.name,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -23,8 +22,6 @@ from nngen.training.ray.cluster import Cluster, Request, reason_of
 from nngen.training.ray.dataset_transfer import DatasetTransfer, pack
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate, EpochResult, Trial, Verdict
-
-__all__ = ["RayEngine"]
 
 _LOOK_S = 2.0
 
@@ -73,9 +70,7 @@ class RayEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -90,6 +85,7 @@ class RayEngine:
             return self._fixed
         count, seen = self._counted
         now = time.monotonic()
+        # Campaigns read this between any two trials: Ray is not asked each time.
         if now - seen > _LOOK_S:
             count = max(1, sum(node.room(self._request) for node in self._cluster.nodes()))
             self._counted = (count, now)
