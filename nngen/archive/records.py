@@ -14,7 +14,7 @@ from typing import Any
 
 from nngen.archive.states import LoopRole, TrialState
 from nngen.campaign_spec import CampaignSpec
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
 

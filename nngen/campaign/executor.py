@@ -19,7 +19,7 @@ from nngen.archive import CampaignRecord, Store, StoredTrial
 from nngen.archive.records import copied_result
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.seeds import derive
 from nngen.training.engine import CheckJob, Engine, TrainJob
 from nngen.training.scoring import KILLED

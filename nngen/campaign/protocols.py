@@ -34,7 +34,7 @@ from typing import Protocol, TypeAlias
 
 from nngen.archive import CampaignRecord, Store, StoredTrial
 from nngen.datasets.dataset import Dataset
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.space.registry import Sampler
 from nngen.training.engine import Engine

@@ -25,7 +25,7 @@ from nngen.campaign.successive_halving import is_over, planned, promotions
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import DataError, LemurError, UsageError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.space import coverage
 from nngen.training.engine import Engine
 

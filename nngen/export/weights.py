@@ -14,7 +14,7 @@ import numpy as np
 from nngen.datasets.dataset import Dataset
 from nngen.errors import ExportError, UsageError
 from nngen.export.selection import Export
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.training.artifacts import EXAMPLE, ONNX, WEIGHTS, ArtifactRequest
 from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine

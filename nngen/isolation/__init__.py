@@ -7,8 +7,7 @@ function sent and how the process ended. The package knows nothing of training.
 from __future__ import annotations
 
 from nngen.isolation.job import Job, JsonObject
-from nngen.isolation.level import Isolation
-from nngen.isolation.limits import Limits
+from nngen.isolation.limits import Isolation, Limits
 from nngen.isolation.protocol import Channel, Frame, FrameError
 from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.runner import JobRunner

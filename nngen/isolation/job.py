@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nngen.errors import UsageError
-from nngen.isolation.level import Isolation
-from nngen.isolation.limits import Limits
+from nngen.isolation.limits import Isolation, Limits
 from nngen.isolation.protocol import BodySize
 
 JsonObject: TypeAlias = Mapping[str, Any]

@@ -1,8 +1,9 @@
-"""Resource limits of a worker, and the kernel settings that tie its processes to their parents."""
+"""Isolation levels and resource limits of a worker, and the kernel settings that tie its processes to their parents."""
 
 from __future__ import annotations
 
 import ctypes
+import enum
 import math
 import os
 import resource
@@ -25,6 +26,22 @@ _YEAR_S = 3.2e7
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+class Isolation(enum.StrEnum):
+    """Isolation level of a worker, stored with each trial.
+
+    Attributes:
+        PROCESS: A process of its own with an empty environment and limits. Enough for files that this package
+            assembled.
+        SANDBOX: The same inside bubblewrap: no network, no file but what Python and its packages need, no other
+            process, no capabilities. For files that a model wrote or that came from outside.
+        NONE: Limits of time and memory alone, imposed from outside. For debugging one's own files.
+    """
+
+    PROCESS = "process"
+    SANDBOX = "sandbox"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Self
 from nngen.isolation.bubblewrap import HOME, make_sandbox
 from nngen.isolation.job import SOURCE_FILE, Job, JsonObject, encode_order
 from nngen.isolation.launcher import ENVIRONMENT, Pipes, ServerProcess, open_pipes, start_server
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.isolation.monitor import Monitor
 from nngen.isolation.protocol import Frame, FrameError, FrameReader
 from nngen.isolation.result import JobResult

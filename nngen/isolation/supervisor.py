@@ -22,8 +22,7 @@ from contextlib import suppress
 import psutil
 
 from nngen.isolation.job import Job
-from nngen.isolation.level import Isolation
-from nngen.isolation.limits import adopt_orphans, die_with_parent, set_limits
+from nngen.isolation.limits import Isolation, adopt_orphans, die_with_parent, set_limits
 from nngen.isolation.protocol import Channel
 
 STARTED = struct.Struct("<i")

@@ -17,7 +17,7 @@ import pytest
 
 from nngen.archive import LoopRole, NewTrial, Promotion, Store, TrialState
 from nngen.errors import ArchiveError, UsageError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Family, Outcome, Shape, Trial, TrialSpec, Verdict

@@ -9,7 +9,7 @@ from nngen.assembly.identity import canonical_hash
 from nngen.assembly.provenance import assembled_here
 from nngen.checks.rule import fail
 from nngen.errors import UsageError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.types import MAX_SOURCE_BYTES, Candidate, Outcome
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nngen.datasets.dataset import Dataset
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
 

@@ -13,7 +13,7 @@ from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign import Campaign, Silent, read_status, summarise
 from nngen.campaign.setup import prepare
 from nngen.errors import ArchiveError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.lemur.source import open_lemur
 from nngen.seeds import derive
 from nngen.testing.fakes import FakeEngine

@@ -9,7 +9,7 @@ from nngen.archive import Archive, LoopRole, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign import Budget, CandidateSource, GivenCandidates, Suggestion
 from nngen.errors import UsageError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.testing.fakes import FakeEngine, fake_assemble, fake_families

@@ -15,7 +15,7 @@ import ray
 
 from nngen import __version__
 from nngen.errors import NngenError
-from nngen.isolation.level import Isolation
+from nngen.isolation.limits import Isolation
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.training.memory_model import Prediction
