@@ -285,7 +285,7 @@ def test_nothing_outlives_a_killed_engine(tmp_path, mark, marked):
 def test_leaving_the_engine_leaves_nothing(left_over):
     with LocalEngine() as own:
         own.warm_up()
-        server = own._runner._launcher._server.process
+        server = own._runner._server.process
         assert server.poll() is None
     assert server.poll() is not None
 
