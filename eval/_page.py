@@ -1,7 +1,7 @@
 """Frame shared by the evaluation scripts: command-line options, tables, intervals, and the page in ``eval/results``.
 
-A script makes one ``Evaluation`` from its file and its docstring, declares its options with their defaults, and ends
-with ``finish``, which prints the page, writes it where ``--write`` was given, and returns the exit code.
+A script creates one ``Evaluation`` from its file and its docstring, declares its options with their defaults, and ends
+with ``finish``, which prints the page, writes it with ``--write``, and returns the exit code.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Evaluation:
 
     @property
     def command(self) -> str:
-        """The command line of this run with its defaults written out, paths reduced to their names."""
+        """Return the command line of this run with all defaults, paths reduced to their names."""
         words = [f"python eval/{self.name}.py"]
         for name, value in vars(self.given).items():
             if value is True:
@@ -100,13 +100,13 @@ def _word(value: object) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> str:
-    """A Markdown table; the columns named in ``right`` are aligned to the right."""
+    """Return a Markdown table; the columns named in ``right`` are aligned to the right."""
     marks = ["---:" if column in set(right) else "---" for column in columns]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (columns, marks, *rows))
 
 
 def today() -> str:
-    """Today's date, ISO 8601."""
+    """Return today's date, ISO 8601."""
     return datetime.now(UTC).date().isoformat()
 
 
@@ -116,7 +116,7 @@ def note(line: str) -> None:
 
 
 def kept(file: Path, work: Callable[[], Any]) -> Any:
-    """Return what a step gave, from its JSON file if it was done before."""
+    """Return the result of a step, from its JSON file if it was computed before."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(work()))

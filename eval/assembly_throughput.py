@@ -1,22 +1,23 @@
-"""Valid candidates per second, beside the published generator, on the same quartets in the same run.
+"""Valid candidates per second, compared with the published generator on the same quartets in one run.
 
     python eval/assembly_throughput.py --peer nn_gpt-1.0.6-py3-none-any.whl --quartets 60
 
-Without ``--peer`` the wheel is fetched by ``pip download nn-gpt==1.0.6 --no-deps``. Of it only
-``ab/gpt/brute/moe4/AlterHeteroMoE4.py`` is run, with stand-ins for its three imports (``ab.nn.api``,
-``ab.nn.util.Util.uuid4``, ``ab.gpt.util.Const``); its sources of the families are LEMUR's, the same as ours.
+Without ``--peer`` the wheel is downloaded by ``pip download nn-gpt==1.0.6 --no-deps``. Only
+``ab/gpt/brute/moe4/AlterHeteroMoE4.py`` of it is run, with stubs for its three imports (``ab.nn.api``,
+``ab.nn.util.Util.uuid4``, ``ab.gpt.util.Const``); both generators read the same sources of the families.
 
-The job on both sides is quartets in, files out that work, on as many cores: theirs runs PyTorch with ``--threads``
-threads, ours as many processes. Theirs does for a quartet what its loop does: collision check, assembly, ``compile``, a
-forward pass at 256 px (without which it cannot tell which of its files work), hash. Ours does assembly, ``compile``,
-both identities; that its files work is by construction.
+Both turn quartets into working files on the same number of cores: the published generator runs PyTorch with
+``--threads`` threads, nngen runs as many processes. For each quartet the published generator runs its loop: collision
+check, assembly, ``compile``, a forward pass at 256 px (its only test that a file works), hash. nngen runs assembly,
+``compile`` and both ids; its files are valid by construction.
 
-Both are judged alike, outside of the clock: what counts is a file that runs in train and in eval mode and trains for a
-batch, with a gradient for the gate and every expert (``assembly_validity.exercise``). Ours are judged at 3x32x32,
-theirs at the 256 px that it tests itself, and only what it calls valid; that number has a row of its own. Ours is timed
-before and after theirs, and counts the slower: on the same quartets once, each new to it, and on 600 others, once the
-families are transformed and the frame that all files share is read. Nine tenths of our time is Python's own
-``compile``. Leaves with 1 if ours is below 500 times theirs, or if one of ours does not work.
+The files of both are tested alike, outside of the measured time: a file counts if it runs in train and in eval mode and
+trains for a batch, with a gradient for the gate and every expert (``assembly_validity.exercise``). Files of nngen are
+tested at 3x32x32; files of the published generator at its own size of 256 px, and only those that it reports as valid;
+their number has a row of its own. nngen is timed before and after the published generator, and the slower time counts:
+on the same quartets once, none of them cached, and on 600 others, after the families are transformed and the shared
+templates are loaded. Python's ``compile`` takes nine tenths of nngen's time. Exit code 1 if nngen is below 500 times
+the rate of the published generator, or if one of its files does not work.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ Quartets = Sequence[tuple[str, ...]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time both generators and print a table; 1 if ours is less than 500 times theirs, or a quartet of ours fails."""
+    """Time both generators and print a table; return 1 if nngen is below 500 times the peer's rate or a file fails."""
     arguments = EVALUATION.arguments(argv, peer=(Path, "the wheel of nn-gpt 1.0.6"), quartets=60, seed=0, threads=2)
     torch.set_num_threads(arguments.threads)
     families = load_families(open_lemur())
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page(rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> str:
-    """The table and its notes as Markdown."""
+    """Return the table and its notes as Markdown."""
     about = """Quartets in, files out that work, on two cores: theirs through PyTorch's threads, ours as processes.
 Theirs assembles, compiles, runs a forward pass at 256 px and hashes: without that pass it cannot tell which of
 its files work. Ours assembles, compiles and hashes twice; its files work by construction. A file works if it
@@ -127,12 +128,12 @@ families within."""
 def time_all(
     quartets: Quartets, others: Quartets, pool: assembly_validity.Pool, processes: int
 ) -> tuple[dict[str, Any], ...]:
-    """Time ours, every family transformed before: the same quartets, others, and others in this process alone."""
+    """Time nngen with transformed families: the same quartets, others, and others in this process alone."""
     assembler = Assembler()
     for family, _ in pool.values():
         assembler.function(family)
     alone = time_ours(others, pool, assembler)
-    # Forked, so that each process has the families as they are here; none of them touches PyTorch.
+    # Forked processes inherit the families of this process; none of them uses PyTorch.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _keep, (pool, assembler)) as workers:
         rest, same = (_time_shared(workers, given, processes) for given in (others, quartets))
     return same, rest, alone
@@ -157,7 +158,7 @@ def _time_shared(workers: ProcessPoolExecutor, quartets: Quartets, processes: in
 
 
 def time_ours(quartets: Quartets, pool: assembly_validity.Pool, assembler: Assembler) -> dict[str, Any]:
-    """Assemble and compile every quartet; kept from before is only the frame that all files share."""
+    """Assemble and compile every quartet; only the shared templates are cached from before."""
     read_block.cache_clear()
     families = sorted(pool)[-EXPERTS:]
     assembler.assemble(Plan(experts=tuple(families)), [pool[name] for name in families])
@@ -171,7 +172,7 @@ def time_ours(quartets: Quartets, pool: assembly_validity.Pool, assembler: Assem
 def time_theirs(
     peer: Any, quartets: Quartets, families: dict[str, Family]
 ) -> tuple[dict[str, Any], Counter[str], dict[tuple[str, ...], str]]:
-    """Do for every quartet what the loop of ``alter`` does; count what became of them, keep what it calls valid."""
+    """Run the loop of ``alter`` for every quartet; count the outcomes, keep the files that it reports as valid."""
     fates: Counter[str] = Counter()
     files: dict[tuple[str, ...], str] = {}
     began = time.perf_counter()
@@ -184,7 +185,7 @@ def time_theirs(
 
 
 def fate(peer: Any, quartet: Sequence[str], sources: list[str]) -> tuple[str, str]:
-    """One turn of the published loop: what became of the quartet, and its file."""
+    """Run one iteration of the published loop; return the quartet's outcome and its file."""
     if peer._has_any_class_collision(sources):
         return "class collision", ""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -199,7 +200,7 @@ def fate(peer: Any, quartet: Sequence[str], sources: list[str]) -> tuple[str, st
 
 
 def judged(peer: Any, quartet: tuple[str, ...], source: str) -> assembly_validity.Result:
-    """Judge a file of theirs as ours are judged, at the size that it tests itself."""
+    """Test a file of the published generator like ours, at the generator's own image size."""
 
     def check(quartet: Sequence[str], shape: Shape, source: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +216,7 @@ def judged(peer: Any, quartet: tuple[str, ...], source: str) -> assembly_validit
 
 
 def time_theirs_without_probe(peer: Any, quartets: Quartets, families: dict[str, Family]) -> dict[str, Any]:
-    """Assembly and ``compile`` alone; whether the results work is then unknown, so all that compile count."""
+    """Time assembly and ``compile`` alone; without a test of the results, every file that compiles counts."""
     good, began = 0, time.perf_counter()
     for quartet in quartets:
         sources = [families[name].source for name in quartet]
@@ -234,7 +235,7 @@ def _row(quartets: int, valid: int, seconds: float) -> dict[str, Any]:
 
 
 def load_peer(wheel: Path | None) -> Any:
-    """Import the published generator from its wheel, with stand-ins for its three imports."""
+    """Import the published generator from its wheel, with stubs for its three imports."""
     with tempfile.TemporaryDirectory() as folder:
         if wheel is None:
             command = [sys.executable, "-m", "pip", "download", "-q", "nn-gpt==1.0.6", "--no-deps", "-d", folder]

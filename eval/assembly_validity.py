@@ -3,13 +3,13 @@
     python eval/assembly_validity.py                    # 300 at 3x32x32 and 100 at 3x64x64
     python eval/assembly_validity.py --quartets 100,40  # fewer of each
     python eval/assembly_validity.py --part 1/10        # every tenth of them: 40
-    python eval/assembly_validity.py --part 1/10 --keep parts        # and keep its results in a folder,
-    python eval/assembly_validity.py --merge parts --write           # to be joined when all parts are there
+    python eval/assembly_validity.py --part 1/10 --keep parts        # keep the part's results in a folder
+    python eval/assembly_validity.py --merge parts --write           # merge the results of all parts
 
 A quartet is valid if its file imports and builds; gives finite logits of the right shape in train and in eval mode;
 one full ``learn`` leaves finite weights, with a gradient other than zero for every expert and for the gate; and every
-expert has as many parameters as its family alone. Leaves with 1 if any is not, or if a merged table lacks any.
-``--write`` puts the table into ``eval/results/assembly_validity.md``.
+expert has as many parameters as its family alone. Exit code 1 if a quartet is not, or is missing from a merged table.
+``--write`` writes the table to ``eval/results/assembly_validity.md``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Result:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prove the part that was asked for, or merge what was kept, and print a table; 1 if any quartet failed."""
+    """Validate the requested part, or merge stored results, and print a table; return 1 if a quartet failed."""
     arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prove_part(arguments: argparse.Namespace) -> list[Result]:
-    """Prove every N-th quartet; keep the results where that was asked for, each as soon as it is there."""
+    """Validate every N-th quartet; store each result as soon as it is known if requested."""
     part, parts = _parts(arguments.part)
     families = load_families(open_lemur())
     results: list[Result] = []
@@ -93,7 +93,7 @@ def prove_part(arguments: argparse.Namespace) -> list[Result]:
         kept = (arguments.keep / f"{part:03d}-of-{parts:03d}.jsonl").open("w")
     for shape, count in _wanted(arguments.quartets):
         pool = usable(families, shape)
-        # A seed for each shape: the hundred larger ones are no subset of the three hundred.
+        # One seed per shape: the quartets of the larger shape are not a subset of the others.
         quartets = draw("random", list(pool), count, derive(arguments.seed, "validity", str(shape)))
         for quartet in quartets[part - 1 :: parts]:
             results.append(watched(prove, quartet, shape, pool))
@@ -106,7 +106,7 @@ def prove_part(arguments: argparse.Namespace) -> list[Result]:
 
 
 def merged(folder: Path) -> list[Result]:
-    """Read what the parts kept; of a quartet proved twice, the last result counts."""
+    """Read the stored results of all parts; the last result of a quartet counts."""
     found: dict[tuple[str, tuple[str, ...]], Result] = {}
     for file in sorted(folder.glob("*.jsonl")):
         for line in file.read_text().splitlines():
@@ -117,7 +117,7 @@ def merged(folder: Path) -> list[Result]:
 
 
 def page(rows: Sequence[dict[str, Any]], problems: Sequence[str]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     about = f"""torch {torch.__version__}, one thread. Valid: imports and builds; finite logits of
 the right shape in train and in eval mode; one full `learn` leaves finite weights, with a gradient other than zero for
 every expert and for the gate; every expert has as many parameters as its family alone. Quartets are drawn at random
@@ -153,7 +153,7 @@ def _parts(text: str) -> tuple[int, int]:
 
 
 def usable(families: dict[str, Family], shape: Shape) -> Pool:
-    """All families with what each accepts; every one of LEMUR's 34 must be usable."""
+    """Return all families with their interfaces; each of LEMUR's 34 must be usable."""
     measured = profiles(list(families.values()), shape)
     pool: Pool = {}
     for name, family in families.items():
@@ -165,7 +165,7 @@ def usable(families: dict[str, Family], shape: Shape) -> Pool:
 
 
 def watched(check: Callable[..., None], quartet: tuple[str, ...], shape: Shape, pool: Any) -> Result:
-    """Prove one quartet; whatever goes wrong is what was asked for."""
+    """Validate one quartet; any exception becomes its ``problem``."""
     began, problem = time.perf_counter(), ""
     try:
         check(quartet, shape, pool)
@@ -182,7 +182,7 @@ assembler = Assembler()
 
 
 def prove(quartet: Sequence[str], shape: Shape, pool: Pool) -> None:
-    """Raise AssertionError, or whatever the file raises, unless the quartet is valid."""
+    """Raise AssertionError, or the exception of the file, unless the quartet is valid."""
     candidate = assembler.assemble(Plan(experts=tuple(quartet)), [pool[name] for name in quartet])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{candidate.id}.py"
@@ -201,7 +201,7 @@ def prove(quartet: Sequence[str], shape: Shape, pool: Pool) -> None:
 
 
 def exercise(net: Any, quartet: Sequence[str], images: torch.Tensor, labels: torch.Tensor) -> Any:
-    """Run a mixture in both modes and train it for one batch; AssertionError unless all its parts take part."""
+    """Run a mixture in both modes and train it for one batch; AssertionError unless all its parts get a gradient."""
     for mode in (True, False):
         with torch.no_grad():
             logits = net.train(mode)(images)
@@ -217,7 +217,7 @@ def exercise(net: Any, quartet: Sequence[str], images: torch.Tensor, labels: tor
 
 
 def watch(net: Any) -> set[str]:
-    """Collect the parts that receive a gradient other than zero."""
+    """Collect the parts with a nonzero gradient."""
     touched: set[str] = set()
     for name, part in [("gate", net.gate), *((str(place), expert) for place, expert in enumerate(net.experts))]:
         for parameter in part.parameters():
@@ -249,7 +249,7 @@ def count(net: nn.Module) -> int:
 
 
 def summary(shape: str, results: Sequence[Result]) -> dict[str, Any]:
-    """One line of the table."""
+    """Return one row of the table."""
     valid = sum(not result.problem for result in results)
     return {
         "shape": shape,

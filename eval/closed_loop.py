@@ -1,12 +1,12 @@
 """The closed loop at equal budget: ``random``, ``mutate`` and the tuned model on digits, over several seeds.
 
-The three loops of one seed share their start, the same random plans trained once. Then each proposes and trains as many
-plans a cycle as the others, in an archive of its own; the model is tuned after each cycle but the last on what its own
-loop's archive holds by then, so its first cycle is the base's under the grammar. Reported: the best and the mean
-validation accuracy of what each loop proposed, and the mean of its judged best on fresh seeds, with intervals over the
-seeds, and the differences from the model, paired by seed. Who does not win is named.
+The three loops of one seed share their start: the same random plans, trained once. Then each loop proposes and trains
+the same number of plans per cycle, in an archive of its own. The model is tuned after each cycle but the last, on the
+archive of its own loop, so its first cycle uses the untuned model under the grammar. The page reports the best and the
+mean validation accuracy of each loop's proposals, and the mean accuracy of its best candidate on new seeds, with
+intervals over the seeds, and the differences from the model, paired by seed.
 
-Every trial is kept as soon as it is there, so a run that was killed goes on; ``--only`` makes one loop a job.
+Every trial is stored when it ends, so a run that was killed can be resumed; ``--only`` runs one loop.
 
     python eval/closed_loop.py [--cycles 3] [--number 6] [--start 8] [--seeds 3] [--only model-0] [--write]
 """
@@ -63,7 +63,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """What one loop came to: its cycles as ``Cycle`` writes them, the common start left out, and its seconds."""
+    """Result of one loop: its cycles as ``Cycle`` writes them, without the common start, and its seconds."""
 
     arm: str
     seed: int
@@ -76,7 +76,7 @@ class Loop:
 
     @property
     def measures(self) -> dict[str, float]:
-        """The three figures that loops are compared by."""
+        """Return the three figures that loops are compared by."""
         return {
             "best accuracy": max(self.accuracies),
             "mean accuracy": fmean(self.accuracies),
@@ -85,7 +85,7 @@ class Loop:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run every loop that is not done, print the page when all are, and write it if asked."""
+    """Run every unfinished loop; when all are finished, print the page and write it if requested."""
     given = EVALUATION.arguments(
         argv,
         cycles=3,
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
-    """Run one loop in an archive of its own, so that no arm learns from another's trials; a finished one is read."""
+    """Run one loop in an archive of its own, so that loops share no trials; read a finished one."""
     place = given.work / f"{arm}-{seed}"
     done, clock = place / "cycles.json", place / "seconds.jsonl"
     if not done.is_file():
@@ -224,7 +224,7 @@ def _line(arm: str, loops: Sequence[Loop]) -> list[str]:
 
 
 def _differences(loops: Sequence[Loop]) -> list[str]:
-    """Compare the model with each baseline, seed by seed, and name the winner."""
+    """Compare the model with each baseline, paired by seed, and name the winner."""
     by_place = {(loop.arm, loop.seed): loop.measures for loop in loops}
     seeds = sorted({loop.seed for loop in loops})
     rows, lost = [], []
@@ -245,7 +245,7 @@ def _differences(loops: Sequence[Loop]) -> list[str]:
 
 
 def _at_equal_trials(loops: Sequence[Loop]) -> list[str]:
-    """Compare the loops of a seed by as many trials, the first ones, as the one with the fewest has."""
+    """Compare the loops of a seed at an equal number of trials: the smallest of the three."""
     seeds = sorted({loop.seed for loop in loops})
     fewest = {seed: min(len(loop.accuracies) for loop in loops if loop.seed == seed) for seed in seeds}
     rows = []
@@ -272,7 +272,7 @@ def _cycles(loops: Sequence[Loop], given: argparse.Namespace) -> list[str]:
 
 
 def _mean(values: Sequence[float], sign: str = "") -> str:
-    """Write a mean with Student's 95 % interval."""
+    """Format a mean with Student's 95 % interval."""
     if not values:
         return "none"
     span = mean_interval(values)

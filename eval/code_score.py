@@ -1,15 +1,15 @@
 """LEMUR's own code score of assembled files, and the messages that take the points.
 
     python eval/code_score.py                        # 40 random quartets of LEMUR's 34 families
-    python eval/code_score.py --quartets 40 --run    # with LEMUR's dynamic run too, at 224 px: minutes a file
-    python eval/code_score.py --write                # and keep the table in eval/results/code_score.md
+    python eval/code_score.py --quartets 40 --run    # with LEMUR's dynamic run at 224 px: minutes per file
+    python eval/code_score.py --write                # write the table to eval/results/code_score.md
 
-The score is that of ``ab/nn/util/CodeEval.py`` (nn-dataset 2.1.2), over 100: less 5 for each of pylint's errors, 2 for
-each warning, 1 for each convention or refactoring message, with the options given there; less 1 for each of radon's
-blocks of a complexity above 10; less 10 where ``Net`` cannot be built and trained on two batches of eight images at
-224 px. Without ``--run`` that last part is taken as passed. All files are given to one pylint, which then reads PyTorch
-once; what it says of likeness between files (R0801), which it could not say of one alone, is off. Needs pylint and
-radon. The score gates nothing (docs/design/0016): it says what a reader who trusts pylint would see.
+The score is that of ``ab/nn/util/CodeEval.py`` (nn-dataset 2.1.2), over 100: minus 5 for each of pylint's errors, 2 for
+each warning, 1 for each convention or refactoring message, with the options given there; minus 1 for each of radon's
+blocks with a complexity above 10; minus 10 if ``Net`` cannot be built and trained on two batches of eight images at
+224 px. Without ``--run`` the last part counts as passed. All files are checked by one pylint process, which reads
+PyTorch once; its check for duplicate code between files (R0801) is disabled, because LEMUR checks single files.
+Requires pylint and radon. No check of nngen depends on the score (docs/design/0016).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def assemble(folder: Path, count: int, seed: int) -> list[Path]:
 
 
 def deductions(paths: Sequence[Path], *, run: bool) -> list[Counter[str]]:
-    """Points that each file loses, by what takes them."""
+    """Return the points that each file loses, by message."""
     from radon.complexity import cc_visit
 
     command = [sys.executable, "-m", "pylint", *map(str, paths), *PYLINT]

@@ -3,15 +3,14 @@
     python eval/design_efficiency.py [--seeds 5] [--write]
 
 Model: a quartet's score is a constant plus the effects of its four families, which sum to zero over the families.
-With X the quartets by families (0 or 1), columns centred, and H an orthonormal basis of what sums to zero, the
-information per quartet is M = H' X' X H / n. Its trace is at most (v - 1) c with c = 4 (v - 4) / (v (v - 1)), and no
-direction is favoured where all pairs are held equally often: then M = c I, which is optimal for A and D (Kiefer 1975).
-A-efficiency is the harmonic mean of M's eigenvalues over c, D-efficiency their geometric mean over c; both are 0
-where an effect cannot be estimated.
+With X the matrix of quartets by families (0 or 1), columns centred, and H an orthonormal basis of the vectors that sum
+to zero, the information per quartet is M = H' X' X H / n. Its trace is at most (v - 1) c with
+c = 4 (v - 4) / (v (v - 1)). If all pairs occur equally often, M = c I, which is A- and D-optimal (Kiefer 1975).
+A-efficiency is the harmonic mean of M's eigenvalues over c, D-efficiency their geometric mean over c; both are 0 if an
+effect cannot be estimated.
 
-Prints both for 29 and 34 families after 100, 203 and 1,021
-quartets; samplers that draw at random: the median over the seeds. Exit 1 unless ``balanced`` is highest everywhere
-and lexicographic singular everywhere.
+Prints both for 29 and 34 families after 100, 203 and 1,021 quartets; for random samplers the median over the seeds.
+Exit code 1 unless ``balanced`` is highest in all cases and ``lexicographic`` is singular in all cases.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def efficiency(quartets: np.ndarray, v: int) -> tuple[float, float]:
-    """A- and D-efficiency of a sample, each in [0, 1]."""
+    """Return A- and D-efficiency of a sample, each in [0, 1]."""
     held = np.zeros((len(quartets), v))
     np.put_along_axis(held, quartets, 1.0, axis=1)
     held -= held.mean(axis=0)
@@ -45,7 +44,7 @@ def efficiency(quartets: np.ndarray, v: int) -> tuple[float, float]:
 
 
 def measure(name: str, v: int, seeds: int) -> dict[int, tuple[float, float]]:
-    """Median A- and D-efficiency at each size."""
+    """Return the median A- and D-efficiency at each size."""
     runs = [sample(name, v, max(SIZES), seed) for seed in range(seeds if name in ("random", "stratified") else 1)]
     found = {}
     for size in SIZES:

@@ -1,19 +1,19 @@
 """Recovery of planted effects: 203 quartets of 29 families, 100 repetitions, every sampler.
 
-Per repetition, one truth: family effects, pair effects and what is particular to a quartet, all
-normal, and noise between seeds. Every sampler draws 203 quartets of it, one seed each; the recovered
-order of the families is compared with the planted one (Kendall's tau-b; a family without an effect
-stands at zero), and it is counted how often the 95 % intervals hold the planted effects.
+Each repetition plants one truth: normally distributed family effects, pair effects and quartet effects, and noise
+between seeds. Every sampler draws 203 quartets, one seed each. The estimated order of the families is compared with the
+planted one (Kendall's tau-b; a family without an estimate counts as zero), and the coverage of the 95 % intervals is
+counted.
 
-Sizes are the measured ones of METHODS ("how far a cheap score can be believed": 37 quartets, two
-seeds, Kendall's tau between the seeds 0.29, of additive family effects with the mean of both 0.38),
-turned into variances with tau = 2/pi asin(r), Greiner's relation for normal variables. What families
-do not explain is given to pairs and to single quartets in equal parts, which nobody has measured.
+Variances come from a measurement on 37 quartets with two seeds: Kendall's tau is 0.29 between the seeds, and 0.38
+between additive family effects and the mean of both seeds. They follow from tau = 2/pi asin(r), Greiner's relation for
+normal variables. The variance that families do not explain is divided equally between pairs and single quartets; this
+division is an assumption.
 
     python eval/effects_simulation.py [--repetitions 100] [--seeds 0 1 2 3] [--write]
 
-Exit code 1 if an interval's coverage leaves 93 to 97 %, or `balanced` is not better than random and
-lexicographic, or is worse than stratified beyond the error of the comparison.
+Exit code 1 if a coverage is outside 93 to 97 %, or if ``balanced`` is not better than ``random`` and ``lexicographic``,
+or is worse than ``stratified`` beyond the error of the comparison.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HELD = (0.93, 0.97)
 
 
 def variances() -> tuple[float, float]:
-    """Variance of a quartet's true accuracy, and the part its families explain; noise between seeds is 1."""
+    """Return the variance of a quartet's true accuracy, and the part due to families; noise between seeds is 1."""
     reliability = math.sin(math.pi / 2 * TAU_BETWEEN_SEEDS)
     of_mean = 2 * reliability / (1 + reliability)  # Spearman-Brown, two seeds
     families = math.sin(math.pi / 2 * TAU_FAMILIES) ** 2 / of_mean
@@ -60,7 +60,7 @@ def variances() -> tuple[float, float]:
 
 
 class Truth:
-    """A planted space: family effects that sum to zero, centred pair effects, a quirk per quartet."""
+    """Planted effects: family effects that sum to zero, centred pair effects, one effect per quartet."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -85,7 +85,7 @@ class Truth:
         return [(a, b) for a in inside for b in inside]
 
     def accuracy(self, quartet: Sequence[str]) -> float:
-        """One trial; the same quartet gives the same number to every sampler."""
+        """Return the accuracy of one trial; a quartet has the same accuracy for every sampler."""
         members = sorted(int(name) for name in quartet)
         rng = np.random.default_rng([self.seed, *members])
         own = sum(self.families[member] for member in members)
@@ -94,7 +94,7 @@ class Truth:
 
 
 def one(name: str, seed: int) -> dict[str, float]:
-    """One repetition of one sampler: tau, and how many intervals there were and held."""
+    """Run one repetition of one sampler; return tau, the number of intervals and the number that cover."""
     truth = Truth(derive(seed, "truth"))
     quartets = draw(name, FAMILIES, SIZE, derive(seed, "draw"))
     found = effects([Observation(quartet=quartet, accuracy=truth.accuracy(quartet)) for quartet in quartets], FAMILIES)
@@ -122,7 +122,7 @@ def _held(found: Effects, truth: Truth) -> dict[str, float]:
 
 
 def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean over the repetitions, with the 95 % interval of the mean tau."""
+    """Return means over the repetitions, with the 95 % interval of the mean tau."""
     taus = np.array([run["tau"] for run in runs])
     half = interval(taus)
     return {
@@ -139,13 +139,13 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def interval(values: np.ndarray) -> float:
-    """Half the width of the 95 % interval of a mean."""
+    """Return half the width of the 95 % interval of a mean."""
     return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def failures(table: Mapping[str, Mapping[str, float]], runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
-    """Say what was promised and did not come out."""
-    # Lexicographic quartets are no basis for an interval: that they say so is checked elsewhere.
+    """List the claims that are not met."""
+    # Lexicographic samples do not identify these effects; tests check that this is reported.
     found = [
         f"{name}: {what} is {row[what]:.3f}, outside {HELD[0]} to {HELD[1]}"
         for name, row in table.items()
@@ -163,7 +163,7 @@ def failures(table: Mapping[str, Mapping[str, float]], runs: Mapping[str, Sequen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run it, print the table, list what does not hold."""
+    """Run the simulation, print the table, and list the claims that are not met."""
     seeds = ([0], "each one a simulation of its own")
     given = EVALUATION.arguments(argv, repetitions=100, seeds=seeds)
     started = time.perf_counter()

@@ -1,11 +1,11 @@
-"""Proof that LEMUR's families are as experts what they are alone, bit for bit.
+"""Bitwise comparison of LEMUR's families as experts and alone.
 
-    python eval/families_verbatim.py            # all 34, each at the size nearest to 3x32x32 that it takes
+    python eval/families_verbatim.py            # all 34, each at the accepted size nearest to 3x32x32
     python eval/families_verbatim.py --write
 
-Each family is built, run and trained for one epoch twice: from its own source, and from the function that mixtures
-hold. Compared are names, shapes, values and ``requires_grad`` of all parameters and buffers, the outputs in both modes,
-and all values after ``learn``. Leaves with 1 if any differs or is refused.
+Each family is built, run and trained for one epoch twice: from its own source, and from the function in a mixture's
+file. The comparison covers names, shapes, values and ``requires_grad`` of all parameters and buffers, the outputs in
+both modes, and all values after ``learn``. Exit code 1 if a family differs or is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare every family and print a table; 1 if any differs."""
+    """Compare every family and print a table; return 1 if one differs."""
     arguments = EVALUATION.arguments(argv, threads=1, seed=0)
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")

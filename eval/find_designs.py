@@ -1,15 +1,15 @@
-"""Repeats the searches for the designs in ``nngen/space/designs.py``, and compares the results.
+"""Searches for the designs in ``nngen/space/designs.py``, repeated and compared with the stored ones.
 
     python eval/find_designs.py [--starters] [--steiner] [--runs] [--variants] [--write]
 
 Three searches, each deterministic. Starters (v = 8, 12, 20, 24, 32, 36): a class of disjoint quartets over the
 integers modulo v - 1 and a fixed point whose differences occur three times each. Steiner systems (v = 16, 28, 40): one
 third of a class over a group, each difference once. Runs (v = 29): 29 quartets, one from each orbit of a multiplier
-of order 7, that use every family four times and in which two families never differ by more than one; of
-several, the one whose pairs were most even was kept, and the most even order of its images. Each search is run with the
-seed that succeeded (smaller seeds found nothing, or runs less even). Variants (v = 9 to 19): the way of breaking ties
-that leaves the end of a small space most even, of 1,000 (v < 13) or 60. All in five minutes on one core.
-Exit 1 if what is found is not what is kept.
+of order 7, that use every family four times and in which family counts never differ by more than one; of
+several, the run with the most balanced pairs was kept, with the most balanced order of its images. Each search uses the
+seed that succeeded (smaller seeds found nothing, or less balanced runs). Variants (v = 9 to 19): the tie-breaking rule
+that leaves the end of a small space most balanced, of 1,000 (v < 13) or 60. Takes five minutes on one core.
+Exit code 1 if a result differs from the stored design.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAIRS = {pair: i for i, pair in enumerate(combinations(range(29), 2))}
 
 
 class GivenUpError(Exception):
-    """A seed has used its nodes."""
+    """The search of a seed exceeded its limit of nodes."""
 
 
 def starter(v: int, seed: int, nodes: int) -> tuple[Block, ...] | None:
@@ -119,7 +119,7 @@ def third_of_a_class(moduli: tuple[int, ...], h: int) -> tuple[Block, ...] | Non
 
 
 class Xorshift:
-    """Marsaglia's 64-bit xorshift (13, 7, 17), so that a seed means the same in any language."""
+    """Marsaglia's 64-bit xorshift (13, 7, 17), so that results do not depend on the programming language."""
 
     def __init__(self, seed: int) -> None:
         self.state = 88172645463325252 + 7919 * seed
@@ -140,7 +140,7 @@ class Xorshift:
 
 
 def affine_orbit(base: Block) -> list[Block]:
-    """The images of a quartet under x -> ax + b modulo 29."""
+    """Return the images of a quartet under x -> ax + b modulo 29."""
     images = {tuple(sorted((a * x + b) % 29 for x in base)) for a in range(1, 29) for b in range(29)}
     return sorted(images)
 
@@ -208,7 +208,7 @@ class RunSearch:
 
 
 def pair_counts(run: Sequence[Block]) -> np.ndarray:
-    """How often each pair was used after each quartet of a run, ``(29, 406)``."""
+    """Return the counts of each pair after each quartet of a run, ``(29, 406)``."""
     rows = np.zeros((len(run), 406), dtype=np.int64)
     for row, block in zip(rows, run, strict=True):
         row[[PAIRS[pair] for pair in combinations(block, 2)]] = 1
@@ -259,7 +259,7 @@ def _greedy_order(counts: dict[tuple[int, int], np.ndarray], rng: random.Random)
 
 
 def variant(v: int) -> int:
-    """The most even way of breaking ties over the whole space: families first, then pairs, worst prefix first."""
+    """Return the most balanced tie-breaking rule over the whole space: families, then pairs, worst prefix first."""
 
     def unevenness(number: int) -> tuple[int, int, int, int]:
         order = BalancedOrder(v, 4, number).prefix(math.comb(v, 4))

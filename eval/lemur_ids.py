@@ -1,8 +1,8 @@
-"""LEMUR's own ids, computed again: our ``nn_id`` and ``uid`` beside those that nn-dataset 2.1.2 ships.
+"""LEMUR's ids recomputed: ``nn_id`` and ``uid`` compared with those shipped in nn-dataset 2.1.2.
 
-Every name that ends in a hash is held against its source. For 50 models drawn by seed, the uid of every
-recorded trial is computed: with sorted keys, as ours are, and where that differs in every order of the keys, because
-LEMUR 2.1.2 hashes the text of a dictionary whose order comes from a Python set.
+Every name that ends in a hash is compared with the hash of its source. For 50 random models, the uid of every recorded
+trial is computed with sorted keys, as in nngen, and if that differs, with every order of the keys, because LEMUR 2.1.2
+hashes the text of a dictionary whose order comes from a Python set.
 
     python eval/lemur_ids.py [--models 50] [--seed 0] [--write]
 """
@@ -31,7 +31,7 @@ HASHED = re.compile(r"(?:(.+)-)?([0-9a-f]{32})")
 
 
 def names_and_hashes(wheel: zipfile.ZipFile) -> tuple[list[str], list[str], list[str]]:
-    """Sort the shipped names: those that equal the hash of their code, those that do not, those without one."""
+    """Group the shipped names: hash equal to that of the code, hash different, no hash."""
     equal, differs, plain = [], [], []
     for member in wheel.namelist():
         if not member.startswith(f"{SOURCES}/") or not member.endswith(".py") or member.endswith("/__init__.py"):
@@ -46,7 +46,7 @@ def names_and_hashes(wheel: zipfile.ZipFile) -> tuple[list[str], list[str], list
 
 
 def explain(trial: Mapping[str, Any]) -> str:
-    """Say how the recorded uid comes from the recorded hyperparameters."""
+    """Describe how the recorded uid follows from the recorded hyperparameters."""
     if uid(trial) == trial["uid"]:
         return "sorted keys"
     kept = {key: value for key, value in trial.items() if key not in NOT_IN_UID}
@@ -66,7 +66,7 @@ def trials(wheel: zipfile.ZipFile, members: list[str]) -> Iterator[dict[str, Any
 
 
 def sample(wheel: zipfile.ZipFile, models: int, seed: int) -> dict[str, Counter[str]]:
-    """Explain the uid of each trial of some models; trials of one uid are looked at once."""
+    """Explain the uid of each trial of some models; each uid is explained once."""
     files: dict[str, list[str]] = {}
     for info in wheel.infolist():
         # Many files of the ga-* models hold an empty list.

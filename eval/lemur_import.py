@@ -1,8 +1,8 @@
-"""Time, memory and twins of an import of LEMUR's 10,482 models and their results into an archive.
+"""Time, memory and near-duplicates of an import of LEMUR's 10,482 models and their results into an archive.
 
     python eval/lemur_import.py [--write]
 
-Runs ``nngen lemur import`` on two processors, in a folder that is gone afterwards.
+Runs ``nngen lemur import`` on two CPUs, in a temporary folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Import twice, watch the first, and write the tables."""
+    """Import twice, measure the first import, and write the tables."""
     EVALUATION.arguments(argv)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def watched(archive: Path) -> tuple[dict[str, Any], float, float]:
-    """Run the command; give its answer, its seconds, and the peak of its processes' memory together in MiB."""
+    """Run the command; return its output, its seconds, and the peak memory of its processes in MiB."""
     begin, peak = time.monotonic(), 0
     command = [sys.executable, "-m", "nngen", "lemur", "import", "--archive", str(archive), "--json"]
     with tempfile.TemporaryFile("w+") as out, subprocess.Popen(command, stdout=out) as process:
@@ -77,7 +77,7 @@ def watched(archive: Path) -> tuple[dict[str, Any], float, float]:
 
 
 def resident(process: psutil.Process) -> int:
-    """Sum the resident memory of a process and its children, in bytes; shared pages count several times."""
+    """Return the resident memory of a process and its children in bytes; shared pages count several times."""
     total = 0
     try:
         for one in (process, *process.children(recursive=True)):
@@ -88,7 +88,7 @@ def resident(process: psutil.Process) -> int:
 
 
 def processor_seconds() -> float:
-    """Give the processor time of all children so far."""
+    """Return the CPU time of all children so far, in seconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

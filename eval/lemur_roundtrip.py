@@ -1,15 +1,15 @@
 """Round trip of exported results through LEMUR itself: nn-dataset 2.1.2 in an environment of its own.
 
-1. A virtual environment with what LEMUR imports; torch is borrowed from the one that runs this script.
-2. The wheel unpacked in a folder of its own; some of Fashion-MNIST's images under the names its MNIST loader reads.
-3. A campaign of 20 light quartets on those images, one short epoch each, exported into that folder.
-4. LEMUR builds its database from all its files, ours among them; ``ab.nn.api.data`` reads ours back, and code,
+1. Create a virtual environment with LEMUR's dependencies; torch is that of the environment that runs this script.
+2. Unpack the wheel into a separate folder, with some Fashion-MNIST images under the names that its MNIST loader reads.
+3. Run a campaign of 20 light quartets on these images, one short epoch each, and export it into that folder.
+4. LEMUR builds its database from all files, including the exported ones; ``ab.nn.api.data`` reads them back, and code,
    accuracy, epoch, duration, transform and hyperparameters are compared.
-5. ``ab.nn.api.check_nn`` trains three of them itself.
-6. The importer of nn-dataset 2.2.11 reads an export for 2.2.11, with no network; its wheel holds no metrics, so
-   those of 2.1.2 are lent to it.
+5. ``ab.nn.api.check_nn`` trains three of them.
+6. The importer of nn-dataset 2.2.11 reads an export for 2.2.11, without network; its wheel has no metrics, so those of
+   2.1.2 are used.
 
-Each step is kept under the cache folder and not done again. Free: about 15 minutes on 2 cores, 2 GB of disk.
+Each step is stored under the cache folder and not repeated. Takes about 15 minutes on 2 cores and 2 GB of disk.
 
     python eval/lemur_roundtrip.py [--size 20] [--check 3] [--train 1200] [--test 500] [--threads 1] [--write]
 """
@@ -102,7 +102,7 @@ for one in asked:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what is not done yet, compare, and write the tables."""
+    """Run the remaining steps, compare, and write the tables."""
     train = (1200, "images of Fashion-MNIST to train on")
     asked = EVALUATION.arguments(argv, size=20, check=3, train=train, test=500, threads=1)
     work = cache_dir() / f"roundtrip-{asked.size}-{asked.train}"
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def timed(clock: Path, what: str, work: Any) -> Any:
-    """Do a step, and keep the most seconds it ever took: later runs find it done."""
+    """Run a step, and store the most seconds it ever took, because later runs skip it."""
     note(f"{what} ...")
     begin = time.monotonic()
     result = work()
@@ -138,12 +138,12 @@ def timed(clock: Path, what: str, work: Any) -> Any:
 
 
 def seconds(clock: Path) -> dict[str, float]:
-    """Read what the steps took."""
+    """Read the seconds of the steps."""
     return dict(json.loads(clock.read_text())) if clock.exists() else {}
 
 
 def environment(folder: Path) -> Path:
-    """Make LEMUR's environment; torch and torchvision (5.5 GB) are those of this one."""
+    """Create LEMUR's environment; it uses torch and torchvision (5.5 GB) of this one."""
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True, clear=True)
@@ -155,7 +155,7 @@ def environment(folder: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
-    """Unpack LEMUR; a README.md beside ``ab`` makes the folder its root."""
+    """Unpack LEMUR; a README.md beside ``ab`` marks the folder as its root."""
     if not (folder / "README.md").exists():
         shutil.rmtree(folder, ignore_errors=True)
         with zipfile.ZipFile(wheel) as file:
@@ -178,13 +178,13 @@ def images(folder: Path, train: int, test: int) -> None:
 
 
 def nngen(*tokens: object) -> str:
-    """Run one of our commands as a user would."""
+    """Run a command of nngen as a user would."""
     command = [sys.executable, "-m", "nngen", *map(str, tokens)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def campaign(archive: Path, tree: Path, size: int, threads: int) -> None:
-    """Train the quartets, or go on with it."""
+    """Run or resume the campaign."""
     asked = ["--size", size, "--families", LIGHT, "--sampler", "stratified", "--dataset", "mnist", "--epochs", 1]
     asked += ["--shape", "1x32x32", "--seed", 0, "--lr", LR, "--batch", BATCH, "--threads", threads, "--device", "cpu"]
     nngen("campaign", "run", "roundtrip", *asked, "--data-root", tree / "data", "--archive", archive)
@@ -200,7 +200,7 @@ def export(archive: Path, tree: Path) -> tuple[Export, ...]:
 
 
 def run(python: Path, tree: Path, code: str, question: object, *more: object) -> Any:
-    """Run code inside LEMUR's tree and environment; question and answer are JSON files."""
+    """Run code in LEMUR's tree and environment; input and output are JSON files."""
     folder = tree.parent
     asked, answer = folder / "question.json", folder / "answer.json"
     asked.write_text(json.dumps(question))
@@ -215,7 +215,7 @@ def run(python: Path, tree: Path, code: str, question: object, *more: object) ->
 
 
 def read_back(python: Path, tree: Path, exports: Sequence[Export]) -> list[dict[str, Any]]:
-    """Let LEMUR build its database if it has none, and ask it for our models."""
+    """Let LEMUR build its database if it has none, and read the exported models from it."""
     names = sorted({one.candidate.id for one in exports})
     rows, columns = run(python, tree, API, names)
     if rows < 1 or "nn_code" not in columns:
@@ -225,7 +225,7 @@ def read_back(python: Path, tree: Path, exports: Sequence[Export]) -> list[dict[
 
 
 def equal(exports: Sequence[Export], read: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the exports that LEMUR gave back exactly."""
+    """Return the names of exports that LEMUR returned unchanged."""
     same = []
     for one in exports:
         score = one.score
@@ -249,13 +249,13 @@ def equal(exports: Sequence[Export], read: Sequence[Mapping[str, Any]]) -> list[
 
 
 def check_nn(python: Path, tree: Path, exports: Sequence[Export], threads: int) -> list[dict[str, Any]]:
-    """Have LEMUR train some itself."""
+    """Train some of the exports with LEMUR's ``check_nn``."""
     question = [{"code": one.candidate.source, "prm": dict(one.score.prm)} for one in exports]
     return kept(tree.parent / "checked.json", lambda: run(python, tree, CHECK, question, threads))
 
 
 def seeds(tree: Path, exports: Sequence[Export], threads: int) -> list[list[float]]:
-    """Train the same here with two more seeds; accuracies on the test split, the exported one first."""
+    """Train the same files here with two more seeds; return test accuracies, the exported one first."""
     found = []
     for one in exports:
         file = tree.parent / f"seeds-{one.candidate.id}.json"
@@ -276,25 +276,25 @@ def train_here(tree: Path, one: Export, seed: int, threads: int) -> float:
 
 
 def predicted(values: Sequence[float]) -> tuple[float, float]:
-    """Say where one more seed would fall 95 times of 100, by Student's t."""
+    """Return the 95 % prediction interval of another seed, by Student's t."""
     mean, count = statistics.mean(values), len(values)
     half = float(t.ppf(0.975, count - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / count)
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def within(value: float, interval: tuple[float, float]) -> bool:
-    """Tell whether a value lies in an interval."""
+    """Return whether a value lies in an interval."""
     return interval[0] <= value <= interval[1]
 
 
 def read_newer(python: Path, work: Path, exports: Sequence[Export]) -> list[dict[str, Any]]:
-    """Export for 2.2.11 into its tree and let its importer build a database of it, offline."""
+    """Export for 2.2.11 into its tree, and let its importer build a database from it, offline."""
     wheels = work / "wheels"
     if not list(wheels.glob("*.whl")):
         download = ["download", "--quiet", "--no-deps", "-d", wheels, f"nn-dataset=={NEWER}"]
         subprocess.run([sys.executable, "-m", "pip", *download], check=True)
     tree = unpack(next(wheels.glob("*.whl")), work / f"lemur-{NEWER}")
-    # The wheel of 2.2.11 has lost its metrics; its importer wants acc.py beside the results that name it.
+    # The wheel of 2.2.11 lacks its metrics; its importer needs acc.py beside the results that name it.
     shutil.copytree(work / "lemur-2.1.2" / "ab" / "nn" / "metric", tree / "ab" / "nn" / "metric", dirs_exist_ok=True)
     export_to_folder(tree, exports, LemurVersion.V2_2_11)
     shutil.rmtree(tree / "db", ignore_errors=True)

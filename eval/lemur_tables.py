@@ -1,7 +1,7 @@
-"""The companion study's models, recomputed from LEMUR's own records: last and best accuracy on CIFAR-10.
+"""Last and best accuracy on CIFAR-10 of the companion study's models, recomputed from LEMUR's records.
 
-An epoch's accuracy is the best of its trials. Every line is computed twice, by `nngen lemur history`'s
-function and from the wheel's JSON files directly; exit code 1 if the two differ or a model has no records.
+An epoch's accuracy is the best of its trials. Every row is computed twice, by the function of ``nngen lemur history``
+and directly from the wheel's JSON files; exit code 1 if the two differ or a model has no records.
 
     python eval/lemur_tables.py [--dataset cifar-10] [--write]
 """
@@ -35,7 +35,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def directly(wheel: zipfile.ZipFile, model: str, dataset: str) -> tuple[int, float, int, float]:
-    """Last epoch with its accuracy, best epoch with its accuracy, from the JSON files alone."""
+    """Return the last and the best epoch with their accuracies, from the JSON files alone."""
     folder = f"ab/nn/stat/train/img-classification_{dataset}_acc_{model}/"
     epochs = {
         int(Path(name).stem): max(trial["accuracy"] for trial in json.loads(wheel.read(name)))

@@ -1,7 +1,7 @@
 """Size and structure of a package: modules, lengths, comments, import chain, duplicate blocks.
 
-    python eval/measure_code.py                                  # the package as it is (make measure)
-    python eval/measure_code.py --package OLD/nngen nngen         # two versions beside each other
+    python eval/measure_code.py                                  # this package (make measure)
+    python eval/measure_code.py --package OLD/nngen nngen         # two versions, compared
 
 Lengths are physical lines; a function's are counted from ``def`` to its last line, its docstring included. The import
 chain is the longest path of imports at module level between modules of the package, its length the number of modules;
@@ -34,7 +34,7 @@ class Module:
 
     Attributes:
         name: Dotted name; that of the package for ``__init__.py``.
-        code: Numbers of the lines that hold code: no blank lines, comments or docstrings.
+        code: Numbers of the lines with code, without blank lines, comments and docstrings.
         comments: Comments other than directives for tools.
     """
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measures(modules: Mapping[str, Module]) -> dict[str, object]:
-    """The measures of one package by their labels."""
+    """Return the measures of one package by their labels."""
     lengths = [len(module.lines) for module in modules.values()]
     functions = [
         node.end_lineno - node.lineno + 1
@@ -116,7 +116,7 @@ def read_package(folder: Path) -> dict[str, Module]:
 
 
 def _count(text: str, tree: ast.Module) -> tuple[set[int], int]:
-    """Numbers of the lines of code, and the number of comments."""
+    """Return the numbers of the lines of code, and the number of comments."""
     code: set[int] = set()
     comments = 0
     layout = {tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -126,14 +126,14 @@ def _count(text: str, tree: ast.Module) -> tuple[set[int], int]:
         elif token.type not in layout:
             code.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(tree):
-        # Docstrings, and the strings below fields that document them.
+        # Docstrings, and strings below fields that document them.
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             code.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return code, comments
 
 
 def imports(module: Module, modules: Mapping[str, Module]) -> set[str]:
-    """Modules of the package that a module imports when it is loaded itself."""
+    """Return the modules of the package that a module imports when it is loaded."""
     found: set[str] = set()
     for node in _statements(module.tree.body):
         if isinstance(node, ast.Import):
@@ -152,7 +152,7 @@ def imports(module: Module, modules: Mapping[str, Module]) -> set[str]:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements that run when the module is loaded, those under ``if`` and ``try`` included."""
+    """Yield the statements that run when the module is loaded, including those under ``if`` and ``try``."""
     for node in body:
         yield node
         if isinstance(node, ast.If):
@@ -164,7 +164,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def longest_chain(modules: Mapping[str, Module]) -> tuple[str, ...]:
-    """The longest path in the graph of imports; a module that is met again on a path ends it."""
+    """Return the longest path in the graph of imports; a repeated module ends a path."""
     edges = {name: sorted(imports(module, modules)) for name, module in modules.items()}
     open_: set[str] = set()
 
@@ -194,7 +194,7 @@ def duplicates(modules: Mapping[str, Module]) -> tuple[int, int]:
     for name, lines in texts.items():
         for start in range(len(lines) - BLOCK + 1):
             window = tuple(lines[start : start + BLOCK])
-            # Closing brackets and the like say nothing by themselves.
+            # Closing brackets alone do not count as a line.
             if sum(len(line) > 4 for line in window) >= BLOCK - 1:
                 places[window].append((name, start))
     pairs = {
@@ -204,7 +204,7 @@ def duplicates(modules: Mapping[str, Module]) -> tuple[int, int]:
         for second in found[number + 1 :]
         if first[0] != second[0] or second[1] - first[1] >= BLOCK
     }
-    # A longer run is met once for each of its windows: only the first of them has none before it.
+    # A longer run is found once per window; only its first window has no equal line before it.
     blocks = sum(((a, i - 1), (b, j - 1)) not in pairs for (a, i), (b, j) in pairs)
     lines = {(name, start + offset) for pair in pairs for name, start in pair for offset in range(BLOCK)}
     return blocks, len(lines)

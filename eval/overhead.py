@@ -2,15 +2,15 @@
 
     python eval/overhead.py [--trials 20] [--epochs 2] [--threads 2] [--two-workers] [--write]
 
-A campaign of twenty small trials is run as a user runs it: ``nngen campaign run``, from the start of the process to its
-end, so that starting Python, reading LEMUR, starting the workers' server, assembling, checking, forking, importing the
-candidate, the predictions on the test split, writing the archive and summing up all count. Two things do not: the
-families were measured before (once per machine), and so was the data set's file made.
+A campaign of twenty small trials is run as by a user, with ``nngen campaign run``, and timed from the start of the
+process to its end. This includes starting Python, reading LEMUR, starting the fork server, assembly, checks, forks,
+imports of candidates, predictions on the test split, writes to the archive and the summary. It excludes the probe of
+the families and the preparation of the data set, which are done once per machine.
 
-Pure training time is what the judge's clock gives for the epochs: showing the training split once, and predicting the
-validation split. It is taken twice: from the campaign itself, and from the same candidates trained again one after
-another with nothing else going on, for the check of the next candidate beside a training slows that training down.
-The larger of the two quotients is held against 1.15; exit 1 above. ``--write`` makes ``eval/results/overhead.md``.
+Pure training time is the parent process's time of the epochs: one pass over the training split and the predictions on
+the validation split. It is measured twice: in the campaign, and by training the same candidates again one after another
+on an idle machine, because the check of the next candidate slows down a concurrent training. The larger of the two
+quotients must be at most 1.15, otherwise the exit code is 1. ``--write`` writes ``eval/results/overhead.md``.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Where the wall time of one campaign went, in seconds.
+    """Wall time of one campaign and its parts, in seconds.
 
     Attributes:
-        wall: From the start of the command to its end.
+        wall: Time from the start of the command to its end.
         epochs: Sum of the pure training time.
-        workers: Sum of the trials' time in their workers; epochs, and start, import, test predictions beside them.
-        before: From the start of the command to the campaign's first event.
-        at_once: Trainings at once.
+        workers: Sum of the trials' time in their workers: epochs, start, import, test predictions.
+        before: Time from the start of the command to the campaign's first event.
+        at_once: Number of concurrent trainings.
     """
 
     label: str
@@ -64,17 +64,17 @@ class Times:
 
 
 def command(*tokens: str) -> None:
-    """Run a command of nngen as a user does."""
+    """Run a command of nngen as a user would."""
     subprocess.run([sys.executable, "-m", "nngen", *tokens], check=True, stdout=subprocess.DEVNULL)
 
 
 def epochs_of(trials: tuple[StoredTrial, ...]) -> float:
-    """Add up the seconds of all epochs."""
+    """Return the sum of the seconds of all epochs."""
     return sum(point.seconds for trial in trials for point in trial.curve)
 
 
 def run(path: Path, trials: int, epochs: int, workers: int, threads: int) -> Times:
-    """Run one campaign and read its times."""
+    """Run one campaign and return its times."""
     started = time.time()
     asked = ("--size", str(trials), "--families", FAMILIES, "--dataset", DATASET, "--shape", SHAPE)
     more = (
@@ -106,7 +106,7 @@ def run(path: Path, trials: int, epochs: int, workers: int, threads: int) -> Tim
 
 
 def alone(path: Path) -> float:
-    """Train the campaign's candidates again, nothing beside them; give the sum of their epochs."""
+    """Train the campaign's candidates again, one at a time; return the sum of their epochs' seconds."""
     dataset = load_dataset(DATASET)
     total = 0.0
     with Archive.open(path, readonly=True) as archive, LocalEngine() as engine:
@@ -152,7 +152,7 @@ def page(times: list[Times], quiet: float, trials: int, epochs: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the campaigns, print where the time went, and compare it with the aim."""
+    """Run the campaigns, print their times, and compare the overhead with the limit."""
     two = (False, "a second campaign, two trainings at once")
     given = EVALUATION.arguments(argv, trials=20, epochs=2, threads=2, two_workers=two)
     with tempfile.TemporaryDirectory(prefix="nngen-overhead-") as name:

@@ -1,8 +1,8 @@
-"""Prediction of accuracies: ridge regression and a frozen language model, beside the mean and family effects.
+"""Prediction of accuracies by ridge regression and a frozen language model, compared with mean and family effects.
 
-On LEMUR's imported models by their code (--archive, written by ``nngen lemur import``), and on mixtures by their plans
-(--trials, archives of this project's own trials of one fidelity, as ``eval/closed_loop.py`` leaves them). Every figure
-is of held-out groups, five folds. Ends with exit code 1 if no predictor beats the mean.
+Predictors are compared on LEMUR's imported models by their code (``--archive``, written by ``nngen lemur import``), and
+on mixtures by their plans (``--trials``, archives with trials of one fidelity, as written by ``eval/closed_loop.py``).
+All figures are from five-fold cross-validation with held-out groups. Exit code 1 if no predictor beats the mean.
 
     python eval/predict_accuracy.py --archive lemur.db --trials loops/*/loop.db [--count 240] [--write]
 """
@@ -29,7 +29,7 @@ LONGEST = 512
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare the predictors on both kinds of cases, print the page, and write it if asked."""
+    """Compare the predictors on both kinds of cases, print the page, and write it if requested."""
     given = EVALUATION.arguments(
         argv,
         archive={"type": Path, "required": True, "help": "archive that ``nngen lemur import`` wrote"},
@@ -77,7 +77,7 @@ sides (kin that differ in more may be). The figures are not to be ranked against
 
 
 def _trials(files: Sequence[Path]) -> list[StoredTrial]:
-    """Gather the trained mixtures of several archives; loops of one seed share their start, which counts once."""
+    """Read the trained mixtures of several archives; the common start of loops with one seed counts once."""
     found: dict[tuple[str, int, float | None], StoredTrial] = {}
     for file in files:
         with Archive.open(file, readonly=True) as store:

@@ -1,8 +1,9 @@
-"""Memory of a trial, predicted before it starts and measured; the lower bound must hold.
+"""Predicted and measured memory of trials; checks the lower bound of the prediction.
 
-Each of 12 light and medium quartets is predicted from what its families cost (``nngen.families.probe``), then trained
-for two steps, at 32 and at 64 px, in a worker of our own whose resident memory is watched. A refusal is too eager if a
-trial ran in less than the lower bound: ends with exit code 1 if one did. Three to six minutes on one core.
+The memory of 12 light and medium quartets is predicted from measurements of their families
+(``nngen/families/probe.py``). Then each is trained for two steps, at 32 and at 64 px, in a worker whose resident memory
+is sampled. Exit code 1 if a trial used less than its lower bound, because such a trial could be refused wrongly. Takes
+three to six minutes on one core.
 
     python eval/predict_memory.py [--quartets 12] [--batch 64] [--write]
 """
@@ -101,17 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(line: dict[str, Any]) -> Row:
-    """Read a kept row."""
+    """Read a stored row."""
     return Row(**line | {"experts": tuple(line["experts"]), "prediction": Prediction(**line["prediction"])})
 
 
 def cyclic(names: tuple[str, ...], count: int) -> list[tuple[str, ...]]:
-    """Quartets that use every family evenly: a base block shifted around."""
+    """Return quartets that use every family equally often: the cyclic shifts of a base block."""
     return [tuple(sorted({names[(start + step) % len(names)] for step in (0, 1, 4, 6)})) for start in range(count)]
 
 
 def few(folder: Path, images: int) -> Dataset:
-    """Take a few images of Fashion-MNIST to train on, and fewer to predict."""
+    """Return a small subset of Fashion-MNIST for training, and a smaller one for predictions."""
     whole = load_dataset("fashion-mnist")
     arrays = {
         f"{split}-{kind}": getattr(whole, f"{split}_{kind}")[: images if split == "train" else 32]
@@ -134,7 +135,7 @@ def few(folder: Path, images: int) -> Dataset:
 
 
 def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: ignore[no-untyped-def]
-    """Train each quartet for a few steps; those with a family that does not work at this size are left out."""
+    """Train each quartet for a few steps; quartets with a family that does not accept this size are left out."""
     shape, assembler, rows = Shape(1, side, side), Assembler(), []
     found = profiles([known[name] for name in FAMILIES if name in known], shape)
     usable = {name: (known[name], item.interface) for name, item in found.items() if item.usable}

@@ -1,15 +1,15 @@
-"""Training of each preset: every kind of mixture on ``digits``, three seeds, within ten minutes on two cores.
+"""Training of each preset on ``digits``: three seeds, within ten minutes on two cores.
 
     python eval/presets_learn.py                       # all three presets
     python eval/presets_learn.py --presets moev7 --seeds 1
-    python eval/presets_learn.py --write               # and keep the table in eval/results/presets_learn.md
+    python eval/presets_learn.py --write               # write the table to eval/results/presets_learn.md
 
-Prints validation accuracy, the accuracy of each expert alone on the same images, and how many experts the gate uses in
-effect (the exponential of the entropy of its mean weights). Each preset is trained as its plan says, with the sizes,
-epochs and rates of ``BUDGETS``. AdamW's steps are made by PyTorch's fused kernel, which computes the same: four
-AlexNets have 228 million weights, and its loop over them took more than half of the time; for the same reason they are
-trained under bfloat16 autocast, and the C library is asked to keep freed memory (``MALLOC``). Leaves with 1 unless
-every run is above 0.95 and, with all presets and seeds, all runs together took at most ten minutes.
+Prints validation accuracy, the accuracy of each expert alone on the same images, and the effective number of experts
+(the exponential of the entropy of the gate's mean weights). Each preset is trained by its plan, with the sizes, epochs
+and rates of ``BUDGETS``. AdamW uses PyTorch's fused kernel, which gives the same result: four AlexNets have 228 million
+weights, and the unfused loop took more than half of the time. For the same reason they are trained under bfloat16
+autocast, and the C library keeps freed memory (``MALLOC``). Exit code 1 unless every accuracy is above 0.95 and, with
+all presets and seeds, all runs together took at most ten minutes.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from nngen.seeds import derive
 from nngen.types import Candidate, Shape
 
 WANTED = 0.95
-# Else glibc hands the gradients, 900 MB, back to the kernel after each step and gets them back page by page.
+# Otherwise glibc returns the gradients, 900 MB, to the kernel after each step and gets them back page by page.
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "1000000000"}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How a preset is trained here; the plan says all else."""
+    """Training settings of a preset beside its plan."""
 
     shape: Shape
     epochs: int
@@ -75,7 +75,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what was asked for and print a table; 1 if any run stays at or below 0.95."""
+    """Train the requested presets and print a table; return 1 if an accuracy is at most 0.95."""
     presets = {"nargs": "+", "default": list(BUDGETS), "choices": preset_names()}
     asked = EVALUATION.arguments(argv, presets=presets, seeds=3, threads=2)
     torch.set_num_threads(asked.threads)
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page(rows: Sequence[dict[str, Any]], found: str) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     budgets = [
         f"- {name}: {BUDGETS[name].shape}, {BUDGETS[name].epochs} epochs, batch {BUDGETS[name].batch}, "
         f"lr {BUDGETS[name].lr:g}, momentum {BUDGETS[name].momentum:g}"
@@ -114,7 +114,7 @@ def _cell(value: object) -> str:
 
 
 def assemble(name: str) -> Candidate:
-    """Assemble a preset, with LEMUR's own families where it names any."""
+    """Assemble a preset, with LEMUR's families if it names any."""
     plan, assembler = preset(name), Assembler()
     if plan.kind == "homogeneous":
         return assembler.assemble(plan, [])
@@ -167,7 +167,7 @@ def run(name: str, candidate: Candidate, data: Dataset, seed: int) -> dict[str, 
 
 @torch.no_grad()
 def score(net: Any, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
-    """Accuracy of the mixture and of each expert asked about every image, and how the gate spreads its weight."""
+    """Return the accuracies of the mixture and of each expert on all images, and the effective number of experts."""
     net.eval()
     hits, alone, weights = 0, torch.zeros(len(net.experts)), torch.zeros(len(net.experts))
     for x, y in zip(images.split(128), labels.split(128), strict=True):
@@ -175,7 +175,7 @@ def score(net: Any, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any
         hits += int((mixed.argmax(dim=1) == y).sum())
         part = getattr(decision, "weights", decision)
         weights += part.sum(dim=0)
-        if bool((part == 0).any()):  # experts that were not asked have no logits there: ask them all
+        if bool((part == 0).any()):  # experts that were not chosen have no logits: run all of them
             each = torch.stack([ask(net, place, x) for place in range(len(net.experts))], dim=1)
         alone += (each.argmax(dim=2) == y[:, None]).float().sum(dim=0)
     usage = weights / weights.sum()
@@ -189,7 +189,7 @@ def score(net: Any, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any
 
 
 def ask(net: Any, place: int, x: torch.Tensor) -> torch.Tensor:
-    """One expert's logits, ``(B, C)``, whatever the gate thinks."""
+    """Return one expert's logits, ``(B, C)``, independent of the gate."""
     logits: torch.Tensor
     if hasattr(net, "trunk"):
         logits = net.experts[place](net.trunk(x))

@@ -1,14 +1,13 @@
-"""The published sample and its cure: 1,140 of the C(29,4) = 23,751 quartets.
+"""Bias of the published sample compared with other samplers: 1,140 of the C(29,4) = 23,751 quartets.
 
-The published campaign took `itertools.combinations` in alphabetical order and was cut off. Here the same
-cut is audited beside the other samplers at the same size. The pool is measured: the 29 of LEMUR's 34
-families that take images of 256 px as they are; the other five need an adapter (the probe says which) or
-fail.
+The published campaign took a prefix of ``itertools.combinations`` in alphabetical order. This script audits the same
+prefix and the other samplers at the same size. The pool is measured: the 29 of LEMUR's 34 families that accept images
+of 256 px without an adapter; the other five need one or fail.
 
     python eval/published_bias.py [--size 1140] [--seed 0] [--write]
 
-Exit code 1 unless the pool has 29 families, the lexicographic sample is 4.8 % of the space and anchored to
-AirNet alone, and stratified and balanced ones have no anchor, leave out no family and are not biased.
+Exit code 1 unless the pool has 29 families, the lexicographic sample is 4.8 % of the space with AirNet as its only
+anchor, and the stratified and balanced samples have no anchor, include every family and are not biased.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ EVALUATION = Evaluation(__file__, __doc__)
 
 
 def pool(jobs: int) -> tuple[list[str], dict[str, str]]:
-    """Families that take the shape as they are, and why the others do not."""
+    """Return the families that accept the shape without an adapter, and the reasons of the others."""
     measured = profiles(load_families(open_lemur()).values(), SHAPE, jobs=jobs)
     native = [name for name, profile in measured.items() if profile.native(SHAPE)]
     return native, {name: profile.why(SHAPE) for name, profile in measured.items() if name not in native}
@@ -59,7 +58,7 @@ def audit_table(audits: Mapping[str, Coverage]) -> str:
 
 
 def failures(families: list[str], audits: Mapping[str, Coverage]) -> list[str]:
-    """Say what does not come out as promised."""
+    """List the claims that are not met."""
     wrong = [] if len(families) == 29 else [f"{len(families)} families take {SHAPE} as they are, not 29"]
     published = audits["lexicographic"]
     if published.anchors != ("AirNet",) or f"{published.share:.3f}" != "0.048":

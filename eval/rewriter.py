@@ -1,15 +1,15 @@
 """Proposals of a small model: plans under the grammar, regions before and after tuning, beside two baselines.
 
-Steps, in this order; ``--until`` stops after one, so that each can be a job of its own:
+Steps, in this order; ``--until`` stops after one of them, so that each can be a separate job:
 
-``corpus``     regions of real assembled files, changed by ``mutate`` and ``random`` and checked by the engine;
-``plans``      of the untuned model, ``random`` and ``mutate``;
-``untuned``    regions by SmolLM2-135M-Instruct as it is, of files whose quartets the corpus does not hold;
-``tuning``     of the model on the corpus's feedback set (SFT, LoRA);
-``tuned``      the same regions again, by the tuned model, and by ``random`` and ``mutate``.
+``corpus``     regions of assembled files, changed by ``mutate`` and ``random`` and checked by the engine;
+``plans``      plans by the untuned model, ``random`` and ``mutate``;
+``untuned``    regions by the untuned SmolLM2-135M-Instruct, of files whose quartets are not in the corpus;
+``tuning``     fine-tuning of the model on the corpus's feedback set (SFT, LoRA);
+``tuned``      the same regions by the tuned model, ``random`` and ``mutate``.
 
-What a model wrote is checked in the sandbox (bubblewrap). Everything is kept under --work as soon as it is there, so
-a run that was killed goes on. Ends with exit code 1 if a claim of the page is not met.
+Code by a model is checked in the sandbox (bubblewrap). Results are stored under ``--work`` as soon as they are known,
+so a run that was killed can be resumed. Exit code 1 if a claim of the page is not met.
 
     python eval/rewriter.py [--corpus 840] [--plans 50] [--regions 56] [--threads 2] [--until STEP] [--write]
 """
@@ -81,7 +81,7 @@ LEAST_EXAMPLES = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Models, data and files of every step.
+    """Models, data and files of all steps.
 
     Attributes:
         learned: Files whose regions the corpus changes.
@@ -99,7 +99,7 @@ class Bench:
 
 
 class Clocked:
-    """A model, and what it takes to read the prompts alone: each chunk is asked for one token first."""
+    """Rewriter that also measures the seconds of reading the prompts, by requesting one token per chunk first."""
 
     trusted = False
 
@@ -107,7 +107,7 @@ class Clocked:
         self.name, self._model, self._notes = name, model, notes
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer each request, and note the seconds of reading."""
+        """Answer each request, and record the seconds of reading."""
         start = time.perf_counter()
         self._model.propose([replace(request, max_tokens=1) for request in requests])
         seconds = time.perf_counter() - start
@@ -119,7 +119,7 @@ class Clocked:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run every step that is not done yet, print the page, and write it if asked."""
+    """Run the remaining steps, print the page, and write it if requested."""
     given = EVALUATION.arguments(
         argv,
         corpus=840,
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with LocalEngine() as engine, Archive.open(given.work / "corpus.db") as archive:
         learned = _parents(inputs, archive, 1, PARENTS, frozenset())
         seen = frozenset("+".join(parent.plan.experts) for parent in learned if parent.plan)
-        # Every region of each of these parents is asked for once.
+        # Every region of each of these parents is requested once.
         held_out = _parents(inputs, archive, 2, max(given.regions // len(REGIONS), 1), seen)
         bench = Bench(
             given=given,
@@ -169,12 +169,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _corpus(bench: Bench) -> None:
-    """Change regions without a model: ``mutate`` does what the prompt asks for, ``random`` adds the rarer changes."""
+    """Change regions without a model: ``mutate`` follows the prompt, ``random`` adds rarer changes."""
     for writer, number in ((Mutate(), bench.given.corpus), (Uniform(), bench.given.corpus // 2)):
         _proposer(bench, writer, f"corpus-{writer.name}").regions(number, bench.learned, 0)
     folder = _feedback(bench)
     if not folder.exists():
-        # Of the corpus alone: nothing that was proposed for the held-out files can be learned.
+        # From the corpus alone, so that proposals for the held-out files are not learned.
         batches = ("corpus-mutate", "corpus-random")
         build_from_archive(bench.archive, folder, count=counter(bench.base), tasks=["region"], batches=batches)
 
@@ -185,12 +185,12 @@ def _feedback(bench: Bench) -> Path:
 
 
 def _tag(bench: Bench) -> str:
-    """Name the tuned model: an earlier one's proposals are not taken for those of one that is tuned here."""
+    """Return the tag of the tuned model, which differs from that of an earlier one."""
     return "tuned" if bench.given.adapter is None else "earlier"
 
 
 def _held(bench: Bench, batch: str, number: int) -> bool:
-    """Whether a batch is whole, so that no model need be loaded for it."""
+    """Return whether a batch is complete, so that no model has to be loaded for it."""
     return len(proposals(bench.archive, batch)) >= number
 
 
@@ -213,8 +213,8 @@ def _tune(bench: Bench) -> Tuned:
         told = json.loads((given.adapter / NOTE).read_text(encoding="utf-8"))["result"]
         before, after = HeldOut(**told["before"]), HeldOut(**told["after"])
         return Tuned(**{**told, "adapter": given.adapter / ADAPTER, "before": before, "after": after})
-    # The table of changes is long for the gate and short for the step: without tempering, one is a third of all
-    # examples and the other a fiftieth, while every region is asked for as often.
+    # The table of changes is long for the gate and short for the step. Without tempering the gate has a third of all
+    # examples and the step a fiftieth, although every region is requested equally often.
     tuning = Tuning(
         base=bench.base, temper=0.5, epochs=given.epochs, accumulate=4, lr=given.lr, save_every=10, judged=10
     )
@@ -232,7 +232,7 @@ def _tuned(bench: Bench) -> Tuned:
 
 
 def _regions(bench: Bench, writer: Rewriter) -> None:
-    """Ask for the held-out files' regions."""
+    """Request regions of the held-out files."""
     _proposer(bench, writer, f"regions-{writer.name}").regions(bench.given.regions, bench.held_out, 0)
 
 
@@ -248,7 +248,7 @@ def _proposer(bench: Bench, writer: Rewriter, batch: str) -> Proposer:
 
 
 def _parents(inputs: CampaignInputs, archive: Archive, seed: int, number: int, seen: frozenset[str]) -> list[Parent]:
-    """Assemble plans that have every region, of quartets that were not seen."""
+    """Assemble plans with every region, of quartets that the corpus does not contain."""
     space, rng, assembler = PlanSpace(families=tuple(sorted(inputs.families))), Random(seed), Assembler()
     found: dict[str, Parent] = {}
     while len(found) < number:
@@ -266,13 +266,13 @@ def _parents(inputs: CampaignInputs, archive: Archive, seed: int, number: int, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Novelty:
-    """How far the valid regions of one writer are from what was learned.
+    """Novelty of the valid regions of one rewriter with respect to the feedback set.
 
     Attributes:
-        valid: Valid regions.
-        other: Of these, how many differ from every learned answer as syntax trees.
-        far: How many are under ``SAME_CODE`` similar to every learned answer of that region.
-        own: How many no change of the baselines' table can have written.
+        valid: Number of valid regions.
+        other: Number of these that differ from every learned answer as syntax trees.
+        far: Number whose similarity to every learned answer of the region is below ``SAME_CODE``.
+        own: Number that no change of the baselines' table can produce.
     """
 
     valid: int
@@ -303,7 +303,7 @@ def _name(code: str) -> str:
 
 
 def _page(bench: Bench, tuned: Tuned | None) -> tuple[str, list[str]]:
-    """Write the page, of the steps that are done, and list the claims that are not met."""
+    """Write the page of the finished steps, and list the claims that are not met."""
     every = {batch: proposals(bench.archive, batch) for batch in _batches(_tag(bench))}
     held = {batch: rows for batch, rows in every.items() if rows}
     claims = _claims(held, tuned, _tag(bench))
@@ -375,7 +375,7 @@ def _funnels(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
 
 
 def _reasons(held: dict[str, tuple[Proposal, ...]]) -> list[str]:
-    """Say why regions failed."""
+    """Return the reasons of failed regions."""
     lines = ["Why regions failed:", ""]
     for batch, rows in held.items():
         why = Counter(str(row.fault or row.outcome) for row in rows if not row.valid)
@@ -444,7 +444,7 @@ def _lesson(bench: Bench, tuned: Tuned | None) -> list[str]:
 
 
 def _clockwork(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]:
-    """List the seconds of reading the prompt, writing the reply, and checking."""
+    """Return rows of the seconds of reading the prompt, writing the reply, and checking."""
     notes = [json.loads(line) for line in (bench.given.work / "clock.jsonl").read_text().splitlines()]
     cells = []
     for kind, writer in (("plan", "untuned"), ("region", "untuned"), ("region", _tag(bench))):

@@ -2,11 +2,10 @@
 
     python eval/sampler_balance.py [--low 8] [--high 40] [--seeds 3] [--write]
 
-Prints the range (largest less smallest count) after
-100, 203, 1,021 and 1,827 quartets and the worst over all prefixes of up to 4,463 quartets (the whole space where it
-is smaller: up to 19 families). Samplers that draw at random: the median over the seeds. ``balanced`` is drawn with
-seed 0; a seed only renames families. Exit 1 if ``balanced`` is not best: if any sampler has a smaller range anywhere
-(sizes that reach the whole space are left out, since there every sampler has range 0), or if the exact designs of
+Prints the range (largest minus smallest count) after 100, 203, 1,021 and 1,827 quartets and the worst over all
+prefixes of up to 4,463 quartets (the whole space of up to 19 families). For random samplers the median over the seeds
+is printed; ``balanced`` is drawn with seed 0, because a seed only renames families. Exit code 1 if a sampler has a
+smaller range than ``balanced`` at any size (except the whole space, where every range is 0), or if the exact designs of
 28 and 29 families are not exact.
 """
 
@@ -38,7 +37,7 @@ def sample(name: str, v: int, size: int, seed: int) -> np.ndarray:
 
 
 def ranges(quartets: np.ndarray, v: int, t: int) -> np.ndarray:
-    """Range of the counts of all t-subsets after each quartet, ``(size,)``."""
+    """Return the range of the counts of all t-subsets after each quartet, ``(size,)``."""
     number = np.zeros((v,) * t, dtype=np.int64)
     subsets = np.array(list(combinations(range(v), t)))
     number[tuple(subsets.T)] = np.arange(len(subsets))
@@ -56,7 +55,7 @@ def ranges(quartets: np.ndarray, v: int, t: int) -> np.ndarray:
 
 
 def measure(name: str, v: int, seeds: int) -> dict[str, float]:
-    """Ranges of one sampler, keys such as ``pair@203`` and ``pair worst``."""
+    """Return the ranges of one sampler, with keys such as ``pair@203`` and ``pair worst``."""
     length = min(math.comb(v, 4), LONGEST)
     runs = []
     for seed in range(seeds if name in ("random", "stratified") else 1):
@@ -71,7 +70,7 @@ def measure(name: str, v: int, seeds: int) -> dict[str, float]:
 
 
 def shortfalls(v: int, rows: dict[str, dict[str, float]]) -> list[str]:
-    """Where another sampler is more even than ``balanced``."""
+    """List the cases in which another sampler is more balanced than ``balanced``."""
     return [
         f"v = {v}, {key}: balanced {rows['balanced'][key]:g}, {name} {value:g}"
         for name, row in rows.items()
@@ -81,7 +80,7 @@ def shortfalls(v: int, rows: dict[str, dict[str, float]]) -> list[str]:
 
 
 def exactness() -> list[str]:
-    """What is not as the designs promise."""
+    """List the deviations from the exact designs."""
     faults = []
     for v, size, t, times in ((28, 63, 2, 1), (29, 203, 2, 3), (29, 1827, 3, 2)):
         quartets = sample("balanced", v, size, 0)
@@ -95,7 +94,7 @@ def exactness() -> list[str]:
 
 
 def ranges_table(results: dict[int, dict[str, dict[str, float]]]) -> str:
-    """A Markdown table; a cell is family/pair/triple."""
+    """Return a Markdown table whose cells are family/pair/triple."""
     columns = ("v", "sampler", *(f"{size:,}" for size in SIZES), "worst prefix", "of first")
     lines = []
     for v, rows in results.items():

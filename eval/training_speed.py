@@ -1,15 +1,15 @@
-"""Training speed of nngen's worker beside LEMUR's own loop: the same file on the same images in one run.
+"""Training speed of nngen's worker compared with LEMUR's loop, with the same file and images in one run.
 
 LEMUR is nn-dataset 2.1.2, unpacked in a folder and an environment of its own; its MNIST loader reads images of
-Fashion-MNIST. Both get the same training images and the same images to predict, the same normalisation, batch size,
-seeds, epochs and threads.
+Fashion-MNIST. Both use the same training images, prediction images, normalization, batch size, seeds, epochs and
+threads. The script checks three claims:
 
-1. The loader alone, with no model: LEMUR's ``DataLoader`` as ``check_nn`` makes it (one worker process), and what our
-   worker hands to a file whose ``learn`` only reads. At least 10 times LEMUR's images a second at 256 px, 5 at 32 px.
-2. The whole epoch of a light quartet, ``check_nn`` against a trial: never slower, accuracies within the seeds' noise.
-3. Where our epoch goes: at most 3 % of it outside of the file's own forward, backward and step.
+1. Loading, without a model: LEMUR's ``DataLoader`` as made by ``check_nn`` (one worker process), compared with nngen's
+   worker and a file whose ``learn`` only reads. At least 10 times LEMUR's images per second at 256 px, 5 at 32 px.
+2. A whole epoch of a light quartet, ``check_nn`` compared with a trial: not slower, accuracies within the seeds' noise.
+3. Time of nngen's epoch by part: at most 3 % outside of the file's own forward, backward and step.
 
-Ends with exit code 1 if a claim fails. The first run prepares the environment (two minutes, a network for pip).
+Exit code 1 if a claim fails. The first run prepares the environment (two minutes, network access for pip).
 
     python eval/training_speed.py --prepare
     python eval/training_speed.py [--train 2000] [--test 500] [--seeds 3] [--threads 2] [--write]
@@ -193,7 +193,7 @@ json.dump({"accuracy": accuracy, "epochs": prm["duration"] / 1e9, "all": time.pe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The loader alone at one size: seconds an image, pass by pass."""
+    """Loading times at one size: seconds per image of each pass."""
 
     side: int
     theirs: tuple[float, ...]
@@ -209,9 +209,10 @@ class Run:
     """One training of the quartet.
 
     Attributes:
-        accuracy: On the images to predict, in [0, 1].
-        epochs: Seconds as LEMUR counts them: training and predicting, the net built before. Ours ends with the worker.
-        all: Seconds from the call to its answer.
+        accuracy: Accuracy on the prediction images, in [0, 1].
+        epochs: Seconds as LEMUR counts them: training and predictions, without building the net. A trial's include the
+            end of the worker.
+        all: Seconds of the whole call.
     """
 
     seed: int
@@ -249,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(work: Path) -> tuple[Path, Path]:
-    """Make LEMUR's environment and unpack it, but for its records: its database of them is not asked here."""
+    """Create LEMUR's environment and unpack it without its records, which are not needed here."""
     work.mkdir(parents=True, exist_ok=True)
     python = lemur.environment(work / "venv")
     tree = lemur.unpack(fetch(), work / "lemur-2.1.2")
@@ -261,7 +262,7 @@ def prepare(work: Path) -> tuple[Path, Path]:
 
 
 def images(work: Path, tree: Path, train: int, test: int) -> Dataset:
-    """Give both sides the same images; ours keeps the first half of those to predict for validation."""
+    """Give both sides the same images; nngen uses the first half of the prediction images for validation."""
     lemur.images(tree / "data" / "MNIST" / "raw", train, test)
     whole = load_dataset("fashion-mnist")
     half = test // 2
@@ -305,7 +306,7 @@ def quartet() -> Candidate:
 
 
 def spec(side: int, threads: int, *, seed: int = 0, epochs: int = 1, batch: int = BATCH) -> TrialSpec:
-    """One trial of ours."""
+    """Return the specification of a trial."""
     return TrialSpec(
         dataset="fashion-mnist",
         shape=Shape(1, side, side),
@@ -319,14 +320,14 @@ def spec(side: int, threads: int, *, seed: int = 0, epochs: int = 1, batch: int 
 
 
 def valid(trial: Trial) -> Trial:
-    """Pass a trial on that came to its end."""
+    """Return a trial if it is valid."""
     if not trial.verdict.valid:
         raise SystemExit(f"our trial failed: {trial.verdict.message}")
     return trial
 
 
 def read(side: int, engine: LocalEngine, data: Dataset, python: Path, tree: Path, threads: int) -> Reading:
-    """Read every batch, and do nothing with it."""
+    """Read every batch without using it."""
     note(f"reading at {side} px")
     question = {"transform": f"norm_{side}", "batch": BATCH, "passes": PASSES}
     theirs = lemur.run(python, tree, LEMUR_READ, question, threads)
@@ -345,7 +346,7 @@ def train(
     tree: Path,
     asked: argparse.Namespace,
 ) -> tuple[Run, Run]:
-    """Train the quartet on both sides, the other one first each time; theirs, then ours."""
+    """Train the quartet on both sides in alternating order; return LEMUR's runs, then nngen's."""
 
     def theirs() -> Run:
         note(f"seed {seed}: LEMUR")
@@ -379,10 +380,10 @@ def train(
 
 
 def watch(candidate: Candidate, engine: LocalEngine, data: Dataset, threads: int) -> tuple[dict[str, float], float]:
-    """Train with a stop watch in the file; seconds of the second epoch by part, and by the judge's clock.
+    """Train a file with timers; return the seconds of the second epoch by part and by the parent's clock.
 
-    What a file says comes after it has learned and before it predicts, so the second epoch's predictions are told
-    by the third.
+    A file reports after training and before predicting, so the predictions of the second epoch are reported by the
+    third.
     """
     note("where an epoch goes")
     source = candidate.source + WATCHED.replace("{scale}", str(SCALE_S))
@@ -396,7 +397,7 @@ def watch(candidate: Candidate, engine: LocalEngine, data: Dataset, threads: int
 
 
 def count(candidate: Candidate, work: Path) -> tuple[float, int]:
-    """Count a step's floating-point operations an image, and its calls of the device."""
+    """Count a step's floating-point operations per image, and its operator calls."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -408,7 +409,7 @@ def count(candidate: Candidate, work: Path) -> tuple[float, int]:
         number = 0
 
         def __torch_dispatch__(self, function, types, given=(), named=None):  # type: ignore[no-untyped-def]
-            # What only looks at memory in another way starts nothing on a device.
+            # Views launch no kernel, so they do not count.
             self.number += not (function.is_view or function._schema.name == "aten::detach")
             return function(*given, **(named or {}))
 
@@ -427,13 +428,13 @@ def count(candidate: Candidate, work: Path) -> tuple[float, int]:
 
 
 def outside(parts: dict[str, float], seconds: float) -> float:
-    """Share of an epoch that is not the file's own forward, backward and step, clipping included."""
+    """Return the share of an epoch outside of the file's forward, backward, clipping and step."""
     own = sum(parts[part] for part in ("forward", "backward", "step", "clip", "predict"))
     return 1 - own / seconds
 
 
 def judge(readings: Sequence[Reading], pairs: Sequence[tuple[Run, Run]], share: float) -> dict[str, bool]:
-    """Hold what was measured against the claims."""
+    """Compare the measurements with the claims."""
     claims = {
         f"loader at {reading.side} px at least {FASTER[reading.side]:.0f} times as fast": reading.ratio
         >= FASTER[reading.side]
@@ -447,7 +448,7 @@ def judge(readings: Sequence[Reading], pairs: Sequence[tuple[Run, Run]], share: 
 
 
 def compared(pairs: Sequence[tuple[Run, Run]]) -> tuple[float, float]:
-    """Mean accuracy of ours less theirs, and by how much such means differ by chance (95 %, Student's t)."""
+    """Return the mean difference of accuracies, nngen minus LEMUR, and its 95 % margin (Student's t)."""
     theirs, ours = ([run.accuracy for run in side] for side in zip(*pairs, strict=True))
     difference = statistics.mean(ours) - statistics.mean(theirs)
     if len(pairs) < 2:
@@ -522,7 +523,7 @@ def report(
 
 
 def expected(readings: Sequence[Reading], flops: float, calls: int) -> str:
-    """Say what to expect on a card of 24 GiB: arithmetic on what was counted here, named as such."""
+    """Return an estimate for a GPU of 24 GiB, computed from the counts and marked as an estimate."""
     work = flops * BATCH / CARD_PEAK
     slow, fast = (
         max(work / use, calls * launch) for use, launch in zip(CARD_USE, reversed(CARD_LAUNCH_S), strict=True)
