@@ -57,14 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """One thread for each test process: they share the cores."""
+    """Limit each test process to one thread, because test processes share the cores."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind: exit code, stdout, stderr."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -73,8 +73,8 @@ class Result:
 
 @pytest.fixture(scope="session")
 def wheel() -> Path:
-    """LEMUR's real wheel, fetched once into the user's cache by our own code."""
-    # Test processes that run side by side wait for the one that fetches.
+    """LEMUR's real wheel, downloaded once into the user's cache by nngen."""
+    # Concurrent test processes wait for the one that downloads.
     with (Path(tempfile.gettempdir()) / f"nngen-test-wheel-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return fetch()
@@ -93,7 +93,7 @@ def families(lemur: Lemur) -> dict[str, Family]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of this test's own."""
+    """Empty cache folder of this test."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("NNGEN_CACHE", str(folder))
     monkeypatch.delenv("NNGEN_LEMUR", raising=False)
@@ -115,7 +115,7 @@ def nngen(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
-    """An engine whose processes carry ``MARK`` in their environment, and whose scratch folders lie apart."""
+    """Local engine with ``MARK`` in the environment of its processes and with separate scratch folders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{os.environ['PATH']}:{MARK}")
         patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
@@ -136,7 +136,7 @@ def candidate() -> Callable[[str], Candidate]:
 
 @pytest.fixture(scope="session")
 def spec() -> Callable[..., TrialSpec]:
-    """A trial of a second on digits as they are, 8x8, but for what is changed."""
+    """Return settings of a one-second trial on digits at 8x8, with the given changes."""
     base: dict[str, object] = {"dataset": "digits", "shape": Shape(1, 8, 8), "lr": 0.05, "time_limit_s": 60.0}
     return lambda **changes: TrialSpec(**{**base, **changes})
 
@@ -145,7 +145,7 @@ def spec() -> Callable[..., TrialSpec]:
 def job(
     candidate: Callable[[str], Candidate], spec: Callable[..., TrialSpec], digits: Dataset
 ) -> Callable[..., TrainJob]:
-    """A training of a second on digits; further names are those of ``TrialSpec``."""
+    """Return a one-second training on digits; further arguments are fields of ``TrialSpec``."""
 
     make_spec = spec
 
@@ -169,19 +169,19 @@ def job(
 
 @pytest.fixture(scope="session")
 def mark() -> str:
-    """Part of PATH by which ``marked`` knows a process."""
+    """Entry of PATH by which ``marked`` recognizes a process."""
     return MARK
 
 
 @pytest.fixture(scope="session")
 def marked() -> Callable[[], list[psutil.Process]]:
-    """Tell which living processes carry the mark."""
+    """Return the living processes that have the mark."""
     return lambda: [process for process in psutil.process_iter() if _marked(process)]
 
 
 @pytest.fixture(scope="session")
 def left_over(marked: Callable[[], list[psutil.Process]]) -> Callable[[], tuple[list[str], list[Path]]]:
-    """Tell what the engine's jobs left behind: processes other than the server, and scratch folders."""
+    """Return processes other than the server, and scratch folders, that the engine's jobs left."""
 
     def look() -> tuple[list[str], list[Path]]:
         others = [str(process) for process in marked() if process.ppid() != os.getpid()]

@@ -1,4 +1,4 @@
-"""A LEMUR of our own making: a tree as nn-dataset unpacks, small enough to look at, and its database."""
+"""Fake LEMUR: a small tree in the layout of nn-dataset, and its database."""
 
 import json
 import sqlite3
@@ -72,7 +72,7 @@ RECORDS = {
 
 
 def make_tree(root: Path) -> Path:
-    """A checkout: six models, five trials."""
+    """Make a checkout with six models and five trials."""
     for part in ("nn", "transform", "metric"):
         (root / "ab/nn" / part).mkdir(parents=True)
         (root / "ab/nn" / part / "__init__.py").write_text("")
@@ -90,7 +90,7 @@ def make_tree(root: Path) -> Path:
 
 
 def make_database(tree: Path) -> Path:
-    """The same as ``ab.nn.db``, in the tables of nn-dataset 2.1.2."""
+    """Make the same as ``ab.nn.db``, with the tables of nn-dataset 2.1.2."""
     path = tree / "ab.nn.db"
     with sqlite3.connect(path) as db:
         for table in ("nn", "transform", "metric"):

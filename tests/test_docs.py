@@ -1,4 +1,4 @@
-"""The README and the Python page are true: every command and every block they show runs, in order, in one folder."""
+"""README and the Python page: every command and every block runs, in order, in one folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ README, PYTHON = ROOT / "README.md", ROOT / "docs" / "python.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in one language."""
+    """Return the fenced blocks of a page in one language."""
     text = page.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 

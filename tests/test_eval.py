@@ -1,4 +1,4 @@
-"""Every evaluation script can be imported and describes itself with ``--help``; the shared page frame."""
+"""Evaluation scripts: imports and ``--help``; the shared page module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPTS = sorted(path.stem for path in EVAL.glob("*.py") if "__main__" in path.r
 
 @pytest.fixture(autouse=True)
 def _on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder on ``sys.path``, as for a script that runs from it; its modules are forgotten afterwards."""
+    """Put the folder on ``sys.path``, as for a script in it, and unload its modules afterwards."""
     monkeypatch.syspath_prepend(EVAL)
     known = set(sys.modules)
     yield

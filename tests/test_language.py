@@ -1,4 +1,4 @@
-"""Rules about the package: heads, wording, typed values between packages, and the paths named in pages."""
+"""Rules for the package: heads, wording, typed values between packages, and paths in pages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_nothing_is_no_thing() -> None:
 
 
 def _room(module: str) -> str:
-    """The package of a dotted module name: ``nngen.archive``; a module beside the packages is one of its own."""
+    """Return the package of a dotted module name, as ``nngen.archive``; a top-level module counts as a package."""
     return ".".join(module.split(".")[:2])
 
 
@@ -72,7 +72,7 @@ def _module(path: Path) -> str:
 
 @cache
 def _shared() -> frozenset[str]:
-    """Names that a module imports from another package of nngen."""
+    """Return the names that a module imports from another package of nngen."""
     return frozenset(
         alias.name
         for path in MODULES
@@ -84,7 +84,7 @@ def _shared() -> frozenset[str]:
 
 
 def _signatures(path: Path) -> Iterator[tuple[str, int, list[ast.expr]]]:
-    """Public functions, methods and fields of a module that other packages import, with their annotations."""
+    """Yield public functions, methods and fields that other packages import, with their annotations."""
     for node in parsed(path).body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name not in _shared():
             continue
@@ -99,7 +99,7 @@ def _signatures(path: Path) -> Iterator[tuple[str, int, list[ast.expr]]]:
 
 @UNTIL_DONE
 def test_typed_values_between_packages() -> None:
-    """Dictionaries with string keys stop at the borders: JSON, TOML, SQLite."""
+    """Dictionaries with string keys are used only at the boundaries to JSON, TOML and SQLite."""
     found = [
         f"{name_of(path)}:{line}: {name}"
         for path in MODULES

@@ -1,4 +1,4 @@
-"""Start-up of the package and of its command: light, and without torch."""
+"""Start-up of the package and its command: fast, and without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMES_BARE = 40
 
 
 def seconds(*arguments: str) -> float:
-    """Processor time of a Python process, the least of five: unlike wall time it does not count other processes."""
+    """Return the least CPU time of five runs of a Python process; unlike wall time it excludes other processes."""
 
     def once() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""Headless Chromium spoken to through its debugging pipe: no driver, no port, no network."""
+"""Headless Chromium controlled through its debugging pipe, without driver, port or network."""
 
 import base64
 import fcntl
@@ -14,7 +14,7 @@ OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", 
 
 @contextmanager
 def chromium(profile, url, *, width, height=1600, dark=False):
-    """Open a page as wide as that, phones' narrow widths included, and wait until it is loaded."""
+    """Open a page at a given width, including those of phones, and wait until it is loaded."""
     # Chromium reads commands from descriptor 3 and answers on 4.
     take, send = os.pipe()
     answers, give = os.pipe()
@@ -44,7 +44,7 @@ def chromium(profile, url, *, width, height=1600, dark=False):
 
 
 class Page:
-    """One page; ``problems`` holds what it wrote to the console as an error or warning, or threw."""
+    """Loaded page; ``problems`` lists errors and warnings of its console, and exceptions."""
 
     def __init__(self, send, answers):
         self.send, self.answers, self.rest, self.session = send, answers, b"", None
@@ -69,7 +69,7 @@ class Page:
         assert self.loaded
 
     def run(self, script):
-        """Evaluate a script (a promise is awaited) and give what it comes to."""
+        """Evaluate a script, await a promise, and return the value."""
         told = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")

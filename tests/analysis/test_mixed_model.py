@@ -1,4 +1,4 @@
-"""The closed form against the packages: least squares, REML, corrections, score intervals."""
+"""Mixed model in closed form, compared with packages: least squares, REML, corrections, score intervals."""
 
 import numpy as np
 import pytest

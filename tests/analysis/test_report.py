@@ -35,7 +35,7 @@ def archive():
         ground = fake_inputs(left_out={"<b>X": "needs </script> channels"})
         engine = FakeEngine(checks={"A": Outcome.SHAPE}, trials={"B": Outcome.TIMEOUT})
         fake_campaign(archive, name="full", size=35, inputs=ground, engine=engine).run()
-        # Other shapes, for the archive would hand over what the first campaign found.
+        # Another shape, because the archive would return the results of the first campaign.
         fake_campaign(archive, name="single", size=1, shape=Shape(1, 9, 9)).run()
         fake_campaign(archive, name="failed", size=3, shape=Shape(3, 9, 9), engine=FakeEngine(checks=ALL)).run()
         archive.add_campaign(renamed(archive, "single", "empty"), [])
@@ -44,13 +44,13 @@ def archive():
 
 
 def renamed(archive, name, new):
-    """The record of a campaign under another name."""
+    """Return the record of a campaign under another name."""
     record = archive.campaign(name)
     return replace(record, spec=replace(record.spec, name=new))
 
 
 def with_seeds(archive):
-    """A campaign in which each quartet was trained with three seeds; one of the seeds gave no number."""
+    """Make a campaign with three seeds per quartet, one of them without an accuracy."""
     fake_campaign(archive, name="once", size=30, epochs=1, shape=Shape(1, 7, 7)).run()
     once = archive.trials("once")
     archive.add_campaign(renamed(archive, "once", "seeds"), [t.plan for t in once for _ in range(3)])
@@ -74,7 +74,7 @@ def with_seeds(archive):
 
 
 class Page(HTMLParser):
-    """Collects headings, links to elsewhere and whether every element is closed."""
+    """Parser that collects headings and external links, and checks that every element is closed."""
 
     VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 

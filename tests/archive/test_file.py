@@ -1,4 +1,4 @@
-"""What only a file can show: other files, rights, drivers, kills."""
+"""Archive files: other files, permissions, several drivers, kills."""
 
 import os
 import sqlite3
@@ -114,7 +114,7 @@ def test_readers_read_while_a_driver_writes(path):
 
 
 def without_rights(work):
-    """Run work in a fork that may not write everywhere, as root may."""
+    """Run work in a fork without root's permission to write everywhere."""
     child = os.fork()
     if child == 0:
         if os.geteuid() == 0:

@@ -84,7 +84,7 @@ class Notes(Silent):
 
 
 def resumed(old, name, engine=None, **more):
-    """Resume a campaign of the old archive with real families and templates, and an engine that only pretends."""
+    """Resume a campaign of the old archive with real families and templates, and a fake engine."""
     record, notes = old.campaign(name), Notes()
     spec, inputs = prepare(name, record, {}, {}, lemur=open_lemur(), families_from=FAMILIES_FROM)
     run = Campaign(spec=spec, archive=old, inputs=inputs, engine=engine or FakeEngine(), watcher=notes, **more)

@@ -1,4 +1,4 @@
-"""Tiny families in LEMUR's contract, each with something that breaks a careless generator, and golden files of them."""
+"""Tiny families in LEMUR's contract, each with one construct that is hard to assemble, and golden files of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BEST: Mapping[str, float] = {"lr": 0.05, "momentum": 0.5, "dropout": 0.3, "dropo
 
 
 def make_family(name: str, source: str, hyperparameters: Mapping[str, float] | None = None) -> Family:
-    """Make a family as ``load_families`` reads it."""
+    """Return a family as ``load_families`` reads it."""
     best = None
     if hyperparameters is not None:
         best = Record(
@@ -51,7 +51,7 @@ _numbers = count()
 
 
 def import_source(source: str, folder: Path) -> ModuleType:
-    """Import a source as LEMUR does: from a file, under a name of its own."""
+    """Import a source as LEMUR does: from a file, under a unique name."""
     name = f"assembled_{next(_numbers)}"
     path = folder / f"{name}.py"
     path.write_text(source)

@@ -51,5 +51,5 @@ def load(tmp_path: Path) -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The golden mixture, imported once, for tests that only read it."""
+    """Golden mixture, imported once, for tests that do not change it."""
     return import_source((GOLDEN / "hetero.py").read_text(), tmp_path_factory.mktemp("golden"))

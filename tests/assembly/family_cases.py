@@ -1,4 +1,4 @@
-"""Small families, each with one thing that a careless transformation breaks; most check themselves and raise."""
+"""Small families, each with one construct that is hard to transform; most check themselves and raise."""
 
 from __future__ import annotations
 

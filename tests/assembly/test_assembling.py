@@ -32,7 +32,7 @@ Load = Callable[[str], ModuleType]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_golden_files(kind: str) -> None:
-    # After a change that was meant: python tests/assembly/assembly_toys.py
+    # After an intended change: python tests/assembly/assembly_toys.py
     assert golden_candidate(kind).source == (GOLDEN / f"{kind}.py").read_text()
 
 
@@ -211,7 +211,7 @@ class Net(nn.Module):
 
 
 def test_names_that_meet_across_families_are_kept_apart(load: Load) -> None:
-    # Two names come to one function's; a family called Mixup or Float would hide the mixture's own, or Python's.
+    # Two names map to one function name; families named Mixup or Float would shadow names of the mixture or of Python.
     sources = {"Air-Net": "Unit", "Air.Net": "Unit", "Mixup": "Gate", "Float": "Expert"}
     families = [make_family(name, NET.format(name=helper)) for name, helper in sources.items()]
     candidate = assemble(Plan(experts=tuple(sources)), [(family, Interface(low=1)) for family in families])
@@ -247,7 +247,7 @@ def test_the_source_of_each_family_is_named(mix: Mix, tiny: dict[str, Family]) -
 
 
 def test_the_version_of_the_templates_follows_the_bytes() -> None:
-    # After a change that was meant: raise TEMPLATE_VERSION, then python tests/assembly/assembly_toys.py.
+    # After an intended change: raise TEMPLATE_VERSION, then run python tests/assembly/assembly_toys.py.
     recorded = json.loads((GOLDEN / "versions.json").read_text())
     assert recorded[str(TEMPLATE_VERSION)] == golden_digest()
     assert len(set(recorded.values())) == len(recorded)

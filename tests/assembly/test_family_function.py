@@ -48,7 +48,7 @@ def test_code_that_nothing_needs_is_not_refused(unused: str) -> None:
 
 
 def test_differences_are_listed() -> None:
-    # Not refused: who reads his own source finds it indented.
+    # Not refused: code that reads its own source finds it indented.
     source = family_source("import inspect", "self.gain = nn.Parameter(torch.zeros(len(inspect.getsource(Net))))")
     assert "the first state differs" in compare(make_family("Toy", source), Shape(3, 12, 12))
 

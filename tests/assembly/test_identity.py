@@ -123,7 +123,7 @@ def test_every_other_name_counts(one: str, other: str) -> None:
 
 
 class Renamed(ast.NodeTransformer):
-    """Appends a letter to some names, wherever they are read or bound."""
+    """Transformer that appends a letter to some names wherever they are read or bound."""
 
     def __init__(self, names: set[str]) -> None:
         self.names = names

@@ -1,4 +1,4 @@
-"""LEMUR's own 34 families: any four of them assemble, and every expert equals its family."""
+"""LEMUR's 34 families: any four of them can be assembled, and every expert equals its family."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _module_names(tree: ast.Module) -> Iterator[str]:
 
 
 def _dangling(source: str, bound: set[str]) -> set[str]:
-    """Names that are read as globals anywhere, but that the file does not bind."""
+    """Return names that are read as globals but not bound in the file."""
 
     def reads(table: symtable.SymbolTable) -> Iterator[str]:
         for symbol in table.get_symbols():
@@ -165,7 +165,7 @@ def test_the_rest_works_too(
 def prove(
     quartet: tuple[str, ...], shape: Shape, families: dict[str, Family], assembler: Assembler, folder: Path
 ) -> None:
-    """Build a mixture of real families, run it both ways, train a step, and compare its experts with the families."""
+    """Build a mixture of real families, run it in both modes, train a step, and compare experts with families."""
     measured = profiles([families[name] for name in quartet], shape, jobs=1)
     experts = []
     for name in quartet:
@@ -196,13 +196,13 @@ def prove(
 def assert_is_the_family(
     net: Any, module: ModuleType, place: int, family: Family, batch: int, channels: int, folder: Path
 ) -> None:
-    """With the same seeds, the family alone and its class in the mixture are and do the same, weight for weight."""
+    """Check that with the same seeds the family alone and its expert have equal weights and outputs."""
     arguments = ((batch, channels, *net.adapters[place].size), (10,))
     torch.manual_seed(1)
     alone = import_source(family.source, folder).Net(*arguments, best_hyperparameters(family), CPU)
     torch.manual_seed(1)
     again = module.EXPERTS[place].network(*arguments, best_hyperparameters(family), CPU)
-    # Weights that a family does not initialise would differ, or be NaN, in any two networks: there are none.
+    # Uninitialized weights would differ between two networks or be NaN; no family has any.
     torch.testing.assert_close(again.state_dict(), alone.state_dict(), rtol=0, atol=0)
     assert trainable(net.experts[place]) == trainable(alone)
     images = torch.rand(batch, channels, *net.adapters[place].size)
@@ -221,7 +221,7 @@ def trainable(net: nn.Module) -> list[tuple[int, ...]]:
 
 
 def watch_gradients(net: Any) -> set[str]:
-    """Collect the parts that receive a gradient other than zero."""
+    """Collect the parts with a nonzero gradient."""
     touched: set[str] = set()
 
     def watcher(name: str) -> Callable[[torch.Tensor], None]:

@@ -1,4 +1,4 @@
-"""Losses as functions, and as the code of generated files."""
+"""Losses as functions and as code in generated files."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_one_seed_gives_one_result(module: ModuleType) -> None:
 
 
 class Roll:
-    """As LEMUR's DataRoll: an iterator over itself that knows its length."""
+    """Iterator with a length, like LEMUR's DataRoll."""
 
     def __init__(self, data: list[Any]) -> None:
         self.data, self.it = data, iter(data)
@@ -280,7 +280,7 @@ def test_any_momentum_that_lemur_draws_will_do(module: ModuleType, momentum: flo
 
 
 def test_experts_get_batch_epoch_and_transform_of_the_trial(load: Load, assembler: Assembler) -> None:
-    # LEMUR passes them to every network; what the family itself fixes comes first.
+    # LEMUR passes them to every network; values fixed by the family take precedence.
     source = family_source(init='self.seen = dict(prm)\nself.side = int(prm["transform"].split("_")[1])')
     families = [make_family(name, source, {"lr": 0.3, "momentum": 0.5}) for name in "AB"]
     candidate = assembler.assemble(Plan(experts=("A", "B")), [(family, Interface(low=1)) for family in families])

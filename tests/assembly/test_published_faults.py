@@ -1,4 +1,4 @@
-"""Faults of the published generator, each shown to be impossible here (DESIGN.md, "What broke")."""
+"""Faults of the published generator, each shown to be impossible here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def data(count: int) -> list[Any]:
 
 
 def test_the_balance_loss_has_a_gradient(mix: Callable[..., Candidate], load: Callable[[str], ModuleType]) -> None:
-    # Theirs was computed on detached weights: its gradient was exactly zero.
+    # The published loss was computed on detached weights, so its gradient was exactly zero.
     module = load(mix(gate=Gate(noise=0)).source)
     net = make(module)
     module.importance_loss(net.gate(torch.rand(4, 3, 16, 16))).backward()
@@ -62,7 +62,7 @@ def test_the_balance_loss_evens_the_usage_out(mix: Callable[..., Candidate], loa
 
 
 def test_the_balance_loss_does_not_grow_with_the_batch(net: nn.Module) -> None:
-    # Theirs summed over the batch: its size grew with the square.
+    # The published loss was summed over the batch and grew with its square.
     loss = _module(net).importance_loss
     weights = torch.softmax(torch.randn(6, 4), dim=1)
     assert torch.allclose(loss(weights), loss(weights.repeat(50, 1)))
@@ -87,7 +87,7 @@ def test_the_gate_and_every_expert_run_once_a_step(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 5])
 def test_the_schedule_spans_the_trial_s_own_budget(net: nn.Module, epochs: int) -> None:
-    # Theirs warmed up over five epochs, so that a one-epoch trial trained at a tenth of its rate.
+    # The published schedule warmed up over five epochs, so a one-epoch trial trained at a tenth of its rate.
     rates = watch_rates(net)
     net.train_setup({**PRM, "epoch": epochs})
     for _ in range(epochs):
@@ -125,7 +125,7 @@ def test_without_a_budget_it_is_one_epoch(net: nn.Module) -> None:
 
 
 def watch_rates(net: nn.Module) -> list[float]:
-    """Record the experts' rate whenever a step is taken."""
+    """Record the experts' learning rate at each step."""
     rates: list[float] = []
     take_step = net.take_step
 
@@ -138,7 +138,7 @@ def watch_rates(net: nn.Module) -> list[float]:
 
 
 def test_hyperparameters_are_lemur_s_best_and_the_same_as_in_the_probe(net: nn.Module, tiny: dict[str, Family]) -> None:
-    # Theirs defaulted to 0.5, and probed with other values than they trained with.
+    # The published default was 0.5, and probes used other values than trainings.
     for name, spec in zip(TINY, _module(net).EXPERTS, strict=True):
         assert spec.prm == best_hyperparameters(tiny[name])
         assert set(spec.prm.values()) <= set(BEST.values())
@@ -146,7 +146,7 @@ def test_hyperparameters_are_lemur_s_best_and_the_same_as_in_the_probe(net: nn.M
 
 
 def test_prm_is_never_written_into(mix: Callable[..., Candidate], load: Callable[[str], ModuleType]) -> None:
-    # LEMUR records the very dictionary that it passes.
+    # LEMUR records the same dictionary that it passes.
     prm = dict(PRM)
     before = copy.deepcopy(prm)
     module = load(mix().source)

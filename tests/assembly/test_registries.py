@@ -1,4 +1,4 @@
-"""A gate and a loss that are added through their registries alone: assembled, trained, read back, refused by name."""
+"""A gate and a loss that are added only through their registries: assembled, trained, read back, refused by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def largest_loss(weights: torch.Tensor, floor: float) -> torch.Tensor:
 
 @pytest.fixture
 def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register a gate, ``colour``, and a loss, ``largest``: a file each and one entry each."""
+    """Register a gate, ``colour``, and a loss, ``largest``, with one file and one entry each."""
     (tmp_path / "colour.py.j2").write_text(GATE)
     (tmp_path / "largest.py").write_text(LOSS)
     monkeypatch.setitem(GATES, "colour", GateNetwork(meaning="mean colour", template=tmp_path / "colour.py.j2"))

@@ -1,4 +1,4 @@
-"""Gates that choose (top-k, noise, bias), and the diagnostics of an epoch."""
+"""Routing gates (top-k, noise, bias) and the diagnostics of an epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build(module: ModuleType, shape: tuple[int, ...] = (8, 3, 16, 16), classes: 
 
 
 def decided(net: Any) -> None:
-    """Give the gate an opinion: at first it is near indifferent."""
+    """Change the gate's weights, which give nearly uniform outputs at first."""
     torch.manual_seed(5)
     nn.init.normal_(net.gate.head.weight, std=5.0)
 
@@ -109,7 +109,7 @@ def test_experts_that_no_image_chose_are_not_computed(mix: Mix, load: Load) -> N
 
 
 def watch_calls(net: Any) -> list[tuple[int, int]]:
-    """Note which expert is run, on how many images."""
+    """Record which experts run, and on how many images."""
     calls: list[tuple[int, int]] = []
     for place, expert in enumerate(net.experts):
         expert.register_forward_hook(lambda _, given, __, place=place: calls.append((place, len(given[0]))))
@@ -122,7 +122,7 @@ def test_an_expert_sees_only_the_images_that_chose_it(mix: Mix, load: Load) -> N
     calls = watch_calls(net)
     _, routing, outputs = net.blend(images())
     asked = (routing.weights > 0).sum(dim=0).tolist()
-    # A lone image is shown twice: batch norm needs two values per channel.
+    # A single image is duplicated, because batch norm needs two values per channel.
     assert calls == [(place, max(count, 2)) for place, count in enumerate(asked) if count]
     assert (outputs[routing.weights == 0] == 0).all()
 
@@ -218,7 +218,7 @@ def test_diagnostics_are_what_they_say(mix: Mix, load: Load) -> None:
 
 
 def build_like(net: Any) -> Any:
-    """The net as it was before its one step at rate 0: only its running statistics have moved."""
+    """Return the net before its one step at rate 0, which changed only its running statistics."""
     return net.train()
 
 

@@ -1,4 +1,4 @@
-"""A tar that is resumed, whenever its writer was killed."""
+"""Compressed tar files that are resumed after their writer was killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CANDIDATES = [Candidate(id=f"MoE4-{n:032x}", source=f"x = {n}\n" * (40 * n + 1),
 
 
 def write(path: Path, *, stop: int | None = None, passed_over: int | None = None) -> TarWriter:
-    """Write what is missing; ``stop`` kills the writer before that candidate."""
+    """Write the missing candidates; ``stop`` ends the writer before that candidate."""
     with TarWriter(path, "order", batch=2) as writer:
         for position, candidate in list(enumerate(CANDIDATES, 1))[writer.position :]:
             if position - 1 == stop:

@@ -15,7 +15,7 @@ from nngen.testing.fakes import fake_campaign as campaign
 
 
 class Gate(FakeEngine):
-    """Each training waits until it is let through."""
+    """Engine whose trainings wait until the test releases them."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def essence(archive):
 
 
 def elsewhere(path, act):
-    """Run ``act`` with an archive of its own in another thread, as another terminal would."""
+    """Run ``act`` in another thread with its own connection, as another terminal would."""
     failed = []
 
     def body():

@@ -19,7 +19,7 @@ def essence(archive):
 
 
 class Together(FakeEngine):
-    """Waits until as many trainings run at once as it has slots, twice."""
+    """Engine that waits, twice, until all its slots train at the same time."""
 
     def __init__(self, slots):
         super().__init__(slots=slots)
@@ -43,7 +43,7 @@ def test_as_many_trainings_at_once_as_there_are_slots_and_the_same_archive(archi
 
 
 class Losing(FakeEngine):
-    """Loses what has the family ``G`` in it, as often as it is told."""
+    """Engine that loses trials with the family ``G`` a given number of times."""
 
     def __init__(self, times):
         super().__init__()
@@ -79,7 +79,7 @@ def test_what_is_lost_again_and_again_has_a_verdict(archive):
 
 
 class Killed(FakeEngine):
-    """Its first two checks and its first two trainings end with a worker that somebody killed."""
+    """Engine whose first two checks and first two trainings end with a worker killed from outside."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ def test_a_killed_worker_is_no_verdict(archive, tmp_path):
 
 
 def executor(archive, engine, **arguments):
-    """An executor over a stored campaign, with the ready trials of that campaign."""
+    """Return an executor of a stored campaign with its ready trials."""
     run = campaign(archive, engine=engine, **arguments)
     archive.add_campaign(
         fake_record("one", size=2, pool=dict.fromkeys("ABCDE", ""), classes=10),

@@ -1,4 +1,4 @@
-"""The real thing: LEMUR's families, the local engine, real images."""
+"""Campaigns with LEMUR's families, the local engine and real images."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def essence(path):
 
 
 def training(path):
-    """Whether the first candidate has passed its check and is being trained."""
+    """Return whether the first candidate has passed its check and is being trained."""
     if not path.exists():
         return False
     with Archive.open(path, readonly=True) as archive:
@@ -87,7 +87,7 @@ def running(path):
 
 
 def start(path):
-    """Start the campaign in a process of its own and wait until trials are running."""
+    """Start the campaign in a separate process and wait until trials are running."""
     command = [sys.executable, "-m", "nngen", "campaign", "run", "one", "--size", "3", *ARGUMENTS]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     give_up = time.monotonic() + 200

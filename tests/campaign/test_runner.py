@@ -17,7 +17,7 @@ from nngen.types import Outcome
 
 
 def essence(archive, name="one"):
-    """What must be equal however often a campaign was interrupted: everything but times and events."""
+    """Return the content that interruptions must not change: all but times and events."""
     volatile = {"started_at": None, "finished_at": None}
     return (
         [replace(trial, **volatile) for trial in archive.trials(name)],
@@ -119,7 +119,7 @@ WRITES = ("BEGIN", "INSERT", "UPDATE", "COMMIT")
 
 
 def run_in_child(path, left):
-    """Run a campaign in a fork that kills itself before a write of that number; whether it got through."""
+    """Run a campaign in a fork that kills itself before the write of that number; return whether it finished."""
     child = os.fork()
     if child == 0:
 

@@ -19,7 +19,7 @@ TWENTY = "ABCDEFGHIJKLMNOPQRST"
 
 
 class Skilled(FakeEngine):
-    """Accuracy is the sum of what each family is worth, the later letters more."""
+    """Engine whose accuracies are sums over families; later letters add more."""
 
     def train(self, job, on_epoch=None):
         trial = super().train(job, on_epoch)

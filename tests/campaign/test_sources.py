@@ -1,4 +1,4 @@
-"""Candidate sources: given candidates with their isolation and seeds, a source of one's own, and stopping rules."""
+"""Candidate sources: given candidates with isolation and seeds, a user-defined source, and stopping rules."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ def outside(number):
 
 
 def given(*more, count=3):
-    """Files from outside, in the sandbox, and whatever else is named."""
+    """Return files from outside, at level ``sandbox``, with the given fields changed."""
     files = [Suggestion(plan=Plan(experts=()), candidate=outside(n), isolation=Isolation.SANDBOX) for n in range(count)]
     return GivenCandidates(suggestions=(*files, *more))
 
@@ -117,7 +117,7 @@ def test_the_stage_of_a_loop_is_recorded_and_its_test_accuracy_stays_hidden(arch
 
 
 class Climbing(CandidateSource):
-    """One quartet a turn: the next letter in place of the last one, as long as it helps or not."""
+    """Source that proposes one quartet per turn: the next letter in place of the last one."""
 
     def suggest(self, record, trials, archive):
         if len(trials) >= record.spec.size:
@@ -133,7 +133,7 @@ def test_a_source_of_ones_own_is_asked_when_all_is_done(archive):
 
 
 class After:
-    """Stops when so many trials are done."""
+    """Stopping rule for a number of finished trials."""
 
     def __init__(self, archive, count):
         self.archive, self.count = archive, count

@@ -1,4 +1,4 @@
-"""Cases of every check rule."""
+"""Valid and invalid cases of every check rule."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_every_rule_has_cases_a_name_and_a_place_of_its_own() -> None:
 
 @pytest.mark.parametrize(("noise", "k"), [(0.0, 1), (0.0, 2), (0.5, 2)])
 def test_a_gate_that_begins_with_few_of_its_experts_starves_none(noise: float, k: int, tmp_path: Path) -> None:
-    """Two batches of four reach five of eight experts or so; that is chance, not a fault."""
+    """Two batches of four reach about five of eight experts by chance, which is not a fault."""
     base = preset("moev7")
     losses = replace(base.losses, load=0.0)
     plan = replace(base, gate=replace(base.gate, noise=noise, k=k), losses=losses)
@@ -121,7 +121,7 @@ def test_one_file_adds_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     source = "f = lambda: 1"
     assert static_check(source).rule == "contract"
     (tmp_path / "no_lambda.py").write_text(TOY)
-    # What a file in nngen/checks/rules/static would be.
+    # Content of a file in nngen/checks/rules/static.
     monkeypatch.setattr(static, "__path__", [*static.__path__, str(tmp_path)])
     static_rules.cache_clear()
     try:

@@ -1,4 +1,4 @@
-"""``sample``, ``coverage``, ``effects`` and ``cost``, as they are typed."""
+"""Commands ``sample``, ``coverage``, ``effects`` and ``cost``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POOL = [f"F{number}" for number in range(7)]
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A campaign of 30 quartets of seven families; F6 never trains, two trials are to come."""
+    """Archive with a campaign of 30 quartets of seven families; F6 never trains, two trials are not finished."""
     path = tmp_path / "a.db"
     plans = [Plan(experts=quartet) for quartet in combinations(POOL, 4)][:32]
     with Archive.open(path) as store:

@@ -1,4 +1,4 @@
-"""leaderboard, show, report, campaign ls and status: what they print, and what they refuse."""
+"""Commands leaderboard, show, report, campaign ls and campaign status: output and errors."""
 
 import json
 

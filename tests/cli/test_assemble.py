@@ -1,4 +1,4 @@
-"""``nngen assemble``, on LEMUR's real families."""
+"""Command ``nngen assemble`` with LEMUR's real families."""
 
 from __future__ import annotations
 

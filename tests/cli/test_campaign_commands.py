@@ -1,4 +1,4 @@
-"""campaign status with rungs and budgets, pause, resume, stop, watch, events, and arguments from a file."""
+"""Commands of campaigns: status with rungs and budgets, pause, resume, stop, watch, events, arguments from a file."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_one_line_and_the_right_code(nngen, path, tokens, code, words):
 
 @pytest.fixture
 def arguments(nngen, tmp_path, monkeypatch):
-    """The arguments of ``campaign run`` as they reach the campaign, by name."""
+    """Return the arguments of ``campaign run`` as the campaign receives them, by name."""
     monkeypatch.chdir(tmp_path)
 
     def parse(*tokens, text=None):

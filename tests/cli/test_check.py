@@ -1,4 +1,4 @@
-"""``nngen check``, as it is typed."""
+"""Command ``nngen check``."""
 
 import json
 

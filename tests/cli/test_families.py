@@ -1,4 +1,4 @@
-"""``nngen families``: 34 rows, each usable or with a reason; bad shapes end at once."""
+"""Command ``nngen families``: 34 rows, each usable or with a reason; invalid shapes are refused at once."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ PRINTED_BY = {
 
 
 def commands() -> dict[str, App]:
-    """All commands by name, subcommands as in ``campaign run``."""
+    """Return all commands by name, subcommands as ``campaign run``."""
     found: dict[str, App] = {}
 
     def collect(name: str, command: App) -> None:
@@ -73,12 +73,12 @@ EXAMPLES = [
 
 
 def command_of(words: list[str]) -> str | None:
-    """The command that a line of words calls."""
+    """Return the name of the command that a list of words calls."""
     return next((name for size in (2, 1) if (name := " ".join(words[:size])) in COMMANDS), None)
 
 
 def messages(path: Path) -> Iterator[tuple[int, str]]:
-    """The texts of a module that may be printed: all but docstrings and the arguments of other programs."""
+    """Yield the strings of a module except docstrings, with their lines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     joined = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
@@ -130,7 +130,7 @@ def test_flags_of_messages_exist_where_they_are_printed():
         keys = [key for key in PRINTED_BY if f"{module}/".startswith(f"{key}/")]
         printing = own or (list(PRINTED_BY[max(keys, key=len)]) if keys else [])
         for line, text in messages(path):
-            # A flag alone is an argument of another program (bubblewrap, pip), or is put together elsewhere.
+            # A string that is only a flag is an argument of another program (bubblewrap, pip).
             if FLAG.fullmatch(text) or "ray start" in text:
                 continue
             called = re.search(r"nngen ([a-z-]+(?: [a-z-]+)?)", text)

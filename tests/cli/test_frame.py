@@ -1,4 +1,4 @@
-"""The frame of the command line: one line for every mistake, with the way out."""
+"""Errors of the command line: one line per mistake, with a remedy."""
 
 from __future__ import annotations
 

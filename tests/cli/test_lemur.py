@@ -1,4 +1,4 @@
-"""``nngen lemur``: what it prints, what it refuses, with which exit code."""
+"""Command ``nngen lemur``: output, errors and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rewriter's commands, as they are typed."""
+"""Commands that use rewriters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPACE = PlanSpace(families=tuple("ABCDEFGH"))
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Thirty trained plans of made-up families: ``A`` helps, the gate's width helps, the seed adds noise."""
+    """Archive with thirty trained plans of fake families: ``A`` and the gate's width raise accuracy."""
     path, rng = tmp_path / "a.db", Random(0)
     plans = [SPACE.draw(rng) for _ in range(30)]
     with Archive.open(path) as store:

@@ -1,4 +1,4 @@
-"""``nngen plans``, and plans in ``nngen assemble``."""
+"""Command ``nngen plans``, and plans in ``nngen assemble``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``nngen train``, as it is typed."""
+"""Command ``nngen train``."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Batches for ``learn`` behave as LEMUR's loader does, and contain every image once per pass."""
+"""Batches for ``learn``: equal to those of LEMUR's loader, with every image once per pass."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Data sets are decoded once and always split the same way; broken ones are named."""
+"""Data sets: decoded once, split deterministically; invalid ones are refused with their names."""
 
 import gzip
 import json
@@ -60,7 +60,7 @@ def test_digits_hold_every_image_once(cache):
 
 
 def test_digits_are_split_as_they_always_were(cache):
-    """The split is part of every published accuracy: this fingerprint must never change."""
+    """Published accuracies depend on the split, so this fingerprint must not change."""
     assert load_dataset("digits").fingerprint == "817e47046b04f92388d8723c5dd176ac0752726fb1994da9899330d8cc00b06e"
 
 
@@ -184,7 +184,7 @@ def test_unknown_names_list_the_known():
 
 
 class _Stripes:
-    """A toy data set: the class is the row that is white."""
+    """Toy data set whose class is the index of the white row."""
 
     name = "stripes"
     natural = False

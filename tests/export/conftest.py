@@ -1,4 +1,4 @@
-"""Fixtures of the export room: the fake LEMUR as a tree and as a database, an archive worth exporting."""
+"""Fixtures of export tests: the fake LEMUR as a tree and as a database, and an archive with valid trials."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,7 +43,7 @@ def candidate(width: int) -> Candidate:
 
 
 def trained(made: Candidate, digits: Dataset, right: int, **spec) -> Trial:
-    """A finished trial whose first ``right`` test images are answered rightly."""
+    """Return a finished trial whose first ``right`` test predictions are correct."""
     labels = np.asarray(digits.test_labels)
     answers = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % 10).astype("<u2")
     settled = TrialSpec(dataset="digits", shape=Shape(1, 32, 32), epochs=2, **spec)
@@ -67,7 +67,7 @@ def trained(made: Candidate, digits: Dataset, right: int, **spec) -> Trial:
 
 @pytest.fixture
 def store(tmp_path: Path, digits: Dataset) -> Iterator[Archive]:
-    """An archive with three valid trials, one that failed and one that never ran."""
+    """Archive with three valid trials, one that failed and one that never ran."""
     with Archive.open(tmp_path / "nngen.db") as archive:
         made = [candidate(width) for width in WIDTHS]
         plans = [one.plan for one in made if one.plan] + [Plan(experts=tuple("VWXY")), Plan(experts=tuple("WXYZ"))]
@@ -91,6 +91,6 @@ def exports(store: Archive, digits: Dataset):
 
 @pytest.fixture
 def renamed(exports):
-    """Two trials of one candidate that differ in the accuracy."""
+    """Archive with two trials of one candidate that differ in accuracy."""
     first = exports[0]
     return (first, replace(first, score=replace(first.score, accuracy=0.99)))

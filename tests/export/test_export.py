@@ -1,4 +1,4 @@
-"""What was validated arrives in LEMUR's layout: once, whole, and readable by our own reader of LEMUR."""
+"""Exports in LEMUR's layout: once, complete, and readable by nngen's reader of LEMUR."""
 
 import json
 import os
@@ -268,7 +268,7 @@ def test_killed_at_any_instant_it_is_all_or_nothing(tmp_path):
         assert untouched or after == whole
         seen.add((decided, untouched))
         instant += 1
-    # It was killed before the decision, after it, and in the middle of carrying it out.
+    # The kills were before the journal was written, after it, and while files were moved into place.
     assert {(False, True), (True, True), (True, False)} <= seen
 
 

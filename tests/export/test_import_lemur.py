@@ -1,4 +1,4 @@
-"""What LEMUR knows comes into the archive once, whole, and stays apart from our own trials."""
+"""Imports of LEMUR's records: once, complete, and separate from trials of nngen."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""Names, ids and files as LEMUR makes them, held against its own wheel."""
+"""Names, ids and files in LEMUR's layout, compared with its wheel."""
 
 import json
 import random
@@ -33,7 +33,7 @@ SCORE = EpochScore(
 )
 
 
-# A trial that nn-dataset 2.1.2 ships. Its uid was made of a dictionary in the order its caller wrote it.
+# A trial shipped in nn-dataset 2.1.2, whose uid is that of a dictionary in unsorted order.
 SHIPPED = {"lr": 0.01, "batch": 64, "dropout": 0.2, "momentum": 0.9, "transform": "norm_256_flip"}
 
 

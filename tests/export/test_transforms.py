@@ -1,4 +1,4 @@
-"""The transform an export names does to an image what the trial did to it."""
+"""Transforms of exports: equal to the preprocessing of the trial."""
 
 import numpy as np
 import pytest

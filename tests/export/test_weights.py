@@ -1,4 +1,4 @@
-"""Weights and graphs: of a real trial, and of workers that hand over something else."""
+"""Exported weights and graphs: of a real trial, and of workers that send invalid data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def message(**what: object) -> Frame:
 
 @pytest.mark.slow
 def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
-    """Loaded into the exported file, they predict what the archive says the trial predicted; so does the graph."""
+    """The exported file with these weights, and the graph, repeat the predictions in the archive."""
     import onnxruntime
     import torch
     from safetensors.torch import load_file

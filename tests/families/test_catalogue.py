@@ -58,7 +58,7 @@ BASE = [
 
 @pytest.fixture(scope="module")
 def direct(wheel: Path) -> dict[str, dict[int, list[dict[str, object]]]]:
-    """Family -> epoch -> trials, read with zipfile alone."""
+    """Trials by family and epoch, read with zipfile alone."""
     found: dict[str, dict[int, list[dict[str, object]]]] = {}
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.namelist():

@@ -1,4 +1,4 @@
-"""Adapters: their output is an input that the family accepts, and they change nothing without need."""
+"""Adapters: their output is accepted by the family, and inputs that are accepted already are unchanged."""
 
 from __future__ import annotations
 

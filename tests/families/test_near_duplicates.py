@@ -1,4 +1,4 @@
-"""Near-twins: exactly LEMUR's real ones are found, and all users of the notion agree on them."""
+"""Near-duplicates: those of LEMUR are found, and all users of the module agree on them."""
 
 from __future__ import annotations
 

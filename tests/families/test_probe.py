@@ -1,4 +1,4 @@
-"""Probe of families: measurements of real ones, and how it handles ones that misbehave."""
+"""Probe of families: measurements of real families, and faults of misbehaving ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_interfaces_of_the_awkward_families(cache: Path, families: dict[str,
     assert native == {"BayesianNet-3", "DenseNet", "SqueezeNet-2", "MaxVit"}
     assert str(measured["InceptionV3-1"].adapter(SHAPE)) == "resize 75x75"
     assert measured["ComplexNet"].why(SHAPE) == "takes complex images of 16 px and more"
-    # Counted apart, by building torchvision's SqueezeNet 1.1 with ten classes.
+    # Counted independently, on torchvision's SqueezeNet 1.1 with ten classes.
     from torchvision.models import squeezenet1_1
 
     count = sum(parameter.numel() for parameter in squeezenet1_1(num_classes=10).parameters())
@@ -142,7 +142,7 @@ SLY = family("Sly", forward="assert x.is_meta or x.shape[2] >= 20; return self.l
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profile]:
-    """All of them, in one run of the worker."""
+    """All families, measured in one run of the worker."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
         return profiles([*MISFITS, *PLAIN, SLY], SHAPE)

@@ -1,4 +1,4 @@
-"""Families of the user: from a folder, a file or an entry point, or refused with a reason."""
+"""User-defined families: from a folder, a file or an entry point, or refused with a reason."""
 
 import importlib.metadata
 import json

@@ -1,7 +1,7 @@
 """Runs one attack of the corpus and decides whether it was contained.
 
-An attack is contained if its verdict is one of those that are right, came within the limit and a second more, and
-nothing of it is left: no process, no changed file, no text of a file that it must not read.
+An attack is contained if its verdict is one of the correct ones, arrived at most one second after the time limit, and
+left no process, no changed file and no text of a file that it must not read.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Targets:
         del os.environ[CANARY]
 
     def write_source(self, attack: Attack, folder: Path) -> Path:
-        """Write an attack's source with the addresses of these targets in it."""
+        """Write an attack's source, with the addresses of these targets, and return its path."""
         path = folder / "attack.py"
         if attack.large == "huge":
             with path.open("wb") as file:
@@ -98,7 +98,7 @@ class Targets:
         return path
 
     def changed(self) -> bool:
-        """Whether a file here was changed, added or removed."""
+        """Return whether a file was changed, added or removed."""
         return self._content() != self._before
 
     def _content(self) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ class Targets:
 
 
 def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targets) -> Containment:
-    """Train an attack at one level, and compare verdict, time, processes and files with what is right."""
+    """Train an attack at one level, and compare verdict, time, processes and files with the expected ones."""
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
     others = set(_processes())
     seconds, accuracy = 0.0, None
@@ -135,7 +135,7 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
 
 
 def _left(others: set[psutil.Process]) -> list[psutil.Process]:
-    """Processes that were not there before, once those that are ending had a second to do so."""
+    """Return new processes that still exist after one second."""
     deadline = time.monotonic() + SLACK_S
     while True:
         left = [process for process in _processes() if process not in others]
@@ -145,7 +145,7 @@ def _left(others: set[psutil.Process]) -> list[psutil.Process]:
 
 
 def _processes() -> list[psutil.Process]:
-    """Living descendants of this process other than the engine's servers, which are its children."""
+    """Return the living descendants of this process, without the engine's servers, which are its children."""
     me = psutil.Process()
     servers = [child for child in me.children() if child.name() != "bwrap"]
     return [

@@ -1,8 +1,8 @@
-"""The hostile corpus: one table of attacks, each a few statements put into the same small net.
+"""The hostile corpus: a table of attacks, each a few statements inserted into the same small net.
 
 An entry of ``ATTACKS`` names the place of its statements (``module``, ``init``, ``setup``, ``learn``, ``after`` its
-loop, ``forward``, or ``predict``, which is ``forward`` after training) and the verdicts that are right at the
-levels ``process`` and ``sandbox``. A level that is not named does not promise to contain the attack. An attack that
+loop, ``forward``, or ``predict``, which is ``forward`` after training) and the correct verdicts at the
+levels ``process`` and ``sandbox``. A level that is not named need not contain the attack. An attack that
 succeeds raises ``BREACH``; ``GIVEN_...`` is replaced when the source is written (``containment.Targets``).
 """
 
@@ -80,8 +80,8 @@ class Attack:
 
     Attributes:
         name: Identifier in reports and tests.
-        title: What it tries, as a sentence.
-        right: Verdicts that are right, by level; a level that makes no promise is absent.
+        title: Goal of the attack, as a sentence.
+        right: Correct verdicts by level; a level that need not contain the attack is absent.
         says: Part of the verdict's message.
         large: Key of ``LARGE``, or ``huge``, where the source is not kept as text.
         statements: Source lines by place.
@@ -96,7 +96,7 @@ class Attack:
 
     @property
     def source(self) -> str:
-        """The net with the attack in it; not for ``huge``."""
+        """Return the net with the attack; not for ``huge``."""
         if self.large:
             return LARGE[self.large]()
         places = {place: indent(self.statements.get(place, ""), " " * depth) for place, depth in PLACES.items()}

@@ -26,7 +26,7 @@ def test_a_server_that_still_loads_torch_ends_with_its_parent():
     while not (servers := psutil.Process(parent).children()):
         assert time.monotonic() < end
         time.sleep(0.02)
-    # Python is up and torch is on its way: the server has the file mapped.
+    # Wait until the server imports torch, which it then has mapped.
     while not any("libtorch" in part.path for part in servers[0].memory_maps()):
         assert time.monotonic() < end
         time.sleep(0.01)

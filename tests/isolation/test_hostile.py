@@ -1,4 +1,4 @@
-"""Hostile candidates: each gets its verdict in time, and none leaves a process or a folder behind."""
+"""Hostile candidates: a verdict in time, and no process or folder left."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ HOSTILE: dict[str, tuple[str, Outcome, str]] = {
 
 @pytest.fixture
 def train(engine, left_over, job):
-    """Train a source under tight limits, and hold the engine to them."""
+    """Train a source under tight limits, and check that the engine observes them."""
 
     def run(source: str) -> Trial:
         start = time.monotonic()
@@ -216,7 +216,7 @@ def test_the_corpus_is_whole():
 
 
 def test_attacks_find_the_code_that_they_patch():
-    """An attack on a name that is gone would end in an error of its own, and count as contained."""
+    """An attack on a name that no longer exists would raise an error and count as contained."""
     used = [
         (attack.name, part)
         for attack in ATTACKS
@@ -233,7 +233,7 @@ def test_attacks_find_the_code_that_they_patch():
 
 
 def test_the_harness_notices_an_attack_that_succeeds(engine, targets):
-    """Level ``process`` does not promise to hide files."""
+    """Level ``process`` does not hide files."""
     attack = replace(CORPUS["read_home"], right={Isolation.PROCESS: (Outcome.VALID,)})
     assert "it got what it wanted" in contain(attack, Isolation.PROCESS, engine, targets).fault
 

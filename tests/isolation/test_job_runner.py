@@ -1,4 +1,4 @@
-"""The runner of jobs: any function of any module, its messages, its end, and nothing left behind."""
+"""Job runner: any function of any module, its messages, its exit, and no process left."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

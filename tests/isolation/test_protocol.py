@@ -1,4 +1,4 @@
-"""Frames: any cut of the stream gives the same frames, and nothing longer than allowed is stored."""
+"""Frames: independent of the chunks of the stream, and limited in length."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""LEMUR in its three forms, reduced to a few models of the real wheel."""
+"""LEMUR as wheel, checkout and database, with a few models of the real wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Download of the wheel: whole or not at all. The real pip runs, and takes the wheel from a folder."""
+"""Download of the wheel: complete or refused. The real pip runs, with a folder as its index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEPT = {WHEEL, f"{WHEEL}.verified.json"}
 
 @pytest.fixture
 def index(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pip find the wheel in a folder, and nowhere else."""
+    """Make pip find the wheel in a folder only."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
 

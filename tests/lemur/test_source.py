@@ -1,4 +1,4 @@
-"""A wheel, a checkout and a database give equal results; any other file is refused with one clear line."""
+"""Sources of LEMUR: equal results from wheel, checkout and database; other files are refused with one line."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ LIGHT = ("ComplexNet", "DPN107", "DPN68", "ICNet", "MobileNetV3", "ShuffleNet", 
 
 @pytest.fixture(scope="session")
 def light(families: dict[str, Family]) -> dict[str, tuple[Family, Interface]]:
-    """Seven light families of LEMUR; what they accept matters to no test here."""
+    """Seven light families of LEMUR with placeholder interfaces."""
     return {name: (families[name], Interface(low=32)) for name in LIGHT}
 
 
@@ -36,7 +36,7 @@ def space() -> PlanSpace:
 
 @pytest.fixture(scope="session")
 def parent(light: dict[str, tuple[Family, Interface]]) -> Candidate:
-    """A real mixture, assembled."""
+    """Assembled mixture of real families."""
     plan = Plan(experts=("ComplexNet", "DPN68", "ICNet", "MobileNetV3"))
     return Assembler().assemble(plan, [light[name] for name in plan.experts])
 
@@ -48,7 +48,7 @@ def inputs(light: dict[str, tuple[Family, Interface]]) -> CampaignInputs:
 
 @pytest.fixture(scope="session")
 def taught(inputs: CampaignInputs, space: PlanSpace) -> Iterator[Archive]:
-    """An archive with trained plans and rewritten regions, some of them refused; for reading only."""
+    """Read-only archive with trained plans and rewritten regions, some of them refused."""
     engine = PlanEngine()
     with Archive.in_memory() as held:
 
@@ -79,7 +79,7 @@ def engine() -> PlanEngine:
 
 @pytest.fixture(scope="session")
 def smollm() -> Path:
-    """SmolLM2-135M-Instruct as a GGUF file, fetched once into the user's cache by our own code."""
+    """SmolLM2-135M-Instruct as a GGUF file, downloaded once into the user's cache by nngen."""
     pytest.importorskip("transformers")
     from nngen.testing.tiny_model import fetch
 

@@ -1,4 +1,4 @@
-"""An engine that trains nothing, and the campaign that trains proposals with it."""
+"""Fake engine with computed accuracies, and a campaign of proposals on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPEC = CampaignSpec(name="trials", size=1, dataset="fake", shape=Shape(1, 8, 8))
 
 
 class PlanEngine:
-    """Computes accuracies as a sum over families, plus a little noise from the seed.
+    """Engine whose accuracies are sums over families with a little noise from the seed.
 
     Attributes:
         checked: Ids of checked candidates, in order.

@@ -15,7 +15,7 @@ from nngen.llm.rewriters.factory import LOCAL_MODEL, entry_of, open_rewriter, re
 
 
 class Echo(Baseline):
-    """Toy rewriter: returns the code that it is given."""
+    """Toy rewriter that returns the given code."""
 
     name = "echo"
 

@@ -44,7 +44,7 @@ def _chat(text: str | None, reason: str = "stop") -> bytes:
 
 
 class Server:
-    """A server on this machine whose answers the test decides; it keeps what it was asked."""
+    """Local server with scripted answers that records its requests."""
 
     def __init__(self) -> None:
         self.script: list[Handle] = []
@@ -251,7 +251,7 @@ def _transformers_serve(model: Path, place: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_a_real_server_with_the_same_weights(smollm_folder: Path, tmp_path: Path) -> None:
-    """``transformers serve`` in a process of its own, asked over the loopback interface."""
+    """``transformers serve`` in a separate process, over the loopback interface."""
     for package in ("uvicorn", "fastapi", "openai"):
         pytest.importorskip(package, reason=f"transformers serve needs {package}")
     asked = Request(
@@ -262,7 +262,7 @@ def test_a_real_server_with_the_same_weights(smollm_folder: Path, tmp_path: Path
         temperature=0.0,
     )
     with _transformers_serve(smollm_folder, tmp_path) as url:
-        # By the model's name there, and by none: this server lists only its hub cache, which is empty.
+        # With the model's name and without; the server lists only its hub cache, which is empty.
         named, unnamed = Http(url, str(smollm_folder), timeout_s=200.0), Http(url, timeout_s=200.0)
         replies = named.propose([asked]) + unnamed.propose([asked])
         other = Http(url, "another/model", timeout_s=200.0).propose([asked])[0]

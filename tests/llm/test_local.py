@@ -1,4 +1,4 @@
-"""A model in this process: the real SmolLM2-135M-Instruct."""
+"""Model in this process: the real SmolLM2-135M-Instruct."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_draw_parses_as_a_plan(local: Local) -> None:
     assert all(len(set(plan.experts)) == 4 for plan in plans)
     assert len({plan_text(plan) for plan in plans}) > 4
     assert len(replies) == 8
-    # What was drawn may be cut into more tokens than a tokenizer would use for the same text.
+    # Drawn text may have more tokens than a tokenizer would use for it.
     written = sum(reply.reply_tokens for reply in replies)
     assert written >= sum(local.tokens(reply.text) for reply in replies) > 0
     assert sum(reply.seconds for reply in replies) > 0
@@ -123,7 +123,7 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path, smollm_folder: P
 
 
 def test_the_grammar_accepts_every_plan_of_the_space(smollm_folder: Path) -> None:
-    """Every family, and every value, can be written: the grammar takes the plan's own text."""
+    """Every family and every value can be written: the grammar accepts the text of the plan."""
     from nngen.llm.rewriters.decoding import PlanMatcher, tokenizer_for_grammar
 
     tokenizer = load_tokenizer(str(smollm_folder))
@@ -156,5 +156,5 @@ def test_an_embedding_is_independent_of_the_batch(smollm_folder: Path) -> None:
     likeness = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(together, alone, strict=True)]
     assert min(likeness) > 0.999
     assert float(together[0] @ together[2] / np.linalg.norm(together[0]) / np.linalg.norm(together[2])) < 0.99
-    # What follows the limit is not seen.
+    # Text beyond the limit is not read.
     assert np.array_equal(embed(["word " * 40]), embed(["word " * 50]))

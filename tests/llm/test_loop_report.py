@@ -1,4 +1,4 @@
-"""Report of closed loops; the loops are run by ``Evolution`` with an engine that trains nothing."""
+"""Report of closed loops, run by ``Evolution`` with a fake engine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_loops_of_the_same_fidelity_are_compared(archive: Archive, run: Run) -> 
     mine, theirs = ([v for cycle in side[1:] for v in cycle.accuracies] for side in (ones, others))
     assert gap.gap == pytest.approx(fmean(mine) - fmean(theirs))
     assert gap.span == difference_interval(mine, theirs)
-    # Mutations of the best of five beat draws where accuracy is a sum over families.
+    # If accuracy is a sum over families, mutations of the best of five are better than draws.
     assert (gap.rewriter, gap.verdict) == ("random", "better")
     assert found.missing_baselines == ("mutate",)
     (back,) = loops(archive, "r").gaps  # type: ignore[union-attr]

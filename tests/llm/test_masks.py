@@ -1,4 +1,4 @@
-"""Completion-only masks, looked at token by token with the real tokenizer."""
+"""Completion-only masks, compared token by token with the real tokenizer."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SPACE = PlanSpace(families=tuple("ABCDEFGHIJ"))
 
 
 def _cases(count: int, seed: int = 0, noise: float = 0.0) -> list[Case]:
-    """Accuracies that are a sum over families and the gate's width, so that a good fit must find them."""
+    """Return cases whose accuracies are sums over families and the gate's width, which a good fit recovers."""
     rng, found = Random(seed), []
     for _ in range(count):
         plan = SPACE.draw(rng)
@@ -60,7 +60,7 @@ def test_too_few_quartets_are_refused() -> None:
 
 
 def _letters(texts: Sequence[str]) -> Matrix:
-    """A reader that counts family letters and the gate's width, as a language model might."""
+    """Count family letters and the gate's width, in place of a language model."""
     return np.array(
         [[float(f'"{name}"' in text) for name in "ABCDEFGHIJ"] + [float('"width":64' in text)] for text in texts]
     )

@@ -61,7 +61,7 @@ def test_fixed_fields_are_those_that_the_text_leaves_out() -> None:
     assert plan_text(plain) == plan_text(other)
     assert fixed_fields(plain) != fixed_fields(other)
     assert fixed_fields(plain) == fixed_fields(SPACE.draw(Random(1))) == fixed_fields(SPACE.mutate(plain, Random(2)))
-    # A child keeps its parent's frame.
+    # A child keeps the fixed fields of its parent.
     assert (
         fixed_fields(SPACE.mutate(other, Random(0)))
         == fixed_fields(SPACE.read(plan_text(plain), other))

@@ -24,7 +24,7 @@ from nngen.types import Candidate, Outcome
 
 
 class Scripted:
-    """A model that answers from a list, whatever it is asked."""
+    """Model that answers from a list, independent of the request."""
 
     trusted = False
 
@@ -179,7 +179,7 @@ def test_code_of_a_model_and_code_spliced_into_it_run_in_the_sandbox(
     assert engine.levels == [Isolation.SANDBOX]
     train(archive, "model", written, engine, inputs)
     assert engine.levels == [Isolation.SANDBOX] * 2
-    # A change of our own to a file that holds a model's code is no more trusted than that code.
+    # A baseline's change to a file with a model's code is not trusted more than that code.
     stored = archive.candidate(written[0].candidate)
     make(Mutate(), "second").regions(1, [Parent.of(stored)], 0, ["gate"])
     make(Mutate(), "first").regions(1, [start], 0, ["gate"])

@@ -15,7 +15,7 @@ from nngen.space.balanced import BalancedOrder, balanced_order
 
 
 def ranges(blocks, v, t):
-    """Range of the counts of t-subsets after each block."""
+    """Return the range of the counts of t-subsets after each block."""
     row = {part: i for i, part in enumerate(combinations(range(v), t))}
     counts = np.zeros((len(blocks), len(row)), dtype=np.int32)
     for line, block in zip(counts, blocks, strict=True):

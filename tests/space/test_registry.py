@@ -8,7 +8,7 @@ from nngen.space.registry import Choice, SamplerEntry
 
 
 class Backwards:
-    """Toy sampler: the published order from its end."""
+    """Toy sampler: the published order, reversed."""
 
     def __init__(self, pool, seed, known):
         self.pool, self.known = pool, frozenset(known)
@@ -21,7 +21,7 @@ class Backwards:
 
 
 def first_free(pool, size, seed, scores, *, before=(), known=(), min_explore=0.25):
-    """Toy sampler that learns: the first free quartets; half of them called explored."""
+    """Toy sampler that uses results: the first free quartets, half of them marked as explored."""
     taken = {choice.quartet for choice in before} | set(known)
     free = [quartet for quartet in combinations(pool.families, pool.k) if quartet not in taken]
     return tuple(Choice(quartet=quartet, explored=place % 2 == 0) for place, quartet in enumerate(free[:size]))

@@ -1,4 +1,4 @@
-"""Example files for clusters: they parse, KubeRay and Slurm know their fields, and the Slurm script runs."""
+"""Example files for clusters: syntax, field names of KubeRay and Slurm, and a run of the Slurm script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SBATCH = EXAMPLES / "slurm" / "nngen.sbatch"
 
 WITH_RAY = importlib.util.find_spec("ray") is not None
 
-# Names of fields in KubeRay's API ray.io/v1 (raycluster_types.go, rayjob_types.go) and in Kubernetes' own of a pod.
+# Field names of KubeRay's API ray.io/v1 (raycluster_types.go, rayjob_types.go) and of Kubernetes' pods.
 FIELDS = {
     "RayCluster": {"rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling", "autoscalerOptions"},
     "RayJob": {
@@ -112,7 +112,7 @@ def test_the_slurm_script_is_bash_and_its_flags_exist():
 )
 @pytest.mark.usefixtures("wheel")
 def test_the_slurm_script_runs_a_campaign(tmp_path):
-    """Slurm's two commands have stand-ins; Ray and nngen are themselves."""
+    """The two commands of Slurm are stubs; Ray and nngen are real."""
     scratch = Path(f"/tmp/nngen-{os.getpid()}")
     tools = tmp_path / "bin"
     tools.mkdir()

@@ -1,4 +1,4 @@
-"""Choice of the device, and trainings on a card."""
+"""Choice of the device, and trainings on a GPU."""
 
 import pytest
 

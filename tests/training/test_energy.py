@@ -14,7 +14,7 @@ class NVMLError(Exception):
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """A stand-in for pynvml whose counter rises by 1,500 mJ a look."""
+    """Stub of pynvml whose counter rises by 1,500 mJ per reading."""
     state = SimpleNamespace(looks=0, open=0, card=None)
 
     def look(card):

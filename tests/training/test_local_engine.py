@@ -1,4 +1,4 @@
-"""A trial from source to score: repeatable, with the labels outside and the curve complete."""
+"""Trials on the local engine: reproducible, with complete curves, and labels outside of the worker."""
 
 import os
 import subprocess
@@ -305,7 +305,7 @@ def test_a_server_that_cannot_start_says_why():
 
 @pytest.mark.slow
 def test_overhead_of_a_trial_is_small(engine, job):
-    """A second at most even on a busy machine; eval measures it properly."""
+    """At most one second on a busy machine; ``eval/overhead.py`` measures it."""
     trials = [engine.train(job(net_source())) for _ in range(5)]
     assert min(trial.seconds - trial.curve[0].seconds for trial in trials) < 1.0
 

@@ -1,4 +1,4 @@
-"""Trainings that cannot fit, and only those, are refused before they start; trainings share a card by prediction."""
+"""Memory model: refusal of trainings that cannot fit, and sharing of a GPU by predictions."""
 
 import threading
 import time

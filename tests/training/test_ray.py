@@ -1,6 +1,6 @@
-"""A cluster of two nodes on this machine: one is lost in the middle of a campaign, and nothing is lost with it.
+"""Campaigns on a Ray cluster of two nodes on this machine, one of which is killed without loss of results.
 
-The nodes have caches of their own, as machines of their own would; the driver has a third.
+The nodes and the driver have separate caches, as separate machines would.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 LIGHT = "ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
 ARGUMENTS = ("--families", LIGHT, "--size", "8", "--shape", "1x32x32", "--seed", "3", "--threads", "1")
 ARGUMENTS += ("--batch", "64", "--memory-mib", "7000")
-# Each node has room for one of the engine that most tests share, and beside it for one of a test's own.
+# Each node has room for one actor of the shared engine and for one of a test's own engine.
 LARGE, SMALL = Request(cpus=1, memory_mib=9000), Request(cpus=1, memory_mib=7000)
 STORE = 100 * 2**20
 
@@ -66,7 +66,7 @@ with connect(sys.argv[1]) as cluster, RayEngine(cluster, Request(cpus=1, memory_
 
 
 class Machines:
-    """The cluster, and what each of its nodes is told."""
+    """Cluster of two nodes with their environments."""
 
     def __init__(self, folder):
         from ray.cluster_utils import Cluster
@@ -80,24 +80,24 @@ class Machines:
         self.second = self.cluster.add_node(**self._node("second"))
 
     def lose(self):
-        """Kill the second node with everything on it, without a word of good-bye."""
+        """Kill the second node and all its processes."""
         self.cluster.remove_node(self.second, allow_graceful=False)
         self.second = None
 
     def noticed(self):
-        """Wait until Ray, too, lists the first node alone."""
+        """Wait until Ray lists only the first node."""
         give_up = time.monotonic() + 120
         while sum(node["Alive"] for node in ray.nodes()) > 1:
             assert time.monotonic() < give_up
             time.sleep(0.2)
 
     def _node(self, name):
-        # What a slot starts keeps nothing of its environment but PATH.
+        # Processes started by an actor keep only PATH of its environment.
         settings = {"NNGEN_CACHE": str(self.folder / name), "PATH": f"{os.environ['PATH']}:{MARK}-{name}"}
         return {"num_cpus": 2, "memory": 16 * 2**30, "object_store_memory": STORE, "env_vars": settings}
 
     def transfers(self):
-        """Files of data sets by node, each with its inode."""
+        """Return the files of data sets by node, each with its inode."""
         return {
             name: {path.name: path.stat().st_ino for path in (self.folder / name).glob("transfers/*/*.npy")}
             for name in ("head", "second")
@@ -230,7 +230,7 @@ def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, 
     trial = far.train(job(look, memory_mib=2000, isolation=isolation))
     assert trial.verdict.outcome is not Outcome.VALID
     seen = trial.verdict.message[trial.verdict.message.index("saw") :]
-    # A process sees the machine's files, but no labels of validation and test are among them.
+    # A process can read the machine's files, which do not include the labels of validation and test.
     wanted = "saw [] [] []" if isolation is Isolation.SANDBOX else "saw ['train-labels.npy'] []"
     assert seen.startswith(wanted)
 
@@ -329,7 +329,7 @@ def _timeless(curve):
 
 
 def _few(digits, folder):
-    """Write 200 of the digits as images; what is tested is not how well they are learned."""
+    """Write 200 of the digits as images; accuracies do not matter here."""
     for number, (image, label) in enumerate(zip(digits.train_images[:200], digits.train_labels[:200], strict=True)):
         path = folder / str(label) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -338,13 +338,13 @@ def _few(digits, folder):
 
 
 def _lose_in_the_middle(machines, path):
-    """Wait until one trial is done and the second node works, then take it away."""
+    """Wait until one trial is done and the second node is busy, then kill that node."""
     give_up = time.monotonic() + 240
     while time.monotonic() < give_up:
         time.sleep(0.05)
         with suppress(NngenError), Archive.open(path, readonly=True) as archive:
             states = [trial.state.value for trial in archive.trials("one")]
-            # Server, supervisor and worker: something is being checked or trained there.
+            # Server, supervisor and worker: a check or a training is running there.
             if "done" in states and len(_servers("second")) >= 3:
                 machines.lose()
                 return
@@ -359,7 +359,7 @@ def _essence(path):
 
 
 def _marked(node=""):
-    """Tell which living processes belong to a node, or to any."""
+    """Return the living processes of a node, or of all nodes."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -369,7 +369,7 @@ def _marked(node=""):
 
 
 def _servers(node=""):
-    """Those that slots have started: warm servers, and what is forked from them."""
+    """Return the fork servers that actors have started, and the processes forked from them."""
     found = set()
     for process in _marked(node):
         with suppress(psutil.Error):
@@ -379,7 +379,7 @@ def _servers(node=""):
 
 
 def _ended(processes):
-    """Give them ten seconds; return those that live on, as a failed test shall show them."""
+    """Wait ten seconds for processes to end; return the living ones with their parents, for messages."""
     _, alive = psutil.wait_procs(processes, timeout=10)
     return [(str(process), [str(parent) for parent in _parents(process)]) for process in alive]
 

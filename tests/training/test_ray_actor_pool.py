@@ -24,7 +24,7 @@ FACTS = NodeFacts(host="a", nngen=__version__, python="3.11.2")
 
 
 class Played:
-    """Takes the place of the module ``ray``: actors are there as soon as there is room."""
+    """Fake of the module ``ray`` that places actors as soon as there is room."""
 
     def __init__(self, room=99, facts=FACTS, telling_s=0.005):
         self.room = room

@@ -1,4 +1,4 @@
-"""Scoring trusts nothing that a worker sends: order, sizes, ranges and kinds of frames."""
+"""Scoring: validation of the order, sizes, ranges and kinds of a worker's frames."""
 
 import json
 from dataclasses import replace
