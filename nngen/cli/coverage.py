@@ -42,7 +42,6 @@ def coverage(
     Args:
         subject: Name of a campaign, or a folder of plans (.toml) and assembled mixtures (.py); a folder comes first,
             unless it has no slash and the archive has a campaign of that name.
-        sampler: Sampler to measure instead; needs --size.
         size: Quartets to draw, or to take from the campaign's order; all of a campaign's by default.
         families: The pool, separated by commas; by default the campaign's own, those in the folder, or all of
             LEMUR's.

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
-from nngen.campaign import Budget, CampaignInputs, CampaignSpec
+from nngen.campaign.budget import Budget
+from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign_spec import CampaignSpec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import Arguments, Flag
 from nngen.errors import MissingExtraError, UsageError

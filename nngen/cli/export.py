@@ -15,7 +15,7 @@ from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
 from nngen.errors import UsageError
 from nngen.export.database import export_to_database
-from nngen.export.folder import export_to_folder
+from nngen.export.folder import Written, export_to_folder
 from nngen.export.selection import Export, gather, select
 from nngen.export.weights import Repetition, check_installed, repeat, to_repeat
 from nngen.lemur.layout import LemurVersion
@@ -80,7 +80,7 @@ def export(
         if into_database
         else export_to_folder(out, exports, version, repetitions)
     )
-    rows = [_row(one) | _repeated(repetitions.get(one.export.candidate.id)) for one in written]
+    rows = [_row(one, repetitions.get(one.export.candidate.id)) for one in written]
     if output.json:
         print_json(rows)
     else:
@@ -116,17 +116,6 @@ def _repeat(
     return found
 
 
-def _repeated(repetition: Repetition | None) -> dict[str, Any]:
-    if repetition is None:
-        return {}
-    return {
-        "weights": repetition.weights is not None,
-        "onnx": repetition.onnx is not None,
-        "same_predictions": repetition.same,
-        "repeated_test_accuracy": repetition.test_accuracy,
-    }
-
-
 def _version(text: str) -> LemurVersion:
     try:
         return LemurVersion(text)
@@ -135,8 +124,14 @@ def _version(text: str) -> LemurVersion:
         raise UsageError(f"no layout of nn-dataset {text} is known: choose --lemur {known}") from None
 
 
-def _row(written: Any) -> dict[str, Any]:
+def _row(written: Written, repetition: Repetition | None) -> dict[str, Any]:
     export = written.export
+    repeated = repetition and {
+        "weights": repetition.weights is not None,
+        "onnx": repetition.onnx is not None,
+        "same_predictions": repetition.same,
+        "repeated_test_accuracy": repetition.test_accuracy,
+    }
     return {
         "model": export.candidate.id,
         "dataset": export.results.dataset,
@@ -146,4 +141,5 @@ def _row(written: Any) -> dict[str, Any]:
         "transform": export.transform.name,
         "new": written.new,
         "place": written.place,
+        **(repeated or {}),
     }

@@ -19,7 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nngen.archive import StoredTrial
-from nngen.campaign import Silent, Status, Summary, Watcher
+from nngen.campaign.protocols import Silent, Watcher
+from nngen.campaign.status import Status
+from nngen.campaign.summary import Summary
 from nngen.cli.output import note, print_table
 from nngen.types import EpochResult
 

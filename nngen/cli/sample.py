@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -38,7 +39,6 @@ def sample(
     draw begins with the shorter one.
 
     Args:
-        sampler: Order of the quartets; the help is made from the registry of samplers.
         size: Number of different quartets; only exhaustive needs none and takes all.
         include: Families in every quartet, separated by commas.
         pool: Draw from this many abstract families instead, named by number from 0.
@@ -74,7 +74,10 @@ def sample(
     if learns:
         quartets = _chosen(sampler, names, size, seed, min_explore, output)
     else:
-        known = _stored_quartets(output) if skip_known else ()
+        known: Collection[Quartet] = ()
+        if skip_known:
+            with output.read() as store:
+                known = tuple(store.quartets())
         quartets = draw(sampler, names, size, seed, known=known, include=include or ())
     if output.json:
         lines = ",\n  ".join(json.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
@@ -97,11 +100,6 @@ def _chosen(
     explored = sum(choice.explored for choice in choices)
     note(f"{explored:,} of {len(choices):,} quartets are explored, the others chosen")
     return tuple(choice.quartet for choice in choices)
-
-
-def _stored_quartets(output: ArchiveOptions) -> tuple[Quartet, ...]:
-    with output.read() as store:
-        return tuple(store.quartets())
 
 
 def _without_low_yield(names: tuple[str, ...], output: ArchiveOptions) -> tuple[str, ...]:

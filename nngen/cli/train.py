@@ -11,15 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
-from nngen.campaign import (
-    Budget,
-    Campaign,
-    CampaignInputs,
-    CampaignSpec,
-    GivenCandidates,
-    Silent,
-    Suggestion,
-)
+from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Silent, Suggestion
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
@@ -173,11 +165,9 @@ def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[st
 
 def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool) -> None:
     """Print the results; a single file is one object, and without its path as the command names it."""
-    if not test:
-        rows = [{key: value for key, value in row.items() if key != "test_accuracy"} for row in rows]
     path = rows[0]["path"]
-    if single:
-        rows = [{key: value for key, value in row.items() if key != "path"} for row in rows]
+    hidden = [name for name, hide in (("test_accuracy", not test), ("path", single)) if hide]
+    rows = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
     if json:
         print_json(rows[0] if single else rows)
     else:
