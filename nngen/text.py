@@ -1,12 +1,12 @@
-"""Text helpers shared by all packages: nearest names, one-line messages and comma-separated lists."""
+"""Text helpers shared by all packages: nearest names, one-line messages, lists of names in prose and with commas."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["did_you_mean", "one_line", "split_names"]
+__all__ = ["did_you_mean", "listed", "one_line", "split_names"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\?)?|[@-Z\\-_])")
 
@@ -33,6 +33,13 @@ def one_line(text: str, limit: int = 300) -> str:
     text = _ESCAPES.sub("", text[: 10 * limit])
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: Sequence[str], limit: int | None = None) -> str:
+    """Join names as ``A, B and C``; of more than ``limit`` names the last become ``4 more``."""
+    if limit is not None and len(names) > limit:
+        names = [*names[: limit - 1], f"{len(names) - limit + 1} more"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from nngen.analysis.design_matrix import Structure
 from nngen.analysis.observations import Observation, describe_failures, trained_quartets
 from nngen.analysis.statistics import Rate
+from nngen.text import listed
+
+_SHOWN = 6
+"""Families that a caveat names."""
 
 
 def sample_notes(
@@ -47,12 +51,6 @@ def sample_notes(
     return tuple(notes)
 
 
-def _listed(names: Sequence[str], limit: int = 6) -> str:
-    """Join names as ``A, B and C``; a long tail becomes a number."""
-    shown = list(names) if len(names) <= limit else [*names[: limit - 1], f"{len(names) - limit + 1} more"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
 def _validity(observations: Sequence[Observation], rates: Mapping[str, Rate]) -> Iterable[str]:
     trained = trained_quartets(observations)
     good = sum(trained.values())
@@ -67,7 +65,7 @@ def _validity(observations: Sequence[Observation], rates: Mapping[str, Rate]) ->
         rare = [name for name, rate in rates.items() if rate.tries and rate.high < overall]
         if rare:
             yield (
-                f"quartets with {_listed(rare)} fail more often than chance explains ({1 - overall:.0%} of all fail), "
+                f"quartets with {listed(rare, _SHOWN)} fail more often than chance explains ({1 - overall:.0%} of all fail), "
                 "so their effects are estimated from the quartets that could be trained"
             )
 
@@ -77,13 +75,14 @@ def _confounded(structure: Structure) -> Iterable[str]:
     for name, reason in structure.reasons.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        yield f"no effect for {_listed(names)}: {reason}"
+        yield f"no effect for {listed(names, _SHOWN)}: {reason}"
     for unit in structure.units:
         if len(unit) > 1:
-            yield f"{_listed(unit)} are always together and cannot be separated: their effect is a mean of all"
+            yield f"{listed(unit, _SHOWN)} are always together and cannot be separated: their effect is a mean of all"
     if len(structure.classes) > 1:
         groups = "; ".join(
-            _listed([name for index in members for name in structure.units[index]]) for members in structure.classes
+            listed([name for index in members for name in structure.units[index]], _SHOWN)
+            for members in structure.classes
         )
         yield f"families are compared only within these groups: {groups}"
 

@@ -21,6 +21,7 @@ from nngen.assembly.registries import GATES, KINDS, LOSSES, Loss, gate_of
 from nngen.assembly.template_context import SNIPPETS, definitions, number, template_context
 from nngen.files import package_folder
 from nngen.plan import Plan
+from nngen.text import listed
 from nngen.types import Interface
 
 _IMPORTS = ("cache", "math", "NamedTuple", "Optional", "torch", "nn", "F")
@@ -157,7 +158,7 @@ def _title(plan: Plan) -> str:
         return f"Mixture of {number(len(plan.experts))} equal experts over one trunk."
     often = Counter(plan.experts)
     names = [name if often[name] == 1 else f"{name} {number(often[name])} times" for name in often]
-    return f"Mixture of {number(len(plan.experts))} experts: {_join(names)}."
+    return f"Mixture of {number(len(plan.experts))} experts: {listed(names)}."
 
 
 def _summary(plan: Plan) -> str:
@@ -184,10 +185,6 @@ def _dictionary(pairs: Sequence[tuple[str, float | int | str]]) -> str:
     return "{\n" + "".join(f"            {item},\n" for item in items) + "        }"
 
 
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _positions(plan: Plan, family: str) -> str:
     places = [str(place) for place, name in enumerate(plan.experts, 1) if name == family]
-    return f"Expert {places[0]}" if len(places) == 1 else f"Experts {_join(places)}"
+    return f"Expert {places[0]}" if len(places) == 1 else f"Experts {listed(places)}"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from nngen.assembly.family_function import family_function
@@ -158,14 +155,18 @@ def compare(
     Raises:
         AssemblyError: If the family cannot become an expert.
     """
+    from nngen.checks.candidate_net import load_module  # loads torch
+
     function = family_function(family)
+    sources = {"alone": family.source, "expert": f"from functools import cache\n\n\n{function.text('family')}"}
     with tempfile.TemporaryDirectory() as folder:
-        _seed(seed)
-        alone = _import(Path(folder) / "family_alone.py", family.source).Net
-        _seed(seed)
-        expert = _import(
-            Path(folder) / "family_expert.py", f"from functools import cache\n\n\n{function.text('family')}"
-        ).family()
+        modules = {}
+        for name, source in sources.items():
+            file = Path(folder) / f"family_{name}.py"  # torch.jit and inspect read the source there
+            file.write_text(source, encoding="utf-8")
+            _seed(seed)
+            modules[name] = load_module(file, file.stem)
+        alone, expert = modules["alone"].Net, modules["expert"].family()
         # The function may leave the methods out that train; those of the family alone train both.
         options: Any = (shape, complex_input, classes, seed, function.prm())
         one, other = (_observations(kind, alone, *options) for kind in (alone, expert))
@@ -244,14 +245,3 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _import(file: Path, source: str) -> ModuleType:
-    """Import a source from a file: ``torch.jit`` and ``inspect`` read it there."""
-    file.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module

@@ -29,7 +29,7 @@ def dynamic_check(
     *,
     shape: Shape,
     classes: int,
-    hyperparameters: Hyperparameters,
+    hyperparameters: Hyperparameters | None = None,
     device: str = "cpu",
 ) -> Verdict:
     """Import the file and check that it builds, keeps its shapes and learns.
@@ -44,7 +44,7 @@ def dynamic_check(
     Returns:
         ``valid``, or the verdict of the first rule that the candidate breaks.
     """
-    prm = make_prm({"batch": BATCH, **hyperparameters}, shape=shape)
+    prm = make_prm({"batch": BATCH, **(hyperparameters or {})}, shape=shape)
     context = CheckContext(path=path, shape=shape, classes=classes, device=torch.device(device), hyperparameters=prm)
     try:
         for rule in dynamic_rules():

@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Any, TypeAlias
 
 from nngen.space.pool import Pool, Quartet
+from nngen.text import listed
 
 Pair: TypeAlias = tuple[str, str]
 
@@ -129,9 +130,11 @@ def _verdict(
     if size >= pool.space:
         return f"the whole space was sampled ({size:,} of {pool.space:,} quartets)"
     if anchors:
-        return f"every quartet contains {_names(anchors)}: nothing can be said about quartets without {_them(anchors)}"
+        return (
+            f"every quartet contains {listed(anchors, 6)}: nothing can be said about quartets without {_them(anchors)}"
+        )
     if absent:
-        return f"no quartet contains {_names(absent)}: nothing can be said about quartets with {_them(absent)}"
+        return f"no quartet contains {listed(absent, 6)}: nothing can be said about quartets with {_them(absent)}"
     low, high = min(families.values()), max(families.values())
     odd = _odd(pool, size, families)
     if odd is not None:
@@ -154,11 +157,6 @@ def _spread(pool: Pool, size: int) -> float:
     """Return the standard deviation of a family's count in a uniform sample without repeats (hypergeometric)."""
     share = pool.k / len(pool.families)
     return math.sqrt(size * share * (1 - share) * (pool.space - size) / max(pool.space - 1, 1))
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = list(names[:5]) + ([f"{len(names) - 5} more"] if len(names) > 5 else [])
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _them(names: Sequence[str]) -> str:

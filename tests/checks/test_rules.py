@@ -8,8 +8,8 @@ import torch
 
 from nngen.assembly.assemble import assemble
 from nngen.assembly.plan_toml import preset
-from nngen.checks import dynamic_check, static_check
-from nngen.checks.dynamic import dynamic_rules
+from nngen.checks import static_check
+from nngen.checks.dynamic import dynamic_check, dynamic_rules
 from nngen.checks.rule import CheckFailed, DynamicRule, Invalid, StaticRule
 from nngen.checks.rules import static
 from nngen.checks.source import Source
