@@ -9,9 +9,6 @@ from nngen.analysis.observations import Observation, describe_failures, trained_
 from nngen.analysis.statistics import Rate
 from nngen.text import listed
 
-_SHOWN = 6
-"""Families that a caveat names."""
-
 
 def sample_notes(
     observations: Sequence[Observation],
@@ -65,8 +62,8 @@ def _validity(observations: Sequence[Observation], rates: Mapping[str, Rate]) ->
         rare = [name for name, rate in rates.items() if rate.tries and rate.high < overall]
         if rare:
             yield (
-                f"quartets with {listed(rare, _SHOWN)} fail more often than chance explains ({1 - overall:.0%} of all fail), "
-                "so their effects are estimated from the quartets that could be trained"
+                f"quartets with {listed(rare, 6)} fail more often than chance explains "
+                f"({1 - overall:.0%} of all fail), so their effects are estimated from the quartets that could be trained"
             )
 
 
@@ -75,14 +72,13 @@ def _confounded(structure: Structure) -> Iterable[str]:
     for name, reason in structure.reasons.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        yield f"no effect for {listed(names, _SHOWN)}: {reason}"
+        yield f"no effect for {listed(names, 6)}: {reason}"
     for unit in structure.units:
         if len(unit) > 1:
-            yield f"{listed(unit, _SHOWN)} are always together and cannot be separated: their effect is a mean of all"
+            yield f"{listed(unit, 6)} are always together and cannot be separated: their effect is a mean of all"
     if len(structure.classes) > 1:
         groups = "; ".join(
-            listed([name for index in members for name in structure.units[index]], _SHOWN)
-            for members in structure.classes
+            listed([name for index in members for name in structure.units[index]], 6) for members in structure.classes
         )
         yield f"families are compared only within these groups: {groups}"
 
