@@ -63,7 +63,8 @@ def _validity(observations: Sequence[Observation], rates: Mapping[str, Rate]) ->
         if rare:
             yield (
                 f"quartets with {listed(rare, 6)} fail more often than chance explains "
-                f"({1 - overall:.0%} of all fail), so their effects are estimated from the quartets that could be trained"
+                f"({1 - overall:.0%} of all fail), so their effects are estimated from the quartets that could be "
+                "trained"
             )
 
 
