@@ -174,6 +174,7 @@ def scores_of(effects: Effects) -> Scores:
     """Turn intervals into means with standard errors, for samplers that learn; effects without one are left out."""
     if effects.df < 1:
         return Scores()
+    # An interval is Student's quantile times the standard error on either side of the mean.
     reach = 2 * float(stdtrit(effects.df, 0.5 + effects.confidence / 2))
     families = ((row.family, row.interval) for row in effects.families if row.interval is not None)
     return Scores(

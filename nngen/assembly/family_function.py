@@ -18,7 +18,7 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nngen.assembly.family_scopes import check_scopes, dotted, top_level_names
+from nngen.assembly.family_scopes import annotations_of, check_scopes, dotted, top_level_names
 from nngen.assembly.needed_code import needed_code
 from nngen.errors import AssemblyError
 from nngen.families.hyperparameters import best_hyperparameters
@@ -156,6 +156,7 @@ class _Editor:
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     self._edit_definition(node)
         parts, done = [], 0
+        # Of edits that begin together the longest comes first, so that it covers the others.
         for start, end, new in sorted(self.edits, key=lambda edit: (edit[0], -edit[1])):
             if start >= done:  # what lies inside of what leaves, leaves with it
                 parts += [self.source[done:start], new]
@@ -207,8 +208,7 @@ class _Editor:
             inside = (part for statement in node.body for part in _walk(statement, set(), scopes=False))
             annotations = [part.annotation for part in inside if isinstance(part, ast.AnnAssign)]
         else:
-            arguments = [part.annotation for part in ast.walk(node.args) if isinstance(part, ast.arg)]
-            annotations = [item for item in (*arguments, node.returns) if item is not None]
+            annotations = annotations_of(node)
         for annotation in annotations:
             self._quote(annotation)
 
@@ -294,6 +294,7 @@ def _indented(text: str) -> str:
     """Indent a module's text and add ``return Net``; lines that begin inside a string keep their characters."""
     openings = {getattr(tokenize, name) for name in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, name)}
     endings = {getattr(tokenize, name) for name in ("FSTRING_END", "TSTRING_END") if hasattr(tokenize, name)}
+    # Lines that continue a string; from Python 3.12 on, f-strings come as tokens of their own, which may be nested.
     inside: set[int] = set()
     open_at: list[int] = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -329,6 +330,7 @@ def _closed(tree: ast.Module, body: str) -> tuple[tuple[str, ...], str]:
     parameters = tuple(sorted(bound & _BUILTINS))
     declared = later - top_level_names(function.body) - _BUILTINS
     head = f"def family({', '.join(parameters)}):\n"
+    # The compiler's own tables tell which names would be looked up in the file around the function.
     table = symtable.symtable(head + _declarations(declared) + body, "family", "exec")
     declared |= set(_from_outside(table.get_children()[0])) - _BUILTINS - _OF_EVERY_MODULE
     return parameters, _declarations(declared)

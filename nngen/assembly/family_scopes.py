@@ -45,6 +45,12 @@ def dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def annotations_of(function: _Function) -> list[ast.expr]:
+    """List the annotations of a function's arguments and of its result."""
+    arguments = (part.annotation for part in ast.walk(function.args) if isinstance(part, ast.arg))
+    return [item for item in (*arguments, function.returns) if item is not None]
+
+
 def top_level_names(statements: Iterable[ast.stmt]) -> set[str]:
     """Return the names that some statements bind where they stand; what functions inside them bind is left out."""
     return {name for statement in statements for name, _ in bound_names(statement)}
@@ -133,8 +139,7 @@ def _read_by_the_class(statement: ast.stmt, postponed: bool) -> list[ast.Name]:
                     *filter(None, node.args.kw_defaults),
                 ]
                 if not postponed and not isinstance(node, ast.Lambda):
-                    arguments = [part.annotation for part in ast.walk(node.args) if isinstance(part, ast.arg)]
-                    waiting += filter(None, [*arguments, node.returns])
+                    waiting += annotations_of(node)
             case ast.ClassDef():
                 waiting += [*node.decorator_list, *node.bases, *(item.value for item in node.keywords)]
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():

@@ -105,6 +105,7 @@ def _visit(node: ast.AST, scope: _Scope | None, found: dict[int, dict[str, str]]
 def _visit_function(node: _Function, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
     body = [node.body] if isinstance(node, ast.Lambda) else node.body
     inner = _Scope(parent=scope)
+    # All bindings are collected before any name is read: a local may be read above the line that binds it.
     for statement in body:
         for part in _inside(statement):
             if isinstance(part, ast.Global | ast.Nonlocal):
@@ -130,6 +131,7 @@ def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                 # At module level there is no function around it, but its names are as much its own.
                 inner.bind(part.id, local=not looks_up)
+    # Python evaluates the first iterable outside of the comprehension.
     first = node.generators[0].iter
     _visit(first, scope, found)
     for child in ast.iter_child_nodes(node):

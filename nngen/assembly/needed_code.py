@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from nngen.assembly.family_scopes import annotations_of
+
 _TRAINING = frozenset({"learn", "train_setup"})
 _REGISTERS = frozenset({"__init_subclass__", "__subclasses__", "metaclass"})
 """Words in a source that make the mere definition of a class have an effect."""
@@ -53,8 +55,10 @@ def needed_code(tree: ast.Module) -> NeededCode:
     methods = _training_methods(tree, every_word)
     units = [_Unit(node, _binds(node, every_word), _words([node], without=methods)) for node in tree.body]
     units += [_Unit(node, {node.name}, _words(node.body)) for node in methods]
+    # Statements that may have an effect stay whatever happens, and so does all that they mention.
     needed = {"Net"}.union(*(unit.words for unit in units if not unit.binds))
     waiting = [unit for unit in units if unit.binds]
+    # A statement is needed if a needed one mentions what it binds: repeated until nothing is added.
     while found := [unit for unit in waiting if unit.binds & needed]:
         needed |= set().union(*(unit.words for unit in found))
         waiting = [unit for unit in waiting if unit not in found]
@@ -106,8 +110,7 @@ def _binds(node: ast.stmt, words: set[str]) -> set[str]:
         case ast.Import(names=names) | ast.ImportFrom(names=names) if names[0].name != "*":
             return {_bound(alias) for alias in names}
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            annotations = [part.annotation for part in ast.walk(node.args) if isinstance(part, ast.arg)]
-            evaluated = [node.args, *filter(None, [*annotations, node.returns])]
+            evaluated = [node.args, *annotations_of(node)]
             return set() if node.decorator_list or any(map(_calls, evaluated)) else {node.name}
         case ast.ClassDef():
             inside = [item for item in node.body if not isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]

@@ -154,7 +154,7 @@ def _runs(tokens: list[str], length: int) -> Iterable[tuple[str, ...]]:
 def _tree_tokens(tree: ast.AST) -> list[str]:
     """Write a tree as its node types and leaves; names that it binds itself become numbers."""
     bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    numbers: dict[str, str] = {}
+    numbers: dict[str, str] = {}  # in order of appearance, so that renamed variables give the same tokens
     tokens: list[str] = []
 
     def visit(node: ast.AST) -> None:
