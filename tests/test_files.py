@@ -1,3 +1,5 @@
+"""Atomic writes, cache folder and package folders."""
+
 import os
 
 import pytest

@@ -1,3 +1,5 @@
+"""Seeds derived by hashing."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 

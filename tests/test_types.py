@@ -1,3 +1,5 @@
+"""Value types: shapes, adapters, plans."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""Cost of campaigns: time, energy and price."""
+
 import json
 import math
 

@@ -1,3 +1,5 @@
+"""Page of the coverage of a sample."""
+
 import sys
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Effects of families and pairs: planted effects, and samples that do not identify them."""
+
 import json
 import math
 from itertools import combinations

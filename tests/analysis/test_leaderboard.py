@@ -1,3 +1,5 @@
+"""Leaderboard: order, intervals and output."""
+
 from dataclasses import replace
 
 import pytest

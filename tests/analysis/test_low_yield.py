@@ -1,3 +1,5 @@
+"""Low-yield families."""
+
 import pytest
 
 from nngen.analysis.low_yield import low_yield

@@ -1,3 +1,5 @@
+"""HTML report of campaigns of every kind, opened in a real browser."""
+
 import json
 import re
 import shutil

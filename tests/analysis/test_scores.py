@@ -1,3 +1,5 @@
+"""Scores of families and pairs for the adaptive sampler."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Ids and canonical hashes of candidates."""
+
 from __future__ import annotations
 
 import ast

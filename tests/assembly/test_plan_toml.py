@@ -1,3 +1,5 @@
+"""Plans as TOML."""
+
 from __future__ import annotations
 
 import pytest

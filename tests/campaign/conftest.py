@@ -1,3 +1,5 @@
+"""Fixtures of campaign tests."""
+
 import pytest
 
 from nngen.archive import Archive

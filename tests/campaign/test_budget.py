@@ -1,3 +1,5 @@
+"""Budgets of campaigns."""
+
 import time
 from datetime import UTC, datetime, timedelta
 

@@ -1,3 +1,5 @@
+"""Pause, resume and stop commands of a running campaign."""
+
 import os
 import signal
 import threading

@@ -1,3 +1,5 @@
+"""Executor of trials: concurrency, lost trials, killed workers."""
+
 import threading
 from collections import Counter
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Campaign runner: results, resumption and kills at every write."""
+
 import os
 import shutil
 import signal

@@ -1,3 +1,5 @@
+"""Selection of quartets and turns of the adaptive sampler."""
+
 import os
 from dataclasses import replace
 from itertools import combinations

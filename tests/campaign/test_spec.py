@@ -1,3 +1,5 @@
+"""Specification of campaigns."""
+
 import pytest
 
 from nngen.campaign import CampaignSpec

@@ -1,3 +1,5 @@
+"""Promotions of successive halving."""
+
 import os
 from dataclasses import replace
 from statistics import fmean

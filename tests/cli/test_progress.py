@@ -1,3 +1,5 @@
+"""Progress display of campaigns."""
+
 import io
 import re
 

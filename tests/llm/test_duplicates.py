@@ -1,3 +1,5 @@
+"""Duplicates among proposals."""
+
 from __future__ import annotations
 
 from nngen.families.near_duplicates import similarity, tree_shingles

@@ -1,3 +1,5 @@
+"""Closed loop of proposals and trainings."""
+
 from __future__ import annotations
 
 import time

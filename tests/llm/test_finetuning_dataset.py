@@ -1,3 +1,5 @@
+"""Feedback set for fine-tuning."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Rewriter over an OpenAI-compatible HTTP interface."""
+
 from __future__ import annotations
 
 import http.server

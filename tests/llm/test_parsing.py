@@ -1,3 +1,5 @@
+"""Parsing of replies."""
+
 from __future__ import annotations
 
 import pytest

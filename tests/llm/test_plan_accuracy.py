@@ -1,3 +1,5 @@
+"""Predictors of accuracy from plans."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

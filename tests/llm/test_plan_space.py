@@ -1,3 +1,5 @@
+"""Space of plans: draws, mutations, schema."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Prompts and their budgets."""
+
 from __future__ import annotations
 
 from pathlib import Path

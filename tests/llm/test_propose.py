@@ -1,3 +1,5 @@
+"""Proposals, from request to event."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

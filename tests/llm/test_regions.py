@@ -1,3 +1,5 @@
+"""Regions of generated files."""
+
 from __future__ import annotations
 
 import ast

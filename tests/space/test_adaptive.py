@@ -1,3 +1,5 @@
+"""Adaptive sampler."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""Balanced sampler: bounds at every prefix and reproducibility."""
+
 import hashlib
 import subprocess
 import sys

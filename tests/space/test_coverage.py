@@ -1,3 +1,5 @@
+"""Coverage of samples."""
+
 import json
 
 from nngen.space import coverage, draw

@@ -1,3 +1,5 @@
+"""Exact designs."""
+
 from collections import Counter
 from itertools import combinations
 

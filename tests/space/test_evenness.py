@@ -1,3 +1,5 @@
+"""Counts of families, pairs and triples."""
+
 import json
 import math
 import time

@@ -1,3 +1,5 @@
+"""Pools of families."""
+
 import math
 from itertools import combinations, islice
 

@@ -1,3 +1,5 @@
+"""Registry of samplers."""
+
 from itertools import combinations
 
 import pytest

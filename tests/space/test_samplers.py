@@ -1,3 +1,5 @@
+"""Samplers that do not use results."""
+
 from collections import Counter
 from itertools import combinations, islice
 
