@@ -49,7 +49,7 @@ def test_heads_are_noun_or_verb_phrases() -> None:
     assert [f"{name}: {head.splitlines()[0]}" for name, head in heads.items() if RIDDLE.match(head)] == []
 
 
-def test_nothing_is_no_thing() -> None:
+def test_is_not_a_instead_of_is_no() -> None:
     """A thing "is not a" other thing; "there is no" is plain English."""
     found = [
         f"{name_of(path)}:{number}: {line.strip()}"

@@ -18,7 +18,7 @@ def test_a_shape_reads_what_it_writes(channels, height, width):
 
 
 @pytest.mark.parametrize("text", ["", "3x32", "3x32x32x1", "0x32x32", "3x-1x32", "axbxc", "3*32*32"])
-def test_what_is_no_shape_is_named(text):
+def test_invalid_shapes_are_named(text):
     with pytest.raises(UsageError, match="not a shape"):
         Shape.parse(text)
 
@@ -45,6 +45,6 @@ def test_a_plan_reads_what_it_writes():
 
 
 @pytest.mark.parametrize("data", [{}, {"experts": ["A"], "gate": {"colour": 1}}])
-def test_what_is_no_plan_is_refused(data):
+def test_invalid_plans_are_refused(data):
     with pytest.raises(UsageError, match="not a plan"):
         Plan.from_dict(data)

@@ -143,7 +143,7 @@ def test_a_family_that_was_never_drawn():
         ([Observation(quartet=q, accuracy=0.1) for q in draw("random", "ABCDEFG", 30, 0)], "one seed for each"),
     ],
 )
-def test_what_is_missing_is_said_and_nothing_raises(lines, says):
+def test_missing_data_is_reported_and_nothing_raises(lines, says):
     found = effects(lines, "ABCDEFG")
     assert any(says in note for note in found.notes), found.notes
     assert {row.family for row in found.families} == set("ABCDEFG")

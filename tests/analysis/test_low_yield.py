@@ -38,7 +38,7 @@ def test_four_families_remain():
     assert "a mixture needs 4 families" in few.note
 
 
-def test_seeds_are_no_new_tries():
+def test_seeds_do_not_count_as_new_attempts():
     lines = [Observation(quartet=tuple("ABCD"), seed=seed, outcome=Outcome.TIMEOUT) for seed in range(50)]
     assert low_yield(lines, POOL).excluded == ()
 

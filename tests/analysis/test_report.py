@@ -239,7 +239,7 @@ def test_an_adaptive_campaign_says_what_was_explored(tmp_path):
     assert f"{explored} of 12 quartets were drawn without using results" in (tmp_path / "r.html").read_text()
 
 
-def test_mixtures_that_are_no_quartets_are_ranked_but_not_audited():
+def test_mixtures_that_are_not_quartets_are_ranked_but_not_audited():
     with Archive.in_memory() as archive:
         fake_campaign(archive, size=20).run()
         one = archive.trials("one")[0]

@@ -53,7 +53,7 @@ def test_differences_are_listed() -> None:
     assert "the first state differs" in compare(make_family("Toy", source), Shape(3, 12, 12))
 
 
-def test_a_family_that_fails_alone_is_no_proof() -> None:
+def test_a_family_that_fails_alone_is_reported() -> None:
     source = family_source(init="raise ValueError('never')")
     assert compare(make_family("Toy", source), Shape(3, 12, 12))[0] == "building fails alone: ValueError: never"
 

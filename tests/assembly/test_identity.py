@@ -36,7 +36,7 @@ def test_comments_docstrings_and_layout_do_not_count() -> None:
     assert canonical_hash(same) == canonical_hash(SOURCE)
 
 
-def test_what_changes_behaviour_counts() -> None:
+def test_changes_of_behaviour_count() -> None:
     changes = [("1.0", "1"), ("1.0", "2.0"), ("x * scale", "scale * x"), ("torch", "math"), ("def f", "def g")]
     hashes = {canonical_hash(SOURCE.replace(old, new, 1)) for old, new in changes}
     assert len(hashes | {canonical_hash(SOURCE)}) == len(changes) + 1

@@ -65,7 +65,7 @@ def test_load_is_near_the_share_that_is_chosen() -> None:
     assert losses.load_loss(clean, noisy, torch.tensor(0.5), 2).item() == pytest.approx(expected, rel=0.1)
 
 
-def test_where_all_is_even_nothing_is_lost() -> None:
+def test_values_for_even_and_one_sided_routing() -> None:
     even = torch.full((8, 4), 0.25)
     assert losses.importance_loss(even).item() == 0
     assert losses.entropy_loss(even).item() == pytest.approx(0, abs=1e-6)

@@ -29,12 +29,12 @@ def test_equal_plans_are_written_alike() -> None:
     assert to_toml(Plan(experts=("A",), gate=Gate(temperature=1))) == to_toml(Plan(experts=("A",)))
 
 
-def test_what_is_missing_takes_its_default() -> None:
+def test_missing_fields_take_their_defaults() -> None:
     assert from_toml('experts = ["A", "B"]') == Plan(experts=("A", "B"))
 
 
 @pytest.mark.parametrize("text", ["experts = [", "kind = 'hetero'", "experts = ['A']\n[gate]\nwidht = 3\n"])
-def test_what_is_no_plan_is_refused(text: str) -> None:
+def test_invalid_plans_are_refused(text: str) -> None:
     with pytest.raises(PlanError, match="not a plan"):
         from_toml(text)
 

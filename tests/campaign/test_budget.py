@@ -115,7 +115,7 @@ def test_bad_limits(limits, words):
         Budget(**limits)
 
 
-def test_what_is_not_typed_stays():
+def test_limits_that_are_not_given_stay():
     budget = Budget(max_hours=2.0, price_per_hour=0.5)
     assert budget.changed({"max_hours": None, "max_cost": 3.0}) == Budget(
         max_hours=2.0, max_cost=3.0, price_per_hour=0.5

@@ -59,7 +59,7 @@ class Losing(FakeEngine):
         return super().train(job, on_epoch)
 
 
-def test_what_the_engine_loses_is_done_again(archive, tmp_path):
+def test_a_lost_job_is_repeated(archive, tmp_path):
     engine = Losing(MAX_LOSSES)
     summary = campaign(archive, engine=engine).run()
     assert engine.lost and summary.outcomes == {"valid": 6}
@@ -70,7 +70,7 @@ def test_what_the_engine_loses_is_done_again(archive, tmp_path):
     assert reasons == ["its machine went away"] * engine.lost.total()
 
 
-def test_what_is_lost_again_and_again_has_a_verdict(archive):
+def test_a_job_lost_too_often_gets_a_verdict(archive):
     engine = Losing(100)
     campaign(archive, engine=engine).run()
     assert set(engine.lost.values()) == {MAX_LOSSES + 1}
@@ -101,7 +101,7 @@ class Killed(FakeEngine):
         return super().train(job, on_epoch)
 
 
-def test_a_killed_worker_is_no_verdict(archive, tmp_path):
+def test_a_killed_worker_does_not_give_a_verdict(archive, tmp_path):
     engine = Killed()
     assert campaign(archive, engine=engine).run().outcomes == {"valid": 6}
     assert engine.calls == {"check": 8, "train": 8}

@@ -13,7 +13,7 @@ def test_as_json_and_back():
     assert CampaignSpec.from_dict(SPEC.to_dict() | {"pool": {}}) == SPEC
 
 
-def test_what_differs_is_named_with_both_values():
+def test_differences_are_named_with_both_values():
     SPEC.require({"size": 8, "shape": Shape(1, 8, 8)})
     with pytest.raises(UsageError) as caught:
         SPEC.require({"size": 8, "epochs": 3, "families": ("A",), "time_limit_s": 10.0})

@@ -63,7 +63,7 @@ def test_each_candidate_is_checked_once(archive):
     assert Checking.checked == 12
 
 
-def test_what_failed_never_goes_on(archive):
+def test_failed_candidates_are_not_promoted(archive):
     summary = campaign(archive, engine=FakeEngine(trials={"A": Outcome.MEMORY}), **RUNGS).run()
     assert on_rung(archive, 1)
     assert all(trial.trained for trial in on_rung(archive, 1))

@@ -116,7 +116,7 @@ def test_one_line_and_the_right_code(nngen, path, monkeypatch, tokens, code, wor
     assert sorted(path.parent.iterdir()) == before
 
 
-def test_a_file_that_is_no_archive(nngen, tmp_path):
+def test_a_file_that_is_not_an_archive(nngen, tmp_path):
     (tmp_path / "x.db").write_text("hello " * 500)
     result = nngen("leaderboard", "--archive", tmp_path / "x.db")
     assert (result.code, len(result.err.splitlines())) == (1, 1)

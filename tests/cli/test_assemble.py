@@ -39,7 +39,7 @@ def test_four_families_make_one_file(nngen: Nngen, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_is_there_already_is_left_alone_and_counted(nngen: Nngen, tmp_path: Path) -> None:
+def test_existing_files_are_left_unchanged_and_counted(nngen: Nngen, tmp_path: Path) -> None:
     first = nngen("assemble", "--families", ",".join(QUARTET), "--out", tmp_path)
     assert "1 written, 0 there already" in first.err
     (file,) = tmp_path.iterdir()

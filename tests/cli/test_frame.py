@@ -27,6 +27,6 @@ def test_an_unknown_option_is_a_usage_error(nngen):
         (("sample", "--size", "1", "2", "3"), "sample: unexpected argument 2 3: see nngen sample --help"),
     ],
 )
-def test_what_is_missing_or_too_much_is_named(nngen, tokens, line):
+def test_missing_and_extra_arguments_are_named(nngen, tokens, line):
     result = nngen(*tokens)
     assert (result.code, result.out, result.err) == (2, "", f"nngen: {line}\n")

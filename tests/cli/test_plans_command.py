@@ -113,7 +113,7 @@ def test_exhaustive_takes_the_whole_space_and_goes_on(nngen: Nngen, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("wheel")
-def test_what_the_archive_has_is_left_out_and_counted(nngen: Nngen, tmp_path: Path) -> None:
+def test_mixtures_in_the_archive_are_left_out_and_counted(nngen: Nngen, tmp_path: Path) -> None:
     options = ["--size", "4", "--families", POOL, "--sampler", "lexicographic", "--json"]
     rows = json.loads(nngen("assemble", *options, "--out", tmp_path / "one").out)
     with Archive.open(tmp_path / "nngen.db") as archive:

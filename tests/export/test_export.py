@@ -61,7 +61,7 @@ def test_the_accuracy_is_the_test_splits_and_revealed_once(store, exports, digit
     assert [e.score for e in again] == [e.score for e in exports]
 
 
-def test_what_is_recorded_is_what_the_model_supports(exports):
+def test_recorded_hyperparameters_are_those_the_model_supports(exports):
     score = exports[0].score
     assert score.prm == {"batch": 64, "epoch": 2, "lr": 0.001, "momentum": 0.9, "transform": "norm_32"}
     assert (score.epoch, score.duration_ns) == (2, 3_500_000_000)

@@ -45,7 +45,7 @@ def test_twice_adds_nothing(archive, tree):
     assert archive.external.counts() == before
 
 
-def test_what_grew_is_added(archive, tree):
+def test_new_records_are_added(archive, tree):
     take(archive, tree)
     file = tree / "ab/nn/stat/train/img-classification_cifar-10_acc_Beta/1.json"
     donor = tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json"

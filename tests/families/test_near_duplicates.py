@@ -68,7 +68,7 @@ def test_the_pool_and_the_split_agree_on_twins(families: dict[str, Family]) -> N
     assert len(kept) == len(set(leader.values()))
 
 
-def test_what_is_no_python_has_no_twin() -> None:
+def test_invalid_python_has_no_twin() -> None:
     assert near_twins([family("A", "def f(:\n  '''"), family("B", "def f(:\n  '''")]) == {}
 
 

@@ -74,7 +74,7 @@ def test_gray_and_oblong_images(cache: Path, families: dict[str, Family]) -> Non
     }
 
 
-def test_what_is_kept_is_not_measured_again(
+def test_stored_measurements_are_not_repeated(
     cache: Path, families: dict[str, Family], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[tuple[int, int]] = []
@@ -149,7 +149,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profile]:
 
 
 @pytest.mark.parametrize("subject", MISFITS, ids=lambda subject: subject.name)
-def test_what_does_not_work_says_why(measured: dict[str, Profile], subject: Family) -> None:
+def test_families_that_do_not_work_have_a_reason(measured: dict[str, Profile], subject: Family) -> None:
     profile = measured[subject.name]
     assert not profile.usable
     assert profile.adapter(SHAPE) is None
@@ -157,7 +157,7 @@ def test_what_does_not_work_says_why(measured: dict[str, Profile], subject: Fami
 
 
 @pytest.mark.parametrize("subject", PLAIN, ids=lambda subject: subject.name)
-def test_what_works_is_usable(measured: dict[str, Profile], subject: Family) -> None:
+def test_families_that_work_are_usable(measured: dict[str, Profile], subject: Family) -> None:
     profile = measured[subject.name]
     assert profile.reason == ""
     assert profile.native(SHAPE)

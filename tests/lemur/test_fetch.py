@@ -101,7 +101,7 @@ def test_another_file_under_the_same_name_is_refused(
         install_wheel(served / WHEEL)
 
 
-def test_what_a_killed_run_left_is_swept(cache: Path, wheel: Path) -> None:
+def test_remains_of_a_killed_run_are_removed(cache: Path, wheel: Path) -> None:
     home = cache / "lemur"
     dead, alive = home / "fetch-99999999-abc", home / f"fetch-{os.getpid()}-abc"
     dead.mkdir(parents=True)

@@ -142,7 +142,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine, job):
     assert trial.validation_accuracy == points[-1].validation_accuracy
 
 
-def test_what_fits_at_no_batch_says_what_was_tried(engine, job):
+def test_a_training_that_fits_at_no_batch_names_the_batches_tried(engine, job):
     fails = "raise MemoryError"
     trial = engine.train(job(net_source(loss=fails), batch=9))
     assert trial.verdict.outcome is Outcome.MEMORY
@@ -240,7 +240,7 @@ def test_training_a_file_that_is_not_a_candidate(source, outcome, engine, job):
     assert engine.train(job(source)).verdict.outcome.value == outcome
 
 
-def test_what_a_callback_raises_ends_the_trial(engine, left_over, job):
+def test_an_exception_of_the_callback_ends_the_trial(engine, left_over, job):
     def interrupt(point):
         raise KeyboardInterrupt
 

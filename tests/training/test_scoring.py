@@ -100,7 +100,7 @@ def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
     assert all(0 <= share <= 1 for share in point.usage)
 
 
-def test_more_experts_than_any_mixture_has_are_no_usage():
+def test_a_usage_of_too_many_experts_is_ignored():
     scorer = _scorer()
     _feed(scorer, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(FrameKind.VALIDATION, RIGHT))
     assert scorer.curve[0].usage == ()
