@@ -46,6 +46,7 @@ from nngen.archive import Archive, TrialState
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import Campaign, CampaignInputs, CampaignSpec
 from nngen.campaign.setup import prepare
+from nngen.datasets import load_dataset
 from nngen.lemur.source import open_lemur
 from nngen.training.local_engine import LocalEngine
 from nngen.types import Shape
@@ -345,9 +346,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = asked.work or Path(tempfile.mkdtemp(prefix="nngen-kill-"))
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(work / "scratch")  # folders of killed workers' trials
-    typed = {"size": SIZE, "families": FAMILIES, "dataset": f"folder:{images(work / 'digits')}"}
-    typed |= {"shape": Shape.parse("1x32x32"), "batch": 32, "lr": 0.003, "time_limit_s": 300.0, "rungs": RUNGS}
-    spec, inputs = prepare(NAME, None, typed, {"device": "cpu", "threads": 1}, lemur=open_lemur())
+    spec = CampaignSpec(
+        name=NAME,
+        size=SIZE,
+        families=FAMILIES,
+        dataset=f"folder:{images(work / 'digits')}",
+        shape=Shape.parse("1x32x32"),
+        batch=32,
+        lr=0.003,
+        time_limit_s=300.0,
+        epochs=RUNGS[-1],
+        rungs=RUNGS,
+    )
+    inputs = prepare(spec, load_dataset(spec.dataset), lemur=open_lemur())
     boundaries = undisturbed(work, spec, inputs)
     results = [Result(**json.loads(file.read_text())) for file in sorted(work.glob("campaign-*.json"))]
     while True:

@@ -20,7 +20,7 @@ from nngen.datasets import Dataset, load_dataset
 from nngen.errors import FamilyError
 from nngen.families.catalogue import choose
 from nngen.families.catalogue import load_families as load_from
-from nngen.families.probe import profiles
+from nngen.families.probe import usable_families
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
 from nngen.training import CheckJob, Engine, LocalEngine, TrainJob, pick_device
@@ -69,13 +69,10 @@ def assemble(
     check_plan(plan)
     known = load_families() if families is None else families
     chosen = choose(known, dict.fromkeys(plan.experts))
-    measured = profiles(chosen, shape)
-    pool = {}
-    for family in chosen:
-        profile = measured[family.name]
-        if profile.interface is None or not profile.usable:
-            raise FamilyError(f"{family.name} cannot be used at {shape}: {profile.reason}")
-        pool[family.name] = (family, profile.interface)
+    pool, refused = usable_families(chosen, shape)
+    if refused:
+        name, reason = next(iter(refused.items()))
+        raise FamilyError(f"{name} cannot be used at {shape}: {reason}")
     return Assembler().assemble(plan, [pool[name] for name in plan.experts])
 
 

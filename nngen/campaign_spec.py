@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Self
 
@@ -114,12 +114,6 @@ class CampaignSpec:
         """Epochs of each rung; one entry where there are no rungs."""
         return self.rungs or (self.epochs,)
 
-    @classmethod
-    def default(cls, name: str) -> Any:
-        """Return a field's default, None where it has none."""
-        value = next(field.default for field in fields(cls) if field.name == name)
-        return None if value is MISSING else value
-
     def to_dict(self) -> dict[str, Any]:
         """Write the specification as JSON types."""
         plain = {"families": list(self.families), "shape": str(self.shape), "rungs": list(self.rungs)}
@@ -133,15 +127,15 @@ class CampaignSpec:
         plain = {name: tuple(known.get(name, ())) for name in ("families", "rungs")}
         return cls(**known | plain | {"shape": Shape.parse(known["shape"])})
 
-    def require(self, given: Mapping[str, object]) -> None:
-        """Check that arguments given now agree with those the campaign began with.
+    def require(self, asked: Self) -> None:
+        """Check that a specification asked for now agrees with this one, that the campaign began with.
 
         Raises:
-            UsageError: If any differs; the message names each such argument with both values.
+            UsageError: If any argument differs; the message names each such argument with both values.
         """
-        differs = {name: value for name, value in given.items() if getattr(self, name) != value}
+        differs = [item.name for item in fields(self) if getattr(self, item.name) != getattr(asked, item.name)]
         if differs:
-            now = ", ".join(f"{_flag(name)} {_text(value)}" for name, value in differs.items())
+            now = ", ".join(f"{_flag(name)} {_text(getattr(asked, name))}" for name in differs)
             then = ", ".join(f"{_flag(name)} {_text(getattr(self, name))}" for name in differs)
             raise UsageError(
                 f"campaign {self.name} began with {then}, not {now}: leave it out to go on, or choose another name"

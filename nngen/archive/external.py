@@ -19,48 +19,7 @@ from sqlite_utils import Database
 from nngen.errors import ArchiveError
 from nngen.types import Record
 
-__all__ = ["EXTERNAL_TABLES", "Added", "ExternalModel", "ExternalResult", "ExternalResults"]
-
-EXTERNAL_TABLES = """
-CREATE TABLE foreign_models (
-    id         INTEGER PRIMARY KEY,
-    origin     TEXT NOT NULL,          -- where it came from: the wheel's, the checkout's or the database's name
-    name       TEXT NOT NULL,
-    kind       TEXT NOT NULL,          -- base, hetero, mixture or generated
-    nn_id      TEXT NOT NULL,          -- LEMUR's id: MD5 of the source without white space
-    canonical  TEXT,                   -- SHA-256 of the parsed tree; NULL where it does not parse
-    source     TEXT NOT NULL,
-    created_at TEXT NOT NULL,
-    UNIQUE (name, nn_id, origin)
-) STRICT;
-CREATE INDEX foreign_models_by_nn_id ON foreign_models(nn_id);
-
-CREATE TABLE foreign_series (
-    id       INTEGER PRIMARY KEY,
-    model_id INTEGER NOT NULL REFERENCES foreign_models(id),
-    task     TEXT NOT NULL,
-    dataset  TEXT NOT NULL,
-    metric   TEXT NOT NULL,
-    UNIQUE (model_id, task, dataset, metric)
-) STRICT;
-
-CREATE TABLE foreign_settings (
-    id              INTEGER PRIMARY KEY,
-    uid             TEXT NOT NULL,     -- LEMUR's id of the hyperparameters
-    hyperparameters TEXT NOT NULL,     -- JSON: lr, batch, transform, ...
-    UNIQUE (uid, hyperparameters)
-) STRICT;
-
-CREATE TABLE foreign_trials (
-    series_id  INTEGER NOT NULL REFERENCES foreign_series(id),
-    epoch      INTEGER NOT NULL,
-    setting_id INTEGER NOT NULL REFERENCES foreign_settings(id),
-    accuracy   REAL NOT NULL,          -- on LEMUR's test split
-    duration_s REAL NOT NULL,
-    PRIMARY KEY (series_id, epoch, setting_id, accuracy, duration_s)
-) STRICT, WITHOUT ROWID;
-"""
-"""The statements of the migration ``m0002_foreign``."""
+__all__ = ["Added", "ExternalModel", "ExternalResult", "ExternalResults"]
 
 _RECORDS = """
     SELECT foreign_models.name, foreign_series.dataset, epoch, accuracy, duration_s, hyperparameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nngen.archive.states import LoopRole, TrialState
@@ -19,6 +19,12 @@ from nngen.plan import Plan
 from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["CampaignRecord", "Event", "NewTrial", "Promotion", "StoredCandidate", "StoredTrial", "copied_result"]
+
+_INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
+"""Fields of ``CampaignRecord`` that stand beside the specification in its column."""
+
+_POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy")
+"""Columns of a learning curve that are fields of ``EpochResult`` as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,8 +236,7 @@ def plan_id(plan: Plan) -> str:
 
 def campaign_to_text(record: CampaignRecord) -> str:
     """Write the JSON column of a campaign."""
-    inputs = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
-    more = {name: getattr(record, name) for name in inputs} | {"candidates": list(record.candidates)}
+    more = {name: getattr(record, name) for name in _INPUTS} | {"candidates": list(record.candidates)}
     return dump(record.spec.to_dict() | {name: value for name, value in more.items() if value or name == "pool"})
 
 
@@ -240,17 +245,10 @@ def campaign_from_row(row: Mapping[str, Any]) -> CampaignRecord:
     data = json.loads(row["spec"])
     return CampaignRecord(
         spec=CampaignSpec.from_dict(data),
-        pool=data.get("pool") or {},
-        left_out=data.get("left_out") or {},
-        data_fingerprint=data.get("data_fingerprint", ""),
-        classes=data.get("classes", 0),
-        known=data.get("known", 0),
+        **{name: data[name] for name in _INPUTS if data.get(name)},
         candidates=tuple(data.get("candidates", ())),
-        nngen=data.get("nngen", ""),
-        loop=row["loop"],
-        cycle=row["cycle"],
+        **{name: row[name] for name in ("loop", "cycle", "created_at")},
         role=LoopRole(row["role"]) if row["role"] else None,
-        created_at=row["created_at"],
     )
 
 
@@ -306,21 +304,10 @@ def _conditions(text: str) -> dict[str, Any]:
 
 def copied_result(known: StoredTrial, validation_predictions: bytes, test_predictions: bytes) -> Trial:
     """Return a finished trial's result as the result of the same work in another trial."""
-    assert known.candidate_id is not None
-    assert known.spec is not None
-    assert known.verdict is not None
-    same = ["validation_accuracy", "curve", "parameters", "batch", "batches_tried", "prm", "energy_j"]
-    same += ["predicted_mib", "data_fingerprint", "isolation", "environment"]
-    return Trial(
-        candidate_id=known.candidate_id,
-        spec=known.spec,
-        verdict=known.verdict,
-        validation_predictions=validation_predictions,
-        test_predictions=test_predictions,
-        seconds=known.seconds or 0.0,
-        peak_mib=known.peak_mib or 0.0,
-        **{name: getattr(known, name) for name in same},
-    )
+    assert known.candidate_id is not None and known.spec is not None and known.verdict is not None
+    same: dict[str, Any] = {item.name: getattr(known, item.name) for item in fields(Trial) if hasattr(known, item.name)}
+    predictions = {"validation_predictions": validation_predictions, "test_predictions": test_predictions}
+    return Trial(**same | predictions | {"seconds": known.seconds or 0.0, "peak_mib": known.peak_mib or 0.0})
 
 
 def candidate_from_row(
@@ -328,15 +315,11 @@ def candidate_from_row(
 ) -> StoredCandidate:
     """Build a candidate from its row, its experts' rows and its verdicts' rows."""
     return StoredCandidate(
-        id=row["id"],
-        canonical=row["canonical"],
-        source=row["source"],
+        **{name: row[name] for name in ("id", "canonical", "source", "created_at", "template_version")},
         plan=Plan.from_dict(json.loads(row["plan"])) if row["plan"] else None,
         experts=tuple(expert["family"] for expert in experts),
         fingerprints=tuple(expert["fingerprint"] or "" for expert in experts),
         verdicts=tuple(verdict_from_row(verdict) for verdict in verdicts),
-        created_at=row["created_at"],
-        template_version=row["template_version"],
     )
 
 
@@ -361,15 +344,7 @@ def trial_from_row(row: Mapping[str, Any], curve: list[Mapping[str, Any]]) -> St
         given=Isolation(row["given_isolation"]) if row["given_isolation"] else None,
         given_seed=row["given_seed"],
         curve=tuple(
-            EpochResult(
-                epoch=point["epoch"],
-                validation_accuracy=point["validation_accuracy"],
-                train_accuracy=point["train_accuracy"],
-                train_loss=point["train_loss"],
-                seconds=point["seconds"],
-                usage=tuple(json.loads(point["usage"])),
-                entropy=point["entropy"],
-            )
+            EpochResult(**{name: point[name] for name in _POINT} | {"usage": tuple(json.loads(point["usage"]))})
             for point in curve
         ),
     )

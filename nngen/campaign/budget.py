@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from nngen.archive import Event, Store, TrialState
 from nngen.campaign.protocols import Watcher
@@ -49,15 +49,6 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """Write the limits that are set as JSON types."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def changed(self, given: Mapping[str, object]) -> Self:
-        """Return this budget with the limits given now; None keeps a limit.
-
-        Raises:
-            UsageError: If a limit is not positive, or money is limited without a price.
-        """
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return type(self)(**self.to_dict() | changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

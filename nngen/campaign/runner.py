@@ -99,8 +99,13 @@ class Campaign:
         """
         name = self.spec.name
         with self.archive.lock(name):
-            source = self.source or self._own_source()
-            record = self._open(source)
+            stored = next((record for record in self.archive.campaigns() if record.name == name), None)
+            source = self.source
+            if source is None:
+                # Where all candidates were given ready-made, they are stored and nothing more is suggested.
+                given = stored is not None and stored.candidates
+                source = StoredCandidates(ids=given) if given else source_of(self.spec)
+            record = self._create(source) if stored is None else self._resume(stored, source)
             counts = self.archive.counts(name)
             self.watcher.begin(name, counts[TrialState.DONE], max(sum(counts.values()), planned(self.spec)))
             reason = self._drive(record, source)
@@ -111,51 +116,29 @@ class Campaign:
 
     def _drive(self, record: CampaignRecord, source: CandidateSource) -> StopReason:
         name = record.name
-        executor = TrialExecutor(
-            record,
-            archive=self.archive,
-            inputs=self.inputs,
-            engine=self.engine,
-            assemble=self.assemble,
-            watcher=self.watcher,
-        )
-        budget = self.budget or last_budget(self.archive.events(name))
-        listener = CommandListener(self.archive, name)
-        driver = _Driver(
-            campaign=self,
-            record=record,
-            source=source,
-            executor=executor,
-            listener=listener,
-            budget=BudgetTracker(self.archive, name, budget, self.watcher),
-        )
+        driver = _Driver(self, record, source)
         try:
-            with interrupts(listener):
+            with interrupts(driver.listener):
                 return driver.drive()
         except KeyboardInterrupt:
             self.archive.requeue(name)
             self.archive.log("campaign.interrupted", campaign=name)
             raise
         finally:
-            executor.close()
+            driver.executor.close()
 
-    def _own_source(self) -> CandidateSource:
-        """Return the sampler; or a source without further suggestions, where all candidates were given and stored."""
-        stored = {campaign.name: campaign for campaign in self.archive.campaigns()}.get(self.spec.name)
-        return StoredCandidates(ids=stored.candidates) if stored and stored.candidates else source_of(self.spec)
+    def _resume(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
+        """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
+        self._check_unchanged(stored, source)
+        self.archive.requeue(stored.name)
+        if not is_over(stored.spec, self.archive.trials(stored.name)):
+            self.archive.log("campaign.resumed", campaign=stored.name)
+            if note := template_note(self.archive.template_versions(stored.name), over=bool(stored.candidates)):
+                self.watcher.note(note)
+        return stored
 
-    def _open(self, source: CandidateSource) -> CampaignRecord:
-        """Create the campaign with its first trials, or check that the stored one can be resumed."""
-        name = self.spec.name
-        stored = {campaign.name: campaign for campaign in self.archive.campaigns()}.get(name)
-        if stored is not None:
-            self._check_unchanged(stored, source)
-            self.archive.requeue(name)
-            if not is_over(stored.spec, self.archive.trials(name)):
-                self.archive.log("campaign.resumed", campaign=name)
-                if note := template_note(self.archive.template_versions(name), over=bool(stored.candidates)):
-                    self.watcher.note(note)
-            return stored
+    def _create(self, source: CandidateSource) -> CampaignRecord:
+        """Store the campaign with its first trials."""
         record, notes = narrow(self._new_record(source), self.archive)
         suggestions = source.suggest(record, (), self.archive)
         for family, _ in self.inputs.families.values():
@@ -166,7 +149,7 @@ class Campaign:
             notes += (f"biased: {audit.verdict}",) if audit.biased else ()
         for line in notes:
             self.watcher.note(line)
-        return self.archive.campaign(name)
+        return self.archive.campaign(record.name)
 
     def _new_record(self, source: CandidateSource) -> CampaignRecord:
         return CampaignRecord(
@@ -214,20 +197,27 @@ class Campaign:
         return trials
 
 
-@dataclass(slots=True, kw_only=True)
 class _Driver:
-    """Keeps the engine busy until the campaign ends; its lock is held and it is stored."""
+    """Keeps the engine busy until a stored and locked campaign ends."""
 
-    campaign: Campaign
-    record: CampaignRecord
-    source: CandidateSource
-    executor: TrialExecutor
-    listener: CommandListener
-    budget: BudgetTracker
-    ready: deque[StoredTrial] = field(default_factory=deque)
-    paused: bool = False
-    stop: StopReason | None = None
-    cause: str = ""
+    def __init__(self, campaign: Campaign, record: CampaignRecord, source: CandidateSource) -> None:
+        archive, name = campaign.archive, record.name
+        self.campaign, self.record, self.source = campaign, record, source
+        self.executor = TrialExecutor(
+            record,
+            archive=archive,
+            inputs=campaign.inputs,
+            engine=campaign.engine,
+            assemble=campaign.assemble,
+            watcher=campaign.watcher,
+        )
+        self.listener = CommandListener(archive, name)
+        budget = campaign.budget or last_budget(archive.events(name))
+        self.budget = BudgetTracker(archive, name, budget, campaign.watcher)
+        self.ready: deque[StoredTrial] = deque()
+        self.paused = False
+        self.stop: StopReason | None = None
+        self.cause = ""
 
     def drive(self) -> StopReason:
         """Run the loop; returns when nothing is left to be done, or when it was stopped and nothing trains."""

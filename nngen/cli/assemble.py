@@ -20,7 +20,7 @@ from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import progress_bar
 from nngen.errors import AssemblyError, FamilyError, PlanError, UsageError
 from nngen.families.catalogue import choose
-from nngen.families.probe import check_shape, profiles
+from nngen.families.probe import check_shape, usable_families
 from nngen.plan import Plan
 from nngen.space.pool import Pool
 from nngen.space.samplers import Lexicographic, check_size, draw
@@ -176,16 +176,11 @@ def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, 
                 raise
             note(f"{error}; it is left out")
     with progress_bar(f"probing at {shape}") as report:
-        measured = profiles(readable, shape, progress=report)
-    pool: dict[str, tuple[Family, Interface]] = {}
-    for family in readable:
-        profile = measured[family.name]
-        if profile.usable and profile.interface is not None:
-            pool[family.name] = (family, profile.interface)
-        elif named:
-            raise FamilyError(f"{family.name} cannot be used at {shape}: {profile.reason}")
-        else:
-            note(f"{family.name} is left out: {profile.reason}")
+        pool, refused = usable_families(readable, shape, progress=report)
+    for name, reason in refused.items():
+        if named:
+            raise FamilyError(f"{name} cannot be used at {shape}: {reason}")
+        note(f"{name} is left out: {reason}")
     return pool
 
 

@@ -17,7 +17,7 @@ from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, sum
 from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
 from nngen.campaign.status import read_status
-from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
+from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions, settled_spec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, CampaignName
 from nngen.cli.output import note, print_json, print_table
@@ -221,16 +221,18 @@ def run_campaign(
     """
     typed = machines.settle(spec, selection)
     stored, limits = _stored(output.path, name, budget)
+    if stored is None and "size" not in typed:
+        raise UsageError(f"there is no campaign {name} yet: say how many quartets it takes with --size")
     with machines.join() as cluster:
+        defaults = {"name": name, **machines.defaults(cluster)}
+        settled, dataset = settled_spec(stored.spec if stored else None, typed, defaults, data_root)
         with progress_bar("measuring families") as report:
-            settled, inputs = prepare(
-                name,
+            inputs = prepare(
+                settled,
+                dataset,
                 stored,
-                typed,
-                machines.defaults(cluster),
                 lemur=open_lemur(),
                 families_from=selection.families_from,
-                data_root=data_root,
                 progress=report,
             )
         with (
@@ -263,10 +265,10 @@ def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignReco
     """Read a campaign's stored specification and budget; an archive that is missing is not created yet."""
     if not place.exists():
         check_creatable(place)
-        return None, Budget().changed(budget.typed())
+        return None, budget.change(Budget())
     with Archive.open(place) as store:
         found = next((campaign for campaign in store.campaigns() if campaign.name == name), None)
-        return found, last_budget(store.events(name)).changed(budget.typed())
+        return found, budget.change(last_budget(store.events(name)))
 
 
 def _send(command: Command, campaign: str, output: ArchiveOptions) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
@@ -16,6 +17,7 @@ from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import Arguments, Flag
+from nngen.datasets import Dataset, load_dataset
 from nngen.errors import MissingExtraError, UsageError
 from nngen.families.probe import check_shape
 from nngen.training import LocalEngine, pick_device
@@ -43,6 +45,14 @@ class TrialOptions(Arguments, of=CampaignSpec, only=_TRIAL, undefined=_OF_MACHIN
 
 class BudgetOptions(Arguments, of=Budget):
     """Limits of a campaign that were typed; a resumed campaign keeps the others."""
+
+    def change(self, budget: Budget) -> Budget:
+        """Return a budget with the typed limits in place of its own.
+
+        Raises:
+            UsageError: If a limit is not positive, or money is limited without a price.
+        """
+        return replace(budget, **self.typed())
 
 
 @Parameter(name="*")
@@ -100,6 +110,8 @@ class EngineOptions:
             names = selection.pool() if selection.narrowed else selection.families
             if names is not None:
                 typed["families"] = tuple(sorted(names))
+        if typed.get("rungs"):
+            typed.setdefault("epochs", typed["rungs"][-1])  # the last rung is the longest training
         return typed
 
     @contextmanager
@@ -142,3 +154,25 @@ class EngineOptions:
         share = 0.0 if spec.device == "cpu" else self.gpu_share or 1.0
         request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
         return RayEngine(cluster, request, slots=self.workers, predict=predict, compiled=self.compiled)
+
+
+def settled_spec(
+    stored: CampaignSpec | None, typed: Mapping[str, Any], defaults: Mapping[str, Any], data_root: Path | None
+) -> tuple[CampaignSpec, Dataset]:
+    """Settle every argument of a campaign and load its data set.
+
+    Args:
+        stored: Specification that the campaign began with; None for one that begins.
+        typed: Arguments that were typed, by field.
+        defaults: Name, size and what the machines suggest, for what was not typed.
+        data_root: Folder of torchvision's files.
+
+    Raises:
+        UsageError: If the campaign began with other arguments, or arguments are not valid.
+        DataError: If the data set is missing or broken.
+    """
+    if stored is not None:
+        stored.require(replace(stored, **typed))
+        return stored, load_dataset(stored.dataset, data_root=data_root)
+    dataset = load_dataset(typed.get("dataset", "digits"), data_root=data_root)
+    return CampaignSpec(**{"shape": dataset.default_shape, **defaults, **typed}), dataset

@@ -66,7 +66,7 @@ def evolve(
     device = pick_device(trials.typed().get("device", "auto"))
     tuner = _tuner(source, work or Path("generated") / name, tune_epochs, device) if tune else None
     with output.open() as store:
-        limits = last_budget(store.events(name)).changed(budget.typed())
+        limits = budget.change(last_budget(store.events(name)))
         stored = stored_loop(store, name)
         with (
             trial_setup(name, stored, trials, selection, machines, data_root) as (spec, inputs, engine),

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.archive import Archive
-from nngen.campaign import Budget, Campaign
+from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.family_options import FamilyOptions
@@ -111,15 +111,11 @@ def llm_propose(
                         engine=engine,
                         source=candidates,
                         watcher=watcher,
-                        budget=_budget(store, title, budget),
+                        budget=budget.change(last_budget(store.events(title))),
                         reveal=False,
                     ).run()
         counted = trained_funnel(store, title, rows, fidelity) if train else funnel(rows)
     _print(title, counted, rows, output)
-
-
-def _budget(store: Archive, title: str, typed: BudgetOptions) -> Budget:
-    return last_budget(store.events(title)).changed(typed.typed())
 
 
 def _parents(store: Archive, fidelity: TrialSpec, parent: str | None, from_top: int | None, kind: Kind) -> list[Parent]:

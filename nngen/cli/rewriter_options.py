@@ -13,10 +13,9 @@ from cyclopts import Parameter
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
-from nngen.cli.engine_options import EngineOptions, TrialOptions
+from nngen.cli.engine_options import EngineOptions, TrialOptions, settled_spec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.progress import progress_bar
-from nngen.datasets import load_dataset
 from nngen.lemur.source import open_lemur
 from nngen.llm.rewriters.base import Rewriter, RewriterEntry
 from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
@@ -81,14 +80,9 @@ def trial_setup(
         DataError: If the data set is missing or broken.
     """
     typed = machines.settle(options, selection)
-    if stored is not None:
-        stored.require(typed)
     with machines.join() as cluster:
-        dataset = load_dataset(
-            stored.dataset if stored else typed.get("dataset", CampaignSpec.default("dataset")), data_root=data_root
-        )
-        defaults = {"name": name, "size": 1, "shape": dataset.default_shape, **machines.defaults(cluster)}
-        spec = stored or CampaignSpec(**{**defaults, **typed})
+        defaults = {"name": name, "size": 1, **machines.defaults(cluster)}
+        spec, dataset = settled_spec(stored, typed, defaults, data_root)
         with progress_bar("measuring families") as report:
             inputs = prepare_inputs(
                 dataset,

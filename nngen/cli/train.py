@@ -11,14 +11,14 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
-from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Silent, Suggestion
+from nngen.campaign import Budget, Campaign, CampaignInputs, GivenCandidates, Silent, Suggestion
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
-from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
+from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, settled_spec
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
-from nngen.datasets import Dataset, load_dataset
+from nngen.datasets import Dataset
 from nngen.errors import NngenError, SomeFailedError
 from nngen.plan import Plan
 from nngen.training import accuracy
@@ -68,13 +68,10 @@ def train(
     # Without a name nothing is stored: the campaign lives in memory.
     with output.open() if name is not None else Archive.in_memory() as store:
         typed = machines.settle(spec) | ({"hyperparameters": hyperparameters(prm)} if prm else {})
-        stored = next((one for one in store.campaigns() if one.name == name), None)
-        dataset = load_dataset(stored.spec.dataset if stored else typed.get("dataset", "digits"), data_root=data_root)
+        stored = next((one.spec for one in store.campaigns() if one.name == name), None)
         with machines.join() as cluster:
-            if stored is not None:
-                stored.spec.require(typed)
-            given: dict[str, Any] = {"name": name or "train", "size": len(files), "shape": dataset.default_shape}
-            settled = stored.spec if stored else CampaignSpec(**given | machines.defaults(cluster) | typed)
+            defaults = {"name": name or "train", "size": len(files), **machines.defaults(cluster)}
+            settled, dataset = settled_spec(stored, typed, defaults, data_root)
             levels = [choose_isolation(isolation, candidate.source) for candidate in candidates]
             suggestions = tuple(
                 Suggestion(
@@ -96,7 +93,7 @@ def train(
                     engine=engine,
                     source=GivenCandidates(suggestions=suggestions),
                     watcher=watcher,
-                    budget=limits.changed(budget.typed()),
+                    budget=budget.change(limits),
                     reveal=test,
                 ).run()
         trials = sorted(store.trials(settled.name), key=lambda trial: trial.position)

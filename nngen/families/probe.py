@@ -152,6 +152,29 @@ def profiles(
     return {name: found[name] for name in probes}
 
 
+def usable_families(
+    families: Sequence[Family],
+    shape: Shape,
+    *,
+    classes: int = 10,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, tuple[Family, Interface]], dict[str, str]]:
+    """Separate the families that can be used at a shape from the others; arguments and errors as for ``profiles``.
+
+    Returns:
+        The usable families by name, each with the inputs it accepts; and the others, each with the reason.
+    """
+    measured = profiles(families, shape, classes=classes, progress=progress)
+    usable, refused = {}, {}
+    for family in families:
+        profile = measured[family.name]
+        if profile.usable and profile.interface is not None:
+            usable[family.name] = (family, profile.interface)
+        else:
+            refused[family.name] = profile.reason
+    return usable, refused
+
+
 def training_costs(
     families: Iterable[tuple[Family, Interface]], shape: Shape, *, classes: int = 10, jobs: int | None = None
 ) -> dict[str, TrainingCost]:

@@ -48,9 +48,12 @@ RESULT = Trial(
     environment={"torch": "2"},
 )
 FAILED = Verdict(outcome=Outcome.SHAPE, rule="assembly", message="no", line=3)
-
-
 RECORD = fake_record("one", size=3, seed=4, pool={"A": "f"}, loop="l", cycle=2, role=LoopRole.JUDGE)
+
+
+def _run(archive: Store, trial_id: int, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
+    archive.start_trial(trial_id)
+    archive.finish_trial(trial_id, result, copied_from=copied_from)
 
 
 class ArchiveContract:
@@ -86,8 +89,7 @@ class ArchiveContract:
         assert (trial.state, trial.candidate_id, trial.plan) == (TrialState.READY, CANDIDATE.id, PLANS[1])
         assert (trial.given, trial.given_seed) == (Isolation.SANDBOX, 5)
         assert filled.trials("one")[0].given is None
-        filled.start_trial(trial.id)
-        filled.finish_trial(trial.id, RESULT)
+        _run(filled, trial.id, RESULT)
         filled.promote("one", [Promotion(trial_id=trial.id, rung=1)])
         promoted = filled.trials("one")[-1]
         assert (promoted.candidate_id, promoted.given, promoted.given_seed) == (CANDIDATE.id, Isolation.SANDBOX, 5)
@@ -97,8 +99,7 @@ class ArchiveContract:
         outside = replace(CANDIDATE, id="MoE4-" + "c" * 32, canonical="c3", plan=None)
         for candidate, trial in zip((CANDIDATE, newer, outside), filled.trials("one"), strict=True):
             filled.add_candidate(candidate)
-            filled.start_trial(trial.id)
-            filled.finish_trial(trial.id, replace(RESULT, candidate_id=candidate.id))
+            _run(filled, trial.id, replace(RESULT, candidate_id=candidate.id))
         assert filled.template_versions("one") == {0: 1, 7: 1}
         assert filled.candidate(newer.id).template_version == 7
 
@@ -113,8 +114,7 @@ class ArchiveContract:
 
     def test_a_finished_trial_is_whole(self, filled: Store) -> None:
         first = filled.trials("one")[0].id
-        filled.start_trial(first)
-        filled.finish_trial(first, RESULT)
+        _run(filled, first, RESULT)
         stored = filled.trials("one", state=TrialState.DONE)[0]
         for name in (field.name for field in fields(RESULT) if not field.name.endswith("_predictions")):
             assert getattr(stored, name) == getattr(RESULT, name), name
@@ -125,8 +125,7 @@ class ArchiveContract:
 
     def test_a_plan_that_never_became_a_candidate(self, filled: Store) -> None:
         last = filled.trials("one")[2].id
-        filled.start_trial(last)
-        filled.finish_trial(last, FAILED)
+        _run(filled, last, FAILED)
         stored = filled.trials("one")[2]
         assert stored.verdict == FAILED
         assert stored.candidate_id is None
@@ -150,8 +149,7 @@ class ArchiveContract:
 
     def test_requeue_turns_back_only_what_runs(self, filled: Store) -> None:
         done, running, _ = (t.id for t in filled.trials("one"))
-        filled.start_trial(done)
-        filled.finish_trial(done, RESULT)
+        _run(filled, done, RESULT)
         filled.start_trial(running)
         assert filled.requeue("one") == 1
         assert [t.state for t in filled.trials("one")] == [TrialState.DONE, TrialState.READY, TrialState.READY]
@@ -170,8 +168,7 @@ class ArchiveContract:
 
     def test_a_promotion_is_a_ready_trial_and_an_event(self, filled: Store) -> None:
         first, second, _ = (t.id for t in filled.trials("one"))
-        filled.start_trial(first)
-        filled.finish_trial(first, RESULT)
+        _run(filled, first, RESULT)
         filled.promote("one", [Promotion(trial_id=first, rung=1, reason={"rank": 1})])
         filled.promote("one", [Promotion(trial_id=first, rung=1, replicate=1)])
         *_, higher, again = filled.trials("one")
@@ -241,8 +238,7 @@ class ArchiveContract:
         first = filled.trials("one")[0].id
         with pytest.raises(ArchiveError, match="finished"):
             filled.reveal_test(first, 0.4)
-        filled.start_trial(first)
-        filled.finish_trial(first, RESULT)
+        _run(filled, first, RESULT)
         assert filled.reveal_test(first, 0.4) == 0.4
         assert filled.reveal_test(first, 0.9) == 0.4
         assert filled.trials("one")[0].test_accuracy == 0.4
@@ -251,27 +247,20 @@ class ArchiveContract:
     def test_the_same_work_is_found(self, filled: Store) -> None:
         first, second, _ = (t.id for t in filled.trials("one"))
         assert filled.same_trial(CANDIDATE.id, SPEC, "d1") is None
-        filled.start_trial(first)
-        filled.finish_trial(first, RESULT)
+        _run(filled, first, RESULT)
         found = filled.same_trial(CANDIDATE.id, SPEC, "d1")
         assert found is not None
         assert (found.id, found.curve) == (first, RESULT.curve)
         assert filled.same_trial(CANDIDATE.id, replace(SPEC, epochs=2), "d1") is None
         assert filled.same_trial(CANDIDATE.id, SPEC, "d2") is None
-        filled.start_trial(second)
-        filled.finish_trial(second, RESULT, copied_from=first)
+        _run(filled, second, RESULT, copied_from=first)
         assert filled.trials("one")[1].copied_from == first
 
     def test_events_tell_the_story_in_order(self, filled: Store) -> None:
         first = filled.trials("one")[0].id
-        filled.start_trial(first)
-        filled.finish_trial(first, FAILED)
+        _run(filled, first, FAILED)
         filled.log("campaign.note", campaign="one", reason="why")
-        assert [e.kind for e in filled.events("one")] == [
-            "campaign.created",
-            "trial.started",
-            "trial.finished",
-            "campaign.note",
-        ]
+        kinds = ["campaign.created", "trial.started", "trial.finished", "campaign.note"]
+        assert [e.kind for e in filled.events("one")] == kinds
         assert filled.events("one")[-1].detail == {"reason": "why"}
         assert filled.events("other") == ()

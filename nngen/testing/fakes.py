@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,13 @@ import numpy.typing as npt
 
 from nngen.archive import CampaignRecord, Store
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.campaign.budget import Budget
-from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, Silent, Watcher
+from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.runner import Campaign
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.dataset import Dataset
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.training.engine import CheckJob, Engine, TrainJob
+from nngen.training.engine import CheckJob, TrainJob
 from nngen.types import Candidate, EpochResult, Family, Interface, Outcome, Shape, Trial, Verdict
 
 __all__ = [
@@ -145,17 +144,7 @@ def fake_inputs(names: Sequence[str] = "ABCDEFG", **changes: Any) -> CampaignInp
     return CampaignInputs(**made | changes)
 
 
-def fake_campaign(
-    archive: Store,
-    *,
-    engine: Engine | None = None,
-    inputs: CampaignInputs | None = None,
-    source: CandidateSource | None = None,
-    assemble: Assemble | None = None,
-    watcher: Watcher | None = None,
-    budget: Budget | None = None,
-    **arguments: Any,
-) -> Campaign:
+def fake_campaign(archive: Store, **changes: Any) -> Campaign:
     """Make a campaign of six quartets with two epochs each, from fakes wherever nothing else is given.
 
     A campaign that stores real trials without training anything::
@@ -166,38 +155,30 @@ def fake_campaign(
 
     Args:
         archive: Archive that holds the campaign.
-        engine: Engine; ``FakeEngine`` by default.
-        inputs: Families and data; ``fake_inputs`` by default.
-        source: Source of candidates; by default the sampler that the arguments name.
-        assemble: Assembler; ``fake_assemble`` by default.
-        watcher: Watcher; none by default.
-        budget: Budget; none by default.
-        arguments: Fields of ``CampaignSpec``.
+        changes: Fields of ``Campaign`` and of ``CampaignSpec``, mixed; they have no name in common.
     """
-    given: dict[str, Any] = {"name": "one", "size": 6, "shape": Shape(1, 8, 8), "epochs": 2} | arguments
-    return Campaign(
-        spec=CampaignSpec(**given),
-        archive=archive,
-        inputs=inputs or fake_inputs(),
-        engine=engine or FakeEngine(),
-        source=source,
-        assemble=assemble or fake_assemble,
-        watcher=watcher or Silent(),
-        budget=budget,
-    )
+    parts, arguments = _split(changes, Campaign)
+    spec: dict[str, Any] = {"name": "one", "size": 6, "shape": Shape(1, 8, 8), "epochs": 2} | arguments
+    fakes: dict[str, Any] = {"inputs": fake_inputs(), "engine": FakeEngine(), "assemble": fake_assemble}
+    return Campaign(archive=archive, spec=CampaignSpec(**spec), **fakes | parts)
 
 
 def fake_record(name: str = "one", **changes: Any) -> CampaignRecord:
-    """Make the record of a campaign without trials, to be added to an archive; ``changes`` are fields of either.
+    """Make the record of a campaign without trials, to be added to an archive.
 
-    Fields of ``CampaignSpec`` and of ``CampaignRecord`` may be mixed; they have no name in common.
+    Args:
+        name: Name of the campaign.
+        changes: Fields of ``CampaignRecord`` and of ``CampaignSpec``, mixed; they have no name in common.
     """
-    fields = set(CampaignRecord.__dataclass_fields__)
-    spec: dict[str, Any] = {"size": 1, "shape": Shape(1, 8, 8)}
-    spec |= {key: value for key, value in changes.items() if key not in fields}
-    return CampaignRecord(
-        spec=CampaignSpec(name=name, **spec), **{key: value for key, value in changes.items() if key in fields}
-    )
+    parts, arguments = _split(changes, CampaignRecord)
+    spec: dict[str, Any] = {"name": name, "size": 1, "shape": Shape(1, 8, 8)} | arguments
+    return CampaignRecord(spec=CampaignSpec(**spec), **parts)
+
+
+def _split(changes: Mapping[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate the fields of a dataclass from the other names."""
+    own = {item.name for item in fields(kind)} & changes.keys()
+    return {name: changes[name] for name in own}, {name: changes[name] for name in changes.keys() - own}
 
 
 def fake_assemble(plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Candidate:

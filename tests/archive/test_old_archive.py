@@ -12,6 +12,7 @@ from nngen.archive import Archive, LoopRole, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign import Campaign, Silent, read_status, summarise
 from nngen.campaign.setup import prepare
+from nngen.datasets import load_dataset
 from nngen.errors import ArchiveError
 from nngen.isolation.limits import Isolation
 from nngen.lemur.source import open_lemur
@@ -86,8 +87,9 @@ class Notes(Silent):
 def resumed(old, name, engine=None, **more):
     """Resume a campaign of the old archive with real families and templates, and a fake engine."""
     record, notes = old.campaign(name), Notes()
-    spec, inputs = prepare(name, record, {}, {}, lemur=open_lemur(), families_from=FAMILIES_FROM)
-    run = Campaign(spec=spec, archive=old, inputs=inputs, engine=engine or FakeEngine(), watcher=notes, **more)
+    dataset = load_dataset(record.spec.dataset)
+    inputs = prepare(record.spec, dataset, record, lemur=open_lemur(), families_from=FAMILIES_FROM)
+    run = Campaign(spec=record.spec, archive=old, inputs=inputs, engine=engine or FakeEngine(), watcher=notes, **more)
     return run.run(), notes.lines
 
 

@@ -9,6 +9,7 @@ from nngen.archive import Event, TrialState
 from nngen.campaign import Budget, Silent
 from nngen.campaign.budget import Usage, last_budget, usage
 from nngen.campaign.status import read_status
+from nngen.cli.engine_options import BudgetOptions
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine
 from nngen.testing.fakes import fake_campaign as campaign
@@ -117,6 +118,5 @@ def test_bad_limits(limits, words):
 
 def test_limits_that_are_not_given_stay():
     budget = Budget(max_hours=2.0, price_per_hour=0.5)
-    assert budget.changed({"max_hours": None, "max_cost": 3.0}) == Budget(
-        max_hours=2.0, max_cost=3.0, price_per_hour=0.5
-    )
+    typed = BudgetOptions(max_cost=3.0)  # type: ignore[call-arg]
+    assert typed.change(budget) == Budget(max_hours=2.0, max_cost=3.0, price_per_hour=0.5)
