@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from nngen.archive.schema import APPLICATION_ID, migrations
 from nngen.errors import ArchiveError
 
-__all__ = ["check_creatable", "default_path", "open_database", "sqlite_errors"]
+__all__ = ["check_creatable", "default_path", "open_database", "sqlite_errors", "transaction"]
 
 _BUSY_S = 60.0
 
@@ -34,6 +34,24 @@ def sqlite_errors(path: Path | None) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise ArchiveError(f"archive {path or 'in memory'}: {error}") from error
+
+
+@contextmanager
+def transaction(db: Database, path: Path | None) -> Iterator[None]:
+    """Store all writes of a block, or none of them where it raises.
+
+    Raises:
+        ArchiveError: In place of any ``sqlite3.Error``.
+    """
+    with sqlite_errors(path):
+        # IMMEDIATE: a transaction that reads first and writes then would not wait for its turn.
+        db.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            db.rollback()
+            raise
+        db.commit()
 
 
 def open_database(path: Path, *, create: bool, readonly: bool) -> Database:

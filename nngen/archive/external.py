@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
-from nngen.errors import ArchiveError
+from nngen.archive.connection import sqlite_errors, transaction
 from nngen.types import Record
 
 __all__ = ["Added", "ExternalModel", "ExternalResult", "ExternalResults"]
@@ -94,8 +95,8 @@ class Added:
 class ExternalResults:
     """The imported part of an archive, available as ``Archive.external``."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, db: Database, path: Path | None) -> None:
+        self._db, self._path = db, path
         self._series: dict[tuple[int, str, str, str], int] = {}
         self._settings: dict[tuple[str, str], int] | None = None
 
@@ -201,24 +202,16 @@ class ExternalResults:
         return self._settings[key]
 
     def _each(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        try:
+        with sqlite_errors(self._path):
             yield from self._db.conn.execute(sql, values)
-        except sqlite3.Error as error:
-            raise ArchiveError(f"cannot read external results: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._db.conn
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.rollback()
-                # The numbers drawn in this transaction are rolled back with it.
-                self._series.clear()
-                self._settings = None
-                raise
-            connection.commit()
-        except sqlite3.Error as error:
-            raise ArchiveError(f"cannot store external results: {error}") from error
+            with transaction(self._db, self._path):
+                yield self._db.conn
+        except BaseException:
+            # The numbers drawn in this transaction are rolled back with it.
+            self._series.clear()
+            self._settings = None
+            raise

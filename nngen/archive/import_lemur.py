@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from nngen.archive import Archive, ExternalModel, ExternalResult
 from nngen.assembly.identity import canonical_hash
@@ -172,7 +172,7 @@ def import_lemur(
         )
         for name, source in sources.items()
     )
-    orphans, seen = _Orphans(), set[int]()
+    orphans, seen = Counter[str](), set[int]()
     stream = _results(lemur.read_results(None if dataset is None else {dataset}), numbers, orphans)
     offered = new = 0
     while chunk := list(islice(stream, _CHUNK)):
@@ -181,15 +181,15 @@ def import_lemur(
         seen |= {result.model_id for result in chunk}
         if progress:
             progress(len(names) + len(seen), 2 * len(names))
-    counts = archive.external.counts()
+    counts, theirs = archive.external.counts(), {found.nn_id for found in prints.values()}
     intake = Intake(
         models=len(numbers),
         new_models=counts["models"] - before["models"],
         unreadable=sum(found.canonical is None for found in prints.values()),
         trials=offered,
         new_trials=new,
-        orphans=orphans.count,
-        known=_known(archive, prints.values()),
+        orphans=orphans.total(),
+        known=tuple(candidate.id for candidate in archive.candidates() if nn_id(candidate.source) in theirs),
         twins=find_twins(prints),
     )
     archive.log("lemur.imported", origin=lemur.name, dataset=dataset, models=intake.models, trials=intake.new_trials)
@@ -217,51 +217,38 @@ def choose_models(lemur: Lemur, *, dataset: str | None = None, kind: str = "any"
         return names
     recorded = {file.results.model for file in lemur.read_results({dataset})}
     if not recorded:
-        raise UsageError(f"{lemur.name} has no results on {dataset!r}; it has some on {', '.join(_datasets(lemur))}")
+        others = sorted({file.results.dataset for file in lemur.read_results()})
+        raise UsageError(f"{lemur.name} has no results on {dataset!r}; it has some on {', '.join(others)}")
     chosen = [name for name in names if name in recorded]
     if not chosen:
         raise UsageError(f"{lemur.name} has no results of kind {kind} on {dataset!r}: choose --kind any")
     return chosen
 
 
-def _datasets(lemur: Lemur) -> list[str]:
-    return sorted({file.results.dataset for file in lemur.read_results()})
-
-
-class _Orphans:
-    """Counter of results that were left out."""
-
-    count = 0
-
-
-def _results(files: Iterable[ResultFile], numbers: Mapping[str, int], orphans: _Orphans) -> Iterator[ExternalResult]:
+def _results(
+    files: Iterable[ResultFile], numbers: Mapping[str, int], orphans: Counter[str]
+) -> Iterator[ExternalResult]:
+    """Iterate over the results of the models that have a number; count the others by model in ``orphans``."""
     for file in files:
         number = numbers.get(file.results.model)
+        if number is None:
+            orphans[file.results.model] += len(file.trials)
+            continue
         for trial in file.trials:
-            if number is None:
-                orphans.count += 1
-            elif isinstance(trial.get("accuracy"), int | float):
-                yield _result(number, file, trial)
-
-
-def _result(number: int, file: ResultFile, trial: Mapping[str, Any]) -> ExternalResult:
-    record = to_record(file.results, file.epoch, trial)
-    return ExternalResult(
-        model_id=number,
-        task=file.results.task,
-        dataset=file.results.dataset,
-        metric=file.results.metric,
-        epoch=record.epoch,
-        accuracy=record.accuracy,
-        duration_s=record.duration_s,
-        uid=str(trial.get("uid", "")),
-        hyperparameters=record.hyperparameters,
-    )
-
-
-def _known(archive: Archive, prints: Iterable[Fingerprint]) -> tuple[str, ...]:
-    theirs = {found.nn_id for found in prints}
-    return tuple(candidate.id for candidate in archive.candidates() if nn_id(candidate.source) in theirs)
+            if not isinstance(trial.get("accuracy"), int | float):
+                continue
+            record = to_record(file.results, file.epoch, trial)
+            yield ExternalResult(
+                model_id=number,
+                task=file.results.task,
+                dataset=file.results.dataset,
+                metric=file.results.metric,
+                epoch=record.epoch,
+                accuracy=record.accuracy,
+                duration_s=record.duration_s,
+                uid=str(trial.get("uid", "")),
+                hyperparameters=record.hyperparameters,
+            )
 
 
 def _fingerprints(sources: Mapping[str, str], jobs: int, progress: Progress | None) -> dict[str, Fingerprint]:

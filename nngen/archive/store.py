@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from nngen.archive.connection import open_database, sqlite_errors
+from nngen.archive.connection import open_database, transaction
 from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
 from nngen.archive.reader import ArchiveReader
@@ -47,7 +47,7 @@ class Archive(ArchiveReader):
 
     def __init__(self, db: Database, path: Path | None) -> None:
         super().__init__(db, path)
-        self.external = ExternalResults(db)
+        self.external = ExternalResults(db, path)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, readonly: bool = False) -> Self:
@@ -94,15 +94,8 @@ class Archive(ArchiveReader):
             if known:
                 return False
             plan = self._add_plan(candidate.plan) if candidate.plan else None
-            self._insert(
-                "candidates",
-                id=candidate.id,
-                canonical=candidate.canonical,
-                source=candidate.source,
-                plan_id=plan,
-                template_version=candidate.template_version,
-                created_at=_now(),
-            )
+            same = {name: getattr(candidate, name) for name in ("id", "canonical", "source", "template_version")}
+            self._insert("candidates", plan_id=plan, created_at=_now(), **same)
             for place, family in enumerate(candidate.plan.experts if candidate.plan else ()):
                 self._insert(
                     "candidate_experts",
@@ -120,11 +113,8 @@ class Archive(ArchiveReader):
                 candidate_id=candidate_id,
                 shape=str(shape),
                 classes=classes,
-                outcome=verdict.outcome.value,
-                rule=verdict.rule,
-                message=verdict.message,
-                line=verdict.line,
                 created_at=_now(),
+                **_verdict_columns(verdict),
             )
 
     def add_campaign(self, record: CampaignRecord, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
@@ -199,15 +189,11 @@ class Archive(ArchiveReader):
         verdict = result if isinstance(result, Verdict) else result.verdict
         values: dict[str, Any] = {
             "state": TrialState.DONE.value,
-            "outcome": verdict.outcome.value,
-            "rule": verdict.rule,
-            "message": verdict.message,
-            "line": verdict.line,
             "copied_from": copied_from,
             "finished_at": _now(),
+            **_verdict_columns(verdict),
+            **(_result_columns(result) if isinstance(result, Trial) else {}),
         }
-        if isinstance(result, Trial):
-            values |= _columns(result)
         with self._transaction():
             row = self._move(trial_id, TrialState.DONE)
             sets = ", ".join(f"{name} = ?" for name in values)
@@ -221,15 +207,13 @@ class Archive(ArchiveReader):
         with self._transaction():
             rows = self._all("SELECT id FROM trials WHERE campaign = ? AND state = 'running' ORDER BY id", campaign)
             for row in rows:
-                self._db.execute("UPDATE trials SET state = 'ready', started_at = NULL WHERE id = ?", [row["id"]])
-                self._event("trial.requeued", campaign, row["id"], {})
+                self._put_back(row["id"], campaign, {})
             return len(rows)
 
     def requeue_trial(self, trial_id: int, *, reason: str) -> None:
         with self._transaction():
             row = self._move(trial_id, TrialState.READY)
-            self._db.execute("UPDATE trials SET state = 'ready', started_at = NULL WHERE id = ?", [trial_id])
-            self._event("trial.requeued", row["campaign"], trial_id, {"reason": reason})
+            self._put_back(trial_id, row["campaign"], {"reason": reason})
 
     def lock(self, campaign: str) -> AbstractContextManager[None]:
         return driver_lock(self.path, campaign) if self.path else nullcontext()
@@ -239,17 +223,8 @@ class Archive(ArchiveReader):
 
     # Inside
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with sqlite_errors(self.path):
-            # IMMEDIATE: a transaction that reads first and writes then would not wait for its turn.
-            self._db.conn.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.rollback()
-                raise
-            self._db.commit()
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._db, self.path)
 
     def _insert(self, table: str, **values: Any) -> None:
         names, marks = ", ".join(values), ", ".join("?" * len(values))
@@ -292,6 +267,10 @@ class Archive(ArchiveReader):
             raise ArchiveError(f"trial {trial_id} is {row['state']} and cannot become {new}")
         return row
 
+    def _put_back(self, trial_id: int, campaign: str, detail: Mapping[str, Any]) -> None:
+        self._db.execute("UPDATE trials SET state = 'ready', started_at = NULL WHERE id = ?", [trial_id])
+        self._event("trial.requeued", campaign, trial_id, detail)
+
     def _add_results(self, trial_id: int, trial: Trial) -> None:
         for point in trial.curve:
             self._insert("curves", **asdict(point) | {"trial_id": trial_id, "usage": dump(list(point.usage))})
@@ -300,14 +279,14 @@ class Archive(ArchiveReader):
                 self._insert("predictions", trial_id=trial_id, split=split, classes=classes)
 
 
-def _columns(trial: Trial) -> dict[str, Any]:
-    return {
-        "candidate_id": trial.candidate_id,
+def _verdict_columns(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in ("rule", "message", "line")} | {"outcome": verdict.outcome.value}
+
+
+def _result_columns(trial: Trial) -> dict[str, Any]:
+    same = ("candidate_id", "validation_accuracy", "parameters", "seconds", "peak_mib")
+    return {name: getattr(trial, name) for name in same} | {
         "spec": spec_to_text(trial.spec),
-        "validation_accuracy": trial.validation_accuracy,
-        "parameters": trial.parameters,
-        "seconds": trial.seconds,
-        "peak_mib": trial.peak_mib,
         "environment": environment_to_text(trial),
         "data_fingerprint": trial.data_fingerprint or None,
     }
