@@ -26,7 +26,6 @@ PRINTED_BY = {
     "campaign": ("campaign run",),
     "campaign_spec": ("campaign run",),
     "checks": ("check", "train"),
-    "cli/campaign_run": ("campaign run",),
     "cli/engine_options": ("campaign run",),
     "cli/family_options": ("sample",),
     "cli/options": ("check", "train"),
