@@ -123,6 +123,7 @@ def main() -> NoReturn:
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit code; an error becomes one line on stderr."""
     try:
+        # Only the command that is used is imported; the others keep the line that the overview shows.
         if tokens and tokens[0] in _COMMANDS:
             _load(tokens[0])
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -155,7 +155,7 @@ def families(
         raise UsageError(f"no family takes {shape}; {first.name}: {first.reason}")
     rows = [_row(family, measured[family.name], shape) for family in chosen]
     for name, others in near_twins(chosen).items():
-        if name < min(others):
+        if name < min(others):  # each group once, under its first name
             note(f"near-twins, a few tokens apart: {', '.join((name, *others))}")
     columns = ("name", "usable", "native", "adapter", "parameters", "best_accuracy", "best_epoch", "reason")
     output.print_rows(rows, columns)

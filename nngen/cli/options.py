@@ -185,6 +185,7 @@ class Arguments:
         """
         sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | {"dataset": _DATASET}
         hints = get_type_hints(of, include_extras=True)
+        # The class body is empty: dataclass(), at the end, reads its fields from the annotations written here.
         cls.__annotations__ = {}
         for item in fields(of):
             if (not only or item.name in only) and item.name not in without:

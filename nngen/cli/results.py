@@ -97,6 +97,7 @@ def _describe(found: StoredCandidate) -> dict[str, Any]:
 def _trial(trial: StoredTrial) -> dict[str, Any]:
     shown = {name: value for name, value in asdict(trial).items() if name not in _INNER}
     if trial.spec is not None:
+        # As it is typed, 3x32x32, not as three numbers.
         shown["spec"]["shape"] = str(trial.spec.shape)
     return shown
 
