@@ -16,7 +16,7 @@ from random import Random
 
 import numpy as np
 
-from nngen.archive import Archive, ExternalModel
+from nngen.archive import Archive
 from nngen.errors import UsageError
 from nngen.surrogate.plan_accuracy import (
     LANGUAGE_MODEL,
@@ -68,7 +68,19 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
         )
     names = sorted(models)
     chosen = names if len(names) <= count else sorted(Random(seed).sample(names, count))
-    return [_case(models[name], best[name]) for name in chosen]
+    cases = []
+    for name in chosen:
+        code = models[name].source.strip()
+        cases.append(
+            RecordedCase(
+                model=name,
+                family=_HASH.sub("", name) or "unnamed",
+                group=_shape_of(code),
+                code=code[:_CODE_LIMIT],
+                accuracy=best[name],
+            )
+        )
+    return cases
 
 
 def compare_on_records(known: Sequence[RecordedCase], embed: Embed | None = None) -> list[PredictorScore]:
@@ -93,17 +105,6 @@ def compare_on_records(known: Sequence[RecordedCase], embed: Embed | None = None
         return {name: fit_ridge(view[train], truth)(view[test]) for name, view in views.items()}
 
     return cross_validate(groups, accuracies, predict)
-
-
-def _case(model: ExternalModel, accuracy: float) -> RecordedCase:
-    code = model.source.strip()
-    return RecordedCase(
-        model=model.name,
-        family=_HASH.sub("", model.name) or "unnamed",
-        group=_shape_of(code),
-        code=code[:_CODE_LIMIT],
-        accuracy=accuracy,
-    )
 
 
 def _shape_of(code: str) -> str:

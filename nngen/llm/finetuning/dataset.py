@@ -106,7 +106,11 @@ def build(
     short = [row for row in unique if count(_question(row) + row.answer) <= limit]
     splits = assign(short, twins, seed)
     kept = [(row, split) for row, split in zip(short, splits, strict=True) if split is not None]
-    views = {name: _view(name, kept) for name in VIEWS}
+    makers = {"sft": _sft, "dpo": _dpo, "kto": _kto}
+    views = {
+        name: {split.value: make([row for row, where in kept if where is split]) for split in Split}
+        for name, make in makers.items()
+    }
     mark = fingerprint(views)
     drops = Drops(long=len(unique) - len(short), split=len(short) - len(kept), twice=len(every) - len(unique))
     counts = {name: {split: len(rows) for split, rows in view.items()} for name, view in views.items()}
@@ -204,11 +208,6 @@ def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
     """Hash the rows of every view and split, in order."""
     text = json.dumps(views, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _view(name: str, kept: Sequence[tuple[Example, Split]]) -> dict[str, list[Row]]:
-    make = {"sft": _sft, "dpo": _dpo, "kto": _kto}[name]
-    return {split.value: make([row for row, where in kept if where is split]) for split in Split}
 
 
 def _sft(rows: Sequence[Example]) -> list[Row]:

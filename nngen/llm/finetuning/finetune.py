@@ -375,16 +375,15 @@ def _table(tuning: Tuning, tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
         ]
     else:
         keys = ("prompt", "chosen", "rejected") if tuning.method == "dpo" else ("prompt", "completion", "label")
-        table = [{key: row[key] for key in keys} for row in rows if _length(tokenizer, row) <= limit]
+        table = []
+        for row in rows:
+            answers = [row[key][0]["content"] for key in keys if key not in ("prompt", "label")]
+            turns = _messages(row["prompt"])
+            if max(len(tokenize(tokenizer, turns, answer).ids) for answer in answers) <= limit:
+                table.append({key: row[key] for key in keys})
     if not table:
         raise RewriterError(f"no row has at most {limit} tokens: raise max_tokens")
     return table
-
-
-def _length(tokenizer: Any, row: Row) -> int:
-    """Count the tokens of the question with its longest answer."""
-    answers = [row[key][0]["content"] for key in ("chosen", "rejected", "completion") if key in row]
-    return max(len(tokenize(tokenizer, _messages(row["prompt"]), answer).ids) for answer in answers)
 
 
 def _save(trainer: Any, tuning: Tuning, out: Path) -> None:

@@ -47,8 +47,11 @@ class Known:
             return Twin(kind=TwinKind.EXACT, id=candidate.id)
         if candidate.canonical in self._canonical:
             return Twin(kind=TwinKind.CANONICAL, id=self._canonical[candidate.canonical])
-        near = self._near(written, place) if written else None
-        return Twin(kind=TwinKind.NEAR, id=near) if near else None
+        if not written:
+            return None
+        mine = tree_shingles(written)
+        near = [name for name, other in self._written[place].items() if similarity(mine, other) >= SAME_CODE]
+        return Twin(kind=TwinKind.NEAR, id=min(near)) if near else None
 
     def clashes(self, candidate: Candidate) -> bool:
         """Whether another program has the same id: LEMUR's id ignores indentation."""
@@ -65,8 +68,3 @@ class Known:
         """Add a piece of code under a candidate's id."""
         if name not in self._written[place]:
             self._written[place][name] = tree_shingles(written)
-
-    def _near(self, written: str, place: str) -> str | None:
-        mine = tree_shingles(written)
-        found = (name for name, other in self._written[place].items() if similarity(mine, other) >= SAME_CODE)
-        return min(found, default=None)

@@ -36,7 +36,9 @@ class PlanSpace:
     def __post_init__(self) -> None:
         if len(set(self.families)) < max(EXPERTS, len(self.families)):
             raise ReplyError(Fault.FAMILY, f"a plan needs {EXPERTS} different families, not {self.families}")
-        unknown = sorted(set(self.choices) - set(_paths()))
+        parts = {item.name: getattr(Plan(experts=()), item.name) for item in fields(Plan)}
+        paths = {f"{name}.{inner.name}" for name, part in parts.items() if is_dataclass(part) for inner in fields(part)}
+        unknown = sorted(set(self.choices) - paths)
         if unknown:
             raise ReplyError(Fault.NOT_A_PLAN, f"no such field in a plan: {', '.join(unknown)}")
 
@@ -134,12 +136,6 @@ class PlanSpace:
             # A float field stays a float: equal plans have equal texts and equal bytes.
             data[group][name] = type(data[group][name])(value)
         return Plan.from_dict(data)
-
-
-def _paths() -> list[str]:
-    plan = Plan(experts=())
-    groups = [(item.name, getattr(plan, item.name)) for item in fields(plan)]
-    return [f"{name}.{inner.name}" for name, group in groups if is_dataclass(group) for inner in fields(group)]
 
 
 def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -50,6 +50,10 @@ def plan_values(
     known = {row[0] for row in rows}
     best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
     pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
+    start = None
+    if parent is not None:
+        plan, accuracy = parent
+        start = {"text": plan_text(plan), "accuracy": "an unknown accuracy" if accuracy is None else f"{accuracy:.4f}"}
     return {
         "families": [{"name": name, "effect": _effect(span, point, count)} for name, span, point, count in rows],
         "unmeasured": [name for name in space.families if name not in known],
@@ -58,7 +62,7 @@ def plan_values(
         ],
         "best": [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best],
         "failures": _failures(trials, failed),
-        "parent": _parent(parent),
+        "parent": start,
     }
 
 
@@ -139,10 +143,3 @@ def _failures(trials: Iterable[StoredTrial], failed: Iterable[Proposal]) -> list
         if proposal.fault is not None or (proposal.outcome is not None and not proposal.valid):
             seen[f"{proposal.fault or proposal.outcome}: {proposal.message[:80]}"] += 1
     return [f"{line} ({count} times)" if count > 1 else line for line, count in seen.most_common(_FAILURES)]
-
-
-def _parent(parent: tuple[Plan, float | None] | None) -> Mapping[str, str] | None:
-    if parent is None:
-        return None
-    plan, accuracy = parent
-    return {"text": plan_text(plan), "accuracy": "an unknown accuracy" if accuracy is None else f"{accuracy:.4f}"}

@@ -145,16 +145,12 @@ def _alternatives(node: ast.expr) -> tuple[str, ...]:
             return tuple(repr(value) for value in _NEAR_ONE if value != node.value)
         # A float stays a float: an integer could not be changed again.
         return tuple(repr(float(f"{node.value * scale:.6g}")) for scale in _SCALES if node.value * scale < _MAX)
-    if _is_widths(node):
+    if isinstance(node, ast.Tuple) and all(
+        isinstance(item, ast.Constant) and type(item.value) is int for item in node.elts
+    ):
         rows = [f"({', '.join(str(width * 2**k) for k in range(depth))},)" for width in _WIDTHS for depth in (1, 2, 3)]
         return tuple(other for row in rows if (other := ast.unparse(ast.parse(row))) != text)
     return ()
-
-
-def _is_widths(node: ast.expr) -> bool:
-    return isinstance(node, ast.Tuple) and all(
-        isinstance(item, ast.Constant) and type(item.value) is int for item in node.elts
-    )
 
 
 @lru_cache(maxsize=1)

@@ -83,8 +83,12 @@ class Http:
         self.name = f"{model or 'server'}@{parts.netloc}"
         self._attempts, self._parallel, self._sleep, self._timeout_s = attempts, parallel, sleep, timeout_s
         # Redirects stay unfollowed: the key must not travel to another host.
+        # Compressed answers could unpack to more than the limit on their size.
         self._client = httpx.Client(
-            timeout=timeout_s, follow_redirects=False, limits=httpx.Limits(max_keepalive_connections=0)
+            headers={"User-Agent": "nngen", "Accept-Encoding": "identity"},
+            timeout=timeout_s,
+            follow_redirects=False,
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._schema = True
 
@@ -141,7 +145,10 @@ class Http:
         """Send one request and read the whole answer, up to 16 MiB."""
         content = bytearray()
         try:
-            with self._client.stream(method, f"{self._root}{path}", json=body, headers=_headers()) as response:
+            # Read for each request: no object keeps the key.
+            key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            with self._client.stream(method, f"{self._root}{path}", json=body, headers=headers) as response:
                 if not response.is_success:
                     return _refusal(response)
                 for chunk in response.iter_raw():
@@ -156,12 +163,6 @@ class Http:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             where = f"after {len(content):,} bytes" if content else f"({type(error).__name__})"
             return _Answer(status=Status.CUT, detail=f"the connection broke {where}")
-
-
-def _headers() -> dict[str, str]:
-    key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-    # Compressed answers could unpack to more than the limit on their size.
-    return {"User-Agent": "nngen", "Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
 def _refusal(response: httpx.Response) -> _Answer:

@@ -78,7 +78,13 @@ def load_model(
     with _explained(base), _quiet():
         model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
     if "gguf_file" in extra:
-        _forget_gguf(model)
+        # The weights are unpacked on loading, yet a model that is marked as quantized cannot be tuned.
+        for name in ("hf_quantizer", "quantization_method"):
+            if hasattr(model, name):
+                delattr(model, name)
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
     if adapter is not None:
         model = adapted(model, adapter, base)
     return model.eval()
@@ -117,6 +123,10 @@ class Local:
         # A configuration without a context length sets no limit.
         self._context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 10**9)
         self._grammar_tokenizer: Any = None
+        # A chat model may end its turn with another token than a text.
+        end = self.model.generation_config.eos_token_id
+        ends = [*(end if isinstance(end, list) else [end]), self.tokenizer.eos_token_id]
+        self._end = sorted({token for token in ends if token is not None})
         # transformers 5.24 renamed the argument that holds the key-value cache.
         bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         names = inspect.signature(bare.forward).parameters
@@ -129,7 +139,15 @@ class Local:
         """
         prompts = [self._prompt(request) for request in requests]
         lengths = [self.tokens(prompt) for prompt in prompts]
-        replies = {index: self._too_long(length) for index, length in enumerate(lengths) if length >= self._context}
+        replies = {
+            index: Reply(
+                status=Status.REJECTED,
+                detail=f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}",
+                prompt_tokens=length,
+            )
+            for index, length in enumerate(lengths)
+            if length >= self._context
+        }
         order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
         for rows in _batches(order, prompts, self.batch):
             answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
@@ -149,15 +167,17 @@ class Local:
         with torch.inference_mode():
             ids, mask, cache = self._read(prompts)
             limit = min(max(request.max_tokens for request in requests), self._context - ids.shape[1])
-            end = self._end()
-            sampling = SeededSampling(requests, [self._matcher(request) for request in requests], end)
+            sampling = SeededSampling(requests, [self._matcher(request) for request in requests], self._end)
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 **{self._cache_argument: cache},
                 logits_processor=optional_import("transformers").LogitsProcessorList([sampling]),
                 generation_config=optional_import("transformers").GenerationConfig(
-                    max_new_tokens=limit, do_sample=False, eos_token_id=end, pad_token_id=self.tokenizer.pad_token_id
+                    max_new_tokens=limit,
+                    do_sample=False,
+                    eos_token_id=self._end,
+                    pad_token_id=self.tokenizer.pad_token_id,
                 ),
             )
         share = (time.perf_counter() - start) / len(requests)
@@ -181,26 +201,17 @@ class Local:
         return ids, mask, cache
 
     def _reply(self, tokens: list[int], request: Request, read: int, seconds: float) -> Reply:
-        end = self._end()
-        length = next((place for place, token in enumerate(tokens) if token in end), None)
+        length = next((place for place, token in enumerate(tokens) if token in self._end), None)
         whole = length is not None and length <= request.max_tokens
         written = tokens[: length if whole else request.max_tokens]
-        status = Status.OK if whole else Status.CUT
         limit = min(request.max_tokens, len(tokens))
         return Reply(
             text=self.tokenizer.decode(written, skip_special_tokens=True),
-            status=status,
+            status=Status.OK if whole else Status.CUT,
             detail="" if whole else f"the reply reached {limit} tokens",
             prompt_tokens=read,
             reply_tokens=len(written),
             seconds=seconds,
-        )
-
-    def _too_long(self, length: int) -> Reply:
-        return Reply(
-            status=Status.REJECTED,
-            detail=f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}",
-            prompt_tokens=length,
         )
 
     def _matcher(self, request: Request) -> PlanMatcher | None:
@@ -209,11 +220,6 @@ class Local:
         if self._grammar_tokenizer is None:
             self._grammar_tokenizer = tokenizer_for_grammar(self.tokenizer, self._vocabulary)
         return PlanMatcher(self._grammar_tokenizer, request.space)
-
-    def _end(self) -> list[int]:
-        end = self.model.generation_config.eos_token_id
-        ids = end if isinstance(end, list) else [end]
-        return sorted({token for token in [*ids, self.tokenizer.eos_token_id] if token is not None})
 
 
 def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterator[list[int]]:
@@ -230,20 +236,8 @@ def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterato
 def _dtype(precision: str, device: str) -> torch.dtype:
     if precision not in PRECISIONS:
         raise RewriterError(f"no precision is called {precision!r}: choose {', '.join(PRECISIONS)}")
-    if precision == "auto":
-        fast = device.startswith("cuda") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def _forget_gguf(model: Any) -> None:
-    """Remove the quantization marks: the weights are unpacked on loading, yet marked weights cannot be tuned."""
-    for name in ("hf_quantizer", "quantization_method"):
-        if hasattr(model, name):
-            delattr(model, name)
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    fast = device.startswith("cuda") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
 
 
 def _place(base: str) -> tuple[str, dict[str, Any]]:
