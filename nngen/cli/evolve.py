@@ -9,7 +9,7 @@ from statistics import fmean
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import ArchiveOptions, Flag
+from nngen.cli.options import ArchiveOptions, Arguments, Flag
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions, trial_setup
@@ -19,17 +19,16 @@ from nngen.llm.finetuning.config import Tuning
 from nngen.training import pick_device
 
 
+class LoopOptions(Arguments, of=Evolution, only=("cycles", "start", "number", "top", "judges", "patience")):
+    """Size of the loop, as typed."""
+
+
 def evolve(
     name: str,
     /,
     *,
     source: RewriterOptions,
-    cycles: int = 3,
-    number: int = 8,
-    start: int = 8,
-    top: int = 3,
-    judges: int = 2,
-    patience: int = 2,
+    loop: LoopOptions = LoopOptions(),
     tune: Flag = False,
     tune_epochs: float = 1.0,
     work: Path | None = None,
@@ -48,12 +47,6 @@ def evolve(
 
     Args:
         name: Name of the loop; its stages are the campaigns NAME-0, NAME-1, ... and NAME-judge-0, ...
-        cycles: Most cycles after the start.
-        number: Proposals of a cycle.
-        start: Random plans at the beginning.
-        top: Number of the best candidates that serve as parents.
-        judges: Fresh seeds that the best candidate is trained on.
-        patience: Cycles in a row with a gain inside the noise after which the loop stops.
         tune: Tune the model on the archive between cycles (a model in this process only).
         tune_epochs: Passes of each tuning over its data.
         work: Folder for feedback sets and adapters; generated/NAME by default.
@@ -72,24 +65,18 @@ def evolve(
             trial_setup(name, stored, trials, selection, machines, data_root) as (spec, inputs, engine),
             trial_progress() as watcher,
         ):
-            loop = Evolution(
+            found = Evolution(
                 spec=spec,
                 archive=store,
                 inputs=inputs,
                 engine=engine,
                 rewriter=source.open(device),
-                cycles=cycles,
-                start=start,
-                number=number,
-                top=top,
-                judges=judges,
-                patience=patience,
+                **loop.typed(),
                 tune=tuner,
                 budget=limits,
                 watcher=watcher,
                 note=note,
-            )
-            found = loop.run()
+            ).run()
     if output.json:
         print_json([asdict(cycle) for cycle in found])
     elif found:

@@ -27,7 +27,16 @@ def new_candidates(archive: Store, rows: Sequence[Proposal]) -> GivenCandidates:
     Raises:
         UsageError: If neither a candidate nor its parent has a plan.
     """
-    return GivenCandidates(suggestions=tuple(_suggestion(archive, row) for row in rows if row.new))
+    suggestions = []
+    for row in rows:
+        if row.new:
+            stored = archive.candidate(row.candidate)
+            plan = stored.plan or archive.candidate(row.parent).plan
+            if plan is None:
+                raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
+            isolation = Isolation.PROCESS if row.trusted else Isolation.SANDBOX
+            suggestions.append(Suggestion(plan=plan, candidate=stored.candidate, isolation=isolation))
+    return GivenCandidates(suggestions=tuple(suggestions))
 
 
 def trained_funnel(archive: Store, batch: str, rows: Sequence[Proposal], spec: TrialSpec) -> Funnel:
@@ -51,12 +60,3 @@ def trained_funnel(archive: Store, batch: str, rows: Sequence[Proposal], spec: T
         if before is not None and trial.validation_accuracy is not None:
             gains.append(trial.validation_accuracy > before)
     return replace(counted, trained=len(done), compared=len(gains), better=sum(gains) if gains else None)
-
-
-def _suggestion(archive: Store, row: Proposal) -> Suggestion:
-    stored = archive.candidate(row.candidate)
-    plan = stored.plan or archive.candidate(row.parent).plan
-    if plan is None:
-        raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
-    isolation = Isolation.PROCESS if row.trusted else Isolation.SANDBOX
-    return Suggestion(plan=plan, candidate=stored.candidate, isolation=isolation)
