@@ -252,7 +252,8 @@ def test_training_resumes_and_refuses_other_proposals(
             train(archive, "b", held, engine, inputs, Struck())
     trials = train(archive, "b", held, engine, inputs)
     assert [trial.candidate_id for trial in trials] == [row.candidate for row in held]
-    assert len(engine.trained) == 3
+    # A driver that is killed may have sent the next training already; no result is kept twice.
+    assert len(set(engine.trained)) == 3
     with pytest.raises(UsageError, match="began with other candidates"):
         train(archive, "b", held[:2], engine, inputs)
 
