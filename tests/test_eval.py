@@ -101,3 +101,11 @@ def test_measures_of_a_small_package(tmp_path):
     assert found["functions"] == "2"
     assert found["lines of code (no blanks, comments, docstrings)"] == str(1 + 9 + 14 + 2)
     assert found["comments per 100 lines of code"] == f"{100 / 26:.1f}"
+
+
+def test_import_chains_are_short_and_folders_small() -> None:
+    package = Path(__file__).parent.parent / "nngen"
+    chain = load("measure_code").longest_chain(load("measure_code").read_package(package))
+    assert len(chain) <= 14, " > ".join(chain)
+    sizes = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in package.rglob("*.py")}}
+    assert {str(folder) for folder, size in sizes.items() if size > (26 if folder.name == "cli" else 17)} == set()

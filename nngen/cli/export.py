@@ -16,8 +16,8 @@ from nngen.datasets import Dataset, load_dataset
 from nngen.errors import UsageError
 from nngen.export.database import export_to_database
 from nngen.export.folder import Written, export_to_folder
-from nngen.export.selection import Export, gather, select
-from nngen.export.weights import Repetition, check_installed, repeat, to_repeat
+from nngen.export.selection import Export, Repetition, gather, select
+from nngen.export.weights import check_installed, repeat, to_repeat
 from nngen.lemur.layout import LemurVersion
 from nngen.training.artifacts import ONNX, WEIGHTS
 from nngen.training.local_engine import LocalEngine

@@ -10,8 +10,7 @@ from pathlib import Path
 from nngen.errors import ExportError
 from nngen.export.journal import Staging, staging
 from nngen.export.model_card import card
-from nngen.export.selection import Export
-from nngen.export.weights import Repetition
+from nngen.export.selection import Export, Repetition
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
 from nngen.lemur.transforms import OWN
 

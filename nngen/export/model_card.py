@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nngen.export.selection import Export
-from nngen.export.weights import Repetition
+from nngen.export.selection import Export, Repetition
 from nngen.files import package_folder
 from nngen.lemur.layout import nn_id
 

@@ -43,6 +43,27 @@ class Export:
         return replace(self, transform=self.stand_in, score=replace(self.score, prm=prm))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repetition:
+    """A trial repeated for its weights.
+
+    Attributes:
+        weights: State dictionary as safetensors; None if not requested.
+        onnx: ONNX graph for any number of images; None if not requested or not available.
+        reason: Reason for having no graph; empty otherwise.
+        difference: Largest difference between the graph's logits and torch's, relative to the largest logit.
+        same: Whether its test predictions equal the trial's.
+        test_accuracy: Test accuracy of the repetition; equal to the trial's if ``same``.
+    """
+
+    weights: bytes | None
+    onnx: bytes | None
+    reason: str
+    difference: float | None
+    same: bool
+    test_accuracy: float
+
+
 def select(
     archive: Store,
     *,

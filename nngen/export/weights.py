@@ -7,13 +7,13 @@ on the same machine, a trial on the CPU repeats bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from nngen.datasets.dataset import Dataset
 from nngen.errors import ExportError, UsageError
-from nngen.export.selection import Export
+from nngen.export.selection import Export, Repetition
 from nngen.isolation.limits import Isolation
 from nngen.training.artifacts import EXAMPLE, ONNX, WEIGHTS, ArtifactRequest
 from nngen.training.engine import TrainJob
@@ -23,27 +23,6 @@ from nngen.types import Candidate
 
 _NEAR = 1e-3
 """Largest accepted difference between ONNX and torch logits, relative to the largest logit (float32 rounding)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repetition:
-    """A trial repeated for its weights.
-
-    Attributes:
-        weights: State dictionary as safetensors; None if not requested.
-        onnx: ONNX graph for any number of images; None if not requested or not available.
-        reason: Reason for having no graph; empty otherwise.
-        difference: Largest difference between the graph's logits and torch's, relative to the largest logit.
-        same: Whether its test predictions equal the trial's.
-        test_accuracy: Test accuracy of the repetition; equal to the trial's if ``same``.
-    """
-
-    weights: bytes | None
-    onnx: bytes | None
-    reason: str
-    difference: float | None
-    same: bool
-    test_accuracy: float
 
 
 def check_installed(names: Collection[str]) -> None:
