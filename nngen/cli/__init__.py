@@ -166,8 +166,10 @@ def _message(error: CycloptsError) -> str:
     match error:
         case UnknownCommandError():
             word = error.unused_tokens[0] if error.unused_tokens else ""
-            hint = did_you_mean(word, _COMMANDS, otherwise="see nngen --help")
-            return f"no command is called {word!r}: {hint}"
+            group = app[error.command_chain[0]] if error.command_chain else None
+            known = _COMMANDS if group is None else [name for name in group if not name.startswith("-")]
+            hint = did_you_mean(word, known, otherwise=see.replace("  ", " "))
+            return f"no command{command and ' of '}{command} is called {word!r}: {hint}"
         case MissingArgumentError() if error.argument is not None:
             what = f"a value after {error.keyword}" if error.keyword else error.argument.name
             return f"{command} needs {what}: {see}"

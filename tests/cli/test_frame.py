@@ -30,3 +30,8 @@ def test_an_unknown_option_is_a_usage_error(nngen):
 def test_missing_and_extra_arguments_are_named(nngen, tokens, line):
     result = nngen(*tokens)
     assert (result.code, result.out, result.err) == (2, "", f"nngen: {line}\n")
+
+
+def test_a_mistyped_subcommand_is_compared_with_its_group(nngen):
+    result = nngen("plans", "sow")
+    assert (result.code, result.err) == (2, "nngen: no command of plans is called 'sow': did you mean show?\n")
