@@ -111,7 +111,7 @@ class CampaignSpec:
 
     @property
     def fidelities(self) -> tuple[int, ...]:
-        """Epochs of each rung; one entry where there are no rungs."""
+        """Epochs of each rung; one entry without rungs."""
         return self.rungs or (self.epochs,)
 
     def to_dict(self) -> dict[str, Any]:

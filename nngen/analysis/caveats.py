@@ -36,7 +36,7 @@ def sample_notes(
     if structure is None:
         return (
             f"all {_count(len(observations), 'trial')} failed ({describe_failures(observations)}): "
-            "there is no accuracy to explain",
+            "no accuracy can be explained",
         )
     notes = [
         *_validity(observations, rates),
@@ -44,7 +44,7 @@ def sample_notes(
         *_noise(structure, df=df, between=between, seeds=seeds),
     ]
     if flat:
-        notes.append("all accuracies are equal: there are no differences to explain")
+        notes.append("all accuracies are equal: no differences can be explained")
     return tuple(notes)
 
 

@@ -253,12 +253,12 @@ def _by_device(trials: Iterable[StoredTrial]) -> dict[str, float]:
 
 def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: int, total: Share) -> Iterable[str]:
     if not done:
-        yield "no trial is finished: there is no cost yet"
+        yield "no trial is finished: no cost can be computed yet"
         return
     if not work:
         yield "every result was copied from earlier work: nothing was spent"
     elif not valid:
-        yield "no candidate has an accuracy: there is no cost per valid candidate or per point"
+        yield "no candidate has an accuracy: no cost per valid candidate or per point can be computed"
     if total.kwh is None and work:
         yield "energy was not measured: it needs an NVIDIA device and pynvml"
 

@@ -118,7 +118,7 @@ def _units(
     together: dict[frozenset[int], list[str]] = defaultdict(list)
     for name in families:
         if counts.get(name, 0) == 0:
-            reasons[name] = "in no quartet that was trained, so there is no evidence"
+            reasons[name] = "in no quartet that was trained, so evidence is missing"
         elif counts[name] == len(quartets):
             reasons[name] = "in every quartet that was trained, so the effect is part of the mean"
         else:

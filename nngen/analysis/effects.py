@@ -87,7 +87,7 @@ class Effects:
         pairs: Effects of the pairs that were trained together, strongest first.
         seed_sd: Standard deviation between seeds of one candidate; None without repeats.
         quartet_sd: Standard deviation between quartets beyond families and pairs (seeds included where
-            there are no repeats); None where it is not identified.
+            nothing was repeated); None where it is not identified.
         pair_sd: Standard deviation of the pair effects.
         df: Degrees of freedom of the residual.
         notes: Caveats, one clause each.

@@ -108,7 +108,7 @@ def loops(archive: Store, name: str, baselines: Sequence[str] = ()) -> Loops | N
 
 
 def last_cycle(archive: Store, name: str) -> str | None:
-    """Return the name of the campaign of a loop's last cycle; None if there is no such loop."""
+    """Return the name of the campaign of a loop's last cycle; None if the loop does not exist."""
     found = _stages(archive).get(name)
     return found[LoopRole.CYCLE][max(found[LoopRole.CYCLE])].name if found else None
 

@@ -102,7 +102,7 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
         loadings: Matrix from pair coordinates to pair effects, ``(pairs, d)``.
 
     Raises:
-        ValueError: If there is no degree of freedom left.
+        ValueError: If no degree of freedom is left.
     """
     trials = int(samples.repeats.sum())
     df = trials - samples.fixed.shape[1]

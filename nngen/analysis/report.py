@@ -96,7 +96,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None, b
         baselines: Names of the rewriters that a closed loop should be compared with.
 
     Raises:
-        UsageError: If there is no such campaign (the message names the nearest), or it has no pool of families.
+        UsageError: If the campaign does not exist (the message names the nearest), or has no pool of families.
     """
     campaign = archive.campaign(_resolved(archive, name))
     trials = archive.trials(campaign.name)
@@ -201,7 +201,7 @@ def write_report(
     """Write a campaign's report to ``path`` atomically; arguments as in ``collect``.
 
     Raises:
-        UsageError: If there is no such campaign.
+        UsageError: If the campaign does not exist.
         MissingExtraError: If plotly is not installed.
         NngenError: If the file cannot be written.
     """
@@ -232,7 +232,9 @@ def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tu
             f"{undrawn} of {len(trials) + undrawn} quartets are not drawn yet: the sampler waits for results."
         )
     if came.done and not came.trained:
-        missing.append("No candidate could be trained: there is no accuracy to compare; the verdicts give the reasons.")
+        missing.append(
+            "No candidate could be trained, so no accuracies can be compared; the verdicts give the reasons."
+        )
     if came.trained == 1:
         missing.append("Only one candidate was trained: nothing can be concluded about families.")
     return tuple(missing)

@@ -65,7 +65,7 @@ def open_database(path: Path, *, create: bool, readonly: bool) -> Database:
         raise ArchiveError(f"{path} is a folder, not an archive: name a file with --archive")
     if not path.exists():
         if readonly or not create:
-            raise ArchiveError(f"there is no archive at {path}: run a campaign first, or name one with --archive")
+            raise ArchiveError(f"no archive at {path}: run a campaign first, or name one with --archive")
         check_creatable(path)
         with sqlite_errors(path):
             _create(path)
@@ -118,7 +118,7 @@ def check_creatable(path: Path) -> None:
         ArchiveError: If the folder is not there or cannot be written.
     """
     if not path.parent.is_dir():
-        raise ArchiveError(f"cannot create the archive {path}: there is no folder {path.parent}")
+        raise ArchiveError(f"cannot create the archive {path}: folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise ArchiveError(f"cannot create the archive {path}: the folder cannot be written")
 

@@ -50,7 +50,7 @@ class ArchiveReader:
         if row is None:
             names = [row["name"] for row in self._all("SELECT name FROM campaigns ORDER BY rowid")]
             hint = _nearest(name, names, "campaigns")
-            raise UsageError(f"there is no campaign {name!r} in {self._named}: {hint}")
+            raise UsageError(f"no campaign {name!r} in {self._named}: {hint}")
         return campaign_from_row(row)
 
     def candidates(self) -> tuple[StoredCandidate, ...]:
@@ -70,7 +70,7 @@ class ArchiveReader:
             raise UsageError(f"{prefix!r} fits {len(found)} candidates ({shown}): type more of it")
         if not found:
             hint = _nearest(prefix, ids, "candidates")
-            raise UsageError(f"there is no candidate {prefix!r} in {self._named}: {hint}")
+            raise UsageError(f"no candidate {prefix!r} in {self._named}: {hint}")
         experts = self._all("SELECT * FROM candidate_experts WHERE candidate_id = ? ORDER BY place", found[0])
         verdicts = self._all("SELECT * FROM verdicts WHERE candidate_id = ? ORDER BY id", found[0])
         row = self._one(f"{_CANDIDATES} WHERE candidates.id = ?", found[0])
@@ -84,7 +84,7 @@ class ArchiveReader:
         row = self._one(f"{_TRIALS} WHERE trials.id = ?", trial_id)
         curve = self._all("SELECT * FROM curves WHERE trial_id = ? ORDER BY epoch", trial_id)
         if row is None:
-            raise ArchiveError(f"there is no trial {trial_id} in {self._named}")
+            raise ArchiveError(f"no trial {trial_id} in {self._named}")
         return trial_from_row(row, curve)
 
     def trials(

@@ -258,7 +258,7 @@ class Archive(ArchiveReader):
     def _trial_row(self, trial_id: int) -> Mapping[str, Any]:
         row = self._one("SELECT campaign, state FROM trials WHERE id = ?", trial_id)
         if row is None:
-            raise ArchiveError(f"there is no trial {trial_id} in {self._named}")
+            raise ArchiveError(f"no trial {trial_id} in {self._named}")
         return row
 
     def _move(self, trial_id: int, new: TrialState) -> Mapping[str, Any]:

@@ -129,7 +129,7 @@ def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict
     for generator in node.generators:
         for part in ast.walk(generator.target):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                # At module level there is no function around it, but its names are as much its own.
+                # At module level no function surrounds it, but its names are as much its own.
                 inner.bind(part.id, local=not looks_up)
     # Python evaluates the first iterable outside of the comprehension.
     first = node.generators[0].iter

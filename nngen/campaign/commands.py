@@ -37,7 +37,7 @@ def send_command(archive: Store, name: str, command: Command) -> int:
         The driver's process id.
 
     Raises:
-        UsageError: If there is no such campaign, or it has no live driver.
+        UsageError: If the campaign does not exist, or has no live driver.
     """
     archive.campaign(name)
     driver = archive.driver(name)

@@ -51,7 +51,7 @@ def read_status(archive: Store, name: str) -> Status:
     """Read the progress of a campaign, up to its last event.
 
     Raises:
-        UsageError: If there is no such campaign.
+        UsageError: If the campaign does not exist.
     """
     archive.campaign(name)
     events = archive.events(name)

@@ -124,7 +124,7 @@ def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) ->
             once, and only when all trials are done.
 
     Raises:
-        UsageError: If there is no such campaign.
+        UsageError: If the campaign does not exist.
     """
     campaign = archive.campaign(name)
     spec = campaign.spec

@@ -222,7 +222,7 @@ def run_campaign(
     typed = machines.settle(spec, selection)
     stored, limits = _stored(output.path, name, budget)
     if stored is None and "size" not in typed:
-        raise UsageError(f"there is no campaign {name} yet: say how many quartets it takes with --size")
+        raise UsageError(f"campaign {name} does not exist yet: say how many quartets it takes with --size")
     with machines.join() as cluster:
         defaults = {"name": name, **machines.defaults(cluster)}
         settled, dataset = settled_spec(stored.spec if stored else None, typed, defaults, data_root)

@@ -77,7 +77,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.engine not in _ENGINES:
-            raise UsageError(f"there is no engine {self.engine!r}: choose {' or '.join(_ENGINES)}")
+            raise UsageError(f"unknown engine {self.engine!r}: choose {' or '.join(_ENGINES)}")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers must be at least 1, not {self.workers}")
         if self.engine == "local":

@@ -44,7 +44,7 @@ def export_to_database(
             different source under a model's name.
     """
     if not path.is_file():
-        raise ExportError(f"there is no database {path}: let LEMUR build it (import ab.nn.api), or name a folder")
+        raise ExportError(f"database {path} does not exist: let LEMUR build it (import ab.nn.api), or name a folder")
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise ExportError(f"the database {path} cannot be written: permission denied")
     try:

@@ -85,7 +85,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, make, words):
 def test_missing(tmp_path):
     with pytest.raises(ArchiveError, match="no archive at"):
         Archive.open(tmp_path / "x.db", create=False)
-    with pytest.raises(ArchiveError, match="there is no folder"):
+    with pytest.raises(ArchiveError, match="does not exist"):
         Archive.open(tmp_path / "no" / "x.db")
     assert list(tmp_path.iterdir()) == []
 

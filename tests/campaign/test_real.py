@@ -149,4 +149,4 @@ def test_bad_arguments_get_one_line_and_leave_nothing(nngen, path, tokens, words
 def test_an_archive_that_cannot_be_made(nngen, path):
     result = nngen("campaign", "run", "one", "--size", "2", "--archive", path.parent / "no" / "a.db")
     assert (result.code, len(result.err.splitlines())) == (1, 1)
-    assert "there is no folder" in result.err
+    assert "does not exist" in result.err

@@ -211,7 +211,7 @@ def test_a_file_with_a_mistake(arguments, text, words):
         (("first", "--lr", "x"), "--lr must be a number, not 'x'"),
         (("first", "--sise", "8"), "unknown option --sise: did you mean --size"),
         (("first", "--families", ","), "--families names nothing: write names separated by commas"),
-        (("first", "--engine", "slurm"), "there is no engine 'slurm': choose local or ray"),
+        (("first", "--engine", "slurm"), "unknown engine 'slurm': choose local or ray"),
         (("first", "--gpu-share", "0.5"), "--gpu-share is for --engine ray"),
     ],
 )
