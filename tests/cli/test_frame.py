@@ -33,5 +33,5 @@ def test_missing_and_extra_arguments_are_named(nngen, tokens, line):
 
 
 def test_a_mistyped_subcommand_is_compared_with_its_group(nngen):
-    result = nngen("plans", "sow")
-    assert (result.code, result.err) == (2, "nngen: no command of plans is called 'sow': did you mean show?\n")
+    result = nngen("campaign", "rnu")
+    assert (result.code, result.err) == (2, "nngen: no command of campaign is called 'rnu': did you mean run?\n")
