@@ -1,0 +1,82 @@
+"""Isolation level that a source may run at, decided by the SHA-256 of its bytes at the time of the decision.
+
+A family of the pinned LEMUR wheel or of ``examples/families``, byte for byte, may run in a plain worker process; so may
+a mixture made of such families only. Everything else runs in the sandbox, or with the user's rights where the user asked for that. Names,
+archives, caches and files say nothing about trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nngen.errors import UsageError
+from nngen.isolation import Isolation
+from nngen.types import Family
+
+AUTO = "auto"
+"""The value of ``--isolation`` that leaves the level to the source."""
+
+LEVELS = (AUTO, *(level.value for level in Isolation))
+
+_PINNED = Path(__file__).with_name("pinned_families.json")
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChoice:
+    """An isolation level with its reason, as a user reads it.
+
+    Attributes:
+        level: The level.
+        reason: Reason for the level, as a phrase for one line of text.
+    """
+
+    level: Isolation
+    reason: str
+
+    def __str__(self) -> str:
+        return f"isolation {self.level}: {self.reason}"
+
+
+def check_level(wanted: str) -> None:
+    """Refuse a name that is neither a level nor ``auto``.
+
+    Raises:
+        UsageError: The message lists the levels.
+    """
+    if wanted not in LEVELS:
+        raise UsageError(f"unknown isolation {wanted!r}: choose {', '.join(LEVELS)}")
+
+
+def is_pinned(source: str) -> bool:
+    """Return whether a source is a base family of the pinned wheel or an example shipped here, byte for byte."""
+    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest() in _pinned_hashes()
+
+
+def families_level(families: Iterable[Family], wanted: str = AUTO) -> LevelChoice:
+    """Return the level for one family, or for a mixture assembled from some in this process.
+
+    Args:
+        families: Families whose sources are hashed now; their stored fingerprints are not read.
+        wanted: ``auto``, or the level that the user asked for.
+
+    Raises:
+        UsageError: If ``wanted`` is not a level.
+    """
+    check_level(wanted)
+    if wanted != AUTO:
+        return LevelChoice(Isolation(wanted), "as asked with --isolation")
+    foreign = [family.name for family in families if not is_pinned(family.source)]
+    if foreign:
+        more = f" and {len(foreign) - 1} more are" if len(foreign) > 1 else " is"
+        return LevelChoice(Isolation.SANDBOX, f"family {foreign[0]}{more} not from the pinned LEMUR wheel")
+    return LevelChoice(Isolation.PROCESS, "every family is from the pinned LEMUR wheel")
+
+
+@cache
+def _pinned_hashes() -> frozenset[str]:
+    return frozenset(value for group in json.loads(_PINNED.read_bytes()).values() for value in group.values())
