@@ -1,8 +1,8 @@
 """Isolation level that a source may run at, decided by the SHA-256 of its bytes at the time of the decision.
 
 A family of the pinned LEMUR wheel or of ``examples/families``, byte for byte, may run in a plain worker process; so may
-a mixture made of such families only. Everything else runs in the sandbox, or with the user's rights where the user asked for that. Names,
-archives, caches and files say nothing about trust.
+a mixture made of such families only. Everything else runs in the sandbox, or with the user's rights where the user
+asked for that. Names, archives, caches and files say nothing about trust.
 """
 
 from __future__ import annotations
