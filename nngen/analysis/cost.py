@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from nngen.archive.records import StoredTrial
-from nngen.archive.states import TrialState
+from nngen.archive.records import StoredTrial, TrialState
 from nngen.space.pool import EXPERTS
 
 _HOUR = 3600.0

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import TypeAlias
 
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
-from nngen.archive import CampaignRecord, LoopRole, Store
+from nngen.archive import Archive, CampaignRecord, LoopRole
 
 Stages: TypeAlias = Mapping[LoopRole, Mapping[int, CampaignRecord]]
 """Campaigns of one loop by role and cycle."""
@@ -81,7 +81,7 @@ class Loops:
     missing_baselines: tuple[str, ...]
 
 
-def loops(archive: Store, name: str, baselines: Sequence[str] = ()) -> Loops | None:
+def loops(archive: Archive, name: str, baselines: Sequence[str] = ()) -> Loops | None:
     """Read the loop that a campaign belongs to; None outside of loops.
 
     Args:
@@ -107,13 +107,13 @@ def loops(archive: Store, name: str, baselines: Sequence[str] = ()) -> Loops | N
     )
 
 
-def last_cycle(archive: Store, name: str) -> str | None:
+def last_cycle(archive: Archive, name: str) -> str | None:
     """Return the name of the campaign of a loop's last cycle; None if the loop does not exist."""
     found = _stages(archive).get(name)
     return found[LoopRole.CYCLE][max(found[LoopRole.CYCLE])].name if found else None
 
 
-def _stages(archive: Store) -> Mapping[str, Stages]:
+def _stages(archive: Archive) -> Mapping[str, Stages]:
     """Group campaigns by loop; a loop without its start, or before its first judging, is left out."""
     found: dict[str, dict[LoopRole, dict[int, CampaignRecord]]] = {}
     for campaign in archive.campaigns():
@@ -128,12 +128,14 @@ def _fidelity(stages: Stages) -> tuple[object, ...]:
     return (start.dataset, start.shape, start.epochs, start.batch, start.lr)
 
 
-def _cycles(archive: Store, loop: str, stages: Stages) -> list[LoopCycle]:
+def _cycles(archive: Archive, loop: str, stages: Stages) -> list[LoopCycle]:
     cycles, judged = stages[LoopRole.CYCLE], stages[LoopRole.JUDGE]
     return [_cycle(archive, loop, number, cycles[number], judged.get(number)) for number in sorted(cycles)]
 
 
-def _cycle(archive: Store, loop: str, number: int, campaign: CampaignRecord, judge: CampaignRecord | None) -> LoopCycle:
+def _cycle(
+    archive: Archive, loop: str, number: int, campaign: CampaignRecord, judge: CampaignRecord | None
+) -> LoopCycle:
     # A second try replaces the first: the last event of a proposal stands.
     asked = {row.detail["index"]: row.detail for row in archive.events(campaign.name) if row.kind == "proposal"}
     valid = [row for row in asked.values() if row["stage"] == "checked"]
@@ -152,7 +154,7 @@ def _cycle(archive: Store, loop: str, number: int, campaign: CampaignRecord, jud
     )
 
 
-def _accuracies(archive: Store, campaign: CampaignRecord) -> tuple[float, ...]:
+def _accuracies(archive: Archive, campaign: CampaignRecord) -> tuple[float, ...]:
     found = (trial.validation_accuracy for trial in archive.trials(campaign.name))
     return tuple(value for value in found if value is not None)
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nngen.analysis.statistics import Rate, wilson
-from nngen.archive.records import StoredTrial
-from nngen.archive.states import TrialState
+from nngen.archive.records import StoredTrial, TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
 from nngen.types import Outcome

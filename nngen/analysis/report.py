@@ -27,7 +27,7 @@ from nngen.analysis.results import (
     outcome_rows,
     template_note,
 )
-from nngen.archive import CampaignRecord, Store, StoredTrial
+from nngen.archive import Archive, CampaignRecord, StoredTrial
 from nngen.errors import NngenError, UsageError
 from nngen.files import package_folder, write_atomically
 from nngen.space import SAMPLERS, Coverage, coverage
@@ -86,7 +86,9 @@ class Report:
         return max((len(trial.curve) for trial in self.trials if trial.trained), default=0)
 
 
-def collect(archive: Store, name: str, *, price_per_hour: float | None = None, baselines: Sequence[str] = ()) -> Report:
+def collect(
+    archive: Archive, name: str, *, price_per_hour: float | None = None, baselines: Sequence[str] = ()
+) -> Report:
     """Gather the content of a campaign's report.
 
     Args:
@@ -140,7 +142,7 @@ def collect(archive: Store, name: str, *, price_per_hour: float | None = None, b
     )
 
 
-def _resolved(archive: Store, name: str) -> str:
+def _resolved(archive: Archive, name: str) -> str:
     """Return the campaign of a loop's last cycle, unless a campaign has the name itself."""
     if any(campaign.name == name for campaign in archive.campaigns()):
         return name
@@ -191,7 +193,7 @@ def _figures(report: Report) -> dict[str, str]:
 
 
 def write_report(
-    archive: Store,
+    archive: Archive,
     name: str,
     path: Path,
     *,
@@ -214,7 +216,7 @@ def write_report(
     return report
 
 
-def _passed(archive: Store, campaign: CampaignRecord, trials: Sequence[StoredTrial]) -> set[str]:
+def _passed(archive: Archive, campaign: CampaignRecord, trials: Sequence[StoredTrial]) -> set[str]:
     """Return the candidates that passed their check at the campaign's shape."""
     shape, classes = campaign.spec.shape, campaign.classes
     ids = {trial.candidate_id for trial in trials if trial.candidate_id is not None}
@@ -240,7 +242,7 @@ def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tu
     return tuple(missing)
 
 
-def _explored(archive: Store, campaign: CampaignRecord) -> int | None:
+def _explored(archive: Archive, campaign: CampaignRecord) -> int | None:
     entry = SAMPLERS.get(campaign.spec.sampler)
     if entry is None or entry.choose is None:
         return None

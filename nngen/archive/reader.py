@@ -15,13 +15,13 @@ from nngen.archive.records import (
     Event,
     StoredCandidate,
     StoredTrial,
+    TrialState,
     campaign_from_row,
     candidate_from_row,
     spec_to_text,
     trial_from_row,
     verdict_from_row,
 )
-from nngen.archive.states import TrialState
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import did_you_mean
 from nngen.types import Shape, TrialSpec, Verdict
@@ -36,7 +36,7 @@ _CANDIDATES = "SELECT candidates.*, plans.plan AS plan FROM candidates LEFT JOIN
 
 
 class ArchiveReader:
-    """The reading half of ``Archive``; the contract is the text of ``protocol``."""
+    """The reading half of ``Archive``; the contract is the text of the package."""
 
     def __init__(self, db: Database, path: Path | None) -> None:
         self._db, self.path = db, path
@@ -78,6 +78,7 @@ class ArchiveReader:
         return candidate_from_row(row, experts, verdicts)
 
     def canonicals(self) -> frozenset[str]:
+        """Return the canonical hashes of all candidates, without reading their sources."""
         return frozenset(row["canonical"] for row in self._all("SELECT canonical FROM candidates"))
 
     def trial(self, trial_id: int) -> StoredTrial:
@@ -108,6 +109,7 @@ class ArchiveReader:
         return tuple(trial_from_row(row, points.get(row["id"], [])) for row in rows)
 
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
+        """Find a finished trial of the same candidate, specification and data (``data_fingerprint``)."""
         row = self._one(
             "SELECT id FROM trials WHERE candidate_id = ? AND spec = ? AND data_fingerprint = ? "
             "AND state = 'done' AND copied_from IS NULL ORDER BY id LIMIT 1",
@@ -118,6 +120,7 @@ class ArchiveReader:
         return self.trial(row["id"]) if row else None
 
     def checked(self, candidate_id: str, shape: Shape, classes: int) -> Verdict | None:
+        """Return the last verdict of a check at that shape with so many classes."""
         row = self._one(
             "SELECT * FROM verdicts WHERE candidate_id = ? AND shape = ? AND classes = ? ORDER BY id DESC LIMIT 1",
             candidate_id,
@@ -131,15 +134,18 @@ class ArchiveReader:
         return bytes(row["classes"]) if row else b""
 
     def quartets(self, campaign: str | None = None) -> Mapping[tuple[str, ...], str]:
+        """Return the quartets (sorted) of finished trials with their last outcome, failures included."""
         done = self.trials(campaign, state=TrialState.DONE)
         return {tuple(sorted(trial.experts)): trial.verdict.outcome.value for trial in done if trial.verdict}
 
     def counts(self, campaign: str) -> Mapping[TrialState, int]:
+        """Count a campaign's trials by state."""
         rows = self._all("SELECT state, count(*) AS n FROM trials WHERE campaign = ? GROUP BY state", campaign)
         found = {row["state"]: int(row["n"]) for row in rows}
         return {state: found.get(state.value, 0) for state in TrialState}
 
     def template_versions(self, campaign: str) -> Mapping[int, int]:
+        """Count a campaign's assembled candidates by the version of their templates; 0 where no version was stored."""
         # Only what was assembled has a plan of its own and a template; given files and edited sources have none.
         rows = self._all(
             "SELECT coalesce(template_version, 0) AS version, count(DISTINCT candidates.id) AS n FROM trials "
@@ -150,6 +156,7 @@ class ArchiveReader:
         return {row["version"]: int(row["n"]) for row in rows}
 
     def events(self, campaign: str | None = None, *, after: int = 0) -> tuple[Event, ...]:
+        """Return the events, of one campaign or of all, whose ids are above ``after``."""
         query = "SELECT * FROM events WHERE (?1 IS NULL OR campaign = ?1) AND id > ?2 ORDER BY id"
         rows = self._all(query, campaign, after)
         return tuple(Event(**dict(row) | {"detail": json.loads(row["detail"])}) for row in rows)

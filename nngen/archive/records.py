@@ -6,25 +6,58 @@ version.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from nngen.archive.states import LoopRole, TrialState
 from nngen.campaign_spec import CampaignSpec
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
 
-__all__ = ["CampaignRecord", "Event", "NewTrial", "Promotion", "StoredCandidate", "StoredTrial", "copied_result"]
+__all__ = [
+    "CampaignRecord",
+    "Event",
+    "LoopRole",
+    "NewTrial",
+    "Promotion",
+    "StoredCandidate",
+    "StoredTrial",
+    "TrialState",
+    "copied_result",
+]
 
 _INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
 """Fields of ``CampaignRecord`` that stand beside the specification in its column."""
 
 _POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy")
 """Columns of a learning curve that are fields of ``EpochResult`` as they are."""
+
+
+class TrialState(enum.StrEnum):
+    """State of a trial: ``ready`` -> ``running`` -> ``done``.
+
+    A trial returns from ``running`` to ``ready`` when its driver died. Nothing leaves ``done``.
+    """
+
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class LoopRole(enum.StrEnum):
+    """Purpose of a campaign within one cycle of a closed loop.
+
+    Attributes:
+        CYCLE: Trains the proposals of the cycle.
+        JUDGE: Trains the best candidate so far with fresh seeds; these trials are held out from proposing.
+    """
+
+    CYCLE = "cycle"
+    JUDGE = "judge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

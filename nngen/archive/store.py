@@ -1,4 +1,4 @@
-"""The archive: one SQLite file in WAL mode, its writing half. The contract is the text of ``protocol``."""
+"""The archive: one SQLite file in WAL mode, its writing half. The contract is the text of the package."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from nngen.archive.records import (
     CampaignRecord,
     NewTrial,
     Promotion,
+    TrialState,
     campaign_to_text,
     dump,
     environment_to_text,
@@ -27,12 +28,18 @@ from nngen.archive.records import (
     spec_to_text,
 )
 from nngen.archive.schema import migrations
-from nngen.archive.states import TrialState, allowed
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Shape, Trial, Verdict
 
 __all__ = ["Archive"]
+
+_BEFORE = {
+    TrialState.READY: TrialState.RUNNING,
+    TrialState.RUNNING: TrialState.READY,
+    TrialState.DONE: TrialState.RUNNING,
+}
+"""The one state that a trial may come from, by the state that it goes to."""
 
 
 class Archive(ArchiveReader):
@@ -85,6 +92,7 @@ class Archive(ArchiveReader):
             self._insert("families", fingerprint=family.fingerprint, name=family.name, source=family.source, best=best)
 
     def add_candidate(self, candidate: Candidate, fingerprints: Mapping[str, str] | None = None) -> bool:
+        """Store a candidate with the fingerprints of its families by name; False if it was stored already."""
         with self._transaction():
             known = self._one("SELECT canonical FROM candidates WHERE id = ?", candidate.id)
             if known and known["canonical"] != candidate.canonical:
@@ -107,6 +115,7 @@ class Archive(ArchiveReader):
             return True
 
     def add_verdict(self, candidate_id: str, verdict: Verdict, *, shape: Shape, classes: int) -> None:
+        """Store the verdict of a check at ``shape`` with so many classes."""
         with self._transaction():
             self._insert(
                 "verdicts",
@@ -118,6 +127,10 @@ class Archive(ArchiveReader):
             )
 
     def add_campaign(self, record: CampaignRecord, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
+        """Create a campaign with its first ready trials, in one transaction; ``detail`` goes to its event.
+
+        A plan stands for a trial that assembles it.
+        """
         with self._transaction():
             if self._one("SELECT 1 FROM campaigns WHERE name = ?", record.name):
                 raise UsageError(f"there is a campaign {record.name} already: choose another name")
@@ -134,6 +147,7 @@ class Archive(ArchiveReader):
             self._event("campaign.created", record.name, None, {"trials": len(trials), **detail})
 
     def add_trials(self, campaign: str, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
+        """Add further ready trials after the last position, with an event, in one transaction."""
         with self._transaction():
             last = self._one("SELECT max(position) AS position FROM trials WHERE campaign = ?", campaign)
             first = 0 if last is None or last["position"] is None else last["position"] + 1
@@ -141,6 +155,7 @@ class Archive(ArchiveReader):
             self._event("campaign.extended", campaign, None, {"trials": len(trials), **detail})
 
     def promote(self, campaign: str, promotions: Sequence[Promotion]) -> None:
+        """Add a ready trial and an event per decision, in one transaction; position, rung and seed are unique."""
         with self._transaction():
             for promotion in promotions:
                 row = self._one("SELECT * FROM trials WHERE id = ?", promotion.trial_id)
@@ -162,6 +177,7 @@ class Archive(ArchiveReader):
                 self._event("trial.promoted", campaign, promotion.trial_id, detail)
 
     def reveal_test(self, trial_id: int, accuracy: float) -> float:
+        """Store a test accuracy; returns the one that was revealed first."""
         with self._transaction():
             trial = self._trial_row(trial_id)
             if trial["state"] != TrialState.DONE:
@@ -174,18 +190,21 @@ class Archive(ArchiveReader):
             return accuracy
 
     def log(self, kind: str, *, campaign: str | None = None, trial_id: int | None = None, **detail: Any) -> None:
+        """Append an event."""
         with self._transaction():
             self._event(kind, campaign, trial_id, detail)
 
     # Trials
 
     def start_trial(self, trial_id: int) -> None:
+        """``ready -> running``."""
         with self._transaction():
             row = self._move(trial_id, TrialState.RUNNING)
             self._db.execute("UPDATE trials SET state = 'running', started_at = ? WHERE id = ?", [_now(), trial_id])
             self._event("trial.started", row["campaign"], trial_id, {})
 
     def finish_trial(self, trial_id: int, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
+        """``running -> done``; a bare verdict is for a plan that never became a candidate."""
         verdict = result if isinstance(result, Verdict) else result.verdict
         values: dict[str, Any] = {
             "state": TrialState.DONE.value,
@@ -204,6 +223,7 @@ class Archive(ArchiveReader):
             self._event("trial.finished", row["campaign"], trial_id, detail)
 
     def requeue(self, campaign: str) -> int:
+        """``running -> ready`` for all trials of a campaign; returns their number."""
         with self._transaction():
             rows = self._all("SELECT id FROM trials WHERE campaign = ? AND state = 'running' ORDER BY id", campaign)
             for row in rows:
@@ -211,14 +231,17 @@ class Archive(ArchiveReader):
             return len(rows)
 
     def requeue_trial(self, trial_id: int, *, reason: str) -> None:
+        """``running -> ready`` for one trial that its engine lost."""
         with self._transaction():
             row = self._move(trial_id, TrialState.READY)
             self._put_back(trial_id, row["campaign"], {"reason": reason})
 
     def lock(self, campaign: str) -> AbstractContextManager[None]:
+        """Hold the lock of the campaign's only driver for the duration of a block."""
         return driver_lock(self.path, campaign) if self.path else nullcontext()
 
     def driver(self, campaign: str) -> int | None:
+        """Return the process id of the campaign's driver; None without one."""
         return driver_of(self.path, campaign) if self.path else None
 
     # Inside
@@ -263,7 +286,7 @@ class Archive(ArchiveReader):
 
     def _move(self, trial_id: int, new: TrialState) -> Mapping[str, Any]:
         row = self._trial_row(trial_id)
-        if not allowed(TrialState(row["state"]), new):
+        if row["state"] != _BEFORE[new]:
             raise ArchiveError(f"trial {trial_id} is {row['state']} and cannot become {new}")
         return row
 

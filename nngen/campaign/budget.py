@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from nngen.archive import Event, Store, TrialState
+from nngen.archive import Archive, Event, TrialState
 from nngen.campaign.protocols import Watcher
 from nngen.errors import UsageError
 
@@ -119,7 +119,7 @@ class BudgetTracker:
         watcher: Receives the warnings.
     """
 
-    def __init__(self, archive: Store, name: str, budget: Budget, watcher: Watcher) -> None:
+    def __init__(self, archive: Archive, name: str, budget: Budget, watcher: Watcher) -> None:
         self._archive, self._name, self.budget, self._watcher = archive, name, budget, watcher
         before = archive.events(name)
         if budget != last_budget(before):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from nngen.archive import Store
+from nngen.archive import Archive
 from nngen.errors import UsageError
 
 __all__ = ["Command", "CommandListener", "interrupts", "send_command"]
@@ -30,7 +30,7 @@ class Command(enum.StrEnum):
     STOP = "stop"
 
 
-def send_command(archive: Store, name: str, command: Command) -> int:
+def send_command(archive: Archive, name: str, command: Command) -> int:
     """Send a command to the driver of a campaign, which follows it within about a second.
 
     Returns:
@@ -56,7 +56,7 @@ class CommandListener:
         interrupted: Whether Ctrl-C was typed once.
     """
 
-    def __init__(self, archive: Store, name: str) -> None:
+    def __init__(self, archive: Archive, name: str) -> None:
         self.interrupted = False
         self._archive, self._name = archive, name
         self._seen = max((event.id for event in archive.events(name)), default=0)

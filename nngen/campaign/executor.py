@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from nngen import __version__
-from nngen.archive import CampaignRecord, Store, StoredTrial
+from nngen.archive import Archive, CampaignRecord, StoredTrial
 from nngen.archive.records import copied_result
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
@@ -62,7 +62,7 @@ class TrialExecutor:
         self,
         record: CampaignRecord,
         *,
-        archive: Store,
+        archive: Archive,
         inputs: CampaignInputs,
         engine: Engine,
         assemble: Assemble,

@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from nngen.archive import CampaignRecord, Store, StoredTrial
+from nngen.archive import Archive, CampaignRecord, StoredTrial
 from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
@@ -122,7 +122,7 @@ class CandidateSource(Protocol):
         """
         return ()
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
         """Return the next candidates to try; none when there is nothing more to try.
 
         Args:

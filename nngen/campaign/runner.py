@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from nngen import __version__
 from nngen.analysis.results import template_note
-from nngen.archive import CampaignRecord, LoopRole, NewTrial, Store, StoredTrial, TrialState
+from nngen.archive import Archive, CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
@@ -71,7 +71,7 @@ class Campaign:
     """
 
     spec: CampaignSpec
-    archive: Store
+    archive: Archive
     inputs: CampaignInputs
     engine: Engine
     source: CandidateSource | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.low_yield import low_yield
 from nngen.analysis.observations import is_quartet, observe
-from nngen.archive import CampaignRecord, Store, StoredTrial
+from nngen.archive import Archive, CampaignRecord, StoredTrial
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
@@ -37,7 +37,7 @@ _SUGGESTED = ("campaign.created", "campaign.extended")
 class SampledQuartets(CandidateSource):
     """All quartets of a campaign at once, in the order of a sampler that does not depend on results."""
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
         """Draw ``spec.size`` quartets; see ``CandidateSource``."""
         if trials:
             return ()
@@ -57,7 +57,7 @@ class ChosenQuartets(CandidateSource):
 
     chooser: Chooser
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
         """Choose one turn of quartets; see ``CandidateSource``."""
         spec, families = record.spec, sorted(record.pool)
         pool, known = Pool.of(families), _known_quartets(record, archive)
@@ -93,7 +93,7 @@ class GivenCandidates(CandidateSource):
         """Ids of the candidates, in order."""
         return tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
         """Return all of them at the beginning; see ``CandidateSource``."""
         return () if trials else self.suggestions
 
@@ -113,7 +113,7 @@ class StoredCandidates(CandidateSource):
         """Ids of the candidates, in order."""
         return self.ids
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
         """Return nothing: a campaign of given candidates stores them all at its beginning."""
         return ()
 
@@ -130,7 +130,7 @@ def source_of(spec: CampaignSpec) -> CandidateSource:
     return SampledQuartets() if chooser is None else ChosenQuartets(chooser=chooser)
 
 
-def narrow(record: CampaignRecord, archive: Store) -> tuple[CampaignRecord, tuple[str, ...]]:
+def narrow(record: CampaignRecord, archive: Archive) -> tuple[CampaignRecord, tuple[str, ...]]:
     """Leave out of a new campaign's pool what its specification excludes.
 
     Results of the archive count only where the specification says so, and only those on the same data at the same
@@ -153,7 +153,7 @@ def narrow(record: CampaignRecord, archive: Store) -> tuple[CampaignRecord, tupl
     return replace(record, known=len(known)), tuple(notes)
 
 
-def _known_quartets(record: CampaignRecord, archive: Store) -> frozenset[Quartet]:
+def _known_quartets(record: CampaignRecord, archive: Archive) -> frozenset[Quartet]:
     """Return the quartets that other campaigns tried on the same data at the same shape, failed ones included."""
     if not record.spec.skip_known:
         return frozenset()
@@ -161,7 +161,7 @@ def _known_quartets(record: CampaignRecord, archive: Store) -> frozenset[Quartet
     return frozenset(quartet for name in names for quartet in archive.quartets(name) if is_quartet(quartet))
 
 
-def _chosen(record: CampaignRecord, trials: Sequence[StoredTrial], archive: Store) -> tuple[Choice, ...]:
+def _chosen(record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> tuple[Choice, ...]:
     """Read earlier choices: quartets stand in the trials, whether they were explored in the events beside them."""
     events = archive.events(record.name)
     explored = (flag for event in events if event.kind in _SUGGESTED for flag in event.detail["explored"])
@@ -171,7 +171,7 @@ def _chosen(record: CampaignRecord, trials: Sequence[StoredTrial], archive: Stor
     )
 
 
-def _similar(record: CampaignRecord, archive: Store, *, same_training: bool = False) -> list[str]:
+def _similar(record: CampaignRecord, archive: Archive, *, same_training: bool = False) -> list[str]:
     """Name the campaigns on the same data at the same shape; also with the same training, where asked for.
 
     Effects are read from the first rung, so its epochs are the ones that must be equal.
@@ -185,6 +185,6 @@ def _similar(record: CampaignRecord, archive: Store, *, same_training: bool = Fa
     return [other.name for other in archive.campaigns() if key(other) == key(record)]
 
 
-def _trials(archive: Store, names: Sequence[str]) -> Iterator[StoredTrial]:
+def _trials(archive: Archive, names: Sequence[str]) -> Iterator[StoredTrial]:
     for name in names:
         yield from archive.trials(name)

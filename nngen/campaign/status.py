@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nngen.archive import Store, TrialState
+from nngen.archive import Archive, TrialState
 from nngen.campaign.budget import Budget, Usage, last_budget, usage
 
 __all__ = ["Status", "read_status"]
@@ -47,7 +47,7 @@ class Status:
         return plain | {"budget": self.budget.to_dict(), "spent": asdict(self.spent)}
 
 
-def read_status(archive: Store, name: str) -> Status:
+def read_status(archive: Archive, name: str) -> Status:
     """Read the progress of a campaign, up to its last event.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets, template_note
-from nngen.archive import Store, StoredTrial, TrialState
+from nngen.archive import Archive, StoredTrial, TrialState
 from nngen.campaign.successive_halving import finalists, is_over, planned
 from nngen.campaign_spec import CampaignSpec
 from nngen.space import Coverage, coverage
@@ -114,7 +114,7 @@ class Summary:
         }
 
 
-def summarise(archive: Store, name: str, *, test_labels: bytes | None = None) -> Summary:
+def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) -> Summary:
     """Summarise a campaign.
 
     Args:
@@ -191,7 +191,7 @@ def _rung(spec: CampaignSpec, trials: Sequence[StoredTrial], rung: int) -> Rung:
     )
 
 
-def _reveal(archive: Store, trial: StoredTrial, test_labels: bytes) -> None:
+def _reveal(archive: Archive, trial: StoredTrial, test_labels: bytes) -> None:
     predicted = np.frombuffer(archive.predictions(trial.id, "test"), dtype="<u2")
     labels = np.frombuffer(test_labels, dtype="<u2")
     if trial.test_accuracy is None and predicted.size and predicted.size == labels.size:

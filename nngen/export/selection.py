@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nngen.archive import StoredCandidate, StoredTrial, TrialState
-from nngen.archive.protocol import Store
+from nngen.archive import Archive, StoredCandidate, StoredTrial, TrialState
 from nngen.datasets.dataset import Dataset
 from nngen.errors import ArchiveError, DataError, UsageError
 from nngen.families.hyperparameters import supported
@@ -65,7 +64,7 @@ class Repetition:
 
 
 def select(
-    archive: Store,
+    archive: Archive,
     *,
     campaign: str | None = None,
     ids: Sequence[str] = (),
@@ -107,7 +106,7 @@ def select(
 
 
 def gather(
-    archive: Store,
+    archive: Archive,
     trials: Sequence[StoredTrial],
     load: Callable[[str], Dataset],
     *,
@@ -158,7 +157,7 @@ def _check(results: Results, candidate: StoredCandidate) -> None:
         raise ArchiveError(f"{candidate.id} does not match the hash of its source: the archive was changed")
 
 
-def _test_accuracy(archive: Store, trial: StoredTrial, data: Dataset) -> float:
+def _test_accuracy(archive: Archive, trial: StoredTrial, data: Dataset) -> float:
     from nngen.training.scoring import accuracy
 
     if trial.data_fingerprint and trial.data_fingerprint != data.fingerprint:

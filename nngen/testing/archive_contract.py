@@ -1,4 +1,4 @@
-"""The contract of every archive (``nngen.archive.protocol``) as a test class, for archives written elsewhere too.
+"""The contract of every archive (``nngen.archive``) as a test class, for archives written elsewhere too.
 
 Subclass it in a test module and give it a fixture that returns an empty archive::
 
@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from nngen.archive import LoopRole, NewTrial, Promotion, Store, TrialState
+from nngen.archive import Archive, LoopRole, NewTrial, Promotion, TrialState
 from nngen.errors import ArchiveError, UsageError
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
@@ -51,7 +51,7 @@ FAILED = Verdict(outcome=Outcome.SHAPE, rule="assembly", message="no", line=3)
 RECORD = fake_record("one", size=3, seed=4, pool={"A": "f"}, loop="l", cycle=2, role=LoopRole.JUDGE)
 
 
-def _run(archive: Store, trial_id: int, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
+def _run(archive: Archive, trial_id: int, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
     archive.start_trial(trial_id)
     archive.finish_trial(trial_id, result, copied_from=copied_from)
 
@@ -60,20 +60,20 @@ class ArchiveContract:
     """Tests of the contract; a subclass names the archive in a fixture ``archive``."""
 
     @pytest.fixture
-    def filled(self, archive: Store) -> Store:
+    def filled(self, archive: Archive) -> Archive:
         """An archive with a campaign of three trials and one candidate."""
         archive.add_campaign(RECORD, PLANS)
         archive.add_candidate(CANDIDATE)
         return archive
 
-    def test_a_campaign_makes_ready_trials_in_order(self, filled: Store) -> None:
+    def test_a_campaign_makes_ready_trials_in_order(self, filled: Archive) -> None:
         trials = filled.trials("one")
         assert [t.plan for t in trials] == PLANS
         assert {t.state for t in trials} == {TrialState.READY}
         assert replace(filled.campaign("one"), created_at="") == RECORD
         assert [c.name for c in filled.campaigns()] == ["one"]
 
-    def test_further_trials_stand_behind_the_first(self, filled: Store) -> None:
+    def test_further_trials_stand_behind_the_first(self, filled: Archive) -> None:
         filled.add_trials("one", [Plan(experts=tuple("ACDE"))], explored=[False])
         assert [t.position for t in filled.trials("one")] == [0, 1, 2, 3]
         assert filled.trials("one")[3].state is TrialState.READY
@@ -82,7 +82,7 @@ class ArchiveContract:
         filled.add_trials("none", PLANS[:1])
         assert [t.position for t in filled.trials("none")] == [0]
 
-    def test_a_given_candidate_stands_in_its_ready_trial(self, filled: Store) -> None:
+    def test_a_given_candidate_stands_in_its_ready_trial(self, filled: Archive) -> None:
         given = NewTrial(plan=PLANS[1], candidate_id=CANDIDATE.id, isolation=Isolation.SANDBOX, seed=5)
         filled.add_trials("one", [given])
         trial = filled.trials("one")[-1]
@@ -94,7 +94,7 @@ class ArchiveContract:
         promoted = filled.trials("one")[-1]
         assert (promoted.candidate_id, promoted.given, promoted.given_seed) == (CANDIDATE.id, Isolation.SANDBOX, 5)
 
-    def test_candidates_are_counted_by_the_version_of_their_templates(self, filled: Store) -> None:
+    def test_candidates_are_counted_by_the_version_of_their_templates(self, filled: Archive) -> None:
         newer = replace(CANDIDATE, id="MoE4-" + "b" * 32, canonical="c2", template_version=7)
         outside = replace(CANDIDATE, id="MoE4-" + "c" * 32, canonical="c3", plan=None)
         for candidate, trial in zip((CANDIDATE, newer, outside), filled.trials("one"), strict=True):
@@ -103,16 +103,16 @@ class ArchiveContract:
         assert filled.template_versions("one") == {0: 1, 7: 1}
         assert filled.candidate(newer.id).template_version == 7
 
-    def test_a_name_is_given_once(self, filled: Store) -> None:
+    def test_a_name_is_given_once(self, filled: Archive) -> None:
         with pytest.raises(UsageError, match="one"):
             filled.add_campaign(fake_record("one"), [])
         assert len(filled.trials("one")) == 3
 
-    def test_an_unknown_campaign_names_the_nearest(self, filled: Store) -> None:
+    def test_an_unknown_campaign_names_the_nearest(self, filled: Archive) -> None:
         with pytest.raises(UsageError, match="did you mean one"):
             filled.campaign("onne")
 
-    def test_a_finished_trial_is_whole(self, filled: Store) -> None:
+    def test_a_finished_trial_is_whole(self, filled: Archive) -> None:
         first = filled.trials("one")[0].id
         _run(filled, first, RESULT)
         stored = filled.trials("one", state=TrialState.DONE)[0]
@@ -123,7 +123,7 @@ class ArchiveContract:
         assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
         assert filled.trial(first) == stored
 
-    def test_a_plan_that_never_became_a_candidate(self, filled: Store) -> None:
+    def test_a_plan_that_never_became_a_candidate(self, filled: Archive) -> None:
         last = filled.trials("one")[2].id
         _run(filled, last, FAILED)
         stored = filled.trials("one")[2]
@@ -132,7 +132,7 @@ class ArchiveContract:
         assert filled.quartets() == {("B", "C", "D", "E"): "shape"}
 
     @pytest.mark.parametrize("path", ["finish", "start start", "start finish start", "start finish finish"])
-    def test_forbidden_transitions(self, filled: Store, path: str) -> None:
+    def test_forbidden_transitions(self, filled: Archive, path: str) -> None:
         first = filled.trials("one")[0].id
         steps = {"start": lambda: filled.start_trial(first), "finish": lambda: filled.finish_trial(first, RESULT)}
         *before, last = path.split()
@@ -141,13 +141,13 @@ class ArchiveContract:
         with pytest.raises(ArchiveError, match="cannot become"):
             steps[last]()
 
-    def test_an_unknown_trial(self, filled: Store) -> None:
+    def test_an_unknown_trial(self, filled: Archive) -> None:
         with pytest.raises(ArchiveError, match="no trial 99"):
             filled.trial(99)
         with pytest.raises(ArchiveError, match="no trial 99"):
             filled.start_trial(99)
 
-    def test_requeue_turns_back_only_what_runs(self, filled: Store) -> None:
+    def test_requeue_turns_back_only_what_runs(self, filled: Archive) -> None:
         done, running, _ = (t.id for t in filled.trials("one"))
         _run(filled, done, RESULT)
         filled.start_trial(running)
@@ -155,7 +155,7 @@ class ArchiveContract:
         assert [t.state for t in filled.trials("one")] == [TrialState.DONE, TrialState.READY, TrialState.READY]
         assert filled.requeue("one") == 0
 
-    def test_one_trial_is_put_back_with_its_reason(self, filled: Store) -> None:
+    def test_one_trial_is_put_back_with_its_reason(self, filled: Archive) -> None:
         first, second, _ = (t.id for t in filled.trials("one"))
         filled.start_trial(first)
         filled.start_trial(second)
@@ -166,7 +166,7 @@ class ArchiveContract:
         with pytest.raises(ArchiveError, match="cannot become"):
             filled.requeue_trial(second, reason="lost")
 
-    def test_a_promotion_is_a_ready_trial_and_an_event(self, filled: Store) -> None:
+    def test_a_promotion_is_a_ready_trial_and_an_event(self, filled: Archive) -> None:
         first, second, _ = (t.id for t in filled.trials("one"))
         _run(filled, first, RESULT)
         filled.promote("one", [Promotion(trial_id=first, rung=1, reason={"rank": 1})])
@@ -184,12 +184,12 @@ class ArchiveContract:
             filled.promote("one", [Promotion(trial_id=second, rung=1)])
         assert (filled.trials("one"), filled.events("one")) == before
 
-    def test_trials_are_counted_by_state(self, filled: Store) -> None:
+    def test_trials_are_counted_by_state(self, filled: Archive) -> None:
         filled.start_trial(filled.trials("one")[0].id)
         assert filled.counts("one") == {TrialState.READY: 2, TrialState.RUNNING: 1, TrialState.DONE: 0}
         assert set(filled.counts("none").values()) == {0}
 
-    def test_events_after_one(self, filled: Store) -> None:
+    def test_events_after_one(self, filled: Archive) -> None:
         filled.log("a", campaign="one", trial_id=1, x=1)
         filled.log("b", campaign="two")
         filled.log("c", campaign="one")
@@ -198,7 +198,7 @@ class ArchiveContract:
         assert [event.kind for event in filled.events("one", after=first.id)] == ["c"]
         assert [event.kind for event in filled.events(after=first.id)] == ["b", "c"]
 
-    def test_facts_are_added_once(self, filled: Store) -> None:
+    def test_facts_are_added_once(self, filled: Archive) -> None:
         assert filled.add_candidate(CANDIDATE) is False
         with pytest.raises(ArchiveError, match="white space"):
             filled.add_candidate(replace(CANDIDATE, canonical="c2"))
@@ -207,7 +207,7 @@ class ArchiveContract:
         filled.add_family(family)
         assert [c.id for c in filled.candidates()] == [CANDIDATE.id]
 
-    def test_a_candidate_is_found_by_the_start_of_its_id(self, filled: Store) -> None:
+    def test_a_candidate_is_found_by_the_start_of_its_id(self, filled: Archive) -> None:
         other = replace(CANDIDATE, id="MoE4-ab" + "c" * 30, plan=None)
         filled.add_candidate(other, {})
         filled.add_verdict(CANDIDATE.id, FAILED, shape=SPEC.shape, classes=10)
@@ -219,7 +219,7 @@ class ArchiveContract:
         with pytest.raises(UsageError, match="did you mean MoE4-a"):
             filled.candidate("MoE4-" + "a" * 20 + "b")
 
-    def test_canonical_hashes_are_those_of_all_candidates(self, archive: Store) -> None:
+    def test_canonical_hashes_are_those_of_all_candidates(self, archive: Archive) -> None:
         assert archive.canonicals() == frozenset()
         archive.add_candidate(CANDIDATE)
         archive.add_candidate(replace(CANDIDATE, id="MoE4-" + "b" * 32, canonical="c2", plan=None))
@@ -227,14 +227,14 @@ class ArchiveContract:
         assert archive.canonicals() == {"c1", "c2"}
         assert archive.canonicals() == {stored.canonical for stored in archive.candidates()}
 
-    def test_the_last_verdict_of_a_check_counts(self, filled: Store) -> None:
+    def test_the_last_verdict_of_a_check_counts(self, filled: Archive) -> None:
         for verdict in (FAILED, RESULT.verdict):
             filled.add_verdict(CANDIDATE.id, verdict, shape=SPEC.shape, classes=10)
             assert filled.checked(CANDIDATE.id, SPEC.shape, 10) == verdict
         assert filled.checked(CANDIDATE.id, SPEC.shape, 9) is None
         assert filled.checked(CANDIDATE.id, Shape(3, 8, 8), 10) is None
 
-    def test_a_test_accuracy_is_revealed_once(self, filled: Store) -> None:
+    def test_a_test_accuracy_is_revealed_once(self, filled: Archive) -> None:
         first = filled.trials("one")[0].id
         with pytest.raises(ArchiveError, match="finished"):
             filled.reveal_test(first, 0.4)
@@ -244,7 +244,7 @@ class ArchiveContract:
         assert filled.trials("one")[0].test_accuracy == 0.4
         assert [e.kind for e in filled.events("one")].count("test.revealed") == 1
 
-    def test_the_same_work_is_found(self, filled: Store) -> None:
+    def test_the_same_work_is_found(self, filled: Archive) -> None:
         first, second, _ = (t.id for t in filled.trials("one"))
         assert filled.same_trial(CANDIDATE.id, SPEC, "d1") is None
         _run(filled, first, RESULT)
@@ -256,7 +256,7 @@ class ArchiveContract:
         _run(filled, second, RESULT, copied_from=first)
         assert filled.trials("one")[1].copied_from == first
 
-    def test_events_tell_the_story_in_order(self, filled: Store) -> None:
+    def test_events_tell_the_story_in_order(self, filled: Archive) -> None:
         first = filled.trials("one")[0].id
         _run(filled, first, FAILED)
         filled.log("campaign.note", campaign="one", reason="why")

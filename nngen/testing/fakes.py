@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nngen.archive import CampaignRecord, Store
+from nngen.archive import Archive, CampaignRecord
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.runner import Campaign
@@ -144,7 +144,7 @@ def fake_inputs(names: Sequence[str] = "ABCDEFG", **changes: Any) -> CampaignInp
     return CampaignInputs(**made | changes)
 
 
-def fake_campaign(archive: Store, **changes: Any) -> Campaign:
+def fake_campaign(archive: Archive, **changes: Any) -> Campaign:
     """Make a campaign of six quartets with two epochs each, from fakes wherever nothing else is given.
 
     A campaign that stores real trials without training anything::

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nngen.archive import Store
+from nngen.archive import Archive
 from nngen.campaign.protocols import Suggestion
 from nngen.campaign.selection import GivenCandidates
 from nngen.errors import UsageError
@@ -15,7 +15,7 @@ from nngen.llm.proposals.parents import at_fidelity, mean_accuracies
 from nngen.types import TrialSpec
 
 
-def new_candidates(archive: Store, rows: Sequence[Proposal]) -> GivenCandidates:
+def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidates:
     """Collect the candidates of the new proposals, in the order in which they were made.
 
     Assembled code runs in a process of its own; code that a model wrote, or that was spliced into it, in the sandbox.
@@ -39,7 +39,7 @@ def new_candidates(archive: Store, rows: Sequence[Proposal]) -> GivenCandidates:
     return GivenCandidates(suggestions=tuple(suggestions))
 
 
-def trained_funnel(archive: Store, batch: str, rows: Sequence[Proposal], spec: TrialSpec) -> Funnel:
+def trained_funnel(archive: Archive, batch: str, rows: Sequence[Proposal], spec: TrialSpec) -> Funnel:
     """Count the proposals at each stage, trials included.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from nngen.archive import Event, Store
+from nngen.archive import Archive, Event
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.rewriters.base import Kind, Status
 from nngen.types import Outcome
@@ -154,12 +154,12 @@ class Funnel:
     better: int | None = None
 
 
-def record(archive: Store, proposal: Proposal) -> None:
+def record(archive: Archive, proposal: Proposal) -> None:
     """Write a proposal to the archive."""
     archive.log(EVENT, campaign=proposal.batch, **proposal.to_dict())
 
 
-def proposals(archive: Store, batch: str | None = None) -> tuple[Proposal, ...]:
+def proposals(archive: Archive, batch: str | None = None) -> tuple[Proposal, ...]:
     """Read the proposals of one batch, or of all, in the order in which they were recorded."""
     return tuple(Proposal.from_event(event) for event in archive.events(batch) if event.kind == EVENT)
 

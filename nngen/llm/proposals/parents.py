@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from nngen.archive import Store, StoredCandidate, StoredTrial
+from nngen.archive import Archive, StoredCandidate, StoredTrial
 from nngen.plan import Plan
 from nngen.types import TrialSpec
 
@@ -58,14 +58,14 @@ def mean_accuracies(trials: Iterable[StoredTrial]) -> dict[str, float]:
     return {name: fmean(values) for name, values in found.items()}
 
 
-def top_parents(archive: Store, trials: Iterable[StoredTrial], count: int) -> list[Parent]:
+def top_parents(archive: Archive, trials: Iterable[StoredTrial], count: int) -> list[Parent]:
     """Return the candidates with the highest mean accuracy over these trials, best first."""
     means = mean_accuracies(trials)
     best = sorted(means, key=lambda name: (-means[name], name))[:count]
     return [Parent.of(archive.candidate(name), means[name]) for name in best]
 
 
-def named_parent(archive: Store, prefix: str, trials: Iterable[StoredTrial]) -> Parent:
+def named_parent(archive: Archive, prefix: str, trials: Iterable[StoredTrial]) -> Parent:
     """Find a candidate by the beginning of its id.
 
     Raises:

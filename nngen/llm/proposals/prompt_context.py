@@ -10,7 +10,7 @@ from typing import Any
 from nngen.analysis.effects import effects
 from nngen.analysis.observations import observe
 from nngen.analysis.statistics import Interval
-from nngen.archive import Store, StoredTrial
+from nngen.archive import Archive, StoredTrial
 from nngen.errors import UsageError
 from nngen.llm.prompts import MAX_EXAMPLES, Rendered, prompt, render
 from nngen.llm.proposals.log import Proposal, proposals
@@ -94,7 +94,7 @@ def plan_means(trials: Iterable[StoredTrial]) -> list[tuple[Plan, float]]:
 
 
 def render_from_archive(
-    archive: Store,
+    archive: Archive,
     name: str,
     *,
     parent: str | None,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nngen.archive import Store, StoredTrial
+from nngen.archive import Archive, StoredTrial
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.campaign.executor import MAX_LOSSES
@@ -79,7 +79,7 @@ class Proposer:
     def __init__(
         self,
         *,
-        archive: Store,
+        archive: Archive,
         rewriter: Rewriter,
         engine: Engine,
         inputs: CampaignInputs,
