@@ -5,7 +5,6 @@ from nngen.campaign.commands import Command, send_command
 from nngen.campaign.protocols import (
     CampaignInputs,
     CandidateSource,
-    Silent,
     StopRule,
     Suggestion,
     Watcher,
@@ -24,7 +23,6 @@ __all__ = [
     "CandidateSource",
     "Command",
     "GivenCandidates",
-    "Silent",
     "Status",
     "StopReason",
     "StopRule",

@@ -67,16 +67,8 @@ class Usage:
 
     def shares(self, budget: Budget) -> dict[str, tuple[float, float]]:
         """Return (used, limit) of each limit that is set: ``trials``, ``hours``, ``cost``."""
-        pairs = {
-            "trials": (self.trials, budget.max_trials),
-            "hours": (self.hours, budget.max_hours),
-            "cost": (self.cost, budget.max_cost),
-        }
-        return {
-            name: (float(used), float(limit))
-            for name, (used, limit) in pairs.items()
-            if limit is not None and used is not None
-        }
+        pairs = {name: (used, getattr(budget, f"max_{name}")) for name, used in asdict(self).items()}
+        return {name: (float(used), float(limit)) for name, (used, limit) in pairs.items() if None not in (used, limit)}
 
 
 def last_budget(events: Iterable[Event]) -> Budget:

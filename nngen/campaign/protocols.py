@@ -46,7 +46,6 @@ __all__ = [
     "CandidateSource",
     "Engine",
     "Sampler",
-    "Silent",
     "StopRule",
     "Suggestion",
     "Watcher",
@@ -69,21 +68,6 @@ class CampaignInputs:
     families: Mapping[str, tuple[Family, Interface]]
     dataset: Dataset
     left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Fingerprint of the data set's content."""
-        return self.dataset.fingerprint
-
-    @property
-    def classes(self) -> int:
-        """Number of classes of the data set."""
-        return self.dataset.classes
-
-    @property
-    def test_labels(self) -> bytes:
-        """Labels of the test split, one little-endian uint16 per image; read once, at the end."""
-        return self.dataset.test_labels.astype("<u2").tobytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,45 +128,26 @@ class StopRule(Protocol):
         ...
 
 
-class Watcher(Protocol):
-    """Reports the progress of a campaign; changes nothing. Called in the thread that runs the campaign."""
+class Watcher:
+    """Reports the progress of a campaign, in the thread that runs it; this one reports nothing.
+
+    Subclasses override the methods whose calls they show.
+    """
 
     def note(self, line: str) -> None:
         """Report something about the campaign as a whole."""
-        ...
 
     def begin(self, name: str, done: int, total: int) -> None:
         """Report the start of a campaign with so many trials done already."""
-        ...
 
     def stage(self, trial: StoredTrial, stage: str) -> None:
         """Report that a trial is being assembled, checked or trained."""
-        ...
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
         """Report an epoch of a training."""
-        ...
 
     def requeued(self, trial: StoredTrial) -> None:
         """Report that a trial was lost by the engine and is ready again."""
-        ...
 
     def finished(self, trial: StoredTrial) -> None:
         """Report the result of a trial."""
-        ...
-
-
-class Silent:
-    """A watcher that reports nothing."""
-
-    def note(self, line: str) -> None: ...
-
-    def begin(self, name: str, done: int, total: int) -> None: ...
-
-    def stage(self, trial: StoredTrial, stage: str) -> None: ...
-
-    def epoch(self, trial: StoredTrial, result: EpochResult) -> None: ...
-
-    def requeued(self, trial: StoredTrial) -> None: ...
-
-    def finished(self, trial: StoredTrial) -> None: ...

@@ -19,7 +19,7 @@ from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
 from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
-from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, Silent, StopRule, Suggestion, Watcher
+from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, StopRule, Suggestion, Watcher
 from nngen.campaign.selection import StoredCandidates, narrow, source_of
 from nngen.campaign.successive_halving import is_over, planned, promotions
 from nngen.campaign.summary import Summary, summarise
@@ -76,7 +76,7 @@ class Campaign:
     engine: Engine
     source: CandidateSource | None = None
     assemble: Assemble = field(default_factory=lambda: Assembler().assemble)
-    watcher: Watcher = field(default_factory=Silent)
+    watcher: Watcher = field(default_factory=Watcher)
     budget: Budget | None = None
     stop_rules: Sequence[StopRule] = ()
     reveal: bool = True
@@ -112,7 +112,8 @@ class Campaign:
             if reason is StopReason.INTERRUPTED:
                 raise KeyboardInterrupt
             finished = reason is StopReason.FINISHED and self.reveal and record.loop is None
-            return summarise(self.archive, name, test_labels=self.inputs.test_labels if finished else None)
+            labels = self.inputs.dataset.test_labels.astype("<u2").tobytes() if finished else None
+            return summarise(self.archive, name, test_labels=labels)
 
     def _drive(self, record: CampaignRecord, source: CandidateSource) -> StopReason:
         name = record.name
@@ -156,8 +157,8 @@ class Campaign:
             spec=self.spec,
             pool={name: family.fingerprint for name, (family, _) in sorted(self.inputs.families.items())},
             left_out=dict(self.inputs.left_out),
-            data_fingerprint=self.inputs.data_fingerprint,
-            classes=self.inputs.classes,
+            data_fingerprint=self.inputs.dataset.fingerprint,
+            classes=self.inputs.dataset.classes,
             candidates=source.candidates,
             nngen=__version__,
             loop=self.loop,
@@ -168,7 +169,7 @@ class Campaign:
     def _check_unchanged(self, stored: CampaignRecord, source: CandidateSource) -> None:
         if stored.candidates != source.candidates:
             raise UsageError(f"campaign {stored.name} began with other candidates: choose another name")
-        if stored.data_fingerprint != self.inputs.data_fingerprint:
+        if stored.data_fingerprint != self.inputs.dataset.fingerprint:
             raise DataError(
                 f"data set {self.spec.dataset} has changed since campaign {stored.name} began: choose another name"
             )

@@ -146,7 +146,7 @@ class EngineOptions:
         Raises:
             NngenError: If the trials fit on no machine, or a node cannot run them.
         """
-        predict = predictor(inputs.families, classes=inputs.classes)
+        predict = predictor(inputs.families, classes=inputs.dataset.classes)
         if cluster is None:
             return LocalEngine(slots=self.workers or 1, predict=predict, compiled=self.compiled)
         from nngen.training.ray import RayEngine, Request

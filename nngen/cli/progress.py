@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nngen.archive import StoredTrial
-from nngen.campaign.protocols import Silent, Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.status import Status
 from nngen.campaign.summary import Summary
 from nngen.cli.output import note, print_table
@@ -68,7 +68,7 @@ def trial_progress() -> Iterator[Watcher]:
         yield screen
 
 
-class Lines(Silent):
+class Lines(Watcher):
     """Watcher that prints one plain line per finished trial."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Lines(Silent):
         note(f"{self.name} {self.done}/{self.total}  {experts}  {result}  {_time(trial.seconds)}", prefix="")
 
 
-class Screen:
+class Screen(Watcher):
     """Watcher that draws a live table: the last finished trials and those that run, under a line of totals."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
-from nngen.campaign import Budget, Campaign, CampaignInputs, GivenCandidates, Silent, Suggestion
+from nngen.campaign import Budget, Campaign, CampaignInputs, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, settled_spec
@@ -116,7 +116,7 @@ def _read(path: Path) -> Candidate:
         raise NngenError(f"{path}: {refused.verdict.outcome.value}: {refused.verdict.message}") from None
 
 
-class _Epochs(Silent):
+class _Epochs(Watcher):
     """Watcher of a single file: one line per epoch on a terminal."""
 
     def __init__(self, epochs: int) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 from nngen.analysis.statistics import Span, mean_interval, wilson
 from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
 from nngen.campaign.budget import Budget, last_budget, usage
-from nngen.campaign.protocols import CampaignInputs, Silent, Suggestion, Watcher
+from nngen.campaign.protocols import CampaignInputs, Suggestion, Watcher
 from nngen.campaign.runner import Campaign
 from nngen.campaign.selection import GivenCandidates
 from nngen.campaign.successive_halving import is_over
@@ -121,7 +121,7 @@ class Evolution:
     patience: int = 2
     tune: Tuner | None = None
     budget: Budget | None = None
-    watcher: Watcher = field(default_factory=Silent)
+    watcher: Watcher = field(default_factory=Watcher)
     note: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:

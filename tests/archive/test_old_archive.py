@@ -10,7 +10,7 @@ from nngen.analysis.loop_report import loops
 from nngen.analysis.report import collect, render
 from nngen.archive import Archive, LoopRole, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.campaign import Campaign, Silent, read_status, summarise
+from nngen.campaign import Campaign, Watcher, read_status, summarise
 from nngen.campaign.setup import prepare
 from nngen.datasets import load_dataset
 from nngen.errors import ArchiveError
@@ -76,7 +76,7 @@ def test_its_reports_are_collected(old):
     assert read_status(old, "rungs").word == "not being run"
 
 
-class Notes(Silent):
+class Notes(Watcher):
     def __init__(self):
         self.lines = []
 

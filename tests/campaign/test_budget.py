@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nngen.archive import Event, TrialState
-from nngen.campaign import Budget, Silent
+from nngen.campaign import Budget, Watcher
 from nngen.campaign.budget import Usage, last_budget, usage
 from nngen.campaign.status import read_status
 from nngen.cli.engine_options import BudgetOptions
@@ -15,7 +15,7 @@ from nngen.testing.fakes import FakeEngine
 from nngen.testing.fakes import fake_campaign as campaign
 
 
-class Notes(Silent):
+class Notes(Watcher):
     def __init__(self):
         self.lines = []
 

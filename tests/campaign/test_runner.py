@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import Silent
+from nngen.campaign import Watcher
 from nngen.errors import ArchiveError, AssemblyError, DataError, LemurError, UsageError
 from nngen.seeds import derive
 from nngen.space import draw
@@ -205,7 +205,7 @@ def test_bad_arguments_leave_no_campaign(archive, arguments, words):
     assert archive.campaigns() == ()
 
 
-class Diary(Silent):
+class Diary(Watcher):
     def __init__(self):
         self.lines = []
 

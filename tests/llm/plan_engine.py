@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from nngen.archive import Archive, StoredTrial
-from nngen.campaign import Campaign, CampaignInputs, CampaignSpec, Silent, Watcher
+from nngen.campaign import Campaign, CampaignInputs, CampaignSpec, Watcher
 from nngen.isolation import Isolation
 from nngen.llm.proposals.candidates import new_candidates
 from nngen.llm.proposals.log import Proposal
@@ -78,7 +78,7 @@ def train(
         inputs=inputs,
         engine=engine,
         source=source,
-        watcher=watcher or Silent(),
+        watcher=watcher or Watcher(),
         reveal=False,
     )
     campaign.run()

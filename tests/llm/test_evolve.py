@@ -12,7 +12,7 @@ from plan_engine import SPEC, PlanEngine
 
 from nngen.analysis.statistics import mean_interval
 from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
-from nngen.campaign import Budget, CampaignInputs, Silent
+from nngen.campaign import Budget, CampaignInputs, Watcher
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, share_interval
 from nngen.llm.rewriters.baselines import Mutate, Uniform
@@ -138,7 +138,7 @@ def test_a_stop_command_ends_the_loop_and_the_same_call_continues_it(
         time.sleep(0.3)  # commands are read once a second
         return train(job, on_epoch)
 
-    class Stop(Silent):
+    class Stop(Watcher):
         def stage(self, trial: StoredTrial, stage: str) -> None:
             if trial.campaign == "loop-1":
                 archive.log("control.stop", campaign=trial.campaign)

@@ -10,7 +10,7 @@ import pytest
 from plan_engine import SPEC, PlanEngine, train
 
 from nngen.archive import Archive, StoredTrial
-from nngen.campaign import CampaignInputs, Silent
+from nngen.campaign import CampaignInputs, Watcher
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
 from nngen.llm.proposals.candidates import trained_funnel
@@ -243,7 +243,7 @@ def test_training_resumes_and_refuses_other_proposals(
 ) -> None:
     held = make(Uniform()).plans(3, (), 0)
 
-    class Struck(Silent):
+    class Struck(Watcher):
         def finished(self, trial: StoredTrial) -> None:
             raise Killed
 

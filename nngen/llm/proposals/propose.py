@@ -281,13 +281,13 @@ class Proposer:
     def _check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
         """Check a candidate, unless the archive has the verdict of an earlier check."""
         spec = self.spec
-        known = self.archive.checked(candidate.id, spec.shape, self.inputs.classes)
+        known = self.archive.checked(candidate.id, spec.shape, self.inputs.dataset.classes)
         if known is not None:
             return known
         job = CheckJob(
             candidate=candidate,
             shape=spec.shape,
-            classes=self.inputs.classes,
+            classes=self.inputs.dataset.classes,
             hyperparameters=spec.hyperparameters,
             device=spec.device,
             threads=spec.threads,
@@ -313,7 +313,7 @@ class Proposer:
     def _record(self, proposal: Proposal, candidate: Candidate | None) -> None:
         """Store candidate and verdict first and the proposal last: a recorded proposal is complete."""
         if candidate is not None and proposal.outcome is not None:
-            shape, classes = self.spec.shape, self.inputs.classes
+            shape, classes = self.spec.shape, self.inputs.dataset.classes
             experts = [self.inputs.families[name][0] for name in (candidate.plan.experts if candidate.plan else ())]
             for family in experts:
                 self.archive.add_family(family)
