@@ -14,16 +14,19 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from _page import Evaluation, table
 
-from nngen.assembly.validate_family import compare
 from nngen.errors import AssemblyError
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur
 from nngen.types import Shape
+
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "assembly"))
+from family_comparison import compare
 
 SHAPE = Shape(3, 32, 32)
 COLUMNS = ("family", "size", "equal", "seconds")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nngen.analysis import figures, formatting
@@ -29,7 +28,8 @@ from nngen.analysis.results import (
 )
 from nngen.archive import Archive, CampaignRecord, StoredTrial
 from nngen.errors import NngenError, UsageError
-from nngen.files import package_folder, write_atomically
+from nngen.files import write_atomically
+from nngen.jinja import environment
 from nngen.space import SAMPLERS, Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
 
@@ -155,15 +155,9 @@ def render(report: Report) -> str:
     Raises:
         MissingExtraError: If plotly is not installed.
     """
-    environment = Environment(
-        loader=FileSystemLoader(package_folder("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {name: getattr(formatting, name) for name in formatting.__all__}
-    return environment.get_template("report.html.j2").render(
+    templates = environment(html=True)
+    templates.filters |= {name: getattr(formatting, name) for name in formatting.__all__}
+    return templates.get_template("report.html.j2").render(
         report=report,
         columns=[column for column in COLUMNS if column.heading is not None],
         arguments=_arguments(report.campaign),

@@ -9,10 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from textwrap import fill
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from nngen.assembly.family_function import FamilyFunction, function_name
 from nngen.assembly.identity import combine, statement_digests
@@ -20,6 +20,7 @@ from nngen.assembly.plan_toml import to_toml
 from nngen.assembly.registries import GATES, KINDS, LOSSES, Loss, gate_of
 from nngen.assembly.template_context import SNIPPETS, definitions, number, template_context
 from nngen.files import package_folder
+from nngen.jinja import environment, render_template
 from nngen.plan import Plan
 from nngen.text import listed
 from nngen.types import Interface
@@ -65,8 +66,9 @@ def render(plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence
     # Two blank lines stand between the frame's statements, and most statements are the same in every mixture.
     blocks = [read_block(block) for block in frame.split("\n\n\n")]
     used = frozenset({"cache"} if unique else ()).union(*(block.names for block in blocks))
-    imports = str(_template("imports.py.j2").render(used=used)).strip("\n")  # each family imports for itself
-    source = _template("mixture.py.j2").render(
+    imports = render_template("imports.py.j2", used=used).strip("\n")  # each family imports for itself
+    source = render_template(
+        "mixture.py.j2",
         title=_title(plan),
         summary=_summary(plan),
         plan_toml=to_toml(plan),
@@ -106,8 +108,11 @@ def _frame(
         for function, interface in zip(functions, interfaces, strict=True)
     ]
     gate = gate_of(plan)
-    text: str = _template(f"mixtures/{KINDS[plan.kind].template}.py.j2").render(
-        experts=table, gate_template=_template_of(GATES[gate].text(gate)), **template_context(plan)
+    text = render_template(
+        f"mixtures/{KINDS[plan.kind].template}.py.j2",
+        experts=table,
+        gate_template=_template_of(GATES[gate].text(gate)),
+        **template_context(plan),
     )
     # Parts that a plan leaves out leave their blank lines behind.
     while "\n\n\n\n" in text:
@@ -130,27 +135,9 @@ def read_block(block: str) -> _Block:
     return _Block(statement_digests(block), names)
 
 
-@cache
-def _template(name: str) -> Template:
-    return _environment().get_template(name)
-
-
 @lru_cache(maxsize=64)
 def _template_of(text: str) -> Template:
-    return _environment().from_string(text)
-
-
-@cache
-def _environment() -> Environment:
-    # The output is Python, not HTML: nothing to escape.
-    return Environment(
-        loader=FileSystemLoader(package_folder("templates")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-        autoescape=False,  # noqa: S701
-    )
+    return environment().from_string(text)
 
 
 def _title(plan: Plan) -> str:

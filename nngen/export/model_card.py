@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from nngen.export.selection import Export, Repetition
-from nngen.files import package_folder
+from nngen.jinja import render_template
 from nngen.lemur.layout import nn_id
 
 LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mnist", "places365", "svhn"})
@@ -31,15 +29,8 @@ def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str
         "isolation": trial.isolation,
         "predicted_mib": None if trial.predicted_mib is None else round(trial.predicted_mib),
     }
-    templates = Environment(
-        loader=FileSystemLoader(package_folder("templates")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
-        keep_trailing_newline=True,
-    )
-    return templates.get_template("model_card.md.j2").render(
+    text = render_template(
+        "model_card.md.j2",
         candidate=first.candidate,
         nn_id=nn_id(first.candidate.source),
         trial=trial,
@@ -57,3 +48,4 @@ def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str
         classes=first.classes,
         repetition=repetition,
     )
+    return f"{text}\n"

@@ -8,9 +8,9 @@ from textwrap import dedent
 import pytest
 from assembly_toys import as_function, make_family
 from family_cases import EQUAL, REFUSED, family_source
+from family_comparison import compare
 
 from nngen.assembly.family_function import function_name
-from nngen.assembly.validate_family import compare
 from nngen.errors import AssemblyError
 from nngen.types import Shape
 

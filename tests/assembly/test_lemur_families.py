@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from assembly_toys import import_source
+from family_comparison import compare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -21,7 +22,6 @@ from nngen.assembly.assemble import Assembler
 from nngen.assembly.family_function import FamilyFunction
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.plan_toml import plan_of
-from nngen.assembly.validate_family import compare
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import profiles
 from nngen.plan import Plan

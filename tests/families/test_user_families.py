@@ -103,14 +103,18 @@ CONTRACT = "def supported_hyperparameters():\n    return {'lr'}\n\n\n"
     ("name", "text", "message"),
     [
         ("Small", "x = (", "not Python"),
-        ("Small", "class Net: pass", "no function supported_hyperparameters"),
-        ("Small", CONTRACT, "no class Net"),
+        ("Small", "class Net: pass", "supported_hyperparameters() is missing"),
+        ("Small", CONTRACT, "class Net is missing"),
         (
             "Small",
             CONTRACT + "class Net:\n    def __init__(self, a, b, c, d): pass",
-            "line 5: Net has no method forward",
+            "line 5: class Net has no method train_setup",
         ),
-        ("Small", source(8).replace("in_shape, out_shape, prm, device)", "in_shape, classes)"), "must be built by Net"),
+        (
+            "Small",
+            source(8).replace("in_shape, out_shape, prm, device)", "in_shape, classes)"),
+            "Net.__init__ cannot be called as __init__(self, in_shape, out_shape, prm, device)",
+        ),
         ("Small", "import timm\n" + source(8).replace("nn.ReLU()", "timm.relu()"), "Small: line 1: imports timm"),
         ("ResNet", source(8), "LEMUR has a family ResNet already"),
         ("Small", source(8).replace("self.head(self.features(x)", "self.head(x.relu(self.features(x))"), "Error"),
