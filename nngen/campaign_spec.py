@@ -30,8 +30,7 @@ class CampaignSpec:
     Attributes:
         name: Name of the campaign in its archive.
         size: Number of candidates to draw; needed when the campaign begins.
-        sampler: Order of the quartets: stratified, balanced, random, lexicographic, exhaustive, or adaptive, which
-            chooses by the results so far.
+        sampler: Order of the quartets, a name of ``nngen.space.SAMPLERS``.
         skip_known: Pass over quartets that another campaign of the archive tried on the same data at the same
             shape, failed ones included.
         exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive's campaigns on the

@@ -21,6 +21,7 @@ from nngen.cli import place_of
 from nngen.cli.output import print_json, print_table
 from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
+from nngen.space import sampler_help
 from nngen.text import split_names
 from nngen.types import Hyperparameters, Shape
 
@@ -154,8 +155,11 @@ class ArchiveOptions(OutputOptions):
         return Archive.open(self.path, readonly=True)
 
 
-_DATASET = f"Name of the data set: {dataset_help()}."
-"""Help made from the registry, so that a new data set appears in every command."""
+_FROM_REGISTRIES = {
+    "dataset": f"Name of the data set: {dataset_help()}.",
+    "sampler": f"Order of the quartets. {sampler_help()}.",
+}
+"""Help made from the registries, so that a new entry appears in every command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +187,7 @@ class Arguments:
             without: Names of fields to leave out.
             undefined: Fields whose default a command settles itself, so that help does not show it.
         """
-        sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | {"dataset": _DATASET}
+        sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | _FROM_REGISTRIES
         hints = get_type_hints(of, include_extras=True)
         # The class body is empty: dataclass(), at the end, reads its fields from the annotations written here.
         cls.__annotations__ = {}

@@ -52,3 +52,9 @@ def test_every_sampler_has_one_of_the_two_roles_and_a_summary():
         assert (entry.order is None) != (entry.choose is None), name
         assert entry.summary
         assert not entry.summary.endswith(".")
+
+
+@pytest.mark.parametrize("command", [("sample",), ("campaign", "run")])
+def test_the_help_names_every_sampler(command, nngen):
+    shown = nngen(*command, "--help").out.replace("│", " ").split()
+    assert [name for name in SAMPLERS if f"{name}:" not in shown] == []
