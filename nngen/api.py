@@ -206,6 +206,5 @@ def prepare_campaign(
         LemurError: If LEMUR cannot be read.
     """
     dataset = load_dataset(spec.dataset, data_root=data_root)
-    names = spec.families or None
-    inputs = prepare_inputs(dataset, spec.shape, names, lemur=open_lemur(), families_from=families_from)
+    inputs = prepare_inputs(dataset, spec.shape, spec.families, lemur=open_lemur(), families_from=families_from)
     return Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine)

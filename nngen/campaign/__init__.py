@@ -11,8 +11,7 @@ from nngen.campaign.protocols import (
 )
 from nngen.campaign.runner import Campaign, StopReason
 from nngen.campaign.selection import GivenCandidates
-from nngen.campaign.status import Status, read_status
-from nngen.campaign.summary import Summary, summarise
+from nngen.campaign.summary import Status, Summary, read_status, summarise
 from nngen.campaign_spec import CampaignSpec
 
 __all__ = [

@@ -71,7 +71,7 @@ class TrialExecutor:
         self.open = self.busy = 0
         self.suspended = False
         self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
-        self._assemble, self._watcher = assemble, watcher
+        self._assemble, self._watcher, self._fingerprints = assemble, watcher, inputs.fingerprints
         self._losses: Counter[int] = Counter()
         self._training = 0
         self._waiting: deque[_Work] = deque()
@@ -104,7 +104,19 @@ class TrialExecutor:
             self._admit(work, verdict)
             return
         self._watcher.stage(trial, "check")
-        self._submit(partial(self._engine.check, self._check_job(work)), partial(self._checked, work))
+        job = CheckJob(
+            candidate=candidate,
+            shape=work.spec.shape,
+            classes=self._record.classes,
+            hyperparameters=work.spec.hyperparameters,
+            device=work.spec.device,
+            # Batches of four gain nothing from more, and a check runs beside a training.
+            threads=1,
+            time_limit_s=min(_CHECK_S, work.spec.time_limit_s),
+            memory_mib=work.spec.memory_mib,
+            isolation=work.isolation,
+        )
+        self._submit(partial(self._engine.check, job), partial(self._checked, work))
 
     def wait(self, timeout_s: float) -> None:
         """Wait for the next epoch or result, at most so long, and store it.
@@ -129,9 +141,8 @@ class TrialExecutor:
         if trial.given is not None and trial.candidate_id is not None:
             return self._archive.candidate(trial.candidate_id).candidate
         self._watcher.stage(trial, "assemble")
-        experts = [self._inputs.families[name] for name in trial.experts]
-        candidate = self._assemble(trial.plan, experts)
-        self._archive.add_candidate(candidate, {family.name: family.fingerprint for family, _ in experts})
+        candidate = self._assemble(trial.plan, [self._inputs.families[name] for name in trial.experts])
+        self._archive.add_candidate(candidate, self._fingerprints)
         return candidate
 
     def _seed(self, trial: StoredTrial, candidate: Candidate) -> int:
@@ -140,20 +151,6 @@ class TrialExecutor:
         if trial.given_seed is not None:
             return derive(trial.given_seed, "replicate", *again) if again else trial.given_seed
         return derive(self._record.spec.seed, "trial", candidate.id, *again)
-
-    def _check_job(self, work: _Work) -> CheckJob:
-        return CheckJob(
-            candidate=work.candidate,
-            shape=work.spec.shape,
-            classes=self._record.classes,
-            hyperparameters=work.spec.hyperparameters,
-            device=work.spec.device,
-            # Batches of four gain nothing from more, and a check runs beside a training.
-            threads=1,
-            time_limit_s=min(_CHECK_S, work.spec.time_limit_s),
-            memory_mib=work.spec.memory_mib,
-            isolation=work.isolation,
-        )
 
     def _checked(self, work: _Work, future: Future[Verdict]) -> None:
         self.busy -= 1

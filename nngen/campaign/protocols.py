@@ -69,6 +69,11 @@ class CampaignInputs:
     dataset: Dataset
     left_out: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each family's source, by name."""
+        return {name: family.fingerprint for name, (family, _) in sorted(self.families.items())}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:

@@ -108,25 +108,19 @@ class Campaign:
             record = self._create(source) if stored is None else self._resume(stored, source)
             counts = self.archive.counts(name)
             self.watcher.begin(name, counts[TrialState.DONE], max(sum(counts.values()), planned(self.spec)))
-            reason = self._drive(record, source)
+            driver = _Driver(self, record, source)
+            try:
+                with interrupts(driver.listener):
+                    reason = driver.drive()
+            except KeyboardInterrupt:
+                reason = driver.leave(StopReason.INTERRUPTED)
+            finally:
+                driver.executor.close()
             if reason is StopReason.INTERRUPTED:
                 raise KeyboardInterrupt
             finished = reason is StopReason.FINISHED and self.reveal and record.loop is None
             labels = self.inputs.dataset.test_labels.astype("<u2").tobytes() if finished else None
             return summarise(self.archive, name, test_labels=labels)
-
-    def _drive(self, record: CampaignRecord, source: CandidateSource) -> StopReason:
-        name = record.name
-        driver = _Driver(self, record, source)
-        try:
-            with interrupts(driver.listener):
-                return driver.drive()
-        except KeyboardInterrupt:
-            self.archive.requeue(name)
-            self.archive.log("campaign.interrupted", campaign=name)
-            raise
-        finally:
-            driver.executor.close()
 
     def _resume(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
         """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
@@ -140,7 +134,19 @@ class Campaign:
 
     def _create(self, source: CandidateSource) -> CampaignRecord:
         """Store the campaign with its first trials."""
-        record, notes = narrow(self._new_record(source), self.archive)
+        new = CampaignRecord(
+            spec=self.spec,
+            pool=self.inputs.fingerprints,
+            left_out=dict(self.inputs.left_out),
+            data_fingerprint=self.inputs.dataset.fingerprint,
+            classes=self.inputs.dataset.classes,
+            candidates=source.candidates,
+            nngen=__version__,
+            loop=self.loop,
+            cycle=self.cycle,
+            role=self.role,
+        )
+        record, notes = narrow(new, self.archive)
         suggestions = source.suggest(record, (), self.archive)
         for family, _ in self.inputs.families.values():
             self.archive.add_family(family)
@@ -152,20 +158,6 @@ class Campaign:
             self.watcher.note(line)
         return self.archive.campaign(record.name)
 
-    def _new_record(self, source: CandidateSource) -> CampaignRecord:
-        return CampaignRecord(
-            spec=self.spec,
-            pool={name: family.fingerprint for name, (family, _) in sorted(self.inputs.families.items())},
-            left_out=dict(self.inputs.left_out),
-            data_fingerprint=self.inputs.dataset.fingerprint,
-            classes=self.inputs.dataset.classes,
-            candidates=source.candidates,
-            nngen=__version__,
-            loop=self.loop,
-            cycle=self.cycle,
-            role=self.role,
-        )
-
     def _check_unchanged(self, stored: CampaignRecord, source: CandidateSource) -> None:
         if stored.candidates != source.candidates:
             raise UsageError(f"campaign {stored.name} began with other candidates: choose another name")
@@ -173,9 +165,8 @@ class Campaign:
             raise DataError(
                 f"data set {self.spec.dataset} has changed since campaign {stored.name} began: choose another name"
             )
-        now = {name: family.fingerprint for name, (family, _) in self.inputs.families.items()}
         for family, fingerprint in stored.pool.items():
-            if now.get(family) != fingerprint:
+            if self.inputs.fingerprints.get(family) != fingerprint:
                 raise LemurError(
                     f"family {family} has changed since campaign {stored.name} began: "
                     "use the LEMUR it began with, or choose another name"
@@ -189,8 +180,7 @@ class Campaign:
             if candidate is None:
                 trials.append(NewTrial(plan=item.plan))
                 continue
-            prints = {name: family.fingerprint for name, (family, _) in self.inputs.families.items()}
-            self.archive.add_candidate(candidate, {name: prints[name] for name in item.plan.experts if name in prints})
+            self.archive.add_candidate(candidate, self.inputs.fingerprints)
             # What other templates assembled is not what this version would assemble, so it is not trusted.
             if candidate.plan is not None and candidate.template_version != TEMPLATE_VERSION:
                 level = Isolation.SANDBOX if level is Isolation.PROCESS else level
@@ -229,9 +219,9 @@ class _Driver:
             if not executor.suspended:
                 self._fill()
             if self.stop is not None and not executor.busy:
-                return self._leave(self.stop)
+                return self.leave(self.stop)
             if not executor.suspended and not executor.open:
-                return self._leave(StopReason.FINISHED)
+                return self.leave(StopReason.FINISHED)
             executor.wait(_POLL_S)
 
     def _check_stop(self) -> None:
@@ -288,7 +278,7 @@ class _Driver:
                 ready = archive.trials(name, state=TrialState.READY)
         self.ready.extend(sorted(ready, key=lambda trial: (-trial.rung, trial.id)))
 
-    def _leave(self, reason: StopReason) -> StopReason:
+    def leave(self, reason: StopReason) -> StopReason:
         archive, name = self.campaign.archive, self.record.name
         archive.requeue(name)
         if reason is not StopReason.INTERRUPTED and is_over(self.record.spec, archive.trials(name)):

@@ -38,7 +38,6 @@ class SampledQuartets(CandidateSource):
     """All quartets of a campaign at once, in the order of a sampler that does not depend on results."""
 
     def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
-        """Draw ``spec.size`` quartets; see ``CandidateSource``."""
         if trials:
             return ()
         spec = record.spec
@@ -58,7 +57,6 @@ class ChosenQuartets(CandidateSource):
     chooser: Chooser
 
     def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
-        """Choose one turn of quartets; see ``CandidateSource``."""
         spec, families = record.spec, sorted(record.pool)
         pool, known = Pool.of(families), _known_quartets(record, archive)
         if not trials:
@@ -70,7 +68,7 @@ class ChosenQuartets(CandidateSource):
         turn = min(math.ceil(len(families) / pool.k), spec.size - len(before))
         if turn < 1:
             return ()
-        lines = observe(_trials(archive, _similar(record, archive, same_training=True)))
+        lines = observe(_trials(record, archive, same_training=True))
         inside = [line for line in lines if set(line.quartet) <= set(families)]
         seed = derive(spec.seed, "campaign", spec.sampler)
         scores = scores_of(effects(inside, families))
@@ -90,11 +88,9 @@ class GivenCandidates(CandidateSource):
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Ids of the candidates, in order."""
         return tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
 
     def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
-        """Return all of them at the beginning; see ``CandidateSource``."""
         return () if trials else self.suggestions
 
 
@@ -110,11 +106,9 @@ class StoredCandidates(CandidateSource):
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Ids of the candidates, in order."""
         return self.ids
 
     def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
-        """Return nothing: a campaign of given candidates stores them all at its beginning."""
         return ()
 
 
@@ -141,7 +135,7 @@ def narrow(record: CampaignRecord, archive: Archive) -> tuple[CampaignRecord, tu
     """
     notes: list[str] = []
     if record.spec.exclude_low_yield:
-        found = low_yield(observe(_trials(archive, _similar(record, archive))), sorted(record.pool))
+        found = low_yield(observe(_trials(record, archive)), sorted(record.pool))
         dropped = {row.family: row.reason for row in found.excluded}
         pool = {name: record.pool[name] for name in sorted(found.kept)}
         record = replace(record, pool=pool, left_out={**record.left_out, **dropped})
@@ -171,7 +165,7 @@ def _chosen(record: CampaignRecord, trials: Sequence[StoredTrial], archive: Arch
     )
 
 
-def _similar(record: CampaignRecord, archive: Archive, *, same_training: bool = False) -> list[str]:
+def _similar(record: CampaignRecord, archive: Archive, same_training: bool = False) -> list[str]:
     """Name the campaigns on the same data at the same shape; also with the same training, where asked for.
 
     Effects are read from the first rung, so its epochs are the ones that must be equal.
@@ -185,6 +179,5 @@ def _similar(record: CampaignRecord, archive: Archive, *, same_training: bool = 
     return [other.name for other in archive.campaigns() if key(other) == key(record)]
 
 
-def _trials(archive: Archive, names: Sequence[str]) -> Iterator[StoredTrial]:
-    for name in names:
-        yield from archive.trials(name)
+def _trials(record: CampaignRecord, archive: Archive, same_training: bool = False) -> Iterator[StoredTrial]:
+    return (trial for name in _similar(record, archive, same_training) for trial in archive.trials(name))

@@ -31,29 +31,22 @@ def prepare(
     families_from: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CampaignInputs:
-    """Prepare the inputs of a campaign of quartets.
+    """Prepare the inputs of a campaign of quartets, with the arguments and errors of ``prepare_inputs``.
 
-    Args:
-        spec: Specification of the campaign.
-        dataset: Its data set.
-        stored: The campaign as the archive holds it, with its pool; None for one that begins.
-        lemur: Source of the families.
-        families_from: Further sources of families.
-        progress: Receives (done, total) while families are measured.
+    A campaign that is resumed (``stored``) keeps its pool, and the reasons for what was left out, whatever is measured
+    now.
 
     Raises:
         UsageError: If the sampler is unknown, or cannot draw so many quartets.
-        FamilyError: If a family is unknown, or fewer than four can be used.
-        LemurError: If LEMUR cannot be read.
     """
     if stored is not None:
-        # A resumed campaign keeps its pool, and the reasons for what was left out, whatever is measured now.
         chosen = choose(load_families(lemur, families_from), stored.pool)
         usable, _ = usable_families(chosen, spec.shape, classes=dataset.classes, progress=progress)
         return CampaignInputs(families=usable, dataset=dataset, left_out=stored.left_out)
     source_of(spec)  # refuses what cannot be sampled, before families are measured
-    names = spec.families or None
-    inputs = prepare_inputs(dataset, spec.shape, names, lemur=lemur, families_from=families_from, progress=progress)
+    inputs = prepare_inputs(
+        dataset, spec.shape, spec.families, lemur=lemur, families_from=families_from, progress=progress
+    )
     check_size(Pool.of(inputs.families), spec.size)
     return inputs
 
@@ -61,7 +54,7 @@ def prepare(
 def prepare_inputs(
     dataset: Dataset,
     shape: Shape,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (),
     *,
     lemur: Lemur,
     families_from: Sequence[str] = (),
@@ -72,7 +65,7 @@ def prepare_inputs(
     Args:
         dataset: Data set of the campaign.
         shape: Shape of its images.
-        names: Families to use; None for all.
+        names: Families to use; all of them by default.
         lemur: Source of the families.
         families_from: Further sources of families.
         progress: Receives (done, total) while families are measured.
@@ -82,7 +75,7 @@ def prepare_inputs(
         LemurError: If LEMUR cannot be read.
     """
     families = load_families(lemur, families_from)
-    chosen = choose(families, names if names is not None else tuple(families))
+    chosen = choose(families, names or tuple(families))
     if len(chosen) < EXPERTS:
         raise FamilyError(f"the pool has only {len(chosen)} families, and a mixture takes {EXPERTS}: name more")
     usable, refused = usable_families(chosen, shape, classes=dataset.classes, progress=progress)

@@ -1,4 +1,4 @@
-"""Summary of a campaign: trials by state and outcome, coverage, rungs, finalists and the best candidate."""
+"""Summary of a campaign (trials, coverage, rungs, the best candidate) and its status (driver, rate, budget used)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import numpy as np
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets, template_note
 from nngen.archive import Archive, StoredTrial, TrialState
+from nngen.campaign.budget import Budget, Usage, last_budget, usage
 from nngen.campaign.successive_halving import finalists, is_over, planned
 from nngen.campaign_spec import CampaignSpec
 from nngen.space import Coverage, coverage
 from nngen.types import Outcome
 
-__all__ = ["Rung", "Summary", "summarise"]
+__all__ = ["Rung", "Status", "Summary", "read_status", "summarise"]
+
+_TURNS = ("campaign.resumed", "campaign.paused", "campaign.continued")
+"""The last of these events says whether the driver is paused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,3 +200,58 @@ def _reveal(archive: Archive, trial: StoredTrial, test_labels: bytes) -> None:
     labels = np.frombuffer(test_labels, dtype="<u2")
     if trial.test_accuracy is None and predicted.size and predicted.size == labels.size:
         archive.reveal_test(trial.id, float((predicted == labels).mean()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Progress of a campaign.
+
+    Attributes:
+        driver: Process id of its driver; None without one.
+        paused: Whether the driver is paused.
+        budget: Limits that were set last.
+        spent: Usage until the last event.
+        per_hour: Trials done per hour of running, over the whole campaign; None before the first.
+        promotions: Number of decisions to train a candidate longer or with another seed.
+        lost: Number of trials that the engine lost and that were tried again.
+    """
+
+    driver: int | None
+    paused: bool
+    budget: Budget
+    spent: Usage
+    per_hour: float | None
+    promotions: int
+    lost: int
+
+    @property
+    def word(self) -> str:
+        """``running``, ``paused`` or ``not being run``."""
+        return "not being run" if self.driver is None else "paused" if self.paused else "running"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the status as JSON types."""
+        plain = {name: getattr(self, name) for name in ("driver", "paused", "per_hour", "promotions", "lost")}
+        return plain | {"budget": self.budget.to_dict(), "spent": asdict(self.spent)}
+
+
+def read_status(archive: Archive, name: str) -> Status:
+    """Read the progress of a campaign, up to its last event.
+
+    Raises:
+        UsageError: If the campaign does not exist.
+    """
+    archive.campaign(name)
+    events = archive.events(name)
+    turns = [event.kind for event in events if event.kind in _TURNS]
+    used = usage(events, archive.counts(name)[TrialState.DONE])
+    driver = archive.driver(name)
+    return Status(
+        driver=driver,
+        paused=driver is not None and turns[-1:] == ["campaign.paused"],
+        budget=last_budget(events),
+        spent=used,
+        per_hour=used.trials / used.hours if used.trials and used.hours else None,
+        promotions=sum(event.kind == "trial.promoted" for event in events),
+        lost=sum(event.kind == "trial.requeued" and "reason" in event.detail for event in events),
+    )

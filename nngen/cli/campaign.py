@@ -16,7 +16,7 @@ from nngen.assembly.assemble import Assembler
 from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, summarise
 from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
-from nngen.campaign.status import read_status
+from nngen.campaign.summary import read_status
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions, settled_spec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, CampaignName

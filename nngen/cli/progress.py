@@ -20,8 +20,7 @@ from rich.text import Text
 
 from nngen.archive import StoredTrial
 from nngen.campaign.protocols import Watcher
-from nngen.campaign.status import Status
-from nngen.campaign.summary import Summary
+from nngen.campaign.summary import Status, Summary
 from nngen.cli.output import note, print_table
 from nngen.types import EpochResult
 

@@ -87,7 +87,7 @@ def trial_setup(
             inputs = prepare_inputs(
                 dataset,
                 spec.shape,
-                spec.families or None,
+                spec.families,
                 lemur=open_lemur(),
                 families_from=selection.families_from,
                 progress=report,

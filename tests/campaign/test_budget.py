@@ -8,7 +8,7 @@ import pytest
 from nngen.archive import Event, TrialState
 from nngen.campaign import Budget, Watcher
 from nngen.campaign.budget import Usage, last_budget, usage
-from nngen.campaign.status import read_status
+from nngen.campaign.summary import read_status
 from nngen.cli.engine_options import BudgetOptions
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine

@@ -10,7 +10,7 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Command, send_command
-from nngen.campaign.status import read_status
+from nngen.campaign.summary import read_status
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine, fake_record
 from nngen.testing.fakes import fake_campaign as campaign
