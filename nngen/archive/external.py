@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
 from nngen.archive.connection import sqlite_errors, transaction
 from nngen.types import Record
 
@@ -95,7 +93,7 @@ class Added:
 class ExternalResults:
     """The imported part of an archive, available as ``Archive.external``."""
 
-    def __init__(self, db: Database, path: Path | None) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
         self._db, self._path = db, path
         self._series: dict[tuple[int, str, str, str], int] = {}
         self._settings: dict[tuple[str, str], int] | None = None
@@ -203,13 +201,13 @@ class ExternalResults:
 
     def _each(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         with sqlite_errors(self._path):
-            yield from self._db.conn.execute(sql, values)
+            yield from self._db.execute(sql, values)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             with transaction(self._db, self._path):
-                yield self._db.conn
+                yield self._db
         except BaseException:
             # The numbers drawn in this transaction are rolled back with it.
             self._series.clear()

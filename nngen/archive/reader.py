@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from sqlite_utils import Database
 
 from nngen.archive.connection import sqlite_errors
 from nngen.archive.records import (
@@ -38,7 +37,7 @@ _CANDIDATES = "SELECT candidates.*, plans.plan AS plan FROM candidates LEFT JOIN
 class ArchiveReader:
     """The reading half of ``Archive``; the contract is the text of the package."""
 
-    def __init__(self, db: Database, path: Path | None) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
         self._db, self.path = db, path
 
     def campaigns(self) -> tuple[CampaignRecord, ...]:
@@ -165,16 +164,16 @@ class ArchiveReader:
     def _named(self) -> str:
         return str(self.path or "this archive")
 
-    def _all(self, sql: str, *values: Any) -> list[Mapping[str, Any]]:
+    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         with sqlite_errors(self.path):
-            return list(self._db.query(sql, values))
+            return self._db.execute(sql, values).fetchall()
 
-    def _one(self, sql: str, *values: Any) -> Mapping[str, Any] | None:
+    def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         return next(iter(self._all(sql, *values)), None)
 
 
-def _grouped(rows: list[Mapping[str, Any]], key: str) -> dict[Any, list[Mapping[str, Any]]]:
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
+def _grouped(rows: list[sqlite3.Row], key: str) -> dict[Any, list[sqlite3.Row]]:
+    groups: dict[Any, list[sqlite3.Row]] = {}
     for row in rows:
         groups.setdefault(row[key], []).append(row)
     return groups

@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -29,6 +30,9 @@ __all__ = [
     "TrialState",
     "copied_result",
 ]
+
+Row = sqlite3.Row | Mapping[str, Any]
+"""A row of a table: its columns by name."""
 
 _INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
 """Fields of ``CampaignRecord`` that stand beside the specification in its column."""
@@ -273,7 +277,7 @@ def campaign_to_text(record: CampaignRecord) -> str:
     return dump(record.spec.to_dict() | {name: value for name, value in more.items() if value or name == "pool"})
 
 
-def campaign_from_row(row: Mapping[str, Any]) -> CampaignRecord:
+def campaign_from_row(row: Row) -> CampaignRecord:
     """Build a campaign from its row."""
     data = json.loads(row["spec"])
     return CampaignRecord(
@@ -343,9 +347,7 @@ def copied_result(known: StoredTrial, validation_predictions: bytes, test_predic
     return Trial(**same | predictions | {"seconds": known.seconds or 0.0, "peak_mib": known.peak_mib or 0.0})
 
 
-def candidate_from_row(
-    row: Mapping[str, Any], experts: list[Mapping[str, Any]], verdicts: list[Mapping[str, Any]]
-) -> StoredCandidate:
+def candidate_from_row(row: Row, experts: Sequence[Row], verdicts: Sequence[Row]) -> StoredCandidate:
     """Build a candidate from its row, its experts' rows and its verdicts' rows."""
     return StoredCandidate(
         **{name: row[name] for name in ("id", "canonical", "source", "created_at", "template_version")},
@@ -356,14 +358,14 @@ def candidate_from_row(
     )
 
 
-def verdict_from_row(row: Mapping[str, Any]) -> Verdict:
+def verdict_from_row(row: Row) -> Verdict:
     """Build a verdict from the columns ``outcome``, ``rule``, ``message``, ``line``."""
     return Verdict(
         outcome=Outcome(row["outcome"]), rule=row["rule"] or "", message=row["message"] or "", line=row["line"]
     )
 
 
-def trial_from_row(row: Mapping[str, Any], curve: list[Mapping[str, Any]]) -> StoredTrial:
+def trial_from_row(row: Row, curve: Sequence[Row]) -> StoredTrial:
     """Build a trial from its row (with ``plan`` and ``test_accuracy`` joined) and its curve's rows."""
     same = ("id", "campaign", "position", "rung", "replicate", "candidate_id", "validation_accuracy", "test_accuracy")
     more = ("parameters", "seconds", "peak_mib", "copied_from", "started_at", "finished_at")

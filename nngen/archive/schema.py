@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterable, Mapping
-
-from sqlite_utils import Database, Migrations
+from datetime import UTC, datetime
 
 from nngen.seeds import derive
 
-__all__ = ["APPLICATION_ID", "migrations"]
+__all__ = ["APPLICATION_ID", "LEDGER", "MIGRATIONS", "applied", "migrate"]
 
 APPLICATION_ID = 0x6E6E676E
 """``nngn`` in the file's header: tells an archive from any other SQLite database."""
 
-migrations = Migrations("nngen.archive")
+LEDGER = "_sqlite_migrations"
+"""Table of the migrations that a file has been through, in the layout of sqlite-utils, which wrote the first ones."""
+
+_LEDGER = f"""
+CREATE TABLE IF NOT EXISTS {LEDGER} (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, applied_at TEXT);
+CREATE UNIQUE INDEX IF NOT EXISTS idx_{LEDGER}_migration_set_name ON {LEDGER}(migration_set, name);
+"""
 
 _TABLES = """
 CREATE TABLE families (
@@ -208,8 +214,7 @@ _FACTS = (
 _EXTERNAL_FACTS = ("foreign_models", "foreign_series", "foreign_settings", "foreign_trials")
 
 
-@migrations()
-def m0001_first_form(db: Database) -> None:
+def m0001_first_form(db: sqlite3.Connection) -> None:
     _create(db, _TABLES)
     _guard(db, _FACTS)
     db.execute(
@@ -220,14 +225,12 @@ def m0001_first_form(db: Database) -> None:
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-@migrations()
-def m0002_foreign(db: Database) -> None:
+def m0002_foreign(db: sqlite3.Connection) -> None:
     _create(db, _EXTERNAL_TABLES)
     _guard(db, _EXTERNAL_FACTS)
 
 
-@migrations()
-def m0003_loops_and_given_candidates(db: Database) -> None:
+def m0003_loops_and_given_candidates(db: sqlite3.Connection) -> None:
     _create(db, _ADDED_COLUMNS)
     specs = {name: json.loads(text) for name, text in db.execute("SELECT name, spec FROM campaigns").fetchall()}
     loops = _loops_by_name({name: str(spec.get("sampler", "")) for name, spec in specs.items()})
@@ -242,7 +245,27 @@ def m0003_loops_and_given_candidates(db: Database) -> None:
     db.execute(_TRANSITIONS_TRIGGER)
 
 
-def _give(db: Database, campaign: str, position: int, candidate_id: str, seed: int | None) -> None:
+MIGRATIONS = {step.__name__: step for step in (m0001_first_form, m0002_foreign, m0003_loops_and_given_candidates)}
+"""All migrations by name, in order."""
+
+
+def applied(db: sqlite3.Connection) -> set[str]:
+    """Return the names of the migrations that a file has been through; a newer nngen may have added more."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [LEDGER]).fetchone():
+        return set()
+    return {name for (name,) in db.execute(f"SELECT name FROM {LEDGER} WHERE migration_set = 'nngen.archive'")}  # noqa: S608
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Apply the migrations that a file has not been through; the caller holds the transaction."""
+    _create(db, _LEDGER)
+    for name in [name for name in MIGRATIONS if name not in applied(db)]:
+        MIGRATIONS[name](db)
+        row = ("nngen.archive", name, str(datetime.now(UTC)))
+        db.execute(f"INSERT INTO {LEDGER} (migration_set, name, applied_at) VALUES (?, ?, ?)", row)  # noqa: S608
+
+
+def _give(db: sqlite3.Connection, campaign: str, position: int, candidate_id: str, seed: int | None) -> None:
     """Name the candidate of an open trial of proposals, which older archives found by its position.
 
     Older sources no longer equal what their plan assembles to, so they run in the sandbox.
@@ -272,13 +295,13 @@ def _loops_by_name(samplers: Mapping[str, str]) -> dict[str, tuple[str, int, str
     return found
 
 
-def _create(db: Database, statements: str) -> None:
+def _create(db: sqlite3.Connection, statements: str) -> None:
     for statement in statements.strip().split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-def _guard(db: Database, tables: Iterable[str]) -> None:
+def _guard(db: sqlite3.Connection, tables: Iterable[str]) -> None:
     """Make tables append-only: rows are added, never changed, never removed."""
     for table in tables:
         for verb in ("UPDATE", "DELETE"):

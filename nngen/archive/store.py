@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -10,9 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlite_utils import Database
-
-from nngen.archive.connection import open_database, transaction
+from nngen.archive.connection import connect, open_database, transaction
 from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
 from nngen.archive.reader import ArchiveReader
@@ -27,7 +26,7 @@ from nngen.archive.records import (
     plan_id,
     spec_to_text,
 )
-from nngen.archive.schema import migrations
+from nngen.archive.schema import migrate
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Shape, Trial, Verdict
@@ -52,7 +51,7 @@ class Archive(ArchiveReader):
                 ...
     """
 
-    def __init__(self, db: Database, path: Path | None) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
         super().__init__(db, path)
         self.external = ExternalResults(db, path)
 
@@ -68,9 +67,8 @@ class Archive(ArchiveReader):
     @classmethod
     def in_memory(cls) -> Self:
         """Return an archive in memory, which is lost when it is closed."""
-        db = Database(memory=True, execute_plugins=False)
-        db.conn.execute("PRAGMA foreign_keys = ON")
-        migrations.apply(db)
+        db = connect(":memory:")
+        migrate(db)
         return cls(db, None)
 
     def close(self) -> None:
@@ -278,13 +276,13 @@ class Archive(ArchiveReader):
     def _event(self, kind: str, campaign: str | None, trial_id: int | None, detail: Mapping[str, Any]) -> None:
         self._insert("events", at=_now(), campaign=campaign, trial_id=trial_id, kind=kind, detail=dump(detail))
 
-    def _trial_row(self, trial_id: int) -> Mapping[str, Any]:
+    def _trial_row(self, trial_id: int) -> sqlite3.Row:
         row = self._one("SELECT campaign, state FROM trials WHERE id = ?", trial_id)
         if row is None:
             raise ArchiveError(f"no trial {trial_id} in {self._named}")
         return row
 
-    def _move(self, trial_id: int, new: TrialState) -> Mapping[str, Any]:
+    def _move(self, trial_id: int, new: TrialState) -> sqlite3.Row:
         row = self._trial_row(trial_id)
         if row["state"] != _BEFORE[new]:
             raise ArchiveError(f"trial {trial_id} is {row['state']} and cannot become {new}")

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter, Token
 from docstring_parser import parse
 
+from nngen.archive import Archive, default_path
 from nngen.cli import place_of
 from nngen.cli.output import print_json, print_table
 from nngen.datasets.registry import dataset_help
@@ -24,9 +25,6 @@ from nngen.errors import UsageError
 from nngen.space import sampler_help
 from nngen.text import split_names
 from nngen.types import Hyperparameters, Shape
-
-if TYPE_CHECKING:
-    from nngen.archive import Archive  # imported on first use: it loads pandas
 
 
 def _names(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -130,8 +128,6 @@ class ArchiveOptions(OutputOptions):
     @property
     def path(self) -> Path:
         """Path of the archive, which may not exist yet."""
-        from nngen.archive import default_path
-
         return self.archive or default_path()
 
     def open(self, *, create: bool = True) -> Archive:
@@ -140,8 +136,6 @@ class ArchiveOptions(OutputOptions):
         Raises:
             ArchiveError: If it cannot be opened, or does not exist and is not to be created.
         """
-        from nngen.archive import Archive
-
         return Archive.open(self.path, create=create)
 
     def read(self) -> Archive:
@@ -150,8 +144,6 @@ class ArchiveOptions(OutputOptions):
         Raises:
             ArchiveError: If there is none, or it cannot be read.
         """
-        from nngen.archive import Archive
-
         return Archive.open(self.path, readonly=True)
 
 

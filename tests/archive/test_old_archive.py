@@ -45,7 +45,7 @@ def test_a_reader_migrates_it_and_all_values_are_typed(path):
         assert archive.campaign("late").spec.time_limit_s == 0.2
         fingerprint = archive.campaign("rungs").data_fingerprint
         assert {trial.data_fingerprint for trial in archive.trials("rungs")} == {fingerprint}
-        assert archive._db.conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert archive._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     assert [file.name for file in path.parent.iterdir()] == ["old.db"]
 
 

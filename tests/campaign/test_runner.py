@@ -132,7 +132,7 @@ def run_in_child(path, left):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         with Archive.open(path) as archive:
-            archive._db.conn.set_trace_callback(trace)
+            archive._db.set_trace_callback(trace)
             small(archive).run()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -161,7 +161,7 @@ def test_killed_at_every_write_boundary_nothing_is_lost_or_repeated(tmp_path, un
         assert through or run_in_child(path, 10_000)
         with Archive.open(path) as archive:
             assert essence(archive) == undisturbed, boundaries
-            assert archive._db.conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            assert archive._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
             assert not archive.trials(state=TrialState.RUNNING)
         if through:
             break

@@ -94,7 +94,7 @@ def test_adaptive_resumes_where_it_was_killed(tmp_path):
                     os._exit(9)
 
             with Archive.open(path) as archive:
-                archive._db.conn.set_trace_callback(trace)
+                archive._db.set_trace_callback(trace)
                 adaptive(archive, engine=Skilled()).run()
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

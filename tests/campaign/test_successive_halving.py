@@ -111,7 +111,7 @@ def test_killed_between_rungs_it_decides_the_same(tmp_path, more):
                     os._exit(9)
 
             with Archive.open(path) as archive:
-                archive._db.conn.set_trace_callback(trace)
+                archive._db.set_trace_callback(trace)
                 campaign(archive, **RUNGS, **more).run()
             os._exit(0)
         os.waitpid(child, 0)
