@@ -35,6 +35,13 @@ class Share:
     kwh: float | None
     money: float | None
 
+    def over(self, parts: float) -> Share | None:
+        """Divide it by a number of parts; None without parts."""
+        if parts <= 0:
+            return None
+        kwh, money = (value if value is None else value / parts for value in (self.kwh, self.money))
+        return Share(hours=self.hours / parts, kwh=kwh, money=money)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -129,9 +136,9 @@ def cost(trials: Iterable[StoredTrial], price_per_hour: float | None = None) -> 
         devices=_by_device(work),
         total=total,
         failed=_share([trial for trial in work if _accuracy(trial) is None], price_per_hour),
-        per_trial=_over(total, len(work)),
-        per_valid=_over(total, valid),
-        per_point=_over(total, 100 * (best or 0.0)),
+        per_trial=total.over(len(work)),
+        per_valid=total.over(valid),
+        per_point=total.over(100 * (best or 0.0)),
         notes=tuple(_missing(done, work, valid, total)),
     )
 
@@ -229,16 +236,6 @@ def _share(trials: Sequence[StoredTrial], price: float | None) -> Share:
         hours=hours,
         kwh=math.fsum(known) / _JOULE_PER_KWH if known and len(known) == len(joules) else None,
         money=None if price is None else hours * price,
-    )
-
-
-def _over(total: Share, parts: float) -> Share | None:
-    if parts <= 0:
-        return None
-    return Share(
-        hours=total.hours / parts,
-        kwh=None if total.kwh is None else total.kwh / parts,
-        money=None if total.money is None else total.money / parts,
     )
 
 

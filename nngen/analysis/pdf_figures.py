@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report") from error
     written = []
-    for name, draw in _drawings(report):
+    for name, draw in _DRAWINGS.items():
+        if name not in report.drawn:
+            continue
         path, content = folder / f"{name}.pdf", BytesIO()
         with matplotlib.rc_context(_STYLE):
             figure = Figure(layout="constrained")
@@ -63,19 +65,6 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
             raise NngenError(f"cannot write the figure {path}: {error.strerror}") from error
         written.append(path)
     return tuple(written)
-
-
-def _drawings(report: Report) -> list[tuple[str, Callable[[Report, Any], None]]]:
-    known: list[tuple[str, bool, Callable[[Report, Any], None]]] = [
-        ("ranking", len(report.rows) > 1, _ranking),
-        ("funnel", report.funnel.drawn > 0, _funnel),
-        ("coverage", report.coverage.quartets > 0, _coverage),
-        ("effects", any(row.point is not None for row in report.effects.families), _effects),
-        ("pairs", bool(report.effects.pairs), _pairs),
-        ("curves", report.epochs > 1, _curves),
-        ("gates", bool(gate_shares(report.trials)), _gates),
-    ]
-    return [(name, draw) for name, there, draw in known if there]
 
 
 def _ranking(report: Report, figure: Any) -> None:
@@ -188,3 +177,14 @@ def _matrix(
     bar = figure.colorbar(image, ax=axes, shrink=0.6, label=label)
     bar.locator = MaxNLocator(6, integer=label == "quartets")
     return axes
+
+
+_DRAWINGS: Mapping[str, Callable[[Report, Any], None]] = {
+    "ranking": _ranking,
+    "funnel": _funnel,
+    "coverage": _coverage,
+    "effects": _effects,
+    "pairs": _pairs,
+    "curves": _curves,
+    "gates": _gates,
+}

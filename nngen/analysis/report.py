@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,31 @@ class Report:
         return {row.family: row for row in self.effects.families}
 
     @property
-    def epochs(self) -> int:
-        """Length of the longest learning curve."""
-        return max((len(trial.curve) for trial in self.trials if trial.trained), default=0)
+    def drawn(self) -> frozenset[str]:
+        """Names of the figures that have data."""
+        identified = any(row.point is not None for row in self.effects.families)
+        there = {
+            "ranking": len(self.rows) > 1,
+            "funnel": self.funnel.drawn > 0,
+            "coverage": self.coverage.quartets > 0,
+            "effects": identified,
+            "families": self.funnel.trained > 0 and not identified,
+            "pairs": bool(self.effects.pairs),
+            "curves": any(len(trial.curve) > 1 for trial in self.trials if trial.trained),
+            "gates": bool(figures.gate_shares(self.trials)),
+        }
+        return frozenset(name for name, known in there.items() if known)
+
+
+_FIGURES: Mapping[str, Callable[[Report], str]] = {
+    "ranking": lambda report: figures.ranking_figure(report.rows),
+    "effects": lambda report: figures.effects_figure(report.effects),
+    "families": lambda report: figures.family_figure(report.families),
+    "pairs": lambda report: figures.pair_figure(report.effects),
+    "coverage": lambda report: figures.coverage_figure(report.coverage),
+    "curves": lambda report: figures.curves_figure(report.trials),
+    "gates": lambda report: figures.gate_figure(report.trials),
+}
 
 
 def collect(
@@ -161,29 +183,9 @@ def render(report: Report) -> str:
         report=report,
         columns=[column for column in COLUMNS if column.heading is not None],
         arguments=_arguments(report.campaign),
-        figures={name: _data(text) for name, text in _figures(report).items()},
+        figures={name: _data(draw(report)) for name, draw in _FIGURES.items() if name in report.drawn},
         plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
     )
-
-
-def _figures(report: Report) -> dict[str, str]:
-    """Draw the figures that have data."""
-    drawn: dict[str, str] = {}
-    if len(report.rows) > 1:
-        drawn["ranking"] = figures.ranking_figure(report.rows)
-    if any(row.point is not None for row in report.effects.families):
-        drawn["effects"] = figures.effects_figure(report.effects)
-    elif report.funnel.trained:
-        drawn["families"] = figures.family_figure(report.families)
-    if report.effects.pairs:
-        drawn["pairs"] = figures.pair_figure(report.effects)
-    if report.coverage.quartets:
-        drawn["coverage"] = figures.coverage_figure(report.coverage)
-    if report.epochs > 1:
-        drawn["curves"] = figures.curves_figure(report.trials)
-    if figures.gate_shares(report.trials):
-        drawn["gates"] = figures.gate_figure(report.trials)
-    return drawn
 
 
 def write_report(
