@@ -20,6 +20,7 @@ __all__ = [
     "Candidate",
     "EpochResult",
     "Family",
+    "Fidelity",
     "Hyperparameters",
     "Interface",
     "Outcome",
@@ -208,6 +209,10 @@ class Verdict:
         return self.outcome is Outcome.VALID
 
 
+Fidelity: TypeAlias = tuple[str, Shape, int, int, float]
+"""Data set, shape, epochs, batch and learning rate of a trial."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
     """Settings of a trial: everything that decides it besides the candidate's source and the data.
@@ -239,6 +244,11 @@ class TrialSpec:
     time_limit_s: float = 3600.0
     memory_mib: int = 12_288
     hyperparameters: Hyperparameters = field(default_factory=dict)
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """Settings that trials with comparable accuracies share."""
+        return self.dataset, self.shape, self.epochs, self.batch, self.lr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
 from nngen.archive import Archive, CampaignRecord, LoopRole
+from nngen.types import Fidelity
 
 Stages: TypeAlias = Mapping[LoopRole, Mapping[int, CampaignRecord]]
 """Campaigns of one loop by role and cycle."""
@@ -123,9 +124,8 @@ def _stages(archive: Archive) -> Mapping[str, Stages]:
     return {loop: stages for loop, stages in found.items() if 0 in stages[LoopRole.CYCLE] and stages[LoopRole.JUDGE]}
 
 
-def _fidelity(stages: Stages) -> tuple[object, ...]:
-    start = stages[LoopRole.CYCLE][0].spec
-    return (start.dataset, start.shape, start.epochs, start.batch, start.lr)
+def _fidelity(stages: Stages) -> Fidelity:
+    return stages[LoopRole.CYCLE][0].spec.trial(0).fidelity
 
 
 def _cycles(archive: Archive, loop: str, stages: Stages) -> list[LoopCycle]:

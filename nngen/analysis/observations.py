@@ -11,7 +11,7 @@ from nngen.analysis.statistics import Rate, wilson
 from nngen.archive.records import StoredTrial, TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
-from nngen.types import Outcome
+from nngen.types import Fidelity, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +80,10 @@ def refuse_mixture(trials: Iterable[StoredTrial]) -> None:
         UsageError: If they differ in data, shape, epochs, batch or rate, so that their accuracies
             cannot be compared; the message names the campaigns.
     """
-    kinds: dict[tuple[object, ...], set[str]] = {}
+    kinds: dict[Fidelity, set[str]] = {}
     for trial in trials:
         if trial.spec is not None and trial.rung == 0:
-            spec = trial.spec
-            kind = (spec.dataset, spec.shape, spec.epochs, spec.batch, spec.lr)
-            kinds.setdefault(kind, set()).add(trial.campaign)
+            kinds.setdefault(trial.spec.fidelity, set()).add(trial.campaign)
     if len(kinds) > 1:
         names = sorted(set().union(*kinds.values()))
         raise UsageError(

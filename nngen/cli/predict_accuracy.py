@@ -119,9 +119,9 @@ def _embedder(base: str, adapter: Path | None, *, plans: bool) -> Embed:
 
 
 def _one_fidelity(trials: Iterable[StoredTrial], dataset: str | None, epochs: int | None) -> list[StoredTrial]:
-    """Select the trials of one data set, shape and number of epochs: the most frequent that fits."""
+    """Select the trials of one fidelity: the most frequent that fits."""
     done = [
-        (trial, (trial.spec.dataset, trial.spec.shape, trial.spec.epochs))
+        (trial, trial.spec.fidelity)
         for trial in trials
         if trial.trained
         and trial.spec is not None

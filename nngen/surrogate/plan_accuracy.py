@@ -23,7 +23,7 @@ from sklearn.model_selection import GroupKFold
 from nngen.archive import StoredTrial
 from nngen.errors import UsageError
 from nngen.plan import Plan
-from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
+from nngen.surrogate.plan_text import CHOICES, by_plan, field_value, plan_text
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
@@ -81,12 +81,7 @@ class PredictorScore:
 
 def plan_cases(trials: Iterable[StoredTrial]) -> list[Case]:
     """Gather trials of one fidelity into cases, one for each plan."""
-    by_plan: dict[str, list[StoredTrial]] = defaultdict(list)
-    for trial in trials:
-        if trial.validation_accuracy is not None:
-            # Plans that differ in a field outside of their text are different cases.
-            by_plan[f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}"].append(trial)
-    return [_case(same) for _, same in sorted(by_plan.items())]
+    return [_case(same) for _, same in sorted(by_plan(trials).items())]
 
 
 class PlanRegressor:

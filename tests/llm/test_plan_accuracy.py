@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nngen.archive import Archive, ExternalModel, ExternalResult
+from nngen.archive import Archive, ExternalModel, ExternalResult, StoredTrial, TrialState
 from nngen.errors import UsageError
+from nngen.llm.finetuning.examples import improvement_examples
+from nngen.llm.proposals.parents import at_fidelity
 from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.plan import Plan
 from nngen.surrogate.plan_accuracy import (
     LANGUAGE_MODEL,
     Case,
@@ -21,6 +26,7 @@ from nngen.surrogate.plan_accuracy import (
     folds,
 )
 from nngen.surrogate.records import compare_on_records, recorded_cases
+from nngen.types import Shape, TrialSpec
 
 SPACE = PlanSpace(families=tuple("ABCDEFGHIJ"))
 
@@ -127,3 +133,23 @@ def test_code_that_differs_in_constants_is_one_group(archive: Archive) -> None:
         _foreign(archive, f"alt-{number:08x}", f"x = {number}", 0.5)
     with pytest.raises(UsageError, match="1 different models are too few"):
         compare_on_records(recorded_cases(archive, "cifar-10", 1, 100))
+
+
+def test_trials_of_another_batch_or_rate_are_not_comparable() -> None:
+    def trial(number: int, experts: tuple[str, ...], accuracy: float, **settings: Any) -> StoredTrial:
+        spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), **settings)
+        return StoredTrial(
+            id=number, campaign="c", position=number, rung=0, replicate=0, plan=Plan(experts=experts),
+            state=TrialState.DONE, candidate_id=f"c{number}", spec=spec, validation_accuracy=accuracy,
+        )  # fmt: skip
+
+    trials = [
+        trial(0, ("A", "B", "C", "D"), 0.3, batch=64),
+        trial(1, ("A", "B", "C", "E"), 0.6, batch=32),
+        trial(2, ("A", "B", "D", "E"), 0.7, batch=64, lr=0.1),
+    ]
+    spec = trials[0].spec
+    assert spec is not None
+    assert at_fidelity(trials, spec) == trials[:1]
+    assert not list(improvement_examples(trials, PlanSpace(families=tuple("ABCDE"))))
+    assert list(improvement_examples([trials[0], replace(trials[1], spec=spec)], PlanSpace(families=tuple("ABCDE"))))

@@ -22,7 +22,7 @@ from nngen.llm.rewriters.base import Kind
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import fixed_fields, plan_text
-from nngen.types import Record
+from nngen.types import Fidelity, Record
 
 _UNLIMITED = 10**9
 _SHARED = 2
@@ -145,14 +145,12 @@ def group_of(experts: Iterable[str]) -> str:
     return "+".join(sorted(experts))
 
 
-def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[str, int, str, str], list[StoredTrial]]:
+def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[Fidelity, str], list[StoredTrial]]:
     """Group the trials of quartets by fidelity and by the fields that a plan's text leaves out."""
-    found: dict[tuple[str, int, str, str], list[StoredTrial]] = defaultdict(list)
+    found: dict[tuple[Fidelity, str], list[StoredTrial]] = defaultdict(list)
     for trial in trials:
-        if trial.validation_accuracy is None or trial.spec is None or len(set(trial.experts)) != EXPERTS:
-            continue
-        rest = fixed_fields(trial.plan)
-        found[(trial.spec.dataset, trial.spec.epochs, str(trial.spec.shape), rest)].append(trial)
+        if trial.trained and trial.spec is not None and len(set(trial.experts)) == EXPERTS:
+            found[trial.spec.fidelity, fixed_fields(trial.plan)].append(trial)
     return found
 
 

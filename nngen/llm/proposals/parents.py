@@ -40,13 +40,8 @@ class Parent:
 
 
 def at_fidelity(trials: Iterable[StoredTrial], spec: TrialSpec) -> list[StoredTrial]:
-    """Select the trials with the data set, shape and epochs of ``spec``."""
-    return [
-        trial
-        for trial in trials
-        if trial.spec is not None
-        and (trial.spec.dataset, trial.spec.shape, trial.spec.epochs) == (spec.dataset, spec.shape, spec.epochs)
-    ]
+    """Select the trials whose accuracies are comparable with those of ``spec``."""
+    return [trial for trial in trials if trial.spec is not None and trial.spec.fidelity == spec.fidelity]
 
 
 def mean_accuracies(trials: Iterable[StoredTrial]) -> dict[str, float]:

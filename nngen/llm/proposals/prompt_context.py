@@ -18,52 +18,44 @@ from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, top_p
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.regions import REGIONS, find
 from nngen.plan import Plan
-from nngen.surrogate.plan_text import fixed_fields, plan_text
+from nngen.surrogate.plan_text import by_plan, plan_text
 
 _PAIRS = 10
 _FAILURES = 5
 
 
-def plan_values(
-    trials: Sequence[StoredTrial],
-    space: PlanSpace,
-    *,
-    failed: Iterable[Proposal] = (),
-    parent: tuple[Plan, float | None] | None = None,
-) -> dict[str, Any]:
-    """Gather the inputs of the prompt ``plan``.
+def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iterable[Proposal] = ()) -> dict[str, Any]:
+    """Gather the inputs of the prompt ``plan``, without a parent.
 
     Args:
-        trials: Finished trials of one data set and fidelity, for the effects of families and the best plans.
+        trials: Finished trials of one fidelity, for the effects of families and the best plans.
         space: Plans over the usable families.
         failed: Earlier proposals, whose failures are counted.
-        parent: Plan to improve on, and its accuracy.
     """
     # One trial has no effects: there is nothing to compare it with.
     measured = effects(observe(trials)) if sum(trial.trained for trial in trials) > 1 else None
-    rows = [
-        (row.family, row.interval, row.point, row.quartets)
-        for row in (measured.families if measured else ())
-        if row.point is not None and row.family in space.families
-    ]
-    rows.sort(key=lambda row: -(row[2] or 0.0))
-    known = {row[0] for row in rows}
+    found = [row for row in (measured.families if measured else ()) if row.family in space.families]
+    rows = sorted((row for row in found if row.point is not None), key=lambda row: -(row.point or 0.0))
+    known = {row.family for row in rows}
     best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
     pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
-    start = None
-    if parent is not None:
-        plan, accuracy = parent
-        start = {"text": plan_text(plan), "accuracy": "an unknown accuracy" if accuracy is None else f"{accuracy:.4f}"}
     return {
-        "families": [{"name": name, "effect": _effect(span, point, count)} for name, span, point, count in rows],
+        "families": [{"name": row.family, "effect": _effect(row.interval, row.point, row.quartets)} for row in rows],
         "unmeasured": [name for name in space.families if name not in known],
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
         ],
         "best": [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best],
         "failures": _failures(trials, failed),
-        "parent": start,
+        "parent": None,
     }
+
+
+def parent_values(parent: Parent | None) -> dict[str, str] | None:
+    """Write the plan to improve on for the prompt ``plan``; None where there is none."""
+    if parent is None or parent.plan is None:
+        return None
+    return {"text": plan_text(parent.plan), "accuracy": parent.accuracy_text or "an unknown accuracy"}
 
 
 def region_values(parent: Parent, region: str) -> dict[str, Any]:
@@ -85,12 +77,9 @@ def file_values(parent: Parent) -> dict[str, Any]:
 
 def plan_means(trials: Iterable[StoredTrial]) -> list[tuple[Plan, float]]:
     """Compute the mean validation accuracy of each plan, in the order of their first trials."""
-    found: dict[str, tuple[Plan, list[float]]] = {}
-    for trial in trials:
-        if trial.validation_accuracy is not None:
-            name = f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}"
-            found.setdefault(name, (trial.plan, []))[1].append(trial.validation_accuracy)
-    return [(plan, fmean(values)) for plan, values in found.values()]
+    return [
+        (same[0].plan, fmean(trial.validation_accuracy or 0.0 for trial in same)) for same in by_plan(trials).values()
+    ]
 
 
 def render_from_archive(
@@ -117,8 +106,8 @@ def render_from_archive(
     if name == "plan":
         known = {expert for trial in trials for expert in trial.experts}
         space = PlanSpace(families=tuple(sorted(families if families is not None else known)))
-        start = (parents[0].plan, parents[0].accuracy) if parent and parents and parents[0].plan else None
-        values = plan_values(trials, space, failed=proposals(archive), parent=start)
+        start = parents[0] if parent else None
+        values = plan_values(trials, space, failed=proposals(archive)) | {"parent": parent_values(start)}
     elif name not in ("region", "file"):
         raise UsageError(f"{name} is not filled from the archive: plan, region and file are")
     elif not parents:

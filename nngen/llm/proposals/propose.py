@@ -28,12 +28,12 @@ from nngen.llm.proposals.log import Proposal, Stage, proposals, record
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import Fault, ReplyError, python_block
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import file_values, plan_values, region_values
+from nngen.llm.proposals.prompt_context import file_values, parent_values, plan_values, region_values
 from nngen.llm.proposals.regions import REGIONS, present, splice
 from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
 from nngen.seeds import derive
 from nngen.training.engine import CheckJob, Engine
-from nngen.types import Candidate, Family, Interface, Verdict
+from nngen.types import Candidate, Verdict
 
 _CHUNK = 16  # requests made together, so that a local model decodes them in one batch
 _MAX_TOKENS = {Kind.PLAN: 256, Kind.REGION: 512, Kind.FILE: 24_000}
@@ -42,20 +42,27 @@ _AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
-    """A request with the context needed to read its reply.
+class _Question:
+    """A prompt about one place of one parent; a batch asks its questions in turn.
 
     Attributes:
-        request: The request; None for a prompt over its budget.
-        over: The message about the budget, for such a prompt.
+        rendered: The prompt, or the error about its budget.
+        code: Text that the reply replaces.
     """
 
-    index: int
+    rendered: Rendered | BudgetError
     parent: Parent | None
+    code: str = ""
     region: str = ""
-    rendered: Rendered | None = None
-    request: Request | None = None
-    over: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    """A request, the parent that its reply is applied to, and the proposal as it is known before the reply."""
+
+    request: Request
+    parent: Parent | None
+    proposal: Proposal
 
 
 class Proposer:
@@ -120,15 +127,12 @@ class Proposer:
             trials: Trials of one fidelity that the prompt summarises.
             failed: Earlier proposals, whose failures the prompt lists.
         """
-        starts = [(parent.plan, parent.accuracy) if parent.plan else None for parent in parents] or [None]
-        values = [plan_values(trials, self.space, failed=failed, parent=start) for start in starts]
-        rendered = [render(prompt("plan"), inputs, self.count) for inputs in values]
-
-        def ask(index: int) -> _Ask:
-            parent = parents[index % len(parents)] if parents else None
-            return self._ask(Kind.PLAN, rendered[index % len(rendered)], seed, index, parent)
-
-        return self._run(Kind.PLAN, number, ask)
+        values = plan_values(trials, self.space, failed=failed)
+        starts: Sequence[Parent | None] = parents or [None]
+        questions = [
+            self._question(Kind.PLAN, values | {"parent": parent_values(start)}, start) for start in starts[:number]
+        ]
+        return self._run(Kind.PLAN, number, seed, questions)
 
     def regions(
         self, number: int, parents: Sequence[Parent], seed: int, names: Sequence[str] = ()
@@ -144,13 +148,11 @@ class Proposer:
         Raises:
             UsageError: If ``parents`` is empty, or none of them has one of these regions.
         """
-        spots = _spots(parents, names)
-
-        def ask(index: int) -> _Ask:
-            parent, region = spots[index % len(spots)]
-            return self._ask_code(Kind.REGION, region_values(parent, region), seed, index, parent, region)
-
-        return self._run(Kind.REGION, number, ask)
+        questions = [
+            self._question(Kind.REGION, region_values(parent, region), parent, region)
+            for parent, region in _spots(parents, names)[:number]
+        ]
+        return self._run(Kind.REGION, number, seed, questions)
 
     def files(self, number: int, parents: Sequence[Parent], seed: int) -> tuple[Proposal, ...]:
         """Ask for whole files, every parent in turn.
@@ -160,89 +162,79 @@ class Proposer:
         """
         if not parents:
             raise UsageError("a file is written from a parent: name one with --parent, or train some first")
+        questions = [self._question(Kind.FILE, file_values(parent), parent) for parent in parents[:number]]
+        return self._run(Kind.FILE, number, seed, questions)
 
-        def ask(index: int) -> _Ask:
-            parent = parents[index % len(parents)]
-            return self._ask_code(Kind.FILE, file_values(parent), seed, index, parent)
-
-        return self._run(Kind.FILE, number, ask)
-
-    def _ask_code(
-        self, kind: Kind, values: Mapping[str, Any], seed: int, index: int, parent: Parent, region: str = ""
-    ) -> _Ask:
+    def _question(self, kind: Kind, values: Mapping[str, Any], parent: Parent | None, region: str = "") -> _Question:
+        rendered: Rendered | BudgetError
         try:
             rendered = render(prompt(kind.value), values, self.count)
         except BudgetError as error:
-            return _Ask(index=index, parent=parent, region=region, over=str(error))
-        return self._ask(kind, rendered, seed, index, parent, code=str(values["code"]), region=region)
+            rendered = error
+        return _Question(rendered=rendered, parent=parent, code=str(values.get("code", "")), region=region)
 
-    def _ask(
-        self,
-        kind: Kind,
-        rendered: Rendered,
-        seed: int,
-        index: int,
-        parent: Parent | None,
-        *,
-        code: str = "",
-        region: str = "",
-    ) -> _Ask:
-        request = Request(
-            kind=kind,
-            messages=rendered.messages,
-            seed=derive(seed, "proposal", self.batch, index),
-            max_tokens=_MAX_TOKENS[kind],
-            temperature=self.temperature,
-            min_p=_MIN_P[kind],
-            space=self.space,
-            parent=parent.plan if parent else None,
-            code=code,
-            region=region,
-        )
-        return _Ask(index=index, parent=parent, region=region, rendered=rendered, request=request)
-
-    def _run(self, kind: Kind, number: int, ask: Callable[[int], _Ask]) -> tuple[Proposal, ...]:
+    def _run(self, kind: Kind, number: int, seed: int, questions: Sequence[_Question]) -> tuple[Proposal, ...]:
         require_sandbox(self.rewriter.name, kind, trusted=self.rewriter.trusted, available=self.sandbox)
         done = {row.index for row in proposals(self.archive, self.batch)}
-        missing = [ask(index) for index in range(number) if index not in done]
-        for asked in missing:
-            if asked.request is None:
-                nothing = replace(self._proposal(kind, asked), status=Status.NOTHING, fault=Fault.BUDGET)
-                self._record(replace(nothing, message=asked.over), None)
-        sent = [(asked, asked.request) for asked in missing if asked.request is not None]
-        for start in range(0, len(sent), _CHUNK):
-            chunk = sent[start : start + _CHUNK]
-            replies = self.rewriter.propose([request for _, request in chunk])
-            for (asked, request), reply in zip(chunk, replies, strict=True):
-                proposal, candidate = self._evaluate(asked, request, reply)
+        asked: list[_Ask] = []
+        for index in (index for index in range(number) if index not in done):
+            question = questions[index % len(questions)]
+            proposal = Proposal(
+                batch=self.batch,
+                index=index,
+                rewriter=self.rewriter.name,
+                kind=kind,
+                region=question.region,
+                parent=question.parent.id if question.parent else "",
+                seed=derive(seed, "proposal", self.batch, index),
+            )
+            if isinstance(question.rendered, BudgetError):
+                message = str(question.rendered)
+                self._record(replace(proposal, status=Status.NOTHING, fault=Fault.BUDGET, message=message), None)
+                continue
+            request = Request(
+                kind=kind,
+                messages=question.rendered.messages,
+                seed=proposal.seed,
+                max_tokens=_MAX_TOKENS[kind],
+                temperature=self.temperature,
+                min_p=_MIN_P[kind],
+                space=self.space,
+                parent=question.parent.plan if question.parent else None,
+                code=question.code,
+                region=question.region,
+            )
+            proposal = replace(proposal, prompt=question.rendered.prompt)
+            asked.append(_Ask(request=request, parent=question.parent, proposal=proposal))
+        for start in range(0, len(asked), _CHUNK):
+            chunk = asked[start : start + _CHUNK]
+            replies = self.rewriter.propose([ask.request for ask in chunk])
+            for ask, reply in zip(chunk, replies, strict=True):
+                proposal, candidate = self._evaluate(ask, reply)
                 if self.repair and not self.rewriter.trusted and not proposal.valid and reply.text:
-                    proposal, candidate = self._second_attempt(asked, request, proposal, candidate)
+                    proposal, candidate = self._second_attempt(ask, proposal, candidate)
                 self._record(proposal, candidate)
         return proposals(self.archive, self.batch)
 
     def _second_attempt(
-        self, asked: _Ask, request: Request, first: Proposal, candidate: Candidate | None
+        self, ask: _Ask, first: Proposal, candidate: Candidate | None
     ) -> tuple[Proposal, Candidate | None]:
         """Ask once more with the error message; the second attempt replaces the first, whatever its result."""
         error = render(prompt("repair"), {"message": first.message[:400]}, self.count).messages[-1].content
-        turns = (
-            *request.messages,
-            Message(role="assistant", content=first.text),
-            Message(role="user", content=error),
-        )
-        again = replace(request, messages=turns, seed=derive(request.seed, "repair"))
-        reply = self.rewriter.propose([again])[0]
+        turns = (Message(role="assistant", content=first.text), Message(role="user", content=error))
+        seed = derive(ask.request.seed, "repair")
+        request = replace(ask.request, messages=(*ask.request.messages, *turns), seed=seed)
+        reply = self.rewriter.propose([request])[0]
         # A first attempt that at least became a candidate stands where no second reply was returned.
         if reply.status is not Status.OK and first.fault is None:
             return first, candidate
-        second, other = self._evaluate(asked, again, reply)
-        return replace(second, repaired=True), other
+        proposal = replace(ask.proposal, seed=seed, repaired=True)
+        return self._evaluate(replace(ask, request=request, proposal=proposal), reply)
 
-    def _evaluate(self, asked: _Ask, request: Request, reply: Reply) -> tuple[Proposal, Candidate | None]:
+    def _evaluate(self, ask: _Ask, reply: Reply) -> tuple[Proposal, Candidate | None]:
         """Parse, apply, compare and check one reply."""
         proposal = replace(
-            self._proposal(request.kind, asked),
-            seed=request.seed,
+            ask.proposal,
             status=reply.status,
             text=reply.text,
             prompt_tokens=reply.prompt_tokens,
@@ -253,13 +245,13 @@ class Proposer:
             fault = Fault.CUT if reply.status is Status.CUT else Fault.SERVER
             return replace(proposal, fault=fault, message=reply.detail), None
         try:
-            candidate, written = apply(request, reply.text, asked.parent, self.assembler, self.inputs.families)
+            candidate, written = self._apply(ask, reply.text)
         except ReplyError as error:
             stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
         twin = self.known.twin(candidate, written, _place(proposal))
         # Code spliced into a parent runs with the parent's code, which may itself be a model's.
-        assembled = asked.parent is not None and asked.parent.plan is not None
+        assembled = ask.parent is not None and ask.parent.plan is not None
         trusted = candidate.plan is not None or (self.rewriter.trusted and assembled)
         start = time.perf_counter()
         verdict = self._check(candidate, trusted=trusted)
@@ -277,6 +269,26 @@ class Proposer:
             check_seconds=time.perf_counter() - start,
         )
         return proposal, candidate
+
+    def _apply(self, ask: _Ask, text: str) -> tuple[Candidate, str]:
+        """Turn a reply into a candidate and the code in it that the rewriter wrote ("" for a plan).
+
+        Raises:
+            ReplyError: If the reply is not a proposal of the kind asked for.
+        """
+        request = ask.request
+        if request.kind is Kind.PLAN:
+            plan = self.space.read(text, request.parent)
+            try:
+                return self.assembler.assemble(plan, [self.inputs.families[name] for name in plan.experts]), ""
+            except (PlanError, AssemblyError) as error:
+                raise ReplyError(Fault.ASSEMBLY, str(error)) from error
+        assert ask.parent is not None
+        before, code = ask.parent.source, python_block(text)
+        candidate = identify(code if request.kind is Kind.FILE else splice(before, request.region, code))
+        if candidate.canonical == canonical_hash(before):
+            raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")
+        return candidate, code
 
     def _check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
         """Check a candidate, unless the archive has the verdict of an earlier check."""
@@ -299,17 +311,6 @@ class Proposer:
                 return self.engine.check(job)
         return self.engine.check(job)
 
-    def _proposal(self, kind: Kind, asked: _Ask) -> Proposal:
-        return Proposal(
-            batch=self.batch,
-            index=asked.index,
-            rewriter=self.rewriter.name,
-            kind=kind,
-            region=asked.region,
-            parent=asked.parent.id if asked.parent else "",
-            prompt=asked.rendered.prompt if asked.rendered else "",
-        )
-
     def _record(self, proposal: Proposal, candidate: Candidate | None) -> None:
         """Store candidate and verdict first and the proposal last: a recorded proposal is complete."""
         if candidate is not None and proposal.outcome is not None:
@@ -326,36 +327,6 @@ class Proposer:
             self.known.add(candidate, proposal.written, _place(proposal))
         record(self.archive, proposal)
         self.watch(proposal)
-
-
-def apply(
-    request: Request,
-    text: str,
-    parent: Parent | None,
-    assembler: Assembler,
-    families: Mapping[str, tuple[Family, Interface]],
-) -> tuple[Candidate, str]:
-    """Turn a reply into a candidate.
-
-    Returns:
-        The candidate, and the code in it that the rewriter wrote ("" for a plan).
-
-    Raises:
-        ReplyError: If the reply is not a proposal of the kind asked for.
-    """
-    if request.kind is Kind.PLAN:
-        assert request.space is not None
-        plan = request.space.read(text, request.parent)
-        try:
-            return assembler.assemble(plan, [families[name] for name in plan.experts]), ""
-        except (PlanError, AssemblyError) as error:
-            raise ReplyError(Fault.ASSEMBLY, str(error)) from error
-    assert parent is not None
-    code = python_block(text)
-    candidate = identify(code if request.kind is Kind.FILE else splice(parent.source, request.region, code))
-    if candidate.canonical == canonical_hash(parent.source):
-        raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")
-    return candidate, code
 
 
 def require_sandbox(name: str, kind: Kind, *, trusted: bool, available: bool | None = None) -> None:
