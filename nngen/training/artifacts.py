@@ -6,12 +6,11 @@ unpickles them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nngen.isolation import Channel, Frame, FrameError
-from nngen.isolation.protocol import MESSAGE
+from nngen.isolation import Channel, FrameError
 from nngen.text import one_line
 from nngen.training.orders import FrameKind
 
@@ -49,38 +48,27 @@ class ArtifactRequest:
         self.reasons.clear()
         self._open = None
 
-    def intercept(self, take: Callable[[Frame, float], bool]) -> Callable[[Frame, float], bool]:
-        """Return a receiver that takes the frames of files and passes all others to ``take``.
+    def announce(self, message: Mapping[str, Any]) -> None:
+        """Read a message that begins a file, or gives the reason why there is none.
 
         Raises:
-            FrameError: From the receiver, if a file was not asked for or all files together are longer than 8 GiB.
+            FrameError: If the file was not asked for, or came before.
         """
-
-        def both(frame: Frame, seconds: float) -> bool:
-            if frame.kind == FrameKind.FILE:
-                self._append(frame.body)
-            elif frame.kind != MESSAGE or not self._announced(frame):
-                return take(frame, seconds)
-            return False
-
-        return both
-
-    def _announced(self, frame: Frame) -> bool:
-        """Read a message that begins a file or says why there is none; return whether it was one."""
-        message = frame.message()
-        event, name = message.get("event"), message.get("name")
-        if event not in ("file", "no-file"):
-            return False
+        name = message.get("name")
         if name not in (*self.names, EXAMPLE) or name in self.files or name in self.reasons:
             raise FrameError("a file that was not asked for")
-        if event == "file":
+        if message["event"] == "file":
             self._open = name
             self.files[name] = bytearray()
         else:
             self.reasons[name] = one_line(str(message.get("reason")), 300)
-        return True
 
-    def _append(self, body: bytes) -> None:
+    def append(self, body: bytes) -> None:
+        """Add a part to the file that was announced last.
+
+        Raises:
+            FrameError: If no file was announced, or all files together are longer than 8 GiB.
+        """
         if self._open is None:
             raise FrameError("a part of a file that was not announced")
         if sum(map(len, self.files.values())) + len(body) > _MAX_BYTES:

@@ -7,61 +7,55 @@ all of them. It needs ``nvidia-ml-py`` and a card of Volta's generation or later
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Self
+from typing import Any
 
 _JOULE_PER_COUNT = 1e-3
 
 
-class EnergyMeter:
-    """Measures the energy of a ``with`` block in joules; ``joules`` is None where no device counts it."""
+@dataclass(slots=True)
+class Energy:
+    """Energy of a block in joules; None while it runs, and where no device counts it."""
 
-    def __init__(self, device: str) -> None:
-        self.joules: float | None = None
-        self._device = device
-        self._nvml: Any = None
-        self._card: Any = None
-        self._before: int | None = None
+    joules: float | None = None
 
-    def __enter__(self) -> Self:
-        if self._device == "cuda":
-            self._nvml, self._card = _open()
-        self._before = self._count()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        after = self._count()
-        if after is not None and self._before is not None:
-            self.joules = (after - self._before) * _JOULE_PER_COUNT
-        if self._nvml is not None:
-            self._nvml.nvmlShutdown()
-            self._nvml = None
-
-    def _count(self) -> int | None:
-        if self._nvml is None:
-            return None
+@contextmanager
+def energy_meter(device: str) -> Iterator[Energy]:
+    """Measure the energy of the block on CUDA's first card."""
+    energy = Energy()
+    with ExitStack() as stack:
+        count = _counter(stack) if device == "cuda" else lambda: None
+        before = count()
         try:
-            return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._card))
-        except self._nvml.NVMLError:
-            return None
+            yield energy
+        finally:
+            after = count()
+            if before is not None and after is not None:
+                energy.joules = (after - before) * _JOULE_PER_COUNT
 
 
-def _open() -> tuple[Any, Any]:
-    """Open NVML and the card that is CUDA's first; ``(None, None)`` where there is none."""
+def _counter(stack: ExitStack) -> Callable[[], int | None]:
+    """Open NVML until the stack is closed; return a reader of the counter of CUDA's first card."""
     try:
-        pynvml = import_module("pynvml")
+        nvml: Any = import_module("pynvml")
     except ImportError:
-        return None, None
+        return lambda: None
     # NVML counts all cards of the machine; CUDA's first is the first that this variable names.
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None, None
-    try:
-        by_number = first.isdigit()
-        card = pynvml.nvmlDeviceGetHandleByIndex(int(first)) if by_number else pynvml.nvmlDeviceGetHandleByUUID(first)
-    except pynvml.NVMLError:
-        pynvml.nvmlShutdown()
-        return None, None
-    return pynvml, card
+        nvml.nvmlInit()
+        stack.callback(nvml.nvmlShutdown)
+        card = nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID(first)
+    except nvml.NVMLError:
+        return lambda: None
+
+    def read() -> int | None:
+        with suppress(nvml.NVMLError):
+            return int(nvml.nvmlDeviceGetTotalEnergyConsumption(card))
+        return None
+
+    return read

@@ -44,13 +44,7 @@ def _cuda_works() -> bool:
 
 
 def describe(versions: Mapping[str, str], *, device: str, threads: int) -> dict[str, str]:
-    """Describe the machine and the software.
-
-    Args:
-        versions: Versions of Python, torch and other packages in the worker.
-        device: ``cpu``, or the name of the graphics card.
-        threads: CPU threads of the worker.
-    """
+    """Describe the machine and the software; ``device`` is ``cpu`` or the name of the graphics card."""
     return {
         "nngen": __version__,
         **versions,

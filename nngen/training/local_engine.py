@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Self
 
 from nngen.checks.prm import make_prm
@@ -16,7 +17,7 @@ from nngen.errors import DataError, UsageError
 from nngen.isolation import Frame, Job, JobRunner, Limits
 from nngen.isolation.protocol import BodySize
 from nngen.training.artifacts import MAX_PART, ArtifactRequest
-from nngen.training.energy import EnergyMeter
+from nngen.training.energy import energy_meter
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe
 from nngen.training.memory_model import GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
@@ -53,7 +54,6 @@ class LocalEngine:
         self._runner = JobRunner(_PRELOAD)
         self._lock = threading.Lock()
         self._pool: GpuMemoryPool | None = None
-        self._known_card: tuple[str, float] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +126,7 @@ class LocalEngine:
         prediction = self._predict(job.candidate, spec, len(dataset.train_images)) if self._predict else None
         batch = spec.batch
         if prediction is not None:
-            limit = spec.memory_mib if spec.device == "cpu" else self._card()[1]
+            limit = spec.memory_mib if spec.device == "cpu" else self._card[1]
             if (verdict := refusal(prediction, limit)) is not None:
                 return Trial(
                     candidate_id=job.candidate.id,
@@ -139,8 +139,12 @@ class LocalEngine:
         score = score or (lambda body: accuracy(body, dataset.validation_labels))
 
         def attempt(tried: TrialSpec) -> Trial:
-            scorer = TrialScorer(epochs=spec.epochs, classes=dataset.classes, score=score, on_epoch=on_epoch)
-            return self._attempt(replace(job, spec=tried), scorer, artifacts)
+            if artifacts is not None:
+                artifacts.clear()
+            scorer = TrialScorer(
+                epochs=spec.epochs, classes=dataset.classes, score=score, on_epoch=on_epoch, artifacts=artifacts
+            )
+            return self._attempt(replace(job, spec=tried), scorer)
 
         with self._place(spec.device, prediction):
             trial = _halving(replace(spec, batch=batch), attempt)
@@ -154,15 +158,13 @@ class LocalEngine:
             return
         # One pool for all threads: they share the card.
         with self._lock:
-            self._pool = self._pool or GpuMemoryPool(_SHARE * self._card()[1])
+            self._pool = self._pool or GpuMemoryPool(_SHARE * self._card[1])
         with self._pool.hold(None if prediction is None else prediction.likely_mib):
             yield
 
-    def _attempt(self, job: TrainJob, scorer: TrialScorer, artifacts: ArtifactRequest | None) -> Trial:
+    def _attempt(self, job: TrainJob, scorer: TrialScorer) -> Trial:
         """Train with one size of the batch."""
-        spec, dataset = job.spec, job.dataset
-        if artifacts is not None:
-            artifacts.clear()
+        spec, dataset, artifacts = job.spec, job.dataset, scorer.artifacts
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec)
         order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
@@ -184,7 +186,7 @@ class LocalEngine:
                 frames=frames,
                 cuda=spec.device != "cpu",
             ),
-            scorer.take if artifacts is None else artifacts.intercept(scorer.take),
+            scorer.take,
         )
         verdict = scorer.verdict or verdict_of_result(result)
         return Trial(
@@ -206,24 +208,23 @@ class LocalEngine:
         )
 
     def _environment(self, spec: TrialSpec) -> dict[str, str]:
-        device = spec.device if spec.device == "cpu" else self._card()[0]
+        device = spec.device if spec.device == "cpu" else self._card[0]
         described = describe(self._runner.versions(), device=device, threads=spec.threads)
         return described | ({"compiled": "yes"} if self._compiled else {})
 
+    @cached_property
     def _card(self) -> tuple[str, float]:
-        """Return name and MiB of the card, asked from a worker, so that this process never touches CUDA."""
-        if self._known_card is None:
-            job = Job(entry_point=f"{_WORKER}:describe_card", arguments={}, limits=_CARD_LIMITS, cuda=True)
-            messages, _ = self._runner.collect(job)
-            self._known_card = (str(messages[0]["name"]), float(messages[0]["mib"])) if messages else ("cuda", math.inf)
-        return self._known_card
+        """Name and MiB of the card, asked from a worker, so that this process never touches CUDA."""
+        job = Job(entry_point=f"{_WORKER}:describe_card", arguments={}, limits=_CARD_LIMITS, cuda=True)
+        messages, _ = self._runner.collect(job)
+        return (str(messages[0]["name"]), float(messages[0]["mib"])) if messages else ("cuda", math.inf)
 
 
 def _halving(spec: TrialSpec, attempt: Callable[[TrialSpec], Trial]) -> Trial:
     """Train, with smaller and smaller batches where memory does not suffice."""
     begin = time.monotonic()
     tried = [spec.batch]
-    with EnergyMeter(spec.device) as meter:
+    with energy_meter(spec.device) as meter:
         trial = attempt(spec)
         while (smaller := _smaller(trial, spec.time_limit_s - (time.monotonic() - begin))) is not None:
             again = attempt(smaller)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nngen.checks.rule import fail
 from nngen.isolation import ExitReason, Frame, FrameError, JobResult
 from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
+from nngen.training.artifacts import ArtifactRequest
 from nngen.training.orders import FrameKind
 from nngen.types import EpochResult, Outcome, Verdict
 
@@ -43,48 +46,41 @@ def accuracy(predictions: bytes, labels: npt.NDArray[np.int64]) -> float:
     return float(np.mean(classes == labels))
 
 
+@dataclass(slots=True, kw_only=True)
 class TrialScorer:
     """Receives the frames of a training in their only order: ready, then per epoch a report and predictions, then test.
 
     Attributes:
+        epochs: Number of epochs to come.
+        classes: Number of classes.
+        score: Computes the accuracy of validation predictions.
+        on_epoch: Called after each completed epoch.
+        artifacts: Files to take from the trained net; it is filled.
         curve: One point per completed epoch.
         verdict: Verdict once all is received: valid after the test predictions, or the worker's own.
         parameters: Number of parameters of the net, as the worker counted them.
         validation_predictions: Class per validation image after the last completed epoch, as ``Trial`` keeps them.
         test_predictions: Class per test image in the same form; empty until the end.
-
-    Args:
-        epochs: Number of epochs to come.
-        classes: Number of classes.
-        score: Computes the accuracy of validation predictions.
-        on_epoch: Called after each completed epoch.
     """
 
-    def __init__(
-        self,
-        *,
-        epochs: int,
-        classes: int,
-        score: Callable[[bytes], float],
-        on_epoch: Callable[[EpochResult], None] | None = None,
-    ) -> None:
-        self.curve: list[EpochResult] = []
-        self.verdict: Verdict | None = None
-        self.parameters: int | None = None
-        self.validation_predictions = b""
-        self.test_predictions = b""
-        self._epochs = epochs
-        self._classes = classes
-        self._score = score
-        self._on_epoch = on_epoch
-        self._report: Mapping[str, Any] | None = None
-        self._since = 0.0
+    epochs: int
+    classes: int
+    score: Callable[[bytes], float]
+    on_epoch: Callable[[EpochResult], None] | None = None
+    artifacts: ArtifactRequest | None = None
+    curve: list[EpochResult] = field(default_factory=list)
+    verdict: Verdict | None = None
+    parameters: int | None = None
+    validation_predictions: bytes = b""
+    test_predictions: bytes = b""
+    _report: Mapping[str, Any] | None = None
+    _since: float = 0.0
 
     def take(self, frame: Frame, seconds: float) -> bool:
         """Take a frame that came ``seconds`` after the start; return whether all is received.
 
         Raises:
-            FrameError: If it is out of order, or contains a class that does not exist.
+            FrameError: If it is out of order or was not asked for, or contains a class that does not exist.
         """
         if frame.kind == MESSAGE:
             return self._take_message(frame.message(), seconds)
@@ -93,7 +89,10 @@ class TrialScorer:
             return False
         if frame.kind == FrameKind.TEST:
             return self._take_test(frame.body)
-        raise FrameError("a file that was not asked for")
+        # The frame reader admits parts of files only where there is a request for files.
+        assert self.artifacts is not None
+        self.artifacts.append(frame.body)
+        return False
 
     def _take_message(self, message: Mapping[str, Any], seconds: float) -> bool:
         event = message.get("event")
@@ -107,6 +106,8 @@ class TrialScorer:
         if event == "ready" and self.parameters is None:
             self.parameters = _parameters(message.get("parameters"))
             self._since = seconds
+        elif event in ("file", "no-file") and self.artifacts is not None:
+            self.artifacts.announce(message)
         elif event == "epoch" and self.parameters is not None and self._report is None:
             self._report = message
         else:
@@ -114,14 +115,14 @@ class TrialScorer:
         return False
 
     def _take_validation(self, body: bytes, seconds: float) -> None:
-        if self._report is None or len(self.curve) >= self._epochs:
+        if self._report is None or len(self.curve) >= self.epochs:
             raise FrameError("validation predictions out of order")
         self._check_classes(body)
         self.validation_predictions = body
         usage = self._report.get("usage")
         point = EpochResult(
             epoch=len(self.curve) + 1,
-            validation_accuracy=self._score(body),
+            validation_accuracy=self.score(body),
             train_accuracy=_share(self._report.get("train_accuracy")),
             train_loss=_number(self._report.get("train_loss")),
             seconds=seconds - self._since,
@@ -130,11 +131,11 @@ class TrialScorer:
         )
         self._report, self._since = None, seconds
         self.curve.append(point)
-        if self._on_epoch is not None:
-            self._on_epoch(point)
+        if self.on_epoch is not None:
+            self.on_epoch(point)
 
     def _take_test(self, body: bytes) -> bool:
-        if len(self.curve) != self._epochs or self._report is not None:
+        if len(self.curve) != self.epochs or self._report is not None:
             raise FrameError("test predictions out of order")
         self._check_classes(body)
         self.test_predictions = body
@@ -144,28 +145,27 @@ class TrialScorer:
     def _check_classes(self, body: bytes) -> None:
         # One class too many would count as a wrong answer here, and as an index out of range elsewhere.
         highest = int(np.frombuffer(body, "<u2").max(initial=0))
-        if highest >= self._classes:
-            raise FrameError(f"a prediction of class {highest}, where there are {self._classes} classes")
+        if highest >= self.classes:
+            raise FrameError(f"a prediction of class {highest}, where there are {self.classes} classes")
+
+
+_LIMITS = {
+    ExitReason.TIME: (Outcome.TIMEOUT, ": simplify it, or raise --time-limit"),
+    ExitReason.MEMORY: (Outcome.MEMORY, ": choose smaller batches or images, or raise --memory-mib"),
+    ExitReason.PROCESSES: (Outcome.CRASHED, ": start none"),
+    ExitReason.PROTOCOL: (Outcome.CRASHED, ""),
+}
+"""Outcome and remedy for each limit that a worker may reach."""
 
 
 def verdict_of_result(result: JobResult) -> Verdict:
-    """Explain a worker that ended before all was received; a crash is traced to its line where Python could tell it."""
+    """Explain a worker that ended before all was received; a crash is traced to its line where Python printed it."""
     message = one_line(result.describe(), 400)
-    match result.reason:
-        case ExitReason.TIME:
-            message = f"{message}: simplify it, or raise --time-limit"
-            return Verdict(outcome=Outcome.TIMEOUT, rule=_RULE, message=message)
-        case ExitReason.MEMORY:
-            message = f"{message}: choose smaller batches or images, or raise --memory-mib"
-            return Verdict(outcome=Outcome.MEMORY, rule=_RULE, message=message)
-        case ExitReason.PROCESSES:
-            return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=f"{message}: start none")
-        case ExitReason.PROTOCOL:
-            return Verdict(outcome=Outcome.CRASHED, rule=_RULE, message=message)
-    line = result.crash_line(SOURCE_FILE)
-    place = f"line {line}: " if line is not None else ""
-    rule = KILLED if result.killed else _RULE
-    return Verdict(outcome=Outcome.CRASHED, rule=rule, message=f"{place}{message}", line=line)
+    if result.reason in _LIMITS:
+        outcome, remedy = _LIMITS[result.reason]
+        return Verdict(outcome=outcome, rule=_RULE, message=message + remedy)
+    failed = fail(Outcome.CRASHED, KILLED if result.killed else _RULE, message, line=result.crash_line(SOURCE_FILE))
+    return failed.verdict
 
 
 def read_verdict(message: Mapping[str, Any]) -> Verdict:

@@ -15,6 +15,7 @@ from nngen.datasets.dataset import load_dataset
 from nngen.isolation.protocol import MESSAGE, Frame, FrameError
 from nngen.training.artifacts import ArtifactRequest
 from nngen.training.orders import FrameKind
+from nngen.training.scoring import TrialScorer
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -74,16 +75,17 @@ def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
 
 
 def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
-    passed: list[Frame] = []
-    keeping = ArtifactRequest(("weights",))
-    take = keeping.intercept(lambda frame, _: bool(passed.append(frame)) or frame.kind == FrameKind.TEST)
-    assert not take(message(event="epoch"), 0.0)
-    assert not take(message(event="file", name="weights"), 0.0)
-    assert not take(Frame(FrameKind.FILE, b"ab"), 0.0)
-    assert not take(Frame(FrameKind.FILE, b"c"), 0.0)
-    assert take(Frame(FrameKind.TEST, b""), 0.0)
-    assert keeping.files == {"weights": b"abc"}
-    assert [frame.kind for frame in passed] == [MESSAGE, FrameKind.TEST]
+    scorer = TrialScorer(epochs=1, classes=2, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",)))
+    assert not scorer.take(message(event="ready", parameters=1), 0.0)
+    assert not scorer.take(message(event="epoch"), 0.0)
+    assert not scorer.take(Frame(FrameKind.VALIDATION, b""), 0.0)
+    assert not scorer.take(message(event="file", name="weights"), 0.0)
+    assert not scorer.take(Frame(FrameKind.FILE, b"ab"), 0.0)
+    assert not scorer.take(Frame(FrameKind.FILE, b"c"), 0.0)
+    assert scorer.take(Frame(FrameKind.TEST, b""), 0.0)
+    assert scorer.artifacts is not None
+    assert scorer.artifacts.files == {"weights": b"abc"}
+    assert len(scorer.curve) == 1
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     ids=["no name", "another name", "not asked for", "twice", "no text"],
 )
 def test_what_was_not_asked_for(frames: list[Frame]) -> None:
-    take = ArtifactRequest(("weights",)).intercept(lambda *_: False)
+    scorer = TrialScorer(epochs=1, classes=2, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",)))
     with pytest.raises(FrameError):
         for frame in frames:
-            take(frame, 0.0)
+            scorer.take(frame, 0.0)

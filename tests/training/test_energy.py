@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nngen.training.energy import EnergyMeter
+from nngen.training.energy import energy_meter
 
 
 class NVMLError(Exception):
@@ -44,7 +44,7 @@ def fails(*_):
 
 
 def test_joules_are_the_difference_of_the_counter(nvml):
-    with EnergyMeter("cuda") as meter:
+    with energy_meter("cuda") as meter:
         assert meter.joules is None
     assert meter.joules == pytest.approx(1.5)
     assert (nvml.state.open, nvml.state.card) == (0, "card 0")
@@ -53,7 +53,7 @@ def test_joules_are_the_difference_of_the_counter(nvml):
 @pytest.mark.parametrize(("visible", "card"), [("2,3", "card 2"), ("GPU-abc", "card GPU-abc")])
 def test_the_card_is_the_first_that_cuda_sees(nvml, monkeypatch, visible, card):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with EnergyMeter("cuda"):
+    with energy_meter("cuda"):
         pass
     assert nvml.state.card == card
 
@@ -61,23 +61,23 @@ def test_the_card_is_the_first_that_cuda_sees(nvml, monkeypatch, visible, card):
 @pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetTotalEnergyConsumption"])
 def test_a_device_without_a_counter_gives_none(nvml, monkeypatch, call):
     monkeypatch.setattr(nvml, call, fails)
-    with EnergyMeter("cuda") as meter:
+    with energy_meter("cuda") as meter:
         pass
     assert meter.joules is None
     assert nvml.state.open == 0
 
 
 def test_without_pynvml_or_on_the_cpu(nvml, monkeypatch):
-    with EnergyMeter("cpu") as meter:
+    with energy_meter("cpu") as meter:
         pass
     assert (meter.joules, nvml.state.looks) == (None, 0)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with EnergyMeter("cuda") as meter:
+    with energy_meter("cuda") as meter:
         pass
     assert meter.joules is None
 
 
 def test_it_is_closed_when_the_block_fails(nvml):
-    with pytest.raises(RuntimeError), EnergyMeter("cuda"):
+    with pytest.raises(RuntimeError), energy_meter("cuda"):
         raise RuntimeError
     assert nvml.state.open == 0

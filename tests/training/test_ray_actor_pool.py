@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
 
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from nngen import __version__
 from nngen.errors import EngineLostError, NngenError
-from nngen.training.ray.actor import NodeFacts, Refusal
+from nngen.training.ray.actor import NodeFacts
 from nngen.training.ray.actor_pool import ActorPool
 from nngen.training.ray.cluster import Request
 
@@ -59,6 +59,8 @@ class Played:
             raise ActorDiedError
         if word == "describe":
             time.sleep(self.telling_s)
+            if isinstance(self.facts, NngenError):
+                raise RayTaskError("describe", "Traceback of the actor", self.facts)
             return self.facts
         return None
 
@@ -198,7 +200,7 @@ def test_patience_begins_when_the_last_actor_ends(play):
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        (Refusal(kind=NngenError, message="node a: no torch"), "node a: no torch"),
+        (NngenError("node a: no torch"), "^node a: no torch$"),
         (NodeFacts(host="a", nngen="0.0", python="3.11.2"), r"node a has nngen 0\.0"),
         (NodeFacts(host="a", nngen=__version__, python="3.12.1"), r"node a has Python 3\.12\.1"),
     ],

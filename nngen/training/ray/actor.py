@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import platform
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import nan
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import ray
 
 from nngen import __version__
 from nngen.errors import NngenError
-from nngen.isolation.limits import Isolation
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.training.memory_model import Prediction
-from nngen.training.ray.dataset_transfer import Bytes, DatasetTransfer, unpack
-from nngen.types import Candidate, EpochResult, Trial, TrialSpec, Verdict
+from nngen.training.ray.dataset_transfer import DatasetTransfer, unpack
+from nngen.types import EpochResult, Trial, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,31 +51,7 @@ class Epoch:
     predictions: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """An error of the local engine, to raise in the driver."""
-
-    kind: type[NngenError]
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteTrainJob:
-    """A ``TrainJob`` on its way to a node.
-
-    Attributes:
-        transfer: The data set without its arrays.
-        files: References to the bytes of its files in Ray's object store.
-    """
-
-    candidate: Candidate
-    spec: TrialSpec
-    transfer: DatasetTransfer
-    files: Sequence[Any]
-    isolation: Isolation
-
-
-ActorMessage: TypeAlias = Epoch | Trial | Refusal
+ActorMessage: TypeAlias = Epoch | Trial
 
 
 class TrialActor:
@@ -86,42 +62,41 @@ class TrialActor:
         self._engine = LocalEngine(predict=lambda *_: self._prediction, compiled=compiled)
         self._thread = ThreadPoolExecutor(1)
 
-    def describe(self) -> NodeFacts | Refusal:
+    def describe(self) -> NodeFacts:
         """Load torch, and describe the node."""
-        try:
+        with _node_named():
             self._engine.warm_up()
-        except NngenError as error:
-            return _refusal(error)
         return NodeFacts(host=socket.gethostname(), nngen=__version__, python=platform.python_version())
 
     def ping(self) -> None:
         """Answer, to show that the actor is alive."""
 
-    def check(self, job: CheckJob) -> Verdict | Refusal:
+    def check(self, job: CheckJob) -> Verdict:
         """Check a candidate."""
-        try:
+        with _node_named():
             return self._engine.check(job)
-        except NngenError as error:
-            return _refusal(error)
 
-    def train(self, job: RemoteTrainJob, prediction: Prediction | None) -> Iterator[ActorMessage]:
-        """Train a candidate; yield each epoch as it ends, then the trial or the error in its place.
+    def train(self, job: TrainJob, transfer: DatasetTransfer, prediction: Prediction | None) -> Iterator[ActorMessage]:
+        """Train a candidate; yield each epoch as it ends, then the trial.
 
         Args:
-            job: What to train, without the data set.
+            job: The candidate and how to train it; its data set is that of ``transfer``, which is opened here.
+            transfer: The data set.
             prediction: The driver's prediction of its memory.
         """
         # Read by the engine's predictor: an actor runs one job at a time.
         self._prediction = prediction
         # The engine calls back in the thread that trains, and Ray's stream must be fed from this one.
         messages: SimpleQueue[Epoch | None] = SimpleQueue()
-        work = self._thread.submit(self._train, job, messages)
+        work = self._thread.submit(self._train, job, transfer, messages)
         work.add_done_callback(lambda _: messages.put(None))
         while (epoch := messages.get()) is not None:
             yield epoch
-        yield work.result()
+        with _node_named():
+            trial = work.result()
+        yield replace(trial, environment={**trial.environment, "engine": "ray", "node": socket.gethostname()})
 
-    def _train(self, job: RemoteTrainJob, messages: SimpleQueue[Epoch | None]) -> Trial | Refusal:
+    def _train(self, job: TrainJob, transfer: DatasetTransfer, messages: SimpleQueue[Epoch | None]) -> Trial:
         predictions = b""
 
         def score(body: bytes) -> float:
@@ -133,22 +108,13 @@ class TrialActor:
         def on_epoch(point: EpochResult) -> None:
             messages.put(Epoch(point=point, predictions=predictions))
 
-        def fetch(number: int) -> Bytes:
-            array: Bytes = ray.get(job.files[number])
-            return array
-
-        try:
-            local = TrainJob(
-                candidate=job.candidate,
-                spec=job.spec,
-                dataset=unpack(job.transfer, fetch),
-                isolation=job.isolation,
-            )
-            trial = self._engine.train(local, on_epoch, score=score)
-        except NngenError as error:
-            return _refusal(error)
-        return replace(trial, environment={**trial.environment, "engine": "ray", "node": socket.gethostname()})
+        return self._engine.train(replace(job, dataset=unpack(transfer, ray.get)), on_epoch, score=score)
 
 
-def _refusal(error: NngenError) -> Refusal:
-    return Refusal(kind=type(error), message=f"node {socket.gethostname()}: {error}")
+@contextmanager
+def _node_named() -> Iterator[None]:
+    """Name this node in the local engine's errors, which Ray passes on to the driver."""
+    try:
+        yield
+    except NngenError as error:
+        raise type(error)(f"node {socket.gethostname()}: {error}") from None

@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError
 
 from nngen.errors import EngineLostError, NngenError
-from nngen.training.ray.actor import NodeFacts, Refusal, TrialActor
-from nngen.training.ray.cluster import Request, difference, reason_of
+from nngen.training.ray.actor import NodeFacts, TrialActor
+from nngen.training.ray.cluster import Request, difference, local_error, reason_of
 
 _TURN_S = 0.1
 _ANSWER_S = 10.0
@@ -42,19 +42,17 @@ class ActorPool:
 
     An actor that Ray cannot place yet belongs to no thread: a thread that waits takes whichever actor is free first.
     So a cluster that has become smaller goes on with what it has.
+
+    Args:
+        request: Resources of each actor.
+        most: Returns the largest number of actors now.
+        patience_s: Seconds without any living actor after which waiting ends with an error.
+        compiled: Whether actors compile nets before they train them.
     """
 
     def __init__(
         self, request: Request, most: Callable[[], int], patience_s: float = _PATIENCE_S, *, compiled: bool = False
     ) -> None:
-        """Start with an empty pool.
-
-        Args:
-            request: Resources of each actor.
-            most: Gives the largest number of actors now.
-            patience_s: Seconds without any living actor after which waiting ends with an error.
-            compiled: Whether actors compile nets before they train them.
-        """
         self._request = request
         self._most = most
         self._patience_s = patience_s
@@ -164,37 +162,32 @@ class ActorPool:
                     self._arrived(handle)
 
     def _arrived(self, handle: ActorHandle) -> None:
-        """Add an actor that described its node; the description has arrived, so no thread waits for the lock long."""
+        """Add an actor that described its node; raise an error that no other start would avoid."""
+        # The description has arrived, so no thread waits for the lock long.
         with self._change:
             if handle not in self._starting:
                 return
             self._starting.remove(handle)
-            fault = self._fault(handle)
-            if handle.host:
-                self._idle.append(handle)
-                self._change.notify_all()
-                return
+            try:
+                facts: NodeFacts = ray.get(handle.facts)
+            except RayError as error:
+                # A node may go away while an actor starts there; one that can never start must not be tried for ever.
+                self._failed_starts += 1
+                fault = local_error(error)
+                if fault is None and self._failed_starts >= _MOST_FAILED_STARTS:
+                    fault = NngenError(f"no actor can be started in the Ray cluster: {reason_of(error)}")
+            else:
+                differs = difference(facts.host, facts.nngen, facts.python)
+                if differs is None:
+                    self._failed_starts = 0
+                    handle.host = facts.host
+                    self._idle.append(handle)
+                    self._change.notify_all()
+                    return
+                fault = NngenError(differs)
         _end(handle)
         if fault is not None:
             raise fault
-
-    def _fault(self, handle: ActorHandle) -> NngenError | None:
-        """Read an actor's description of its node; return an error that no other start would avoid, or None."""
-        try:
-            facts: NodeFacts | Refusal = ray.get(handle.facts)
-        except RayError as error:
-            # A node may go away while an actor starts there; one that can never start must not be tried for ever.
-            self._failed_starts += 1
-            if self._failed_starts < _MOST_FAILED_STARTS:
-                return None
-            return NngenError(f"no actor can be started in the Ray cluster: {reason_of(error)}")
-        if isinstance(facts, Refusal):
-            return facts.kind(facts.message)
-        if differs := difference(facts.host, facts.nngen, facts.python):
-            return NngenError(differs)
-        handle.host = facts.host
-        self._failed_starts = 0
-        return None
 
 
 def _answers(handle: ActorHandle) -> bool:

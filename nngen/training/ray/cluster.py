@@ -8,13 +8,13 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, RayTaskError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nngen import __version__
@@ -101,7 +101,17 @@ class Cluster:
 
     def nodes(self) -> tuple[Node, ...]:
         """List the nodes that are alive."""
-        return tuple(_node(entry) for entry in ray.nodes() if entry["Alive"])
+        return tuple(
+            Node(
+                id=entry["NodeID"],
+                host=entry["NodeManagerHostname"],
+                cpus=entry["Resources"].get("CPU", 0.0),
+                gpus=entry["Resources"].get("GPU", 0.0),
+                memory_mib=int(entry["Resources"].get("memory", 0) // _MIB),
+            )
+            for entry in ray.nodes()
+            if entry["Alive"]
+        )
 
     def machine(self, share: float = 1.0) -> dict[str, Any]:
         """Suggest a device and threads for trials that each get ``share`` of a card, as fields of ``CampaignSpec``.
@@ -189,8 +199,23 @@ def reason_of(error: BaseException) -> str:
     return (causes[-1] if causes else " ".join(lines))[:_MAX_REASON] or type(error).__name__
 
 
+def local_error(error: BaseException) -> NngenError | None:
+    """Return the error that the local engine raised in an actor; None where ``error`` is another."""
+    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, NngenError) else None
+
+
 def _same_everywhere(nodes: Sequence[Node]) -> None:
-    probe = ray.remote(_make_probe())
+    def versions() -> tuple[str | None, str]:
+        # A local function travels as code: nngen may be missing on the node.
+        import platform
+
+        try:
+            from nngen import __version__ as version
+        except ImportError:
+            return None, platform.python_version()
+        return version, platform.python_version()
+
+    probe = ray.remote(versions)
     asked = []
     # All are asked before the first answer is awaited: a slow node costs its time once.
     for node in nodes:
@@ -213,32 +238,6 @@ def _same_everywhere(nodes: Sequence[Node]) -> None:
         raise NngenError("; ".join(named))
     if not faults:
         raise NngenError(f"the Ray cluster lost {', '.join(node.host for node in nodes)} just now: try again")
-
-
-def _make_probe() -> Callable[[], tuple[str | None, str]]:
-    """Make a function that travels as code: nngen, where it is defined, may be missing on the node."""
-
-    def probe() -> tuple[str | None, str]:
-        import platform
-
-        try:
-            from nngen import __version__ as version
-        except ImportError:
-            return None, platform.python_version()
-        return version, platform.python_version()
-
-    return probe
-
-
-def _node(entry: dict[str, Any]) -> Node:
-    offers = entry["Resources"]
-    return Node(
-        id=entry["NodeID"],
-        host=entry["NodeManagerHostname"],
-        cpus=offers.get("CPU", 0.0),
-        gpus=offers.get("GPU", 0.0),
-        memory_mib=int(offers.get("memory", 0) // _MIB),
-    )
 
 
 def _offer(cpus: float, gpus: float, memory_mib: int) -> str:

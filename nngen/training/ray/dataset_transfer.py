@@ -11,8 +11,9 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,74 +21,64 @@ import numpy.typing as npt
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError
 from nngen.files import cache_dir, draft_folder
-from nngen.types import Shape
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetTransfer:
-    """A data set without its arrays, and the hashes of their files.
+    """A data set on its way to other machines.
 
     Attributes:
-        fingerprint: Fingerprint of the data set; it covers all labels, so only the driver can compute it.
+        blank: The data set with empty arrays; its fingerprint covers all labels, so only the driver can compute it.
         digests: SHA-256 in hex of each of ``WORKER_FILES``, in their order.
+        files: Reference to the bytes of each of these files.
     """
 
-    name: str
-    classes: int
-    fingerprint: str
-    natural: bool
-    default_shape: Shape
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    blank: Dataset
     digests: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        """Name of its folder in the cache of every machine."""
-        return hashlib.sha256(" ".join(self.digests).encode()).hexdigest()[:16]
+    files: tuple[Any, ...]
 
 
-def pack(dataset: Dataset) -> tuple[DatasetTransfer, tuple[Bytes, ...]]:
-    """Return the description of a data set, and the bytes of its files, mapped and not read yet."""
-    files = tuple(np.asarray(np.memmap(dataset.file(part), np.uint8, "r")) for part in WORKER_FILES)
-    transfer = DatasetTransfer(
-        name=dataset.name,
-        classes=dataset.classes,
-        fingerprint=dataset.fingerprint,
-        natural=dataset.natural,
-        default_shape=dataset.default_shape,
-        mean=dataset.mean,
-        std=dataset.std,
+def pack(dataset: Dataset, put: Callable[[Bytes], Any]) -> DatasetTransfer:
+    """Hash the files of a data set and hand each to ``put``, which returns the reference to it."""
+    # Mapped: the bytes go from the page cache to the object store without a copy in this process.
+    files = [np.asarray(np.memmap(dataset.file(part), np.uint8, "r")) for part in WORKER_FILES]
+    names = [f"{part}_{kind}" for part in ("train", "validation", "test") for kind in ("images", "labels")]
+    nothing: dict[str, Any] = dict.fromkeys(names, np.empty(0, np.int64))
+    return DatasetTransfer(
+        blank=replace(dataset, folder=Path(), **nothing),
         digests=tuple(hashlib.sha256(file.data).hexdigest() for file in files),
+        files=tuple(put(file) for file in files),
     )
-    return transfer, files
 
 
-def unpack(transfer: DatasetTransfer, fetch: Callable[[int], Bytes]) -> Dataset:
+def unpack(transfer: DatasetTransfer, get: Callable[[Any], Bytes]) -> Dataset:
     """Write the files of a data set into this machine's cache, unless they are there; open them.
 
     Args:
-        transfer: Description of the data set.
-        fetch: Returns the bytes of a file by its number in ``WORKER_FILES``; called only for missing files.
+        transfer: The data set.
+        get: Returns the bytes behind a reference; called only for missing files.
 
     Returns:
         The data set; its labels of validation and test are empty.
 
     Raises:
-        DataError: If the cache cannot be written, or what came is not what was sent.
+        DataError: If the cache cannot be written, or the bytes that arrive have another hash.
     """
-    folder = cache_dir() / "transfers" / transfer.key
+    # Named by content and not by the fingerprint: a driver whose cache was changed must not find an older transfer.
+    key = hashlib.sha256(" ".join(transfer.digests).encode()).hexdigest()[:16]
+    folder = cache_dir() / "transfers" / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if not _holds(folder, transfer):
                 shutil.rmtree(folder, ignore_errors=True)
-                _write(folder, transfer, fetch)
+                _write(folder, transfer, get)
     except OSError as error:
-        raise DataError(f"{transfer.name} cannot be kept in {folder.parent}: {error}; set NNGEN_CACHE") from error
-    return _open(folder, transfer)
+        raise DataError(f"{transfer.blank.name} cannot be kept in {folder.parent}: {error}; set NNGEN_CACHE") from error
+    arrays = {part.replace("-", "_"): np.load(folder / f"{part}.npy", mmap_mode="r") for part in WORKER_FILES}
+    return replace(transfer.blank, folder=folder, **arrays)
 
 
 @contextmanager
@@ -111,30 +102,12 @@ def _holds(folder: Path, transfer: DatasetTransfer) -> bool:
     return True
 
 
-def _write(folder: Path, transfer: DatasetTransfer, fetch: Callable[[int], Bytes]) -> None:
+def _write(folder: Path, transfer: DatasetTransfer, get: Callable[[Any], Bytes]) -> None:
     with draft_folder(folder) as draft:
-        for number, part in enumerate(WORKER_FILES):
+        for reference, part in zip(transfer.files, WORKER_FILES, strict=True):
             path = draft / f"{part}.npy"
-            fetch(number).tofile(path)
+            get(reference).tofile(path)
+            # All workers of this machine map the file, and a candidate outside of a sandbox must not change it.
             path.chmod(0o444)
         if not _holds(draft, transfer):
-            raise DataError(f"{transfer.name} did not arrive as it was sent")
-
-
-def _open(folder: Path, transfer: DatasetTransfer) -> Dataset:
-    arrays = {part.replace("-", "_"): np.load(folder / f"{part}.npy", mmap_mode="r") for part in WORKER_FILES}
-    # The labels of validation and test never leave the driver.
-    nothing = np.empty(0, np.int64)
-    return Dataset(
-        name=transfer.name,
-        classes=transfer.classes,
-        fingerprint=transfer.fingerprint,
-        natural=transfer.natural,
-        default_shape=transfer.default_shape,
-        mean=transfer.mean,
-        std=transfer.std,
-        folder=folder,
-        validation_labels=nothing,
-        test_labels=nothing,
-        **arrays,
-    )
+            raise DataError(f"{transfer.blank.name} did not arrive as it was sent")

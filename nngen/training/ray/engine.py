@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -16,9 +16,9 @@ from nngen.datasets.dataset import Dataset
 from nngen.errors import EngineLostError, NngenError
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.memory_model import Predictor
-from nngen.training.ray.actor import ActorMessage, Epoch, Refusal, RemoteTrainJob
+from nngen.training.ray.actor import ActorMessage, Epoch
 from nngen.training.ray.actor_pool import ActorHandle, ActorPool
-from nngen.training.ray.cluster import Cluster, Request, reason_of
+from nngen.training.ray.cluster import Cluster, Request, local_error, reason_of
 from nngen.training.ray.dataset_transfer import DatasetTransfer, pack
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate, EpochResult, Trial, Verdict
@@ -65,7 +65,7 @@ class RayEngine:
         self._counted = (0, -_LOOK_S)
         self._pool = ActorPool(request, lambda: self.slots, compiled=compiled)
         self._placing = threading.Lock()
-        self._placed: dict[str, tuple[DatasetTransfer, list[Any]]] = {}
+        self._placed: dict[str, DatasetTransfer] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -97,9 +97,7 @@ class RayEngine:
         Messages of errors name the node.
         """
         with self._borrowed() as handle:
-            found: Verdict | Refusal = ray.get(handle.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
-        if isinstance(found, Refusal):
-            raise found.kind(found.message)
+            found: Verdict = ray.get(handle.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
         return found
 
     def train(self, job: TrainJob, on_epoch: Callable[[EpochResult], None] | None = None) -> Trial:
@@ -109,16 +107,14 @@ class RayEngine:
         errors name the node.
         """
         candidate, spec, dataset = job.candidate, job.spec, job.dataset
-        transfer, files = self._place(dataset)
+        transfer = self._place(dataset)
         prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
         scored: dict[tuple[int, float], EpochResult] = {}
         message: ActorMessage | None = None
         with self._borrowed() as handle:
             train = handle.actor.train.options(num_returns="streaming")
-            remote = RemoteTrainJob(
-                candidate=_bare(candidate), spec=spec, transfer=transfer, files=files, isolation=job.isolation
-            )
-            for reference in train.remote(remote, prediction):
+            remote = replace(job, candidate=_bare(candidate), dataset=transfer.blank)
+            for reference in train.remote(remote, transfer, prediction):
                 message = ray.get(reference)
                 if isinstance(message, Epoch):
                     share = accuracy(message.predictions, dataset.validation_labels)
@@ -126,8 +122,6 @@ class RayEngine:
                     scored[_mark(point)] = point
                     if on_epoch is not None:
                         on_epoch(point)
-        if isinstance(message, Refusal):
-            raise message.kind(message.message)
         assert isinstance(message, Trial)
         # The trial knows which epochs are its own; those of an attempt that ran out of memory are not.
         curve = tuple(scored[_mark(point)] for point in message.curve)
@@ -141,6 +135,9 @@ class RayEngine:
         try:
             yield handle
         except BaseException as error:
+            if (own := local_error(error)) is not None:
+                self._pool.give(handle)
+                raise own from None
             self._pool.drop(handle)
             if isinstance(error, RayTaskError):
                 raise NngenError(f"node {handle.host} failed: {str(error).strip().splitlines()[-1]}") from error
@@ -149,12 +146,11 @@ class RayEngine:
             raise
         self._pool.give(handle)
 
-    def _place(self, dataset: Dataset) -> tuple[DatasetTransfer, list[Any]]:
+    def _place(self, dataset: Dataset) -> DatasetTransfer:
         """Put a data set into the object store, once; each node takes it from there."""
         with self._placing:
             if dataset.fingerprint not in self._placed:
-                transfer, files = pack(dataset)
-                self._placed[dataset.fingerprint] = (transfer, [ray.put(file) for file in files])
+                self._placed[dataset.fingerprint] = pack(dataset, ray.put)
             return self._placed[dataset.fingerprint]
 
 
