@@ -20,7 +20,7 @@ from nngen.campaign.budget import Budget, BudgetTracker, last_budget
 from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
 from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, StopRule, Suggestion, Watcher
-from nngen.campaign.selection import StoredCandidates, narrow, source_of
+from nngen.campaign.selection import GivenCandidates, narrow, source_of
 from nngen.campaign.successive_halving import is_over, planned, promotions
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign_spec import CampaignSpec
@@ -104,7 +104,7 @@ class Campaign:
             if source is None:
                 # Where all candidates were given ready-made, they are stored and nothing more is suggested.
                 given = stored is not None and stored.candidates
-                source = StoredCandidates(ids=given) if given else source_of(self.spec)
+                source = GivenCandidates(stored=given) if given else source_of(self.spec)
             record = self._create(source) if stored is None else self._resume(stored, source)
             counts = self.archive.counts(name)
             self.watcher.begin(name, counts[TrialState.DONE], max(sum(counts.values()), planned(self.spec)))

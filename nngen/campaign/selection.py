@@ -26,7 +26,6 @@ __all__ = [
     "ChosenQuartets",
     "GivenCandidates",
     "SampledQuartets",
-    "StoredCandidates",
     "narrow",
     "source_of",
 ]
@@ -82,34 +81,20 @@ class GivenCandidates(CandidateSource):
 
     Attributes:
         suggestions: Suggestions with a candidate each; the same candidate may be given with several seeds.
+        stored: Ids of the candidates of a campaign that is resumed, in place of suggestions.
     """
 
-    suggestions: tuple[Suggestion, ...]
+    suggestions: tuple[Suggestion, ...] = ()
+    stored: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        return tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
+        given = tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
+        return given or self.stored
 
     def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
+        # A campaign stores all of them at its beginning, in one transaction.
         return () if trials else self.suggestions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCandidates(CandidateSource):
-    """The given candidates of a stored campaign: all of its trials are in the archive.
-
-    Attributes:
-        ids: Ids of the candidates, in order.
-    """
-
-    ids: tuple[str, ...]
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        return self.ids
-
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
-        return ()
 
 
 def source_of(spec: CampaignSpec) -> CandidateSource:
