@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,25 @@ from nngen.archive.connection import sqlite_errors, transaction
 from nngen.types import Record
 
 __all__ = ["Added", "ExternalModel", "ExternalResult", "ExternalResults"]
+
+_ADD_MODEL = """
+    INSERT OR IGNORE INTO foreign_models (origin, name, kind, nn_id, canonical, source, created_at)
+    VALUES (:origin, :name, :kind, :nn_id, :canonical, :source, :now)
+"""
+
+# A result names its series and its setting, which are stored before it and looked up by their unique columns.
+_ADD_SERIES = """
+    INSERT OR IGNORE INTO foreign_series (model_id, task, dataset, metric)
+    VALUES (:model_id, :task, :dataset, :metric)
+"""
+_ADD_SETTING = "INSERT OR IGNORE INTO foreign_settings (uid, hyperparameters) VALUES (:uid, :hyperparameters)"
+_ADD_RESULT = """
+    INSERT OR IGNORE INTO foreign_trials (series_id, epoch, setting_id, accuracy, duration_s)
+    SELECT foreign_series.id, :epoch, foreign_settings.id, :accuracy, :duration_s
+    FROM foreign_series, foreign_settings
+    WHERE model_id = :model_id AND task = :task AND dataset = :dataset AND metric = :metric
+      AND uid = :uid AND hyperparameters = :hyperparameters
+"""
 
 _RECORDS = """
     SELECT foreign_models.name, foreign_series.dataset, epoch, accuracy, duration_s, hyperparameters
@@ -30,8 +48,6 @@ _RECORDS = """
       AND (?5 IS NULL OR epoch = ?5)
     ORDER BY name, dataset, epoch, accuracy DESC, setting_id
 """
-
-_MODELS = "SELECT id, origin, name, kind, nn_id, canonical, source FROM foreign_models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,24 +78,16 @@ class ExternalResult:
     Attributes:
         model_id: Number of the model, as ``ExternalResults.add_models`` returns it.
         task: Task, as LEMUR names it.
-        dataset: Data set, as LEMUR names it.
-        metric: Metric of ``accuracy``.
-        epoch: Epochs trained, from 1.
-        accuracy: Value of the metric on LEMUR's test split.
-        duration_s: Seconds of training until this epoch.
+        metric: Metric of the accuracy.
         uid: LEMUR's id of the hyperparameters.
-        hyperparameters: All values that LEMUR recorded, ``transform`` and ``batch`` among them.
+        record: The trial as LEMUR recorded it.
     """
 
     model_id: int
     task: str
-    dataset: str
     metric: str
-    epoch: int
-    accuracy: float
-    duration_s: float
     uid: str
-    hyperparameters: Mapping[str, float | int | str]
+    record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +103,6 @@ class ExternalResults:
 
     def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
         self._db, self._path = db, path
-        self._series: dict[tuple[int, str, str, str], int] = {}
-        self._settings: dict[tuple[str, str], int] | None = None
 
     def add_models(self, models: Iterable[ExternalModel]) -> dict[str, int]:
         """Add models, all or none; models that are stored already are not added again.
@@ -107,21 +113,12 @@ class ExternalResults:
         Raises:
             ArchiveError: If the archive cannot be written.
         """
-        sql = (
-            "INSERT OR IGNORE INTO foreign_models (origin, name, kind, nn_id, canonical, source, created_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)"
-        )
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         offered = list(models)
-        rows = ((m.origin, m.name, m.kind, m.nn_id, m.canonical, m.source, now) for m in offered)
-        with self._transaction() as connection:
-            connection.executemany(sql, rows)
-            known = {
-                (origin, name, nn_id): number
-                for number, origin, name, nn_id in connection.execute(
-                    "SELECT id, origin, name, nn_id FROM foreign_models"
-                )
-            }
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with transaction(self._db, self._path):
+            self._db.executemany(_ADD_MODEL, (asdict(model) | {"now": now} for model in offered))
+            rows = self._db.execute("SELECT id, origin, name, nn_id FROM foreign_models")
+            known = {(origin, name, nn_id): number for number, origin, name, nn_id in rows}
         return {model.name: known[model.origin, model.name, model.nn_id] for model in offered}
 
     def add_results(self, results: Iterable[ExternalResult]) -> Added:
@@ -130,24 +127,24 @@ class ExternalResults:
         Raises:
             ArchiveError: If the archive cannot be written.
         """
-        offered = 0
-        with self._transaction() as connection:
-            before = connection.total_changes
-            lines: list[tuple[int, int, int, float, float]] = []
-            for result in results:
-                offered += 1
-                series, setting = self._series_id(connection, result), self._setting_id(connection, result)
-                lines.append((series, result.epoch, setting, result.accuracy, result.duration_s))
-            made = connection.total_changes - before
-            connection.executemany("INSERT OR IGNORE INTO foreign_trials VALUES (?, ?, ?, ?, ?)", lines)
-            new = connection.total_changes - before - made
-        return Added(offered=offered, new=new)
+        rows = [
+            {name: getattr(result, name) for name in ("model_id", "task", "metric", "uid")}
+            | {name: getattr(result.record, name) for name in ("dataset", "epoch", "accuracy", "duration_s")}
+            | {"hyperparameters": json.dumps(result.record.hyperparameters, sort_keys=True, separators=(",", ":"))}
+            for result in results
+        ]
+        with transaction(self._db, self._path):
+            self._db.executemany(_ADD_SERIES, rows)
+            self._db.executemany(_ADD_SETTING, rows)
+            before = self._db.total_changes
+            self._db.executemany(_ADD_RESULT, rows)
+            return Added(offered=len(rows), new=self._db.total_changes - before)
 
     def models(self, kind: str | None = None) -> Iterator[ExternalModel]:
         """Iterate over the models in the order of their names; of one kind, or all."""
-        rows = self._each(f"{_MODELS} WHERE ?1 IS NULL OR kind = ?1 ORDER BY name, id", kind)
-        for _, origin, name, found, nn_id, canonical, source in rows:
-            yield ExternalModel(origin=origin, name=name, kind=found, nn_id=nn_id, canonical=canonical, source=source)
+        columns = "origin, name, kind, nn_id, canonical, source"
+        sql = f"SELECT {columns} FROM foreign_models WHERE ?1 IS NULL OR kind = ?1 ORDER BY name, id"  # noqa: S608
+        return (ExternalModel(**dict(row)) for row in self._each(sql, kind))
 
     def records(
         self,
@@ -171,45 +168,9 @@ class ExternalResults:
 
     def counts(self) -> dict[str, int]:
         """Count models, series, settings and trials."""
-        tables = {"models": "foreign_models", "series": "foreign_series", "settings": "foreign_settings"}
-        tables["trials"] = "foreign_trials"
-        return {what: next(self._each(f"SELECT count(*) FROM {table}"))[0] for what, table in tables.items()}  # noqa: S608
+        kinds = ("models", "series", "settings", "trials")
+        return {kind: next(self._each(f"SELECT count(*) FROM foreign_{kind}"))[0] for kind in kinds}  # noqa: S608
 
-    # Inside
-
-    def _series_id(self, connection: sqlite3.Connection, result: ExternalResult) -> int:
-        key = (result.model_id, result.task, result.dataset, result.metric)
-        if key not in self._series:
-            connection.execute(
-                "INSERT OR IGNORE INTO foreign_series (model_id, task, dataset, metric) VALUES (?, ?, ?, ?)", key
-            )
-            self._series[key] = connection.execute(
-                "SELECT id FROM foreign_series WHERE model_id = ? AND task = ? AND dataset = ? AND metric = ?", key
-            ).fetchone()[0]
-        return self._series[key]
-
-    def _setting_id(self, connection: sqlite3.Connection, result: ExternalResult) -> int:
-        if self._settings is None:
-            rows = connection.execute("SELECT uid, hyperparameters, id FROM foreign_settings")
-            self._settings = {(uid, text): number for uid, text, number in rows}
-        text = json.dumps(dict(result.hyperparameters), sort_keys=True, separators=(",", ":"))
-        key = (result.uid, text)
-        if key not in self._settings:
-            cursor = connection.execute("INSERT INTO foreign_settings (uid, hyperparameters) VALUES (?, ?)", key)
-            self._settings[key] = int(cursor.lastrowid or 0)
-        return self._settings[key]
-
-    def _each(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def _each(self, sql: str, *values: Any) -> Iterator[sqlite3.Row]:
         with sqlite_errors(self._path):
             yield from self._db.execute(sql, values)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with transaction(self._db, self._path):
-                yield self._db
-        except BaseException:
-            # The numbers drawn in this transaction are rolled back with it.
-            self._series.clear()
-            self._settings = None
-            raise

@@ -11,8 +11,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+
+from more_itertools import chunked, map_reduce
 
 from nngen.archive import Archive, ExternalModel, ExternalResult
 from nngen.assembly.identity import canonical_hash
@@ -112,20 +114,14 @@ def fingerprint(source: str) -> Fingerprint:
 
 def find_twins(prints: Mapping[str, Fingerprint]) -> Twins:
     """Group the models whose sources are the same or nearly the same."""
+    names = sorted(prints)
+    white_space = map_reduce(names, lambda name: prints[name].nn_id)
+    canonical = map_reduce((name for name in names if prints[name].canonical), lambda name: prints[name].canonical)
     return Twins(
-        white_space=_equal((name, prints[name].nn_id) for name in sorted(prints)),
-        canonical=_equal((name, prints[name].canonical) for name in sorted(prints)),
+        white_space=tuple(tuple(group) for group in white_space.values() if len(group) > 1),
+        canonical=tuple(tuple(group) for group in canonical.values() if len(group) > 1),
         near=group_sketches({name: found.sketch for name, found in prints.items()}),
     )
-
-
-def _equal(keys: Iterable[tuple[str, str | None]]) -> tuple[tuple[str, ...], ...]:
-    """Group names by key; names without a key, and groups of one, are left out."""
-    groups: dict[str, list[str]] = {}
-    for name, key in keys:
-        if key is not None:
-            groups.setdefault(key, []).append(name)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def kind_of(model: str) -> str:
@@ -175,7 +171,7 @@ def import_lemur(
     orphans, seen = Counter[str](), set[int]()
     stream = _results(lemur.read_results(None if dataset is None else {dataset}), numbers, orphans)
     offered = new = 0
-    while chunk := list(islice(stream, _CHUNK)):
+    for chunk in chunked(stream, _CHUNK):
         added = archive.external.add_results(chunk)
         offered, new = offered + added.offered, new + added.new
         seen |= {result.model_id for result in chunk}
@@ -235,42 +231,31 @@ def _results(
             orphans[file.results.model] += len(file.trials)
             continue
         for trial in file.trials:
-            if not isinstance(trial.get("accuracy"), int | float):
-                continue
-            record = to_record(file.results, file.epoch, trial)
-            yield ExternalResult(
-                model_id=number,
-                task=file.results.task,
-                dataset=file.results.dataset,
-                metric=file.results.metric,
-                epoch=record.epoch,
-                accuracy=record.accuracy,
-                duration_s=record.duration_s,
-                uid=str(trial.get("uid", "")),
-                hyperparameters=record.hyperparameters,
-            )
+            if isinstance(trial.get("accuracy"), int | float):
+                yield ExternalResult(
+                    model_id=number,
+                    task=file.results.task,
+                    metric=file.results.metric,
+                    uid=str(trial.get("uid", "")),
+                    record=to_record(file.results, file.epoch, trial),
+                )
 
 
 def _fingerprints(sources: Mapping[str, str], jobs: int, progress: Progress | None) -> dict[str, Fingerprint]:
     """Fingerprint every source, in processes of their own where there are many."""
-    names, done = list(sources), 0
-    slices = [names[start : start + _SLICE] for start in range(0, len(names), _SLICE)]
-    prints: dict[str, Fingerprint] = {}
-    for part, found in zip(slices, _mapped([[sources[n] for n in part] for part in slices], jobs), strict=True):
-        prints.update(zip(part, found, strict=True))
-        done += len(part)
-        if progress:
-            progress(done, 2 * len(names))
-    return prints
-
-
-def _mapped(slices: Sequence[list[str]], jobs: int) -> Iterator[list[Fingerprint]]:
-    if jobs < 2 or sum(map(len, slices)) < _FEW:
-        yield from map(_fingerprint_all, slices)
-        return
-    # Spawned, not forked: this process may have threads of torch or SQLite.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_fingerprint_all, slices)
+    slices = [[sources[name] for name in part] for part in chunked(sources, _SLICE)]
+    prints: list[Fingerprint] = []
+    with ExitStack() as stack:
+        mapped: Iterable[list[Fingerprint]] = map(_fingerprint_all, slices)
+        if jobs > 1 and len(sources) >= _FEW:
+            # Spawned, not forked: this process may have threads of torch or SQLite.
+            context = multiprocessing.get_context("spawn")
+            mapped = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context)).map(_fingerprint_all, slices)
+        for found in mapped:
+            prints += found
+            if progress:
+                progress(len(prints), 2 * len(sources))
+    return dict(zip(sources, prints, strict=True))
 
 
 def _fingerprint_all(sources: list[str]) -> list[Fingerprint]:

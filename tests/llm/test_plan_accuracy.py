@@ -95,17 +95,8 @@ def test_no_group_is_on_both_sides_of_a_fold() -> None:
 def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
     model = ExternalModel(origin="o", name=name, kind="generated", nn_id=name, canonical=name, source=source)
     number = archive.external.add_models([model])[name]
-    row = ExternalResult(
-        model_id=number,
-        task="img-classification",
-        dataset="cifar-10",
-        metric="acc",
-        epoch=1,
-        accuracy=accuracy,
-        duration_s=1.0,
-        uid=name,
-        hyperparameters={},
-    )
+    record = Record(model=name, dataset="cifar-10", epoch=1, accuracy=accuracy, duration_s=1.0, hyperparameters={})
+    row = ExternalResult(model_id=number, task="img-classification", metric="acc", uid=name, record=record)
     archive.external.add_results([row])
 
 
