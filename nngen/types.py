@@ -23,6 +23,7 @@ __all__ = [
     "Fidelity",
     "Hyperparameters",
     "Interface",
+    "Measurements",
     "Outcome",
     "Record",
     "Shape",
@@ -274,15 +275,12 @@ class EpochResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A candidate trained at one fidelity, and its accuracy.
+class Measurements:
+    """Measurements and conditions of a training.
 
     Attributes:
         validation_accuracy: Accuracy after the last epoch, in [0, 1]; None where training failed.
-        validation_predictions: Class per validation image, one byte pair each (little-endian uint16).
-        test_predictions: Class per test image in the same form; only a chosen candidate's are scored, once.
-        seconds: Wall time from the start of the worker to its end.
-        peak_mib: Largest resident memory seen over the worker's process tree.
+        parameters: Number of the network's parameters.
         batch: Samples per step in the end, which is less than ``spec.batch`` where memory did not suffice; None where
             training did not begin.
         batches_tried: All batches that were tried, where there was more than one.
@@ -294,16 +292,9 @@ class Trial:
         environment: Versions and hardware.
     """
 
-    candidate_id: str
-    spec: TrialSpec
-    verdict: Verdict
     validation_accuracy: float | None = None
     curve: tuple[EpochResult, ...] = ()
-    validation_predictions: bytes = b""
-    test_predictions: bytes = b""
     parameters: int | None = None
-    seconds: float = 0.0
-    peak_mib: float = 0.0
     batch: int | None = None
     batches_tried: tuple[int, ...] = ()
     prm: Hyperparameters = field(default_factory=dict)
@@ -312,3 +303,23 @@ class Trial:
     data_fingerprint: str = ""
     isolation: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial(Measurements):
+    """A candidate trained at one fidelity, and its accuracy.
+
+    Attributes:
+        validation_predictions: Class per validation image, one byte pair each (little-endian uint16).
+        test_predictions: Class per test image in the same form; only a chosen candidate's are scored, once.
+        seconds: Wall time from the start of the worker to its end.
+        peak_mib: Largest resident memory seen over the worker's process tree.
+    """
+
+    candidate_id: str
+    spec: TrialSpec
+    verdict: Verdict
+    validation_predictions: bytes = b""
+    test_predictions: bytes = b""
+    seconds: float = 0.0
+    peak_mib: float = 0.0

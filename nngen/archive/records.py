@@ -17,7 +17,7 @@ from typing import Any
 from nngen.campaign_spec import CampaignSpec
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
-from nngen.types import Candidate, EpochResult, Hyperparameters, Outcome, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, EpochResult, Measurements, Outcome, Shape, Trial, TrialSpec, Verdict
 
 __all__ = [
     "CampaignRecord",
@@ -163,7 +163,7 @@ class NewTrial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTrial:
+class StoredTrial(Measurements):
     """A trial as it is stored; values that are not known yet are None.
 
     Attributes:
@@ -179,13 +179,9 @@ class StoredTrial:
         candidate_id: Id of its candidate; None until a plan is assembled.
         spec: Specification of the training.
         verdict: Verdict; None until the trial is done.
-        validation_accuracy: Accuracy after the last epoch; None where training failed.
         test_accuracy: Accuracy on the test split, where it was revealed.
-        curve: Learning curve.
-        parameters: Number of the network's parameters.
         seconds: Wall time of the training.
         peak_mib: Peak resident memory.
-        environment: Versions and hardware.
         copied_from: Trial whose result was copied, being the same work.
         started_at: Time at which it was started last.
         finished_at: Time at which it was done.
@@ -203,20 +199,9 @@ class StoredTrial:
     candidate_id: str | None = None
     spec: TrialSpec | None = None
     verdict: Verdict | None = None
-    validation_accuracy: float | None = None
     test_accuracy: float | None = None
-    curve: tuple[EpochResult, ...] = ()
-    parameters: int | None = None
     seconds: float | None = None
     peak_mib: float | None = None
-    batch: int | None = None
-    batches_tried: tuple[int, ...] = ()
-    prm: Hyperparameters = field(default_factory=dict)
-    energy_j: float | None = None
-    predicted_mib: float | None = None
-    data_fingerprint: str = ""
-    isolation: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
     copied_from: int | None = None
     started_at: str | None = None
     finished_at: str | None = None

@@ -26,7 +26,7 @@ from nngen.surrogate.plan_accuracy import (
     folds,
 )
 from nngen.surrogate.records import compare_on_records, recorded_cases
-from nngen.types import Shape, TrialSpec
+from nngen.types import Record, Shape, TrialSpec
 
 SPACE = PlanSpace(families=tuple("ABCDEFGHIJ"))
 
