@@ -22,6 +22,7 @@ from cyclopts import (
     UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
+    ValidationError,
 )
 from cyclopts.config import Dict, Toml
 
@@ -182,6 +183,9 @@ def _message(error: CycloptsError) -> str:
             return (
                 f"{place}{name or error.argument.name} must be {_KINDS[error.target_type]}, not {error.token.value!r}"
             )
+        case ValidationError() if error.argument is not None and error.argument.tokens:
+            place, name = place_of(error.argument.tokens[0])
+            return f"{place}{name or error.argument.name} {error.exception_message}"
     return str(error)
 
 

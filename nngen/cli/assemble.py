@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.output import FolderWriter, TarWriter, order_of, prepare_folder, write_candidate
+from nngen.assembly.output import FolderWriter, TarWriter, order_of
 from nngen.assembly.plan_toml import preset, preset_names, read_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
@@ -29,19 +29,6 @@ from nngen.types import Candidate, Family, Interface, Shape
 _TAR = ".tar.zst"
 
 Usable = Mapping[str, tuple[Family, Interface]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draw:
-    """A draw of quartets; without a sampler, the plan's own experts are taken."""
-
-    sampler: str | None
-    size: int | None
-    seed: int
-
-    @property
-    def exhaustive(self) -> bool:
-        return self.sampler == "exhaustive"
 
 
 def assemble(
@@ -85,54 +72,62 @@ def assemble(
         nngen assemble --plan moev7 --out mixtures
         nngen assemble --families AirNet,AlexNet,DPN68,ICNet,MNASNet,ShuffleNet --sampler exhaustive --out all.tar.zst
     """
-    drawn = size is not None or sampler == "exhaustive"
+    exhaustive = sampler == "exhaustive"
+    drawn = size is not None or exhaustive
     names = selection.families
     if not drawn and names is None and plan is None:
         raise UsageError("say what to assemble: --families A,B,C,D for one quartet, or --size N to draw N of them")
-    if str(out).endswith(_TAR) and sampler != "exhaustive":
+    if str(out).endswith(_TAR) and not exhaustive:
         raise UsageError("one file for many mixtures is for --sampler exhaustive: name a folder with --out")
     check_shape(shape)
-    if names is not None and not drawn:
-        _check_count(names, experts or (4 if plan is None else len(names)))
+    if names is not None and not drawn and len(names) != (count := experts or (4 if plan is None else len(names))):
+        # A forgotten name is the likelier reason than another number of experts.
+        raise PlanError(
+            f"a mixture takes {count} families, not {len(names)}: {', '.join(names)}; "
+            "for another number say --experts N"
+        )
     model = _model_plan(plan, allow_repeats=allow_repeats, experts=None if drawn else names)
     if not drawn:
         check_plan(model)
-    order = _Draw(sampler=sampler if drawn else None, size=size, seed=seed)
+    chosen = _families(model, selection, drawn=drawn)
+    if size is not None and not exhaustive:
+        # Refuses a size that the pool cannot give, before families are measured.
+        draw(sampler, [family.name for family in chosen], size, seed)
     assembler = Assembler()
-    pool = _usable_families(model, selection, shape, assembler, order)
-    plans, count = _plans(model, tuple(pool), order)
-    known = _known(archive)
+    pool = _measure(chosen, shape, assembler, named=not drawn or names is not None)
+    plans, total = _plans(model, tuple(pool), sampler if drawn else None, size, seed)
+    known: frozenset[str] = frozenset()
+    if archive is not None:
+        with Archive.open(archive, readonly=True) as store:
+            known = store.canonicals()
 
     def make(plan: Plan) -> Candidate:
         return assembler.assemble(plan, [pool[name] for name in plan.experts] if pool else [])
 
-    if order.exhaustive:
-        order_id = order_of(model, pool, count)
-        done = _write_all(make, plans, count, out, known, order_id)
-        print_json(done) if output.json else print_table([done])
+    writer = TarWriter(out, order_of(model, pool, total)) if str(out).endswith(_TAR) else FolderWriter(out)
+    begun = writer.position  # plans that an earlier, interrupted run has written
+    written = _write(make, plans, total, writer, known)
+    if exhaustive:
+        counts = Counter(new for _, new in written)  # in constant memory
+        there = begun + counts[False]
+        row = {"path": str(out), "quartets": total, "written": counts[True], "there_already": there}
+        row["in_the_archive"] = total - counts[True] - there
+        print_json(row) if output.json else print_table([row])
         return
-    rows = list(_write_files(make, plans, count, out, known))
-    new = sum(row["written"] for row in rows)
-    left_out = f", {count - len(rows):,} in the archive already" if archive is not None else ""
+    rows = [
+        {
+            "id": candidate.id,
+            "path": str(out / f"{candidate.id}.py"),
+            "experts": list(candidate.plan.experts if candidate.plan else ()),
+            "canonical": candidate.canonical,
+            "written": new,
+        }
+        for candidate, new in written
+    ]
+    new = sum(row["written"] is True for row in rows)
+    left_out = f", {total - len(rows):,} in the archive already" if archive is not None else ""
     note(f"{new:,} written, {len(rows) - new:,} there already{left_out}", prefix="")
     output.print_rows(rows, ("id", "experts", "path"))
-
-
-def _known(archive: Path | None) -> frozenset[str]:
-    """Return the canonical hashes of the candidates in an archive."""
-    if archive is None:
-        return frozenset()
-    with Archive.open(archive, readonly=True) as store:
-        return store.canonicals()
-
-
-def _check_count(names: Sequence[str], experts: int) -> None:
-    """Refuse another number of experts than was asked for: a forgotten name is the likelier reason."""
-    if len(names) != experts:
-        raise PlanError(
-            f"a mixture takes {experts} families, not {len(names)}: {', '.join(names)}; "
-            "for another number say --experts N"
-        )
 
 
 def _model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] | None) -> Plan:
@@ -147,21 +142,16 @@ def _model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str]
     return model if experts is None else replace(model, experts=tuple(experts))
 
 
-def _usable_families(model: Plan, selection: FamilySource, shape: Shape, assembler: Assembler, order: _Draw) -> Usable:
-    """Find the usable families among those that the plans may name, before the folder is touched."""
-    drawn = order.sampler is not None
+def _families(model: Plan, selection: FamilySource, *, drawn: bool) -> tuple[Family, ...]:
+    """Return the families that the plans may name."""
     kind = KINDS.get(model.kind)
-    if not drawn and kind is not None and not kind.families:
-        return {}  # the kind brings its own experts
     if drawn and kind is not None and kind.only is not None:
         raise PlanError(f"the experts of kind {model.kind} are {kind.only}: there is nothing to draw")
-    if not drawn:
-        return _measure(choose(selection.load(), dict.fromkeys(model.experts)), shape, assembler, named=True)
-    chosen = selection.chosen()
-    if order.size is not None and not order.exhaustive:
-        # Refuses a size that the pool cannot give, before families are measured.
-        draw(order.sampler or "", [family.name for family in chosen], order.size, order.seed)
-    return _measure(chosen, shape, assembler, named=selection.families is not None)
+    if drawn:
+        return selection.chosen()
+    if kind is not None and not kind.families:
+        return ()  # the kind brings its own experts
+    return choose(selection.load(), dict.fromkeys(model.experts))
 
 
 def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, named: bool) -> Usable:
@@ -184,69 +174,38 @@ def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, 
     return pool
 
 
-def _plans(model: Plan, pool: Sequence[str], order: _Draw) -> tuple[Iterator[Plan], int]:
-    """Return the plans in their order, one at a time, and how many there are."""
-    if order.sampler is None:
+def _plans(
+    model: Plan, pool: Sequence[str], sampler: str | None, size: int | None, seed: int
+) -> tuple[Iterator[Plan], int]:
+    """Return the plans in their order, one at a time, and their number; without a sampler, the plan itself."""
+    if sampler is None:
         return iter([model]), 1
     space = Pool.of(pool)
     check_plan(replace(model, experts=space.quartet(0)))
-    if order.exhaustive:
-        count = space.space if order.size is None else order.size
-        check_size(space, count)
-        stream = (quartet for _, quartet in islice(Lexicographic(space).stream(), count))
-        return (replace(model, experts=quartet) for quartet in stream), count
-    quartets = draw(order.sampler, list(pool), order.size or 0, order.seed)
-    return (replace(model, experts=quartet) for quartet in quartets), len(quartets)
+    if sampler != "exhaustive":
+        quartets = draw(sampler, list(pool), size or 0, seed)
+        return (replace(model, experts=quartet) for quartet in quartets), len(quartets)
+    count = space.space if size is None else size
+    check_size(space, count)
+    stream = islice(Lexicographic(space).stream(), count)
+    return (replace(model, experts=quartet) for _, quartet in stream), count
 
 
-def _write_files(
-    make: Callable[[Plan], Candidate], plans: Iterator[Plan], count: int, out: Path, known: frozenset[str]
-) -> Iterator[dict[str, Any]]:
-    """Write each candidate that is not known into a folder; yield one row per file."""
-    prepare_folder(out)
-    with progress_bar("assembling") as report:
-        for done, plan in enumerate(plans, 1):
-            candidate = make(plan)
-            report(done, count)
-            if candidate.canonical in known:
-                continue
-            path, written = write_candidate(candidate, out)
-            yield {
-                "id": candidate.id,
-                "path": str(path),
-                "experts": list(plan.experts),
-                "canonical": candidate.canonical,
-                "written": written,
-            }
-
-
-def _write_all(
+def _write(
     make: Callable[[Plan], Candidate],
     plans: Iterator[Plan],
     count: int,
-    out: Path,
+    writer: FolderWriter | TarWriter,
     known: frozenset[str],
-    order_id: str,
-) -> dict[str, Any]:
-    """Write a whole space in constant memory; return the counts."""
-    written = skipped = 0
-    writer: FolderWriter | TarWriter = TarWriter(out, order_id) if str(out).endswith(_TAR) else FolderWriter(out)
+) -> Iterator[tuple[Candidate, bool]]:
+    """Write the candidates that are not known; yield each, with whether it was written now."""
+    begun = writer.position
     with writer, progress_bar("assembling") as report:
-        begun = writer.position  # plans that an earlier, interrupted run has written
         for position, plan in enumerate(islice(plans, begun, None), begun + 1):
             candidate = make(plan)
-            if candidate.canonical in known:
-                skipped += 1
-            else:
-                written += writer.add(candidate)
+            if candidate.canonical not in known:
+                yield candidate, writer.add(candidate)
             writer.reach(position)
             report(position, count)
         if not writer.finished:
             writer.finish()
-    return {
-        "path": str(out),
-        "quartets": count,
-        "written": written,
-        "there_already": count - written - skipped,
-        "in_the_archive": skipped,
-    }

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,11 @@ from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, sum
 from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
 from nngen.campaign.summary import read_status
-from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions, settled_spec
+from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, CampaignName
 from nngen.cli.output import note, print_json, print_table
-from nngen.cli.progress import print_status, print_summary, progress_bar, trial_progress
+from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
 from nngen.types import EpochResult
@@ -41,7 +42,6 @@ def run(
     selection: FamilyOptions = FamilyOptions(),
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
-    data_root: Path | None = None,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Run a campaign, or resume it: the same name again goes on where it stopped.
@@ -54,7 +54,6 @@ def run(
     Args:
         campaign: Name of the campaign, or a TOML file of arguments.
         config: TOML file of arguments, named as the flags are; typed arguments come first.
-        data_root: Folder that torchvision's files are read from, or downloaded to.
 
     Examples:
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
@@ -68,7 +67,35 @@ def run(
     """
     if campaign is None:
         raise UsageError("the campaign has no name: type one, or a TOML file of arguments")
-    run_campaign(campaign, spec, selection, budget, machines, data_root, output)
+    typed = machines.settle(spec, selection)
+    stored, limits = _stored(output.path, campaign, budget)
+    if stored is None and "size" not in typed:
+        raise UsageError(f"campaign {campaign} does not exist yet: say how many quartets it takes with --size")
+    inputs_of = partial(prepare, stored=stored, lemur=open_lemur(), families_from=selection.families_from)
+    with (
+        machines.session(campaign, stored.spec if stored else None, typed, inputs_of) as (settled, inputs, engine),
+        output.open() as store,
+        trial_progress() as watcher,
+    ):
+        for family, reason in inputs.left_out.items():
+            watcher.note(f"{family} is left out: {reason}")
+        summary = Campaign(
+            spec=settled,
+            archive=store,
+            inputs=inputs,
+            engine=engine,
+            assemble=Assembler().assemble,
+            watcher=watcher,
+            budget=limits,
+        ).run()
+    if output.json:
+        print_json(summary.to_dict())
+    else:
+        print_summary(summary)
+    if summary.failed:
+        raise SomeFailedError(
+            f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
+        )
 
 
 @app.command
@@ -203,62 +230,6 @@ def events(
             line = {"id": event.id, "at": event.at, "trial": event.trial_id, "event": event.kind}
             sys.stdout.write(json.dumps(line | {"detail": dict(event.detail)}, ensure_ascii=False) + "\n")
             sys.stdout.flush()
-
-
-def run_campaign(
-    name: str,
-    spec: CampaignOptions,
-    selection: FamilyOptions,
-    budget: BudgetOptions,
-    machines: EngineOptions,
-    data_root: Path | None,
-    output: ArchiveOptions,
-) -> None:
-    """Run a campaign, or resume it, and print its summary.
-
-    Raises:
-        NngenError: See ``prepare`` and ``Campaign.run``; SomeFailedError if candidates failed.
-    """
-    typed = machines.settle(spec, selection)
-    stored, limits = _stored(output.path, name, budget)
-    if stored is None and "size" not in typed:
-        raise UsageError(f"campaign {name} does not exist yet: say how many quartets it takes with --size")
-    with machines.join() as cluster:
-        defaults = {"name": name, **machines.defaults(cluster)}
-        settled, dataset = settled_spec(stored.spec if stored else None, typed, defaults, data_root)
-        with progress_bar("measuring families") as report:
-            inputs = prepare(
-                settled,
-                dataset,
-                stored,
-                lemur=open_lemur(),
-                families_from=selection.families_from,
-                progress=report,
-            )
-        with (
-            machines.open(cluster, settled, inputs) as engine,
-            output.open() as store,
-            trial_progress() as watcher,
-        ):
-            for family, reason in inputs.left_out.items():
-                watcher.note(f"{family} is left out: {reason}")
-            summary = Campaign(
-                spec=settled,
-                archive=store,
-                inputs=inputs,
-                engine=engine,
-                assemble=Assembler().assemble,
-                watcher=watcher,
-                budget=limits,
-            ).run()
-    if output.json:
-        print_json(summary.to_dict())
-    else:
-        print_summary(summary)
-    if summary.failed:
-        raise SomeFailedError(
-            f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
-        )
 
 
 def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
-from nngen.cli.options import Assignments, OutputOptions, ShapeOption, hyperparameters
+from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
@@ -33,7 +33,7 @@ def check(
     memory_mib: int = 12_288,
     device: str = "auto",
     threads: int | None = None,
-    isolation: str = "auto",
+    isolation: IsolationOption = "auto",
     output: OutputOptions = OutputOptions(),
 ) -> None:
     """Check that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
@@ -45,16 +45,12 @@ def check(
         paths: Files, or folders of ``*.py`` files.
         family: A file that is to be added to LEMUR's families: tells whether it can be an expert, and why not. May be
             given several times, in place of paths.
-        shape: Channels, height and width of the images; 3x32x32 by default.
         classes: Number of classes.
         prm: A hyperparameter as NAME=VALUE, for files that name more than lr, momentum and dropout.
         time_limit: Seconds per file.
         memory_mib: MiB of resident memory per file.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads of the worker; all cores by default.
-        isolation: ``sandbox`` (bubblewrap: no network, no files, no rights), ``process`` (own process, limits),
-            ``none`` (time and memory alone), or ``auto``: process for a file that its plan assembles to byte for
-            byte, sandbox for everything else.
 
     Examples:
         nngen check generated/*.py

@@ -12,7 +12,7 @@ from nngen.analysis.figures import write_coverage_page
 from nngen.analysis.observations import is_quartet
 from nngen.assembly.plan_toml import from_toml, plan_of
 from nngen.cli.family_options import FamilyOptions, abstract_pool
-from nngen.cli.options import ArchiveOptions, Names
+from nngen.cli.options import ArchiveOptions, Count, Names
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
 from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
@@ -27,7 +27,7 @@ def coverage(
     sampler: Annotated[
         str | None, Parameter(help=f"Sampler to measure instead; needs --size. {sampler_help()}.")
     ] = None,
-    size: int | None = None,
+    size: Count | None = None,
     families: Names = None,
     pool: int | None = None,
     seed: int = 0,
@@ -59,8 +59,6 @@ def coverage(
         raise UsageError(
             "say what to measure, one thing: a campaign's name, a folder of plans, or --sampler with --size"
         )
-    if size is not None and size < 1:
-        raise UsageError(f"--size must be at least 1, not {size}")
     if sampler is not None:
         names, quartets = _drawn(sampler, size, families, pool, seed)
     elif pool is not None:

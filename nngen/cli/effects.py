@@ -10,7 +10,7 @@ from nngen.analysis.effects import effects as estimate
 from nngen.analysis.low_yield import LowYield, low_yield
 from nngen.analysis.observations import observe, refuse_mixture
 from nngen.archive import StoredTrial
-from nngen.cli.options import ArchiveOptions
+from nngen.cli.options import ArchiveOptions, Fraction, Index
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
 
@@ -19,10 +19,10 @@ def effects(
     campaign: str | None = None,
     /,
     *,
-    rung: int = 0,
-    confidence: float = 0.95,
-    threshold: float = 0.5,
-    pairs: int = 12,
+    rung: Index = 0,
+    confidence: Fraction = 0.95,
+    threshold: Fraction = 0.5,
+    pairs: Index = 12,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Estimate the effect of each family and of each pair on the accuracy, with intervals.
@@ -42,12 +42,6 @@ def effects(
         nngen effects first
         nngen effects first --confidence 0.9 --json
     """
-    for flag, value in (("--confidence", confidence), ("--threshold", threshold)):
-        if not 0 < value < 1:
-            raise UsageError(f"{flag} lies between 0 and 1, not at {value}")
-    for flag, count in (("--rung", rung), ("--pairs", pairs)):
-        if count < 0:
-            raise UsageError(f"{flag} counts from 0, not {count}")
     with output.read() as store:
         pool = tuple(sorted(store.campaign(campaign).pool)) if campaign is not None else ()
         trials = store.trials(campaign)
@@ -105,7 +99,7 @@ def _print(found: Effects, weak: LowYield, pairs: int) -> None:
             "quartets": pair.quartets,
             "kind": pair.kind.value,
         }
-        for pair in found.pairs[: max(pairs, 0)]
+        for pair in found.pairs[:pairs]
     ]
     if shown:
         print_table(shown)

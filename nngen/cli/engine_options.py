@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cyclopts import Parameter
 
@@ -16,7 +16,8 @@ from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import Arguments, Flag
+from nngen.cli.options import Arguments, Count, Flag
+from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
 from nngen.errors import MissingExtraError, UsageError
 from nngen.families.probe import check_shape
@@ -47,18 +48,22 @@ class BudgetOptions(Arguments, of=Budget):
     """Limits of a campaign that were typed; a resumed campaign keeps the others."""
 
     def change(self, budget: Budget) -> Budget:
-        """Return a budget with the typed limits in place of its own.
-
-        Raises:
-            UsageError: If a limit is not positive, or money is limited without a price.
-        """
+        """Return a budget with the typed limits in place of its own."""
         return replace(budget, **self.typed())
+
+
+class Prepare(Protocol):
+    """Prepares the families of a campaign."""
+
+    def __call__(
+        self, spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None]
+    ) -> CampaignInputs: ...
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """Machines that trials run on.
+    """Machines that trials run on, and the place of their data.
 
     Attributes:
         engine: Where trials run: local (this machine) or ray (the nodes of a Ray cluster; docs/clusters.md).
@@ -67,20 +72,20 @@ class EngineOptions:
         gpu_share: With Ray and cards, share of a card per trial, as 0.5; 1 by default.
         compiled: Compile each network with torch.compile before it trains; takes minutes, and pays for many
             epochs on a card.
+        data_root: Folder that torchvision's files are read from, or downloaded to.
     """
 
     engine: str = "local"
-    workers: int | None = None
+    workers: Count | None = None
     address: str | None = None
     gpu_share: float | None = None
     compiled: Flag = False
+    data_root: Path | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in _ENGINES:
             raise UsageError(f"unknown engine {self.engine!r}: choose {' or '.join(_ENGINES)}")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers must be at least 1, not {self.workers}")
-        if self.engine == "local":
+        if self.here:
             for flag, value in (("--address", self.address), ("--gpu-share", self.gpu_share)):
                 if value is not None:
                     raise UsageError(f"{flag} is for --engine ray")
@@ -115,13 +120,36 @@ class EngineOptions:
         return typed
 
     @contextmanager
-    def join(self) -> Iterator[Cluster | None]:
-        """Join the cluster; yields None for this machine alone.
+    def session(
+        self, name: str, stored: CampaignSpec | None, typed: Mapping[str, Any], prepare: Prepare, *, size: int = 1
+    ) -> Iterator[tuple[CampaignSpec, CampaignInputs, LocalEngine | RayEngine]]:
+        """Settle every argument of a campaign, prepare its inputs and open its engine.
+
+        Args:
+            name: Name of the campaign.
+            stored: Arguments that it began with; None for one that begins.
+            typed: Result of ``settle``; a campaign that began with other arguments is refused.
+            prepare: Prepares the families from the settled arguments and the data set.
+            size: Number of candidates where none was typed.
 
         Raises:
-            UsageError: If no cluster can be joined.
-            MissingExtraError: If Ray is not installed.
+            NngenError: See ``CampaignSpec``, ``load_dataset``, ``prepare`` and the engines.
         """
+        if stored is not None:
+            stored.require(replace(stored, **typed))
+        with self._join() as cluster:
+            wanted = stored.dataset if stored is not None else typed.get("dataset", "digits")
+            dataset = load_dataset(wanted, data_root=self.data_root)
+            defaults = {"name": name, "size": size, "shape": dataset.default_shape, **self._machine(cluster)}
+            spec = stored or CampaignSpec(**defaults | dict(typed))
+            with progress_bar("measuring families") as report:
+                inputs = prepare(spec, dataset, progress=report)
+            with self._open(cluster, spec, inputs) as engine:
+                yield spec, inputs, engine
+
+    @contextmanager
+    def _join(self) -> Iterator[Cluster | None]:
+        """Join the cluster; yields None for this machine alone."""
         if self.here:
             yield None
             return
@@ -133,19 +161,14 @@ class EngineOptions:
         with redirect_stdout(sys.stderr), connect(self.address or "auto") as cluster:
             yield cluster
 
-    def defaults(self, cluster: Cluster | None) -> dict[str, Any]:
+    def _machine(self, cluster: Cluster | None) -> dict[str, Any]:
         """Return the device and the threads that the machines suggest, for what was not typed."""
         if cluster is not None:
             return cluster.machine(self.gpu_share or 1.0)
         cores = len(os.sched_getaffinity(0))
         return {"device": pick_device("auto"), "threads": max(1, min(cores // (self.workers or 1), _MOST_THREADS))}
 
-    def open(self, cluster: Cluster | None, spec: CampaignSpec, inputs: CampaignInputs) -> LocalEngine | RayEngine:
-        """Open the engine for a campaign's trials; it predicts the memory they take.
-
-        Raises:
-            NngenError: If the trials fit on no machine, or a node cannot run them.
-        """
+    def _open(self, cluster: Cluster | None, spec: CampaignSpec, inputs: CampaignInputs) -> LocalEngine | RayEngine:
         predict = predictor(inputs.families, classes=inputs.dataset.classes)
         if cluster is None:
             return LocalEngine(slots=self.workers or 1, predict=predict, compiled=self.compiled)
@@ -154,25 +177,3 @@ class EngineOptions:
         share = 0.0 if spec.device == "cpu" else self.gpu_share or 1.0
         request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
         return RayEngine(cluster, request, slots=self.workers, predict=predict, compiled=self.compiled)
-
-
-def settled_spec(
-    stored: CampaignSpec | None, typed: Mapping[str, Any], defaults: Mapping[str, Any], data_root: Path | None
-) -> tuple[CampaignSpec, Dataset]:
-    """Settle every argument of a campaign and load its data set.
-
-    Args:
-        stored: Specification that the campaign began with; None for one that begins.
-        typed: Arguments that were typed, by field.
-        defaults: Name, size and what the machines suggest, for what was not typed.
-        data_root: Folder of torchvision's files.
-
-    Raises:
-        UsageError: If the campaign began with other arguments, or arguments are not valid.
-        DataError: If the data set is missing or broken.
-    """
-    if stored is not None:
-        stored.require(replace(stored, **typed))
-        return stored, load_dataset(stored.dataset, data_root=data_root)
-    dataset = load_dataset(typed.get("dataset", "digits"), data_root=data_root)
-    return CampaignSpec(**{"shape": dataset.default_shape, **defaults, **typed}), dataset

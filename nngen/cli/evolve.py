@@ -12,7 +12,7 @@ from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, Arguments, Flag
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
-from nngen.cli.rewriter_options import RewriterOptions, trial_setup
+from nngen.cli.rewriter_options import RewriterOptions, usable_pool
 from nngen.errors import UsageError
 from nngen.llm.evolve import Cycle, Evolution, Tuner, stored_loop
 from nngen.llm.finetuning.config import Tuning
@@ -36,7 +36,6 @@ def evolve(
     selection: FamilyOptions = FamilyOptions(),
     machines: EngineOptions = EngineOptions(),
     budget: BudgetOptions = BudgetOptions(),
-    data_root: Path | None = None,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Propose plans, check and train them, judge the best on fresh seeds, tune the model, and repeat.
@@ -50,7 +49,6 @@ def evolve(
         tune: Tune the model on the archive between cycles (a model in this process only).
         tune_epochs: Passes of each tuning over its data.
         work: Folder for feedback sets and adapters; generated/NAME by default.
-        data_root: Folder that torchvision's files are read from, or downloaded to.
 
     Examples:
         nngen evolve loop --rewriter mutate --families ShuffleNet,MobileNetV3,ICNet,DPN68,ComplexNet
@@ -60,9 +58,9 @@ def evolve(
     tuner = _tuner(source, work or Path("generated") / name, tune_epochs, device) if tune else None
     with output.open() as store:
         limits = budget.change(last_budget(store.events(name)))
-        stored = stored_loop(store, name)
+        stored, typed = stored_loop(store, name), machines.settle(trials, selection)
         with (
-            trial_setup(name, stored, trials, selection, machines, data_root) as (spec, inputs, engine),
+            machines.session(name, stored, typed, usable_pool(selection)) as (spec, inputs, engine),
             trial_progress() as watcher,
         ):
             found = Evolution(

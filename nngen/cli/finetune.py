@@ -120,7 +120,4 @@ def _list(output: OutputOptions) -> None:
         text = file.read_text(encoding="utf-8")
         about = text.splitlines()[0].lstrip("# ")
         rows.append({"preset": name, **tomllib.loads(text), "about": about})
-    if output.json:
-        print_json(rows)
-    else:
-        print_table(rows, ("preset", "base", "quantize", "max_tokens", "about"))
+    output.print_rows(rows, ("preset", "base", "quantize", "max_tokens", "about"))

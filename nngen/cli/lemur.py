@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from nngen.archive.import_lemur import choose_models, import_lemur
 from nngen.cli.family_options import FamilySource
-from nngen.cli.options import ArchiveOptions, OutputOptions, ShapeOption
+from nngen.cli.options import ArchiveOptions, Count, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
@@ -85,7 +85,7 @@ def import_(
     dataset: str | None = None,
     kind: str = "any",
     source: _Source = None,
-    jobs: int = 2,
+    jobs: Count = 2,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Import LEMUR's models and results into the archive as external results; nothing is trained.
@@ -105,8 +105,6 @@ def import_(
         nngen lemur import --dataset cifar-10 --kind hetero
         nngen lemur import --from ../nn-dataset --json
     """
-    if jobs < 1:
-        raise UsageError(f"--jobs must be at least 1, not {jobs}")
     lemur = open_lemur(source)
     names = choose_models(lemur, dataset=dataset, kind=kind)
     with output.open() as store, progress_bar("LEMUR into the archive") as report:
@@ -127,7 +125,7 @@ def families(
     *,
     shape: ShapeOption = Shape(3, 32, 32),
     selection: FamilySource = FamilySource(),
-    jobs: int | None = None,
+    jobs: Count | None = None,
     output: OutputOptions = OutputOptions(),
 ) -> None:
     """List LEMUR's base families: whether each is usable at a shape and why not, its size and its best result.
@@ -137,7 +135,6 @@ def families(
     the images or casts them to complex numbers. Families with nearly the same source are named on stderr.
 
     Args:
-        shape: Channels, height and width of the images; 3x32x32 by default.
         jobs: Families measured at a time; one for each CPU by default.
 
     Examples:

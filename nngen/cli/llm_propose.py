@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -14,10 +13,10 @@ from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import ArchiveOptions, Flag, Names
+from nngen.cli.options import ArchiveOptions, Count, Flag, Names
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
-from nngen.cli.rewriter_options import RewriterOptions, trial_setup
+from nngen.cli.rewriter_options import RewriterOptions, usable_pool
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.candidates import new_candidates, trained_funnel
@@ -33,9 +32,9 @@ def llm_propose(
     *,
     source: RewriterOptions,
     kind: str = "plan",
-    number: Annotated[int, Parameter(name=["--number", "-n"])] = 10,
+    number: Annotated[Count, Parameter(name=["--number", "-n"])] = 10,
     parent: str | None = None,
-    from_top: int | None = None,
+    from_top: Count | None = None,
     region: Names = None,
     temperature: float = 1.0,
     repair: Flag = False,
@@ -45,7 +44,6 @@ def llm_propose(
     selection: FamilyOptions = FamilyOptions(),
     machines: EngineOptions = EngineOptions(),
     budget: BudgetOptions = BudgetOptions(),
-    data_root: Path | None = None,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Ask a rewriter for better mixtures; check its proposals, and train them if asked.
@@ -64,7 +62,6 @@ def llm_propose(
         repair: Ask once more, with the error message, where a proposal failed.
         train: Train the valid and new proposals.
         name: Name of the batch; made of rewriter, kind and seed by default.
-        data_root: Folder that torchvision's files are read from, or downloaded to.
 
     Examples:
         nngen llm-propose --rewriter random --kind plan -n 8 --families ShuffleNet,MobileNetV3,ICNet,DPN68,AirNext
@@ -73,18 +70,16 @@ def llm_propose(
     """
     if kind not in list(Kind):
         raise UsageError(f"no kind of proposal is called {kind!r}: choose {', '.join(Kind)}")
-    if number < 1 or (from_top is not None and from_top < 1):
-        raise UsageError("--number and --from-top must be at least 1")
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
     # Checked before a model is loaded; the proposer checks the rewriter itself again.
     require_sandbox(source.rewriter, Kind(kind), trusted=source.entry.trusted)
-    typed = trials.typed()
+    typed = machines.settle(trials, selection)
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"
     with output.open() as store:
         stored = next((record.spec for record in store.campaigns() if record.name == title), None)
-        with trial_setup(title, stored, trials, selection, machines, data_root) as (spec, inputs, engine):
+        with machines.session(title, stored, typed, usable_pool(selection)) as (spec, inputs, engine):
             proposer = Proposer(
                 archive=store,
                 rewriter=writer,

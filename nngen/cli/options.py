@@ -9,7 +9,7 @@ optional where it otherwise reads the whole archive.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -54,12 +54,35 @@ _NAMES = Parameter(converter=_names, negative="", n_tokens=1, allow_repeating=Tr
 _NUMBERS = Parameter(converter=_numbers, negative="", n_tokens=1, metavar="N,N,...")
 _SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
 
+
+def _bounded(range_: str, holds: Callable[[float], bool]) -> Parameter:
+    """Refuse numbers out of a range; the message gets the name of the option or of the TOML key before it."""
+
+    def check(_: Any, value: float | None) -> None:
+        if value is not None and not holds(value):
+            raise ValueError(f"must be {range_}, not {value}")
+
+    return Parameter(validator=check)
+
+
+Count = Annotated[int, _bounded("at least 1", lambda value: value >= 1)]
+Index = Annotated[int, _bounded("at least 0", lambda value: value >= 0)]
+Fraction = Annotated[float, _bounded("between 0 and 1", lambda value: 0 < value < 1)]
+Price = Annotated[float, _bounded("a number from 0 up", lambda value: 0 <= value < float("inf"))]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value and without a negative form."""
 Names = Annotated[tuple[str, ...] | None, _NAMES]
 """Names separated by commas; None where nothing was typed."""
-ShapeOption = Annotated[Shape, _SHAPE, Parameter(show_default=False)]
-"""Channels, height and width, as 3x32x32; its help names the default."""
+_SHAPE_HELP = "Channels, height and width of the images; 3x32x32 by default."
+ShapeOption = Annotated[Shape, _SHAPE, Parameter(show_default=False, help=_SHAPE_HELP)]
+IsolationOption = Annotated[
+    str,
+    Parameter(
+        help="``sandbox`` (bubblewrap: no network, no files, no rights), ``process`` (own process, limits), ``none`` "
+        "(time and memory alone), or ``auto``: process for a file that its plan assembles to byte for byte, else "
+        "sandbox."
+    ),
+]
 CampaignName = Annotated[str, Parameter(help="Name of the campaign.")]
 """The one campaign that a command reads or controls."""
 Assignments = Annotated[tuple[str, ...], Parameter(name="--prm", negative="", show_default=False, metavar="NAME=VALUE")]
@@ -131,19 +154,11 @@ class ArchiveOptions(OutputOptions):
         return self.archive or default_path()
 
     def open(self, *, create: bool = True) -> Archive:
-        """Open the archive for writing.
-
-        Raises:
-            ArchiveError: If it cannot be opened, or does not exist and is not to be created.
-        """
+        """Open the archive for writing."""
         return Archive.open(self.path, create=create)
 
     def read(self) -> Archive:
-        """Open the archive read-only.
-
-        Raises:
-            ArchiveError: If there is none, or it cannot be read.
-        """
+        """Open the archive read-only; it has to exist."""
         return Archive.open(self.path, readonly=True)
 
 

@@ -9,7 +9,7 @@ from cyclopts import App
 
 from nngen.assembly.plan_toml import preset, preset_file, preset_names, preset_purpose
 from nngen.cli.options import Flag, OutputOptions
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import print_json
 from nngen.errors import UsageError
 from nngen.files import write_atomically
 
@@ -23,15 +23,10 @@ def ls(*, output: OutputOptions = OutputOptions()) -> None:
     Examples:
         nngen plans ls
     """
-    found = {name: preset(name) for name in preset_names()}
-    rows = [
-        {"name": name, "kind": plan.kind, "experts": len(plan.experts), "purpose": preset_purpose(name)}
-        for name, plan in found.items()
-    ]
-    if output.json:
-        print_json([{**row, "plan": found[str(row["name"])].to_dict()} for row in rows])
-    else:
-        print_table(rows)
+    columns = ("name", "kind", "experts", "purpose", "plan")
+    found = ((name, preset(name), preset_purpose(name)) for name in preset_names())
+    rows = [(name, plan.kind, len(plan.experts), purpose, plan.to_dict()) for name, plan, purpose in found]
+    output.print_rows([dict(zip(columns, row, strict=True)) for row in rows], columns[:-1])
 
 
 @app.command

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from nngen.archive import StoredTrial
 from nngen.assembly.plan_toml import read_plan
 from nngen.assembly.plan_validation import check_plan
-from nngen.cli.options import ArchiveOptions, Names
+from nngen.cli.options import ArchiveOptions, Index, Names
 from nngen.cli.output import print_json, print_table
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import LIST_FAMILIES
@@ -43,7 +43,7 @@ def predict_accuracy(
     model: str = "ridge",
     base: str | None = None,
     adapter: Path | None = None,
-    records: int = 0,
+    records: Index = 0,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Predict the validation accuracy of a plan that was not trained, and measure the error of such predictions.
@@ -75,7 +75,7 @@ def predict_accuracy(
         raise UsageError(f"no predictor is called {model!r}: --model takes ridge or lm")
     if (model == "lm") != (base is not None):
         raise UsageError("--model lm and --base NAME go together: name the language model")
-    if records < 0 or (records and (families or plan or early or campaign)):
+    if records and (families or plan or early or campaign):
         raise UsageError("--records N uses N imported models; it takes no plan, no early epochs and no campaign")
     if records:
         with output.read() as store:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from cyclopts import App
 
 from nngen.cli.options import ArchiveOptions, Names, OutputOptions
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import print_json
 from nngen.llm.finetuning.dataset import counter
 from nngen.llm.prompts import load_prompts, prompt
 from nngen.llm.proposals.prompt_context import render_from_archive
@@ -25,10 +25,7 @@ def ls(*, output: OutputOptions = OutputOptions()) -> None:
     """
     columns = ("name", "id", "output", "examples", "budget", "inputs", "purpose")
     rows = [{name: getattr(item, name) for name in columns} for item in load_prompts().values()]
-    if output.json:
-        print_json(rows)
-    else:
-        print_table(rows, [name for name in columns if name != "inputs"])
+    output.print_rows(rows, [name for name in columns if name != "inputs"])
 
 
 @app.command

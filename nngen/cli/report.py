@@ -11,7 +11,7 @@ from nngen.analysis.cost import forecast as predict
 from nngen.analysis.formatting import duration
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, write_report
-from nngen.cli.options import ArchiveOptions, CampaignName, Names
+from nngen.cli.options import ArchiveOptions, CampaignName, Count, Names, Price
 from nngen.cli.output import print_json, print_table
 from nngen.errors import NngenError, UsageError
 from nngen.llm.rewriters.factory import REWRITERS
@@ -24,7 +24,7 @@ def report(
     *,
     out: Path | None = None,
     figures: Path | None = None,
-    price_per_hour: float | None = None,
+    price_per_hour: Price | None = None,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Write a campaign's report: one HTML file that opens without a server or a network.
@@ -49,7 +49,6 @@ def report(
         raise UsageError(f"{out} is a folder: name the file to write, such as {out / 'report.html'}")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UsageError(f"{figures} is a file: --figures names a folder")
-    _check_price(price_per_hour)
     baselines = [entry.argument for entry in REWRITERS if entry.trusted]
     with output.read() as store:
         found = (
@@ -73,11 +72,11 @@ def cost(
     campaign: CampaignName,
     /,
     *,
-    price_per_hour: float | None = None,
-    forecast: int | None = None,
+    price_per_hour: Price | None = None,
+    forecast: Count | None = None,
     sampler: str = "stratified",
     families: Names = None,
-    epochs: int | None = None,
+    epochs: Count | None = None,
     seed: int = 0,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -99,12 +98,7 @@ def cost(
         nngen cost first --price-per-hour 0.44 --json
         nngen cost first --forecast 203 --sampler stratified --epochs 5
     """
-    _check_price(price_per_hour)
-    if forecast is not None and forecast < 1:
-        raise UsageError(f"--forecast must be at least 1, not {forecast}")
     find_sampler(sampler, learns=False)
-    if epochs is not None and epochs < 1:
-        raise UsageError(f"--epochs must be at least 1, not {epochs}")
     with output.read() as store:
         record = store.campaign(campaign)
         trials = store.trials(campaign)
@@ -126,11 +120,6 @@ def cost(
         )
     else:
         _print_cost(spent, left, planned)
-
-
-def _check_price(price: float | None) -> None:
-    if price is not None and not 0 <= price < float("inf"):
-        raise UsageError(f"--price-per-hour must be a number from 0 up, not {price}")
 
 
 def _print_cost(spent: Cost, left: Forecast | None, planned: Forecast | None) -> None:

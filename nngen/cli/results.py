@@ -10,16 +10,15 @@ from cyclopts import Parameter
 from nngen.analysis.leaderboard import COLUMNS
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.archive import StoredCandidate, StoredTrial
-from nngen.cli.options import ArchiveOptions, Flag
+from nngen.cli.options import ArchiveOptions, Count, Flag
 from nngen.cli.output import print_json, print_table
-from nngen.errors import UsageError
 
 _INNER = ("id", "rung", "replicate", "plan", "given", "given_seed", "candidate_id")
 """Fields of a stored trial that JSON leaves out: places in a campaign, and what the candidate itself shows."""
 
 
 def leaderboard(
-    campaign: str | None = None, /, *, top: int | None = None, output: ArchiveOptions = ArchiveOptions()
+    campaign: str | None = None, /, *, top: Count | None = None, output: ArchiveOptions = ArchiveOptions()
 ) -> None:
     """Rank the trained candidates by validation accuracy, within each data set.
 
@@ -35,8 +34,6 @@ def leaderboard(
         nngen leaderboard demo --top 5
         nngen leaderboard --json
     """
-    if top is not None and top < 1:
-        raise UsageError(f"--top must be at least 1, not {top}")
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)

@@ -11,11 +11,11 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
-from nngen.campaign import Budget, Campaign, CampaignInputs, GivenCandidates, Suggestion, Watcher
+from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
-from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, settled_spec
-from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
+from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
+from nngen.cli.options import ArchiveOptions, Assignments, Flag, IsolationOption, hyperparameters
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
@@ -33,10 +33,9 @@ def train(
     name: str | None = None,
     spec: TrialOptions = TrialOptions(),
     prm: Assignments = (),
-    isolation: str = "auto",
+    isolation: IsolationOption = "auto",
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
-    data_root: Path | None = None,
     test: Flag = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -51,9 +50,6 @@ def train(
         paths: Files in LEMUR's contract, or folders of ``*.py`` files.
         name: Name of a campaign that stores the trials in the archive; by default nothing is stored.
         prm: A further hyperparameter as NAME=VALUE.
-        isolation: sandbox (bubblewrap: no network, no files, no rights), process (own process, limits), none (time
-            and memory alone), or auto: process for a file that its plan assembles to byte for byte, else sandbox.
-        data_root: Folder that torchvision's files are read from, or downloaded to.
         test: Print the accuracy on the test split too.
 
     Examples:
@@ -69,23 +65,22 @@ def train(
     with output.open() if name is not None else Archive.in_memory() as store:
         typed = machines.settle(spec) | ({"hyperparameters": hyperparameters(prm)} if prm else {})
         stored = next((one.spec for one in store.campaigns() if one.name == name), None)
-        with machines.join() as cluster:
-            defaults = {"name": name or "train", "size": len(files), **machines.defaults(cluster)}
-            settled, dataset = settled_spec(stored, typed, defaults, data_root)
-            levels = [choose_isolation(isolation, candidate.source) for candidate in candidates]
+        alone = len(files) == 1 and name is None
+
+        def prepare(_: CampaignSpec, dataset: Dataset, /, **_progress: object) -> CampaignInputs:
+            return CampaignInputs(families={}, dataset=dataset)
+
+        with machines.session(name or "train", stored, typed, prepare, size=len(files)) as (settled, inputs, engine):
             suggestions = tuple(
                 Suggestion(
-                    plan=candidate.plan or Plan(experts=()), candidate=candidate, isolation=level, seed=settled.seed
+                    plan=candidate.plan or Plan(experts=()),
+                    candidate=candidate,
+                    isolation=choose_isolation(isolation, candidate.source),
+                    seed=settled.seed,
                 )
-                for candidate, level in zip(candidates, levels, strict=True)
+                for candidate in candidates
             )
-            inputs = CampaignInputs(families={}, dataset=dataset)
-            limits = last_budget(store.events(settled.name)) if stored else Budget()
-            alone = len(files) == 1 and name is None
-            with (
-                machines.open(cluster, settled, inputs) as engine,
-                nullcontext(_Epochs(settled.epochs)) if alone else trial_progress() as watcher,
-            ):
+            with nullcontext(_Epochs(settled.epochs)) if alone else trial_progress() as watcher:
                 Campaign(
                     spec=settled,
                     archive=store,
@@ -93,12 +88,12 @@ def train(
                     engine=engine,
                     source=GivenCandidates(suggestions=suggestions),
                     watcher=watcher,
-                    budget=budget.change(limits),
+                    budget=budget.change(last_budget(store.events(settled.name)) if stored else Budget()),
                     reveal=test,
                 ).run()
         trials = sorted(store.trials(settled.name), key=lambda trial: trial.position)
         rows = [
-            _row(file, trial, _test_accuracy(store, trial, dataset) if test else None)
+            _row(file, trial, _test_accuracy(store, trial, inputs.dataset) if test else None)
             for file, trial in zip(files, trials, strict=True)
             if trial.state is TrialState.DONE
         ]

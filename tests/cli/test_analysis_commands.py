@@ -203,8 +203,8 @@ def test_effects_of_nothing_and_refusals(nngen, archive):
     assert "no campaign 'frist'" in nngen("effects", "frist", "--archive", archive).err
     for tokens, says in (
         (("--confidence", "95"), "between 0 and 1"),
-        (("--pairs", "-1"), "--pairs counts from 0"),
-        (("--rung", "-1"), "--rung counts from 0"),
+        (("--pairs", "-1"), "--pairs must be at least 0"),
+        (("--rung", "-1"), "--rung must be at least 0"),
         (("--rung", "2"), "the rungs of these trials are 0"),
     ):
         result = nngen("effects", "first", *tokens, "--archive", archive)

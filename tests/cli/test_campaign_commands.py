@@ -11,6 +11,7 @@ from nngen.archive import Archive, TrialState
 from nngen.campaign import Budget
 from nngen.cli.engine_options import EngineOptions
 from nngen.cli.family_options import FamilyOptions
+from nngen.errors import SomeFailedError
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
@@ -131,15 +132,20 @@ def arguments(nngen, tmp_path, monkeypatch):
     def parse(*tokens, text=None):
         found = {}
 
-        def keep(name, spec, selection, budget, machines, data_root, output):
-            found.update(spec.typed(), name=name, families=selection, budget=budget.typed(), engine=machines)
-            found.update(data_root=data_root, archive=output.archive, json=output.json)
+        def settle(machines, spec, selection):
+            found.update(spec.typed(), families=selection, engine=machines)
+            return {"size": 1}
 
-        monkeypatch.setattr("nngen.cli.campaign.run_campaign", keep)
+        def stored(place, name, budget):
+            found.update(name=name, budget=budget.typed(), archive=place)
+            raise SomeFailedError("all arguments were read")
+
+        monkeypatch.setattr(EngineOptions, "settle", settle)
+        monkeypatch.setattr("nngen.cli.campaign._stored", stored)
         if text is not None:
             (tmp_path / "third.toml").write_text(text)
         result = nngen("campaign", "run", *tokens)
-        return result if result.code else found
+        return found if result.code == SomeFailedError.exit_code else result
 
     return parse
 
@@ -151,9 +157,7 @@ def test_nothing_typed_is_nothing_given(arguments):
         "families": FamilyOptions(),
         "budget": {},
         "engine": EngineOptions(workers=2),
-        "data_root": None,
-        "archive": None,
-        "json": False,
+        "archive": Path("nngen.db"),
     }
 
 
@@ -163,7 +167,7 @@ def test_a_file_of_arguments(arguments):
     given = arguments("third.toml", "--size", "9", text=text)
     assert (given["name"], given["size"], given["rungs"]) == ("third", 9, (1, 3))
     assert given["families"].families == ("A", "B")
-    assert (given["lr"], given["skip_known"], str(given["data_root"])) == (1.0, True, "data")
+    assert (given["lr"], given["skip_known"], str(given["engine"].data_root)) == (1.0, True, "data")
     assert isinstance(given["budget"]["max_hours"], float)
     assert "config" not in given
     other = arguments("third.toml", text='name = "other"\nfamilies_from = ["x", "y"]\nfamilies = "A, B"\n')

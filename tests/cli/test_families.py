@@ -80,7 +80,7 @@ def test_some_as_a_table(nngen: Nngen, wheel: Path) -> None:
         (["--families", "Resnet,AirNet"], "no family is called 'Resnet': did you mean ResNet"),
         (["--families", "AirNet,AirNet"], "family AirNet is named twice"),
         (["--families", ""], "--families names nothing"),
-        (["--jobs", "0", "--families", "ICNet", "--shape", "3x33x35"], "give 1 or more jobs"),
+        (["--jobs", "0", "--families", "ICNet", "--shape", "3x33x35"], "--jobs must be at least 1"),
     ],
 )
 def test_bad_input_ends_at_once_in_one_line(nngen: Nngen, wheel: Path, tokens: list[str], message: str) -> None:
