@@ -94,32 +94,14 @@ def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, chann
         _send(channel, WEIGHTS, save(state))
     if ONNX in names:
         try:
-            logits_only = _without_auxiliary(net)
             with torch.no_grad():
-                outputs = logits_only(images)
-            graph = _graph(logits_only, images)
+                outputs = net(images)
+            graph = _graph(net, images)
         except Exception as error:  # raised by the exporter or by the candidate's code: the reason is passed on
             channel.send({"event": "no-file", "name": ONNX, "reason": _reason(error)})
         else:
             _send(channel, ONNX, graph)
             _send(channel, EXAMPLE, save({"images": images.cpu().contiguous(), "logits": outputs.cpu().contiguous()}))
-
-
-def _without_auxiliary(net: nn.Module) -> nn.Module:
-    """Wrap a net that may return a tuple so that it returns the logits alone."""
-    from torch import nn
-
-    class Logits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, images: Tensor) -> Tensor:
-            outputs: Any = self.net(images)
-            logits: Tensor = outputs[0] if isinstance(outputs, tuple | list) else outputs
-            return logits
-
-    return Logits()
 
 
 def _graph(net: nn.Module, images: Tensor) -> bytes:

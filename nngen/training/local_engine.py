@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 from nngen.checks.prm import make_prm
@@ -20,7 +20,7 @@ from nngen.training.artifacts import MAX_PART, ArtifactRequest
 from nngen.training.energy import energy_meter
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe
-from nngen.training.memory_model import GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
+from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
 from nngen.training.scoring import TrialScorer, accuracy, read_verdict, verdict_of_result
 from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
@@ -136,19 +136,44 @@ class LocalEngine:
                     data_fingerprint=dataset.fingerprint,
                 )
             batch = largest_batch(prediction, spec.batch, limit)
-        score = score or (lambda body: accuracy(body, dataset.validation_labels))
+        make_scorer = partial(
+            TrialScorer,
+            epochs=spec.epochs,
+            classes=dataset.classes,
+            score=score or (lambda body: accuracy(body, dataset.validation_labels)),
+            on_epoch=on_epoch,
+            artifacts=artifacts,
+        )
+        with self._place(spec.device, prediction), energy_meter(spec.device) as energy:
+            trial = self._halving(job, batch, make_scorer)
+        predicted = prediction.likely_mib if prediction else None
+        return replace(trial, spec=spec, energy_j=energy.joules, predicted_mib=predicted)
 
-        def attempt(tried: TrialSpec) -> Trial:
-            if artifacts is not None:
-                artifacts.clear()
-            scorer = TrialScorer(
-                epochs=spec.epochs, classes=dataset.classes, score=score, on_epoch=on_epoch, artifacts=artifacts
-            )
-            return self._attempt(replace(job, spec=tried), scorer)
-
-        with self._place(spec.device, prediction):
-            trial = _halving(replace(spec, batch=batch), attempt)
-        return replace(trial, spec=spec, predicted_mib=prediction.likely_mib if prediction else None)
+    def _halving(self, job: TrainJob, batch: int, make_scorer: Callable[[], TrialScorer]) -> Trial:
+        """Train, with smaller and smaller batches where memory does not suffice."""
+        begin = time.monotonic()
+        left_s, seconds = job.spec.time_limit_s, 0.0
+        tried: list[int] = []
+        while True:
+            found = self._attempt(replace(job, spec=replace(job.spec, batch=batch, time_limit_s=left_s)), make_scorer())
+            tried.append(batch)
+            seconds += found.seconds
+            # A later attempt may end for want of time: known is then only that the batch before did not fit.
+            if len(tried) == 1 or found.verdict.outcome is not Outcome.TIMEOUT:
+                trial = found
+            batch //= 2
+            left_s = job.spec.time_limit_s - (time.monotonic() - begin)
+            # A net that could not even be built needs as much memory at any batch.
+            hopeless = found.parameters is None or batch < SMALLEST_BATCH or left_s <= 0
+            if found.verdict.outcome is not Outcome.MEMORY or hopeless:
+                break
+        if len(tried) == 1:
+            return trial
+        verdict = trial.verdict
+        if not verdict.valid:
+            message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
+            verdict = replace(verdict, message=message)
+        return replace(trial, verdict=verdict, seconds=seconds, batches_tried=tuple(tried))
 
     @contextmanager
     def _place(self, device: str, prediction: Prediction | None) -> Iterator[None]:
@@ -165,6 +190,8 @@ class LocalEngine:
     def _attempt(self, job: TrainJob, scorer: TrialScorer) -> Trial:
         """Train with one size of the batch."""
         spec, dataset, artifacts = job.spec, job.dataset, scorer.artifacts
+        if artifacts is not None:
+            artifacts.clear()
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec)
         order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
@@ -218,38 +245,6 @@ class LocalEngine:
         job = Job(entry_point=f"{_WORKER}:describe_card", arguments={}, limits=_CARD_LIMITS, cuda=True)
         messages, _ = self._runner.collect(job)
         return (str(messages[0]["name"]), float(messages[0]["mib"])) if messages else ("cuda", math.inf)
-
-
-def _halving(spec: TrialSpec, attempt: Callable[[TrialSpec], Trial]) -> Trial:
-    """Train, with smaller and smaller batches where memory does not suffice."""
-    begin = time.monotonic()
-    tried = [spec.batch]
-    with energy_meter(spec.device) as meter:
-        trial = attempt(spec)
-        while (smaller := _smaller(trial, spec.time_limit_s - (time.monotonic() - begin))) is not None:
-            again = attempt(smaller)
-            tried.append(smaller.batch)
-            if again.verdict.outcome is Outcome.TIMEOUT:
-                # The time that was left was too short: known is only that the batch before did not fit.
-                break
-            trial = again
-    if len(tried) == 1:
-        return replace(trial, energy_j=meter.joules)
-    verdict = trial.verdict
-    if not verdict.valid:
-        message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
-        verdict = replace(verdict, message=message)
-    seconds = time.monotonic() - begin
-    return replace(trial, verdict=verdict, seconds=seconds, batches_tried=tuple(tried), energy_j=meter.joules)
-
-
-def _smaller(trial: Trial, left_s: float) -> TrialSpec | None:
-    """Return the spec with half the batch after a lack of memory; None where that would not help or is not possible."""
-    batch = trial.spec.batch // 2
-    # A net that could not even be built needs as much memory at any batch.
-    if trial.verdict.outcome is not Outcome.MEMORY or trial.parameters is None or batch < 2 or left_s <= 0:
-        return None
-    return replace(trial.spec, batch=batch, time_limit_s=left_s)
 
 
 def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:

@@ -36,7 +36,7 @@ _HEAVIEST_MIB = 0.034
 
 _HEAVY_WEIGHTS_MIB = 4096.0
 
-_SMALLEST = 2
+SMALLEST_BATCH = 2
 """Images in the smallest batch that the engine tries."""
 
 
@@ -79,13 +79,16 @@ def predict(
     names = tuple(experts)
     if not names or not set(names) <= known.keys():
         return None
+    # The experts of a mixture train at once: what each keeps for its backward pass adds up, and so does its time.
     own = [known[name] for name in names]
     least, usual = _WORKER_MIB[spec.device]
     states = _COPIES * sum(weight.weights_mib for weight in own)
     image = _HALF[spec.device] * sum(weight.image_mib for weight in own)
+    # A batch has at most the images of the data set.
     batch = min(spec.batch, images)
     steps = math.ceil(images / spec.batch)
     image_s, step_s = sum(weight.image_s for weight in own), sum(weight.step_s for weight in own)
+    # A step has a part that grows with its images, which threads share, and a fixed part, which they do not.
     seconds = spec.epochs * (images * image_s / spec.threads + steps * step_s)
     return Prediction(
         fixed_mib=least + states,
@@ -123,6 +126,7 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
 
 
 def _is_small(spec: TrialSpec) -> bool:
+    # A card has its own memory, which the limit on the worker's does not describe.
     pixels = spec.batch * spec.shape.height * spec.shape.width
     return spec.device == "cpu" and _HEAVY_WEIGHTS_MIB + _HEAVIEST_MIB * pixels <= spec.memory_mib
 
@@ -134,11 +138,11 @@ def refusal(prediction: Prediction, limit_mib: float) -> Verdict | None:
         prediction: Prediction of the training.
         limit_mib: Memory that is available, in MiB.
     """
-    least = prediction.low_mib(_SMALLEST)
+    least = prediction.low_mib(SMALLEST_BATCH)
     if least <= limit_mib:
         return None
     message = (
-        f"needs {least:,.0f} MiB at least, even in batches of {_SMALLEST}; there are {limit_mib:,.0f}: use lighter"
+        f"needs {least:,.0f} MiB at least, even in batches of {SMALLEST_BATCH}; there are {limit_mib:,.0f}: use lighter"
         " families, lower --shape, or raise --memory-mib"
     )
     return Verdict(outcome=Outcome.MEMORY, rule=RULE, message=message)
@@ -146,7 +150,7 @@ def refusal(prediction: Prediction, limit_mib: float) -> Verdict | None:
 
 def largest_batch(prediction: Prediction, batch: int, limit_mib: float) -> int:
     """Halve a batch until its lower bound fits, as the engine would by trying."""
-    while batch // 2 >= _SMALLEST and prediction.low_mib(batch) > limit_mib:
+    while batch // 2 >= SMALLEST_BATCH and prediction.low_mib(batch) > limit_mib:
         batch //= 2
     return batch
 
@@ -165,6 +169,7 @@ class GpuMemoryPool:
         # A training expected to exceed the card is admitted alone: the expectation is not a lower bound.
         need = self._limit if need_mib is None else min(need_mib, self._limit)
         with self._change:
+            # The first of several waiting trainings that fits goes on: a large one may wait behind small ones.
             self._change.wait_for(lambda: not self._taken or sum(self._taken) + need <= self._limit)
             self._taken.append(need)
         try:

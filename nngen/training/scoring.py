@@ -104,6 +104,7 @@ class TrialScorer:
             self.verdict = verdict
             return True
         if event == "ready" and self.parameters is None:
+            # The first epoch is timed from here: import and building are no part of it.
             self.parameters = _parameters(message.get("parameters"))
             self._since = seconds
         elif event in ("file", "no-file") and self.artifacts is not None:
@@ -119,12 +120,14 @@ class TrialScorer:
             raise FrameError("validation predictions out of order")
         self._check_classes(body)
         self.validation_predictions = body
+        # Of the report only numbers in their range are kept: all of it comes from the candidate.
         usage = self._report.get("usage")
         point = EpochResult(
             epoch=len(self.curve) + 1,
             validation_accuracy=self.score(body),
             train_accuracy=_share(self._report.get("train_accuracy")),
             train_loss=_number(self._report.get("train_loss")),
+            # By the clock of this process, from one frame of predictions to the next.
             seconds=seconds - self._since,
             usage=_usage(usage),
             entropy=_number(self._report.get("entropy")),
