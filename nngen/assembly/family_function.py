@@ -18,14 +18,15 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nngen.assembly.family_scopes import annotations_of, check_scopes, dotted, top_level_names
+from nngen.assembly.family_scopes import Unfit, annotations_of, check_scopes, dotted, top_level_names
+from nngen.assembly.locals import own_nodes
 from nngen.assembly.needed_code import needed_code
 from nngen.errors import AssemblyError
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.types import Family, Hyperparameters
+from nngen.types import Family
 
-_ALLOWED = frozenset({"numpy", "torch", "torchvision"})
-"""Packages that a mixture may import besides the standard library."""
+_ALLOWED = frozenset({"numpy", "torch", "torchvision"}) | sys.stdlib_module_names
+"""Packages that a mixture may import."""
 
 _STAR = frozenset(
     """
@@ -68,10 +69,6 @@ class FamilyFunction:
         # As with a module, the body runs once, however many experts are built of it.
         return f"@cache\ndef {name}({defaults}):\n{self.body}"
 
-    def prm(self) -> Hyperparameters:
-        """Return the hyperparameters as a dictionary of its own."""
-        return dict(self.hyperparameters)
-
 
 def function_name(family: str) -> str:
     """Return a family's name as that of a function: ``BayesianNet-1`` becomes ``bayesiannet_1``."""
@@ -90,14 +87,16 @@ def family_function(family: Family) -> FamilyFunction:
     try:
         tree = ast.parse(source)
         if "Net" not in top_level_names(tree.body):
-            raise _error(family, 1, "the source has no class Net")
-        body = _indented(_Editor(family, source, tree).edited())
+            raise Unfit(1, "the source has no class Net")
+        body = _indented(_Editor(source, tree).edited())
         parameters, declared = _closed(tree, body)
+    except Unfit as error:
+        raise AssemblyError(f"{family.name}: line {error.line}: {error}") from None
     except (SyntaxError, tokenize.TokenError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
-        raise _error(family, line or 1, f"not Python: {error.args[0]}") from None
+        raise AssemblyError(f"{family.name}: line {line or 1}: not Python: {error.args[0]}") from None
     except (ValueError, RecursionError) as error:
-        raise _error(family, 1, f"not Python: {error}") from None
+        raise AssemblyError(f"{family.name}: line 1: not Python: {error}") from None
     return FamilyFunction(
         family=family.name,
         fingerprint=family.fingerprint,
@@ -110,47 +109,45 @@ def family_function(family: Family) -> FamilyFunction:
 class _Editor:
     """Edits of one source, by position; whatever no edit touches keeps its characters."""
 
-    def __init__(self, family: Family, source: str, tree: ast.Module) -> None:
-        self.family, self.source, self.tree = family, source, tree
+    def __init__(self, source: str, tree: ast.Module) -> None:
+        self.source, self.tree = source, tree
         self.lines = source.split("\n")
         self.starts = [0]
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line) + 1)
         self.edits: list[tuple[int, int, str]] = []
-        self.postponed = any(
-            isinstance(node, ast.ImportFrom)
-            and node.module == "__future__"
-            and any(alias.name == "annotations" for alias in node.names)
-            for node in tree.body
-        )
+        names = [(node.module, item) for node in tree.body if isinstance(node, ast.ImportFrom) for item in node.names]
+        self.postponed = any(module == "__future__" and item.name == "annotations" for module, item in names)
+        fx = [item for module, item in names if module in ("torch.fx", "torch.fx._symbolic_trace")]
+        self.wraps = {item.asname or item.name for item in fx if item.name == "wrap"}
 
     def edited(self) -> str:
-        """Return the source as a function's body, not yet indented.
-
-        Raises:
-            AssemblyError: If it needs what only a module has.
-        """
+        """Return the source as a function's body, not yet indented; ``Unfit`` if it needs what only a module has."""
         # What only a module's top level may hold leaves first: what it mentions is not needed because of it.
-        own = [node for node in self.tree.body if not self._is_of_the_module(node)]
-        needed = needed_code(ast.Module(body=own, type_ignores=[]))
-        gone = {id(node) for node in needed.unneeded}
-        gone |= {id(node) for node in self.tree.body} - {id(node) for node in own}
+        leaving = [node for node in self.tree.body if self._is_of_the_module(node)]
+        gone = {id(node) for node in leaving}
+        needed = needed_code(
+            ast.Module(body=[node for node in self.tree.body if id(node) not in gone], type_ignores=[])
+        )
+        leaving += needed.unneeded
+        gone |= {id(node) for node in leaving}
         kept = list(_walk(self.tree, gone))
-        for statement in (*needed.unneeded, *(node for node in self.tree.body if node not in own)):
+        for statement in leaving:
             self._remove(statement)
         for imports, names in needed.imports:
             self._replace(imports, ast.unparse(type(imports)(**{**vars(imports), "names": names})))
-        check_scopes(self.tree, kept, self.postponed, lambda line, reason: _error(self.family, line, reason))
+        check_scopes(self.tree, kept, self.postponed)
         self._check_imports(kept)
         self._check_tracing(kept)
-        top = {id(node) for node in _walk(self.tree, gone, scopes=False)}
+        top = {id(node) for statement in self.tree.body for node in own_nodes(statement)}
         for node in kept:
             match node:
                 case ast.ImportFrom(names=[ast.alias(name="*")]):
                     self._name_star(node, kept)
                 case ast.Global() if id(node) in top:
-                    self._replace(node, "pass")
+                    self._replace(node, "pass")  # at a module's top level it changes nothing
                 case ast.Global():
+                    # What was a name of the module is one of the function around: the same sharing, by nonlocal.
                     start = self._offset(node.lineno, node.col_offset)
                     self.edits.append((start, start + len("global"), "nonlocal"))
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
@@ -177,14 +174,7 @@ class _Editor:
         return False
 
     def _is_fx_wrap(self, node: ast.expr) -> bool:
-        name = dotted(node)
-        imported = any(
-            isinstance(item, ast.ImportFrom)
-            and item.module in ("torch.fx", "torch.fx._symbolic_trace")
-            and any(alias.name == "wrap" and (alias.asname or "wrap") == name for alias in item.names)
-            for item in self.tree.body
-        )
-        return imported or name.endswith("fx.wrap")
+        return dotted(node) in self.wraps or dotted(node).endswith("fx.wrap")
 
     def _check_tracing(self, kept: list[ast.AST]) -> None:
         """Refuse a source that needs ``torch.fx.wrap``, which leaves, because it traces its own modules."""
@@ -195,17 +185,18 @@ class _Editor:
                 if (isinstance(node, ast.Attribute) and node.attr in _TRACERS) or (
                     isinstance(node, ast.Name) and node.id in _TRACERS
                 ):
-                    raise _error(self.family, node.lineno, "traces what torch.fx.wrap marks, in a module alone")
+                    raise Unfit(node.lineno, "traces what torch.fx.wrap marks, in a module alone")
 
     def _edit_definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
         for decorator in node.decorator_list:
             if self._is_fx_wrap(decorator):
+                # The tree gives the place of the name; the sign before it leaves too.
                 start = self._offset(decorator.lineno, decorator.col_offset)
                 self.edits.append((self.source.rindex("@", 0, start), self._end(decorator), ""))
         if not self.postponed:
             return
         if isinstance(node, ast.ClassDef):
-            inside = (part for statement in node.body for part in _walk(statement, set(), scopes=False))
+            inside = (part for statement in node.body for part in own_nodes(statement))
             annotations = [part.annotation for part in inside if isinstance(part, ast.AnnAssign)]
         else:
             annotations = annotations_of(node)
@@ -216,6 +207,7 @@ class _Editor:
         """Put an annotation in quotes, as ``from __future__ import annotations`` does."""
         subscript = annotation if isinstance(annotation, ast.Subscript) else None
         head = dotted(subscript.value if subscript else annotation).rpartition(".")[2]
+        # A dataclass recognizes these by value; in quotes it would look them up in the file's module, in vain.
         if head not in _EVALUATED:
             self._replace(annotation, repr(ast.unparse(annotation)))
         elif subscript is not None:
@@ -223,10 +215,11 @@ class _Editor:
 
     def _name_star(self, node: ast.ImportFrom, kept: list[ast.AST]) -> None:
         if node.level or node.module not in _STAR:
-            raise _error(self.family, node.lineno, "import * hides which names it binds: name them")
+            raise Unfit(node.lineno, "import * hides which names it binds: name them")
         module = importlib.import_module(node.module)
         exported = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
         used = sorted({part.id for part in kept if isinstance(part, ast.Name)} & set(exported))
+        # Python forbids the star inside functions; the names that the source reads are imported one by one.
         self._replace(node, f"from {node.module} import {', '.join(used)}" if used else "pass")
 
     def _check_imports(self, kept: list[ast.AST]) -> None:
@@ -241,14 +234,12 @@ class _Editor:
             if id(node) in tried or not isinstance(node, ast.Import | ast.ImportFrom):
                 continue
             if isinstance(node, ast.ImportFrom) and node.level:
-                raise _error(self.family, node.lineno, "imports from its own package; a mixture stands alone")
+                raise Unfit(node.lineno, "imports from its own package; a mixture stands alone")
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             for root in (name.partition(".")[0] for name in names):
-                if root not in _ALLOWED and root not in sys.stdlib_module_names:
-                    reason = (
-                        f"imports {root}: a mixture may only need torch, torchvision, numpy and the standard library"
-                    )
-                    raise _error(self.family, node.lineno, reason)
+                if root not in _ALLOWED:
+                    needs = "a mixture may only need torch, torchvision, numpy and the standard library"
+                    raise Unfit(node.lineno, f"imports {root}: {needs}")
 
     def _replace(self, node: ast.stmt | ast.expr, new: str) -> None:
         self.edits.append((self._offset(node.lineno, node.col_offset), self._end(node), new))
@@ -260,6 +251,7 @@ class _Editor:
         line_start, line_end = self.starts[first - 1], self.starts[node.end_lineno or node.lineno]
         before = self.source[self.starts[node.lineno - 1] : start]
         after = self.source[end : line_end - 1].strip()
+        # Alone on its lines it leaves with them; beside another statement, or after a colon, ``pass`` takes its place.
         if not before.strip() and (not after or after.startswith("#")):
             # The blank lines that set it apart leave with it.
             last = node.end_lineno or node.lineno
@@ -278,15 +270,13 @@ class _Editor:
         return self._offset(node.end_lineno, node.end_col_offset)
 
 
-def _walk(root: ast.AST, gone: set[int], *, scopes: bool = True) -> Iterator[ast.AST]:
-    """Walk a tree in the source's order without the nodes that are gone; optionally without inner scopes."""
+def _walk(root: ast.AST, gone: set[int]) -> Iterator[ast.AST]:
+    """Walk a tree in the source's order without the nodes that are gone."""
     waiting = [root]
     while waiting:
         node = waiting.pop()
-        if id(node) in gone:
-            continue
-        yield node
-        if scopes or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+        if id(node) not in gone:
+            yield node
             waiting.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
@@ -304,6 +294,7 @@ def _indented(text: str) -> str:
             open_at.append(token.start[0])
         elif token.type in endings:
             inside.update(range(open_at.pop() + 1, token.end[0] + 1))
+    # A line that begins inside a string is part of its value: an indent would change what the family prints or hashes.
     lines: list[str] = []
     for number, line in enumerate(text.rstrip().split("\n"), 1):
         if number in inside:
@@ -328,7 +319,7 @@ def _closed(tree: ast.Module, body: str) -> tuple[tuple[str, ...], str]:
     later &= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
     bound = top_level_names(function.body) | later
     parameters = tuple(sorted(bound & _BUILTINS))
-    declared = later - top_level_names(function.body) - _BUILTINS
+    declared = later - top_level_names(function.body) - _BUILTINS  # nonlocal needs a binding around it
     head = f"def family({', '.join(parameters)}):\n"
     # The compiler's own tables tell which names would be looked up in the file around the function.
     table = symtable.symtable(head + _declarations(declared) + body, "family", "exec")
@@ -345,7 +336,3 @@ def _from_outside(table: symtable.SymbolTable) -> Iterator[str]:
     yield from (symbol.get_name() for symbol in table.get_symbols() if symbol.is_global() and symbol.is_referenced())
     for child in table.get_children():
         yield from _from_outside(child)
-
-
-def _error(family: Family, line: int, reason: str) -> AssemblyError:
-    return AssemblyError(f"{family.name}: line {line}: {reason}")

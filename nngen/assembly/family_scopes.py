@@ -1,19 +1,18 @@
 """Refuses what a source can do at a module's top level and not inside a function.
 
 A module's names are found by ``globals()``, ``sys.modules``, ``eval`` and class bodies that bind the same name;
-a function's are not. Each check raises with the line, and looks only at code that ``Net`` may reach.
+a function's are not. Each check looks only at code that ``Net`` may reach.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from nngen.assembly.locals import bound_names
+from nngen.assembly.locals import bound_names, own_nodes
 
-_Refuse: TypeAlias = Callable[[int, str], Exception]
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -37,6 +36,14 @@ _RESOLVERS = frozenset({"get_type_hints", "singledispatch", "singledispatchmetho
 _FOR_DATACLASSES = re.compile(r"\s*(\w+\.)*(ClassVar|InitVar|KW_ONLY)\b")
 
 
+class Unfit(Exception):  # noqa: N818 - the caller turns it into an error that names the family
+    """Code that would do something else inside a function than in a module, with its line and the reason."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
 def dotted(node: ast.expr) -> str:
     """Return ``a.b.c`` for a plain dotted name, an empty text for anything else."""
     if isinstance(node, ast.Attribute):
@@ -56,62 +63,58 @@ def top_level_names(statements: Iterable[ast.stmt]) -> set[str]:
     return {name for statement in statements for name, _ in bound_names(statement)}
 
 
-def check_scopes(tree: ast.Module, kept: Sequence[ast.AST], postponed: bool, refuse: _Refuse) -> None:
+def check_scopes(tree: ast.Module, kept: Sequence[ast.AST], postponed: bool) -> None:
     """Refuse code that would find other names inside a function than in a module of its own.
 
     Args:
         tree: The family's source.
         kept: The nodes of it that take part, in order.
         postponed: Whether its annotations are not evaluated.
-        refuse: Makes an error of a line and a reason.
+
+    Raises:
+        Unfit: For the first such code that is found.
     """
     names = top_level_names(tree.body)
     names |= {name for node in kept if isinstance(node, ast.Global) for name in node.names}
     for node in kept:
-        _check_look_ups(node, refuse)
+        _check_look_ups(node)
+        # Only names that both bind can be mixed up: others are found in one place or in none.
         if isinstance(node, ast.ClassDef):
-            _check_class_body(node.body, names & top_level_names(node.body), set(), postponed, refuse)
-    _check_functions(tree.body, (), names, {id(node) for node in kept}, refuse)
-    _check_quoted_annotations(kept, postponed, refuse)
+            _check_class_body(node.body, names & top_level_names(node.body), set(), postponed)
+    _check_functions(tree.body, (), {id(node) for node in kept})
+    _check_quoted_annotations(kept, postponed)
 
 
-def _check_look_ups(node: ast.AST, refuse: _Refuse) -> None:
+def _check_look_ups(node: ast.AST) -> None:
     match node:
         case ast.Attribute(attr=name) if name in _REFUSED or dotted(node) in _REFUSED:
-            raise refuse(node.lineno, _REFUSED.get(name) or _REFUSED[dotted(node)])
+            raise Unfit(node.lineno, _REFUSED.get(name) or _REFUSED[dotted(node)])
         case ast.Name(id=name, ctx=ast.Load()) if name in _REFUSED:
-            raise refuse(node.lineno, _REFUSED[name])
+            raise Unfit(node.lineno, _REFUSED[name])
         case ast.ImportFrom(module="sys", names=aliases) if any(alias.name == "modules" for alias in aliases):
-            raise refuse(node.lineno, _REFUSED["sys.modules"])
+            raise Unfit(node.lineno, _REFUSED["sys.modules"])
         # With a dictionary of names of its own, it looks nowhere else.
         case ast.Call(func=ast.Name(id="eval" | "exec" as name), args=[_]):
-            raise refuse(node.lineno, f"{name}() looks names up that are not found inside a function")
+            raise Unfit(node.lineno, f"{name}() looks names up that are not found inside a function")
 
 
-def _check_class_body(
-    body: Sequence[ast.stmt], shared: set[str], bound: set[str], postponed: bool, refuse: _Refuse
-) -> None:
+def _check_class_body(body: Sequence[ast.stmt], shared: set[str], bound: set[str], postponed: bool) -> None:
     """Refuse a class body that reads a name of the module before it binds the same name itself.
 
     Python looks such a name up among the class's and the module's names, never among those of a function around it.
-
-    Args:
-        body: Statements of the class, or of an ``if`` or loop in it.
-        shared: Names that the class and the module both bind.
-        bound: Those of them that the class has certainly bound by now.
-        postponed: Whether annotations are not evaluated.
-        refuse: Makes an error of a line and a reason.
+    ``shared`` are the names that both bind, ``bound`` those of them that the class has certainly bound by now.
     """
     for statement in body:
         for part in _read_by_the_class(statement, postponed):
             if part.id in shared - bound:
                 reason = f"the class reads the module's {part.id!r} and binds the same name: rename one of them"
-                raise refuse(part.lineno, reason)
+                raise Unfit(part.lineno, reason)
+        # What a branch binds may not be bound after it, so that each block starts from the certain names alone.
         inner = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
         if isinstance(statement, ast.If | ast.For | ast.While | ast.With | ast.Try):
             handlers = [handler.body for handler in getattr(statement, "handlers", [])]
             for block in (*inner, *handlers):
-                _check_class_body(block, shared, set(bound), postponed, refuse)
+                _check_class_body(block, shared, set(bound), postponed)
         elif not isinstance(statement, ast.AnnAssign) or statement.value is not None:
             bound |= top_level_names([statement])
         if isinstance(statement, ast.Delete):
@@ -151,47 +154,34 @@ def _read_by_the_class(statement: ast.stmt, postponed: bool) -> list[ast.Name]:
     return found
 
 
-def _check_functions(
-    body: Iterable[ast.AST], around: tuple[set[str], ...], names: set[str], kept: set[int], refuse: _Refuse
-) -> None:
+def _check_functions(body: Iterable[ast.AST], around: tuple[set[str], ...], kept: set[int]) -> None:
     """Refuse ``global x`` where a function around it has an ``x`` of its own, and ``locals()`` of a function."""
     for node in body:
         inner = around
         if isinstance(node, _FUNCTIONS):
+            # Names of its own hide the module's from functions inside it; ``global`` and ``nonlocal`` send some away.
             own = {part.arg for part in ast.walk(node.args) if isinstance(part, ast.arg)}
             statements = [] if isinstance(node, ast.Lambda) else node.body
-            sent = {
-                name for part in _own_nodes(node) if isinstance(part, ast.Global | ast.Nonlocal) for name in part.names
-            }
+            parts = (part for statement in statements for part in own_nodes(statement))
+            sent = {name for part in parts if isinstance(part, ast.Global | ast.Nonlocal) for name in part.names}
             inner = (*around, (own | top_level_names(statements)) - sent)
         match node:
             case ast.Global(names=asked) if id(node) in kept:
                 if hidden := sorted(name for name in asked if any(name in scope for scope in around)):
                     reason = f"global {hidden[0]} in a function inside another that has a {hidden[0]!r} of its own"
-                    raise refuse(node.lineno, reason)
+                    raise Unfit(node.lineno, reason)
             case ast.Call(func=ast.Name(id="locals" | "vars" | "dir" as name), args=[]) if id(node) in kept:
-                raise refuse(node.lineno, f"{name}() gives other names inside a function")
-        _check_functions(ast.iter_child_nodes(node), inner, names, kept, refuse)
+                raise Unfit(node.lineno, f"{name}() gives other names inside a function")
+        _check_functions(ast.iter_child_nodes(node), inner, kept)
 
 
-def _own_nodes(function: _Function | ast.Lambda) -> list[ast.AST]:
-    """List the nodes of a function without those of functions and classes inside it."""
-    waiting: list[ast.AST] = [function.body] if isinstance(function, ast.Lambda) else list(function.body)
-    found: list[ast.AST] = []
-    while waiting:
-        node = waiting.pop()
-        found.append(node)
-        if not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-            waiting += ast.iter_child_nodes(node)
-    return found
-
-
-def _check_quoted_annotations(kept: Sequence[ast.AST], postponed: bool, refuse: _Refuse) -> None:
+def _check_quoted_annotations(kept: Sequence[ast.AST], postponed: bool) -> None:
     """Refuse what looks annotations in quotes up by name: a module's names are found, a function's are not."""
     quoted = postponed
     for node in kept:
         annotations = [getattr(node, name, None) for name in ("annotation", "returns")]
         for annotation in (item for item in annotations if isinstance(item, ast.expr)):
+            # Strings inside ``Literal[...]`` are values, not annotations in quotes.
             literal = {
                 id(inner)
                 for part in ast.walk(annotation)
@@ -203,10 +193,10 @@ def _check_quoted_annotations(kept: Sequence[ast.AST], postponed: bool, refuse: 
                     quoted = True
                     if isinstance(node, ast.AnnAssign) and _FOR_DATACLASSES.match(part.value):
                         reason = f"a dataclass does not find {part.value!r} in quotes: leave them out"
-                        raise refuse(part.lineno, reason)
+                        raise Unfit(part.lineno, reason)
     if quoted:
         for node in kept:
             name = next((getattr(node, field) for field in ("id", "attr", "arg") if hasattr(node, field)), None)
             if name in _RESOLVERS and isinstance(node, ast.expr | ast.keyword):
                 reason = f"{name} looks annotations in quotes up among a module's names: leave the quotes out"
-                raise refuse(getattr(node, "lineno", 1), reason)
+                raise Unfit(getattr(node, "lineno", 1), reason)

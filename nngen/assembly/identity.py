@@ -72,8 +72,11 @@ def _form(value: object, local: Mapping[int, Mapping[str, str]]) -> str:
 
 def _meaningful(body: list[ast.stmt]) -> list[ast.stmt]:
     """Leave out what does nothing: bare strings and ``pass``."""
-    return [node for node in body if not (isinstance(node, ast.Pass) or _is_bare_string(node))]
-
-
-def _is_bare_string(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return [
+        node
+        for node in body
+        if not isinstance(node, ast.Pass)
+        and not (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        )
+    ]

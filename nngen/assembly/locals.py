@@ -8,7 +8,7 @@ pattern. Parameters are not locals (a caller may name them), nor are names bound
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -86,41 +86,35 @@ def _visit(node: ast.AST, scope: _Scope | None, found: dict[int, dict[str, str]]
         if spelled:
             found[id(node)] = {name: f"%{number}" for name, number in spelled.items()}
     match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
-            _visit_function(node, scope, found)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda() | ast.ClassDef():
+            body = [node.body] if isinstance(node, ast.Lambda) else node.body
+            inner, inside = _scope_of(node, body, scope), {id(statement) for statement in body}
+            for child in ast.iter_child_nodes(node):
+                # Decorators, defaults, annotations and bases are read outside.
+                _visit(child, inner if id(child) in inside else scope, found)
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
             _visit_comprehension(node, scope, found)
-        case ast.ClassDef():
-            inner = _Scope(parent=scope, is_class=True)
-            for statement in node.body:
-                for name, _ in bound_names(statement):
-                    inner.bind(name, local=False)
-            for child in ast.iter_child_nodes(node):
-                _visit(child, inner if child in node.body else scope, found)
         case _:
             for child in ast.iter_child_nodes(node):
                 _visit(child, scope, found)
 
 
-def _visit_function(node: _Function, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
-    body = [node.body] if isinstance(node, ast.Lambda) else node.body
-    inner = _Scope(parent=scope)
-    # All bindings are collected before any name is read: a local may be read above the line that binds it.
-    for statement in body:
-        for part in _inside(statement):
+def _scope_of(node: _Function | ast.ClassDef, body: Sequence[ast.AST], around: _Scope | None) -> _Scope:
+    """Collect all bindings before any name is read: a local may be read above the line that binds it."""
+    scope = _Scope(parent=around, is_class=isinstance(node, ast.ClassDef))
+    if not isinstance(node, ast.ClassDef):
+        for part in (part for statement in body for part in own_nodes(statement)):
             if isinstance(part, ast.Global | ast.Nonlocal):
-                inner.outer.update(dict.fromkeys(part.names, isinstance(part, ast.Global)))
-    for argument in ast.walk(node.args):
-        if isinstance(argument, ast.arg):
-            inner.bind(argument.arg, local=False)
-    # A function that can look its names up keeps them.
-    free = not _looks_up(node)
+                scope.outer.update(dict.fromkeys(part.names, isinstance(part, ast.Global)))
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg):
+                scope.bind(argument.arg, local=False)
+    # A class's names are attributes, and a function that can look its names up keeps them.
+    free = not scope.is_class and not _looks_up(node)
     for statement in body:
         for name, local in bound_names(statement):
-            inner.bind(name, local=local and free)
-    for child in ast.iter_child_nodes(node):
-        # Decorators, defaults and annotations are read outside of the function.
-        _visit(child, inner if child in body else scope, found)
+            scope.bind(name, local=local and free)
+    return scope
 
 
 def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
@@ -135,7 +129,7 @@ def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict
     first = node.generators[0].iter
     _visit(first, scope, found)
     for child in ast.iter_child_nodes(node):
-        for part in [child] if not isinstance(child, ast.comprehension) else ast.iter_child_nodes(child):
+        for part in ast.iter_child_nodes(child) if isinstance(child, ast.comprehension) else (child,):
             if part is not first:
                 _visit(part, inner, found)
 
@@ -152,7 +146,7 @@ def _looks_up(node: ast.AST) -> bool:
     )
 
 
-def _inside(node: ast.AST) -> Iterator[ast.AST]:
+def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """Walk a statement in order, without what has a scope of its own; comprehensions only for their ``:=``."""
     yield node
     if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
@@ -161,12 +155,12 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
         yield from (part for part in ast.walk(node) if isinstance(part, ast.NamedExpr))
         return
     for child in ast.iter_child_nodes(node):
-        yield from _inside(child)
+        yield from own_nodes(child)
 
 
 def bound_names(statement: ast.AST) -> Iterator[tuple[str, bool]]:
     """Yield the names that a statement binds, each with whether that makes it a local."""
-    for node in _inside(statement):
+    for node in own_nodes(statement):
         match node:
             case ast.NamedExpr(target=ast.Name(id=name)):
                 yield name, True

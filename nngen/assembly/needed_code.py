@@ -37,12 +37,7 @@ class NeededCode:
 
 @dataclass(eq=False)
 class _Unit:
-    """A statement that may leave or not.
-
-    Attributes:
-        binds: Names it binds; none where it stays whatever happens.
-        words: Every name, attribute and word of a string in it.
-    """
+    """A statement that may leave or not; ``binds`` is empty where it stays whatever happens."""
 
     node: ast.stmt
     binds: set[str]
@@ -51,6 +46,7 @@ class _Unit:
 
 def needed_code(tree: ast.Module) -> NeededCode:
     """Find what ``Net`` and the statements with an effect do not mention, by any name or word of a string."""
+    # A name may be reached by its spelling too (getattr, a registry of strings), so that words of strings count.
     every_word = _words([tree])
     methods = _training_methods(tree, every_word)
     units = [_Unit(node, _binds(node, every_word), _words([node], without=methods)) for node in tree.body]
@@ -80,6 +76,7 @@ def _training_methods(tree: ast.Module, words: set[str]) -> list[ast.FunctionDef
     if net is None:
         return []
     found = [item for item in net.body if isinstance(item, ast.FunctionDef) and item.name in _TRAINING]
+    # A decorator or a default that calls something acts when the class is made, whether the method is used or not.
     plain = all(not item.decorator_list and not _calls(item.args) for item in found)
     # A metaclass, or a hook of a base class of the family, may look at the methods.
     watched = bool(net.keywords or net.decorator_list)
@@ -115,6 +112,7 @@ def _binds(node: ast.stmt, words: set[str]) -> set[str]:
         case ast.ClassDef():
             inside = [item for item in node.body if not isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+            # Making a class runs its body, its bases and a metaclass; it only binds where none of these calls anything.
             effects = node.keywords or node.decorator_list or words & _REGISTERS
             plain = all(map(_harmless, methods)) and all(map(_only_binds, inside))
             evaluated = [*node.bases, *inside, *(item.args for item in methods)]

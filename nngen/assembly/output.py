@@ -15,9 +15,9 @@ import os
 import struct
 import tarfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -33,24 +33,16 @@ _HEAD = struct.Struct("<II")
 _END = b"\0" * 1024
 
 
-class FolderWriter:
-    """Writes candidates into a folder; files that are there already are left alone, so that work can be resumed.
+class FolderWriter(AbstractContextManager["FolderWriter"]):
+    """Writes candidates into a folder; files that are there already are left alone, so that work can be resumed."""
 
-    Attributes:
-        position: Always 0: a folder does not record its writer's position.
-        finished: Whether all is written.
-    """
+    position, finished = 0, False
 
     def __init__(self, folder: Path) -> None:
         prepare_folder(folder)
-        self.folder, self.position, self.finished = folder, 0, False
+        self.folder = folder
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Do nothing: every file is closed."""
 
     def add(self, candidate: Candidate) -> bool:
@@ -58,11 +50,10 @@ class FolderWriter:
         return write_candidate(candidate, self.folder)[1]
 
     def reach(self, position: int) -> None:
-        """Do nothing: every file is whole as soon as it is there."""
+        """Do nothing: a folder does not record its writer's position."""
 
     def finish(self) -> None:
-        """Note that all is written."""
-        self.finished = True
+        """Do nothing: every file is whole as soon as it is there."""
 
 
 def order_of(plan: Plan, pool: Mapping[str, tuple[Family, Interface]], count: int) -> str:
@@ -106,7 +97,7 @@ def write_candidate(candidate: Candidate, folder: Path) -> tuple[Path, bool]:
     return path, True
 
 
-class TarWriter:
+class TarWriter(AbstractContextManager["TarWriter"]):
     """Appends candidates to a ``.tar.zst``; the same candidates in the same order give the same bytes.
 
     Args:
@@ -118,6 +109,9 @@ class TarWriter:
         position: Number of plans of the order that the file covers.
         count: Number of candidates in the file.
         finished: Whether the file covers the whole order.
+
+    Raises:
+        UsageError: If the file cannot be written, now or later, or is another's.
     """
 
     def __init__(self, path: Path, order: str, *, batch: int = 256) -> None:
@@ -129,21 +123,16 @@ class TarWriter:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+            try:
+                self._go_on()
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise self._unwritable(error) from None
-        try:
-            self._go_on()
-        except BaseException:
-            self._file.close()
-            raise
         self._reached = self.position
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 self._flush()
@@ -160,21 +149,13 @@ class TarWriter:
         return True
 
     def reach(self, position: int) -> None:
-        """Record that every plan before ``position`` was added or passed over; write a frame when it is full.
-
-        Raises:
-            UsageError: If the file cannot be written.
-        """
+        """Record that every plan before ``position`` was added or passed over; write a frame when it is full."""
         self._reached = position
         if len(self._members) >= self.batch:
             self._flush()
 
     def finish(self) -> None:
-        """Write the end of the tar: the file covers the whole order.
-
-        Raises:
-            UsageError: If the file cannot be written.
-        """
+        """Write the end of the tar: the file covers the whole order."""
         self._flush()
         self._write(_END, {"finished": True})
         self.finished = True

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nngen.assembly.registries import LOSSES
+from nngen.assembly.plan_validation import check_loss_names
 from nngen.errors import PlanError, UsageError
 from nngen.files import package_folder
 from nngen.plan import Plan
@@ -70,10 +70,7 @@ def from_toml(text: str) -> Plan:
         raise PlanError(f"not a plan: {error}") from None
     except UsageError as error:
         raise PlanError(str(error)) from None
-    for name, _ in plan.losses.others:
-        if name not in LOSSES:
-            known = did_you_mean(name, LOSSES, otherwise=f"there are {', '.join(LOSSES)}")
-            raise PlanError(f"not a plan: no loss is called {name!r}: {known}")
+    check_loss_names(plan)
     return plan
 
 
@@ -124,20 +121,12 @@ def preset_file(name: str) -> Path:
 
 
 def preset(name: str) -> Plan:
-    """Read a preset's plan.
-
-    Raises:
-        PlanError: If no preset has that name.
-    """
+    """Read a preset's plan; see ``preset_file``."""
     return read_plan(preset_file(name))
 
 
 def preset_purpose(name: str) -> str:
-    """Return the first line of a preset's file, which describes it.
-
-    Raises:
-        PlanError: If no preset has that name.
-    """
+    """Return the first line of a preset's file, which describes it; see ``preset_file``."""
     return preset_file(name).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 

@@ -84,10 +84,20 @@ def _check_gate(plan: Plan) -> None:
         _check_range("gate.k", gate.k, 1, len(plan.experts) - 1)
 
 
-def _check_losses(plan: Plan) -> None:
+def check_loss_names(plan: Plan) -> None:
+    """Refuse a loss that no registry has.
+
+    Raises:
+        PlanError: If one is unknown; the message gives the nearest name.
+    """
     for name, _ in plan.losses.others:
         if name not in LOSSES:
-            raise PlanError(f"no loss is called {name!r}: {did_you_mean(name, LOSSES, otherwise=', '.join(LOSSES))}")
+            known = did_you_mean(name, LOSSES, otherwise=f"there are {', '.join(LOSSES)}")
+            raise PlanError(f"no loss is called {name!r}: {known}")
+
+
+def _check_losses(plan: Plan) -> None:
+    check_loss_names(plan)
     for name, loss in LOSSES.items():
         weight = plan.losses.weight(name)
         _check_range(f"losses.{name}", weight, *loss.range)

@@ -36,15 +36,15 @@ _ROOM = 106
 
 def reserved_names() -> frozenset[str]:
     """Return every name that the templates and snippets bind at the top of a file, and those of Python itself."""
-    return _reserved(tuple(LOSSES.values()))  # anew where a plug-in registered a loss
+    return _reserved(tuple(LOSSES.items()))  # anew where a plug-in registered a loss
 
 
 @lru_cache(maxsize=8)
-def _reserved(losses: tuple[Loss, ...]) -> frozenset[str]:
-    files = [*package_folder("templates").rglob("*.py.j2"), *(loss.file for loss in losses)]
+def _reserved(losses: tuple[tuple[str, Loss], ...]) -> frozenset[str]:
+    files = [*package_folder("templates").rglob("*.py.j2"), *(loss.file for _, loss in losses)]
     found = {name for file in files for pair in _DEFINES.findall(file.read_text(encoding="utf-8")) for name in pair}
     found |= {name for file in SNIPPETS.glob("*.py") for name in definitions(file)}
-    found |= {loss.constant for loss in losses} | {"CLIP", "FLOOR", "WARMUP"}
+    found |= {name.upper() for name, _ in losses} | {"CLIP", "FLOOR", "WARMUP"}
     return frozenset(found | {*_IMPORTS, *keyword.kwlist, *keyword.softkwlist, *dir(builtins)}) - {""}
 
 

@@ -54,7 +54,7 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "routing_code": "\n\n\n".join(routing.values() if top_k else [routing["Routing"]]) if routed else "",
         "losses": {"label_smoothing": float(plan.losses.label_smoothing), "bias": float(plan.losses.bias)},
         "loss_code": "\n\n\n".join(definitions(loss.file)[loss.function] for loss in losses.values()),
-        "terms": [f"{loss.constant} * {loss.term.format(**words)}" for loss in losses.values() if loss.term],
+        "terms": [f"{name.upper()} * {loss.term.format(**words)}" for name, loss in losses.items() if loss.term],
         "uses_probabilities": any("{probabilities}" in loss.term for loss in losses.values()),
         "constants": list(_constants(plan, losses)),
         "recipe": {"optimizer": plan.recipe.optimizer, **{name: float(getattr(plan.recipe, name)) for name in _RECIPE}},
@@ -68,7 +68,7 @@ def template_context(plan: Plan) -> dict[str, Any]:
 
 def _constants(plan: Plan, losses: Mapping[str, Loss]) -> Iterator[Mapping[str, Any]]:
     for name, loss in losses.items():
-        yield {"name": loss.constant, "value": float(plan.losses.weight(name)), "meaning": loss.meaning}
+        yield {"name": name.upper(), "value": float(plan.losses.weight(name)), "meaning": loss.meaning}
     for constant, name, meaning in _CONSTANTS:
         yield {"name": constant, "value": float(getattr(plan.recipe, name)), "meaning": meaning}
     yield {"name": "FLOOR", "value": 0.01, "meaning": "share of the peak rates that is left at the end"}

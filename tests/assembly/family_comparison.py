@@ -48,7 +48,7 @@ def compare(
             modules[name] = load_module(file, file.stem)
         alone, expert = modules["alone"].Net, modules["expert"].family()
         # The function may leave the methods out that train; those of the family alone train both.
-        options: Any = (shape, complex_input, classes, seed, function.prm())
+        options: Any = (shape, complex_input, classes, seed, dict(function.hyperparameters))
         one, other = (_observations(kind, alone, *options) for kind in (alone, expert))
     failed = [f"{name} fails alone: {found}" for name, found in one.items() if isinstance(found, str)]
     return failed + [f"{name} differs" for name, found in one.items() if not _same(found, other[name])]

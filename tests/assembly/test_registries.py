@@ -51,7 +51,6 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = Loss(
         function="largest_loss",
         term="largest_loss({probabilities}, 0.2)",
-        constant="LARGEST",
         meaning="weight of the penalty on one large weight",
         range=(0, 10),
         file=tmp_path / "largest.py",
