@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from nngen.archive import Archive, StoredCandidate, StoredTrial, TrialState
 from nngen.datasets.dataset import Dataset
@@ -92,9 +93,7 @@ def select(
         found: Iterable[StoredTrial] = archive.trials(campaign, state=TrialState.DONE)
     else:
         names = dict.fromkeys(archive.candidate(prefix).id for prefix in ids)
-        found = [
-            trial for name in names for trial in archive.trials(candidate_id=name) if trial.state is TrialState.DONE
-        ]
+        found = [trial for name in names for trial in archive.trials(candidate_id=name, state=TrialState.DONE)]
     originals = {trial.id: trial for trial in archive.trials(state=TrialState.DONE)}
     chosen = {trial.id: trial for trial in (originals[t.copied_from or t.id] for t in found) if _passed(trial)}
     good = [trial for trial in chosen.values() if (trial.validation_accuracy or 0.0) >= min_accuracy]
@@ -127,22 +126,17 @@ def gather(
         DataError: If a data set is missing, or differs from the one that the trial was trained on.
         ArchiveError: If a trial has no test predictions.
     """
-    datasets: dict[str, Dataset] = {}
-    prepared = []
+    load, exports = cache(load), []
     for trial in trials:
         assert trial.spec is not None and trial.candidate_id is not None
-        candidate = archive.candidate(trial.candidate_id)
+        candidate, data = archive.candidate(trial.candidate_id), load(trial.spec.dataset)
         results = Results(CLASSIFICATION[0], dataset_name or trial.spec.dataset, CLASSIFICATION[1], candidate.id)
         _check(results, candidate)
-        if trial.spec.dataset not in datasets:
-            datasets[trial.spec.dataset] = load(trial.spec.dataset)
-        prepared.append((candidate, trial, results, trial.spec, datasets[trial.spec.dataset]))
+        exports.append(_export(candidate, trial, results, trial.spec, data, _test_accuracy(archive, trial, data)))
     # All accuracies are computed first: if one trial cannot be exported, none is revealed.
-    accuracies = [_test_accuracy(archive, trial, data) for _, trial, _, _, data in prepared]
-    return tuple(
-        _export(candidate, trial, results, spec, data, archive.reveal_test(trial.id, accuracy))
-        for (candidate, trial, results, spec, data), accuracy in zip(prepared, accuracies, strict=True)
-    )
+    for export in exports:
+        archive.reveal_test(export.trial.id, export.score.accuracy)
+    return tuple(exports)
 
 
 def _passed(trial: StoredTrial) -> bool:

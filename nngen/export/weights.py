@@ -42,10 +42,8 @@ def check_installed(names: Collection[str]) -> None:
 def to_repeat(exports: Sequence[Export]) -> tuple[Export, ...]:
     """Select one trial per model: the best on validation, the first of equals."""
     best: dict[str, Export] = {}
-    for export in exports:
-        known = best.get(export.candidate.id)
-        if known is None or (export.trial.validation_accuracy or 0) > (known.trial.validation_accuracy or 0):
-            best[export.candidate.id] = export
+    for export in sorted(exports, key=lambda export: -(export.trial.validation_accuracy or 0)):
+        best.setdefault(export.candidate.id, export)
     return tuple(best.values())
 
 
