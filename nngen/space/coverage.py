@@ -20,6 +20,12 @@ _BIASED_Z = 4.0
 _RARE = 0.01
 """Probability of a family being in every quartet below which an anchor counts as bias."""
 
+_FIGURES = (
+    *("quartets", "space", "share", "families", "pairs", "family_range", "pair_range", "triple_range"),
+    *("unseen_pairs", "anchors", "absent", "biased", "verdict"),
+)
+"""Figures of an audit in the order of its JSON."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
@@ -28,43 +34,94 @@ class Coverage:
     Attributes:
         quartets: Different quartets in the sample.
         space: Quartets that the pool has.
-        share: Their ratio, in [0, 1].
+        k: Families per quartet.
         families: Quartets per family, zeros included, sorted by name.
         pairs: Quartets per pair of families, zeros included, names sorted within a pair.
-        family_range: Largest less smallest count of a family.
-        pair_range: Largest less smallest count of a pair.
         triple_range: Largest less smallest count of a triple.
-        unseen_pairs: Pairs in no quartet.
-        anchors: Families in every quartet.
-        absent: Families in no quartet.
-        biased: Whether the families are used more unevenly than chance explains.
-        verdict: Conclusion that the sample supports, as one clause.
     """
 
     quartets: int
     space: int
-    share: float
+    k: int
     families: Mapping[str, int]
     pairs: Mapping[Pair, int]
-    family_range: int
-    pair_range: int
     triple_range: int
-    unseen_pairs: tuple[Pair, ...]
-    anchors: tuple[str, ...]
-    absent: tuple[str, ...]
-    biased: bool
-    verdict: str
+
+    @property
+    def share(self) -> float:
+        """Share of the space that was sampled, in [0, 1]."""
+        return self.quartets / self.space
+
+    @property
+    def family_range(self) -> int:
+        """Largest less smallest count of a family."""
+        return _range(self.families.values(), len(self.families))
+
+    @property
+    def pair_range(self) -> int:
+        """Largest less smallest count of a pair."""
+        return _range(self.pairs.values(), len(self.pairs))
+
+    @property
+    def unseen_pairs(self) -> tuple[Pair, ...]:
+        return tuple(pair for pair, count in self.pairs.items() if count == 0)
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """Families in every quartet."""
+        return tuple(name for name, count in self.families.items() if self.quartets and count == self.quartets)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Families in no quartet."""
+        return tuple(name for name, count in self.families.items() if count == 0)
+
+    @property
+    def biased(self) -> bool:
+        """Whether the families are used more unevenly than chance explains."""
+        anchored = bool(self.anchors) and (self.k / len(self.families)) ** self.quartets < _RARE
+        return anchored or self._odd() is not None
+
+    @property
+    def verdict(self) -> str:
+        """Conclusion that the sample supports, as one clause."""
+        if self.quartets == 0:
+            return "no quartet was sampled: nothing can be said about any family"
+        if self.quartets >= self.space:
+            return f"the whole space was sampled ({self.quartets:,} of {self.space:,} quartets)"
+        for start, names, link in (
+            ("every quartet contains", self.anchors, "without"),
+            ("no quartet contains", self.absent, "with"),
+        ):
+            if names:
+                them = "it" if len(names) == 1 else "them"
+                return f"{start} {listed(names, 6)}: nothing can be said about quartets {link} {them}"
+        odd = self._odd()
+        if odd is not None:
+            return (
+                f"the sample is biased: {odd} is in {self.families[odd]:,} of {self.quartets:,} quartets,"
+                f" {self._expected():.1f} are expected"
+            )
+        low, high = min(self.families.values()), max(self.families.values())
+        times = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        unseen = f"{len(self.unseen_pairs):,} of {len(self.pairs):,} pairs were never seen together"
+        tail = unseen if self.unseen_pairs else "every pair was seen together"
+        return f"every family is in {times} of {self.quartets:,} quartets; {tail}"
+
+    def _expected(self) -> float:
+        return self.quartets * self.k / len(self.families)
+
+    def _odd(self) -> str | None:
+        """Return the family whose count deviates most, if chance does not explain it; None otherwise."""
+        deviation = {name: abs(count - self._expected()) for name, count in self.families.items()}
+        name = max(deviation, key=deviation.__getitem__)
+        spread = math.sqrt(count_variance(self, self.k / len(self.families)))
+        return name if deviation[name] > _BIASED_Z * spread else None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the audit to JSON types; a pair becomes ``[first, second, count]``."""
-        plain = {name: getattr(self, name) for name in self.__slots__}
-        return plain | {
-            "families": dict(self.families),
-            "pairs": [[*pair, count] for pair, count in self.pairs.items()],
-            "unseen_pairs": [list(pair) for pair in self.unseen_pairs],
-            "anchors": list(self.anchors),
-            "absent": list(self.absent),
-        }
+        plain = {name: getattr(self, name) for name in _FIGURES}
+        return plain | {"pairs": [[*pair, count] for pair, count in self.pairs.items()]}
 
 
 def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -> Coverage:
@@ -81,27 +138,27 @@ def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -
     """
     pool = Pool.of(families, k)
     sample = {tuple(sorted(quartet)) for quartet in quartets}
-    singles, pairs = (_counts(pool, sample, size) for size in (1, 2))
-    by_family = {name: singles[(name,)] for name in pool.families}
-    by_pair = {(a, b): pairs[(a, b)] for a, b in combinations(pool.families, 2)}
-    anchors = tuple(name for name, count in by_family.items() if sample and count == len(sample))
-    absent = tuple(name for name, count in by_family.items() if count == 0)
+    singles, pairs, triples = (_counts(pool, sample, size) for size in (1, 2, 3))
     return Coverage(
         quartets=len(sample),
         space=pool.space,
-        share=len(sample) / pool.space,
-        families=by_family,
-        pairs=by_pair,
-        family_range=_range(by_family.values(), len(pool.families)),
-        pair_range=_range(by_pair.values(), len(by_pair)),
-        triple_range=_range(_counts(pool, sample, 3).values(), math.comb(len(pool.families), 3)),
-        unseen_pairs=tuple(pair for pair, count in by_pair.items() if count == 0),
-        anchors=anchors,
-        absent=absent,
-        biased=bool(anchors and (pool.k / len(pool.families)) ** len(sample) < _RARE)
-        or _odd(pool, len(sample), by_family) is not None,
-        verdict=_verdict(pool, len(sample), by_family, by_pair, anchors, absent),
+        k=k,
+        families={name: singles[(name,)] for name in pool.families},
+        pairs={(a, b): pairs[(a, b)] for a, b in combinations(pool.families, 2)},
+        triple_range=_range(triples.values(), math.comb(len(pool.families), 3)),
     )
+
+
+def count_variance(audit: Coverage, share: float) -> float:
+    """Return the variance of a count in a uniform sample without repeats (hypergeometric).
+
+    Args:
+        audit: The sample, of which only the size counts.
+        share: Share of the space's quartets with the family or pair that is counted.
+    """
+    # Drawing without repeats makes counts less variable, and constant at the end.
+    left = (audit.space - audit.quartets) / max(audit.space - 1, 1)
+    return audit.quartets * share * (1 - share) * left
 
 
 def _counts(pool: Pool, sample: Collection[Quartet], size: int) -> Counter[tuple[str, ...]]:
@@ -115,49 +172,3 @@ def _range(counts: Collection[int], possible: int) -> int:
     if not counts:
         return 0
     return max(counts) - (min(counts) if len(counts) == possible else 0)
-
-
-def _verdict(
-    pool: Pool,
-    size: int,
-    families: Mapping[str, int],
-    pairs: Mapping[Pair, int],
-    anchors: Sequence[str],
-    absent: Sequence[str],
-) -> str:
-    if size == 0:
-        return "no quartet was sampled: nothing can be said about any family"
-    if size >= pool.space:
-        return f"the whole space was sampled ({size:,} of {pool.space:,} quartets)"
-    if anchors:
-        return (
-            f"every quartet contains {listed(anchors, 6)}: nothing can be said about quartets without {_them(anchors)}"
-        )
-    if absent:
-        return f"no quartet contains {listed(absent, 6)}: nothing can be said about quartets with {_them(absent)}"
-    low, high = min(families.values()), max(families.values())
-    odd = _odd(pool, size, families)
-    if odd is not None:
-        expected = size * pool.k / len(families)
-        return f"the sample is biased: {odd} is in {families[odd]:,} of {size:,} quartets, {expected:.1f} are expected"
-    times = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    unseen = sum(count == 0 for count in pairs.values())
-    tail = f"{unseen:,} of {len(pairs):,} pairs were never seen together" if unseen else "every pair was seen together"
-    return f"every family is in {times} of {size:,} quartets; {tail}"
-
-
-def _odd(pool: Pool, size: int, families: Mapping[str, int]) -> str | None:
-    """Return the family whose count deviates most, if chance does not explain it; None otherwise."""
-    expected = size * pool.k / len(families)
-    name = max(families, key=lambda name: abs(families[name] - expected))
-    return name if abs(families[name] - expected) > _BIASED_Z * _spread(pool, size) else None
-
-
-def _spread(pool: Pool, size: int) -> float:
-    """Return the standard deviation of a family's count in a uniform sample without repeats (hypergeometric)."""
-    share = pool.k / len(pool.families)
-    return math.sqrt(size * share * (1 - share) * (pool.space - size) / max(pool.space - 1, 1))
-
-
-def _them(names: Sequence[str]) -> str:
-    return "it" if len(names) == 1 else "them"

@@ -111,17 +111,6 @@ def opening(v: int) -> tuple[Block, ...]:
     return tuple(dict.fromkeys(block for blocks in classes for block in blocks))
 
 
-def milestones(v: int) -> tuple[tuple[int, int, int], ...]:
-    """List the exact designs in an order of v families, as (quartets, t, m).
-
-    After that many quartets every t families were together exactly m times.
-    """
-    if v == 29:
-        return ((203, 2, 3), (609, 2, 9), (1015, 2, 15), (1421, 2, 21), (1827, 3, 2))
-    size = len(opening(v))
-    return ((size, 2, size * 12 // (v * (v - 1))),) if size else ()
-
-
 def _shifted(moduli: tuple[int, ...], quartets: tuple[Block, ...]) -> Iterator[list[Block]]:
     """Shift a class through the group; the fixed point, which is not an element of it, stays."""
     order = math.prod(moduli)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from scipy.special import chdtrc, ndtri
 
-from nngen.space.coverage import Coverage
+from nngen.space.coverage import Coverage, count_variance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +42,25 @@ class Evenness:
         return asdict(self)
 
 
-def evenness(audit: Coverage, k: int = 4) -> Evenness:
+def evenness(audit: Coverage) -> Evenness:
     """Measure how evenly an audited sample uses its pool.
 
     The chi-square allows for the families of a quartet being different and quartets being drawn
     without repeats: the counts of a random sample have covariance
     ``n p (1 - p) f v / (v - 1) (I - J / v)`` with ``p = k / v`` and ``f = (space - n) / (space - 1)``.
     """
-    v = len(audit.families)
-    share, pairs = k / v, k * (k - 1) / (v * (v - 1)) if v > 1 else 0.0
-    chi_square = _chi_square(audit.families, audit.quartets, audit.space, share)
+    v, k = len(audit.families), audit.k
+    family, pair = k / v, k * (k - 1) / (v * (v - 1)) if v > 1 else 0.0
+    variance = count_variance(audit, family) * v / max(v - 1, 1)
+    squares = math.fsum((count - audit.quartets * family) ** 2 for count in audit.families.values())
+    chi_square = squares / variance if variance > 0 else None
     return Evenness(
         family_entropy=entropy(audit.families.values()),
         pair_entropy=entropy(audit.pairs.values()),
         family_gini=gini(audit.families.values()),
         pair_gini=gini(audit.pairs.values()),
-        family_expected=_expected(audit, share),
-        pair_expected=_expected(audit, pairs),
+        family_expected=_expected(audit, family),
+        pair_expected=_expected(audit, pair),
         chi_square=chi_square,
         df=v - 1,
         p=None if chi_square is None else float(chdtrc(v - 1, chi_square)),
@@ -85,21 +87,9 @@ def gini(counts: Collection[int]) -> float | None:
     return 2 * weighted / (len(counts) * total) - (len(counts) + 1) / len(counts)
 
 
-def _chi_square(families: Mapping[str, int], quartets: int, space: int, share: float) -> float | None:
-    v = len(families)
-    # Finite-population correction: drawing without repeats makes counts less variable, and constant at the end.
-    left = (space - quartets) / max(space - 1, 1)
-    variance = quartets * share * (1 - share) * left * v / max(v - 1, 1)
-    if variance <= 0:
-        return None
-    expected = quartets * share
-    return math.fsum((count - expected) ** 2 for count in families.values()) / variance
-
-
 def _expected(audit: Coverage, share: float) -> tuple[float, float]:
     """Return a 95 % interval of counts: the normal approximation to the hypergeometric, clipped to what is possible."""
-    left = (audit.space - audit.quartets) / max(audit.space - 1, 1)
     mean = audit.quartets * share
-    half = float(ndtri(0.975)) * math.sqrt(mean * (1 - share) * left)
+    half = float(ndtri(0.975)) * math.sqrt(count_variance(audit, share))
     most = min(float(audit.quartets), audit.space * share)
     return max(0.0, mean - half), min(most, mean + half)

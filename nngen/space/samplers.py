@@ -23,11 +23,11 @@ class Lexicographic:
 
     def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
         self.pool, self.known = pool, frozenset(known)
-        self.rank_at: Callable[[int], int] = range(pool.space).__getitem__
+        self.quartet_at: Callable[[int], Quartet] = pool.quartet
 
     def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
         for position in range(start, self.pool.space):
-            quartet = self.pool.quartet(self.rank_at(position))
+            quartet = self.quartet_at(position)
             if quartet not in self.known:
                 yield position, quartet
 
@@ -37,10 +37,11 @@ class Uniform(Lexicographic):
 
     def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
         super().__init__(pool, seed, known)
-        self.rank_at = Permutation(pool.space, derive(seed, "sampler", "random"))
+        rank_at = Permutation(pool.space, derive(seed, "sampler", "random"))
+        self.quartet_at = lambda position: pool.quartet(rank_at(position))
 
 
-class Balanced:
+class Balanced(Lexicographic):
     """Families, pairs and triples used evenly at every prefix: a fixed order, under shuffled names.
 
     The order is a function of the position alone (``nngen.space.balanced``); the seed only assigns
@@ -48,16 +49,11 @@ class Balanced:
     """
 
     def __init__(self, pool: Pool, seed: int = 0, known: Collection[Quartet] = ()) -> None:
-        self.pool, self.known = pool, frozenset(known)
-        self.order = balanced_order(len(pool.families), pool.k)
-        self.names = list(pool.families)
-        Random(derive(seed, "sampler", "balanced")).shuffle(self.names)
-
-    def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
-        for position in range(start, self.pool.space):
-            quartet = tuple(sorted(self.names[place] for place in self.order[position]))
-            if quartet not in self.known:
-                yield position, quartet
+        super().__init__(pool, seed, known)
+        order = balanced_order(len(pool.families), pool.k)
+        names = list(pool.families)
+        Random(derive(seed, "sampler", "balanced")).shuffle(names)
+        self.quartet_at = lambda position: tuple(sorted(names[place] for place in order[position]))
 
 
 class Stratified:

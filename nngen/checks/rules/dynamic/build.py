@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from nngen.checks.candidate_net import build_net, set_up
 from nngen.checks.context import CheckContext
@@ -17,10 +17,10 @@ from nngen.types import Outcome
 class Build(DynamicRule):
     """Refuses a net that cannot be built or set up, or that changes the caller's ``prm``."""
 
-    name: ClassVar[str] = "build"
-    order: ClassVar[int] = 30
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), net_source(init="prm.get('x', 1)"))
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "build"
+    order = 30
+    VALID = (net_source(), net_source(init="prm.get('x', 1)"))
+    INVALID = (
         Invalid(
             source=net_source(init="raise ValueError('too small')"),
             message="ValueError: too small",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -17,10 +15,10 @@ from nngen.types import Outcome
 class Finite(DynamicRule):
     """Refuses a net whose logits or cross-entropy hold NaN or infinity."""
 
-    name: ClassVar[str] = "finite"
-    order: ClassVar[int] = 50
-    VALID: ClassVar[tuple[str, ...]] = (net_source(),)
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "finite"
+    order = 50
+    VALID = (net_source(),)
+    INVALID = (
         Invalid(source=net_source(forward="return self.head(x) / 0"), message="not finite", outcome=Outcome.NON_FINITE),
         Invalid(
             source=net_source(forward="return self.head(x) * float('nan')"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nngen.checks.context import CheckContext, groups
 from nngen.checks.rule import DynamicRule, Invalid, fail
 from nngen.checks.rules.sample_nets import mixture_source, net_source, routed_source
@@ -13,10 +11,10 @@ from nngen.types import Outcome
 class Gradient(DynamicRule):
     """Refuses a mixture with a part that does not learn; a net without experts is one part."""
 
-    name: ClassVar[str] = "gradient"
-    order: ClassVar[int] = 70
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source(), routed_source())
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "gradient"
+    order = 70
+    VALID = (net_source(), mixture_source(), routed_source())
+    INVALID = (
         Invalid(
             source=mixture_source(forward="return self.experts[0](x) * self.gate(x).softmax(1)[:, :1]"),
             message="expert 1 (Sequential) received no gradient",
@@ -49,13 +47,11 @@ class Gradient(DynamicRule):
         assert context.step is not None
         for name, part in groups(context.net).items():
             if not any(parameter.requires_grad for parameter in part.parameters()):
-                raise self._failure(f"{name} has no trainable parameter")
-            if not context.step.gradient[name]:
-                raise self._failure(f"{name} received no gradient: its output does not reach the loss")
-            if not context.step.changed[name]:
-                raise self._failure(
-                    f"{name} received a gradient but was not changed: give its parameters to the optimizer"
-                )
-
-    def _failure(self, message: str) -> Exception:
-        return fail(Outcome.NO_GRADIENT, self.name, message)
+                message = f"{name} has no trainable parameter"
+            elif not context.step.gradient[name]:
+                message = f"{name} received no gradient: its output does not reach the loss"
+            elif not context.step.changed[name]:
+                message = f"{name} received a gradient but was not changed: give its parameters to the optimizer"
+            else:
+                continue
+            raise fail(Outcome.NO_GRADIENT, self.name, message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nngen.checks.candidate_net import load_module
 from nngen.checks.context import CheckContext
 from nngen.checks.rule import DynamicRule, Invalid
@@ -14,10 +12,10 @@ from nngen.types import Outcome
 class ImportRule(DynamicRule):
     """Refuses a file whose top level raises."""
 
-    name: ClassVar[str] = "import"
-    order: ClassVar[int] = 10
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), "import os\nimport torchvision\n" + net_source())
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "import"
+    order = 10
+    VALID = (net_source(), "import os\nimport torchvision\n" + net_source())
+    INVALID = (
         Invalid(source="import no_such_package\n", message="no_such_package", outcome=Outcome.IMPORT, line=1),
         Invalid(source="x = 1\ny = x / 0\n", message="ZeroDivisionError", outcome=Outcome.IMPORT, line=2),
         Invalid(source="x = (\n", message="never closed", outcome=Outcome.SYNTAX, line=1),

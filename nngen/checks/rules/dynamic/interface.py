@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nngen.checks.candidate_net import check_interface
 from nngen.checks.context import CheckContext
 from nngen.checks.rule import DynamicRule, Invalid
@@ -16,13 +14,13 @@ _NET = "import torch.nn as nn\nclass Net(nn.Module): ...\n"
 class InterfaceRule(DynamicRule):
     """Refuses a module whose two names are of the wrong kind, or that needs a hyperparameter without a value."""
 
-    name: ClassVar[str] = "interface"
-    order: ClassVar[int] = 20
-    VALID: ClassVar[tuple[str, ...]] = (
+    name = "interface"
+    order = 20
+    VALID = (
         net_source(),
         net_source().replace("{'lr', 'momentum'}", "['lr', 'momentum', 'dropout']"),
     )
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    INVALID = (
         Invalid(source="x = 1\n", message="class Net is missing", outcome=Outcome.CONTRACT),
         Invalid(source="Net = 3\n", message="Net is not a subclass of torch.nn.Module", outcome=Outcome.CONTRACT),
         Invalid(source=_NET, message="supported_hyperparameters", outcome=Outcome.CONTRACT),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
 from nngen.checks.candidate_net import logits
@@ -16,10 +14,10 @@ from nngen.types import Outcome
 class OutputShape(DynamicRule):
     """Refuses a net whose output is not a tensor ``(B, classes)``; the second batch has another size."""
 
-    name: ClassVar[str] = "shape"
-    order: ClassVar[int] = 40
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), net_source(forward="return self.head(x) * 2"))
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "shape"
+    order = 40
+    VALID = (net_source(), net_source(forward="return self.head(x) * 2"))
+    INVALID = (
         Invalid(source=net_source(forward="return self.head(x)[:, :-1]"), message="(4, 9)", outcome=Outcome.SHAPE),
         Invalid(source=net_source(forward="return [self.head(x)]"), message="list", outcome=Outcome.SHAPE),
         Invalid(

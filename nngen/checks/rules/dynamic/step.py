@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,10 @@ from nngen.types import Outcome
 class Step(DynamicRule):
     """Refuses a net whose ``learn`` raises, changes no parameter, or leaves one that is not finite."""
 
-    name: ClassVar[str] = "step"
-    order: ClassVar[int] = 60
-    VALID: ClassVar[tuple[str, ...]] = (net_source(), mixture_source(), routed_source())
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "step"
+    order = 60
+    VALID = (net_source(), mixture_source(), routed_source())
+    INVALID = (
         Invalid(
             source=net_source(loss="continue"),
             message="learn changed no parameter",

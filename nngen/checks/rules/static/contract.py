@@ -1,9 +1,11 @@
-"""Rule ``contract``: the source has ``supported_hyperparameters`` and ``Net`` with the methods that LEMUR calls."""
+"""Rule ``contract``: the source has ``supported_hyperparameters`` and ``Net`` with the methods that LEMUR calls.
+
+Candidates and families alike keep it.
+"""
 
 from __future__ import annotations
 
 import ast
-from typing import ClassVar
 
 from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
@@ -36,15 +38,15 @@ class Net(nn.Module):
 class Contract(StaticRule):
     """Refuses a source that lacks one of these names, or whose signatures do not fit LEMUR's calls."""
 
-    name: ClassVar[str] = "contract"
-    order: ClassVar[int] = 30
-    VALID: ClassVar[tuple[str, ...]] = (
+    name = "contract"
+    order = 30
+    VALID = (
         _BARE,
         _BARE.replace("prm, device)", "prm, device=None, *, extra=1)"),
         _BARE.replace("def forward(self, x)", "def forward(self, *inputs)"),
         _BARE.replace("    def forward(self, x): ...\n", "").replace("nn.Module", "Base"),
     )
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    INVALID = (
         Invalid(source="x = 1\n", message="supported_hyperparameters() is missing", outcome=Outcome.CONTRACT),
         Invalid(source=_BARE.replace("Net", "Model"), message="class Net is missing", outcome=Outcome.CONTRACT),
         Invalid(source=_BARE.replace("learn", "fit"), message="no method learn", outcome=Outcome.CONTRACT, line=4),

@@ -7,7 +7,6 @@ Plain ``import os`` and ``import gc`` pass: 1,600 of LEMUR's files have them and
 from __future__ import annotations
 
 import ast
-from typing import ClassVar
 
 from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
@@ -42,16 +41,16 @@ _PREFIXES = ("os.exec", "os.spawn", "torch.utils.cpp_extension.", "torch.distrib
 class Forbidden(StaticRule):
     """Refuses a source that uses one of the modules and functions listed above."""
 
-    name: ClassVar[str] = "forbidden"
-    order: ClassVar[int] = 20
-    VALID: ClassVar[tuple[str, ...]] = (
+    name = "forbidden"
+    order = 20
+    VALID = (
         "import os\nimport math\nimport torch.nn as nn\n",
         "import torch\nmodel = torch.nn.Linear(1, 1)\nmodel.eval()\nmodel.compile()\n",
         "import os\nname = os.path.join('a', 'b')\n",
         "def compile(x):\n    return x\ncompile(3)\n",
         "from torch.utils import checkpoint\n",
     )
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    INVALID = (
         Invalid(source="x = 1\nimport subprocess\n", message="subprocess", outcome=Outcome.FORBIDDEN, line=2),
         Invalid(source="from socket import socket\n", message="socket", outcome=Outcome.FORBIDDEN, line=1),
         Invalid(source="import ctypes as c\n", message="ctypes", outcome=Outcome.FORBIDDEN, line=1),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nngen.checks.rule import Invalid, StaticRule, fail
 from nngen.checks.source import Source
 from nngen.types import MAX_SOURCE_BYTES, Outcome
@@ -12,10 +10,10 @@ from nngen.types import MAX_SOURCE_BYTES, Outcome
 class Syntax(StaticRule):
     """Refuses a source that does not parse, holds null bytes, is nested too deep or is too long."""
 
-    name: ClassVar[str] = "syntax"
-    order: ClassVar[int] = 10
-    VALID: ClassVar[tuple[str, ...]] = ("", "x = 1\n", "def f():\n    return [[[1]]]\n", "# Umlaute: äöü\r\nx = 1\r\n")
-    INVALID: ClassVar[tuple[Invalid, ...]] = (
+    name = "syntax"
+    order = 10
+    VALID = ("", "x = 1\n", "def f():\n    return [[[1]]]\n", "# Umlaute: äöü\r\nx = 1\r\n")
+    INVALID = (
         Invalid(source="def f(:\n", message="invalid syntax", outcome=Outcome.SYNTAX, line=1),
         Invalid(source="x = 1\n  y = 2\n", message="unexpected indent", outcome=Outcome.SYNTAX, line=2),
         Invalid(source="x = 1\0\n", message="null byte", outcome=Outcome.SYNTAX, line=1),
