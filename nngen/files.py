@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -10,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from nngen.errors import NngenError
 
-__all__ = ["cache_dir", "draft_folder", "package_folder", "write_atomically"]
+__all__ = ["cache_dir", "draft_folder", "load_json", "package_folder", "store_json", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -64,6 +66,20 @@ def draft_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file of the cache; None where it is missing or broken."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def store_json(path: Path, value: object) -> None:
+    """Write a JSON file of the cache; one that cannot be written only costs the time to make it again."""
+    with suppress(OSError):
+        write_atomically(path, json.dumps(value).encode())
 
 
 def cache_dir() -> Path:

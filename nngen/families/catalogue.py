@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.errors import FamilyError, LemurError
-from nngen.files import write_atomically
+from nngen.files import load_json, store_json
 from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import to_records
@@ -64,41 +63,29 @@ def load_families(lemur: Lemur, outside: Iterable[str] = ()) -> dict[str, Family
 
 
 def _load_base(lemur: Lemur) -> dict[str, Family]:
+    """Read the families from LEMUR, or from the cache: 20,000 records and the wheel's directory take seconds."""
     cache = None if lemur.identity is None else lemur_dir() / f"families-{lemur.identity}.json"
-    if (cached := _read_cache(cache)) is not None:
-        return cached
+    rows = None if cache is None else load_json(cache)
+    with suppress(AttributeError, KeyError, TypeError):
+        if rows:
+            return {n: make_family(n, row["source"], row["best"] and Record(**row["best"])) for n, row in rows.items()}
     models = set(lemur.models())
     names = [model for model in lemur.recorded_models(DATASET) if is_base(model) and model in models]
-    best: dict[str, Record | None] = dict.fromkeys(sorted(names))
+    records: dict[str, list[Record]] = {name: [] for name in sorted(names)}
     for file in lemur.read_results({DATASET}, set(names)):
         if file.results.classification:
-            for record in to_records(file):
-                best[record.model] = _better(best[record.model], record)
-    if not best:
+            records[file.results.model] += to_records(file)
+    if not records:
         raise LemurError(f"{lemur.name} holds no family with {DATASET} accuracies: nngen needs nn-dataset 2.1.2")
-    families = {name: make_family(name, lemur.source(name), record) for name, record in best.items()}
+    families = {
+        # The earliest epoch among equal accuracies, and the first trial among these.
+        name: make_family(name, lemur.source(name), max(found, key=lambda r: (r.accuracy, -r.epoch), default=None))
+        for name, found in records.items()
+    }
     if cache is not None:
         rows = {name: {"source": one.source, "best": one.best and asdict(one.best)} for name, one in families.items()}
-        # A cache that cannot be written only costs the time.
-        with suppress(OSError):
-            write_atomically(cache, json.dumps(rows).encode())
+        store_json(cache, rows)
     return families
-
-
-def _read_cache(cache: Path | None) -> dict[str, Family] | None:
-    """Read the families of an earlier run, so that 20,000 records and the wheel's directory need not be read again."""
-    try:
-        rows = json.loads(cache.read_bytes()).items() if cache is not None else ()
-        return {n: make_family(n, row["source"], row["best"] and Record(**row["best"])) for n, row in rows} or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _better(one: Record | None, other: Record) -> Record:
-    """Return the record with the higher accuracy; the earlier epoch among equals, the first among these."""
-    if one is None:
-        return other
-    return max(one, other, key=lambda record: (record.accuracy, -record.epoch))
 
 
 def choose(families: Mapping[str, Family], names: Iterable[str]) -> tuple[Family, ...]:

@@ -56,6 +56,20 @@ class FamilyUnderTest:
     channels: int
     classes: int
 
+    def build(self, height: int, width: int, device: str = "cpu") -> nn.Module:
+        prm = {**self.hyperparameters, "batch": _BATCH, "epoch": 1, "transform": f"norm_{height}"}
+        in_shape = (LEMUR_BATCH, self.channels, height, width)
+        with guard(_RULE, Outcome.CRASHED, self.path, f"Net was built for {height}x{width}"):
+            net = self.net(in_shape, (self.classes,), prm, torch.device(device))
+        return net  # noqa: RET504 - mypy cannot tell that the block raises or ends
+
+    def logits(self, net: nn.Module, images: Tensor) -> Tensor:
+        return logits(net, images, self.path, classes=self.classes, auxiliary=True)
+
+    def backward(self, outputs: Tensor) -> None:
+        with guard(_RULE, Outcome.CRASHED, self.path, "the backward pass ran"):
+            torch.autograd.backward(F.cross_entropy(outputs, torch.arange(len(outputs)) % self.classes))
+
 
 def measure(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
     """Measure the family in ``SOURCE_FILE`` and send one message; the entry point of the probe's jobs.
@@ -72,9 +86,12 @@ def measure(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
     answer: dict[str, Any] = {"interface": known, "parameters": None, "cost": None, "reason": "", "memory": False}
     try:
         path = Path.cwd() / SOURCE_FILE
+        net = getattr(load_module(path), "Net", None)
+        if net is None:
+            raise fail(Outcome.CONTRACT, _RULE, "the source defines no class Net")
         family = FamilyUnderTest(
             path=path,
-            net=_net_class(path),
+            net=net,
             hyperparameters=arguments["hyperparameters"],
             channels=shape.channels,
             classes=arguments["classes"],
@@ -121,15 +138,18 @@ def confirm(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> int:
     """
     torch.manual_seed(0)
     height, width = adapter.size or (shape.height, shape.width)
-    net = _build(family, "cpu", height, width)
+    net = family.build(height, width)
     images = torch.rand(_BATCH, shape.channels, shape.height, shape.width)
     if adapter.size is not None:
         images = F.interpolate(images, size=adapter.size, mode="bilinear", align_corners=False)
     if adapter.complex:
         images = images.to(torch.complex64)
-    with torch.no_grad():
-        _finite_logits(family, net.eval(), images)
-    _backward(family, _finite_logits(family, net.train(), images))
+    for mode in ("evaluation", "training"):
+        with torch.set_grad_enabled(mode == "training"):
+            outputs = family.logits(net.train(mode == "training"), images)
+        if not bool(torch.isfinite(outputs).all()):
+            raise fail(Outcome.NON_FINITE, _RULE, f"logits are not finite in {mode} mode")
+    family.backward(outputs)
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if not any(p.grad is not None and bool(p.grad.count_nonzero()) for p in trainable):
         raise fail(Outcome.NO_GRADIENT, _RULE, "no parameter received a gradient")
@@ -151,7 +171,7 @@ def training_cost(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> di
     """
     torch.manual_seed(0)
     height, width = adapter.size or (shape.height, shape.width)
-    net = _build(family, "cpu", height, width).train()
+    net = family.build(height, width).train()
 
     def step(count: int) -> tuple[int, float]:
         images = torch.rand(count, shape.channels, height, width)
@@ -186,8 +206,8 @@ def _step(family: FamilyUnderTest, net: nn.Module, images: Tensor) -> tuple[int,
         kept.clear()
         begin = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            outputs = _logits(family, net, images)
-        _backward(family, outputs)
+            outputs = family.logits(net, images)
+        family.backward(outputs)
         seconds.append(time.perf_counter() - begin)
     return sum(kept.values()), min(seconds)
 
@@ -225,11 +245,11 @@ class _Search:
 
     def _try(self, height: int, width: int) -> None:
         with torch.device(self.device), torch.no_grad():
-            net = _build(self.family, self.device, height, width)
+            net = self.family.build(height, width, self.device)
             images = torch.zeros(_BATCH, self.family.channels, height, width)
             images = images.to(torch.complex64) if self.complex else images
             for training in (False, True):
-                _logits(self.family, net.train(training), images)
+                self.family.logits(net.train(training), images)
 
 
 def _failure(attempt: Callable[[], object]) -> str | None:
@@ -255,38 +275,6 @@ def _interface(search: _Search, side: int) -> Interface:
     second = first + 32 if high is None else min(first + 32, high)
     square = not (search.works(first, second) and search.works(second, first))
     return Interface(low=low, high=high, square=square, complex=search.complex)
-
-
-def _net_class(path: Path) -> Callable[..., nn.Module]:
-    net: Callable[..., nn.Module] | None = getattr(load_module(path), "Net", None)
-    if net is None:
-        raise fail(Outcome.CONTRACT, _RULE, "the source defines no class Net")
-    return net
-
-
-def _build(family: FamilyUnderTest, device: str, height: int, width: int) -> nn.Module:
-    prm = {**family.hyperparameters, "batch": _BATCH, "epoch": 1, "transform": f"norm_{height}"}
-    in_shape = (LEMUR_BATCH, family.channels, height, width)
-    with guard(_RULE, Outcome.CRASHED, family.path, f"Net was built for {height}x{width}"):
-        net = family.net(in_shape, (family.classes,), prm, torch.device(device))
-    return net  # noqa: RET504 - mypy cannot tell that the block raises or ends
-
-
-def _logits(family: FamilyUnderTest, net: nn.Module, images: Tensor) -> Tensor:
-    return logits(net, images, family.path, classes=family.classes, auxiliary=True)
-
-
-def _finite_logits(family: FamilyUnderTest, net: nn.Module, images: Tensor) -> Tensor:
-    outputs = _logits(family, net, images)
-    if not bool(torch.isfinite(outputs).all()):
-        mode = "training" if net.training else "evaluation"
-        raise fail(Outcome.NON_FINITE, _RULE, f"logits are not finite in {mode} mode")
-    return outputs
-
-
-def _backward(family: FamilyUnderTest, outputs: Tensor) -> None:
-    with guard(_RULE, Outcome.CRASHED, family.path, "the backward pass ran"):
-        torch.autograd.backward(F.cross_entropy(outputs, torch.arange(len(outputs)) % family.classes))
 
 
 def _state(net: nn.Module) -> list[Tensor]:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from nngen.errors import UsageError
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.files import cache_dir, write_atomically
+from nngen.files import cache_dir, load_json, store_json
 from nngen.isolation.job import Job, JsonObject
 from nngen.isolation.limits import Limits
 from nngen.isolation.result import ExitReason, JobResult
@@ -141,15 +139,17 @@ def profiles(
     if jobs is not None and jobs < 1:
         raise UsageError(f"{jobs} families cannot be measured at a time: give 1 or more jobs")
     probes = {family.name: _Probe(family=family, shape=shape, classes=classes) for family in families}
-    found = {name: profile for name, probe in probes.items() if (profile := probe.stored_profile()) is not None}
-    missing = [probe for name, probe in probes.items() if name not in found]
-    if missing and progress is not None:
-        progress(0, len(missing))
-    for count, (probe, answer) in enumerate(_run(missing, jobs), start=1):
-        found[probe.family.name] = probe.store_profile(answer)
-        if progress is not None:
-            progress(count, len(missing))
-    return {name: found[name] for name in probes}
+    answers = _answers(probes.values(), jobs, progress)
+    return {
+        name: Profile(
+            name=name,
+            fingerprint=probe.family.fingerprint,
+            interface=answers[name].interface,
+            reason=answers[name].reason,
+            parameters={} if (count := answers[name].parameters) is None else {str(shape): count},
+        )
+        for name, probe in probes.items()
+    }
 
 
 def usable_families(
@@ -192,23 +192,44 @@ def training_costs(
     Raises:
         NngenError: If no worker can be started.
     """
-    probes = {
-        family.name: _Probe(family=family, shape=shape, classes=classes, cost_behind=interface)
-        for family, interface in families
-    }
-    found = {name: cost for name, probe in probes.items() if (cost := probe.stored_cost()) is not None}
-    for probe, answer in _run([probe for name, probe in probes.items() if name not in found], jobs):
-        if answer["cost"] is not None:
-            found[probe.family.name] = probe.store_cost(answer["cost"])
-    return {name: found[name] for name in probes if name in found}
+    probes = [_Probe(family=one, shape=shape, classes=classes, cost_behind=inputs) for one, inputs in families]
+    return {name: answer.cost for name, answer in _answers(probes, jobs).items() if answer.cost is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """Measurements of a family, made now or read from the cache.
+
+    Attributes:
+        lasting: Whether a larger or quieter machine would measure the same; only such answers are stored.
+    """
+
+    interface: Interface | None = None
+    parameters: int | None = None
+    cost: TrainingCost | None = None
+    reason: str = ""
+    lasting: bool = True
+
+    @classmethod
+    def read(cls, value: JsonObject) -> _Answer:
+        """Read a worker's message or an entry of the cache.
+
+        Raises:
+            LookupError: If a key is missing.
+            TypeError: If a value has another type.
+        """
+        interface, cost = value.get("interface"), value.get("cost")
+        return cls(
+            interface=None if interface is None else Interface(**interface),
+            parameters=value.get("parameters"),
+            cost=None if cost is None else TrainingCost(**cost),
+            reason=value.get("reason", ""),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Probe:
-    """One measurement of one family at one shape, and its entries in the cache.
-
-    The interface depends on the channels alone, so it is stored apart from the result at a shape.
-    """
+    """One measurement of one family at one shape: of what training costs, if ``cost_behind`` states its inputs."""
 
     family: Family
     shape: Shape
@@ -216,7 +237,7 @@ class _Probe:
     cost_behind: Interface | None = None
 
     def job(self) -> Job:
-        known = asdict(self.cost_behind) if self.cost_behind else _load(self._profile_file(self.shape.channels))
+        known = asdict(self.cost_behind) if self.cost_behind else load_json(self._interface_file())
         arguments = {
             "hyperparameters": best_hyperparameters(self.family),
             "classes": self.classes,
@@ -227,101 +248,78 @@ class _Probe:
         limits = Limits(time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
         return Job(entry_point=f"{_MEASURE}:measure", arguments=arguments, source=self.family.source, limits=limits)
 
-    def answer(self, messages: Sequence[JsonObject], result: JobResult) -> dict[str, Any]:
-        """Return what the worker sent, with ``lasting``: false for what a larger or quieter machine could do."""
+    def answer(self, messages: Sequence[JsonObject], result: JobResult) -> _Answer:
         if messages and not messages[-1]["memory"]:
-            return {**messages[-1], "lasting": True}
+            return _Answer.read(messages[-1])
         smaller = f" at {self.shape}: choose a smaller shape"
         if messages or result.reason is ExitReason.MEMORY:
-            reason = f"needs more than {MEMORY_MIB:,} MiB{smaller}"
-        elif result.reason is ExitReason.TIME:
-            reason = f"took longer than {TIME_LIMIT_S:g} s{smaller}"
-        else:
-            reason = result.describe()
-        return {"interface": None, "parameters": None, "cost": None, "reason": reason, "lasting": False}
+            return _Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
+        if result.reason is ExitReason.TIME:
+            return _Answer(reason=f"took longer than {TIME_LIMIT_S:g} s{smaller}", lasting=False)
+        return _Answer(reason=result.describe(), lasting=False)
 
-    def stored_profile(self) -> Profile | None:
-        stored = _load(self._profile_file(self.shape))
+    def stored(self) -> _Answer | None:
+        value = load_json(self._file())
         try:
-            return None if stored is None else self._profile(stored)
-        except (KeyError, TypeError):
+            return _Answer.read({"cost": value} if self.cost_behind and value else value)
+        except (AttributeError, TypeError):
             return None
 
-    def store_profile(self, answer: Mapping[str, Any]) -> Profile:
-        interface = self._profile_file(self.shape.channels)
-        if answer["interface"] is not None:
-            _store(interface, answer["interface"])
+    def store(self, answer: _Answer) -> _Answer:
+        """Store an answer; return it, with the interface that is known already where this run found none."""
+        if self.cost_behind is not None:
+            if answer.cost is not None:
+                store_json(self._file(), asdict(answer.cost))
+            return answer
+        if answer.interface is not None:
+            store_json(self._interface_file(), asdict(answer.interface))
         else:  # a limit of time or memory does not contradict what is known
-            answer = {**answer, "interface": _load(interface)}
-        if answer["lasting"]:
-            _store(self._profile_file(self.shape), {key: answer[key] for key in ("interface", "reason", "parameters")})
-        return self._profile(answer)
+            known = load_json(self._interface_file())
+            answer = replace(answer, interface=known and Interface(**known))
+        if answer.lasting:
+            plain = asdict(answer)
+            store_json(self._file(), {key: plain[key] for key in ("interface", "reason", "parameters")})
+        return answer
 
-    def stored_cost(self) -> TrainingCost | None:
-        stored = _load(self._cost_file())
-        try:
-            return None if stored is None else TrainingCost(**stored)
-        except TypeError:
-            return None
+    def _file(self) -> Path:
+        if self.cost_behind is None:
+            return self._profile_file(self.shape)
+        prm = best_hyperparameters(self.family)
+        key = (_COST_VERSION, version("torch"), self.family.fingerprint, prm, self.classes, str(self.shape))
+        return _cache_file("weights", *key)
 
-    def store_cost(self, cost: Mapping[str, float]) -> TrainingCost:
-        _store(self._cost_file(), cost)
-        return TrainingCost(**cost)
-
-    def _profile(self, answer: Mapping[str, Any]) -> Profile:
-        interface = answer["interface"]
-        count = answer["parameters"]
-        return Profile(
-            name=self.family.name,
-            fingerprint=self.family.fingerprint,
-            interface=None if interface is None else Interface(**interface),
-            reason=answer["reason"],
-            parameters={} if count is None else {str(self.shape): count},
-        )
+    def _interface_file(self) -> Path:
+        """The interface depends on the channels alone, so it is stored apart from the result at a shape."""
+        return self._profile_file(self.shape.channels)
 
     def _profile_file(self, subject: object) -> Path:
         torch = ".".join(version("torch").split(".")[:2])
         prm = json.dumps(best_hyperparameters(self.family))
-        return _file("probes", _PROFILE_VERSION, torch, self.family.fingerprint, prm, self.classes, str(subject))
-
-    def _cost_file(self) -> Path:
-        prm = best_hyperparameters(self.family)
-        key = (_COST_VERSION, version("torch"), self.family.fingerprint, prm, self.classes, str(self.shape))
-        return _file("weights", *key)
+        return _cache_file("probes", _PROFILE_VERSION, torch, self.family.fingerprint, prm, self.classes, str(subject))
 
 
-def _file(folder: str, *key: object) -> Path:
+def _cache_file(folder: str, *key: object) -> Path:
     return cache_dir() / folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.json"
 
 
-def _load(file: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _store(file: Path, value: Mapping[str, Any]) -> None:
-    # A cache that cannot be written only costs the time.
-    with suppress(OSError):
-        write_atomically(file, json.dumps(dict(value)).encode())
-
-
-def _run(probes: Sequence[_Probe], jobs: int | None) -> Iterator[tuple[_Probe, dict[str, Any]]]:
-    """Run probes in workers and yield each with its answer as it ends.
-
-    Raises:
-        NngenError: If no worker can be started.
-    """
-    if not probes:
-        return
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(jobs or min(cpus, _MAX_JOBS)) as pool, JobRunner(preload=_PRELOAD) as runner:
-        futures = {pool.submit(runner.collect, probe.job()): probe for probe in probes}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], futures[future].answer(*future.result())
-        finally:
-            # Before the runner ends the running jobs: none may begin after that.
-            pool.shutdown(wait=False, cancel_futures=True)
+def _answers(
+    probes: Iterable[_Probe], jobs: int | None, progress: Callable[[int, int], None] | None = None
+) -> dict[str, _Answer]:
+    """Look up the answers of probes, by family, and run those that are missing in workers."""
+    found = {probe.family.name: probe.stored() for probe in probes}
+    missing = [probe for probe in probes if found[probe.family.name] is None]
+    report = progress or (lambda _done, _total: None)
+    if missing:
+        report(0, len(missing))
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(jobs or min(cpus, _MAX_JOBS)) as pool, JobRunner(preload=_PRELOAD) as runner:
+            futures = {pool.submit(runner.collect, probe.job()): probe for probe in missing}
+            try:
+                for count, future in enumerate(as_completed(futures), start=1):
+                    probe = futures[future]
+                    found[probe.family.name] = probe.store(probe.answer(*future.result()))
+                    report(count, len(missing))
+            finally:
+                # Before the runner ends the running jobs: none may begin after that.
+                pool.shutdown(wait=False, cancel_futures=True)
+    return {name: answer for name, answer in found.items() if answer is not None}
