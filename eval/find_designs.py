@@ -14,7 +14,6 @@ Exit code 1 if a result differs from the stored design.
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 from collections.abc import Sequence
@@ -262,7 +261,7 @@ def variant(v: int) -> int:
     """Return the most balanced tie-breaking rule over the whole space: families, then pairs, worst prefix first."""
 
     def unevenness(number: int) -> tuple[int, int, int, int]:
-        order = BalancedOrder(v, 4, number).prefix(math.comb(v, 4))
+        order = np.array(list(BalancedOrder(v, 4, number)))
         families, pairs = ranges(order, v, 1), ranges(order, v, 2)
         return int(families.max()), int(pairs.max()), int((families > 1).sum()), int(pairs.sum())
 

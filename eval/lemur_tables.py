@@ -17,7 +17,7 @@ from pathlib import Path
 from _page import Evaluation, table
 
 from nngen.lemur.fetch import fetch
-from nngen.lemur.history import History, history
+from nngen.lemur.records import History
 from nngen.lemur.source import open_lemur
 
 MIXTURES = (
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = EVALUATION.arguments(argv, dataset="cifar-10")
     path = fetch()
     lemur = open_lemur(path)
-    rows = [history(lemur, model, given.dataset) for model in (*MIXTURES, *SINGLES)]
+    rows = [lemur.history(model, given.dataset) for model in (*MIXTURES, *SINGLES)]
     with zipfile.ZipFile(path) as wheel:
         wrong = [
             row.model

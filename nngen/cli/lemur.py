@@ -18,7 +18,6 @@ from nngen.errors import UsageError
 from nngen.families.near_duplicates import near_twins
 from nngen.families.probe import Profile, check_shape, profiles
 from nngen.lemur.fetch import fetch as fetch_wheel
-from nngen.lemur.history import history as read_history
 from nngen.lemur.source import install, open_lemur
 from nngen.types import Family, Shape
 
@@ -75,7 +74,7 @@ def history(
     """
     lemur = open_lemur()
     columns = ("model", "final_epoch", "final_accuracy", "best_epoch", "best_accuracy")
-    found = [asdict(read_history(lemur, model, dataset)) for model in models]
+    found = [asdict(lemur.history(model, dataset)) for model in models]
     output.print_rows([{key: row[key] for key in columns} for row in found])
 
 

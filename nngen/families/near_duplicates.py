@@ -10,7 +10,6 @@ import ast
 import builtins
 import re
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -83,10 +82,10 @@ def twin_families(sources: Mapping[str, str], *, threshold: float = TWIN_FAMILIE
 def near_twins(families: Iterable[Family]) -> dict[str, tuple[str, ...]]:
     """Map each family that has near-twins to their names, both sorted."""
     leader = twin_families({family.name: family.source for family in families})
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(leader):
-        groups[leader[name]].append(name)
-    others = {name: tuple(twin for twin in groups[leader[name]] if twin != name) for name in sorted(leader)}
+    others = {
+        name: tuple(twin for twin in sorted(leader) if twin != name and leader[twin] == leader[name])
+        for name in sorted(leader)
+    }
     return {name: twins for name, twins in others.items() if twins}
 
 

@@ -75,11 +75,6 @@ def stat_id(results: Results, score: EpochScore) -> str:
     return _stat_id(results, score.epoch, entry(results, score, LemurVersion.V2_1_2))
 
 
-def generated_name(source: str, prefix: str | None = None) -> str:
-    """Return the name LEMUR gives to a source that comes without one: ``[<prefix>-]<md5>``."""
-    return "-".join(filter(None, (prefix, nn_id(source))))
-
-
 def check_names(results: Results) -> None:
     """Check that LEMUR can read the names back.
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from nngen.errors import LemurError
+from nngen.errors import LemurError, UsageError
 from nngen.lemur.layout import RESULTS, SOURCES
-from nngen.lemur.records import ResultFile, Results, parse_trials, pick, to_records
+from nngen.lemur.records import History, ResultFile, Results, parse_trials, to_records
+from nngen.text import did_you_mean
 from nngen.types import Record
 
 
@@ -65,8 +66,8 @@ class Lemur(ABC):
         accuracies, or else the first by name.
         """
         files = list(self.read_results({dataset}, {model}))
-        picked = pick({file.results for file in files})
-        wanted = sorted((file for file in files if file.results == picked), key=lambda file: file.epoch)
+        first = min({file.results for file in files}, key=lambda r: (not r.classification, r), default=None)
+        wanted = sorted((file for file in files if file.results == first), key=lambda file: file.epoch)
         return tuple(record for file in wanted for record in to_records(file))
 
     def recorded_models(self, dataset: str = "cifar-10") -> tuple[str, ...]:
@@ -76,6 +77,33 @@ class Lemur(ABC):
     def datasets(self, model: str) -> tuple[str, ...]:
         """Return the names of the data sets on which a model has records, sorted."""
         return tuple(sorted({r.dataset for r in self.results() if r.model == model}))
+
+    def history(self, model: str, dataset: str = "cifar-10") -> History:
+        """Summarize a model's records on a data set.
+
+        Raises:
+            UsageError: If LEMUR has no such model (the message names the nearest), or no record of it on the data set
+                (the message names the data sets that have one).
+        """
+        if model not in self.models():
+            near = did_you_mean(model, self.models(), otherwise="nngen families lists the base families")
+            raise UsageError(f"LEMUR has no model {model!r}: {near}")
+        epochs: dict[int, float] = {}
+        for record in self.records(model, dataset):
+            epochs[record.epoch] = max(record.accuracy, epochs.get(record.epoch, record.accuracy))
+        if not epochs:
+            others = ", ".join(self.datasets(model)) or "none"
+            raise UsageError(f"LEMUR has no records of {model} on {dataset!r}; data sets with records of it: {others}")
+        final = max(epochs)
+        best = max(epochs, key=lambda epoch: (epochs[epoch], -epoch))
+        return History(
+            model=model,
+            dataset=dataset,
+            final_epoch=final,
+            final_accuracy=epochs[final],
+            best_epoch=best,
+            best_accuracy=epochs[best],
+        )
 
 
 class FileLemur(Lemur):

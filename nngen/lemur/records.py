@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nngen.errors import LemurError
@@ -37,17 +38,30 @@ class Results(NamedTuple):
         return (self.task, self.metric) == CLASSIFICATION
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A model's last and best epoch on one data set; an epoch's accuracy is the best of its trials.
+
+    Attributes:
+        final_accuracy: Accuracy at ``final_epoch``, in [0, 1].
+        best_epoch: The first epoch with ``best_accuracy``.
+        best_accuracy: Highest accuracy of any epoch, in [0, 1].
+    """
+
+    model: str
+    dataset: str
+    final_epoch: int
+    final_accuracy: float
+    best_epoch: int
+    best_accuracy: float
+
+
 class ResultFile(NamedTuple):
     """The trials of one model at one epoch, as LEMUR wrote them."""
 
     results: Results
     epoch: int
     trials: list[dict[str, Any]]
-
-
-def pick(found: Iterable[Results]) -> Results | None:
-    """Choose one of a model's results on a data set: classification accuracy if recorded, else the first by name."""
-    return min(found, key=lambda results: (not results.classification, results), default=None)
 
 
 def parse_trials(file: str, content: bytes) -> list[dict[str, Any]]:

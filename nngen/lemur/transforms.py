@@ -50,17 +50,12 @@ def matching_transform(stored: Shape, shape: Shape, *, flip: bool, own: bool = F
         flip: Whether images were mirrored at random in training.
         own: Whether to write one even if LEMUR has an equal.
     """
-    if own:
-        return _own(stored, shape, flip=flip)
+    mirrored = "_flip" if flip else ""
     square = stored.height == stored.width and shape.height == shape.width
-    if stored == shape:
-        return Transform(name=_name("norm", flip))
-    if stored.channels == shape.channels and square and shape.height in SIZES:
-        return Transform(name=_name(f"norm_{shape.height}", flip))
-    return _own(stored, shape, flip=flip)
-
-
-def _own(stored: Shape, shape: Shape, *, flip: bool) -> Transform:
+    if not own and stored == shape:
+        return Transform(name=f"norm{mirrored}")
+    if not own and stored.channels == shape.channels and square and shape.height in SIZES:
+        return Transform(name=f"norm_{shape.height}{mirrored}")
     steps = []
     if (stored.height, stored.width) != (shape.height, shape.width):
         steps.append(f"transforms.Resize(({shape.height}, {shape.width}))")
@@ -76,7 +71,3 @@ def _own(stored: Shape, shape: Shape, *, flip: bool) -> Transform:
         steps=",\n".join(f"        {step}" for step in steps),
     )
     return Transform(name=f"{OWN}{stored}-to-{shape}" + ("-flip" if flip else ""), source=source)
-
-
-def _name(base: str, flip: bool) -> str:
-    return f"{base}_flip" if flip else base

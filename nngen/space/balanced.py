@@ -79,10 +79,6 @@ class BalancedOrder:
         self._counts.extend(position + 1)
         return self._counts.order[position]
 
-    def prefix(self, size: int) -> Ints:
-        """Return the first ``size`` subsets as ``(size, k)``."""
-        return np.array([self[position] for position in range(size)], dtype=np.int64).reshape(size, self.k)
-
 
 def balanced_order(v: int, k: int = 4) -> BalancedOrder:
     """Return the balanced order of the k-subsets of v families, cached for the life of the process."""
@@ -130,11 +126,13 @@ class _Counts:
         # Families that the current round has not used yet. The number left decides how much is chosen at once:
         # two or three disjoint subsets fill the rest of a round exactly, and a poor first one would spoil them.
         low = np.flatnonzero(self.families == self.families.min())
-        if len(low) < self.k:
+        left = len(low)
+        disjoint_pairs = comb(left, self.k) * comb(max(0, left - self.k), self.k) // 2
+        if left < self.k:
             chosen = self._finishing(low)
-        elif len(low) == 3 * self.k and self.k <= 4:
+        elif left == 3 * self.k and self.k <= 4:
             chosen = self._joint(low, 3)
-        elif 2 * self.k <= len(low) < 3 * self.k and _joint_size(len(low), self.k) <= _LARGEST_JOINT:
+        elif left < 3 * self.k and 0 < disjoint_pairs <= _LARGEST_JOINT:
             chosen = self._joint(low, 2)
         else:
             chosen = self._anchored(low)
@@ -269,10 +267,6 @@ def _tables(n: int, k: int) -> tuple[Ints, list[Ints], list[Ints]]:
     pairs = [a * n + b for a, b in combinations(columns, 2)]
     triples = [(a * n + b) * n + c for a, b, c in combinations(columns, 3)]
     return subsets, pairs, triples
-
-
-def _joint_size(n: int, k: int) -> int:
-    return comb(n, k) * comb(n - k, k) // 2
 
 
 @lru_cache(maxsize=32)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nngen.datasets import load_dataset, registry
+from nngen.datasets.dataset import split
 from nngen.datasets.registry import DATASETS, DatasetEntry, dataset_help
 from nngen.datasets.source import Raw
-from nngen.datasets.split import split
 from nngen.errors import DataError, UsageError
 from nngen.types import Shape
 

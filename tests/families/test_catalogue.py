@@ -13,7 +13,6 @@ import pytest
 from nngen.errors import FamilyError, LemurError
 from nngen.families.catalogue import choose, is_base, load_families
 from nngen.families.hyperparameters import best_hyperparameters, supported
-from nngen.lemur.history import history
 from nngen.lemur.reader import Lemur
 from nngen.lemur.source import open_lemur
 from nngen.types import Family
@@ -92,7 +91,7 @@ def test_the_best_record_is_the_wheels(
 @pytest.mark.parametrize("name", BASE)
 def test_history_is_the_wheels(name: str, lemur: Lemur, direct: dict[str, dict[int, list[dict[str, object]]]]) -> None:
     epochs = {epoch: max(trial["accuracy"] for trial in rows) for epoch, rows in direct[name].items()}
-    told = history(lemur, name)
+    told = lemur.history(name)
     assert (told.final_epoch, told.final_accuracy) == (max(epochs), epochs[max(epochs)])
     assert told.best_accuracy == max(epochs.values()) == epochs[told.best_epoch]
 
