@@ -29,14 +29,15 @@ from typing import Any
 import torch
 from _page import Evaluation, note, table
 
-from nngen.analysis.statistics import mean_interval
+from nngen.analysis.loop_report import LoopCycle
+from nngen.analysis.statistics import mean_interval, wilson
 from nngen.archive import Archive
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets import load_dataset
 from nngen.files import cache_dir
 from nngen.lemur.source import open_lemur
-from nngen.llm.evolve import Cycle, Evolution, share_interval
+from nngen.llm.evolve import Evolution
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.finetune import AdapterTuner
 from nngen.llm.rewriters.base import Rewriter
@@ -127,7 +128,7 @@ def _loop(arm: str, seed: int, given: argparse.Namespace) -> Loop:
     return Loop(arm=arm, seed=seed, cycles=json.loads(done.read_text()), seconds=seconds)
 
 
-def _run(arm: str, seed: int, engine: LocalEngine, given: argparse.Namespace, place: Path) -> list[Cycle]:
+def _run(arm: str, seed: int, engine: LocalEngine, given: argparse.Namespace, place: Path) -> list[LoopCycle]:
     start = given.work / f"start-{seed}.db"
     if not (given.work / f"start-{seed}.done").is_file():
         with Archive.open(start) as archive:
@@ -183,9 +184,10 @@ def _writer(arm: str, place: Path) -> tuple[Rewriter, AdapterTuner | None]:
     return Local(base), AdapterTuner(tuning=tuning, folder=place, note=note)
 
 
-def _row(cycle: Cycle) -> dict[str, Any]:
-    names = ("number", "rewriter", "asked", "valid", "new", "accuracies", "best", "judged", "gain", "noise")
-    return {name: getattr(cycle, name) for name in names}
+def _row(cycle: LoopCycle) -> dict[str, Any]:
+    names = ("number", "rewriter", "accuracies", "best", "judged", "gain", "noise")
+    counts = {"asked": cycle.valid.tries, "valid": cycle.valid.successes, "new": cycle.new.successes}
+    return {name: getattr(cycle, name) for name in names} | counts
 
 
 def _page(loops: Sequence[Loop], given: argparse.Namespace) -> str:
@@ -281,8 +283,8 @@ def _mean(values: Sequence[float], sign: str = "") -> str:
 
 
 def _share(hits: int, trials: int) -> str:
-    low, high = share_interval(hits, trials)
-    return f"{hits} of {trials} ({low:.1%} to {high:.1%})"
+    share = wilson(hits, trials)
+    return f"{hits} of {trials} ({share.low:.1%} to {share.high:.1%})"
 
 
 if __name__ == "__main__":

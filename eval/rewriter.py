@@ -32,6 +32,7 @@ from random import Random
 import torch
 from _page import Evaluation, note, table
 
+from nngen.analysis.statistics import wilson
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import CampaignInputs
@@ -41,7 +42,6 @@ from nngen.datasets import load_dataset
 from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles
 from nngen.files import cache_dir
 from nngen.lemur.source import open_lemur
-from nngen.llm.evolve import share_interval
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build_from_archive, counter, read_view
 from nngen.llm.finetuning.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
@@ -463,8 +463,8 @@ def _clockwork(bench: Bench, held: dict[str, tuple[Proposal, ...]]) -> list[str]
 def _share(hits: int, trials: int) -> str:
     if not trials:
         return "none"
-    low, high = share_interval(hits, trials)
-    return f"{hits / trials:.1%} ({low:.1%} to {high:.1%})"
+    share = wilson(hits, trials)
+    return f"{hits / trials:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
 def _mean(values: Sequence[float]) -> float:

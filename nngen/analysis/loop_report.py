@@ -7,17 +7,20 @@ cycle's campaign.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 from typing import TypeAlias
 
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
-from nngen.archive import Archive, CampaignRecord, LoopRole
+from nngen.archive import Archive, CampaignRecord, LoopRole, StoredTrial
 from nngen.types import Fidelity
 
 Stages: TypeAlias = Mapping[LoopRole, Mapping[int, CampaignRecord]]
 """Campaigns of one loop by role and cycle."""
+
+_Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +29,15 @@ class LoopCycle:
 
     Attributes:
         number: Number of the cycle, from 1; 0 is the common start.
+        rewriter: Name of the rewriter.
         valid: Share of the proposals that passed every check.
         new: Share of the valid proposals that duplicate no known candidate.
+        accuracies: Validation accuracy of each trial of the cycle.
         span: 95 % interval of their mean; None for fewer than two.
         judged: Mean accuracy of the best candidate so far on fresh seeds; None without such trials.
+        judged_candidate: Id of that candidate.
+        gain: Difference of ``judged`` to the cycle before.
+        noise: Half the width of the 95 % interval of that difference.
     """
 
     loop: str
@@ -40,6 +48,9 @@ class LoopCycle:
     accuracies: tuple[float, ...]
     span: Span | None
     judged: float | None
+    judged_candidate: str
+    gain: float | None
+    noise: float | None
 
     @property
     def mean(self) -> float | None:
@@ -129,19 +140,37 @@ def _fidelity(stages: Stages) -> Fidelity:
 
 
 def _cycles(archive: Archive, loop: str, stages: Stages) -> list[LoopCycle]:
-    cycles, judged = stages[LoopRole.CYCLE], stages[LoopRole.JUDGE]
-    return [_cycle(archive, loop, number, cycles[number], judged.get(number)) for number in sorted(cycles)]
+    cycles, judges = stages[LoopRole.CYCLE], stages[LoopRole.JUDGE]
+    found: list[LoopCycle] = []
+    for number in sorted(cycles):
+        trials = archive.trials(cycles[number].name)
+        judging = archive.trials(judges[number].name) if number in judges else ()
+        before = found[-1] if found else None
+        found.append(read_cycle(archive, loop, number, cycles[number].name, trials, judging, before))
+    return found
 
 
-def _cycle(
-    archive: Archive, loop: str, number: int, campaign: CampaignRecord, judge: CampaignRecord | None
+def read_cycle(
+    archive: Archive,
+    loop: str,
+    number: int,
+    batch: str,
+    trials: Sequence[StoredTrial],
+    judging: Sequence[StoredTrial],
+    before: LoopCycle | None,
 ) -> LoopCycle:
+    """Summarise a cycle of a loop from the proposals of its batch, its trials, and those of its best candidate."""
     # A second try replaces the first: the last event of a proposal stands.
-    asked = {row.detail["index"]: row.detail for row in archive.events(campaign.name) if row.kind == "proposal"}
+    asked = {row.detail["index"]: row.detail for row in archive.events(batch) if row.kind == "proposal"}
     valid = [row for row in asked.values() if row["stage"] == "checked"]
     fresh = [row for row in valid if row["twin"] is None]
-    accuracies = _accuracies(archive, campaign)
-    judged = _accuracies(archive, judge) if judge is not None else ()
+    accuracies, judged = _accuracies(trials), _accuracies(judging)
+    gain = noise = None
+    if before is not None and before.judged is not None and judged:
+        gain = fmean(judged) - before.judged
+        spread = variance(judged) if len(judged) > 1 else 0.0
+        # Both means are over as many seeds, so the variance of their difference is twice that of one mean.
+        noise = _Z * math.sqrt(2 * spread / len(judged))
     return LoopCycle(
         loop=loop,
         number=number,
@@ -151,12 +180,14 @@ def _cycle(
         accuracies=accuracies,
         span=mean_interval(accuracies),
         judged=fmean(judged) if judged else None,
+        judged_candidate=next((trial.candidate_id or "" for trial in judging), ""),
+        gain=gain,
+        noise=noise,
     )
 
 
-def _accuracies(archive: Archive, campaign: CampaignRecord) -> tuple[float, ...]:
-    found = (trial.validation_accuracy for trial in archive.trials(campaign.name))
-    return tuple(value for value in found if value is not None)
+def _accuracies(trials: Sequence[StoredTrial]) -> tuple[float, ...]:
+    return tuple(trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None)
 
 
 def _gap(mine: Sequence[LoopCycle], name: str, theirs: Sequence[LoopCycle]) -> LoopGap | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 
+from nngen.analysis.loop_report import LoopCycle
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.family_options import FamilyOptions
@@ -14,7 +14,7 @@ from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions, usable_pool
 from nngen.errors import UsageError
-from nngen.llm.evolve import Cycle, Evolution, Tuner, stored_loop
+from nngen.llm.evolve import Evolution, Tuner, stored_loop
 from nngen.llm.finetuning.config import Tuning
 from nngen.training import pick_device
 
@@ -76,7 +76,7 @@ def evolve(
                 note=note,
             ).run()
     if output.json:
-        print_json([asdict(cycle) for cycle in found])
+        print_json([asdict(cycle) | {"mean": cycle.mean, "best": cycle.best} for cycle in found])
     elif found:
         print_table([_row(cycle) for cycle in found], list(_row(found[0])))
 
@@ -90,17 +90,16 @@ def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) ->
     return AdapterTuner(tuning=Tuning(base=source.rewriter, epochs=epochs, device=device), folder=folder, note=note)
 
 
-def _row(cycle: Cycle) -> dict[str, object]:
-    interval = "-" if cycle.mean_interval is None else "{:.4f} to {:.4f}".format(*cycle.mean_interval)
+def _row(cycle: LoopCycle) -> dict[str, object]:
     return {
         "cycle": cycle.number,
         "rewriter": cycle.rewriter,
-        "asked": cycle.asked,
-        "valid": cycle.valid,
-        "new": cycle.new,
+        "asked": cycle.valid.tries,
+        "valid": cycle.valid.successes,
+        "new": cycle.new.successes,
         "trained": len(cycle.accuracies),
-        "mean": fmean(cycle.accuracies) if cycle.accuracies else None,
-        "95 %": interval,
+        "mean": cycle.mean,
+        "95 %": "-" if cycle.span is None else "{:.4f} to {:.4f}".format(*cycle.span),
         "best": cycle.best,
         "judged": cycle.judged,
         "gain": cycle.gain,

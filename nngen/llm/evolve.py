@@ -7,13 +7,11 @@ seeds before it counts: the accuracy that selected it is biased upwards.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from statistics import fmean, variance
 from typing import Protocol
 
-from nngen.analysis.statistics import Span, mean_interval, wilson
+from nngen.analysis.loop_report import LoopCycle, read_cycle
 from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
 from nngen.campaign.budget import Budget, last_budget, usage
 from nngen.campaign.protocols import CampaignInputs, Suggestion, Watcher
@@ -24,7 +22,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.candidates import new_candidates
-from nngen.llm.proposals.log import Proposal, funnel, proposals
+from nngen.llm.proposals.log import Proposal, proposals
 from nngen.llm.proposals.parents import at_fidelity, top_parents
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
@@ -32,7 +30,6 @@ from nngen.llm.rewriters.baselines import Uniform
 from nngen.seeds import derive
 from nngen.training.engine import Engine
 
-_Z = 1.959964
 _BEGUN = "loop.begun"
 
 
@@ -42,43 +39,6 @@ class Tuner(Protocol):
     def __call__(self, archive: Archive, cycle: int) -> Rewriter | None:
         """Return the tuned rewriter; None keeps the present one."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cycle:
-    """Result of one cycle.
-
-    Attributes:
-        number: Number of the cycle, from 1; 0 is the common start, plans drawn at random.
-        rewriter: Name of the rewriter.
-        asked: Number of proposals.
-        valid: Proposals that passed every check.
-        new: Valid proposals that repeat no candidate.
-        valid_interval: Wilson's interval of the share of valid proposals.
-        new_interval: Wilson's interval of the share of new ones among the valid.
-        accuracies: Validation accuracy of each trial of the cycle.
-        mean_interval: Student's interval of their mean.
-        best: Highest accuracy of the cycle; biased upwards by the selection.
-        judged: Mean accuracy of the best candidate so far on fresh seeds.
-        judged_candidate: Id of that candidate.
-        gain: Difference of ``judged`` to the cycle before.
-        noise: Half the width of the 95 % interval of that difference.
-    """
-
-    number: int
-    rewriter: str
-    asked: int
-    valid: int
-    new: int
-    valid_interval: Span
-    new_interval: Span
-    accuracies: tuple[float, ...]
-    mean_interval: Span | None
-    best: float | None
-    judged: float | None
-    judged_candidate: str
-    gain: float | None
-    noise: float | None
 
 
 class _Stopped(Exception):  # noqa: N818  (ends the loop early, without an error)
@@ -133,12 +93,12 @@ class Evolution:
         """Name of the loop."""
         return self.spec.name
 
-    def begin(self) -> Cycle | None:
+    def begin(self) -> LoopCycle | None:
         """Draw, train and judge the common start, or resume it; None if a budget or a command stopped it."""
         found = self._run(cycles=0)
         return found[0] if found else None
 
-    def run(self) -> list[Cycle]:
+    def run(self) -> list[LoopCycle]:
         """Begin or resume the loop.
 
         Returns:
@@ -151,15 +111,15 @@ class Evolution:
         """
         return self._run(cycles=self.cycles)
 
-    def _run(self, *, cycles: int) -> list[Cycle]:
+    def _run(self, *, cycles: int) -> list[LoopCycle]:
         self._store_settings()
-        rewriter, found = self.rewriter, list[Cycle]()
+        rewriter, found = self.rewriter, list[LoopCycle]()
         inside = 0
         try:
-            found.append(self._cycle(0, Uniform(), ()))
+            found.append(self._cycle(0, Uniform(), None))
             for number in range(1, cycles + 1):
-                found.append(self._cycle(number, rewriter, found))
-                latest = found[-1]
+                latest = self._cycle(number, rewriter, found[-1])
+                found.append(latest)
                 inside = inside + 1 if latest.gain is not None and latest.gain <= (latest.noise or 0.0) else 0
                 if inside >= self.patience:
                     self.note(f"stopped after cycle {number}: {inside} gains inside the noise")
@@ -179,34 +139,15 @@ class Evolution:
         if self.budget is not None and self.budget != last_budget(self.archive.events(self.name)):
             self.archive.log("budget.set", campaign=self.name, **self.budget.to_dict())
 
-    def _cycle(self, number: int, rewriter: Rewriter, before: Sequence[Cycle]) -> Cycle:
+    def _cycle(self, number: int, rewriter: Rewriter, before: LoopCycle | None) -> LoopCycle:
         batch = self._stage_name(number)
         rows = self._propose(batch, number, rewriter)
         seed = derive(self.spec.seed, "evolve", number)
-        writer = rows[0].rewriter if rows else rewriter.name
-        source = new_candidates(self.archive, rows)
-        trials = self._train(batch, number, LoopRole.CYCLE, source, seed=seed, label=f"rewriter {writer}")
-        accuracies = _accuracies(trials)
-        winner, judged = self._judge(number)
-        gain, noise = _gain(before, judged)
-        counted = funnel(rows)
-        cycle = Cycle(
-            number=number,
-            rewriter=writer,
-            asked=counted.asked,
-            valid=counted.checked,
-            new=counted.new,
-            valid_interval=share_interval(counted.checked, counted.asked),
-            new_interval=share_interval(counted.new, counted.checked),
-            accuracies=tuple(accuracies),
-            mean_interval=mean_interval(accuracies),
-            best=max(accuracies, default=None),
-            judged=fmean(judged) if judged else None,
-            judged_candidate=winner,
-            gain=gain,
-            noise=noise,
-        )
-        self.note(f"{batch}: {counted.checked} of {counted.asked} valid, {counted.new} new, judged {cycle.judged}")
+        label = f"rewriter {rows[0].rewriter if rows else rewriter.name}"
+        trials = self._train(batch, number, LoopRole.CYCLE, new_candidates(self.archive, rows), seed=seed, label=label)
+        cycle = read_cycle(self.archive, self.name, number, batch, trials, self._judge(number), before)
+        valid = f"{cycle.valid.successes} of {cycle.valid.tries} valid"
+        self.note(f"{batch}: {valid}, {cycle.new.successes} new, judged {cycle.judged}")
         return cycle
 
     def _propose(self, batch: str, number: int, rewriter: Rewriter) -> tuple[Proposal, ...]:
@@ -230,19 +171,18 @@ class Evolution:
         failed = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
         return proposer.plans(self.number, parents, seed, trials=trials, failed=failed)
 
-    def _judge(self, number: int) -> tuple[str, list[float]]:
+    def _judge(self, number: int) -> tuple[StoredTrial, ...]:
         """Train the best candidate so far on fresh seeds, the same ones in every cycle."""
         best = top_parents(self.archive, self._trials(before=number + 1), 1)
         if not best or best[0].plan is None:
-            return "", []
+            return ()
         candidate = self.archive.candidate(best[0].id).candidate
         seeds = [derive(self.spec.seed, "judge", turn) for turn in range(self.judges)]
         source = GivenCandidates(
             suggestions=tuple(Suggestion(plan=best[0].plan, candidate=candidate, seed=seed) for seed in seeds)
         )
         stage = f"{self.name}-judge-{number}"
-        trials = self._train(stage, number, LoopRole.JUDGE, source, seed=self.spec.seed, label="judge")
-        return candidate.id, _accuracies(trials)
+        return self._train(stage, number, LoopRole.JUDGE, source, seed=self.spec.seed, label="judge")
 
     def _train(
         self, stage: str, cycle: int, role: LoopRole, source: GivenCandidates, *, seed: int, label: str
@@ -305,22 +245,3 @@ def stored_loop(archive: Archive, name: str) -> CampaignSpec | None:
     """Read the settings that a loop began with; None for a loop that has not begun."""
     begun = [event for event in archive.events(name) if event.kind == _BEGUN]
     return CampaignSpec.from_dict(begun[0].detail["spec"]) if begun else None
-
-
-def share_interval(hits: int, trials: int) -> Span:
-    """Compute Wilson's 95 % score interval of a share; (0, 1) without a trial."""
-    rate = wilson(hits, trials)
-    return rate.low, rate.high
-
-
-def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:
-    return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
-
-
-def _gain(before: Sequence[Cycle], judged: Sequence[float]) -> tuple[float | None, float | None]:
-    """Compare the judged mean with that of the cycle before; the noise is that of the judging seeds."""
-    if not before or before[-1].judged is None or not judged:
-        return None, None
-    spread = variance(judged) if len(judged) > 1 else 0.0
-    # Both means are over as many seeds, so the variance of their difference is twice that of one mean.
-    return fmean(judged) - before[-1].judged, _Z * math.sqrt(2 * spread / len(judged))

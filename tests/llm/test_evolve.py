@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from plan_engine import SPEC, PlanEngine
 
-from nngen.analysis.statistics import mean_interval
+from nngen.analysis.statistics import mean_interval, wilson
 from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
 from nngen.campaign import Budget, CampaignInputs, Watcher
 from nngen.errors import UsageError
-from nngen.llm.evolve import Evolution, share_interval
+from nngen.llm.evolve import Evolution
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.training.engine import TrainJob
 from nngen.types import Trial
@@ -45,8 +45,8 @@ def test_judged_accuracy_rises_and_every_cycle_is_reported(archive: Archive, loo
     judged = [cycle.judged or 0.0 for cycle in found]
     assert judged[-1] > judged[0]
     for cycle in found:
-        assert cycle.valid_interval[0] <= cycle.valid / cycle.asked <= cycle.valid_interval[1]
-        assert len(cycle.accuracies) == cycle.new
+        assert cycle.valid.low <= cycle.valid.successes / cycle.valid.tries <= cycle.valid.high
+        assert len(cycle.accuracies) == cycle.new.successes
 
 
 def test_all_rewriters_of_one_seed_share_the_start(loop: Make) -> None:
@@ -173,9 +173,9 @@ def test_other_settings_are_refused(archive: Archive, loop: Make) -> None:
 
 def test_intervals_against_known_values() -> None:
     # Wilson, 8 of 10: 0.4902 to 0.9433 (Newcombe 1998 gives the formula).
-    low, high = share_interval(8, 10)
-    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
-    assert share_interval(0, 0) == (0.0, 1.0)
+    share = wilson(8, 10)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.4902, 0.9433)
+    assert (wilson(0, 0).low, wilson(0, 0).high) == (0.0, 1.0)
     # Student, n = 3, t(2; 0.975) = 4.3027, values 1, 2, 3: 2 +- 4.3027 / sqrt(3).
     span = mean_interval([1.0, 2.0, 3.0])
     assert span == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)

@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 from plan_engine import SPEC, PlanEngine
 
-from nngen.analysis.loop_report import last_cycle, loops
+from nngen.analysis.loop_report import LoopCycle, last_cycle, loops
 from nngen.analysis.report import collect, render
 from nngen.analysis.statistics import difference_interval, mean_interval
 from nngen.archive import Archive
 from nngen.campaign import CampaignInputs
 from nngen.errors import UsageError
-from nngen.llm.evolve import Cycle, Evolution
+from nngen.llm.evolve import Evolution
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.factory import REWRITERS
 
-Run = Callable[..., list[Cycle]]
+Run = Callable[..., list[LoopCycle]]
 
 
 @pytest.fixture
 def run(archive: Archive, engine: PlanEngine, inputs: CampaignInputs) -> Run:
     """Run a loop of two cycles."""
 
-    def run(name: str, rewriter: Any, number: int = 4, epochs: int = 1) -> list[Cycle]:
+    def run(name: str, rewriter: Any, number: int = 4, epochs: int = 1) -> list[LoopCycle]:
         spec = replace(SPEC, name=name, epochs=epochs)
         settings: dict[str, Any] = {"cycles": 2, "start": 5, "number": number, "patience": 9}
         loop = Evolution(spec=spec, archive=archive, inputs=inputs, engine=engine, rewriter=rewriter, **settings)
@@ -41,13 +41,8 @@ def test_cycles_equal_those_of_the_loop(archive: Archive, run: Run) -> None:
     found = loops(archive, "tries-2-1")
     assert found is not None
     assert found.name == "tries-2"
-    for row, cycle in zip(found.cycles, wanted, strict=True):
-        assert (row.number, row.rewriter, row.accuracies) == (cycle.number, cycle.rewriter, cycle.accuracies)
-        assert (row.valid.successes, row.valid.tries) == (cycle.valid, cycle.asked)
-        assert (row.valid.low, row.valid.high) == pytest.approx(cycle.valid_interval)
-        assert (row.new.successes, row.new.tries) == (cycle.new, cycle.valid)
-        assert row.span == cycle.mean_interval
-        assert (row.best, row.judged) == (cycle.best, cycle.judged)
+    assert list(found.cycles) == wanted
+    assert wanted[1].gain is not None
 
 
 def test_loops_of_the_same_fidelity_are_compared(archive: Archive, run: Run) -> None:

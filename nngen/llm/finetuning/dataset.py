@@ -7,7 +7,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from nngen.errors import RewriterError, UsageError
 from nngen.families.catalogue import load_families
 from nngen.families.near_duplicates import twin_families
 from nngen.files import draft_folder
+from nngen.jinja import render_template
 from nngen.lemur.source import open_lemur
 from nngen.llm import optional_import
 from nngen.llm.finetuning.examples import (
@@ -37,8 +37,8 @@ VIEWS = ("sft", "dpo", "kto")
 Row = dict[str, Any]
 
 _JUDGED = (Task.REGION, Task.IMPROVE, Task.SUMMARY)  # tasks with bad answers as well
-_CARD = "README.md"
-_META = "feedback.json"
+META = "feedback.json"
+"""File of a feedback set with its fingerprint, counts and prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,6 @@ class Built:
     """A feedback set that was written.
 
     Attributes:
-        folder: Folder of the set.
         fingerprint: SHA-256 over the rows of every view and split.
         counts: Number of rows by view, then split.
         tasks: Number of good examples by task.
@@ -99,26 +98,31 @@ def build(
     Raises:
         RewriterError: If there are too few groups to split, or the folder holds something else.
     """
-    if folder.exists() and not (folder / _META).is_file():
+    if folder.exists() and not (folder / META).is_file():
         raise RewriterError(f"{folder} exists and is not a feedback set: choose another folder")
     every = list(examples)
     unique = list({(_question(row), row.answer): row for row in every}.values())
     short = [row for row in unique if count(_question(row) + row.answer) <= limit]
     splits = assign(short, twins, seed)
     kept = [(row, split) for row, split in zip(short, splits, strict=True) if split is not None]
-    makers = {"sft": _sft, "dpo": _dpo, "kto": _kto}
     views = {
         name: {split.value: make([row for row, where in kept if where is split]) for split in Split}
-        for name, make in makers.items()
+        for name, make in {"sft": _sft, "dpo": _dpo, "kto": _kto}.items()
     }
-    mark = fingerprint(views)
     drops = Drops(long=len(unique) - len(short), split=len(short) - len(kept), twice=len(every) - len(unique))
-    counts = {name: {split: len(rows) for split, rows in view.items()} for name, view in views.items()}
-    tasks = dict(sorted(Counter(row.task.value for row, _ in kept if row.good).items()))
-    built = Built(folder=folder, fingerprint=mark, counts=counts, tasks=tasks, drops=drops)
-    prompts = sorted({row.prompt for row, _ in kept})
-    _write(folder, views, _card(built, limit, seed, prompts, notes), _meta(built, limit, seed, prompts))
-    return built
+    meta: Row = {
+        "fingerprint": fingerprint(views),
+        "counts": {name: {split: len(rows) for split, rows in view.items()} for name, view in views.items()},
+        "tasks": dict(sorted(Counter(row.task.value for row, _ in kept if row.good).items())),
+        "dropped": asdict(drops),
+        "limit": limit,
+        "seed": seed,
+        "prompts": sorted({row.prompt for row, _ in kept}),
+    }
+    _write(folder, views, meta, notes)
+    return Built(
+        folder=folder, fingerprint=meta["fingerprint"], counts=meta["counts"], tasks=meta["tasks"], drops=drops
+    )
 
 
 def build_from_archive(
@@ -162,21 +166,21 @@ def collect(
         raise UsageError(f"no task is called {unknown[0]!r}: choose {', '.join(Task)}")
     trials = archive.trials(state=TrialState.DONE)
     families = sorted({expert for trial in trials for expert in trial.experts})
-    found: list[list[Example]] = []
+    found: list[Example] = []
     if "region" in wanted:
         candidates = {candidate.id: candidate for candidate in archive.candidates()}
         rows = [row for row in proposals(archive) if batches is None or row.batch in batches]
-        found.append(list(region_examples(rows, candidates)))
+        found += region_examples(rows, candidates)
     if len(families) >= EXPERTS:
         space = PlanSpace(families=tuple(families))
-        found += [list(improvement_examples(trials, space))] if "improve" in wanted else []
-        found += [list(summary_examples(trials, space))] if "summary" in wanted else []
+        found += improvement_examples(trials, space) if "improve" in wanted else ()
+        found += summary_examples(trials, space) if "summary" in wanted else ()
     if "accuracy" in wanted:
-        found.append(list(accuracy_examples(trials)))
+        found += accuracy_examples(trials)
     if "code" in wanted:
         sources = {model.name: model.source for model in archive.external.models()}
-        found.append(list(code_examples(sources, archive.external.records())))
-    return list(chain.from_iterable(found))
+        found += code_examples(sources, archive.external.records())
+    return found
 
 
 def counter(base: str | None) -> Callable[[str], int]:
@@ -211,7 +215,7 @@ def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
 
 
 def _sft(rows: Sequence[Example]) -> list[Row]:
-    return [{"messages": [*_turns(row), _answer(row.answer)], **_about(row)} for row in rows if row.good]
+    return [{"messages": [*_turns(row), *_answer(row)], **_about(row)} for row in rows if row.good]
 
 
 def _dpo(rows: Sequence[Example]) -> list[Row]:
@@ -225,20 +229,14 @@ def _dpo(rows: Sequence[Example]) -> list[Row]:
         good = sorted((row for row in answers if row.good), key=lambda row: -row.score)
         bad = sorted((row for row in answers if not row.good), key=lambda row: row.score)
         for better, worse in zip(good, bad, strict=False):
-            pairs.append(
-                {
-                    "prompt": _turns(better),
-                    "chosen": [_answer(better.answer)],
-                    "rejected": [_answer(worse.answer)],
-                    **_about(better),
-                }
-            )
+            chosen, rejected = _answer(better), _answer(worse)
+            pairs.append({"prompt": _turns(better), "chosen": chosen, "rejected": rejected, **_about(better)})
     return pairs
 
 
 def _kto(rows: Sequence[Example]) -> list[Row]:
     return [
-        {"prompt": _turns(row), "completion": [_answer(row.answer)], "label": row.good, **_about(row)}
+        {"prompt": _turns(row), "completion": _answer(row), "label": row.good, **_about(row)}
         for row in rows
         if row.task in _JUDGED
     ]
@@ -248,8 +246,8 @@ def _turns(row: Example) -> list[dict[str, str]]:
     return [message.to_dict() for message in row.messages]
 
 
-def _answer(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
+def _answer(row: Example) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": row.answer}]
 
 
 def _about(row: Example) -> Row:
@@ -261,8 +259,12 @@ def _question(row: Example) -> str:
     return "\n".join(message.content for message in row.messages)
 
 
-def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], card: str, meta: Row) -> None:
+def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], meta: Row, notes: Sequence[str]) -> None:
     datasets = optional_import("datasets")
+    datasets.disable_progress_bars()
+    filled = {name: [split for split, rows in splits.items() if rows] for name, splits in views.items()}
+    files = {name: splits for name, splits in filled.items() if splits}
+    card = render_template("feedback_card.md.j2", meta=meta, files=files, splits=list(Split), notes=notes)
     try:
         with draft_folder(folder, replace=True) as draft:
             for name, splits in views.items():
@@ -271,65 +273,8 @@ def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], card: str
                     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                     (draft / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
                     if rows:
-                        datasets.disable_progress_bars()
                         datasets.Dataset.from_list(rows).to_parquet(str(draft / name / f"{split}.parquet"))
-            (draft / _CARD).write_text(card, encoding="utf-8")
-            (draft / _META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+            (draft / "README.md").write_text(card, encoding="utf-8")
+            (draft / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
-
-
-def _meta(built: Built, limit: int, seed: int, prompts: Sequence[str]) -> Row:
-    return {
-        "fingerprint": built.fingerprint,
-        "counts": built.counts,
-        "tasks": built.tasks,
-        "dropped": asdict(built.drops),
-        "limit": limit,
-        "seed": seed,
-        "prompts": list(prompts),
-    }
-
-
-def _card(built: Built, limit: int, seed: int, prompts: Sequence[str], notes: Sequence[str]) -> str:
-    files = []
-    for name in VIEWS:
-        filled = [split.value for split in Split if built.counts[name][split.value]]
-        if filled:
-            data = "\n".join(f"      - split: {split}\n        path: {name}/{split}.parquet" for split in filled)
-            files.append(f"  - config_name: {name}\n    data_files:\n{data}")
-    table = "\n".join(
-        f"| {name} | " + " | ".join(f"{built.counts[name][split.value]:,}" for split in Split) + " |" for name in VIEWS
-    )
-    head = "---\nconfigs:\n" + "\n".join(files) + "\n---\n" if files else ""
-    tasks = "\n".join(f"- `{task}`: {number:,}" for task, number in built.tasks.items())
-    return f"""{head}
-# Feedback of nngen
-
-What mixtures of experts made of LEMUR's families taught: questions as a rewriter is asked them, with answers that
-checks and trials have judged. In chat form.
-
-| view | {" | ".join(split.value for split in Split)} |
-|---|---|---|---|
-{table}
-
-`sft` holds good answers, `dpo` pairs of a better and a worse answer to one question, `kto` good and bad answers apart.
-Good examples by task:
-
-{tasks}
-
-- `region`: new code for a region of an assembled file that passed every check (bad: that was refused)
-- `improve`: a plan and its accuracy, then one that did better at the same fidelity (bad: worse)
-- `summary`: the effects measured on other quartets, then a plan of the best quarter (bad: of the worst)
-- `accuracy`: a plan, and the validation accuracy that it reached
-- `code`: a model file of LEMUR, and the accuracy recorded for it on LEMUR's test split
-
-## How it was made
-
-- No quartet is in two splits, nor are two quartets that differ only in families that are near-twins. Held-out code that
-  nearly repeats code of the train split is left out.
-- At most {limit:,} tokens for question and answer. Left out whole: {built.drops.long:,} longer ones,
-  {built.drops.split:,} on account of the splits, {built.drops.twice:,} repeats. No answer was cut.
-- Seed of the split: {seed}. Prompts: {", ".join(f"`{name}`" for name in prompts)}.
-- Fingerprint: `{built.fingerprint}`
-{"".join(f"- {note}{chr(10)}" for note in notes)}"""

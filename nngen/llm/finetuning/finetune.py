@@ -26,7 +26,7 @@ from nngen.errors import RewriterError
 from nngen.files import write_atomically
 from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.dataset import Row, build_from_archive, counter, read_view
+from nngen.llm.finetuning.dataset import META, Row, build_from_archive, counter, read_view
 from nngen.llm.rewriters.base import Message, Rewriter
 from nngen.llm.rewriters.transformers_local import Local, adapted, load_model, load_tokenizer
 from nngen.seeds import derive
@@ -232,7 +232,7 @@ def _begin(out: Path, begun: dict[str, Any]) -> Tuned | None:
 
 def _meta(dataset: Path) -> dict[str, Any]:
     try:
-        meta: dict[str, Any] = json.loads((dataset / "feedback.json").read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((dataset / META).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RewriterError(f"{dataset} is not a feedback set: nngen feedback build writes one") from error
     return meta
