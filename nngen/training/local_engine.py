@@ -17,9 +17,8 @@ from nngen.errors import DataError, UsageError
 from nngen.isolation import Frame, Job, JobRunner, Limits
 from nngen.isolation.protocol import BodySize
 from nngen.training.artifacts import MAX_PART, ArtifactRequest
-from nngen.training.energy import energy_meter
 from nngen.training.engine import CheckJob, TrainJob
-from nngen.training.environment import describe
+from nngen.training.environment import describe, energy_meter
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
 from nngen.training.scoring import TrialScorer, accuracy, read_verdict, verdict_of_result

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nngen.training.energy import energy_meter
+from nngen.training.environment import energy_meter
 
 
 class NVMLError(Exception):
