@@ -42,12 +42,7 @@ _RULE = "worker.train"
 
 
 def check(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
-    """Check the source in the current folder and send the verdict.
-
-    Args:
-        arguments: JSON of a ``CheckOrder``.
-        channel: Channel for the verdict.
-    """
+    """Check the source in the current folder by the ``CheckOrder`` in ``arguments``, and send the verdict."""
     order = CheckOrder.from_json(arguments)
     _configure(order.device, order.threads, seed=0)
     path = Path.cwd() / SOURCE_FILE
@@ -66,17 +61,17 @@ def check(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
 
 
 def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
-    """Train the source in the current folder, and send a report and predictions after each epoch.
+    """Train the source in the current folder by the ``TrainOrder`` in ``arguments``.
 
     Args:
-        arguments: JSON of a ``TrainOrder``.
-        channel: Channel for the frames that ``nngen.training.scoring`` expects.
+        arguments: The order, as JSON.
+        channel: Channel for the frames that ``TrialScorer`` expects: after each epoch a report and predictions.
         files: Descriptors of ``WORKER_FILES``.
     """
     order = TrainOrder.from_json(arguments)
     _configure(order.device, order.threads, order.seed)
     with _failures_sent(channel):
-        _Training(Path.cwd() / SOURCE_FILE, order, channel, files).run()
+        _Training(Path.cwd() / SOURCE_FILE, order, channel).run(files)
 
 
 def describe_card(_arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
@@ -132,12 +127,11 @@ class _Training:
     path: Path
     order: TrainOrder
     channel: Channel
-    files: list[int]
 
-    def run(self) -> None:
+    def run(self, files: list[int]) -> None:
         order = self.order
         device = torch.device(order.device)
-        data = dict(zip(WORKER_FILES, (_mapped(number).to(device) for number in self.files), strict=True))
+        data = dict(zip(WORKER_FILES, (_mapped(number).to(device) for number in files), strict=True))
         prepare = Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=device.type == "cuda")
         net = self._build(device)
         # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every
