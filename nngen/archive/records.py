@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -108,41 +108,20 @@ class CampaignRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCandidate:
+class StoredCandidate(Candidate):
     """A candidate as it is stored.
 
     Attributes:
-        id: ``MoE4-<md5>``, or LEMUR's bare id for a file from outside.
-        canonical: SHA-256 over the parsed tree.
-        source: Text of the file.
-        plan: Plan it was assembled from; None for a file from outside.
-        template_version: Version of the templates it was assembled with; None where unknown or not assembled.
         experts: Families in the plan's order; empty for a file from outside.
         fingerprints: SHA-256 of each expert's source, "" where unknown.
         verdicts: Verdicts of its checks, oldest first.
         created_at: Time of its first storage.
     """
 
-    id: str
-    canonical: str
-    source: str
-    plan: Plan | None
     experts: tuple[str, ...]
     fingerprints: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     created_at: str
-    template_version: int | None = None
-
-    @property
-    def candidate(self) -> Candidate:
-        """The candidate itself, without what the archive knows of it."""
-        return Candidate(
-            id=self.id,
-            source=self.source,
-            canonical=self.canonical,
-            plan=self.plan,
-            template_version=self.template_version,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,37 +270,34 @@ def spec_from_text(text: str) -> TrialSpec:
     return TrialSpec(**data | {"shape": Shape.parse(data["shape"])})
 
 
+_CONDITIONS: dict[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
+    "data_fingerprint": (str, str),
+    "isolation": (str, str),
+    "prm": (lambda prm: json.dumps(dict(prm), sort_keys=True), json.loads),
+    "batch": (str, int),
+    "batches_tried": (lambda tried: ", ".join(map(str, tried)), lambda text: tuple(map(int, text.split(", ")))),
+    "energy_j": ("{:.3f}".format, float),
+    "predicted_mib": ("{:.0f}".format, float),
+}
+"""Conditions of a training, which stand as strings among its environment: how each is written and read."""
+
+
 def environment_to_text(trial: Trial) -> str:
     """Write a trial's environment for its column: one JSON object of strings, with the conditions of training in it."""
-    kept = {
-        "data": trial.data_fingerprint or None,
-        "isolation": trial.isolation or None,
-        "prm": json.dumps(dict(trial.prm), sort_keys=True) if trial.prm else None,
-        "batch": None if trial.batch is None else str(trial.batch),
-        "batches_tried": ", ".join(map(str, trial.batches_tried)) or None,
-        "energy_j": None if trial.energy_j is None else f"{trial.energy_j:.3f}",
-        "predicted_mib": None if trial.predicted_mib is None else f"{trial.predicted_mib:.0f}",
-    }
-    return dump({**trial.environment, **{name: value for name, value in kept.items() if value is not None}})
+    values = {name: (getattr(trial, name), write) for name, (write, _) in _CONDITIONS.items()}
+    kept = {name: write(value) for name, (value, write) in values.items() if value not in (None, "", (), {})}
+    if "data_fingerprint" in kept:
+        kept["data"] = kept.pop("data_fingerprint")
+    return dump({**trial.environment, **kept})
 
 
 def _conditions(text: str) -> dict[str, Any]:
     """Read what ``environment_to_text`` wrote as fields of ``StoredTrial``."""
     rest: dict[str, str] = json.loads(text)
-    # The first archives called it so.
-    fingerprint = rest.pop("data_fingerprint", "")
-    batch, tried = rest.pop("batch", None), rest.pop("batches_tried", "")
-    energy, predicted = rest.pop("energy_j", None), rest.pop("predicted_mib", None)
-    return {
-        "data_fingerprint": rest.pop("data", fingerprint),
-        "isolation": rest.pop("isolation", ""),
-        "prm": json.loads(rest.pop("prm", "{}")),
-        "batch": None if batch is None else int(batch),
-        "batches_tried": tuple(int(one) for one in tried.split(", ") if one),
-        "energy_j": None if energy is None else float(energy),
-        "predicted_mib": None if predicted is None else float(predicted),
-        "environment": rest,
-    }
+    if "data" in rest:  # the first archives have the longer key
+        rest["data_fingerprint"] = rest.pop("data")
+    found = {name: read(rest.pop(name)) for name, (_, read) in _CONDITIONS.items() if name in rest}
+    return found | {"environment": rest}
 
 
 def copied_result(known: StoredTrial, validation_predictions: bytes, test_predictions: bytes) -> Trial:

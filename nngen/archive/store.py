@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from nngen.archive.connection import connect, open_database, transaction
@@ -39,6 +38,15 @@ _BEFORE = {
     TrialState.DONE: TrialState.RUNNING,
 }
 """The one state that a trial may come from, by the state that it goes to."""
+
+# The candidate of an assembled plan is assembled again, because the templates may have changed since.
+_PROMOTE = """
+    INSERT INTO trials
+        (campaign, position, rung, replicate, plan_id, state, candidate_id, given_isolation, given_seed)
+    SELECT campaign, position, ?, ?, plan_id, 'ready', iif(given_isolation IS NULL, NULL, candidate_id),
+        given_isolation, given_seed
+    FROM trials WHERE id = ? AND campaign = ? AND state = 'done'
+"""
 
 
 class Archive(ArchiveReader):
@@ -77,9 +85,7 @@ class Archive(ArchiveReader):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # Append-only facts
@@ -103,26 +109,15 @@ class Archive(ArchiveReader):
             same = {name: getattr(candidate, name) for name in ("id", "canonical", "source", "template_version")}
             self._insert("candidates", plan_id=plan, created_at=_now(), **same)
             for place, family in enumerate(candidate.plan.experts if candidate.plan else ()):
-                self._insert(
-                    "candidate_experts",
-                    candidate_id=candidate.id,
-                    place=place,
-                    family=family,
-                    fingerprint=(fingerprints or {}).get(family),
-                )
+                expert = {"place": place, "family": family, "fingerprint": (fingerprints or {}).get(family)}
+                self._insert("candidate_experts", candidate_id=candidate.id, **expert)
             return True
 
     def add_verdict(self, candidate_id: str, verdict: Verdict, *, shape: Shape, classes: int) -> None:
         """Store the verdict of a check at ``shape`` with so many classes."""
         with self._transaction():
-            self._insert(
-                "verdicts",
-                candidate_id=candidate_id,
-                shape=str(shape),
-                classes=classes,
-                created_at=_now(),
-                **_verdict_columns(verdict),
-            )
+            found = {"shape": str(shape), "classes": classes, **_verdict_columns(verdict)}
+            self._insert("verdicts", candidate_id=candidate_id, created_at=_now(), **found)
 
     def add_campaign(self, record: CampaignRecord, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
         """Create a campaign with its first ready trials, in one transaction; ``detail`` goes to its event.
@@ -132,23 +127,15 @@ class Archive(ArchiveReader):
         with self._transaction():
             if self._one("SELECT 1 FROM campaigns WHERE name = ?", record.name):
                 raise UsageError(f"there is a campaign {record.name} already: choose another name")
-            self._insert(
-                "campaigns",
-                name=record.name,
-                spec=campaign_to_text(record),
-                loop=record.loop,
-                cycle=record.cycle,
-                role=record.role,
-                created_at=_now(),
-            )
+            place = {"loop": record.loop, "cycle": record.cycle, "role": record.role}
+            self._insert("campaigns", name=record.name, spec=campaign_to_text(record), created_at=_now(), **place)
             self._add_ready(record.name, trials, 0)
             self._event("campaign.created", record.name, None, {"trials": len(trials), **detail})
 
     def add_trials(self, campaign: str, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
         """Add further ready trials after the last position, with an event, in one transaction."""
         with self._transaction():
-            last = self._one("SELECT max(position) AS position FROM trials WHERE campaign = ?", campaign)
-            first = 0 if last is None or last["position"] is None else last["position"] + 1
+            first = self._all("SELECT coalesce(max(position) + 1, 0) FROM trials WHERE campaign = ?", campaign)[0][0]
             self._add_ready(campaign, trials, first)
             self._event("campaign.extended", campaign, None, {"trials": len(trials), **detail})
 
@@ -156,21 +143,9 @@ class Archive(ArchiveReader):
         """Add a ready trial and an event per decision, in one transaction; position, rung and seed are unique."""
         with self._transaction():
             for promotion in promotions:
-                row = self._one("SELECT * FROM trials WHERE id = ?", promotion.trial_id)
-                if row is None or row["campaign"] != campaign or row["state"] != TrialState.DONE:
+                numbers = (promotion.rung, promotion.replicate, promotion.trial_id, campaign)
+                if self._db.execute(_PROMOTE, numbers).rowcount != 1:
                     raise ArchiveError(f"trial {promotion.trial_id} is not a finished trial of campaign {campaign}")
-                self._insert(
-                    "trials",
-                    campaign=campaign,
-                    position=row["position"],
-                    rung=promotion.rung,
-                    replicate=promotion.replicate,
-                    plan_id=row["plan_id"],
-                    state=TrialState.READY.value,
-                    candidate_id=row["candidate_id"] if row["given_isolation"] else None,
-                    given_isolation=row["given_isolation"],
-                    given_seed=row["given_seed"],
-                )
                 detail = {"rung": promotion.rung, "replicate": promotion.replicate, **promotion.reason}
                 self._event("trial.promoted", campaign, promotion.trial_id, detail)
 
@@ -197,42 +172,33 @@ class Archive(ArchiveReader):
     def start_trial(self, trial_id: int) -> None:
         """``ready -> running``."""
         with self._transaction():
-            row = self._move(trial_id, TrialState.RUNNING)
-            self._db.execute("UPDATE trials SET state = 'running', started_at = ? WHERE id = ?", [_now(), trial_id])
-            self._event("trial.started", row["campaign"], trial_id, {})
+            self._move(trial_id, TrialState.RUNNING, "trial.started", {}, started_at=_now())
 
     def finish_trial(self, trial_id: int, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
         """``running -> done``; a bare verdict is for a plan that never became a candidate."""
-        verdict = result if isinstance(result, Verdict) else result.verdict
-        values: dict[str, Any] = {
-            "state": TrialState.DONE.value,
-            "copied_from": copied_from,
-            "finished_at": _now(),
-            **_verdict_columns(verdict),
-            **(_result_columns(result) if isinstance(result, Trial) else {}),
-        }
+        trial = result if isinstance(result, Trial) else None
+        verdict = trial.verdict if trial else result
+        assert isinstance(verdict, Verdict)
+        values = _verdict_columns(verdict) | (_result_columns(trial) if trial else {})
+        detail = {"outcome": verdict.outcome.value, "validation_accuracy": values.get("validation_accuracy")}
         with self._transaction():
-            row = self._move(trial_id, TrialState.DONE)
-            sets = ", ".join(f"{name} = ?" for name in values)
-            self._db.execute(f"UPDATE trials SET {sets} WHERE id = ?", [*values.values(), trial_id])  # noqa: S608
-            if isinstance(result, Trial):
-                self._add_results(trial_id, result)
-            detail = {"outcome": verdict.outcome.value, "validation_accuracy": values.get("validation_accuracy")}
-            self._event("trial.finished", row["campaign"], trial_id, detail)
+            values |= {"copied_from": copied_from, "finished_at": _now()}
+            self._move(trial_id, TrialState.DONE, "trial.finished", detail, **values)
+            if trial:
+                self._add_results(trial_id, trial)
 
     def requeue(self, campaign: str) -> int:
         """``running -> ready`` for all trials of a campaign; returns their number."""
         with self._transaction():
             rows = self._all("SELECT id FROM trials WHERE campaign = ? AND state = 'running' ORDER BY id", campaign)
             for row in rows:
-                self._put_back(row["id"], campaign, {})
+                self._move(row["id"], TrialState.READY, "trial.requeued", {}, started_at=None)
             return len(rows)
 
     def requeue_trial(self, trial_id: int, *, reason: str) -> None:
         """``running -> ready`` for one trial that its engine lost."""
         with self._transaction():
-            row = self._move(trial_id, TrialState.READY)
-            self._put_back(trial_id, row["campaign"], {"reason": reason})
+            self._move(trial_id, TrialState.READY, "trial.requeued", {"reason": reason}, started_at=None)
 
     def lock(self, campaign: str) -> AbstractContextManager[None]:
         """Hold the lock of the campaign's only driver for the duration of a block."""
@@ -282,15 +248,14 @@ class Archive(ArchiveReader):
             raise ArchiveError(f"no trial {trial_id} in {self._named}")
         return row
 
-    def _move(self, trial_id: int, new: TrialState) -> sqlite3.Row:
+    def _move(self, trial_id: int, new: TrialState, kind: str, detail: Mapping[str, Any], **values: Any) -> None:
+        """Change a trial's state, together with other columns and an event."""
         row = self._trial_row(trial_id)
         if row["state"] != _BEFORE[new]:
             raise ArchiveError(f"trial {trial_id} is {row['state']} and cannot become {new}")
-        return row
-
-    def _put_back(self, trial_id: int, campaign: str, detail: Mapping[str, Any]) -> None:
-        self._db.execute("UPDATE trials SET state = 'ready', started_at = NULL WHERE id = ?", [trial_id])
-        self._event("trial.requeued", campaign, trial_id, detail)
+        sets = ", ".join(f"{name} = ?" for name in ("state", *values))
+        self._db.execute(f"UPDATE trials SET {sets} WHERE id = ?", [new.value, *values.values(), trial_id])  # noqa: S608
+        self._event(kind, row["campaign"], trial_id, detail)
 
     def _add_results(self, trial_id: int, trial: Trial) -> None:
         for point in trial.curve:

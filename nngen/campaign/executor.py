@@ -139,7 +139,7 @@ class TrialExecutor:
 
     def _candidate(self, trial: StoredTrial) -> Candidate:
         if trial.given is not None and trial.candidate_id is not None:
-            return self._archive.candidate(trial.candidate_id).candidate
+            return self._archive.candidate(trial.candidate_id)
         self._watcher.stage(trial, "assemble")
         candidate = self._assemble(trial.plan, [self._inputs.families[name] for name in trial.experts])
         self._archive.add_candidate(candidate, self._fingerprints)

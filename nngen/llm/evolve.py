@@ -176,7 +176,7 @@ class Evolution:
         best = top_parents(self.archive, self._trials(before=number + 1), 1)
         if not best or best[0].plan is None:
             return ()
-        candidate = self.archive.candidate(best[0].id).candidate
+        candidate = self.archive.candidate(best[0].id)
         seeds = [derive(self.spec.seed, "judge", turn) for turn in range(self.judges)]
         source = GivenCandidates(
             suggestions=tuple(Suggestion(plan=best[0].plan, candidate=candidate, seed=seed) for seed in seeds)

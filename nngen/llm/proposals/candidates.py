@@ -35,7 +35,7 @@ def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidate
             if plan is None:
                 raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
             isolation = Isolation.PROCESS if row.trusted else Isolation.SANDBOX
-            suggestions.append(Suggestion(plan=plan, candidate=stored.candidate, isolation=isolation))
+            suggestions.append(Suggestion(plan=plan, candidate=stored, isolation=isolation))
     return GivenCandidates(suggestions=tuple(suggestions))
 
 
