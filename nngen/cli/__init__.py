@@ -69,13 +69,14 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     Keys are named as the flags are. Where a command's subject is a name, a file may stand in its place
     (``campaign run third.toml``); the subject is then the file's ``name``, or the file's own name without suffix.
     """
+    # The arguments are collected already, with the tokens of the command line; those of the file are added to them.
     config = next((argument for argument in arguments if argument.name == "--config"), None)
     if config is None:
         return
     subject = next((item for item in arguments if item.index == 0 and item.hint in (str, str | None)), None)
     files = [token.value for token in config.tokens]
     if subject is not None and subject.tokens and subject.tokens[0].value.endswith(".toml"):
-        files.append(subject.tokens.pop().value)
+        files.append(subject.tokens.pop().value)  # a file in the place of the name
     if len(files) > 1:
         raise UsageError(f"two files were named, {' and '.join(files)}: name one")
     if not files:
@@ -86,12 +87,14 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         reason = getattr(error, "strerror", None) or f"it is not valid TOML ({error})"
         raise UsageError(f"cannot read {files[0]}: {reason}") from error
     if subject is not None:
+        # A positional argument has no key in cyclopts' tables: its token is made here, from the file's own key.
         name = str(table.pop("name", Path(files[0]).stem))
         subject.tokens = subject.tokens or [Token(value=name, source=files[0])]
     for key in table.keys() & {"config", "json"}:  # they belong to one call
         raise UnknownOptionError(token=Token(keyword=key, source=files[0]), argument_collection=arguments)
     for command in reversed(commands):  # cyclopts looks for a command's keys below the command's name
         table = {command: table}
+    # Adds the tokens of arguments that have none yet, and refuses unknown keys.
     Dict(table, source=files[0])(app, commands, arguments)
 
 
@@ -99,6 +102,7 @@ def check_values(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> 
     """Refuse numbers that cyclopts would round (8.5 for a whole number)."""
     for argument in arguments:
         for token in argument.tokens:
+            # cyclopts reads "8.5" by int(float(...)).
             if argument.hint in (int, int | None) and "." in token.value:
                 raise CoercionError(token=token, argument=argument, target_type=int)
 
@@ -127,6 +131,7 @@ def run(tokens: list[str]) -> int:
         # Only the command that is used is imported; the others keep the line that the overview shows.
         if tokens and tokens[0] in _COMMANDS:
             _load(tokens[0])
+        # Errors are raised, not printed with rich's boxes; "return_value" keeps cyclopts from calling sys.exit.
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(_message(error), code=2)
@@ -144,6 +149,7 @@ def run(tokens: list[str]) -> int:
 def _load(name: str) -> None:
     """Import one command; its line in the overview is replaced by its own help."""
     path, _ = _COMMANDS[name]
+    # A lazy command keeps the help that it was registered with, so it is registered again without one.
     del app[name]
     app.command(path, name=name)
     _show_examples(app[name])
@@ -153,6 +159,7 @@ def _show_examples(command: App) -> None:
     """Show the examples of a command's docstring below its help, and those of its subcommands."""
     doc = inspect.getdoc(command.default_command) if command.default_command else None
     if doc:
+        # docstring_parser knows no section "Examples:" of plain lines, so cyclopts leaves it out of the help.
         _, _, examples = doc.partition("\nExamples:\n")
         command.help_epilogue = f"Examples:\n\n{examples}" if examples else None
     for name in command:
@@ -166,6 +173,7 @@ def _message(error: CycloptsError) -> str:
     see = f"see nngen {command} --help"
     match error:
         case UnknownCommandError():
+            # The chain ends at the group whose command is unknown.
             word = error.unused_tokens[0] if error.unused_tokens else ""
             group = app[error.command_chain[0]] if error.command_chain else None
             known = _COMMANDS if group is None else [name for name in group if not name.startswith("-")]
@@ -190,6 +198,7 @@ def _message(error: CycloptsError) -> str:
 
 
 def _unknown_option(error: UnknownOptionError, see: str) -> str:
+    # A token from the command line holds the option as typed; one from a file is placed by the file's name and key.
     names = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
     if error.token.source in ("", "cli"):
         option = error.token.keyword or error.token.value

@@ -12,7 +12,7 @@ from nngen.analysis.figures import write_coverage_page
 from nngen.analysis.observations import is_quartet
 from nngen.assembly.plan_toml import from_toml, plan_of
 from nngen.cli.family_options import FamilyOptions, abstract_pool
-from nngen.cli.options import ArchiveOptions, Count, Names
+from nngen.cli.options import ArchiveOptions, Count, Names, PoolSize
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
 from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
@@ -29,7 +29,7 @@ def coverage(
     ] = None,
     size: Count | None = None,
     families: Names = None,
-    pool: int | None = None,
+    pool: PoolSize | None = None,
     seed: int = 0,
     out: Path | None = None,
     output: ArchiveOptions = ArchiveOptions(),

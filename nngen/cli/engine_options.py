@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import Arguments, Count, Flag
@@ -21,6 +22,7 @@ from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
 from nngen.errors import MissingExtraError, UsageError
 from nngen.families.probe import check_shape
+from nngen.lemur.source import open_lemur
 from nngen.training import LocalEngine, pick_device
 from nngen.training.memory_model import predictor
 from nngen.types import TrialSpec
@@ -177,3 +179,19 @@ class EngineOptions:
         share = 0.0 if spec.device == "cpu" else self.gpu_share or 1.0
         request = Request(cpus=spec.threads, gpus=share, memory_mib=spec.memory_mib)
         return RayEngine(cluster, request, slots=self.workers, predict=predict, compiled=self.compiled)
+
+
+def usable_pool(selection: FamilyOptions) -> Prepare:
+    """Return the preparation of a campaign whose candidates are proposed: its usable families."""
+
+    def prepare(spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None]) -> CampaignInputs:
+        return prepare_inputs(
+            dataset,
+            spec.shape,
+            spec.families,
+            lemur=open_lemur(),
+            families_from=selection.families_from,
+            progress=progress,
+        )
+
+    return prepare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,11 +67,12 @@ def export(
     """
     version = _version(lemur)
     into_database = out.is_file() or out.suffix == ".db"
-    wanted = _wanted(weights=weights, onnx=onnx, into_database=into_database)
-
-    def load(name: str) -> Dataset:
-        return load_dataset(name, data_root=data_root)
-
+    wanted = (*([WEIGHTS] if weights else []), *([ONNX] if onnx else []))
+    if wanted and into_database:
+        raise UsageError("a database holds no weights and no graphs: export them to a folder")
+    if wanted:
+        check_installed(wanted)
+    load = partial(load_dataset, data_root=data_root)
     with output.open(create=False) as store:
         trials = select(store, campaign=campaign, ids=ids, min_accuracy=min_accuracy)
         exports = gather(store, trials, load, dataset_name=dataset_name)
@@ -86,15 +88,6 @@ def export(
     else:
         print_table(rows, _COLUMNS)
         print(f"{out}: {sum(row['new'] for row in rows)} of {len(rows)} results are new")
-
-
-def _wanted(*, weights: bool, onnx: bool, into_database: bool) -> tuple[str, ...]:
-    wanted = (*([WEIGHTS] if weights else []), *([ONNX] if onnx else []))
-    if wanted and into_database:
-        raise UsageError("a database holds no weights and no graphs: export them to a folder")
-    if wanted:
-        check_installed(wanted)
-    return wanted
 
 
 def _repeat(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 
 from nngen.cli.options import Flag, Names
 from nngen.cli.output import note
-from nngen.errors import FamilyError, UsageError
+from nngen.errors import FamilyError
 from nngen.families.catalogue import choose, load_families
 from nngen.families.near_duplicates import without_near_twins
 from nngen.lemur.source import open_lemur
@@ -32,20 +31,11 @@ class FamilySource:
     families_from: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
 
     def load(self) -> dict[str, Family]:
-        """Load all families there are, by name; ``families`` does not narrow them.
-
-        Raises:
-            LemurError: If LEMUR cannot be read.
-            FamilyError: If a family from elsewhere cannot be read.
-        """
+        """Load all families there are, by name; ``families`` does not narrow them."""
         return load_families(open_lemur(), self.families_from)
 
     def chosen(self) -> tuple[Family, ...]:
-        """Load the families that are named, or all.
-
-        Raises:
-            FamilyError: If a name is unknown.
-        """
+        """Load the families that are named, or all."""
         known = self.load()
         return choose(known, known if self.families is None else self.families)
 
@@ -70,11 +60,7 @@ class FamilyOptions(FamilySource):
         return self.exclude is not None or self.without_near_twins
 
     def pool(self) -> tuple[str, ...]:
-        """Return the names of the pool; near-twins that are left out are named on stderr.
-
-        Raises:
-            FamilyError: If a name to leave out is not in the pool, or near-twins are looked for among unknown names.
-        """
+        """Return the names of the pool; near-twins that are left out are named on stderr."""
         names = tuple(self.load()) if self.families is None else self.families
         missing = [name for name in self.exclude or () if name not in names]
         if missing:
@@ -89,16 +75,5 @@ class FamilyOptions(FamilySource):
 
 
 def abstract_pool(size: int) -> tuple[str, ...]:
-    """Name abstract families by number from 0, padded so that they sort as numbers do.
-
-    Raises:
-        UsageError: If there are fewer than four.
-    """
-    if size < 4:
-        raise UsageError(f"--pool must be at least 4, the families of one mixture, not {size}")
+    """Name abstract families by number from 0, padded so that they sort as numbers do."""
     return tuple(f"{number:0{len(str(size - 1))}d}" for number in range(size))
-
-
-def plain(quartet: Sequence[str], pool: int | None) -> list[str | int]:
-    """Return a quartet for JSON; abstract families become the numbers they are."""
-    return [int(name) for name in quartet] if pool is not None else list(quartet)

@@ -27,6 +27,7 @@ from nngen.text import split_names
 from nngen.types import Hyperparameters, Shape
 
 
+# Converters get all tokens of an option: cyclopts alone would split neither "A,B" nor a TOML list of "A, B".
 def _names(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     names = tuple(name for token in tokens for name in split_names(token.value))
     if not names:
@@ -50,8 +51,10 @@ def _typed(tokens: Sequence[Token]) -> str:
     return "".join(place_of(tokens[0])) if tokens else ""
 
 
+# n_tokens=1: each flag takes one value; without it cyclopts takes all words that follow for a tuple.
 _NAMES = Parameter(converter=_names, negative="", n_tokens=1, allow_repeating=True, metavar="A,B,...")
 _NUMBERS = Parameter(converter=_numbers, negative="", n_tokens=1, metavar="N,N,...")
+# accepts_keys=False: no --shape.channels, though a shape is a dataclass.
 _SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
 
 
@@ -67,6 +70,7 @@ def _bounded(range_: str, holds: Callable[[float], bool]) -> Parameter:
 
 Count = Annotated[int, _bounded("at least 1", lambda value: value >= 1)]
 Index = Annotated[int, _bounded("at least 0", lambda value: value >= 0)]
+PoolSize = Annotated[int, _bounded("at least 4, the families of one mixture", lambda value: value >= 4)]
 Fraction = Annotated[float, _bounded("between 0 and 1", lambda value: 0 < value < 1)]
 Price = Annotated[float, _bounded("a number from 0 up", lambda value: 0 <= value < float("inf"))]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -219,7 +223,7 @@ def _optional(hint: Any, option: Parameter) -> Any:
         tuple[str, ...]: (_NAMES,),
         tuple[int, ...]: (_NUMBERS,),
     }
-    return Annotated.__class_getitem__((hint | None, *parts.get(hint, ()), option))  # type: ignore[attr-defined]
+    return Annotated[hint | None, *parts.get(hint, ()), option]
 
 
 def _default(value: Any) -> str | bool:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from nngen.analysis.formatting import duration
 from nngen.archive import StoredTrial
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.summary import Status, Summary
@@ -85,7 +86,7 @@ class Lines(Watcher):
         self.done += 1
         self.total = max(self.total, self.done)  # a watcher from another process may see more trials than it counted
         experts, result = ", ".join(trial.experts), _result(trial)
-        note(f"{self.name} {self.done}/{self.total}  {experts}  {result}  {_time(trial.seconds)}", prefix="")
+        note(f"{self.name} {self.done}/{self.total}  {experts}  {result}  {duration(trial.seconds)}", prefix="")
 
 
 class Screen(Watcher):
@@ -132,7 +133,7 @@ class Screen(Watcher):
         table.add_column("time", justify="right")
         for trial, result in self.trials[-_ROWS:]:
             style = None if trial.trained else "dim"
-            _add_row(table, trial, result, _time(trial.seconds), style)
+            _add_row(table, trial, result, duration(trial.seconds), style)
         for _, (trial, stage) in sorted(self.now.items()):
             _add_row(table, trial, stage, "", "bold")
         return Group(Text(self._totals()), table)
@@ -140,9 +141,9 @@ class Screen(Watcher):
     def _totals(self) -> str:
         here, elapsed = len(self.trials), time.monotonic() - self.since
         done = self.before + here
-        parts = [f"campaign {self.name}: {done} of {self.total} trials", _time(elapsed)]
+        parts = [f"campaign {self.name}: {done} of {self.total} trials", duration(elapsed)]
         if here and done < self.total:
-            parts.append(f"about {_time(elapsed / here * (self.total - done))} left")
+            parts.append(f"about {duration(elapsed / here * (self.total - done))} left")
         if self.best is not None:
             parts.append(f"best so far {self.best:.4f}")
         return ", ".join(parts)
@@ -157,16 +158,6 @@ def _result(trial: StoredTrial) -> str:
     if trial.validation_accuracy is not None:
         return f"{trial.validation_accuracy:.4f}" + (" (known)" if trial.copied_from is not None else "")
     return f"{trial.verdict.outcome}: {trial.verdict.message}"[:100] if trial.verdict else trial.state.value
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def print_summary(summary: Summary) -> None:

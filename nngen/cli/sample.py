@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.low_yield import low_yield
 from nngen.analysis.observations import observe, refuse_mixture
-from nngen.cli.family_options import FamilyOptions, abstract_pool, plain
-from nngen.cli.options import ArchiveOptions, Flag, Names
+from nngen.cli.family_options import FamilyOptions, abstract_pool
+from nngen.cli.options import ArchiveOptions, Flag, Names, PoolSize
 from nngen.cli.output import note
 from nngen.errors import UsageError
 from nngen.space import Pool, Quartet, draw, find_sampler, sampler_help
@@ -26,7 +26,7 @@ def sample(
     size: int | None = None,
     selection: FamilyOptions = FamilyOptions(),
     include: Names = None,
-    pool: int | None = None,
+    pool: PoolSize | None = None,
     seed: int = 0,
     skip_known: Flag = False,
     exclude_low_yield: Flag = False,
@@ -79,11 +79,13 @@ def sample(
             with output.read() as store:
                 known = tuple(store.quartets())
         quartets = draw(sampler, names, size, seed, known=known, include=include or ())
+    # Abstract families are the numbers they stand for.
+    rows = [[int(name) for name in quartet] if pool is not None else list(quartet) for quartet in quartets]
     if output.json:
-        lines = ",\n  ".join(json.dumps(plain(quartet, pool), ensure_ascii=False) for quartet in quartets)
+        lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
         sys.stdout.write(f"[\n  {lines}\n]\n")
     else:
-        sys.stdout.writelines(f"{', '.join(map(str, plain(quartet, pool)))}\n" for quartet in quartets)
+        sys.stdout.writelines(f"{', '.join(map(str, row))}\n" for row in rows)
 
 
 def _chosen(

@@ -25,6 +25,9 @@ from nngen.training import accuracy
 from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
 from nngen.types import Candidate, EpochResult
 
+_ALSO_JSON = ("curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment")
+"""Fields of a trial that the table leaves out."""
+
 
 def train(
     paths: Annotated[list[Path], Parameter(negative="")],
@@ -133,6 +136,7 @@ def _test_accuracy(store: Archive, trial: StoredTrial, dataset: Dataset) -> floa
 
 def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[str, Any]:
     assert trial.verdict is not None and trial.spec is not None
+    known = asdict(trial)
     return {
         "path": str(path),
         "verdict": trial.verdict.outcome.value,
@@ -145,14 +149,7 @@ def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[st
         "parameters": trial.parameters,
         "message": trial.verdict.message,
         "id": trial.candidate_id,
-        "curve": [asdict(point) for point in trial.curve],
-        "batches_tried": list(trial.batches_tried),
-        "prm": dict(trial.prm),
-        "energy_j": trial.energy_j,
-        "data_fingerprint": trial.data_fingerprint,
-        "isolation": trial.isolation,
-        "environment": dict(trial.environment),
-    }
+    } | {name: known[name] for name in _ALSO_JSON}
 
 
 def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool) -> None:

@@ -31,6 +31,7 @@ PRINTED_BY = {
     "cli/options": ("check", "train"),
     "datasets": ("train", "campaign run"),
     "export": ("export",),
+    "families": ("check", "train"),
     "isolation": ("check", "train"),
     "lemur": ("lemur fetch",),
     "llm/finetuning": ("finetune",),
