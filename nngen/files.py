@@ -1,23 +1,87 @@
-"""Atomic writes of files and folders, the cache folder, and the folders shipped with the package."""
+"""Reading of regular files, atomic writes, the cache folder, and the folders shipped with the package."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import platformdirs
 
 from nngen.errors import NngenError
 
-__all__ = ["cache_dir", "draft_folder", "load_json", "package_folder", "store_json", "write_atomically"]
+__all__ = [
+    "cache_dir",
+    "draft_folder",
+    "load_json",
+    "open_regular",
+    "package_folder",
+    "path_kind",
+    "read_regular",
+    "store_json",
+    "write_atomically",
+]
+
+
+def read_regular(path: Path, limit: int, *, root: Path | None = None) -> bytes:
+    """Read the first ``limit`` bytes of a regular file; a FIFO or a device is refused at once.
+
+    Args:
+        path: The file. A link is followed where the user named the file, which is where ``root`` is None.
+        limit: Number of bytes.
+        root: Folder that the file must lie in; no link from it to the file is followed.
+
+    Raises:
+        OSError: If it is missing, is not a regular file or cannot be read; ``strerror`` says which.
+    """
+    with open_regular(path, root=root) as file:
+        return file.read(limit)
+
+
+def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:
+    """Open a regular file for reading; arguments and errors as for ``read_regular``."""
+    # Without O_NONBLOCK, opening a FIFO waits for a writer, perhaps for ever.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    if root is None:
+        number = os.open(path, flags)
+    else:
+        # Folder by folder: O_NOFOLLOW looks at the last part of a path only.
+        *folders, name = path.relative_to(root).parts
+        if ".." in folders:
+            raise OSError(errno.EINVAL, f"it is not below {root}", str(path))
+        number = os.open(root, flags | os.O_DIRECTORY)
+        for part, more in (*((folder, os.O_DIRECTORY) for folder in folders), (name, 0)):
+            parent = number
+            try:
+                number = os.open(part, flags | more | os.O_NOFOLLOW, dir_fd=parent)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                    reason = f"{part} is a link, and links are not followed here"
+                    raise OSError(error.errno, reason, str(path)) from None
+                raise
+            finally:
+                os.close(parent)
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return os.fdopen(number, "rb")
+    os.close(number)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def path_kind(path: Path) -> Literal["folder", "file"] | None:
+    """Return what stands at a path; None for nothing, and for a name that no path can have (too long, null bytes)."""
+    try:
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+    except (OSError, ValueError):
+        return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.errors import FamilyError, LemurError
-from nngen.files import load_json, store_json
+from nngen.files import load_json, path_kind, read_regular, store_json
 from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import to_records
@@ -127,17 +127,20 @@ def user_families(places: Iterable[str]) -> dict[str, Family]:
     return dict(sorted(found.items()))
 
 
-def read_family(path: Path) -> Family:
+def read_family(path: Path, *, root: Path | None = None) -> Family:
     """Read one file as a family; its name is the file's.
+
+    Args:
+        path: The file.
+        root: Folder that the user named, out of which no link leads; None where the user named the file itself.
 
     Raises:
         FamilyError: If it cannot be read, or its name cannot be a family's.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SOURCE_BYTES + 1)
+        content = read_regular(path, MAX_SOURCE_BYTES + 1, root=root)
     except OSError as error:
-        raise FamilyError(f"{path} cannot be read: {error.strerror}") from error
+        raise FamilyError(f"{path} cannot be read: {error.strerror}; name regular files") from error
     if path.suffix != ".py":
         raise FamilyError(f"{path} is not a Python file: a family is a file Name.py")
     if len(content) > MAX_SOURCE_BYTES:
@@ -150,12 +153,12 @@ def read_family(path: Path) -> Family:
 
 def _families(place: str) -> list[Family]:
     path = Path(place).expanduser()
-    if path.is_dir():
+    if path_kind(path) == "folder":
         files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
         if not files:
             raise FamilyError(f"{place} holds no .py file: name a folder of families")
-        return [read_family(file) for file in files]
-    if path.suffix == ".py" or path.exists():
+        return [read_family(file, root=path) for file in files]
+    if path.suffix == ".py" or path_kind(path) == "file":
         return [read_family(path)]
     return _from_mapping(_load(place), place)
 

@@ -9,6 +9,7 @@ from nngen.assembly.identity import canonical_hash
 from nngen.assembly.provenance import assembled_here
 from nngen.checks.rule import fail
 from nngen.errors import UsageError
+from nngen.files import path_kind, read_regular
 from nngen.isolation.limits import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.types import MAX_SOURCE_BYTES, Candidate, Outcome
@@ -25,12 +26,15 @@ def find_files(paths: list[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if path_kind(path) == "folder":
             files = sorted(path.glob("*.py"))
             if not files:
                 raise UsageError(f"{path} has no .py file")
+            # A link may lead out of the folder, and a FIFO or a device never ends.
+            if odd := [file for file in files if file.is_symlink() or not file.is_file()]:
+                raise UsageError(f"{odd[0]} is not a regular file: remove it, or name the files one by one")
             found.extend(files)
-        elif path.exists():
+        elif path_kind(path) == "file":
             found.append(path)
         else:
             raise UsageError(f"no file or folder {path}")
@@ -47,8 +51,7 @@ def read_candidate(path: Path) -> Candidate:
         CheckFailed: If it is too long or is not UTF-8 text.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SOURCE_BYTES + 1)
+        data = read_regular(path, MAX_SOURCE_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_SOURCE_BYTES:

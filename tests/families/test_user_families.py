@@ -148,3 +148,22 @@ def test_the_command(nngen, tmp_path):
     assert nngen("check").code == 2
     listed = nngen("families", "--families-from", EXAMPLES, "--families", "Pebble", "--json")
     assert [row["name"] for row in json.loads(listed.out)] == ["Pebble"]
+
+
+def test_links_and_devices_in_a_folder_of_families_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "Secret.txt").write_text("password")
+    folder = tmp_path / "families"
+    folder.mkdir()
+    (folder / "Taken.py").symlink_to(tmp_path / "Secret.txt")
+    with pytest.raises(FamilyError, match=r"Taken\.py cannot be read: Taken\.py is a link"):
+        user_families([str(folder)])
+    (folder / "Taken.py").unlink()
+    os.mkfifo(folder / "Pipe.py")
+    for place in (folder, folder / "Pipe.py", Path("/dev/zero")):
+        with pytest.raises(FamilyError, match="not a regular file; name regular files"):
+            user_families([str(place)])
+
+
+def test_a_name_that_is_too_long_is_refused_in_one_line() -> None:
+    with pytest.raises(FamilyError, match="is not a folder, file or entry point of families"):
+        user_families(["x" * 300])
