@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,45 +48,39 @@ class ArchiveReader:
     def campaign(self, name: str) -> CampaignRecord:
         row = self._one("SELECT * FROM campaigns WHERE name = ?", name)
         if row is None:
-            names = [row["name"] for row in self._all("SELECT name FROM campaigns ORDER BY rowid")]
-            hint = _nearest(name, names, "campaigns")
-            raise UsageError(f"no campaign {name!r} in {self._named}: {hint}")
+            raise self._unknown("campaign", name, "SELECT name FROM campaigns ORDER BY rowid")
         return campaign_from_row(row)
 
     def candidates(self) -> tuple[StoredCandidate, ...]:
-        experts = _grouped(self._all("SELECT * FROM candidate_experts ORDER BY place"), "candidate_id")
-        verdicts = _grouped(self._all("SELECT * FROM verdicts ORDER BY id"), "candidate_id")
-        rows = self._all(f"{_CANDIDATES} ORDER BY candidates.rowid")
-        return tuple(candidate_from_row(row, experts.get(row["id"], []), verdicts.get(row["id"], [])) for row in rows)
+        return self._candidates("1")
 
     def candidate(self, prefix: str) -> StoredCandidate:
-        ids = [row["id"] for row in self._all("SELECT id FROM candidates ORDER BY rowid")]
-        # Either the whole id, or its beginning with or without ``MoE4-``.
-        found = [name for name in ids if name == prefix] or [
-            name for name in ids if prefix and (name.startswith(prefix) or name.partition("-")[2].startswith(prefix))
-        ]
-        if len(found) > 1:
-            shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-            raise UsageError(f"{prefix!r} fits {len(found)} candidates ({shown}): type more of it")
-        if not found:
-            hint = _nearest(prefix, ids, "candidates")
-            raise UsageError(f"no candidate {prefix!r} in {self._named}: {hint}")
-        experts = self._all("SELECT * FROM candidate_experts WHERE candidate_id = ? ORDER BY place", found[0])
-        verdicts = self._all("SELECT * FROM verdicts WHERE candidate_id = ? ORDER BY id", found[0])
-        row = self._one(f"{_CANDIDATES} WHERE candidates.id = ?", found[0])
-        assert row is not None
-        return candidate_from_row(row, experts, verdicts)
+        """Return the candidate with this id, or the only one whose id begins so, with or without ``MoE4-``."""
+        exact = self._candidates("candidates.id = ?", prefix)
+        if exact:
+            return exact[0]
+        # The index of ids is searched, so that no source is read.
+        rows = self._all(
+            "SELECT id FROM candidates WHERE ?1 != '' AND ?1 IN (substr(id, 1, length(?1)), "
+            "substr(id, instr(id, '-') + 1, length(?1))) ORDER BY rowid",
+            prefix,
+        )
+        if len(rows) == 1:
+            return self._candidates("candidates.id = ?", rows[0]["id"])[0]
+        if rows:
+            shown = ", ".join(row["id"] for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+            raise UsageError(f"{prefix!r} fits {len(rows)} candidates ({shown}): type more of it")
+        raise self._unknown("candidate", prefix, "SELECT id FROM candidates ORDER BY rowid")
 
     def canonicals(self) -> frozenset[str]:
         """Return the canonical hashes of all candidates, without reading their sources."""
         return frozenset(row["canonical"] for row in self._all("SELECT canonical FROM candidates"))
 
     def trial(self, trial_id: int) -> StoredTrial:
-        row = self._one(f"{_TRIALS} WHERE trials.id = ?", trial_id)
-        curve = self._all("SELECT * FROM curves WHERE trial_id = ? ORDER BY epoch", trial_id)
-        if row is None:
+        found = self._trials("trials.id = ?", trial_id)
+        if not found:
             raise ArchiveError(f"no trial {trial_id} in {self._named}")
-        return trial_from_row(row, curve)
+        return found[0]
 
     def trials(
         self,
@@ -96,16 +91,7 @@ class ArchiveReader:
     ) -> tuple[StoredTrial, ...]:
         filters = {"campaign": campaign, "candidate_id": candidate_id, "state": state and state.value}
         given = {name: value for name, value in filters.items() if value is not None}
-        where = " AND ".join(["1", *(f"trials.{name} = ?" for name in given)])
-        points = _grouped(
-            self._all(
-                f"SELECT curves.* FROM curves JOIN trials ON trials.id = trial_id WHERE {where} ORDER BY epoch",  # noqa: S608
-                *given.values(),
-            ),
-            "trial_id",
-        )
-        rows = self._all(f"{_TRIALS} WHERE {where} ORDER BY trials.id", *given.values())
-        return tuple(trial_from_row(row, points.get(row["id"], [])) for row in rows)
+        return self._trials(" AND ".join(["1", *(f"trials.{name} = ?" for name in given)]), *given.values())
 
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
         """Find a finished trial of the same candidate, specification and data (``data_fingerprint``)."""
@@ -160,6 +146,8 @@ class ArchiveReader:
         rows = self._all(query, campaign, after)
         return tuple(Event(**dict(row) | {"detail": json.loads(row["detail"])}) for row in rows)
 
+    # Inside
+
     @property
     def _named(self) -> str:
         return str(self.path or "this archive")
@@ -171,14 +159,31 @@ class ArchiveReader:
     def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         return next(iter(self._all(sql, *values)), None)
 
+    def _candidates(self, where: str, *values: Any) -> tuple[StoredCandidate, ...]:
+        # Rows of all candidates at once, not of one after the other: three queries however many there are.
+        experts = self._grouped("candidate_experts", "candidates", "candidate_id", "place", where, values)
+        verdicts = self._grouped("verdicts", "candidates", "candidate_id", "verdicts.id", where, values)
+        rows = self._all(f"{_CANDIDATES} WHERE {where} ORDER BY candidates.rowid", *values)
+        return tuple(candidate_from_row(row, experts[row["id"]], verdicts[row["id"]]) for row in rows)
 
-def _grouped(rows: list[sqlite3.Row], key: str) -> dict[Any, list[sqlite3.Row]]:
-    groups: dict[Any, list[sqlite3.Row]] = {}
-    for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
+    def _trials(self, where: str, *values: Any) -> tuple[StoredTrial, ...]:
+        points = self._grouped("curves", "trials", "trial_id", "epoch", where, values)
+        rows = self._all(f"{_TRIALS} WHERE {where} ORDER BY trials.id", *values)
+        return tuple(trial_from_row(row, points[row["id"]]) for row in rows)
 
+    def _grouped(
+        self, parts: str, whole: str, key: str, order: str, where: str, values: Sequence[Any]
+    ) -> Mapping[Any, list[sqlite3.Row]]:
+        """Return the rows of the table ``parts`` by the row of ``whole`` that they belong to."""
+        sql = f"SELECT {parts}.* FROM {parts} JOIN {whole} ON {whole}.id = {key} WHERE {where} ORDER BY {order}"  # noqa: S608
+        groups: defaultdict[Any, list[sqlite3.Row]] = defaultdict(list)
+        for row in self._all(sql, *values):
+            groups[row[key]].append(row)
+        return groups
 
-def _nearest(name: str, names: Sequence[str], what: str) -> str:
-    some = f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-    return did_you_mean(name, names, otherwise=some if names else f"it holds no {what} yet")
+    def _unknown(self, what: str, name: str, names: str) -> UsageError:
+        """Make the error for a name that is not there, with the nearest of the names that a query returns."""
+        known = [row[0] for row in self._all(names)]
+        some = f"it holds {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
+        hint = did_you_mean(name, known, otherwise=some if known else f"it holds no {what}s yet")
+        return UsageError(f"no {what} {name!r} in {self._named}: {hint}")
