@@ -1,4 +1,4 @@
-"""Text helpers shared by all packages: nearest names, one-line messages, lists of names in prose and with commas."""
+"""Text helpers shared by all packages: nearest names, clean and one-line texts, lists of names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["did_you_mean", "listed", "one_line", "split_names"]
+__all__ = ["clean", "did_you_mean", "listed", "one_line", "split_names"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\?)?|[@-Z\\-_])")
 
@@ -27,11 +27,27 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str
     return f"did you mean {' or '.join(by_fold[fold] for fold in close)}?" if close else otherwise
 
 
+def clean(text: str, limit: int | None = 300, *, lines: bool = False) -> str:
+    """Make foreign text safe to show on a terminal, a page, a plot or in an error line.
+
+    Escape sequences are removed; control characters, marks of writing direction, lone surrogates and other characters
+    that do not print become spaces.
+
+    Args:
+        text: Text of an archive, a candidate, a server or a file.
+        limit: Most characters of the result, of which the last is then an ellipsis; None for no limit.
+        lines: Whether line breaks and tabs stay.
+    """
+    if limit is not None:
+        text = text[: 10 * limit]  # the text may be as long as its author likes
+    kept = "\n\t" if lines else ""
+    text = "".join(char if char.isprintable() or char in kept else " " for char in _ESCAPES.sub("", text))
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
 def one_line(text: str, limit: int = 300) -> str:
-    """Make foreign text fit to print: one line, no control characters, at most ``limit`` characters."""
-    # Only so much is read: the text may be as long as its author likes.
-    text = _ESCAPES.sub("", text[: 10 * limit])
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """Make foreign text fit to print in one line: ``clean``, and white space becomes single spaces."""
+    text = " ".join(clean(text, 10 * limit).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -1,10 +1,10 @@
-"""Names joined in prose."""
+"""Names joined in prose, and foreign text made safe to show."""
 
 from __future__ import annotations
 
 import pytest
 
-from nngen.text import listed
+from nngen.text import clean, listed, one_line
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,27 @@ from nngen.text import listed
 )
 def test_names_are_joined_and_a_long_tail_becomes_a_number(names: str, limit: int | None, text: str) -> None:
     assert listed(list(names), limit) == text
+
+
+FOREIGN = [
+    ("\x1b[31mred\x1b[0m", "red"),
+    ("a\x1b]0;title\x07b", "ab"),
+    ("bell\x07 c1\x9b31m", "bell  c1 31m"),
+    ("abc\u202etxt.exe", "abc txt.exe"),
+    ("lone\ud800surrogate", "lone surrogate"),
+    ("two\nlines\tand a tab", "two lines and a tab"),
+    ("ZürichWidé 日本", "ZürichWidé 日本"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), FOREIGN)
+def test_foreign_text_is_shown_without_control_characters(text: str, shown: str) -> None:
+    assert clean(text) == shown
+    assert one_line(text) == " ".join(shown.split())
+    shown.encode()
+
+
+def test_clean_text_is_bounded_and_may_keep_its_lines() -> None:
+    assert clean("x" * 10**6, 20) == "x" * 19 + "…"
+    assert len(clean("\x1b[31m" * 10**6 + "x", 20)) <= 20
+    assert clean("a\n\tb\x1b[1mc", None, lines=True) == "a\n\tbc"
