@@ -32,7 +32,6 @@ _USERS = range(61_184, 65_280)
 
 _TURN = itertools.count()
 
-_KEPT = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "LANG")
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib")
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system")
 _CARDS = ("nvidia*", "dxg", "kfd", "dri")
@@ -53,14 +52,13 @@ class Sandbox:
     files: tuple[str, ...]
 
 
-def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool, environment: Mapping[str, str]) -> Sandbox:
+def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool) -> Sandbox:
     """Describe a sandbox around a source.
 
     Args:
         source: The source; inside it lies in ``HOME`` under the same name.
         files: Data files that the worker reads.
         cuda: Whether the graphics cards are visible inside.
-        environment: Variables to set inside.
 
     Raises:
         UsageError: If bubblewrap is not installed.
@@ -74,7 +72,7 @@ def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool, environment
     # Processes of nngen that run side by side begin at different numbers.
     turn = (os.getpid() * 31 + next(_TURN)) % len(_USERS)
     return Sandbox(
-        command=(program, *_options(source, names, cuda=cuda, environment=environment)),
+        command=(program, *_options(source, names, cuda=cuda)),
         user=_USERS[turn] if os.geteuid() == 0 else None,
         files=tuple(names),
     )
@@ -100,7 +98,7 @@ def _installed_packages() -> list[str]:
     return [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
 
 
-def _options(source: Path, files: Mapping[str, Path], *, cuda: bool, environment: Mapping[str, str]) -> Iterator[str]:
+def _options(source: Path, files: Mapping[str, Path], *, cuda: bool) -> Iterator[str]:
     """Yield bubblewrap's options; it carries them out in this order, and a later mount covers an earlier one."""
     yield from ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
     yield from ("--cap-drop", "ALL")
@@ -111,11 +109,7 @@ def _options(source: Path, files: Mapping[str, Path], *, cuda: bool, environment
         yield from ("--unshare-user", "--disable-userns")
     # The sandbox ends with the thread that starts it. A new session has no terminal into which characters could be
     # typed (TIOCSTI).
-    yield from ("--die-with-parent", "--new-session", "--clearenv")
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    inside = {**kept, **environment, "PATH": "/usr/bin:/bin", "HOME": str(HOME), "USER": "nngen"}
-    for name, value in inside.items():
-        yield from ("--setenv", name, value)
+    yield from ("--die-with-parent", "--new-session")
     # Before what is mounted read-only, some of which may lie below it: a checkout in /tmp, say.
     yield from _writable(str(HOME), _SCRATCH_MIB)
     yield from _system()

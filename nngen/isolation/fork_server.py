@@ -15,16 +15,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 import psutil
 
-from nngen.isolation import supervisor
 from nngen.isolation.job import MAX_ORDER, decode_order
-from nngen.isolation.limits import adopt_orphans, stay_inspectable
+from nngen.isolation.limits import ProcessOption, set_option
+from nngen.isolation.supervisor import fork_into, supervise
 
 _MAX_DESCRIPTORS = 16
 
@@ -45,77 +45,53 @@ def serve(descriptor: int, preload: Sequence[str], user: int | None = None, path
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-        stay_inspectable()
+        set_option(ProcessOption.DUMPABLE, 1)
     connection = socket.socket(fileno=descriptor)
     # Orphans of a supervisor that was killed become children of the server, which kills them (``_reap``).
-    adopt_orphans()
-    with _ending_with(connection):
-        versions = _load(preload)
+    set_option(ProcessOption.CHILD_SUBREAPER, 1)
+    # Loading torch takes seconds. Nothing is sent before the server has answered, so until then the only event on the
+    # socket is its end. The kernel signals it by SIGIO, which ends a process that has no handler.
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)
+    loaded = {name: importlib.import_module(name) for name in preload}
+    fcntl.fcntl(connection, fcntl.F_SETFL, 0)
+    # All objects of now live for ever: the collector of a child must not touch, and so copy, their pages.
+    gc.collect()
+    gc.freeze()
+    versions = {name: str(module.__version__) for name, module in loaded.items() if hasattr(module, "__version__")}
     supervisors: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda number, frame: _reap(supervisors, number, frame))
-    connection.send(json.dumps(versions).encode())
+    connection.send(json.dumps({"python": sys.version.split()[0], **versions}).encode())
     while True:
-        data, descriptors, _, _ = socket.recv_fds(connection, MAX_ORDER, _MAX_DESCRIPTORS)
-        if not data:
+        order, descriptors, _, _ = socket.recv_fds(connection, MAX_ORDER, _MAX_DESCRIPTORS)
+        if not order:
             # Skips the interpreter's own end, which takes long with torch loaded.
             os._exit(0)
         # A supervisor that ends before its number is noted would be taken for a stray.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        supervisors.add(_fork(connection, data, [*descriptors, *files]))
+        supervisors.add(_fork(connection, order, [*descriptors, *files]))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         for number in descriptors:
             os.close(number)
 
 
-@contextmanager
-def _ending_with(connection: socket.socket) -> Iterator[None]:
-    """End at once if the other end is closed meanwhile: loading torch takes seconds.
+def _fork(connection: socket.socket, order: bytes, descriptors: list[int]) -> int:
+    """Fork a supervisor; return its process number."""
 
-    Nothing is sent before the server has answered, so the only event on the socket is its end. With ``O_ASYNC`` the
-    kernel signals it by SIGIO, which ends a process that has no handler.
-    """
-    flags = fcntl.fcntl(connection, fcntl.F_GETFL)
-    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
-    yield
-    fcntl.fcntl(connection, fcntl.F_SETFL, flags)
-
-
-def _load(preload: Sequence[str]) -> dict[str, str]:
-    """Load modules; return the versions of Python and of those modules that have one."""
-    loaded = {name: importlib.import_module(name) for name in preload}
-    # All objects of now live for ever: the collector of a child must not touch, and so copy, their pages.
-    gc.collect()
-    gc.freeze()
-    versions = {name: str(module.__version__) for name, module in loaded.items() if hasattr(module, "__version__")}
-    return {"python": sys.version.split()[0], **versions}
-
-
-def _fork(connection: socket.socket, data: bytes, descriptors: list[int]) -> int:
-    """Fork a supervisor; return its number."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
+    def run() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         connection.close()
-        supervisor.supervise(*decode_order(data), descriptors)
-        code = 0
-    finally:
-        # Whatever happened, the child must never return into the server's loop.
-        os._exit(code)
+        supervise(*decode_order(order), descriptors)
+
+    return fork_into(run)
 
 
 def _reap(supervisors: set[int], _number: int, _frame: FrameType | None) -> None:
     """Collect children that ended, and kill those that are not supervisors: orphans of one that was killed."""
     # One signal may stand for several children that ended.
     with suppress(ChildProcessError):
-        while True:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
             supervisors.discard(pid)
     for child in psutil.Process().children():
         if child.pid not in supervisors:

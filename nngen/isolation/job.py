@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from nngen.errors import UsageError
 from nngen.isolation.limits import Isolation, Limits
-from nngen.isolation.protocol import BodySize
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object, which is how values cross into a worker and come back."""
@@ -37,7 +36,7 @@ class Job:
         isolation: Isolation level.
         source: Content of ``SOURCE_FILE``.
         files: Data files that the function reads; opened outside, so that they need no path in a sandbox.
-        frames: Sizes of the frames it may send besides messages, by their kind.
+        frames: Lengths of the bodies of the frames that it may send besides messages, by kind.
         cuda: Whether the worker has access to graphics cards.
     """
 
@@ -47,7 +46,7 @@ class Job:
     isolation: Isolation = Isolation.PROCESS
     source: str = ""
     files: Sequence[Path] = ()
-    frames: Mapping[int, BodySize] = field(default_factory=dict)
+    frames: Mapping[int, range] = field(default_factory=dict)
     cuda: bool = False
 
 

@@ -9,17 +9,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from nngen.errors import NngenError, UsageError
-from nngen.isolation.bubblewrap import Sandbox, search_path
+from nngen.isolation.bubblewrap import HOME, Sandbox, search_path
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG")
-ENVIRONMENT = {
+_INSIDE = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "HOME": str(HOME), "USER": "nngen"}
+"""Variables that differ in a sandbox."""
+
+_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # How long threads that wait spin before they sleep. Alone on two cores, not spinning made a step twice as long;
     # beside other work, spinning as long as is the default made it 3 times as long.
@@ -33,7 +35,6 @@ ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
-"""Variables of every worker's environment."""
 
 _START = (
     "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve;"
@@ -58,20 +59,7 @@ class ServerProcess:
     process: subprocess.Popen[bytes]
     connection: socket.socket
     versions: Mapping[str, str]
-    init: psutil.Process | None = None
-
-    def find(self, inner: int) -> psutil.Process:
-        """Find a process by its number inside the sandbox.
-
-        Raises:
-            psutil.NoSuchProcess: If there is none.
-        """
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            with suppress(OSError, psutil.Error):
-                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                    if line.startswith("NSpid:") and int(line.split()[-1]) == inner:
-                        return process
-        raise psutil.NoSuchProcess(inner)
+    init: psutil.Process | None
 
     def kill(self) -> None:
         """Kill everything inside a sandbox at once."""
@@ -89,9 +77,8 @@ class ServerProcess:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=_CLOSE_S)
         self.process.kill()
-        self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        with self.process:
+            pass
 
 
 def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> ServerProcess:
@@ -105,22 +92,22 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
         UsageError: If the sandbox cannot be started.
         NngenError: If the server ends or does not answer.
     """
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    start = _START.format(
-        path=search_path(standard_only=sandbox is not None),
-        descriptor=far.fileno(),
-        preload=list(preload),
-        user=sandbox.user if sandbox else None,
-        files=sandbox.files if sandbox else (),
-    )
-    if sandbox is not None:
-        # The environment of bubblewrap itself can be read inside, from its entry in /proc: so it is empty.
-        command, environment = [*sandbox.command, sys.executable, "-I", "-c", start], {}
-    else:
+    with ExitStack() as undo:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.enter_context(near)
+        start = _START.format(
+            path=search_path(standard_only=sandbox is not None),
+            descriptor=far.fileno(),
+            preload=list(preload),
+            user=sandbox.user if sandbox else None,
+            files=sandbox.files if sandbox else (),
+        )
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT
         command = [sys.executable, "-s", "-P", "-c", start]
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | ENVIRONMENT
-    try:
+        if sandbox is not None:
+            command[:0], environment = sandbox.command, environment | _INSIDE
         with far:
+            # A session of its own: Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
             process = subprocess.Popen(
                 command,
                 env=environment,
@@ -129,89 +116,62 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
                 stderr=subprocess.PIPE,
                 pass_fds=[far.fileno()],
                 cwd="/",
-                # Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
                 start_new_session=True,
             )
-    except BaseException:
-        near.close()
-        raise
-    try:
+        undo.enter_context(process)
+        undo.callback(process.kill)
         # The server greets with its versions; where it ends before, the socket ends without a message.
-        ready, _, _ = select.select([near], [], [], _START_S)
-        data = near.recv(_MAX_GREETING) if ready else b""
-        if not data:
+        greeting = near.recv(_MAX_GREETING) if select.select([near], [], [], _START_S)[0] else b""
+        if not greeting:
             process.kill()
-            _, error = process.communicate()
-            lines = error.decode(errors="replace").strip().splitlines()
+            lines = process.communicate()[1].decode(errors="replace").strip().splitlines()
             reason = lines[-1] if lines else f"no answer for {_START_S:.0f} s"
             if sandbox is not None:
                 raise UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
             raise NngenError(f"the worker process cannot start: {reason}")
-    except BaseException:
-        near.close()
-        process.kill()
-        process.wait()
-        raise
-    init = None
-    if sandbox is not None:
-        with suppress(psutil.Error, IndexError):
-            init = psutil.Process(process.pid).children()[0]
-    return ServerProcess(process=process, connection=near, versions=json.loads(data), init=init)
+        init = psutil.Process(process.pid).children()[0] if sandbox is not None else None
+        undo.pop_all()
+        return ServerProcess(process=process, connection=near, versions=json.loads(greeting), init=init)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pipes:
-    """This process's ends of one job's pipes.
+    """This process's ends of one job's connections.
 
     Attributes:
-        status: The supervisor's reports; its end means that nothing of the job is left.
-        lifeline: Closing it ends the job.
-        result: The worker's frames.
-        output: The worker's standard output and error.
+        control: Socket on which the supervisor reports its start and the worker's status, and whose end means that
+            nothing of the job is left; shut down from here, it ends the job.
+        result: Pipe of the worker's frames.
+        output: Pipe of the worker's standard output and error.
         sandbox: The job's own server inside a sandbox; None at the other levels.
     """
 
-    status: int
-    lifeline: int
+    control: socket.socket
     result: int
     output: int
     sandbox: ServerProcess | None = None
 
-    def find(self, number: int) -> psutil.Process:
-        """Find a process of the job by the number that it reported.
-
-        Raises:
-            psutil.NoSuchProcess: If it has ended.
-        """
-        return psutil.Process(number) if self.sandbox is None else self.sandbox.find(number)
+    @classmethod
+    def open(cls) -> tuple[Pipes, list[int]]:
+        """Open them; return this process's ends, and the descriptors of the others in the same order."""
+        control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The kernel adds the sender's process number, translated from the sandbox's numbers to those here.
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        (result, far_result), (output, far_output) = os.pipe(), os.pipe()
+        return cls(control, result, output), [far.detach(), far_result, far_output]
 
     def kill(self) -> None:
-        """End the job; further calls do nothing."""
-        # Taken before it is closed: another thread may be ending the same job.
-        lifeline, self.lifeline = self.lifeline, -1
-        if lifeline >= 0:
-            os.close(lifeline)
-            if self.sandbox is not None:
-                self.sandbox.kill()
+        """End the job; safe to call from another thread, and again."""
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_WR)
+        if self.sandbox is not None:
+            self.sandbox.kill()
 
     def close(self) -> None:
         """End the job and close every pipe; nothing of a sandbox is left then."""
         self.kill()
         if self.sandbox is not None:
-            # Once more: another thread may have begun to end the job and not reached the sandbox.
-            self.sandbox.kill()
             self.sandbox.close()
-        for number in (self.status, self.result, self.output):
-            os.close(number)
-
-
-def open_pipes() -> tuple[Pipes, list[int]]:
-    """Make the four pipes; return this process's ends, and the others in the order of ``Pipes``."""
-    far: list[int] = []
-    near: list[int] = []
-    for writes_far in (True, False, True, True):
-        reader, writer = os.pipe()
-        far.append(writer if writes_far else reader)
-        near.append(reader if writes_far else writer)
-    status, lifeline, result, output = near
-    return Pipes(status, lifeline, result, output), far
+        self.control.close()
+        os.close(self.result)
+        os.close(self.output)

@@ -1,4 +1,4 @@
-"""Isolation levels and resource limits of a worker, and the kernel settings that tie its processes to their parents."""
+"""Isolation levels, and the limits and options that the kernel enforces on a worker's processes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import enum
 import math
 import os
 import resource
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_PROCESSES = 512
-"""Largest number of processes of one job, counted by its monitor; in a sandbox the kernel counts threads too."""
+"""Limit on the processes of one job, counted by its monitor; in a sandbox the kernel counts threads too."""
 
 MIB = 2**20
 
@@ -22,10 +21,19 @@ _OPEN_FILES = 1024
 _CPU_S = 10
 _YEAR_S = 3.2e7
 
-# From linux/prctl.h.
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
+
+class ProcessOption(enum.IntEnum):
+    """Options of a process, by their numbers in linux/prctl.h.
+
+    Attributes:
+        PARENT_DEATH_SIGNAL: Signal that the kernel sends to it when the thread that forked it ends.
+        DUMPABLE: 1 where its user may access its ``/proc``; a change of user makes the kernel give that to root.
+        CHILD_SUBREAPER: 1 where it becomes the parent of every descendant whose own parent ends.
+    """
+
+    PARENT_DEATH_SIGNAL = 1
+    DUMPABLE = 4
+    CHILD_SUBREAPER = 36
 
 
 class Isolation(enum.StrEnum):
@@ -36,7 +44,7 @@ class Isolation(enum.StrEnum):
             assembled.
         SANDBOX: The same inside bubblewrap: no network, no file but what Python and its packages need, no other
             process, no capabilities. For files that a model wrote or that came from outside.
-        NONE: Limits of time and memory alone, imposed from outside. For debugging one's own files.
+        NONE: The monitor's limits of time and memory alone. For debugging one's own files.
     """
 
     PROCESS = "process"
@@ -84,23 +92,9 @@ def set_limits(limits: Limits, *, cuda: bool, sandboxed: bool) -> None:
     Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent ends."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def stay_inspectable() -> None:
-    """Keep ``/proc/self`` accessible after a change of user, which makes the kernel give it to root."""
-    _prctl(_PR_SET_DUMPABLE, 1)
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+def set_option(option: ProcessOption, value: int) -> None:
+    """Set an option of this process; the standard library has no ``prctl``."""
+    ctypes.CDLL(None).prctl(option.value, value, 0, 0, 0)
 
 
 def _lower(kind: int, value: int) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import select
 import selectors
+import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
 
+from nngen.isolation.job import Job
 from nngen.isolation.launcher import Pipes
-from nngen.isolation.limits import MAX_PROCESSES, MIB, Limits
+from nngen.isolation.limits import MAX_PROCESSES, MIB
 from nngen.isolation.protocol import Frame, FrameError, FrameReader
 from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.supervisor import ENDED, STARTED
 
+_CREDENTIALS = struct.Struct("<3i")  # process, user, group
 _CHUNK = 1 << 20
 _KEPT_OUTPUT = 16_384
 _MEASURE_S = 0.1
@@ -29,54 +33,54 @@ class Monitor:
     """Follows one job until nothing of it is left.
 
     Args:
-        pipes: This process's ends of the job's pipes; closed at the end.
-        limits: Limits beyond which the job is ended.
-        reader: Reader for the job's frames.
+        pipes: This process's ends of the job's connections.
+        job: The job; its limits are those beyond which it is ended.
         take: Called with each frame and the seconds since the start; returns true to end the job because all is
             received. ``FrameError`` ends the job; any other error does too, and is raised here.
     """
 
-    def __init__(self, pipes: Pipes, limits: Limits, reader: FrameReader, take: Callable[[Frame, float], bool]) -> None:
+    def __init__(self, pipes: Pipes, job: Job, take: Callable[[Frame, float], bool]) -> None:
         self._pipes = pipes
-        self._limits = limits
-        self._reader = reader
+        self._limits = job.limits
+        self._reader = FrameReader(job.frames)
         self._take = take
         self._start = time.monotonic()
         self._next_measurement = self._start
         self._killed_at: float | None = None
         self._reason = ExitReason.EXIT
         self._error = ""
-        self._reports = b""
+        self._status: int | None = None
         self._output = bytearray()
         self._peak = 0.0
+        self._supervisor: psutil.Process | None = None
         self._processes: dict[int, psutil.Process] = {}
         self._gone = False
 
     def run(self) -> JobResult:
-        """Follow the job to its end; whatever happens here, it is killed."""
+        """Follow the job until its control socket ends; whatever happens here, it is killed."""
+        pipes = self._pipes
         try:
-            return self._follow()
+            with selectors.DefaultSelector() as selector:
+                selector.register(pipes.control, selectors.EVENT_READ, self._read_report)
+                selector.register(pipes.result, selectors.EVENT_READ, self._read_result)
+                selector.register(pipes.output, selectors.EVENT_READ, self._read_output)
+                while not self._gone:
+                    for key, _ in selector.select(self._patience()):
+                        if not key.data():
+                            selector.unregister(key.fileobj)
+                    self._enforce()
         finally:
             self._end_all()
-            self._pipes.close()
-
-    def _follow(self) -> JobResult:
-        """Loop until the status pipe ends."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._pipes.status, selectors.EVENT_READ, self._read_status)
-            selector.register(self._pipes.result, selectors.EVENT_READ, self._read_result)
-            selector.register(self._pipes.output, selectors.EVENT_READ, self._read_output)
-            while not self._gone:
-                for key, _ in selector.select(self._patience()):
-                    if not key.data():
-                        selector.unregister(key.fd)
-                self._enforce()
-        self._drain()
-        ended = self._reports[STARTED.size :]
+        # What was written before the end and not read yet.
+        for descriptor, read in ((pipes.result, self._read_result), (pipes.output, self._read_output)):
+            os.set_blocking(descriptor, False)
+            with suppress(BlockingIOError):
+                while read():
+                    pass
         return JobResult(
             reason=self._reason,
             limits=self._limits,
-            status=ENDED.unpack(ended)[0] if len(ended) == ENDED.size else None,
+            status=self._status,
             seconds=time.monotonic() - self._start,
             peak_mib=self._peak,
             output=bytes(self._output),
@@ -86,11 +90,9 @@ class Monitor:
     def _end_all(self) -> None:
         """Kill the job and, where its supervisor was itself stopped or killed, each process that was found."""
         self._pipes.kill()
-        if self._gone and len(self._reports) == STARTED.size + ENDED.size:
+        if self._status is not None:
             return
-        with suppress(psutil.Error):
-            self._find_processes()
-        for process in self._processes.values():
+        for process in (*self._find_processes(), *filter(None, [self._supervisor])):
             with suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(self._processes.values(), timeout=_DYING_S)
@@ -102,15 +104,19 @@ class Monitor:
 
     def _patience(self) -> float:
         """Return the seconds until something must be done even if no pipe has anything."""
-        now = time.monotonic()
         limit = self._start + self._limits.time_limit_s if self._killed_at is None else self._killed_at + _GRACE_S
-        return max(0.0, min(limit, self._next_measurement) - now)
+        return max(0.0, min(limit, self._next_measurement) - time.monotonic())
 
     # Each of the readers returns whether its pipe may still have something.
 
-    def _read_status(self) -> bool:
-        data = os.read(self._pipes.status, 64)
-        self._reports += data
+    def _read_report(self) -> bool:
+        """Read a report of the supervisor: ``STARTED``, then the worker's wait status."""
+        data, credentials, _, _ = self._pipes.control.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if data == STARTED:
+            with suppress(psutil.NoSuchProcess):
+                self._supervisor = psutil.Process(_CREDENTIALS.unpack(credentials[0][2])[0])
+        elif data:
+            self._status = ENDED.unpack(data)[0]
         self._gone = not data
         return bool(data)
 
@@ -142,12 +148,9 @@ class Monitor:
         """Compare time and memory with the limits."""
         now = time.monotonic()
         if self._killed_at is not None:
-            if now > self._killed_at + _GRACE_S:
-                # The supervisor does not answer: a candidate stopped or killed it.
-                self._end_all()
-                self._gone = True
-            return
-        if now >= self._start + self._limits.time_limit_s:
+            # After this time the supervisor does not answer: a candidate stopped or killed it.
+            self._gone = self._gone or now > self._killed_at + _GRACE_S
+        elif now >= self._start + self._limits.time_limit_s:
             self._kill(ExitReason.TIME)
         elif now >= self._next_measurement:
             resident = self._resident()
@@ -165,30 +168,20 @@ class Monitor:
         self._killed_at = time.monotonic()
         self._pipes.kill()
 
-    def _find_processes(self) -> None:
-        """Add every process of the job to those known, the supervisor first."""
-        if len(self._reports) < STARTED.size:
-            return
-        supervisor = self._pipes.find(STARTED.unpack(self._reports[: STARTED.size])[0])
-        for process in (supervisor, *supervisor.children(recursive=True)):
-            self._processes.setdefault(process.pid, process)
+    def _find_processes(self) -> list[psutil.Process]:
+        """Return every process of the job that was ever seen, but the supervisor and those that have ended."""
+        with suppress(psutil.Error):
+            if self._supervisor is not None:
+                for process in self._supervisor.children(recursive=True):
+                    self._processes.setdefault(process.pid, process)
+        return list(self._processes.values())
 
     def _resident(self) -> float:
-        """Return the resident memory of all of the job's processes but the supervisor, in MiB."""
-        with suppress(psutil.Error):
-            self._find_processes()
+        """Return the resident memory of the job's processes together, in MiB."""
         total = 0
-        for process in list(self._processes.values())[1:]:
+        for process in self._find_processes():
             try:
                 total += process.memory_info().rss
             except psutil.NoSuchProcess:
                 del self._processes[process.pid]
         return total / MIB
-
-    def _drain(self) -> None:
-        """Read what was written before the end and not read yet."""
-        for descriptor, read in ((self._pipes.result, self._read_result), (self._pipes.output, self._read_output)):
-            os.set_blocking(descriptor, False)
-            with suppress(BlockingIOError):
-                while read():
-                    pass

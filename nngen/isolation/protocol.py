@@ -1,7 +1,7 @@
 """The frames that a worker sends: JSON messages of bounded size, and raw bytes. Nothing is ever unpickled.
 
 A frame is a kind (one byte), three zero bytes, a length (four bytes, little-endian), then the body. Kind 1 is a JSON
-message; a job declares the other kinds that it sends, with the size of their bodies.
+message; a job declares the other kinds that it sends, with the lengths of their bodies.
 """
 
 from __future__ import annotations
@@ -27,28 +27,12 @@ class FrameError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class BodySize:
-    """Size of the body of one kind of frame.
-
-    Attributes:
-        length: Length in bytes.
-        exact: Whether every body has this length; otherwise it is the longest.
-    """
-
-    length: int
-    exact: bool = True
-
-    def allows(self, length: int) -> bool:
-        return length == self.length if self.exact else length <= self.length
-
-
-@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame.
 
     Attributes:
         kind: ``MESSAGE``, or a kind that the job declared.
-        body: JSON for a message, else bytes of the size that the job declared.
+        body: JSON for a message, else bytes of a length that the job declared.
     """
 
     kind: int
@@ -73,14 +57,14 @@ class Frame:
 
 
 class FrameReader:
-    """Splits a stream into frames; a body longer than its kind allows is refused before it is read.
+    """Splits a stream into frames; a body of a length that its kind does not allow is refused before it is read.
 
     Args:
-        sizes: Size of the bodies of each kind; messages need no entry.
+        lengths: Lengths in bytes that the bodies of each kind may have; messages need no entry.
     """
 
-    def __init__(self, sizes: Mapping[int, BodySize]) -> None:
-        self._sizes = {**sizes, MESSAGE: BodySize(MAX_MESSAGE, exact=False)}
+    def __init__(self, lengths: Mapping[int, range]) -> None:
+        self._lengths = {**lengths, MESSAGE: range(MAX_MESSAGE + 1)}
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -93,9 +77,9 @@ class FrameReader:
         while len(self._buffer) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._buffer)
             # Decided by the head alone: a worker must not make this process buffer what nobody wants.
-            if kind not in self._sizes:
+            if kind not in self._lengths:
                 raise FrameError(f"a frame of unknown kind {kind}")
-            if not self._sizes[kind].allows(length):
+            if length not in self._lengths[kind]:
                 raise FrameError(f"a frame of kind {kind} with {length} bytes")
             end = _HEAD.size + length
             if len(self._buffer) < end:

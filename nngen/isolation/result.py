@@ -1,4 +1,4 @@
-"""The result of a job: why and how its worker ended."""
+"""Result of a job: the reason of its worker's end, and one line that describes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ExitReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """How a job ended; nothing of its processes and its scratch folder is left.
+    """Result of a job of which no process and no file is left.
 
     Attributes:
         reason: Why it ended.

@@ -7,17 +7,16 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from nngen.isolation.bubblewrap import HOME, make_sandbox
 from nngen.isolation.job import SOURCE_FILE, Job, JsonObject, encode_order
-from nngen.isolation.launcher import ENVIRONMENT, Pipes, ServerProcess, open_pipes, start_server
+from nngen.isolation.launcher import Pipes, ServerProcess, start_server
 from nngen.isolation.limits import Isolation
 from nngen.isolation.monitor import Monitor
-from nngen.isolation.protocol import Frame, FrameError, FrameReader
+from nngen.isolation.protocol import Frame, FrameError
 from nngen.isolation.result import JobResult
 
 _CLOSE_S = 3.0
@@ -52,7 +51,7 @@ class JobRunner:
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._server: ServerProcess | None = None
-        self._running: list[Pipes] = []
+        self._running: set[Pipes] = set()
         self._change = threading.Condition()
         self._closed = False
 
@@ -95,17 +94,26 @@ class JobRunner:
             NngenError: If no worker can be started.
         """
         folder = Path(tempfile.mkdtemp(prefix="nngen-worker-"))
+        pipes, far = Pipes.open()
         try:
-            source = folder / SOURCE_FILE
-            source.write_bytes(job.source.encode("utf-8", "surrogatepass"))
-            # The user inside a sandbox is another one.
-            source.chmod(0o444)
-            pipes = self._launch(job, source)
-            with self._registered(pipes):
-                return Monitor(pipes, job.limits, FrameReader(job.frames), take).run()
+            try:
+                self._send(job, folder, pipes, far)
+            finally:
+                # The worker has its own copies; one that stayed open here would keep a pipe from ending.
+                for number in far:
+                    os.close(number)
+            with self._change:
+                self._running.add(pipes)
+                if self._closed:
+                    pipes.kill()
+            return Monitor(pipes, job, take).run()
         finally:
+            pipes.close()
             # The supervisor has removed it, unless it was killed or the job ran in a sandbox.
             shutil.rmtree(folder, ignore_errors=True)
+            with self._change:
+                self._running.discard(pipes)
+                self._change.notify_all()
 
     def collect(self, job: Job) -> tuple[tuple[JsonObject, ...], JobResult]:
         """Run a job that sends only messages, at most 1,000; return them and the result.
@@ -124,36 +132,27 @@ class JobRunner:
         result = self.run(job, take)
         return tuple(messages), result
 
-    def _launch(self, job: Job, source: Path) -> Pipes:
-        """Start a job whose scratch folder is that of its source; in a sandbox of its own if it asks for one."""
-        sandboxed = job.isolation is Isolation.SANDBOX
-        order = encode_order(job, str(HOME if sandboxed else source.parent))
-        pipes, far = open_pipes()
-        try:
-            if sandboxed:
-                sandbox = make_sandbox(source, job.files, cuda=job.cuda, environment=ENVIRONMENT)
-                pipes.sandbox = start_server(self._preload, sandbox)
-                socket.send_fds(pipes.sandbox.connection, [order], far)
-            else:
-                far.extend(os.open(path, os.O_RDONLY) for path in job.files)
-                self._send(order, far)
-        except BaseException:
-            pipes.close()
-            raise
-        finally:
-            # The worker has its own copies; one that stayed open here would keep a pipe from ending.
-            for number in far:
-                os.close(number)
-        return pipes
-
-    def _send(self, order: bytes, descriptors: list[int]) -> None:
+    def _send(self, job: Job, folder: Path, pipes: Pipes, far: list[int]) -> None:
+        """Send a job to the fork server, or to one in a sandbox of its own; adds the files' descriptors to ``far``."""
+        source = folder / SOURCE_FILE
+        source.write_bytes(job.source.encode("utf-8", "surrogatepass"))
+        # The user inside a sandbox is another one.
+        source.chmod(0o444)
+        if job.isolation is Isolation.SANDBOX:
+            order = encode_order(job, str(HOME))
+            sandbox = make_sandbox(source, job.files, cuda=job.cuda)
+            pipes.sandbox = start_server(self._preload, sandbox)
+            socket.send_fds(pipes.sandbox.connection, [order], far)
+            return
+        order = encode_order(job, str(folder))
+        far.extend(os.open(path, os.O_RDONLY) for path in job.files)
         with self._lock:
             try:
-                socket.send_fds(self._connect().connection, [order], descriptors)
+                socket.send_fds(self._connect().connection, [order], far)
             except OSError:
                 # The server died since the last job: a new one takes the order.
                 self._disconnect()
-                socket.send_fds(self._connect().connection, [order], descriptors)
+                socket.send_fds(self._connect().connection, [order], far)
 
     def _connect(self) -> ServerProcess:
         if self._server is None or self._server.process.poll() is not None:
@@ -165,18 +164,3 @@ class JobRunner:
         if self._server is not None:
             self._server.close()
             self._server = None
-
-    @contextmanager
-    def _registered(self, pipes: Pipes) -> Iterator[None]:
-        """Let ``close`` end a job from another thread while it runs."""
-        with self._change:
-            self._running.append(pipes)
-            if self._closed:
-                pipes.kill()
-        try:
-            yield
-        finally:
-            with self._change:
-                # By identity: pipes that were closed are equal to one another.
-                self._running = [other for other in self._running if other is not pipes]
-                self._change.notify_all()

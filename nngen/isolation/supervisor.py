@@ -1,8 +1,8 @@
 """The supervisor: the process between fork server and worker, which outlives the worker and leaves nothing of it.
 
-It waits for the end of the worker or of the lifeline, a pipe that the launching process holds open: when that process
-closes it, or dies, the pipe ends. Then the supervisor kills every descendant (orphans too, since it adopts them),
-removes the scratch folder, reports how the worker ended, and ends itself.
+It waits for the end of the worker or of its control socket, which the launching process shuts down to end the job, and
+which ends with that process. Then the supervisor kills every descendant (orphans too, since it adopts them), removes
+the scratch folder, reports how the worker ended, and ends itself.
 """
 
 from __future__ import annotations
@@ -13,27 +13,47 @@ import os
 import select
 import shutil
 import signal
+import socket
 import struct
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
 
 from nngen.isolation.job import Job
-from nngen.isolation.limits import Isolation, adopt_orphans, die_with_parent, set_limits
+from nngen.isolation.limits import Isolation, ProcessOption, set_limits, set_option
 from nngen.isolation.protocol import Channel
 
-STARTED = struct.Struct("<i")
-"""First report on the status pipe: the supervisor's process number."""
+STARTED = b"started"
+"""First report on the control socket; the kernel adds the supervisor's process number."""
 
 ENDED = struct.Struct("<i")
 """Last report: the worker's wait status, as ``os.waitpid`` gives it."""
 
-_PIPES = 4
 _FOLDERS = ("HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 """Variables that name folders to write to; all become the scratch folder."""
+
+
+def fork_into(call: Callable[[], None]) -> int:
+    """Fork a child that makes a call and ends, with exit code 0 if the call returned; return its process number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        call()
+        code = 0
+    except BaseException:
+        # A fault of this package: a candidate's have become verdicts by now. The monitor keeps what a worker prints.
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        # Whatever happened, the child must not return into the parent's code, nor run exit handlers: a candidate may
+        # have registered some.
+        os._exit(code)
 
 
 def supervise(job: Job, folder: str, descriptors: list[int]) -> None:
@@ -42,46 +62,46 @@ def supervise(job: Job, folder: str, descriptors: list[int]) -> None:
     Args:
         job: The function to call, and the limits.
         folder: The worker's scratch folder.
-        descriptors: Status pipe, lifeline, result pipe, output pipe, then the job's data files.
+        descriptors: Control socket, result pipe, output pipe, then the job's data files.
     """
-    status, lifeline, result, output = descriptors[:_PIPES]
-    files = descriptors[_PIPES:]
-    adopt_orphans()
+    control = socket.socket(fileno=descriptors[0])
+    result, output, *files = descriptors[1:]
+    set_option(ProcessOption.CHILD_SUBREAPER, 1)
     # A session of its own: a signal to the process group of the server, or of the worker, does not reach this process.
     os.setsid()
-    worker = os.fork()
-    if worker == 0:
-        code = 1
-        try:
-            die_with_parent()
-            os.setsid()
-            # The supervisor's alone: a candidate could forge its reports.
-            os.close(status)
-            os.close(lifeline)
-            _redirect(output)
-            _work(job, folder, Channel(result), files)
-            code = 0
-        except BaseException:
-            # A fault of this package: a candidate's have become verdicts by now. The monitor keeps what it prints.
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            # Without exit handlers: a candidate may have registered some.
-            os._exit(code)
+
+    def work() -> None:
+        set_option(ProcessOption.PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        os.setsid()
+        # The supervisor's alone: a candidate could forge its reports.
+        control.close()
+        _redirect(output)
+        _work(job, folder, Channel(result), files)
+
+    worker = fork_into(work)
     # The worker's ends: a pipe that stays open here would never end for the monitor.
-    for number in (result, output, *files):
+    for number in descriptors[1:]:
         os.close(number)
-    os.write(status, STARTED.pack(os.getpid()))
-    ended = _wait(worker, lifeline)
-    _end_all(folder)
-    os.write(status, ENDED.pack(ended))
+    # Where the launching process has ended, nobody reads the reports.
+    with suppress(OSError):
+        control.send(STARTED)
+    # A descriptor that becomes readable when the worker ends, so that one call waits for both.
+    select.select([os.pidfd_open(worker), control.fileno()], [], [])
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
+    status = os.waitpid(worker, 0)[1]
+    _end_all()
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        control.send(ENDED.pack(status))
+    # Not closed here but by the kernel: its end means that this process, too, is gone.
+    control.detach()
 
 
 def _work(job: Job, folder: str, channel: Channel, files: list[int]) -> None:
     """Prepare the worker's process, then call the job's function."""
     os.chdir(folder)
-    for name in _FOLDERS:
-        os.environ[name] = folder
+    os.environ.update(dict.fromkeys(_FOLDERS, folder))
     tempfile.tempdir = folder
     if not job.cuda:
         # Some families use a card whenever they see one.
@@ -109,32 +129,18 @@ def _redirect(output: int) -> None:
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _wait(worker: int, lifeline: int) -> int:
-    """Wait for the end of the worker or of the lifeline, kill the worker, and return its wait status."""
-    # A descriptor that becomes readable when the worker ends, so that one call waits for both.
-    handle = os.pidfd_open(worker)
-    select.select([handle, lifeline], [], [])
-    os.close(handle)
-    with suppress(ProcessLookupError):
-        os.kill(worker, signal.SIGKILL)
-    return os.waitpid(worker, 0)[1]
-
-
-def _end_all(folder: str) -> None:
-    """Kill every descendant and remove the scratch folder.
+def _end_all() -> None:
+    """Kill every descendant.
 
     Children of a killed process become children of this one, so it takes rounds. All are suspended before the first is
     killed, so that a fork bomb cannot fork faster than it dies.
     """
     me = psutil.Process()
     while family := me.children(recursive=True):
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    act(process)
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-    shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,6 @@ from nngen.checks.prm import make_prm
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError, UsageError
 from nngen.isolation import Frame, Job, JobRunner, Limits
-from nngen.isolation.protocol import BodySize
 from nngen.training.artifacts import MAX_PART, ArtifactRequest
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
@@ -195,12 +194,12 @@ class LocalEngine:
         environment = self._environment(spec)
         order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
         # Predictions have a known length, so that a frame of another one is refused unread.
-        frames: dict[int, BodySize] = {
-            FrameKind.VALIDATION: BodySize(_BYTES_PER_CLASS * len(dataset.validation_images)),
-            FrameKind.TEST: BodySize(_BYTES_PER_CLASS * len(dataset.test_images)),
-        }
+        frames: dict[int, range] = {}
+        for kind, images in ((FrameKind.VALIDATION, dataset.validation_images), (FrameKind.TEST, dataset.test_images)):
+            size = _BYTES_PER_CLASS * len(images)
+            frames[kind] = range(size, size + 1)
         if artifacts is not None:
-            frames[FrameKind.FILE] = BodySize(MAX_PART, exact=False)
+            frames[FrameKind.FILE] = range(MAX_PART + 1)
         result = self._runner.run(
             Job(
                 entry_point=f"{_WORKER}:train",
