@@ -52,6 +52,7 @@ def driver_of(archive: Path, campaign: str) -> int | None:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None
+    # Asking does not take the lock, so that a reader never keeps a driver out.
     try:
         answer = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:
@@ -70,6 +71,8 @@ def _take(path: Path, campaign: str) -> int:
         if path in _HELD:
             raise ArchiveError(f"campaign {campaign} is being run by this process already")
         try:
+            # Opened only where this process does not hold the lock: closing any handle of a file releases all POSIX
+            # locks that the process has on it.
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ArchiveError(f"cannot write the lock {path}: {error.strerror}") from error
@@ -81,6 +84,8 @@ def _take(path: Path, campaign: str) -> int:
             raise ArchiveError(
                 f"campaign {campaign} is being run by another process (pid {owner}): wait for it or stop it"
             ) from error
+        # The owner may have removed the file between our opening and our locking it: then the lock is on a file that no
+        # other process can find, and the next round makes a new one.
         if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
             os.ftruncate(handle, 0)
             os.write(handle, str(os.getpid()).encode())

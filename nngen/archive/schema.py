@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 from nngen.seeds import derive
@@ -191,6 +191,7 @@ ALTER TABLE trials ADD COLUMN given_isolation TEXT;
 ALTER TABLE trials ADD COLUMN given_seed INTEGER;
 """
 
+# A finished trial can thus not be updated at all: no transition leads out of ``done``.
 _TRANSITIONS_TRIGGER = (
     "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
     "(OLD.state = 'ready' AND NEW.state = 'running')"
@@ -198,25 +199,11 @@ _TRANSITIONS_TRIGGER = (
     "BEGIN SELECT RAISE(ABORT, 'a trial goes from ready to running to done'); END"
 )
 
-_FACTS = (
-    "families",
-    "plans",
-    "candidates",
-    "candidate_experts",
-    "verdicts",
-    "curves",
-    "predictions",
-    "reveals",
-    "events",
-)
-
-
-_EXTERNAL_FACTS = ("foreign_models", "foreign_series", "foreign_settings", "foreign_trials")
-
 
 def m0001_first_form(db: sqlite3.Connection) -> None:
     _create(db, _TABLES)
-    _guard(db, _FACTS)
+    _guard(db, _TABLES, but=("campaigns", "trials"))
+    # Trials change state, so only their removal is refused here; the next trigger guards their states.
     db.execute(
         "CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials "
         "BEGIN SELECT RAISE(ABORT, 'the archive keeps its trials'); END"
@@ -227,7 +214,7 @@ def m0001_first_form(db: sqlite3.Connection) -> None:
 
 def m0002_foreign(db: sqlite3.Connection) -> None:
     _create(db, _EXTERNAL_TABLES)
-    _guard(db, _EXTERNAL_FACTS)
+    _guard(db, _EXTERNAL_TABLES)
 
 
 def m0003_loops_and_given_candidates(db: sqlite3.Connection) -> None:
@@ -236,12 +223,18 @@ def m0003_loops_and_given_candidates(db: sqlite3.Connection) -> None:
     loops = _loops_by_name({name: str(spec.get("sampler", "")) for name, spec in specs.items()})
     for name, (loop, cycle, role) in loops.items():
         db.execute("UPDATE campaigns SET loop = ?, cycle = ?, role = ? WHERE name = ?", [loop, cycle, role, name])
+    # Open trials get their candidate without a change of state, which the trigger would refuse.
     db.execute("DROP TRIGGER trials_states")
     for name, spec in specs.items():
         judged = loops.get(name, ("", 0, ""))[2] == "judge"
         for position, candidate_id in enumerate(spec.get("candidates") or ()):
-            seed = derive(spec["seed"], "judge", position) if judged else None
-            _give(db, name, position, candidate_id, seed)
+            # Older archives found the candidate of a proposal by its position. Their sources no longer equal what
+            # their plans assemble to, so they run in the sandbox.
+            db.execute(
+                "UPDATE trials SET candidate_id = ?, given_isolation = 'sandbox', given_seed = ? "
+                "WHERE campaign = ? AND position = ? AND state != 'done'",
+                [candidate_id, derive(spec["seed"], "judge", position) if judged else None, name, position],
+            )
     db.execute(_TRANSITIONS_TRIGGER)
 
 
@@ -265,18 +258,6 @@ def migrate(db: sqlite3.Connection) -> None:
         db.execute(f"INSERT INTO {LEDGER} (migration_set, name, applied_at) VALUES (?, ?, ?)", row)  # noqa: S608
 
 
-def _give(db: sqlite3.Connection, campaign: str, position: int, candidate_id: str, seed: int | None) -> None:
-    """Name the candidate of an open trial of proposals, which older archives found by its position.
-
-    Older sources no longer equal what their plan assembles to, so they run in the sandbox.
-    """
-    db.execute(
-        "UPDATE trials SET candidate_id = ?, given_isolation = 'sandbox', given_seed = ? "
-        "WHERE campaign = ? AND position = ? AND state != 'done'",
-        [candidate_id, seed, campaign, position],
-    )
-
-
 def _loops_by_name(samplers: Mapping[str, str]) -> dict[str, tuple[str, int, str]]:
     """Find the closed loops of older archives, which named their campaigns LOOP-0, LOOP-1 and LOOP-judge-0.
 
@@ -296,15 +277,16 @@ def _loops_by_name(samplers: Mapping[str, str]) -> dict[str, tuple[str, int, str
 
 
 def _create(db: sqlite3.Connection, statements: str) -> None:
+    # Not executescript, which would commit the transaction that the migration runs in.
     for statement in statements.strip().split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-def _guard(db: sqlite3.Connection, tables: Iterable[str]) -> None:
-    """Make tables append-only: rows are added, never changed, never removed."""
-    for table in tables:
-        for verb in ("UPDATE", "DELETE"):
+def _guard(db: sqlite3.Connection, statements: str, but: Collection[str] = ()) -> None:
+    """Make the tables that statements create append-only: rows are added, never changed, never removed."""
+    for table in re.findall(r"CREATE TABLE (\w+)", statements):
+        for verb in ("UPDATE", "DELETE") if table not in but else ():
             db.execute(
                 f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
                 f"BEGIN SELECT RAISE(ABORT, 'the archive keeps its {table} as they are'); END"

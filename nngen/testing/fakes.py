@@ -25,6 +25,7 @@ from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.runner import Campaign
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.dataset import Dataset
+from nngen.lemur.layout import nn_id
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.training.engine import CheckJob, TrainJob
@@ -96,14 +97,8 @@ class FakeEngine:
         for epoch in range(1, spec.epochs + 1):
             share = skill * epoch / spec.epochs
             accuracy = float((_predict(dataset.validation_labels, share) == dataset.validation_labels).mean())
-            point = EpochResult(
-                epoch=epoch,
-                validation_accuracy=accuracy,
-                train_loss=2 - share,
-                seconds=0.5,
-                usage=(0.25,) * 4,
-                entropy=1.0,
-            )
+            shown = {"train_loss": 2 - share, "seconds": 0.5, "entropy": 1.0}
+            point = EpochResult(epoch=epoch, validation_accuracy=accuracy, usage=(0.25,) * 4, **shown)
             curve.append(point)
             if on_epoch is not None:
                 on_epoch(point)
@@ -124,12 +119,10 @@ class FakeEngine:
 
 def fake_families(names: Sequence[str]) -> dict[str, tuple[Family, Interface]]:
     """Make usable families from names."""
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
     return {
-        name: (
-            Family(name=name, source=f"# {name}\n", fingerprint=hashlib.sha256(name.encode()).hexdigest(), best=None),
-            Interface(low=8),
-        )
-        for name in names
+        name: (Family(name=name, source=f"# {name}\n", fingerprint=found, best=None), Interface(low=8))
+        for name, found in hashes.items()
     }
 
 
@@ -184,11 +177,9 @@ def _split(changes: Mapping[str, Any], kind: type) -> tuple[dict[str, Any], dict
 def fake_assemble(plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Candidate:
     """Assemble a plan to a source that only lists the names of its experts."""
     source = f"EXPERTS = {[family.name for family, _ in experts]!r}\n"
-    digest = hashlib.md5("".join(source.split()).encode(), usedforsecurity=False).hexdigest()
     canonical = hashlib.sha256(source.encode()).hexdigest()
-    return Candidate(
-        id=f"MoE4-{digest}", source=source, canonical=canonical, plan=plan, template_version=TEMPLATE_VERSION
-    )
+    found = f"MoE4-{nn_id(source)}"
+    return Candidate(id=found, source=source, canonical=canonical, plan=plan, template_version=TEMPLATE_VERSION)
 
 
 def _verdict(candidate: Candidate, found: Mapping[str, Outcome], where: str) -> Verdict:
