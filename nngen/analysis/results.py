@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nngen.analysis.observations import is_quartet
-from nngen.archive import StoredTrial, TrialState
+from nngen.archive import StoredTrial, TrialLine, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.space import Quartet
 
@@ -75,7 +75,7 @@ class Funnel:
         return tuple((name, getattr(self, name)) for name in self.__slots__)
 
 
-def finished_quartets(trials: Iterable[StoredTrial]) -> list[Quartet]:
+def finished_quartets(trials: Iterable[StoredTrial | TrialLine]) -> list[Quartet]:
     """Return the quartets of finished trials, without mixtures that repeat a family or have not four experts."""
     return [trial.experts for trial in trials if trial.state is TrialState.DONE and is_quartet(trial.experts)]
 

@@ -36,6 +36,7 @@ from nngen.archive.records import (
     Promotion,
     StoredCandidate,
     StoredTrial,
+    TrialLine,
     TrialState,
 )
 from nngen.archive.store import Archive
@@ -53,6 +54,7 @@ __all__ = [
     "Promotion",
     "StoredCandidate",
     "StoredTrial",
+    "TrialLine",
     "TrialState",
     "check_creatable",
     "default_path",

@@ -15,9 +15,11 @@ from nngen.archive.records import (
     Event,
     StoredCandidate,
     StoredTrial,
+    TrialLine,
     TrialState,
     campaign_from_row,
     candidate_from_row,
+    line_from_row,
     spec_to_text,
     trial_from_row,
     verdict_from_row,
@@ -93,6 +95,16 @@ class ArchiveReader:
         given = {name: value for name, value in filters.items() if value is not None}
         return self._trials(" AND ".join(["1", *(f"trials.{name} = ?" for name in given)]), *given.values())
 
+    def lines(self, campaign: str) -> tuple[TrialLine, ...]:
+        """Return all trials of a campaign, without what only one of them is asked for."""
+        rows = self._all(
+            "SELECT trials.id, position, rung, replicate, state, candidate_id, outcome, validation_accuracy, "
+            "plans.plan AS plan FROM trials JOIN plans ON plans.id = plan_id "
+            "WHERE campaign = ? ORDER BY trials.id",
+            campaign,
+        )
+        return tuple(line_from_row(row) for row in rows)
+
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
         """Find a finished trial of the same candidate, specification and data (``data_fingerprint``)."""
         row = self._one(
@@ -140,11 +152,23 @@ class ArchiveReader:
         )
         return {row["version"]: int(row["n"]) for row in rows}
 
-    def events(self, campaign: str | None = None, *, after: int = 0) -> tuple[Event, ...]:
-        """Return the events, of one campaign or of all, whose ids are above ``after``."""
-        query = "SELECT * FROM events WHERE (?1 IS NULL OR campaign = ?1) AND id > ?2 ORDER BY id"
-        rows = self._all(query, campaign, after)
-        return tuple(Event(**dict(row) | {"detail": json.loads(row["detail"])}) for row in rows)
+    def events(self, campaign: str | None = None, *, after: int = 0, kinds: Sequence[str] = ("",)) -> tuple[Event, ...]:
+        """Return the events, of one campaign or of all, with ids above ``after`` and kinds that begin with these."""
+        where = "id > ?" if campaign is None else "id > ? AND campaign = ?"
+        begins = " OR ".join(["kind BETWEEN ? AND ?"] * len(kinds)) or "0"
+        given = [after] if campaign is None else [after, campaign]
+        bounds = (bound for kind in kinds for bound in (kind, f"{kind}\U0010ffff"))
+        rows = self._all(f"SELECT * FROM events WHERE {where} AND ({begins}) ORDER BY id", *given, *bounds)  # noqa: S608
+        return tuple(_event_from_row(row) for row in rows)
+
+    def last_event(self, campaign: str, *, before: int | None = None) -> Event | None:
+        """Return the last event that a campaign's driver wrote, or the last one with an id below ``before``."""
+        row = self._one(
+            "SELECT * FROM events WHERE campaign = ? AND id < ? AND kind NOT LIKE 'control.%' ORDER BY id DESC LIMIT 1",
+            campaign,
+            2**63 - 1 if before is None else before,
+        )
+        return None if row is None else _event_from_row(row)
 
     # Inside
 
@@ -187,3 +211,7 @@ class ArchiveReader:
         some = f"it holds {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
         hint = did_you_mean(name, known, otherwise=some if known else f"it holds no {what}s yet")
         return UsageError(f"no {what} {name!r} in {self._named}: {hint}")
+
+
+def _event_from_row(row: sqlite3.Row) -> Event:
+    return Event(**dict(row) | {"detail": json.loads(row["detail"])})

@@ -132,22 +132,30 @@ class Archive(ArchiveReader):
             self._add_ready(record.name, trials, 0)
             self._event("campaign.created", record.name, None, {"trials": len(trials), **detail})
 
-    def add_trials(self, campaign: str, trials: Sequence[NewTrial | Plan], **detail: Any) -> None:
-        """Add further ready trials after the last position, with an event, in one transaction."""
+    def add_trials(self, campaign: str, trials: Sequence[NewTrial | Plan], **detail: Any) -> tuple[int, ...]:
+        """Add further ready trials after the last position, with an event, in one transaction; returns their ids."""
         with self._transaction():
             first = self._all("SELECT coalesce(max(position) + 1, 0) FROM trials WHERE campaign = ?", campaign)[0][0]
-            self._add_ready(campaign, trials, first)
+            added = self._add_ready(campaign, trials, first)
             self._event("campaign.extended", campaign, None, {"trials": len(trials), **detail})
+            return added
 
-    def promote(self, campaign: str, promotions: Sequence[Promotion]) -> None:
-        """Add a ready trial and an event per decision, in one transaction; position, rung and seed are unique."""
+    def promote(self, campaign: str, promotions: Sequence[Promotion]) -> tuple[int, ...]:
+        """Add a ready trial and an event per decision, in one transaction; returns the ids of the trials.
+
+        Position, rung and seed are unique.
+        """
+        added = []
         with self._transaction():
             for promotion in promotions:
                 numbers = (promotion.rung, promotion.replicate, promotion.trial_id, campaign)
-                if self._db.execute(_PROMOTE, numbers).rowcount != 1:
+                made = self._db.execute(_PROMOTE, numbers)
+                if made.rowcount != 1:
                     raise ArchiveError(f"trial {promotion.trial_id} is not a finished trial of campaign {campaign}")
                 detail = {"rung": promotion.rung, "replicate": promotion.replicate, **promotion.reason}
                 self._event("trial.promoted", campaign, promotion.trial_id, detail)
+                added.append(made.lastrowid or 0)
+        return tuple(added)
 
     def reveal_test(self, trial_id: int, accuracy: float) -> float:
         """Store a test accuracy; returns the one that was revealed first."""
@@ -213,15 +221,17 @@ class Archive(ArchiveReader):
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db, self.path)
 
-    def _insert(self, table: str, **values: Any) -> None:
+    def _insert(self, table: str, **values: Any) -> int:
+        """Add a row; returns its number."""
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         verb = "INSERT OR IGNORE" if table in ("families", "plans") else "INSERT"
-        self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", list(values.values()))
+        return self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", list(values.values())).lastrowid or 0
 
-    def _add_ready(self, campaign: str, trials: Sequence[NewTrial | Plan], first: int) -> None:
+    def _add_ready(self, campaign: str, trials: Sequence[NewTrial | Plan], first: int) -> tuple[int, ...]:
+        added = []
         for position, trial in enumerate(trials, start=first):
             new = NewTrial(plan=trial) if isinstance(trial, Plan) else trial
-            self._insert(
+            row = self._insert(
                 "trials",
                 campaign=campaign,
                 position=position,
@@ -233,6 +243,8 @@ class Archive(ArchiveReader):
                 given_isolation=new.isolation.value if new.candidate_id else None,
                 given_seed=new.seed if new.candidate_id else None,
             )
+            added.append(row)
+        return tuple(added)
 
     def _add_plan(self, plan: Plan) -> str:
         key = plan_id(plan)

@@ -1,25 +1,32 @@
 """Budgets of a campaign: trials, hours and money, with warnings at 50 and 80 % and a stop at 100 %.
 
 The usage is computed from the archive's events, so that the time of a killed driver counts too, up to its last write.
+A driver writes the seconds of its monotonic clock every half minute (``budget.clock``), so that a system clock that is
+set in between changes an account by half a minute at most.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from nngen.archive import Archive, Event, TrialState
 from nngen.campaign.protocols import Watcher
+from nngen.campaign.successive_halving import Ladder
 from nngen.errors import UsageError
 
-__all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "usage"]
+__all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "read_usage", "usage"]
 
 _WARNED_AT = (0.5, 0.8)
 _BEGINS = {"campaign.created", "campaign.resumed", "campaign.continued"}
 _HOUR_S = 3600.0
+
+_CLOCK_S = 30.0
+"""Seconds between two entries of a driver's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,25 +87,53 @@ def last_budget(events: Iterable[Event]) -> Budget:
     return Budget(**found)
 
 
+def read_usage(archive: Archive, name: str) -> Usage:
+    """Return the usage of a campaign until its last event."""
+    events = archive.events(name, kinds=("campaign.", "budget."))
+    ends = [event.id for event in events if event.kind in _BEGINS][1:]
+    # The last event of each driver, of whatever kind: until then it was alive.
+    last = [archive.last_event(name, before=before) for before in (*ends, None)]
+    known = {event.id: event for event in (*events, *last) if event is not None}
+    return usage([known[key] for key in sorted(known)], archive.counts(name)[TrialState.DONE])
+
+
 def usage(events: Iterable[Event], trials: int) -> Usage:
-    """Add up the hours of a campaign's drivers, each at the price that was set at its time."""
-    hours = cost = price = 0.0
-    priced = False
-    last: datetime | None = None
+    """Add up the hours of a campaign's drivers, each at the price that was set at its time.
+
+    Args:
+        events: Those of the kinds ``campaign`` and ``budget``, and the last one of each driver; others change nothing.
+        trials: Number of trials done.
+    """
+    runs: list[list[Event]] = []  # events of each driver, from its beginning or from the end of a pause
+    prices: list[float] = []
+    price: float | None = None
+    running = False
     for event in events:
         if event.kind.startswith("control."):
             continue  # written by another process; the driver may be dead
-        at = datetime.fromisoformat(event.at)
-        if last is not None and event.kind not in _BEGINS:
-            passed = max(0.0, (at - last).total_seconds()) / _HOUR_S
-            hours, cost, last = hours + passed, cost + passed * price, at
         if event.kind in _BEGINS:
-            last = at
-        elif event.kind == "campaign.paused":
-            last = None
+            runs.append([])
+            prices.append(price or 0.0)
+            running = True
+        if running:
+            runs[-1].append(event)
+        if event.kind == "campaign.paused":
+            running = False
         elif event.kind == "budget.set" and "price_per_hour" in event.detail:
-            price, priced = float(event.detail["price_per_hour"]), True
-    return Usage(trials=trials, hours=hours, cost=cost if priced else None)
+            price = float(event.detail["price_per_hour"])
+            prices[-1:] = [price]
+    hours = [_seconds(run) / _HOUR_S for run in runs]
+    cost = math.fsum(used * each for used, each in zip(hours, prices, strict=True))
+    return Usage(trials=trials, hours=math.fsum(hours), cost=None if price is None else cost)
+
+
+def _seconds(run: Sequence[Event]) -> float:
+    """Return the seconds between the first and the last event of a driver."""
+    clocks = [event for event in run if event.kind == "budget.clock"]
+    last = clocks[-1] if clocks else run[0]
+    since = max(0.0, (datetime.fromisoformat(run[-1].at) - datetime.fromisoformat(last.at)).total_seconds())
+    # Drivers of earlier versions wrote no clock: then the times of the events are all that is known.
+    return float(clocks[-1].detail["seconds"]) + min(since, _CLOCK_S) if clocks else since
 
 
 class BudgetTracker:
@@ -109,11 +144,12 @@ class BudgetTracker:
         name: Name of the campaign.
         budget: Limits; stored with the campaign if they differ from those set last.
         watcher: Receives the warnings.
+        ladder: Trials of the campaign, as the driver keeps count of them.
     """
 
-    def __init__(self, archive: Archive, name: str, budget: Budget, watcher: Watcher) -> None:
-        self._archive, self._name, self.budget, self._watcher = archive, name, budget, watcher
-        before = archive.events(name)
+    def __init__(self, archive: Archive, name: str, budget: Budget, watcher: Watcher, ladder: Ladder) -> None:
+        self._archive, self._name, self.budget, self._watcher, self._ladder = archive, name, budget, watcher, ladder
+        before = archive.events(name, kinds=("budget.",))
         if budget != last_budget(before):
             archive.log("budget.set", campaign=name, **budget.to_dict())
         self._warned = {
@@ -121,19 +157,27 @@ class BudgetTracker:
             for event in before
             if event.kind in ("budget.warned", "budget.spent")
         }
-        self._before = usage(before, archive.counts(name)[TrialState.DONE])
-        self._since: float | None = time.monotonic()
+        self._before = read_usage(archive, name)
         self._here_s = 0.0
+        self._since: float | None = None
+        if not ladder.over:
+            self.resume()
 
     def pause(self) -> None:
-        """Stop the clock."""
+        """Stop the clock, at a pause or at the end; comes before the event that says so."""
         if self._since is not None:
+            self._write_clock(self._since)
             self._here_s += time.monotonic() - self._since
             self._since = None
 
     def resume(self) -> None:
-        """Start the clock again."""
-        self._since = self._since or time.monotonic()
+        """Start the clock; comes after the event that says so."""
+        self._since = time.monotonic()
+        self._write_clock(self._since)
+
+    def _write_clock(self, since: float) -> None:
+        self._written = time.monotonic()
+        self._archive.log("budget.clock", campaign=self._name, seconds=round(self._written - since, 3))
 
     def now(self) -> Usage:
         """Return the usage until now."""
@@ -141,13 +185,15 @@ class BudgetTracker:
         hours = (self._here_s + running) / _HOUR_S
         price = self.budget.price_per_hour
         return Usage(
-            trials=self._archive.counts(self._name)[TrialState.DONE],
+            trials=self._ladder.done,
             hours=self._before.hours + hours,
             cost=None if price is None else (self._before.cost or 0.0) + hours * price,
         )
 
     def reason(self) -> str | None:
         """Return ``budget`` once a limit is reached; warn before, each warning once."""
+        if self._since is not None and time.monotonic() >= self._written + _CLOCK_S:
+            self._write_clock(self._since)
         reached = False
         for name, (used, limit) in self.now().shares(self.budget).items():
             for share in (*_WARNED_AT, 1.0):
@@ -159,7 +205,7 @@ class BudgetTracker:
     def room(self, open_trials: int) -> bool:
         """Return whether one more trial may begin beside those that are open."""
         most = self.budget.max_trials
-        return most is None or self._archive.counts(self._name)[TrialState.DONE] + open_trials < most
+        return most is None or self._ladder.done + open_trials < most
 
     def _warn(self, name: str, share: float, used: float, limit: float) -> None:
         self._warned.add((name, share, limit))

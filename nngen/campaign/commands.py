@@ -59,7 +59,7 @@ class CommandListener:
     def __init__(self, archive: Archive, name: str) -> None:
         self.interrupted = False
         self._archive, self._name = archive, name
-        self._seen = max((event.id for event in archive.events(name)), default=0)
+        self._seen = max((event.id for event in archive.events(name, kinds=("control.",))), default=0)
         self._command = Command.RESUME
         self._polled = 0.0
 
@@ -68,10 +68,8 @@ class CommandListener:
         now = time.monotonic()
         if now >= self._polled + _POLL_S:
             self._polled = now
-            for event in self._archive.events(self._name, after=self._seen):
-                self._seen = event.id
-                if event.kind.startswith("control."):
-                    self._command = Command(event.kind.removeprefix("control."))
+            for event in self._archive.events(self._name, after=self._seen, kinds=("control.",)):
+                self._seen, self._command = event.id, Command(event.kind.removeprefix("control."))
         return Command.STOP if self.interrupted else self._command
 
 

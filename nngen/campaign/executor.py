@@ -52,6 +52,10 @@ class _Work:
 class TrialExecutor:
     """Carries out trials, several at once; at most ``engine.slots`` of them train at the same time.
 
+    Args:
+        finished: Receives each trial when its result is stored.
+        lost: Receives each trial that the engine lost and that is ready again.
+
     Attributes:
         open: Number of trials that have begun and have no result yet.
         busy: Number of jobs that the engine works on.
@@ -67,11 +71,14 @@ class TrialExecutor:
         engine: Engine,
         assemble: Assemble,
         watcher: Watcher,
+        finished: Callable[[StoredTrial], None],
+        lost: Callable[[StoredTrial], None],
     ) -> None:
         self.open = self.busy = 0
         self.suspended = False
         self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
         self._assemble, self._watcher, self._fingerprints = assemble, watcher, inputs.fingerprints
+        self._finished, self._lost = finished, lost
         self._losses: Counter[int] = Counter()
         self._training = 0
         self._waiting: deque[_Work] = deque()
@@ -206,7 +213,7 @@ class TrialExecutor:
     def _finish(self, trial: StoredTrial, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
         self.open -= 1
         self._archive.finish_trial(trial.id, result, copied_from=copied_from)
-        self._watcher.finished(self._archive.trial(trial.id))
+        self._finished(self._archive.trial(trial.id))
 
     # Jobs of the engine
 
@@ -224,11 +231,11 @@ class TrialExecutor:
             if verdict.rule == KILLED:
                 raise EngineLostError(verdict.message)
         except EngineLostError as error:
-            self._lost(work, error)
+            self._requeue(work, error)
             return None
         return result
 
-    def _lost(self, work: _Work, error: EngineLostError) -> None:
+    def _requeue(self, work: _Work, error: EngineLostError) -> None:
         """Requeue a lost trial; after too many losses, store a verdict."""
         trial = work.trial
         self._losses[trial.id] += 1
@@ -239,5 +246,5 @@ class TrialExecutor:
             return
         self.open -= 1
         self._archive.requeue_trial(trial.id, reason=str(error))
-        self._watcher.requeued(trial)
+        self._lost(trial)
         self._watcher.note(f"trial {trial.position + 1} was lost and is tried again: {error}")

@@ -7,9 +7,9 @@ state that could be lost: a campaign killed at any instant continues from its ar
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 from nngen import __version__
 from nngen.analysis.results import template_note
@@ -21,7 +21,7 @@ from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
 from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, StopRule, Suggestion, Watcher
 from nngen.campaign.selection import GivenCandidates, narrow, source_of
-from nngen.campaign.successive_halving import is_over, planned, promotions
+from nngen.campaign.successive_halving import Ladder, is_over, planned
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import DataError, LemurError, UsageError
@@ -106,8 +106,6 @@ class Campaign:
                 given = stored is not None and stored.candidates
                 source = GivenCandidates(stored=given) if given else source_of(self.spec)
             record = self._create(source) if stored is None else self._resume(stored, source)
-            counts = self.archive.counts(name)
-            self.watcher.begin(name, counts[TrialState.DONE], max(sum(counts.values()), planned(self.spec)))
             driver = _Driver(self, record, source)
             try:
                 with interrupts(driver.listener):
@@ -126,7 +124,7 @@ class Campaign:
         """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
         self._check_unchanged(stored, source)
         self.archive.requeue(stored.name)
-        if not is_over(stored.spec, self.archive.trials(stored.name)):
+        if not is_over(stored.spec, self.archive.lines(stored.name)):
             self.archive.log("campaign.resumed", campaign=stored.name)
             if note := template_note(self.archive.template_versions(stored.name), over=bool(stored.candidates)):
                 self.watcher.note(note)
@@ -189,11 +187,20 @@ class Campaign:
 
 
 class _Driver:
-    """Keeps the engine busy until a stored and locked campaign ends."""
+    """Keeps the engine busy until a stored and locked campaign ends.
+
+    Nobody else writes the campaign's trials, so they are read once: what changes is kept up to date in ``ladder`` and
+    ``ready``, at the same cost for the first trial and the last.
+    """
 
     def __init__(self, campaign: Campaign, record: CampaignRecord, source: CandidateSource) -> None:
         archive, name = campaign.archive, record.name
         self.campaign, self.record, self.source = campaign, record, source
+        lines = archive.lines(name)
+        self.ladder = Ladder(record.spec, lines)
+        # Trials to begin, as (negative rung, id): the highest rung comes first.
+        self.ready = [(-line.rung, line.id) for line in lines if line.state is TrialState.READY]
+        heapify(self.ready)
         self.executor = TrialExecutor(
             record,
             archive=archive,
@@ -201,14 +208,16 @@ class _Driver:
             engine=campaign.engine,
             assemble=campaign.assemble,
             watcher=campaign.watcher,
+            finished=self._finished,
+            lost=self._lost,
         )
         self.listener = CommandListener(archive, name)
-        budget = campaign.budget or last_budget(archive.events(name))
-        self.budget = BudgetTracker(archive, name, budget, campaign.watcher)
-        self.ready: deque[StoredTrial] = deque()
+        budget = campaign.budget or last_budget(archive.events(name, kinds=("budget.set",)))
+        self.budget = BudgetTracker(archive, name, budget, campaign.watcher, self.ladder)
         self.paused = False
         self.stop: StopReason | None = None
         self.cause = ""
+        campaign.watcher.begin(name, self.ladder.done, max(self.ladder.total, planned(record.spec)))
 
     def drive(self) -> StopReason:
         """Run the loop; returns when nothing is left to be done, or when it was stopped and nothing trains."""
@@ -223,6 +232,14 @@ class _Driver:
             if not executor.suspended and not executor.open:
                 return self.leave(StopReason.FINISHED)
             executor.wait(_POLL_S)
+
+    def _finished(self, trial: StoredTrial) -> None:
+        self.ladder.finish(trial)
+        self.campaign.watcher.finished(trial)
+
+    def _lost(self, trial: StoredTrial) -> None:
+        heappush(self.ready, (-trial.rung, trial.id))
+        self.campaign.watcher.requeued(trial)
 
     def _check_stop(self) -> None:
         """Look for reached budgets, other stopping rules and commands from another process."""
@@ -240,12 +257,16 @@ class _Driver:
             if listener.interrupted:
                 self.stop, again = StopReason.INTERRUPTED, "; Ctrl-C again requeues them and ends at once"
             watcher.note(f"ending: running trainings are finished, prepared ones are requeued{again}")
-        elif (command is Command.PAUSE) != self.paused:
-            self.paused = command is Command.PAUSE
-            (self.budget.pause if self.paused else self.budget.resume)()
-            event = "campaign.paused" if self.paused else "campaign.continued"
-            self.campaign.archive.log(event, campaign=self.record.name)
-            watcher.note("paused: running trainings are finished, none begins" if self.paused else "resumed")
+        elif command is Command.PAUSE and not self.paused:
+            self.paused = True
+            self.budget.pause()
+            self.campaign.archive.log("campaign.paused", campaign=self.record.name)
+            watcher.note("paused: running trainings are finished, none begins")
+        elif command is Command.RESUME and self.paused:
+            self.paused = False
+            self.campaign.archive.log("campaign.continued", campaign=self.record.name)
+            self.budget.resume()
+            watcher.note("resumed")
 
     def _fill(self) -> None:
         """Begin trials until the engine is busy, with one more prepared."""
@@ -255,37 +276,36 @@ class _Driver:
             self._look()
             if not self.ready or not self.budget.room(self.executor.open):
                 return
-            self.executor.begin(self.ready.popleft())
+            self.executor.begin(self.campaign.archive.trial(heappop(self.ready)[1]))
 
     def _look(self) -> None:
-        """Refill the ready trials: promotions first, then stored trials, the highest rung first, then suggestions."""
+        """Add promotions to the ready trials, and suggestions where nothing else is left to be done."""
         spec, archive, name = self.record.spec, self.campaign.archive, self.record.name
         # ASHA promotes as results come in; halving, and a source, wait until nothing runs.
         eager = spec.scheduler == "asha" and len(spec.fidelities) > 1
-        if self.ready and not eager:
-            return
-        if (eager or not self.executor.open) and (chosen := promotions(spec, archive.trials(name))):
-            archive.promote(name, chosen)
-            self.ready.clear()
-        if self.ready:
-            return
-        ready = archive.trials(name, state=TrialState.READY)
-        if not ready and not self.executor.open:
-            suggestions = self.source.suggest(self.record, archive.trials(name), archive)
-            if suggestions:
-                explored = [item.explored for item in suggestions]
-                archive.add_trials(name, self.campaign._trials(suggestions), explored=explored)
-                ready = archive.trials(name, state=TrialState.READY)
-        self.ready.extend(sorted(ready, key=lambda trial: (-trial.rung, trial.id)))
+        resting = not self.ready and not self.executor.open
+        if (eager or resting) and (chosen := self.ladder.promotions()):
+            for trial_id in archive.promote(name, chosen):
+                self._add(archive.trial(trial_id))
+        elif resting and (suggestions := self.source.suggest(self.record, archive.trials(name), archive)):
+            explored = [item.explored for item in suggestions]
+            for trial_id in archive.add_trials(name, self.campaign._trials(suggestions), explored=explored):
+                self._add(archive.trial(trial_id))
+
+    def _add(self, trial: StoredTrial) -> None:
+        self.ladder.add(trial.position, trial.rung, trial.replicate)
+        heappush(self.ready, (-trial.rung, trial.id))
 
     def leave(self, reason: StopReason) -> StopReason:
+        """Requeue what has no result and store the reason of the end."""
         archive, name = self.campaign.archive, self.record.name
+        self.budget.pause()
         archive.requeue(name)
-        if reason is not StopReason.INTERRUPTED and is_over(self.record.spec, archive.trials(name)):
+        if reason is not StopReason.INTERRUPTED and self.ladder.over:
             reason = StopReason.FINISHED  # the last trial was also what reached the limit
         if reason is StopReason.FINISHED:
-            if not any(event.kind == "campaign.finished" for event in archive.events(name)):
-                archive.log("campaign.finished", campaign=name, trials=sum(archive.counts(name).values()))
+            if not archive.events(name, kinds=("campaign.finished",)):
+                archive.log("campaign.finished", campaign=name, trials=self.ladder.total)
         elif reason is StopReason.INTERRUPTED:
             archive.log("campaign.interrupted", campaign=name)
         else:

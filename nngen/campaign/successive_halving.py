@@ -1,4 +1,4 @@
-"""Promotions to longer training and replications with further seeds, as pure functions of the trials.
+"""Promotions to longer training and replications with further seeds, decided by the trials of a campaign alone.
 
 Successive halving (Jamieson and Talwalkar 2016) waits for a rung to be complete and promotes the best of it; ASHA (Li
 et al. 2020) promotes each candidate that is among the best so far. Asked again after a kill, both decide the same.
@@ -8,31 +8,152 @@ Failed trials rank last and are never promoted.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TypeAlias
 
-from nngen.archive import Promotion, StoredTrial, TrialState
+from nngen.archive import Promotion, StoredTrial, TrialLine, TrialState
 from nngen.campaign_spec import CampaignSpec
 
-__all__ = ["finalists", "is_over", "planned", "promotions"]
+__all__ = ["Ladder", "is_over", "planned", "promotions"]
+
+_Rank: TypeAlias = tuple[float, int, int]
+"""Negative accuracy, position and id of a trial: ranks sort best first, the earliest of equals first."""
 
 
-def promotions(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> tuple[Promotion, ...]:
-    """Decide on promotions and replications by all trials of a campaign; none while there is nothing to decide."""
-    first = [trial for trial in trials if trial.replicate == 0]
-    resting = len(first) >= spec.size and all(trial.state is TrialState.DONE for trial in trials)
-    for rung in reversed(range(len(spec.fidelities) - 1)):
-        here = [trial for trial in first if trial.rung == rung]
-        above = {trial.position for trial in first if trial.rung == rung + 1}
-        if chosen := _chosen(spec, here, above, resting=resting):
-            return tuple(_promotion(spec, here, trial) for trial in chosen)
-    return _replications(spec, trials) if resting else ()
+@dataclass(slots=True)
+class _Rung:
+    """Trials of one rung with their first seed; ``done``, ``trained`` and ``waiting`` are sorted."""
+
+    trials: int = 0
+    done: list[_Rank] = field(default_factory=list)
+    trained: list[_Rank] = field(default_factory=list)
+    waiting: list[_Rank] = field(default_factory=list)
+    """Trained candidates, without the best of them that are on the next rung already."""
+    above: set[int] = field(default_factory=set)
+    """Positions of the candidates that are on the next rung."""
 
 
-def is_over(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> bool:
+class Ladder:
+    """Rungs of a campaign, kept in order as trials begin and end, so that a decision costs little at any size.
+
+    Args:
+        spec: Specification of the campaign.
+        trials: Its trials so far.
+    """
+
+    def __init__(self, spec: CampaignSpec, trials: Iterable[TrialLine | StoredTrial] = ()) -> None:
+        self._spec = spec
+        self._rungs = [_Rung() for _ in spec.fidelities]
+        self._again: set[tuple[int, int, int]] = set()
+        self.total = self.done = 0
+        for trial in trials:
+            self.add(trial.position, trial.rung, trial.replicate)
+            if trial.state is TrialState.DONE:
+                self.finish(trial)
+
+    @property
+    def over(self) -> bool:
+        """Whether every trial is done and none is to come."""
+        return self._resting and not self.promotions()
+
+    @property
+    def highest(self) -> frozenset[int]:
+        """Ids of the trials with an accuracy on the highest rung that has one, with their first seed."""
+        return frozenset(rank[-1] for rank in self._top[1])
+
+    @property
+    def finalists(self) -> frozenset[int]:
+        """Ids of the best of them, which are trained again with other seeds; none without finalists."""
+        return frozenset(rank[-1] for rank in self._top[1][: self._spec.finalists])
+
+    def add(self, position: int, rung: int, replicate: int = 0) -> None:
+        """Add a trial that is not done."""
+        self.total += 1
+        if replicate:
+            self._again.add((position, rung, replicate))
+            return
+        self._rungs[rung].trials += 1
+        if rung:
+            self._rungs[rung - 1].above.add(position)
+
+    def finish(self, trial: TrialLine | StoredTrial) -> None:
+        """Rank a trial that is done."""
+        self.done += 1
+        if trial.replicate:
+            return
+        rung, rank = self._rungs[trial.rung], (-(trial.validation_accuracy or 0.0), trial.position, trial.id)
+        insort(rung.done, rank)
+        if trial.trained:
+            insort(rung.trained, rank)
+            insort(rung.waiting, rank)
+
+    def promotions(self) -> tuple[Promotion, ...]:
+        """Decide on promotions, the highest rung first, then on replications; none while there is nothing to decide."""
+        for number in reversed(range(len(self._rungs) - 1)):
+            if chosen := self._chosen(number):
+                return tuple(self._promotion(number, rank) for rank in chosen)
+        return self._replications() if self._resting else ()
+
+    @property
+    def _resting(self) -> bool:
+        return self._rungs[0].trials >= self._spec.size and self.done == self.total
+
+    @property
+    def _top(self) -> tuple[int, list[_Rank]]:
+        """The highest rung with a trained candidate, and its ranks."""
+        trained = ((number, rung.trained) for number, rung in enumerate(self._rungs) if rung.trained)
+        return max(trained, default=(0, []))
+
+    def _chosen(self, number: int) -> list[_Rank]:
+        rung = self._rungs[number]
+        if self._spec.scheduler == "halving" and (len(rung.done) < rung.trials or rung.above):
+            return []
+        places = len(rung.done) // self._spec.reduction_factor
+        # A small rung promotes at least one, so that the next rung is not empty.
+        if not places and self._resting and not rung.above:
+            places = 1
+        while rung.waiting and rung.waiting[0][1] in rung.above:
+            del rung.waiting[0]
+        best = takewhile(lambda rank: bisect_left(rung.trained, rank) < places, rung.waiting)
+        return [rank for rank in best if rank[1] not in rung.above]
+
+    def _promotion(self, number: int, rank: _Rank) -> Promotion:
+        done = self._rungs[number].done
+        reason = {
+            "by": self._spec.scheduler,
+            "rank": bisect_left(done, rank) + 1,
+            "of": len(done),
+            "validation_accuracy": -rank[0],
+            "epochs": self._spec.fidelities[number + 1],
+        }
+        return Promotion(trial_id=rank[-1], rung=number + 1, reason=reason)
+
+    def _replications(self) -> tuple[Promotion, ...]:
+        number, ranks = self._top
+        return tuple(
+            Promotion(
+                trial_id=trial_id,
+                rung=number,
+                replicate=replicate,
+                reason={"by": "finalists", "rank": place, "validation_accuracy": -negative},
+            )
+            for replicate in range(1, self._spec.replicates)
+            for place, (negative, position, trial_id) in enumerate(ranks[: self._spec.finalists], start=1)
+            if (position, number, replicate) not in self._again
+        )
+
+
+def promotions(spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial]) -> tuple[Promotion, ...]:
+    """Decide on promotions and replications by all trials of a campaign."""
+    return Ladder(spec, trials).promotions()
+
+
+def is_over(spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial]) -> bool:
     """Return whether every trial is done and none is to come."""
-    drawn = sum(trial.rung == trial.replicate == 0 for trial in trials)
-    done = all(trial.state is TrialState.DONE for trial in trials)
-    return done and drawn >= spec.size and not promotions(spec, trials)
+    return Ladder(spec, trials).over
 
 
 def planned(spec: CampaignSpec) -> int:
@@ -41,56 +162,3 @@ def planned(spec: CampaignSpec) -> int:
     for _ in spec.fidelities[1:]:
         counts.append(max(1, counts[-1] // spec.reduction_factor))
     return sum(counts) + min(spec.finalists, counts[-1]) * (spec.replicates - 1)
-
-
-def finalists(spec: CampaignSpec, trials: Iterable[StoredTrial]) -> tuple[StoredTrial, ...]:
-    """Return the best trials of the highest trained rung, by their first seed; none without finalists."""
-    trained = [trial for trial in trials if trial.trained and trial.replicate == 0]
-    top = max((trial.rung for trial in trained), default=0)
-    return tuple(_ranked(trial for trial in trained if trial.rung == top)[: spec.finalists])
-
-
-def _chosen(
-    spec: CampaignSpec, here: Sequence[StoredTrial], above: set[int], *, resting: bool
-) -> tuple[StoredTrial, ...]:
-    done = [trial for trial in here if trial.state is TrialState.DONE]
-    if spec.scheduler == "halving" and (len(done) < len(here) or above):
-        return ()
-    places = len(done) // spec.reduction_factor
-    # A small rung promotes at least one, so that the next rung is not empty.
-    if not places and resting and not above:
-        places = 1
-    best = _ranked(trial for trial in done if trial.trained)[:places]
-    return tuple(trial for trial in best if trial.position not in above)
-
-
-def _ranked(trials: Iterable[StoredTrial]) -> list[StoredTrial]:
-    return sorted(trials, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.position))
-
-
-def _promotion(spec: CampaignSpec, here: Sequence[StoredTrial], trial: StoredTrial) -> Promotion:
-    done = [other for other in here if other.state is TrialState.DONE]
-    reason = {
-        "by": spec.scheduler,
-        "rank": _ranked(done).index(trial) + 1,
-        "of": len(done),
-        "validation_accuracy": trial.validation_accuracy,
-        "epochs": spec.fidelities[trial.rung + 1],
-    }
-    return Promotion(trial_id=trial.id, rung=trial.rung + 1, reason=reason)
-
-
-def _replications(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> tuple[Promotion, ...]:
-    there = {(trial.position, trial.rung, trial.replicate) for trial in trials}
-    best = finalists(spec, trials)
-    return tuple(
-        Promotion(
-            trial_id=trial.id,
-            rung=trial.rung,
-            replicate=replicate,
-            reason={"by": "finalists", "rank": rank, "validation_accuracy": trial.validation_accuracy},
-        )
-        for replicate in range(1, spec.replicates)
-        for rank, trial in enumerate(best, start=1)
-        if (trial.position, trial.rung, replicate) not in there
-    )

@@ -12,9 +12,9 @@ import numpy as np
 
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets, template_note
-from nngen.archive import Archive, StoredTrial, TrialState
-from nngen.campaign.budget import Budget, Usage, last_budget, usage
-from nngen.campaign.successive_halving import finalists, is_over, planned
+from nngen.archive import Archive, StoredTrial, TrialLine, TrialState
+from nngen.campaign.budget import Budget, Usage, last_budget, read_usage
+from nngen.campaign.successive_halving import Ladder, planned
 from nngen.campaign_spec import CampaignSpec
 from nngen.space import Coverage, coverage
 from nngen.types import Outcome
@@ -131,66 +131,60 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
         UsageError: If the campaign does not exist.
     """
     campaign = archive.campaign(name)
-    spec = campaign.spec
-    trials = archive.trials(name)
-    over = is_over(spec, trials)
-    best = _best(spec, trials)
-    if best is not None and test_labels is not None and over:
-        for seed in _seeds(trials, best):
-            _reveal(archive, seed, test_labels)
-        trials = archive.trials(name)
-        best = _best(spec, trials)
-    done = [trial for trial in trials if trial.state is TrialState.DONE]
+    spec, lines = campaign.spec, archive.lines(name)
+    ladder = Ladder(spec, lines)
+    first = [line for line in lines if line.replicate == 0]
+    seeds: dict[tuple[int, int], list[TrialLine]] = {}
+    for line in lines:
+        seeds.setdefault((line.position, line.rung), []).append(line)
+    chosen, highest = ladder.finalists, ladder.highest
+    finalists = [seeds[line.position, line.rung] for line in first if line.id in chosen]
+    best = _best(finalists or [seeds[line.position, line.rung] for line in first if line.id in highest])
+    if best and test_labels is not None and ladder.over:
+        for line in best:
+            _reveal(archive, archive.trial(line.id), test_labels)
     versions = archive.template_versions(name)
-    again = [trial for first in finalists(spec, trials) for trial in _seeds(trials, first)]
+    done = [line for line in lines if line.state is TrialState.DONE]
+    again = finalists if any(len(same) > 1 for same in finalists) else []
     return Summary(
         name=name,
         planned=planned(spec),
-        over=over,
-        states={state.value: sum(trial.state is state for trial in trials) for state in TrialState},
-        outcomes=Counter(trial.verdict.outcome.value for trial in done if trial.verdict),
-        coverage=coverage(
-            sorted(campaign.pool),
-            finished_quartets(trial for trial in done if trial.rung == trial.replicate == 0),
-        )
+        over=ladder.over,
+        states={state.value: sum(line.state is state for line in lines) for state in TrialState},
+        outcomes=Counter(line.outcome.value for line in done if line.outcome),
+        coverage=coverage(sorted(campaign.pool), finished_quartets(line for line in first if line.rung == 0))
         if campaign.pool
         else None,
-        best=best,
-        rungs=tuple(_rung(spec, trials, rung) for rung in range(len(spec.fidelities))),
-        finalists=leaderboard(again) if any(trial.replicate for trial in again) else (),
+        best=archive.trial(best[0].id) if best else None,
+        rungs=tuple(_rung(spec, first, rung) for rung in range(len(spec.fidelities))),
+        finalists=leaderboard(archive.trial(line.id) for same in again for line in same),
         left_out=campaign.left_out,
         template_versions=versions,
-        templates=template_note(versions, over=over or bool(campaign.candidates)),
+        templates=template_note(versions, over=ladder.over or bool(campaign.candidates)),
     )
 
 
-def _best(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> StoredTrial | None:
-    """Return the best trial on validation, the earliest of equals; finalists compare by their mean over all seeds."""
-    trained = [trial for trial in trials if trial.trained and trial.replicate == 0]
-    top = max((trial.rung for trial in trained), default=0)
-    judged = finalists(spec, trials) or tuple(trial for trial in trained if trial.rung == top)
-    return max(judged, key=lambda trial: (*_merit(_seeds(trials, trial)), -trial.id), default=None)
+def _best(candidates: Sequence[Sequence[TrialLine]]) -> Sequence[TrialLine]:
+    """Return the seeds of the best candidate on validation, the earliest of equals.
+
+    Candidates compare by their mean over all seeds; one that fails with a seed ranks behind others.
+    """
+
+    def merit(same: Sequence[TrialLine]) -> tuple[int, float, int]:
+        accuracies = [line.validation_accuracy for line in same if line.validation_accuracy is not None]
+        return len(accuracies), fmean(accuracies), -same[0].id
+
+    return max(candidates, key=merit, default=())
 
 
-def _seeds(trials: Sequence[StoredTrial], first: StoredTrial) -> list[StoredTrial]:
-    """Return the trials of one candidate on one rung."""
-    return [trial for trial in trials if (trial.position, trial.rung) == (first.position, first.rung)]
-
-
-def _merit(seeds: Sequence[StoredTrial]) -> tuple[int, float]:
-    """Return the number of trained seeds and their mean; a candidate that fails with one seed ranks behind others."""
-    accuracies = [trial.validation_accuracy for trial in seeds if trial.validation_accuracy is not None]
-    return len(accuracies), fmean(accuracies)
-
-
-def _rung(spec: CampaignSpec, trials: Sequence[StoredTrial], rung: int) -> Rung:
-    here = [trial for trial in trials if trial.rung == rung and trial.replicate == 0]
-    accuracies = (trial.validation_accuracy for trial in here if trial.validation_accuracy is not None)
+def _rung(spec: CampaignSpec, first: Sequence[TrialLine], rung: int) -> Rung:
+    here = [line for line in first if line.rung == rung]
+    accuracies = (line.validation_accuracy for line in here if line.validation_accuracy is not None)
     return Rung(
         epochs=spec.fidelities[rung],
         trials=len(here),
-        done=sum(trial.state is TrialState.DONE for trial in here),
-        promoted=sum(trial.rung == rung + 1 and trial.replicate == 0 for trial in trials),
+        done=sum(line.state is TrialState.DONE for line in here),
+        promoted=sum(line.rung == rung + 1 for line in first),
         best=max(accuracies, default=None),
     )
 
@@ -242,16 +236,14 @@ def read_status(archive: Archive, name: str) -> Status:
         UsageError: If the campaign does not exist.
     """
     archive.campaign(name)
-    events = archive.events(name)
-    turns = [event.kind for event in events if event.kind in _TURNS]
-    used = usage(events, archive.counts(name)[TrialState.DONE])
-    driver = archive.driver(name)
+    turns = archive.events(name, kinds=_TURNS)
+    used, driver = read_usage(archive, name), archive.driver(name)
     return Status(
         driver=driver,
-        paused=driver is not None and turns[-1:] == ["campaign.paused"],
-        budget=last_budget(events),
+        paused=driver is not None and bool(turns) and turns[-1].kind == "campaign.paused",
+        budget=last_budget(archive.events(name, kinds=("budget.set",))),
         spent=used,
         per_hour=used.trials / used.hours if used.trials and used.hours else None,
-        promotions=sum(event.kind == "trial.promoted" for event in events),
-        lost=sum(event.kind == "trial.requeued" and "reason" in event.detail for event in events),
+        promotions=len(archive.events(name, kinds=("trial.promoted",))),
+        lost=sum("reason" in event.detail for event in archive.events(name, kinds=("trial.requeued",))),
     )

@@ -266,6 +266,8 @@ def _follow(store: Archive, campaign: str, after: int) -> Iterator[Event]:
 
 def _show(store: Archive, event: Event, watcher: Watcher) -> None:
     """Pass an event of the archive to a watcher."""
+    if event.kind == "budget.clock":
+        return
     if event.trial_id is None or event.kind == "test.revealed":
         detail = ", ".join(f"{key} {value}" for key, value in event.detail.items())
         watcher.note(f"{event.kind}{': ' if detail else ''}{detail}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nngen.analysis.loop_report import LoopCycle, read_cycle
-from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
-from nngen.campaign.budget import Budget, last_budget, usage
+from nngen.archive import Archive, LoopRole, StoredTrial
+from nngen.campaign.budget import Budget, last_budget, read_usage
 from nngen.campaign.protocols import CampaignInputs, Suggestion, Watcher
 from nngen.campaign.runner import Campaign
 from nngen.campaign.selection import GivenCandidates
@@ -209,14 +209,10 @@ class Evolution:
     def _remaining_budget(self, stage: str) -> Budget:
         """Compute the loop's budget without the usage of its other stages."""
         records = {record.name: record for record in self.archive.campaigns()}
-        if stage in records and is_over(records[stage].spec, self.archive.trials(stage)):
+        if stage in records and is_over(records[stage].spec, self.archive.lines(stage)):
             return last_budget(self.archive.events(stage))
         budget = last_budget(self.archive.events(self.name))
-        used = {
-            name: usage(self.archive.events(name), self.archive.counts(name)[TrialState.DONE])
-            for name, record in records.items()
-            if record.loop == self.name
-        }
+        used = {name: read_usage(self.archive, name) for name, record in records.items() if record.loop == self.name}
         remaining = {}
         for limit, field_name in (("max_trials", "trials"), ("max_hours", "hours"), ("max_cost", "cost")):
             most = getattr(budget, limit)

@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from nngen.archive import Archive, LoopRole, NewTrial, Promotion, TrialState
+from nngen.archive import Archive, LoopRole, NewTrial, Promotion, TrialLine, TrialState
 from nngen.errors import ArchiveError, UsageError
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
@@ -122,6 +122,35 @@ class ArchiveContract:
         assert filled.predictions(first, "validation") == RESULT.validation_predictions
         assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
         assert filled.trial(first) == stored
+
+    def test_lines_are_the_trials_in_brief(self, filled: Archive) -> None:
+        _run(filled, filled.trials("one")[0].id, RESULT)
+        _run(filled, filled.trials("one")[1].id, FAILED)
+        for line, trial in zip(filled.lines("one"), filled.trials("one"), strict=True):
+            same = [name for name in TrialLine.__slots__ if name != "outcome"]
+            assert [getattr(line, name) for name in same] == [getattr(trial, name) for name in same]
+            assert line.outcome is (trial.verdict and trial.verdict.outcome)
+            assert line.trained is trial.trained
+        assert filled.lines("other") == ()
+
+    def test_added_and_promoted_trials_are_told_by_their_ids(self, filled: Archive) -> None:
+        first = filled.trials("one")[0].id
+        _run(filled, first, RESULT)
+        added = filled.add_trials("one", [Plan(experts=tuple("BCDE"))])
+        promoted = filled.promote("one", [Promotion(trial_id=first, rung=1), Promotion(trial_id=first, rung=2)])
+        assert [trial.id for trial in filled.trials("one")][3:] == [*added, *promoted]
+
+    def test_events_are_chosen_by_the_beginning_of_their_kind(self, filled: Archive) -> None:
+        for kind in ("budget.set", "budget.spent", "control.stop"):
+            filled.log(kind, campaign="one")
+        found = [event.kind for event in filled.events("one", kinds=("budget.", "control.stop"))]
+        assert found == ["budget.set", "budget.spent", "control.stop"]
+        assert filled.events("one", kinds=()) == ()
+        last = filled.last_event("one")
+        assert last is not None and last.kind == "budget.spent"
+        before = filled.last_event("one", before=last.id)
+        assert before is not None and before.kind == "budget.set"
+        assert filled.last_event("other") is None
 
     def test_a_plan_that_never_became_a_candidate(self, filled: Archive) -> None:
         last = filled.trials("one")[2].id

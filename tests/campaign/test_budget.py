@@ -7,7 +7,7 @@ import pytest
 
 from nngen.archive import Event, TrialState
 from nngen.campaign import Budget, Watcher
-from nngen.campaign.budget import Usage, last_budget, usage
+from nngen.campaign.budget import Usage, last_budget, read_usage, usage
 from nngen.campaign.summary import read_status
 from nngen.cli.engine_options import BudgetOptions
 from nngen.errors import UsageError
@@ -99,6 +99,34 @@ def test_the_account_is_read_from_the_events():
     assert used.hours == pytest.approx(30 / 3600)
     assert used.cost == pytest.approx(20 + 2 * 10)
     assert usage([], 0) == Usage(trials=0, hours=0.0, cost=None)
+
+
+def test_a_system_clock_that_is_set_does_not_change_the_account(archive, monkeypatch):
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    class Moved(Slow):
+        def train(self, *args, **kwargs):
+            nonlocal moment
+            moment += timedelta(hours=5 if len(self.trained) % 2 else -2)
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setattr("nngen.archive.store._now", lambda: moment.isoformat())
+    campaign(archive, engine=Moved(), size=12, budget=Budget(max_trials=5)).run()
+    campaign(archive, engine=Moved(), size=12, budget=Budget(max_trials=12)).run()
+    assert 0.05 * 12 <= read_usage(archive, "one").hours * 3600 < 20
+
+
+def test_the_clock_of_a_killed_driver_counts_up_to_its_last_write():
+    events = [
+        at(0, "campaign.created"),
+        at(1, "budget.clock", seconds=0.0),
+        at(31, "budget.clock", seconds=30.0),
+        at(41, "trial.finished"),  # killed here
+        at(50_000, "campaign.resumed"),
+        at(50_001, "budget.clock", seconds=0.0),
+        at(90_000, "trial.finished"),  # the system clock was set: half a minute at most
+    ]
+    assert usage(events, 0).hours * 3600 == pytest.approx(40 + 30)
 
 
 @pytest.mark.parametrize(

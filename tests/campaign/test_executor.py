@@ -125,6 +125,8 @@ def executor(archive, engine, **arguments):
         engine=engine,
         assemble=run.assemble,
         watcher=run.watcher,
+        finished=run.watcher.finished,
+        lost=run.watcher.requeued,
     )
     for family, _ in run.inputs.families.values():
         archive.add_family(family)

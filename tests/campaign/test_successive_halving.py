@@ -5,12 +5,14 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nngen.analysis.report import collect
-from nngen.archive import Archive, TrialState
+from nngen.archive import Archive, TrialLine, TrialState
 from nngen.campaign import CampaignSpec, summarise
 from nngen.campaign.selection import source_of
-from nngen.campaign.successive_halving import is_over, planned, promotions
+from nngen.campaign.successive_halving import Ladder, is_over, planned, promotions
 from nngen.errors import UsageError
 from nngen.seeds import derive
 from nngen.testing.fakes import FakeEngine
@@ -145,6 +147,55 @@ def test_finalists_are_trained_with_other_seeds_and_chosen_by_their_mean(archive
 
 def test_coverage_counts_a_quartet_once(archive):
     assert campaign(archive, **RUNGS).run().coverage.quartets == 12
+
+
+def ranked(trials):
+    return sorted(trials, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.position))
+
+
+def decided_from_scratch(spec, trials):
+    """Decide as the page of the algorithm says, from all trials at once: (trial id, rung, rank, trials compared)."""
+    first = [trial for trial in trials if not trial.replicate]
+    resting = len(first) >= spec.size and all(trial.state is TrialState.DONE for trial in trials)
+    for rung in reversed(range(len(spec.fidelities) - 1)):
+        here = [trial for trial in first if trial.rung == rung]
+        done = [trial for trial in here if trial.state is TrialState.DONE]
+        above = {trial.position for trial in first if trial.rung == rung + 1}
+        if spec.scheduler == "halving" and (len(done) < len(here) or above):
+            continue
+        places = len(done) // spec.reduction_factor or int(resting and not above)
+        best = ranked(trial for trial in done if trial.trained)[:places]
+        if chosen := [trial for trial in best if trial.position not in above]:
+            return [(trial.id, rung + 1, ranked(done).index(trial) + 1, len(done)) for trial in chosen]
+    return []
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_kept_up_to_date_the_ladder_decides_as_from_scratch(data):
+    scheduler = data.draw(st.sampled_from(["asha", "halving"]))
+    spec = CampaignSpec(name="one", shape=Shape(1, 8, 8), scheduler=scheduler, reduction_factor=2, **RUNGS)
+    ladder, trials = Ladder(spec), []
+
+    def add(position, rung):
+        blank = {"experts": (), "candidate_id": None, "outcome": None, "validation_accuracy": None, "replicate": 0}
+        trial = TrialLine(id=len(trials), position=position, rung=rung, state=TrialState.READY, **blank)
+        trials.append(trial)
+        ladder.add(position, rung)
+
+    for position in range(spec.size):
+        add(position, 0)
+    while open_ := [trial for trial in trials if trial.state is TrialState.READY]:
+        trial = data.draw(st.sampled_from(open_))
+        accuracy = data.draw(st.sampled_from([None, 0.0, 0.3, 0.5, 0.9]))
+        trials[trial.id] = replace(trial, state=TrialState.DONE, validation_accuracy=accuracy)
+        ladder.finish(trials[trial.id])
+        for found in (ladder.promotions(), promotions(spec, trials)):
+            made = [(p.trial_id, p.rung, p.reason["rank"], p.reason["of"]) for p in found]
+            assert made == decided_from_scratch(spec, trials)
+        for promotion in ladder.promotions():
+            add(trials[promotion.trial_id].position, promotion.rung)
+    assert ladder.over
 
 
 def test_nothing_is_decided_while_a_rung_is_open():
