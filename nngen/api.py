@@ -14,6 +14,7 @@ from pathlib import Path
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.plan_validation import check_plan
+from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign, CampaignSpec
 from nngen.campaign.setup import prepare_inputs
 from nngen.datasets import Dataset, load_dataset
@@ -24,7 +25,7 @@ from nngen.families.probe import usable_families
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
 from nngen.training import CheckJob, Engine, LocalEngine, TrainJob, pick_device
-from nngen.training.candidate_files import choose_isolation, read_candidate
+from nngen.training.candidate_files import read_candidate
 from nngen.types import Candidate, EpochResult, Family, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
 __all__ = ["assemble", "check", "load_families", "prepare_campaign", "train"]
@@ -108,7 +109,7 @@ def check(
         classes=classes,
         hyperparameters=hyperparameters or {},
         device=pick_device(device),
-        isolation=choose_isolation(isolation, candidate.source),
+        isolation=source_level(candidate.source, isolation).level,
     )
     with nullcontext(engine) if engine is not None else LocalEngine() as ready:
         return ready.check(job)
@@ -177,7 +178,7 @@ def train(
         time_limit_s=time_limit_s,
         memory_mib=memory_mib,
     )
-    isolated = choose_isolation(isolation, candidate.source)
+    isolated = source_level(candidate.source, isolation).level
     job = TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=isolated)
     with nullcontext(engine) if engine is not None else LocalEngine() as ready:
         return ready.train(job, on_epoch)

@@ -146,7 +146,7 @@ class Plan:
         if kind == "alexnet":  # once a kind of its own, which differed by its gate alone
             gate, kind, repeats = {"network": "convolution_linear", **gate}, "hetero", True
         try:
-            return cls(
+            plan = cls(
                 experts=tuple(data["experts"]),
                 kind=kind,
                 gate=Gate(**gate),
@@ -154,8 +154,12 @@ class Plan:
                 recipe=Recipe(**data.get("recipe", {})),
                 repeats=repeats,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"not a plan: {error}") from error
+        names = (*plan.experts, plan.kind, plan.gate.network, plan.gate.routing, plan.recipe.optimizer)
+        if strange := [name for name in names if not isinstance(name, str)]:
+            raise UsageError(f"not a plan: {strange[0]!r:.40} stands where a name in quotes is needed")
+        return plan
 
 
 def _without_defaults(part: Gate | Losses | Recipe | Plan) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""Text helpers shared by all packages: nearest names, clean and one-line texts, lists of names."""
+"""Text helpers shared by all packages: nearest names, clean and one-line texts, lists of names, foreign Python."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["clean", "did_you_mean", "listed", "one_line", "split_names"]
+__all__ = ["MAX_PARSED", "clean", "did_you_mean", "listed", "one_line", "parse_python", "split_names"]
+
+MAX_PARSED = 200_000
+"""Characters of the longest foreign source that is parsed outside of a worker; LEMUR's longest has 178,375."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\?)?|[@-Z\\-_])")
 
@@ -61,3 +65,17 @@ def listed(names: Sequence[str], limit: int | None = None) -> str:
 def split_names(text: str) -> tuple[str, ...]:
     """Split a comma-separated list; white space around names and empty names are dropped."""
     return tuple(name for item in text.split(",") if (name := item.strip()))
+
+
+def parse_python(source: str) -> ast.Module:
+    """Parse foreign Python in this process, where no limit of memory or time holds.
+
+    Raises:
+        SyntaxError: If it is longer than ``MAX_PARSED``, nested too deep, not text, or not Python.
+    """
+    if len(source) > MAX_PARSED:
+        raise SyntaxError(f"longer than {MAX_PARSED:,} characters, the most that is parsed outside of a worker")
+    try:
+        return ast.parse(source)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(str(error) or "nested too deep") from None

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from nngen.assembly.locals import local_names
+from nngen.text import MAX_PARSED
 
 TEMPLATE_VERSION = 1
 """Raised whenever a template, a snippet or the transformation of families changes the bytes of a file.
@@ -18,13 +19,18 @@ def canonical_hash(source: str) -> str:
     """Return the SHA-256 of a source's tree, in hex.
 
     Comments, docstrings, ``pass``, layout and the names of locals do not count; everything else does. It is the same on
-    every version of Python, and is made of one digest per statement, so that a
-    mixture's hash follows from its experts' without parsing them again.
+    every version of Python, and is made of one digest per statement, so that a mixture's hash follows from its
+    experts' without parsing them again. A source longer than ``MAX_PARSED`` is not parsed: its bytes are hashed.
 
     Raises:
-        SyntaxError: If the source does not parse.
+        SyntaxError: If the source does not parse, or is nested too deep.
     """
-    return combine(statement_digests(source))
+    if len(source) > MAX_PARSED:
+        return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        return combine(statement_digests(source))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(str(error) or "nested too deep") from None
 
 
 def combine(digests: Iterable[str]) -> str:

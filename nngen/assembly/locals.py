@@ -76,11 +76,11 @@ def local_names(tree: ast.AST) -> dict[int, dict[str, str]]:
         names of locals alone get the same stand-ins in the same places.
     """
     found: dict[int, dict[str, str]] = {}
-    _visit(tree, None, found)
+    _visit(tree, None, _around_look_ups(tree), found)
     return found
 
 
-def _visit(node: ast.AST, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
+def _visit(node: ast.AST, scope: _Scope | None, fixed: set[int], found: dict[int, dict[str, str]]) -> None:
     if scope is not None:
         spelled = {name: number for name in _spelled(node) if (number := scope.find(name)) is not None}
         if spelled:
@@ -88,18 +88,19 @@ def _visit(node: ast.AST, scope: _Scope | None, found: dict[int, dict[str, str]]
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda() | ast.ClassDef():
             body = [node.body] if isinstance(node, ast.Lambda) else node.body
-            inner, inside = _scope_of(node, body, scope), {id(statement) for statement in body}
+            # A function that can look its names up keeps them.
+            inner, inside = _scope_of(node, body, scope, id(node) not in fixed), {id(statement) for statement in body}
             for child in ast.iter_child_nodes(node):
                 # Decorators, defaults, annotations and bases are read outside.
-                _visit(child, inner if id(child) in inside else scope, found)
+                _visit(child, inner if id(child) in inside else scope, fixed, found)
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-            _visit_comprehension(node, scope, found)
+            _visit_comprehension(node, scope, fixed, found)
         case _:
             for child in ast.iter_child_nodes(node):
-                _visit(child, scope, found)
+                _visit(child, scope, fixed, found)
 
 
-def _scope_of(node: _Function | ast.ClassDef, body: Sequence[ast.AST], around: _Scope | None) -> _Scope:
+def _scope_of(node: _Function | ast.ClassDef, body: Sequence[ast.AST], around: _Scope | None, free: bool) -> _Scope:
     """Collect all bindings before any name is read: a local may be read above the line that binds it."""
     scope = _Scope(parent=around, is_class=isinstance(node, ast.ClassDef))
     if not isinstance(node, ast.ClassDef):
@@ -109,41 +110,47 @@ def _scope_of(node: _Function | ast.ClassDef, body: Sequence[ast.AST], around: _
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):
                 scope.bind(argument.arg, local=False)
-    # A class's names are attributes, and a function that can look its names up keeps them.
-    free = not scope.is_class and not _looks_up(node)
     for statement in body:
         for name, local in bound_names(statement):
-            scope.bind(name, local=local and free)
+            scope.bind(name, local=local and free and not scope.is_class)  # a class's names are attributes
     return scope
 
 
-def _visit_comprehension(node: _Comprehension, scope: _Scope | None, found: dict[int, dict[str, str]]) -> None:
+def _visit_comprehension(
+    node: _Comprehension, scope: _Scope | None, fixed: set[int], found: dict[int, dict[str, str]]
+) -> None:
     inner = _Scope(parent=scope)
-    looks_up = _looks_up(node)
     for generator in node.generators:
         for part in ast.walk(generator.target):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                 # At module level no function surrounds it, but its names are as much its own.
-                inner.bind(part.id, local=not looks_up)
+                inner.bind(part.id, local=id(node) not in fixed)
     # Python evaluates the first iterable outside of the comprehension.
     first = node.generators[0].iter
-    _visit(first, scope, found)
+    _visit(first, scope, fixed, found)
     for child in ast.iter_child_nodes(node):
         for part in ast.iter_child_nodes(child) if isinstance(child, ast.comprehension) else (child,):
             if part is not first:
-                _visit(part, inner, found)
+                _visit(part, inner, fixed, found)
 
 
-def _looks_up(node: ast.AST) -> bool:
-    """Return whether code can find names by their spelling."""
+def _around_look_ups(tree: ast.AST) -> set[int]:
+    """Return the identities of the nodes inside which code can find names by their spelling."""
+    nodes = list(ast.walk(tree))
     harmless = {
         id(part.func)
-        for part in ast.walk(node)
+        for part in nodes
         if isinstance(part, ast.Call) and part.args and isinstance(part.func, ast.Name) and part.func.id in _HARMLESS
     }
-    return any(
-        isinstance(part, ast.Name) and part.id in _LOOKS_UP and id(part) not in harmless for part in ast.walk(node)
-    )
+    around = {id(child): node for node in nodes for child in ast.iter_child_nodes(node)}
+    found: set[int] = set()
+    for node in (node for node in nodes if isinstance(node, ast.Name) and node.id in _LOOKS_UP):
+        outer: ast.AST | None = None if id(node) in harmless else node
+        # What surrounds a marked node is marked already: every node is visited once, however deep they nest.
+        while outer is not None and id(outer) not in found:
+            found.add(id(outer))
+            outer = around.get(id(outer))
+    return found
 
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:

@@ -15,7 +15,7 @@ from nngen.assembly.plan_validation import check_loss_names
 from nngen.errors import PlanError, UsageError
 from nngen.files import package_folder
 from nngen.plan import Plan
-from nngen.text import did_you_mean
+from nngen.text import did_you_mean, parse_python
 
 _MARK = "Plan:"
 
@@ -66,10 +66,12 @@ def from_toml(text: str) -> Plan:
     """
     try:
         plan = Plan.from_dict(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"not a plan: {error}") from None
     except UsageError as error:
         raise PlanError(str(error)) from None
+    except ValueError as error:  # not TOML, or a number of thousands of digits
+        raise PlanError(f"not a plan: {error}") from None
+    except RecursionError:
+        raise PlanError("not a plan: it is nested too deep") from None
     check_loss_names(plan)
     return plan
 
@@ -96,7 +98,7 @@ def plan_of(source: str) -> Plan | None:
         PlanError: If the docstring announces a plan that cannot be read.
     """
     try:
-        text = ast.get_docstring(ast.parse(source)) or ""
+        text = ast.get_docstring(parse_python(source)) or ""
     except SyntaxError:
         return None
     _, mark, after = text.partition(f"\n{_MARK}\n")

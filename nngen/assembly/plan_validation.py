@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 from nngen.assembly.registries import GATES, KINDS, LOSSES, gate_of
 from nngen.errors import PlanError
 from nngen.plan import Plan
-from nngen.text import did_you_mean
+from nngen.text import did_you_mean, one_line
 
 _MOST = 64
 """Experts of one mixture at most: a trial's report has room for so many."""
@@ -110,10 +109,10 @@ def _check_losses(plan: Plan) -> None:
 def _check_range(path: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PlanError(f"{path} is {value!r}: it must be a number")
+    if not low <= value <= high:  # compared first: an integer may be too large for a float
+        raise PlanError(f"{path} is {one_line(str(value), 40)}: it must lie between {low} and {high}")
     if path in _WHOLE and not float(value).is_integer():
         raise PlanError(f"{path} is {value}: it must be a whole number")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise PlanError(f"{path} is {value}: it must lie between {low} and {high}")
 
 
 def _value(plan: Plan, path: str) -> object:

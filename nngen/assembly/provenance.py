@@ -1,17 +1,21 @@
-"""Tells whether a source was assembled by this package: whether its plan, assembled again, gives the same bytes."""
+"""Isolation level of a source: whether its plan, assembled again from pinned families, gives the same bytes."""
 
 from __future__ import annotations
 
+from functools import cache
+
 from nngen.assembly.assemble import assemble
 from nngen.assembly.plan_toml import plan_of
+from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
 from nngen.errors import NngenError
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
+from nngen.families.trust import AUTO, LevelChoice, families_level, is_pinned
+from nngen.isolation import Isolation
 from nngen.lemur.fetch import cached_wheel
 from nngen.lemur.wheel import WheelLemur
-from nngen.plan import Plan
-from nngen.types import Family, Interface, Shape
+from nngen.types import Family, Shape
 
 _QUOTES = '"""'
 _MAX_HEAD = 65_536
@@ -19,27 +23,56 @@ _SHAPE = Shape(3, 32, 32)
 """Interfaces do not depend on it; at this one they are usually measured already."""
 
 
-def assembled_here(source: str) -> bool:
-    """Tell whether this package assembled the source from its plan and LEMUR's own families, byte for byte.
+def source_level(source: str, wanted: str = AUTO) -> LevelChoice:
+    """Return the isolation level of a source that comes from a file, an archive or a reply.
 
-    Only the docstring of a foreign source is parsed. A source of older templates, or one whose LEMUR cannot be read,
-    counts as foreign.
+    Of the source only the docstring is parsed, and nothing else that is known of it counts.
+
+    Args:
+        source: Text of a candidate.
+        wanted: ``auto``, or the level that the user asked for.
+
+    Returns:
+        ``process`` if nngen assembles the same bytes from families of the pinned LEMUR wheel; otherwise ``sandbox``,
+        or what the user asked for.
+
+    Raises:
+        UsageError: If ``wanted`` is not a level.
     """
-    end = source.find(_QUOTES, len(_QUOTES), _MAX_HEAD)
-    if not source.startswith(_QUOTES) or end < 0:
-        return False
+    if wanted != AUTO:
+        return families_level((), wanted)
     try:
-        plan = plan_of(source[: end + len(_QUOTES)])
-        return plan is not None and assemble(plan, _experts(plan)).source == source
-    except (NngenError, KeyError, ValueError):
-        return False
+        reason = _why_foreign(source)
+    except NngenError as error:
+        reason = f"its plan cannot be assembled here ({error})"
+    if reason:
+        return LevelChoice(Isolation.SANDBOX, reason)
+    return LevelChoice(Isolation.PROCESS, "assembled by nngen from families of the pinned LEMUR wheel")
 
 
-def _experts(plan: Plan) -> list[tuple[Family, Interface]]:
-    if plan.kind not in KINDS or not KINDS[plan.kind].families:
-        return []
-    known = load_families(WheelLemur(cached_wheel()))
-    families = [known[name] for name in plan.experts]
-    measured = profiles(families, _SHAPE)
-    # A family that takes no images is left out; the plan then names more experts than are given, and is refused.
-    return [(family, found) for family in families if (found := measured[family.name].interface) is not None]
+def _why_foreign(source: str) -> str:
+    """Return the reason why a source is not trusted; empty for one that is assembled here to the same bytes."""
+    end = source.find(_QUOTES, len(_QUOTES), _MAX_HEAD)
+    head = source[: end + len(_QUOTES)] if source.startswith(_QUOTES) and end > 0 else ""
+    plan = plan_of(head)
+    if plan is None:
+        return "not assembled by nngen"
+    check_plan(plan)
+    experts = []
+    if KINDS[plan.kind].families:
+        if foreign := [name for name in plan.experts if name not in _pinned_families()]:
+            return f"family {foreign[0]} is not from the pinned LEMUR wheel"
+        measured = profiles([_pinned_families()[name] for name in dict.fromkeys(plan.experts)], _SHAPE)
+        for name in plan.experts:
+            if (interface := measured[name].interface) is None:
+                return f"family {name} cannot be measured here"
+            experts.append((_pinned_families()[name], interface))
+    same = assemble(plan, experts).source == source
+    return "" if same else "not what its plan assembles to here (edited, or of an older template)"
+
+
+@cache
+def _pinned_families() -> dict[str, Family]:
+    # The families are cached between runs, so that each is compared with its hash although the wheel is verified.
+    found = load_families(WheelLemur(cached_wheel()))
+    return {name: family for name, family in found.items() if is_pinned(family.source)}

@@ -10,14 +10,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.assembly.provenance import source_level
 from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
 from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
+from nngen.families.trust import check_level
 from nngen.lemur.source import open_lemur
 from nngen.training import CheckJob, LocalEngine, pick_device
-from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
+from nngen.training.candidate_files import find_files, read_candidate
 from nngen.types import Shape
 
 
@@ -62,7 +64,7 @@ def check(
     if family is not None:
         _check_families(family, shape, classes, output)
         return
-    check_isolation(isolation)
+    check_level(isolation)
     files = find_files(paths or [])
     job = partial(
         CheckJob,
@@ -90,7 +92,7 @@ def _row(engine: LocalEngine, file: Path, isolation: str, job: partial[CheckJob]
     level = None
     try:
         candidate = read_candidate(file)
-        level = choose_isolation(isolation, candidate.source)
+        level = source_level(candidate.source, isolation).level
         verdict = engine.check(job(candidate=candidate, isolation=level))
     except CheckFailed as refused:
         verdict = refused.verdict

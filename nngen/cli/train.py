@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
+from nngen.assembly.provenance import source_level
 from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
@@ -20,9 +21,10 @@ from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
 from nngen.errors import NngenError, SomeFailedError
+from nngen.families.trust import check_level
 from nngen.plan import Plan
 from nngen.training import accuracy
-from nngen.training.candidate_files import check_isolation, choose_isolation, find_files, read_candidate
+from nngen.training.candidate_files import find_files, read_candidate
 from nngen.types import Candidate, EpochResult
 
 _ALSO_JSON = ("curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment")
@@ -61,7 +63,7 @@ def train(
         nngen train generated --name mine --epochs 5 --workers 2 --max-hours 1
         nngen train generated --name mine --engine ray
     """
-    check_isolation(isolation)
+    check_level(isolation)
     files = find_files(paths)
     candidates = [_read(file) for file in files]
     # Without a name nothing is stored: the campaign lives in memory.
@@ -78,7 +80,7 @@ def train(
                 Suggestion(
                     plan=candidate.plan or Plan(experts=()),
                     candidate=candidate,
-                    isolation=choose_isolation(isolation, candidate.source),
+                    isolation=source_level(candidate.source, isolation).level,
                     seed=settled.seed,
                 )
                 for candidate in candidates

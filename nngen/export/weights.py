@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from nngen.assembly.provenance import source_level
 from nngen.datasets.dataset import Dataset
 from nngen.errors import ExportError, UsageError
 from nngen.export.selection import Export, Repetition
-from nngen.isolation.limits import Isolation
+from nngen.families.trust import AUTO
 from nngen.training.artifacts import EXAMPLE, ONNX, WEIGHTS, ArtifactRequest
 from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine
@@ -54,9 +55,10 @@ def repeat(
     names: Sequence[str],
     *,
     test_predictions: bytes,
+    isolation: str = AUTO,
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> Repetition:
-    """Train an exported trial again, at its isolation level (at least ``process``), and return its weights.
+    """Train an exported trial again and return its weights.
 
     Args:
         export: Trial to repeat.
@@ -64,6 +66,7 @@ def repeat(
         engine: Engine to train with.
         names: ``WEIGHTS``, ``ONNX`` or both.
         test_predictions: Stored test predictions of the trial.
+        isolation: ``auto``, or a level that the user asked for; the trial's own level does not count.
         on_epoch: Called with the number of each finished epoch.
 
     Raises:
@@ -71,7 +74,6 @@ def repeat(
     """
     spec = export.trial.spec
     assert spec is not None
-    level = Isolation(export.trial.isolation or Isolation.SANDBOX)
     artifacts = ArtifactRequest(tuple(names))
     candidate = Candidate(id=export.candidate.id, source=export.candidate.source, canonical=export.candidate.canonical)
     job = TrainJob(
@@ -79,7 +81,7 @@ def repeat(
         # Exporting a graph takes time that the trial did not need.
         spec=replace(spec, time_limit_s=spec.time_limit_s + 600),
         dataset=dataset,
-        isolation=Isolation.PROCESS if level is Isolation.NONE else level,
+        isolation=source_level(candidate.source, isolation).level,
     )
     trial = engine.train(job, lambda epoch: on_epoch(epoch.epoch), artifacts=artifacts)
     if not trial.verdict.valid:

@@ -1,4 +1,4 @@
-"""Candidates from files: finds files, reads them as candidates, and chooses their isolation level."""
+"""Candidates from files: finds files, and reads them as candidates."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 
 from nngen.assembly.identity import canonical_hash
-from nngen.assembly.provenance import assembled_here
 from nngen.checks.rule import fail
 from nngen.errors import UsageError
 from nngen.files import path_kind, read_regular
-from nngen.isolation.limits import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.types import MAX_SOURCE_BYTES, Candidate, Outcome
 
@@ -65,29 +63,6 @@ def read_candidate(path: Path) -> Candidate:
     named = _GENERATED.fullmatch(path.stem)
     try:
         canonical = canonical_hash(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except SyntaxError:
         canonical = ""  # no syntax tree to hash: the checks give the verdict
     return Candidate(id=path.stem if named and named.group(1) == md5 else md5, source=source, canonical=canonical)
-
-
-def check_isolation(wanted: str) -> None:
-    """Refuse a name that is neither a level nor ``auto``.
-
-    Raises:
-        UsageError: The message lists the levels.
-    """
-    levels = ("auto", *Isolation)
-    if wanted not in levels:
-        raise UsageError(f"unknown isolation {wanted!r}: choose {', '.join(levels)}")
-
-
-def choose_isolation(wanted: str, source: str) -> Isolation:
-    """Return the isolation level of a source.
-
-    Args:
-        wanted: A level, or ``auto``: process for sources that this package assembled, else sandbox.
-        source: The source; it is not run here.
-    """
-    if wanted != "auto":
-        return Isolation(wanted)
-    return Isolation.PROCESS if assembled_here(source) else Isolation.SANDBOX
