@@ -107,7 +107,7 @@ def fingerprint(source: str) -> Fingerprint:
     """Compute all three identities of a source; one that does not parse has no canonical hash."""
     try:
         canonical: str | None = canonical_hash(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except SyntaxError:
         canonical = None
     return Fingerprint(nn_id=nn_id(source), canonical=canonical, sketch=sketch_text(source))
 

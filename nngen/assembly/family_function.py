@@ -23,6 +23,7 @@ from nngen.assembly.locals import own_nodes
 from nngen.assembly.needed_code import needed_code
 from nngen.errors import AssemblyError
 from nngen.families.hyperparameters import best_hyperparameters
+from nngen.text import parse_python
 from nngen.types import Family
 
 _ALLOWED = frozenset({"numpy", "torch", "torchvision"}) | sys.stdlib_module_names
@@ -85,7 +86,7 @@ def family_function(family: Family) -> FamilyFunction:
     """
     source = family.source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
-        tree = ast.parse(source)
+        tree = parse_python(source)
         if "Net" not in top_level_names(tree.body):
             raise Unfit(1, "the source has no class Net")
         body = _indented(_Editor(source, tree).edited())

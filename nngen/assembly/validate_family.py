@@ -15,6 +15,7 @@ from nngen.errors import AssemblyError, FamilyError
 from nngen.families.catalogue import load_families, read_family
 from nngen.families.probe import profiles
 from nngen.lemur.reader import Lemur
+from nngen.text import parse_python
 from nngen.types import Family, Shape
 
 
@@ -101,9 +102,10 @@ def _read(path: Path, there: Mapping[str, Family], known: dict[str, str]) -> Fam
     if family.name in there and there[family.name].source != family.source:
         raise FamilyError(f"LEMUR has a family {family.name} already: give the file another name")
     try:
+        parse_python(family.source)  # before the rule parses it, whatever its length
         twin = known.setdefault(canonical_hash(family.source), family.name)
         Contract().check(Source(family.source))
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except SyntaxError as error:
         raise FamilyError(f"{path} is not Python: {error}") from error
     except CheckFailed as broken:
         raise FamilyError(f"{path}: {broken}") from None

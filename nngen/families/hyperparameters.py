@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from nngen.text import parse_python
 from nngen.types import Family
 
 DEFAULTS = {"lr": 0.01, "momentum": 0.9, "dropout": 0.2}
@@ -30,8 +31,8 @@ def supported(source: str) -> frozenset[str]:
     """
     fallback = frozenset({"lr", "momentum"})
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+        tree = parse_python(source)
+    except SyntaxError:
         return fallback
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "supported_hyperparameters":

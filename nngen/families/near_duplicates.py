@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nngen.errors import FamilyError
+from nngen.text import parse_python
 from nngen.types import Family
 
 Shingles = frozenset[tuple[str, ...]]
@@ -55,7 +56,7 @@ def tree_shingles(code: str) -> Shingles:
     Raises:
         SyntaxError: If the code does not parse.
     """
-    tokens = _tree_tokens(ast.parse(code))
+    tokens = _tree_tokens(parse_python(code))
     return frozenset(_runs(tokens, _TREE_LENGTH))
 
 
@@ -71,7 +72,7 @@ def twin_families(sources: Mapping[str, str], *, threshold: float = TWIN_FAMILIE
     for name, source in sorted(sources.items()):
         try:
             shingles = tree_shingles(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        except (SyntaxError, RecursionError):
             leader[name] = name
             continue
         leader[name] = next((other for other in first if similarity(shingles, first[other]) >= threshold), name)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import subprocess
+import sys
 
 import pytest
 from assembly_toys import GOLDEN, KINDS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nngen.assembly.family_function import family_function
 from nngen.assembly.identity import canonical_hash
+from nngen.errors import AssemblyError
+from nngen.families.catalogue import make_family
 from nngen.lemur.layout import nn_id
+from nngen.text import parse_python
 
 SOURCE = '''
 """A module."""
@@ -151,3 +157,38 @@ def test_renaming_the_locals_of_a_whole_file_keeps_its_hash(kind: str) -> None:
     renamed = ast.unparse(tree)
     assert renamed.count("_q") > 50
     assert canonical_hash(renamed) == canonical_hash(source)
+
+
+LONG = {
+    "list": 'source = "X = [" + "a," * 2_000_000 + "]"',
+    "locals": 'source = "def f():\\n" + "".join(f"    v{i} = v{i - 1}\\n" for i in range(1, 100_000))',
+    "locals of a short source": 'source = "def f():\\n" + "".join(f" v{i}=0\\n" for i in range(17_000))',
+    "look-ups inside of nested functions": 'source = "x=" + "lambda:" * 80 + "[" + "eval," * 38_000 + "]"',
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_foreign_source_of_any_length_is_hashed_in_bounded_time_and_memory(name: str) -> None:
+    code = f"""
+import resource
+from nngen.assembly.identity import canonical_hash
+resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+resource.setrlimit(resource.RLIMIT_AS, (600 * 2**20, 600 * 2**20))
+{LONG[name]}
+assert len(canonical_hash(source)) == 64
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("source", ["x = " + "(" * 5000 + ")" * 5000, "x = " + "-" * 150_000 + "1", "a\0b", "'\ud800'"])
+def test_what_has_no_tree_is_a_syntax_error(source: str) -> None:
+    with pytest.raises(SyntaxError):
+        canonical_hash(source)
+    with pytest.raises(SyntaxError):
+        parse_python(source)
+
+
+def test_long_family_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(AssemblyError, match="longer than 200,000 characters"):
+        family_function(make_family("Long", "class Net: ...\n" + "a;" * 120_000))
