@@ -263,6 +263,7 @@ class EpochResult:
         seconds: Seconds of this epoch, on the clock of the process that runs the engine.
         usage: Mean gate weight per expert over the epoch; empty where the candidate records none.
         entropy: Mean entropy of the gate's weights, in nats.
+        samples: Training images that were handed out to ``learn`` in this epoch; None where they were not counted.
     """
 
     epoch: int
@@ -272,6 +273,7 @@ class EpochResult:
     seconds: float = 0.0
     usage: tuple[float, ...] = ()
     entropy: float | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,7 @@ class Measurements:
         predicted_mib: Memory that the engine expected the trial to take.
         data_fingerprint: Fingerprint of the data set.
         isolation: Isolation level of the worker.
+        suspect: Reason why the accuracy is not comparable with that of other trials; empty for most.
         environment: Versions and hardware.
     """
 
@@ -302,6 +305,7 @@ class Measurements:
     predicted_mib: float | None = None
     data_fingerprint: str = ""
     isolation: str = ""
+    suspect: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 

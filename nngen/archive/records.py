@@ -38,7 +38,7 @@ Row = sqlite3.Row | Mapping[str, Any]
 _INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
 """Fields of ``CampaignRecord`` that stand beside the specification in its column."""
 
-_POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy")
+_POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy", "samples")
 """Columns of a learning curve that are fields of ``EpochResult`` as they are."""
 
 
@@ -365,6 +365,7 @@ def trial_from_row(row: Row, curve: Sequence[Row]) -> StoredTrial:
         **_conditions(row["environment"] or "{}"),
         given=Isolation(row["given_isolation"]) if row["given_isolation"] else None,
         given_seed=row["given_seed"],
+        suspect=row["suspect"],
         curve=tuple(
             EpochResult(**{name: point[name] for name in _POINT} | {"usage": tuple(json.loads(point["usage"]))})
             for point in curve

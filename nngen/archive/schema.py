@@ -191,6 +191,11 @@ ALTER TABLE trials ADD COLUMN given_isolation TEXT;
 ALTER TABLE trials ADD COLUMN given_seed INTEGER;
 """
 
+_SUSPICION_COLUMNS = """
+ALTER TABLE trials ADD COLUMN suspect TEXT NOT NULL DEFAULT '';
+ALTER TABLE curves ADD COLUMN samples INTEGER;
+"""
+
 # A finished trial can thus not be updated at all: no transition leads out of ``done``.
 _TRANSITIONS_TRIGGER = (
     "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
@@ -238,7 +243,12 @@ def m0003_loops_and_given_candidates(db: sqlite3.Connection) -> None:
     db.execute(_TRANSITIONS_TRIGGER)
 
 
-MIGRATIONS = {step.__name__: step for step in (m0001_first_form, m0002_foreign, m0003_loops_and_given_candidates)}
+def m0004_suspicion(db: sqlite3.Connection) -> None:
+    _create(db, _SUSPICION_COLUMNS)
+
+
+_STEPS = (m0001_first_form, m0002_foreign, m0003_loops_and_given_candidates, m0004_suspicion)
+MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""
 
 

@@ -282,7 +282,7 @@ def _verdict_columns(verdict: Verdict) -> dict[str, Any]:
 
 
 def _result_columns(trial: Trial) -> dict[str, Any]:
-    same = ("candidate_id", "validation_accuracy", "parameters", "seconds", "peak_mib")
+    same = ("candidate_id", "validation_accuracy", "parameters", "seconds", "peak_mib", "suspect")
     return {name: getattr(trial, name) for name in same} | {
         "spec": spec_to_text(trial.spec),
         "environment": environment_to_text(trial),

@@ -99,6 +99,10 @@ class Batches:
     As in LEMUR's loader, each iteration is shuffled anew and the last batch may be smaller. A last
     batch of one sample is left out, because batch normalisation cannot be trained on it.
 
+    Attributes:
+        batch_size: Samples per batch.
+        samples: Samples that were handed out until now, over all iterations.
+
     Args:
         images: ``(N, C, H, W)`` uint8, on the device.
         labels: ``(N,)`` int64, on the device.
@@ -128,6 +132,7 @@ class Batches:
         self._flip = flip
         self._on_batch = on_batch
         self._passes = 0
+        self.samples = 0
 
     def __len__(self) -> int:
         """Return the number of batches of one pass."""
@@ -149,6 +154,7 @@ class Batches:
                 self._on_batch(index)
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
             mirrored = torch.rand(len(chosen), generator=generator) < 0.5 if self._flip else None
+            self.samples += len(chosen)
             yield self._batch(chosen, mirrored)
 
     def _batch(self, chosen: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:

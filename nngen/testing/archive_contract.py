@@ -32,7 +32,11 @@ RESULT = Trial(
     spec=SPEC,
     verdict=Verdict(outcome=Outcome.VALID),
     validation_accuracy=0.5,
-    curve=(EpochResult(epoch=1, validation_accuracy=0.5, train_loss=1.25, seconds=2.0, usage=(0.7, 0.3), entropy=0.6),),
+    curve=(
+        EpochResult(
+            epoch=1, validation_accuracy=0.5, train_loss=1.25, seconds=2.0, usage=(0.7, 0.3), entropy=0.6, samples=4
+        ),
+    ),
     validation_predictions=b"\x01\x00",
     test_predictions=b"\x02\x00\x03\x00",
     parameters=10,
@@ -45,6 +49,7 @@ RESULT = Trial(
     predicted_mib=90.0,
     data_fingerprint="d1",
     isolation="process",
+    suspect="2 passes in epoch 1",
     environment={"torch": "2"},
 )
 FAILED = Verdict(outcome=Outcome.SHAPE, rule="assembly", message="no", line=3)
@@ -279,7 +284,7 @@ class ArchiveContract:
         _run(filled, first, RESULT)
         found = filled.same_trial(CANDIDATE.id, SPEC, "d1")
         assert found is not None
-        assert (found.id, found.curve) == (first, RESULT.curve)
+        assert (found.id, found.curve, found.suspect) == (first, RESULT.curve, RESULT.suspect)
         assert filled.same_trial(CANDIDATE.id, replace(SPEC, epochs=2), "d1") is None
         assert filled.same_trial(CANDIDATE.id, SPEC, "d2") is None
         _run(filled, second, RESULT, copied_from=first)

@@ -97,8 +97,15 @@ class FakeEngine:
         for epoch in range(1, spec.epochs + 1):
             share = skill * epoch / spec.epochs
             accuracy = float((_predict(dataset.validation_labels, share) == dataset.validation_labels).mean())
-            shown = {"train_loss": 2 - share, "seconds": 0.5, "entropy": 1.0}
-            point = EpochResult(epoch=epoch, validation_accuracy=accuracy, usage=(0.25,) * 4, **shown)
+            point = EpochResult(
+                epoch=epoch,
+                validation_accuracy=accuracy,
+                train_loss=2 - share,
+                seconds=0.5,
+                usage=(0.25,) * 4,
+                entropy=1.0,
+                samples=len(dataset.train_labels),
+            )
             curve.append(point)
             if on_epoch is not None:
                 on_epoch(point)

@@ -20,7 +20,7 @@ from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
-from nngen.training.scoring import TrialScorer, accuracy, read_verdict, verdict_of_result
+from nngen.training.scoring import TrialScorer, accuracy, read_verdict, suspicion, verdict_of_result
 from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.training.worker")
@@ -145,7 +145,9 @@ class LocalEngine:
         with self._place(spec.device, prediction), energy_meter(spec.device) as energy:
             trial = self._halving(job, batch, make_scorer)
         predicted = prediction.likely_mib if prediction else None
-        return replace(trial, spec=spec, energy_j=energy.joules, predicted_mib=predicted)
+        # Where the caller scores, the labels of the test split are the caller's too.
+        suspect = "" if score else suspicion(trial, dataset)
+        return replace(trial, spec=spec, energy_j=energy.joules, predicted_mib=predicted, suspect=suspect)
 
     def _halving(self, job: TrainJob, batch: int, make_scorer: Callable[[], TrialScorer]) -> Trial:
         """Train, with smaller and smaller batches where memory does not suffice."""

@@ -14,16 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from nngen.checks.rule import fail
+from nngen.datasets.dataset import Dataset
 from nngen.isolation import ExitReason, Frame, FrameError, JobResult
 from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
 from nngen.training.artifacts import ArtifactRequest
 from nngen.training.orders import FrameKind
-from nngen.types import EpochResult, Outcome, Verdict
+from nngen.types import EpochResult, Outcome, Trial, Verdict
 
 _MAX_EXPERTS = 64
 _MAX_PARAMETERS = 10**12
+_MOST_SAMPLES_PER_S = 10**8
+"""No machine hands out more; a larger number is forged."""
+
+_MOST_PASSES = 1.1
+"""Passes in an epoch that are not suspect: a file may look at a first batch before its one pass."""
+
+_FEWEST_IMAGES = 50
+"""Images of a split from which on no mistake at all is implausible."""
+
 _RULE = "worker"
 KILLED = "worker.killed"
 """Rule of the verdict where the worker was killed from outside: the machine may have done it, so the caller may submit
@@ -44,6 +54,27 @@ def accuracy(predictions: bytes, labels: npt.NDArray[np.int64]) -> float:
     if len(classes) != len(labels):
         raise ValueError(f"{len(classes)} predictions for {len(labels)} labels")
     return float(np.mean(classes == labels))
+
+
+def suspicion(trial: Trial, dataset: Dataset) -> str:
+    """Return the reason why a trial's accuracy is implausible for its fidelity, or "" where nothing in it is.
+
+    Args:
+        trial: The trial, with its curve and its predictions.
+        dataset: The data set that it was trained on, with all labels.
+    """
+    if trial.validation_accuracy is None:
+        return ""
+    images = len(dataset.train_labels)
+    counted = [(point.epoch, point.samples) for point in trial.curve if point.samples is not None]
+    for epoch, samples in counted:
+        if samples > images * _MOST_PASSES:
+            return f"{samples / images:.3g} passes in epoch {epoch}"
+    if counted and not any(samples for _, samples in counted):
+        return "drew no batch of train_data"
+    smallest = min(len(dataset.validation_labels), len(dataset.test_labels))
+    perfect = trial.validation_accuracy == 1.0 and accuracy(trial.test_predictions, dataset.test_labels) == 1.0
+    return "perfect on validation and test" if perfect and smallest >= _FEWEST_IMAGES else ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,6 +162,7 @@ class TrialScorer:
             seconds=seconds - self._since,
             usage=_usage(usage),
             entropy=_number(self._report.get("entropy")),
+            samples=_samples(self._report.get("samples"), seconds - self._since),
         )
         self._report, self._since = None, seconds
         self.curve.append(point)
@@ -190,6 +222,13 @@ def read_verdict(message: Mapping[str, Any]) -> Verdict:
 def _parameters(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_PARAMETERS:
         raise FrameError("a number of parameters that cannot be")
+    return value
+
+
+def _samples(value: object, seconds: float) -> int:
+    """Read a number of samples; a worker that sends none is not one of ours."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_SAMPLES_PER_S * (1 + seconds):
+        raise FrameError("a number of samples that cannot be")
     return value
 
 

@@ -148,7 +148,7 @@ class _Training:
                 on_batch=lambda step: _refuse_non_finite(net, step),
             )
             returned = self._learn(net, batches)
-            self.channel.send({"event": "epoch", **_reported(returned), **_history(net)})
+            self.channel.send({"event": "epoch", "samples": batches.samples, **_reported(returned), **_history(net)})
             classes = self._predict(net, data["validation-images"], prepare)
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
         classes = self._predict(net, data["test-images"], prepare)

@@ -36,7 +36,7 @@ def row(environment):
     named += ("parameters", "seconds", "peak_mib", "copied_from", "started_at", "finished_at", "spec", "outcome")
     named += ("given_isolation", "given_seed")
     plan = json.dumps({"experts": ["A", "B", "C", "D"]})
-    return dict.fromkeys(named) | {"plan": plan, "state": "done", "environment": environment}
+    return dict.fromkeys(named) | {"plan": plan, "state": "done", "environment": environment, "suspect": ""}
 
 
 def test_the_conditions_of_a_trial_are_strings_in_the_column():

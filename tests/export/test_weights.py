@@ -77,7 +77,7 @@ def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
 def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     scorer = TrialScorer(epochs=1, classes=2, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",)))
     assert not scorer.take(message(event="ready", parameters=1), 0.0)
-    assert not scorer.take(message(event="epoch"), 0.0)
+    assert not scorer.take(message(event="epoch", samples=0), 0.0)
     assert not scorer.take(Frame(FrameKind.VALIDATION, b""), 0.0)
     assert not scorer.take(message(event="file", name="weights"), 0.0)
     assert not scorer.take(Frame(FrameKind.FILE, b"ab"), 0.0)

@@ -496,8 +496,9 @@ ATTACKS = (
         "forge_class", "Predicts a class that does not exist.", both="crashed", says="class 65535",
         module=FORGERY,
         learn=r"""
+            report = frame(1, b'{"event": "epoch", "samples": 1}')
             for number in pipes():
-                os.write(number, frame(1, b'{"event": "epoch"}') + frame(2, b"\xff" * 2 * GIVEN_VALIDATION))
+                os.write(number, report + frame(2, b"\xff" * 2 * GIVEN_VALIDATION))
             """,
     ),
     _attack(

@@ -71,6 +71,18 @@ def test_a_net_learns_digits_and_is_scored_outside_the_worker(engine, digits, jo
     assert {"python", "torch", "torchvision", "platform", "cpu", "device", "threads", "nngen"} <= set(trial.environment)
 
 
+def test_passes_are_counted_where_batches_are_handed_out(engine, digits, job):
+    honest = engine.train(job(net_source(), epochs=2))
+    assert [point.samples for point in honest.curve] == [len(digits.train_images)] * 2
+    assert honest.suspect == ""
+    loop = "for inputs, labels in train_data:"
+    fifty = "for inputs, labels in (batch for _ in range(50) for batch in train_data):"
+    many = engine.train(job(net_source().replace(loop, fifty)))
+    assert many.verdict.valid
+    assert [point.samples for point in many.curve] == [50 * len(digits.train_images)]
+    assert many.suspect == "50 passes in epoch 1"
+
+
 def test_one_seed_gives_one_result_to_the_last_bit(engine, candidate, job):
     source = candidate(net_source(forward="return self.head(nn.functional.dropout(x, 0.2, self.training))"))
     first, again, other = (engine.train(job(source, seed=seed)) for seed in (3, 3, 4))

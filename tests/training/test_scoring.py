@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +12,20 @@ from hypothesis import strategies as st
 from nngen.isolation import ExitReason, Frame, FrameError, JobResult, Limits
 from nngen.isolation.protocol import MESSAGE
 from nngen.training.orders import FrameKind
-from nngen.training.scoring import KILLED, TrialScorer, accuracy, read_verdict, verdict_of_result
-from nngen.types import Outcome
+from nngen.training.scoring import KILLED, TrialScorer, accuracy, read_verdict, suspicion, verdict_of_result
+from nngen.types import EpochResult, Outcome, Trial
 
 LABELS = np.array([0, 1, 2, 2], dtype=np.int64)
 RIGHT = LABELS.astype("<u2").tobytes()
 READY = {"event": "ready", "parameters": 10}
-EPOCH = {"event": "epoch", "train_accuracy": 0.5, "train_loss": 1.5, "usage": [0.25, 0.75], "entropy": 0.5}
+EPOCH = {
+    "event": "epoch",
+    "samples": 6,
+    "train_accuracy": 0.5,
+    "train_loss": 1.5,
+    "usage": [0.25, 0.75],
+    "entropy": 0.5,
+}
 LIMITS = Limits(time_limit_s=5, memory_mib=100)
 EXIT = JobResult(reason=ExitReason.EXIT, limits=LIMITS, status=0, seconds=1.0, peak_mib=50.0, output=b"")
 
@@ -48,6 +56,7 @@ def test_frames_in_order_give_curve_and_predictions():
     assert seen == [point]
     assert (point.validation_accuracy, point.train_accuracy, point.train_loss) == (1.0, 0.5, 1.5)
     assert (point.usage, point.entropy, point.seconds) == ((0.25, 0.75), 0.5, 2.0)
+    assert point.samples == 6
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,14 @@ def test_frames_out_of_order_or_range_are_refused(frames):
 )
 def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
     scorer = _scorer()
-    report = {"event": "epoch", "train_accuracy": value, "train_loss": value, "usage": value, "entropy": value}
+    report = {
+        "event": "epoch",
+        "samples": 6,
+        "train_accuracy": value,
+        "train_loss": value,
+        "usage": value,
+        "entropy": value,
+    }
     _feed(scorer, READY, report, Frame(FrameKind.VALIDATION, RIGHT))
     point = scorer.curve[0]
     assert point.validation_accuracy == 1.0
@@ -125,6 +141,53 @@ def test_a_verdict_is_one_printable_line():
     assert (verdict.outcome, verdict.rule, verdict.line) == (Outcome.SHAPE, "r", 3)
     assert verdict.message.startswith("red linexx")
     assert len(verdict.message) <= 600
+
+
+@pytest.mark.parametrize("samples", [None, "6", 6.0, True, -1, 10**10, 10**400])
+def test_a_number_of_samples_that_cannot_be_is_refused(samples):
+    with pytest.raises(FrameError, match="number of samples"):
+        _feed(_scorer(), READY, {**EPOCH, "samples": samples}, Frame(FrameKind.VALIDATION, RIGHT))
+
+
+def _trial(dataset, *, samples=(1000,), right=0.9, test=0.9):
+    """Return a trial whose predictions are right for the first images of each split."""
+
+    def predicted(labels, share):
+        return np.where(np.arange(len(labels)) < share * len(labels), labels, labels + 1).astype("<u2").tobytes()
+
+    return Trial(
+        candidate_id="x",
+        spec=None,
+        verdict=None,
+        validation_accuracy=right,
+        curve=tuple(EpochResult(epoch=n, validation_accuracy=right, samples=s) for n, s in enumerate(samples, 1)),
+        test_predictions=predicted(dataset.test_labels, test),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"samples": (None, None), "right": 1.0}, ""),
+        ({"samples": (1064, 1000)}, ""),  # a first batch was looked at
+        ({"samples": (1000, 50_000)}, "50 passes in epoch 2"),
+        ({"samples": (1500,)}, "1.5 passes in epoch 1"),
+        ({"samples": (0, 0)}, "drew no batch of train_data"),
+        ({"samples": (0, 1000)}, ""),
+        ({"right": 1.0}, ""),
+        ({"test": 1.0}, ""),
+        ({"right": 1.0, "test": 1.0}, "perfect on validation and test"),
+        ({"right": None}, ""),
+    ],
+)
+@pytest.mark.parametrize("images", [100, 10])
+def test_a_trial_that_is_not_comparable_is_suspect_with_its_reason(changes, reason, images):
+    labels = np.zeros(images, np.int64)
+    dataset = SimpleNamespace(train_labels=np.zeros(1000), validation_labels=labels, test_labels=labels)
+    # In small splits no mistake at all is plausible.
+    expected = "" if images == 10 and reason.startswith("perfect") else reason
+    assert suspicion(_trial(dataset, **changes), dataset) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from nngen.training.ray.actor import ActorMessage, Epoch
 from nngen.training.ray.actor_pool import ActorHandle, ActorPool
 from nngen.training.ray.cluster import Cluster, Request, local_error, reason_of
 from nngen.training.ray.dataset_transfer import DatasetTransfer, pack
-from nngen.training.scoring import accuracy
+from nngen.training.scoring import accuracy, suspicion
 from nngen.types import Candidate, EpochResult, Trial, Verdict
 
 _LOOK_S = 2.0
@@ -126,7 +126,8 @@ class RayEngine:
         # The trial knows which epochs are its own; those of an attempt that ran out of memory are not.
         curve = tuple(scored[_mark(point)] for point in message.curve)
         last = curve[-1].validation_accuracy if message.verdict.valid else None
-        return replace(message, curve=curve, validation_accuracy=last)
+        trial = replace(message, curve=curve, validation_accuracy=last)
+        return replace(trial, suspect=suspicion(trial, dataset))
 
     @contextmanager
     def _borrowed(self) -> Iterator[ActorHandle]:
