@@ -19,11 +19,10 @@ from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.proposals.candidates import new_candidates, trained_funnel
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, to_row
-from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, top_parents
+from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_candidates, top_parents, trained_funnel
 from nngen.llm.proposals.propose import Proposer, require_sandbox
-from nngen.llm.rewriters.base import Kind, Rewriter, RewriterEntry
+from nngen.llm.rewriters.base import Kind, Options, Rewriter, RewriterEntry
 from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
 from nngen.training import pick_device
 from nngen.types import TrialSpec
@@ -51,7 +50,7 @@ class RewriterOptions:
 
     def open(self, device: str) -> Rewriter:
         """Open the rewriter; a model in this process runs on ``device``."""
-        return open_rewriter(self.rewriter, adapter=self.adapter, model=self.model, device=device)
+        return open_rewriter(self.rewriter, Options(adapter=self.adapter, model=self.model, device=device))
 
 
 def llm_propose(

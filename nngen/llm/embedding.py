@@ -23,7 +23,7 @@ class Embedder:
     """Turns texts into the mean of a causal model's last hidden states; the model is not tuned.
 
     Args:
-        base: A hub id, a folder in transformers' layout, or a GGUF file.
+        base: Base model, as for ``load_model``.
         adapter: Folder of a peft adapter tuned on this base.
         question: Function that puts each text into the words of a prompt; none by default.
         device: ``cpu`` or ``cuda``.

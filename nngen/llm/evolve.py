@@ -21,9 +21,8 @@ from nngen.campaign.successive_halving import is_over
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.proposals.candidates import new_candidates
 from nngen.llm.proposals.log import Proposal, proposals
-from nngen.llm.proposals.parents import at_fidelity, top_parents
+from nngen.llm.proposals.parents import at_fidelity, new_candidates, top_parents
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Uniform
@@ -47,16 +46,12 @@ class _Stopped(Exception):  # noqa: N818  (ends the loop early, without an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evolution:
-    """A closed loop with all that runs it.
+    """A closed loop with all that runs it; ``note`` gets one line after each cycle.
 
     Attributes:
         spec: Settings of every trial; the name is the loop's, whose stages are the campaigns ``NAME-0``, ``NAME-1``,
             ..., ``NAME-judge-0``, ...; the seed decides every draw; the size has no effect.
-        archive: Archive that holds the loop.
-        inputs: Families and data set.
-        engine: Engine that checks and trains.
-        rewriter: Rewriter of the first cycle.
-        cycles: Most cycles after the start.
+        cycles: Most cycles after the start; ``rewriter`` is that of the first.
         start: Plans drawn at random before the first cycle; equal for all rewriters of one seed.
         number: Proposals of a cycle.
         top: Number of the best candidates that serve as parents.
@@ -64,8 +59,6 @@ class Evolution:
         patience: Cycles in a row with a gain inside the noise after which the loop stops.
         tune: Tunes the rewriter between cycles.
         budget: Budget of all stages together; None for the one that was set last.
-        watcher: Watcher of the trials.
-        note: Called with one line after each cycle.
     """
 
     spec: CampaignSpec
@@ -120,6 +113,7 @@ class Evolution:
             for number in range(1, cycles + 1):
                 latest = self._cycle(number, rewriter, found[-1])
                 found.append(latest)
+                # A gain inside the noise of the judging seeds is not progress, whatever its sign.
                 inside = inside + 1 if latest.gain is not None and latest.gain <= (latest.noise or 0.0) else 0
                 if inside >= self.patience:
                     self.note(f"stopped after cycle {number}: {inside} gains inside the noise")
@@ -134,6 +128,7 @@ class Evolution:
         stored = stored_loop(self.archive, self.name)
         if stored is None:
             self.archive.log(_BEGUN, campaign=self.name, spec=self.spec.to_dict())
+        # The size has no effect: every stage has its own.
         elif stored != replace(self.spec, size=stored.size):
             raise UsageError(f"loop {self.name} began with other settings: choose another name")
         if self.budget is not None and self.budget != last_budget(self.archive.events(self.name)):
@@ -168,6 +163,7 @@ class Evolution:
         parents = [parent for parent in top_parents(self.archive, trials, self.top) if parent.plan is not None]
         if not parents:
             raise UsageError(f"{self.name}: no candidate of the start could be trained, so there is none to improve on")
+        # The prompt lists the failures of all earlier cycles, so that they are not proposed again.
         failed = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
         return proposer.plans(self.number, parents, seed, trials=trials, failed=failed)
 
@@ -177,6 +173,7 @@ class Evolution:
         if not best or best[0].plan is None:
             return ()
         candidate = self.archive.candidate(best[0].id)
+        # Equal seeds in every cycle, so that a difference between cycles is one of candidates.
         seeds = [derive(self.spec.seed, "judge", turn) for turn in range(self.judges)]
         source = GivenCandidates(
             suggestions=tuple(Suggestion(plan=best[0].plan, candidate=candidate, seed=seed) for seed in seeds)
@@ -209,6 +206,7 @@ class Evolution:
     def _remaining_budget(self, stage: str) -> Budget:
         """Compute the loop's budget without the usage of its other stages."""
         records = {record.name: record for record in self.archive.campaigns()}
+        # A finished stage runs again without a new trial, so a used-up budget must not stop it.
         if stage in records and is_over(records[stage].spec, self.archive.lines(stage)):
             return last_budget(self.archive.events(stage))
         budget = last_budget(self.archive.events(self.name))
@@ -219,6 +217,7 @@ class Evolution:
             if most is None:
                 continue
             shares = {name: getattr(spent, field_name) or 0 for name, spent in used.items()}
+            # The campaign counts its own usage, so only that of the other stages is taken off.
             if sum(shares.values()) >= most:
                 flag = f"--{limit.replace('_', '-')}"
                 raise _Stopped(

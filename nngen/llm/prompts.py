@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Template, TemplateError
 
 from nngen.errors import RewriterError
 from nngen.files import package_folder
+from nngen.jinja import environment
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Message
 
@@ -41,16 +42,12 @@ class Prompt:
     """A prompt read from its file.
 
     Attributes:
-        name: Name of the prompt: the file's name without its suffix.
-        version: Version of the wording, raised with every change.
-        purpose: Purpose in one line.
+        version: Version of the wording, raised with every change; the name is that of the file.
         output: Kind of the reply: ``plan``, ``region``, ``file``, ``number`` or ``any``.
         inputs: Names used in the body.
         examples: Most solved examples shown.
         budget: Most tokens of both turns, without the chat template's own.
         drop: Inputs (lists) that lose their last items when the prompt is too long, the first named first.
-        system: System turn.
-        body: User turn, as a Jinja template.
     """
 
     name: str
@@ -76,8 +73,6 @@ class Rendered:
     """A rendered prompt.
 
     Attributes:
-        messages: System and user turn.
-        prompt: Id of the prompt.
         tokens: Tokens of both turns.
         omitted: Items dropped to fit the budget, such as ``2 of 10 pairs``.
     """
@@ -133,10 +128,12 @@ def render(
         wrong = sorted(set(values) ^ set(chosen.inputs))
         raise RewriterError(f"prompt {chosen.name} takes {', '.join(chosen.inputs)}; missing or unknown: {wrong}")
     limit = chosen.budget if budget is None else budget
-    full = {name: list(values[name]) for name in chosen.drop}
-    kept = {name: list(items) for name, items in full.items()}
+    kept = {name: list(values[name]) for name in chosen.drop}
     while True:
-        text = _fill(chosen, {**values, **kept})
+        try:
+            text = _template(chosen.body).render(**{**values, **kept}).strip()
+        except TemplateError as error:
+            raise RewriterError(f"prompt {chosen.name}: {error}") from error
         tokens = count(chosen.system) + count(text)
         if tokens <= limit:
             break
@@ -144,9 +141,8 @@ def render(
         if longest is None:
             raise BudgetError(f"prompt {chosen.name} takes {tokens} tokens, over its budget of {limit}")
         kept[longest].pop()
-    omitted = [
-        f"{len(full[n]) - len(kept[n])} of {len(full[n])} {n}" for n in chosen.drop if len(kept[n]) < len(full[n])
-    ]
+    dropped = {name: len(values[name]) - len(kept[name]) for name in chosen.drop}
+    omitted = [f"{number} of {len(values[name])} {name}" for name, number in dropped.items() if number]
     turns = (Message(role="system", content=chosen.system), Message(role="user", content=text))
     return Rendered(messages=turns, prompt=chosen.id, tokens=tokens, omitted=tuple(omitted))
 
@@ -156,13 +152,9 @@ def estimate_tokens(text: str) -> int:
     return -(-len(text) // 3)
 
 
-def _fill(chosen: Prompt, values: Mapping[str, Any]) -> str:
-    # A prompt is not HTML: nothing is escaped.
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
-    try:
-        return environment.from_string(chosen.body).render(**values).strip()
-    except TemplateError as error:
-        raise RewriterError(f"prompt {chosen.name}: {error}") from error
+@cache
+def _template(body: str) -> Template:
+    return environment().from_string(body)
 
 
 def _read(file: Path) -> Prompt:

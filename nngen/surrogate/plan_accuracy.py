@@ -45,7 +45,6 @@ class Case:
     """A plan with its measured accuracies, averaged over seeds.
 
     Attributes:
-        plan: The plan.
         early: Mean validation accuracy after each epoch but the last.
         accuracy: Mean validation accuracy after the last epoch.
     """
@@ -65,8 +64,6 @@ class PredictorScore:
     """Error of one predictor on groups left out of its fit.
 
     Attributes:
-        predictor: Name of the predictor.
-        cases: Number of predictions.
         rmse: Root mean squared error, in accuracy.
         rank: Spearman's rank correlation; None where all predictions are equal.
         r: Pearson's correlation; None where all predictions are equal.
@@ -87,10 +84,7 @@ def plan_cases(trials: Iterable[StoredTrial]) -> list[Case]:
 class PlanRegressor:
     """Ridge regression over families, the plan's numbers and early accuracies.
 
-    Args:
-        known: At least two cases to fit.
-        numbers: Whether the plan's numbers are features besides its families.
-        early: Number of early epochs that are features.
+    It is fitted to two cases or more; ``early`` is the number of early epochs among the features.
     """
 
     def __init__(self, known: Sequence[Case], *, numbers: bool = True, early: int = 0) -> None:
@@ -103,19 +97,17 @@ class PlanRegressor:
         return self._model(self._features(cases))
 
     def _features(self, cases: Sequence[Case]) -> Matrix:
-        return np.array([self._row(case) for case in cases], dtype=np.float64)
-
-    def _row(self, case: Case) -> list[float]:
-        row = [float(name in case.plan.experts) for name in self._families]
-        return row + (_numbers(case.plan) if self._numbers else []) + list(case.early[: self._early])
+        rows = []
+        for case in cases:
+            families = [float(name in case.plan.experts) for name in self._families]
+            rows.append([*families, *(_numbers(case.plan) if self._numbers else ()), *case.early[: self._early]])
+        return np.array(rows, dtype=np.float64)
 
 
 class TextRegressor:
     """Ridge regression over a frozen language model's vectors of the plans' texts.
 
-    Args:
-        known: At least two cases to fit.
-        embed: Texts to vectors; the texts are those of ``plan_text``.
+    It is fitted to two cases or more; ``embed`` turns the texts of ``plan_text`` into vectors.
     """
 
     def __init__(self, known: Sequence[Case], embed: Embed) -> None:
@@ -136,11 +128,9 @@ def fit_ridge(features: Matrix, accuracies: Sequence[float]) -> Callable[[Matrix
 
 
 def compare_predictors(known: Sequence[Case], embed: Embed | None = None) -> list[PredictorScore]:
-    """Cross-validate every predictor of plans, whole quartets left out.
+    """Cross-validate every predictor of plans on cases of one fidelity, whole quartets left out.
 
-    Args:
-        known: Cases of one fidelity.
-        embed: Texts to vectors; with it, the language model is compared too.
+    With ``embed``, the language model is compared too.
 
     Raises:
         UsageError: If there are too few different quartets.

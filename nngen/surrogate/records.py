@@ -37,11 +37,9 @@ class RecordedCase:
     """A model of LEMUR with its best recorded accuracy.
 
     Attributes:
-        model: Name of the model.
         family: Name without the trailing hash: a base family, or the generator that wrote the model.
         group: Key shared by models whose code differs in constants alone.
-        code: Source of the model, cut at 20,000 characters.
-        accuracy: Accuracy on LEMUR's test split.
+        accuracy: Best accuracy on LEMUR's test split; the code is cut at 20,000 characters.
     """
 
     model: str

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from nngen.archive import Archive, StoredTrial
 from nngen.campaign import Campaign, CampaignInputs, CampaignSpec, Watcher
 from nngen.isolation import Isolation
-from nngen.llm.proposals.candidates import new_candidates
 from nngen.llm.proposals.log import Proposal
+from nngen.llm.proposals.parents import new_candidates
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.types import EpochResult, Outcome, Shape, Trial, Verdict
 

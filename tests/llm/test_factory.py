@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from nngen.errors import RewriterError
-from nngen.llm.rewriters.base import REWRITERS, Kind, Request, Rewriter, RewriterEntry, register
+from nngen.llm.rewriters.base import REWRITERS, Kind, Options, Request, Rewriter, RewriterEntry, register
 from nngen.llm.rewriters.baselines import Baseline
 from nngen.llm.rewriters.factory import LOCAL_MODEL, entry_of, open_rewriter, rewriter_help
 
@@ -65,8 +65,8 @@ def test_every_form_stands_in_the_help() -> None:
 
 def test_options_that_do_not_fit_are_refused_with_the_forms_that_take_them() -> None:
     with pytest.raises(RewriterError, match="--adapter is for --rewriter MODEL, not for mutate"):
-        open_rewriter("mutate", adapter=Path("adapter"))
+        open_rewriter("mutate", Options(adapter=Path("adapter")))
     with pytest.raises(RewriterError, match="--model is for --rewriter http://HOST:PORT, not for random"):
-        open_rewriter("random", model="small")
+        open_rewriter("random", Options(model="small"))
     with pytest.raises(RewriterError, match=r"--rewriter is empty: write random \(uniform draws\), mutate"):
         open_rewriter("")

@@ -13,9 +13,8 @@ from nngen.archive import Archive, StoredTrial
 from nngen.campaign import CampaignInputs, Watcher
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
-from nngen.llm.proposals.candidates import trained_funnel
 from nngen.llm.proposals.log import Funnel, TwinKind, funnel, proposals
-from nngen.llm.proposals.parents import Parent
+from nngen.llm.proposals.parents import Parent, trained_funnel
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.propose import Proposer

@@ -80,11 +80,7 @@ class Tuning:
 
     @classmethod
     def load(cls, file: Path | None = None, **given: Any) -> Self:
-        """Read a TOML file, and override its fields by arguments.
-
-        Args:
-            file: File with fields of this class; None for the defaults.
-            given: Arguments by field; None for those that were not given.
+        """Read a TOML file, if one is given, and override its fields by those arguments that are not None.
 
         Raises:
             RewriterError: If the file cannot be read, a key is unknown, or the base is missing.

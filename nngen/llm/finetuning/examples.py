@@ -32,12 +32,7 @@ _PLAIN = fixed_fields(Plan(experts=()))
 
 
 def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, StoredCandidate]) -> Iterator[Example]:
-    """Yield rewritten regions: good where every check passed, bad where a check refused them.
-
-    Args:
-        proposals: Proposals of any rewriter; duplicates are left out.
-        candidates: Candidates by id, the parents among them.
-    """
+    """Yield rewritten regions: good where every check passed, bad where a check refused them; no duplicates."""
     for proposal in proposals:
         parent = candidates.get(proposal.parent)
         if proposal.kind is not Kind.REGION or proposal.twin is not None or parent is None or not proposal.written:

@@ -27,7 +27,7 @@ from nngen.files import write_atomically
 from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import META, Row, build_from_archive, counter, read_view
-from nngen.llm.rewriters.base import Message, Rewriter
+from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.transformers_local import Local, adapted, load_model, load_tokenizer
 from nngen.seeds import derive
 
@@ -41,20 +41,15 @@ _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """Tokens of one dialogue.
+    """Token ids of a dialogue's prompt, and of its answer with the end-of-turn mark."""
 
-    Attributes:
-        ids: Token ids of prompt and answer, the end-of-turn mark included.
-        learned: 1 for each token of the answer, its end-of-turn mark included; 0 for the prompt's.
-    """
-
-    ids: tuple[int, ...]
-    learned: tuple[int, ...]
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
 
     @property
-    def prompt_length(self) -> int:
-        """Number of tokens before the answer."""
-        return len(self.learned) - sum(self.learned)
+    def ids(self) -> tuple[int, ...]:
+        """Ids of the whole dialogue."""
+        return self.prompt + self.answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +57,6 @@ class HeldOut:
     """Score of a model on the answers of held-out dialogues.
 
     Attributes:
-        rows: Number of dialogues.
         tokens: Number of answer tokens.
         loss: Mean negative log-likelihood of an answer token, in nats.
         token_accuracy: Share of answer tokens that are the model's most likely one, in [0, 1].
@@ -82,10 +76,7 @@ class Tuned:
         adapter: Folder of the adapter, for ``--adapter``.
         fingerprint: Fingerprint of the feedback set.
         rows: Number of different dialogues learned from.
-        updates: Number of optimizer steps.
         seconds: Seconds of training, those before an interruption included as far as the last checkpoint.
-        before: Score of the model at the beginning.
-        after: Score of the tuned model.
     """
 
     adapter: Path
@@ -98,13 +89,10 @@ class Tuned:
 
 
 def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], None] = lambda _: None) -> Tuned:
-    """Tune an adapter, or continue from the last checkpoint.
+    """Tune an adapter on a feedback set, or continue from the last checkpoint.
 
-    Args:
-        tuning: Every argument.
-        dataset: Folder that ``nngen feedback build`` wrote.
-        out: Folder for ``adapter/``, ``tuning.json`` and, during training, ``checkpoints/``.
-        note: Called with one line about each step.
+    ``out`` receives ``adapter/``, ``tuning.json`` and, during training, ``checkpoints/``; ``note`` gets one line
+    about each step.
 
     Raises:
         RewriterError: If the folder holds another tuning, the feedback set is too small, or the base cannot be loaded.
@@ -119,10 +107,9 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     if not train:
         raise RewriterError(f"{dataset} has no train rows for {tuning.method}: build it from more proposals")
     test = _sft_tokens(tokenizer, _rows(dataset, "sft", "test", tuning.tasks), tuning.max_tokens)[: tuning.judged]
-    adapter = Path(tuning.adapter) if tuning.adapter else None
     model = load_model(tuning.base, device=tuning.device, precision=tuning.precision, quantize=tuning.quantize)
-    if adapter is not None:
-        model = adapted(model, adapter, tuning.base, trainable=True)
+    if tuning.adapter:
+        model = adapted(model, Path(tuning.adapter), tuning.base, trainable=True)
     note(f"{len(train)} rows to learn, {len(test)} held out")
     before = held_out(model, test)
     note(f"before: loss {before.loss:.4f} nats a token, {before.token_accuracy:.1%} of the tokens right")
@@ -192,7 +179,7 @@ def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:
     with torch.inference_mode():
         for row in rows:
             ids = torch.tensor([row.ids], device=model.device)
-            count = sum(row.learned)
+            count = len(row.answer)
             # The logits at one position predict the token at the next one.
             logits = model(ids, logits_to_keep=count + 1).logits[0, :-1].float()  # (count, V)
             answer = ids[0, -count:]
@@ -206,8 +193,7 @@ def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:
 
 def base_name(base: str) -> str:
     """Name a base without its folder on this machine."""
-    path = Path(base)
-    return path.name if path.exists() else base
+    return Path(base).name if Path(base).exists() else base
 
 
 def _begin(out: Path, begun: dict[str, Any]) -> Tuned | None:
@@ -245,10 +231,7 @@ def _rows(dataset: Path, view: str, split: str, tasks: Sequence[str]) -> list[Ro
 def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
     """Raise the counts of tasks and regions to a power, in proportion: rows of rare kinds are repeated.
 
-    Args:
-        rows: Rows with ``task`` and ``place``.
-        power: Exponent in [0, 1]: 1 keeps the rows, 0 makes all kinds equally frequent.
-        seed: Seed of the choice of rows that are left out.
+    A ``power`` of 1 keeps the rows, one of 0 makes all kinds equally frequent.
     """
     if power == 1:
         return list(rows)
@@ -264,20 +247,12 @@ def temper(rows: Sequence[Row], power: float, seed: int) -> list[Row]:
     return found
 
 
-def tokenize(tokenizer: Any, messages: Sequence[Message], answer: str) -> Tokens:
-    """Turn a dialogue into tokens.
-
-    Prompt and answer are tokenized apart, so that no token crosses their border.
-
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        messages: All turns before the answer.
-        answer: The assistant's turn.
+def tokenize(tokenizer: Any, turns: Sequence[Mapping[str, str]], answer: str) -> Tokens:
+    """Turn a dialogue into tokens: the turns before the answer and the answer apart, so no token crosses their border.
 
     Raises:
         RewriterError: If the chat template writes the same turns differently when an answer follows.
     """
-    turns = [message.to_dict() for message in messages]
     whole = [*turns, {"role": "assistant", "content": answer}]
     head = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
     text = str(tokenizer.apply_chat_template(whole, tokenize=False))
@@ -287,17 +262,13 @@ def tokenize(tokenizer: Any, messages: Sequence[Message], answer: str) -> Tokens
     tail = text[len(head) :].rstrip("\n")
     before = tokenizer(head, add_special_tokens=False)["input_ids"]
     after = tokenizer(tail, add_special_tokens=False)["input_ids"]
-    return Tokens(ids=(*before, *after), learned=(0,) * len(before) + (1,) * len(after))
+    return Tokens(prompt=tuple(before), answer=tuple(after))
 
 
 def _sft_tokens(tokenizer: Any, rows: Sequence[Row], limit: int) -> list[Tokens]:
-    """Tokenize dialogues; longer ones than the limit are left out."""
-    tokens = (tokenize(tokenizer, _messages(row["messages"][:-1]), row["messages"][-1]["content"]) for row in rows)
+    """Tokenize the dialogues of at most ``limit`` tokens."""
+    tokens = (tokenize(tokenizer, row["messages"][:-1], row["messages"][-1]["content"]) for row in rows)
     return [row for row in tokens if len(row.ids) <= limit]
-
-
-def _messages(turns: Sequence[Mapping[str, str]]) -> list[Message]:
-    return [Message(role=turn["role"], content=turn["content"]) for turn in turns]
 
 
 def _trainer(tuning: Tuning, model: Any, tokenizer: Any, rows: Sequence[Row], folder: Path) -> Any:
@@ -310,11 +281,7 @@ def _trainer(tuning: Tuning, model: Any, tokenizer: Any, rows: Sequence[Row], fo
         target_modules=_TARGETS,
         task_type="CAUSAL_LM",
     )
-    config, trainer = {
-        "sft": (trl.SFTConfig, trl.SFTTrainer),
-        "dpo": (trl.DPOConfig, trl.DPOTrainer),
-        "kto": (trl.KTOConfig, trl.KTOTrainer),
-    }[tuning.method]
+    config, trainer = (getattr(trl, f"{tuning.method.upper()}{kind}") for kind in ("Config", "Trainer"))
     more: dict[str, Any] = {"beta": tuning.beta} if tuning.method != "sft" else {}
     data = datasets.Dataset.from_list(_table(tuning, tokenizer, rows))
     torch.manual_seed(tuning.seed)
@@ -370,7 +337,7 @@ def _table(tuning: Tuning, tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
     limit = tuning.max_tokens
     if tuning.method == "sft":
         table = [
-            {"input_ids": list(row.ids), "labels": [-100] * row.prompt_length + list(row.ids[row.prompt_length :])}
+            {"input_ids": list(row.ids), "labels": [-100] * len(row.prompt) + list(row.answer)}
             for row in _sft_tokens(tokenizer, rows, limit)
         ]
     else:
@@ -378,8 +345,7 @@ def _table(tuning: Tuning, tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
         table = []
         for row in rows:
             answers = [row[key][0]["content"] for key in keys if key not in ("prompt", "label")]
-            turns = _messages(row["prompt"])
-            if max(len(tokenize(tokenizer, turns, answer).ids) for answer in answers) <= limit:
+            if max(len(tokenize(tokenizer, row["prompt"], answer).ids) for answer in answers) <= limit:
                 table.append({key: row[key] for key in keys})
     if not table:
         raise RewriterError(f"no row has at most {limit} tokens: raise max_tokens")

@@ -29,14 +29,12 @@ class Example:
     """A question with an answer, good or bad.
 
     Attributes:
-        task: Task of the example.
         messages: System and user turns.
         answer: The assistant's turn.
         good: Whether the answer is to be learned; bad ones serve the preference views.
         score: Rank of the answer among those to one question; higher is better.
         group: Key of the split, shared by all examples of one quartet; several keys are joined by ``|``.
         origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
-        prompt: Name, version and digest of the prompt.
         place: Name of the region, for ``region``.
     """
 
@@ -108,21 +106,21 @@ def _fill(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
 
 def _without_echoes(examples: Sequence[Example], splits: Sequence[Split | None]) -> list[Split | None]:
     """Drop held-out code that nearly repeats code of the train split."""
+    pieces = {
+        number: tree_shingles(python_block(example.answer))
+        for number, (example, split) in enumerate(zip(examples, splits, strict=True))
+        if split is not None and example.task is Task.REGION
+    }
     learned: dict[str, list[Shingles]] = defaultdict(list)
-    for example, split in zip(examples, splits, strict=True):
-        if split is Split.TRAIN and example.task is Task.REGION:
-            learned[example.place].append(_pieces(example))
+    for number, mine in pieces.items():
+        if splits[number] is Split.TRAIN:
+            learned[examples[number].place].append(mine)
     kept = list(splits)
-    for number, (example, split) in enumerate(zip(examples, splits, strict=True)):
-        if split in (Split.VALIDATION, Split.TEST) and example.task is Task.REGION:
-            mine = _pieces(example)
-            if any(similarity(mine, other) >= SAME_CODE for other in learned[example.place]):
-                kept[number] = None
+    for number, mine in pieces.items():
+        near = (similarity(mine, other) >= SAME_CODE for other in learned[examples[number].place])
+        if splits[number] is not Split.TRAIN and any(near):
+            kept[number] = None
     return kept
-
-
-def _pieces(example: Example) -> Shingles:
-    return tree_shingles(python_block(example.answer))
 
 
 def _names(group: str, twins: Mapping[str, str]) -> list[str]:

@@ -38,10 +38,7 @@ class Known:
     def twin(self, candidate: Candidate, written: str = "", place: str = "") -> Twin | None:
         """Return the candidate that a new one repeats, if there is one.
 
-        Args:
-            candidate: New candidate.
-            written: Code in it that a rewriter wrote; empty for an assembled plan.
-            place: Parent and region that the code was written for; only code of one place is compared.
+        The code that a rewriter wrote is compared with the code of the same place, a parent and a region.
         """
         if candidate.id in self._ids:
             return Twin(kind=TwinKind.EXACT, id=candidate.id)

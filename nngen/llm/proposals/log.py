@@ -33,40 +33,23 @@ class TwinKind(enum.StrEnum):
     NEAR = "near"
 
 
-_ORDER = list(Stage)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """One proposal with its result.
 
     Attributes:
-        batch: Name of the batch that the request belongs to.
-        index: Number of the request in its batch, from 0.
-        rewriter: Name of the rewriter.
-        kind: Kind of the proposal.
+        index: Number of the request in its batch, from 0; the batch is named like its campaign.
         region: Name of the region; "" for other kinds.
         parent: Id of the candidate to improve on; "" where there is none.
-        prompt: Name, version and digest of the prompt.
-        seed: Seed of the request.
         stage: Last stage that the proposal passed.
         status: Status of the reply.
         fault: Reason why the text is not a proposal; None where it is one.
         outcome: Outcome of the checks; None where they were not run.
-        rule: Rule that refused the candidate.
-        message: One line about the failure.
-        candidate: Id of the candidate, from ``applied`` on.
         twin: Kind of duplicate; None for a new candidate.
-        twin_of: Id of the candidate that is repeated.
         repaired: Whether this is the second attempt, after an error message.
         trusted: Whether all its code stands in this package's own tables and templates; other code runs in the
             sandbox only.
-        text: Reply of the rewriter.
         written: Code in the reply, for ``region`` and ``file``.
-        prompt_tokens: Tokens of the prompt.
-        reply_tokens: Tokens of the reply.
-        seconds: Seconds that the reply took.
-        check_seconds: Seconds that the checks took.
     """
 
     batch: str
@@ -107,7 +90,8 @@ class Proposal:
 
     def reached(self, stage: Stage) -> bool:
         """Whether it passed a stage."""
-        return _ORDER.index(self.stage) >= _ORDER.index(stage)
+        stages = list(Stage)
+        return stages.index(self.stage) >= stages.index(stage)
 
     def to_dict(self) -> dict[str, Any]:
         """Write it as JSON types, long texts cut."""
@@ -155,7 +139,7 @@ class Funnel:
 
 
 def record(archive: Archive, proposal: Proposal) -> None:
-    """Write a proposal to the archive."""
+    """Write a proposal to the archive as an event."""
     archive.log(EVENT, campaign=proposal.batch, **proposal.to_dict())
 
 

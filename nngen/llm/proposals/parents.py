@@ -1,13 +1,18 @@
-"""Selects parent candidates and their mean accuracies at one fidelity."""
+"""Candidates around a batch: parents with their mean accuracies at one fidelity, and new proposals to train."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from nngen.archive import Archive, StoredCandidate, StoredTrial
+from nngen.campaign.protocols import Suggestion
+from nngen.campaign.selection import GivenCandidates
+from nngen.errors import UsageError
+from nngen.isolation import Isolation
+from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.plan import Plan
 from nngen.types import TrialSpec
 
@@ -68,3 +73,36 @@ def named_parent(archive: Archive, prefix: str, trials: Iterable[StoredTrial]) -
     """
     stored = archive.candidate(prefix)
     return Parent.of(stored, mean_accuracies(trials).get(stored.id))
+
+
+def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidates:
+    """Collect the candidates of the new proposals, in the order in which they were made.
+
+    Assembled code runs in a process of its own; code that a model wrote, or that was spliced into it, in the sandbox.
+
+    Raises:
+        UsageError: If neither a candidate nor its parent has a plan.
+    """
+    suggestions = []
+    for row in rows:
+        if row.new:
+            stored = archive.candidate(row.candidate)
+            plan = stored.plan or archive.candidate(row.parent).plan
+            if plan is None:
+                raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
+            isolation = Isolation.PROCESS if row.trusted else Isolation.SANDBOX
+            suggestions.append(Suggestion(plan=plan, candidate=stored, isolation=isolation))
+    return GivenCandidates(suggestions=tuple(suggestions))
+
+
+def trained_funnel(archive: Archive, batch: str, rows: Sequence[Proposal], spec: TrialSpec) -> Funnel:
+    """Count the proposals of a batch at each stage, trials at the fidelity of ``spec`` included."""
+    counted = funnel(rows)
+    if batch not in {campaign.name for campaign in archive.campaigns()}:
+        return counted
+    done = [trial for trial in archive.trials(batch) if trial.trained]
+    means = mean_accuracies(at_fidelity(archive.trials(), spec))
+    parents = {row.candidate: row.parent for row in rows if row.candidate}
+    before = [means.get(parents.get(trial.candidate_id or "", "")) for trial in done]
+    gains = [(t.validation_accuracy or 0.0) > mean for t, mean in zip(done, before, strict=True) if mean is not None]
+    return replace(counted, trained=len(done), compared=len(gains), better=sum(gains) if gains else None)

@@ -43,11 +43,7 @@ class PlanSpace:
             raise ReplyError(Fault.NOT_A_PLAN, f"no such field in a plan: {', '.join(unknown)}")
 
     def schema(self, chosen: Sequence[str] = ()) -> dict[str, Any]:
-        """Build the JSON schema of a plan.
-
-        Args:
-            chosen: Experts written so far; they are fixed, and later ones must differ from them.
-        """
+        """Build the JSON schema of a plan; ``chosen`` experts are fixed, and later ones differ from them."""
         rest = [name for name in self.families if name not in chosen]
         items = [{"const": name} for name in chosen] + [{"enum": rest}] * (EXPERTS - len(chosen))
         experts = {"type": "array", "prefixItems": items, "items": False, "minItems": EXPERTS, "maxItems": EXPERTS}
@@ -63,10 +59,7 @@ class PlanSpace:
         return self._plan({path: rng.choice(values) for path, values in self.choices.items()}, experts)
 
     def mutate(self, plan: Plan, rng: Random) -> Plan:
-        """Change one expert, or the value of one field.
-
-        Experts that are not in the pool, or named twice, are replaced first.
-        """
+        """Change one expert, or the value of one field; experts outside of the pool or named twice are replaced."""
         values = {path: field_value(plan, path) for path in self.choices}
         kept = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
         others = [name for name in self.families if name not in kept]
@@ -83,9 +76,7 @@ class PlanSpace:
     def read(self, text: str, parent: Plan | None = None) -> Plan:
         """Parse a reply: bare JSON, or JSON as its one code block.
 
-        Args:
-            text: Reply of a rewriter.
-            parent: Plan that supplies the fields outside of ``choices``.
+        Fields outside of ``choices`` are those of ``parent``.
 
         Raises:
             ReplyError: If it is not a plan of this space; the message serves a second attempt.

@@ -37,6 +37,7 @@ from nngen.types import Candidate, Verdict
 
 _CHUNK = 16  # requests made together, so that a local model decodes them in one batch
 _MAX_TOKENS = {Kind.PLAN: 256, Kind.REGION: 512, Kind.FILE: 24_000}
+# Code drawn without a floor on rare tokens seldom parses; plans follow a grammar and need none.
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}
 _AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
 
@@ -103,6 +104,7 @@ class Proposer:
         self.batch, self.sandbox = batch, sandbox
         self.space = space or PlanSpace(families=tuple(sorted(inputs.families)))
         self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
+        # One assembler for the batch: it keeps the sources that it has transformed.
         self.assembler = Assembler()
         self.known = Known(archive.candidates())
         for row in proposals(archive):
@@ -127,6 +129,7 @@ class Proposer:
             trials: Trials of one fidelity that the prompt summarises.
             failed: Earlier proposals, whose failures the prompt lists.
         """
+        # The effects are fitted once: prompts of one batch differ in their parents alone.
         values = plan_values(trials, self.space, failed=failed)
         starts: Sequence[Parent | None] = parents or [None]
         questions = [
@@ -175,6 +178,7 @@ class Proposer:
 
     def _run(self, kind: Kind, number: int, seed: int, questions: Sequence[_Question]) -> tuple[Proposal, ...]:
         require_sandbox(self.rewriter.name, kind, trusted=self.rewriter.trusted, available=self.sandbox)
+        # Seed and question follow from the index, so what is missing is asked as it would have been at first.
         done = {row.index for row in proposals(self.archive, self.batch)}
         asked: list[_Ask] = []
         for index in (index for index in range(number) if index not in done):
@@ -206,6 +210,7 @@ class Proposer:
             )
             proposal = replace(proposal, prompt=question.rendered.prompt)
             asked.append(_Ask(request=request, parent=question.parent, proposal=proposal))
+        # Each chunk is recorded before the next one is sent: a kill loses the replies of one chunk at most.
         for start in range(0, len(asked), _CHUNK):
             chunk = asked[start : start + _CHUNK]
             replies = self.rewriter.propose([ask.request for ask in chunk])
@@ -221,6 +226,7 @@ class Proposer:
     ) -> tuple[Proposal, Candidate | None]:
         """Ask once more with the error message; the second attempt replaces the first, whatever its result."""
         error = render(prompt("repair"), {"message": first.message[:400]}, self.count).messages[-1].content
+        # The model sees its own reply and the error, as in a dialogue with its user.
         turns = (Message(role="assistant", content=first.text), Message(role="user", content=error))
         seed = derive(ask.request.seed, "repair")
         request = replace(ask.request, messages=(*ask.request.messages, *turns), seed=seed)
@@ -249,6 +255,7 @@ class Proposer:
         except ReplyError as error:
             stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
+        # Looked up before the candidate itself enters the index.
         twin = self.known.twin(candidate, written, _place(proposal))
         # Code spliced into a parent runs with the parent's code, which may itself be a model's.
         assembled = ask.parent is not None and ask.parent.plan is not None
@@ -306,6 +313,7 @@ class Proposer:
             memory_mib=spec.memory_mib,
             isolation=Isolation.PROCESS if trusted else Isolation.SANDBOX,
         )
+        # A job that the engine lost says nothing about the candidate; the last attempt raises.
         for _ in range(MAX_LOSSES):
             with contextlib.suppress(EngineLostError):
                 return self.engine.check(job)
@@ -315,12 +323,11 @@ class Proposer:
         """Store candidate and verdict first and the proposal last: a recorded proposal is complete."""
         if candidate is not None and proposal.outcome is not None:
             shape, classes = self.spec.shape, self.inputs.dataset.classes
-            experts = [self.inputs.families[name][0] for name in (candidate.plan.experts if candidate.plan else ())]
-            for family in experts:
-                self.archive.add_family(family)
+            for name in candidate.plan.experts if candidate.plan else ():
+                self.archive.add_family(self.inputs.families[name][0])
             # LEMUR's id ignores white space: of two programs with one id the archive keeps the first.
             if not self.known.clashes(candidate):
-                self.archive.add_candidate(candidate, {family.name: family.fingerprint for family in experts})
+                self.archive.add_candidate(candidate, self.inputs.fingerprints)
             if self.archive.checked(candidate.id, shape, classes) is None:
                 verdict = Verdict(outcome=proposal.outcome, rule=proposal.rule, message=proposal.message)
                 self.archive.add_verdict(candidate.id, verdict, shape=shape, classes=classes)
@@ -368,6 +375,7 @@ def _spots(parents: Sequence[Parent], names: Sequence[str]) -> list[tuple[Parent
         raise UsageError(f"no region is called {unknown[0]!r}: choose {', '.join(REGIONS)}")
     if not parents:
         raise UsageError("a region is written into a parent: name one with --parent, or train some first")
+    # Regions outside, parents inside: a short batch already asks every parent.
     there = [set(present(parent.source)) for parent in parents]
     wanted = names or tuple(REGIONS)
     spots = [(parent, name) for name in wanted for parent, found in zip(parents, there, strict=True) if name in found]

@@ -11,8 +11,11 @@ import ast
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from nngen.llm.proposals.parsing import Fault, ReplyError
+
+Definition: TypeAlias = ast.FunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +54,7 @@ def find(source: str, region: str) -> str:
     Raises:
         ReplyError: If the region is unknown, or the file lacks it.
     """
-    node = _locate(ast.parse(source).body, _region(region).path)
-    if node is None:
-        raise ReplyError(Fault.REGION, f"this file has no region {region}")
-    return show(node)
+    return show(_node(source, region))
 
 
 def show(node: ast.AST) -> str:
@@ -80,14 +80,10 @@ def splice(source: str, region: str, code: str) -> str:
     Raises:
         ReplyError: If the code defines anything else, or the file lacks the region.
     """
-    old = _locate(ast.parse(source).body, _region(region).path)
-    if old is None:
-        raise ReplyError(Fault.REGION, f"this file has no region {region}")
-    body = ast.parse(code).body
-    _same_head(body, old)
-    new = body[0]
+    old = _node(source, region)
+    new = _same_head(ast.parse(code).body, old)
     # Decorators stand above the line of the definition, in the old code and in the new.
-    first, begin = (min([node.lineno, *(item.lineno for item in _decorators(node))]) for node in (old, new))
+    first, begin = (min(item.lineno for item in (node, *node.decorator_list)) for node in (old, new))
     lines, written = _lines(source), _lines(code)[begin - 1 : new.end_lineno]
     fresh = _indented(written, " " * old.col_offset, _inside_strings(new, begin))
     if not fresh[-1].endswith("\n"):
@@ -95,38 +91,38 @@ def splice(source: str, region: str, code: str) -> str:
     return "".join([*lines[: first - 1], *fresh, *lines[old.end_lineno :]])
 
 
-def _region(name: str) -> Region:
-    try:
-        return REGIONS[name]
-    except KeyError:
-        raise ReplyError(Fault.REGION, f"no region is called {name!r}: choose {', '.join(REGIONS)}") from None
+def _node(source: str, region: str) -> Definition:
+    if region not in REGIONS:
+        raise ReplyError(Fault.REGION, f"no region is called {region!r}: choose {', '.join(REGIONS)}")
+    node = _locate(ast.parse(source).body, REGIONS[region].path)
+    if node is None:
+        raise ReplyError(Fault.REGION, f"this file has no region {region}")
+    return node
 
 
-def _locate(body: Sequence[ast.stmt], path: Sequence[str]) -> ast.FunctionDef | ast.ClassDef | None:
+def _locate(body: Sequence[ast.stmt], path: Sequence[str]) -> Definition | None:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == path[0]:
             return node if len(path) == 1 else _locate(node.body, path[1:])
     return None
 
 
-def _same_head(body: Sequence[ast.stmt], old: ast.FunctionDef | ast.ClassDef) -> None:
-    if len(body) != 1 or type(body[0]) is not type(old) or getattr(body[0], "name", None) != old.name:
+def _same_head(body: Sequence[ast.stmt], old: Definition) -> Definition:
+    """Return the one definition of new code; refuse it unless it can replace the old one."""
+    new = body[0] if len(body) == 1 else None
+    if not isinstance(new, ast.FunctionDef | ast.ClassDef) or type(new) is not type(old) or new.name != old.name:
         form = "class" if isinstance(old, ast.ClassDef) else "function"
         raise ReplyError(Fault.REGION, f"the code must be the {form} {old.name} and nothing else")
-    new = body[0]
     if isinstance(old, ast.FunctionDef) and isinstance(new, ast.FunctionDef):
         before, after = ([argument.arg for argument in node.args.args] for node in (old, new))
         if before != after:
             raise ReplyError(Fault.REGION, f"{old.name} takes ({', '.join(before)}), not ({', '.join(after)})")
+    return new
 
 
 def _lines(source: str) -> list[str]:
     """Split into lines as Python counts them: form feeds and Unicode separators do not end a line."""
     return io.StringIO(source, newline="").readlines()
-
-
-def _decorators(node: ast.stmt) -> Sequence[ast.expr]:
-    return node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else ()
 
 
 def _inside_strings(node: ast.stmt, begin: int) -> set[int]:

@@ -56,14 +56,11 @@ class Request:
     """Request for one proposal.
 
     Attributes:
-        kind: Kind of the proposal.
-        messages: Rendered prompt; rewriters without a model ignore it.
         seed: Seed of every draw made for this request, independent of the other requests of a batch.
         max_tokens: Longest reply; one that reaches it is cut.
         temperature: Temperature of the softmax that tokens are drawn from; 0 takes the most likely token.
         min_p: Share of the most likely token's probability below which tokens are not drawn, in [0, 1).
         space: Plans that may be written; followed by the grammar and both baselines.
-        parent: Plan to improve on, where there is one.
         code: Text that the reply replaces, for ``region`` and ``file``.
         region: Name of the region, for ``region``.
     """
@@ -85,11 +82,9 @@ class Reply:
     """Answer of a rewriter to one request.
 
     Attributes:
-        text: Text written, without special tokens; may be empty unless ``status`` is ``ok``.
-        status: Result of the request.
+        text: Text without special tokens; may be empty unless ``status`` is ``ok``.
         detail: One line about the failure; empty where there is none.
         prompt_tokens: Tokens read; 0 where no model was used.
-        reply_tokens: Tokens written.
         seconds: This request's share of the wall time of its batch.
         attempts: Number of times a server was asked.
     """
@@ -125,9 +120,9 @@ class Options:
     """Options for opening a rewriter.
 
     Attributes:
-        adapter: Folder of a peft adapter.
-        model: Name of the model on a server.
-        device: ``cpu`` or ``cuda``.
+        adapter: Folder of a peft adapter, for a model in this process.
+        model: Name of the model, for a server.
+        device: ``cpu`` or ``cuda``, for a model in this process.
         batch: Replies decoded together.
     """
 
@@ -145,7 +140,6 @@ class RewriterEntry:
         argument: The ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``.
         purpose: What the rewriter is, for the help.
         matches: Whether a ``--rewriter`` argument selects this entry; entries are asked in order.
-        create: Opens the rewriter from the argument and the options.
         takes: Options, among ``adapter`` and ``model``, that the rewriter uses; others are refused.
         trusted: Value of ``Rewriter.trusted``, known before the rewriter is opened.
         tunable: Whether the argument names weights that this process can tune.

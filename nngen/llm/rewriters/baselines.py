@@ -20,13 +20,13 @@ class Baseline(ABC):
     name: str
     trusted = True
 
-    def propose(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answer each request with a draw from its own seed."""
-        return [self._reply(request) for request in requests]
-
     @abstractmethod
     def write(self, request: Request, rng: Random) -> str | None:
         """Return the text of a plan or the code of a region; None where nothing can be chosen."""
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer each request with a draw from its own seed."""
+        return [self._reply(request) for request in requests]
 
     def _reply(self, request: Request) -> Reply:
         start = time.perf_counter()
@@ -59,21 +59,17 @@ class Mutate(Baseline):
         return mutate_region(request.code, rng) if request.code else None
 
 
-register(
-    RewriterEntry(
-        argument=Uniform.name,
-        purpose="uniform draws",
-        matches=lambda argument: argument == Uniform.name,
-        create=lambda _argument, _options: Uniform(),
-        trusted=True,
+def _register(kind: type[Baseline], purpose: str) -> None:
+    register(
+        RewriterEntry(
+            argument=kind.name,
+            purpose=purpose,
+            matches=lambda argument: argument == kind.name,
+            create=lambda _argument, _options: kind(),
+            trusted=True,
+        )
     )
-)
-register(
-    RewriterEntry(
-        argument=Mutate.name,
-        purpose="one change of the parent",
-        matches=lambda argument: argument == Mutate.name,
-        create=lambda _argument, _options: Mutate(),
-        trusted=True,
-    )
-)
+
+
+_register(Uniform, "uniform draws")
+_register(Mutate, "one change of the parent")

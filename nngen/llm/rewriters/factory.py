@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import nngen.llm.rewriters.baselines  # noqa: F401  (registers its rewriters)
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
@@ -23,28 +21,19 @@ def entry_of(argument: str) -> RewriterEntry:
     return next((entry for entry in REWRITERS if entry.matches(argument)), LOCAL_MODEL)
 
 
-def open_rewriter(
-    argument: str, *, adapter: Path | None = None, model: str = "", device: str = "cpu", batch: int = 16
-) -> Rewriter:
-    """Open a rewriter.
-
-    Args:
-        argument: A registered name, a server's address, a hub id, a folder or a GGUF file.
-        adapter: Folder of a peft adapter, for a model in this process.
-        model: Name of the model, for a server.
-        device: ``cpu`` or ``cuda``, for a model in this process.
-        batch: Replies decoded together, for a model in this process.
+def open_rewriter(argument: str, options: Options | None = None) -> Rewriter:
+    """Open a rewriter from a registered name, a server's address, a hub id, a folder or a GGUF file.
 
     Raises:
         RewriterError: If it cannot be opened, or an option does not fit it; the message says why.
         MissingExtraError: If packages that it needs are not installed.
     """
-    entry = entry_of(argument)
-    for name, given in (("adapter", adapter is not None), ("model", bool(model))):
-        if given and name not in entry.takes:
+    entry, options = entry_of(argument), options or Options()
+    for name in ("adapter", "model"):
+        if getattr(options, name) and name not in entry.takes:
             fitting = " or ".join(other.argument for other in (*REWRITERS, LOCAL_MODEL) if name in other.takes)
             raise RewriterError(f"--{name} is for --rewriter {fitting}, not for {argument}")
-    return entry.create(argument, Options(adapter=adapter, model=model, device=device, batch=batch))
+    return entry.create(argument, options)
 
 
 def rewriter_help() -> str:

@@ -105,11 +105,8 @@ def mutate_region(code: str, rng: Random) -> str | None:
 def redraw_region(code: str, rng: Random) -> str | None:
     """Draw every site uniformly over its alternatives and itself; None where the region has no site."""
     tree = ast.parse(code)
-    sites = list(_sites(tree))
-    if not sites:
-        return None
-    drawn = {node: rng.choice((ast.unparse(node), *group)) for node, group in sites}
-    return _write(tree, drawn)
+    drawn = {node: rng.choice((ast.unparse(node), *group)) for node, group in _sites(tree)}
+    return _write(tree, drawn) if drawn else None
 
 
 def skeleton(code: str) -> str:

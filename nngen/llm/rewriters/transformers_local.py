@@ -23,10 +23,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def load_tokenizer(base: str) -> Any:
-    """Load the tokenizer of a base model.
-
-    Args:
-        base: A hub id, a folder in transformers' layout, or a GGUF file.
+    """Load the tokenizer of a base: a hub id, a folder in transformers' layout, or a GGUF file.
 
     Raises:
         RewriterError: If it cannot be loaded, or has no chat template.
@@ -79,12 +76,11 @@ def load_model(
         model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
     if "gguf_file" in extra:
         # The weights are unpacked on loading, yet a model that is marked as quantized cannot be tuned.
-        for name in ("hf_quantizer", "quantization_method"):
-            if hasattr(model, name):
-                delattr(model, name)
+        marks = ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config"))
+        for owner, name in marks:
+            if hasattr(owner, name):
+                delattr(owner, name)
         model.is_quantized = False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
     if adapter is not None:
         model = adapted(model, adapter, base)
     return model.eval()
@@ -94,14 +90,7 @@ class Local:
     """Rewriter over transformers' ``generate``.
 
     Requests with the same prompt share its prefill; others are padded on the left. Both are decoded
-    in batches with a key-value cache.
-
-    Args:
-        base: A hub id, a folder in transformers' layout, or a GGUF file.
-        adapter: Folder of a peft adapter tuned on this base.
-        device: ``cpu`` or ``cuda``.
-        batch: Rows decoded together.
-        precision: Precision of the weights, as for ``load_model``.
+    in batches of ``batch`` rows with a key-value cache. The other arguments are those of ``load_model``.
     """
 
     trusted = False
@@ -117,6 +106,7 @@ class Local:
     ) -> None:
         self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
         self.tokenizer = load_tokenizer(base)
+        self.tokenizer.padding_side = "left"  # the last token of every row is the one that is continued
         self.model = load_model(base, adapter, device=device, precision=precision)
         self.batch = batch
         self._vocabulary = int(self.model.config.get_text_config().vocab_size)
@@ -138,16 +128,11 @@ class Local:
         A prompt that does not fit the model's context is ``rejected``; the others are answered.
         """
         prompts = [self._prompt(request) for request in requests]
-        lengths = [self.tokens(prompt) for prompt in prompts]
-        replies = {
-            index: Reply(
-                status=Status.REJECTED,
-                detail=f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}",
-                prompt_tokens=length,
-            )
-            for index, length in enumerate(lengths)
-            if length >= self._context
-        }
+        replies = {}
+        for index, length in enumerate(map(self.tokens, prompts)):
+            if length >= self._context:
+                detail = f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}"
+                replies[index] = Reply(status=Status.REJECTED, detail=detail, prompt_tokens=length)
         order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
         for rows in _batches(order, prompts, self.batch):
             answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
@@ -188,10 +173,7 @@ class Local:
 
     def _read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Any]:
         """Tokenize prompts to ``(B, T)``; where all are equal, compute the cache of all but the last token once."""
-        side = self.tokenizer.padding_side
-        self.tokenizer.padding_side = "left"
         encoded = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
-        self.tokenizer.padding_side = side
         ids, mask = encoded["input_ids"].to(self.model.device), encoded["attention_mask"].to(self.model.device)
         cache = None
         if len(prompts) > 1 and len(set(prompts)) == 1:
@@ -254,13 +236,7 @@ def _place(base: str) -> tuple[str, dict[str, Any]]:
 
 
 def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) -> Any:
-    """Load an adapter onto a base model.
-
-    Args:
-        model: Loaded base.
-        adapter: Folder of a peft adapter.
-        base: Name of the base, compared with the one that the adapter names.
-        trainable: Whether the adapter is tuned further.
+    """Load a peft adapter onto its base model; ``trainable`` where it is tuned further.
 
     Raises:
         RewriterError: If the folder is not an adapter, or an adapter for another base.
