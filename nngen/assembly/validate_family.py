@@ -14,6 +14,7 @@ from nngen.checks.source import Source
 from nngen.errors import AssemblyError, FamilyError
 from nngen.families.catalogue import load_families, read_family
 from nngen.families.probe import profiles
+from nngen.families.trust import AUTO
 from nngen.lemur.reader import Lemur
 from nngen.text import parse_python
 from nngen.types import Family, Shape
@@ -46,6 +47,7 @@ def may_join(
     *,
     classes: int = 10,
     progress: Callable[[int, int], None] | None = None,
+    wanted: str = AUTO,
 ) -> tuple[Joining, ...]:
     """Check whether each file may be an expert beside LEMUR's families.
 
@@ -58,9 +60,11 @@ def may_join(
         shape: Shape of the images.
         classes: Number of classes of the data set.
         progress: Called with (files measured, files to measure).
+        wanted: Isolation level of the measurements, or ``auto``.
 
     Raises:
         LemurError: If LEMUR cannot be read.
+        UsageError: If a file must be measured in a sandbox and there is none.
     """
     there = load_families(lemur)
     known = {canonical_hash(family.source): family.name for family in there.values()}
@@ -74,7 +78,7 @@ def may_join(
             families[path] = family
         except (AssemblyError, FamilyError) as error:
             refused[path] = str(error)
-    measured = profiles(list(families.values()), shape, classes=classes, progress=progress)
+    measured = profiles(list(families.values()), shape, classes=classes, progress=progress, wanted=wanted)
     rows = []
     for path in paths:
         if path in refused:

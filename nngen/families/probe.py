@@ -16,11 +16,13 @@ from pathlib import Path
 
 from nngen.errors import UsageError
 from nngen.families.hyperparameters import best_hyperparameters
+from nngen.families.trust import AUTO, check_sandbox, families_level
 from nngen.files import cache_dir, load_json, store_json
 from nngen.isolation.job import Job, JsonObject
 from nngen.isolation.limits import Limits
 from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.runner import JobRunner
+from nngen.text import one_line
 from nngen.types import Adapter, Family, Interface, Shape
 
 TIME_LIMIT_S = 120.0
@@ -117,6 +119,7 @@ def profiles(
     classes: int = 10,
     progress: Callable[[int, int], None] | None = None,
     jobs: int | None = None,
+    wanted: str = AUTO,
 ) -> dict[str, Profile]:
     """Measure families at a shape, or look up earlier measurements.
 
@@ -130,15 +133,17 @@ def profiles(
         classes: Number of classes: the length of the logits.
         progress: Called with (families measured, families to measure) after each.
         jobs: Families measured at the same time; None takes one for each CPU, at most 8.
+        wanted: Isolation level, or ``auto``: a process for pinned families, the sandbox for all others.
 
     Raises:
-        UsageError: If the shape is larger than any network is built for, or ``jobs`` is below 1.
+        UsageError: If the shape is larger than any network is built for, ``jobs`` is below 1, or a family needs a
+            sandbox and there is none.
         NngenError: If no worker can be started.
     """
     check_shape(shape)
     if jobs is not None and jobs < 1:
         raise UsageError(f"{jobs} families cannot be measured at a time: give 1 or more jobs")
-    probes = {family.name: _Probe(family=family, shape=shape, classes=classes) for family in families}
+    probes = {family.name: _Probe(family=family, shape=shape, classes=classes, wanted=wanted) for family in families}
     answers = _answers(probes.values(), jobs, progress)
     return {
         name: Profile(
@@ -158,13 +163,14 @@ def usable_families(
     *,
     classes: int = 10,
     progress: Callable[[int, int], None] | None = None,
+    wanted: str = AUTO,
 ) -> tuple[dict[str, tuple[Family, Interface]], dict[str, str]]:
     """Separate the families that can be used at a shape from the others; arguments and errors as for ``profiles``.
 
     Returns:
         The usable families by name, each with the inputs it accepts; and the others, each with the reason.
     """
-    measured = profiles(families, shape, classes=classes, progress=progress)
+    measured = profiles(families, shape, classes=classes, progress=progress, wanted=wanted)
     usable, refused = {}, {}
     for family in families:
         profile = measured[family.name]
@@ -176,7 +182,12 @@ def usable_families(
 
 
 def training_costs(
-    families: Iterable[tuple[Family, Interface]], shape: Shape, *, classes: int = 10, jobs: int | None = None
+    families: Iterable[tuple[Family, Interface]],
+    shape: Shape,
+    *,
+    classes: int = 10,
+    jobs: int | None = None,
+    wanted: str = AUTO,
 ) -> dict[str, TrainingCost]:
     """Measure what training families at a shape costs, or look up earlier measurements.
 
@@ -185,14 +196,18 @@ def training_costs(
         shape: Shape of the images as they reach the mixture; each family is measured behind its adapter.
         classes: Number of classes.
         jobs: Families measured at the same time; None takes one for each CPU, at most 8.
+        wanted: Isolation level, or ``auto``, as for ``profiles``.
 
     Returns:
         Costs by name; a family that cannot be measured here is left out.
 
     Raises:
+        UsageError: If a family needs a sandbox and there is none.
         NngenError: If no worker can be started.
     """
-    probes = [_Probe(family=one, shape=shape, classes=classes, cost_behind=inputs) for one, inputs in families]
+    probes = [
+        _Probe(family=one, shape=shape, classes=classes, wanted=wanted, cost_behind=inputs) for one, inputs in families
+    ]
     return {name: answer.cost for name, answer in _answers(probes, jobs).items() if answer.cost is not None}
 
 
@@ -212,19 +227,38 @@ class _Answer:
 
     @classmethod
     def read(cls, value: JsonObject) -> _Answer:
-        """Read a worker's message or an entry of the cache.
+        """Read a worker's message or an entry of the cache, neither of which is trusted.
 
         Raises:
             LookupError: If a key is missing.
             TypeError: If a value has another type.
+            ValueError: If a value is out of its range.
         """
-        interface, cost = value.get("interface"), value.get("cost")
-        return cls(
+        interface, cost = value["interface"], value["cost"]
+        answer = cls(
             interface=None if interface is None else Interface(**interface),
-            parameters=value.get("parameters"),
+            parameters=value["parameters"],
             cost=None if cost is None else TrainingCost(**cost),
-            reason=value.get("reason", ""),
+            reason=one_line(value["reason"]),
         )
+        found, sides = answer.interface, range(1, LARGEST_SIDE + 1)
+        if found is not None and not (
+            _whole(found.low, sides)
+            and (found.high is None or _whole(found.high, range(found.low, LARGEST_SIDE + 1)))
+            and type(found.square) is type(found.complex) is bool
+        ):
+            raise ValueError("sides out of range")
+        if answer.parameters is not None and not _whole(answer.parameters, range(2**53)):
+            raise ValueError("a number of parameters out of range")
+        costs = () if answer.cost is None else asdict(answer.cost).values()
+        if not all(type(number) in (int, float) and 0 <= number < 1e9 for number in costs):
+            raise ValueError("a cost out of range")
+        return answer
+
+
+def _whole(value: object, numbers: range) -> bool:
+    # type(), since True is an integer too.
+    return type(value) is int and value in numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,35 +268,49 @@ class _Probe:
     family: Family
     shape: Shape
     classes: int
+    wanted: str
     cost_behind: Interface | None = None
 
     def job(self) -> Job:
-        known = asdict(self.cost_behind) if self.cost_behind else load_json(self._interface_file())
+        known = self.cost_behind or self._known_interface()
         arguments = {
             "hyperparameters": best_hyperparameters(self.family),
             "classes": self.classes,
             "shape": str(self.shape),
-            "interface": known,
+            "interface": known and asdict(known),
             "cost": self.cost_behind is not None,
         }
-        limits = Limits(time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
-        return Job(entry_point=f"{_MEASURE}:measure", arguments=arguments, source=self.family.source, limits=limits)
+        return Job(
+            entry_point=f"{_MEASURE}:measure",
+            arguments=arguments,
+            source=self.family.source,
+            limits=Limits(time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB),
+            isolation=families_level([self.family], self.wanted).level,
+        )
 
     def answer(self, messages: Sequence[JsonObject], result: JobResult) -> _Answer:
-        if messages and not messages[-1]["memory"]:
-            return _Answer.read(messages[-1])
         smaller = f" at {self.shape}: choose a smaller shape"
-        if messages or result.reason is ExitReason.MEMORY:
+        if result.reason is ExitReason.MEMORY:
             return _Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
         if result.reason is ExitReason.TIME:
             return _Answer(reason=f"took longer than {TIME_LIMIT_S:g} s{smaller}", lasting=False)
-        return _Answer(reason=result.describe(), lasting=False)
+        if not messages:
+            return _Answer(reason=one_line(result.describe()), lasting=False)
+        # The worker ran the family, so its message may be the family's own.
+        try:
+            answer = _Answer.read(messages[-1])
+        except (LookupError, TypeError, ValueError) as error:
+            return _Answer(reason=f"the worker sent no measurement: {one_line(str(error), 100)}", lasting=False)
+        if messages[-1].get("memory"):
+            return _Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
+        return answer
 
     def stored(self) -> _Answer | None:
         value = load_json(self._file())
+        empty = {"interface": None, "parameters": None, "cost": None, "reason": ""}
         try:
-            return _Answer.read({"cost": value} if self.cost_behind and value else value)
-        except (AttributeError, TypeError):
+            return _Answer.read(empty | ({"cost": value} if self.cost_behind else value)) if value else None
+        except (LookupError, TypeError, ValueError):
             return None
 
     def store(self, answer: _Answer) -> _Answer:
@@ -274,12 +322,18 @@ class _Probe:
         if answer.interface is not None:
             store_json(self._interface_file(), asdict(answer.interface))
         else:  # a limit of time or memory does not contradict what is known
-            known = load_json(self._interface_file())
-            answer = replace(answer, interface=known and Interface(**known))
+            answer = replace(answer, interface=self._known_interface())
         if answer.lasting:
             plain = asdict(answer)
             store_json(self._file(), {key: plain[key] for key in ("interface", "reason", "parameters")})
         return answer
+
+    def _known_interface(self) -> Interface | None:
+        value = {"interface": load_json(self._interface_file()), "parameters": None, "cost": None, "reason": ""}
+        try:
+            return _Answer.read(value).interface
+        except (TypeError, ValueError):
+            return None
 
     def _file(self) -> Path:
         if self.cost_behind is None:
@@ -310,6 +364,8 @@ def _answers(
     missing = [probe for probe in probes if found[probe.family.name] is None]
     report = progress or (lambda _done, _total: None)
     if missing:
+        for probe in missing:  # before the first of them runs
+            check_sandbox(families_level([probe.family], probe.wanted))
         report(0, len(missing))
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(jobs or min(cpus, _MAX_JOBS)) as pool, JobRunner(preload=_PRELOAD) as runner:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -75,6 +76,19 @@ def families_level(families: Iterable[Family], wanted: str = AUTO) -> LevelChoic
         more = f" and {len(foreign) - 1} more are" if len(foreign) > 1 else " is"
         return LevelChoice(Isolation.SANDBOX, f"family {foreign[0]}{more} not from the pinned LEMUR wheel")
     return LevelChoice(Isolation.PROCESS, "every family is from the pinned LEMUR wheel")
+
+
+def check_sandbox(choice: LevelChoice) -> None:
+    """Refuse a choice of the sandbox where there is none.
+
+    Raises:
+        UsageError: If bubblewrap is not installed; the message says what to install and which flag takes the risk.
+    """
+    if choice.level is Isolation.SANDBOX and shutil.which("bwrap") is None:
+        raise UsageError(
+            f"{choice.reason}: it runs in a sandbox only, which needs bubblewrap: apt-get install bubblewrap,"
+            " or take the risk with --isolation process"
+        )
 
 
 @cache

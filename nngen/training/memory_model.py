@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from nngen.errors import NngenError
 from nngen.families.probe import TrainingCost, training_costs
+from nngen.families.trust import AUTO
 from nngen.types import Candidate, Family, Interface, Outcome, TrialSpec, Verdict
 
 RULE = "predicted"
@@ -98,7 +99,7 @@ def predict(
     )
 
 
-def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int = 10) -> Predictor:
+def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int = 10, wanted: str = AUTO) -> Predictor:
     """Return a predictor for mixtures of these families; each is measured when it first appears, once per machine.
 
     On a CPU, a training that would stay within its limit even with four of the heaviest family is not predicted, which
@@ -118,7 +119,8 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
             # A family that cannot be measured is not tried again, and its mixtures are trained without a prediction.
             at_shape.update(dict.fromkeys(missing))
             with suppress(NngenError):
-                at_shape.update(training_costs([families[name] for name in missing], spec.shape, classes=classes))
+                measured = [families[name] for name in missing]
+                at_shape.update(training_costs(measured, spec.shape, classes=classes, wanted=wanted))
             own = {name: weight for name in names if (weight := at_shape[name]) is not None}
         return predict(names, own, spec, images)
 

@@ -145,7 +145,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profile]:
     """All families, measured in one run of the worker."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return profiles([*MISFITS, *PLAIN, SLY], SHAPE)
+        return profiles([*MISFITS, *PLAIN, SLY], SHAPE, wanted="process")
 
 
 @pytest.mark.parametrize("subject", MISFITS, ids=lambda subject: subject.name)
@@ -172,7 +172,7 @@ def test_a_border_that_meta_tensors_do_not_see_is_found(measured: dict[str, Prof
 def test_one_that_hangs_stops_no_other_and_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIME_LIMIT_S", 4.0)
     hangs, plain = family("Hangs", forward="\n        while True: pass"), family("Plain")
-    measured = profiles([hangs, plain], SHAPE, jobs=1)
+    measured = profiles([hangs, plain], SHAPE, jobs=1, wanted="process")
     assert measured["Plain"].usable
     assert measured["Hangs"].reason == "took longer than 4 s at 3x32x32: choose a smaller shape"
     assert len(list((cache / "probes").iterdir())) == 2  # both are Plain's: its interface and its proof
@@ -194,7 +194,7 @@ def test_nothing_is_left_behind_when_it_is_broken_off(
 
     slow = family("Slow", forward="import time; time.sleep(60); return self.layer(x.mean((2, 3)))")
     with pytest.raises(KeyboardInterrupt):
-        profiles([family("Plain"), slow], SHAPE, progress=interrupt, jobs=2)
+        profiles([family("Plain"), slow], SHAPE, progress=interrupt, jobs=2, wanted="process")
     assert list((tmp_path / "tmp").iterdir()) == []
     deadline = time.monotonic() + 5
     while _children() - before and time.monotonic() < deadline:
@@ -210,7 +210,7 @@ def test_a_worker_that_cannot_start_is_named(cache: Path, tmp_path: Path, monkey
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(NngenError, match=r"the worker process cannot start: ImportError: libcudart"):
-        profiles([family("Plain")], SHAPE)
+        profiles([family("Plain")], SHAPE, wanted="process")
 
 
 @pytest.mark.parametrize("text", ["3x100000x100000", "3x1025x32", "100000x32x32"])
