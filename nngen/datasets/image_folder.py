@@ -1,8 +1,11 @@
-"""Data set ``folder:PATH``: one folder per class, images of any format that Pillow reads."""
+"""Data set ``folder:PATH``: images in one folder per class, with or without folders for the splits."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,23 +13,33 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
+from nngen.datasets.folder_tree import Tree, read_tree, walk
+from nngen.datasets.image_file import Header, decode, read_header
 from nngen.datasets.source import Raw
 from nngen.errors import DataError
+from nngen.text import listed, one_line
 from nngen.types import Shape
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_RULES = 2
+"""Raised when the same files give other pixels, labels or splits, so that older entries of the cache are left alone."""
+
 _MAX_SIDE = 256
-_MAX_CLASSES = 65_536
-_GREY = {"1", "L", "LA", "I", "I;16", "F"}
+_SHOWN = 20
+_MAX_NAMED = 200
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Images below ``path``; its folders are the classes, in alphabetical order."""
+    """Images below ``path``.
+
+    Attributes:
+        path: Folder of the data set.
+        skip_unreadable: Leave out images that cannot be read; otherwise they are an error that names all of them.
+    """
 
     path: Path
+    skip_unreadable: bool = False
     natural = True
     default_shape: Shape | None = None
 
@@ -34,66 +47,108 @@ class FolderSource:
     def name(self) -> str:
         return f"folder:{self.path}"
 
+    @property
+    def split_name(self) -> str:
+        """The same name for every path, so that a folder that is moved or named otherwise keeps its split."""
+        return "folder"
+
     @cached_property
-    def _files(self) -> list[tuple[Path, int]]:
+    def _files(self) -> tuple[list[Path], int]:
         if not self.path.is_dir():
             raise DataError(f"{self.path} is not a folder")
-        folders = sorted(entry for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        groups = [
-            sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
-            for folder in folders
-        ]
-        groups = [group for group in groups if group]
-        if not 2 <= len(groups) <= _MAX_CLASSES:
-            raise DataError(
-                f"{self.path} holds {len(groups)} folders with images; put each class into its own, 2 at least"
-            )
-        return [(file, label) for label, group in enumerate(groups) for file in group]
+        return walk(self.path)
 
     def key(self) -> str:
-        digest = hashlib.sha256()
-        for file, label in self._files:
+        digest = hashlib.sha256(f"{_RULES} {self.skip_unreadable}".encode())
+        for file in self._files[0]:
             stat = file.stat()
-            digest.update(f"{label} {file.relative_to(self.path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(file.relative_to(self.path)) + f"\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def decode(self) -> Raw:
-        """Decode every image to one size: their own if they share it, else a square of the median side."""
-        sizes, grey = self._survey()
-        if len(set(sizes)) == 1:
-            width, height = sizes[0]
-        else:
-            width = height = min(_MAX_SIDE, int(median(min(size) for size in sizes)))
-        mode = "L" if grey else "RGB"
-        images = np.stack([_decode(file, (width, height), mode) for file, _ in self._files])
-        labels = np.array([label for _, label in self._files], dtype=np.int64)
-        return Raw(classes=int(labels.max()) + 1, images=images, labels=labels)
+        """Decode every image to one size.
 
-    def _survey(self) -> tuple[list[tuple[int, int]], bool]:
-        sizes: list[tuple[int, int]] = []
-        grey = True
-        for file, _ in self._files:
-            with _opened(file) as image:
-                sizes.append(image.size)
-                grey = grey and image.mode in _GREY
-        return sizes, grey
+        Images of one size up to 256 px keep it. Others are scaled until the short side is the median short side, 256
+        px at most, and the centre square is cut out.
+        """
+        headers, notes = self._read_headers()
+        tree = read_tree(self.path, list(headers))
+        notes += [tree.note] if tree.note else []
+        size, rule = _common_size([header.size for header in headers.values()])
+        grey = all(header.grey for header in headers.values())
+        span = _span([header.span for header in headers.values() if header.span is not None])
+        arrays: dict[str, npt.NDArray[np.uint8]] = {}
+        labels: dict[str, npt.NDArray[np.int64]] = {}
+        for split, files in tree.splits.items():
+            arrays[split] = np.stack([decode(file, size, grey=grey, span=span) for file, _ in files])
+            labels[split] = np.array([label for _, label in files], dtype=np.int64)
+        return Raw(
+            classes=len(tree.classes),
+            images=arrays["train"],
+            labels=labels["train"],
+            validation_images=arrays.get("validation"),
+            validation_labels=labels.get("validation"),
+            test_images=arrays.get("test"),
+            test_labels=labels.get("test"),
+            class_names=tree.classes,
+            notes=(_counts(tree), rule, *notes),
+        )
+
+    def _read_headers(self) -> tuple[dict[Path, Header], list[str]]:
+        """Read the properties of all images, and note what is not one; unreadable images are named together."""
+        files, left_out = self._files
+        headers: dict[Path, Header] = {}
+        other, unreadable = [], []
+        for file in files:
+            try:
+                header = read_header(file)
+            except DataError as error:
+                unreadable.append(one_line(str(error).removeprefix(f"{self.path}/")))
+                continue
+            if header is None:
+                other.append(one_line(file.name))
+            else:
+                headers[file] = header
+        notes = [f"{len(other)} files are not images and are left out: {listed(other, 4)}"] if other else []
+        if left_out:
+            notes.append(f"{left_out} hidden, system or special files are left out")
+        if unreadable and not self.skip_unreadable:
+            raise DataError(
+                f"{self.path}: {len(unreadable)} images cannot be read: {'; '.join(unreadable[:_MAX_NAMED])}"
+                f"{'; ...' if len(unreadable) > _MAX_NAMED else ''}: "
+                "remove them, or leave them out with --skip-unreadable"
+            )
+        notes += [f"left out: {reason}" for reason in unreadable]
+        return headers, notes
 
 
-def _opened(file: Path) -> Image.Image:
-    try:
-        return Image.open(file)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is not an image: {error}") from error
+def _common_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
+    """Return ``(width, height)`` of all decoded images, and the rule in words."""
+    if len(set(sizes)) == 1 and max(sizes[0]) <= _MAX_SIDE:
+        return sizes[0], f"all images are {sizes[0][0]} wide and {sizes[0][1]} high, and keep this size"
+    side = min(_MAX_SIDE, int(median(min(size) for size in sizes)))
+    return (side, side), f"images are scaled to a short side of {side} px, and the centre square is taken"
 
 
-def _decode(file: Path, size: tuple[int, int], mode: str) -> npt.NDArray[np.uint8]:
-    """Return one image as ``(C, H, W)`` bytes."""
-    try:
-        with _opened(file) as image:
-            plain = image.convert(mode)
-            if plain.size != size:
-                plain = plain.resize(size, Image.Resampling.BILINEAR)
-            pixels = np.asarray(plain, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is broken: {error}") from error
-    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+def _span(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the values that become black and white in images of more than 8 bits a channel.
+
+    A folder of 12-bit images in 16-bit files uses 12 bits, so the range is the least number of bits that holds all
+    values. Other values (negative, fractions beyond 1) are scaled by their own range.
+    """
+    if not spans:
+        return 0, 255
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    if low < 0 or not np.isfinite(high - low):
+        return low, high
+    if high <= 1:
+        return 0, 1
+    return 0, 2 ** max(8, int(np.ceil(np.log2(high + 1)))) - 1
+
+
+def _counts(tree: Tree) -> str:
+    """List the classes with their numbers of images."""
+    counts = Counter(label for files in tree.splits.values() for _, label in files)
+    shown = [f"{one_line(name)} {counts[label]}" for label, name in enumerate(tree.classes)]
+    total = sum(counts.values())
+    return f"{total:,} images in {len(tree.classes)} classes: {listed(shown, _SHOWN)}"

@@ -13,20 +13,29 @@ from nngen.types import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """A decoded data set, before its validation split is taken from the training images.
+    """A decoded data set, before the splits that it lacks are taken from the training images.
 
     Attributes:
+        classes: Number of classes.
         images: Training images, ``(N, C, H, W)`` uint8.
         labels: Training labels, ``(N,)`` int64.
+        validation_images: Validation images; None where the source has no validation split of its own.
+        validation_labels: Validation labels; None where the source has no validation split of its own.
         test_images: Test images; None where the source has no test split of its own.
         test_labels: Test labels; None where the source has no test split of its own.
+        class_names: Names of the classes in the order of their labels; empty where they have none.
+        notes: Sentences for the user on what was read, and what was left out.
     """
 
     classes: int
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    validation_images: npt.NDArray[np.uint8] | None = None
+    validation_labels: npt.NDArray[np.int64] | None = None
     test_images: npt.NDArray[np.uint8] | None = None
     test_labels: npt.NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -1,0 +1,162 @@
+"""Finds the classes and splits of a folder of images, from its subfolders alone."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nngen.errors import DataError
+from nngen.text import listed
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of folders, in lower case, that hold a split with the classes inside."""
+
+_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+"""Names, in lower case, that operating systems and storage servers leave in folders."""
+
+_MAX_CLASSES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """Images of a folder by split and class.
+
+    Attributes:
+        classes: Names of the classes, in the order of their labels.
+        splits: Files with their labels, by ``train``, ``validation`` and ``test``; ``train`` is always there.
+        note: Sentence on how splits were found; empty where the folder has none.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Sequence[tuple[Path, int]]]
+    note: str = ""
+
+
+def walk(root: Path) -> tuple[list[Path], int]:
+    """List the regular files below a folder, sorted by their names below it; links to regular files count.
+
+    Returns:
+        The files, and the number of entries left out: hidden ones, those of operating systems, and special files.
+
+    Raises:
+        DataError: If the folder cannot be read.
+    """
+    files, left_out = [], 0
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    # Links to folders are not followed: they may lead out of the data set, or in a circle.
+    for folder, folders, names in os.walk(root, onerror=fail):
+        kept = [name for name in folders if not _is_system(name)]
+        left_out += len(folders) - len(kept)
+        folders[:] = kept
+        for name in names:
+            if _is_system(name) or not os.path.isfile(os.path.join(folder, name)):  # noqa: PTH113, PTH118
+                left_out += 1
+            else:
+                files.append(Path(folder, name))
+    return sorted(files, key=lambda file: os.fsencode(file.relative_to(root))), left_out
+
+
+def read_tree(root: Path, images: Sequence[Path]) -> Tree:
+    """Sort images into splits and classes.
+
+    Folders right below ``root`` are the classes, unless they are named as splits and hold folders: ``train``,
+    ``validation`` and ``test`` are taken as named; ``train`` with one other keeps that one as the test split, and
+    validation is taken from ``train`` later.
+
+    Args:
+        root: Folder of the data set.
+        images: Its images, sorted.
+
+    Raises:
+        DataError: If there are fewer than two classes, a class has no image, or a split is missing.
+    """
+    inside = [(file, file.relative_to(root).parts) for file in images]
+    loose = [file for file, parts in inside if len(parts) == 1]
+    groups: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
+    for file, parts in inside:
+        if len(parts) > 1:
+            groups.setdefault(parts[0], []).append((file, parts[1:]))
+    named = {name: SPLITS[name.lower()] for name in groups if name.lower() in SPLITS}
+    deep = {name for name in named if any(len(parts) > 1 for _, parts in groups[name])}
+    if not deep:
+        classes = _classes(root, groups)
+        files = [(file, classes.index(name)) for name in classes for file, _ in groups[name]]
+        note = f"{len(loose)} images outside of the folders of classes are left out" if loose else ""
+        return Tree(classes=_shown(classes), splits={"train": files}, note=note)
+    if deep != groups.keys():
+        other, named_so = listed(sorted(groups.keys() - deep), 5), listed(sorted(deep), 5)
+        raise DataError(f"{root} mixes splits ({named_so}) with other folders ({other}): move the one or the other")
+    return _with_splits(root, {named[name]: groups[name] for name in sorted(deep)}, {named[n]: n for n in deep})
+
+
+def _with_splits(
+    root: Path, groups: Mapping[str, Sequence[tuple[Path, tuple[str, ...]]]], names: Mapping[str, str]
+) -> Tree:
+    if "train" not in groups or len(groups) == 1:
+        lacking = "train" if "train" not in groups else "test or val"
+        raise DataError(f"{root} has the split {listed(sorted(names.values()))} alone: it lacks {lacking}")
+    by_class = {split: _by_class(files) for split, files in groups.items()}
+    classes = _classes(root / names["train"], by_class["train"])
+    splits: dict[str, Sequence[tuple[Path, int]]] = {}
+    for split, found in by_class.items():
+        unknown = sorted(found.keys() - by_class["train"].keys())
+        if unknown:
+            raise DataError(f"{root / names[split]} has classes that {names['train']} lacks: {listed(unknown, 5)}")
+        splits[split] = [(file, classes.index(name)) for name in classes for file in found.get(name, ())]
+    if len(splits) == 3:
+        return Tree(classes=_shown(classes), splits=splits, note="splits as the folders name them")
+    # One split beside train is held out until the end, as a test split is.
+    (other,) = splits.keys() - {"train"}
+    splits["test"] = splits.pop(other)
+    note = f"{names[other]} is the test split, and validation is taken from {names['train']}"
+    return Tree(classes=_shown(classes), splits=splits, note=note)
+
+
+def _by_class(files: Sequence[tuple[Path, tuple[str, ...]]]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file, parts in files:
+        if len(parts) > 1:
+            found.setdefault(parts[0], []).append(file)
+    return found
+
+
+def _classes(root: Path, groups: Mapping[str, object]) -> list[str]:
+    """Return the names of classes in their order; every folder must hold an image."""
+    empty = sorted(name for name in _folders(root) if name not in groups)
+    if empty:
+        raise DataError(
+            f"{root}: no image is read in {listed(_shown(empty), 5)}: a class without images would vanish; "
+            "add images, or remove the folder"
+        )
+    if not 2 <= len(groups) <= _MAX_CLASSES:
+        raise DataError(f"{root} holds {len(groups)} folders with images; put each class into its own, 2 at least")
+    return sorted(groups, key=os.fsencode)
+
+
+def _folders(root: Path) -> Iterator[str]:
+    return (entry.name for entry in os.scandir(root) if entry.is_dir() and not _is_system(entry.name))
+
+
+def _shown(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as text; bytes that are not UTF-8 are replaced."""
+    shown = [os.fsencode(name).decode(errors="replace") for name in names]
+    twice = {name for name, count in Counter(shown).items() if count > 1}
+    return tuple(f"{name} ({number})" if name in twice else name for number, name in enumerate(shown))
+
+
+def _is_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM

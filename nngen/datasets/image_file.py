@@ -1,0 +1,125 @@
+"""Opens image files as people have them: orientation, transparency, palettes and depths become plain bytes."""
+
+from __future__ import annotations
+
+import mimetypes
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nngen.errors import DataError
+from nngen.text import one_line
+
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF", "WEBP")
+"""Pillow's formats that are read, told by the content of a file. EPS and the like run programs and are left out."""
+
+_GREY = {"1", "L", "LA", "La"}
+_DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
+"""Modes of one channel with more than 8 bits, which Pillow clips at 255 when it converts them."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Properties of an image that decide how a folder's images are brought to one form.
+
+    Attributes:
+        size: ``(width, height)`` as it is shown, after the orientation in its EXIF data.
+        grey: Whether it has one channel of brightness.
+        span: Least and largest value of a pixel, for images of more than 8 bits a channel; None for others.
+    """
+
+    size: tuple[int, int]
+    grey: bool
+    span: tuple[float, float] | None = None
+
+
+def read_header(file: Path) -> Header | None:
+    """Read the properties of an image; None for a file that neither is an image nor is named like one.
+
+    Raises:
+        DataError: If it is an image, by its content or its suffix, and cannot be read.
+    """
+
+    def header(image: Image.Image) -> Header:
+        shown = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+        if image.mode not in _DEEP:
+            return Header(size=shown.size, grey=image.mode in _GREY)
+        values = np.asarray(image)
+        return Header(size=shown.size, grey=True, span=(float(np.nanmin(values)), float(np.nanmax(values))))
+
+    try:
+        return _with_image(file, header)
+    except UnidentifiedImageError:
+        kind = mimetypes.guess_type(file.name)[0] or ""
+        if kind.startswith("image/"):
+            raise DataError(f"{file} is not an image of a format that is read: {', '.join(FORMATS)}") from None
+        return None
+
+
+def decode(
+    file: Path, size: tuple[int, int], *, grey: bool, span: tuple[float, float] = (0, 255)
+) -> npt.NDArray[np.uint8]:
+    """Decode an image as it is shown: turned by its EXIF orientation, transparency on white, first frame.
+
+    An image of another size is scaled until it covers ``size``, and its centre is cut out.
+
+    Args:
+        file: File of the image.
+        size: ``(width, height)`` of the result.
+        grey: Whether one channel is returned, else red, green and blue.
+        span: Values that become 0 and 255, for images of more than 8 bits a channel.
+
+    Returns:
+        ``(C, height, width)`` uint8.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+
+    def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+        plain = _plain(ImageOps.exif_transpose(image), span).convert("L" if grey else "RGB")
+        if plain.size != size:
+            plain = ImageOps.fit(plain, size, Image.Resampling.BILINEAR)
+        return np.asarray(plain, dtype=np.uint8)
+
+    try:
+        found = _with_image(file, pixels)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{file} is not an image") from error
+    return found[None] if grey else found.transpose(2, 0, 1)
+
+
+def _plain(image: Image.Image, span: tuple[float, float]) -> Image.Image:
+    """Scale more than 8 bits to 8, and lay what is transparent on white."""
+    if image.mode in _DEEP:
+        low, high = span
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low)
+        scaled = (values - low) * (255 / max(high - low, 1e-12))
+        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        return ground
+    return image
+
+
+def _with_image(file: Path, use: Callable[[Image.Image], T]) -> T:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images, odd EXIF data, palettes with transparency
+            with file.open("rb") as content, Image.open(content, formats=FORMATS) as image:
+                return use(image)
+    except UnidentifiedImageError:
+        raise
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {one_line(str(error.strerror or error))}") from error
+    except Exception as error:  # Pillow's readers raise anything on broken files: SyntaxError, KeyError, struct.error
+        raise DataError(f"{file} is broken: {one_line(f'{type(error).__name__}: {error}')}") from error

@@ -1,0 +1,246 @@
+"""Folders of images as people have them: each gives known pixels, labels and splits, or one line that says why not."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nngen.datasets.image_folder import FolderSource
+from nngen.errors import DataError
+
+CLASSES = ("diagonal", "lying", "standing")
+
+
+def bar(label: int, number: int = 0) -> np.ndarray:
+    """Draw a bright bar on dark: 0 a diagonal, 1 lies, 2 stands; (16, 16) uint8."""
+    image = np.full((16, 16), 20, np.uint8)
+    shift = number % 6 + 4
+    if label == 0:
+        rows = np.arange(12)
+        image[rows + 2, (rows + shift) % 12 + 2] = 235
+    elif label == 1:
+        image[shift, 2:14] = 235
+    else:
+        image[2:14, shift] = 235
+    return image
+
+
+def write(root: Path, *, save=None, count: int = 4, suffix: str = "png") -> None:
+    """Write ``count`` images of each class; ``save(image, path, number)`` replaces the plain PNG."""
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            path = root / name / f"{number:03d}.{suffix}"
+            (save or (lambda image, path, _: Image.fromarray(image).save(path)))(bar(label, number), path, number)
+
+
+def expected(count: int = 4) -> np.ndarray:
+    return np.stack([bar(label, number) for label in range(3) for number in range(count)])
+
+
+def decoded(root: Path) -> np.ndarray:
+    """Decode a folder; ``(N, H, W)`` brightness."""
+    raw = FolderSource(root).decode()
+    assert raw.class_names == CLASSES
+    assert list(np.bincount(raw.labels)) == [len(raw.labels) // 3] * 3
+    return raw.images.astype(float).mean(axis=1)
+
+
+def rotated(image: np.ndarray, path: Path, number: int) -> None:
+    exif, plain = Image.Exif(), Image.fromarray(image)
+    if number % 2:
+        plain, exif[0x0112] = plain.transpose(Image.Transpose.ROTATE_90), 6
+    plain.save(path, exif=exif)
+
+
+def transparent(image: np.ndarray, path: Path, number: int) -> None:
+    # Black everywhere; the bar is a hole.
+    layers = np.zeros((16, 16, 4), np.uint8)
+    layers[..., 3] = 255 - image
+    Image.fromarray(layers).save(path)
+
+
+def palette_hole(image: np.ndarray, path: Path, number: int) -> None:
+    indexed = Image.fromarray((image > 100).astype(np.uint8), "P")
+    indexed.putpalette([20, 20, 20, 7, 7, 7])
+    indexed.save(path, transparency=1)
+
+
+def grey_hole(image: np.ndarray, path: Path, number: int) -> None:
+    plain = Image.fromarray(np.where(image > 100, 3, 20).astype(np.uint8))
+    plain.save(path, transparency=3)
+
+
+def sixteen_bits(image: np.ndarray, path: Path, number: int) -> None:
+    Image.fromarray(image.astype(np.uint16) * 257).save(path)
+
+
+def twelve_bits(image: np.ndarray, path: Path, number: int) -> None:
+    Image.fromarray(np.rint(image / 255 * 4095).astype(np.uint16)).save(path)
+
+
+def floats(image: np.ndarray, path: Path, number: int) -> None:
+    Image.fromarray((image / 255).astype(np.float32)).save(path.with_suffix(".tif"))
+
+
+def cmyk(image: np.ndarray, path: Path, number: int) -> None:
+    Image.fromarray(image).convert("RGB").convert("CMYK").save(path.with_suffix(".tif"))
+
+
+def animated(image: np.ndarray, path: Path, number: int) -> None:
+    frames = [Image.fromarray(image), Image.fromarray(255 - image)]
+    frames[0].save(path.with_suffix(".gif"), save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    "save", [rotated, sixteen_bits, twelve_bits, floats, cmyk, animated], ids=lambda save: save.__name__
+)
+def test_pixels_are_those_that_a_viewer_shows(save, tmp_path):
+    write(tmp_path, save=save)
+    assert np.abs(decoded(tmp_path) - expected()).max() <= 2
+
+
+@pytest.mark.parametrize("save", [transparent, palette_hole, grey_hole], ids=lambda save: save.__name__)
+def test_transparency_is_laid_on_white(save, tmp_path):
+    write(tmp_path, save=save)
+    found = decoded(tmp_path)
+    bright = expected() > 100
+    assert found[bright].min() >= 230
+    assert found[~bright].max() <= 25
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("jfif", "JPEG"), ("avif", "AVIF"), ("dat", "WEBP"), ("png", "BMP")])
+def test_the_content_counts_and_not_the_suffix(suffix, kind, tmp_path):
+    write(tmp_path, suffix=suffix, save=lambda image, path, _: Image.fromarray(image).save(path, kind))
+    assert np.abs(decoded(tmp_path) - expected()).mean() < 12
+
+
+def test_files_without_a_suffix_are_read(tmp_path):
+    write(tmp_path, save=lambda image, path, _: Image.fromarray(image).save(path.with_suffix(""), "PNG"))
+    assert (decoded(tmp_path) == expected()).all()
+
+
+def test_what_systems_leave_in_folders_is_passed_over_at_every_level(tmp_path):
+    write(tmp_path)
+    junk = struct.pack(">I", 0x00051607) + bytes(60)
+    for name in (
+        "lying/._000.png",
+        "__MACOSX/lying/._000.png",
+        "lying/Thumbs.db",
+        ".DS_Store",
+        "standing/@eaDir/x.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(junk)
+    (tmp_path / "lying" / "notes.txt").write_text("ours")
+    raw = FolderSource(tmp_path).decode()
+    assert len(raw.images) == 12
+    assert "1 files are not images and are left out: notes.txt" in raw.notes
+    assert any(note.endswith("hidden, system or special files are left out") for note in raw.notes)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="FIFOs are of POSIX")
+def test_fifos_are_not_opened_and_links_to_files_are_followed(tmp_path):
+    write(tmp_path / "data")
+    os.mkfifo(tmp_path / "data" / "lying" / "pipe.png")
+    (tmp_path / "data" / "lying" / "000.png").rename(tmp_path / "blob")
+    (tmp_path / "data" / "lying" / "000.png").symlink_to(tmp_path / "blob")
+    assert (decoded(tmp_path / "data") == expected()).all()
+
+
+def test_a_name_that_is_not_utf8_is_read_like_any_other(tmp_path):
+    write(tmp_path)
+    (tmp_path / "lying" / "000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/lying/000\xe9.png"))
+    source = FolderSource(tmp_path)
+    assert len(source.key()) == 64
+    assert len(source.decode().images) == 12
+
+
+def test_a_class_without_images_is_an_error_that_names_its_folder(tmp_path):
+    write(tmp_path)
+    (tmp_path / "sitting").mkdir()
+    with pytest.raises(DataError, match="no image is read in sitting: a class without images would vanish"):
+        FolderSource(tmp_path).decode()
+
+
+def test_unreadable_images_are_named_together_or_left_out(tmp_path):
+    write(tmp_path, count=5)
+    for name in ("lying/000.png", "standing/001.png"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:60])
+    (tmp_path / "diagonal" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(DataError) as caught:
+        FolderSource(tmp_path).decode()
+    message = str(caught.value)
+    assert "3 images cannot be read" in message
+    assert all(name in message for name in ("lying/000.png", "standing/001.png", "phone.heic", "--skip-unreadable"))
+    raw = FolderSource(tmp_path, skip_unreadable=True).decode()
+    assert len(raw.images) == 13
+    assert sum(note.startswith("left out: ") for note in raw.notes) == 3
+
+
+def test_photos_are_brought_to_one_size_by_the_short_side_and_the_centre(tmp_path):
+    def photo(image: np.ndarray, path: Path, number: int) -> None:
+        wide = np.zeros((300, 500), np.uint8)
+        wide[:, 100:400] = 200  # the centre square
+        Image.fromarray(wide).save(path)
+
+    write(tmp_path, save=photo)
+    raw = FolderSource(tmp_path).decode()
+    assert raw.images.shape[1:] == (1, 256, 256)
+    assert raw.images[..., 5:-5].min() >= 198
+    assert "images are scaled to a short side of 256 px, and the centre square is taken" in raw.notes
+
+
+def splits(root: Path, *names: str) -> Path:
+    for name in names:
+        write(root / name, count=6)
+    return root
+
+
+def test_three_splits_are_taken_as_named(tmp_path):
+    raw = FolderSource(splits(tmp_path, "train", "val", "Test")).decode()
+    assert [len(raw.labels), len(raw.validation_labels), len(raw.test_labels)] == [18, 18, 18]
+    assert (raw.classes, raw.class_names) == (3, CLASSES)
+
+
+@pytest.mark.parametrize("other", ["val", "test", "validation"])
+def test_one_split_beside_train_is_the_test_split(other, tmp_path):
+    raw = FolderSource(splits(tmp_path, "train", other)).decode()
+    assert raw.validation_labels is None
+    assert len(raw.test_labels) == 18
+    assert f"{other} is the test split, and validation is taken from train" in raw.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["train"], "it lacks test or val"), (["test"], "it lacks train"), (["val", "test"], "it lacks train")],
+)
+def test_a_split_alone_is_refused_with_the_one_it_lacks(names, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        FolderSource(splits(tmp_path, *names)).decode()
+
+
+def test_a_class_of_the_test_split_that_train_lacks_is_refused(tmp_path):
+    splits(tmp_path, "train", "test")
+    (tmp_path / "train" / "lying").rename(tmp_path / "train" / "sitting")
+    with pytest.raises(DataError, match="test has classes that train lacks: lying"):
+        FolderSource(tmp_path).decode()
+
+
+def test_folders_of_images_named_like_splits_are_classes(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(bar(0)).save(tmp_path / name / "a.png")
+    assert FolderSource(tmp_path).decode().class_names == ("test", "train")
+
+
+def test_splits_beside_classes_are_refused(tmp_path):
+    splits(tmp_path, "train", "val")
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"mixes splits \(train and val\) with other folders"):
+        FolderSource(tmp_path).decode()
