@@ -18,6 +18,7 @@ from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import Arguments, Count, Flag
+from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
 from nngen.errors import MissingExtraError, UsageError
@@ -75,6 +76,7 @@ class EngineOptions:
         compiled: Compile each network with torch.compile before it trains; takes minutes, and pays for many
             epochs on a card.
         data_root: Folder that torchvision's files are read from, or downloaded to.
+        skip_unreadable: With --dataset folder:PATH, leave out images that cannot be read; they are named.
     """
 
     engine: str = "local"
@@ -83,6 +85,7 @@ class EngineOptions:
     gpu_share: float | None = None
     compiled: Flag = False
     data_root: Path | None = None
+    skip_unreadable: Flag = False
 
     def __post_init__(self) -> None:
         if self.engine not in _ENGINES:
@@ -117,6 +120,12 @@ class EngineOptions:
             names = selection.pool() if selection.narrowed else selection.families
             if names is not None:
                 typed["families"] = tuple(sorted(names))
+        if self.skip_unreadable:
+            kind, _, path = str(typed.get("dataset", "")).partition(":")
+            if kind not in ("folder", "readable-folder"):
+                raise UsageError("--skip-unreadable is for --dataset folder:PATH")
+            # Part of the name: a campaign that is resumed, or exported, reads the same images.
+            typed["dataset"] = f"readable-folder:{path}"
         if typed.get("rungs"):
             typed.setdefault("epochs", typed["rungs"][-1])  # the last rung is the longest training
         return typed
@@ -144,6 +153,8 @@ class EngineOptions:
             dataset = load_dataset(wanted, data_root=self.data_root)
             defaults = {"name": name, "size": size, "shape": dataset.default_shape, **self._machine(cluster)}
             spec = stored or CampaignSpec(**defaults | dict(typed))
+            for line in dataset.describe() if dataset.notes else ():
+                note(f"{dataset.name}: {line}")
             with progress_bar("measuring families") as report:
                 inputs = prepare(spec, dataset, progress=report)
             with self._open(cluster, spec, inputs) as engine:

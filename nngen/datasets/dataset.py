@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Dataset:
         folder: Folder of the arrays' files.
         train_images: ``(N, C, H, W)`` uint8, as are those of validation and test.
         train_labels: ``(N,)`` int64, as are those of validation and test.
+        class_names: Names of the classes in the order of their labels; empty where they have none.
+        notes: Sentences on what was read and what was left out, for data sets of the user.
     """
 
     name: str
@@ -67,11 +69,19 @@ class Dataset:
     validation_labels: Labels
     test_images: Images
     test_labels: Labels
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:
         """Shape of the images as they are stored."""
         return Shape(*(int(side) for side in self.train_images.shape[1:]))
+
+    def describe(self) -> tuple[str, ...]:
+        """Return lines for the user on what will be trained on."""
+        sizes = ((name, len(getattr(self, f"{name}_labels"))) for name in _SPLITS)
+        splits = ", ".join(f"{name} {size:,}" for name, size in sizes)
+        return (*self.notes, f"{splits} images of {self.shape}, {self.classes} classes")
 
     def file(self, part: str) -> Path:
         """Return the path of one array: ``train-images``, ``validation-labels``, ..."""
@@ -114,6 +124,8 @@ def store_dataset(source: Source, folder: Path) -> Dataset:
         "fingerprint": _fingerprint(arrays, raw.classes),
         "natural": source.natural,
         "default_shape": str(source.default_shape or Shape(*arrays["train-images"].shape[1:])),
+        "class_names": raw.class_names,
+        "notes": raw.notes,
         **_statistics(arrays["train-images"]),
     }
     try:
@@ -133,31 +145,39 @@ def _open(folder: Path) -> Dataset:
         for part in _SPLITS
         for kind in ("images", "labels")
     }
-    shape, mean, std = Shape.parse(meta.pop("default_shape")), tuple(meta.pop("mean")), tuple(meta.pop("std"))
-    return Dataset(**meta, default_shape=shape, mean=mean, std=std, folder=folder, **arrays)
+    shape = Shape.parse(meta.pop("default_shape"))
+    for key in ("mean", "std", "class_names", "notes"):
+        meta[key] = tuple(meta.get(key, ()))
+    return Dataset(**meta, default_shape=shape, folder=folder, **arrays)
 
 
 def _splits(name: str, raw: Raw) -> dict[str, npt.NDArray[Any]]:
-    images, labels, test_images, test_labels = raw.images, raw.labels, raw.test_images, raw.test_labels
+    """Return the six arrays; splits that a source does not have are taken from its training images."""
     if raw.classes < 2:
         raise DataError(f"{name} has {raw.classes} class; at least 2 are needed")
-    if test_images is None or test_labels is None:
-        stay, taken = split(labels, 0.2, f"{name} test")
-        test_images, test_labels = images[taken], labels[taken]
-        images, labels = images[stay], labels[stay]
-    # Of few images a larger share is taken, since accuracy on a small split varies widely.
-    stay, taken = split(labels, 0.2 if len(labels) < _SMALL else 0.1, f"{name} validation")
+    seed_name = raw.split_name or name
+    found = {"train": (raw.images, raw.labels)}
+    if raw.test_images is not None and raw.test_labels is not None:
+        found["test"] = (raw.test_images, raw.test_labels)
+    if raw.validation_images is not None and raw.validation_labels is not None:
+        found["validation"] = (raw.validation_images, raw.validation_labels)
+    for part in ("test", "validation"):
+        if part not in found:
+            images, labels = found["train"]
+            # Of few images a larger share is taken, since accuracy on a small split varies widely.
+            share = 0.2 if part == "test" or len(labels) < _SMALL else 0.1
+            stay, taken = split(labels, share, f"{seed_name} {part}", raw.class_names)
+            found[part], found["train"] = (images[taken], labels[taken]), (images[stay], labels[stay])
     return {
-        "train-images": np.ascontiguousarray(images[stay]),
-        "train-labels": labels[stay],
-        "validation-images": np.ascontiguousarray(images[taken]),
-        "validation-labels": labels[taken],
-        "test-images": np.ascontiguousarray(test_images),
-        "test-labels": test_labels,
+        f"{part}-{kind}": np.ascontiguousarray(array)
+        for part in _SPLITS
+        for kind, array in zip(("images", "labels"), found[part], strict=True)
     }
 
 
-def split(labels: npt.NDArray[np.int64], share: float, name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def split(
+    labels: npt.NDArray[np.int64], share: float, name: str, class_names: Sequence[str] = ()
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Take ``share`` of each class out of a data set, the same on every machine and for every trial.
 
     scikit-learn's ``StratifiedShuffleSplit`` draws otherwise: it would change the split of every published accuracy.
@@ -166,6 +186,7 @@ def split(labels: npt.NDArray[np.int64], share: float, name: str) -> tuple[npt.N
         labels: ``(N,)`` classes from 0.
         share: Fraction taken, in (0, 1).
         name: Name of the data set and the split, from which the seed is derived.
+        class_names: Names of the classes, for the message.
 
     Returns:
         Indices that stay and indices taken, each in ascending order.
@@ -180,7 +201,8 @@ def split(labels: npt.NDArray[np.int64], share: float, name: str) -> tuple[npt.N
         members = np.flatnonzero(labels == label)
         count = max(1, round(share * len(members)))
         if len(members) <= count:
-            raise DataError(f"{name}: class {label} has {len(members)} images; at least 3 are needed to split them")
+            shown = class_names[label] if class_names else label
+            raise DataError(f"{name}: class {shown} has {len(members)} images; at least 3 are needed to split them")
         chosen.append(random.permutation(members)[:count])
     taken = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), taken), taken

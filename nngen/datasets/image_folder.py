@@ -40,17 +40,12 @@ class FolderSource:
 
     path: Path
     skip_unreadable: bool = False
-    natural = True
+    natural = False  # arrows, letters and signs may not be mirrored
     default_shape: Shape | None = None
 
     @property
     def name(self) -> str:
-        return f"folder:{self.path}"
-
-    @property
-    def split_name(self) -> str:
-        """The same name for every path, so that a folder that is moved or named otherwise keeps its split."""
-        return "folder"
+        return f"{'readable-' if self.skip_unreadable else ''}folder:{self.path}"
 
     @cached_property
     def _files(self) -> tuple[list[Path], int]:
@@ -91,6 +86,7 @@ class FolderSource:
             test_images=arrays.get("test"),
             test_labels=labels.get("test"),
             class_names=tree.classes,
+            split_name="folder",  # not the path: a folder that is moved, or typed otherwise, keeps its split
             notes=(_counts(tree), rule, *notes),
         )
 

@@ -165,7 +165,8 @@ class VisionSource:
 def _folder_source(name: str, _: Path) -> Source:
     from nngen.datasets.image_folder import FolderSource  # Pillow is loaded for this data set alone
 
-    return FolderSource(Path(name.partition(":")[2]).expanduser())
+    kind, folder = name.split(":", 1)
+    return FolderSource(Path(folder).expanduser(), skip_unreadable=kind == "readable-folder")
 
 
 DATASETS: dict[str, DatasetEntry] = {
@@ -186,7 +187,8 @@ DATASETS: dict[str, DatasetEntry] = {
         "99,289 house numbers, 3x32x32",
         lambda name, root: VisionSource(name, root, "SVHN", 10, "*_32x32.mat", natural=False),
     ),
-    "folder:PATH": DatasetEntry("images in one folder per class, of any format that Pillow reads", _folder_source),
+    "folder:PATH": DatasetEntry("images in one folder per class, inside of train, val and test or not", _folder_source),
+    "readable-folder:PATH": DatasetEntry("the same without the images that cannot be read", _folder_source),
 }
 """The data sets by name, in the order of help; a name with a colon takes the user's text after the colon."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -10,10 +12,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nngen.datasets import load_dataset
 from nngen.datasets.image_folder import FolderSource
 from nngen.errors import DataError
 
 CLASSES = ("diagonal", "lying", "standing")
+
+LINEAR = """\
+import torch
+from torch import nn
+
+
+def supported_hyperparameters():
+    return {"lr", "momentum"}
+
+
+class Net(nn.Module):
+    def __init__(self, in_shape, out_shape, prm, device):
+        super().__init__()
+        self.device = device
+        self.fc = nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], out_shape[0])
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+    def train_setup(self, prm):
+        self.criterion = nn.CrossEntropyLoss()
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=prm["lr"], momentum=prm["momentum"])
+
+    def learn(self, train_data):
+        for images, labels in train_data:
+            self.optimizer.zero_grad()
+            self.criterion(self(images), labels).backward()
+            self.optimizer.step()
+"""
 
 
 def bar(label: int, number: int = 0) -> np.ndarray:
@@ -244,3 +276,40 @@ def test_splits_beside_classes_are_refused(tmp_path):
     write(tmp_path)
     with pytest.raises(DataError, match=r"mixes splits \(train and val\) with other folders"):
         FolderSource(tmp_path).decode()
+
+
+def test_splits_of_the_folder_become_those_of_the_data_set(tmp_path, cache):
+    raw_names = ("train", "val", "test")
+    data = load_dataset(f"folder:{splits(tmp_path / 'data', *raw_names)}")
+    assert [len(data.train_labels), len(data.validation_labels), len(data.test_labels)] == [18, 18, 18]
+    assert data.class_names == CLASSES
+
+
+def test_a_folder_that_moves_keeps_its_split_and_fingerprint(tmp_path, cache, monkeypatch):
+    write(tmp_path / "data", count=10)
+    shutil.copytree(tmp_path / "data", tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path)
+    places = ("folder:data", f"folder:{tmp_path / 'data'}", "folder:elsewhere/moved")
+    assert len({load_dataset(place).fingerprint for place in places}) == 1
+
+
+def test_a_class_too_small_to_split_is_named(tmp_path, cache):
+    write(tmp_path / "data")
+    for number in (1, 2, 3):
+        (tmp_path / "data" / "lying" / f"{number:03d}.png").unlink()
+    with pytest.raises(DataError, match="class lying has 1 images"):
+        load_dataset(f"folder:{tmp_path / 'data'}")
+
+
+def test_the_command_reports_what_it_read_and_names_unreadable_images(tmp_path, cache, nngen):
+    write(tmp_path / "data", count=40)
+    (tmp_path / "data" / "lying" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "Linear.py").write_text(LINEAR)
+    command = ("train", str(tmp_path / "Linear.py"), "--dataset", f"folder:{tmp_path / 'data'}", "--threads", "1")
+    refused = nngen(*command)
+    assert refused.code == 1
+    assert "1 images cannot be read: lying/broken.png" in refused.err
+    done = nngen(*command, "--skip-unreadable", "--epochs", "10", "--batch", "16", "--lr", "0.01", "--json")
+    assert "120 images in 3 classes: diagonal 40, lying 40 and standing 40" in done.err
+    assert "left out: lying/broken.png" in done.err
+    assert json.loads(done.out)["validation_accuracy"] == 1.0
