@@ -255,7 +255,7 @@ def test_a_cut_image_is_named(cache, tmp_path):
     _write_images(tmp_path / "images")
     file = tmp_path / "images" / "class0" / "3.png"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"3.png is broken"):
+    with pytest.raises(DataError, match=r"3.png cannot be read: image file is truncated"):
         load_dataset(f"folder:{tmp_path / 'images'}")
 
 
