@@ -129,7 +129,7 @@ def test_a_predictor_predicts_plans_of_its_families_alone(candidate):
 def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, monkeypatch):
     weighed = []
 
-    def weigh(missing, shape, *, classes):
+    def weigh(missing, shape, *, classes, wanted):
         weighed.append([family.name for family, _ in missing])
         return {family.name: HEAVY for family, _ in missing}
 
@@ -150,7 +150,7 @@ def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, mo
 def test_a_family_that_cannot_be_weighed_is_tried_once(families, monkeypatch):
     tries = []
 
-    def weigh(missing, shape, *, classes):
+    def weigh(missing, shape, *, classes, wanted):
         tries.append(len(missing))
         raise LemurError("the probe's process ended early")
 
