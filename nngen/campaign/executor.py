@@ -21,8 +21,7 @@ from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
 from nngen.isolation.limits import Isolation
 from nngen.seeds import derive
-from nngen.training.engine import CheckJob, Engine, TrainJob
-from nngen.training.scoring import KILLED
+from nngen.training.engine import KILLED, CheckJob, Engine, TrainJob
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = ["MAX_LOSSES", "TrialExecutor"]

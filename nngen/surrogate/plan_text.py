@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from nngen.archive import StoredTrial
+from nngen.archive.records import StoredTrial
 from nngen.plan import Plan
 
 Value: TypeAlias = float | int | str

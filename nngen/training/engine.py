@@ -10,6 +10,10 @@ from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
+KILLED = "worker.killed"
+"""Rule of the verdict where the worker was killed from outside: the machine may have done it, so the caller may submit
+the job again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckJob:

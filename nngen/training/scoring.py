@@ -20,6 +20,7 @@ from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
 from nngen.training.artifacts import ArtifactRequest
+from nngen.training.engine import KILLED
 from nngen.training.orders import FrameKind
 from nngen.types import EpochResult, Outcome, Trial, Verdict
 
@@ -35,9 +36,6 @@ _FEWEST_IMAGES = 50
 """Images of a split from which on no mistake at all is implausible."""
 
 _RULE = "worker"
-KILLED = "worker.killed"
-"""Rule of the verdict where the worker was killed from outside: the machine may have done it, so the caller may submit
-the job again."""
 
 
 def accuracy(predictions: bytes, labels: npt.NDArray[np.int64]) -> float:

@@ -12,7 +12,7 @@ from nngen.errors import EngineLostError
 from nngen.plan import Plan
 from nngen.testing.fakes import FakeEngine, fake_record
 from nngen.testing.fakes import fake_campaign as campaign
-from nngen.training.scoring import KILLED
+from nngen.training.engine import KILLED
 from nngen.types import Outcome, Trial, Verdict
 
 
