@@ -32,7 +32,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from nngen.archive import Archive, CampaignRecord, StoredTrial
+from nngen.archive.records import CampaignRecord, StoredTrial
+from nngen.archive.store import Archive
 from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
