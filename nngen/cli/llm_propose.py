@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -17,40 +16,15 @@ from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
+from nngen.cli.rewriter_options import RewriterOptions
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, to_row
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_candidates, top_parents, trained_funnel
 from nngen.llm.proposals.propose import Proposer, require_sandbox
-from nngen.llm.rewriters.base import Kind, Options, Rewriter, RewriterEntry
-from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
+from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
 from nngen.types import TrialSpec
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewriterOptions:
-    """Rewriter that writes the proposals.
-
-    Attributes:
-        rewriter: Rewriter to ask.
-        adapter: Folder of a tuned adapter, for a model in this process.
-        model: Name of the model, for a server; the server's first by default.
-    """
-
-    rewriter: Annotated[str, Parameter(help=f"Rewriter to ask: {rewriter_help()}.")]
-    adapter: Path | None = None
-    model: str = ""
-
-    @property
-    def entry(self) -> RewriterEntry:
-        """Entry of the registry for the rewriter."""
-        return entry_of(self.rewriter)
-
-    def open(self, device: str) -> Rewriter:
-        """Open the rewriter; a model in this process runs on ``device``."""
-        return open_rewriter(self.rewriter, Options(adapter=self.adapter, model=self.model, device=device))
 
 
 def llm_propose(
