@@ -6,8 +6,9 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +19,7 @@ from nngen.files import load_json, path_kind, read_regular, store_json
 from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import to_records
-from nngen.text import did_you_mean
+from nngen.text import did_you_mean, one_line
 from nngen.types import MAX_SOURCE_BYTES, Family, Record
 
 LIST_FAMILIES = "nngen families lists the base families"
@@ -164,19 +165,42 @@ def _families(place: str) -> list[Family]:
 
 
 def _load(place: str) -> Any:
-    known = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if place not in known and not _OBJECT.fullmatch(place):
-        named = f"; installed entry points: {', '.join(sorted(known))}" if known else ""
-        raise FamilyError(f"{place!r} is not a folder, file or entry point of families{named}")
+    with _installed_packages_only():
+        known = {entry.name: entry for entry in entry_points(group=GROUP)}
+        if place not in known and not _OBJECT.fullmatch(place):
+            named = f"; installed entry points: {', '.join(sorted(known))}" if known else ""
+            raise FamilyError(f"{one_line(place)!r} is not a folder, file or entry point of families{named}")
+        try:
+            if place in known:
+                loaded = known[place].load()
+            else:
+                module, _, name = place.partition(":")
+                loaded = getattr(importlib.import_module(module), name)
+            return loaded() if callable(loaded) else loaded
+        except (ImportError, AttributeError) as error:
+            raise FamilyError(f"the entry point {place!r} cannot be loaded: {error}") from error
+
+
+@contextmanager
+def _installed_packages_only() -> Iterator[None]:
+    """Import nothing from the folder that nngen happens to run in: files there are data, not the user's own code.
+
+    Python puts that folder before its own modules (``python -m``, an empty entry of ``PYTHONPATH``). One that stands
+    after them was put there by an editable installation, and stays.
+    """
+    here = {"", "."}
+    with suppress(OSError):  # the folder is gone
+        here.add(str(Path.cwd()))
+    packages = [Path(entry).name in ("site-packages", "dist-packages") for entry in sys.path]
+    end = packages.index(True) if True in packages else len(packages)
+    dropped = [(number, entry) for number, entry in enumerate(sys.path[:end]) if entry in here]
+    for _, entry in dropped:
+        sys.path.remove(entry)
     try:
-        if place in known:
-            loaded = known[place].load()
-        else:
-            module, _, name = place.partition(":")
-            loaded = getattr(importlib.import_module(module), name)
-        return loaded() if callable(loaded) else loaded
-    except (ImportError, AttributeError) as error:
-        raise FamilyError(f"the entry point {place!r} cannot be loaded: {error}") from error
+        yield
+    finally:
+        for number, entry in dropped:
+            sys.path.insert(number, entry)
 
 
 def _from_mapping(sources: Any, place: str) -> list[Family]:

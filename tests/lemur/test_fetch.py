@@ -41,6 +41,21 @@ def test_pip_shows_its_progress_on_stderr(cache: Path, index: None, capfd: pytes
     assert "nn_dataset-2.1.2" in err
 
 
+@pytest.mark.parametrize("path", [None, "", os.pathsep + "/nowhere", "."])
+def test_modules_of_the_current_folder_are_not_run(
+    cache: Path, index: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__init__.py").touch()
+    for file in ("pip/__main__.py", "json.py"):
+        (tmp_path / file).write_text("open('TAKEN', 'w'); raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    if path is not None:
+        monkeypatch.setenv("PYTHONPATH", path)
+    fetch()
+    assert not (tmp_path / "TAKEN").exists()
+
+
 def test_fetch_replaces_a_half_wheel(cache: Path, index: None, wheel: Path) -> None:
     half = cache / "lemur" / WHEEL
     half.parent.mkdir(parents=True)
