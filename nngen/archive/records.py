@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nngen.campaign_spec import CampaignSpec
-from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.types import Candidate, EpochResult, Measurements, Outcome, Shape, Trial, TrialSpec, Verdict
 
@@ -132,13 +131,11 @@ class NewTrial:
     Attributes:
         plan: Plan to assemble; of a given candidate its own plan, its parent's, or one without experts.
         candidate_id: Id of the given candidate, which must be stored already; None for a plan.
-        isolation: Isolation level of the given candidate.
         seed: Seed of the trial; None for the one derived from campaign and candidate.
     """
 
     plan: Plan
     candidate_id: str | None = None
-    isolation: Isolation = Isolation.PROCESS
     seed: int | None = None
 
 
@@ -154,7 +151,7 @@ class StoredTrial(Measurements):
         replicate: Number of its seed, from 0.
         plan: Plan of its candidate.
         state: State of the trial.
-        given: Isolation level of a candidate that was given ready-made; None where the plan is assembled.
+        given: Whether its candidate was given ready-made; otherwise the plan is assembled.
         given_seed: Seed that was given with it; None for the derived one.
         candidate_id: Id of its candidate; None until a plan is assembled.
         spec: Specification of the training.
@@ -174,7 +171,7 @@ class StoredTrial(Measurements):
     replicate: int
     plan: Plan
     state: TrialState
-    given: Isolation | None = None
+    given: bool = False
     given_seed: int | None = None
     candidate_id: str | None = None
     spec: TrialSpec | None = None
@@ -363,7 +360,7 @@ def trial_from_row(row: Row, curve: Sequence[Row]) -> StoredTrial:
         spec=spec_from_text(row["spec"]) if row["spec"] else None,
         verdict=verdict_from_row(row) if row["outcome"] else None,
         **_conditions(row["environment"] or "{}"),
-        given=Isolation(row["given_isolation"]) if row["given_isolation"] else None,
+        given=row["given_isolation"] is not None,
         given_seed=row["given_seed"],
         suspect=row["suspect"],
         curve=tuple(

@@ -181,7 +181,8 @@ CREATE TABLE foreign_trials (
 """
 
 # Loop, cycle and role place a campaign in a closed loop. ``given_isolation`` marks a trial whose candidate was given
-# ready-made; its id then stands in ``candidate_id`` from the beginning, and ``given_seed`` replaces the derived seed.
+# ready-made, whatever it says; its id then stands in ``candidate_id`` from the beginning, and ``given_seed`` replaces
+# the derived seed.
 _ADDED_COLUMNS = """
 ALTER TABLE campaigns ADD COLUMN loop TEXT;
 ALTER TABLE campaigns ADD COLUMN cycle INTEGER;

@@ -39,6 +39,9 @@ _BEFORE = {
 }
 """The one state that a trial may come from, by the state that it goes to."""
 
+_GIVEN = "sandbox"
+"""Mark of a ready-made candidate; the level it runs at is decided when it runs, from its source."""
+
 # The candidate of an assembled plan is assembled again, because the templates may have changed since.
 _PROMOTE = """
     INSERT INTO trials
@@ -240,7 +243,7 @@ class Archive(ArchiveReader):
                 plan_id=self._add_plan(new.plan),
                 state=TrialState.READY.value,
                 candidate_id=new.candidate_id,
-                given_isolation=new.isolation.value if new.candidate_id else None,
+                given_isolation=_GIVEN if new.candidate_id else None,
                 given_seed=new.seed if new.candidate_id else None,
             )
             added.append(row)

@@ -17,8 +17,10 @@ from typing import TypeVar
 from nngen import __version__
 from nngen.archive import Archive, CampaignRecord, StoredTrial
 from nngen.archive.records import copied_result
+from nngen.assembly.provenance import source_level
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
+from nngen.families.trust import LevelChoice, families_level
 from nngen.isolation.limits import Isolation
 from nngen.seeds import derive
 from nngen.training.engine import KILLED, CheckJob, Engine, TrainJob
@@ -70,6 +72,7 @@ class TrialExecutor:
         engine: Engine,
         assemble: Assemble,
         watcher: Watcher,
+        isolation: str,
         finished: Callable[[StoredTrial], None],
         lost: Callable[[StoredTrial], None],
     ) -> None:
@@ -77,7 +80,7 @@ class TrialExecutor:
         self.suspended = False
         self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
         self._assemble, self._watcher, self._fingerprints = assemble, watcher, inputs.fingerprints
-        self._finished, self._lost = finished, lost
+        self._wanted, self._finished, self._lost = isolation, finished, lost
         self._losses: Counter[int] = Counter()
         self._training = 0
         self._waiting: deque[_Work] = deque()
@@ -97,7 +100,7 @@ class TrialExecutor:
             trial=trial,
             candidate=candidate,
             spec=self._record.spec.trial(self._seed(trial, candidate), trial.rung),
-            isolation=trial.given or Isolation.PROCESS,
+            isolation=self._level(trial, candidate).level,
         )
         same = self._archive.same_trial(candidate.id, work.spec, self._record.data_fingerprint)
         if same is not None:
@@ -143,8 +146,14 @@ class TrialExecutor:
 
     # The steps of a trial
 
+    def _level(self, trial: StoredTrial, candidate: Candidate) -> LevelChoice:
+        """Choose the level from the sources themselves: nothing that the archive says of them raises it."""
+        if trial.given:
+            return source_level(candidate.source, self._wanted)
+        return families_level((self._inputs.families[name][0] for name in trial.experts), self._wanted)
+
     def _candidate(self, trial: StoredTrial) -> Candidate:
-        if trial.given is not None and trial.candidate_id is not None:
+        if trial.given and trial.candidate_id is not None:
             return self._archive.candidate(trial.candidate_id)
         self._watcher.stage(trial, "assemble")
         candidate = self._assemble(trial.plan, [self._inputs.families[name] for name in trial.experts])

@@ -35,7 +35,6 @@ from typing import Protocol, TypeAlias
 from nngen.archive.records import CampaignRecord, StoredTrial
 from nngen.archive.store import Archive
 from nngen.datasets.dataset import Dataset
-from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.space.registry import Sampler
 from nngen.training.engine import Engine
@@ -82,16 +81,14 @@ class Suggestion:
 
     Attributes:
         plan: Plan to assemble; of a ready-made candidate its own plan, its parent's, or one without experts.
-        candidate: Ready-made candidate that is checked and trained as it is; None where the plan is assembled.
-        isolation: Isolation level of a ready-made candidate; one that other templates assembled runs in the sandbox at
-            least. What is assembled here runs in a process of its own.
+        candidate: Ready-made candidate that is checked and trained as it is, at the level that its source allows; None
+            where the plan is assembled.
         seed: Seed of the trial of a ready-made candidate; None derives it from campaign and candidate.
         explored: Whether it was chosen without regard to results.
     """
 
     plan: Plan
     candidate: Candidate | None = None
-    isolation: Isolation = Isolation.PROCESS
     seed: int | None = None
     explored: bool = True
 

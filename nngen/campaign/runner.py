@@ -15,7 +15,6 @@ from nngen import __version__
 from nngen.analysis.results import template_note
 from nngen.archive import Archive, CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
 from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
@@ -25,7 +24,7 @@ from nngen.campaign.successive_halving import Ladder, is_over, planned
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import DataError, LemurError, UsageError
-from nngen.isolation.limits import Isolation
+from nngen.families.trust import AUTO, check_level
 from nngen.space import coverage
 from nngen.training.engine import Engine
 
@@ -68,6 +67,7 @@ class Campaign:
         loop: Name of the closed loop that the campaign is a stage of.
         cycle: Number of the loop's cycle.
         role: Purpose of the campaign within the cycle.
+        isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
     """
 
     spec: CampaignSpec
@@ -83,6 +83,7 @@ class Campaign:
     loop: str | None = None
     cycle: int | None = None
     role: LoopRole | None = None
+    isolation: str = AUTO
 
     def run(self) -> Summary:
         """Run until every trial is done and none is to come, or until a budget or a command ends it before.
@@ -98,6 +99,7 @@ class Campaign:
             UsageError: If the campaign cannot begin like this, or began with other candidates.
         """
         name = self.spec.name
+        check_level(self.isolation)
         with self.archive.lock(name):
             stored = next((record for record in self.archive.campaigns() if record.name == name), None)
             source = self.source
@@ -174,15 +176,11 @@ class Campaign:
         """Turn suggestions into trials; ready-made candidates are stored first."""
         trials = []
         for item in suggestions:
-            candidate, level = item.candidate, item.isolation
-            if candidate is None:
+            if item.candidate is None:
                 trials.append(NewTrial(plan=item.plan))
-                continue
-            self.archive.add_candidate(candidate, self.inputs.fingerprints)
-            # What other templates assembled is not what this version would assemble, so it is not trusted.
-            if candidate.plan is not None and candidate.template_version != TEMPLATE_VERSION:
-                level = Isolation.SANDBOX if level is Isolation.PROCESS else level
-            trials.append(NewTrial(plan=item.plan, candidate_id=candidate.id, isolation=level, seed=item.seed))
+            else:
+                self.archive.add_candidate(item.candidate, self.inputs.fingerprints)
+                trials.append(NewTrial(plan=item.plan, candidate_id=item.candidate.id, seed=item.seed))
         return trials
 
 
@@ -208,6 +206,7 @@ class _Driver:
             engine=campaign.engine,
             assemble=campaign.assemble,
             watcher=campaign.watcher,
+            isolation=campaign.isolation,
             finished=self._finished,
             lost=self._lost,
         )

@@ -72,7 +72,7 @@ def llm_propose(
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
     # Checked before a model is loaded; the proposer checks the rewriter itself again.
-    require_sandbox(source.rewriter, Kind(kind), trusted=source.entry.trusted)
+    require_sandbox(source.rewriter, Kind(kind))
     typed = machines.settle(trials, selection)
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"

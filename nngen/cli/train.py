@@ -11,7 +11,6 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
-from nngen.assembly.provenance import source_level
 from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
@@ -80,7 +79,6 @@ def train(
                 Suggestion(
                     plan=candidate.plan or Plan(experts=()),
                     candidate=candidate,
-                    isolation=source_level(candidate.source, isolation).level,
                     seed=settled.seed,
                 )
                 for candidate in candidates
@@ -95,6 +93,7 @@ def train(
                     watcher=watcher,
                     budget=budget.change(last_budget(store.events(settled.name)) if stored else Budget()),
                     reveal=test,
+                    isolation=isolation,
                 ).run()
         trials = sorted(store.trials(settled.name), key=lambda trial: trial.position)
         rows = [

@@ -17,7 +17,6 @@ import pytest
 
 from nngen.archive import Archive, LoopRole, NewTrial, Promotion, TrialLine, TrialState
 from nngen.errors import ArchiveError, UsageError
-from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Family, Outcome, Shape, Trial, TrialSpec, Verdict
@@ -88,16 +87,16 @@ class ArchiveContract:
         assert [t.position for t in filled.trials("none")] == [0]
 
     def test_a_given_candidate_stands_in_its_ready_trial(self, filled: Archive) -> None:
-        given = NewTrial(plan=PLANS[1], candidate_id=CANDIDATE.id, isolation=Isolation.SANDBOX, seed=5)
+        given = NewTrial(plan=PLANS[1], candidate_id=CANDIDATE.id, seed=5)
         filled.add_trials("one", [given])
         trial = filled.trials("one")[-1]
         assert (trial.state, trial.candidate_id, trial.plan) == (TrialState.READY, CANDIDATE.id, PLANS[1])
-        assert (trial.given, trial.given_seed) == (Isolation.SANDBOX, 5)
-        assert filled.trials("one")[0].given is None
+        assert (trial.given, trial.given_seed) == (True, 5)
+        assert not filled.trials("one")[0].given
         _run(filled, trial.id, RESULT)
         filled.promote("one", [Promotion(trial_id=trial.id, rung=1)])
         promoted = filled.trials("one")[-1]
-        assert (promoted.candidate_id, promoted.given, promoted.given_seed) == (CANDIDATE.id, Isolation.SANDBOX, 5)
+        assert (promoted.candidate_id, promoted.given, promoted.given_seed) == (CANDIDATE.id, True, 5)
 
     def test_candidates_are_counted_by_the_version_of_their_templates(self, filled: Archive) -> None:
         newer = replace(CANDIDATE, id="MoE4-" + "b" * 32, canonical="c2", template_version=7)

@@ -7,14 +7,14 @@ import pytest
 
 from nngen.archive import Archive, LoopRole, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.campaign import Budget, CandidateSource, GivenCandidates, Suggestion
+from nngen.campaign import Budget, CampaignInputs, CandidateSource, GivenCandidates, Suggestion
 from nngen.errors import UsageError
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.testing.fakes import FakeEngine, fake_assemble, fake_families
+from nngen.testing.fakes import FakeEngine, fake_dataset
 from nngen.testing.fakes import fake_campaign as campaign
-from nngen.types import Candidate, Outcome
+from nngen.types import Candidate, Interface, Outcome
 
 
 def outside(number):
@@ -24,8 +24,8 @@ def outside(number):
 
 
 def given(*more, count=3):
-    """Return files from outside, at level ``sandbox``, with the given fields changed."""
-    files = [Suggestion(plan=Plan(experts=()), candidate=outside(n), isolation=Isolation.SANDBOX) for n in range(count)]
+    """Return files from outside, and further suggestions."""
+    files = [Suggestion(plan=Plan(experts=()), candidate=outside(n)) for n in range(count)]
     return GivenCandidates(suggestions=(*files, *more))
 
 
@@ -42,27 +42,55 @@ class Recording(FakeEngine):
         return FakeEngine.train(self, job, on_epoch)
 
 
-def test_given_candidates_are_checked_and_trained_at_their_level(archive):
+def test_given_candidates_are_checked_and_trained_in_the_sandbox_whatever_they_claim(archive):
     engine = Recording()
-    assembled = fake_assemble(Plan(experts=tuple("ABCD")), list(fake_families("ABCD").values()))
-    source = given(Suggestion(plan=assembled.plan, candidate=assembled), count=1)
+    # A plan and a template version of its own do not make it nngen's.
+    claimed = replace(outside(9), plan=Plan(experts=tuple("ABCD")), template_version=TEMPLATE_VERSION)
+    source = given(Suggestion(plan=claimed.plan, candidate=claimed), count=1)
     summary = campaign(archive, engine=engine, source=source, sampler="files", size=2).run()
     assert summary.outcomes == {"valid": 2}
-    levels = [("check", Isolation.SANDBOX), ("train", Isolation.SANDBOX)]
-    assert sorted(engine.levels) == sorted([*levels, ("check", Isolation.PROCESS), ("train", Isolation.PROCESS)])
+    assert sorted(engine.levels) == [("check", Isolation.SANDBOX)] * 2 + [("train", Isolation.SANDBOX)] * 2
     trials = archive.trials("one")
     assert [trial.candidate_id for trial in trials] == list(archive.campaign("one").candidates)
     assert trials[0].spec.seed == derive(0, "trial", trials[0].candidate_id)
     assert archive.candidate(trials[1].candidate_id).experts == tuple("ABCD")
 
 
-@pytest.mark.parametrize(("version", "level"), [(TEMPLATE_VERSION, Isolation.PROCESS), (None, Isolation.SANDBOX)])
-def test_a_candidate_of_other_templates_runs_in_the_sandbox(archive, version, level):
-    assembled = fake_assemble(Plan(experts=tuple("ABCD")), list(fake_families("ABCD").values()))
-    old = replace(assembled, template_version=version)
-    source = GivenCandidates(suggestions=(Suggestion(plan=old.plan, candidate=old),))
-    campaign(archive, source=source, sampler="judge", size=1).run()
-    assert archive.trials("one")[0].given is level
+def pinned(families, names=("ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-2")):
+    """Return LEMUR's own families with interfaces."""
+    return {name: (families[name], Interface(low=32)) for name in names}
+
+
+@pytest.mark.parametrize(("changed", "level"), [(False, Isolation.PROCESS), (True, Isolation.SANDBOX)])
+def test_plans_run_at_the_level_of_their_families(archive, families, changed, level):
+    known = pinned(families)
+    if changed:  # one byte; the fingerprint still claims the original
+        known["ICNet"] = (replace(families["ICNet"], source=families["ICNet"].source + "\n"), Interface(low=32))
+    engine = Recording()
+    inputs = CampaignInputs(families=known, dataset=fake_dataset())
+    campaign(archive, engine=engine, inputs=inputs, size=1).run()
+    assert engine.levels == [("check", level), ("train", level)]
+
+
+def test_level_asked_for_holds_for_one_run_and_is_not_stored(archive):
+    engine = Recording()
+    arguments = {"source": given(), "sampler": "files", "size": 3}
+    campaign(archive, engine=engine, isolation="process", budget=Budget(max_trials=1), **arguments).run()
+    assert {level for _, level in engine.levels} == {Isolation.PROCESS}
+    engine.levels.clear()
+    campaign(archive, engine=engine, budget=Budget(max_trials=9), **arguments).run()
+    assert {level for _, level in engine.levels} == {Isolation.SANDBOX}
+    with pytest.raises(UsageError, match="unknown isolation"):
+        campaign(archive, engine=engine, isolation="jail", **arguments).run()
+
+
+def test_level_that_an_archive_claims_does_not_count(archive):
+    campaign(archive, source=given(count=2), sampler="files", size=2, budget=Budget(max_trials=1)).run()
+    archive._db.execute("DROP TRIGGER trials_states")
+    archive._db.execute("UPDATE trials SET given_isolation = 'process' WHERE state = 'ready'")
+    engine = Recording()
+    campaign(archive, engine=engine, source=given(count=2), sampler="files", size=2, budget=Budget(max_trials=9)).run()
+    assert engine.levels == [("check", Isolation.SANDBOX), ("train", Isolation.SANDBOX)]
 
 
 def test_one_candidate_with_several_seeds(archive):
@@ -81,7 +109,7 @@ def test_given_candidates_take_rungs_finalists_and_budgets(archive):
     summary = campaign(archive, budget=Budget(max_trials=20), **arguments).run()
     assert (summary.over, [rung.trials for rung in summary.rungs]) == (True, [6, 2])
     again = [trial for trial in archive.trials("one") if trial.replicate]
-    assert [trial.given for trial in again] == [Isolation.SANDBOX]
+    assert [trial.given for trial in again] == [True]
     assert len({trial.spec.seed for trial in archive.trials("one") if trial.position == again[0].position}) == 2
 
 

@@ -147,7 +147,7 @@ def test_one_repair_is_requested_and_counted_apart(make: Any, space: PlanSpace) 
 
 def test_regions_are_spliced_and_compared(make: Any, engine: PlanEngine, parent: Candidate, archive: Archive) -> None:
     start = Parent(id=parent.id, source=parent.source, plan=parent.plan)
-    held = make(Mutate()).regions(14, [start], 0)
+    held = make(Mutate(), sandbox=True).regions(14, [start], 0)
     assert funnel(held).applied == 14
     assert {row.region for row in held} == {
         "gate", "mixing", "loss", "optimizer", "schedule", "augmentation", "step",
@@ -180,11 +180,11 @@ def test_code_of_a_model_and_code_spliced_into_it_run_in_the_sandbox(
     assert engine.levels == [Isolation.SANDBOX]
     train(archive, "model", written, engine, inputs)
     assert engine.levels == [Isolation.SANDBOX] * 2
-    # A baseline's change to a file with a model's code is not trusted more than that code.
+    # A baseline's change to a file is code that was not assembled here, whatever the archive says of its parent.
     stored = archive.candidate(written[0].candidate)
-    make(Mutate(), "second").regions(1, [Parent.of(stored)], 0, ["gate"])
-    make(Mutate(), "first").regions(1, [start], 0, ["gate"])
-    assert engine.levels == [Isolation.SANDBOX] * 3 + [Isolation.PROCESS]
+    make(Mutate(), "second", sandbox=True).regions(1, [Parent.of(stored)], 0, ["gate"])
+    make(Mutate(), "first", sandbox=True).regions(1, [start], 0, ["gate"])
+    assert engine.levels == [Isolation.SANDBOX] * 4
 
 
 def test_unchanged_code_and_refused_code(make: Any, engine: PlanEngine, parent: Candidate) -> None:

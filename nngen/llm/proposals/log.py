@@ -47,8 +47,6 @@ class Proposal:
         outcome: Outcome of the checks; None where they were not run.
         twin: Kind of duplicate; None for a new candidate.
         repaired: Whether this is the second attempt, after an error message.
-        trusted: Whether all its code stands in this package's own tables and templates; other code runs in the
-            sandbox only.
         written: Code in the reply, for ``region`` and ``file``.
     """
 
@@ -70,7 +68,6 @@ class Proposal:
     twin: TwinKind | None = None
     twin_of: str = ""
     repaired: bool = False
-    trusted: bool = False
     text: str = ""
     written: str = ""
     prompt_tokens: int = 0
@@ -104,6 +101,7 @@ class Proposal:
         """Read an event that ``record`` wrote."""
         data = dict(event.detail)
         data["kind"] = data.pop("what")
+        data.pop("trusted", None)  # of older versions; a candidate's bytes decide now
         enums = {"kind": Kind, "stage": Stage, "status": Status, "fault": Fault, "outcome": Outcome, "twin": TwinKind}
         for name, kind in enums.items():
             if data.get(name) is not None:

@@ -11,7 +11,6 @@ from nngen.archive import Archive, StoredCandidate, StoredTrial
 from nngen.campaign.protocols import Suggestion
 from nngen.campaign.selection import GivenCandidates
 from nngen.errors import UsageError
-from nngen.isolation import Isolation
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.plan import Plan
 from nngen.types import TrialSpec
@@ -78,8 +77,6 @@ def named_parent(archive: Archive, prefix: str, trials: Iterable[StoredTrial]) -
 def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidates:
     """Collect the candidates of the new proposals, in the order in which they were made.
 
-    Assembled code runs in a process of its own; code that a model wrote, or that was spliced into it, in the sandbox.
-
     Raises:
         UsageError: If neither a candidate nor its parent has a plan.
     """
@@ -90,8 +87,7 @@ def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidate
             plan = stored.plan or archive.candidate(row.parent).plan
             if plan is None:
                 raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
-            isolation = Isolation.PROCESS if row.trusted else Isolation.SANDBOX
-            suggestions.append(Suggestion(plan=plan, candidate=stored, isolation=isolation))
+            suggestions.append(Suggestion(plan=plan, candidate=stored))
     return GivenCandidates(suggestions=tuple(suggestions))
 
 

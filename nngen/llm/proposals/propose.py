@@ -16,10 +16,12 @@ from typing import Any
 from nngen.archive import Archive, StoredTrial
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
+from nngen.assembly.provenance import source_level
 from nngen.campaign.executor import MAX_LOSSES
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import AssemblyError, EngineLostError, PlanError, UsageError
+from nngen.families.trust import AUTO, check_level, families_level
 from nngen.isolation import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
@@ -82,6 +84,7 @@ class Proposer:
         temperature: Temperature of a model's draws.
         watch: Called with each proposal after it is recorded.
         sandbox: Whether bubblewrap can be used; looked for by default.
+        isolation: ``auto``, or the level that the user asked for.
     """
 
     def __init__(
@@ -99,9 +102,10 @@ class Proposer:
         temperature: float = 1.0,
         watch: Callable[[Proposal], None] = lambda _: None,
         sandbox: bool | None = None,
+        isolation: str = AUTO,
     ) -> None:
         self.archive, self.rewriter, self.engine, self.inputs, self.spec = archive, rewriter, engine, inputs, spec
-        self.batch, self.sandbox = batch, sandbox
+        self.batch, self.sandbox, self.isolation = batch, sandbox, isolation
         self.space = space or PlanSpace(families=tuple(sorted(inputs.families)))
         self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
         # One assembler for the batch: it keeps the sources that it has transformed.
@@ -177,7 +181,7 @@ class Proposer:
         return _Question(rendered=rendered, parent=parent, code=str(values.get("code", "")), region=region)
 
     def _run(self, kind: Kind, number: int, seed: int, questions: Sequence[_Question]) -> tuple[Proposal, ...]:
-        require_sandbox(self.rewriter.name, kind, trusted=self.rewriter.trusted, available=self.sandbox)
+        require_sandbox(self.rewriter.name, kind, self.isolation, available=self.sandbox)
         # Seed and question follow from the index, so what is missing is asked as it would have been at first.
         done = {row.index for row in proposals(self.archive, self.batch)}
         asked: list[_Ask] = []
@@ -257,11 +261,8 @@ class Proposer:
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
         # Looked up before the candidate itself enters the index.
         twin = self.known.twin(candidate, written, _place(proposal))
-        # Code spliced into a parent runs with the parent's code, which may itself be a model's.
-        assembled = ask.parent is not None and ask.parent.plan is not None
-        trusted = candidate.plan is not None or (self.rewriter.trusted and assembled)
         start = time.perf_counter()
-        verdict = self._check(candidate, trusted=trusted)
+        verdict = self._check(candidate)
         proposal = replace(
             proposal,
             stage=Stage.CHECKED if verdict.valid else Stage.APPLIED,
@@ -269,7 +270,6 @@ class Proposer:
             written=written,
             twin=twin.kind if twin else None,
             twin_of=twin.id if twin else "",
-            trusted=trusted,
             outcome=verdict.outcome,
             rule=verdict.rule,
             message=verdict.message,
@@ -297,12 +297,17 @@ class Proposer:
             raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")
         return candidate, code
 
-    def _check(self, candidate: Candidate, *, trusted: bool) -> Verdict:
+    def _check(self, candidate: Candidate) -> Verdict:
         """Check a candidate, unless the archive has the verdict of an earlier check."""
         spec = self.spec
         known = self.archive.checked(candidate.id, spec.shape, self.inputs.dataset.classes)
         if known is not None:
             return known
+        # A plan was assembled above; any other text counts as foreign unless its bytes say otherwise.
+        if candidate.plan is None:
+            level = source_level(candidate.source, self.isolation)
+        else:
+            level = families_level((self.inputs.families[name][0] for name in candidate.plan.experts), self.isolation)
         job = CheckJob(
             candidate=candidate,
             shape=spec.shape,
@@ -311,7 +316,7 @@ class Proposer:
             device=spec.device,
             threads=spec.threads,
             memory_mib=spec.memory_mib,
-            isolation=Isolation.PROCESS if trusted else Isolation.SANDBOX,
+            isolation=level.level,
         )
         # A job that the engine lost says nothing about the candidate; the last attempt raises.
         for _ in range(MAX_LOSSES):
@@ -336,25 +341,24 @@ class Proposer:
         self.watch(proposal)
 
 
-def require_sandbox(name: str, kind: Kind, *, trusted: bool, available: bool | None = None) -> None:
-    """Refuse to run code that a model wrote without a sandbox.
-
-    Plans are data, and trusted rewriters write only code that stands in this package's own tables.
+def require_sandbox(name: str, kind: Kind, isolation: str = AUTO, *, available: bool | None = None) -> None:
+    """Refuse proposals of code without a sandbox: plans are data, and all else was not assembled here.
 
     Args:
         name: Name of the rewriter.
         kind: Kind of its proposals.
-        trusted: Value of ``Rewriter.trusted``.
+        isolation: ``auto``, or the level that the user asked for.
         available: Whether bubblewrap can be used; looked for by default.
 
     Raises:
-        UsageError: If the kind is code, a model writes it, and bubblewrap is missing.
+        UsageError: If the kind is code, no other level was asked for, and bubblewrap is missing.
     """
-    if kind is Kind.PLAN or trusted:
+    check_level(isolation)
+    if kind is Kind.PLAN or isolation not in (AUTO, Isolation.SANDBOX):
         return
     if available is False or (available is None and shutil.which("bwrap") is None):
         raise UsageError(
-            f"{name} would write code ({kind}), and code that a model wrote runs in a sandbox only: "
+            f"{name} would write code ({kind}), and code that nngen did not assemble runs in a sandbox only: "
             "apt-get install bubblewrap, or ask for --kind plan"
         )
 
