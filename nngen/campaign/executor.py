@@ -20,7 +20,7 @@ from nngen.archive.records import copied_result
 from nngen.assembly.provenance import source_level
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
-from nngen.families.trust import LevelChoice, families_level
+from nngen.families.trust import AUTO, LevelChoice, families_level
 from nngen.isolation.limits import Isolation
 from nngen.seeds import derive
 from nngen.training.engine import KILLED, CheckJob, Engine, TrainJob
@@ -72,9 +72,9 @@ class TrialExecutor:
         engine: Engine,
         assemble: Assemble,
         watcher: Watcher,
-        isolation: str,
         finished: Callable[[StoredTrial], None],
         lost: Callable[[StoredTrial], None],
+        isolation: str = AUTO,
     ) -> None:
         self.open = self.busy = 0
         self.suspended = False
