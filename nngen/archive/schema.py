@@ -248,7 +248,30 @@ def m0004_suspicion(db: sqlite3.Connection) -> None:
     _create(db, _SUSPICION_COLUMNS)
 
 
-_STEPS = (m0001_first_form, m0002_foreign, m0003_loops_and_given_candidates, m0004_suspicion)
+def m0005_accuracies_and_kinds(db: sqlite3.Connection) -> None:
+    # A table's CHECK cannot be added later, a trigger can. It sees new rows only, so that older archives still open.
+    for table, column in (
+        ("trials", "validation_accuracy"),
+        ("curves", "validation_accuracy"),
+        ("reveals", "test_accuracy"),
+    ):
+        for verb in ("INSERT", "UPDATE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_range_{verb.lower()} BEFORE {verb} ON {table} "
+                f"WHEN NEW.{column} NOT BETWEEN 0 AND 1 "
+                f"BEGIN SELECT RAISE(ABORT, 'an accuracy is between 0 and 1'); END"
+            )
+    # The few events of a kind are read among hundreds of thousands.
+    db.execute("CREATE INDEX events_by_kind ON events(campaign, kind)")
+
+
+_STEPS = (
+    m0001_first_form,
+    m0002_foreign,
+    m0003_loops_and_given_candidates,
+    m0004_suspicion,
+    m0005_accuracies_and_kinds,
+)
 MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""
 

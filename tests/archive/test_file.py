@@ -261,3 +261,16 @@ def test_the_disk_is_full(path):
         archive._db.execute("PRAGMA max_page_count = 1000000")
         archive.log("x")
         assert [e.kind for e in archive.events()] == ["campaign.created", "x"]
+
+
+@pytest.mark.parametrize("accuracy", [7.5, -0.1, float("inf")])
+def test_an_accuracy_outside_of_its_range_is_refused(path, accuracy):
+    with Archive.open(path) as archive:
+        archive.start_trial(1)
+        with pytest.raises(sqlite3.IntegrityError, match="between 0 and 1"):
+            archive._db.execute(
+                "UPDATE trials SET state = 'done', outcome = 'valid', validation_accuracy = ? WHERE id = 1", [accuracy]
+            )
+        with pytest.raises(sqlite3.IntegrityError, match="between 0 and 1"):
+            archive._db.execute("INSERT INTO reveals VALUES (1, ?, 'now')", [accuracy])
+        assert archive.trial(1).state is TrialState.RUNNING
