@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ import numpy.typing as npt
 from nngen.datasets.registry import find_source
 from nngen.datasets.source import Raw, Source
 from nngen.errors import DataError
-from nngen.files import cache_dir, draft_folder
+from nngen.files import cache_dir, draft_folder, load_json, store_json
 from nngen.seeds import derive
+from nngen.text import one_line
 from nngen.types import Shape
 
 Images = npt.NDArray[np.uint8]
@@ -34,6 +37,7 @@ _SPLITS = ("train", "validation", "test")
 _LAYOUT = 1
 _META = "meta.json"
 _SMALL = 5_000
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +91,20 @@ class Dataset:
         """Return the path of one array: ``train-images``, ``validation-labels``, ..."""
         return self.folder / f"{part}.npy"
 
+    def check_unchanged(self) -> None:
+        """Check that the files of the cache are those whose fingerprint was computed; no byte of them is read.
+
+        Raises:
+            DataError: If one was changed or removed since.
+        """
+        note = load_json(_note_file(self.folder))
+        # Arrays that came from another machine have no note.
+        if note is not None and note != _note(self.folder, self.fingerprint):
+            raise DataError(
+                f"the stored arrays of {self.name} in {self.folder} changed while they were in use: run it again, which"
+                " decodes them anew"
+            )
+
 
 def load_dataset(name: str, *, data_root: Path | None = None) -> Dataset:
     """Load a data set, decoding it into the cache the first time.
@@ -105,7 +123,8 @@ def load_dataset(name: str, *, data_root: Path | None = None) -> Dataset:
     if (folder / _META).is_file():
         try:
             return _open(folder)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            _log.warning("the stored arrays of %s are damaged (%s): they are decoded anew", name, one_line(str(error)))
             shutil.rmtree(folder, ignore_errors=True)
     return store_dataset(source, folder)
 
@@ -139,16 +158,48 @@ def store_dataset(source: Source, folder: Path) -> Dataset:
 
 
 def _open(folder: Path) -> Dataset:
+    """Map the arrays; compute their fingerprint unless that was done for these very files.
+
+    Raises:
+        OSError: If a file is missing.
+        ValueError: If the arrays are not those that were stored.
+    """
     meta = json.loads((folder / _META).read_text())
     arrays: dict[str, Any] = {
-        f"{part}_{kind}": np.load(folder / f"{part}-{kind}.npy", mmap_mode="r")
+        f"{part}-{kind}": np.load(folder / f"{part}-{kind}.npy", mmap_mode="r")
         for part in _SPLITS
         for kind in ("images", "labels")
     }
+    note = _note(folder, meta["fingerprint"])
+    if load_json(_note_file(folder)) != note:
+        computed = {
+            "fingerprint": _fingerprint(arrays, meta["classes"]),
+            **_statistics(arrays["train-images"]),
+        }
+        if changed := [key for key, value in computed.items() if meta[key] != value]:
+            raise ValueError(f"their {changed[0]} is another one")
+        store_json(_note_file(folder), note)
     shape = Shape.parse(meta.pop("default_shape"))
     for key in ("mean", "std", "class_names", "notes"):
         meta[key] = tuple(meta.get(key, ()))
-    return Dataset(**meta, default_shape=shape, folder=folder, **arrays)
+    named = {part.replace("-", "_"): array for part, array in arrays.items()}
+    return Dataset(**meta, default_shape=shape, folder=folder, **named)
+
+
+def _note_file(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}.verified.json"
+
+
+def _note(folder: Path, fingerprint: str) -> dict[str, Any]:
+    """Return what tells a later run that the files are those whose fingerprint was computed, without reading them."""
+    files = (_META, *(f"{part}-{kind}.npy" for part in _SPLITS for kind in ("images", "labels")))
+    states: dict[str, list[int] | None] = dict.fromkeys(files)
+    for name in files:
+        with suppress(OSError):
+            found = (folder / name).stat()
+            # The time of change cannot be set back, as that of modification can.
+            states[name] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return {"fingerprint": fingerprint, "files": states}
 
 
 def _splits(name: str, raw: Raw) -> dict[str, npt.NDArray[Any]]:

@@ -121,6 +121,7 @@ class LocalEngine:
         """
         spec, dataset = job.spec, job.dataset
         _check_spec(spec, dataset)
+        dataset.check_unchanged()
         prediction = self._predict(job.candidate, spec, len(dataset.train_images)) if self._predict else None
         batch = spec.batch
         if prediction is not None:
@@ -144,6 +145,8 @@ class LocalEngine:
         )
         with self._place(spec.device, prediction), energy_meter(spec.device) as energy:
             trial = self._halving(job, batch, make_scorer)
+        # Again, since its files are open while it trains: no result may stand under the fingerprint of other data.
+        dataset.check_unchanged()
         predicted = prediction.likely_mib if prediction else None
         # Where the caller scores, the labels of the test split are the caller's too.
         suspect = "" if score else suspicion(trial, dataset)

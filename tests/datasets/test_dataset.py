@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -113,6 +114,37 @@ def test_a_broken_cache_is_decoded_anew(harm, cache):
     again = load_dataset("digits")
     assert again.fingerprint == data.fingerprint
     assert np.array_equal(again.test_images, images)
+
+
+@pytest.mark.parametrize("part", ["validation-labels", "train-images"])
+def test_bytes_that_changed_in_the_cache_are_noticed_and_decoded_anew(part, cache, caplog):
+    data = load_dataset("digits")
+    whole, times = data.file(part).read_bytes(), data.file(part).stat()
+    with data.file(part).open("r+b") as file:  # in place, with its size and times as before
+        file.seek(128)
+        file.write(bytes(len(whole) - 128))
+    os.utime(data.file(part), ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(DataError, match="changed while they were in use"):
+        data.check_unchanged()
+    again = load_dataset("digits")
+    assert again.file(part).read_bytes() == whole
+    assert again.fingerprint == data.fingerprint
+    assert "the stored arrays of digits are damaged (their fingerprint is another one)" in caplog.text
+    again.check_unchanged()
+
+
+def test_a_changed_mean_of_the_cache_is_noticed(cache, caplog):
+    data = load_dataset("digits")
+    meta = json.loads((data.folder / "meta.json").read_text())
+    (data.folder / "meta.json").write_text(json.dumps(meta | {"mean": [0.9]}))
+    assert load_dataset("digits").mean == data.mean
+    assert "their mean is another one" in caplog.text
+
+
+def test_a_fingerprint_is_computed_once_for_the_same_files(cache, monkeypatch):
+    first = load_dataset("digits").fingerprint
+    monkeypatch.setattr("nngen.datasets.dataset._fingerprint", None)
+    assert load_dataset("digits").fingerprint == first
 
 
 def test_an_unwritable_cache_is_named(monkeypatch, tmp_path):
