@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from nngen.errors import UsageError
@@ -164,5 +164,5 @@ class Plan:
 
 def _without_defaults(part: Gate | Losses | Recipe | Plan) -> dict[str, Any]:
     """Write a part of a plan without the ``OMIT_DEFAULT`` fields that are at their defaults."""
-    omitted = {item.name for item in fields(part) if item.metadata and getattr(part, item.name) == item.default}
-    return {name: value for name, value in asdict(part).items() if name not in omitted}
+    values = ((item, getattr(part, item.name)) for item in fields(part))
+    return {item.name: value for item, value in values if not (item.metadata and value == item.default)}

@@ -36,12 +36,24 @@ def sqlite_errors(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def transaction(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
-    """Store all writes of a block, or none of them where it raises.
+    """Store all writes of a block, or none of them where it raises; within ``together``, with the other calls of it.
 
     Raises:
         ArchiveError: In place of any ``sqlite3.Error``.
     """
     with sqlite_errors(path):
+        if db.in_transaction:
+            db.execute("SAVEPOINT call")
+            try:
+                yield
+            except BaseException:
+                if db.in_transaction:  # a full disk has undone everything already
+                    db.execute("ROLLBACK TO call")
+                raise
+            finally:
+                if db.in_transaction:
+                    db.execute("RELEASE call")
+            return
         # IMMEDIATE: a transaction that reads first and writes then would not wait for its turn.
         db.execute("BEGIN IMMEDIATE")
         with db:

@@ -6,9 +6,11 @@ happens in the driver's thread, which calls ``wait`` to receive results in the o
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -36,6 +38,9 @@ _CHECK_S = 60.0
 
 _MAX_THREADS = 4096
 """Upper bound only: threads start as jobs need them, and the slots of the engine limit the jobs."""
+
+_TOGETHER_S = 0.05
+"""Seconds in which results that arrive share a transaction; another process waits so long for the archive."""
 
 Result = TypeVar("Result", Trial, Verdict)
 
@@ -84,24 +89,92 @@ class TrialExecutor:
         self._losses: Counter[int] = Counter()
         self._training = 0
         self._waiting: deque[_Work] = deque()
+        self._assembled: deque[tuple[StoredTrial, _Work | Verdict]] = deque()
+        self._since = 0.0  # time at which the first of these was begun
+        self._results: deque[int] = deque()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="trial")
 
     def begin(self, trial: StoredTrial) -> None:
-        """Begin a ready trial; its result is stored by a later call of ``wait``, or at once if nothing must run."""
+        """Begin a ready trial; ``wait`` stores its result."""
         self.open += 1
-        self._archive.start_trial(trial.id)
+        self._since = self._since if self._assembled else time.monotonic()
+        # Assembling, and the level of a source, take longer than others should wait for the archive.
         try:
             candidate = self._candidate(trial)
         except (AssemblyError, FamilyError, PlanError) as error:
-            self._finish(trial, Verdict(outcome=Outcome.CONTRACT, rule="assembly", message=str(error)))
+            verdict = Verdict(outcome=Outcome.CONTRACT, rule="assembly", message=str(error))
+            self._assembled.append((trial, verdict))
+        else:
+            work = _Work(
+                trial=trial,
+                candidate=candidate,
+                spec=self._record.spec.trial(self._seed(trial, candidate), trial.rung),
+                isolation=self._level(trial, candidate).level,
+            )
+            self._assembled.append((trial, work))
+        if time.monotonic() >= self._since + _TOGETHER_S:
+            self._start_checks()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the next epochs and results, at most so long, and store them.
+
+        Raises:
+            NngenError: Whatever the engine raised, except for a lost job.
+        """
+        ended = self._start_checks()
+        self._start_trainings()
+        try:
+            call = self._calls.get(timeout=0 if ended else timeout_s)
+        except Empty:
             return
-        work = _Work(
-            trial=trial,
-            candidate=candidate,
-            spec=self._record.spec.trial(self._seed(trial, candidate), trial.rung),
-            isolation=self._level(trial, candidate).level,
-        )
+        # What has arrived meanwhile shares the transaction: at hundreds of slots the disk would set the pace otherwise.
+        end = time.monotonic() + _TOGETHER_S
+        with self._together():
+            call()
+            while not self._calls.empty() and time.monotonic() < end:
+                self._calls.get()()
+
+    def close(self) -> None:
+        """Abandon jobs that have not begun; running ones end with their engine."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # The steps of a trial
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Store what a block writes in one transaction, then report the results in it."""
+        with self._archive.together():
+            yield
+        while self._results:
+            self._finished(self._archive.trial(self._results.popleft()))
+
+    def _start_checks(self) -> bool:
+        """Begin the checks of what was assembled; returns whether a trial ended without one."""
+        if not self._assembled:
+            return False
+        before = self.open
+        with self._together():
+            while self._assembled:
+                trial, work = self._assembled.popleft()
+                self._archive.start_trial(trial.id)
+                if isinstance(work, Verdict):
+                    self._finish(trial, work)
+                else:
+                    self._check(work)
+        return self.open < before
+
+    def _candidate(self, trial: StoredTrial) -> Candidate:
+        if trial.given and trial.candidate_id is not None:
+            return self._archive.candidate(trial.candidate_id)
+        self._watcher.stage(trial, "assemble")
+        return self._assemble(trial.plan, [self._inputs.families[name] for name in trial.experts])
+
+    def _check(self, work: _Work) -> None:
+        """Begin the check of a candidate, unless the archive knows its verdict, or the whole result."""
+        trial, candidate = work.trial, work.candidate
+        if not trial.given:
+            self._archive.add_candidate(candidate, self._fingerprints)
         same = self._archive.same_trial(candidate.id, work.spec, self._record.data_fingerprint)
         if same is not None:
             predictions = (self._archive.predictions(same.id, split) for split in ("validation", "test"))
@@ -127,38 +200,11 @@ class TrialExecutor:
         )
         self._submit(partial(self._engine.check, job), partial(self._checked, work))
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait for the next epoch or result, at most so long, and store it.
-
-        Raises:
-            NngenError: Whatever the engine raised, except for a lost job.
-        """
-        self._start_trainings()
-        try:
-            call = self._calls.get(timeout=timeout_s)
-        except Empty:
-            return
-        call()
-
-    def close(self) -> None:
-        """Abandon jobs that have not begun; running ones end with their engine."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    # The steps of a trial
-
     def _level(self, trial: StoredTrial, candidate: Candidate) -> LevelChoice:
         """Choose the level from the sources themselves: nothing that the archive says of them raises it."""
         if trial.given:
             return source_level(candidate.source, self._wanted)
         return families_level((self._inputs.families[name][0] for name in trial.experts), self._wanted)
-
-    def _candidate(self, trial: StoredTrial) -> Candidate:
-        if trial.given and trial.candidate_id is not None:
-            return self._archive.candidate(trial.candidate_id)
-        self._watcher.stage(trial, "assemble")
-        candidate = self._assemble(trial.plan, [self._inputs.families[name] for name in trial.experts])
-        self._archive.add_candidate(candidate, self._fingerprints)
-        return candidate
 
     def _seed(self, trial: StoredTrial, candidate: Candidate) -> int:
         # A replicate differs in the seed alone; the first seed is the same on every rung.
@@ -221,7 +267,7 @@ class TrialExecutor:
     def _finish(self, trial: StoredTrial, result: Trial | Verdict, *, copied_from: int | None = None) -> None:
         self.open -= 1
         self._archive.finish_trial(trial.id, result, copied_from=copied_from)
-        self._finished(self._archive.trial(trial.id))
+        self._results.append(trial.id)
 
     # Jobs of the engine
 

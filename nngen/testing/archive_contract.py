@@ -127,6 +127,18 @@ class ArchiveContract:
         assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
         assert filled.trial(first) == stored
 
+    def test_calls_made_together_are_stored_or_undone_one_by_one(self, filled: Archive) -> None:
+        with pytest.raises(ZeroDivisionError), filled.together():
+            filled.start_trial(filled.trials("one")[0].id)
+            with pytest.raises(ArchiveError, match="no trial 99"):
+                filled.requeue_trial(99, reason="")
+            with pytest.raises(UsageError, match="already"):
+                filled.add_campaign(fake_record("one"), [])
+            filled.log("last", campaign="one")
+            raise ZeroDivisionError
+        assert filled.counts("one")[TrialState.RUNNING] == 1
+        assert [event.kind for event in filled.events("one")][-2:] == ["trial.started", "last"]
+
     def test_lines_are_the_trials_in_brief(self, filled: Archive) -> None:
         _run(filled, filled.trials("one")[0].id, RESULT)
         _run(filled, filled.trials("one")[1].id, FAILED)
