@@ -185,7 +185,7 @@ def left_over(marked: Callable[[], list[psutil.Process]]) -> Callable[[], tuple[
 
     def look() -> tuple[list[str], list[Path]]:
         others = [str(process) for process in marked() if process.ppid() != os.getpid()]
-        return others, [*Path(tempfile.gettempdir()).glob("nngen-worker-*")]
+        return others, [*Path(tempfile.gettempdir()).glob("nngen-scratch-*/*")]
 
     return look
 

@@ -18,6 +18,7 @@ from nngen.isolation.limits import Isolation
 from nngen.isolation.monitor import Monitor
 from nngen.isolation.protocol import Frame, FrameError
 from nngen.isolation.result import JobResult
+from nngen.isolation.scratch import ScratchFolder
 
 _CLOSE_S = 3.0
 _MAX_MESSAGES = 1000
@@ -51,6 +52,7 @@ class JobRunner:
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._server: ServerProcess | None = None
+        self._scratch: ScratchFolder | None = None
         self._running: set[Pipes] = set()
         self._change = threading.Condition()
         self._closed = False
@@ -70,6 +72,9 @@ class JobRunner:
             self._change.wait_for(lambda: not self._running, timeout=_CLOSE_S)
         with self._lock:
             self._disconnect()
+            if self._scratch is not None:
+                self._scratch.close()
+                self._scratch = None
 
     def versions(self) -> Mapping[str, str]:
         """Return the versions of Python and of the preloaded packages; starts the server if it does not run.
@@ -93,7 +98,9 @@ class JobRunner:
                 run then.
             NngenError: If no worker can be started.
         """
-        folder = Path(tempfile.mkdtemp(prefix="nngen-worker-"))
+        with self._lock:
+            self._scratch = self._scratch or ScratchFolder()
+            folder = Path(tempfile.mkdtemp(dir=self._scratch.path))
         pipes, far = Pipes.open()
         try:
             try:

@@ -291,7 +291,7 @@ def test_nothing_outlives_a_killed_engine(tmp_path, mark, marked):
     while set(marked()) - before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert set(marked()) <= before
-    assert not list(tmp_path.glob("nngen-worker-*"))
+    assert not list(tmp_path.glob("nngen-scratch-*/*"))
 
 
 def test_leaving_the_engine_leaves_nothing(left_over):
