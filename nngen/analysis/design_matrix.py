@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Matrix: TypeAlias = NDArray[np.float64]
 Quartet: TypeAlias = tuple[str, ...]
@@ -77,14 +78,12 @@ def family_matrix(units: Sequence[tuple[str, ...]], quartets: Sequence[Quartet])
     return matrix
 
 
-def pair_matrix(families: Sequence[str], quartets: Sequence[Quartet]) -> Matrix:
-    """Mark the pairs of each quartet, ``(quartets, pairs)``; pairs in the order of ``combinations``."""
+def pair_matrix(families: Sequence[str], quartets: Sequence[Quartet]) -> csr_array:
+    """Mark the pairs of each quartet, ``(quartets, pairs)``, sparse; pairs in the order of ``combinations``."""
     place = {pair: index for index, pair in enumerate(combinations(families, 2))}
-    matrix = np.zeros((len(quartets), len(place)))
-    for row, quartet in enumerate(quartets):
-        for pair in combinations(sorted(quartet), 2):
-            matrix[row, place[pair]] = 1
-    return matrix
+    cells = [(row, place[pair]) for row, quartet in enumerate(quartets) for pair in combinations(sorted(quartet), 2)]
+    rows, columns = zip(*cells, strict=True) if cells else ((), ())
+    return csr_array((np.ones(len(cells)), (rows, columns)), shape=(len(quartets), len(place)))
 
 
 @lru_cache(maxsize=8)

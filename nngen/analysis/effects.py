@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -191,11 +192,12 @@ def _table(observations: Sequence[Observation]) -> _Table:
         if line.trained and line.accuracy is not None:
             groups[line.key].append(line.accuracy)
     keys = sorted(groups)
+    means = {key: fmean(groups[key]) for key in keys}
     return _Table(
         quartets=tuple(key[0] for key in keys),
-        means=np.array([math.fsum(groups[key]) / len(groups[key]) for key in keys]),
+        means=np.array(list(means.values())),
         repeats=np.array([float(len(groups[key])) for key in keys]),
-        within=sum(float(np.var(groups[key])) * len(groups[key]) for key in keys),
+        within=math.fsum((value - means[key]) ** 2 for key in keys for value in groups[key]),
     )
 
 
@@ -207,7 +209,7 @@ def _fit(table: _Table, design: Structure) -> mixed_model.Fit | None:
     loadings = centred_pairs(len(present))
     samples = mixed_model.Samples(
         fixed=_fixed(table, design),
-        random=pair_matrix(present, table.quartets) @ loadings,
+        random=pair_matrix(present, table.quartets),
         means=table.means - table.means.mean(),  # centred for precision; the fixed effects include a mean
         repeats=table.repeats,
         within=table.within,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
 from nngen.analysis.leaderboard import Row
@@ -25,12 +25,22 @@ COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#9
 SHOWN = 12
 """Number of best trials that are drawn individually."""
 
+POINTS = 2000
+"""Most candidates that a figure draws; more take a page megabytes and a browser seconds, and hide each other."""
+
 _BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
 _SHADES = [[0.0, "rgba(68,119,170,0.18)"], [1.0, "rgba(68,119,170,1)"]]
 _TWO_SIDED = [[0.0, "rgba(238,102,119,1)"], [0.5, "rgba(128,128,128,0.10)"], [1.0, "rgba(68,119,170,1)"]]
+Item = TypeVar("Item")
 MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
 _SIGNIFICANT = 0.05
 _ROW_PX, _CELL_PX = 24, 19
+
+
+def sampled(items: Sequence[Item], most: int = POINTS) -> Sequence[Item]:
+    """Return at most so many items, in their order and evenly spaced, the first and the last among them."""
+    last = len(items) - 1
+    return items if last < most else [items[place * last // (most - 1)] for place in range(most)]
 
 
 def plotly_script() -> str:
@@ -47,7 +57,7 @@ def plotly_script() -> str:
 
 def ranking_figure(rows: Sequence[Row]) -> str:
     """Draw every candidate's accuracy by rank, with its interval where seeds give one, as JSON."""
-    figure = _graph_objects().Figure()
+    figure, rows = _graph_objects().Figure(), sampled(rows)
     halves = [row.validation_half for row in rows]
     figure.add_scatter(
         x=[row.rank for row in rows],
@@ -59,7 +69,7 @@ def ranking_figure(rows: Sequence[Row]) -> str:
         hovertemplate="%{x}. %{customdata}: %{y:.4f}<extra></extra>",
         showlegend=False,
     )
-    figure.update_xaxes(title="rank", dtick=_tick(len(rows)))
+    figure.update_xaxes(title="rank", dtick=_tick(rows[-1].rank))
     figure.update_yaxes(title="validation accuracy")
     return _json(figure, least=280)
 
@@ -112,10 +122,11 @@ def family_figure(rows: Sequence[FamilyRow]) -> str:
     """Draw each family's accuracies as dots with their mean, best family on top, as JSON."""
     shown = [row for row in reversed(rows) if row.trained]
     names = [f"{row.name} ({row.trained})" for row in shown]
+    dots = [sampled(row.accuracies, max(2, POINTS // len(shown))) for row in shown]
     figure = _graph_objects().Figure()
     figure.add_scatter(
-        x=[accuracy for row in shown for accuracy in row.accuracies],
-        y=[name for name, row in zip(names, shown, strict=True) for _ in row.accuracies],
+        x=[accuracy for line in dots for accuracy in line],
+        y=[name for name, line in zip(names, dots, strict=True) for _ in line],
         mode="markers",
         name="one quartet",
         marker={"color": COLOURS[0], "size": 7, "opacity": 0.45},
@@ -231,10 +242,10 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
     return _json(figure, least=360)
 
 
-def best_curves(trials: Sequence[StoredTrial]) -> tuple[list[StoredTrial], list[StoredTrial]]:
-    """Split the trained trials into the best ``SHOWN``, best first, and the others."""
+def best_curves(trials: Sequence[StoredTrial]) -> tuple[Sequence[StoredTrial], Sequence[StoredTrial]]:
+    """Split the trained trials into the best ``SHOWN``, best first, and the others, or an even sample of them."""
     trained = sorted((t for t in trials if t.curve and t.trained), key=lambda t: -(t.validation_accuracy or 0.0))
-    return trained[:SHOWN], trained[SHOWN:]
+    return trained[:SHOWN], sampled(trained[SHOWN:])
 
 
 def gate_figure(trials: Sequence[StoredTrial]) -> str:

@@ -6,7 +6,7 @@ A column is added in one place, ``Row`` and ``COLUMNS``; the terminal's table an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from nngen.analysis import formatting
+from nngen.analysis.suspicion import suspicions
 from nngen.archive import StoredTrial
 
 
@@ -31,6 +32,7 @@ class Row:
             seeds of all rows; None where no row has several seeds.
         test_accuracy: Mean over the trials with a revealed test accuracy; None without one.
         seconds: Mean wall time of a trial, in seconds.
+        suspect: Reason why the accuracy is not comparable with that of others; empty for most.
     """
 
     rank: int
@@ -47,6 +49,7 @@ class Row:
     test_accuracy: float | None
     seconds: float
     parameters: int | None
+    suspect: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the row to JSON types."""
@@ -63,6 +66,7 @@ class Column:
         heading: Heading in the report; None to leave the column out of it.
         terminal: Whether the terminal's table shows the column.
         style: Classes of the report's cells: ``n`` for numbers (right-aligned), ``words``, ``id``.
+        rare: Whether the column is left out where no row has a value.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Column:
     heading: str | None = None
     terminal: bool = True
     style: str = "n"
+    rare: bool = False
 
 
 COLUMNS = (
@@ -83,6 +88,7 @@ COLUMNS = (
         text=lambda row: formatting.accuracy(row.validation_half),
         terminal=False,
     ),
+    Column(name="suspect", heading="suspect", text=lambda row: row.suspect, style="words", rare=True),
     Column(name="seeds", heading="seeds", text=lambda row: str(row.seeds)),
     Column(name="test_accuracy", heading="test", text=lambda row: formatting.accuracy(row.test_accuracy)),
     Column(name="epochs", heading="epochs", text=lambda row: str(row.epochs)),
@@ -92,6 +98,11 @@ COLUMNS = (
     Column(name="id", heading="id", text=lambda row: row.id[:13], style="id"),
 )
 """Columns in the order of both tables; JSON has every field of ``Row``."""
+
+
+def columns_of(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns that a table of these rows needs."""
+    return [column for column in COLUMNS if not column.rare or any(column.text(row) for row in rows)]
 
 
 def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tuple[Row, ...]:
@@ -105,13 +116,18 @@ def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tup
             # The same seed again is the same work; a revealed test accuracy must not be lost with it.
             if spec.seed not in kept or kept[spec.seed].test_accuracy is None:
                 kept[spec.seed] = trial
+    fidelities: dict[object, list[StoredTrial]] = {}
+    for kept in groups.values():
+        for trial in kept.values():
+            fidelities.setdefault(trial.spec and trial.spec.fidelity, []).append(trial)
+    reasons = {key: reason for peers in fidelities.values() for key, reason in suspicions(peers).items()}
     by_dataset: dict[str, list[list[StoredTrial]]] = {}
     for key, kept in groups.items():
         by_dataset.setdefault(key[0], []).append(list(kept.values()))
     rows: list[Row] = []
     for dataset in sorted(by_dataset):
         ranked = sorted(by_dataset[dataset], key=lambda same: (-fmean(_accuracies(same)), same[0].id))
-        rows += _with_intervals([_row(rank, same) for rank, same in enumerate(ranked, start=1)])[:top]
+        rows += _with_intervals([_row(rank, same, reasons) for rank, same in enumerate(ranked, start=1)])[:top]
     return tuple(rows)
 
 
@@ -142,7 +158,7 @@ def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:
     return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
 
 
-def _row(rank: int, same: Sequence[StoredTrial]) -> Row:
+def _row(rank: int, same: Sequence[StoredTrial], reasons: Mapping[int, str]) -> Row:
     first = same[0]
     assert first.spec is not None and first.candidate_id is not None
     accuracies = _accuracies(same)
@@ -161,4 +177,5 @@ def _row(rank: int, same: Sequence[StoredTrial]) -> Row:
         test_accuracy=fmean(tested) if tested else None,
         seconds=fmean(trial.seconds or 0.0 for trial in same),
         parameters=first.parameters,
+        suspect=next((reasons[trial.id] for trial in same if trial.id in reasons), ""),
     )

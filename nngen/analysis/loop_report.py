@@ -14,6 +14,7 @@ from statistics import fmean, variance
 from typing import TypeAlias
 
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
+from nngen.analysis.suspicion import suspicions
 from nngen.archive import Archive, CampaignRecord, LoopRole, StoredTrial
 from nngen.types import Fidelity
 
@@ -32,7 +33,8 @@ class LoopCycle:
         rewriter: Name of the rewriter.
         valid: Share of the proposals that passed every check.
         new: Share of the valid proposals that duplicate no known candidate.
-        accuracies: Validation accuracy of each trial of the cycle.
+        accuracies: Validation accuracy of each trial of the cycle that is not suspect.
+        suspect: Number of its trained trials that are.
         span: 95 % interval of their mean; None for fewer than two.
         judged: Mean accuracy of the best candidate so far on fresh seeds; None without such trials.
         judged_candidate: Id of that candidate.
@@ -46,6 +48,7 @@ class LoopCycle:
     valid: Rate
     new: Rate
     accuracies: tuple[float, ...]
+    suspect: int
     span: Span | None
     judged: float | None
     judged_candidate: str
@@ -178,6 +181,7 @@ def read_cycle(
         valid=wilson(len(valid), len(asked)),
         new=wilson(len(fresh), len(valid)),
         accuracies=accuracies,
+        suspect=sum(trial.trained for trial in trials) - len(accuracies),
         span=mean_interval(accuracies),
         judged=fmean(judged) if judged else None,
         judged_candidate=next((trial.candidate_id or "" for trial in judging), ""),
@@ -187,7 +191,9 @@ def read_cycle(
 
 
 def _accuracies(trials: Sequence[StoredTrial]) -> tuple[float, ...]:
-    return tuple(trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None)
+    reasons = suspicions(trials)
+    comparable = (trial.validation_accuracy for trial in trials if trial.id not in reasons)
+    return tuple(accuracy for accuracy in comparable if accuracy is not None)
 
 
 def _gap(mine: Sequence[LoopCycle], name: str, theirs: Sequence[LoopCycle]) -> LoopGap | None:

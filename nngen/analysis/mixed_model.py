@@ -22,6 +22,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array, issparse
 
 from nngen.analysis.design_matrix import Matrix
 
@@ -37,14 +38,15 @@ class Samples:
 
     Attributes:
         fixed: Design of the fixed effects, ``(n, r)`` of full column rank, the mean among them.
-        random: Design of the pair effects in orthonormal coordinates, ``(n, d)``.
+        random: Pairs of each candidate, ``(n, pairs)``, dense or sparse; with ``fit``'s loadings, the design of the
+            pair effects.
         means: Mean accuracy of each candidate, ``(n,)``.
         repeats: Number of seeds of each candidate, ``(n,)``.
         within: Sum of squares of the seeds around their candidates' means.
     """
 
     fixed: Matrix
-    random: Matrix
+    random: Matrix | csr_array
     means: Matrix
     repeats: Matrix
     within: float
@@ -138,16 +140,20 @@ class _Slice:
 
     def __init__(self, samples: Samples, loadings: Matrix, quartet: float) -> None:
         weight = 1.0 / (quartet + 1.0 / samples.repeats)  # (n,), precision of each mean
-        heavy = samples.random * weight[:, None]  # (n, d)
         self.quartet, self.within = quartet, samples.within
         self.log_det = -float(np.log(weight).sum())
-        # Mean variance that a unit pair variance adds to one candidate, to turn shares into variances.
-        self.typical = float((samples.random**2).sum()) / len(samples.means)
-        values, self.vectors = np.linalg.eigh(samples.random.T @ heavy)  # (d,), (d, d)
+        # Products are formed over pairs, where each candidate has six entries, and turned into coordinates afterwards:
+        # the design in coordinates, Z = pairs @ loadings, would be dense and take gigabytes at 50,000 candidates.
+        products = _product(samples.random, samples.random, weight)  # (pairs, pairs), pairs' W pairs
+        values, self.vectors = np.linalg.eigh(loadings.T @ products @ loadings)  # (d,), (d, d)
         self.values = np.clip(values, 0.0, None)  # rounding can make zeros slightly negative
+        # Mean variance that a unit pair variance adds to one candidate, to turn shares into variances.
+        unweighted = _product(samples.random, samples.random, np.ones(len(weight)))
+        self.typical = float(((loadings.T @ unweighted) * loadings.T).sum()) / len(samples.means)
         self.loadings = loadings
-        self.fixed = self.vectors.T @ (heavy.T @ samples.fixed)  # (d, r)
-        self.means = self.vectors.T @ (heavy.T @ samples.means)  # (d,)
+        turn = self.vectors.T @ loadings.T  # (d, pairs)
+        self.fixed = turn @ _product(samples.random, samples.fixed, weight)  # (d, r)
+        self.means = turn @ _product(samples.random, samples.means[:, None], weight)[:, 0]  # (d,)
         self.plain_fixed = samples.fixed.T @ (samples.fixed * weight[:, None])  # (r, r)
         self.plain_cross = samples.fixed.T @ (samples.means * weight)  # (r,)
         self.plain_means = float(samples.means @ (samples.means * weight))
@@ -202,6 +208,12 @@ class _Slice:
         through = turned @ (point.damping[:, None] * self.fixed)  # (pairs, r)
         spread = turned**2 @ point.damping + ((through @ point.covariance) * through).sum(axis=1)
         return Estimate(mean=turned @ (point.damping * residual), variance=point.scale * spread)
+
+
+def _product(left: Matrix | csr_array, right: Matrix | csr_array, weight: Matrix) -> Matrix:
+    """Return ``left' W right``, dense."""
+    product = left.T @ (csr_array(right) * weight[:, None])
+    return np.asarray(product.toarray() if issparse(product) else product)
 
 
 def _fixed(point: _Point, contrasts: Matrix) -> Estimate:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nngen.analysis.statistics import Rate, wilson
-from nngen.archive.records import StoredTrial, TrialState
+from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine, TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
-from nngen.types import Fidelity, Outcome
+from nngen.types import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def is_quartet(experts: Sequence[str]) -> bool:
     return len(experts) == len(set(experts)) == EXPERTS
 
 
-def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, ...]:
+def observe(trials: Iterable[TrialLine | StoredTrial], rung: int = 0) -> tuple[Observation, ...]:
     """Read the finished trials of one rung; repeated identical work is counted once.
 
     Mixtures that repeat a family, or have another number of experts, are not quartets and are left out.
@@ -57,38 +57,42 @@ def observe(trials: Iterable[StoredTrial], rung: int = 0) -> tuple[Observation, 
     """
     found: dict[tuple[object, ...], Observation] = {}
     for trial in trials:
-        if trial.state is not TrialState.DONE or trial.rung != rung or trial.verdict is None:
+        if trial.state is not TrialState.DONE or trial.rung != rung or trial.outcome in (None, Outcome.DUPLICATE):
             continue
-        if trial.verdict.outcome is Outcome.DUPLICATE or not is_quartet(trial.experts):
+        if not is_quartet(trial.experts):
             continue
-        seed = trial.spec.seed if trial.spec else trial.replicate
         line = Observation(
             quartet=tuple(sorted(trial.experts)),
-            seed=seed,
+            seed=trial.seed,
             accuracy=trial.validation_accuracy,
-            outcome=trial.verdict.outcome,
+            outcome=trial.outcome,
             candidate=trial.candidate_id or "",
         )
-        found.setdefault((*line.key, seed), line)
+        found.setdefault((line.quartet, line.candidate, line.seed), line)
     return tuple(found.values())
 
 
-def refuse_mixture(trials: Iterable[StoredTrial]) -> None:
+def with_results(campaigns: Iterable[CampaignRecord], trials: Iterable[TrialLine]) -> list[CampaignRecord]:
+    """Return the campaigns that have a finished trial on their first rung."""
+    names = {trial.campaign for trial in trials if trial.rung == 0 and trial.state is TrialState.DONE}
+    return [campaign for campaign in campaigns if campaign.name in names]
+
+
+def refuse_mixture(campaigns: Iterable[CampaignRecord]) -> None:
     """Check that the first rungs of several campaigns can be pooled.
 
     Raises:
         UsageError: If they differ in data, shape, epochs, batch or rate, so that their accuracies
             cannot be compared; the message names the campaigns.
     """
-    kinds: dict[Fidelity, set[str]] = {}
-    for trial in trials:
-        if trial.spec is not None and trial.rung == 0:
-            kinds.setdefault(trial.spec.fidelity, set()).add(trial.campaign)
-    if len(kinds) > 1:
-        names = sorted(set().union(*kinds.values()))
+    names: dict[tuple[object, ...], set[str]] = {}
+    for campaign in campaigns:
+        names.setdefault(campaign.spec.trial(seed=0).fidelity, set()).add(campaign.name)
+    if len(names) > 1:
+        known = sorted(set().union(*names.values()))
         raise UsageError(
             "the archive's campaigns differ in data, shape, epochs, batch or rate, and cannot be read together: "
-            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+            f"({', '.join(known[:5])}{', ...' if len(known) > 5 else ''})"
         )
 
 

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from nngen.analysis.figures import COLOURS, MARKS, best_curves, gate_shares, pair_table, sign_of
+from nngen.analysis.figures import COLOURS, MARKS, best_curves, gate_shares, pair_table, sampled, sign_of
 from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError, NngenError
 from nngen.files import write_atomically
@@ -68,9 +68,9 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
 
 
 def _ranking(report: Report, figure: Any) -> None:
-    axes = _axes(figure, 2.4)
-    halves = [row.validation_half or 0.0 for row in report.rows]
-    ranks, means = [row.rank for row in report.rows], [row.validation_accuracy for row in report.rows]
+    axes, rows = _axes(figure, 2.4), sampled(report.rows)
+    halves = [row.validation_half or 0.0 for row in rows]
+    ranks, means = [row.rank for row in rows], [row.validation_accuracy for row in rows]
     axes.errorbar(ranks, means, yerr=halves if any(halves) else None, fmt=".", color=COLOURS[0], elinewidth=0.6)
     axes.set(xlabel="rank", ylabel="validation accuracy")
 

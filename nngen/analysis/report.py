@@ -12,7 +12,7 @@ from markupsafe import Markup
 from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects
-from nngen.analysis.leaderboard import COLUMNS, Row, leaderboard
+from nngen.analysis.leaderboard import Row, columns_of, leaderboard
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.low_yield import Exclusion, low_yield
 from nngen.analysis.observations import observe
@@ -108,6 +108,10 @@ _FIGURES: Mapping[str, Callable[[Report], str]] = {
 }
 
 
+SHOWN_ROWS = 1000
+"""Rows of the page's leaderboard; all of them would make the page of a large campaign too large to open."""
+
+
 def collect(
     archive: Archive, name: str, *, price_per_hour: float | None = None, baselines: Sequence[str] = ()
 ) -> Report:
@@ -132,7 +136,7 @@ def collect(
         )
     # The sample without any selection: later rungs and further seeds repeat quartets that did well.
     first = tuple(trial for trial in trials if trial.rung == trial.replicate == 0)
-    came = funnel(first, _passed(archive, campaign, first))
+    came = funnel(first, archive.passed(campaign.spec.shape, campaign.classes))
     audit = coverage(pool, finished_quartets(first))
     lines = observe(trials)
     return Report(
@@ -181,7 +185,9 @@ def render(report: Report) -> str:
     templates.filters |= {name: getattr(formatting, name) for name in formatting.__all__}
     return templates.get_template("report.html.j2").render(
         report=report,
-        columns=[column for column in COLUMNS if column.heading is not None],
+        columns=[column for column in columns_of(report.rows) if column.heading is not None],
+        shown=SHOWN_ROWS,
+        points=figures.POINTS,
         arguments=_arguments(report.campaign),
         figures={name: _data(draw(report)) for name, draw in _FIGURES.items() if name in report.drawn},
         plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
@@ -210,13 +216,6 @@ def write_report(
     except OSError as error:
         raise NngenError(f"cannot write the report {path}: {error.strerror}") from error
     return report
-
-
-def _passed(archive: Archive, campaign: CampaignRecord, trials: Sequence[StoredTrial]) -> set[str]:
-    """Return the candidates that passed their check at the campaign's shape."""
-    shape, classes = campaign.spec.shape, campaign.classes
-    ids = {trial.candidate_id for trial in trials if trial.candidate_id is not None}
-    return {name for name in ids if (verdict := archive.checked(name, shape, classes)) and verdict.valid}
 
 
 def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tuple[str, ...]:

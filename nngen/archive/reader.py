@@ -26,13 +26,18 @@ from nngen.archive.records import (
 )
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import did_you_mean
-from nngen.types import Shape, TrialSpec, Verdict
+from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
 __all__ = ["ArchiveReader"]
 
 _TRIALS = (
     "SELECT trials.*, plans.plan AS plan, reveals.test_accuracy AS test_accuracy FROM trials "
     "JOIN plans ON plans.id = trials.plan_id LEFT JOIN reveals ON reveals.trial_id = trials.id"
+)
+_LINES = (
+    "SELECT trials.id, campaign, position, rung, replicate, state, candidate_id, outcome, validation_accuracy, "
+    "suspect, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.seed') END AS seed, plans.plan AS plan "
+    "FROM trials JOIN plans ON plans.id = plan_id"
 )
 _CANDIDATES = "SELECT candidates.*, plans.plan AS plan FROM candidates LEFT JOIN plans ON plans.id = candidates.plan_id"
 
@@ -95,15 +100,22 @@ class ArchiveReader:
         given = {name: value for name, value in filters.items() if value is not None}
         return self._trials(" AND ".join(["1", *(f"trials.{name} = ?" for name in given)]), *given.values())
 
-    def lines(self, campaign: str) -> tuple[TrialLine, ...]:
-        """Return all trials of a campaign, without what only one of them is asked for."""
+    def lines(self, campaign: str | None = None) -> tuple[TrialLine, ...]:
+        """Return all trials, of one campaign or of all, without what only a few of them are asked for."""
+        where, values = ("WHERE campaign = ?", (campaign,)) if campaign is not None else ("", ())
+        with sqlite_errors(self.path):
+            rows = self._db.execute(f"{_LINES} {where} ORDER BY trials.id", values)
+            return tuple(line_from_row(row) for row in rows)  # row by row: all of them at once would be large
+
+    def passed(self, shape: Shape, classes: int) -> frozenset[str]:
+        """Return the ids of the candidates whose last check at that shape with so many classes found them valid."""
         rows = self._all(
-            "SELECT trials.id, position, rung, replicate, state, candidate_id, outcome, validation_accuracy, "
-            "plans.plan AS plan FROM trials JOIN plans ON plans.id = plan_id "
-            "WHERE campaign = ? ORDER BY trials.id",
-            campaign,
+            # In SQLite, the other columns of a group are those of the row with the maximum.
+            "SELECT candidate_id, outcome, max(id) FROM verdicts WHERE shape = ? AND classes = ? GROUP BY candidate_id",
+            str(shape),
+            classes,
         )
-        return tuple(line_from_row(row) for row in rows)
+        return frozenset(row["candidate_id"] for row in rows if row["outcome"] == Outcome.VALID)
 
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
         """Find a finished trial of the same candidate, specification and data (``data_fingerprint``)."""
@@ -132,8 +144,7 @@ class ArchiveReader:
 
     def quartets(self, campaign: str | None = None) -> Mapping[tuple[str, ...], str]:
         """Return the quartets (sorted) of finished trials with their last outcome, failures included."""
-        done = self.trials(campaign, state=TrialState.DONE)
-        return {tuple(sorted(trial.experts)): trial.verdict.outcome.value for trial in done if trial.verdict}
+        return {tuple(sorted(line.experts)): line.outcome.value for line in self.lines(campaign) if line.outcome}
 
     def counts(self, campaign: str) -> Mapping[TrialState, int]:
         """Count a campaign's trials by state."""

@@ -10,6 +10,7 @@ import enum
 import hashlib
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -189,6 +190,16 @@ class StoredTrial(Measurements):
         return self.plan.experts
 
     @property
+    def outcome(self) -> Outcome | None:
+        """Outcome of its verdict."""
+        return self.verdict.outcome if self.verdict else None
+
+    @property
+    def seed(self) -> int:
+        """Seed of its training; its number among the candidate's seeds where it was not trained."""
+        return self.spec.seed if self.spec else self.replicate
+
+    @property
     def trained(self) -> bool:
         """Whether it is done and has an accuracy."""
         return self.validation_accuracy is not None
@@ -201,9 +212,12 @@ class TrialLine:
     Attributes:
         experts: Families of the mixture, in the plan's order.
         outcome: Outcome of its verdict; None until the trial is done.
+        seed: Seed of its training; its number among the candidate's seeds where it was not trained.
+        suspect: Reason why its accuracy is not comparable with others; empty for most.
     """
 
     id: int
+    campaign: str
     position: int
     rung: int
     replicate: int
@@ -212,6 +226,8 @@ class TrialLine:
     candidate_id: str | None
     outcome: Outcome | None
     validation_accuracy: float | None
+    seed: int
+    suspect: str
 
     @property
     def trained(self) -> bool:
@@ -372,9 +388,13 @@ def trial_from_row(row: Row, curve: Sequence[Row]) -> StoredTrial:
 
 def line_from_row(row: Row) -> TrialLine:
     """Build a line from its columns, with ``plan`` joined."""
+    same = ("id", "position", "rung", "replicate", "candidate_id", "validation_accuracy", "suspect")
     return TrialLine(
-        **{name: row[name] for name in ("id", "position", "rung", "replicate", "candidate_id", "validation_accuracy")},
+        **{name: row[name] for name in same},
+        # A hundred thousand trials have few names: each is kept once.
+        campaign=sys.intern(row["campaign"]),
+        experts=tuple(map(sys.intern, json.loads(row["plan"])["experts"])),
         state=TrialState(row["state"]),
-        experts=tuple(json.loads(row["plan"])["experts"]),
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        seed=row["replicate"] if row["seed"] is None else row["seed"],
     )

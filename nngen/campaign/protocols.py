@@ -18,7 +18,7 @@ A source of its own, and a campaign with it::
             if len(trials) >= record.spec.size:
                 return ()
             best = max(trials, key=lambda trial: trial.validation_accuracy or 0.0, default=None)
-            return [Suggestion(plan=neighbour(best.plan))] if best else [Suggestion(plan=START)]
+            return [Suggestion(plan=neighbour(archive.trial(best.id).plan) if best else START)]
 
     Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine, source=Neighbours()).run()
 
@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from nngen.archive.records import CampaignRecord, StoredTrial
+from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine
 from nngen.archive.store import Archive
 from nngen.datasets.dataset import Dataset
 from nngen.plan import Plan
@@ -109,13 +109,14 @@ class CandidateSource(Protocol):
         """
         return ()
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         """Return the next candidates to try; none when there is nothing more to try.
 
         Args:
             record: The campaign; its pool is narrowed already.
             trials: All trials of the campaign so far; empty at its beginning.
-            archive: The archive, for results of other campaigns. The source may store candidates and events in it.
+            archive: The archive, for more of a trial and for other campaigns. The source may store candidates and
+                events in it.
 
         Raises:
             UsageError: If the campaign cannot be begun like this; nothing is stored then.

@@ -286,7 +286,7 @@ class _Driver:
         if (eager or resting) and (chosen := self.ladder.promotions()):
             for trial_id in archive.promote(name, chosen):
                 self._add(archive.trial(trial_id))
-        elif resting and (suggestions := self.source.suggest(self.record, archive.trials(name), archive)):
+        elif resting and (suggestions := self.source.suggest(self.record, archive.lines(name), archive)):
             explored = [item.explored for item in suggestions]
             for trial_id in archive.add_trials(name, self.campaign._trials(suggestions), explored=explored):
                 self._add(archive.trial(trial_id))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.low_yield import low_yield
 from nngen.analysis.observations import is_quartet, observe
-from nngen.archive import Archive, CampaignRecord, StoredTrial
+from nngen.archive import Archive, CampaignRecord, TrialLine
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
@@ -30,13 +30,11 @@ __all__ = [
     "source_of",
 ]
 
-_SUGGESTED = ("campaign.created", "campaign.extended")
-
 
 class SampledQuartets(CandidateSource):
     """All quartets of a campaign at once, in the order of a sampler that does not depend on results."""
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         if trials:
             return ()
         spec = record.spec
@@ -55,7 +53,7 @@ class ChosenQuartets(CandidateSource):
 
     chooser: Chooser
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         spec, families = record.spec, sorted(record.pool)
         pool, known = Pool.of(families), _known_quartets(record, archive)
         if not trials:
@@ -92,7 +90,7 @@ class GivenCandidates(CandidateSource):
         given = tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
         return given or self.stored
 
-    def suggest(self, record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> Sequence[Suggestion]:
+    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         # A campaign stores all of them at its beginning, in one transaction.
         return () if trials else self.suggestions
 
@@ -140,10 +138,10 @@ def _known_quartets(record: CampaignRecord, archive: Archive) -> frozenset[Quart
     return frozenset(quartet for name in names for quartet in archive.quartets(name) if is_quartet(quartet))
 
 
-def _chosen(record: CampaignRecord, trials: Sequence[StoredTrial], archive: Archive) -> tuple[Choice, ...]:
+def _chosen(record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> tuple[Choice, ...]:
     """Read earlier choices: quartets stand in the trials, whether they were explored in the events beside them."""
-    events = archive.events(record.name)
-    explored = (flag for event in events if event.kind in _SUGGESTED for flag in event.detail["explored"])
+    events = archive.events(record.name, kinds=("campaign.created", "campaign.extended"))
+    explored = (flag for event in events for flag in event.detail["explored"])
     first = sorted((t for t in trials if t.rung == t.replicate == 0), key=lambda trial: trial.position)
     return tuple(
         Choice(quartet=tuple(sorted(trial.experts)), explored=flag) for trial, flag in zip(first, explored, strict=True)
@@ -164,5 +162,5 @@ def _similar(record: CampaignRecord, archive: Archive, same_training: bool = Fal
     return [other.name for other in archive.campaigns() if key(other) == key(record)]
 
 
-def _trials(record: CampaignRecord, archive: Archive, same_training: bool = False) -> Iterator[StoredTrial]:
-    return (trial for name in _similar(record, archive, same_training) for trial in archive.trials(name))
+def _trials(record: CampaignRecord, archive: Archive, same_training: bool = False) -> Iterator[TrialLine]:
+    return (trial for name in _similar(record, archive, same_training) for trial in archive.lines(name))

@@ -12,6 +12,7 @@ import numpy as np
 
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets, template_note
+from nngen.analysis.suspicion import suspicions
 from nngen.archive import Archive, StoredTrial, TrialLine, TrialState
 from nngen.campaign.budget import Budget, Usage, last_budget, read_usage
 from nngen.campaign.successive_halving import Ladder, planned
@@ -57,6 +58,7 @@ class Summary:
         coverage: Audit of the finished quartets against the campaign's pool.
         best: Trial with the highest validation accuracy on the highest rung, with its test accuracy if revealed; of
             finalists, the first seed of the one with the highest mean.
+        suspect: Reason why the accuracy of the best is not comparable with that of others; empty for most.
         rungs: Progress of the rungs; one without rungs.
         finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
         left_out: Families that could not be used, with the reason.
@@ -71,6 +73,7 @@ class Summary:
     outcomes: Mapping[str, int]
     coverage: Coverage | None
     best: StoredTrial | None
+    suspect: str
     rungs: tuple[Rung, ...]
     finalists: tuple[Row, ...]
     left_out: Mapping[str, str]
@@ -100,6 +103,7 @@ class Summary:
             "experts": list(self.best.experts),
             "validation_accuracy": self.best.validation_accuracy,
             "test_accuracy": self.best.test_accuracy,
+            "suspect": self.suspect,
         }
         return {
             "campaign": self.name,
@@ -156,6 +160,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
         if campaign.pool
         else None,
         best=archive.trial(best[0].id) if best else None,
+        suspect=_suspicion(best, lines),
         rungs=tuple(_rung(spec, first, rung) for rung in range(len(spec.fidelities))),
         finalists=leaderboard(archive.trial(line.id) for same in again for line in same),
         left_out=campaign.left_out,
@@ -175,6 +180,12 @@ def _best(candidates: Sequence[Sequence[TrialLine]]) -> Sequence[TrialLine]:
         return len(accuracies), fmean(accuracies), -same[0].id
 
     return max(candidates, key=merit, default=())
+
+
+def _suspicion(best: Sequence[TrialLine], lines: Sequence[TrialLine]) -> str:
+    """Return why one of the best candidate's seeds is suspect among the trials of its rung."""
+    reasons = suspicions(line for line in lines if best and line.rung == best[0].rung)
+    return next((reasons[line.id] for line in best if line.id in reasons), "")
 
 
 def _rung(spec: CampaignSpec, first: Sequence[TrialLine], rung: int) -> Rung:

@@ -112,12 +112,14 @@ def ls(*, output: ArchiveOptions = ArchiveOptions()) -> None:
             found = summarise(store, campaign.name).to_dict()
             best = found["best"]["validation_accuracy"] if found["best"] else None
             counts = {key: found[key] for key in ("campaign", "trials", "done", "failed")}
+            suspect = found["best"]["suspect"] if found["best"] else ""
             more = {key: getattr(campaign.spec, key) for key in ("dataset", "sampler", "epochs", "seed")}
-            rows.append(counts | more | {"best_accuracy": best, "created_at": campaign.created_at})
+            rows.append(counts | more | {"best_accuracy": best, "suspect": suspect, "created_at": campaign.created_at})
     if output.json:
         print_json(rows)
     elif rows:
-        print_table([row | {"created_at": row["created_at"][:19]} for row in rows])
+        columns = [name for name in rows[0] if name != "suspect" or any(row["suspect"] for row in rows)]
+        print_table([row | {"created_at": row["created_at"][:19]} for row in rows], columns)
     else:
         print("no campaign yet")
 

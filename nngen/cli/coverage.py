@@ -98,7 +98,7 @@ def _stored(subject: str, output: ArchiveOptions) -> tuple[Sequence[str], Sequen
         return sorted({name for quartet in quartets for name in quartet}), quartets
     with output.read() as store:
         campaign = store.campaign(subject)
-        trials = sorted(store.trials(subject), key=lambda trial: trial.position)
+        trials = sorted(store.lines(subject), key=lambda trial: trial.position)
     # A campaign with rungs or replicates has several trials of one quartet: it counts once, in the order of planning.
     quartets = list(dict.fromkeys(tuple(sorted(t.experts)) for t in trials if is_quartet(t.experts)))
     return sorted(campaign.pool or {expert for quartet in quartets for expert in quartet}), quartets

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from nngen.analysis.effects import Effects
 from nngen.analysis.effects import effects as estimate
 from nngen.analysis.low_yield import LowYield, low_yield
-from nngen.analysis.observations import observe, refuse_mixture
-from nngen.archive import StoredTrial
+from nngen.analysis.observations import observe, refuse_mixture, with_results
 from nngen.cli.options import ArchiveOptions, Fraction, Index
 from nngen.cli.output import print_json, print_table
 from nngen.errors import UsageError
@@ -44,12 +42,13 @@ def effects(
     """
     with output.read() as store:
         pool = tuple(sorted(store.campaign(campaign).pool)) if campaign is not None else ()
-        trials = store.trials(campaign)
+        trials, campaigns = store.lines(campaign), store.campaigns()
     if campaign is None:
-        refuse_mixture(trials)
+        refuse_mixture(with_results(campaigns, trials))
     lines = observe(trials, rung)
     if rung and not lines:
-        raise UsageError(f"no trial of rung {rung} is finished: the rungs of these trials are {_rungs(trials)}")
+        rungs = ", ".join(str(rung) for rung in sorted({trial.rung for trial in trials})) or "none"
+        raise UsageError(f"no trial of rung {rung} is finished: the rungs of these trials are {rungs}")
     found = estimate(lines, pool, confidence=confidence)
     weak = low_yield(lines, [row.family for row in found.families], threshold=threshold, confidence=confidence)
     if output.json:
@@ -58,10 +57,6 @@ def effects(
         )
     else:
         _print(found, weak, pairs)
-
-
-def _rungs(trials: Sequence[StoredTrial]) -> str:
-    return ", ".join(str(rung) for rung in sorted({trial.rung for trial in trials})) or "none"
 
 
 def _print(found: Effects, weak: LowYield, pairs: int) -> None:

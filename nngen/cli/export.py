@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import Archive
 from nngen.cli.options import ArchiveOptions, Flag
 from nngen.cli.output import note, print_json, print_table
@@ -75,6 +76,8 @@ def export(
     load = partial(load_dataset, data_root=data_root)
     with output.open(create=False) as store:
         trials = select(store, campaign=campaign, ids=ids, min_accuracy=min_accuracy)
+        for trial_id, reason in stored_suspicions(store, trials).items():
+            note(f"trial {trial_id} is suspect: {reason}")
         exports = gather(store, trials, load, dataset_name=dataset_name)
         repetitions = _repeat(store, exports, wanted, load)
     written = (

@@ -156,7 +156,8 @@ def _add_row(table: Table, trial: StoredTrial, result: str, seconds: str, style:
 
 def _result(trial: StoredTrial) -> str:
     if trial.validation_accuracy is not None:
-        return f"{trial.validation_accuracy:.4f}" + (" (known)" if trial.copied_from is not None else "")
+        suspect = f", suspect: {trial.suspect}" if trial.suspect else ""
+        return f"{trial.validation_accuracy:.4f}" + (" (known)" if trial.copied_from is not None else "") + suspect
     return f"{trial.verdict.outcome}: {trial.verdict.message}"[:100] if trial.verdict else trial.state.value
 
 
@@ -178,8 +179,11 @@ def print_summary(summary: Summary) -> None:
         test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
         print(f"best {best.candidate_id} ({', '.join(best.experts)})")
         print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
+        if summary.suspect:
+            print(f"     suspect: {summary.suspect}")
     if summary.finalists:
-        columns = ("id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy")
+        columns = ["id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy"]
+        columns += ["suspect"] if any(row.suspect for row in summary.finalists) else []
         rows = [row.to_dict() for row in summary.finalists]
         print_table([row | {"id": row["id"][:13]} for row in rows], columns)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nngen.analysis.leaderboard import COLUMNS
+from nngen.analysis.leaderboard import columns_of
 from nngen.analysis.leaderboard import leaderboard as rank
+from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.cli.options import ArchiveOptions, Count, Flag
 from nngen.cli.output import print_json, print_table
@@ -43,7 +44,7 @@ def leaderboard(
     elif not rows:
         print("nothing was trained yet")
     else:
-        columns = [column for column in COLUMNS if column.terminal]
+        columns = [column for column in columns_of(rows) if column.terminal]
         # Numbers stay numbers, so that the table aligns and formats them.
         cells = [{c.name: getattr(row, c.name) if c.style == "n" else c.text(row) for c in columns} for row in rows]
         print_table(cells, [column.name for column in columns])
@@ -70,6 +71,8 @@ def show(
     with output.read() as store:
         found = store.candidate(candidate)
         trials = store.trials(candidate_id=found.id)
+        reasons = stored_suspicions(store, trials)
+    trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in trials)
     if output.json:
         extra = {"source": found.source} if source else {}
         print_json(_describe(found) | {"trials": [_trial(trial) for trial in trials]} | extra)
@@ -135,4 +138,5 @@ def _line(trial: StoredTrial) -> dict[str, Any]:
         "test_accuracy": trial.test_accuracy,
         "seconds": trial.seconds,
         "message": verdict.message if verdict and verdict.message else None,
+        "suspect": trial.suspect or None,
     }

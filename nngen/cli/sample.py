@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.low_yield import low_yield
-from nngen.analysis.observations import observe, refuse_mixture
+from nngen.analysis.observations import observe, refuse_mixture, with_results
 from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import ArchiveOptions, Flag, Names, PoolSize
 from nngen.cli.output import note
@@ -93,8 +93,8 @@ def _chosen(
 ) -> tuple[Quartet, ...]:
     """Choose quartets by the effects in the archive; those that it holds are not chosen again."""
     with output.read() as store:
-        trials, known = store.trials(), store.quartets().keys()
-    refuse_mixture(trials)
+        trials, campaigns, known = store.lines(), store.campaigns(), store.quartets().keys()
+    refuse_mixture(with_results(campaigns, trials))
     scores = scores_of(effects(observe(trials), names))
     chooser = find_sampler(sampler).choose
     assert chooser is not None
@@ -107,7 +107,7 @@ def _chosen(
 def _without_low_yield(names: tuple[str, ...], output: ArchiveOptions) -> tuple[str, ...]:
     """Leave out the low-yield families, with their evidence on stderr."""
     with output.read() as store:
-        found = low_yield(observe(store.trials()), names)
+        found = low_yield(observe(store.lines()), names)
     for row in found.excluded:
         note(f"left out {row.reason}")
     if found.note:

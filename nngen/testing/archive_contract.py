@@ -127,6 +127,17 @@ class ArchiveContract:
         assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
         assert filled.trial(first) == stored
 
+    def test_candidates_passed_by_their_last_check(self, filled: Archive) -> None:
+        filled.add_candidate(CANDIDATE)
+        shape = Shape(3, 8, 8)
+        assert filled.passed(shape, 10) == frozenset()
+        for outcome in (Outcome.SHAPE, Outcome.VALID):
+            filled.add_verdict(CANDIDATE.id, Verdict(outcome=outcome), shape=shape, classes=10)
+        assert filled.passed(shape, 10) == {CANDIDATE.id}
+        assert filled.passed(shape, 9) == filled.passed(Shape(3, 9, 9), 10) == frozenset()
+        filled.add_verdict(CANDIDATE.id, Verdict(outcome=Outcome.SHAPE), shape=shape, classes=10)
+        assert filled.passed(shape, 10) == frozenset()
+
     def test_calls_made_together_are_stored_or_undone_one_by_one(self, filled: Archive) -> None:
         with pytest.raises(ZeroDivisionError), filled.together():
             filled.start_trial(filled.trials("one")[0].id)
@@ -143,10 +154,9 @@ class ArchiveContract:
         _run(filled, filled.trials("one")[0].id, RESULT)
         _run(filled, filled.trials("one")[1].id, FAILED)
         for line, trial in zip(filled.lines("one"), filled.trials("one"), strict=True):
-            same = [name for name in TrialLine.__slots__ if name != "outcome"]
+            same = (*TrialLine.__slots__, "trained")
             assert [getattr(line, name) for name in same] == [getattr(trial, name) for name in same]
-            assert line.outcome is (trial.verdict and trial.verdict.outcome)
-            assert line.trained is trial.trained
+        assert filled.lines() == filled.lines("one")
         assert filled.lines("other") == ()
 
     def test_added_and_promoted_trials_are_told_by_their_ids(self, filled: Archive) -> None:

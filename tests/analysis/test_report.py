@@ -12,6 +12,7 @@ import pytest
 from headless import chromium
 
 from nngen.analysis.figures import (
+    best_curves,
     coverage_figure,
     curves_figure,
     effects_figure,
@@ -19,6 +20,7 @@ from nngen.analysis.figures import (
     gate_figure,
     pair_figure,
     ranking_figure,
+    sampled,
 )
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, render, write_report
@@ -328,3 +330,33 @@ def test_a_real_browser_draws_sorts_and_filters_it_without_error(archive, tmp_pa
     assert told["wide"] <= told["view"] <= width
     assert told["text"] == told["axis"]
     assert told["text"] == ("rgb(227, 231, 238)" if dark else "rgb(28, 35, 48)")
+
+
+def test_the_page_of_a_large_campaign_lists_the_best_and_says_so(archive, monkeypatch):
+    monkeypatch.setattr("nngen.analysis.report.SHOWN_ROWS", 3)
+    report = collect(archive, "full")
+    page = render(report)
+    table = page[page.index('data-what="leaderboard"') :].partition("</table>")[0]
+    assert table.count('<td class="id">') == 3
+    assert (
+        f"The best 3 of {len(report.rows)} candidates; <code>nngen leaderboard full</code> ranks all of them." in page
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 100])
+def test_a_sample_for_a_figure_is_even_and_keeps_both_ends(count):
+    items = range(count)
+    found = list(sampled(items, 7))
+    assert len(found) == min(count, 7)
+    assert found == sorted(set(found))
+    assert found[:1] == list(items[:1]) and found[-1:] == list(items[-1:])
+
+
+def test_figures_of_a_large_campaign_draw_a_sample(archive, monkeypatch):
+    rows = collect(archive, "full").rows
+    many = [replace(rows[0], rank=rank) for rank in range(1, 10_001)]
+    drawn = json.loads(ranking_figure(many))["data"][0]
+    assert (len(drawn["x"]), drawn["x"][0], drawn["x"][-1]) == (2000, 1, 10_000)
+    trials = archive.trials("full")
+    best, others = best_curves([trial for trial in trials if trial.curve] * 500)
+    assert (len(best), len(others)) == (12, 2000)

@@ -235,3 +235,24 @@ def test_a_biased_plan_is_noted_before_it_is_run(archive):
     diary = Diary()
     campaign(archive, sampler="lexicographic", size=10, watcher=diary).run()
     assert diary.lines[0] == "biased: every quartet contains A and B: nothing can be said about quartets without them"
+
+
+@pytest.mark.parametrize("more", [{}, {"scheduler": "asha", "rungs": (1, 3), "epochs": 3}], ids=["plain", "asha"])
+def test_a_trial_costs_the_archive_the_same_at_any_size(tmp_path, more):
+    """Counted in thousands of steps of SQLite's machine, which scans of all trials would multiply."""
+
+    def steps_per_trial(size):
+        with Archive.open(tmp_path / f"{size}.db") as archive:
+            count = 0
+
+            def step():
+                nonlocal count
+                count += 1
+
+            archive._db.set_progress_handler(step, 100)
+            inputs = fake_inputs([f"F{number:02}" for number in range(12)])
+            summary = campaign(archive, size=size, sampler="random", inputs=inputs, **more).run()
+            archive._db.set_progress_handler(None, 0)
+            return count / summary.done
+
+    assert steps_per_trial(400) < 1.3 * steps_per_trial(100)

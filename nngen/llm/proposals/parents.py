@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from nngen.analysis.suspicion import suspicions
 from nngen.archive import Archive, StoredCandidate, StoredTrial
 from nngen.campaign.protocols import Suggestion
 from nngen.campaign.selection import GivenCandidates
@@ -44,8 +45,10 @@ class Parent:
 
 
 def at_fidelity(trials: Iterable[StoredTrial], spec: TrialSpec) -> list[StoredTrial]:
-    """Select the trials whose accuracies are comparable with those of ``spec``."""
-    return [trial for trial in trials if trial.spec is not None and trial.spec.fidelity == spec.fidelity]
+    """Select the trials whose accuracies are comparable with those of ``spec``; suspect ones are not."""
+    alike = [trial for trial in trials if trial.spec is not None and trial.spec.fidelity == spec.fidelity]
+    reasons = suspicions(alike)
+    return [trial for trial in alike if trial.id not in reasons]
 
 
 def mean_accuracies(trials: Iterable[StoredTrial]) -> dict[str, float]:
