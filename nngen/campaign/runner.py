@@ -175,12 +175,13 @@ class Campaign:
     def _trials(self, suggestions: Sequence[Suggestion]) -> list[NewTrial]:
         """Turn suggestions into trials; ready-made candidates are stored first."""
         trials = []
-        for item in suggestions:
-            if item.candidate is None:
-                trials.append(NewTrial(plan=item.plan))
-            else:
-                self.archive.add_candidate(item.candidate, self.inputs.fingerprints)
-                trials.append(NewTrial(plan=item.plan, candidate_id=item.candidate.id, seed=item.seed))
+        with self.archive.together():
+            for item in suggestions:
+                if item.candidate is None:
+                    trials.append(NewTrial(plan=item.plan))
+                else:
+                    self.archive.add_candidate(item.candidate, self.inputs.fingerprints)
+                    trials.append(NewTrial(plan=item.plan, candidate_id=item.candidate.id, seed=item.seed))
         return trials
 
 

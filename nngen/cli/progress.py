@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -94,10 +95,10 @@ class Screen(Watcher):
 
     def __init__(self) -> None:
         self.live: Live | None = None
-        self.name, self.before, self.total = "", 0, 0
-        self.trials: list[tuple[StoredTrial, str]] = []
+        self.name, self.before, self.here, self.total = "", 0, 0, 0
+        self.trials: deque[tuple[StoredTrial, str]] = deque(maxlen=_ROWS)
         self.now: dict[int, tuple[StoredTrial, str]] = {}
-        self.best: float | None = None
+        self.best: StoredTrial | None = None
         self.since = time.monotonic()
 
     def note(self, line: str) -> None:
@@ -118,9 +119,11 @@ class Screen(Watcher):
 
     def finished(self, trial: StoredTrial) -> None:
         self.now.pop(trial.id, None)
+        self.here += 1
         self.trials.append((trial, _result(trial)))
-        if trial.validation_accuracy is not None:
-            self.best = max(trial.validation_accuracy, self.best or 0.0)
+        best = self.best.validation_accuracy if self.best else None
+        if trial.validation_accuracy is not None and trial.validation_accuracy > (-1.0 if best is None else best):
+            self.best = trial
 
     def render(self) -> RenderableType:
         """Draw the current state; rich calls this several times a second."""
@@ -131,7 +134,7 @@ class Screen(Watcher):
         table.add_column("experts")
         table.add_column("result")
         table.add_column("time", justify="right")
-        for trial, result in self.trials[-_ROWS:]:
+        for trial, result in self.trials:
             style = None if trial.trained else "dim"
             _add_row(table, trial, result, duration(trial.seconds), style)
         for _, (trial, stage) in sorted(self.now.items()):
@@ -139,13 +142,13 @@ class Screen(Watcher):
         return Group(Text(self._totals()), table)
 
     def _totals(self) -> str:
-        here, elapsed = len(self.trials), time.monotonic() - self.since
+        here, elapsed = self.here, time.monotonic() - self.since
         done = self.before + here
         parts = [f"campaign {self.name}: {done} of {self.total} trials", duration(elapsed)]
         if here and done < self.total:
             parts.append(f"about {duration(elapsed / here * (self.total - done))} left")
         if self.best is not None:
-            parts.append(f"best so far {self.best:.4f}")
+            parts.append(f"best so far {_result(self.best)}")
         return ", ".join(parts)
 
 

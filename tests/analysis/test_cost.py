@@ -120,3 +120,36 @@ def test_a_forecast_from_too_few_trials_is_not_sure_of_itself():
     assert two.error > 0
     ahead = forecast([POOL[:4]], two)
     assert ahead.low < ahead.hours < ahead.high
+
+
+def test_the_interval_of_a_forecast_is_the_scatter_of_the_trials_and_the_error_of_their_mean():
+    quartets = draw("random", POOL, 12, 3)
+    measured = family_seconds(
+        [trial(q, i, seconds=sum(SECONDS[n] for n in q) + (-1) ** i * 8) for i, q in enumerate(quartets)]
+    )
+    found = forecast(quartets[:5], measured, epochs=3)
+    half = 1.96 * 3 * measured.error * math.sqrt(5 + 25 / 12) / 3600
+    assert found.high - found.hours == pytest.approx(half)
+    assert found.hours - found.low == pytest.approx(min(half, found.hours))
+    assert (found.money, forecast(quartets[:5], measured, price_per_hour=2.0).money) == (
+        None,
+        pytest.approx(2.0 * forecast(quartets[:5], measured).hours),
+    )
+
+
+def test_quartets_that_are_not_drawn_yet_have_typical_families():
+    trials = [trial(POOL[:4], 0), trial(POOL[4:8], 1), trial(POOL[1:5], 2, state=TrialState.READY)]
+    left = remaining(trials, size=5)
+    measured = family_seconds(trials)
+    assert left.trials == 3
+    assert left.hours * 3600 == pytest.approx(measured.of(POOL[1:5]) + 2 * 4 * measured.typical)
+    assert remaining(trials, size=2).trials == 1
+
+
+def test_costs_of_parts_need_parts():
+    nothing = cost([trial(POOL[:4], accuracy=None)], 1.0)
+    assert (nothing.per_valid, nothing.per_point, nothing.best_accuracy) == (None, None, None)
+    assert nothing.per_trial == nothing.total == nothing.failed
+    assert cost([]).per_trial is None
+    assert cost([trial(POOL[:4])]).total.money is None
+    assert cost([trial(POOL[:4], energy_j=1.0), trial(POOL[:4], 1)]).total.kwh is None
