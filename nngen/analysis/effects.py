@@ -206,6 +206,7 @@ def _fit(table: _Table, design: Structure) -> mixed_model.Fit | None:
     if int(table.repeats.sum()) <= design.rank or not design.classes:
         return None
     present = _present(table)
+    # Pair effects have fewer dimensions than pairs: what is common to all pairs of a family belongs to the family.
     loadings = centred_pairs(len(present))
     samples = mixed_model.Samples(
         fixed=_fixed(table, design),
@@ -228,6 +229,7 @@ def _contrasts(design: Structure) -> Matrix:
     """Return each unit less the mean family of its class, ``(units, rank)``; zero for units without a class."""
     rows = np.zeros((len(design.units), 1 + len(design.units)))
     for members in design.classes:
+        # The mean is over families, not over units: a unit of two that are always together counts twice.
         sizes = np.array([len(design.units[index]) for index in members], dtype=float)
         for index in members:
             rows[index, 1 + np.array(members)] = -sizes / sizes.sum()
@@ -267,6 +269,7 @@ def _families(
     else:  # too few trials for intervals: least squares alone
         solution, *_ = np.linalg.lstsq(_fixed(table, design), table.means, rcond=None)
         points, intervals = _contrasts(design) @ solution, [None] * len(indices)
+    # Families that are always together have one effect, which each of them is shown with.
     for index, interval in zip(indices, intervals, strict=True):
         for name in design.units[index]:
             others = tuple(other for other in design.units[index] if other != name)
@@ -277,6 +280,7 @@ def _families(
 def _pairs(table: _Table, fitted: mixed_model.Fit, confidence: float) -> tuple[PairEffect, ...]:
     counts = Counter(pair for quartet in table.quartets for pair in combinations(sorted(quartet), 2))
     pairs = list(combinations(_present(table), 2))
+    # The model predicts pairs that were never together too, from their families alone: those are not shown.
     seen = [index for index, pair in enumerate(pairs) if counts[pair]]
     intervals = _intervals(fitted.random, seen, fitted.df, confidence, corrected=benjamini_hochberg)
     rows = [

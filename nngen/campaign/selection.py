@@ -57,6 +57,7 @@ class ChosenQuartets(CandidateSource):
         spec, families = record.spec, sorted(record.pool)
         pool, known = Pool.of(families), _known_quartets(record, archive)
         if not trials:
+            # Refused at the beginning: a campaign that runs out of quartets later would never be over.
             free = pool.space - sum(set(quartet) <= set(families) for quartet in known)
             if spec.size > free:
                 raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")
@@ -66,6 +67,7 @@ class ChosenQuartets(CandidateSource):
         if turn < 1:
             return ()
         lines = observe(_trials(record, archive, same_training=True))
+        # Results of other campaigns may have other families, which cannot be drawn here.
         inside = [line for line in lines if set(line.quartet) <= set(families)]
         seed = derive(spec.seed, "campaign", spec.sampler)
         scores = scores_of(effects(inside, families))
