@@ -9,7 +9,7 @@ Failed trials rank last and are never promoted.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TypeAlias
@@ -52,7 +52,10 @@ class Ladder:
         for trial in trials:
             self.add(trial.position, trial.rung, trial.replicate)
             if trial.state is TrialState.DONE:
-                self.finish(trial)
+                self._rank(trial, list.append)
+        for rung in self._rungs:
+            for ranks in (rung.done, rung.trained, rung.waiting):
+                ranks.sort()
 
     @property
     def over(self) -> bool:
@@ -81,14 +84,7 @@ class Ladder:
 
     def finish(self, trial: TrialLine | StoredTrial) -> None:
         """Rank a trial that is done."""
-        self.done += 1
-        if trial.replicate:
-            return
-        rung, rank = self._rungs[trial.rung], (-(trial.validation_accuracy or 0.0), trial.position, trial.id)
-        insort(rung.done, rank)
-        if trial.trained:
-            insort(rung.trained, rank)
-            insort(rung.waiting, rank)
+        self._rank(trial, insort)
 
     def promotions(self) -> tuple[Promotion, ...]:
         """Decide on promotions, the highest rung first, then on replications; none while there is nothing to decide."""
@@ -106,6 +102,14 @@ class Ladder:
         """The highest rung with a trained candidate, and its ranks."""
         trained = ((number, rung.trained) for number, rung in enumerate(self._rungs) if rung.trained)
         return max(trained, default=(0, []))
+
+    def _rank(self, trial: TrialLine | StoredTrial, insert: Callable[[list[_Rank], _Rank], None]) -> None:
+        self.done += 1
+        if trial.replicate:
+            return
+        rung, rank = self._rungs[trial.rung], (-(trial.validation_accuracy or 0.0), trial.position, trial.id)
+        for ranks in (rung.done, rung.trained, rung.waiting) if trial.trained else (rung.done,):
+            insert(ranks, rank)
 
     def _chosen(self, number: int) -> list[_Rank]:
         rung = self._rungs[number]
