@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.archive import TrialState
+from nngen.archive import Archive, TrialState
+from nngen.campaign import Watcher, read_status
 from nngen.campaign.executor import MAX_LOSSES, TrialExecutor
 from nngen.errors import EngineLostError
 from nngen.plan import Plan
@@ -70,6 +71,7 @@ def test_a_lost_job_is_repeated(archive, tmp_path):
         assert essence(archive) == essence(calm)
     reasons = [e.detail.get("reason") for e in archive.events("one") if e.kind == "trial.requeued"]
     assert reasons == ["its machine went away"] * engine.lost.total()
+    assert read_status(archive, "one").lost == engine.lost.total() > 0
 
 
 def test_a_job_lost_too_often_gets_a_verdict(archive):
@@ -163,3 +165,35 @@ def test_while_it_is_held_no_training_begins(archive):
         made.wait(20)
     assert (len(engine.trained), made.busy) == (1, 0)
     assert archive.trials("one")[0].trained
+
+
+def test_results_that_arrive_together_share_a_transaction(archive):
+    engine = Together(slots=3)
+    commits = 0
+
+    def trace(statement):
+        nonlocal commits
+        commits += statement.startswith("COMMIT")
+
+    archive._db.set_trace_callback(trace)
+    summary = campaign(archive, engine=engine, size=30, epochs=1).run()
+    assert summary.outcomes == {"valid": 30}
+    # Alone, a trial takes four: its start, its candidate, its verdict, its result.
+    assert commits < 3 * 30
+
+
+class Watching(Watcher):
+    """Watcher that looks a result up in another connection when it is told of it."""
+
+    def __init__(self, path):
+        self.path, self.states = path, []
+
+    def finished(self, trial):
+        with Archive.open(self.path, readonly=True) as other:
+            self.states.append(other.trial(trial.id).state)
+
+
+def test_a_result_is_reported_when_others_can_read_it(archive):
+    campaign(archive, engine=FakeEngine(slots=3), watcher=Watching(archive.path)).run()
+    campaign(archive, name="copied", engine=FakeEngine(slots=3), watcher=(copies := Watching(archive.path))).run()
+    assert copies.states == [TrialState.DONE] * 6

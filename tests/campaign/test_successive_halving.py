@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nngen.analysis.report import collect
 from nngen.archive import Archive, TrialLine, TrialState
-from nngen.campaign import CampaignSpec, summarise
+from nngen.campaign import CampaignSpec, read_status, summarise
 from nngen.campaign.selection import source_of
 from nngen.campaign.successive_halving import Ladder, is_over, planned, promotions
 from nngen.errors import UsageError
@@ -51,6 +51,10 @@ def test_promotions_are_recorded_with_their_reason(archive):
     told = {"by": "halving", "rank": 1, "of": 12, "epochs": 3, "rung": 1, "replicate": 0}
     assert first.detail == told | {"validation_accuracy": trial.validation_accuracy}
     assert sum(event.kind == "trial.promoted" for event in archive.events("one")) == 5
+    status = read_status(archive, "one")
+    assert (status.promotions, status.lost, status.paused, status.driver) == (5, 0, False, None)
+    assert status.per_hour == pytest.approx(17 / status.spent.hours)
+    assert status.to_dict()["spent"] == {"trials": 17, "hours": status.spent.hours, "cost": None}
 
 
 def test_each_candidate_is_checked_once(archive):
