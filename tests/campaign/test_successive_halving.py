@@ -182,7 +182,8 @@ def test_kept_up_to_date_the_ladder_decides_as_from_scratch(data):
     ladder, trials = Ladder(spec), []
 
     def add(position, rung):
-        blank = {"experts": (), "candidate_id": None, "outcome": None, "validation_accuracy": None, "replicate": 0}
+        blank = dict.fromkeys(("candidate_id", "outcome", "validation_accuracy"))
+        blank |= {"campaign": "one", "experts": (), "replicate": 0, "seed": 0, "suspect": ""}
         trial = TrialLine(id=len(trials), position=position, rung=rung, state=TrialState.READY, **blank)
         trials.append(trial)
         ladder.add(position, rung)

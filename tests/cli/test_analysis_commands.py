@@ -120,7 +120,7 @@ def test_sample_adaptive_asks_with_what_the_archive_tells(nngen, archive):
 def test_campaigns_of_different_kinds_are_not_thrown_together(nngen, archive):
     with Archive.open(archive) as store:
         plan = Plan(experts=tuple(POOL[:4]))
-        store.add_campaign(fake_record("longer", pool=dict.fromkeys(POOL, "")), [plan])
+        store.add_campaign(fake_record("longer", epochs=9, pool=dict.fromkeys(POOL, "")), [plan])
         trial = store.trials("longer")[0]
         store.start_trial(trial.id)
         spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=9)
