@@ -23,6 +23,7 @@ __all__ = [
     "cache_dir",
     "draft_folder",
     "load_json",
+    "open_folder",
     "open_regular",
     "package_folder",
     "path_kind",
@@ -54,26 +55,51 @@ def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:
     if root is None:
         number = os.open(path, flags)
     else:
-        # Folder by folder: O_NOFOLLOW looks at the last part of a path only.
-        *folders, name = path.relative_to(root).parts
-        if ".." in folders:
-            raise OSError(errno.EINVAL, f"it is not below {root}", str(path))
-        number = os.open(root, flags | os.O_DIRECTORY)
-        for part, more in (*((folder, os.O_DIRECTORY) for folder in folders), (name, 0)):
-            parent = number
-            try:
-                number = os.open(part, flags | more | os.O_NOFOLLOW, dir_fd=parent)
-            except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                    reason = f"{part} is a link, and links are not followed here"
-                    raise OSError(error.errno, reason, str(path)) from None
-                raise
-            finally:
-                os.close(parent)
+        with open_folder(root, path.parent) as folder:
+            number = _open_below(folder, path, flags)
     if stat.S_ISREG(os.fstat(number).st_mode):
         return os.fdopen(number, "rb")
     os.close(number)
     raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+@contextmanager
+def open_folder(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
+    """Open a folder below another as a descriptor; no link on the way from the one to the other is followed.
+
+    Args:
+        root: Folder that the user named.
+        folder: The folder to open: ``root`` itself, or one below it.
+        make: Whether folders that are missing below ``root`` are made.
+
+    Raises:
+        OSError: If it is missing, is a link or a file, or lies elsewhere; ``strerror`` says which.
+    """
+    if not folder.is_relative_to(root) or ".." in folder.relative_to(root).parts:
+        raise OSError(errno.EINVAL, f"it is not below {root}", str(folder))
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    number = os.open(root, flags)
+    try:
+        # Folder by folder: O_NOFOLLOW looks at the last part of a path only.
+        for part in folder.relative_to(root).parts:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=number)
+            inner = _open_below(number, Path(part), flags)
+            os.close(number)
+            number = inner
+        yield number
+    finally:
+        os.close(number)
+
+
+def _open_below(folder: int, path: Path, flags: int) -> int:
+    try:
+        return os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise OSError(error.errno, f"{path.name} is a link, and links are not followed here", str(path)) from None
+        raise
 
 
 def path_kind(path: Path) -> Literal["folder", "file"] | None:

@@ -31,6 +31,8 @@ from nngen.types import Candidate, Family, Interface
 _MAGIC = 0x184D2A50
 _HEAD = struct.Struct("<II")
 _END = b"\0" * 1024
+_MAX_HEAD = 4096
+"""Bytes of the longest head that is read."""
 
 
 class FolderWriter(AbstractContextManager["FolderWriter"]):
@@ -201,10 +203,13 @@ class TarWriter(AbstractContextManager["TarWriter"]):
         if magic != _MAGIC:
             return None
         try:
-            head: Mapping[str, Any] = json.loads(self._file.read(length))
-            whole = self._file.tell() + head["bytes"] <= size
-            return head if whole and {"order", "position", "members"} <= head.keys() else None
-        except (ValueError, TypeError, KeyError):
+            head = json.loads(self._file.read(min(length, _MAX_HEAD)))
+            counts = [head[name] for name in ("bytes", "position", "members")]
+            # Of another's file nothing is believed: a negative length would lead back to the same place for ever.
+            whole = all(type(count) is int and count >= 0 for count in counts)
+            whole = whole and isinstance(head["order"], str) and self._file.tell() + head["bytes"] <= size
+            return head if whole else None
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _unwritable(self, error: OSError) -> UsageError:

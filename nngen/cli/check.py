@@ -13,10 +13,13 @@ from cyclopts import Parameter
 from nngen.assembly.provenance import source_level
 from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
+from nngen.checks.constants import large_constants
 from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
+from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
 from nngen.families.trust import check_level
+from nngen.isolation import Isolation
 from nngen.lemur.source import open_lemur
 from nngen.training import CheckJob, LocalEngine, pick_device
 from nngen.training.candidate_files import find_files, read_candidate
@@ -40,8 +43,9 @@ def check(
 ) -> None:
     """Check that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
 
-    Each file runs in an isolated worker process; a file that was not assembled by nngen, in a sandbox. The exit code
-    is 3 if some of the files failed.
+    Each file runs in an isolated worker process; a file that was not assembled by nngen, in a sandbox. Large constants
+    in such a file are a warning: they may hold the answers to a data set. The exit code is 3 if some of the files
+    failed.
 
     Args:
         paths: Files, or folders of ``*.py`` files.
@@ -89,10 +93,15 @@ def check(
 
 def _row(engine: LocalEngine, file: Path, isolation: str, job: partial[CheckJob]) -> dict[str, Any]:
     """Check one file; its isolation level is None where it was refused before it ran."""
-    level = None
+    level, warning = None, ""
     try:
         candidate = read_candidate(file)
         level = source_level(candidate.source, isolation).level
+        if source_level(candidate.source).level is not Isolation.PROCESS and (
+            found := large_constants(candidate.source)
+        ):
+            warning = f"it may carry the answers to a data set: {found}"
+            note(f"{file}: {warning}")
         verdict = engine.check(job(candidate=candidate, isolation=level))
     except CheckFailed as refused:
         verdict = refused.verdict
@@ -102,6 +111,7 @@ def _row(engine: LocalEngine, file: Path, isolation: str, job: partial[CheckJob]
         "verdict": verdict.outcome.value,
         "message": verdict.message,
         "isolation": level and level.value,
+        "warning": warning,
     }
 
 

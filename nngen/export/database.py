@@ -17,6 +17,10 @@ from nngen.export.selection import Export
 from nngen.lemur.layout import LemurVersion, entry, nn_id, stat_id
 
 _WAIT_S = 60.0
+_WORK_S = 60.0
+_BESIDE = (".lock", "-journal", "-wal", "-shm")
+"""Endings of the files that LEMUR and SQLite write beside a database."""
+
 _TABLES = {
     "nn": {"name", "code", "id"},
     "transform": {"name", "code", "id"},
@@ -47,8 +51,13 @@ def export_to_database(
         raise ExportError(f"database {path} does not exist: let LEMUR build it (import ab.nn.api), or name a folder")
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise ExportError(f"the database {path} cannot be written: permission denied")
+    if links := [place for end in _BESIDE if (place := path.with_name(path.name + end)).is_symlink()]:
+        raise ExportError(f"{links[0]} is a link, and links are not followed here: remove it")
+    end = time.monotonic() + wait_s + _WORK_S
     try:
         with _lock(path, wait_s), closing(sqlite3.connect(path, timeout=wait_s, isolation_level=None)) as db:
+            # A database may bring triggers and views of its own, and some of them never end.
+            db.set_progress_handler(lambda: time.monotonic() > end, 100_000)
             _check(db, path, version)
             db.execute("BEGIN IMMEDIATE")
             with db:
@@ -62,7 +71,7 @@ def _lock(path: Path, wait_s: float) -> Iterator[None]:
     """Lock ``ab.nn.db.lock`` as 2.2.11 does; the file stays, as LEMUR leaves it."""
     name = path.with_name(f"{path.name}.lock")
     try:
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise ExportError(f"cannot lock {path}: {error.strerror}") from error
     try:

@@ -13,6 +13,7 @@ from nngen.export.model_card import card
 from nngen.export.selection import Export, Repetition
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
 from nngen.lemur.transforms import OWN
+from nngen.text import one_line
 
 CARDS, WEIGHTS, GRAPHS = "cards", "weights", "onnx"
 """Folders that nngen adds beside LEMUR's."""
@@ -100,9 +101,11 @@ def _put_result(target: Staging, export: Export, version: LemurVersion) -> Writt
         merged = merge_entries(
             export.results, export.score.epoch, known, [entry(export.results, export.score, version)]
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"{target.root / path} does not hold LEMUR's results ({error}): move it away") from error
+        content = write_entries(merged).encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = one_line(str(error), 100)
+        raise ExportError(f"{target.root / path} does not hold LEMUR's results ({reason}): move it away") from error
     new = len(merged) > len(known)
     if new:
-        target.put(path, write_entries(merged).encode())
+        target.put(path, content)
     return Written(export=export, new=new, place=path)

@@ -7,6 +7,9 @@ Guarantees, at whatever moment the process is killed:
       the next export first completes what a kill interrupted.
     - Sources and transforms are put before the results that name them, so a concurrent reader may
       find a model without results, but never results without their model.
+
+Nothing is read or written outside of the target: its folders are opened one by one, links below it are refused, and
+of a journal only staged regular files and paths below the target are accepted, for a checkout may bring its own.
 """
 
 from __future__ import annotations
@@ -14,35 +17,41 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 from nngen.errors import ExportError
+from nngen.files import open_folder, read_regular
 
 _WORK = ".nngen-export"
 _JOURNAL = "journal.json"
+_STAGED = re.compile(r"\d{6}\.part")
+_MAX_READ = 2**28
+"""Bytes of the longest file that is read."""
 
 
 class Staging:
     """Files to be written below a folder; opened by ``staging``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, work: int) -> None:
         self.root = root
-        self._work = root / _WORK
+        self._work = work
         self._put: dict[str, bytes] = {}
 
-    def read(self, path: str) -> bytes | None:
-        """Return a file's bytes after the export; None for a missing file.
+    def read(self, path: str, limit: int = _MAX_READ) -> bytes | None:
+        """Return a file's bytes after the export, at most ``limit`` and one more; None for a missing file.
 
         Raises:
-            ExportError: If the file exists and cannot be read.
+            ExportError: If the file exists and cannot be read, or a link stands in its place or on the way to it.
         """
         if path in self._put:
             return self._put[path]
         try:
-            return (self.root / path).read_bytes()
+            return read_regular(self.root / path, limit + 1, root=self.root)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -50,43 +59,66 @@ class Staging:
 
     def put(self, path: str, content: bytes) -> bool:
         """Stage a file for writing; returns False if it exists with the same bytes."""
-        if self.read(path) == content:
+        if self.read(path, len(content)) == content:
             return False
         self._put[path] = content
         return True
 
     def recover(self) -> None:
-        """Complete a journal left by a killed export, and delete staged files without a journal."""
-        journal = self._work / _JOURNAL
-        if journal.exists():
-            self._carry_out(json.loads(journal.read_text()))
-        for left in self._work.glob("*.part"):
-            left.unlink()
+        """Complete a journal left by a killed export, and delete staged files without a journal.
+
+        Raises:
+            ExportError: If the journal is not one that ``commit`` writes; nothing is changed then.
+        """
+        journal = self.read(f"{_WORK}/{_JOURNAL}")
+        if journal is not None:
+            self._carry_out(self._checked(journal))
+        for name in os.listdir(self._work):  # noqa: PTH208 - by descriptor: the path may change meanwhile
+            if name.endswith(".part"):
+                os.unlink(name, dir_fd=self._work)
 
     def commit(self) -> None:
         """Write all staged files."""
         moves = {}
         for number, (path, content) in enumerate(self._put.items()):
-            staged = self._work / f"{number:06d}.part"
-            _write(staged, content)
-            moves[staged.name] = path
+            staged = f"{number:06d}.part"
+            _write(staged, content, self._work)
+            moves[staged] = path
         if moves:
             # The rename of the journal is the moment of commitment: staged files are on disk before it.
-            draft = self._work / "journal.part"
-            _write(draft, json.dumps(moves).encode())
-            draft.replace(self._work / _JOURNAL)
-            _sync(self._work)
+            _write("journal.part", json.dumps(moves).encode(), self._work)
+            os.replace("journal.part", _JOURNAL, src_dir_fd=self._work, dst_dir_fd=self._work)
+            os.fsync(self._work)
             self._carry_out(moves)
 
-    def _carry_out(self, moves: dict[str, str]) -> None:
+    def _checked(self, text: bytes) -> Mapping[str, str]:
+        """Read a journal, which may be anybody's; look at all of it before anything is moved."""
+        work = self.root / _WORK
+        try:
+            moves = json.loads(text)
+            for name, path in moves.items():
+                parts = PurePosixPath(path).parts
+                below = bool(parts) and not path.startswith("/") and parts[0] != _WORK and ".." not in parts
+                if not below or not _STAGED.fullmatch(name):
+                    raise ExportError(f"{work} names a file outside of {self.root}: remove it")
+                self.read(path, 0)  # refuses links on the way
+                with suppress(FileNotFoundError):  # it was moved before a kill
+                    if not stat.S_ISREG(os.stat(name, dir_fd=self._work, follow_symlinks=False).st_mode):
+                        raise ExportError(f"{work / name} is not a regular file: remove {work}")
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise ExportError(f"{work / _JOURNAL} was not written by nngen: remove {work}") from None
+        return dict(moves)
+
+    def _carry_out(self, moves: Mapping[str, str]) -> None:
         for name, path in moves.items():
-            staged, target = self._work / name, self.root / path
-            if staged.exists():  # else it was moved before a kill
-                target.parent.mkdir(parents=True, exist_ok=True)
-                staged.replace(target)
-        for folder in {(self.root / path).parent for path in moves.values()}:
-            _sync(folder)
-        (self._work / _JOURNAL).unlink()
+            target = self.root / path
+            # What is missing was moved before a kill.
+            with open_folder(self.root, target.parent, make=True) as folder, suppress(FileNotFoundError):
+                os.replace(name, target.name, src_dir_fd=self._work, dst_dir_fd=folder)
+        for parent in {(self.root / path).parent for path in moves.values()}:
+            with open_folder(self.root, parent) as folder:
+                os.fsync(folder)
+        os.unlink(_JOURNAL, dir_fd=self._work)
 
 
 @contextmanager
@@ -99,42 +131,33 @@ def staging(root: Path) -> Iterator[Staging]:
     made = not root.exists()
     work = root / _WORK
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        handle = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+        root.mkdir(parents=True, exist_ok=True)
+        with open_folder(root, work, make=True) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ExportError(f"another export is writing to {root}: wait for it to end") from error
+            target = Staging(root, handle)
+            try:
+                target.recover()
+                yield target
+                target.commit()
+            finally:
+                if not (work / _JOURNAL).exists():
+                    shutil.rmtree(work, ignore_errors=True)
+                    if made and root.exists() and not any(root.iterdir()):
+                        root.rmdir()
     except OSError as error:
-        raise ExportError(f"cannot export to {root}: {error.strerror}; name another folder with --out") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ExportError(f"another export is writing to {root}: wait for it to end") from error
-        target = Staging(root)
-        try:
-            target.recover()
-            yield target
-            target.commit()
-        except OSError as error:
-            name = error.filename or root
-            raise ExportError(f"cannot export to {name}: {error.strerror or error}") from error
-        finally:
-            if not (work / _JOURNAL).exists():
-                shutil.rmtree(work, ignore_errors=True)
-                if made and root.exists() and not any(root.iterdir()):
-                    root.rmdir()
-    finally:
-        os.close(handle)
+        name = error.filename or root
+        raise ExportError(
+            f"cannot export to {name}: {error.strerror or error}; name another folder with --out"
+        ) from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+def _write(name: str, content: bytes, folder: int) -> None:
+    # A file of that name was deleted before: what stands there now is somebody else's.
+    number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    with os.fdopen(number, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 import tarfile
 from pathlib import Path
 
@@ -99,3 +101,27 @@ def test_another_order_and_another_s_file_are_refused_and_kept(tmp_path: Path) -
     assert path.read_bytes() == b"mine"
     with pytest.raises(UsageError, match=r"cannot write .*; choose another place with --out"):
         TarWriter(tmp_path, "order")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '{"order": "order", "bytes": -50, "position": 1, "members": 1}',
+        '{"order": "order", "bytes": 0, "position": "x", "members": 1}',
+        '{"order": ["order"], "bytes": 0, "position": 1, "members": 1}',
+        "[" * 4000,
+        "[]",
+        "7",
+    ],
+)
+def test_a_head_that_nngen_did_not_write_ends_the_reading(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "all.tar.zst"
+    path.write_bytes(struct.pack("<II", 0x184D2A50, len(head)) + head.encode())
+    with TarWriter(path, "order") as writer:
+        assert (writer.position, writer.count) == (0, 0)
+
+
+def test_a_fifo_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "all.tar.zst")
+    with pytest.raises(UsageError, match="cannot write"):
+        TarWriter(tmp_path / "all.tar.zst", "order")

@@ -29,7 +29,7 @@ def test_rows_of_a_folder(nngen, folder):
         "text.py": "syntax",
         "wide.py": "contract",
     }
-    assert all(set(row) == {"path", "valid", "verdict", "message", "isolation"} for row in rows.values())
+    assert all(set(row) == {"path", "valid", "verdict", "message", "isolation", "warning"} for row in rows.values())
     assert [row["valid"] for row in rows.values()] == [True, False, False, False]
     assert "3 s" in rows["loops.py"]["message"]
     assert rows["wide.py"]["message"].endswith("--prm width=VALUE")
@@ -78,3 +78,12 @@ def test_a_file_from_outside_is_not_run_without_a_sandbox(command, nngen, folder
     assert result.code == 2
     assert result.err.strip().endswith("apt-get install bubblewrap")
     assert result.out == ""
+
+
+def test_large_constants_of_a_foreign_file_are_a_warning(nngen, tmp_path):
+    path = tmp_path / "table.py"
+    path.write_text("ANSWERS = [" + "7, " * 400 + "]\n" + net_source())
+    result = nngen("check", path, "--shape", "1x8x8", "--isolation", "process", "--json")
+    (row,) = json.loads(result.out)
+    assert row["valid"] and "line 1 holds a table of 400 constants" in row["warning"]
+    assert f"{path}: it may carry the answers to a data set" in result.err

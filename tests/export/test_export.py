@@ -203,6 +203,18 @@ def test_a_target_that_may_not_be_written(tree, exports):
     assert contents(tree) == before
 
 
+@pytest.mark.parametrize("there", ["[" * 100_000, '[{"accuracy": NaN, "uid": "a"}]', '[{"accuracy": [1]}]'])
+def test_results_that_nobody_can_read_are_left_alone(tree, exports, there):
+    results = "_".join(exports[0].results)
+    path = tree / "ab/nn/stat/train" / results / f"{exports[0].score.epoch}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(there)
+    before = contents(tree)
+    with pytest.raises(ExportError, match="does not hold LEMUR's results"):
+        export_to_folder(tree, exports, OLD)
+    assert contents(tree) == before
+
+
 def test_one_export_at_a_time(tmp_path, exports):
     with staging(tmp_path / "out"), pytest.raises(ExportError, match="another export is writing"):
         export_to_folder(tmp_path / "out", exports, OLD)
@@ -236,8 +248,8 @@ def counted(function):
         return function(*args, **kwargs)
     return call
 
-room._write, room._sync = counted(room._write), counted(room._sync)
-Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+room._write = counted(room._write)
+os.replace, os.unlink, os.fsync = counted(os.replace), counted(os.unlink), counted(os.fsync)
 with room.staging(root) as target:
     for number in range(4):
         target.put(f"ab/file-{number}", b"new")
@@ -270,6 +282,99 @@ def test_killed_at_any_instant_it_is_all_or_nothing(tmp_path):
         instant += 1
     # The kills were before the journal was written, after it, and while files were moved into place.
     assert {(False, True), (True, True), (True, False)} <= seen
+
+
+# Targets that somebody else has prepared
+
+
+def plant(root: Path, moves: object, content: bytes = b"EVIL") -> None:
+    """Put a journal with one staged file into a target."""
+    work = root / ".nngen-export"
+    work.mkdir(parents=True)
+    (work / "000000.part").write_bytes(content)
+    (work / "journal.json").write_text(moves if isinstance(moves, str) else json.dumps(moves))
+
+
+@pytest.mark.parametrize(
+    ("moves", "message"),
+    [
+        ({"000000.part": "../elsewhere/victim.txt"}, "names a file outside of"),
+        ({"000000.part": "ab/../../elsewhere/victim.txt"}, "names a file outside of"),
+        ({"000000.part": "/tmp/victim.txt"}, "names a file outside of"),
+        ({"000000.part": ".nngen-export/x"}, "names a file outside of"),
+        ({"000000.part": ""}, "names a file outside of"),
+        ({"../../elsewhere/secret": "ab/secret"}, "names a file outside of"),
+        ({"000000.part": "link/victim.txt"}, "is a link, and links are not followed"),
+        ({"000000.part": 3}, "was not written by nngen"),
+        (["000000.part"], "was not written by nngen"),
+        ("[" * 100_000, "was not written by nngen"),
+        ("{", "was not written by nngen"),
+    ],
+)
+def test_a_journal_that_came_with_the_target_writes_nothing_outside(tmp_path, exports, moves, message):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("hidden")
+    root = tmp_path / "out"
+    plant(root, moves)
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    with pytest.raises(ExportError, match=message):
+        export_to_folder(root, exports, OLD)
+    assert contents(tmp_path) == before
+
+
+def test_a_staged_link_is_not_moved_into_the_target(tmp_path, exports):
+    root = tmp_path / "out"
+    plant(root, {"000000.part": "ab/file"})
+    (root / ".nngen-export" / "000000.part").unlink()
+    (root / ".nngen-export" / "000000.part").symlink_to("/etc/passwd")
+    with pytest.raises(ExportError, match="is not a regular file"):
+        export_to_folder(root, exports, OLD)
+    assert not (root / "ab").exists()
+
+
+@pytest.mark.parametrize("place", ["ab", "ab/nn", "ab/nn/nn", "cards", ".nngen-export"])
+def test_links_out_of_the_target_are_refused_and_nothing_is_written(tmp_path, exports, place):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "out" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    with pytest.raises(ExportError, match="is a link, and links are not followed here"):
+        export_to_folder(tmp_path / "out", exports, OLD)
+    assert contents(tmp_path) == before
+
+
+def test_a_link_or_a_fifo_in_place_of_a_file_is_refused(tmp_path, exports):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name, make in {"link": lambda path: path.symlink_to(victim), "fifo": os.mkfifo}.items():
+        path = tmp_path / name / "ab/nn/nn" / f"{exports[0].candidate.id}.py"
+        path.parent.mkdir(parents=True)
+        make(path)
+        with pytest.raises(ExportError, match=r"is a link|not a regular file"):
+            export_to_folder(tmp_path / name, exports, OLD)
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("beside", [".lock", "-journal", "-wal", "-shm"])
+def test_links_beside_a_database_are_refused(database, exports, tmp_path, beside):
+    database.with_name(database.name + beside).symlink_to(tmp_path / "victim")
+    with pytest.raises(ExportError, match="is a link"):
+        export_to_database(database, exports, OLD)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_trigger_without_an_end_is_stopped_and_nothing_is_changed(database, exports, monkeypatch):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    db = sqlite3.connect(database)
+    db.execute(f"CREATE TRIGGER forever BEFORE INSERT ON stat BEGIN SELECT ({endless}); END")
+    db.close()
+    monkeypatch.setattr("nngen.export.database._WORK_S", 0.5)
+    before = rows(database, "SELECT count(*) FROM nn")
+    with pytest.raises(ExportError, match="interrupted; nothing was changed"):
+        export_to_database(database, exports, OLD, wait_s=0.1)
+    assert rows(database, "SELECT count(*) FROM nn") == before
 
 
 # Into a database

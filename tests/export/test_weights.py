@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,15 @@ import pytest
 from nngen.archive import Archive
 from nngen.datasets.batches import Preparation
 from nngen.datasets.dataset import load_dataset
+from nngen.errors import ExportError
+from nngen.export.weights import repeat
+from nngen.isolation import Isolation
 from nngen.isolation.protocol import MESSAGE, Frame, FrameError
 from nngen.training.artifacts import ArtifactRequest
+from nngen.training.engine import TrainJob
 from nngen.training.orders import FrameKind
 from nngen.training.scoring import TrialScorer
+from nngen.types import Outcome, Trial, Verdict
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -66,6 +72,24 @@ def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
     card = (to / "cards" / f"{name}.md").read_text()
     assert f"weights/{name}.safetensors" in card
     assert "as the trial did" in card
+
+
+@pytest.mark.parametrize("claimed", ["process", "none", "sandbox", ""])
+def test_the_level_of_a_repetition_does_not_depend_on_the_archive(exports, digits, claimed: str) -> None:
+    """Sources from elsewhere run in the sandbox, whatever the archive says of their trials."""
+    levels = []
+
+    class Recording:
+        def train(self, job: TrainJob, on_epoch: object = None, *, artifacts: ArtifactRequest) -> Trial:
+            levels.append(job.isolation)
+            verdict = Verdict(outcome=Outcome.CRASHED, message="not run")
+            return Trial(candidate_id=job.candidate.id, spec=job.spec, verdict=verdict)
+
+    export = replace(exports[0], trial=replace(exports[0].trial, isolation=claimed))
+    for asked in ("auto", "process"):
+        with pytest.raises(ExportError, match="not run"):
+            repeat(export, digits, Recording(), ["weights"], test_predictions=b"", isolation=asked)
+    assert levels == [Isolation.SANDBOX, Isolation.PROCESS]
 
 
 def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
