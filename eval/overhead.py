@@ -29,6 +29,7 @@ from _page import Evaluation, table
 
 from nngen.archive import Archive, StoredTrial
 from nngen.datasets.dataset import load_dataset
+from nngen.isolation import Isolation
 from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.types import Candidate
@@ -115,7 +116,9 @@ def alone(path: Path) -> float:
             assert trial.candidate_id is not None and trial.spec is not None
             stored = sources[trial.candidate_id]
             candidate = Candidate(id=stored.id, source=stored.source, canonical=stored.canonical)
-            again = engine.train(TrainJob(candidate=candidate, spec=trial.spec, dataset=dataset))
+            again = engine.train(
+                TrainJob(candidate=candidate, spec=trial.spec, dataset=dataset, isolation=Isolation.PROCESS)
+            )
             if not again.verdict.valid:
                 raise SystemExit(f"{stored.id} was not trained the second time: {again.verdict.message}")
             total += sum(point.seconds for point in again.curve)

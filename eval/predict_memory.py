@@ -26,6 +26,7 @@ from nngen.assembly.assemble import Assembler
 from nngen.datasets import Dataset, load_dataset
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles, training_costs
+from nngen.isolation import Isolation
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
@@ -146,7 +147,7 @@ def measure(engine, data, quartets, side, batch, known) -> list[Row]:  # type: i
         if prediction is None:
             continue
         candidate = assembler.assemble(Plan(experts=experts), [usable[name] for name in experts])
-        trial = engine.train(TrainJob(candidate=candidate, spec=spec, dataset=data))
+        trial = engine.train(TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=Isolation.PROCESS))
         if not trial.verdict.valid or trial.batches_tried:
             note(f"{', '.join(experts)} at {side} px: {trial.verdict.message or 'batch halved'}")
             continue

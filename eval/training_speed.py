@@ -39,6 +39,7 @@ from nngen.datasets import Dataset, load_dataset
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
 from nngen.files import cache_dir
+from nngen.isolation import Isolation
 from nngen.lemur.fetch import fetch
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
@@ -332,7 +333,13 @@ def read(side: int, engine: LocalEngine, data: Dataset, python: Path, tree: Path
     question = {"transform": f"norm_{side}", "batch": BATCH, "passes": PASSES}
     theirs = lemur.run(python, tree, LEMUR_READ, question, threads)
     reader = Candidate(id="0" * 32, source=READ, canonical="")
-    trial = valid(engine.train(TrainJob(candidate=reader, spec=spec(side, threads, epochs=PASSES), dataset=data)))
+    trial = valid(
+        engine.train(
+            TrainJob(
+                candidate=reader, spec=spec(side, threads, epochs=PASSES), dataset=data, isolation=Isolation.PROCESS
+            )
+        )
+    )
     ours = tuple(point.train_loss for point in trial.curve if point.train_loss is not None)
     return Reading(side=side, theirs=tuple(theirs), ours=ours)
 
@@ -364,6 +371,7 @@ def train(
                     candidate=candidate,
                     spec=spec(SIDE, asked.threads, seed=seed, epochs=asked.epochs),
                     dataset=data,
+                    isolation=Isolation.PROCESS,
                 ),
                 lambda _: epochs.append(time.perf_counter()),
             )
@@ -388,7 +396,11 @@ def watch(candidate: Candidate, engine: LocalEngine, data: Dataset, threads: int
     note("where an epoch goes")
     source = candidate.source + WATCHED.replace("{scale}", str(SCALE_S))
     watched = Candidate(id=candidate.id, source=source, canonical="")
-    curve = valid(engine.train(TrainJob(candidate=watched, spec=spec(SIDE, threads, epochs=3), dataset=data))).curve
+    curve = valid(
+        engine.train(
+            TrainJob(candidate=watched, spec=spec(SIDE, threads, epochs=3), dataset=data, isolation=Isolation.PROCESS)
+        )
+    ).curve
     first, second, third = (
         {part: share * SCALE_S for part, share in zip(PARTS, point.usage, strict=True)} for point in curve
     )

@@ -39,7 +39,7 @@ class CheckJob:
     threads: int = 1
     time_limit_s: float = 60.0
     memory_mib: int = 12_288
-    isolation: Isolation = Isolation.PROCESS
+    isolation: Isolation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class TrainJob:
     candidate: Candidate
     spec: TrialSpec
     dataset: Dataset
-    isolation: Isolation = Isolation.PROCESS
+    isolation: Isolation
 
 
 class Engine(Protocol):

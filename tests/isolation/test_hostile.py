@@ -151,7 +151,13 @@ def test_the_engine_survives_its_server(engine, train):
 def check(engine, candidate, left_over):
     def run(source: str) -> Verdict:
         start = time.monotonic()
-        checked = CheckJob(candidate=candidate(source), shape=Shape(1, 8, 8), time_limit_s=WALL_S, memory_mib=1536)
+        checked = CheckJob(
+            candidate=candidate(source),
+            shape=Shape(1, 8, 8),
+            time_limit_s=WALL_S,
+            memory_mib=1536,
+            isolation=Isolation.PROCESS,
+        )
         verdict = engine.check(checked)
         assert time.monotonic() - start < WALL_S + SLACK_S
         assert left_over() == ([], [])

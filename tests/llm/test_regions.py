@@ -72,6 +72,13 @@ def test_a_file_without_regions() -> None:
     assert present("x = 1") == ()
 
 
+@pytest.mark.parametrize("source", ["x = (", "a;" * 150_000, "x = " + "-" * 150_000 + "1", "'\ud800'"])
+def test_a_file_that_cannot_be_parsed_has_no_regions(source: str) -> None:
+    assert present(source) == ()
+    with pytest.raises(ReplyError, match="cannot be parsed"):
+        find(source, "loss")
+
+
 @pytest.mark.parametrize("region", REGIONS)
 def test_mutations_change_the_region_and_redraws_vary(parent: Candidate, region: str) -> None:
     code = find(parent.source, region)

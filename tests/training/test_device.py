@@ -4,6 +4,7 @@ import pytest
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
+from nngen.isolation import Isolation
 from nngen.training import CheckJob, environment, pick_device
 from nngen.types import Outcome, Shape
 
@@ -44,6 +45,8 @@ def test_a_card_trains_in_bfloat16(engine, candidate, job):
     assert trial.verdict.valid, trial.verdict.message
     assert trial.validation_accuracy > 0.8
     assert trial.environment["device"] not in ("cpu", "cuda")
-    assert engine.check(CheckJob(candidate=candidate(net_source()), shape=Shape(1, 8, 8), device="cuda")).valid
+    assert engine.check(
+        CheckJob(candidate=candidate(net_source()), shape=Shape(1, 8, 8), device="cuda", isolation=Isolation.PROCESS)
+    ).valid
     greedy = engine.train(job(net_source(init="torch.ones(2**40, device=device)"), device="cuda"))
     assert greedy.verdict.outcome is Outcome.MEMORY

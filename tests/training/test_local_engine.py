@@ -15,7 +15,7 @@ import torch
 
 from nngen.checks.rules.sample_nets import mixture_source, net_source
 from nngen.errors import DataError, NngenError
-from nngen.isolation import JobRunner
+from nngen.isolation import Isolation, JobRunner
 from nngen.training import CheckJob, LocalEngine, accuracy
 from nngen.types import Outcome, Shape
 
@@ -267,13 +267,14 @@ def test_an_exception_of_the_callback_ends_the_trial(engine, left_over, job):
 DRIVER = """
 import sys, tempfile
 from nngen.datasets import load_dataset
+from nngen.isolation import Isolation
 from nngen.training import LocalEngine, TrainJob
 from nngen.types import Candidate, Shape, TrialSpec
 tempfile.tempdir = sys.argv[2]
 with LocalEngine() as engine:
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=10**6)
     source = Candidate(id="x", source=sys.argv[1], canonical="")
-    job = TrainJob(candidate=source, spec=spec, dataset=load_dataset("digits"))
+    job = TrainJob(candidate=source, spec=spec, dataset=load_dataset("digits"), isolation=Isolation.PROCESS)
     engine.train(job, lambda point: print(point.epoch, flush=True))
 """
 
@@ -327,4 +328,6 @@ def test_overhead_of_a_trial_is_small(engine, job):
     ("model", "side"), [("ShuffleNet", 32), ("DenseNet", 32), ("MoE-hetero4-Alex-Dense-Air-Bag", 64)]
 )
 def test_lemurs_own_files_pass_the_check(model, side, lemur, engine, candidate):
-    assert engine.check(CheckJob(candidate=candidate(lemur.source(model)), shape=Shape(3, side, side))).valid
+    assert engine.check(
+        CheckJob(candidate=candidate(lemur.source(model)), shape=Shape(3, side, side), isolation=Isolation.PROCESS)
+    ).valid

@@ -54,13 +54,14 @@ raise RuntimeError(f"saw {sorted(found)} {[name for name in os.environ if name.s
 DRIVER = """
 import sys
 from nngen.datasets import load_dataset
+from nngen.isolation import Isolation
 from nngen.training import TrainJob
 from nngen.training.ray import RayEngine, Request, connect
 from nngen.types import Candidate, Shape, TrialSpec
 with connect(sys.argv[1]) as cluster, RayEngine(cluster, Request(cpus=1, memory_mib=2000)) as engine:
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=10**6)
     source = Candidate(id="x", source=sys.argv[2], canonical="")
-    job = TrainJob(candidate=source, spec=spec, dataset=load_dataset("digits"))
+    job = TrainJob(candidate=source, spec=spec, dataset=load_dataset("digits"), isolation=Isolation.PROCESS)
     engine.train(job, lambda point: print(point.epoch, flush=True))
 """
 
@@ -236,8 +237,11 @@ def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, 
 
 
 def test_verdicts_and_refusals_come_back(far, candidate, job):
-    assert far.check(CheckJob(candidate=candidate(net_source()), shape=Shape(1, 8, 8), memory_mib=2000)).valid
-    assert far.check(CheckJob(candidate=candidate("x = ("), shape=Shape(1, 8, 8))).outcome is Outcome.SYNTAX
+    job = CheckJob(
+        candidate=candidate(net_source()), shape=Shape(1, 8, 8), memory_mib=2000, isolation=Isolation.PROCESS
+    )
+    assert far.check(job).valid
+    assert far.check(replace(job, candidate=candidate("x = ("))).outcome is Outcome.SYNTAX
     slow = far.train(job(net_source(loss="while True: pass"), time_limit_s=1.0))
     assert (slow.verdict.outcome, slow.validation_accuracy, slow.curve) == (Outcome.TIMEOUT, None, ())
     with pytest.raises(UsageError, match=r"node .*: 0 epochs"):

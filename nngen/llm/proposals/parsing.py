@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import enum
 import re
 
 from nngen.errors import NngenError
+from nngen.text import parse_python
 
 
 class Fault(enum.StrEnum):
@@ -75,7 +75,7 @@ def python_block(text: str) -> str:
     fenced = "```" in text or not text.strip()
     code = one_block(text) if fenced else text
     try:
-        ast.parse(code)
+        parse_python(code)
     except SyntaxError as error:
         raise _syntax(code, error) if fenced else ReplyError(Fault.NO_BLOCK, _NO_BLOCK) from error
     return code

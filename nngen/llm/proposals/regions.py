@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nngen.llm.proposals.parsing import Fault, ReplyError
+from nngen.text import parse_python
 
 Definition: TypeAlias = ast.FunctionDef | ast.ClassDef
 
@@ -43,8 +44,11 @@ REGIONS: Mapping[str, Region] = {
 
 
 def present(source: str) -> tuple[str, ...]:
-    """List the regions of a file, in the order of ``REGIONS``."""
-    tree = ast.parse(source)
+    """List the regions of a file, in the order of ``REGIONS``; none of a file that cannot be parsed."""
+    try:
+        tree = parse_python(source)
+    except SyntaxError:
+        return ()
     return tuple(name for name, region in REGIONS.items() if _locate(tree.body, region.path) is not None)
 
 
@@ -94,7 +98,10 @@ def splice(source: str, region: str, code: str) -> str:
 def _node(source: str, region: str) -> Definition:
     if region not in REGIONS:
         raise ReplyError(Fault.REGION, f"no region is called {region!r}: choose {', '.join(REGIONS)}")
-    node = _locate(ast.parse(source).body, REGIONS[region].path)
+    try:
+        node = _locate(parse_python(source).body, REGIONS[region].path)
+    except SyntaxError as error:
+        raise ReplyError(Fault.REGION, f"this file cannot be parsed: {error.msg}") from None
     if node is None:
         raise ReplyError(Fault.REGION, f"this file has no region {region}")
     return node
