@@ -140,14 +140,16 @@ class Plan:
         """Read what ``to_dict`` wrote, with this or an earlier version.
 
         Raises:
-            UsageError: If a key is unknown; names of losses are checked when the plan is.
+            UsageError: If a key is unknown, or a value cannot be that of a plan; ``check_plan`` checks the rest.
         """
-        gate, kind, repeats = data.get("gate", {}), data.get("kind", "hetero"), data.get("repeats", False)
-        if kind == "alexnet":  # once a kind of its own, which differed by its gate alone
-            gate, kind, repeats = {"network": "convolution_linear", **gate}, "hetero", True
         try:
+            gate, kind, repeats = data.get("gate", {}), data.get("kind", "hetero"), data.get("repeats", False)
+            if kind == "alexnet":  # once a kind of its own, which differed by its gate alone
+                gate, kind, repeats = {"network": "convolution_linear", **gate}, "hetero", True
+            if isinstance(experts := data["experts"], str):
+                raise TypeError("experts is a text, not a list of names")
             plan = cls(
-                experts=tuple(data["experts"]),
+                experts=tuple(experts),
                 kind=kind,
                 gate=Gate(**gate),
                 losses=Losses.from_dict(data.get("losses", {})),
@@ -155,7 +157,7 @@ class Plan:
                 repeats=repeats,
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"not a plan: {error}") from error
+            raise UsageError(f"not a plan: {str(error):.200}") from error
         names = (*plan.experts, plan.kind, plan.gate.network, plan.gate.routing, plan.recipe.optimizer)
         if strange := [name for name in names if not isinstance(name, str)]:
             raise UsageError(f"not a plan: {strange[0]!r:.40} stands where a name in quotes is needed")

@@ -53,14 +53,23 @@ def needed_code(tree: ast.Module) -> NeededCode:
     units += [_Unit(node, {node.name}, _words(node.body)) for node in methods]
     # Statements that may have an effect stay whatever happens, and so does all that they mention.
     needed = {"Net"}.union(*(unit.words for unit in units if not unit.binds))
-    waiting = [unit for unit in units if unit.binds]
-    # A statement is needed if a needed one mentions what it binds: repeated until nothing is added.
-    while found := [unit for unit in waiting if unit.binds & needed]:
-        needed |= set().union(*(unit.words for unit in found))
-        waiting = [unit for unit in waiting if unit not in found]
-    result = NeededCode(unneeded=[unit.node for unit in waiting])
+    binders: dict[str, list[_Unit]] = {}
+    for unit in units:
+        for name in unit.binds:
+            binders.setdefault(name, []).append(unit)
+    # What binds a needed name is needed, and so is all that it mentions; every name is looked up once.
+    kept_units: set[_Unit] = set()
+    names = list(needed)
+    while names:
+        for unit in binders.pop(names.pop(), ()):
+            if unit not in kept_units:
+                kept_units.add(unit)
+                names += unit.words - needed
+                needed |= unit.words
+    result = NeededCode(unneeded=[unit.node for unit in units if unit.binds and unit not in kept_units])
+    gone = {id(node) for node in result.unneeded}
     for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom) and node not in result.unneeded and _binds(node, every_word):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in gone and _binds(node, every_word):
             kept = [alias for alias in node.names if _bound(alias) in needed]
             if len(kept) < len(node.names):
                 result.imports.append((node, kept))

@@ -13,11 +13,12 @@ from typing import Any
 
 from nngen.assembly.plan_validation import check_loss_names
 from nngen.errors import PlanError, UsageError
-from nngen.files import package_folder
+from nngen.files import package_folder, read_regular
 from nngen.plan import Plan
 from nngen.text import did_you_mean, parse_python
 
 _MARK = "Plan:"
+_MAX_PLAN = 2**20
 
 
 def to_toml(plan: Plan) -> str:
@@ -83,8 +84,11 @@ def read_plan(file: Path) -> Plan:
         PlanError: If the file is missing or holds no plan; the message names the file.
     """
     try:
-        return from_toml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_regular(file, _MAX_PLAN + 1)
+        if len(content) > _MAX_PLAN:
+            raise PlanError(f"longer than {_MAX_PLAN:,} bytes, the longest plan that is read")
+        return from_toml(content.decode())
+    except (OSError, ValueError) as error:  # a name or bytes that are not text, too
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise PlanError(f"cannot read the plan {file}: {reason}; nngen plans ls names the presets") from None
     except PlanError as error:

@@ -40,6 +40,8 @@ def check_plan(plan: Plan) -> None:
     """
     if plan.kind not in KINDS:
         raise PlanError(f"no kind of mixture is called {plan.kind!r}: there are {', '.join(KINDS)}")
+    if not isinstance(plan.repeats, bool):
+        raise PlanError(f"repeats is {plan.repeats!r:.40}: it may be true or false")
     _check_experts(plan)
     for path, (low, high) in _RANGES.items():
         _check_range(path, _value(plan, path), low, high)
@@ -79,8 +81,7 @@ def _check_gate(plan: Plan) -> None:
         raise PlanError(f"gate.learned_noise is {gate.learned_noise!r}: it may be true or false")
     if gate.learned_noise and not gate.noise > 0:
         raise PlanError("gate.learned_noise needs a gate.noise above 0 to start from")
-    if gate.routing == "top-k":
-        _check_range("gate.k", gate.k, 1, len(plan.experts) - 1)
+    _check_range("gate.k", gate.k, 1, len(plan.experts) - 1 if gate.routing == "top-k" else _MOST)
 
 
 def check_loss_names(plan: Plan) -> None:

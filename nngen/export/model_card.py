@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nngen.export.selection import Export, Repetition
 from nngen.jinja import render_template
 from nngen.lemur.layout import nn_id
+from nngen.text import one_line
 
 LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mnist", "places365", "svhn"})
 """Image classification data sets that nn-dataset 2.1.2 can load."""
@@ -41,8 +42,9 @@ def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str
         prm=first.score.prm,
         prm_text="{" + ", ".join(f'"{key}": {value!r}' for key, value in first.score.prm.items()) + "}",
         environment={
-            **trial.environment,
-            **{name: value for name, value in measured.items() if value not in (None, "")},
+            name: one_line(str(value))
+            for name, value in {**trial.environment, **measured}.items()
+            if value not in (None, "")
         },
         shape=spec.shape,
         classes=first.classes,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
-from nngen.errors import PlanError
+from nngen.assembly.plan_toml import from_toml, plan_of, read_plan, to_toml
+from nngen.assembly.plan_validation import check_plan
+from nngen.errors import PlanError, UsageError
 from nngen.plan import Gate, Losses, Plan, Recipe
 
 numbers = st.floats(min_value=0, max_value=1e6, allow_nan=False)
@@ -42,3 +46,61 @@ def test_invalid_plans_are_refused(text: str) -> None:
 @pytest.mark.parametrize("source", ["x = 1\n", '"""A module."""\n', "def f(:\n", ""])
 def test_a_source_without_a_plan_has_none(source: str) -> None:
     assert plan_of(source) is None
+
+
+def test_only_regular_files_of_bounded_length_are_read_as_plans(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "long").write_text("# " + "x" * 2**20)
+    (tmp_path / "latin").write_bytes(b"experts = ['\xe9']")
+    for name, reason in {
+        "fifo": "not a regular file",
+        "long": "longer than 1,048,576 bytes",
+        "latin": "not text",
+        "missing": "No such file",
+        "n" * 300: "File name too long",
+        "null\0byte": "not text",
+    }.items():
+        with pytest.raises(PlanError, match=reason):
+            read_plan(tmp_path / name)
+    with pytest.raises(PlanError, match="not a regular file"):
+        read_plan(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "experts = " + "[" * 3_000 + "]" * 3_000,
+        "experts = ['A', 'B']\n[gate]\nwidth = " + "9" * 5_000,
+        "experts = ['A', 'B']\ngate = 3",
+        "experts = [['A'], ['B']]",
+        "experts = ['A', 'B']\nkind = []",
+        "experts = ['A', 'B']\n[losses]\nbalance = 1\n'' = 1",
+    ],
+)
+def test_plans_of_any_shape_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        from_toml(text)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+tree = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+fields = st.sampled_from(["width", "k", "network", "balance", "z", "ema", "x"])
+parts = st.fixed_dictionaries(
+    {"experts": tree | st.lists(st.sampled_from(["A", "Dense", "ICNet"]), max_size=4)},
+    optional={"kind": tree | st.sampled_from(["hetero", "homogeneous"])}
+    | {part: tree | st.dictionaries(fields, tree, max_size=3) for part in ("gate", "losses", "recipe")},
+)
+
+
+@given(parts)
+def test_any_data_is_a_plan_or_is_refused(data: dict[str, object]) -> None:
+    try:
+        plan = Plan.from_dict(data)
+        check_plan(plan)
+    except UsageError:
+        return
+    assert from_toml(to_toml(plan)) == plan
