@@ -157,7 +157,7 @@ class Plan:
                 repeats=repeats,
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"not a plan: {str(error):.200}") from error
+            raise UsageError(f"not a plan: {error!s:.200}") from error
         names = (*plan.experts, plan.kind, plan.gate.network, plan.gate.routing, plan.recipe.optimizer)
         if strange := [name for name in names if not isinstance(name, str)]:
             raise UsageError(f"not a plan: {strange[0]!r:.40} stands where a name in quotes is needed")

@@ -7,7 +7,7 @@ from collections import Counter
 from nngen.assembly.registries import GATES, KINDS, LOSSES, gate_of
 from nngen.errors import PlanError
 from nngen.plan import Plan
-from nngen.text import did_you_mean, one_line
+from nngen.text import did_you_mean, listed, one_line
 
 _MOST = 64
 """Experts of one mixture at most: a trial's report has room for so many."""
@@ -39,7 +39,7 @@ def check_plan(plan: Plan) -> None:
         PlanError: If its kind, gate or a loss is unknown, its experts do not fit it, or a value is out of range.
     """
     if plan.kind not in KINDS:
-        raise PlanError(f"no kind of mixture is called {plan.kind!r}: there are {', '.join(KINDS)}")
+        raise PlanError(f"no kind of mixture is called {plan.kind!r:.60}: there are {', '.join(KINDS)}")
     if not isinstance(plan.repeats, bool):
         raise PlanError(f"repeats is {plan.repeats!r:.40}: it may be true or false")
     _check_experts(plan)
@@ -47,7 +47,7 @@ def check_plan(plan: Plan) -> None:
         _check_range(path, _value(plan, path), low, high)
     for path, words in _WORDS.items():
         if _value(plan, path) not in words:
-            raise PlanError(f"{path} is {_value(plan, path)!r}: it may be {' or '.join(words)}")
+            raise PlanError(f"{path} is {_value(plan, path)!r:.60}: it may be {' or '.join(words)}")
     _check_gate(plan)
     _check_losses(plan)
 
@@ -57,7 +57,9 @@ def _check_experts(plan: Plan) -> None:
     if not all(isinstance(name, str) for name in names):
         raise PlanError("the experts of a plan are names of families, in quotes")
     if not 2 <= len(names) <= _MOST:
-        raise PlanError(f"a mixture takes 2 to {_MOST} experts, not {len(names)}: {', '.join(names) or 'none'}")
+        raise PlanError(
+            f"a mixture takes 2 to {_MOST} experts, not {len(names)}: {one_line(listed(names, 8)) or 'none'}"
+        )
     only = KINDS[plan.kind].only
     if only is not None:
         others = [name for name in names if name != only]
