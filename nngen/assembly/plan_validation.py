@@ -57,9 +57,8 @@ def _check_experts(plan: Plan) -> None:
     if not all(isinstance(name, str) for name in names):
         raise PlanError("the experts of a plan are names of families, in quotes")
     if not 2 <= len(names) <= _MOST:
-        raise PlanError(
-            f"a mixture takes 2 to {_MOST} experts, not {len(names)}: {one_line(listed(names, 8)) or 'none'}"
-        )
+        given = one_line(listed(names, 8)) or "none"
+        raise PlanError(f"a mixture takes 2 to {_MOST} experts, not {len(names)}: {given}")
     only = KINDS[plan.kind].only
     if only is not None:
         others = [name for name in names if name != only]

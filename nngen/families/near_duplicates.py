@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nngen.errors import FamilyError
-from nngen.text import parse_python
+from nngen.text import MAX_PARSED, parse_python
 from nngen.types import Family
 
 Shingles = frozenset[tuple[str, ...]]
@@ -113,9 +113,11 @@ def without_near_twins(families: Iterable[Family]) -> tuple[tuple[str, ...], dic
 
 
 def sketch_text(source: str) -> Sketch:
-    """Compute the MinHash of a source's text, which need not parse."""
+    """Compute the MinHash of a text, which need not parse; of one longer than ``MAX_PARSED``, of its beginning."""
     sketch = _empty_minhash().copy()
-    sketch.update_batch(sorted({" ".join(run).encode() for run in _runs(_TOKEN.findall(source), _TEXT_LENGTH)}))
+    # Every different run takes a kilobyte in the batch: 4 MB of text would take gigabytes.
+    runs = _runs(_TOKEN.findall(source[:MAX_PARSED]), _TEXT_LENGTH)
+    sketch.update_batch(sorted({" ".join(run).encode() for run in runs}))
     values: Sketch = sketch.hashvalues
     return values
 

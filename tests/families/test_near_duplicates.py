@@ -9,10 +9,12 @@ from nngen.families.near_duplicates import (
     TWIN_FAMILIES,
     near_twins,
     similarity,
+    sketch_text,
     tree_shingles,
     twin_families,
     without_near_twins,
 )
+from nngen.text import MAX_PARSED
 from nngen.types import Family
 
 
@@ -75,3 +77,8 @@ def test_invalid_python_has_no_twin() -> None:
 def test_one_kind_alone_is_no_pool() -> None:
     with pytest.raises(FamilyError, match="only A is left without near-twins"):
         without_near_twins([family("A", "x = 1\n"), family("B", "x = 1  # B\n")])
+
+
+def test_a_text_of_any_length_is_sketched_by_its_beginning() -> None:
+    begin = " ".join(f"a{n} = {n}" for n in range(20_000))[:MAX_PARSED]
+    assert (sketch_text(begin + " b = 1" * 600_000) == sketch_text(begin)).all()
