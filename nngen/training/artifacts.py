@@ -6,13 +6,13 @@ unpickles them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nngen.isolation import Channel, FrameError
+from nngen.isolation import Channel, FrameError, JsonObject
 from nngen.text import one_line
-from nngen.training.orders import FrameKind
+from nngen.training.frames import FrameKind
 
 if TYPE_CHECKING:  # torch is loaded in the worker alone
     from torch import Tensor, nn
@@ -48,7 +48,7 @@ class ArtifactRequest:
         self.reasons.clear()
         self._open = None
 
-    def announce(self, message: Mapping[str, Any]) -> None:
+    def announce(self, message: JsonObject) -> None:
         """Read a message that begins a file, or gives the reason why there is none.
 
         Raises:

@@ -18,8 +18,9 @@ from nngen.isolation import Frame, Job, JobRunner, Limits
 from nngen.training.artifacts import MAX_PART, ArtifactRequest
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
+from nngen.training.frames import FrameKind
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
-from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
+from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.training.scoring import TrialScorer, accuracy, read_verdict, suspicion, verdict_of_result
 from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
 

@@ -1,28 +1,13 @@
-"""Orders for the worker of a check or a training, as they travel to it in JSON, and the kinds of frames it answers."""
+"""Orders for the worker of a check or a training, as they travel to it in JSON."""
 
 from __future__ import annotations
 
-import enum
 from dataclasses import asdict, dataclass
 from typing import Self
 
 from nngen.isolation import JsonObject
 from nngen.training.engine import TrainJob
 from nngen.types import Hyperparameters, Shape
-
-
-class FrameKind(enum.IntEnum):
-    """Kinds of the frames of a training besides messages.
-
-    Attributes:
-        VALIDATION: Class of each validation image, as little-endian uint16.
-        TEST: Class of each test image in the same form.
-        FILE: Part of a file (``nngen.training.artifacts``).
-    """
-
-    VALIDATION = 2
-    TEST = 3
-    FILE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

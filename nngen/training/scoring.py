@@ -21,7 +21,7 @@ from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
 from nngen.training.artifacts import ArtifactRequest
 from nngen.training.engine import KILLED
-from nngen.training.orders import FrameKind
+from nngen.training.frames import FrameKind
 from nngen.types import EpochResult, Outcome, Trial, Verdict
 
 _MAX_EXPERTS = 64
@@ -133,7 +133,7 @@ class TrialScorer:
             self.verdict = verdict
             return True
         if event == "ready" and self.parameters is None:
-            # The first epoch is timed from here: import and building are no part of it.
+            # The first epoch is timed from here: import and building are not counted.
             self.parameters = _parameters(message.get("parameters"))
             self._since = seconds
         elif event in ("file", "no-file") and self.artifacts is not None:

@@ -32,7 +32,8 @@ from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
 from nngen.seeds import derive
 from nngen.training.artifacts import send_artifacts
-from nngen.training.orders import CheckOrder, FrameKind, TrainOrder
+from nngen.training.frames import FrameKind
+from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.types import Outcome, Verdict
 
 _MAX_EXPERTS = 64

@@ -19,7 +19,7 @@ from nngen.isolation import Isolation
 from nngen.isolation.protocol import MESSAGE, Frame, FrameError
 from nngen.training.artifacts import ArtifactRequest
 from nngen.training.engine import TrainJob
-from nngen.training.orders import FrameKind
+from nngen.training.frames import FrameKind
 from nngen.training.scoring import TrialScorer
 from nngen.types import Outcome, Trial, Verdict
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nngen.isolation import ExitReason, Frame, FrameError, JobResult, Limits
 from nngen.isolation.protocol import MESSAGE
 from nngen.training.engine import KILLED
-from nngen.training.orders import FrameKind
+from nngen.training.frames import FrameKind
 from nngen.training.scoring import TrialScorer, accuracy, read_verdict, suspicion, verdict_of_result
 from nngen.types import EpochResult, Outcome, Trial
 
