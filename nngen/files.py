@@ -50,6 +50,8 @@ def read_regular(path: Path, limit: int, *, root: Path | None = None) -> bytes:
 
 def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:
     """Open a regular file for reading; arguments and errors as for ``read_regular``."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a name with a null byte", str(path))
     # Without O_NONBLOCK, opening a FIFO waits for a writer, perhaps for ever.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     if root is None:

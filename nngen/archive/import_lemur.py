@@ -24,6 +24,7 @@ from nngen.families.near_duplicates import Sketch, group_sketches, sketch_text
 from nngen.lemur.layout import nn_id
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import ResultFile, to_record
+from nngen.text import one_line
 
 __all__ = [
     "KINDS",
@@ -230,15 +231,14 @@ def _results(
         if number is None:
             orphans[file.results.model] += len(file.trials)
             continue
-        for trial in file.trials:
-            if isinstance(trial.get("accuracy"), int | float):
-                yield ExternalResult(
-                    model_id=number,
-                    task=file.results.task,
-                    metric=file.results.metric,
-                    uid=str(trial.get("uid", "")),
-                    record=to_record(file.results, file.epoch, trial),
-                )
+        for trial in file.scored:
+            yield ExternalResult(
+                model_id=number,
+                task=file.results.task,
+                metric=file.results.metric,
+                uid=one_line(str(trial.get("uid", "")), 100),
+                record=to_record(file.results, file.epoch, trial),
+            )
 
 
 def _fingerprints(sources: Mapping[str, str], jobs: int, progress: Progress | None) -> dict[str, Fingerprint]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nngen.errors import DataError
+from nngen.files import open_regular
 from nngen.text import one_line
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF", "WEBP")
@@ -22,6 +23,8 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG",
 _GREY = {"1", "L", "LA", "La"}
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 """Modes of one channel with more than 8 bits, which Pillow clips at 255 when it converts them."""
+
+_MAX_PIXELS = 64_000_000
 
 T = TypeVar("T")
 
@@ -115,9 +118,14 @@ def _with_image(file: Path, use: Callable[[Image.Image], T]) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images, odd EXIF data, palettes with transparency
-            with file.open("rb") as content, Image.open(content, formats=FORMATS) as image:
+            with open_regular(file) as content, Image.open(content, formats=FORMATS) as image:
+                # Before a pixel is unpacked: a file of a few kilobytes may hold gigabytes.
+                if image.width * image.height > _MAX_PIXELS:
+                    raise DataError(
+                        f"{file} has {image.width:,} x {image.height:,} pixels: at most 64 million are read"
+                    )
                 return use(image)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, DataError):
         raise
     except OSError as error:
         raise DataError(f"{file} cannot be read: {one_line(str(error.strerror or error))}") from error

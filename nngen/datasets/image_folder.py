@@ -18,6 +18,7 @@ from nngen.datasets.folder_tree import Tree, read_tree, walk
 from nngen.datasets.image_file import Header, decode, read_header
 from nngen.datasets.source import Raw
 from nngen.errors import DataError
+from nngen.files import path_kind
 from nngen.text import listed, one_line
 from nngen.types import Shape
 
@@ -49,7 +50,7 @@ class FolderSource:
 
     @cached_property
     def _files(self) -> tuple[list[Path], int]:
-        if not self.path.is_dir():
+        if path_kind(self.path) != "folder":
             raise DataError(f"{self.path} is not a folder")
         return walk(self.path)
 

@@ -78,11 +78,14 @@ def _load_base(lemur: Lemur) -> dict[str, Family]:
             records[file.results.model] += to_records(file)
     if not records:
         raise LemurError(f"{lemur.name} holds no family with {DATASET} accuracies: nngen needs nn-dataset 2.1.2")
-    families = {
+    families: dict[str, Family] = {}
+    for name, found in records.items():
         # The earliest epoch among equal accuracies, and the first trial among these.
-        name: make_family(name, lemur.source(name), max(found, key=lambda r: (r.accuracy, -r.epoch), default=None))
-        for name, found in records.items()
-    }
+        best = max(found, key=lambda record: (record.accuracy, -record.epoch), default=None)
+        try:
+            families[name] = make_family(name, lemur.source(name), best)
+        except LemurError as error:
+            lemur.skip(error)
     if cache is not None:
         rows = {name: {"source": one.source, "best": one.best and asdict(one.best)} for name, one in families.items()}
         store_json(cache, rows)
@@ -220,13 +223,24 @@ def _from_mapping(sources: Any, place: str) -> list[Family]:
 
 
 def _user_family(name: str, source: str, origin: str) -> Family:
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise FamilyError(
             f"{origin}: {name!r} cannot be a family's name: a capital, then letters, digits, dots, dashes"
         )
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError as error:
+        raise FamilyError(f"{origin}: {name} is not UTF-8 text: save it as UTF-8") from error
+    if size > MAX_SOURCE_BYTES:
+        raise FamilyError(f"{origin}: {name} is longer than {MAX_SOURCE_BYTES // 2**20} MiB, the limit for a family")
     return make_family(name, source)
 
 
 def make_family(name: str, source: str, best: Record | None = None) -> Family:
     """Return the family of a source, with the source's SHA-256 as its fingerprint."""
-    return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=best)
+    return Family(
+        name=name,
+        source=source,
+        fingerprint=hashlib.sha256(source.encode()).hexdigest(),
+        best=best,
+    )

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from nngen.errors import LemurError, UsageError
+from nngen.files import read_regular
 from nngen.lemur.layout import RESULTS, SOURCES
-from nngen.lemur.records import History, ResultFile, Results, parse_trials, to_records
+from nngen.lemur.records import History, ResultFile, Results, is_name, parse_trials, to_records
 from nngen.text import did_you_mean
 from nngen.types import Record
+
+MAX_FILE_BYTES = 4 * 2**20
+"""Bytes of the longest source or result that is read; the longest of 2.1.2 has 178,375."""
+
+_MAX_NAMED = 10
+_EPOCH = re.compile(r"0|[1-9][0-9]{0,8}")
+_log = logging.getLogger(__name__)
 
 
 class Lemur(ABC):
@@ -21,12 +31,28 @@ class Lemur(ABC):
         path: The file or folder that is read.
         identity: Key that changes with the content, under which derived data may be cached; None where the content
             may change without a sign of it.
+        skips_damage: Whether a damaged file is named and left out, rather than an error.
     """
 
     identity: str | None = None
+    skips_damage: bool = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._named: set[str] = set()
+
+    def skip(self, error: LemurError) -> None:
+        """Name a damaged file that is left out, once; raise the error where nothing may be left out.
+
+        Raises:
+            LemurError: Where ``skips_damage`` is false.
+        """
+        if not self.skips_damage:
+            raise error
+        if str(error) not in self._named and len(self._named) <= _MAX_NAMED:
+            more = len(self._named) == _MAX_NAMED
+            _log.warning("%s", "further damaged files are not named" if more else f"{error}: left out")
+            self._named.add(str(error))
 
     @property
     def name(self) -> str:
@@ -129,9 +155,14 @@ class FileLemur(Lemur):
         for results in self._results:
             if (datasets is None or results.dataset in datasets) and (models is None or results.model in models):
                 folder = "_".join(results)
-                for epoch in sorted(int(name) for name in self._epochs(folder) if name.isdigit()):
+                for epoch in sorted(int(name) for name in self._epochs(folder) if _EPOCH.fullmatch(name)):
                     file = f"{folder}/{epoch}.json"
-                    if trials := parse_trials(f"{self.name}: {file}", self._read(f"{RESULTS}/{file}")):
+                    try:
+                        trials = parse_trials(f"{self.name}: {file}", self._read(f"{RESULTS}/{file}"))
+                    except LemurError as error:
+                        self.skip(error)
+                        continue
+                    if trials:
                         yield ResultFile(results, epoch, trials)
 
     @abstractmethod
@@ -156,7 +187,7 @@ class FileLemur(Lemur):
 
     @cached_property
     def _models(self) -> Mapping[str, None]:
-        return dict.fromkeys(sorted(name for name in self._model_names() if name != "__init__"))
+        return dict.fromkeys(sorted(name for name in self._model_names() if is_name(name)))
 
     @cached_property
     def _results(self) -> tuple[Results, ...]:
@@ -164,7 +195,9 @@ class FileLemur(Lemur):
 
 
 class CheckoutLemur(FileLemur):
-    """A folder that may change at any time, so nothing derived from it is cached."""
+    """A folder that may change at any time, so nothing derived from it is cached; no link in it is followed."""
+
+    skips_damage = True
 
     def __init__(self, path: Path) -> None:
         """Check that the folder is a checkout.
@@ -174,20 +207,28 @@ class CheckoutLemur(FileLemur):
         """
         super().__init__(path)
         for needed in (SOURCES, RESULTS):
-            if not (path / needed).is_dir():
+            folders = [path.joinpath(*Path(needed).parts[:count]) for count in range(1, len(Path(needed).parts) + 1)]
+            if links := [folder for folder in folders if folder.is_symlink()]:
+                raise LemurError(f"{path} is not a checkout of nn-dataset: {links[0]} is a link")
+            if not folders[-1].is_dir():
                 raise LemurError(f"{path} is not a checkout of nn-dataset: it has no {needed}")
 
     def _model_names(self) -> Iterable[str]:
         return (file.stem for file in (self.path / SOURCES).glob("*.py"))
 
     def _folders(self) -> Iterable[str]:
-        return (folder.name for folder in (self.path / RESULTS).iterdir() if folder.is_dir())
+        found = (self.path / RESULTS).iterdir()
+        return (folder.name for folder in found if folder.is_dir() and not folder.is_symlink())
 
     def _epochs(self, folder: str) -> Iterable[str]:
         return (file.stem for file in (self.path / RESULTS / folder).glob("*.json"))
 
     def _read(self, member: str) -> bytes:
+        file = self.path / member
         try:
-            return (self.path / member).read_bytes()
+            content = read_regular(file, MAX_FILE_BYTES + 1, root=self.path)
         except OSError as error:
-            raise LemurError(f"{self.path / member} cannot be read: {error.strerror}") from error
+            raise LemurError(f"{file} cannot be read: {error.strerror}") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise LemurError(f"{file} is longer than {MAX_FILE_BYTES // 2**20} MiB, which no file of LEMUR is")
+        return content

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from nngen.errors import LemurError
-from nngen.files import write_atomically
+from nngen.files import path_kind, read_regular, write_atomically
 from nngen.lemur.database import DatabaseLemur
 from nngen.lemur.fetch import SOURCE_NOTE, cached_wheel, fetch, install_wheel, lemur_dir
 from nngen.lemur.reader import CheckoutLemur, Lemur
@@ -32,7 +32,7 @@ def open_lemur(path: Path | None = None) -> Lemur:
         path = Path(named) if named else _remembered()
     if path is None:
         return WheelLemur(cached_wheel())
-    if path.is_dir():
+    if path_kind(path) == "folder":
         return CheckoutLemur(path)
     head = _head(path)
     if head == _SQLITE:
@@ -51,7 +51,7 @@ def install(path: Path | None = None) -> Path:
         LemurError: If it is none of the three, or broken.
     """
     note = lemur_dir() / SOURCE_NOTE
-    if path is None or (path.is_file() and _head(path).startswith(ZIP_MAGIC)):
+    if path is None or (path_kind(path) == "file" and _head(path).startswith(ZIP_MAGIC)):
         installed = fetch() if path is None else install_wheel(path)
         note.unlink(missing_ok=True)
         return installed
@@ -65,8 +65,7 @@ def install(path: Path | None = None) -> Path:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(len(_SQLITE))
+        return read_regular(path, len(_SQLITE))
     except OSError as error:
         raise LemurError(f"{path} cannot be read ({error.strerror}): name {_KINDS}") from error
 
@@ -77,5 +76,5 @@ def _remembered() -> Path | None:
         return Path(json.loads(note.read_text())["path"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise LemurError(f"{note} is broken ({error}): run nngen lemur fetch again") from error

@@ -7,6 +7,9 @@ of ``nngen.families.catalogue`` without it.
 from __future__ import annotations
 
 import hashlib
+import lzma
+import os
+import struct
 import zipfile
 import zlib
 from collections import defaultdict
@@ -16,7 +19,17 @@ from pathlib import Path
 
 from nngen.errors import LemurError
 from nngen.lemur.layout import RESULTS, SOURCES
-from nngen.lemur.reader import FileLemur
+from nngen.lemur.reader import MAX_FILE_BYTES, FileLemur
+from nngen.text import one_line
+
+_MAX_UNPACKED = 2**30
+"""Bytes of all members of a wheel together; those of 2.1.2 have 237 MiB."""
+
+# RuntimeError: encrypted, or packed in a way that Python cannot unpack. ValueError: names that are not UTF-8.
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -39,7 +52,7 @@ class WheelLemur(FileLemur):
         if not zipfile.is_zipfile(path):
             raise LemurError(f"{path} is not a whole wheel: run nngen lemur fetch")
         key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        self.identity = hashlib.sha256(key.encode()).hexdigest()
+        self.identity = hashlib.sha256(os.fsencode(key)).hexdigest()
 
     def _model_names(self) -> Iterable[str]:
         names = (name.removeprefix(f"{SOURCES}/") for name in self._members if name.startswith(f"{SOURCES}/"))
@@ -56,16 +69,26 @@ class WheelLemur(FileLemur):
 
     def _read(self, member: str) -> bytes:
         try:
-            return self._archive.read(member)
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise LemurError(f"{self.path} is broken ({error}): run nngen lemur fetch") from error
+            with self._archive.open(member) as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except _DAMAGE as error:
+            raise LemurError(f"{self.path} is broken ({one_line(str(error))}): run nngen lemur fetch") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise LemurError(f"{self.path}: {one_line(member)} unpacks to more than {MAX_FILE_BYTES // 2**20} MiB")
+        return content
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise LemurError(f"{self.path} is not a whole wheel ({error}): run nngen lemur fetch") from error
+            archive = zipfile.ZipFile(self.path)
+        except _DAMAGE as error:
+            raise LemurError(
+                f"{self.path} is not a whole wheel ({one_line(str(error))}): run nngen lemur fetch"
+            ) from error
+        # zipfile unpacks no more of a member than the directory says.
+        if sum(info.file_size for info in archive.infolist()) > _MAX_UNPACKED:
+            raise LemurError(f"{self.path} unpacks to more than {_MAX_UNPACKED // 2**30} GiB: it is not LEMUR's wheel")
+        return archive
 
     @cached_property
     def _members(self) -> list[str]:
