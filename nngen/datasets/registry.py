@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,11 +17,13 @@ import numpy.typing as npt
 
 from nngen.datasets.source import Raw, Source
 from nngen.errors import DataError, UsageError
+from nngen.files import read_regular
 from nngen.text import did_you_mean
 from nngen.types import Shape
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX_TYPE_UINT8 = 0x08
+_LONGEST_IDX = 64 * 2**20  # MNIST's images have 45 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,9 @@ class IdxSource:
 
     def decode(self) -> Raw:
         images, labels, test_images, test_labels = (_read_idx(path) for path in self._files())
+        for kind, axes, arrays in (("images", 3, (images, test_images)), ("labels", 1, (labels, test_labels))):
+            if any(array.ndim != axes or not array.size for array in arrays):
+                raise DataError(f"{self.name}: a file of {kind} holds something else; fetch the four files anew")
         if len(images) != len(labels) or len(test_images) != len(test_labels):
             raise DataError(f"{self.name}: images and labels differ in number; fetch the four files anew")
         return Raw(
@@ -155,7 +162,7 @@ class VisionSource:
         part: dict[str, Any] = {"split": "train" if train else "test"} if svhn else {"train": train}
         try:
             data = getattr(torchvision.datasets, self.vision)(self.root, **part)
-        except RuntimeError:  # torchvision's error for "not found or corrupted"
+        except (OSError, RuntimeError):  # torchvision's error for "not found or corrupted"
             data = _download(self.name, self.root, self.vision, **part)
         images = np.asarray(data.data, dtype=np.uint8)
         labels = np.asarray(data.labels if svhn else data.targets, dtype=np.int64)
@@ -209,9 +216,12 @@ def _download(name: str, root: Path, vision: str, **part: Any) -> Any:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = read_regular(path, _LONGEST_IDX + 1)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > _LONGEST_IDX:
+        raise DataError(f"{path} is longer than {_LONGEST_IDX // 2**20} MiB, which no file of MNIST is")
+    return content
 
 
 def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -222,11 +232,13 @@ def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
     data = _bytes(path)
     try:
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_LONGEST_IDX + 1)
+            if len(data) > _LONGEST_IDX:
+                raise ValueError(f"it unpacks to more than {_LONGEST_IDX // 2**20} MiB")
         if data[:3] != bytes((0, 0, _IDX_TYPE_UINT8)):
             raise ValueError("it does not begin like an IDX file of bytes")
         axes = data[3]
         sizes = np.frombuffer(data, ">u4", axes, offset=4).astype(int)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(sizes)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise DataError(f"{path} is broken: {error}; fetch it anew") from error

@@ -116,6 +116,7 @@ def measure_interface(family: FamilyUnderTest) -> Interface:
     """
     reasons: list[str] = []
     for is_complex in (False, True):
+        # Meta first: it computes no numbers. Some families cannot be built there: these are run on real tensors.
         for device in ("meta", "cpu"):
             search = _Search(family=family, device=device, complex=is_complex)
             for side in _SIDES:
@@ -196,12 +197,14 @@ def _step(family: FamilyUnderTest, net: nn.Module, images: Tensor) -> tuple[int,
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
+        # Several operations save views of one storage: it is counted once, by its address.
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     seconds = []
+    # The fastest of some runs is the one that other work on this machine disturbed least.
     for _ in range(_RUNS):
         kept.clear()
         begin = time.perf_counter()
@@ -223,6 +226,7 @@ class _Search:
     _seen: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def works(self, height: int, width: int) -> bool:
+        # A try builds the network, which takes seconds for a large one; bisections meet the same sides again.
         if (height, width) not in self._seen:
             failure = _failure(lambda: self._try(height, width))
             self.reason = self.reason if failure is None else failure
@@ -248,6 +252,7 @@ class _Search:
             net = self.family.build(height, width, self.device)
             images = torch.zeros(_BATCH, self.family.channels, height, width)
             images = images.to(torch.complex64) if self.complex else images
+            # Both: an auxiliary head that runs in training mode only may need larger images.
             for training in (False, True):
                 self.family.logits(net.train(training), images)
 
@@ -271,6 +276,7 @@ def _interface(search: _Search, side: int) -> Interface:
         return _interface(_Search(family=search.family, device="cpu", complex=search.complex), side)
     large = max(side, _LARGE[search.device])
     high = None if search.works(large, large) else search.border(works=side, fails=large)
+    # Two sides inside the interval that differ: if these fail both ways round, images must be square.
     first = max(low, min(side, 64))
     second = first + 32 if high is None else min(first + 32, high)
     square = not (search.works(first, second) and search.works(second, first))

@@ -36,7 +36,7 @@ LARGEST_IMAGE = 2**24
 """Most numbers in one image: a batch of two in float32 is then 128 MiB."""
 
 _MEASURE = "nngen.families.measure"
-_PRELOAD = ("torch", "torchvision", _MEASURE)  # most families import torchvision: once, not once in each worker
+PRELOAD = ("torch", "torchvision", _MEASURE)  # most families import torchvision: once, not once in each worker
 _MAX_JOBS = 8
 
 # Raised when the probe measures differently, so that older entries of the cache are left alone.
@@ -143,7 +143,7 @@ def profiles(
     check_shape(shape)
     if jobs is not None and jobs < 1:
         raise UsageError(f"{jobs} families cannot be measured at a time: give 1 or more jobs")
-    probes = {family.name: _Probe(family=family, shape=shape, classes=classes, wanted=wanted) for family in families}
+    probes = {family.name: Probe(family=family, shape=shape, classes=classes, wanted=wanted) for family in families}
     answers = _answers(probes.values(), jobs, progress)
     return {
         name: Profile(
@@ -206,13 +206,13 @@ def training_costs(
         NngenError: If no worker can be started.
     """
     probes = [
-        _Probe(family=one, shape=shape, classes=classes, wanted=wanted, cost_behind=inputs) for one, inputs in families
+        Probe(family=one, shape=shape, classes=classes, wanted=wanted, cost_behind=inputs) for one, inputs in families
     ]
     return {name: answer.cost for name, answer in _answers(probes, jobs).items() if answer.cost is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
+class Answer:
     """Measurements of a family, made now or read from the cache.
 
     Attributes:
@@ -226,7 +226,7 @@ class _Answer:
     lasting: bool = True
 
     @classmethod
-    def read(cls, value: JsonObject) -> _Answer:
+    def read(cls, value: JsonObject) -> Answer:
         """Read a worker's message or an entry of the cache, neither of which is trusted.
 
         Raises:
@@ -262,7 +262,7 @@ def _whole(value: object, numbers: range) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Probe:
+class Probe:
     """One measurement of one family at one shape: of what training costs, if ``cost_behind`` states its inputs."""
 
     family: Family
@@ -272,6 +272,7 @@ class _Probe:
     cost_behind: Interface | None = None
 
     def job(self) -> Job:
+        # The interface does not depend on the sides: a family measured at another shape is only confirmed at this one.
         known = self.cost_behind or self._known_interface()
         arguments = {
             "hyperparameters": best_hyperparameters(self.family),
@@ -288,32 +289,32 @@ class _Probe:
             isolation=families_level([self.family], self.wanted).level,
         )
 
-    def answer(self, messages: Sequence[JsonObject], result: JobResult) -> _Answer:
+    def answer(self, messages: Sequence[JsonObject], result: JobResult) -> Answer:
         smaller = f" at {self.shape}: choose a smaller shape"
         if result.reason is ExitReason.MEMORY:
-            return _Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
+            return Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
         if result.reason is ExitReason.TIME:
-            return _Answer(reason=f"took longer than {TIME_LIMIT_S:g} s{smaller}", lasting=False)
+            return Answer(reason=f"took longer than {TIME_LIMIT_S:g} s{smaller}", lasting=False)
         if not messages:
-            return _Answer(reason=one_line(result.describe()), lasting=False)
+            return Answer(reason=one_line(result.describe()), lasting=False)
         # The worker ran the family, so its message may be the family's own.
         try:
-            answer = _Answer.read(messages[-1])
+            answer = Answer.read(messages[-1])
         except (LookupError, TypeError, ValueError) as error:
-            return _Answer(reason=f"the worker sent no measurement: {one_line(str(error), 100)}", lasting=False)
+            return Answer(reason=f"the worker sent no measurement: {one_line(str(error), 100)}", lasting=False)
         if messages[-1].get("memory"):
-            return _Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
+            return Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
         return answer
 
-    def stored(self) -> _Answer | None:
+    def stored(self) -> Answer | None:
         value = load_json(self._file())
         empty = {"interface": None, "parameters": None, "cost": None, "reason": ""}
         try:
-            return _Answer.read(empty | ({"cost": value} if self.cost_behind else value)) if value else None
+            return Answer.read(empty | ({"cost": value} if self.cost_behind else value)) if value else None
         except (LookupError, TypeError, ValueError):
             return None
 
-    def store(self, answer: _Answer) -> _Answer:
+    def store(self, answer: Answer) -> Answer:
         """Store an answer; return it, with the interface that is known already where this run found none."""
         if self.cost_behind is not None:
             if answer.cost is not None:
@@ -331,7 +332,7 @@ class _Probe:
     def _known_interface(self) -> Interface | None:
         value = {"interface": load_json(self._interface_file()), "parameters": None, "cost": None, "reason": ""}
         try:
-            return _Answer.read(value).interface
+            return Answer.read(value).interface
         except (TypeError, ValueError):
             return None
 
@@ -347,6 +348,7 @@ class _Probe:
         return self._profile_file(self.shape.channels)
 
     def _profile_file(self, subject: object) -> Path:
+        # Another patch release of torch runs the same operations.
         torch = ".".join(version("torch").split(".")[:2])
         prm = json.dumps(best_hyperparameters(self.family))
         return _cache_file("probes", _PROFILE_VERSION, torch, self.family.fingerprint, prm, self.classes, str(subject))
@@ -357,9 +359,10 @@ def _cache_file(folder: str, *key: object) -> Path:
 
 
 def _answers(
-    probes: Iterable[_Probe], jobs: int | None, progress: Callable[[int, int], None] | None = None
-) -> dict[str, _Answer]:
+    probes: Iterable[Probe], jobs: int | None, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Answer]:
     """Look up the answers of probes, by family, and run those that are missing in workers."""
+    # Before any worker starts: where all is known, neither torch is loaded nor a sandbox needed.
     found = {probe.family.name: probe.stored() for probe in probes}
     missing = [probe for probe in probes if found[probe.family.name] is None]
     report = progress or (lambda _done, _total: None)
@@ -368,7 +371,7 @@ def _answers(
             check_sandbox(families_level([probe.family], probe.wanted))
         report(0, len(missing))
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with ThreadPoolExecutor(jobs or min(cpus, _MAX_JOBS)) as pool, JobRunner(preload=_PRELOAD) as runner:
+        with ThreadPoolExecutor(jobs or min(cpus, _MAX_JOBS)) as pool, JobRunner(preload=PRELOAD) as runner:
             futures = {pool.submit(runner.collect, probe.job()): probe for probe in missing}
             try:
                 for count, future in enumerate(as_completed(futures), start=1):

@@ -113,6 +113,7 @@ class Coverage:
 
     def _odd(self) -> str | None:
         """Return the family whose count deviates most, if chance does not explain it; None otherwise."""
+        # The largest of v deviations decides, so the border lies far beyond the usual two standard deviations.
         deviation = {name: abs(count - self._expected()) for name, count in self.families.items()}
         name = max(deviation, key=deviation.__getitem__)
         spread = math.sqrt(count_variance(self, self.k / len(self.families)))

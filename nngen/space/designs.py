@@ -101,6 +101,7 @@ def opening(v: int) -> tuple[Block, ...]:
         classes = _shifted((v - 1,), STARTERS[v])
     elif v in STEINER:
         moduli, h, quartets = STEINER[v]
+        # {0, h, 2h} is the subgroup of order 3: moved by it, the quartets and the fixed block use every family once.
         third = (0, h, _add(h, h, moduli))
         moved = [tuple(_add(x, step, moduli) for x in block) for step in third for block in quartets]
         classes = _shifted(moduli, ((v - 1, *third), *moved))
@@ -108,6 +109,7 @@ def opening(v: int) -> tuple[Block, ...]:
         return tuple(_affine())
     else:
         return ()
+    # Shifts that map a class onto itself repeat its blocks: each is kept once, where it comes first.
     return tuple(dict.fromkeys(block for blocks in classes for block in blocks))
 
 
@@ -135,6 +137,7 @@ def _affine() -> Iterator[Block]:
     for text, order in RUNS:
         quartets = [[int(letter, 36) for letter in word] for word in text.split()]
         for step in order.split():
+            # Multiplying by a power of 16 maps the orbit onto itself, so one run of 29 quartets stands for seven.
             first, factor = 29 * int(step[0]), pow(16, int(step[1]), 29)
             for block in quartets[first : first + 29]:
                 yield tuple(sorted(point * factor % 29 for point in block))

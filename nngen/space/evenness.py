@@ -51,6 +51,7 @@ def evenness(audit: Coverage) -> Evenness:
     """
     v, k = len(audit.families), audit.k
     family, pair = k / v, k * (k - 1) / (v * (v - 1)) if v > 1 else 0.0
+    # Families of a quartet are different, so their counts are correlated: v / (v - 1), as in the covariance above.
     variance = count_variance(audit, family) * v / max(v - 1, 1)
     squares = math.fsum((count - audit.quartets * family) ** 2 for count in audit.families.values())
     chi_square = squares / variance if variance > 0 else None

@@ -165,6 +165,27 @@ def test_idx_files_are_found_packed_or_not(pack, place, cache, tmp_path):
     assert data.default_shape == Shape(1, 28, 28)
 
 
+@pytest.mark.parametrize(
+    ("part", "content", "reason"),
+    [
+        ("train-images-idx3", _idx(np.zeros((0, 28, 28))), "a file of images holds something else"),
+        ("train-images-idx3", _idx(np.zeros(60)), "a file of images holds something else"),
+        ("train-labels-idx1", _idx(np.zeros((0,))), "a file of labels holds something else"),
+        ("train-images-idx3", gzip.compress(bytes(2**27)), "unpacks to more than 64 MiB"),
+        ("train-images-idx3", gzip.compress(b"x" * 99)[:-9], "is broken"),
+        ("train-images-idx3", gzip.compress(bytes(99))[:10] + b"\xff" * 50, "is broken"),
+        ("train-images-idx3", gzip.compress(bytes((0, 0, 8, 255)) + b"\xff" * 1020), "is broken"),
+    ],
+    ids=["no images", "one axis", "no labels", "bomb", "cut", "noise", "axes"],
+)
+def test_foreign_idx_files_are_refused_in_one_line(part, content, reason, cache, tmp_path):
+    _write_idx(tmp_path / "data")
+    (tmp_path / "data" / f"{part}-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=reason) as refused:
+        load_dataset("mnist", data_root=tmp_path / "data")
+    assert "\n" not in str(refused.value)
+
+
 def test_other_files_are_another_data_set(cache, tmp_path):
     _write_idx(tmp_path / "a")
     _write_idx(tmp_path / "b", train=70)

@@ -136,7 +136,7 @@ LONG = {"interface": None, "parameters": None, "cost": None, "reason": "\x1b[31m
     ids=str,
 )
 def test_a_measurement_out_of_range_is_refused(changed: dict[str, object]) -> None:
-    measurement = probe._Probe(family=family("Sly", "        pass"), shape=SHAPE, classes=10, wanted="auto")
+    measurement = probe.Probe(family=family("Sly", "        pass"), shape=SHAPE, classes=10, wanted="auto")
     ended = JobResult(
         reason=ExitReason.EXIT,
         limits=Limits(time_limit_s=1, memory_mib=1),

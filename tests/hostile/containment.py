@@ -11,7 +11,7 @@ import shutil
 import socket
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -20,12 +20,16 @@ from corpus import Attack
 
 from nngen.checks import CheckFailed
 from nngen.datasets import Dataset
-from nngen.isolation import Isolation
+from nngen.errors import FamilyError
+from nngen.families.catalogue import read_family
+from nngen.families.probe import Probe
+from nngen.families.trust import AUTO
+from nngen.isolation import Isolation, JobRunner, Limits
 from nngen.training import LocalEngine, TrainJob
 from nngen.training.candidate_files import read_candidate
-from nngen.types import Shape, TrialSpec, Verdict
+from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
-__all__ = ["HONEST", "MEMORY_MIB", "SLACK_S", "TIME_LIMIT_S", "Containment", "Targets", "contain"]
+__all__ = ["HONEST", "MEMORY_MIB", "SLACK_S", "TIME_LIMIT_S", "Containment", "Targets", "contain", "contain_family"]
 
 TIME_LIMIT_S = 6.0
 SLACK_S = 1.0
@@ -129,6 +133,33 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
         "it left processes": bool(left),
         "it changed files": targets.changed(),
         "it knew the labels": accuracy is not None and accuracy > HONEST,
+    }
+    fault = "; ".join(fault for fault, true in faults.items() if true)
+    return Containment(verdict=verdict, seconds=seconds, fault=fault)
+
+
+def contain_family(attack: Attack, runner: JobRunner, targets: Targets) -> Containment:
+    """Measure an attack as a family, in the sandbox that the probe chooses; the verdict has the reason."""
+    others = set(_processes())
+    with tempfile.TemporaryDirectory() as folder:
+        path = targets.write_source(attack, Path(folder))
+        try:
+            family = read_family(path.rename(path.with_name("Attack.py")))
+        except FamilyError as refused:
+            verdict, seconds = Verdict(outcome=Outcome.SYNTAX, message=str(refused)), 0.0
+        else:
+            probe = Probe(family=family, shape=Shape(1, 8, 8), classes=10, wanted=AUTO)
+            job = replace(probe.job(), limits=Limits(time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB))
+            messages, result = runner.collect(job)
+            answer, seconds = probe.answer(messages, result), result.seconds
+            outcome = Outcome.CRASHED if answer.reason else Outcome.VALID
+            verdict = Verdict(outcome=outcome, message=answer.reason)
+    faults = {
+        "it got what it wanted": BREACH in verdict.message,
+        "its message is not fit to print": not verdict.message.isprintable(),
+        "too late": seconds > TIME_LIMIT_S + SLACK_S,
+        "it left processes": bool(_left(others)),
+        "it changed files": targets.changed(),
     }
     fault = "; ".join(fault for fault, true in faults.items() if true)
     return Containment(verdict=verdict, seconds=seconds, fault=fault)

@@ -1,8 +1,16 @@
 """Coverage of samples."""
 
 import json
+import math
+import random
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+from scipy.stats import hypergeom
 
 from nngen.space import coverage, draw
+from nngen.space.coverage import count_variance
 
 LETTERS = [f"F{i:02d}" for i in range(29)]
 
@@ -49,6 +57,45 @@ def test_a_heavy_family_is_bias_even_without_being_an_anchor():
     audit = coverage(LETTERS, quartets)
     assert "F03 is in" in audit.verdict
     assert audit.biased
+
+
+def test_a_rare_family_is_bias_too():
+    quartets = [q for q in draw("random", LETTERS, 3000, 1) if "F03" not in q][:300]
+    quartets += [q for q in draw("random", LETTERS, 3000, 1) if "F03" in q][:1]
+    audit = coverage(LETTERS, quartets)
+    assert audit.verdict == "the sample is biased: F03 is in 1 of 301 quartets, 41.5 are expected"
+    assert audit.biased
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_bias_begins_beyond_four_standard_deviations(more):
+    """The count of one family is set just below and just above the border, on either side of the expectation."""
+    others = [quartet for quartet in combinations(LETTERS, 4) if "F07" not in quartet]
+    random.Random(0).shuffle(others)
+    size, v = 400, len(LETTERS)
+    spread = hypergeom(M=math.comb(v, 4), n=math.comb(v - 1, 3), N=size).std()
+    for border in (size * 4 / v + 4 * spread, size * 4 / v - 4 * spread):
+        count = math.floor(border) + more if border > size * 4 / v else math.ceil(border) - more
+        own = [(*quartet[:3], "F07") for quartet in others[-count:]]
+        audit = coverage(LETTERS, [*others[: size - count], *own])
+        assert audit.families["F07"] == count
+        assert (audit._odd() == "F07") is bool(more)
+
+
+@pytest.mark.parametrize("size", [1, 40, 4000, math.comb(29, 4)])
+def test_the_variance_of_a_count_is_the_hypergeometric_one(size):
+    audit = replace(coverage(LETTERS, []), quartets=size)
+    families, pairs = (math.comb(29 - used, 4 - used) for used in (1, 2))
+    for with_it in (families, pairs):
+        exact = hypergeom(M=audit.space, n=with_it, N=size).var()
+        assert count_variance(audit, with_it / audit.space) == pytest.approx(exact)
+
+
+def test_an_anchor_of_a_short_sample_is_chance():
+    assert not coverage(LETTERS, [("F00", "F01", "F02", "F03"), ("F00", "F04", "F05", "F06")]).biased
+    three = coverage(LETTERS, [("F00", *LETTERS[start : start + 3]) for start in (1, 4, 7)])
+    assert three.anchors == ("F00",)
+    assert three.biased  # (4 / 29) ** 3 is below 1 %
 
 
 def test_as_json():

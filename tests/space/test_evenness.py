@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 
 from nngen.space import coverage, draw
 from nngen.space.evenness import entropy, evenness, gini
@@ -68,3 +69,22 @@ def test_the_audit_of_the_whole_published_space_takes_less_than_a_second():
     started = time.perf_counter()
     evenness(coverage(POOL, quartets))
     assert time.perf_counter() - started < 1
+
+
+def test_expected_intervals_hold_95_percent_of_random_counts():
+    size = 1140
+    even = evenness(coverage(POOL, draw("random", POOL, size, 0)))
+    for (low, high), used in ((even.family_expected, 1), (even.pair_expected, 2)):
+        exact = hypergeom(M=math.comb(29, 4), n=math.comb(29 - used, 4 - used), N=size)
+        assert low == pytest.approx(exact.mean() - 1.959964 * exact.std())
+        assert high == pytest.approx(exact.mean() + 1.959964 * exact.std())
+
+
+def test_expected_intervals_are_clipped_to_what_is_possible():
+    few = evenness(coverage(POOL, [POOL[:4]]))
+    assert few.family_expected[0] == 0
+    assert few.family_expected[1] <= 1
+    whole = evenness(coverage(POOL[:5], combinations(POOL[:5], 4)))
+    assert whole.family_expected == (4, 4)
+    assert whole.pair_expected == (3, 3)
+    assert (whole.df, whole.p) == (4, None)
