@@ -180,8 +180,8 @@ def _load(place: str) -> Any:
                 module, _, name = place.partition(":")
                 loaded = getattr(importlib.import_module(module), name)
             return loaded() if callable(loaded) else loaded
-        except (ImportError, AttributeError) as error:
-            raise FamilyError(f"the entry point {place!r} cannot be loaded: {error}") from error
+        except Exception as error:  # the user's own code may raise anything
+            raise FamilyError(f"the entry point {place!r} cannot be loaded: {one_line(str(error))}") from error
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def _from_mapping(sources: Any, place: str) -> list[Family]:
     if not isinstance(sources, Mapping) or not sources:
         raise FamilyError(f"the entry point {place!r} does not give a mapping of names to sources")
     families = []
-    for name, source in sorted(sources.items()):
+    for name, source in sorted(sources.items(), key=lambda item: str(item[0])):
         if isinstance(source, os.PathLike):
             families.append(_user_family(name, read_family(Path(source)).source, place))
         elif isinstance(source, str):

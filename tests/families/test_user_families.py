@@ -38,7 +38,8 @@ def test_a_package(tmp_path, monkeypatch):
         "from pathlib import Path\n"
         f"STONES = {{'Stone': {source(8)!r}}}\n"
         f"def all(): return {{**STONES, 'Pebble': Path({str(EXAMPLES / 'Pebble.py')!r})}}\n"
-        "WRONG = {'Stone': 3}\nEMPTY = {}\n"
+        "WRONG = {'Stone': 3}\nEMPTY = {}\nMIXED = {3: 'x', 'A': 'x'}\nBYTES = {'A': '\\ud800'}\n"
+        "def raises(): return 1 / 0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert list(user_families(["pond:STONES"])) == ["Stone"]
@@ -52,6 +53,9 @@ def test_a_package(tmp_path, monkeypatch):
         ("pond:WRONG", "gives int for Stone"),
         ("pond:EMPTY", "not give a mapping of names"),
         ("pond:nothing", "cannot be loaded"),
+        ("pond:raises", "cannot be loaded: division by zero"),
+        ("pond:MIXED", "3 cannot be a family's name"),
+        ("pond:BYTES", "is not UTF-8 text"),
         ("lake:all", "cannot be loaded"),
         ("lake", "installed entry points: pond"),
     ):
