@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def dynamic_check(
     classes: int,
     hyperparameters: Hyperparameters | None = None,
     device: str = "cpu",
+    finish: Callable[[CheckContext], None] = lambda _: None,
 ) -> Verdict:
     """Import the file and check that it builds, keeps its shapes and learns.
 
@@ -40,6 +42,7 @@ def dynamic_check(
         classes: Number of classes.
         hyperparameters: Values for ``prm`` that differ from the defaults of ``make_prm``.
         device: ``cpu`` or ``cuda``.
+        finish: Called with what the rules left, if the candidate keeps all of them; it may fail as they do.
 
     Returns:
         ``valid``, or the verdict of the first rule that the candidate breaks.
@@ -49,6 +52,7 @@ def dynamic_check(
     try:
         for rule in dynamic_rules():
             rule.check(context)
+        finish(context)
     except CheckFailed as failure:
         return failure.verdict
     return Verdict(outcome=Outcome.VALID)

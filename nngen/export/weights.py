@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from nngen.assembly.provenance import source_level
 from nngen.datasets.dataset import Dataset
 from nngen.errors import ExportError, UsageError
@@ -21,9 +19,6 @@ from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.training.scoring import accuracy
 from nngen.types import Candidate
-
-_NEAR = 1e-3
-"""Largest accepted difference between ONNX and torch logits, relative to the largest logit (float32 rounding)."""
 
 
 def check_installed(names: Collection[str]) -> None:
@@ -86,46 +81,17 @@ def repeat(
     trial = engine.train(job, lambda epoch: on_epoch(epoch.epoch), artifacts=artifacts)
     if not trial.verdict.valid:
         raise ExportError(f"{candidate.id} could not be trained again: {trial.verdict.message}")
-    onnx, reason, difference = _checked(artifacts) if ONNX in names else (None, "", None)
+    report = engine.open_artifacts(artifacts, job)
+    if WEIGHTS in names and (fault := report.weights or ("" if WEIGHTS in artifacts.files else "none came")):
+        raise ExportError(f"{candidate.id} gave no weights: {fault}")
+    reason = report.onnx
+    if ONNX in names and not {ONNX, EXAMPLE} <= artifacts.files.keys():
+        reason = f"torch cannot write it as ONNX: {artifacts.reasons.get(ONNX, 'no graph came')}"
     return Repetition(
-        weights=_weights(candidate.id, artifacts) if WEIGHTS in names else None,
-        onnx=onnx,
+        weights=bytes(artifacts.files[WEIGHTS]) if WEIGHTS in names else None,
+        onnx=bytes(artifacts.files[ONNX]) if ONNX in names and not reason else None,
         reason=reason,
-        difference=difference,
+        difference=report.difference,
         same=trial.test_predictions == test_predictions,
         test_accuracy=accuracy(trial.test_predictions, dataset.test_labels),
     )
-
-
-def _weights(name: str, artifacts: ArtifactRequest) -> bytes:
-    from safetensors import SafetensorError, deserialize
-
-    content = bytes(artifacts.files.get(WEIGHTS, b""))
-    try:
-        deserialize(content)  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise ExportError(f"{name} gave no weights: {error}") from error
-    return content
-
-
-def _checked(artifacts: ArtifactRequest) -> tuple[bytes | None, str, float | None]:
-    """Compare the graph's logits with torch's; returns the graph, or None with the reason, and the difference."""
-    if ONNX in artifacts.reasons or EXAMPLE not in artifacts.files:
-        return None, f"torch cannot write it as ONNX: {artifacts.reasons.get(ONNX, 'no graph came')}", None
-    import onnxruntime
-    from safetensors.numpy import load
-
-    graph = bytes(artifacts.files[ONNX])
-    try:
-        example = load(bytes(artifacts.files[EXAMPLE]))
-        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        # One image fewer than the graph was exported with: the batch dimension must be dynamic.
-        found = session.run(None, {session.get_inputs()[0].name: example["images"][1:]})[0]
-    except Exception as error:  # onnxruntime defines no base class; a graph that it cannot run is not exported
-        return None, f"onnxruntime cannot run it: {str(error).partition(chr(10))[0][:200]}", None
-    wanted = example["logits"][1:]
-    difference = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
-    if not difference <= _NEAR:
-        reason = f"onnxruntime's logits differ by {difference:.1e} of the largest (a net that draws at random?)"
-        return None, reason, None
-    return graph, "", difference

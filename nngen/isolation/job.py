@@ -30,11 +30,12 @@ class Job:
 
     Attributes:
         entry_point: The function as ``module:function``; it is called with ``arguments``, a ``Channel`` to send frames
-            with, and a list of the descriptors of ``files``.
+            with, and a list of the descriptors of ``inputs`` and ``files``.
         arguments: JSON object for the function.
         limits: Limits of time and memory.
         isolation: Isolation level.
         source: Content of ``SOURCE_FILE``.
+        inputs: Open descriptors that the function reads, such as the end of a pipe; the worker has copies of them.
         files: Data files that the function reads; opened outside, so that they need no path in a sandbox.
         frames: Lengths of the bodies of the frames that it may send besides messages, by kind.
         cuda: Whether the worker has access to graphics cards.
@@ -45,6 +46,7 @@ class Job:
     limits: Limits
     isolation: Isolation = Isolation.PROCESS
     source: str = ""
+    inputs: Sequence[int] = ()
     files: Sequence[Path] = ()
     frames: Mapping[int, range] = field(default_factory=dict)
     cuda: bool = False

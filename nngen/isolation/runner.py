@@ -104,6 +104,7 @@ class JobRunner:
         pipes, far = Pipes.open()
         try:
             try:
+                far.extend(os.dup(number) for number in job.inputs)
                 self._send(job, folder, pipes, far)
             finally:
                 # The worker has its own copies; one that stayed open here would keep a pipe from ending.

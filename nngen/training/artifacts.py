@@ -1,16 +1,18 @@
 """Files that a trained net may hand over besides its predictions: weights and an ONNX graph.
 
 The worker sends them in parts (``send_artifacts``); the launching process collects them (``ArtifactRequest``) and never
-unpickles them.
+opens them: another worker does (``open_artifacts``), since the code of a candidate made them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from nngen.isolation import Channel, FrameError, JsonObject
+from nngen.isolation.limits import MIB
 from nngen.text import one_line
 from nngen.training.frames import FrameKind
 
@@ -24,7 +26,8 @@ safetensors, which come with the graph."""
 MAX_PART = 2**20
 """Bytes of the longest part of a file."""
 
-_MAX_BYTES = 2**33
+_NEAR = 1e-3
+"""Largest accepted difference between ONNX and torch logits, relative to the largest logit (float32 rounding)."""
 
 
 @dataclass(slots=True)
@@ -41,9 +44,11 @@ class ArtifactRequest:
     files: dict[str, bytearray] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     _open: str | None = None
+    _limit: int = 2**33
 
-    def clear(self) -> None:
-        """Forget what came, because the training begins anew."""
+    def clear(self, limit_mib: int) -> None:
+        """Forget what came, because a training begins that may send ``limit_mib`` MiB in all."""
+        self._limit = limit_mib * MIB
         self.files.clear()
         self.reasons.clear()
         self._open = None
@@ -67,13 +72,90 @@ class ArtifactRequest:
         """Add a part to the file that was announced last.
 
         Raises:
-            FrameError: If no file was announced, or all files together are longer than 8 GiB.
+            FrameError: If no file was announced, or all files together are longer than the limit.
         """
         if self._open is None:
             raise FrameError("a part of a file that was not announced")
-        if sum(map(len, self.files.values())) + len(body) > _MAX_BYTES:
-            raise FrameError(f"files of more than {_MAX_BYTES:,} bytes")
+        if sum(map(len, self.files.values())) + len(body) > self._limit:
+            raise FrameError(f"files of more than {self._limit // MIB:,} MiB")
         self.files[self._open] += body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactReport:
+    """Faults of files that were opened in a worker; an empty text where there is none.
+
+    Attributes:
+        weights: Fault of the weights.
+        onnx: Fault of the graph.
+        difference: Largest difference between the graph's logits and the net's, relative to the largest logit.
+    """
+
+    weights: str = ""
+    onnx: str = ""
+    difference: float | None = None
+
+
+def read_report(message: JsonObject) -> ArtifactReport:
+    """Read the report that ``open_artifacts`` sent.
+
+    Raises:
+        FrameError: If it is not a report.
+    """
+    weights, onnx, difference = (message.get(name) for name in ("weights", "onnx", "difference"))
+    known = difference is None or (type(difference) is float and 0 <= difference <= _NEAR)
+    if not isinstance(weights, str) or not isinstance(onnx, str) or not known:
+        raise FrameError("a message that is not a report on files")
+    return ArtifactReport(weights=one_line(weights, 300), onnx=one_line(onnx, 300), difference=difference)
+
+
+def open_artifacts(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
+    """Open files that were sent, and report on them: the entry point of a worker.
+
+    Args:
+        arguments: ``names`` of the files.
+        channel: Channel for the report.
+        files: Descriptors of the files, in the order of their names.
+    """
+    content = {}
+    for name, number in zip(arguments["names"], files, strict=True):
+        with os.fdopen(number, "rb") as file:
+            content[name] = file.read()
+    report = ArtifactReport(weights=_fault_of_weights(content[WEIGHTS]) if WEIGHTS in content else "")
+    if ONNX in content:
+        report = replace(report, **_compared(content[ONNX], content[EXAMPLE]))
+    channel.send(asdict(report))
+
+
+def _fault_of_weights(content: bytes) -> str:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        return str(error)
+    return ""
+
+
+def _compared(graph: bytes, example: bytes) -> dict[str, Any]:
+    """Compare the graph's logits with the net's; return the fields of a report."""
+    import numpy as np
+    import onnxruntime
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(example)
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        # One image fewer than the graph was exported with: the batch dimension must be dynamic.
+        found = session.run(None, {session.get_inputs()[0].name: tensors["images"][1:]})[0]
+        wanted = tensors["logits"][1:]
+        difference = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
+    except Exception as error:  # onnxruntime defines no base class; a graph that it cannot run is not exported
+        return {"onnx": f"onnxruntime cannot run it: {str(error).partition(chr(10))[0][:200]}"}
+    if not difference <= _NEAR:
+        reason = f"onnxruntime's logits differ by {difference:.1e} of the largest (a net that draws at random?)"
+        return {"onnx": reason}
+    return {"difference": difference}
 
 
 def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, channel: Channel) -> None:

@@ -10,6 +10,9 @@ from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
+PREDICTED = "predicted"
+"""Rule of the verdict on a training that was refused because it cannot fit."""
+
 KILLED = "worker.killed"
 """Rule of the verdict where the worker was killed from outside: the machine may have done it, so the caller may submit
 the job again."""

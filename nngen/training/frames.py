@@ -1,4 +1,4 @@
-"""Kinds of the binary frames that the worker of a training sends."""
+"""Kinds and sizes of the binary frames that the worker of a check or a training sends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,27 @@ class FrameKind(enum.IntEnum):
         VALIDATION: Class of each validation image, as little-endian uint16.
         TEST: Class of each test image in the same form.
         FILE: Part of a file (``nngen.training.artifacts``).
+        PROOF: Answer to the question of a check (``proof_size``).
     """
 
     VALIDATION = 2
     TEST = 3
     FILE = 4
+    PROOF = 5
+
+
+NONCE = 32
+"""Bytes of the random question that a check must answer, and of each digest of weights in its answer."""
+
+PROOF_BATCH = 4
+"""Images that a check draws by its question; as many as the rules use."""
+
+
+def proof_size(classes: int) -> int:
+    """Return the bytes of an answer: the question, two digests of the weights, and logits as little-endian float32."""
+    return 3 * NONCE + 4 * PROOF_BATCH * classes
+
+
+def last_line(source: str) -> int:
+    """Return the largest line number that a verdict on a source may have; an error at its end is one line behind."""
+    return len(source.splitlines()) + 1

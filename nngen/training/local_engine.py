@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Self
 
 from nngen.checks.prm import make_prm
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError, UsageError
-from nngen.isolation import Frame, Job, JobRunner, Limits
-from nngen.training.artifacts import MAX_PART, ArtifactRequest
+from nngen.isolation import FrameError, Job, JobRunner, Limits
+from nngen.text import one_line
+from nngen.training.artifacts import MAX_PART, ArtifactReport, ArtifactRequest, read_report
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
-from nngen.training.frames import FrameKind
+from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, TrainOrder
-from nngen.training.scoring import TrialScorer, accuracy, read_verdict, suspicion, verdict_of_result
+from nngen.training.scoring import CheckScorer, TrialScorer, accuracy, suspicion, verdict_of_result
 from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.training.worker")
@@ -30,6 +34,12 @@ _BYTES_PER_CLASS = 2
 _CARD_LIMITS = Limits(time_limit_s=60.0, memory_mib=12_288)
 _SHARE = 0.9
 """Share of a card's memory that trials side by side may take."""
+
+_SLOW_S = {"cpu": 2.0, "cuda": 30.0}
+"""Seconds of an epoch from which on it is compared with its predictions; a card spends some on choosing algorithms."""
+
+_SEEN, _UNSEEN_RETRIES = 0.5, 2
+"""Share of the limit that the monitor must have seen in use where a lack of memory is reported; retries where not."""
 
 
 class LocalEngine:
@@ -74,7 +84,6 @@ class LocalEngine:
 
     def check(self, job: CheckJob) -> Verdict:
         """Run every static and dynamic rule over a candidate; see ``Engine.check``."""
-        verdict: Verdict | None = None
         order = CheckOrder(
             shape=job.shape,
             classes=job.classes,
@@ -82,24 +91,27 @@ class LocalEngine:
             device=job.device,
             threads=job.threads,
         )
-
-        def take(frame: Frame, _seconds: float) -> bool:
-            nonlocal verdict
-            verdict = read_verdict(frame.message())
-            return True
-
-        result = self._runner.run(
-            Job(
-                entry_point=f"{_WORKER}:check",
-                arguments=order.to_json(),
-                limits=Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib),
-                isolation=job.isolation,
-                source=job.candidate.source,
-                cuda=job.device != "cpu",
-            ),
-            take,
-        )
-        return verdict or verdict_of_result(result)
+        size = proof_size(job.classes)
+        question, ask = os.pipe()
+        scorer = CheckScorer(classes=job.classes, lines=last_line(job.candidate.source), ask=partial(os.write, ask))
+        try:
+            result = self._runner.run(
+                Job(
+                    entry_point=f"{_WORKER}:check",
+                    arguments=order.to_json(),
+                    limits=Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib),
+                    isolation=job.isolation,
+                    source=job.candidate.source,
+                    inputs=[question],
+                    frames={FrameKind.PROOF: range(size, size + 1)},
+                    cuda=job.device != "cpu",
+                ),
+                scorer.take,
+            )
+        finally:
+            os.close(question)
+            os.close(ask)
+        return scorer.verdict or verdict_of_result(result, scorer.lines)
 
     def train(
         self,
@@ -140,6 +152,10 @@ class LocalEngine:
             TrialScorer,
             epochs=spec.epochs,
             classes=dataset.classes,
+            lines=last_line(job.candidate.source),
+            images=len(dataset.train_images),
+            # A compiled net is compiled in its first epoch.
+            slow_s=math.inf if self._compiled else _SLOW_S[spec.device],
             score=score or (lambda body: accuracy(body, dataset.validation_labels)),
             on_epoch=on_epoch,
             artifacts=artifacts,
@@ -150,7 +166,7 @@ class LocalEngine:
         dataset.check_unchanged()
         predicted = prediction.likely_mib if prediction else None
         # Where the caller scores, the labels of the test split are the caller's too.
-        suspect = "" if score else suspicion(trial, dataset)
+        suspect = trial.suspect if score else suspicion(trial, dataset)
         return replace(trial, spec=spec, energy_j=energy.joules, predicted_mib=predicted, suspect=suspect)
 
     def _halving(self, job: TrainJob, batch: int, make_scorer: Callable[[], TrialScorer]) -> Trial:
@@ -158,6 +174,7 @@ class LocalEngine:
         begin = time.monotonic()
         left_s, seconds = job.spec.time_limit_s, 0.0
         tried: list[int] = []
+        unseen = 0
         while True:
             found = self._attempt(replace(job, spec=replace(job.spec, batch=batch, time_limit_s=left_s)), make_scorer())
             tried.append(batch)
@@ -169,6 +186,9 @@ class LocalEngine:
             left_s = job.spec.time_limit_s - (time.monotonic() - begin)
             # A net that could not even be built needs as much memory at any batch.
             hopeless = found.parameters is None or batch < SMALLEST_BATCH or left_s <= 0
+            # A candidate may say so of itself, and would buy tries. Of a card's memory its word is all there is.
+            unseen += job.spec.device == "cpu" and found.peak_mib < _SEEN * job.spec.memory_mib
+            hopeless = hopeless or unseen > _UNSEEN_RETRIES
             if found.verdict.outcome is not Outcome.MEMORY or hopeless:
                 break
         if len(tried) == 1:
@@ -178,6 +198,32 @@ class LocalEngine:
             message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
             verdict = replace(verdict, message=message)
         return replace(trial, verdict=verdict, seconds=seconds, batches_tried=tuple(tried))
+
+    def open_artifacts(self, artifacts: ArtifactRequest, job: TrainJob) -> ArtifactReport:
+        """Open the files that a training sent, in a worker at its isolation level and with its limits.
+
+        Raises:
+            UsageError: If a sandbox is required and bubblewrap is missing.
+            NngenError: If no worker can be started.
+        """
+        with tempfile.TemporaryDirectory(prefix="nngen-artifacts-") as folder:
+            paths = {name: Path(folder) / name for name in artifacts.files}
+            for name, path in paths.items():
+                path.write_bytes(artifacts.files[name])
+            opening = Job(
+                entry_point="nngen.training.artifacts:open_artifacts",
+                arguments={"names": list(paths)},
+                limits=Limits(time_limit_s=job.spec.time_limit_s, memory_mib=job.spec.memory_mib),
+                isolation=job.isolation,
+                files=list(paths.values()),
+            )
+            messages, result = self._runner.collect(opening)
+        try:
+            (message,) = messages
+            return read_report(message)
+        except (ValueError, FrameError):
+            fault = f"they could not be opened: {one_line(result.describe())}"
+            return ArtifactReport(weights=fault, onnx=fault)
 
     @contextmanager
     def _place(self, device: str, prediction: Prediction | None) -> Iterator[None]:
@@ -195,7 +241,7 @@ class LocalEngine:
         """Train with one size of the batch."""
         spec, dataset, artifacts = job.spec, job.dataset, scorer.artifacts
         if artifacts is not None:
-            artifacts.clear()
+            artifacts.clear(spec.memory_mib)
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec)
         order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
@@ -219,7 +265,7 @@ class LocalEngine:
             ),
             scorer.take,
         )
-        verdict = scorer.verdict or verdict_of_result(result)
+        verdict = scorer.verdict or verdict_of_result(result, scorer.lines)
         return Trial(
             candidate_id=job.candidate.id,
             spec=spec,
@@ -235,6 +281,7 @@ class LocalEngine:
             prm=make_prm(order.hyperparameters, shape=spec.shape, flip=order.flip),
             data_fingerprint=dataset.fingerprint,
             isolation=job.isolation.value,
+            suspect=scorer.suspect,
             environment=environment,
         )
 

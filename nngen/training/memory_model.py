@@ -16,9 +16,8 @@ from typing import TypeAlias
 from nngen.errors import NngenError
 from nngen.families.probe import TrainingCost, training_costs
 from nngen.families.trust import AUTO
+from nngen.training.engine import PREDICTED
 from nngen.types import Candidate, Family, Interface, Outcome, TrialSpec, Verdict
-
-RULE = "predicted"
 
 _WORKER_MIB = {"cpu": (200.0, 330.0), "cuda": (300.0, 550.0)}
 """Memory of a worker besides its net, least and usual: torch's pages on the CPU, the context on a card."""
@@ -147,7 +146,7 @@ def refusal(prediction: Prediction, limit_mib: float) -> Verdict | None:
         f"needs {least:,.0f} MiB at least, even in batches of {SMALLEST_BATCH}; there are {limit_mib:,.0f}: use lighter"
         " families, lower --shape, or raise --memory-mib"
     )
-    return Verdict(outcome=Outcome.MEMORY, rule=RULE, message=message)
+    return Verdict(outcome=Outcome.MEMORY, rule=PREDICTED, message=message)
 
 
 def largest_batch(prediction: Prediction, batch: int, limit_mib: float) -> int:

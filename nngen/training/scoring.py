@@ -6,6 +6,8 @@ The labels are in the process that scores and never in the worker, whose every f
 from __future__ import annotations
 
 import math
+import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +22,8 @@ from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
 from nngen.training.artifacts import ArtifactRequest
-from nngen.training.engine import KILLED
-from nngen.training.frames import FrameKind
+from nngen.training.engine import KILLED, PREDICTED
+from nngen.training.frames import NONCE, FrameKind
 from nngen.types import EpochResult, Outcome, Trial, Verdict
 
 _MAX_EXPERTS = 64
@@ -32,10 +34,14 @@ _MOST_SAMPLES_PER_S = 10**8
 _MOST_PASSES = 1.1
 """Passes in an epoch that are not suspect: a file may look at a first batch before its one pass."""
 
+_MOST_RATIO = 60.0
+"""Time per image in training, relative to predictions: 3 to 20 times as long in one pass, by the size of the batch."""
+
 _FEWEST_IMAGES = 50
 """Images of a split from which on no mistake at all is implausible."""
 
 _RULE = "worker"
+_PROOF = "worker.proof"
 
 
 def accuracy(predictions: bytes, labels: npt.NDArray[np.int64]) -> float:
@@ -72,7 +78,59 @@ def suspicion(trial: Trial, dataset: Dataset) -> str:
         return "drew no batch of train_data"
     smallest = min(len(dataset.validation_labels), len(dataset.test_labels))
     perfect = trial.validation_accuracy == 1.0 and accuracy(trial.test_predictions, dataset.test_labels) == 1.0
-    return "perfect on validation and test" if perfect and smallest >= _FEWEST_IMAGES else ""
+    return "perfect on validation and test" if perfect and smallest >= _FEWEST_IMAGES else trial.suspect
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckScorer:
+    """Receives the verdict of a check; a candidate that is called valid must first answer a question.
+
+    The candidate shares a process with the rules, so any frame may be its own. Of a failure its word is enough. The
+    answer to a question that is drawn once the rules are said to be kept shows that the net builds, predicts and
+    learns now: docs/design/0021-verdicts.md.
+
+    Attributes:
+        classes: Number of classes.
+        lines: Largest line number that a verdict may have.
+        ask: Sends the question to the worker.
+        verdict: Verdict once all is received.
+    """
+
+    classes: int
+    lines: int
+    ask: Callable[[bytes], object]
+    verdict: Verdict | None = None
+    _question: bytes = b""
+
+    def take(self, frame: Frame, _seconds: float) -> bool:
+        """Take a frame; return whether all is received.
+
+        Raises:
+            FrameError: If it is out of order, of no valid form, or the answer to another question.
+        """
+        if frame.kind == FrameKind.PROOF:
+            self.verdict = self._judged(frame.body)
+            return True
+        verdict = read_verdict(frame.message(), self.lines)
+        if verdict.valid and self._question:
+            raise FrameError("a second verdict that says valid")
+        if verdict.valid:
+            self._question = secrets.token_bytes(NONCE)
+            self.ask(self._question)
+            return False
+        self.verdict = verdict
+        return True
+
+    def _judged(self, body: bytes) -> Verdict:
+        if not self._question or body[:NONCE] != self._question:
+            raise FrameError("an answer to a question that was not asked")
+        if body[NONCE : 2 * NONCE] == body[2 * NONCE : 3 * NONCE]:
+            message = "learn changed no parameter on a batch drawn after the check"
+            return Verdict(outcome=Outcome.NO_GRADIENT, rule=_PROOF, message=message)
+        if not np.isfinite(np.frombuffer(body[3 * NONCE :], "<f4")).all():
+            message = "logits on images drawn after the check are not finite"
+            return Verdict(outcome=Outcome.NON_FINITE, rule=_PROOF, message=message)
+        return Verdict(outcome=Outcome.VALID)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +140,9 @@ class TrialScorer:
     Attributes:
         epochs: Number of epochs to come.
         classes: Number of classes.
+        lines: Largest line number that a verdict may have.
+        images: Number of training images.
+        slow_s: Seconds from which on an epoch is compared with its predictions; infinite where it cannot be.
         score: Computes the accuracy of validation predictions.
         on_epoch: Called after each completed epoch.
         artifacts: Files to take from the trained net; it is filled.
@@ -90,10 +151,14 @@ class TrialScorer:
         parameters: Number of parameters of the net, as the worker counted them.
         validation_predictions: Class per validation image after the last completed epoch, as ``Trial`` keeps them.
         test_predictions: Class per test image in the same form; empty until the end.
+        suspect: Reason why the time of an epoch is implausible; empty for most.
     """
 
     epochs: int
     classes: int
+    lines: int
+    images: int
+    slow_s: float = math.inf
     score: Callable[[bytes], float]
     on_epoch: Callable[[EpochResult], None] | None = None
     artifacts: ArtifactRequest | None = None
@@ -102,8 +167,10 @@ class TrialScorer:
     parameters: int | None = None
     validation_predictions: bytes = b""
     test_predictions: bytes = b""
+    suspect: str = ""
     _report: Mapping[str, Any] | None = None
     _since: float = 0.0
+    _learned: float = 0.0
 
     def take(self, frame: Frame, seconds: float) -> bool:
         """Take a frame that came ``seconds`` after the start; return whether all is received.
@@ -126,7 +193,7 @@ class TrialScorer:
     def _take_message(self, message: Mapping[str, Any], seconds: float) -> bool:
         event = message.get("event")
         if event == "verdict":
-            verdict = read_verdict(message)
+            verdict = read_verdict(message, self.lines)
             # Only a failure may end a training early: valid is decided here, after the last predictions.
             if verdict.valid:
                 raise FrameError("a training that calls itself valid")
@@ -140,6 +207,7 @@ class TrialScorer:
             self.artifacts.announce(message)
         elif event == "epoch" and self.parameters is not None and self._report is None:
             self._report = message
+            self._learned = seconds
         else:
             raise FrameError("a message out of order")
         return False
@@ -162,6 +230,11 @@ class TrialScorer:
             entropy=_number(self._report.get("entropy")),
             samples=_samples(self._report.get("samples"), seconds - self._since),
         )
+        # By this process's clock, whatever the worker counts: training costs a few times as much as predicting.
+        learned_s, predicted_s = self._learned - self._since, seconds - self._learned
+        ratio = learned_s / self.images / max(predicted_s / max(len(body) / 2, 1), 1e-9)
+        if learned_s > self.slow_s and ratio > _MOST_RATIO and not self.suspect:
+            self.suspect = f"epoch {point.epoch} took {ratio:.0f} times as long as predicting as many images"
         self._report, self._since = None, seconds
         self.curve.append(point)
         if self.on_epoch is not None:
@@ -191,30 +264,42 @@ _LIMITS = {
 """Outcome and remedy for each limit that a worker may reach."""
 
 
-def verdict_of_result(result: JobResult) -> Verdict:
+def verdict_of_result(result: JobResult, lines: int) -> Verdict:
     """Explain a worker that ended before all was received; a crash is traced to its line where Python printed it."""
     message = one_line(result.describe(), 400)
     if result.reason in _LIMITS:
         outcome, remedy = _LIMITS[result.reason]
         return Verdict(outcome=outcome, rule=_RULE, message=message + remedy)
-    failed = fail(Outcome.CRASHED, KILLED if result.killed else _RULE, message, line=result.crash_line(SOURCE_FILE))
-    return failed.verdict
+    line = result.crash_line(SOURCE_FILE)
+    # The candidate may have printed the traceback itself.
+    line = line if line is not None and 1 <= line <= lines else None
+    return fail(Outcome.CRASHED, KILLED if result.killed else _RULE, message, line=line).verdict
 
 
-def read_verdict(message: Mapping[str, Any]) -> Verdict:
+_SENT = frozenset(Outcome) - {Outcome.DUPLICATE, Outcome.TIMEOUT}
+"""Outcomes that a worker can find; the others are found by the launching process alone."""
+
+
+def read_verdict(message: Mapping[str, Any], lines: int) -> Verdict:
     """Read the verdict that a worker sent.
 
+    Args:
+        message: The message.
+        lines: Largest line number that it may have.
+
     Raises:
-        FrameError: If the message is not a verdict.
+        FrameError: If the message is not a verdict, or a field has another type or range than a worker's.
     """
-    try:
-        outcome = Outcome(message["outcome"])
-        rule, text, line = str(message["rule"]), str(message["message"]), message["line"]
-    except (KeyError, ValueError) as error:
-        raise FrameError("a message that is not a verdict") from error
-    if line is not None and not isinstance(line, int):
-        raise FrameError("a verdict whose line is not a number")
-    return Verdict(outcome=outcome, rule=one_line(rule, 60), message=one_line(text, 600), line=line)
+    outcome, rule, text, line = (message.get(name) for name in ("outcome", "rule", "message", "line"))
+    if message.get("event") != "verdict" or not isinstance(outcome, str) or outcome not in _SENT:
+        raise FrameError("a message that is not a verdict")
+    if not isinstance(rule, str) or not isinstance(text, str):
+        raise FrameError("a verdict whose rule or message is not text")
+    if not re.fullmatch(r"[\w.-]{0,60}", rule, re.ASCII) or rule in (_RULE, KILLED, PREDICTED):
+        raise FrameError("a verdict whose rule is not a worker's")
+    if line is not None and (type(line) is not int or not 1 <= line <= lines):
+        raise FrameError("a verdict whose line is not a line of the source")
+    return Verdict(outcome=Outcome(outcome), rule=rule, message=one_line(text, 600), line=line)
 
 
 def _parameters(value: object) -> int:

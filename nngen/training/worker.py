@@ -6,12 +6,13 @@ accuracy is computed in the process that launched it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nngen.checks.candidate_net import build_net, load_module, logits, set_up
+from nngen.checks.context import CheckContext
 from nngen.checks.dynamic import dynamic_check
 from nngen.checks.guard import guard
 from nngen.checks.prm import make_prm
@@ -32,7 +34,7 @@ from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
 from nngen.seeds import derive
 from nngen.training.artifacts import send_artifacts
-from nngen.training.frames import FrameKind
+from nngen.training.frames import NONCE, PROOF_BATCH, FrameKind, last_line
 from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.types import Outcome, Verdict
 
@@ -40,14 +42,22 @@ _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
 _EXAMPLES = 4
 _RULE = "worker.train"
+_PROOF = "worker.proof"
+_DIGESTED = 4096
 
 
-def check(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
-    """Check the source in the current folder by the ``CheckOrder`` in ``arguments``, and send the verdict."""
+def check(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
+    """Check the source in the current folder by the ``CheckOrder`` in ``arguments``, and send the verdict.
+
+    Args:
+        arguments: The order, as JSON.
+        channel: Channel for the frames that ``CheckScorer`` expects.
+        files: A pipe; the question to a candidate that was called valid comes through it.
+    """
     order = CheckOrder.from_json(arguments)
     _configure(order.device, order.threads, seed=0)
     path = Path.cwd() / SOURCE_FILE
-    with _failures_sent(channel):
+    with _failures_sent(channel, path):
         verdict = static_check(path.read_text(encoding="utf-8"))
         if verdict.valid:
             with _precision(order.device):
@@ -57,8 +67,43 @@ def check(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
                     classes=order.classes,
                     hyperparameters=order.hyperparameters,
                     device=order.device,
+                    finish=lambda context: _prove(context, channel, question=files[0]),
                 )
-        _send_verdict(channel, verdict)
+        if not verdict.valid:
+            raise CheckFailed(verdict)
+
+
+def _prove(context: CheckContext, channel: Channel, question: int) -> None:
+    """Call a candidate valid, which brings a question, and answer it.
+
+    The answer begins with the question: whoever sent the verdict before the rules had run does not know it. Images are
+    drawn by it, so that logits and changed weights cannot be prepared.
+    """
+    net = context.net
+    assert net is not None
+    _send_verdict(channel, Verdict(outcome=Outcome.VALID))
+    nonce = os.read(question, NONCE)
+    asked = replace(context, seed=int.from_bytes(nonce, "little"))
+    images, labels = asked.images("proof", PROOF_BATCH), asked.labels("proof", PROOF_BATCH)
+    net.eval()
+    with torch.no_grad():
+        outputs = logits(net, images, context.path, classes=context.classes)
+    before = _digest(net, nonce)
+    # Set up anew, as schedules of the learning rate may end with the batches that the rules needed.
+    set_up(net, context.path, dict(context.hyperparameters))
+    net.train()
+    with guard(_PROOF, Outcome.CRASHED, context.path, "learn(train_data) ran on a batch drawn after the check"):
+        net.learn([(images, labels)])  # type: ignore[operator]
+    answer = outputs.float().cpu().numpy().astype("<f4").tobytes()
+    channel.send_bytes(FrameKind.PROOF, nonce + before + _digest(net, nonce) + answer)
+
+
+def _digest(net: nn.Module, nonce: bytes) -> bytes:
+    """Hash the first values of each parameter with a nonce; a step of an optimizer changes nearly all of them."""
+    found = hashlib.blake2b(nonce, digest_size=NONCE)
+    for parameter in net.parameters():
+        found.update(parameter.detach().flatten()[:_DIGESTED].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.digest()
 
 
 def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
@@ -71,7 +116,7 @@ def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     """
     order = TrainOrder.from_json(arguments)
     _configure(order.device, order.threads, order.seed)
-    with _failures_sent(channel):
+    with _failures_sent(channel, Path.cwd() / SOURCE_FILE):
         _Training(Path.cwd() / SOURCE_FILE, order, channel).run(files)
 
 
@@ -98,12 +143,17 @@ def _configure(device: str, threads: int, seed: int) -> None:
 
 
 @contextmanager
-def _failures_sent(channel: Channel) -> Iterator[None]:
+def _failures_sent(channel: Channel, path: Path) -> Iterator[None]:
     """Send the verdict of a check that fails in the block."""
+    # Read first: the candidate may remove its file.
+    last = last_line(path.read_text(encoding="utf-8", errors="replace"))
     try:
         yield
     except CheckFailed as failure:
-        _send_verdict(channel, failure.verdict)
+        # A traceback may name any line, where the candidate renamed its code.
+        line = failure.verdict.line
+        line = line if line is not None and 1 <= line <= last else None
+        _send_verdict(channel, replace(failure.verdict, line=line))
 
 
 def _send_verdict(channel: Channel, verdict: Verdict) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from nngen.archive import Archive
+from nngen.checks.rules.sample_nets import net_source
 from nngen.datasets.batches import Preparation
 from nngen.datasets.dataset import load_dataset
 from nngen.errors import ExportError
 from nngen.export.weights import repeat
 from nngen.isolation import Isolation
 from nngen.isolation.protocol import MESSAGE, Frame, FrameError
-from nngen.training.artifacts import ArtifactRequest
+from nngen.training.artifacts import ArtifactReport, ArtifactRequest
 from nngen.training.engine import TrainJob
 from nngen.training.frames import FrameKind
 from nngen.training.scoring import TrialScorer
@@ -99,7 +100,9 @@ def test_a_database_takes_no_weights(nngen, tmp_path: Path) -> None:
 
 
 def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
-    scorer = TrialScorer(epochs=1, classes=2, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",)))
+    scorer = TrialScorer(
+        epochs=1, classes=2, lines=1, images=1, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",))
+    )
     assert not scorer.take(message(event="ready", parameters=1), 0.0)
     assert not scorer.take(message(event="epoch", samples=0), 0.0)
     assert not scorer.take(Frame(FrameKind.VALIDATION, b""), 0.0)
@@ -124,7 +127,44 @@ def test_parts_are_joined_and_the_rest_is_passed_on() -> None:
     ids=["no name", "another name", "not asked for", "twice", "no text"],
 )
 def test_what_was_not_asked_for(frames: list[Frame]) -> None:
-    scorer = TrialScorer(epochs=1, classes=2, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",)))
+    scorer = TrialScorer(
+        epochs=1, classes=2, lines=1, images=1, score=lambda _: 0.5, artifacts=ArtifactRequest(("weights",))
+    )
     with pytest.raises(FrameError):
         for frame in frames:
             scorer.take(frame, 0.0)
+
+
+def test_all_files_together_have_at_most_the_memory_of_the_trial() -> None:
+    artifacts = ArtifactRequest(("weights",))
+    artifacts.clear(limit_mib=2)
+    artifacts.announce({"event": "file", "name": "weights"})
+    artifacts.append(bytes(2 * 2**20))
+    with pytest.raises(FrameError, match="files of more than 2 MiB"):
+        artifacts.append(b"x")
+
+
+def _request(**files: bytes) -> ArtifactRequest:
+    artifacts = ArtifactRequest(("weights", "onnx"))
+    artifacts.files.update({name: bytearray(content) for name, content in files.items()})
+    return artifacts
+
+
+def test_files_of_a_candidate_are_opened_by_a_worker_alone(engine, job, monkeypatch) -> None:
+    for opener in ("onnxruntime.InferenceSession", "safetensors.numpy.load", "safetensors.deserialize"):
+        monkeypatch.setattr(opener, lambda *_, **__: pytest.fail("opened in the launching process"))
+    training = job(net_source())
+    report = engine.open_artifacts(_request(weights=b"no weights", onnx=b"no graph", example=b"no tensors"), training)
+    assert "header" in report.weights
+    assert report.onnx.startswith("onnxruntime cannot run it: ")
+    assert report.difference is None
+    assert engine.open_artifacts(_request(), training) == ArtifactReport()
+
+
+def test_a_file_that_ends_the_worker_is_not_exported(engine, job) -> None:
+    # Eight bytes say how long the header is: this one would need more memory than the worker may have.
+    huge = (2**40).to_bytes(8, "little") + b"{}"
+    report = engine.open_artifacts(_request(weights=huge), job(net_source()))
+    assert report.weights
+    late = engine.open_artifacts(_request(weights=bytes(2**20)), job(net_source(), time_limit_s=1e-3))
+    assert late.weights.startswith("they could not be opened: ran longer than 0.001 s")

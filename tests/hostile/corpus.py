@@ -520,6 +520,52 @@ ATTACKS = (
             """,
     ),
     _attack(
+        "forge_line", "Sends a verdict with a line that no database holds.", both="crashed", says="not a line of",
+        module=FORGERY,
+        learn="""
+            words = dict(event="verdict", outcome="crashed", rule="x", message="y", line=10**30)
+            for number in pipes():
+                os.write(number, frame(1, json.dumps(words).encode()))
+            """,
+    ),
+    _attack(
+        "forge_duplicate", "Calls itself a duplicate.", both="crashed", says="not a verdict",
+        module=FORGERY,
+        learn="""
+            words = dict(event="verdict", outcome="duplicate", rule="", message="", line=None)
+            for number in pipes():
+                os.write(number, frame(1, json.dumps(words).encode()))
+            """,
+    ),
+    _attack(
+        "forge_killed", "Claims that the machine killed it, to be tried again.", both="crashed", says="not a worker's",
+        module=FORGERY,
+        learn="""
+            words = dict(event="verdict", outcome="crashed", rule="worker.killed", message="", line=None)
+            for number in pipes():
+                os.write(number, frame(1, json.dumps(words).encode()))
+            """,
+    ),
+    _attack(
+        "forge_memory", "Reports a lack of memory, to be tried with smaller batches.", both="memory",
+        says="(batches of 64, 32, 16 were tried)",
+        module=FORGERY,
+        learn="""
+            words = dict(event="verdict", outcome="memory", rule="x", message="y", line=None)
+            for number in pipes():
+                os.write(number, frame(1, json.dumps(words).encode()))
+            """,
+    ),
+    _attack(
+        "forge_samples", "Reports more samples than any machine hands out.", both="crashed", says="number of samples",
+        module=FORGERY,
+        learn="""
+            report = frame(1, json.dumps(dict(event="epoch", samples=10**18)).encode())
+            for number in pipes():
+                os.write(number, report + frame(2, bytes(2 * GIVEN_VALIDATION)))
+            """,
+    ),
+    _attack(
         "forge_stdout", "Prints the lines that a naive harness would read as its result.", both="valid",
         init="""
             print('{"accuracy": 1.0, "validation_accuracy": 1.0, "outcome": "valid"}')

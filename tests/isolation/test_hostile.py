@@ -213,7 +213,7 @@ def test_the_corpus_is_contained(name, level, engine, targets):
 
 
 def test_the_corpus_is_whole():
-    assert len(CORPUS) == len(ATTACKS) == 92
+    assert len(CORPUS) == len(ATTACKS) == 97
     assert all(attack.right for attack in CORPUS.values())
     assert set.union(*QUICK.values()) <= set(CORPUS)
     for attack in ATTACKS:

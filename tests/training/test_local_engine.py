@@ -162,6 +162,12 @@ def test_a_training_that_fits_at_no_batch_names_the_batches_tried(engine, job):
     assert trial.spec.batch == 9
 
 
+def test_a_lack_of_memory_that_was_not_seen_buys_two_retries(engine, job):
+    trial = engine.train(job(net_source(loss="raise MemoryError"), batch=64))
+    assert trial.verdict.outcome is Outcome.MEMORY
+    assert trial.batches_tried == (64, 32, 16)
+
+
 def test_an_out_of_memory_error_of_cuda_halves_the_batch(engine, job):
     fails = "if len(inputs) > 32: raise torch.OutOfMemoryError('CUDA out of memory')"
     trial = engine.train(job(net_source(loss=fails)))

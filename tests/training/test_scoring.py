@@ -12,13 +12,21 @@ from hypothesis import strategies as st
 from nngen.isolation import ExitReason, Frame, FrameError, JobResult, Limits
 from nngen.isolation.protocol import MESSAGE
 from nngen.training.engine import KILLED
-from nngen.training.frames import FrameKind
-from nngen.training.scoring import TrialScorer, accuracy, read_verdict, suspicion, verdict_of_result
+from nngen.training.frames import PROOF_BATCH, FrameKind, proof_size
+from nngen.training.scoring import (
+    CheckScorer,
+    TrialScorer,
+    accuracy,
+    read_verdict,
+    suspicion,
+    verdict_of_result,
+)
 from nngen.types import EpochResult, Outcome, Trial
 
 LABELS = np.array([0, 1, 2, 2], dtype=np.int64)
 RIGHT = LABELS.astype("<u2").tobytes()
 READY = {"event": "ready", "parameters": 10}
+CRASHED = {"event": "verdict", "outcome": "crashed", "rule": "x", "message": "y", "line": None}
 EPOCH = {
     "event": "epoch",
     "samples": 6,
@@ -36,7 +44,9 @@ def _message(value):
 
 
 def _scorer(**changes):
-    return TrialScorer(**{"epochs": 1, "classes": 3, "score": lambda body: accuracy(body, LABELS), **changes})
+    return TrialScorer(
+        **{"epochs": 1, "classes": 3, "lines": 30, "images": 8, "score": lambda body: accuracy(body, LABELS), **changes}
+    )
 
 
 def _feed(scorer, *frames):
@@ -79,7 +89,10 @@ def test_frames_in_order_give_curve_and_predictions():
         [{"event": "ready"}],
         [{"event": "verdict", "outcome": "valid", "rule": "", "message": "", "line": None}],
         [{"event": "verdict", "outcome": "excellent", "rule": "", "message": "", "line": None}],
-        [{"event": "verdict", "outcome": "crashed", "rule": "", "message": "", "line": "x"}],
+        *([CRASHED | {"line": line}] for line in ("x", 1.0, True, 0, -1, 31, 10**30)),
+        *([CRASHED | {"outcome": outcome}] for outcome in ("duplicate", "timeout", None, 3, ["crashed"])),
+        *([CRASHED | {"rule": rule}] for rule in (7, KILLED, "worker", "predicted", "Rule\n", "r" * 61)),
+        [CRASHED | {"message": None}],
         [{"event": "verdict"}],
         [{}],
     ],
@@ -117,6 +130,110 @@ def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
     assert all(0 <= share <= 1 for share in point.usage)
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(["event", "outcome", "rule", "message", "line", "parameters", "samples", "usage"]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=5)
+        | st.sampled_from(["verdict", "valid", "crashed", "ready", "epoch", "duplicate", "\ud800"])
+        | st.lists(st.integers(), max_size=2),
+    )
+)
+def test_a_message_of_any_kind_is_taken_or_refused(message):
+    asked = []
+    for scorer in (_scorer(), CheckScorer(classes=3, lines=30, ask=asked.append)):
+        try:
+            done = scorer.take(_message(message), 1.0)
+        except FrameError:
+            assert scorer.verdict is None
+        else:
+            assert done is (scorer.verdict is not None)
+        if scorer.verdict is not None:
+            assert not scorer.verdict.valid
+            assert scorer.verdict.line is None or 1 <= scorer.verdict.line <= 30
+            assert scorer.verdict.message.isprintable()
+
+
+VALID = CRASHED | {"outcome": "valid"}
+
+
+def _proof(question, *, before=b"b" * 32, after=b"a" * 32, logits=0.5):
+    return Frame(FrameKind.PROOF, question + before + after + np.full(PROOF_BATCH * 3, logits, "<f4").tobytes())
+
+
+def _check():
+    asked = []
+    return CheckScorer(classes=3, lines=30, ask=asked.append), asked
+
+
+def test_a_check_that_says_valid_must_answer_a_question():
+    scorer, asked = _check()
+    assert not scorer.take(_message(VALID), 1.0)
+    assert scorer.verdict is None
+    assert scorer.take(_proof(asked[0]), 1.0)
+    assert scorer.verdict.valid
+    assert len(_proof(asked[0]).body) == proof_size(3)
+    other, asked_then = _check()
+    other.take(_message(VALID), 1.0)
+    assert asked != asked_then
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [({"after": b"b" * 32}, Outcome.NO_GRADIENT), ({"logits": float("nan")}, Outcome.NON_FINITE)],
+)
+def test_the_answer_decides(changes, outcome):
+    scorer, asked = _check()
+    scorer.take(_message(VALID), 1.0)
+    assert scorer.take(_proof(asked[0], **changes), 1.0)
+    assert scorer.verdict.outcome is outcome
+
+
+def test_a_failure_after_a_forged_verdict_counts():
+    scorer, _ = _check()
+    scorer.take(_message(VALID), 1.0)
+    assert scorer.take(_message(CRASHED | {"outcome": "import"}), 1.0)
+    assert scorer.verdict.outcome is Outcome.IMPORT
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[_proof(bytes(32))], [_message(VALID), _proof(bytes(32))], [_message(VALID), _message(VALID)]],
+    ids=["not asked", "another question", "valid twice"],
+)
+def test_answers_to_no_question_are_refused(frames):
+    scorer, _ = _check()
+    with pytest.raises(FrameError):
+        for frame in frames:
+            scorer.take(frame, 1.0)
+    assert scorer.verdict is None
+
+
+@pytest.mark.parametrize(
+    ("learned_s", "predicted_s", "suspect"),
+    [
+        (10.0, 1.0, ""),
+        (10.0, 0.2, ""),  # 25 times per image
+        (10.0, 0.01, "epoch 1 took 500 times as long as predicting as many images"),
+        (1.9, 0.001, ""),  # too short to compare
+        (10.0, 0.0, "epoch 1 took"),
+    ],
+)
+def test_an_epoch_that_takes_far_longer_than_its_predictions_is_suspect(learned_s, predicted_s, suspect):
+    scorer = _scorer(slow_s=2.0)
+    for frame, seconds in [
+        (_message(READY), 1.0),
+        (_message(EPOCH), 1.0 + learned_s),
+        (Frame(FrameKind.VALIDATION, RIGHT), 1.0 + learned_s + predicted_s),
+    ]:
+        scorer.take(frame, seconds)
+    assert scorer.suspect.startswith(suspect)
+    assert bool(scorer.suspect) is bool(suspect)
+
+
 def test_a_usage_of_too_many_experts_is_ignored():
     scorer = _scorer()
     _feed(scorer, READY, {**EPOCH, "usage": [0.0] * 65}, Frame(FrameKind.VALIDATION, RIGHT))
@@ -138,7 +255,7 @@ def test_accuracy_needs_one_prediction_per_label():
 
 def test_a_verdict_is_one_printable_line():
     text = "red\x1b[31m\nline" + "x" * 10_000
-    verdict = read_verdict({"event": "verdict", "outcome": "shape", "rule": "r", "message": text, "line": 3})
+    verdict = read_verdict({"event": "verdict", "outcome": "shape", "rule": "r", "message": text, "line": 3}, lines=3)
     assert (verdict.outcome, verdict.rule, verdict.line) == (Outcome.SHAPE, "r", 3)
     assert verdict.message.startswith("red linexx")
     assert len(verdict.message) <= 600
@@ -205,7 +322,7 @@ def test_a_trial_that_is_not_comparable_is_suspect_with_its_reason(changes, reas
     ],
 )
 def test_a_worker_that_ended_early_is_explained(ending, outcome, message):
-    verdict = verdict_of_result(ending)
+    verdict = verdict_of_result(ending, 30)
     assert verdict.outcome is outcome
     assert message in verdict.message
 
@@ -213,12 +330,14 @@ def test_a_worker_that_ended_early_is_explained(ending, outcome, message):
 def test_a_crash_is_traced_to_the_candidate():
     frames = b'  File "/t/torch.py", line 9 in f\n  File "/t/candidate.py", line 7 in g\n'
     output = b"Fatal Python error: Segmentation fault\n\n" + frames
-    verdict = verdict_of_result(replace(EXIT, status=11, output=output))
+    verdict = verdict_of_result(replace(EXIT, status=11, output=output), 30)
     assert verdict.line == 7
     assert verdict.message.startswith("line 7: ")
+    # A traceback that the candidate printed itself may name any line.
+    assert verdict_of_result(replace(EXIT, status=11, output=output), lines=6).line is None
 
 
 @pytest.mark.parametrize(("status", "killed"), [(None, True), (9, True), (11, False), (256, False)])
 def test_a_kill_from_outside_has_a_rule_of_its_own(status, killed):
-    verdict = verdict_of_result(replace(EXIT, status=status))
+    verdict = verdict_of_result(replace(EXIT, status=status), 30)
     assert (verdict.rule == KILLED) is killed

@@ -8,8 +8,9 @@ import platform
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ from nngen.errors import NngenError, UsageError
 _MIB = 2**20
 _MOST_THREADS = 16
 _REACH_S = 10.0
+_LOOK_S = 2.0
+_LOST_S = 20.0
 _PROBE_S = 120.0
 _MAX_REASON = 300
 
@@ -82,10 +85,19 @@ class Node:
 
 
 class Cluster:
-    """A cluster that this process has joined; leaving the ``with`` block leaves it."""
+    """A cluster that this process has joined; leaving the ``with`` block leaves it.
+
+    Attributes:
+        lost: Whether its head has gone; nothing in it can be reached then.
+    """
 
     def __init__(self, *, joined: bool) -> None:
         self._joined = joined
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._head = (host.strip("[]"), int(port))
+        self._lock = threading.Lock()
+        self._looked = self._seen = time.monotonic()
+        self.lost = False
 
     def __enter__(self) -> Self:
         return self
@@ -95,9 +107,30 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, unless this process was in it before ``connect``."""
-        if self._joined:
+        if self._joined and not self.lost:
             self._joined = False
             ray.shutdown()
+
+    def require_head(self) -> bool:
+        """Return whether the head took connections when it was asked last, at most two seconds ago.
+
+        Raises:
+            NngenError: If it has taken none for 20 s: Ray would end this process after a minute, with what it runs.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked > _LOOK_S:
+                self._looked = now
+                with suppress(OSError):
+                    socket.create_connection(self._head, timeout=_LOOK_S).close()
+                    self._seen = now
+            if self._looked - self._seen > _LOST_S:
+                self.lost = True
+                raise NngenError(
+                    f"the head of the Ray cluster at {':'.join(map(str, self._head))} has not answered for"
+                    f" {_LOST_S:.0f} s: finished trials are stored; start the cluster and run the same command again"
+                )
+            return self._looked == self._seen
 
     def nodes(self) -> tuple[Node, ...]:
         """List the nodes that are alive."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -63,7 +63,7 @@ class RayEngine:
         self._fixed = slots
         self._predict = predict
         self._counted = (0, -_LOOK_S)
-        self._pool = ActorPool(request, lambda: self.slots, compiled=compiled)
+        self._pool = ActorPool(request, self._room, compiled=compiled)
         self._placing = threading.Lock()
         self._placed: dict[str, DatasetTransfer] = {}
 
@@ -74,8 +74,9 @@ class RayEngine:
         self.close()
 
     def close(self) -> None:
-        """End every actor and whatever runs in it."""
-        self._pool.close()
+        """End every actor and whatever runs in it, unless the cluster is lost."""
+        if not self._cluster.lost:
+            self._pool.close()
         self._placed.clear()
 
     @property
@@ -85,8 +86,8 @@ class RayEngine:
             return self._fixed
         count, seen = self._counted
         now = time.monotonic()
-        # Campaigns read this between any two trials: Ray is not asked each time.
-        if now - seen > _LOOK_S:
+        # Campaigns read this between any two trials: Ray is not asked each time, nor without a head, which would hang.
+        if now - seen > _LOOK_S and self._cluster.require_head():
             count = max(1, sum(node.room(self._request) for node in self._cluster.nodes()))
             self._counted = (count, now)
         return count
@@ -97,7 +98,7 @@ class RayEngine:
         Messages of errors name the node.
         """
         with self._borrowed() as handle:
-            found: Verdict = ray.get(handle.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
+            found: Verdict = self._get(handle.actor.check.remote(replace(job, candidate=_bare(job.candidate))))
         return found
 
     def train(self, job: TrainJob, on_epoch: Callable[[EpochResult], None] | None = None) -> Trial:
@@ -107,6 +108,7 @@ class RayEngine:
         errors name the node.
         """
         candidate, spec, dataset = job.candidate, job.spec, job.dataset
+        dataset.check_unchanged()
         transfer = self._place(dataset)
         prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
         scored: dict[tuple[int, float], EpochResult] = {}
@@ -114,7 +116,7 @@ class RayEngine:
         with self._borrowed() as handle:
             train = handle.actor.train.options(num_returns="streaming")
             remote = replace(job, candidate=_bare(candidate), dataset=transfer.blank)
-            for reference in train.remote(remote, transfer, prediction):
+            for reference in self._each(train.remote(remote, transfer, prediction)):
                 message = ray.get(reference)
                 if isinstance(message, Epoch):
                     share = accuracy(message.predictions, dataset.validation_labels)
@@ -139,6 +141,8 @@ class RayEngine:
             if (own := local_error(error)) is not None:
                 self._pool.give(handle)
                 raise own from None
+            if self._cluster.lost:
+                raise
             self._pool.drop(handle)
             if isinstance(error, RayTaskError):
                 raise NngenError(f"node {handle.host} failed: {str(error).strip().splitlines()[-1]}") from error
@@ -146,6 +150,28 @@ class RayEngine:
                 raise EngineLostError(f"node {handle.host} or its actor went away: {reason_of(error)}") from error
             raise
         self._pool.give(handle)
+
+    def _room(self) -> int:
+        """Return the largest number of actors now; ends the waiting for one where the cluster is lost."""
+        self._cluster.require_head()
+        return self.slots
+
+    def _get(self, reference: Any) -> Any:
+        """Return the value behind a reference; where the cluster is lost meanwhile, raise ``NngenError``."""
+        # In turns: nothing ends a plain ray.get when the head has gone.
+        while not ray.wait([reference], timeout=_LOOK_S)[0]:
+            self._cluster.require_head()
+        return ray.get(reference)
+
+    def _each(self, stream: Any) -> Iterator[Any]:
+        """Yield the references of a stream as they arrive; raise ``NngenError`` where the cluster is lost meanwhile."""
+        while True:
+            while not ray.wait([stream], timeout=_LOOK_S)[0]:
+                self._cluster.require_head()
+            try:
+                yield next(stream)
+            except StopIteration:
+                return
 
     def _place(self, dataset: Dataset) -> DatasetTransfer:
         """Put a data set into the object store, once; each node takes it from there."""
