@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 import platformdirs
 
 from nngen.errors import NngenError
+from nngen.text import parse_toml
 
 __all__ = [
     "cache_dir",
@@ -28,9 +29,12 @@ __all__ = [
     "package_folder",
     "path_kind",
     "read_regular",
+    "read_toml",
     "store_json",
     "write_atomically",
 ]
+
+_MAX_TOML = 2**17
 
 
 def read_regular(path: Path, limit: int, *, root: Path | None = None) -> bytes:
@@ -46,6 +50,25 @@ def read_regular(path: Path, limit: int, *, root: Path | None = None) -> bytes:
     """
     with open_regular(path, root=root) as file:
         return file.read(limit)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a regular file of TOML, of at most 128 KiB.
+
+    Raises:
+        ValueError: If it cannot be read as such; the message is the reason, as one phrase.
+    """
+    try:
+        data = read_regular(path, _MAX_TOML + 1)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    if len(data) > _MAX_TOML:
+        raise ValueError("it is longer than 128 KiB")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+    return parse_toml(text)
 
 
 def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:

@@ -1,16 +1,21 @@
-"""Text helpers shared by all packages: nearest names, clean and one-line texts, lists of names, foreign Python."""
+"""Text helpers shared by all packages: nearest names, lists of names, clean texts, foreign Python and TOML."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-__all__ = ["MAX_PARSED", "clean", "did_you_mean", "listed", "one_line", "parse_python", "split_names"]
+__all__ = ["MAX_PARSED", "clean", "did_you_mean", "listed", "one_line", "parse_python", "parse_toml", "split_names"]
 
 MAX_PARSED = 200_000
 """Characters of the longest foreign source that is parsed outside of a worker; LEMUR's longest has 178,375."""
+
+_MAX_DOTS = 1000
+_MAX_NESTED = 50
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\?)?|[@-Z\\-_])")
 
@@ -79,3 +84,33 @@ def parse_python(source: str) -> ast.Module:
         return ast.parse(source)
     except (ValueError, RecursionError, MemoryError) as error:
         raise SyntaxError(str(error) or "nested too deep") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse foreign TOML.
+
+    Raises:
+        ValueError: If it is not TOML, nested too deep, or holds a number of more than 64 bits; the message is one
+            phrase.
+    """
+    # tomllib takes time that grows with the square of the parts of a key, a.b.c
+    if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
+        raise ValueError(f"one of its lines has more than {_MAX_DOTS} dots")
+    big, deep = "it holds a whole number of more than 64 bits", f"it is nested more than {_MAX_NESTED} deep"
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is not valid TOML ({one_line(str(error))})") from None
+    except RecursionError:
+        raise ValueError(deep) from None
+    except ValueError:  # Python's own limit on the digits of a number that is read
+        raise ValueError(big) from None
+    level: list[Any] = [table]
+    for _ in range(_MAX_NESTED):
+        level = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+        if any(isinstance(item, int) and not -(2**63) <= item < 2**63 for item in level):
+            raise ValueError(big)
+        level = [item for item in level if isinstance(item, dict | list)]
+    if level:
+        raise ValueError(deep)
+    return table

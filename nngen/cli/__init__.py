@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,11 +26,13 @@ from cyclopts import (
     UnusedCliTokensError,
     ValidationError,
 )
-from cyclopts.config import Dict, Toml
+from cyclopts.config import Dict
 
 from nngen import __version__
+from nngen.cli.output import LONGEST_LINE, guard_streams, lost_output, note
 from nngen.errors import NngenError, UsageError
-from nngen.text import did_you_mean
+from nngen.files import read_toml
+from nngen.text import did_you_mean, one_line
 
 __all__ = ["app", "main"]
 
@@ -60,6 +64,7 @@ _COMMANDS = {
 }
 
 
+_OPEN_FILES = 256
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -82,10 +87,9 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     if not files:
         return
     try:
-        table = dict(Toml(files[0], must_exist=True).config)
-    except (OSError, CycloptsError) as error:
-        reason = getattr(error, "strerror", None) or f"it is not valid TOML ({error})"
-        raise UsageError(f"cannot read {files[0]}: {reason}") from error
+        table = read_toml(Path(files[0]))
+    except ValueError as error:
+        raise UsageError(f"cannot read {files[0]}: {error}") from None
     if subject is not None:
         # A positional argument has no key in cyclopts' tables: its token is made here, from the file's own key.
         name = str(table.pop("name", Path(files[0]).stem))
@@ -122,14 +126,31 @@ for _name, (_path, _help) in _COMMANDS.items():
 
 def main() -> NoReturn:
     """Run the command line and exit with its code: 0, 1, 2, 3 or 130."""
-    sys.exit(run(sys.argv[1:]))
+    guard_streams()
+    code = run(sys.argv[1:])
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.exit(code)
+    # Flushing at exit would raise once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
 
 
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit code; an error becomes one line on stderr."""
+    code = _run(tokens)
+    lost = lost_output()
+    # The reader (head, less) may go away when it has seen enough; every other reason is a failure.
+    if lost is not None and not isinstance(lost, BrokenPipeError):
+        return _fail(f"cannot write the results to stdout: {lost.strerror}", code=code or 1)
+    return code
+
+
+def _run(tokens: list[str]) -> int:
     try:
         # Only the command that is used is imported; the others keep the line that the overview shows.
         if tokens and tokens[0] in _COMMANDS:
+            _check_process()
             _load(tokens[0])
         # Errors are raised, not printed with rich's boxes; "return_value" keeps cyclopts from calling sys.exit.
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -137,13 +158,35 @@ def run(tokens: list[str]) -> int:
         return _fail(_message(error), code=2)
     except NngenError as error:
         return _fail(str(error), code=error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) has closed the pipe; flushing again at exit would raise once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        return _fail(_os_message(error), code=1)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", code=130)
     return 0
+
+
+def _check_process() -> None:
+    """Refuse to work in a folder that is gone, or with too few open files; the limit is raised where it may be.
+
+    Raises:
+        NngenError: If the folder or the limit cannot be worked with.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise NngenError("the working folder is gone: change to one that exists") from None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES and soft < hard:
+        soft = min(_OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < _OPEN_FILES:
+        raise NngenError(f"only {soft} files may be open at a time, and nngen needs {_OPEN_FILES}: ulimit -n 1024")
+
+
+def _os_message(error: OSError) -> str:
+    """Describe an error of the operating system that no command expected, by its file and its reason."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return f"{place}{error.strerror or error}"
 
 
 def _load(name: str) -> None:
@@ -215,5 +258,5 @@ def place_of(token: Token) -> tuple[str, str]:
 
 
 def _fail(message: str, *, code: int) -> int:
-    print(f"nngen: {' '.join(message.split())}", file=sys.stderr)
+    note(one_line(message, LONGEST_LINE))
     return code

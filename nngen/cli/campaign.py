@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +19,7 @@ from nngen.campaign.summary import read_status
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, CampaignName
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import emit, note, print_json, print_table, say, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
@@ -121,7 +119,7 @@ def ls(*, output: ArchiveOptions = ArchiveOptions()) -> None:
         columns = [name for name in rows[0] if name != "suspect" or any(row["suspect"] for row in rows)]
         print_table([row | {"created_at": row["created_at"][:19]} for row in rows], columns)
     else:
-        print("no campaign yet")
+        say("no campaign yet")
 
 
 @app.command
@@ -230,8 +228,8 @@ def events(
         store.campaign(campaign)
         for event in _follow(store, campaign, after) if follow else store.events(campaign, after=after):
             line = {"id": event.id, "at": event.at, "trial": event.trial_id, "event": event.kind}
-            sys.stdout.write(json.dumps(line | {"detail": dict(event.detail)}, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            if not emit(to_json(line | {"detail": dict(event.detail)}, None) + "\n"):
+                return
 
 
 def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:

@@ -13,7 +13,7 @@ from nngen.analysis.observations import is_quartet
 from nngen.assembly.plan_toml import from_toml, plan_of
 from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import ArchiveOptions, Count, Names, PoolSize
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import print_json, print_table, say
 from nngen.errors import UsageError
 from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
 from nngen.space import coverage as measure
@@ -129,8 +129,8 @@ def _in_folder(folder: Path) -> list[Quartet]:
 
 
 def _print(audit: Coverage, even: Evenness) -> None:
-    print(audit.verdict)
-    print(f"{audit.quartets:,} of {audit.space:,} quartets, {audit.share:.2%} of the space")
+    say(audit.verdict)
+    say(f"{audit.quartets:,} of {audit.space:,} quartets, {audit.share:.2%} of the space")
     rows: list[dict[str, Any]] = [
         _row("family", audit.families.values(), audit.family_range, even.family_expected)
         | {"entropy": even.family_entropy, "gini": even.family_gini},
@@ -140,9 +140,9 @@ def _print(audit: Coverage, even: Evenness) -> None:
     ]
     print_table(rows, ("quartets_per", "fewest", "most", "range", "by_chance", "entropy", "gini"))
     if even.chi_square is not None and even.p is not None:
-        print(f"chi-square of the families {even.chi_square:.1f} on {even.df} degrees of freedom, p = {even.p:.3g}")
+        say(f"chi-square of the families {even.chi_square:.1f} on {even.df} degrees of freedom, p = {even.p:.3g}")
     if audit.unseen_pairs:
-        print(f"pairs never drawn together: {len(audit.unseen_pairs):,} of {len(audit.pairs):,}")
+        say(f"pairs never drawn together: {len(audit.unseen_pairs):,} of {len(audit.pairs):,}")
 
 
 def _row(unit: str, counts: Collection[int], spread: int, expected: tuple[float, float]) -> dict[str, Any]:

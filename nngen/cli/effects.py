@@ -9,7 +9,7 @@ from nngen.analysis.effects import effects as estimate
 from nngen.analysis.low_yield import LowYield, low_yield
 from nngen.analysis.observations import observe, refuse_mixture, with_results
 from nngen.cli.options import ArchiveOptions, Fraction, Index
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import print_json, print_table, say
 from nngen.errors import UsageError
 
 
@@ -60,13 +60,13 @@ def effects(
 
 
 def _print(found: Effects, weak: LowYield, pairs: int) -> None:
-    print(f"{found.trials:,} trials of {found.quartets:,} quartets, {found.trained:,} trained")
+    say(f"{found.trials:,} trials of {found.quartets:,} quartets, {found.trained:,} trained")
     if found.mean_accuracy is not None:
-        print(f"mean accuracy {found.mean_accuracy:.4f}{_spreads(found)}")
+        say(f"mean accuracy {found.mean_accuracy:.4f}{_spreads(found)}")
     for caveat in found.notes:
-        print(f"- {caveat}")
+        say(f"- {caveat}")
     for row in weak.excluded:
-        print(f"- low-yield: {row.reason}")
+        say(f"- low-yield: {row.reason}")
     share = f"{found.confidence:.0%}"
     rows: list[dict[str, Any]] = [
         {

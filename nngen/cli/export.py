@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import Archive
 from nngen.cli.options import ArchiveOptions, Flag
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
 from nngen.errors import UsageError
@@ -90,7 +90,7 @@ def export(
         print_json(rows)
     else:
         print_table(rows, _COLUMNS)
-        print(f"{out}: {sum(row['new'] for row in rows)} of {len(rows)} results are new")
+        say(f"{out}: {sum(row['new'] for row in rows)} of {len(rows)} results are new")
 
 
 def _repeat(

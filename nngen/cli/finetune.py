@@ -9,7 +9,7 @@ from pathlib import Path
 from cyclopts import App
 
 from nngen.cli.options import ArchiveOptions, Arguments, Flag, Names, OutputOptions
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, say
 from nngen.errors import UsageError
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.config import presets as shipped
@@ -52,8 +52,8 @@ def build(
         print_json(row | {"tasks": dict(built.tasks), "dropped": asdict(drops)})
         return
     print_table([{"view": view, **counts} for view, counts in built.counts.items()], ("view", *built.counts["sft"]))
-    print(f"left out: {drops.long:,} too long, {drops.split:,} because of the splits, {drops.twice:,} repeats")
-    print(f"{out}: fingerprint {built.fingerprint[:12]}")
+    say(f"left out: {drops.long:,} too long, {drops.split:,} because of the splits, {drops.twice:,} repeats")
+    say(f"{out}: fingerprint {built.fingerprint[:12]}")
 
 
 class TuningOptions(Arguments, of=Tuning):
@@ -111,7 +111,7 @@ def finetune(
         return
     rows = [{"when": "before", **asdict(tuned.before)}, {"when": "after", **asdict(tuned.after)}]
     print_table(rows, ("when", "rows", "tokens", "loss", "token_accuracy"))
-    print(f"{tuned.adapter}: {tuned.rows:,} rows, {tuned.updates:,} updates, {tuned.seconds:.0f} s")
+    say(f"{tuned.adapter}: {tuned.rows:,} rows, {tuned.updates:,} updates, {tuned.seconds:.0f} s")
 
 
 def _list(output: OutputOptions) -> None:

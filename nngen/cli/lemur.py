@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from nngen.archive.import_lemur import choose_models, import_lemur
 from nngen.cli.family_options import FamilySource
 from nngen.cli.options import ArchiveOptions, Count, OutputOptions, ShapeOption
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
 from nngen.families.near_duplicates import near_twins
@@ -49,7 +49,7 @@ def fetch(*, source: _Source = None, output: OutputOptions = OutputOptions()) ->
     if output.json:
         print_json({"path": str(path), "models": models})
     else:
-        print(f"{path}: {models:,} models")
+        say(f"{path}: {models:,} models")
 
 
 @app.command

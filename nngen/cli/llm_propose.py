@@ -14,7 +14,7 @@ from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions
 from nngen.errors import UsageError
@@ -149,4 +149,4 @@ def _print(batch: str, counted: Funnel, rows: Sequence[Proposal], output: Archiv
     failed = [row for row in table if not row["new"]]
     if failed:
         print_table(failed, ("index", "region", "stage", "fault", "outcome", "twin", "message"))
-    print(f"batch {batch}")
+    say(f"batch {batch}")

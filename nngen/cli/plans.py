@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from cyclopts import App
 
 from nngen.assembly.plan_toml import preset, preset_file, preset_names, preset_purpose
 from nngen.cli.options import Flag, OutputOptions
-from nngen.cli.output import print_json
+from nngen.cli.output import emit, print_json, say
 from nngen.errors import UsageError
 from nngen.files import write_atomically
 
@@ -42,7 +41,7 @@ def show(name: str, /, *, output: OutputOptions = OutputOptions()) -> None:
     if output.json:
         print_json(preset(name).to_dict())
     else:
-        sys.stdout.write(preset_file(name).read_text(encoding="utf-8"))
+        emit(preset_file(name).read_text(encoding="utf-8"))
 
 
 @app.command
@@ -69,4 +68,4 @@ def cp(name: str, out: Path, /, *, force: Flag = False, output: OutputOptions = 
     if output.json:
         print_json({"path": str(target)})
     else:
-        print(target)
+        say(str(target))

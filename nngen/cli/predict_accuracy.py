@@ -14,7 +14,7 @@ from nngen.archive import StoredTrial
 from nngen.assembly.plan_toml import read_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.cli.options import ArchiveOptions, Index, Names
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import print_json, print_table, say
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import LIST_FAMILIES
 from nngen.plan import Plan
@@ -108,7 +108,7 @@ def _print(scores: Sequence[PredictorScore], cases: int, prediction: float | Non
         return
     print_table(rows, ("predictor", "cases", "rmse", "rank", "r"))
     if prediction is not None:
-        print(f"predicted validation accuracy {prediction:.4f}")
+        say(f"predicted validation accuracy {prediction:.4f}")
 
 
 def _embedder(base: str, adapter: Path | None, *, plans: bool) -> Embed:

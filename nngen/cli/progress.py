@@ -23,7 +23,8 @@ from nngen.analysis.formatting import duration
 from nngen.archive import StoredTrial
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.summary import Status, Summary
-from nngen.cli.output import note, print_table
+from nngen.cli.output import note, print_table, say
+from nngen.text import one_line
 from nngen.types import EpochResult
 
 _ROWS = 8
@@ -103,7 +104,7 @@ class Screen(Watcher):
 
     def note(self, line: str) -> None:
         if self.live is not None:
-            self.live.console.print(f"nngen: {line}", markup=False, highlight=False)
+            self.live.console.print(one_line(f"nngen: {line}"), markup=False, highlight=False)
 
     def begin(self, name: str, done: int, total: int) -> None:
         self.name, self.before, self.total, self.since = name, done, total, time.monotonic()
@@ -154,36 +155,38 @@ class Screen(Watcher):
 
 def _add_row(table: Table, trial: StoredTrial, result: str, seconds: str, style: str | None) -> None:
     # Text, not str: family names and messages may hold rich's markup.
-    table.add_row(str(trial.position + 1), Text(", ".join(trial.experts)), Text(result), seconds, style=style)
+    table.add_row(
+        str(trial.position + 1), Text(one_line(", ".join(trial.experts))), Text(one_line(result)), seconds, style=style
+    )
 
 
 def _result(trial: StoredTrial) -> str:
     if trial.validation_accuracy is not None:
         suspect = f", suspect: {trial.suspect}" if trial.suspect else ""
         return f"{trial.validation_accuracy:.4f}" + (" (known)" if trial.copied_from is not None else "") + suspect
-    return f"{trial.verdict.outcome}: {trial.verdict.message}"[:100] if trial.verdict else trial.state.value
+    return one_line(f"{trial.verdict.outcome}: {trial.verdict.message}", 100) if trial.verdict else trial.state.value
 
 
 def print_summary(summary: Summary) -> None:
     """Print the result of a campaign: trials, coverage, rungs and finalists if there are any, the best candidate."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "none yet"
-    print(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
+    say(f"campaign {summary.name}: {summary.done} of {summary.total} trials done ({outcomes})")
     audit = summary.coverage
     if audit is not None:
-        print(f"coverage {audit.share:.2%} of {audit.space:,} quartets: {audit.verdict}")
+        say(f"coverage {audit.share:.2%} of {audit.space:,} quartets: {audit.verdict}")
     for number, rung in enumerate(summary.rungs if len(summary.rungs) > 1 else (), start=1):
         reached = "" if rung.best is None else f", best {rung.best:.4f}"
         counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"
-        print(f"rung {number} ({rung.epochs} epochs): {counts}")
+        say(f"rung {number} ({rung.epochs} epochs): {counts}")
     if summary.templates:
-        print(summary.templates)
+        say(summary.templates)
     best = summary.best
     if best is not None:
         test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
-        print(f"best {best.candidate_id} ({', '.join(best.experts)})")
-        print(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
+        say(f"best {best.candidate_id} ({', '.join(best.experts)})")
+        say(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
         if summary.suspect:
-            print(f"     suspect: {summary.suspect}")
+            say(f"     suspect: {summary.suspect}")
     if summary.finalists:
         columns = ["id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy"]
         columns += ["suspect"] if any(row.suspect for row in summary.finalists) else []
@@ -206,4 +209,4 @@ def print_status(summary: Summary, status: Status) -> None:
         parts.append(f"{status.promotions} promotions")
     if status.lost:
         parts.append(f"{status.lost} trials lost and tried again")
-    print(", ".join(parts))
+    say(", ".join(parts))

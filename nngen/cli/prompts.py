@@ -7,7 +7,7 @@ from dataclasses import asdict
 from cyclopts import App
 
 from nngen.cli.options import ArchiveOptions, Names, OutputOptions
-from nngen.cli.output import print_json
+from nngen.cli.output import print_json, say
 from nngen.llm.finetuning.dataset import counter
 from nngen.llm.prompts import load_prompts, prompt
 from nngen.llm.proposals.prompt_context import render_from_archive
@@ -43,9 +43,9 @@ def show(name: str, /, *, output: OutputOptions = OutputOptions()) -> None:
     if output.json:
         print_json(asdict(found) | {"id": found.id})
         return
-    print(f"{found.id}: {found.purpose}")
-    print(f"inputs: {', '.join(found.inputs)}; at most {found.examples} examples, {found.budget:,} tokens\n")
-    print(f"[system]\n{found.system}\n\n[user]\n{found.body}")
+    say(f"{found.id}: {found.purpose}")
+    say(f"inputs: {', '.join(found.inputs)}; at most {found.examples} examples, {found.budget:,} tokens\n")
+    say(f"[system]\n{found.system}\n\n[user]\n{found.body}", limit=None)
 
 
 @app.command
@@ -84,6 +84,6 @@ def render(
         print_json(row | {"messages": turns})
         return
     for turn in rendered.messages:
-        print(f"[{turn.role}]\n{turn.content}\n")
+        say(f"[{turn.role}]\n{turn.content}\n", limit=None)
     omitted = f"; left out: {', '.join(rendered.omitted)}" if rendered.omitted else ""
-    print(f"{rendered.prompt}: {rendered.tokens:,} tokens{omitted}")
+    say(f"{rendered.prompt}: {rendered.tokens:,} tokens{omitted}")

@@ -12,7 +12,7 @@ from nngen.analysis.formatting import duration
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, write_report
 from nngen.cli.options import ArchiveOptions, CampaignName, Count, Names, Price
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import print_json, print_table, say
 from nngen.errors import NngenError, UsageError
 from nngen.llm.rewriters.factory import REWRITERS
 from nngen.space import draw, find_sampler
@@ -62,10 +62,10 @@ def report(
         print_json({"campaign": campaign, **paths, **dict(found.funnel.stages())})
         return
     if out is not None:
-        print(f"report of {campaign}: {out} ({found.funnel.trained} of {found.funnel.drawn} quartets trained)")
+        say(f"report of {campaign}: {out} ({found.funnel.trained} of {found.funnel.drawn} quartets trained)")
     if figures is not None:
         names = ", ".join(path.name for path in drawn) or "nothing to draw yet"
-        print(f"figures of {campaign}: {figures} ({names})")
+        say(f"figures of {campaign}: {figures} ({names})")
 
 
 def cost(
@@ -130,16 +130,16 @@ def _print_cost(spent: Cost, left: Forecast | None, planned: Forecast | None) ->
         ("per valid candidate", spent.per_valid),
         ("per point of the best accuracy", spent.per_point),
     )
-    print(f"{spent.trials:,} trials, {spent.valid:,} valid candidates, {spent.copied:,} results taken over")
+    say(f"{spent.trials:,} trials, {spent.valid:,} valid candidates, {spent.copied:,} results taken over")
     print_table([_row(name, share) for name, share in parts if share])
     for device, hours in spent.devices.items():
-        print(f"{duration(3600 * hours)} on {device}")
+        say(f"{duration(3600 * hours)} on {device}")
     for caveat in spent.notes:
-        print(f"- {caveat}")
+        say(f"- {caveat}")
     if left is not None and left.trials:
-        print(f"remaining: {_in_words(left)}")
+        say(f"remaining: {_in_words(left)}")
     if planned is not None:
-        print(f"forecast: {_in_words(planned)}")
+        say(f"forecast: {_in_words(planned)}")
 
 
 def _row(name: str, share: Share) -> dict[str, Any]:

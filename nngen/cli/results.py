@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.cli.options import ArchiveOptions, Count, Flag
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import emit, print_json, print_table, say
+from nngen.text import clean
 
 _INNER = ("id", "rung", "replicate", "plan", "given", "given_seed", "candidate_id")
 """Fields of a stored trial that JSON leaves out: places in a campaign, and what the candidate itself shows."""
@@ -42,7 +44,7 @@ def leaderboard(
     if output.json:
         print_json([row.to_dict() for row in rows])
     elif not rows:
-        print("nothing was trained yet")
+        say("nothing was trained yet")
     else:
         columns = [column for column in columns_of(rows) if column.terminal]
         # Numbers stay numbers, so that the table aligns and formats them.
@@ -77,7 +79,8 @@ def show(
         extra = {"source": found.source} if source else {}
         print_json(_describe(found) | {"trials": [_trial(trial) for trial in trials]} | extra)
     elif source:
-        print(found.source, end="")
+        # A terminal would obey escape sequences; a file gets the source byte for byte.
+        emit(clean(found.source, None, lines=True) if sys.stdout.isatty() else found.source)
     else:
         _print(found, trials)
 
@@ -103,20 +106,20 @@ def _trial(trial: StoredTrial) -> dict[str, Any]:
 
 
 def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
-    print(found.id)
-    print(f"experts    {', '.join(found.experts) or '(a file from outside)'}")
+    say(found.id)
+    say(f"experts    {', '.join(found.experts) or '(a file from outside)'}")
     for verdict in found.verdicts:
         place = f", line {verdict.line}" if verdict.line else ""
         rule = f" ({verdict.rule}{place})" if verdict.rule else ""
-        print(f"check      {verdict.outcome}{rule} {verdict.message}".rstrip())
+        say(f"check      {verdict.outcome}{rule} {verdict.message}".rstrip())
     counts = [trial.parameters for trial in trials if trial.parameters]
     if counts:
-        print(f"parameters {counts[0]:,}")
-    print(f"stored     {found.created_at}")
+        say(f"parameters {counts[0]:,}")
+    say(f"stored     {found.created_at}")
     if not trials:
-        print("no trial yet")
+        say("no trial yet")
         return
-    print()
+    say()
     print_table([_line(trial) for trial in trials])
     curve = trials[-1].curve
     if curve:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Collection
 from typing import Annotated
 
@@ -14,7 +12,7 @@ from nngen.analysis.low_yield import low_yield
 from nngen.analysis.observations import observe, refuse_mixture, with_results
 from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import ArchiveOptions, Flag, Names, PoolSize
-from nngen.cli.output import note
+from nngen.cli.output import emit, note, say, to_json
 from nngen.errors import UsageError
 from nngen.space import Pool, Quartet, draw, find_sampler, sampler_help
 from nngen.space.pool import EXPERTS
@@ -82,10 +80,10 @@ def sample(
     # Abstract families are the numbers they stand for.
     rows = [[int(name) for name in quartet] if pool is not None else list(quartet) for quartet in quartets]
     if output.json:
-        lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        sys.stdout.write(f"[\n  {lines}\n]\n")
+        lines = ",\n  ".join(to_json(row, None) for row in rows)
+        emit(f"[\n  {lines}\n]\n")
     else:
-        sys.stdout.writelines(f"{', '.join(map(str, row))}\n" for row in rows)
+        say("\n".join(", ".join(map(str, row)) for row in rows), limit=None)
 
 
 def _chosen(
