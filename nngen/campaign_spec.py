@@ -12,6 +12,7 @@ from nngen.types import Hyperparameters, Shape, TrialSpec
 
 __all__ = ["SCHEDULERS", "CampaignSpec"]
 
+_LONGEST_NAME = 200
 SCHEDULERS = ("asha", "halving")
 
 _POSITIVE = ("size", "epochs", "batch", "lr", "threads", "time_limit_s", "memory_mib")
@@ -85,7 +86,11 @@ class CampaignSpec:
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable() or self.name != self.name.strip():
-            raise UsageError(f"{self.name!r} cannot be a campaign's name: use letters, digits and dashes")
+            raise UsageError(f"{self.name[:60]!r} cannot be a campaign's name: use letters, digits and dashes")
+        if len(self.name) > _LONGEST_NAME:
+            raise UsageError(
+                f"{self.name[:60]}... is too long for a campaign's name: at most {_LONGEST_NAME} characters"
+            )
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{_flag(name)} must be positive, not {getattr(self, name)}")

@@ -5,22 +5,32 @@ from __future__ import annotations
 from functools import cache
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from nngen.files import package_folder
+from nngen.text import clean
 
 __all__ = ["environment", "render_template"]
+
+_LONGEST = 4000
 
 
 @cache
 def environment(*, html: bool = False) -> Environment:
-    """Return the environment; values are escaped where templates write HTML, and not in Python or Markdown."""
+    """Return the environment; values are cleaned and escaped where templates write HTML, not in Python or Markdown."""
     return Environment(
         loader=FileSystemLoader(package_folder("templates")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=html,  # noqa: S701 - the others are not HTML
+        finalize=_shown if html else None,
     )
+
+
+def _shown(value: object) -> object:
+    # Markup is a template's own, or JSON that was made for the page.
+    return clean(value, _LONGEST, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render_template(name: str, **values: object) -> str:

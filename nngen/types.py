@@ -54,9 +54,9 @@ class Shape:
         Raises:
             UsageError: If the text is not three positive integers joined by ``x``.
         """
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+        match = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})x([1-9]\d{0,8})", text.strip().lower(), re.ASCII)
         if match is None:
-            raise UsageError(f"{text!r} is not a shape: write channels, height and width as 3x32x32")
+            raise UsageError(f"{text[:60]!r} is not a shape: write channels, height and width as 3x32x32")
         return cls(*(int(group) for group in match.groups()))
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ shade from transparent, so that they look the same on white and on black.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +19,7 @@ from nngen.archive import StoredTrial
 from nngen.errors import MissingExtraError, NngenError, UsageError
 from nngen.files import write_atomically
 from nngen.space import Coverage
+from nngen.text import one_line
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999")
 """Paul Tol's "bright" colour scheme, which is safe for colour-blind readers."""
@@ -55,6 +57,11 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
+def label(text: str, limit: int = 200) -> str:
+    """Make a foreign name safe for plotly, which reads some HTML in its texts."""
+    return html.escape(one_line(text, limit), quote=False)
+
+
 def ranking_figure(rows: Sequence[Row]) -> str:
     """Draw every candidate's accuracy by rank, with its interval where seeds give one, as JSON."""
     figure, rows = _graph_objects().Figure(), sampled(rows)
@@ -63,7 +70,7 @@ def ranking_figure(rows: Sequence[Row]) -> str:
         x=[row.rank for row in rows],
         y=[row.validation_accuracy for row in rows],
         error_y={"type": "data", "array": halves, "thickness": 1, "width": 0} if any(halves) else None,
-        customdata=[", ".join(row.experts) for row in rows],
+        customdata=[label(", ".join(row.experts)) for row in rows],
         mode="markers",
         marker={"color": _BETTER, "size": 7, "opacity": 0.8},
         hovertemplate="%{x}. %{customdata}: %{y:.4f}<extra></extra>",
@@ -86,7 +93,7 @@ def effects_figure(effects: Effects) -> str:
         highs = [100 * row.interval.high if row.interval else point for row, point in zip(rows, points, strict=True)]
         figure.add_scatter(
             x=points,
-            y=[row.family for row in rows],
+            y=[label(row.family) for row in rows],
             error_x={
                 "type": "data",
                 "symmetric": False,
@@ -107,7 +114,7 @@ def effects_figure(effects: Effects) -> str:
         )
     figure.add_vline(x=0, line={"color": _UNCLEAR, "width": 1})
     figure.update_xaxes(title="effect, points of accuracy")
-    figure.update_yaxes(categoryorder="array", categoryarray=[row.family for row in shown])
+    figure.update_yaxes(categoryorder="array", categoryarray=[label(row.family) for row in shown])
     return _json(figure, rows=len(shown))
 
 
@@ -121,7 +128,7 @@ def sign_of(row: FamilyEffect) -> int:
 def family_figure(rows: Sequence[FamilyRow]) -> str:
     """Draw each family's accuracies as dots with their mean, best family on top, as JSON."""
     shown = [row for row in reversed(rows) if row.trained]
-    names = [f"{row.name} ({row.trained})" for row in shown]
+    names = [label(f"{row.name} ({row.trained})") for row in shown]
     dots = [sampled(row.accuracies, max(2, POINTS // len(shown))) for row in shown]
     figure = _graph_objects().Figure()
     figure.add_scatter(
@@ -174,7 +181,7 @@ def write_coverage_page(coverage: Coverage, path: Path) -> None:
     import plotly.io
 
     figure = plotly.io.from_json(coverage_figure(coverage))
-    figure.update_layout(title={"text": coverage.verdict, "font": {"size": 14}}, margin={"t": 60})
+    figure.update_layout(title={"text": label(coverage.verdict, 1000), "font": {"size": 14}}, margin={"t": 60})
     page = str(plotly.io.to_html(figure, include_plotlyjs=True, full_html=True))
     try:
         write_atomically(path, page.encode())
@@ -235,7 +242,8 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
             showlegend=False,
             line={"color": COLOURS[place % 6], "width": 2},
             marker={"size": 5},
-            hovertemplate=f"{place + 1}. {', '.join(trial.experts)}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+            text=label(", ".join(trial.experts)),
+            hovertemplate=f"{place + 1}. %{{text}}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
     figure.update_xaxes(title="epoch", dtick=_tick(max((len(t.curve) for t in best), default=1)))
     figure.update_yaxes(title="validation accuracy")
@@ -260,13 +268,13 @@ def gate_figure(trials: Sequence[StoredTrial]) -> str:
             x=[share for _, share in parts],
             y=[label for label, _ in parts],
             orientation="h",
-            name=name,
+            name=label(name),
             marker={"color": colour, "line": {"width": 1, "color": "#ffffff"}},
-            text=[name] * len(parts),
+            text=[label(name)] * len(parts),
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            hovertemplate=f"{name}: %{{x:.1%}}<extra></extra>",
+            hovertemplate="%{text}: %{x:.1%}<extra></extra>",
             showlegend=False,
         )
     figure.update_layout(barmode="stack", bargap=0.25, uniformtext={"minsize": 9, "mode": "hide"})
@@ -293,12 +301,13 @@ def gate_shares(trials: Sequence[StoredTrial]) -> list[tuple[StoredTrial, dict[s
 def _hover_text(row: FamilyEffect) -> str:
     span = row.interval and f" ({100 * row.interval.low:+.2f} to {100 * row.interval.high:+.2f})"
     partners = f", always with {', '.join(row.together_with)}" if row.together_with else ""
-    return f"{row.family}: {100 * (row.point or 0.0):+.2f} points{span or ', no interval'}{partners}"
+    return label(f"{row.family}: {100 * (row.point or 0.0):+.2f} points{span or ', no interval'}{partners}", 400)
 
 
 def _matrix(names: Sequence[str], cells: Any, **more: Any) -> str:
     go = _graph_objects()
-    figure = go.Figure(go.Heatmap(x=names, y=names, z=cells, xgap=1, ygap=1, hoverongaps=False, **more))
+    axis = [label(name) for name in names]
+    figure = go.Figure(go.Heatmap(x=axis, y=axis, z=cells, xgap=1, ygap=1, hoverongaps=False, **more))
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     figure.update_xaxes(tickangle=-60, showgrid=False, dtick=1)
     return _json(figure, least=max(320, 140 + _CELL_PX * len(names)))

@@ -11,6 +11,7 @@ from nngen.analysis.figures import COLOURS, MARKS, best_curves, gate_shares, pai
 from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError, NngenError
 from nngen.files import write_atomically
+from nngen.text import one_line
 
 _WIDTH = 6.3
 """Text width of a one-column A4 page, in inches."""
@@ -28,6 +29,8 @@ _STYLE: Any = {
     "legend.frameon": False,
     # TrueType instead of Type 3: publishers' checks require it.
     "pdf.fonttype": 42,
+    # A name of a family may hold a dollar sign.
+    "text.parse_math": False,
 }
 _PALE = frozenset({"#CCBB44", "#66CCEE", "#999999"})
 _ROW, _CELL = 0.17, 0.165
@@ -102,7 +105,7 @@ def _effects(report: Report, figure: Any) -> None:
         filled = colour if row.interval else "white"
         axes.plot([100 * (row.point or 0.0)], [place], "o", markersize=3.5, color=colour, markerfacecolor=filled)
     axes.axvline(0, color="#666666", linewidth=0.6)
-    axes.set_yticks(range(len(shown)), [row.family for row in shown])
+    axes.set_yticks(range(len(shown)), [one_line(row.family, 60) for row in shown])
     axes.invert_yaxis()
     axes.set(xlabel=f"effect, points of accuracy ({report.effects.confidence:.0%} intervals)")
 
@@ -139,6 +142,7 @@ def _gates(report: Report, figure: Any) -> None:
         for name, weight in share.items():
             axes.barh(place, weight, left=left, color=colours[name], edgecolor="white", linewidth=0.8, height=0.75)
             # A name that does not fit into its part is left out: about 100 letters fit into the whole width.
+            name = one_line(name, 60)
             if weight * 100 > len(name):
                 ink = "black" if colours[name] in _PALE else "white"
                 axes.text(left + weight / 2, place, name, ha="center", va="center", fontsize=6, color=ink)
@@ -170,6 +174,7 @@ def _matrix(
     axes = figure.subplots()
     values = np.array([[np.nan if cell is None else cell for cell in line] for line in cells], dtype=float)
     image = axes.imshow(values, aspect="equal", **style)
+    names = [one_line(name, 60) for name in names]
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -13,12 +12,11 @@ from typing import Any
 
 from nngen.assembly.plan_validation import check_loss_names
 from nngen.errors import PlanError, UsageError
-from nngen.files import package_folder, read_regular
+from nngen.files import package_folder, read_toml
 from nngen.plan import Plan
-from nngen.text import did_you_mean, parse_python
+from nngen.text import did_you_mean, parse_python, parse_toml
 
 _MARK = "Plan:"
-_MAX_PLAN = 2**20
 
 
 def to_toml(plan: Plan) -> str:
@@ -66,13 +64,16 @@ def from_toml(text: str) -> Plan:
         PlanError: If it is not TOML, or not a plan.
     """
     try:
-        plan = Plan.from_dict(tomllib.loads(text))
+        return _plan(parse_toml(text))
+    except ValueError as error:
+        raise PlanError(f"not a plan: {error}") from None
+
+
+def _plan(table: Mapping[str, Any]) -> Plan:
+    try:
+        plan = Plan.from_dict(table)
     except UsageError as error:
         raise PlanError(str(error)) from None
-    except ValueError as error:  # not TOML, or a number of thousands of digits
-        raise PlanError(f"not a plan: {error}") from None
-    except RecursionError:
-        raise PlanError("not a plan: it is nested too deep") from None
     check_loss_names(plan)
     return plan
 
@@ -84,13 +85,9 @@ def read_plan(file: Path) -> Plan:
         PlanError: If the file is missing or holds no plan; the message names the file.
     """
     try:
-        content = read_regular(file, _MAX_PLAN + 1)
-        if len(content) > _MAX_PLAN:
-            raise PlanError(f"longer than {_MAX_PLAN:,} bytes, the longest plan that is read")
-        return from_toml(content.decode())
-    except (OSError, ValueError) as error:  # a name or bytes that are not text, too
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise PlanError(f"cannot read the plan {file}: {reason}; nngen plans ls names the presets") from None
+        return _plan(read_toml(file))
+    except ValueError as error:
+        raise PlanError(f"cannot read the plan {file}: {error}; nngen plans ls names the presets") from None
     except PlanError as error:
         raise PlanError(f"{file}: {error}") from None
 

@@ -12,6 +12,7 @@ from nngen.datasets.dataset import Dataset
 from nngen.errors import FamilyError
 from nngen.families.catalogue import choose, load_families
 from nngen.families.probe import usable_families
+from nngen.families.trust import AUTO
 from nngen.lemur.reader import Lemur
 from nngen.space.pool import EXPERTS, Pool
 from nngen.space.samplers import check_size
@@ -30,6 +31,7 @@ def prepare(
     lemur: Lemur,
     families_from: Sequence[str] = (),
     progress: Progress | None = None,
+    wanted: str = AUTO,
 ) -> CampaignInputs:
     """Prepare the inputs of a campaign of quartets, with the arguments and errors of ``prepare_inputs``.
 
@@ -41,11 +43,17 @@ def prepare(
     """
     if stored is not None:
         chosen = choose(load_families(lemur, families_from), stored.pool)
-        usable, _ = usable_families(chosen, spec.shape, classes=dataset.classes, progress=progress)
+        usable, _ = usable_families(chosen, spec.shape, classes=dataset.classes, progress=progress, wanted=wanted)
         return CampaignInputs(families=usable, dataset=dataset, left_out=stored.left_out)
     source_of(spec)  # refuses what cannot be sampled, before families are measured
     inputs = prepare_inputs(
-        dataset, spec.shape, spec.families, lemur=lemur, families_from=families_from, progress=progress
+        dataset,
+        spec.shape,
+        spec.families,
+        lemur=lemur,
+        families_from=families_from,
+        progress=progress,
+        wanted=wanted,
     )
     check_size(Pool.of(inputs.families), spec.size)
     return inputs
@@ -59,6 +67,7 @@ def prepare_inputs(
     lemur: Lemur,
     families_from: Sequence[str] = (),
     progress: Progress | None = None,
+    wanted: str = AUTO,
 ) -> CampaignInputs:
     """Prepare the inputs of a campaign that begins, with any source of candidates.
 
@@ -69,6 +78,7 @@ def prepare_inputs(
         lemur: Source of the families.
         families_from: Further sources of families.
         progress: Receives (done, total) while families are measured.
+        wanted: Isolation level of the measurements, or ``auto``.
 
     Raises:
         FamilyError: If a family is unknown, or fewer than four can be used at the shape.
@@ -78,7 +88,7 @@ def prepare_inputs(
     chosen = choose(families, names or tuple(families))
     if len(chosen) < EXPERTS:
         raise FamilyError(f"the pool has only {len(chosen)} families, and a mixture takes {EXPERTS}: name more")
-    usable, refused = usable_families(chosen, shape, classes=dataset.classes, progress=progress)
+    usable, refused = usable_families(chosen, shape, classes=dataset.classes, progress=progress, wanted=wanted)
     if len(usable) < EXPERTS:
         why = "; ".join(f"{family}: {reason}" for family, reason in refused.items())
         raise FamilyError(f"only {len(usable)} of {len(chosen)} families can be used at {shape} ({why})")

@@ -12,7 +12,7 @@ import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 from cyclopts import (
     App,
@@ -65,6 +65,7 @@ _COMMANDS = {
 
 
 _OPEN_FILES = 256
+_LARGEST = 2**63
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -92,7 +93,9 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         raise UsageError(f"cannot read {files[0]}: {error}") from None
     if subject is not None:
         # A positional argument has no key in cyclopts' tables: its token is made here, from the file's own key.
-        name = str(table.pop("name", Path(files[0]).stem))
+        name = table.pop("name", Path(files[0]).stem)
+        if not isinstance(name, str):
+            raise UsageError(f"{files[0]}: name must be a text in quotes")
         subject.tokens = subject.tokens or [Token(value=name, source=files[0])]
     for key in table.keys() & {"config", "json"}:  # they belong to one call
         raise UnknownOptionError(token=Token(keyword=key, source=files[0]), argument_collection=arguments)
@@ -103,12 +106,41 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
 
 
 def check_values(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse numbers that cyclopts would round (8.5 for a whole number)."""
+    """Refuse values that the commands cannot use: see ``_refusal``."""
     for argument in arguments:
         for token in argument.tokens:
-            # cyclopts reads "8.5" by int(float(...)).
-            if argument.hint in (int, int | None) and "." in token.value:
-                raise CoercionError(token=token, argument=argument, target_type=int)
+            reason = _refusal(token.value, _types(argument.hint))
+            if reason:
+                place, name = place_of(token)
+                raise UsageError(f"{place}{name or argument.name} {reason}")
+
+
+def _types(hint: Any) -> set[Any]:
+    """Return the plain types of an annotation: those of a union, and without what ``Annotated`` adds."""
+    if get_origin(hint) is Annotated:
+        return _types(get_args(hint)[0])
+    return {hint}.union(*map(_types, get_args(hint))) if get_args(hint) else {hint}
+
+
+def _refusal(text: str, types: set[Any]) -> str:
+    """Return the reason against a value as a phrase; empty where cyclopts decides."""
+    if "\0" in text:
+        return "holds a null byte"
+    if Path not in types and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # bytes that are not UTF-8, which only a path may hold
+            return "is not UTF-8 text"
+    if not types & {int, float}:
+        return ""
+    try:
+        # cyclopts reads "8.5" as a whole number by int(float(...)), and whole numbers of any base and length.
+        number = int(text, 0) if int in types and "." not in text else float(text)
+    except ValueError:
+        return ""
+    if int in types and not isinstance(number, int):
+        return f"must be a whole number, not {text!r}"
+    return "" if abs(number) < _LARGEST else f"must be a number below 2**63, not {text!r}"
 
 
 app = App(

@@ -14,8 +14,8 @@ from nngen.assembly.output import FolderWriter, TarWriter, order_of
 from nngen.assembly.plan_toml import preset, preset_names, read_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
-from nngen.cli.family_options import FamilySource
-from nngen.cli.options import Flag, OutputOptions, ShapeOption
+from nngen.cli.family_options import FamilySource, note_family_levels
+from nngen.cli.options import Flag, IsolationOption, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import progress_bar
 from nngen.errors import AssemblyError, FamilyError, PlanError, UsageError
@@ -42,6 +42,7 @@ def assemble(
     sampler: str = "stratified",
     seed: int = 0,
     shape: ShapeOption = Shape(3, 32, 32),
+    isolation: IsolationOption = "auto",
     archive: Path | None = None,
     output: OutputOptions = OutputOptions(),
 ) -> None:
@@ -94,7 +95,7 @@ def assemble(
         # Refuses a size that the pool cannot give, before families are measured.
         draw(sampler, [family.name for family in chosen], size, seed)
     assembler = Assembler()
-    pool = _measure(chosen, shape, assembler, named=not drawn or names is not None)
+    pool = _measure(chosen, shape, assembler, isolation, named=not drawn or names is not None)
     plans, total = _plans(model, tuple(pool), sampler if drawn else None, size, seed)
     known: frozenset[str] = frozenset()
     if archive is not None:
@@ -154,7 +155,7 @@ def _families(model: Plan, selection: FamilySource, *, drawn: bool) -> tuple[Fam
     return choose(selection.load(), dict.fromkeys(model.experts))
 
 
-def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, named: bool) -> Usable:
+def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, isolation: str, *, named: bool) -> Usable:
     """Measure what each family accepts; an unusable family is refused if it was named, else left out."""
     readable = []
     for family in families:
@@ -165,8 +166,9 @@ def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, *, 
             if named:
                 raise
             note(f"{error}; it is left out")
+    note_family_levels(readable, isolation, trains=False)
     with progress_bar(f"probing at {shape}") as report:
-        pool, refused = usable_families(readable, shape, progress=report)
+        pool, refused = usable_families(readable, shape, progress=report, wanted=isolation)
     for name, reason in refused.items():
         if named:
             raise FamilyError(f"{name} cannot be used at {shape}: {reason}")

@@ -85,6 +85,7 @@ def run(
             assemble=Assembler().assemble,
             watcher=watcher,
             budget=limits,
+            isolation=machines.isolation,
         ).run()
     if output.json:
         print_json(summary.to_dict())

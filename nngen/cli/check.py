@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -14,16 +14,17 @@ from nngen.assembly.provenance import source_level
 from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
 from nngen.checks.constants import large_constants
+from nngen.cli.family_options import note_levels
 from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
 from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
-from nngen.families.trust import check_level
+from nngen.families.trust import LevelChoice
 from nngen.isolation import Isolation
 from nngen.lemur.source import open_lemur
 from nngen.training import CheckJob, LocalEngine, pick_device
 from nngen.training.candidate_files import find_files, read_candidate
-from nngen.types import Shape
+from nngen.types import Candidate, Shape, Verdict
 
 
 def check(
@@ -66,9 +67,8 @@ def check(
     if (paths is None) == (family is None):
         raise UsageError("say what to check: files or folders, or --family FILE")
     if family is not None:
-        _check_families(family, shape, classes, output)
+        _check_families(family, shape, classes, isolation, output)
         return
-    check_level(isolation)
     files = find_files(paths or [])
     job = partial(
         CheckJob,
@@ -80,45 +80,55 @@ def check(
         time_limit_s=time_limit,
         memory_mib=memory_mib,
     )
+    read = [_read(file, isolation) for file in files]
+    note_levels((item[1] for item in read if not isinstance(item, Verdict)), "files")
     rows = []
     with LocalEngine() as engine, progress_bar("checking") as report:
-        for number, file in enumerate(files):
+        for number, (file, item) in enumerate(zip(files, read, strict=True)):
             report(number, len(files))
-            rows.append(_row(engine, file, isolation, job))
+            warning, level = "", None
+            if isinstance(item, Verdict):
+                verdict = item
+            else:
+                level = item[1].level
+                if warning := _warning(item[0].source):
+                    note(f"{file}: {warning}")
+                verdict = engine.check(job(candidate=item[0], isolation=level))
+            rows.append(
+                {
+                    "path": str(file),
+                    "valid": verdict.valid,
+                    "verdict": verdict.outcome.value,
+                    "message": verdict.message,
+                    "isolation": level and level.value,
+                    "warning": warning,
+                }
+            )
     output.print_rows(rows, ("path", "valid", "verdict", "message"))
     failed = sum(not row["valid"] for row in rows)
     if failed:
         raise SomeFailedError(f"{failed} of {len(rows)} failed")
 
 
-def _row(engine: LocalEngine, file: Path, isolation: str, job: partial[CheckJob]) -> dict[str, Any]:
-    """Check one file; its isolation level is None where it was refused before it ran."""
-    level, warning = None, ""
+def _read(file: Path, isolation: str) -> tuple[Candidate, LevelChoice] | Verdict:
+    """Read a file and choose its level; a verdict where it is refused before it runs."""
     try:
         candidate = read_candidate(file)
-        level = source_level(candidate.source, isolation).level
-        if source_level(candidate.source).level is not Isolation.PROCESS and (
-            found := large_constants(candidate.source)
-        ):
-            warning = f"it may carry the answers to a data set: {found}"
-            note(f"{file}: {warning}")
-        verdict = engine.check(job(candidate=candidate, isolation=level))
     except CheckFailed as refused:
-        verdict = refused.verdict
-    return {
-        "path": str(file),
-        "valid": verdict.valid,
-        "verdict": verdict.outcome.value,
-        "message": verdict.message,
-        "isolation": level and level.value,
-        "warning": warning,
-    }
+        return refused.verdict
+    return candidate, source_level(candidate.source, isolation)
 
 
-def _check_families(files: list[Path], shape: Shape, classes: int, output: OutputOptions) -> None:
+def _warning(source: str) -> str:
+    """Return a warning of large constants in a source that was not assembled here; empty where there is none."""
+    found = "" if source_level(source).level is Isolation.PROCESS else large_constants(source)
+    return f"it may carry the answers to a data set: {found}" if found else ""
+
+
+def _check_families(files: list[Path], shape: Shape, classes: int, isolation: str, output: OutputOptions) -> None:
     """Report for each file whether it can be added to the families."""
     with progress_bar("measuring families") as report:
-        found = may_join(files, open_lemur(), shape, classes=classes, progress=report)
+        found = may_join(files, open_lemur(), shape, classes=classes, progress=report, wanted=isolation)
     rows = [asdict(one) | {"path": str(one.path)} for one in found]
     output.print_rows(rows, ("path", "name", "may_join", "native", "takes", "parameters", "message"))
     refused = sum(not one.may_join for one in found)

@@ -15,9 +15,11 @@ from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import ArchiveOptions, Count, Names, PoolSize
 from nngen.cli.output import print_json, print_table, say
 from nngen.errors import UsageError
+from nngen.files import read_regular
 from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
 from nngen.space import coverage as measure
 from nngen.space.evenness import Evenness, evenness
+from nngen.types import MAX_SOURCE_BYTES
 
 
 def coverage(
@@ -117,10 +119,12 @@ def _in_folder(folder: Path) -> list[Quartet]:
         try:
             if path.suffix not in (".toml", ".py"):
                 continue
-            text = path.read_text(encoding="utf-8")
+            # No link out of the folder is followed, and no FIFO is waited for.
+            text = read_regular(path, MAX_SOURCE_BYTES, root=folder).decode()
             plan = from_toml(text) if path.suffix == ".toml" else plan_of(text)
         except (OSError, UnicodeDecodeError, UsageError) as error:
-            raise UsageError(f"{path} cannot be read as a plan: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"{path} cannot be read as a plan: {reason}") from None
         if plan is not None and is_quartet(plan.experts):
             quartets.append(tuple(sorted(plan.experts)))
     if not quartets:

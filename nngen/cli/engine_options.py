@@ -16,8 +16,8 @@ from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
-from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import Arguments, Count, Flag
+from nngen.cli.family_options import FamilyOptions, note_family_levels
+from nngen.cli.options import Arguments, Count, Flag, IsolationOption
 from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
@@ -59,7 +59,7 @@ class Prepare(Protocol):
     """Prepares the families of a campaign."""
 
     def __call__(
-        self, spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None]
+        self, spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None], wanted: str
     ) -> CampaignInputs: ...
 
 
@@ -79,6 +79,7 @@ class EngineOptions:
         skip_unreadable: With --dataset folder:PATH, leave out images that cannot be read; they are named.
     """
 
+    isolation: IsolationOption = "auto"
     engine: str = "local"
     workers: Count | None = None
     address: str | None = None
@@ -156,7 +157,8 @@ class EngineOptions:
             for line in dataset.describe() if dataset.notes else ():
                 note(f"{dataset.name}: {line}")
             with progress_bar("measuring families") as report:
-                inputs = prepare(spec, dataset, progress=report)
+                inputs = prepare(spec, dataset, progress=report, wanted=self.isolation)
+            note_family_levels((family for family, _ in inputs.families.values()), self.isolation)
             with self._open(cluster, spec, inputs) as engine:
                 yield spec, inputs, engine
 
@@ -182,7 +184,7 @@ class EngineOptions:
         return {"device": pick_device("auto"), "threads": max(1, min(cores // (self.workers or 1), _MOST_THREADS))}
 
     def _open(self, cluster: Cluster | None, spec: CampaignSpec, inputs: CampaignInputs) -> LocalEngine | RayEngine:
-        predict = predictor(inputs.families, classes=inputs.dataset.classes)
+        predict = predictor(inputs.families, classes=inputs.dataset.classes, wanted=self.isolation)
         if cluster is None:
             return LocalEngine(slots=self.workers or 1, predict=predict, compiled=self.compiled)
         from nngen.training.ray import RayEngine, Request
@@ -195,7 +197,9 @@ class EngineOptions:
 def usable_pool(selection: FamilyOptions) -> Prepare:
     """Return the preparation of a campaign whose candidates are proposed: its usable families."""
 
-    def prepare(spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None]) -> CampaignInputs:
+    def prepare(
+        spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None], wanted: str
+    ) -> CampaignInputs:
         return prepare_inputs(
             dataset,
             spec.shape,
@@ -203,6 +207,7 @@ def usable_pool(selection: FamilyOptions) -> Prepare:
             lemur=open_lemur(),
             families_from=selection.families_from,
             progress=progress,
+            wanted=wanted,
         )
 
     return prepare

@@ -74,6 +74,7 @@ def evolve(
                 budget=limits,
                 watcher=watcher,
                 note=note,
+                isolation=machines.isolation,
             ).run()
     if output.json:
         print_json([asdict(cycle) | {"mean": cycle.mean, "best": cycle.best} for cycle in found])

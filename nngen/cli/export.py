@@ -11,7 +11,9 @@ from cyclopts import Parameter
 
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import Archive
-from nngen.cli.options import ArchiveOptions, Flag
+from nngen.assembly.provenance import source_level
+from nngen.cli.family_options import note_levels
+from nngen.cli.options import ArchiveOptions, Flag, IsolationOption
 from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
@@ -39,6 +41,7 @@ def export(
     weights: Flag = False,
     onnx: Flag = False,
     data_root: Path | None = None,
+    isolation: IsolationOption = "auto",
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Export trained mixtures to LEMUR: as files in its layout, or into its database.
@@ -79,7 +82,7 @@ def export(
         for trial_id, reason in stored_suspicions(store, trials).items():
             note(f"trial {trial_id} is suspect: {reason}")
         exports = gather(store, trials, load, dataset_name=dataset_name)
-        repetitions = _repeat(store, exports, wanted, load)
+        repetitions = _repeat(store, exports, wanted, load, isolation)
     written = (
         export_to_database(out, exports, version)
         if into_database
@@ -94,18 +97,21 @@ def export(
 
 
 def _repeat(
-    store: Archive, exports: Sequence[Export], wanted: Sequence[str], load: Callable[[str], Dataset]
+    store: Archive, exports: Sequence[Export], wanted: Sequence[str], load: Callable[[str], Dataset], isolation: str
 ) -> dict[str, Repetition]:
     """Train each model's best trial again, if weights or a graph are asked for."""
     if not wanted:
         return {}
     chosen, found = to_repeat(exports), {}
+    note_levels((source_level(export.candidate.source, isolation) for export in chosen), "candidates")
     with LocalEngine() as engine, progress_bar("training again") as report:
         for done, export in enumerate(chosen, 1):
             assert export.trial.spec is not None
             data = load(export.trial.spec.dataset)
             predictions = store.predictions(export.trial.id, "test")
-            found[export.candidate.id] = repeat(export, data, engine, wanted, test_predictions=predictions)
+            found[export.candidate.id] = repeat(
+                export, data, engine, wanted, isolation=isolation, test_predictions=predictions
+            )
             report(done, len(chosen))
             if reason := found[export.candidate.id].reason:
                 note(f"{export.candidate.id}: no graph: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from nngen.cli.output import note
 from nngen.errors import FamilyError
 from nngen.families.catalogue import choose, load_families
 from nngen.families.near_duplicates import without_near_twins
+from nngen.families.trust import AUTO, LevelChoice, families_level
+from nngen.isolation import Isolation
 from nngen.lemur.source import open_lemur
 from nngen.types import Family
 
@@ -77,3 +80,24 @@ class FamilyOptions(FamilySource):
 def abstract_pool(size: int) -> tuple[str, ...]:
     """Name abstract families by number from 0, padded so that they sort as numbers do."""
     return tuple(f"{number:0{len(str(size - 1))}d}" for number in range(size))
+
+
+def note_levels(choices: Iterable[LevelChoice], things: str) -> None:
+    """Print on stderr at which isolation level code runs and why: one line for each level, with its first reason."""
+    groups: dict[Isolation, list[LevelChoice]] = {}
+    for choice in choices:
+        groups.setdefault(choice.level, []).append(choice)
+    total = sum(map(len, groups.values()))
+    for group in groups.values():
+        share = f" ({len(group)} of {total} {things})" if len(groups) > 1 else ""
+        note(f"{group[0]}{share}")
+
+
+def note_family_levels(families: Iterable[Family], wanted: str, *, trains: bool = True) -> None:
+    """Print on stderr at which isolation level families run, and mixtures of them where ``trains``.
+
+    Commands that only measure families print nothing where all of them are LEMUR's own.
+    """
+    choices = [families_level([family], wanted) for family in families]
+    if trains or wanted != AUTO or any(choice.level is not Isolation.PROCESS for choice in choices):
+        note_levels(choices, "families")

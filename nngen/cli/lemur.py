@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nngen.archive.import_lemur import choose_models, import_lemur
-from nngen.cli.family_options import FamilySource
-from nngen.cli.options import ArchiveOptions, Count, OutputOptions, ShapeOption
+from nngen.cli.family_options import FamilySource, note_family_levels
+from nngen.cli.options import ArchiveOptions, Count, IsolationOption, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
@@ -125,6 +125,7 @@ def families(
     shape: ShapeOption = Shape(3, 32, 32),
     selection: FamilySource = FamilySource(),
     jobs: Count | None = None,
+    isolation: IsolationOption = "auto",
     output: OutputOptions = OutputOptions(),
 ) -> None:
     """List LEMUR's base families: whether each is usable at a shape and why not, its size and its best result.
@@ -144,8 +145,9 @@ def families(
     """
     check_shape(shape)
     chosen = selection.chosen()
+    note_family_levels(chosen, isolation, trains=False)
     with progress_bar(f"probing at {shape}") as report:
-        measured = profiles(chosen, shape, progress=report, jobs=jobs)
+        measured = profiles(chosen, shape, progress=report, jobs=jobs, wanted=isolation)
     if not any(profile.usable for profile in measured.values()) and selection.families is None:
         first = next(iter(measured.values()))
         raise UsageError(f"no family takes {shape}; {first.name}: {first.reason}")

@@ -9,10 +9,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.archive import Archive
+from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
-from nngen.cli.family_options import FamilyOptions
+from nngen.cli.family_options import FamilyOptions, note_levels
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names
 from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import trial_progress
@@ -72,7 +73,9 @@ def llm_propose(
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
     # Checked before a model is loaded; the proposer checks the rewriter itself again.
-    require_sandbox(source.rewriter, Kind(kind))
+    require_sandbox(source.rewriter, Kind(kind), machines.isolation)
+    if Kind(kind) is not Kind.PLAN:
+        note_levels([source_level("", machines.isolation)], "proposals")  # code that a rewriter writes
     typed = machines.settle(trials, selection)
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"
@@ -90,6 +93,7 @@ def llm_propose(
                 repair=repair,
                 temperature=temperature,
                 watch=_note,
+                isolation=machines.isolation,
             )
             fidelity = spec.trial(spec.seed)
             parents = _parents(store, fidelity, parent, from_top, Kind(kind))
@@ -107,6 +111,7 @@ def llm_propose(
                         watcher=watcher,
                         budget=budget.change(last_budget(store.events(title))),
                         reveal=False,
+                        isolation=machines.isolation,
                     ).run()
         counted = trained_funnel(store, title, rows, fidelity) if train else funnel(rows)
     _print(title, counted, rows, output)

@@ -22,6 +22,7 @@ from nngen.cli import place_of
 from nngen.cli.output import print_json, print_table
 from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
+from nngen.families.trust import check_level
 from nngen.space import sampler_help
 from nngen.text import split_names
 from nngen.types import Hyperparameters, Shape
@@ -37,7 +38,7 @@ def _names(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 def _numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     parts = tuple(part for token in tokens for part in split_names(token.value))
-    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise UsageError(f"{_typed(tokens)} takes whole numbers separated by commas, not {','.join(parts)!r}")
     return tuple(int(part) for part in parts)
 
@@ -82,11 +83,13 @@ ShapeOption = Annotated[Shape, _SHAPE, Parameter(show_default=False, help=_SHAPE
 IsolationOption = Annotated[
     str,
     Parameter(
-        help="``sandbox`` (bubblewrap: no network, no files, no rights), ``process`` (own process, limits), ``none`` "
-        "(time and memory alone), or ``auto``: process for a file that its plan assembles to byte for byte, else "
-        "sandbox."
+        validator=lambda _, level: check_level(level),
+        help="Isolation level of code: ``sandbox`` (bubblewrap: no network, no files, no rights), ``process`` (own "
+        "process, limits), ``none`` (time and memory alone), or ``auto``: process for what is assembled here, byte "
+        "for byte, from families of the pinned LEMUR wheel, sandbox for everything else.",
     ),
 ]
+"""Isolation level of a run; it is not stored, so that a campaign that is resumed chooses anew."""
 CampaignName = Annotated[str, Parameter(help="Name of the campaign.")]
 """The one campaign that a command reads or controls."""
 Assignments = Annotated[tuple[str, ...], Parameter(name="--prm", negative="", show_default=False, metavar="NAME=VALUE")]
@@ -116,9 +119,12 @@ def hyperparameters(texts: Sequence[str]) -> Hyperparameters:
 def _number(text: str) -> float | int | str:
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        if not abs(number) < 2**63:  # nor is "nan"
+            raise UsageError(f"--prm takes numbers below 2**63, not {text!r}")
+        return number
     return text
 
 

@@ -11,16 +11,17 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from nngen.archive import Archive, StoredTrial, TrialState
+from nngen.assembly.provenance import source_level
 from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
-from nngen.cli.options import ArchiveOptions, Assignments, Flag, IsolationOption, hyperparameters
+from nngen.cli.family_options import note_levels
+from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
 from nngen.errors import NngenError, SomeFailedError
-from nngen.families.trust import check_level
 from nngen.plan import Plan
 from nngen.training import accuracy
 from nngen.training.candidate_files import find_files, read_candidate
@@ -37,7 +38,6 @@ def train(
     name: str | None = None,
     spec: TrialOptions = TrialOptions(),
     prm: Assignments = (),
-    isolation: IsolationOption = "auto",
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
     test: Flag = False,
@@ -62,7 +62,6 @@ def train(
         nngen train generated --name mine --epochs 5 --workers 2 --max-hours 1
         nngen train generated --name mine --engine ray
     """
-    check_level(isolation)
     files = find_files(paths)
     candidates = [_read(file) for file in files]
     # Without a name nothing is stored: the campaign lives in memory.
@@ -75,6 +74,7 @@ def train(
             return CampaignInputs(families={}, dataset=dataset)
 
         with machines.session(name or "train", stored, typed, prepare, size=len(files)) as (settled, inputs, engine):
+            note_levels((source_level(one.source, machines.isolation) for one in candidates), "files")
             suggestions = tuple(
                 Suggestion(
                     plan=candidate.plan or Plan(experts=()),
@@ -93,7 +93,7 @@ def train(
                     watcher=watcher,
                     budget=budget.change(last_budget(store.events(settled.name)) if stored else Budget()),
                     reveal=test,
-                    isolation=isolation,
+                    isolation=machines.isolation,
                 ).run()
         trials = sorted(store.trials(settled.name), key=lambda trial: trial.position)
         rows = [

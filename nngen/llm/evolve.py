@@ -20,6 +20,7 @@ from nngen.campaign.selection import GivenCandidates
 from nngen.campaign.successive_halving import is_over
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
+from nngen.families.trust import AUTO
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Proposal, proposals
 from nngen.llm.proposals.parents import at_fidelity, new_candidates, top_parents
@@ -59,6 +60,7 @@ class Evolution:
         patience: Cycles in a row with a gain inside the noise after which the loop stops.
         tune: Tunes the rewriter between cycles.
         budget: Budget of all stages together; None for the one that was set last.
+        isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
     """
 
     spec: CampaignSpec
@@ -76,6 +78,7 @@ class Evolution:
     budget: Budget | None = None
     watcher: Watcher = field(default_factory=Watcher)
     note: Callable[[str], None] = lambda _: None
+    isolation: str = AUTO
 
     def __post_init__(self) -> None:
         if self.judges < 2 or self.cycles < 1:
@@ -154,6 +157,7 @@ class Evolution:
             spec=self.spec,
             batch=batch,
             count=getattr(rewriter, "tokens", estimate_tokens),
+            isolation=self.isolation,
         )
         # No part of the start depends on the rewriter, so all loops of one seed begin alike.
         seed = derive(self.spec.seed, "evolve", number)
@@ -198,6 +202,7 @@ class Evolution:
             loop=self.name,
             cycle=cycle,
             role=role,
+            isolation=self.isolation,
         )
         if not campaign.run().over:
             raise _Stopped(f"{stage} was stopped before its last trial; the same command continues it")

@@ -22,7 +22,7 @@ def test_rows_of_a_folder(nngen, folder):
     result = nngen("check", folder, "--shape", "1x8x8", "--time-limit", "3", "--isolation", "process", "--json")
     rows = {row["path"].rpartition("/")[2]: row for row in json.loads(result.out)}
     assert result.code == 3
-    assert result.err.strip() == "nngen: 3 of 4 failed"
+    assert result.err.splitlines() == ["nngen: isolation process: as asked with --isolation", "nngen: 3 of 4 failed"]
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "good.py": "valid",
         "loops.py": "timeout",
@@ -49,7 +49,7 @@ def test_a_hyperparameter_from_the_command_line(nngen, folder):
     )
     assert result.code == 0
     assert "good.py" in result.out
-    assert result.err == ""
+    assert result.err == "nngen: isolation process: as asked with --isolation\n"
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,13 @@ def test_every_command_takes_json(name):
     assert "--json" in FLAGS[name]
 
 
+@pytest.mark.parametrize(
+    "name", ["assemble", "campaign run", "check", "evolve", "export", "families", "llm-propose", "train"]
+)
+def test_every_command_that_runs_code_takes_its_isolation_level(name):
+    assert "--isolation" in FLAGS[name]
+
+
 def test_one_spelling_per_thing():
     everything = set().union(*FLAGS.values())
     assert not everything & {"--wall", "--memory", "--floor", "--keep", "--to", "--campaign"}

@@ -65,7 +65,7 @@ def test_a_table_with_the_test_accuracy(nngen, file):
     result = nngen("train", file, "--shape", "1x8x8", "--isolation", "process", "--test")
     assert result.code == 0
     assert "test accuracy" in result.out
-    assert result.err == ""
+    assert result.err == "nngen: isolation process: as asked with --isolation\n"
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,9 @@ def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen,
     assert result.code == 1
     assert trial["verdict"] == verdict
     assert trial["validation_accuracy"] is None
-    assert result.err.startswith(f"nngen: {path}: {verdict}: ")
-    assert len(result.err.splitlines()) == 1
+    level, line = result.err.splitlines()
+    assert level == "nngen: isolation process: as asked with --isolation"
+    assert line.startswith(f"nngen: {path}: {verdict}: ")
 
 
 @pytest.mark.parametrize(

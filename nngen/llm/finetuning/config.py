@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from nngen.errors import RewriterError
+from nngen.files import read_toml
 from nngen.text import did_you_mean
 
 METHODS = ("sft", "dpo", "kto")
@@ -88,11 +88,9 @@ class Tuning:
         data: dict[str, Any] = {}
         if file is not None:
             try:
-                data = tomllib.loads(file.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise RewriterError(f"{file} cannot be read: {error.strerror}") from error
-            except tomllib.TOMLDecodeError as error:
-                raise RewriterError(f"{file} is not valid TOML: {error}") from error
+                data = read_toml(file)
+            except ValueError as error:
+                raise RewriterError(f"{file} cannot be read: {error}") from None
         data |= {name: value for name, value in given.items() if value is not None}
         return cls.from_dict(data)
 
