@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nngen.archive import Archive
 from nngen.assembly.plan_toml import from_toml, to_toml
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import LOSSES
 from nngen.cli.engine_options import EngineOptions
 from nngen.errors import PlanError, SomeFailedError
+from nngen.testing.fakes import fake_campaign
 from nngen.text import parse_toml
 
 DEEP = "[" * 3000 + "]" * 3000
@@ -117,13 +119,54 @@ def test_an_argument_that_makes_no_sense_is_one_bounded_line(nngen, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     write(Path("a.py"), "x = 1")
     if tokens[0] == "leaderboard":
-        from nngen.archive import Archive
-
         Archive.open(tmp_path / "nngen.db").close()
     done = nngen(*tokens, *(("--size", "1") if tokens[-1].startswith("\x1b") else ()))
     assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done.err
     assert words in done.err
     assert len(done.err) < 4100 and done.err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".db", "x" * 250 + ".db", "a/" * 3000 + "a.db", "b.db/b.db", "."])
+@pytest.mark.parametrize("command", ["leaderboard", "campaign run t --size 1", "show abc", "campaign status one"])
+def test_an_archive_whose_name_no_file_can_have_is_one_line(nngen, tmp_path, monkeypatch, name, command):
+    monkeypatch.chdir(tmp_path)
+    Path("b.db").write_text("")
+    done = nngen(*command.split(), "--archive", name)
+    assert done.code in (1, 2) and done.out == ""
+    assert len(done.err.splitlines()) == 1 and done.err.startswith("nngen: ")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ("assemble", "--families", "ICNet,AirNet,VGG,ResNet", "--out", "{}/o"),
+        ("report", "one", "--out", "{}.html"),
+        ("report", "one", "--figures", "{}"),
+        ("coverage", "--sampler", "random", "--size", "2", "--pool", "9", "--out", "{}.html"),
+        ("coverage", "{}"),
+        ("plans", "cp", "moev7", "{}.toml"),
+        ("campaign", "run", "{}.toml"),
+        ("campaign", "run", "x", "--size", "1", "--data-root", "{}", "--dataset", "mnist"),
+        ("families", "--families-from", "{}"),
+        ("lemur", "fetch", "--from", "{}"),
+        ("lemur", "import", "--from", "{}"),
+        ("feedback", "build", "--out", "{}"),
+        ("export", "one", "--out", "{}"),
+        ("finetune", "--data", "{}", "--out", "o", "--base", "b"),
+        ("finetune", "--config", "{}", "--data", "d", "--out", "o"),
+        ("train", "a.py", "--dataset", "folder:{}"),
+        ("predict-accuracy", "--plan", "{}"),
+        ("llm-propose", "--rewriter", "{}.gguf"),
+    ],
+)
+def test_a_name_of_300_characters_is_one_line_everywhere(nngen, tmp_path, monkeypatch, wheel, tokens):
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.py"), "x = 1")
+    with Archive.open(Path("nngen.db")) as archive:
+        fake_campaign(archive).run()
+    done = nngen(*(token.format("x" * 300) for token in tokens))
+    assert done.code in (1, 2), done
+    assert len([line for line in done.err.splitlines() if "isolation" not in line]) == 1, done.err
 
 
 VALUES = st.recursive(
