@@ -161,6 +161,8 @@ class Plan:
         names = (*plan.experts, plan.kind, plan.gate.network, plan.gate.routing, plan.recipe.optimizer)
         if strange := [name for name in names if not isinstance(name, str)]:
             raise UsageError(f"not a plan: {strange[0]!r:.40} stands where a name in quotes is needed")
+        if not isinstance(plan.repeats, bool):
+            raise UsageError("not a plan: repeats is true or false")
         return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +35,8 @@ _STYLE: Any = {
 }
 _PALE = frozenset({"#CCBB44", "#66CCEE", "#999999"})
 _ROW, _CELL = 0.17, 0.165
+_LABEL = 30
+"""Characters of the longest name beside an axis; longer ones would leave no room for the figure."""
 
 
 def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
@@ -56,7 +59,9 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
         if name not in report.drawn:
             continue
         path, content = folder / f"{name}.pdf", BytesIO()
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+            # A name in letters that the font has not is drawn with boxes.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure = Figure(layout="constrained")
             FigureCanvasPdf(figure)
             draw(report, figure)
@@ -105,7 +110,7 @@ def _effects(report: Report, figure: Any) -> None:
         filled = colour if row.interval else "white"
         axes.plot([100 * (row.point or 0.0)], [place], "o", markersize=3.5, color=colour, markerfacecolor=filled)
     axes.axvline(0, color="#666666", linewidth=0.6)
-    axes.set_yticks(range(len(shown)), [one_line(row.family, 60) for row in shown])
+    axes.set_yticks(range(len(shown)), [one_line(row.family, _LABEL) for row in shown])
     axes.invert_yaxis()
     axes.set(xlabel=f"effect, points of accuracy ({report.effects.confidence:.0%} intervals)")
 
@@ -142,10 +147,10 @@ def _gates(report: Report, figure: Any) -> None:
         for name, weight in share.items():
             axes.barh(place, weight, left=left, color=colours[name], edgecolor="white", linewidth=0.8, height=0.75)
             # A name that does not fit into its part is left out: about 100 letters fit into the whole width.
-            name = one_line(name, 60)
-            if weight * 100 > len(name):
+            shown = one_line(name, _LABEL)
+            if weight * 100 > len(shown):
                 ink = "black" if colours[name] in _PALE else "white"
-                axes.text(left + weight / 2, place, name, ha="center", va="center", fontsize=6, color=ink)
+                axes.text(left + weight / 2, place, shown, ha="center", va="center", fontsize=6, color=ink)
             left += weight
     axes.set_yticks(range(len(shares)), [f"{rank}." for rank in range(1, len(shares) + 1)])
     axes.invert_yaxis()
@@ -174,7 +179,7 @@ def _matrix(
     axes = figure.subplots()
     values = np.array([[np.nan if cell is None else cell for cell in line] for line in cells], dtype=float)
     image = axes.imshow(values, aspect="equal", **style)
-    names = [one_line(name, 60) for name in names]
+    names = [one_line(name, _LABEL) for name in names]
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False)

@@ -13,6 +13,7 @@ from nngen.errors import ArchiveError
 
 __all__ = ["check_creatable", "connect", "default_path", "open_database", "sqlite_errors", "transaction"]
 
+_LONGEST_NAME = 200
 _BUSY_S = 60.0
 
 
@@ -83,8 +84,11 @@ def check_creatable(path: Path) -> None:
     """Check that an archive could be created at ``path``, without creating it.
 
     Raises:
-        ArchiveError: If the folder is not there or cannot be written.
+        ArchiveError: If the folder is not there or cannot be written, or the name is too long.
     """
+    # Files with longer names are made beside it (a draft, SQLite's own).
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise ArchiveError(f"cannot create the archive {path}: its name has more than {_LONGEST_NAME} bytes")
     if not path.parent.is_dir():
         raise ArchiveError(f"cannot create the archive {path}: folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):

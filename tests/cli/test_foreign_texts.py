@@ -25,7 +25,7 @@ NAMES = (
     "a\u202eb",
     "%{x}",
     "long" * 200,
-    "line\nbreak\x9b1m\x07",
+    "日本\nbreak\x9b1m\x07",
 )
 SAFE = "\n\t"
 
