@@ -105,7 +105,7 @@ def test_accuracy_is_predicted_with_its_error(nngen: Any, archive: Path, tmp_pat
     assert 0.4 < json.loads(asked.out)["prediction"] < 0.9
     plan.write_text('{"experts": ["A", "B", "C", "D"]}')
     refused = nngen("predict-accuracy", "--archive", archive, "--plan", plan)
-    assert (refused.code, "plan.toml: not a plan" in refused.err) == (2, True)
+    assert (refused.code, "plan.toml: it is not valid TOML" in refused.err) == (2, True)
 
 
 @pytest.mark.network
