@@ -264,7 +264,8 @@ class _Editor:
 
     def _offset(self, line: int, column: int) -> int:
         """Turn a position of ``ast``, whose columns count bytes, into one of the text."""
-        return self.starts[line - 1] + len(self.lines[line - 1].encode()[:column].decode())
+        text = self.lines[line - 1]
+        return self.starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
 
     def _end(self, node: ast.stmt | ast.expr) -> int:
         assert node.end_lineno is not None and node.end_col_offset is not None  # every parsed node has them
@@ -334,6 +335,11 @@ def _declarations(names: set[str]) -> str:
 
 def _from_outside(table: symtable.SymbolTable) -> Iterator[str]:
     """Yield the names that a function, or one inside it, reads from the module."""
-    yield from (symbol.get_name() for symbol in table.get_symbols() if symbol.is_global() and symbol.is_referenced())
+    if isinstance(table, symtable.Function):
+        yield from table.get_globals()  # a symbol by itself takes time for each function inside
+    else:
+        yield from (
+            symbol.get_name() for symbol in table.get_symbols() if symbol.is_global() and symbol.is_referenced()
+        )
     for child in table.get_children():
         yield from _from_outside(child)

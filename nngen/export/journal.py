@@ -55,7 +55,9 @@ class Staging:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ExportError(f"{self.root / path} cannot be read: {error.strerror}") from error
+            raise ExportError(
+                f"{self.root / path} cannot be read: {error.strerror}; name another folder with --out"
+            ) from error
 
     def put(self, path: str, content: bytes) -> bool:
         """Stage a file for writing; returns False if it exists with the same bytes."""

@@ -36,6 +36,11 @@ def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str
         nn_id=nn_id(first.candidate.source),
         trial=trial,
         exports=exports,
+        suspects=[
+            (one.trial.spec.seed, one_line(one.trial.suspect))
+            for one in exports
+            if one.trial.spec and one.trial.suspect
+        ],
         dataset=first.results.dataset,
         loaders=LOADERS,
         transform=first.transform.name,

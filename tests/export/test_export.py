@@ -15,6 +15,7 @@ from nngen.errors import ArchiveError, DataError, ExportError, UsageError
 from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
 from nngen.export.journal import staging
+from nngen.export.model_card import card
 from nngen.export.selection import gather, select
 from nngen.lemur.layout import LemurVersion, uid
 from nngen.lemur.records import Results
@@ -227,6 +228,12 @@ def test_the_card_tells_what_it_is_worth(tmp_path, exports):
     assert f"| digits | 1x32x32 | 2 | 0 | 0.7500 | {exports[0].score.accuracy:.4f} | 3.5 |" in text
     assert "has no loader for digits" in text
     assert "weights are not part" in text
+
+
+def test_the_card_of_a_suspect_trial_says_so(exports):
+    assert "suspect" not in card(exports[:1]).lower()
+    odd = replace(exports[0], trial=replace(exports[0].trial, suspect="50 passes\n in epoch 1"))
+    assert "\n\n**Suspect** (seed 0): 50 passes in epoch 1. The accuracy is not" in card([odd])
 
 
 # Killed at any instant
