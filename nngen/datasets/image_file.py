@@ -20,11 +20,18 @@ from nngen.text import one_line
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF", "WEBP")
 """Pillow's formats that are read, told by the content of a file. EPS and the like run programs and are left out."""
 
+MAX_PIXELS = 2**26
+"""Most pixels of an image, but for JPEG, which is read at a lower resolution. A file of 1 kB may declare gigabytes."""
+
+_REDUCED = 1024
+"""Side in pixels down to which large JPEGs are reduced while they are decoded."""
+
 _GREY = {"1", "L", "LA", "La"}
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 """Modes of one channel with more than 8 bits, which Pillow clips at 255 when it converts them."""
 
-_MAX_PIXELS = 64_000_000
+_TURNED = {5, 6, 7, 8}
+"""Values of the EXIF orientation that exchange width and height."""
 
 T = TypeVar("T")
 
@@ -52,11 +59,12 @@ def read_header(file: Path) -> Header | None:
     """
 
     def header(image: Image.Image) -> Header:
-        shown = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+        turned = image.getexif().get(0x0112, 1) in _TURNED
+        size = (image.height, image.width) if turned else image.size
         if image.mode not in _DEEP:
-            return Header(size=shown.size, grey=image.mode in _GREY)
+            return Header(size=size, grey=image.mode in _GREY)
         values = np.asarray(image)
-        return Header(size=shown.size, grey=True, span=(float(np.nanmin(values)), float(np.nanmax(values))))
+        return Header(size=size, grey=True, span=(float(np.nanmin(values)), float(np.nanmax(values))))
 
     try:
         return _with_image(file, header)
@@ -88,6 +96,8 @@ def decode(
     """
 
     def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+        if image.format == "JPEG" and min(image.size) > 2 * _REDUCED:
+            image.draft(image.mode, (_REDUCED, _REDUCED))
         plain = _plain(ImageOps.exif_transpose(image), span).convert("L" if grey else "RGB")
         if plain.size != size:
             plain = ImageOps.fit(plain, size, Image.Resampling.BILINEAR)
@@ -120,10 +130,8 @@ def _with_image(file: Path, use: Callable[[Image.Image], T]) -> T:
             warnings.simplefilter("ignore")  # of large images, odd EXIF data, palettes with transparency
             with open_regular(file) as content, Image.open(content, formats=FORMATS) as image:
                 # Before a pixel is unpacked: a file of a few kilobytes may hold gigabytes.
-                if image.width * image.height > _MAX_PIXELS:
-                    raise DataError(
-                        f"{file} has {image.width:,} x {image.height:,} pixels: at most 64 million are read"
-                    )
+                if image.format != "JPEG" and image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"{file} is {image.width} x {image.height}: at most {MAX_PIXELS:,} pixels are read")
                 return use(image)
     except (UnidentifiedImageError, DataError):
         raise
