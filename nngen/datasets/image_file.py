@@ -20,7 +20,7 @@ from nngen.text import one_line
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF", "WEBP")
 """Pillow's formats that are read, told by the content of a file. EPS and the like run programs and are left out."""
 
-MAX_PIXELS = 2**26
+MAX_PIXELS = 64_000_000
 """Most pixels of an image, but for JPEG, which is read at a lower resolution. A file of 1 kB may declare gigabytes."""
 
 _REDUCED = 1024
