@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TypeAlias
 
 import numpy as np
@@ -81,9 +81,10 @@ def family_matrix(units: Sequence[tuple[str, ...]], quartets: Sequence[Quartet])
 def pair_matrix(families: Sequence[str], quartets: Sequence[Quartet]) -> csr_array:
     """Mark the pairs of each quartet, ``(quartets, pairs)``, sparse; pairs in the order of ``combinations``."""
     place = {pair: index for index, pair in enumerate(combinations(families, 2))}
-    cells = [(row, place[pair]) for row, quartet in enumerate(quartets) for pair in combinations(sorted(quartet), 2)]
-    rows, columns = zip(*cells, strict=True) if cells else ((), ())
-    return csr_array((np.ones(len(cells)), (rows, columns)), shape=(len(quartets), len(place)))
+    columns = [[place[pair] for pair in combinations(sorted(quartet), 2)] for quartet in quartets]
+    ends = np.cumsum([0, *map(len, columns)])
+    cells = np.fromiter(chain.from_iterable(columns), dtype=np.intp, count=int(ends[-1]))
+    return csr_array((np.ones(len(cells)), cells, ends), shape=(len(quartets), len(place)))
 
 
 @lru_cache(maxsize=8)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -112,7 +111,11 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
         raise ValueError(f"{trials} trials leave nothing beyond {samples.fixed.shape[1]} fixed effects")
     # Without repeats seeds and quartets cannot be separated: both variances are one, and its share is not a grid axis.
     repeated = trials > len(samples.means)
-    slices = [_Slice(samples, loadings, share / (1 - share)) for share in (_QUARTET_SHARES if repeated else (0.0,))]
+    shares = _QUARTET_SHARES if repeated else (0.0,)
+    # Mean variance that a unit pair variance adds to one candidate, to turn shares into variances.
+    products = _product(samples.random, samples.random, np.ones(len(samples.means)))
+    typical = float(((loadings.T @ products) * loadings.T).sum()) / len(samples.means)
+    slices = [_Slice(samples, loadings, typical, share / (1 - share)) for share in shares]
     grid = [(piece, point) for piece in slices for point in piece.points(df)]
     weights = _weights([point.log_weight for _, point in grid])
     kept = [(weight, *grid[index]) for index, weight in enumerate(weights) if weight > 0]
@@ -138,31 +141,23 @@ class _Slice:
     Z' W Z its inverse and determinant are sums over d directions (Woodbury), so a grid point costs O(d r).
     """
 
-    def __init__(self, samples: Samples, loadings: Matrix, quartet: float) -> None:
+    def __init__(self, samples: Samples, loadings: Matrix, typical: float, quartet: float) -> None:
         weight = 1.0 / (quartet + 1.0 / samples.repeats)  # (n,), precision of each mean
         self.quartet, self.within = quartet, samples.within
         self.log_det = -float(np.log(weight).sum())
         # Products are formed over pairs, where each candidate has six entries, and turned into coordinates afterwards:
         # the design in coordinates, Z = pairs @ loadings, would be dense and take gigabytes at 50,000 candidates.
         products = _product(samples.random, samples.random, weight)  # (pairs, pairs), pairs' W pairs
-        values, self.vectors = np.linalg.eigh(loadings.T @ products @ loadings)  # (d,), (d, d)
+        values, vectors = np.linalg.eigh(loadings.T @ products @ loadings)  # (d,), (d, d)
         self.values = np.clip(values, 0.0, None)  # rounding can make zeros slightly negative
-        # Mean variance that a unit pair variance adds to one candidate, to turn shares into variances.
-        unweighted = _product(samples.random, samples.random, np.ones(len(weight)))
-        self.typical = float(((loadings.T @ unweighted) * loadings.T).sum()) / len(samples.means)
-        self.loadings = loadings
-        turn = self.vectors.T @ loadings.T  # (d, pairs)
+        self.typical = typical
+        self.turned = loadings @ vectors  # (pairs, d), loadings in the directions of the decomposition
+        turn = self.turned.T
         self.fixed = turn @ _product(samples.random, samples.fixed, weight)  # (d, r)
         self.means = turn @ _product(samples.random, samples.means[:, None], weight)[:, 0]  # (d,)
         self.plain_fixed = samples.fixed.T @ (samples.fixed * weight[:, None])  # (r, r)
         self.plain_cross = samples.fixed.T @ (samples.means * weight)  # (r,)
         self.plain_means = float(samples.means @ (samples.means * weight))
-
-    @cached_property
-    def turned(self) -> Matrix:
-        """Loadings in the directions of the decomposition, ``(pairs, d)``."""
-        turned: Matrix = self.loadings @ self.vectors
-        return turned
 
     def points(self, df: int) -> list[_Point]:
         """Evaluate the restricted likelihood over the pairs' shares.
@@ -202,12 +197,11 @@ class _Slice:
 
     def predict(self, point: _Point) -> Estimate:
         """Predict the pair effects (BLUP); their variance is that of prediction less truth."""
-        turned = self.turned
         residual = self.means - self.fixed @ point.coefficients
         # Two sources of error: the shrunken effects, and the fixed effects that were subtracted.
-        through = turned @ (point.damping[:, None] * self.fixed)  # (pairs, r)
-        spread = turned**2 @ point.damping + ((through @ point.covariance) * through).sum(axis=1)
-        return Estimate(mean=turned @ (point.damping * residual), variance=point.scale * spread)
+        through = self.turned @ (point.damping[:, None] * self.fixed)  # (pairs, r)
+        spread = self.turned**2 @ point.damping + ((through @ point.covariance) * through).sum(axis=1)
+        return Estimate(mean=self.turned @ (point.damping * residual), variance=point.scale * spread)
 
 
 def _product(left: Matrix | csr_array, right: Matrix | csr_array, weight: Matrix) -> Matrix:

@@ -109,9 +109,12 @@ def success_rates(
     families: Sequence[str], observations: Iterable[Observation], confidence: float = 0.95
 ) -> Mapping[str, Rate]:
     """Compute, per family, the share of its quartets that could be trained."""
-    trained = trained_quartets(observations)
-    outcomes = {name: [good for quartet, good in trained.items() if name in quartet] for name in families}
-    return {name: wilson(sum(found), len(found), confidence) for name, found in outcomes.items()}
+    tries, successes = Counter[str](), Counter[str]()
+    for quartet, good in trained_quartets(observations).items():
+        tries.update(quartet)
+        if good:
+            successes.update(quartet)
+    return {name: wilson(successes[name], tries[name], confidence) for name in families}
 
 
 def describe_failures(observations: Iterable[Observation]) -> str:

@@ -66,7 +66,7 @@ class ChosenQuartets(CandidateSource):
         turn = min(math.ceil(len(families) / pool.k), spec.size - len(before))
         if turn < 1:
             return ()
-        lines = observe(_trials(record, archive, same_training=True))
+        lines = observe((*_other_trials(record, archive, same_training=True), *trials))
         # Results of other campaigns may have other families, which cannot be drawn here.
         inside = [line for line in lines if set(line.quartet) <= set(families)]
         seed = derive(spec.seed, "campaign", spec.sampler)
@@ -120,7 +120,7 @@ def narrow(record: CampaignRecord, archive: Archive) -> tuple[CampaignRecord, tu
     """
     notes: list[str] = []
     if record.spec.exclude_low_yield:
-        found = low_yield(observe(_trials(record, archive)), sorted(record.pool))
+        found = low_yield(observe(_other_trials(record, archive)), sorted(record.pool))
         dropped = {row.family: row.reason for row in found.excluded}
         pool = {name: record.pool[name] for name in sorted(found.kept)}
         record = replace(record, pool=pool, left_out={**record.left_out, **dropped})
@@ -136,7 +136,7 @@ def _known_quartets(record: CampaignRecord, archive: Archive) -> frozenset[Quart
     """Return the quartets that other campaigns tried on the same data at the same shape, failed ones included."""
     if not record.spec.skip_known:
         return frozenset()
-    names = (name for name in _similar(record, archive) if name != record.name)
+    names = _similar(record, archive)
     return frozenset(quartet for name in names for quartet in archive.quartets(name) if is_quartet(quartet))
 
 
@@ -151,7 +151,7 @@ def _chosen(record: CampaignRecord, trials: Sequence[TrialLine], archive: Archiv
 
 
 def _similar(record: CampaignRecord, archive: Archive, same_training: bool = False) -> list[str]:
-    """Name the campaigns on the same data at the same shape; also with the same training, where asked for.
+    """Name the other campaigns on the same data at the same shape; also with the same training, where asked for.
 
     Effects are read from the first rung, so its epochs are the ones that must be equal.
     """
@@ -161,8 +161,8 @@ def _similar(record: CampaignRecord, archive: Archive, same_training: bool = Fal
         data = (other.data_fingerprint, spec.shape)
         return (*data, spec.fidelities[0], spec.batch, spec.lr) if same_training else data
 
-    return [other.name for other in archive.campaigns() if key(other) == key(record)]
+    return [other.name for other in archive.campaigns() if key(other) == key(record) and other.name != record.name]
 
 
-def _trials(record: CampaignRecord, archive: Archive, same_training: bool = False) -> Iterator[TrialLine]:
+def _other_trials(record: CampaignRecord, archive: Archive, same_training: bool = False) -> Iterator[TrialLine]:
     return (trial for name in _similar(record, archive, same_training) for trial in archive.lines(name))
