@@ -164,9 +164,9 @@ def read_cycle(
 ) -> LoopCycle:
     """Summarise a cycle of a loop from the proposals of its batch, its trials, and those of its best candidate."""
     # A second try replaces the first: the last event of a proposal stands.
-    asked = {row.detail["index"]: row.detail for row in archive.events(batch) if row.kind == "proposal"}
-    valid = [row for row in asked.values() if row["stage"] == "checked"]
-    fresh = [row for row in valid if row["twin"] is None]
+    asked = {row.detail.get("index"): row.detail for row in archive.events(batch, kinds=("proposal",))}
+    valid = [row for row in asked.values() if row.get("stage") == "checked"]
+    fresh = [row for row in valid if row.get("twin") is None]
     accuracies, judged = _accuracies(trials), _accuracies(judging)
     gain = noise = None
     if before is not None and before.judged is not None and judged:
@@ -177,7 +177,7 @@ def read_cycle(
     return LoopCycle(
         loop=loop,
         number=number,
-        rewriter=next((str(row["rewriter"]) for row in asked.values()), ""),
+        rewriter=next((str(row.get("rewriter", "")) for row in asked.values()), ""),
         valid=wilson(len(valid), len(asked)),
         new=wilson(len(fresh), len(valid)),
         accuracies=accuracies,

@@ -79,9 +79,9 @@ class ArchiveReader:
             raise UsageError(f"{prefix!r} fits {len(rows)} candidates ({shown}): type more of it")
         raise self._unknown("candidate", prefix, "SELECT id FROM candidates ORDER BY rowid")
 
-    def canonicals(self) -> frozenset[str]:
-        """Return the canonical hashes of all candidates, without reading their sources."""
-        return frozenset(row["canonical"] for row in self._all("SELECT canonical FROM candidates"))
+    def canonicals(self) -> dict[str, str]:
+        """Map the id of each candidate to its canonical hash, without reading the sources."""
+        return {row["id"]: row["canonical"] for row in self._all("SELECT id, canonical FROM candidates ORDER BY rowid")}
 
     def trial(self, trial_id: int) -> StoredTrial:
         found = self._trials("trials.id = ?", trial_id)

@@ -100,7 +100,7 @@ def assemble(
     known: frozenset[str] = frozenset()
     if archive is not None:
         with Archive.open(archive, readonly=True) as store:
-            known = store.canonicals()
+            known = frozenset(store.canonicals().values())
 
     def make(plan: Plan) -> Candidate:
         return assembler.assemble(plan, [pool[name] for name in plan.experts] if pool else [])

@@ -20,7 +20,7 @@ from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, to_row
+from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, shortfall, to_row
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_candidates, top_parents, trained_funnel
 from nngen.llm.proposals.propose import Proposer, require_sandbox
 from nngen.llm.rewriters.base import Kind
@@ -50,7 +50,7 @@ def llm_propose(
 
     Every proposal is logged, whatever its result; one that repeats a candidate is refused before training. Training
     is a campaign of the batch's name, with its machines and budgets. The same command continues a batch that was
-    stopped.
+    stopped, and asks again where a server gave no reply: the exit code is 1 if none came back, 3 if some did not.
 
     Args:
         kind: plan (a new plan), region (new code for a part of a file) or file (a whole file).
@@ -99,7 +99,9 @@ def llm_propose(
             parents = _parents(store, fidelity, parent, from_top, Kind(kind))
             rows = _propose(proposer, Kind(kind), number, parents, region or (), fidelity)
             candidates = new_candidates(store, rows)
-            if train and candidates.suggestions:
+            lost = shortfall(rows, number)
+            # A campaign keeps the candidates that it began with, so it waits until the batch is whole.
+            if train and candidates.suggestions and lost is None:
                 with trial_progress() as watcher:
                     Campaign(
                         spec=stored
@@ -115,6 +117,8 @@ def llm_propose(
                     ).run()
         counted = trained_funnel(store, title, rows, fidelity) if train else funnel(rows)
     _print(title, counted, rows, output)
+    if lost is not None:
+        raise lost
 
 
 def _parents(store: Archive, fidelity: TrialSpec, parent: str | None, from_top: int | None, kind: Kind) -> list[Parent]:

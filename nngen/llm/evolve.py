@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Protocol
 
 from nngen.analysis.loop_report import LoopCycle, read_cycle
@@ -22,7 +23,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.families.trust import AUTO
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.proposals.log import Proposal, proposals
+from nngen.llm.proposals.log import Proposal, proposals, shortfall
 from nngen.llm.proposals.parents import at_fidelity, new_candidates, top_parents
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
@@ -102,6 +103,7 @@ class Evolution:
 
         Raises:
             UsageError: If the loop began with other settings, or no candidate of the start could be trained.
+            NngenError: If no request of a cycle was answered; ``SomeFailedError`` if some were not.
             ArchiveError: If another live driver runs a stage, or the archive cannot be written.
             KeyboardInterrupt: After Ctrl-C; running trainings are finished first.
         """
@@ -140,6 +142,8 @@ class Evolution:
     def _cycle(self, number: int, rewriter: Rewriter, before: LoopCycle | None) -> LoopCycle:
         batch = self._stage_name(number)
         rows = self._propose(batch, number, rewriter)
+        if lost := shortfall(rows, self.number if number else self.start):
+            raise lost
         seed = derive(self.spec.seed, "evolve", number)
         label = f"rewriter {rows[0].rewriter if rows else rewriter.name}"
         trials = self._train(batch, number, LoopRole.CYCLE, new_candidates(self.archive, rows), seed=seed, label=label)
@@ -233,9 +237,8 @@ class Evolution:
 
     def _trials(self, *, before: int) -> list[StoredTrial]:
         """Return the trained trials of earlier cycles; judging trials are held out from proposing."""
-        names = {self._stage_name(number) for number in range(before)}
-        trials = at_fidelity(self.archive.trials(), self.spec.trial(0))
-        return [trial for trial in trials if trial.trained and trial.campaign in names]
+        stages = (self.archive.trials(self._stage_name(number)) for number in range(before))
+        return [trial for trial in at_fidelity(chain(*stages), self.spec.trial(0)) if trial.trained]
 
     def _stage_name(self, number: int) -> str:
         return f"{self.name}-{number}"

@@ -7,6 +7,7 @@ whose code differs in constants alone form one group, and whole groups are left 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import re
 from collections import Counter
@@ -27,6 +28,7 @@ from nngen.surrogate.plan_accuracy import (
     cross_validate,
     fit_ridge,
 )
+from nngen.text import parse_python
 
 _HASH = re.compile(r"-?[0-9a-f]{8}(?:[0-9a-f-]*)$")
 _CODE_LIMIT = 20_000
@@ -57,7 +59,8 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
     """
     best: dict[str, float] = {}
     for row in archive.external.records(dataset=dataset, epoch=epoch):
-        best[row.model] = max(best.get(row.model, 0.0), row.accuracy)
+        if 0 <= row.accuracy <= 1:  # a foreign database may hold anything
+            best[row.model] = max(best.get(row.model, 0.0), row.accuracy)
     models = {model.name: model for model in archive.external.models() if model.name in best}
     if len(models) < MIN_GROUPS:
         raise UsageError(
@@ -106,15 +109,15 @@ def compare_on_records(known: Sequence[RecordedCase], embed: Embed | None = None
 
 
 def _shape_of(code: str) -> str:
-    """Hash the syntax tree with its constants blanked; the text itself where it does not parse."""
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return hashlib.sha256(code.encode()).hexdigest()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant):
-            node.value = None
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    """Hash the syntax tree with its constants blanked; the text itself where it cannot be read."""
+    form = code
+    with contextlib.suppress(SyntaxError, RecursionError):
+        tree = parse_python(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant):
+                node.value = None
+        form = ast.dump(tree)
+    return hashlib.sha256(form.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _family_columns(train: Sequence[RecordedCase], known: Sequence[RecordedCase]) -> Matrix:

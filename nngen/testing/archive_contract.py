@@ -275,12 +275,12 @@ class ArchiveContract:
             filled.candidate("MoE4-" + "a" * 20 + "b")
 
     def test_canonical_hashes_are_those_of_all_candidates(self, archive: Archive) -> None:
-        assert archive.canonicals() == frozenset()
+        assert archive.canonicals() == {}
         archive.add_candidate(CANDIDATE)
         archive.add_candidate(replace(CANDIDATE, id="MoE4-" + "b" * 32, canonical="c2", plan=None))
         archive.add_candidate(replace(CANDIDATE, id="MoE4-" + "c" * 32))
-        assert archive.canonicals() == {"c1", "c2"}
-        assert archive.canonicals() == {stored.canonical for stored in archive.candidates()}
+        assert set(archive.canonicals().values()) == {"c1", "c2"}
+        assert archive.canonicals() == {stored.id: stored.canonical for stored in archive.candidates()}
 
     def test_the_last_verdict_of_a_check_counts(self, filled: Archive) -> None:
         for verdict in (FAILED, RESULT.verdict):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import socket
+import threading
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from nngen.archive import Archive
 from nngen.assembly.plan_toml import to_toml
 from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.surrogate.plan_text import plan_text
 from nngen.testing.fakes import fake_record
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
@@ -154,3 +158,45 @@ def test_proposals_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
     assert all(row["parent"] for row in rows)
     listed = json.loads(nngen("leaderboard", "--archive", tmp_path / "p.db", "--json").out)
     assert len(listed) == 2
+
+
+@pytest.mark.slow
+def test_a_server_that_was_down_is_asked_again_by_the_same_command(nngen: Any, tmp_path: Path, wheel: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url, where = f"http://127.0.0.1:{port}", ("--families", POOL, "--archive", tmp_path / "p.db")
+    asked = ("llm-propose", "--rewriter", url, "--kind", "plan", "-n", "2", "--train", "--name", "y", *where)
+    down = nngen(*asked)
+    assert (down.code, down.err.count("Traceback")) == (1, 0)
+    assert f"no reply came back: no server answers at {url}" in down.err
+    plan = plan_text(PlanSpace(families=tuple(POOL.split(","))).draw(Random(0)))
+    replies = [plan, None]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            text = replies.pop(0)
+            body = b"[" * 100_000
+            if text is not None:
+                body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        half = nngen(*asked)
+        assert (half.code, "1 of 2 requests have no reply" in half.err) == (3, True)
+        # Nothing is trained before the batch is whole.
+        assert "no campaign" in nngen("campaign", "status", "y", "--archive", tmp_path / "p.db").err
+        replies.append("no plan")
+        whole = nngen(*asked, "--json")
+        server.shutdown()
+    assert whole.code == 0
+    funnel = json.loads(whole.out)["funnel"]
+    assert (funnel["asked"], funnel["checked"], funnel["trained"]) == (2, 1, 1)
+    assert replies == []

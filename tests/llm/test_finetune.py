@@ -20,7 +20,7 @@ pytest.importorskip("peft")
 
 from nngen.llm.finetuning import finetune as module
 from nngen.llm.finetuning.finetune import finetune, temper
-from nngen.llm.rewriters.transformers_local import load_model
+from nngen.llm.rewriters.transformers_local import adapted, load_model
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +87,46 @@ def test_tuning_lowers_the_loss_and_writes_exactly_the_expected_files(tiny: Path
     load_model(str(tiny), tuned.adapter)
     again = finetune(_tuning(tiny), data, tmp_path / "out")
     assert again == tuned
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", '{"result": 3}', "\ufffd"])
+def test_a_damaged_note_of_a_tuning_is_named(data: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "tuning.json").write_text(text)
+    with pytest.raises(RewriterError, match=r"tuning\.json is damaged|holds a tuning with other arguments"):
+        finetune(Tuning(base="model"), data, tmp_path)
+
+
+def test_a_tuning_that_cannot_be_written_is_one_line(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RewriterError, match="cannot be written: File name too long"):
+        finetune(Tuning(base="model"), data, tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, "3"])
+def test_a_damaged_adapter_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(RewriterError, match="is not a peft adapter"):
+        adapted(None, tmp_path, "model")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base = 3", "base must be a text, not 3"),
+        ("base = 'x'\nepochs = 'many'", "epochs must be a number, not 'many'"),
+        ("base = 'x'\nbatch = true", "batch must be a whole number, not True"),
+        ("base = 'x'\nlr = nan", "lr must be positive, not nan"),
+        ("base = 'x'\nepochs = inf", "epochs must be positive, not inf"),
+        ("base = 'x'\ntasks = [1]", "tasks must be a list of names"),
+        ("base = " + "[" * 5000, "cannot be read: "),
+        ("rank = " + "9" * 5000, "cannot be read: "),
+    ],
+)
+def test_odd_values_of_a_file_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "tuning.toml"
+    file.write_text(text)
+    with pytest.raises(RewriterError, match=message) as caught:
+        Tuning.load(file)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_stopped_tuning_resumes_to_the_same_weights(

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
-from nngen.archive import Archive
+from nngen.archive import Archive, StoredTrial, TrialState
 from nngen.errors import RewriterError, UsageError
 from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles, twin_families
-from nngen.llm.finetuning.dataset import VIEWS, build, build_from_archive, collect, read_view
+from nngen.llm.finetuning import examples as module
+from nngen.llm.finetuning.dataset import VIEWS, build, build_from_archive, collect, read_meta, read_view
 from nngen.llm.finetuning.examples import (
     Example,
     Task,
     accuracy_examples,
     code_examples,
+    group_of,
     improvement_examples,
     region_examples,
     summary_examples,
@@ -27,9 +34,11 @@ from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.prompt_context import plan_means, plan_values
 from nngen.llm.rewriters.base import Message
 from nngen.surrogate.plan_accuracy import plan_cases
-from nngen.types import Family, Record
+from nngen.surrogate.plan_text import plan_text
+from nngen.types import Family, Outcome, Record, Shape, TrialSpec, Verdict
 
 pytest.importorskip("datasets")
 
@@ -217,3 +226,107 @@ def test_lemurs_records_become_examples() -> None:
     found = list(code_examples({"Small": "x = 1"}, rows))
     assert [row.answer for row in found] == ["0.500"]
     assert "lr 0.1" in found[0].messages[-1].content
+
+
+def _trials(count: int, seed: int = 0) -> list[StoredTrial]:
+    """Return trained trials of drawn plans over twelve families."""
+    rng, space = Random(seed), PlanSpace(families=tuple("ABCDEFGHIJKL"))
+    spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8))
+    return [
+        StoredTrial(
+            id=number,
+            campaign="c",
+            position=number,
+            rung=0,
+            replicate=0,
+            plan=space.draw(rng),
+            state=TrialState.DONE,
+            candidate_id=f"c{number}",
+            spec=spec,
+            verdict=Verdict(outcome=Outcome.VALID),
+            validation_accuracy=rng.choice([0.25, 0.5, rng.random()]),
+        )
+        for number in range(count)
+    ]
+
+
+def test_answers_to_a_parent_are_the_extremes_of_all_plans_with_two_common_experts() -> None:
+    trials, space = _trials(120), PlanSpace(families=tuple("ABCDEFGHIJKL"))
+    plans = plan_means(trials)
+    expected = []
+    for plan, accuracy in plans:
+        near = [row for row in plans if row[0] is not plan and len({*row[0].experts} & {*plan.experts}) >= 2]
+        ordered = sorted(near, key=lambda row: (row[1], row[0].experts))
+        ends = ordered[-1:] + ordered[:1] if len(ordered) > 1 else ordered
+        expected += [(plan_text(plan), plan_text(other)) for other, score in ends if score != accuracy]
+    assert [(row.origin, row.answer) for row in improvement_examples(trials, space)] == expected
+
+
+def test_effects_are_fitted_ten_times_and_never_on_the_answer_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[set[str]] = []
+
+    def values(trials: Sequence[StoredTrial], space: PlanSpace) -> dict[str, Any]:
+        fitted.append({group_of(trial.experts) for trial in trials})
+        return plan_values((), space) | {"unmeasured": [str(len(fitted) - 1)]}
+
+    monkeypatch.setattr(module, "plan_values", values)
+    found = list(summary_examples(_trials(300), PlanSpace(families=tuple("ABCDEFGHIJKL"))))
+    assert len(fitted) == 10
+    assert len(found) == 150
+    for row in found:
+        (fit,) = re.findall(r"not measured yet: (\d)$", row.messages[-1].content, flags=re.MULTILINE)
+        assert row.group not in fitted[int(fit)]
+
+
+def test_examples_take_time_in_proportion_to_the_trials() -> None:
+    space, seconds = PlanSpace(families=tuple("ABCDEFGHIJKL")), []
+    for count in (400, 1600):
+        trials = _trials(count)
+        began = time.process_time()
+        assert [*improvement_examples(trials, space), *summary_examples(trials, space), *accuracy_examples(trials)]
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 10 * seconds[0]
+
+
+def test_regions_of_damaged_candidates_are_left_out(taught: Archive) -> None:
+    held = [row for row in proposals(taught) if row.region]
+    candidates = {candidate.id: replace(candidate, source="x = (") for candidate in taught.candidates()}
+    assert list(region_examples(held, candidates)) == []
+
+
+def test_texts_with_odd_separators_are_read_as_they_were_written(tmp_path: Path) -> None:
+    rows = [replace(_example(group, number), answer=f"a\u2028\x85{number}") for number, group in enumerate(_groups(9))]
+    build(rows, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
+    read = [row for split in Split for row in read_view(tmp_path / "set", "sft", split)]
+    assert sorted(row["messages"][-1]["content"] for row in read) == sorted(row.answer for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"task": "improve"', "line 1, cannot be read"),
+        (b"\xff\xfe", "line 1, cannot be read"),
+        (b"[" * 100_000, "line 1, cannot be read"),
+        (b"[1]", "line 1, is not a row for sft"),
+        (b'{"task": 3, "messages": []}', "line 1, is not a row for sft"),
+        (b'{"task": "improve", "messages": [{"role": "user", "content": "q"}]}', "is not a row for sft"),
+        (b'{"task": "x", "messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}', "is not a row"),
+        (b'{"task": "x", "messages": [{"role": "u", "content": "q"}, {"role": "a", "content": "\\ud800"}]}', "is not"),
+    ],
+)
+def test_damaged_rows_are_named_with_the_way_out(tmp_path: Path, line: bytes, message: str) -> None:
+    rows = [_example(group, number) for number, group in enumerate(_groups(9))]
+    folder = build(rows, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens).folder
+    (folder / "sft" / "train.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(RewriterError, match=message) as caught:
+        read_view(folder, "sft", "train")
+    assert "nngen feedback build" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[" * 100_000, "3", "{}", '{"fingerprint": 3, "prompts": []}', '{"prompts": 1}']
+)
+def test_a_damaged_head_of_a_feedback_set_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "feedback.json").write_text(text)
+    with pytest.raises(RewriterError, match=r"feedback\.json is damaged.*nngen feedback build"):
+        read_meta(tmp_path)

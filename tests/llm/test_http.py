@@ -50,6 +50,7 @@ class Server:
 
     def __init__(self) -> None:
         self.script: list[Handle] = []
+        self.models = b'{"data": [{"id": "small"}]}'
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         outer = self
 
@@ -63,7 +64,7 @@ class Server:
 
             def do_GET(self) -> None:
                 outer.asked.append((self.path, dict(self.headers), {}))
-                _send(self, 200, json.dumps({"data": [{"id": "small"}]}).encode())
+                _send(self, 200, outer.models)
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -189,6 +190,17 @@ def test_a_broken_connection_is_a_cut_reply(server: Server) -> None:
         (b"{}", Status.GARBLED),
         (b'{"choices": []}', Status.GARBLED),
         (b'{"choices": 3}', Status.GARBLED),
+        (b"[" * 100_000, Status.GARBLED),
+        (b'{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1e999}}', Status.GARBLED),
+        (b'{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":NaN}}', Status.GARBLED),
+        (b'{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":-1}}', Status.GARBLED),
+        (
+            b'{"choices":[{"message":{"content":"x"}}],"usage":{"completion_tokens":1' + b"0" * 5000 + b"}}",
+            Status.GARBLED,
+        ),
+        (b'{"choices":[{"message":{"content":"x"}}],"usage":[1]}', Status.GARBLED),
+        (b"\xff\xfe{", Status.GARBLED),
+        (b" " * (5 * 2**20), Status.GARBLED),
         (_chat(None), Status.NOTHING),
         (_chat("  "), Status.NOTHING),
         (_chat("{", "length"), Status.CUT),
@@ -207,6 +219,64 @@ def test_the_key_is_sent_and_shown_nowhere(server: Server, monkeypatch: pytest.M
     assert server.asked[-1][1]["Authorization"] == "Bearer sk-secret"
     assert "secret" not in repr(reply) + rewriter.name + repr(vars(rewriter))
     assert "set the key in NNGEN_API_KEY" in reply.detail
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_sends_a_byte_now_and_then_times_out(server: Server, part: str) -> None:
+    def drip(handler: Any, _: Any) -> None:
+        if part == "body":
+            handler.send_response(200)
+            handler.send_header("Content-Length", "5000")
+            handler.end_headers()
+        for _byte in range(60):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+    server.script = [drip]
+    began = time.monotonic()
+    reply = Http(server.url, "m", timeout_s=0.5).propose([ASKED])[0]
+    assert (reply.status, reply.detail) == (Status.TIMEOUT, "no answer within 0.5 s")
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"data": [{"id": 7}]}',
+        b'{"data": [{"id": "a\\u001b[31mb"}]}',
+        b'{"data": [{"id": "\\ud800"}]}',
+    ],
+    ids=["deep", "number", "escape", "surrogate"],
+)
+def test_a_broken_list_of_models_names_none(server: Server, body: bytes) -> None:
+    server.models, server.script = body, _answers(_chat(PLAN))
+    rewriter = Http(server.url)
+    assert rewriter.propose([ASKED])[0].status is Status.OK
+    assert rewriter.model == ""
+
+
+@pytest.mark.parametrize("wait", ["nan", "-3", "inf", "Fri, 31 Dec 99999 23:59:59 GMT", "1" * 5000])
+def test_odd_waits_are_bounded(server: Server, wait: str) -> None:
+    waits: list[float] = []
+    server.script = [lambda handler, _: _send(handler, 503, b"", Retry_After=wait), *_answers(_chat(PLAN))]
+    assert Http(server.url, "m", sleep=waits.append).propose([ASKED])[0].status is Status.OK
+    assert 0 <= waits[0] <= 60
+
+
+def test_a_key_that_no_header_can_hold_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNGEN_API_KEY", "schl\u00fcssel\u4e00")
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert reply.status is Status.REJECTED
+    assert "NNGEN_API_KEY" in reply.detail
+    assert "schl" not in reply.detail
+
+
+def test_prompts_with_lone_surrogates_are_sent(server: Server) -> None:
+    server.script = _answers(_chat("x"))
+    asked = Request(kind=Kind.REGION, messages=(Message(role="user", content="a\ud800"),), seed=1)
+    assert Http(server.url, "m").propose([asked])[0].status is Status.OK
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://x/v1", "http://user:pass@host/v1", "host:80"])

@@ -83,7 +83,7 @@ def test_a_prompt_longer_than_the_context_is_rejected_and_the_others_are_answere
     long = Request(kind=Kind.FILE, messages=(Message(role="user", content="blue " * 9000),), seed=0, max_tokens=4)
     short = Request(kind=Kind.REGION, messages=(Message(role="user", content="Say blue."),), seed=0, max_tokens=4)
     first, second = local.propose([long, short])
-    assert (first.status, first.text) == (Status.REJECTED, "")
+    assert (first.status, first.text) == (Status.TOO_LONG, "")
     assert first.detail == f"the prompt takes {first.prompt_tokens:,} tokens, the model's context holds 8,192"
     assert second.text
 

@@ -144,3 +144,11 @@ def test_trials_of_another_batch_or_rate_are_not_comparable() -> None:
     assert at_fidelity(trials, spec) == trials[:1]
     assert not list(improvement_examples(trials, PlanSpace(families=tuple("ABCDE"))))
     assert list(improvement_examples([trials[0], replace(trials[1], spec=spec)], PlanSpace(families=tuple("ABCDE"))))
+
+
+@pytest.mark.parametrize("code", ["x = (", "x = " + "-" * 100_000 + "1", "x = " + "not " * 900 + "1", "x = '\0'"])
+def test_imported_models_whose_code_cannot_be_read_are_groups_of_their_own(archive: Archive, code: str) -> None:
+    for number in range(10):
+        _foreign(archive, f"alt-{number:08x}", f"{code}  # {number}", 0.5)
+    cases = recorded_cases(archive, "cifar-10", 1, 100)
+    assert len({case.group for case in cases}) in (1, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,9 +10,18 @@ from typing import Any, Self
 
 from nngen.errors import RewriterError
 from nngen.files import read_toml
-from nngen.text import did_you_mean
+from nngen.text import did_you_mean, one_line
 
 METHODS = ("sft", "dpo", "kto")
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "tuple[str, ...]": (list, tuple),
+}
+_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list of names"}
 
 _PRESETS = Path(__file__).parent / "presets"
 
@@ -71,7 +81,7 @@ class Tuning:
         if self.method not in METHODS:
             raise RewriterError(f"no method is called {self.method!r}: choose {', '.join(METHODS)}")
         for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every", "judged"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise RewriterError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.temper <= 1:
             raise RewriterError(f"temper lies between 0 and 1, not at {self.temper}")
@@ -105,6 +115,12 @@ class Tuning:
         if unknown:
             near = did_you_mean(unknown[0], (field.name for field in fields(cls)))
             raise RewriterError(f"tuning has no field {unknown[0]!r}{near and '; '}{near}")
+        for item in fields(cls):
+            value, kinds = data.get(item.name, item.default), _KINDS[str(item.type)]
+            if item.name in data and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+                raise RewriterError(f"{item.name} must be {_NAMES[kinds[0]]}, not {one_line(repr(value), 60)}")
+        if not all(isinstance(name, str) for name in data.get("tasks", ())):
+            raise RewriterError("tasks must be a list of names")
         if "base" not in data:
             raise RewriterError("say what to tune: --base NAME, or base = ... in the TOML file")
         return cls(**{**data, "tasks": tuple(data.get("tasks", ()))})

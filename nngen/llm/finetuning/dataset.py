@@ -28,7 +28,9 @@ from nngen.llm.finetuning.examples import (
 from nngen.llm.finetuning.splits import Example, Split, Task, assign
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
+from nngen.llm.proposals.parsing import well_formed
 from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.rewriters.base import Kind
 from nngen.space.pool import EXPERTS
 
 VIEWS = ("sft", "dpo", "kto")
@@ -37,6 +39,17 @@ VIEWS = ("sft", "dpo", "kto")
 Row = dict[str, Any]
 
 _JUDGED = (Task.REGION, Task.IMPROVE, Task.SUMMARY)  # tasks with bad answers as well
+_DIALOGUES = {
+    "sft": {"messages": 2},
+    "dpo": {"prompt": 1, "chosen": 1, "rejected": 1},
+    "kto": {"prompt": 1, "completion": 1},
+}
+"""Fields of a view's rows that hold turns of a dialogue, with the fewest turns."""
+
+_DAMAGED = (ValueError, LookupError, TypeError, RecursionError, MemoryError)
+_REBUILD = "build the set again with nngen feedback build"
+_MAX_LINE = 4 * 2**20  # characters; a row holds a question of a limited number of tokens and an answer
+
 META = "feedback.json"
 """File of a feedback set with its fingerprint, counts and prompts."""
 
@@ -98,8 +111,11 @@ def build(
     Raises:
         RewriterError: If there are too few groups to split, or the folder holds something else.
     """
-    if folder.exists() and not (folder / META).is_file():
-        raise RewriterError(f"{folder} exists and is not a feedback set: choose another folder")
+    try:
+        if folder.exists() and not (folder / META).is_file():
+            raise RewriterError(f"{folder} exists and is not a feedback set: choose another folder")
+    except OSError as error:
+        raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
     every = list(examples)
     unique = list({(_question(row), row.answer): row for row in every}.values())
     short = [row for row in unique if count(_question(row) + row.answer) <= limit]
@@ -143,7 +159,7 @@ def build_from_archive(
     """
     examples = collect(archive, tasks, batches)
     sources = {name: family.source for name, family in load_families(open_lemur()).items()}
-    notes = (f"Source: an archive of {len(archive.candidates()):,} candidates.",)
+    notes = (f"Source: an archive of {len(archive.canonicals()):,} candidates.",)
     return build(examples, out, twins=twin_families(sources), count=count, limit=limit, seed=seed, notes=notes)
 
 
@@ -168,9 +184,10 @@ def collect(
     families = sorted({expert for trial in trials for expert in trial.experts})
     found: list[Example] = []
     if "region" in wanted:
-        candidates = {candidate.id: candidate for candidate in archive.candidates()}
         rows = [row for row in proposals(archive) if batches is None or row.batch in batches]
-        found += region_examples(rows, candidates)
+        known = archive.canonicals()
+        parents = {row.parent for row in rows if row.kind is Kind.REGION and row.parent in known}
+        found += region_examples(rows, {name: archive.candidate(name) for name in sorted(parents)})
     if len(families) >= EXPERTS:
         space = PlanSpace(families=tuple(families))
         found += improvement_examples(trials, space) if "improve" in wanted else ()
@@ -193,19 +210,66 @@ def counter(base: str | None) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def read_meta(folder: Path) -> Row:
+    """Read ``feedback.json`` of a feedback set: at least the ``fingerprint`` and the ids of the ``prompts``.
+
+    Raises:
+        RewriterError: If the folder is not a feedback set, or the file is damaged.
+    """
+    file = folder / META
+    try:
+        if not file.is_file():
+            raise RewriterError(f"{folder} is not a feedback set: nngen feedback build writes one")
+        with file.open(encoding="utf-8") as text:
+            meta = json.loads(text.read(_MAX_LINE))
+        mark, ids = meta["fingerprint"], meta["prompts"]
+        if isinstance(mark, str) and isinstance(ids, list) and all(isinstance(name, str) for name in ids):
+            return dict(meta)
+    except (OSError, *_DAMAGED) as error:
+        raise RewriterError(f"{file} is damaged ({type(error).__name__}): {_REBUILD}") from error
+    raise RewriterError(f"{file} is damaged: {_REBUILD}")
+
+
 def read_view(folder: Path, view: str, split: str) -> list[Row]:
     """Read the rows of one view and split.
 
     Raises:
-        RewriterError: If the folder is not a feedback set, or a file of it is broken.
+        RewriterError: If the folder is not a feedback set, or a row of the file is damaged; the message names the line.
     """
     file = folder / view / f"{split}.jsonl"
+    rows: list[Row] = []
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise RewriterError(f"{folder} is not a feedback set: {file.name} of {view} cannot be read") from error
-    except json.JSONDecodeError as error:
-        raise RewriterError(f"{file} is broken: {error}") from error
+        if not file.is_file():
+            raise RewriterError(f"{folder} is not a feedback set: {file.name} of {view} is missing")
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            # Lines end at line breaks alone: texts may hold other separators, which JSON does not escape.
+            while line := lines.readline(_MAX_LINE):
+                row = json.loads(line)
+                if not _is_row(row, view):
+                    raise RewriterError(f"{file}, line {len(rows) + 1}, is not a row for {view}: {_REBUILD}")
+                rows.append(row)
+    except (OSError, *_DAMAGED) as error:
+        raise RewriterError(f"{file}, line {len(rows) + 1}, cannot be read: {_REBUILD}") from error
+    return rows
+
+
+def _is_row(row: Any, view: str) -> bool:
+    """Whether a value has the fields that tuning reads, with their types."""
+    if not isinstance(row, dict) or not isinstance(row.get("task"), str) or not isinstance(row.get("place", ""), str):
+        return False
+    if view == "kto" and not isinstance(row.get("label"), bool):
+        return False
+    return all(_are_turns(row.get(name), least) for name, least in _DIALOGUES[view].items())
+
+
+def _are_turns(value: Any, least: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) >= least
+        and all(isinstance(turn, dict) for turn in value)
+        and all(isinstance(turn.get(name), str) for turn in value for name in ("role", "content"))
+        and not any(well_formed(turn["content"]) != turn["content"] for turn in value)
+    )
 
 
 def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:

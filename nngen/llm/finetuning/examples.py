@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.llm.finetuning.splits import Example, Task
-from nngen.llm.prompts import estimate_tokens, prompt, render
+from nngen.llm.prompts import Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.log import Proposal
 from nngen.llm.proposals.parents import Parent
-from nngen.llm.proposals.parsing import fenced
+from nngen.llm.proposals.parsing import ReplyError, fenced
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_means, plan_values, region_values
 from nngen.llm.rewriters.base import Kind
 from nngen.plan import Plan
+from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import fixed_fields, plan_text
 from nngen.types import Fidelity, Record
 
 _UNLIMITED = 10**9
-_SHARED = 2
 _SUMMARY_SHARE = 0.25
+_FITS = 10
 _PROMPTS = {Task.IMPROVE: "plan", Task.SUMMARY: "plan"}  # other tasks have the prompt of their name
 _PLAIN = fixed_fields(Plan(experts=()))
 
@@ -37,9 +39,13 @@ def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, Stor
         parent = candidates.get(proposal.parent)
         if proposal.kind is not Kind.REGION or proposal.twin is not None or parent is None or not proposal.written:
             continue
+        try:
+            question = _question(Task.REGION, region_values(Parent.of(parent), proposal.region))
+        except ReplyError:
+            continue  # the archive's candidate is not the file that the region was asked for
         yield _example(
             Task.REGION,
-            region_values(Parent.of(parent), proposal.region),
+            question,
             fenced(proposal.written),
             good=proposal.valid,
             score=float(proposal.valid),
@@ -57,19 +63,27 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
     nothing: dict[str, list[str]] = {name: [] for name in ("families", "unmeasured", "pairs", "best", "failures")}
     for fidelity in _by_fidelity(trials).values():
         plans = plan_means(fidelity)
-        for plan, accuracy in plans:
+        order = sorted(range(len(plans)), key=lambda number: (plans[number][1], plans[number][0].experts))
+        # Plans that share two experts share a pair. Of each pair only the two best and the two worst plans are looked
+        # at, since one of the two may be the parent itself: the extremes are found in linear time.
+        ranks: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for rank, number in enumerate(order):
+            for pair in _pairs(plans[number][0]):
+                ranks[pair].append(rank)
+        ends = {pair: (*found[:2], *found[-2:]) for pair, found in ranks.items()}
+        for rank, number in sorted(enumerate(order), key=lambda row: row[1]):
+            plan, accuracy = plans[number]
+            near = {other for pair in _pairs(plan) for other in ends[pair]} - {rank}
+            if not near:
+                continue
             parent = {"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"}
-            near = [
-                (other, score)
-                for other, score in plans
-                if other is not plan and len(set(other.experts) & set(plan.experts)) >= _SHARED
-            ]
-            for other, score in _extremes(near):
+            question = _question(Task.IMPROVE, {**nothing, "parent": parent})
+            for other, score in (plans[order[end]] for end in sorted({min(near), max(near)}, reverse=True)):
                 if score == accuracy or not set(other.experts) <= set(space.families):
                     continue
                 yield _example(
                     Task.IMPROVE,
-                    {**nothing, "parent": parent},
+                    question,
                     plan_text(other),
                     good=score > accuracy,
                     score=score,
@@ -81,26 +95,33 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
 def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
     """Yield measured effects, answered by a plan of the best quarter (good) or the worst (bad).
 
-    The trials of the answer's own quartet are left out of the effects.
+    The effects are fitted ten times, each time without a tenth of the quartets; the answer's own quartet is never
+    among those that are fitted.
     """
     for fidelity in _by_fidelity(trials).values():
         plans = sorted(plan_means(fidelity), key=lambda row: -row[1])
         count = max(int(len(plans) * _SUMMARY_SHARE), 1)
         if len(plans) < 4 * count:
             continue
+        quartets = sorted({group_of(plan.experts) for plan, _ in plans}, key=lambda name: derive(0, "summary", name))
+        fold = {name: place % _FITS for place, name in enumerate(quartets)}
+        questions: dict[int, Rendered] = {}
         for place, (plan, accuracy) in enumerate(plans):
             if count <= place < len(plans) - count:
                 continue
-            others = [trial for trial in fidelity if set(trial.experts) != set(plan.experts)]
-            # Effects alone: example plans would belong to other groups, and so to other splits.
+            group = group_of(plan.experts)
+            if fold[group] not in questions:
+                others = [trial for trial in fidelity if fold[group_of(trial.experts)] != fold[group]]
+                # Effects alone: example plans would belong to other groups, and so to other splits.
+                values = {**plan_values(others, space), "best": []}
+                questions[fold[group]] = _question(Task.SUMMARY, values, budget=None)
             yield _example(
                 Task.SUMMARY,
-                {**plan_values(others, space), "best": [], "parent": None},
+                questions[fold[group]],
                 plan_text(plan),
-                budget=None,
                 good=place < count,
                 score=accuracy,
-                group=group_of(plan.experts),
+                group=group,
                 origin=plan_text(plan),
             )
 
@@ -118,8 +139,8 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
             "epochs": trial.spec.epochs,
             "early": early,
         }
-        answer, group = f"{trial.validation_accuracy:.3f}", group_of(trial.experts)
-        yield _example(Task.ACCURACY, values, answer, budget=None, group=group, origin=trial.candidate_id or "")
+        question, answer = _question(Task.ACCURACY, values, budget=None), f"{trial.validation_accuracy:.3f}"
+        yield _example(Task.ACCURACY, question, answer, group=group_of(trial.experts), origin=trial.candidate_id or "")
 
 
 def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iterator[Example]:
@@ -132,7 +153,8 @@ def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iter
     for (model, dataset, epoch), row in sorted(best.items()):
         chosen = ", ".join(f"{name} {value}" for name, value in sorted(row.hyperparameters.items()))
         values = {"dataset": dataset, "epochs": epoch, "hyperparameters": chosen, "code": sources[model].strip()}
-        yield _example(Task.CODE, values, f"{row.accuracy:.3f}", group=f"lemur:{model}", origin=model)
+        question = _question(Task.CODE, values)
+        yield _example(Task.CODE, question, f"{row.accuracy:.3f}", group=f"lemur:{model}", origin=model)
 
 
 def group_of(experts: Iterable[str]) -> str:
@@ -149,9 +171,14 @@ def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[Fidelity, str], li
     return found
 
 
+def _question(task: Task, values: Mapping[str, Any], budget: int | None = _UNLIMITED) -> Rendered:
+    """Render the question of a task, within the prompt's own budget where ``budget`` is None."""
+    return render(prompt(_PROMPTS.get(task, task.value)), values, estimate_tokens, budget)
+
+
 def _example(
     task: Task,
-    values: Mapping[str, Any],
+    question: Rendered,
     answer: str,
     *,
     group: str,
@@ -159,24 +186,19 @@ def _example(
     good: bool = True,
     score: float = 1.0,
     place: str = "",
-    budget: int | None = _UNLIMITED,
 ) -> Example:
-    """Render the question of a task, within the prompt's own budget where ``budget`` is None."""
-    rendered = render(prompt(_PROMPTS.get(task, task.value)), values, estimate_tokens, budget)
     return Example(
         task=task,
-        messages=rendered.messages,
+        messages=question.messages,
         answer=answer,
         good=good,
         score=score,
         group=group,
         origin=origin,
-        prompt=rendered.prompt,
+        prompt=question.prompt,
         place=place,
     )
 
 
-def _extremes(rows: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, float]]:
-    """Return the best and the worst plan, or the only one."""
-    ordered = sorted(rows, key=lambda row: (row[1], row[0].experts))
-    return ordered[-1:] + ordered[:1] if len(ordered) > 1 else ordered
+def _pairs(plan: Plan) -> Iterator[tuple[str, ...]]:
+    return combinations(sorted(plan.experts), 2)

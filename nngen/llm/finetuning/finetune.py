@@ -9,6 +9,7 @@ and answer, so its prompts would not be the tokens that proposing sends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -26,7 +27,7 @@ from nngen.errors import RewriterError
 from nngen.files import write_atomically
 from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.dataset import META, Row, build_from_archive, counter, read_view
+from nngen.llm.finetuning.dataset import Row, build_from_archive, counter, read_meta, read_view
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.transformers_local import Local, adapted, load_model, load_tokenizer
 from nngen.seeds import derive
@@ -35,6 +36,7 @@ ADAPTER = "adapter"
 NOTE = "tuning.json"
 _CHECKPOINTS = "checkpoints"
 _SPENT = "seconds"
+_MAX_S = 1e9
 _LOOP_TASKS = ("improve", "summary", "region")
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -97,7 +99,7 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     Raises:
         RewriterError: If the folder holds another tuning, the feedback set is too small, or the base cannot be loaded.
     """
-    meta = _meta(dataset)
+    meta = read_meta(dataset)
     begun = {"tuning": tuning.to_dict() | {"base": base_name(tuning.base)}, "fingerprint": meta["fingerprint"]}
     finished = _begin(out, begun)
     if finished is not None:
@@ -198,30 +200,28 @@ def base_name(base: str) -> str:
 
 def _begin(out: Path, begun: dict[str, Any]) -> Tuned | None:
     """Return the result of a finished tuning; refuse the folder of another one."""
-    out.mkdir(parents=True, exist_ok=True)
     note = out / NOTE
-    if not note.is_file():
-        if any(item.name != _CHECKPOINTS for item in out.iterdir()):
-            raise RewriterError(f"{out} holds something else: choose another folder for the adapter")
-        _write(note, begun)
-        return None
-    stored = json.loads(note.read_text(encoding="utf-8"))
-    # Compared as JSON, in which 2 and 2.0, or a list and a tuple, are equal.
-    if {key: stored.get(key) for key in begun} != json.loads(json.dumps(begun)):
-        raise RewriterError(f"{out} holds a tuning with other arguments or other data: choose another folder")
-    if "result" not in stored:
-        return None
-    result = stored["result"]
-    scores = {when: HeldOut(**result[when]) for when in ("before", "after")}
-    return Tuned(**{**result, "adapter": out / ADAPTER, **scores})
-
-
-def _meta(dataset: Path) -> dict[str, Any]:
     try:
-        meta: dict[str, Any] = json.loads((dataset / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RewriterError(f"{dataset} is not a feedback set: nngen feedback build writes one") from error
-    return meta
+        out.mkdir(parents=True, exist_ok=True)
+        if not note.is_file():
+            if any(item.name != _CHECKPOINTS for item in out.iterdir()):
+                raise RewriterError(f"{out} holds something else: choose another folder for the adapter")
+            _write(note, begun)
+            return None
+    except OSError as error:
+        raise RewriterError(f"{out} cannot be written: {error.strerror}") from error
+    try:
+        stored = json.loads(note.read_text(encoding="utf-8"))
+        # Compared as JSON, in which 2 and 2.0, or a list and a tuple, are equal.
+        if {key: stored.get(key) for key in begun} != json.loads(json.dumps(begun)):
+            raise RewriterError(f"{out} holds a tuning with other arguments or other data: choose another folder")
+        if "result" not in stored:
+            return None
+        result = stored["result"]
+        scores = {when: HeldOut(**result[when]) for when in ("before", "after")}
+        return Tuned(**{**result, "adapter": out / ADAPTER, **scores})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RewriterError(f"{note} is damaged ({type(error).__name__}): choose another folder") from error
 
 
 def _rows(dataset: Path, view: str, split: str, tasks: Sequence[str]) -> list[Row]:
@@ -320,7 +320,10 @@ def _clock(file: Path) -> Any:
 
     class Clock(optional_import("transformers").TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.before = float(file.read_text()) if file.is_file() else 0.0
+            self.before = 0.0
+            # The seconds are a measurement: a tuning goes on without those of a damaged file.
+            with contextlib.suppress(OSError, ValueError):
+                self.before = min(max(float(file.read_text()), 0.0), _MAX_S)
             self.start = time.perf_counter()
 
         def spent(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from nngen.errors import RewriterError
 from nngen.families.near_duplicates import SAME_CODE, Shingles, similarity, tree_shingles
-from nngen.llm.proposals.parsing import python_block
+from nngen.llm.proposals.parsing import ReplyError, python_block
 from nngen.llm.rewriters.base import Message
 from nngen.seeds import derive
 
@@ -106,20 +107,23 @@ def _fill(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
 
 def _without_echoes(examples: Sequence[Example], splits: Sequence[Split | None]) -> list[Split | None]:
     """Drop held-out code that nearly repeats code of the train split."""
-    pieces = {
-        number: tree_shingles(python_block(example.answer))
-        for number, (example, split) in enumerate(zip(examples, splits, strict=True))
-        if split is not None and example.task is Task.REGION
-    }
-    learned: dict[str, list[Shingles]] = defaultdict(list)
+    pieces: dict[int, Shingles] = {}
+    for number, (example, split) in enumerate(zip(examples, splits, strict=True)):
+        if split is not None and example.task is Task.REGION:
+            # The log cuts long answers: one that does not parse resembles no other.
+            with contextlib.suppress(ReplyError, SyntaxError, RecursionError):
+                pieces[number] = tree_shingles(python_block(example.answer))
+    # Changes from one table give the same code often: each is compared once.
+    learned: dict[str, set[Shingles]] = defaultdict(set)
     for number, mine in pieces.items():
         if splits[number] is Split.TRAIN:
-            learned[examples[number].place].append(mine)
+            learned[examples[number].place].add(mine)
     kept = list(splits)
     for number, mine in pieces.items():
-        near = (similarity(mine, other) >= SAME_CODE for other in learned[examples[number].place])
-        if splits[number] is not Split.TRAIN and any(near):
-            kept[number] = None
+        if splits[number] is not Split.TRAIN:
+            others = learned[examples[number].place]
+            if mine in others or any(similarity(mine, other) >= SAME_CODE for other in others):
+                kept[number] = None
     return kept
 
 

@@ -6,11 +6,11 @@ region of one parent, by the shingles of its syntax tree.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nngen.archive import StoredCandidate
 from nngen.families.near_duplicates import SAME_CODE, Shingles, similarity, tree_shingles
 from nngen.llm.proposals.log import TwinKind
 from nngen.types import Candidate
@@ -25,15 +25,14 @@ class Twin:
 
 
 class Known:
-    """Index of candidates that grows with every new one."""
+    """Index of candidates, from the canonical hash of each id on; it grows with every new one."""
 
-    def __init__(self, candidates: Iterable[StoredCandidate] = ()) -> None:
-        self._ids: dict[str, str] = {}
+    def __init__(self, canonicals: Mapping[str, str] | None = None) -> None:
+        self._ids = dict(canonicals or {})
         self._canonical: dict[str, str] = {}
         self._written: defaultdict[str, dict[str, Shingles]] = defaultdict(dict)
-        for candidate in candidates:
-            self._ids[candidate.id] = candidate.canonical
-            self._canonical.setdefault(candidate.canonical, candidate.id)
+        for name, canonical in self._ids.items():
+            self._canonical.setdefault(canonical, name)
 
     def twin(self, candidate: Candidate, written: str = "", place: str = "") -> Twin | None:
         """Return the candidate that a new one repeats, if there is one.
@@ -64,4 +63,6 @@ class Known:
     def add_code(self, name: str, written: str, place: str = "") -> None:
         """Add a piece of code under a candidate's id."""
         if name not in self._written[place]:
-            self._written[place][name] = tree_shingles(written)
+            # The log cuts long code: a part that does not parse resembles no other.
+            with contextlib.suppress(SyntaxError, RecursionError):
+                self._written[place][name] = tree_shingles(written)

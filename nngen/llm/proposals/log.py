@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from nngen.archive import Archive, Event
-from nngen.llm.proposals.parsing import Fault
+from nngen.errors import NngenError, SomeFailedError, UsageError
+from nngen.llm.proposals.parsing import Fault, well_formed
 from nngen.llm.rewriters.base import Kind, Status
 from nngen.types import Outcome
 
 EVENT = "proposal"
+_NO_REPLY = frozenset({Status.TIMEOUT, Status.REFUSED, Status.BUSY, Status.REJECTED, Status.GARBLED})
 _MAX_TEXT = 20_000
 
 
@@ -85,6 +88,11 @@ class Proposal:
         """Whether it passed every check and repeats no candidate."""
         return self.valid and self.twin is None
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether no reply came back; the batch stays open, and the request is made again on the next run."""
+        return self.status in _NO_REPLY or (self.status is Status.CUT and not self.text)
+
     def reached(self, stage: Stage) -> bool:
         """Whether it passed a stage."""
         stages = list(Stage)
@@ -102,6 +110,7 @@ class Proposal:
         data = dict(event.detail)
         data["kind"] = data.pop("what")
         data.pop("trusted", None)  # of older versions; a candidate's bytes decide now
+        data |= {name: well_formed(data[name]) for name in ("text", "written", "message")}
         enums = {"kind": Kind, "stage": Stage, "status": Status, "fault": Fault, "outcome": Outcome, "twin": TwinKind}
         for name, kind in enums.items():
             if data.get(name) is not None:
@@ -142,8 +151,33 @@ def record(archive: Archive, proposal: Proposal) -> None:
 
 
 def proposals(archive: Archive, batch: str | None = None) -> tuple[Proposal, ...]:
-    """Read the proposals of one batch, or of all, in the order in which they were recorded."""
-    return tuple(Proposal.from_event(event) for event in archive.events(batch) if event.kind == EVENT)
+    """Read the proposals of one batch, or of all, in the order in which they were first recorded.
+
+    A request that was made again counts once, with its last result.
+    """
+    found: dict[tuple[str, int], Proposal] = {}
+    for event in archive.events(batch, kinds=(EVENT,)):
+        # An event of a damaged archive that is not a proposal counts as not asked.
+        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):
+            row = Proposal.from_event(event)
+            found[row.batch, row.index] = row
+    return tuple(found.values())
+
+
+def shortfall(rows: Sequence[Proposal], number: int) -> NngenError | None:
+    """Return the error for a batch of ``number`` requests of which some, or all, were not answered; None if whole."""
+    if rows and all(row.fault is Fault.BUDGET for row in rows):
+        return UsageError(f"no request was made: {rows[-1].message}")
+    reason = next((row.message for row in rows if row.unanswered), "no reply")
+    answered = {row.index for row in rows if not row.unanswered}
+    if not answered:
+        return NngenError(f"no reply came back: {reason}; the same command asks again")
+    # A server that answers others and rejects this request will reject it again.
+    answered |= {row.index for row in rows if row.status is Status.REJECTED}
+    missing = sum(index not in answered for index in range(number))
+    if not missing:
+        return None
+    return SomeFailedError(f"{missing} of {number} requests have no reply: {reason}; the same command asks again")
 
 
 def funnel(rows: Iterable[Proposal]) -> Funnel:

@@ -6,7 +6,7 @@ import enum
 import re
 
 from nngen.errors import NngenError
-from nngen.text import parse_python
+from nngen.text import MAX_PARSED, one_line, parse_python
 
 
 class Fault(enum.StrEnum):
@@ -33,32 +33,51 @@ class Fault(enum.StrEnum):
 
 
 class ReplyError(NngenError):
-    """A reply that is not a proposal; ``fault`` is the reason."""
+    """A reply that is not a proposal; ``fault`` is the reason, and the message is one line whatever it quotes."""
 
     def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.fault = fault
 
 
-_FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
-_SENTENCE = re.compile(r"^[A-Z][a-z]*(?:[ ,'-]+[\w']+){3,}[.:!]?$")
+_OPENING = re.compile(r"[ \t]*```[\w+-]*[ \t\r]*")
+# Separators and words have no character in common, so that a match takes linear time.
+_SENTENCE = re.compile(r"^[A-Z][a-z]*(?:[ ,-]+[\w']+){3,}[.:!]?$")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _NO_BLOCK = "no code block: write the code between ```python and ```"
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, which JSON can write and UTF-8 cannot."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def one_block(text: str) -> str:
     """Return the content of the one fenced block of a reply.
 
     Raises:
-        ReplyError: If the block is missing, never closes, or is not the only one.
+        ReplyError: If the block is missing, never closes, or is not the only one, or the reply is too long to read.
     """
-    blocks = _FENCE.findall(text.rstrip() + "\n")
+    if len(text) > MAX_PARSED:
+        raise ReplyError(Fault.CUT, f"the reply has {len(text):,} characters; at most {MAX_PARSED:,} are read")
+    blocks: list[str] = []
+    block: list[str] | None = None
+    # Line by line: a pattern over the whole reply takes quadratic time where blocks open and never close.
+    for line in text.rstrip().split("\n"):
+        if block is None:
+            block = [] if _OPENING.fullmatch(line) else None
+        elif line.strip() == "```":
+            blocks.append("".join(f"{inside}\n" for inside in block))
+            block = None
+        else:
+            block.append(line)
     if len(blocks) > 1:
         raise ReplyError(Fault.SEVERAL_BLOCKS, f"one code block was asked for, {len(blocks)} came")
     if not blocks and "```" in text:
         raise ReplyError(Fault.CUT, "the code block never closes")
     if not blocks:
         raise ReplyError(Fault.NO_BLOCK, _NO_BLOCK)
-    return str(blocks[0])
+    return blocks[0]
 
 
 def fenced(code: str) -> str:
@@ -87,4 +106,5 @@ def _syntax(code: str, error: SyntaxError) -> ReplyError:
     line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
     if _SENTENCE.match(line):
         return ReplyError(Fault.PROSE, f"line {number} of the code is a sentence: {line[:60]!r}")
-    return ReplyError(Fault.SYNTAX, f"line {number}: {error.msg}")
+    place = f"line {error.lineno}: " if error.lineno else ""
+    return ReplyError(Fault.SYNTAX, f"{place}{error.msg}")

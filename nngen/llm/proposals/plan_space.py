@@ -15,7 +15,7 @@ from nngen.llm.proposals.parsing import Fault, ReplyError, one_block
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value
-from nngen.text import did_you_mean
+from nngen.text import MAX_PARSED, did_you_mean, one_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,12 @@ class PlanSpace:
             ReplyError: If it is not a plan of this space; the message serves a second attempt.
         """
         stripped = text.strip()
+        bare = stripped.startswith("{") and len(text) <= MAX_PARSED
         try:
-            data = json.loads(stripped if stripped.startswith("{") else one_block(text))
-        except json.JSONDecodeError as error:
-            raise ReplyError(Fault.NOT_JSON, f"not JSON: {error}") from error
+            data = json.loads(stripped if bare else one_block(text))
+        except (ValueError, RecursionError, MemoryError) as error:
+            reason = "nested too deep" if isinstance(error, RecursionError | MemoryError) else error
+            raise ReplyError(Fault.NOT_JSON, f"not JSON: {reason}") from error
         if not isinstance(data, dict):
             raise ReplyError(Fault.NOT_A_PLAN, "a plan is a JSON object")
         return self._plan(self._values(data), self._experts(data), parent)
@@ -96,7 +98,7 @@ class PlanSpace:
             raise ReplyError(Fault.FAMILY, f"experts must be {EXPERTS} names")
         for name in names:
             if name not in self.families:
-                near = did_you_mean(name, self.families)
+                near = did_you_mean(one_line(name, 60), self.families)
                 raise ReplyError(Fault.FAMILY, f"no usable family is called {name!r}{near and '; '}{near}")
         if len(set(names)) < EXPERTS:
             raise ReplyError(Fault.FAMILY, f"the experts must differ: {', '.join(names)}")

@@ -129,6 +129,8 @@ def _failures(trials: Iterable[StoredTrial], failed: Iterable[Proposal]) -> list
         if trial.verdict is not None and not trial.verdict.valid:
             seen[f"{', '.join(trial.experts)}: {trial.verdict.outcome}, {trial.verdict.message[:80]}"] += 1
     for proposal in failed:
+        if proposal.unanswered:
+            continue  # a server that was down says nothing about plans
         if proposal.fault is not None or (proposal.outcome is not None and not proposal.valid):
             seen[f"{proposal.fault or proposal.outcome}: {proposal.message[:80]}"] += 1
     return [f"{line} ({count} times)" if count > 1 else line for line, count in seen.most_common(_FAILURES)]

@@ -28,12 +28,13 @@ from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, re
 from nngen.llm.proposals.duplicates import Known
 from nngen.llm.proposals.log import Proposal, Stage, proposals, record
 from nngen.llm.proposals.parents import Parent
-from nngen.llm.proposals.parsing import Fault, ReplyError, python_block
+from nngen.llm.proposals.parsing import Fault, ReplyError, python_block, well_formed
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import file_values, parent_values, plan_values, region_values
 from nngen.llm.proposals.regions import REGIONS, present, splice
 from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
 from nngen.seeds import derive
+from nngen.text import one_line
 from nngen.training.engine import CheckJob, Engine
 from nngen.types import Candidate, Verdict
 
@@ -110,7 +111,7 @@ class Proposer:
         self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
         # One assembler for the batch: it keeps the sources that it has transformed.
         self.assembler = Assembler()
-        self.known = Known(archive.candidates())
+        self.known = Known(archive.canonicals())
         for row in proposals(archive):
             if row.written and row.candidate:
                 self.known.add_code(row.candidate, row.written, _place(row))
@@ -183,7 +184,7 @@ class Proposer:
     def _run(self, kind: Kind, number: int, seed: int, questions: Sequence[_Question]) -> tuple[Proposal, ...]:
         require_sandbox(self.rewriter.name, kind, self.isolation, available=self.sandbox)
         # Seed and question follow from the index, so what is missing is asked as it would have been at first.
-        done = {row.index for row in proposals(self.archive, self.batch)}
+        done = {row.index for row in proposals(self.archive, self.batch) if not row.unanswered}
         asked: list[_Ask] = []
         for index in (index for index in range(number) if index not in done):
             question = questions[index % len(questions)]
@@ -218,11 +219,15 @@ class Proposer:
         for start in range(0, len(asked), _CHUNK):
             chunk = asked[start : start + _CHUNK]
             replies = self.rewriter.propose([ask.request for ask in chunk])
+            unanswered = True
             for ask, reply in zip(chunk, replies, strict=True):
                 proposal, candidate = self._evaluate(ask, reply)
                 if self.repair and not self.rewriter.trusted and not proposal.valid and reply.text:
                     proposal, candidate = self._second_attempt(ask, proposal, candidate)
                 self._record(proposal, candidate)
+                unanswered = unanswered and proposal.unanswered
+            if unanswered:
+                break  # the server is down: the next run asks for the rest
         return proposals(self.archive, self.batch)
 
     def _second_attempt(
@@ -243,24 +248,29 @@ class Proposer:
 
     def _evaluate(self, ask: _Ask, reply: Reply) -> tuple[Proposal, Candidate | None]:
         """Parse, apply, compare and check one reply."""
+        text = well_formed(reply.text)
         proposal = replace(
             ask.proposal,
             status=reply.status,
-            text=reply.text,
+            text=text,
             prompt_tokens=reply.prompt_tokens,
             reply_tokens=reply.reply_tokens,
             seconds=reply.seconds,
         )
         if reply.status is not Status.OK:
-            fault = Fault.CUT if reply.status is Status.CUT else Fault.SERVER
-            return replace(proposal, fault=fault, message=reply.detail), None
+            fault = {Status.CUT: Fault.CUT, Status.TOO_LONG: Fault.BUDGET}.get(reply.status, Fault.SERVER)
+            return replace(proposal, fault=fault, message=one_line(reply.detail)), None
         try:
-            candidate, written = self._apply(ask, reply.text)
+            candidate, written = self._apply(ask, text)
+            # Looked up before the candidate itself enters the index.
+            twin = self.known.twin(candidate, written, _place(proposal))
         except ReplyError as error:
             stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
-        # Looked up before the candidate itself enters the index.
-        twin = self.known.twin(candidate, written, _place(proposal))
+        except (SyntaxError, RecursionError) as error:
+            # Code that the parser reads may still be nested too deep for those that walk its tree.
+            message = "the code is nested too deep" if isinstance(error, RecursionError) else one_line(str(error))
+            return replace(proposal, fault=Fault.SYNTAX, message=message), None
         start = time.perf_counter()
         verdict = self._check(candidate)
         proposal = replace(

@@ -2,11 +2,12 @@
 
 A failure becomes the status of a reply and is never raised: refused connections, time-outs, 429 and
 5xx (tried again after the wait in ``Retry-After``), replies cut in the middle, and answers that are
-not the agreed JSON.
+not the agreed JSON. One clock runs for a whole exchange, however slowly its bytes come.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http
 import json
@@ -26,6 +27,7 @@ import tenacity
 from nngen.errors import RewriterError
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
 from nngen.seeds import derive
+from nngen.text import one_line
 
 KEY_VARIABLES = ("NNGEN_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, in order. The key is sent to the server and goes nowhere else."""
@@ -33,7 +35,10 @@ KEY_VARIABLES = ("NNGEN_API_KEY", "OPENAI_API_KEY")
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _NO_SCHEMA = frozenset({400, 422})
 _MAX_WAIT_S = 60.0
-_MAX_BYTES = 16 * 2**20
+_MAX_BYTES = 4 * 2**20  # the longest reply has 24,000 tokens; JSON of this size takes under 0.3 GiB to read
+_MAX_COUNT = 2**53  # counts are stored as JSON, whose readers may hold no larger integer
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+"""Raised where foreign JSON is broken, nested too deep, or of other types than agreed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Http:
     Args:
         url: Address of the server, with or without ``/v1`` and ``/chat/completions``.
         model: Name of the model on the server; by default the first that the server lists.
-        timeout_s: Longest wait for data from the server.
+        timeout_s: Time limit of one exchange, from the connection to the last byte.
         attempts: Most attempts for one request.
         parallel: Most requests under way at one time.
         sleep: Function that waits; tests pass their own.
@@ -82,23 +87,17 @@ class Http:
         self.model = model
         self.name = f"{model or 'server'}@{parts.netloc}"
         self._attempts, self._parallel, self._sleep, self._timeout_s = attempts, parallel, sleep, timeout_s
-        # Redirects stay unfollowed: the key must not travel to another host.
-        # Compressed answers could unpack to more than the limit on their size.
-        self._client = httpx.Client(
-            headers={"User-Agent": "nngen", "Accept-Encoding": "identity"},
-            timeout=timeout_s,
-            follow_redirects=False,
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
+        self._certificates = httpx.create_ssl_context()
         self._schema = True
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request; several are under way at one time."""
-        if not self.model:
-            # A server that lists no model is asked without a name and uses the one it has.
-            with contextlib.suppress(ValueError, LookupError, TypeError):
-                self.model = str(json.loads(self._exchange("GET", "/models").body)["data"][0]["id"])
         with ThreadPoolExecutor(self._parallel) as pool:
+            if not self.model:
+                # A server that lists no model is asked without a name and uses the one it has.
+                with contextlib.suppress(*_MALFORMED):
+                    listed = json.loads(pool.submit(self._exchange, "GET", "/models").result().body)["data"][0]["id"]
+                    self.model = listed if listed == one_line(listed) else ""
             return list(pool.map(self._answer, requests))
 
     def _answer(self, request: Request) -> Reply:
@@ -118,7 +117,9 @@ class Http:
             retry_error_callback=lambda state: state.outcome.result(),  # type: ignore[union-attr]
         )
         answer = retrying(self._ask, request)
-        reply = _read(answer) if answer.status is Status.OK else Reply(status=answer.status, detail=answer.detail)
+        reply = (
+            reply_of(answer.body) if answer.status is Status.OK else Reply(status=answer.status, detail=answer.detail)
+        )
         attempts = int(retrying.statistics["attempt_number"])
         return replace(reply, seconds=time.perf_counter() - start, attempts=attempts)
 
@@ -142,25 +143,42 @@ class Http:
         return self._exchange("POST", "/chat/completions", body)
 
     def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> _Answer:
-        """Send one request and read the whole answer, up to 16 MiB."""
+        """Send one request and read the whole answer, up to 4 MiB."""
+        # httpx limits each read by itself, so a server that sends a byte now and then would never time out.
+        return asyncio.run(self._timed(method, path, body))
+
+    async def _timed(self, method: str, path: str, body: Mapping[str, Any] | None) -> _Answer:
         content = bytearray()
+        # Compressed answers could unpack to more than the limit on their size.
+        headers = {"User-Agent": "nngen", "Accept-Encoding": "identity", "Content-Type": "application/json"}
+        # Read for each request: no object keeps the key.
+        if key := next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None):
+            headers["Authorization"] = f"Bearer {key}"
+        # Redirects stay unfollowed: the key must not travel to another host.
+        client = httpx.AsyncClient(verify=self._certificates, timeout=None, follow_redirects=False)  # noqa: S113
+        # JSON escapes leave plain ASCII, whatever characters a prompt quotes.
+        sent = None if body is None else json.dumps(body).encode()
         try:
-            # Read for each request: no object keeps the key.
-            key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
-            with self._client.stream(method, f"{self._root}{path}", json=body, headers=headers) as response:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                client,
+                client.stream(method, f"{self._root}{path}", content=sent, headers=headers) as response,
+            ):
                 if not response.is_success:
                     return _refusal(response)
-                for chunk in response.iter_raw():
+                async for chunk in response.aiter_raw():
                     content += chunk
                     if len(content) > _MAX_BYTES:
                         return _Answer(status=Status.GARBLED, detail=f"the answer is larger than {_MAX_BYTES:,} bytes")
                 return _Answer(body=bytes(content))
-        except httpx.TimeoutException:
+        except UnicodeError:
+            detail = f"the key in {' or '.join(KEY_VARIABLES)} holds characters that a header cannot hold"
+            return _Answer(status=Status.REJECTED, detail=detail)
+        except TimeoutError:
             return _Answer(status=Status.TIMEOUT, detail=f"no answer within {self._timeout_s:g} s")
         except httpx.ConnectError as error:
             return _Answer(status=Status.REFUSED, detail=f"no server answers at {self._root}: {error}")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             where = f"after {len(content):,} bytes" if content else f"({type(error).__name__})"
             return _Answer(status=Status.CUT, detail=f"the connection broke {where}")
 
@@ -182,22 +200,24 @@ def _retry_after(text: str) -> float | None:
     """Read seconds or a date (RFC 9110); None where it is neither."""
     with contextlib.suppress(ValueError):
         return max(0.0, float(text))  # 0 for nan
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, ArithmeticError, OSError):
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     return None
 
 
-def _read(answer: _Answer) -> Reply:
-    """Read the body of a 200."""
+def reply_of(body: bytes) -> Reply:
+    """Read the body of a 200, which may be anything."""
     try:
-        data = json.loads(answer.body)
+        data = json.loads(body)
         choice = data["choices"][0]
         text = choice["message"]["content"]
         counts = data.get("usage") or {}
         read, written = int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0)
+        if not 0 <= min(read, written) <= max(read, written) < _MAX_COUNT:
+            raise ValueError("counts out of range")
         if not isinstance(text, str):
             return Reply(status=Status.NOTHING, detail="the reply holds no text", prompt_tokens=read)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _MALFORMED:
         return Reply(status=Status.GARBLED, detail="the server's answer is not a chat completion")
     cut = choice.get("finish_reason") == "length"
     return Reply(

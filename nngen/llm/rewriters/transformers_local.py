@@ -18,6 +18,7 @@ from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
 from nngen.llm.rewriters.decoding import PlanMatcher, SeededSampling, tokenizer_for_grammar
+from nngen.text import one_line
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -125,14 +126,14 @@ class Local:
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request; replies that reach the token limit have the status ``cut``.
 
-        A prompt that does not fit the model's context is ``rejected``; the others are answered.
+        A prompt that does not fit the model's context is ``too-long``; the others are answered.
         """
         prompts = [self._prompt(request) for request in requests]
         replies = {}
         for index, length in enumerate(map(self.tokens, prompts)):
             if length >= self._context:
                 detail = f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}"
-                replies[index] = Reply(status=Status.REJECTED, detail=detail, prompt_tokens=length)
+                replies[index] = Reply(status=Status.TOO_LONG, detail=detail, prompt_tokens=length)
         order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
         for rows in _batches(order, prompts, self.batch):
             answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
@@ -224,14 +225,18 @@ def _dtype(precision: str, device: str) -> torch.dtype:
 
 def _place(base: str) -> tuple[str, dict[str, Any]]:
     path = Path(base)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise RewriterError(f"no such file: {base}")
-        return str(path.parent), {"gguf_file": path.name}
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise RewriterError(f"{base} holds no config.json: it is not a folder in transformers' layout")
-    if base.startswith((".", "/", "~")) and not path.expanduser().is_dir():
-        raise RewriterError(f"no such folder: {base}")
+    try:
+        if path.suffix == ".gguf":
+            if not path.is_file():
+                raise RewriterError(f"no such file: {base}")
+            return str(path.parent), {"gguf_file": path.name}
+        if path.is_dir() and not (path / "config.json").is_file():
+            raise RewriterError(f"{base} holds no config.json: it is not a folder in transformers' layout")
+        if base.startswith((".", "/", "~")) and not path.expanduser().is_dir():
+            raise RewriterError(f"no such folder: {base}")
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RewriterError(f"{one_line(base, 60)} cannot be a model: {reason}") from error
     return base, {}
 
 
@@ -243,9 +248,9 @@ def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) ->
     """
     try:
         config = json.loads((adapter / "adapter_config.json").read_text())
-    except (OSError, ValueError) as error:
+        tuned_on = str(config.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise RewriterError(f"{adapter} holds no readable adapter_config.json: it is not a peft adapter") from error
-    tuned_on = str(config.get("base_model_name_or_path") or "")
     other = RewriterError(f"{adapter} was tuned on {tuned_on or 'another base'}, not on {base}")
     if tuned_on and Path(tuned_on).name != Path(base).name:
         raise other
