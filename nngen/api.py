@@ -51,6 +51,7 @@ def assemble(
     *,
     shape: Shape = _SHAPE,
     families: Mapping[str, Family] | None = None,
+    isolation: str = "auto",
 ) -> Candidate:
     """Assemble a mixture into one self-contained PyTorch file.
 
@@ -58,6 +59,8 @@ def assemble(
         plan: A plan, or the names of four families for a plan with the default gate, losses and recipe.
         shape: Images that the families must be usable for; the file itself takes images of any size.
         families: Families by name; LEMUR's by default.
+        isolation: Level at which families are measured: ``auto`` (the sandbox for all but LEMUR's own), ``sandbox``,
+            ``process`` or ``none``.
 
     Returns:
         The candidate; ``candidate.source`` is the file.
@@ -70,7 +73,7 @@ def assemble(
     check_plan(plan)
     known = load_families() if families is None else families
     chosen = choose(known, dict.fromkeys(plan.experts))
-    pool, refused = usable_families(chosen, shape)
+    pool, refused = usable_families(chosen, shape, wanted=isolation)
     if refused:
         name, reason = next(iter(refused.items()))
         raise FamilyError(f"{name} cannot be used at {shape}: {reason}")
@@ -191,6 +194,7 @@ def prepare_campaign(
     *,
     families_from: Sequence[str] = (),
     data_root: Path | None = None,
+    isolation: str = "auto",
 ) -> Campaign:
     """Prepare a campaign: load its data set and measure its families. ``.run()`` begins or resumes it.
 
@@ -200,6 +204,7 @@ def prepare_campaign(
         engine: Engine that checks and trains.
         families_from: Folders or entry points with further families.
         data_root: Folder of torchvision's files.
+        isolation: Level at which families are measured and candidates run; see ``nngen campaign run --help``.
 
     Raises:
         FamilyError: If a family is unknown, or fewer than four can be used at the shape.
@@ -207,5 +212,7 @@ def prepare_campaign(
         LemurError: If LEMUR cannot be read.
     """
     dataset = load_dataset(spec.dataset, data_root=data_root)
-    inputs = prepare_inputs(dataset, spec.shape, spec.families, lemur=open_lemur(), families_from=families_from)
-    return Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine)
+    inputs = prepare_inputs(
+        dataset, spec.shape, spec.families, lemur=open_lemur(), families_from=families_from, wanted=isolation
+    )
+    return Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine, isolation=isolation)
