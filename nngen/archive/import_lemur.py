@@ -7,11 +7,12 @@ whole chunks behind; the same command adds the missing ones, and nothing twice.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from more_itertools import chunked, map_reduce
@@ -250,12 +251,27 @@ def _fingerprints(sources: Mapping[str, str], jobs: int, progress: Progress | No
         if jobs > 1 and len(sources) >= _FEW:
             # Spawned, not forked: this process may have threads of torch or SQLite.
             context = multiprocessing.get_context("spawn")
+            stack.enter_context(_without_current_folder())
             mapped = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context)).map(_fingerprint_all, slices)
         for found in mapped:
             prints += found
             if progress:
                 progress(len(prints), 2 * len(sources))
     return dict(zip(sources, prints, strict=True))
+
+
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Keep Python processes started in the block from importing modules of the current folder; spawn has no option."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _fingerprint_all(sources: list[str]) -> list[Fingerprint]:

@@ -24,20 +24,26 @@ import psutil
 
 from nngen.isolation.job import MAX_ORDER, decode_order
 from nngen.isolation.limits import ProcessOption, set_option
+from nngen.isolation.seccomp import filter_calls, join_empty_keyring
 from nngen.isolation.supervisor import fork_into, supervise
 
 _MAX_DESCRIPTORS = 16
 
 
-def serve(descriptor: int, preload: Sequence[str], user: int | None = None, paths: Sequence[str] = ()) -> NoReturn:
+def serve(
+    descriptor: int, preload: Sequence[str], *, sandboxed: bool, user: int | None, paths: Sequence[str], cuda: bool
+) -> NoReturn:
     """Serve the process at the other end of a SEQPACKET socket until that end is closed.
 
     Args:
         descriptor: The socket.
         preload: Modules to load before the first job.
+        sandboxed: Whether it runs in a sandbox of its own, where it filters its system calls and its workers'.
         user: Number of the user to become for good, without capabilities; None to stay the same user.
         paths: Files to pass to each worker after those that come with its order.
+        cuda: Whether a sandbox has graphics cards.
     """
+    join_empty_keyring()
     # Opened first: the other user may have no right to read them.
     files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
     if user is not None:
@@ -45,7 +51,8 @@ def serve(descriptor: int, preload: Sequence[str], user: int | None = None, path
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-        set_option(ProcessOption.DUMPABLE, 1)
+    if sandboxed:
+        filter_calls(cuda=cuda)
     connection = socket.socket(fileno=descriptor)
     # Orphans of a supervisor that was killed become children of the server, which kills them (``_reap``).
     set_option(ProcessOption.CHILD_SUBREAPER, 1)
@@ -60,13 +67,18 @@ def serve(descriptor: int, preload: Sequence[str], user: int | None = None, path
     gc.freeze()
     versions = {name: str(module.__version__) for name, module in loaded.items() if hasattr(module, "__version__")}
     supervisors: set[int] = set()
-    signal.signal(signal.SIGCHLD, lambda number, frame: _reap(supervisors, number, frame))
+    if not sandboxed:
+        # A sandbox ends with its one job, and everything in it.
+        signal.signal(signal.SIGCHLD, lambda number, frame: _reap(supervisors, number, frame))
     connection.send(json.dumps({"python": sys.version.split()[0], **versions}).encode())
     while True:
         order, descriptors, _, _ = socket.recv_fds(connection, MAX_ORDER, _MAX_DESCRIPTORS)
         if not order:
             # Skips the interpreter's own end, which takes long with torch loaded.
             os._exit(0)
+        # For it and its supervisors: a candidate of the same user must not write into their memory. From now on, as
+        # the process that launched it had to change its ``/proc`` first.
+        set_option(ProcessOption.DUMPABLE, 0)
         # A supervisor that ends before its number is noted would be taken for a stray.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         supervisors.add(_fork(connection, order, [*descriptors, *files]))

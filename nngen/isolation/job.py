@@ -52,12 +52,13 @@ class Job:
     cuda: bool = False
 
 
-def encode_order(job: Job, folder: str) -> bytes:
+def encode_order(job: Job, folder: str, address_space: int) -> bytes:
     """Write the part of a job that travels to the fork server, as one JSON message.
 
     Args:
         job: The job; its source and data travel as files.
         folder: The worker's scratch folder, by its name inside the sandbox if there is one.
+        address_space: Bytes of address space of the fork server.
 
     Raises:
         UsageError: If the message is longer than ``MAX_ORDER``.
@@ -69,14 +70,14 @@ def encode_order(job: Job, folder: str) -> bytes:
         "isolation": job.isolation,
         "cuda": job.cuda,
     }
-    data = json.dumps([fields, folder]).encode()
+    data = json.dumps([fields, folder, address_space]).encode()
     if len(data) > MAX_ORDER:
         raise UsageError(f"a job of {len(data):,} bytes; at most {MAX_ORDER:,} are allowed: shorten --prm")
     return data
 
 
-def decode_order(data: bytes) -> tuple[Job, str]:
-    """Read what ``encode_order`` wrote: the job without its source and data, and the folder."""
-    fields, folder = json.loads(data)
+def decode_order(data: bytes) -> tuple[Job, str, int]:
+    """Read what ``encode_order`` wrote: the job without its source and data, the folder, and the address space."""
+    fields, folder, address_space = json.loads(data)
     limits, level = Limits(**fields.pop("limits")), Isolation(fields.pop("isolation"))
-    return Job(**fields, limits=limits, isolation=level), folder
+    return Job(**fields, limits=limits, isolation=level), folder, address_space

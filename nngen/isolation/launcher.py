@@ -6,21 +6,22 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from nngen.errors import NngenError, UsageError
-from nngen.isolation.bubblewrap import HOME, Sandbox, search_path
+from nngen.isolation.bubblewrap import Sandbox
+from nngen.isolation.job import Job, encode_order
+from nngen.isolation.mounts import search_path
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG")
-_INSIDE = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "HOME": str(HOME), "USER": "nngen"}
-"""Variables that differ in a sandbox."""
-
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # How long threads that wait spin before they sleep. Alone on two cores, not spinning made a step twice as long;
@@ -38,8 +39,9 @@ _ENVIRONMENT = {
 
 _START = (
     "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve;"
-    " serve({descriptor}, {preload!r}, {user}, {files!r})"
+    " serve({descriptor}, {preload!r}, sandboxed={sandboxed}, user={user}, paths={files!r}, cuda={cuda})"
 )
+_CREDENTIALS = struct.Struct("<3i")  # process, user, group
 _START_S = 180.0
 _CLOSE_S = 5.0
 _MAX_GREETING = 65_536
@@ -53,13 +55,29 @@ class ServerProcess:
         process: The server, or the bubblewrap around it.
         connection: Socket for orders.
         versions: Versions of Python and of the preloaded packages.
+        address_space: Bytes of address space of the server.
         init: First process inside the sandbox; None without one.
     """
 
     process: subprocess.Popen[bytes]
     connection: socket.socket
     versions: Mapping[str, str]
+    address_space: int
     init: psutil.Process | None
+
+    def send(self, job: Job, folder: str, descriptors: Sequence[int]) -> None:
+        """Send a job with its descriptors.
+
+        Args:
+            job: The job.
+            folder: The worker's scratch folder, by its name inside the sandbox if there is one.
+            descriptors: Those of ``Pipes.open``, then those of the data files.
+
+        Raises:
+            UsageError: If the job's arguments are too long.
+            OSError: If the server has ended.
+        """
+        socket.send_fds(self.connection, [encode_order(job, folder, self.address_space)], list(descriptors))
 
     def kill(self) -> None:
         """Kill everything inside a sandbox at once."""
@@ -93,23 +111,26 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
         NngenError: If the server ends or does not answer.
     """
     with ExitStack() as undo:
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        near, far = _socket_pair()
         undo.enter_context(near)
         start = _START.format(
-            path=search_path(standard_only=sandbox is not None),
+            path=sandbox.search_path if sandbox else search_path(),
             descriptor=far.fileno(),
             preload=list(preload),
+            sandboxed=sandbox is not None,
             user=sandbox.user if sandbox else None,
             files=sandbox.files if sandbox else (),
+            cuda=sandbox is not None and sandbox.cuda,
         )
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT
-        command = [sys.executable, "-s", "-P", "-c", start]
+        program: Sequence[str] = [sys.executable]
         if sandbox is not None:
-            command[:0], environment = sandbox.command, environment | _INSIDE
+            # Bubblewrap's own environment, too: a process inside may be able to read it.
+            program, environment = sandbox.command, {**environment, **sandbox.environment}
         with far:
             # A session of its own: Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
             process = subprocess.Popen(
-                command,
+                [*program, "-s", "-P", "-c", start],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -121,7 +142,8 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
         undo.enter_context(process)
         undo.callback(process.kill)
         # The server greets with its versions; where it ends before, the socket ends without a message.
-        greeting = near.recv(_MAX_GREETING) if select.select([near], [], [], _START_S)[0] else b""
+        ready, _, _ = select.select([near], [], [], _START_S)
+        greeting, number = receive(near, _MAX_GREETING) if ready else (b"", 0)
         if not greeting:
             process.kill()
             lines = process.communicate()[1].decode(errors="replace").strip().splitlines()
@@ -129,9 +151,37 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
             if sandbox is not None:
                 raise UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
             raise NngenError(f"the worker process cannot start: {reason}")
-        init = psutil.Process(process.pid).children()[0] if sandbox is not None else None
+        # Where the machine runs out of memory, the kernel kills a worker first and not this process.
+        with suppress(OSError):
+            Path(f"/proc/{number}/oom_score_adj").write_text("1000")
+        try:
+            server = ServerProcess(
+                process=process,
+                connection=near,
+                versions=json.loads(greeting),
+                address_space=psutil.Process(number).memory_info().vms,
+                init=psutil.Process(process.pid).children()[0] if sandbox is not None else None,
+            )
+        except (psutil.Error, IndexError) as error:
+            raise NngenError("the worker process ended while it started: try again") from error
         undo.pop_all()
-        return ServerProcess(process=process, connection=near, versions=json.loads(greeting), init=init)
+        return server
+
+
+def receive(near: socket.socket, length: int) -> tuple[bytes, int]:
+    """Receive a message of at most ``length`` bytes; return it and its sender's process number.
+
+    The message is empty where the other end is closed.
+    """
+    data, credentials, _, _ = near.recvmsg(length, socket.CMSG_SPACE(_CREDENTIALS.size))
+    return data, _CREDENTIALS.unpack(credentials[0][2])[0] if data else 0
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # The kernel adds the sender's process number, translated from the sandbox's numbers to those here.
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return near, far
 
 
 @dataclass(slots=True, eq=False)
@@ -154,11 +204,15 @@ class Pipes:
     @classmethod
     def open(cls) -> tuple[Pipes, list[int]]:
         """Open them; return this process's ends, and the descriptors of the others in the same order."""
-        control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # The kernel adds the sender's process number, translated from the sandbox's numbers to those here.
-        control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        (result, far_result), (output, far_output) = os.pipe(), os.pipe()
-        return cls(control, result, output), [far.detach(), far_result, far_output]
+        opened: list[int] = []
+        try:
+            for ends in (_socket_pair, os.pipe, os.pipe):
+                opened += [end if isinstance(end, int) else end.detach() for end in ends()]
+        except OSError:
+            for number in opened:
+                os.close(number)
+            raise
+        return cls(socket.socket(fileno=opened[0]), opened[2], opened[4]), opened[1::2]
 
     def kill(self) -> None:
         """End the job; safe to call from another thread, and again."""

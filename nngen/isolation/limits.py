@@ -8,7 +8,6 @@ import math
 import os
 import resource
 from dataclasses import dataclass
-from pathlib import Path
 
 MAX_PROCESSES = 512
 """Limit on the processes of one job, counted by its monitor; in a sandbox the kernel counts threads too."""
@@ -27,23 +26,25 @@ class ProcessOption(enum.IntEnum):
 
     Attributes:
         PARENT_DEATH_SIGNAL: Signal that the kernel sends to it when the thread that forked it ends.
-        DUMPABLE: 1 where its user may access its ``/proc``; a change of user makes the kernel give that to root.
+        DUMPABLE: 0 where other processes of its user may neither trace it nor read its memory and descriptors.
         CHILD_SUBREAPER: 1 where it becomes the parent of every descendant whose own parent ends.
+        NO_NEW_PRIVILEGES: 1 where no program that it starts gains rights.
     """
 
     PARENT_DEATH_SIGNAL = 1
     DUMPABLE = 4
     CHILD_SUBREAPER = 36
+    NO_NEW_PRIVILEGES = 38
 
 
 class Isolation(enum.StrEnum):
     """Isolation level of a worker, stored with each trial.
 
     Attributes:
-        PROCESS: A process of its own with an empty environment and limits. Enough for files that this package
-            assembled.
-        SANDBOX: The same inside bubblewrap: no network, no file but what Python and its packages need, no other
-            process, no capabilities. For files that a model wrote or that came from outside.
+        PROCESS: A process of its own with an empty environment, limits and a filter of system calls. Enough for files
+            that this package assembled.
+        SANDBOX: The same inside bubblewrap: no network, no file but what Python and torch need, no other process, no
+            capabilities. For files that a model wrote or that came from outside.
         NONE: The monitor's limits of time and memory alone. For debugging one's own files.
     """
 
@@ -65,11 +66,12 @@ class Limits:
     memory_mib: int
 
 
-def set_limits(limits: Limits, *, cuda: bool, sandboxed: bool) -> None:
+def set_limits(limits: Limits, address_space: int, *, cuda: bool, sandboxed: bool) -> None:
     """Limit this process, and all that it starts, for good, before any code of the job runs; the kernel enforces it.
 
     Args:
         limits: Limits of the monitor, which come first unless it is suspended.
+        address_space: Bytes of address space that the server took before any job.
         cuda: Whether the worker has access to graphics cards.
         sandboxed: Whether the worker runs as a user who has no other processes.
     """
@@ -85,16 +87,18 @@ def set_limits(limits: Limits, *, cuda: bool, sandboxed: bool) -> None:
     if not cuda:
         # Address space: its size now, what the job may use, and room for the stacks of threads. Not on CUDA, whose
         # driver reserves more address space than any machine has memory.
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        now = pages * os.sysconf("SC_PAGE_SIZE")
-        _lower(resource.RLIMIT_AS, now + (limits.memory_mib + _HEADROOM_MIB) * MIB)
-    # Where the machine runs out of memory, the kernel kills this process first and not the one that launched it.
-    Path("/proc/self/oom_score_adj").write_text("1000")
+        _lower(resource.RLIMIT_AS, address_space + (limits.memory_mib + _HEADROOM_MIB) * MIB)
 
 
 def set_option(option: ProcessOption, value: int) -> None:
-    """Set an option of this process; the standard library has no ``prctl``."""
-    ctypes.CDLL(None).prctl(option.value, value, 0, 0, 0)
+    """Set an option of this process; the standard library has no ``prctl``.
+
+    Raises:
+        OSError: If the kernel refuses.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(option.value, *map(ctypes.c_ulong, (value, 0, 0, 0))):
+        raise OSError(ctypes.get_errno(), f"{option.name.lower()} of a process cannot be set")
 
 
 def _lower(kind: int, value: int) -> None:

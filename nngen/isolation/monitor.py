@@ -5,28 +5,28 @@ from __future__ import annotations
 import os
 import select
 import selectors
-import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
+from nngen.isolation.bubblewrap import memory_files_mib
 from nngen.isolation.job import Job
-from nngen.isolation.launcher import Pipes
-from nngen.isolation.limits import MAX_PROCESSES, MIB
+from nngen.isolation.launcher import Pipes, receive
+from nngen.isolation.limits import MAX_PROCESSES
 from nngen.isolation.protocol import Frame, FrameError, FrameReader
 from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.supervisor import ENDED, STARTED
 
-_CREDENTIALS = struct.Struct("<3i")  # process, user, group
+_HELD = ("VmRSS:", "VmSwap:", "VmPTE:", "HugetlbPages:")
 _CHUNK = 1 << 20
 _KEPT_OUTPUT = 16_384
 _MEASURE_S = 0.1
 _MEASURE_SHARE = 0.1
-_GRACE_S = 0.8
-_DYING_S = 0.5
+_GRACE_S = 0.4
+_DYING_S = 30.0
 
 
 class Monitor:
@@ -44,8 +44,8 @@ class Monitor:
         self._limits = job.limits
         self._reader = FrameReader(job.frames)
         self._take = take
-        self._start = time.monotonic()
-        self._next_measurement = self._start
+        self._start = 0.0
+        self._next_measurement = 0.0
         self._killed_at: float | None = None
         self._reason = ExitReason.EXIT
         self._error = ""
@@ -57,26 +57,23 @@ class Monitor:
         self._gone = False
 
     def run(self) -> JobResult:
-        """Follow the job until its control socket ends; whatever happens here, it is killed."""
+        """Follow the job until its control socket ends, or until ``_GRACE_S`` after it was killed."""
         pipes = self._pipes
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(pipes.control, selectors.EVENT_READ, self._read_report)
-                selector.register(pipes.result, selectors.EVENT_READ, self._read_result)
-                selector.register(pipes.output, selectors.EVENT_READ, self._read_output)
-                while not self._gone:
-                    for key, _ in selector.select(self._patience()):
-                        if not key.data():
-                            selector.unregister(key.fileobj)
-                    self._enforce()
-        finally:
-            self._end_all()
-        # What was written before the end and not read yet.
+        self._start = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipes.control, selectors.EVENT_READ, self._read_report)
+            selector.register(pipes.result, selectors.EVENT_READ, self._read_result)
+            selector.register(pipes.output, selectors.EVENT_READ, self._read_output)
+            while not self._gone:
+                for key, _ in selector.select(self._patience()):
+                    if not key.data():
+                        selector.unregister(key.fileobj)
+                self._enforce()
+        # What was written before the end and not read yet: at most what fits into a pipe, as somebody may still write.
         for descriptor, read in ((pipes.result, self._read_result), (pipes.output, self._read_output)):
             os.set_blocking(descriptor, False)
             with suppress(BlockingIOError):
-                while read():
-                    pass
+                read()
         return JobResult(
             reason=self._reason,
             limits=self._limits,
@@ -87,8 +84,8 @@ class Monitor:
             error=self._error,
         )
 
-    def _end_all(self) -> None:
-        """Kill the job and, where its supervisor was itself stopped or killed, each process that was found."""
+    def end_all(self) -> None:
+        """Kill the job and, where its supervisor did not report, each process that was found; wait for their end."""
         self._pipes.kill()
         if self._status is not None:
             return
@@ -104,17 +101,19 @@ class Monitor:
 
     def _patience(self) -> float:
         """Return the seconds until something must be done even if no pipe has anything."""
-        limit = self._start + self._limits.time_limit_s if self._killed_at is None else self._killed_at + _GRACE_S
+        if self._killed_at is not None:
+            return max(0.0, self._killed_at + _GRACE_S - time.monotonic())
+        limit = self._start + self._limits.time_limit_s
         return max(0.0, min(limit, self._next_measurement) - time.monotonic())
 
     # Each of the readers returns whether its pipe may still have something.
 
     def _read_report(self) -> bool:
         """Read a report of the supervisor: ``STARTED``, then the worker's wait status."""
-        data, credentials, _, _ = self._pipes.control.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+        data, sender = receive(self._pipes.control, 64)
         if data == STARTED:
             with suppress(psutil.NoSuchProcess):
-                self._supervisor = psutil.Process(_CREDENTIALS.unpack(credentials[0][2])[0])
+                self._supervisor = psutil.Process(sender)
         elif data:
             self._status = ENDED.unpack(data)[0]
         self._gone = not data
@@ -127,7 +126,7 @@ class Monitor:
             return bool(data)
         if not self._peak:
             # A job shorter than the time between two measurements is measured once, while it is still there.
-            self._peak = self._resident()
+            self._peak = self._memory_mib()
         try:
             for frame in self._reader.feed(data):
                 if self._take(frame, time.monotonic() - self._start):
@@ -149,16 +148,16 @@ class Monitor:
         now = time.monotonic()
         if self._killed_at is not None:
             # After this time the supervisor does not answer: a candidate stopped or killed it.
-            self._gone = self._gone or now > self._killed_at + _GRACE_S
+            self._gone = self._gone or now >= self._killed_at + _GRACE_S
         elif now >= self._start + self._limits.time_limit_s:
             self._kill(ExitReason.TIME)
         elif now >= self._next_measurement:
-            resident = self._resident()
+            memory = self._memory_mib()
             # On a machine with thousands of processes a measurement takes long; it must not keep a core busy.
             taken = time.monotonic() - now
             self._next_measurement = now + max(_MEASURE_S, taken / _MEASURE_SHARE)
-            self._peak = max(self._peak, resident)
-            if resident > self._limits.memory_mib:
+            self._peak = max(self._peak, memory)
+            if memory > self._limits.memory_mib:
                 self._kill(ExitReason.MEMORY)
             elif len(self._processes) > MAX_PROCESSES:
                 self._kill(ExitReason.PROCESSES)
@@ -176,12 +175,26 @@ class Monitor:
                     self._processes.setdefault(process.pid, process)
         return list(self._processes.values())
 
-    def _resident(self) -> float:
-        """Return the resident memory of the job's processes together, in MiB."""
-        total = 0
+    def _memory_mib(self) -> float:
+        """Measure the memory of the job's processes together, and in a sandbox of its files, in MiB."""
+        total = 0.0
         for process in self._find_processes():
             try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
+                total += _held_mib(process.pid)
+            except OSError:
                 del self._processes[process.pid]
-        return total / MIB
+        sandbox = self._pipes.sandbox
+        if sandbox is not None and sandbox.init is not None:
+            with suppress(OSError):
+                total += memory_files_mib(sandbox.init.pid)
+        return total
+
+
+def _held_mib(process: int) -> float:
+    """Read the memory that a process holds, in MiB; it is not only what is resident, and huge pages are not.
+
+    Raises:
+        OSError: If it has ended.
+    """
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(_HELD)) / 1024

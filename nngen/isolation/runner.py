@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from nngen.errors import NngenError
 from nngen.isolation.bubblewrap import HOME, make_sandbox
-from nngen.isolation.job import SOURCE_FILE, Job, JsonObject, encode_order
+from nngen.isolation.job import SOURCE_FILE, Job, JsonObject
 from nngen.isolation.launcher import Pipes, ServerProcess, start_server
 from nngen.isolation.limits import Isolation
 from nngen.isolation.monitor import Monitor
@@ -21,6 +21,7 @@ from nngen.isolation.result import JobResult
 from nngen.isolation.scratch import ScratchFolder
 
 _CLOSE_S = 3.0
+_END_S = 0.3
 _MAX_MESSAGES = 1000
 
 
@@ -98,14 +99,24 @@ class JobRunner:
                 run then.
             NngenError: If no worker can be started.
         """
-        with self._lock:
-            self._scratch = self._scratch or ScratchFolder()
-            folder = Path(tempfile.mkdtemp(dir=self._scratch.path))
-        pipes, far = Pipes.open()
+        try:
+            with self._lock:
+                self._scratch = self._scratch or ScratchFolder()
+                folder = Path(tempfile.mkdtemp(dir=self._scratch.path))
+        except OSError as error:
+            raise _cannot_start(error) from error
+        try:
+            pipes, far = Pipes.open()
+        except OSError as error:
+            folder.rmdir()
+            raise _cannot_start(error) from error
+        monitor = Monitor(pipes, job, take)
         try:
             try:
                 far.extend(os.dup(number) for number in job.inputs)
                 self._send(job, folder, pipes, far)
+            except OSError as error:
+                raise _cannot_start(error) from error
             finally:
                 # The worker has its own copies; one that stayed open here would keep a pipe from ending.
                 for number in far:
@@ -114,14 +125,22 @@ class JobRunner:
                 self._running.add(pipes)
                 if self._closed:
                     pipes.kill()
-            return Monitor(pipes, job, take).run()
+            return monitor.run()
         finally:
-            pipes.close()
-            # The supervisor has removed it, unless it was killed or the job ran in a sandbox.
-            shutil.rmtree(folder, ignore_errors=True)
-            with self._change:
-                self._running.discard(pipes)
-                self._change.notify_all()
+            # The kernel may take many seconds to free the memory of a worker. A verdict does not wait for that.
+            ending = threading.Thread(target=self._end, args=(monitor, pipes, folder), daemon=True)
+            ending.start()
+            ending.join(_END_S)
+
+    def _end(self, monitor: Monitor, pipes: Pipes, folder: Path) -> None:
+        """End what is left of a job."""
+        monitor.end_all()
+        pipes.close()
+        # The supervisor has removed it, unless it was killed or the job ran in a sandbox.
+        shutil.rmtree(folder, ignore_errors=True)
+        with self._change:
+            self._running.discard(pipes)
+            self._change.notify_all()
 
     def collect(self, job: Job) -> tuple[tuple[JsonObject, ...], JobResult]:
         """Run a job that sends only messages, at most 1,000; return them and the result.
@@ -147,20 +166,18 @@ class JobRunner:
         # The user inside a sandbox is another one.
         source.chmod(0o444)
         if job.isolation is Isolation.SANDBOX:
-            order = encode_order(job, str(HOME))
             sandbox = make_sandbox(source, job.files, cuda=job.cuda)
             pipes.sandbox = start_server(self._preload, sandbox)
-            socket.send_fds(pipes.sandbox.connection, [order], far)
+            pipes.sandbox.send(job, str(HOME), far)
             return
-        order = encode_order(job, str(folder))
         far.extend(os.open(path, os.O_RDONLY) for path in job.files)
         with self._lock:
             try:
-                socket.send_fds(self._connect().connection, [order], far)
+                self._connect().send(job, str(folder), far)
             except OSError:
                 # The server died since the last job: a new one takes the order.
                 self._disconnect()
-                socket.send_fds(self._connect().connection, [order], far)
+                self._connect().send(job, str(folder), far)
 
     def _connect(self) -> ServerProcess:
         if self._server is None or self._server.process.poll() is not None:
@@ -172,3 +189,8 @@ class JobRunner:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+
+def _cannot_start(error: OSError) -> NngenError:
+    where = f" ({error.filename})" if error.filename else ""
+    return NngenError(f"a worker cannot be started: {error.strerror or error}{where}")

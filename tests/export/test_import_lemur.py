@@ -7,6 +7,7 @@ import pytest
 from fake_lemur import MODELS, source
 
 from nngen.archive import Archive
+from nngen.archive import import_lemur as module
 from nngen.archive.import_lemur import choose_models, find_twins, fingerprint, import_lemur, kind_of
 from nngen.errors import UsageError
 from nngen.lemur.source import open_lemur
@@ -35,6 +36,15 @@ def test_everything_is_kept_with_its_fidelity(archive, tree, database, kind):
     assert (best.epoch, later.epoch, best.duration_s) == (1, 2, 1.0)
     assert best.hyperparameters == {"batch": 64, "lr": 0.01, "momentum": 0.9, "transform": "norm_32"}
     assert worse.hyperparameters["lr"] == 0.1
+
+
+def test_helper_processes_import_no_module_of_the_current_folder(tmp_path, monkeypatch):
+    for name in ("selectors", "struct", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('TAKEN', 'w')\nraise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_FEW", 1)
+    assert module._fingerprints({"a": "x = 1\n"}, 2, None)["a"].nn_id == fingerprint("x = 1\n").nn_id
+    assert not (tmp_path / "TAKEN").exists()
 
 
 def test_twice_adds_nothing(archive, tree):

@@ -92,6 +92,8 @@ class Targets:
             "PORT": self._port,
             "ENGINE": os.getpid(),
             "DATA": self.dataset.folder,
+            "STANDARD": Path(os.__file__).parent,
+            "PACKAGES": Path(psutil.__file__).parents[1],
             "VALIDATION": len(self.dataset.validation_labels),
             "TEST": len(self.dataset.test_labels),
         }

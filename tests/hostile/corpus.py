@@ -8,6 +8,7 @@ succeeds raises ``BREACH``; ``GIVEN_...`` is replaced when the source is written
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import dedent, indent
@@ -60,11 +61,12 @@ LARGE = {
 FORGERY = """
 import os
 import json
+import stat
 
 def pipes():
     for number in range(3, 64):
         try:
-            if os.readlink(f"/proc/self/fd/{number}").startswith("pipe"):
+            if stat.S_ISFIFO(os.fstat(number).st_mode):
                 yield number
         except OSError:
             pass
@@ -72,6 +74,23 @@ def pipes():
 def frame(kind, body):
     return bytes([kind, 0, 0, 0]) + len(body).to_bytes(4, "little") + body
 """
+
+
+CALLS = """
+keyctl 250 219, add_key 248 217, request_key 249 218, ptrace 101 117, process_vm_readv 310 270,
+process_vm_writev 311 271, pidfd_getfd 438 438, kcmp 312 272, io_uring_setup 425 425, userfaultfd 323 282,
+bpf 321 280, perf_event_open 298 241,
+memfd_create 319 279, memfd_secret 447 447, shmget 29 194, msgget 68 186, semget 64 190, mq_open 240 180,
+socket 41 198, socketpair 53 199, unshare 272 97, setns 308 268, mount 165 40, umount2 166 39, pivot_root 155 41,
+chroot 161 51, vmsplice 278 75, splice 275 76, tee 276 77, epoll_create1 291 20, inotify_init1 294 26,
+fanotify_init 300 262, timer_create 222 107, timerfd_create 283 85, setuid 105 146, setgid 106 144, personality 135 92,
+seccomp 317 277, landlock_create_ruleset 444 444, clone3 435 435, process_madvise 440 440
+"""
+"""Calls that a net does not need, with their numbers on x86-64 and AArch64."""
+
+COLUMN = 2 if platform.machine() == "aarch64" else 1
+NUMBERS = f"NUMBERS = { ({call.split()[0]: int(call.split()[COLUMN]) for call in CALLS.split(',')}) }"
+"""``NUMBERS`` in a source: the numbers of ``CALLS`` on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -636,10 +655,9 @@ ATTACKS = (
             import os
             import numpy as np
             found = 0
-            for name in os.listdir("/proc/self/fd"):
+            for number in range(3, 64):
                 try:
-                    file = f"/proc/self/fd/{name}"
-                    data = open(file, "rb").read(10**7) if os.path.isfile(file) else b""
+                    data = os.pread(number, 10**7, 0)
                 except OSError:
                     continue
                 if data[:6] == b"\x93NUMPY" and len(np.load(io.BytesIO(data)).shape) == 1:
@@ -872,13 +890,13 @@ ATTACKS = (
         "write_images", "Opens the images it was given for writing.", sandbox="valid",
         learn="""
             import os
-            for name in os.listdir("/proc/self/fd"):
-                if os.path.isfile(f"/proc/self/fd/{name}"):
-                    try:
-                        open(f"/proc/self/fd/{name}", "r+b").close()
-                    except OSError:
-                        continue
-                    raise RuntimeError("BREACH")
+            for number in range(3, 64):
+                try:
+                    if os.pread(number, 6, 0) == b"\\x93NUMPY":
+                        open(f"/proc/self/fd/{number}", "r+b").close()
+                        raise RuntimeError("BREACH")
+                except OSError:
+                    continue
             """,
     ),
     _attack(
@@ -979,8 +997,151 @@ ATTACKS = (
         "netlink", "Finds a network interface other than the loopback.", sandbox="valid",
         init="""
             import socket
-            if [name for _, name in socket.if_nameindex() if name != "lo"]:
+            try:
+                names = socket.if_nameindex()
+            except OSError:
+                names = []
+            if [name for _, name in names if name != "lo"]:
                 raise RuntimeError("BREACH")
+            """,
+    ),
+
+    # Calls what the kernel has and a net does not need.
+    _attack(
+        "keyring", "Reads the caller's session keyring, and writes a key for the next candidate.", both="valid",
+        init="""
+            import ctypes
+            libc = ctypes.CDLL(None)
+            keyctl, add_key = NUMBERS["keyctl"], NUMBERS["add_key"]
+            read = libc.syscall(keyctl, 11, -3, ctypes.create_string_buffer(4096), 4096)
+            if read > 0 or libc.syscall(add_key, b"user", b"nngen-covert", b"x", 1, -3) > 0:
+                raise RuntimeError("BREACH")
+            """,
+        module=NUMBERS,
+    ),
+    _attack(
+        "kernel_surface", "Calls what candidates attack kernels and other processes with.", both="valid",
+        init="""
+            import ctypes
+            libc = ctypes.CDLL(None, use_errno=True)
+            there = []
+            for name, number in NUMBERS.items():
+                if libc.syscall(number, -1, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 38:
+                    there.append(name)
+            if there:
+                raise RuntimeError("BREACH " + " ".join(there))
+            """,
+        module=NUMBERS,
+    ),
+    _attack(
+        "mountinfo", "Looks for where on the machine its files come from.", sandbox="valid",
+        init="""
+            import os
+            import sys
+            texts = [*sys.path, sys.prefix, sys.executable, torch.__file__, *os.environ.values()]
+            for name in ("mountinfo", "mounts", "mountstats", "maps", "environ", "cmdline"):
+                for process in ("self", "1", "2", "thread-self"):
+                    try:
+                        texts.append(open(f"/proc/{process}/{name}").read())
+                    except OSError:
+                        continue
+            if any(place in text for place in ("GIVEN_STANDARD", "GIVEN_PACKAGES", "GIVEN_CANARY") for text in texts):
+                raise RuntimeError("BREACH")
+            """,
+    ),
+
+    # Holds memory that no process is resident with.
+    _attack(
+        "memfd", "Fills files that have no name.", both="crashed", says="OSError",
+        init="""
+            import os
+            taken = [os.memfd_create("taken") for _ in range(48)]
+            for number in taken:
+                os.write(number, b"x" * 2**25)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "system_v", "Fills segments of shared memory and lets go of them.", both="crashed", says="no segment",
+        init="""
+            import ctypes
+            libc = ctypes.CDLL(None)
+            libc.shmat.restype = ctypes.c_void_p
+            for _ in range(12):
+                segment = libc.shmget(0, 2**27, 0o1600)
+                if segment < 0:
+                    raise OSError("no segment")
+                place = libc.shmat(segment, None, 0)
+                ctypes.memset(place, 1, 2**27)
+                libc.shmdt(ctypes.c_void_p(place))
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "shared_by_children", "Children fill memory that is shared and in no file, and end.", both="crashed",
+        says="PermissionError",
+        init="""
+            import mmap
+            import os
+            taken = mmap.mmap(-1, 3 * 2**29)
+            for part in range(6):
+                child = os.fork()
+                if child == 0:
+                    taken[part * 2**28 : (part + 1) * 2**28] = b"x" * 2**28
+                    os._exit(0)
+                os.waitpid(child, 0)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "zero_device", "Children fill memory of /dev/zero, and end.", sandbox="crashed", says="FileNotFoundError",
+        init="""
+            import mmap
+            import os
+            zero = os.open("/dev/zero", os.O_RDWR)
+            taken = mmap.mmap(zero, 3 * 2**29)
+            for part in range(6):
+                child = os.fork()
+                if child == 0:
+                    taken[part * 2**28 : (part + 1) * 2**28] = b"x" * 2**28
+                    os._exit(0)
+                os.waitpid(child, 0)
+            while True:
+                pass
+            """,
+    ),
+    _attack(
+        "socket_buffers", "Fills the buffers of sockets.", both="crashed", says="OSError",
+        init="""
+            import socket
+            taken = []
+            while True:
+                pair = socket.socketpair()
+                pair[0].setblocking(False)
+                taken.append(pair)
+                try:
+                    while True:
+                        pair[0].send(b"x" * 65536)
+                except BlockingIOError:
+                    pass
+            """,
+    ),
+    _attack(
+        "files_and_pages", "Fills its folders in memory up to the limit of its processes.", sandbox="memory",
+        init="""
+            import time
+            for folder in ("/tmp", "/dev/shm"):
+                try:
+                    for number in range(10**6):
+                        with open(f"{folder}/{number}", "wb") as file:
+                            file.write(b"x" * 2**23)
+                except OSError:
+                    pass
+            taken = bytearray(b"x" * 2**29)
+            time.sleep(10**6)
             """,
     ),
 )

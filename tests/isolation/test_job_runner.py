@@ -1,12 +1,18 @@
 """Job runner: any function of any module, its messages, its exit, and no process left."""
 
+import errno
+import os
+import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
-from nngen.errors import UsageError
+from nngen.errors import NngenError, UsageError
 from nngen.isolation import ExitReason, Job, JobRunner, Limits
+from nngen.isolation.launcher import Pipes
 
 LIMITS = Limits(time_limit_s=20.0, memory_mib=500)
 ENTRIES = """
@@ -82,6 +88,22 @@ def test_arguments_that_are_too_long_are_refused(runner):
         runner.collect(job("answer", arguments={"number": "x" * 70_000}))
 
 
+def test_a_result_does_not_wait_until_the_kernel_has_freed_the_memory(runner, monkeypatch):
+    close, closed = Pipes.close, threading.Event()
+
+    def slow(pipes: Pipes) -> None:
+        time.sleep(4)
+        close(pipes)
+        closed.set()
+
+    monkeypatch.setattr(Pipes, "close", slow)
+    start = time.monotonic()
+    _, result = runner.collect(job("sleep", limits=Limits(time_limit_s=0.5, memory_mib=500)))
+    assert time.monotonic() - start < 1.5
+    assert result.reason is ExitReason.TIME
+    assert closed.wait(10)
+
+
 def test_closing_ends_what_runs_in_other_threads(tmp_path, monkeypatch):
     (tmp_path / "entries.py").write_text(ENTRIES)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -96,6 +118,30 @@ def test_closing_ends_what_runs_in_other_threads(tmp_path, monkeypatch):
         result = work.result(timeout=5)
     assert began == [1]
     assert result.seconds < 20
+
+
+def test_a_worker_that_cannot_be_started_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def refuse():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with JobRunner(preload=("time",)) as runner:
+        runner.collect(job("answer"))
+        opened = psutil.Process().num_fds()
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(NngenError, match=r"cannot be started: Too many open files$"),
+        ):
+            patch.setattr(os, "pipe", refuse)
+            runner.collect(job("answer"))
+        with pytest.raises(NngenError, match=r"cannot be started: No such file or directory \(.*/missing\)$"):
+            runner.collect(job("answer", files=[tmp_path / "missing"]))
+        assert [list(folder.iterdir()) for folder in tmp_path.iterdir()] == [[]]
+        assert psutil.Process().num_fds() == opened
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with JobRunner(preload=("time",)) as runner, pytest.raises(NngenError, match="cannot be started: No such file"):
+        runner.collect(job("answer"))
 
 
 def test_preloaded_packages_have_versions():
