@@ -15,7 +15,8 @@ from scipy.special import stdtrit
 
 from nngen.analysis import formatting
 from nngen.analysis.suspicion import suspicions
-from nngen.archive import StoredTrial
+from nngen.archive import StoredTrial, TrialScore
+from nngen.types import Fidelity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,60 +106,68 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
     return [column for column in COLUMNS if not column.rare or any(column.text(row) for row in rows)]
 
 
-def leaderboard(trials: Iterable[StoredTrial], *, top: int | None = None) -> tuple[Row, ...]:
+def leaderboard(trials: Iterable[StoredTrial | TrialScore], *, top: int | None = None) -> tuple[Row, ...]:
     """Rank trained candidates by mean validation accuracy within each data set, and keep the ``top`` rows of each."""
-    groups: dict[tuple[Any, ...], dict[int, StoredTrial]] = {}
+    groups: dict[tuple[Any, ...], dict[int, StoredTrial | TrialScore]] = {}
     for trial in trials:
         spec = trial.spec
-        if spec is not None and trial.trained:
-            key = (spec.dataset, trial.candidate_id, str(spec.shape), spec.epochs, _batch(trial), spec.lr)
+        if spec is not None and trial.validation_accuracy is not None:
+            key = (spec.dataset, trial.candidate_id, spec.shape, spec.epochs, _batch(trial), spec.lr)
             kept = groups.setdefault(key, {})
             # The same seed again is the same work; a revealed test accuracy must not be lost with it.
-            if spec.seed not in kept or kept[spec.seed].test_accuracy is None:
-                kept[spec.seed] = trial
-    fidelities: dict[object, list[StoredTrial]] = {}
-    for kept in groups.values():
-        for trial in kept.values():
-            fidelities.setdefault(trial.spec and trial.spec.fidelity, []).append(trial)
-    reasons = {key: reason for peers in fidelities.values() for key, reason in suspicions(peers).items()}
-    by_dataset: dict[str, list[list[StoredTrial]]] = {}
+            if trial.seed not in kept or kept[trial.seed].test_accuracy is None:
+                kept[trial.seed] = trial
+    reasons = _reasons(groups.values())
+    by_dataset: dict[str, list[list[StoredTrial | TrialScore]]] = {}
     for key, kept in groups.items():
         by_dataset.setdefault(key[0], []).append(list(kept.values()))
     rows: list[Row] = []
     for dataset in sorted(by_dataset):
         ranked = sorted(by_dataset[dataset], key=lambda same: (-fmean(_accuracies(same)), same[0].id))
-        rows += _with_intervals([_row(rank, same, reasons) for rank, same in enumerate(ranked, start=1)])[:top]
+        halves = _half_widths(ranked)
+        for rank, same in enumerate(ranked[:top], start=1):
+            row = _row(rank, same, reasons)
+            half = halves.get((row.shape, row.epochs))
+            rows.append(row if half is None else replace(row, validation_half=half / math.sqrt(row.seeds)))
     return tuple(rows)
 
 
-def _with_intervals(rows: Sequence[Row]) -> list[Row]:
-    """Add intervals from the pooled variance between seeds, within each shape and number of epochs.
+def _reasons(groups: Iterable[Mapping[int, StoredTrial | TrialScore]]) -> dict[int, str]:
+    """Return the reasons why trials are suspect among those of their fidelity, by the trial's id."""
+    peers: dict[Fidelity, list[StoredTrial | TrialScore]] = {}
+    for trial in (trial for kept in groups for trial in kept.values()):
+        if trial.spec is not None:
+            peers.setdefault(trial.spec.fidelity, []).append(trial)
+    return {key: reason for same in peers.values() for key, reason in suspicions(same).items()}
 
-    A row of two seeds would hardly know its own noise; pooling uses that of the other rows as well.
+
+def _half_widths(groups: Iterable[Sequence[StoredTrial | TrialScore]]) -> dict[tuple[str, int], float]:
+    """Return half the width of one seed's 95 % interval, by shape and number of epochs.
+
+    It comes from the pooled variance between seeds: a row of two seeds would hardly know its own noise.
     """
     squares: dict[tuple[str, int], float] = {}
     freedom: dict[tuple[str, int], int] = {}
-    for row in rows:
-        if row.validation_std is not None:
-            key = (row.shape, row.epochs)
-            squares[key] = squares.get(key, 0.0) + (row.seeds - 1) * row.validation_std**2
-            freedom[key] = freedom.get(key, 0) + row.seeds - 1
-    halves = {key: float(stdtrit(df, 0.975)) * math.sqrt(squares[key] / df) for key, df in freedom.items()}
-    known = ((row, halves.get((row.shape, row.epochs))) for row in rows)
-    return [row if half is None else replace(row, validation_half=half / math.sqrt(row.seeds)) for row, half in known]
+    for same in groups:
+        if len(same) > 1 and same[0].spec is not None:
+            key, accuracies = (str(same[0].spec.shape), same[0].spec.epochs), _accuracies(same)
+            mean = fmean(accuracies)
+            squares[key] = squares.get(key, 0.0) + math.fsum((one - mean) ** 2 for one in accuracies)
+            freedom[key] = freedom.get(key, 0) + len(same) - 1
+    return {key: float(stdtrit(df, 0.975)) * math.sqrt(squares[key] / df) for key, df in freedom.items()}
 
 
-def _batch(trial: StoredTrial) -> int:
+def _batch(trial: StoredTrial | TrialScore) -> int:
     """Return the batch size used in training; archives older than halved batches do not record it."""
     assert trial.spec is not None
     return trial.spec.batch if trial.batch is None else trial.batch
 
 
-def _accuracies(trials: Sequence[StoredTrial]) -> list[float]:
+def _accuracies(trials: Sequence[StoredTrial | TrialScore]) -> list[float]:
     return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
 
 
-def _row(rank: int, same: Sequence[StoredTrial], reasons: Mapping[int, str]) -> Row:
+def _row(rank: int, same: Sequence[StoredTrial | TrialScore], reasons: Mapping[int, str]) -> Row:
     first = same[0]
     assert first.spec is not None and first.candidate_id is not None
     accuracies = _accuracies(same)

@@ -9,7 +9,6 @@ from statistics import fmean, stdev, variance
 from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
 from scipy.special import stdtrit
 
 Span: TypeAlias = tuple[float, float]
@@ -61,6 +60,8 @@ def wilson(successes: int, tries: int, confidence: float = 0.95) -> Rate:
         raise ValueError(f"a confidence must be between 0 and 1, not {confidence}")
     if tries == 0:
         return Rate(successes=0, tries=0, rate=None, low=0.0, high=1.0)
+    from scipy import stats  # half a second, which most commands need not wait
+
     found = stats.binomtest(successes, tries).proportion_ci(confidence, method="wilson")
     return Rate(successes=successes, tries=tries, rate=successes / tries, low=float(found.low), high=float(found.high))
 
@@ -101,4 +102,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
     """Adjust error probabilities so that the expected share of false findings is bounded (1995)."""
+    from scipy import stats
+
     return tuple(stats.false_discovery_control(p_values).tolist()) if p_values else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nngen.archive import Archive, StoredTrial, TrialLine
+from nngen.archive import Archive, StoredTrial, TrialLine, TrialScore
 
 __all__ = ["stored_suspicions", "suspicions"]
 
@@ -18,7 +18,7 @@ _REACH = 3.0
 """Gap that counts, in distances of the best of the others from their median."""
 
 
-def suspicions(trials: Iterable[TrialLine | StoredTrial]) -> Mapping[int, str]:
+def suspicions(trials: Iterable[TrialLine | TrialScore | StoredTrial]) -> Mapping[int, str]:
     """Find the suspect ones among trials at one fidelity.
 
     A trial is suspect for the reason that was stored with it, or if its candidate stands far above all others: above a

@@ -37,6 +37,7 @@ from nngen.archive.records import (
     StoredCandidate,
     StoredTrial,
     TrialLine,
+    TrialScore,
     TrialState,
 )
 from nngen.archive.store import Archive
@@ -55,6 +56,7 @@ __all__ = [
     "StoredCandidate",
     "StoredTrial",
     "TrialLine",
+    "TrialScore",
     "TrialState",
     "check_creatable",
     "default_path",

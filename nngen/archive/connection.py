@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied, migrate
 from nngen.errors import ArchiveError
+from nngen.text import one_line
 
-__all__ = ["check_creatable", "connect", "default_path", "open_database", "sqlite_errors", "transaction"]
+__all__ = [
+    "SQLITE_ERRORS",
+    "WAY_OUT",
+    "Connection",
+    "begin",
+    "check_creatable",
+    "check_place",
+    "connect",
+    "default_path",
+    "open_database",
+    "sqlite_errors",
+    "transaction",
+]
 
 _LONGEST_NAME = 200
 _BUSY_S = 60.0
+
+WAY_OUT = "restore a copy, or run nngen archive check --salvage"
+"""Ends the messages about damaged archives."""
+
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""Errors of SQLite; the second is raised where a message would hold a damaged name."""
 
 
 def default_path() -> Path:
     """Return the path of the archive without ``--archive``: ``NNGEN_ARCHIVE`` or ``./nngen.db``."""
     return Path(os.environ.get("NNGEN_ARCHIVE") or "nngen.db")
+
+
+class Connection(sqlite3.Connection):
+    """A connection to the file of an archive.
+
+    Attributes:
+        path: Path of the file; None in memory.
+        file: Device and inode of the file that was opened; None in memory.
+        lost: Message of the error that every write raises after the file was removed or replaced.
+    """
+
+    path: Path | None = None
+    file: tuple[int, int] | None = None
+    lost: str = ""
 
 
 @contextmanager
@@ -31,18 +66,20 @@ def sqlite_errors(path: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.Error as error:
-        raise ArchiveError(f"archive {path or 'in memory'}: {error}") from error
+    except SQLITE_ERRORS as error:
+        damaged = isinstance(error, UnicodeDecodeError) or "malformed" in str(error)
+        way_out = f": {WAY_OUT}" if damaged else ""
+        raise ArchiveError(f"archive {path or 'in memory'}: {one_line(str(error))}{way_out}") from error
 
 
 @contextmanager
-def transaction(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
+def transaction(db: Connection) -> Iterator[None]:
     """Store all writes of a block, or none of them where it raises; within ``together``, with the other calls of it.
 
     Raises:
-        ArchiveError: In place of any ``sqlite3.Error``.
+        ArchiveError: In place of any ``sqlite3.Error``, and where the file was removed or replaced.
     """
-    with sqlite_errors(path):
+    with sqlite_errors(db.path):
         if db.in_transaction:
             db.execute("SAVEPOINT call")
             try:
@@ -55,13 +92,64 @@ def transaction(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
                 if db.in_transaction:
                     db.execute("RELEASE call")
             return
-        # IMMEDIATE: a transaction that reads first and writes then would not wait for its turn.
-        db.execute("BEGIN IMMEDIATE")
+        begin(db)
         with db:
             yield
+        check_place(db)
 
 
-def open_database(path: Path, *, create: bool, readonly: bool) -> sqlite3.Connection:
+def begin(db: Connection) -> None:
+    """Begin a transaction.
+
+    Raises:
+        ArchiveError: If the file was removed or replaced.
+    """
+    if db.lost:
+        raise ArchiveError(db.lost)
+    # IMMEDIATE: a transaction that reads first and writes then would not wait for its turn.
+    db.execute("BEGIN IMMEDIATE")
+
+
+def check_place(db: Connection) -> None:
+    """Check after a write that the archive still has its name; if not, save it beside.
+
+    SQLite goes on writing to a file that was removed or moved, as to any open file, and nobody would find the results.
+
+    Raises:
+        ArchiveError: If the file was removed or replaced; the message names the rescue file.
+    """
+    if db.path is None or db.file is None or _identity(db.path) == db.file:
+        return
+    # The folder may be gone too.
+    for folder in (db.path.parent, Path.cwd(), Path(tempfile.gettempdir())):
+        target = _unused(folder / f"{db.path.name}.rescued")
+        try:
+            with closing(sqlite3.connect(target)) as copy:
+                db.backup(copy)
+        except (OSError, sqlite3.Error):
+            continue
+        saved = f"what was stored is in {target}: move it to {db.path} and run the same command again"
+        break
+    else:
+        saved = "and what was stored could not be saved elsewhere"
+    db.lost = f"the archive {db.path} was removed or replaced while it was written; {saved}"
+    raise ArchiveError(db.lost)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _unused(path: Path) -> Path:
+    places = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(place for place in places if not place.exists())
+
+
+def open_database(path: Path, *, create: bool, readonly: bool) -> Connection:
     """Open the file, check that it is an archive of a known version, and migrate it.
 
     Raises:
@@ -95,9 +183,9 @@ def check_creatable(path: Path) -> None:
         raise ArchiveError(f"cannot create the archive {path}: the folder cannot be written")
 
 
-def connect(place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+def connect(place: Path | str, *, uri: bool = False) -> Connection:
     """Connect to SQLite with rows that have names, and with transactions that begin only where they are asked for."""
-    db = sqlite3.connect(place, timeout=_BUSY_S, uri=uri, isolation_level=None)
+    db = sqlite3.connect(place, timeout=_BUSY_S, uri=uri, isolation_level=None, factory=Connection)
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA foreign_keys = ON")
     return db
@@ -120,7 +208,7 @@ def _create(path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _checked(path: Path, *, readonly: bool) -> sqlite3.Connection:
+def _checked(path: Path, *, readonly: bool) -> Connection:
     with ExitStack() as undo, sqlite_errors(path):
         db = undo.enter_context(closing(_connect(path, readonly=readonly)))
         try:
@@ -128,16 +216,17 @@ def _checked(path: Path, *, readonly: bool) -> sqlite3.Connection:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
             _recognise(db, path)
-        except sqlite3.DatabaseError as error:
+        except SQLITE_ERRORS as error:
             if "not a database" in str(error):
                 raise ArchiveError(f"{path} is not an archive (not an SQLite database)") from error
             raise
+        db.path, db.file = path, _identity(path)
         _migrate(db, path, readonly=readonly)
         undo.pop_all()
     return db
 
 
-def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+def _connect(path: Path, *, readonly: bool) -> Connection:
     if not readonly:
         return connect(path)
     address = path.absolute().as_uri()
@@ -156,7 +245,7 @@ def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
-def _recognise(db: sqlite3.Connection, path: Path) -> None:
+def _recognise(db: Connection, path: Path) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
         newer = sorted(applied(db) - MIGRATIONS.keys())
         if newer:
@@ -167,13 +256,15 @@ def _recognise(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _migrate(db: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
+def _migrate(db: Connection, path: Path, *, readonly: bool) -> None:
     done = applied(db)
+    if not done and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'trials'").fetchone():
+        raise ArchiveError(f"archive {path}: its table {LEDGER} is missing or empty: {WAY_OUT}")
     if done >= MIGRATIONS.keys():
         return
     if not readonly:
         # Two processes may open a new file at the same time: the second finds the work done.
-        with transaction(db, path):
+        with transaction(db):
             migrate(db)
         return
     # Readers migrate too, so that every command reads an archive of an earlier version.

@@ -11,10 +11,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from nngen.archive.connection import sqlite_errors, transaction
+from nngen.archive.connection import Connection, sqlite_errors, transaction
 from nngen.types import Record
 
 __all__ = ["Added", "ExternalModel", "ExternalResult", "ExternalResults"]
@@ -101,8 +100,8 @@ class Added:
 class ExternalResults:
     """The imported part of an archive, available as ``Archive.external``."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
-        self._db, self._path = db, path
+    def __init__(self, db: Connection) -> None:
+        self._db = db
 
     def add_models(self, models: Iterable[ExternalModel]) -> dict[str, int]:
         """Add models, all or none; models that are stored already are not added again.
@@ -115,7 +114,7 @@ class ExternalResults:
         """
         offered = list(models)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with transaction(self._db, self._path):
+        with transaction(self._db):
             self._db.executemany(_ADD_MODEL, (asdict(model) | {"now": now} for model in offered))
             rows = self._db.execute("SELECT id, origin, name, nn_id FROM foreign_models")
             known = {(origin, name, nn_id): number for number, origin, name, nn_id in rows}
@@ -133,7 +132,7 @@ class ExternalResults:
             | {"hyperparameters": json.dumps(result.record.hyperparameters, sort_keys=True, separators=(",", ":"))}
             for result in results
         ]
-        with transaction(self._db, self._path):
+        with transaction(self._db):
             self._db.executemany(_ADD_SERIES, rows)
             self._db.executemany(_ADD_SETTING, rows)
             before = self._db.total_changes
@@ -172,5 +171,5 @@ class ExternalResults:
         return {kind: next(self._each(f"SELECT count(*) FROM foreign_{kind}"))[0] for kind in kinds}  # noqa: S608
 
     def _each(self, sql: str, *values: Any) -> Iterator[sqlite3.Row]:
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._db.path):
             yield from self._db.execute(sql, values)

@@ -2,89 +2,103 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Any, TypeVar
 
-from nngen.archive.connection import sqlite_errors
+from nngen.archive.connection import WAY_OUT, Connection, sqlite_errors
 from nngen.archive.records import (
     CampaignRecord,
     Event,
     StoredCandidate,
     StoredTrial,
     TrialLine,
+    TrialScore,
     TrialState,
+)
+from nngen.archive.rows import (
+    LINES,
+    SCORES,
+    UNREADABLE,
+    TrialRows,
     campaign_from_row,
     candidate_from_row,
-    line_from_row,
+    check_texts,
+    event_from_row,
     spec_to_text,
-    trial_from_row,
     verdict_from_row,
 )
 from nngen.errors import ArchiveError, UsageError
-from nngen.text import did_you_mean
+from nngen.text import did_you_mean, one_line
 from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
 __all__ = ["ArchiveReader"]
+
+T = TypeVar("T")
+
+_CHUNK = 1000
+"""Rows that are fetched at a time."""
+
 
 _TRIALS = (
     "SELECT trials.*, plans.plan AS plan, reveals.test_accuracy AS test_accuracy FROM trials "
     "JOIN plans ON plans.id = trials.plan_id LEFT JOIN reveals ON reveals.trial_id = trials.id"
 )
-_LINES = (
-    "SELECT trials.id, campaign, position, rung, replicate, state, candidate_id, outcome, validation_accuracy, "
-    "suspect, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.seed') END AS seed, plans.plan AS plan "
-    "FROM trials JOIN plans ON plans.id = plan_id"
-)
+# Tens of thousands of ids are as many near misses: those that begin alike come first, then any others.
+_SIMILAR_IDS = """
+    SELECT id FROM candidates ORDER BY substr(?1, 1, 8) != substr(id, 1, 8)
+        AND substr(?1, 1, 3) != substr(id, instr(id, '-') + 1, 3), rowid LIMIT 100
+"""
 _CANDIDATES = "SELECT candidates.*, plans.plan AS plan FROM candidates LEFT JOIN plans ON plans.id = candidates.plan_id"
 
 
 class ArchiveReader:
-    """The reading half of ``Archive``; the contract is the text of the package."""
+    """The reading half of ``Archive``; the contract is the text of the package.
 
-    def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
-        self._db, self.path = db, path
+    Attributes:
+        damaged: Rows that could not be read so far, by table and key, with the reason.
+    """
+
+    def __init__(self, db: Connection, *, readonly: bool = False) -> None:
+        self._db, self.path, self.readonly = db, db.path, readonly
+        self.damaged: dict[str, str] = {}
 
     def campaigns(self) -> tuple[CampaignRecord, ...]:
-        rows = self._all("SELECT * FROM campaigns ORDER BY rowid")
-        return tuple(campaign_from_row(row) for row in rows)
+        return tuple(self._built("campaigns", "SELECT * FROM campaigns ORDER BY rowid", (), campaign_from_row))
 
     def campaign(self, name: str) -> CampaignRecord:
-        row = self._one("SELECT * FROM campaigns WHERE name = ?", name)
-        if row is None:
-            raise self._unknown("campaign", name, "SELECT name FROM campaigns ORDER BY rowid")
-        return campaign_from_row(row)
+        found = self._asked("campaigns", "SELECT * FROM campaigns WHERE name = ?", name, campaign_from_row)
+        if found is None:
+            raise self._unknown("campaign", name, "SELECT name FROM campaigns ORDER BY rowid LIMIT 1000")
+        return found
 
     def candidates(self) -> tuple[StoredCandidate, ...]:
-        return self._candidates("1")
+        return self._candidates("1", ())
 
     def candidate(self, prefix: str) -> StoredCandidate:
         """Return the candidate with this id, or the only one whose id begins so, with or without ``MoE4-``."""
-        exact = self._candidates("candidates.id = ?", prefix)
-        if exact:
-            return exact[0]
         # The index of ids is searched, so that no source is read.
-        rows = self._all(
+        rows = self._all("SELECT id FROM candidates WHERE id = ?", prefix) or self._all(
             "SELECT id FROM candidates WHERE ?1 != '' AND ?1 IN (substr(id, 1, length(?1)), "
             "substr(id, instr(id, '-') + 1, length(?1))) ORDER BY rowid",
             prefix,
         )
-        if len(rows) == 1:
-            return self._candidates("candidates.id = ?", rows[0]["id"])[0]
-        if rows:
+        if len(rows) > 1:
             shown = ", ".join(row["id"] for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
             raise UsageError(f"{prefix!r} fits {len(rows)} candidates ({shown}): type more of it")
-        raise self._unknown("candidate", prefix, "SELECT id FROM candidates ORDER BY rowid")
+        if not rows:
+            raise self._unknown("candidate", prefix, _SIMILAR_IDS, prefix)
+        return self._candidates("candidates.id = ?", (rows[0]["id"],), strict=True)[0]
 
     def canonicals(self) -> dict[str, str]:
         """Map the id of each candidate to its canonical hash, without reading the sources."""
         return {row["id"]: row["canonical"] for row in self._all("SELECT id, canonical FROM candidates ORDER BY rowid")}
 
     def trial(self, trial_id: int) -> StoredTrial:
-        found = self._trials("trials.id = ?", trial_id)
+        found = self._trials("trials.id = ?", (trial_id,), strict=True)
         if not found:
             raise ArchiveError(f"no trial {trial_id} in {self._named}")
         return found[0]
@@ -95,17 +109,30 @@ class ArchiveReader:
         *,
         candidate_id: str | None = None,
         state: TrialState | None = None,
+        failed: bool = False,
+        curves: bool = True,
     ) -> tuple[StoredTrial, ...]:
+        """Return the trials that fit all filters.
+
+        Args:
+            campaign: Name of their campaign.
+            candidate_id: Id of their candidate.
+            state: Their state.
+            failed: Whether only those with an outcome other than valid are wanted.
+            curves: Whether their learning curves are read.
+        """
         filters = {"campaign": campaign, "candidate_id": candidate_id, "state": state and state.value}
         given = {name: value for name, value in filters.items() if value is not None}
-        return self._trials(" AND ".join(["1", *(f"trials.{name} = ?" for name in given)]), *given.values())
+        where = " AND ".join(["outcome != 'valid'" if failed else "1", *(f"trials.{name} = ?" for name in given)])
+        return self._trials(where, tuple(given.values()), curves=curves)
 
     def lines(self, campaign: str | None = None) -> tuple[TrialLine, ...]:
-        """Return all trials, of one campaign or of all, without what only a few of them are asked for."""
-        where, values = ("WHERE campaign = ?", (campaign,)) if campaign is not None else ("", ())
-        with sqlite_errors(self.path):
-            rows = self._db.execute(f"{_LINES} {where} ORDER BY trials.id", values)
-            return tuple(line_from_row(row) for row in rows)  # row by row: all of them at once would be large
+        """Return all trials, of one campaign or of all, without what only one of them is asked for."""
+        return tuple(self._built("trials", *_of_campaign(LINES, campaign), TrialRows().line))
+
+    def scores(self, campaign: str | None = None) -> Iterator[TrialScore]:
+        """Iterate over the trained trials, of one campaign or of all, with what they are ranked by and shown with."""
+        return self._built("trials", *_of_campaign(SCORES, campaign), TrialRows().score)
 
     def passed(self, shape: Shape, classes: int) -> frozenset[str]:
         """Return the ids of the candidates whose last check at that shape with so many classes found them valid."""
@@ -169,17 +196,15 @@ class ArchiveReader:
         begins = " OR ".join(["kind BETWEEN ? AND ?"] * len(kinds)) or "0"
         given = [after] if campaign is None else [after, campaign]
         bounds = (bound for kind in kinds for bound in (kind, f"{kind}\U0010ffff"))
-        rows = self._all(f"SELECT * FROM events WHERE {where} AND ({begins}) ORDER BY id", *given, *bounds)  # noqa: S608
-        return tuple(_event_from_row(row) for row in rows)
+        sql = f"SELECT * FROM events WHERE {where} AND ({begins}) ORDER BY id"  # noqa: S608
+        return tuple(self._built("events", sql, (*given, *bounds), event_from_row))
 
     def last_event(self, campaign: str, *, before: int | None = None) -> Event | None:
         """Return the last event that a campaign's driver wrote, or the last one with an id below ``before``."""
-        row = self._one(
-            "SELECT * FROM events WHERE campaign = ? AND id < ? AND kind NOT LIKE 'control.%' ORDER BY id DESC LIMIT 1",
-            campaign,
-            2**63 - 1 if before is None else before,
-        )
-        return None if row is None else _event_from_row(row)
+        where = "campaign = ? AND id < ? AND kind NOT LIKE 'control.%'"
+        sql = f"SELECT * FROM events WHERE {where} ORDER BY id DESC LIMIT 1"  # noqa: S608
+        below = 2**63 - 1 if before is None else before
+        return next(self._built("events", sql, (campaign, below), event_from_row), None)
 
     # Inside
 
@@ -187,24 +212,103 @@ class ArchiveReader:
     def _named(self) -> str:
         return str(self.path or "this archive")
 
-    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+    def _chunks(self, sql: str, values: Sequence[Any]) -> Iterator[list[sqlite3.Row]]:
+        """Iterate over the rows of a query, many at a time; what is not UTF-8 in a text becomes lone surrogates."""
+        count = 0
         with sqlite_errors(self.path):
-            return self._db.execute(sql, values).fetchall()
+            cursor = self._db.execute(sql, values)
+            try:
+                while rows := cursor.fetchmany(_CHUNK):
+                    yield rows
+                    count += len(rows)
+                return
+            except sqlite3.OperationalError as error:
+                if "decode to UTF-8" not in str(error):
+                    raise
+            self._db.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+            cursor = self._db.execute(sql, values)
+            if count:  # zero would stand for all
+                cursor.fetchmany(count)
+            while rows := cursor.fetchmany(_CHUNK):
+                yield rows
+
+    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        return list(chain.from_iterable(self._chunks(sql, values)))
 
     def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         return next(iter(self._all(sql, *values)), None)
 
-    def _candidates(self, where: str, *values: Any) -> tuple[StoredCandidate, ...]:
+    def _built(
+        self,
+        table: str,
+        sql: str,
+        values: Sequence[Any],
+        build: Callable[[sqlite3.Row], T],
+        *,
+        strict: bool = False,
+    ) -> Iterator[T]:
+        """Build values from the rows of a query, whose first column names the row of ``table``.
+
+        A row that cannot be read is left out and noted in ``damaged`` where the archive was opened for reading. A
+        driver must not go on without a row, and whoever asks for one row alone gets the reason.
+
+        Raises:
+            ArchiveError: If a row cannot be read and the archive is written, or the row was asked for alone.
+        """
+        for rows in self._chunks(sql, values):
+            yield from self._readable(table, rows, build, strict=strict)
+
+    def _readable(
+        self, table: str, rows: Sequence[sqlite3.Row], build: Callable[[sqlite3.Row], T], *, strict: bool
+    ) -> list[T]:
+        plain = self._db.text_factory is str
+        with suppress(*UNREADABLE):
+            if plain:  # nearly always no row is damaged; otherwise the same rows are built one by one
+                return list(map(build, rows))
+        found = []
+        for row in rows:
+            try:
+                if not plain:
+                    check_texts(row)
+                found.append(build(row))
+            except UNREADABLE as error:
+                self.damaged[f"{table} {one_line(str(row[0]), 60)}"] = one_line(str(error))
+                if strict or not self.readonly:
+                    raise ArchiveError(self.damage) from error
+        return found
+
+    def _asked(self, table: str, sql: str, key: Any, build: Callable[[sqlite3.Row], T]) -> T | None:
+        return next(self._built(table, sql, (key,), build, strict=True), None)
+
+    @property
+    def damage(self) -> str:
+        """One line on the rows that could not be read so far; empty where all could."""
+        if not self.damaged:
+            return ""
+        (row, reason), count = next(iter(self.damaged.items())), len(self.damaged)
+        rest = f" (and {count - 1:,} rows more)" if count > 1 else ""
+        return f"archive {self._named}: {row}: {reason}{rest}: {WAY_OUT}"
+
+    def _candidates(self, where: str, values: Sequence[Any], *, strict: bool = False) -> tuple[StoredCandidate, ...]:
         # Rows of all candidates at once, not of one after the other: three queries however many there are.
         experts = self._grouped("candidate_experts", "candidates", "candidate_id", "place", where, values)
         verdicts = self._grouped("verdicts", "candidates", "candidate_id", "verdicts.id", where, values)
-        rows = self._all(f"{_CANDIDATES} WHERE {where} ORDER BY candidates.rowid", *values)
-        return tuple(candidate_from_row(row, experts[row["id"]], verdicts[row["id"]]) for row in rows)
+        sql = f"{_CANDIDATES} WHERE {where} ORDER BY candidates.rowid"
 
-    def _trials(self, where: str, *values: Any) -> tuple[StoredTrial, ...]:
-        points = self._grouped("curves", "trials", "trial_id", "epoch", where, values)
-        rows = self._all(f"{_TRIALS} WHERE {where} ORDER BY trials.id", *values)
-        return tuple(trial_from_row(row, points[row["id"]]) for row in rows)
+        def build(row: sqlite3.Row) -> StoredCandidate:
+            return candidate_from_row(row, experts[row["id"]], verdicts[row["id"]])
+
+        return tuple(self._built("candidates", sql, values, build, strict=strict))
+
+    def _trials(
+        self, where: str, values: Sequence[Any], *, curves: bool = True, strict: bool = False
+    ) -> tuple[StoredTrial, ...]:
+        points: Mapping[Any, Sequence[sqlite3.Row]] = defaultdict(list)
+        if curves:
+            points = self._grouped("curves", "trials", "trial_id", "epoch", where, values)
+        rows, sql = TrialRows(), f"{_TRIALS} WHERE {where} ORDER BY trials.id"
+        build = lambda row: rows.trial(row, points[row["id"]])  # noqa: E731
+        return tuple(self._built("trials", sql, values, build, strict=strict))
 
     def _grouped(
         self, parts: str, whole: str, key: str, order: str, where: str, values: Sequence[Any]
@@ -212,17 +316,18 @@ class ArchiveReader:
         """Return the rows of the table ``parts`` by the row of ``whole`` that they belong to."""
         sql = f"SELECT {parts}.* FROM {parts} JOIN {whole} ON {whole}.id = {key} WHERE {where} ORDER BY {order}"  # noqa: S608
         groups: defaultdict[Any, list[sqlite3.Row]] = defaultdict(list)
-        for row in self._all(sql, *values):
+        for row in chain.from_iterable(self._chunks(sql, values)):
             groups[row[key]].append(row)
         return groups
 
-    def _unknown(self, what: str, name: str, names: str) -> UsageError:
+    def _unknown(self, what: str, name: str, names: str, *values: str) -> UsageError:
         """Make the error for a name that is not there, with the nearest of the names that a query returns."""
-        known = [row[0] for row in self._all(names)]
+        known = [row[0] for row in self._all(names, *values)]
         some = f"it holds {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
         hint = did_you_mean(name, known, otherwise=some if known else f"it holds no {what}s yet")
         return UsageError(f"no {what} {name!r} in {self._named}: {hint}")
 
 
-def _event_from_row(row: sqlite3.Row) -> Event:
-    return Event(**dict(row) | {"detail": json.loads(row["detail"])})
+def _of_campaign(sql: str, campaign: str | None) -> tuple[str, tuple[str, ...]]:
+    """Restrict a query to one campaign, so that its index is used; None for all."""
+    return sql.format("1" if campaign is None else "campaign = ?"), () if campaign is None else (campaign,)

@@ -1,23 +1,15 @@
-"""Values that the archive returns, and their translation from and to its columns.
-
-Dictionaries stop here: JSON columns are read into typed values and written from them, under the keys of the first
-version.
-"""
+"""Values that the archive stores and returns."""
 
 from __future__ import annotations
 
 import enum
-import hashlib
-import json
-import sqlite3
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nngen.campaign_spec import CampaignSpec
 from nngen.plan import Plan
-from nngen.types import Candidate, EpochResult, Measurements, Outcome, Shape, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, Measurements, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = [
     "CampaignRecord",
@@ -28,18 +20,10 @@ __all__ = [
     "StoredCandidate",
     "StoredTrial",
     "TrialLine",
+    "TrialScore",
     "TrialState",
     "copied_result",
 ]
-
-Row = sqlite3.Row | Mapping[str, Any]
-"""A row of a table: its columns by name."""
-
-_INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
-"""Fields of ``CampaignRecord`` that stand beside the specification in its column."""
-
-_POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy", "samples")
-"""Columns of a learning curve that are fields of ``EpochResult`` as they are."""
 
 
 class TrialState(enum.StrEnum):
@@ -236,6 +220,30 @@ class TrialLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialScore:
+    """The part of a trained trial that it is ranked by and shown with; cheap to read by the hundred thousand.
+
+    Attributes:
+        spec: Specification of the training with seed 0, shared by all trials that differ in the seed alone.
+        seed: Seed of the training.
+        batch: Samples per step in the end; None in archives from before it was kept.
+        suspect: Reason why the accuracy is not comparable with that of other trials; empty for most.
+    """
+
+    id: int
+    candidate_id: str
+    experts: tuple[str, ...]
+    spec: TrialSpec
+    seed: int
+    batch: int | None
+    validation_accuracy: float
+    test_accuracy: float | None
+    parameters: int | None
+    seconds: float | None
+    suspect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
     """A decision to train a candidate again: longer, or with another seed.
 
@@ -264,137 +272,9 @@ class Event:
     detail: Mapping[str, Any]
 
 
-def dump(value: Any) -> str:
-    """Write JSON that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def plan_id(plan: Plan) -> str:
-    """Identify a plan by its content."""
-    return hashlib.sha256(dump(plan.to_dict()).encode()).hexdigest()
-
-
-def campaign_to_text(record: CampaignRecord) -> str:
-    """Write the JSON column of a campaign."""
-    more = {name: getattr(record, name) for name in _INPUTS} | {"candidates": list(record.candidates)}
-    return dump(record.spec.to_dict() | {name: value for name, value in more.items() if value or name == "pool"})
-
-
-def campaign_from_row(row: Row) -> CampaignRecord:
-    """Build a campaign from its row."""
-    data = json.loads(row["spec"])
-    return CampaignRecord(
-        spec=CampaignSpec.from_dict(data),
-        **{name: data[name] for name in _INPUTS if data.get(name)},
-        candidates=tuple(data.get("candidates", ())),
-        **{name: row[name] for name in ("loop", "cycle", "created_at")},
-        role=LoopRole(row["role"]) if row["role"] else None,
-    )
-
-
-def spec_to_text(spec: TrialSpec) -> str:
-    """Write a trial's specification for a column.
-
-    Equal specifications give equal text, in archives of every version: the time limit keeps its first key.
-    """
-    data = asdict(spec) | {"shape": str(spec.shape)}
-    return dump(data | {"wall_s": data.pop("time_limit_s")})
-
-
-def spec_from_text(text: str) -> TrialSpec:
-    """Read what ``spec_to_text`` wrote."""
-    data = json.loads(text)
-    if "wall_s" in data:
-        data["time_limit_s"] = data.pop("wall_s")
-    return TrialSpec(**data | {"shape": Shape.parse(data["shape"])})
-
-
-_CONDITIONS: dict[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
-    "data_fingerprint": (str, str),
-    "isolation": (str, str),
-    "prm": (lambda prm: json.dumps(dict(prm), sort_keys=True), json.loads),
-    "batch": (str, int),
-    "batches_tried": (lambda tried: ", ".join(map(str, tried)), lambda text: tuple(map(int, text.split(", ")))),
-    "energy_j": ("{:.3f}".format, float),
-    "predicted_mib": ("{:.0f}".format, float),
-}
-"""Conditions of a training, which stand as strings among its environment: how each is written and read."""
-
-
-def environment_to_text(trial: Trial) -> str:
-    """Write a trial's environment for its column: one JSON object of strings, with the conditions of training in it."""
-    values = {name: (getattr(trial, name), write) for name, (write, _) in _CONDITIONS.items()}
-    kept = {name: write(value) for name, (value, write) in values.items() if value not in (None, "", (), {})}
-    if "data_fingerprint" in kept:
-        kept["data"] = kept.pop("data_fingerprint")
-    return dump({**trial.environment, **kept})
-
-
-def _conditions(text: str) -> dict[str, Any]:
-    """Read what ``environment_to_text`` wrote as fields of ``StoredTrial``."""
-    rest: dict[str, str] = json.loads(text)
-    if "data" in rest:  # the first archives have the longer key
-        rest["data_fingerprint"] = rest.pop("data")
-    found = {name: read(rest.pop(name)) for name, (_, read) in _CONDITIONS.items() if name in rest}
-    return found | {"environment": rest}
-
-
 def copied_result(known: StoredTrial, validation_predictions: bytes, test_predictions: bytes) -> Trial:
     """Return a finished trial's result as the result of the same work in another trial."""
     assert known.candidate_id is not None and known.spec is not None and known.verdict is not None
     same: dict[str, Any] = {item.name: getattr(known, item.name) for item in fields(Trial) if hasattr(known, item.name)}
     predictions = {"validation_predictions": validation_predictions, "test_predictions": test_predictions}
     return Trial(**same | predictions | {"seconds": known.seconds or 0.0, "peak_mib": known.peak_mib or 0.0})
-
-
-def candidate_from_row(row: Row, experts: Sequence[Row], verdicts: Sequence[Row]) -> StoredCandidate:
-    """Build a candidate from its row, its experts' rows and its verdicts' rows."""
-    return StoredCandidate(
-        **{name: row[name] for name in ("id", "canonical", "source", "created_at", "template_version")},
-        plan=Plan.from_dict(json.loads(row["plan"])) if row["plan"] else None,
-        experts=tuple(expert["family"] for expert in experts),
-        fingerprints=tuple(expert["fingerprint"] or "" for expert in experts),
-        verdicts=tuple(verdict_from_row(verdict) for verdict in verdicts),
-    )
-
-
-def verdict_from_row(row: Row) -> Verdict:
-    """Build a verdict from the columns ``outcome``, ``rule``, ``message``, ``line``."""
-    return Verdict(
-        outcome=Outcome(row["outcome"]), rule=row["rule"] or "", message=row["message"] or "", line=row["line"]
-    )
-
-
-def trial_from_row(row: Row, curve: Sequence[Row]) -> StoredTrial:
-    """Build a trial from its row (with ``plan`` and ``test_accuracy`` joined) and its curve's rows."""
-    same = ("id", "campaign", "position", "rung", "replicate", "candidate_id", "validation_accuracy", "test_accuracy")
-    more = ("parameters", "seconds", "peak_mib", "copied_from", "started_at", "finished_at")
-    return StoredTrial(
-        **{name: row[name] for name in same + more},
-        plan=Plan.from_dict(json.loads(row["plan"])),
-        state=TrialState(row["state"]),
-        spec=spec_from_text(row["spec"]) if row["spec"] else None,
-        verdict=verdict_from_row(row) if row["outcome"] else None,
-        **_conditions(row["environment"] or "{}"),
-        given=row["given_isolation"] is not None,
-        given_seed=row["given_seed"],
-        suspect=row["suspect"],
-        curve=tuple(
-            EpochResult(**{name: point[name] for name in _POINT} | {"usage": tuple(json.loads(point["usage"]))})
-            for point in curve
-        ),
-    )
-
-
-def line_from_row(row: Row) -> TrialLine:
-    """Build a line from its columns, with ``plan`` joined."""
-    same = ("id", "position", "rung", "replicate", "candidate_id", "validation_accuracy", "suspect")
-    return TrialLine(
-        **{name: row[name] for name in same},
-        # A hundred thousand trials have few names: each is kept once.
-        campaign=sys.intern(row["campaign"]),
-        experts=tuple(map(sys.intern, json.loads(row["plan"])["experts"])),
-        state=TrialState(row["state"]),
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-        seed=row["replicate"] if row["seed"] is None else row["seed"],
-    )

@@ -265,12 +265,20 @@ def m0005_accuracies_and_kinds(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX events_by_kind ON events(campaign, kind)")
 
 
+def m0006_indices(db: sqlite3.Connection) -> None:
+    # In the order of their numbers, in which trials are read; the unique index has another order.
+    db.execute("CREATE INDEX trials_by_campaign ON trials(campaign)")
+    # A column behind the sources is read without them.
+    db.execute("CREATE INDEX candidates_by_template ON candidates(id, plan_id, template_version)")
+
+
 _STEPS = (
     m0001_first_form,
     m0002_foreign,
     m0003_loops_and_given_candidates,
     m0004_suspicion,
     m0005_accuracies_and_kinds,
+    m0006_indices,
 )
 MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""

@@ -10,21 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from nngen.archive.connection import connect, open_database, sqlite_errors, transaction
+from nngen.archive.connection import Connection, begin, check_place, connect, open_database, sqlite_errors, transaction
 from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
 from nngen.archive.reader import ArchiveReader
-from nngen.archive.records import (
-    CampaignRecord,
-    NewTrial,
-    Promotion,
-    TrialState,
-    campaign_to_text,
-    dump,
-    environment_to_text,
-    plan_id,
-    spec_to_text,
-)
+from nngen.archive.records import CampaignRecord, NewTrial, Promotion, TrialState
+from nngen.archive.rows import campaign_to_text, dump, environment_to_text, plan_id, spec_to_text
 from nngen.archive.schema import migrate
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
@@ -62,9 +53,9 @@ class Archive(ArchiveReader):
                 ...
     """
 
-    def __init__(self, db: sqlite3.Connection, path: Path | None) -> None:
-        super().__init__(db, path)
-        self.external = ExternalResults(db, path)
+    def __init__(self, db: Connection, *, readonly: bool = False) -> None:
+        super().__init__(db, readonly=readonly)
+        self.external = ExternalResults(db)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, readonly: bool = False) -> Self:
@@ -73,14 +64,14 @@ class Archive(ArchiveReader):
         Raises:
             ArchiveError: See ``connection.open_database``.
         """
-        return cls(open_database(path, create=create, readonly=readonly), path)
+        return cls(open_database(path, create=create, readonly=readonly), readonly=readonly)
 
     @classmethod
     def in_memory(cls) -> Self:
         """Return an archive in memory, which is lost when it is closed."""
         db = connect(":memory:")
         migrate(db)
-        return cls(db, None)
+        return cls(db)
 
     def close(self) -> None:
         self._db.close()
@@ -98,12 +89,13 @@ class Archive(ArchiveReader):
         A call that raises is undone alone. Others may not write meanwhile, so nothing slow belongs into the block.
         """
         with sqlite_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            begin(self._db)
             try:
                 yield
             finally:
                 if self._db.in_transaction:
                     self._db.commit()
+            check_place(self._db)
 
     # Append-only facts
 
@@ -236,7 +228,7 @@ class Archive(ArchiveReader):
     # Inside
 
     def _transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._db, self.path)
+        return transaction(self._db)
 
     def _insert(self, table: str, **values: Any) -> int:
         """Add a row; returns its number."""

@@ -10,6 +10,7 @@ import inspect
 import os
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_origin
@@ -60,9 +61,13 @@ _COMMANDS = {
         "nngen.cli.predict_accuracy:predict_accuracy",
         "Predict the accuracy of a plan that was not trained.",
     ),
+    "archive": ("nngen.cli.archive:app", "Check an archive; save what can be read of a damaged one."),
     "export": ("nngen.cli.export:export", "Export trained mixtures to LEMUR."),
 }
 
+
+AFTERWARDS: list[Callable[[], str]] = []
+"""Errors that are known when a command has ended: texts, empty where nothing happened."""
 
 _OPEN_FILES = 256
 _LARGEST = 2**63
@@ -179,6 +184,7 @@ def run(tokens: list[str]) -> int:
 
 
 def _run(tokens: list[str]) -> int:
+    AFTERWARDS.clear()
     try:
         # Only the command that is used is imported; the others keep the line that the overview shows.
         if tokens and tokens[0] in _COMMANDS:
@@ -194,7 +200,8 @@ def _run(tokens: list[str]) -> int:
         return _fail(_os_message(error), code=1)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", code=130)
-    return 0
+    late = next(filter(None, (text() for text in AFTERWARDS)), None)
+    return _fail(late, code=1) if late else 0
 
 
 def _check_process() -> None:

@@ -28,6 +28,7 @@ from nngen.types import EpochResult
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes after any stop.")
 
 _POLL_S = 1.0
+_SHOWN_FAILURES = 50
 
 
 @app.command
@@ -142,8 +143,8 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
                 "rule": trial.verdict.rule,
                 "message": trial.verdict.message,
             }
-            for trial in store.trials(campaign)
-            if trial.verdict is not None and not trial.verdict.valid
+            for trial in store.trials(campaign, failed=True, curves=False)
+            if trial.verdict is not None
         ]
     if output.json:
         more = {"standing": stands.to_dict(), "arguments": stored.arguments(), "failures": failures}
@@ -152,7 +153,9 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
     print_summary(summary)
     print_status(summary, stands)
     if failures:
-        print_table(failures, ("outcome", "experts", "rule", "message"))
+        print_table(failures[-_SHOWN_FAILURES:], ("outcome", "experts", "rule", "message"))
+    if len(failures) > _SHOWN_FAILURES:
+        print(f"the last {_SHOWN_FAILURES} of {len(failures):,} failures; --json lists all")
 
 
 @app.command

@@ -18,7 +18,7 @@ from cyclopts import Parameter, Token
 from docstring_parser import parse
 
 from nngen.archive import Archive, default_path
-from nngen.cli import place_of
+from nngen.cli import AFTERWARDS, place_of
 from nngen.cli.output import print_json, print_table
 from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
@@ -169,7 +169,9 @@ class ArchiveOptions(OutputOptions):
 
     def read(self) -> Archive:
         """Open the archive read-only; it has to exist."""
-        return Archive.open(self.path, readonly=True)
+        archive = Archive.open(self.path, readonly=True)
+        AFTERWARDS.append(lambda: archive.damage)
+        return archive
 
 
 _FROM_REGISTRIES = {

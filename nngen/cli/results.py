@@ -40,7 +40,7 @@ def leaderboard(
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)
-        rows = rank(store.trials(campaign), top=top)
+        rows = rank(store.scores(campaign), top=top)
     if output.json:
         print_json([row.to_dict() for row in rows])
     elif not rows:

@@ -2,7 +2,7 @@
 
 import json
 
-from nngen.archive.records import environment_to_text, spec_from_text, spec_to_text, trial_from_row
+from nngen.archive.rows import TrialRows, environment_to_text, spec_from_text, spec_to_text
 from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
 
 SPEC = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), time_limit_s=60.0)
@@ -44,12 +44,12 @@ def test_the_conditions_of_a_trial_are_strings_in_the_column():
 
 
 def test_the_conditions_of_a_trial_are_typed_when_read():
-    stored = trial_from_row(row(json.dumps(ENVIRONMENT)), [])
+    stored = TrialRows().trial(row(json.dumps(ENVIRONMENT)), [])
     for name in ("batch", "batches_tried", "prm", "energy_j", "predicted_mib", "data_fingerprint", "isolation"):
         assert getattr(stored, name) == getattr(TRIAL, name), name
     assert stored.environment == {"torch": "2"}
-    assert trial_from_row(row('{"data_fingerprint": "d0"}'), []).data_fingerprint == "d0"
-    assert trial_from_row(row(None), []).batch is None
+    assert TrialRows().trial(row('{"data_fingerprint": "d0"}'), []).data_fingerprint == "d0"
+    assert TrialRows().trial(row(None), []).batch is None
 
 
 def test_the_time_limit_keeps_its_key():

@@ -1,0 +1,425 @@
+"""Translation of the archive's values from and to their columns; a row that cannot be read is named with its column.
+
+Dictionaries stop here: JSON columns are read into typed values and written from them, under the keys of the first
+version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
+from datetime import datetime
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from nngen.archive.records import (
+    CampaignRecord,
+    Event,
+    LoopRole,
+    StoredCandidate,
+    StoredTrial,
+    TrialLine,
+    TrialScore,
+    TrialState,
+)
+from nngen.campaign_spec import CampaignSpec
+from nngen.errors import NngenError
+from nngen.plan import Plan
+from nngen.text import clean
+from nngen.types import EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
+
+__all__ = ["UNREADABLE", "DamagedRowError", "Row"]
+
+T = TypeVar("T")
+
+Row = sqlite3.Row | Mapping[str, Any]
+"""A row of a table: its columns by name."""
+
+_INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
+"""Fields of ``CampaignRecord`` that stand beside the specification in its column."""
+
+_POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy", "samples")
+"""Columns of a learning curve that are fields of ``EpochResult`` as they are."""
+
+
+class DamagedRowError(Exception):
+    """A row that cannot be read; the text names the column and the reason."""
+
+
+UNREADABLE = (
+    *(ArithmeticError, AttributeError, DamagedRowError, LookupError),
+    *(NngenError, RecursionError, TypeError, ValueError),
+)
+"""What reading a row raises where a value, or the name of a column, was damaged."""
+
+
+def read(row: Row, column: str, parse: Callable[[Any], T]) -> T:
+    """Read one column of a row.
+
+    Raises:
+        DamagedRowError: If the column does not hold what was written there.
+    """
+    try:
+        return parse(row[column])
+    except json.JSONDecodeError as error:
+        raise DamagedRowError(f"{column} is not valid JSON") from error
+    except RecursionError as error:
+        raise DamagedRowError(f"{column} is nested too deeply") from error
+    except UNREADABLE as error:
+        raise DamagedRowError(f"{column} cannot be read ({clean(str(error), 120)})") from error
+
+
+def checked(value: T) -> T:
+    """Return a dataclass whose fields have the types that they are declared with.
+
+    Raises:
+        TypeError: If one has another type, as JSON that was changed by hand may give it.
+    """
+    kind: type = type(value)
+    for name, fits in _fields(kind):
+        found = getattr(value, name)
+        if not fits(found):
+            raise TypeError(f"{name} is {found!r:.60}")
+    return value
+
+
+@cache
+def _fields(kind: type) -> list[tuple[str, Callable[[Any], bool]]]:
+    hints = get_type_hints(kind)
+    return [(item.name, _fitting(hints[item.name])) for item in fields(kind)]
+
+
+def _fitting(hint: Any) -> Callable[[Any], bool]:
+    """Return the function that tells whether a value has a type, made once for many values."""
+    origin, parts = get_origin(hint), tuple(map(_fitting, (arg for arg in get_args(hint) if arg is not Ellipsis)))
+    if origin in (Union, UnionType):
+        return lambda value: any(fits(value) for fits in parts)
+    if origin is tuple and Ellipsis in get_args(hint):
+        return lambda value: isinstance(value, tuple) and all(map(parts[0], value))
+    if origin is tuple:
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(parts)
+            and all(fits(item) for fits, item in zip(parts, value, strict=True))
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        keys, items = parts
+        return lambda value: isinstance(value, Mapping) and all(map(keys, value)) and all(map(items, value.values()))
+    if hint in (int, float):
+        return lambda value: isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return lambda value: isinstance(value, hint) and checked(value) is value
+    return lambda value: hint is Any or isinstance(value, hint)
+
+
+def check_texts(row: Row) -> None:
+    """Check that a row has no bytes that are not UTF-8, where those are read as lone surrogates.
+
+    Raises:
+        DamagedRowError: If it has some.
+    """
+    for column in row.keys():  # noqa: SIM118 - a row of SQLite iterates over its values
+        value = row[column]
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise DamagedRowError(f"{column} is not UTF-8") from None
+
+
+def share(value: Any) -> float | None:
+    """Check an accuracy: None, or a number in [0, 1].
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
+        return value
+    raise ValueError(f"{value!r:.40} is not between 0 and 1")
+
+
+def amount(value: Any) -> Any:
+    """Check a measured amount: None, or a finite number that is not negative.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if value is None or (isinstance(value, int | float) and 0 <= value < math.inf):
+        return value
+    raise ValueError(f"{value!r:.40} is not an amount")
+
+
+def dump(value: Any) -> str:
+    """Write JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+# Campaigns, plans and candidates
+
+
+def campaign_to_text(record: CampaignRecord) -> str:
+    """Write the JSON column of a campaign."""
+    more = {name: getattr(record, name) for name in _INPUTS} | {"candidates": list(record.candidates)}
+    return dump(record.spec.to_dict() | {name: value for name, value in more.items() if value or name == "pool"})
+
+
+def campaign_from_row(row: Row) -> CampaignRecord:
+    """Build a campaign from its row."""
+
+    def parse(text: str) -> CampaignRecord:
+        data = json.loads(text)
+        return checked(
+            CampaignRecord(
+                spec=CampaignSpec.from_dict(data),
+                **{name: data[name] for name in _INPUTS if data.get(name)},
+                candidates=tuple(data.get("candidates", ())),
+                **{name: row[name] for name in ("loop", "cycle", "created_at")},
+                role=LoopRole(row["role"]) if row["role"] else None,
+            )
+        )
+
+    return read(row, "spec", parse)
+
+
+def plan_id(plan: Plan) -> str:
+    """Identify a plan by its content."""
+    return hashlib.sha256(dump(plan.to_dict()).encode()).hexdigest()
+
+
+def plan_from_text(text: str) -> Plan:
+    """Read the JSON column of a plan."""
+    return checked(Plan.from_dict(json.loads(text)))
+
+
+_EXPERTS = re.compile(r'\{"experts":(\[[^]]*\])')
+
+
+def _experts_from_text(text: str) -> tuple[str, ...]:
+    # They stand first in what the archive writes, and the rest of a plan is ten times as long.
+    found = _EXPERTS.match(text)
+    experts = tuple(json.loads(found[1]) if found else json.loads(text)["experts"])
+    if not all(isinstance(name, str) for name in experts):
+        raise TypeError("its experts are not all names")
+    return tuple(map(sys.intern, experts))  # a hundred thousand trials have few names: each is kept once
+
+
+def candidate_from_row(row: Row, experts: Sequence[Row], verdicts: Sequence[Row]) -> StoredCandidate:
+    """Build a candidate from its row, its experts' rows and its verdicts' rows."""
+    return StoredCandidate(
+        **{name: row[name] for name in ("id", "canonical", "source", "created_at", "template_version")},
+        plan=read(row, "plan", plan_from_text) if row["plan"] else None,
+        experts=tuple(expert["family"] for expert in experts),
+        fingerprints=tuple(expert["fingerprint"] or "" for expert in experts),
+        verdicts=tuple(verdict_from_row(verdict) for verdict in verdicts),
+    )
+
+
+def verdict_from_row(row: Row) -> Verdict:
+    """Build a verdict from the columns ``outcome``, ``rule``, ``message``, ``line``."""
+    outcome = read(row, "outcome", Outcome)
+    return Verdict(outcome=outcome, rule=row["rule"] or "", message=row["message"] or "", line=row["line"])
+
+
+# Trials
+
+
+def spec_to_text(spec: TrialSpec) -> str:
+    """Write a trial's specification for a column.
+
+    Equal specifications give equal text, in archives of every version: the time limit keeps its first key.
+    """
+    data = asdict(spec) | {"shape": str(spec.shape)}
+    return dump(data | {"wall_s": data.pop("time_limit_s")})
+
+
+def spec_from_text(text: str) -> TrialSpec:
+    """Read what ``spec_to_text`` wrote."""
+    data = json.loads(text)
+    if "wall_s" in data:
+        data["time_limit_s"] = data.pop("wall_s")
+    return checked(TrialSpec(**data | {"shape": Shape.parse(data["shape"])}))
+
+
+_CONDITIONS: dict[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
+    "data_fingerprint": (str, str),
+    "isolation": (str, str),
+    "prm": (lambda prm: json.dumps(dict(prm), sort_keys=True), json.loads),
+    "batch": (str, int),
+    "batches_tried": (lambda tried: ", ".join(map(str, tried)), lambda text: tuple(map(int, text.split(", ")))),
+    "energy_j": ("{:.3f}".format, float),
+    "predicted_mib": ("{:.0f}".format, float),
+}
+"""Conditions of a training, which stand as strings among its environment: how each is written and read."""
+
+
+def environment_to_text(trial: Trial) -> str:
+    """Write a trial's environment for its column: one JSON object of strings, with the conditions of training in it."""
+    values = {name: (getattr(trial, name), write) for name, (write, _) in _CONDITIONS.items()}
+    kept = {name: write(value) for name, (value, write) in values.items() if value not in (None, "", (), {})}
+    if "data_fingerprint" in kept:
+        kept["data"] = kept.pop("data_fingerprint")
+    return dump({**trial.environment, **kept})
+
+
+def _conditions(text: str | None) -> dict[str, Any]:
+    """Read what ``environment_to_text`` wrote as fields of ``StoredTrial``."""
+    rest: dict[str, str] = json.loads(text or "{}")
+    if "data" in rest:  # the first archives have the longer key
+        rest["data_fingerprint"] = rest.pop("data")
+    found = {name: parse(rest.pop(name)) for name, (_, parse) in _CONDITIONS.items() if name in rest}
+    if not all(isinstance(value, str) for value in rest.values()):
+        raise TypeError("its values are not all texts")
+    return found | {"environment": rest}
+
+
+def point_from_row(row: Row) -> EpochResult:
+    """Build a point of a learning curve from its row."""
+    usage = read(row, "usage", lambda text: tuple(map(float, json.loads(text))))
+    read(row, "validation_accuracy", share)
+    return EpochResult(**{name: row[name] for name in _POINT}, usage=usage)
+
+
+class TrialRows:
+    """Builds trials from the rows of one query; a text that many rows share is parsed once, and its value shared."""
+
+    def __init__(self) -> None:
+        self._plan = cache(plan_from_text)
+        self._conditions = cache(_conditions)
+        self._spec = cache(spec_from_text)
+        self._experts = cache(_experts_from_text)
+
+    def trial(self, row: Row, curve: Sequence[Row]) -> StoredTrial:
+        """Build a trial from its row (with ``plan`` and ``test_accuracy`` joined) and its curve's rows."""
+        same = ("id", "campaign", "position", "rung", "replicate", "candidate_id", "copied_from", "given_seed")
+        more = ("started_at", "finished_at", "suspect")
+        return StoredTrial(
+            **{name: row[name] for name in same + more},
+            validation_accuracy=read(row, "validation_accuracy", share),
+            test_accuracy=read(row, "test_accuracy", share),
+            parameters=read(row, "parameters", amount),
+            seconds=read(row, "seconds", amount),
+            peak_mib=read(row, "peak_mib", amount),
+            plan=read(row, "plan", self._plan),
+            state=read(row, "state", TrialState),
+            spec=read(row, "spec", self._with_seed) if row["spec"] else None,
+            verdict=verdict_from_row(row) if row["outcome"] else None,
+            **read(row, "environment", self._conditions),
+            given=row["given_isolation"] is not None,
+            curve=tuple(point_from_row(point) for point in curve),
+        )
+
+    def _with_seed(self, text: str) -> TrialSpec:
+        # Specifications of a campaign differ in the seed alone.
+        seed = _seed(text)
+        return replace(self._spec(_SEED.sub('"seed":0', text, count=1)), seed=seed)
+
+    def line(self, row: sqlite3.Row) -> TrialLine:
+        """Build a line from a row of ``LINES``."""
+        # Unpacked, not looked up by name: a hundred thousand rows are read within a second.
+        number, campaign, position, rung, replicate, state, candidate, outcome, accuracy, suspect, spec, plan = row
+        try:
+            return TrialLine(
+                id=number,
+                campaign=sys.intern(campaign),
+                position=position,
+                rung=rung,
+                replicate=replicate,
+                candidate_id=candidate,
+                validation_accuracy=share(accuracy),
+                state=_STATES[state],
+                experts=self._experts(plan),
+                outcome=_OUTCOMES[outcome],
+                seed=replicate if spec is None else _seed(spec),
+                suspect=suspect,
+            )
+        except UNREADABLE as error:
+            raise self._blamed(row) from error
+
+    def score(self, row: sqlite3.Row) -> TrialScore:
+        """Build a score from a row of ``SCORES``."""
+        number, candidate, plan, spec, accuracy, parameters, seconds, suspect, tested, batch = row
+        try:
+            return TrialScore(
+                id=number,
+                candidate_id=candidate,
+                experts=self._experts(plan),
+                spec=self._spec(_SEED.sub('"seed":0', spec, count=1)),
+                seed=_seed(spec),
+                batch=_batch(batch),
+                validation_accuracy=share(accuracy) or 0.0,
+                test_accuracy=share(tested),
+                parameters=amount(parameters),
+                seconds=amount(seconds),
+                suspect=suspect,
+            )
+        except UNREADABLE as error:
+            raise self._blamed(row) from error
+
+    def _blamed(self, row: Row) -> DamagedRowError:
+        """Find the column that cannot be read; only damaged rows pay for naming it."""
+        parsers: dict[str, Callable[[Any], object]] = {
+            **dict.fromkeys(("validation_accuracy", "test_accuracy"), share),
+            **dict.fromkeys(("parameters", "seconds"), amount),
+            "state": TrialState,
+            "plan": self._experts,
+            "outcome": lambda outcome: outcome and Outcome(outcome),
+            "environment": _batch,
+            "spec": lambda text: text and self._spec(text),
+        }
+        for column in sorted(set(row.keys()) & parsers.keys()):
+            try:
+                read(row, column, parsers[column])
+            except DamagedRowError as error:
+                return error
+        return DamagedRowError("a column has another type")
+
+
+LINES = """
+    SELECT trials.id, campaign, position, rung, replicate, state, candidate_id, outcome, validation_accuracy, suspect,
+        spec, plans.plan AS plan
+    FROM trials JOIN plans ON plans.id = plan_id WHERE {} ORDER BY trials.id
+"""
+SCORES = """
+    SELECT trials.id, candidate_id, plans.plan AS plan, spec, validation_accuracy, parameters, seconds, suspect,
+        test_accuracy, CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
+        THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment
+    FROM trials JOIN plans ON plans.id = plan_id LEFT JOIN reveals ON trial_id = trials.id
+    WHERE validation_accuracy IS NOT NULL AND {} ORDER BY trials.id
+"""
+
+_STATES = {state.value: state for state in TrialState}
+_OUTCOMES: dict[str | None, Outcome | None] = {None: None, **{outcome.value: outcome for outcome in Outcome}}
+_SEED = re.compile(r'"seed":(\d+)')
+
+
+def _seed(text: str) -> int:
+    found = _SEED.search(text)
+    if found is None:
+        raise ValueError("it has no seed")
+    return int(found[1])
+
+
+def _batch(text: str | None) -> int | None:
+    if text == "broken":  # as the query says of what is not JSON
+        raise ValueError("it is not valid JSON")
+    return None if text is None else int(text)
+
+
+def event_from_row(row: Row) -> Event:
+    """Build an event from its row."""
+    read(row, "at", datetime.fromisoformat)
+    return Event(**dict(row) | {"detail": read(row, "detail", _json_object)})
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("it is not an object")
+    return value
