@@ -210,17 +210,22 @@ def forecast(
 
 
 def remaining(
-    trials: Sequence[StoredTrial], *, epochs: int = 1, size: int = 0, price_per_hour: float | None = None
+    trials: Sequence[StoredTrial],
+    measured: FamilySeconds | None,
+    *,
+    epochs: int = 1,
+    size: int = 0,
+    price_per_hour: float | None = None,
 ) -> Forecast | None:
     """Forecast the rest of a campaign; None before its first trained trial.
 
     Args:
         trials: Trials of the campaign.
+        measured: Result of ``family_seconds`` on them.
         epochs: Epochs of each trial.
         size: Requested number of quartets; typical families are assumed for those not drawn yet.
         price_per_hour: Price of the machine.
     """
-    measured = family_seconds(trials)
     if measured is None:
         return None
     to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def collect(
     first = tuple(trial for trial in trials if trial.rung == trial.replicate == 0)
     came = funnel(first, archive.passed(campaign.spec.shape, campaign.classes))
     audit = coverage(pool, finished_quartets(first))
-    lines = observe(trials)
+    lines, measured = observe(trials), family_seconds(trials)
     return Report(
         campaign=campaign,
         trials=trials,
@@ -151,9 +152,10 @@ def collect(
         effects=effects(lines, pool),
         low_yield=low_yield(lines, pool).excluded,
         cost=cost(trials, price_per_hour),
-        measured=family_seconds(trials),
+        measured=measured,
         remaining=remaining(
             trials,
+            measured,
             epochs=campaign.spec.epochs,
             size=campaign.spec.size,
             price_per_hour=price_per_hour,
@@ -181,7 +183,7 @@ def render(report: Report) -> str:
     Raises:
         MissingExtraError: If plotly is not installed.
     """
-    templates = environment(html=True)
+    templates, drawn = environment(html=True), report.drawn
     templates.filters |= {name: getattr(formatting, name) for name in formatting.__all__}
     return templates.get_template("report.html.j2").render(
         report=report,
@@ -189,7 +191,7 @@ def render(report: Report) -> str:
         shown=SHOWN_ROWS,
         points=figures.POINTS,
         arguments=_arguments(report.campaign),
-        figures={name: _data(draw(report)) for name, draw in _FIGURES.items() if name in report.drawn},
+        figures={name: _data(draw(report)) for name, draw in _FIGURES.items() if name in drawn},
         plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
     )
 
@@ -246,15 +248,12 @@ def _explored(archive: Archive, campaign: CampaignRecord) -> int | None:
 
 def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str], int], ...]:
     """Count the trials per environment: versions, hardware, isolation level and data."""
-    counts: dict[tuple[tuple[str, str], ...], int] = {}
-    for trial in trials:
-        own = {"isolation": trial.isolation, "data": trial.data_fingerprint}
-        shared = {**trial.environment, **{name: value for name, value in own.items() if value}}
-        if not shared:
-            continue
-        key = tuple(sorted(shared.items()))
-        counts[key] = counts.get(key, 0) + 1
-    return tuple((dict(key), count) for key, count in counts.items())
+    counts = Counter(
+        (*trial.environment.items(), ("isolation", trial.isolation), ("data", trial.data_fingerprint))
+        for trial in trials
+    )
+    known = (({name: value for name, value in key if value}, count) for key, count in counts.items())
+    return tuple((dict(sorted(shared.items())), count) for shared, count in known if shared)
 
 
 def _arguments(campaign: CampaignRecord) -> dict[str, Any]:

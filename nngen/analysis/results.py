@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -82,9 +82,12 @@ def finished_quartets(trials: Iterable[StoredTrial | TrialLine]) -> list[Quartet
 
 def family_rows(pool: Iterable[str], trials: Sequence[StoredTrial]) -> tuple[FamilyRow, ...]:
     """Summarise the quartets of each family, best mean first, families without accuracies last."""
-    rows = []
+    rows, by_family = [], defaultdict[str, list[StoredTrial]](list)
+    for trial in trials:
+        for name in set(trial.experts):
+            by_family[name].append(trial)
     for name in pool:
-        own = [trial for trial in trials if name in trial.experts]
+        own = by_family[name]
         accuracies = tuple(trial.validation_accuracy for trial in own if trial.validation_accuracy is not None)
         done = sum(trial.state is TrialState.DONE for trial in own)
         rows.append(FamilyRow(name=name, drawn=len(own), done=done, trained=len(accuracies), accuracies=accuracies))

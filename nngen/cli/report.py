@@ -104,12 +104,12 @@ def cost(
         trials = store.trials(campaign)
     own, size = record.spec.epochs, record.spec.size
     spent = add_up(trials, price_per_hour)
-    left = remaining(trials, epochs=own, size=size, price_per_hour=price_per_hour)
+    measured = family_seconds(trials)
+    left = remaining(trials, measured, epochs=own, size=size, price_per_hour=price_per_hour)
     planned = None
     if forecast is not None:
         pool = families or tuple(record.pool)
         quartets = draw(sampler, pool, forecast, seed)
-        measured = family_seconds(trials)
         if measured is None:
             raise NngenError(f"campaign {campaign} has no trained trial yet: there is nothing to forecast from")
         planned = predict(quartets, measured, epochs=epochs or own, price_per_hour=price_per_hour)

@@ -84,7 +84,7 @@ def test_forecast_and_remaining_agree_with_what_is_spent_in_the_end():
     begun = [
         trial(q, i, epochs=2, state=TrialState.DONE if i < 30 else TrialState.READY) for i, q in enumerate(quartets)
     ]
-    left = remaining(begun, epochs=2, price_per_hour=3.0)
+    left = remaining(begun, family_seconds(begun), epochs=2, price_per_hour=3.0)
     truly = 2 * sum(SECONDS[name] for quartet in quartets[30:] for name in quartet) / 3600
     assert left.trials == 30
     assert left.hours == pytest.approx(truly, rel=1e-2)
@@ -102,7 +102,7 @@ def test_a_family_that_was_never_measured_is_typical_and_named():
 
 def test_nothing_measured_nothing_foretold():
     assert family_seconds([]) is None
-    assert remaining([trial(POOL[:4], state=TrialState.READY)]) is None
+    assert remaining([trial(POOL[:4], state=TrialState.READY)], None) is None
 
 
 @settings(max_examples=50, deadline=None)
@@ -139,11 +139,11 @@ def test_the_interval_of_a_forecast_is_the_scatter_of_the_trials_and_the_error_o
 
 def test_quartets_that_are_not_drawn_yet_have_typical_families():
     trials = [trial(POOL[:4], 0), trial(POOL[4:8], 1), trial(POOL[1:5], 2, state=TrialState.READY)]
-    left = remaining(trials, size=5)
     measured = family_seconds(trials)
+    left = remaining(trials, measured, size=5)
     assert left.trials == 3
     assert left.hours * 3600 == pytest.approx(measured.of(POOL[1:5]) + 2 * 4 * measured.typical)
-    assert remaining(trials, size=2).trials == 1
+    assert remaining(trials, measured, size=2).trials == 1
 
 
 def test_costs_of_parts_need_parts():
