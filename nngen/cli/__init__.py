@@ -6,6 +6,7 @@ that importing this package loads neither torch nor transformers.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import resource
@@ -69,7 +70,9 @@ _COMMANDS = {
 AFTERWARDS: list[Callable[[], str]] = []
 """Errors that are known when a command has ended: texts, empty where nothing happened."""
 
-_OPEN_FILES = 256
+_OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 64
+"""Files that a process may open: as many as campaigns with many workers need, and with fewer than these none runs."""
+
 _LARGEST = 2**63
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -215,15 +218,19 @@ def _check_process() -> None:
     except FileNotFoundError:
         raise NngenError("the working folder is gone: change to one that exists") from None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _OPEN_FILES and soft < hard:
-        soft = min(_OPEN_FILES, hard)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < _OPEN_FILES:
+        soft = _OPEN_FILES if hard == unlimited else min(_OPEN_FILES, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft < _OPEN_FILES:
-        raise NngenError(f"only {soft} files may be open at a time, and nngen needs {_OPEN_FILES}: ulimit -n 1024")
+    if soft != unlimited and soft < _FEWEST_OPEN_FILES:
+        needed = f"nngen needs {_FEWEST_OPEN_FILES}"
+        raise NngenError(f"only {soft} files may be open at a time, and {needed}: ulimit -n {_OPEN_FILES}")
 
 
 def _os_message(error: OSError) -> str:
     """Describe an error of the operating system that no command expected, by its file and its reason."""
+    if error.errno == errno.EMFILE:
+        return f"too many open files: ulimit -n {_OPEN_FILES}, or use fewer workers"
     place = f"{error.filename}: " if error.filename is not None else ""
     return f"{place}{error.strerror or error}"
 
