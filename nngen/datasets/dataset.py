@@ -37,6 +37,7 @@ _SPLITS = ("train", "validation", "test")
 _LAYOUT = 1
 _META = "meta.json"
 _SMALL = 5_000
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, RecursionError)
 _log = logging.getLogger(__name__)
 
 
@@ -92,14 +93,21 @@ class Dataset:
         return self.folder / f"{part}.npy"
 
     def check_unchanged(self) -> None:
-        """Check that the files of the cache are those whose fingerprint was computed; no byte of them is read.
+        """Check that the files of the cache still have this fingerprint; it is computed again only if a file changed.
 
         Raises:
-            DataError: If one was changed or removed since.
+            DataError: If one has other bytes, or was removed.
         """
         note = load_json(_note_file(self.folder))
         # Arrays that came from another machine have no note.
-        if note is not None and note != _note(self.folder, self.fingerprint):
+        if note is None or note == _note(self.folder, self.fingerprint):
+            return
+        try:
+            # A backup that makes hard links, say, changes the state of a file and not its bytes.
+            unchanged = _open(self.folder).fingerprint == self.fingerprint
+        except _DAMAGE:
+            unchanged = False
+        if not unchanged:
             raise DataError(
                 f"the stored arrays of {self.name} in {self.folder} changed while they were in use: run it again, which"
                 " decodes them anew"
@@ -123,7 +131,7 @@ def load_dataset(name: str, *, data_root: Path | None = None) -> Dataset:
     if (folder / _META).is_file():
         try:
             return _open(folder)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except _DAMAGE as error:
             _log.warning("the stored arrays of %s are damaged (%s): they are decoded anew", name, one_line(str(error)))
             shutil.rmtree(folder, ignore_errors=True)
     return store_dataset(source, folder)

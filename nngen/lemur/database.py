@@ -87,17 +87,19 @@ class DatabaseLemur(Lemur):
         parameters: dict[str, dict[str, Any]] = {}
         for uid, name, value in self._query(_PARAMETERS.format(condition=condition), *values):
             parameters.setdefault(uid, {})[str(name)] = value
+        odd, example = 0, ""
         rows = self._query(_ROWS.format(condition=condition), *values)
         for key, group in groupby(rows, key=lambda row: row[:5]):
             if not (_are_names(key[:4]) and isinstance(key[4], int) and 0 <= key[4] < 10**9):
-                where = one_line(", ".join(map(str, key)), 100)
-                _log.warning("%s: rows that LEMUR did not write are left out: %s", self.path, where)
+                odd, example = odd + 1, example or one_line(", ".join(map(str, key)), 100)
                 continue
             trials = [
                 {**parameters.get(uid, {}), "transform": transform, "accuracy": reached, "duration": took, "uid": uid}
                 for *_, reached, took, transform, uid in group
             ]
             yield ResultFile(Results(*key[:4]), key[4], trials)
+        if odd:
+            _log.warning("%s: results that LEMUR did not write are left out, %d: %s", self.path, odd, example)
 
     def _query(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
         try:

@@ -133,6 +133,16 @@ def test_bytes_that_changed_in_the_cache_are_noticed_and_decoded_anew(part, cach
     again.check_unchanged()
 
 
+def test_files_that_changed_but_for_their_bytes_are_the_same_data(cache, tmp_path):
+    data = load_dataset("digits")
+    os.utime(data.file("train-images"))
+    (cache / "backup").hardlink_to(data.file("test-images"))
+    data.check_unchanged()
+    data.file("train-labels").unlink()
+    with pytest.raises(DataError, match="changed while they were in use"):
+        data.check_unchanged()
+
+
 def test_a_changed_mean_of_the_cache_is_noticed(cache, caplog):
     data = load_dataset("digits")
     meta = json.loads((data.folder / "meta.json").read_text())

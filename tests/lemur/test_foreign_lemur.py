@@ -242,7 +242,7 @@ def test_rows_that_lemur_did_not_write_are_left_out(tmp_path: Path, caplog: pyte
     lemur = open_lemur(path)
     assert lemur.models() == ("Good",)
     assert [(record.epoch, record.accuracy) for record in lemur.records("Good")] == [(1, 0.5), (3, 0.5)]
-    assert "rows that LEMUR did not write are left out" in caplog.text
+    assert "results that LEMUR did not write are left out, 3: " in caplog.text
     read_all(lemur)
 
 
