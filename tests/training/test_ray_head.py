@@ -81,6 +81,14 @@ class Waiting:
         raise AssertionError("this call hangs without a head")
 
 
+def test_a_stream_that_goes_on_without_a_head_ends_too(head, cluster, monkeypatch):
+    ready = SimpleNamespace(wait=lambda references, timeout: (references, []))
+    monkeypatch.setattr("nngen.training.ray.engine.ray", ready)
+    engine = RayEngine(cluster, request=None)
+    head.close()
+    _until_lost(lambda: [None for _ in engine._each(iter(range(10**9)))])
+
+
 @pytest.mark.parametrize("wait", ["_get", "_each", "_room", "slots"])
 def test_whoever_waits_for_the_cluster_ends_with_it(wait, head, cluster, monkeypatch):
     monkeypatch.setattr("nngen.training.ray.engine.ray", Waiting)

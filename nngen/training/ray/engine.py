@@ -157,21 +157,23 @@ class RayEngine:
         return self.slots
 
     def _get(self, reference: Any) -> Any:
-        """Return the value behind a reference; where the cluster is lost meanwhile, raise ``NngenError``."""
+        """Return the value behind a reference; raise ``NngenError`` where the cluster is lost meanwhile."""
         # In turns: nothing ends a plain ray.get when the head has gone.
-        while not ray.wait([reference], timeout=_LOOK_S)[0]:
+        while True:
             self._cluster.require_head()
-        return ray.get(reference)
+            if ray.wait([reference], timeout=_LOOK_S)[0]:
+                return ray.get(reference)
 
     def _each(self, stream: Any) -> Iterator[Any]:
         """Yield the references of a stream as they arrive; raise ``NngenError`` where the cluster is lost meanwhile."""
         while True:
-            while not ray.wait([stream], timeout=_LOOK_S)[0]:
-                self._cluster.require_head()
-            try:
-                yield next(stream)
-            except StopIteration:
-                return
+            # Before each: an actor on a node that lives sends its epochs without a head, until Ray ends this process.
+            self._cluster.require_head()
+            if ray.wait([stream], timeout=_LOOK_S)[0]:
+                try:
+                    yield next(stream)
+                except StopIteration:
+                    return
 
     def _place(self, dataset: Dataset) -> DatasetTransfer:
         """Put a data set into the object store, once; each node takes it from there."""
