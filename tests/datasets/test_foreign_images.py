@@ -34,12 +34,15 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("size", [(8_001, 8_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1)])
-def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [((8_001, 8_000), "8,001 x 8,000 pixels: at most 64 million"), ((2**31 - 1, 2**31 - 1), "pixels|is broken")],
+)
+def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path, size: tuple[int, int], reason: str) -> None:
     file = tmp_path / "huge.png"
     file.write_bytes(bomb(*size))
     for read in (lambda: read_header(file), lambda: decode(file, (8, 8), grey=False)):
-        with pytest.raises(DataError, match=r"pixels|is broken") as refused:
+        with pytest.raises(DataError, match=reason) as refused:
             read()
         assert "\n" not in str(refused.value)
 
