@@ -679,9 +679,12 @@ ATTACKS = (
         init="""
             import importlib.util
             import pathlib
-            package = pathlib.Path(importlib.util.find_spec("sklearn").origin).parent
-            if list((package / "datasets" / "data").glob("digits*")):
+            found = importlib.util.find_spec("sklearn")
+            if found is not None and list(pathlib.Path(found.origin).parent.glob("datasets/data/digits*")):
                 raise RuntimeError("BREACH")
+            for folder, folders, files in __import__("os").walk("/"):
+                if "digits.csv.gz" in files:
+                    raise RuntimeError("BREACH " + folder)
             """,
     ),
 
