@@ -54,11 +54,11 @@ def test_only_regular_files_of_bounded_length_are_read_as_plans(tmp_path: Path) 
     (tmp_path / "latin").write_bytes(b"experts = ['\xe9']")
     for name, reason in {
         "fifo": "not a regular file",
-        "long": "longer than 1,048,576 bytes",
-        "latin": "not text",
+        "long": "longer than 128 KiB",
+        "latin": "not UTF-8 text",
         "missing": "No such file",
         "n" * 300: "File name too long",
-        "null\0byte": "not text",
+        "null\0byte": "a name with a null byte",
     }.items():
         with pytest.raises(PlanError, match=reason):
             read_plan(tmp_path / name)
