@@ -15,12 +15,13 @@ PACKAGE = ROOT / "nngen"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 RIDDLE = re.compile(r"(What|Who|Whose|Where|How|Which)\b")
-BORDERS = {"to_dict", "from_dict", "to_json", "from_json", "to_row", "from_row"}
+BORDERS = {"to_dict", "from_dict", "to_json", "from_json", "to_row", "from_row", "parse_toml"}
 """Functions that turn values into JSON, TOML or rows of SQLite and back."""
 BORDER_MODULES = {
     "nngen/archive/records.py": "rows of SQLite",
     "nngen/assembly/plan_toml.py": "TOML",
     "nngen/checks/candidate_net.py": "prm is the dictionary that LEMUR's contract hands to a net",
+    "nngen/checks/context.py": "prm, likewise",
     "nngen/checks/prm.py": "prm, likewise",
     "nngen/export/journal.py": "JSON lines",
     "nngen/isolation/launcher.py": "a job is one JSON frame to the worker",
@@ -28,6 +29,7 @@ BORDER_MODULES = {
     "nngen/isolation/supervisor.py": "a job, read from its frame",
     "nngen/lemur/layout.py": "LEMUR's result files are JSON",
     "nngen/lemur/records.py": "LEMUR's result files, read and written",
+    "nngen/training/artifacts.py": "messages of the worker are JSON",
     "nngen/training/ray/cluster.py": "options as Ray takes them",
     "nngen/training/worker.py": "a job, read from its frame",
 }
