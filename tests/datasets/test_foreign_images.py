@@ -36,7 +36,7 @@ def bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("size", "reason"),
-    [((8_001, 8_000), "8,001 x 8,000 pixels: at most 64 million"), ((2**31 - 1, 2**31 - 1), "pixels|is broken")],
+    [((8_001, 8_000), "8001 x 8000: at most 64,000,000 pixels"), ((2**31 - 1, 2**31 - 1), "pixels|is broken")],
 )
 def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path, size: tuple[int, int], reason: str) -> None:
     file = tmp_path / "huge.png"
