@@ -28,7 +28,7 @@ from nngen.types import Fidelity, Record
 
 _UNLIMITED = 10**9
 _SUMMARY_SHARE = 0.25
-_FITS = 10
+_FITS = 5  # each takes seconds, whatever the number of trials
 _PROMPTS = {Task.IMPROVE: "plan", Task.SUMMARY: "plan"}  # other tasks have the prompt of their name
 _PLAIN = fixed_fields(Plan(experts=()))
 
@@ -95,7 +95,7 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
 def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
     """Yield measured effects, answered by a plan of the best quarter (good) or the worst (bad).
 
-    The effects are fitted ten times, each time without a tenth of the quartets; the answer's own quartet is never
+    The effects are fitted five times, each time without a fifth of the quartets; the answer's own quartet is never
     among those that are fitted.
     """
     for fidelity in _by_fidelity(trials).values():
