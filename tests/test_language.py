@@ -15,7 +15,7 @@ PACKAGE = ROOT / "nngen"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 RIDDLE = re.compile(r"(What|Who|Whose|Where|How|Which)\b")
-BORDERS = {"to_dict", "from_dict", "to_json", "from_json", "to_row", "from_row", "parse_toml"}
+BORDERS = {"to_dict", "from_dict", "to_json", "from_json", "to_row", "from_row", "parse_toml", "read_toml"}
 """Functions that turn values into JSON, TOML or rows of SQLite and back."""
 BORDER_MODULES = {
     "nngen/archive/records.py": "rows of SQLite",
