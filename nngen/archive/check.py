@@ -195,13 +195,17 @@ def _opened(path: Path, found: Check) -> Iterator[Connection]:
 
 def _walk(db: Connection, found: Check) -> Iterator[tuple[str, str, dict[str, Any], str]]:
     """Iterate over all rows: table, name of the row for messages, its columns, and why it cannot be read."""
-    trials = TrialRows()
+    trials, plans = TrialRows(), dict[str, str]()
     for table in _TABLES:
         for row in _rows(db, table, found):
             key, reason = f"{table} {one_line(str(next(iter(row.values()))), 60)}", ""
             try:
                 check_texts(row)
-                _validate(db, table, row, trials)
+                if table == "plans":
+                    plans[row["id"]] = row["plan"]
+                elif table == "trials":
+                    trials.trial({**row, "plan": plans.get(row["plan_id"]), "test_accuracy": None}, ())
+                _validate(table, row)
             except UNREADABLE as error:
                 reason = str(error)
                 found.note(key, reason)
@@ -230,8 +234,8 @@ def _rows(db: Connection, table: str, found: Check) -> Iterator[dict[str, Any]]:
             found.note(f"table {table}", error, 0)
 
 
-def _validate(db: Connection, table: str, row: Mapping[str, Any], trials: TrialRows) -> None:
-    """Read a row as the archive does.
+def _validate(table: str, row: Mapping[str, Any]) -> None:
+    """Read a row as the archive does, where it can be read without others.
 
     Raises:
         DamagedRowError: If it cannot be read.
@@ -245,9 +249,6 @@ def _validate(db: Connection, table: str, row: Mapping[str, Any], trials: TrialR
             verdict_from_row(row)
         case "campaigns":
             campaign_from_row(row)
-        case "trials":
-            plan = db.execute("SELECT plan FROM plans WHERE id = ?", [row["plan_id"]]).fetchone()
-            trials.trial({**row, "plan": plan and plan[0], "test_accuracy": None}, ())
         case "curves":
             point_from_row(row)
         case "reveals":

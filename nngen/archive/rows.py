@@ -286,34 +286,51 @@ def point_from_row(row: Row) -> EpochResult:
     return EpochResult(**{name: row[name] for name in _POINT}, usage=usage)
 
 
+_SAME = (
+    *("id", "campaign", "position", "rung", "replicate", "candidate_id", "copied_from", "given_seed"),
+    *("started_at", "finished_at", "suspect"),
+)
+"""Columns of a trial that are fields of ``StoredTrial`` as they are."""
+
+
 class TrialRows:
     """Builds trials from the rows of one query; a text that many rows share is parsed once, and its value shared."""
 
     def __init__(self) -> None:
-        self._plan = cache(plan_from_text)
+        self._rest_of_plan = cache(plan_from_text)
         self._conditions = cache(_conditions)
         self._spec = cache(spec_from_text)
         self._experts = cache(_experts_from_text)
 
     def trial(self, row: Row, curve: Sequence[Row]) -> StoredTrial:
         """Build a trial from its row (with ``plan`` and ``test_accuracy`` joined) and its curve's rows."""
-        same = ("id", "campaign", "position", "rung", "replicate", "candidate_id", "copied_from", "given_seed")
-        more = ("started_at", "finished_at", "suspect")
-        return StoredTrial(
-            **{name: row[name] for name in same + more},
-            validation_accuracy=read(row, "validation_accuracy", share),
-            test_accuracy=read(row, "test_accuracy", share),
-            parameters=read(row, "parameters", amount),
-            seconds=read(row, "seconds", amount),
-            peak_mib=read(row, "peak_mib", amount),
-            plan=read(row, "plan", self._plan),
-            state=read(row, "state", TrialState),
-            spec=read(row, "spec", self._with_seed) if row["spec"] else None,
-            verdict=verdict_from_row(row) if row["outcome"] else None,
-            **read(row, "environment", self._conditions),
-            given=row["given_isolation"] is not None,
-            curve=tuple(point_from_row(point) for point in curve),
-        )
+        points = tuple(point_from_row(point) for point in curve)
+        try:
+            return StoredTrial(
+                **{name: row[name] for name in _SAME},
+                validation_accuracy=share(row["validation_accuracy"]),
+                test_accuracy=share(row["test_accuracy"]),
+                parameters=amount(row["parameters"]),
+                seconds=amount(row["seconds"]),
+                peak_mib=amount(row["peak_mib"]),
+                plan=self._plan(row["plan"]),
+                state=_STATES[row["state"]],
+                spec=self._with_seed(row["spec"]) if row["spec"] else None,
+                verdict=verdict_from_row(row) if row["outcome"] else None,
+                **self._conditions(row["environment"]),
+                given=row["given_isolation"] is not None,
+                curve=points,
+            )
+        except UNREADABLE as error:
+            raise self._blamed(row, environment=self._conditions) from error
+
+    def _plan(self, text: str) -> Plan:
+        # Plans of a campaign differ in the experts alone; the rest is parsed once.
+        found = _EXPERTS.match(text)
+        if found is None:
+            return plan_from_text(text)
+        rest = self._rest_of_plan(f'{{"experts":[]{text[found.end() :]}')
+        return replace(rest, experts=self._experts(text))
 
     def _with_seed(self, text: str) -> TrialSpec:
         # Specifications of a campaign differ in the seed alone.
@@ -340,7 +357,7 @@ class TrialRows:
                 suspect=suspect,
             )
         except UNREADABLE as error:
-            raise self._blamed(row) from error
+            raise self._blamed(row, environment=_batch) from error
 
     def score(self, row: sqlite3.Row) -> TrialScore:
         """Build a score from a row of ``SCORES``."""
@@ -360,17 +377,17 @@ class TrialRows:
                 suspect=suspect,
             )
         except UNREADABLE as error:
-            raise self._blamed(row) from error
+            raise self._blamed(row, environment=_batch) from error
 
-    def _blamed(self, row: Row) -> DamagedRowError:
+    def _blamed(self, row: Row, environment: Callable[[Any], object]) -> DamagedRowError:
         """Find the column that cannot be read; only damaged rows pay for naming it."""
         parsers: dict[str, Callable[[Any], object]] = {
             **dict.fromkeys(("validation_accuracy", "test_accuracy"), share),
-            **dict.fromkeys(("parameters", "seconds"), amount),
+            **dict.fromkeys(("parameters", "seconds", "peak_mib"), amount),
             "state": TrialState,
-            "plan": self._experts,
+            "plan": plan_from_text,
             "outcome": lambda outcome: outcome and Outcome(outcome),
-            "environment": _batch,
+            "environment": environment,
             "spec": lambda text: text and self._spec(text),
         }
         for column in sorted(set(row.keys()) & parsers.keys()):

@@ -232,7 +232,8 @@ def test_flipped_bytes_raise_only_errors_of_nngen(whole, tmp_path, changes):
         content[100 + int(place * (len(content) - 101))] ^= mask
     path = tmp_path / "flipped.db"
     path.write_bytes(content)
-    for work in (read_everything, check):
+    (tmp_path / "saved.db").unlink(missing_ok=True)
+    for work in (read_everything, check, lambda damaged: salvage(damaged, tmp_path / "saved.db")):
         try:
             work(path)
         except NngenError as error:
