@@ -10,6 +10,8 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
 
+from ray.exceptions import RayError  # noqa: E402
+
 from nngen.errors import DataError, EngineLostError, NngenError  # noqa: E402 - needs ray
 from nngen.training.ray.cluster import Cluster  # noqa: E402
 from nngen.training.ray.engine import RayEngine  # noqa: E402
@@ -87,6 +89,19 @@ def test_a_stream_that_goes_on_without_a_head_ends_too(head, cluster, monkeypatc
     engine = RayEngine(cluster, request=None)
     head.close()
     _until_lost(lambda: [None for _ in engine._each(iter(range(10**9)))])
+
+
+def test_no_actor_is_started_once_one_was_lost_with_the_head(head, cluster, monkeypatch):
+    monkeypatch.setattr("nngen.training.ray.cluster._LOOK_S", 60.0)
+    monkeypatch.setattr("nngen.training.ray.cluster._LOST_S", 60.0)
+    engine = RayEngine(cluster, request=None, slots=3)
+    assert engine._room() == 3
+    pool = SimpleNamespace(take=lambda: SimpleNamespace(host="a"), drop=lambda handle: None)
+    monkeypatch.setattr(engine, "_pool", pool)
+    head.close()
+    with pytest.raises(EngineLostError, match="node a"), engine._borrowed():
+        raise RayError
+    assert engine._room() == 0
 
 
 @pytest.mark.parametrize("wait", ["_get", "_each", "_room", "slots"])

@@ -111,15 +111,15 @@ class Cluster:
             self._joined = False
             ray.shutdown()
 
-    def require_head(self) -> bool:
-        """Return whether the head took connections when it was asked last, at most two seconds ago.
+    def require_head(self, *, fresh: bool = False) -> bool:
+        """Return whether the head took connections when it was asked last: now if ``fresh``, else within two seconds.
 
         Raises:
             NngenError: If it has taken none for 20 s: Ray would end this process after a minute, with what it runs.
         """
         with self._lock:
             now = time.monotonic()
-            if now - self._looked > _LOOK_S:
+            if fresh or now - self._looked > _LOOK_S:
                 self._looked = now
                 with suppress(OSError):
                     socket.create_connection(self._head, timeout=_LOOK_S).close()

@@ -147,14 +147,16 @@ class RayEngine:
             if isinstance(error, RayTaskError):
                 raise NngenError(f"node {handle.host} failed: {str(error).strip().splitlines()[-1]}") from error
             if isinstance(error, RayError):
+                # The head may have gone with the actor: no other thread may take its last answer for the present.
+                self._cluster.require_head(fresh=True)
                 raise EngineLostError(f"node {handle.host} or its actor went away: {reason_of(error)}") from error
             raise
         self._pool.give(handle)
 
     def _room(self) -> int:
-        """Return the largest number of actors now; ends the waiting for one where the cluster is lost."""
-        self._cluster.require_head()
-        return self.slots
+        """Return the largest number of actors now, 0 without a head; raise ``NngenError`` where the cluster is lost."""
+        # Without a head, the start of an actor would hang until Ray ends this process.
+        return self.slots if self._cluster.require_head() else 0
 
     def _get(self, reference: Any) -> Any:
         """Return the value behind a reference; raise ``NngenError`` where the cluster is lost meanwhile."""
