@@ -237,11 +237,11 @@ def test_no_label_and_nothing_of_rays_is_within_reach(isolation, machines, far, 
 
 
 def test_verdicts_and_refusals_come_back(far, candidate, job):
-    job = CheckJob(
+    checked = CheckJob(
         candidate=candidate(net_source()), shape=Shape(1, 8, 8), memory_mib=2000, isolation=Isolation.PROCESS
     )
-    assert far.check(job).valid
-    assert far.check(replace(job, candidate=candidate("x = ("))).outcome is Outcome.SYNTAX
+    assert far.check(checked).valid
+    assert far.check(replace(checked, candidate=candidate("x = ("))).outcome is Outcome.SYNTAX
     slow = far.train(job(net_source(loss="while True: pass"), time_limit_s=1.0))
     assert (slow.verdict.outcome, slow.validation_accuracy, slow.curve) == (Outcome.TIMEOUT, None, ())
     with pytest.raises(UsageError, match=r"node .*: 0 epochs"):
