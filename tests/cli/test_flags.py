@@ -21,6 +21,7 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples")
 PRINTED_BY = {
     "analysis/figures": ("coverage",),
     "archive": ("leaderboard", "campaign run", "campaign status"),
+    "archive/check": ("archive check",),
     "archive/import_lemur": ("lemur import",),
     "assembly": ("assemble",),
     "campaign": ("campaign run",),
@@ -134,7 +135,8 @@ def test_flags_of_messages_exist_where_they_are_printed():
     for path in sorted((ROOT / "nngen").rglob("*.py")):
         module = path.relative_to(ROOT / "nngen").with_suffix("").as_posix()
         stem = f"nngen.cli.{path.stem}"
-        own = [name for name in COMMANDS if COMMANDS[name].default_command.__module__ == stem]
+        here = module.startswith("cli/")
+        own = [name for name in COMMANDS if here and COMMANDS[name].default_command.__module__ == stem]
         keys = [key for key in PRINTED_BY if f"{module}/".startswith(f"{key}/")]
         printing = own or (list(PRINTED_BY[max(keys, key=len)]) if keys else [])
         for line, text in messages(path):
