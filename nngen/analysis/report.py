@@ -15,8 +15,7 @@ from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seco
 from nngen.analysis.effects import Effects, FamilyEffect, effects
 from nngen.analysis.leaderboard import Row, columns_of, leaderboard
 from nngen.analysis.loop_report import Loops, last_cycle, loops
-from nngen.analysis.low_yield import Exclusion, low_yield
-from nngen.analysis.observations import observe
+from nngen.analysis.observations import Exclusion, low_yield, observe
 from nngen.analysis.results import (
     FamilyRow,
     Funnel,

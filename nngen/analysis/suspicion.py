@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nngen.archive import Archive, StoredTrial, TrialLine, TrialScore
+from nngen.archive.records import StoredTrial, TrialLine, TrialScore
+from nngen.archive.store import Archive
 
 __all__ = ["stored_suspicions", "suspicions"]
 

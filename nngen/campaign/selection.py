@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nngen.analysis.effects import effects, scores_of
-from nngen.analysis.low_yield import low_yield
-from nngen.analysis.observations import is_quartet, observe
+from nngen.analysis.observations import is_quartet, low_yield, observe
 from nngen.archive import Archive, CampaignRecord, TrialLine
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec

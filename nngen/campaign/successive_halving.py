@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TypeAlias
 
-from nngen.archive import Promotion, StoredTrial, TrialLine, TrialState
+from nngen.archive.records import Promotion, StoredTrial, TrialLine, TrialState
 from nngen.campaign_spec import CampaignSpec
 
 __all__ = ["Ladder", "is_over", "planned", "promotions"]

@@ -6,8 +6,7 @@ from typing import Any
 
 from nngen.analysis.effects import Effects
 from nngen.analysis.effects import effects as estimate
-from nngen.analysis.low_yield import LowYield, low_yield
-from nngen.analysis.observations import observe, refuse_mixture, with_results
+from nngen.analysis.observations import LowYield, low_yield, observe, refuse_mixture, with_results
 from nngen.cli.options import ArchiveOptions, Fraction, Index
 from nngen.cli.output import print_json, print_table, say
 from nngen.errors import UsageError

@@ -8,8 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.analysis.effects import effects, scores_of
-from nngen.analysis.low_yield import low_yield
-from nngen.analysis.observations import observe, refuse_mixture, with_results
+from nngen.analysis.observations import low_yield, observe, refuse_mixture, with_results
 from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import ArchiveOptions, Flag, Names, PoolSize
 from nngen.cli.output import emit, note, say, to_json

@@ -2,8 +2,7 @@
 
 import pytest
 
-from nngen.analysis.low_yield import low_yield
-from nngen.analysis.observations import Observation
+from nngen.analysis.observations import Observation, low_yield
 from nngen.space import draw
 from nngen.types import Outcome
 
