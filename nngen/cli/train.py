@@ -149,6 +149,7 @@ def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[st
         "batch": trial.spec.batch if trial.batch is None else trial.batch,
         "parameters": trial.parameters,
         "message": trial.verdict.message,
+        "suspect": trial.suspect,
         "id": trial.candidate_id,
     } | {name: known[name] for name in _ALSO_JSON}
 
@@ -162,7 +163,9 @@ def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool)
         print_json(rows[0] if single else rows)
     else:
         columns = list(rows[0])
-        print_table(rows, columns[: columns.index("id")])
+        # The column is for the few that have a reason.
+        last = "id" if any(row["suspect"] for row in rows) else "suspect"
+        print_table(rows, columns[: columns.index(last)])
     failed = [row for row in rows if row["verdict"] != "valid"]
     if failed and single:
         raise NngenError(f"{path}: {failed[0]['verdict']}: {failed[0]['message']}")

@@ -12,7 +12,7 @@ from nngen.lemur.layout import nn_id
 
 KEYS = [
     *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),
-    *("id", "curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment"),
+    *("suspect", "id", "curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment"),
 ]
 
 
@@ -59,6 +59,18 @@ def test_two_processes_agree_to_the_last_digit(file):
     assert [point["validation_accuracy"] for point in first["curve"]] == [
         point["validation_accuracy"] for point in second["curve"]
     ]
+
+
+def test_a_file_that_makes_many_passes_is_suspect(nngen, file):
+    loop = "for inputs, labels in train_data:"
+    many = "for inputs, labels in (batch for _ in range(50) for batch in train_data):"
+    file.write_text(net_source().replace(loop, many))
+    result = nngen("train", file, "--shape", "1x8x8", "--isolation", "process")
+    assert result.code == 0, result.err
+    assert "suspect" in result.out
+    assert "50 passes in epoch 1" in result.out
+    file.write_text(net_source())
+    assert "suspect" not in nngen("train", file, "--shape", "1x8x8", "--isolation", "process").out
 
 
 def test_a_table_with_the_test_accuracy(nngen, file):
