@@ -125,7 +125,9 @@ def fill(path: Path, trials: int, source_bytes: int = 20_000) -> None:
 def make_candidate(campaign: str, line: TrialLine, source_bytes: int) -> Candidate:
     """Make a candidate with a source of its own, as long as asked."""
     source = f"# {campaign} {line.position}\nEXPERTS = {list(line.experts)}\n"
-    source += "x = 1\n" * max(0, (source_bytes - len(source)) // 6)
+    lines = (f"layer_{number} = make({number}, width={number * 7}, name='layer')\n" for number in itertools.count())
+    while len(source) < source_bytes:
+        source += next(lines)
     digest = hashlib.sha256(source.encode()).hexdigest()
     return Candidate(id=f"MoE4-{digest[:32]}", source=source, canonical=digest, plan=Plan(experts=line.experts))
 
