@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
 from nngen.analysis.leaderboard import Row
 from nngen.analysis.results import FamilyRow
-from nngen.archive import StoredTrial
+from nngen.archive.records import StoredTrial
 from nngen.errors import MissingExtraError, NngenError, UsageError
 from nngen.files import write_atomically
 from nngen.space import Coverage

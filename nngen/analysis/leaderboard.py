@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from nngen.analysis import formatting
 from nngen.analysis.suspicion import suspicions
-from nngen.archive import StoredTrial, TrialScore
+from nngen.archive.records import StoredTrial, TrialScore
 from nngen.types import Fidelity
 
 

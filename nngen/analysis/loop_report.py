@@ -15,7 +15,8 @@ from typing import TypeAlias
 
 from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
 from nngen.analysis.suspicion import suspicions
-from nngen.archive import Archive, CampaignRecord, LoopRole, StoredTrial
+from nngen.archive.records import CampaignRecord, LoopRole, StoredTrial
+from nngen.archive.store import Archive
 from nngen.types import Fidelity
 
 Stages: TypeAlias = Mapping[LoopRole, Mapping[int, CampaignRecord]]

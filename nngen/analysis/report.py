@@ -26,7 +26,8 @@ from nngen.analysis.results import (
     outcome_rows,
     template_note,
 )
-from nngen.archive import Archive, CampaignRecord, StoredTrial
+from nngen.archive.records import CampaignRecord, StoredTrial
+from nngen.archive.store import Archive
 from nngen.errors import NngenError, UsageError
 from nngen.files import write_atomically
 from nngen.jinja import environment

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nngen.analysis.observations import is_quartet
-from nngen.archive import StoredTrial, TrialLine, TrialState
+from nngen.archive.records import StoredTrial, TrialLine, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.space import Quartet
 

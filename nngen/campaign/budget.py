@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from nngen.archive import Archive, Event, TrialState
+from nngen.archive.records import Event, TrialState
+from nngen.archive.store import Archive
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.successive_halving import Ladder
 from nngen.errors import UsageError

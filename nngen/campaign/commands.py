@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from nngen.archive import Archive
+from nngen.archive.store import Archive
 from nngen.errors import UsageError
 
 __all__ = ["Command", "CommandListener", "interrupts", "send_command"]

@@ -17,8 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from nngen import __version__
-from nngen.archive import Archive, CampaignRecord, StoredTrial
-from nngen.archive.records import copied_result
+from nngen.archive.records import CampaignRecord, StoredTrial, copied_result
+from nngen.archive.store import Archive
 from nngen.assembly.provenance import source_level
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError

@@ -45,6 +45,7 @@ __all__ = [
     "CampaignInputs",
     "CandidateSource",
     "Engine",
+    "GivenCandidates",
     "Sampler",
     "StopRule",
     "Suggestion",
@@ -122,6 +123,28 @@ class CandidateSource(Protocol):
             UsageError: If the campaign cannot be begun like this; nothing is stored then.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenCandidates(CandidateSource):
+    """Candidates that exist already, all at once: files, proposals, or the best of a closed loop with fresh seeds.
+
+    Attributes:
+        suggestions: Suggestions with a candidate each; the same candidate may be given with several seeds.
+        stored: Ids of the candidates of a campaign that is resumed, in place of suggestions.
+    """
+
+    suggestions: tuple[Suggestion, ...] = ()
+    stored: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        given = tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
+        return given or self.stored
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
+        # A campaign stores all of them at its beginning, in one transaction.
+        return () if trials else self.suggestions
 
 
 class StopRule(Protocol):

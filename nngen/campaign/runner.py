@@ -13,13 +13,22 @@ from heapq import heapify, heappop, heappush
 
 from nngen import __version__
 from nngen.analysis.results import template_note
-from nngen.archive import Archive, CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
+from nngen.archive.records import CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
+from nngen.archive.store import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget
 from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
-from nngen.campaign.protocols import Assemble, CampaignInputs, CandidateSource, StopRule, Suggestion, Watcher
-from nngen.campaign.selection import GivenCandidates, narrow, source_of
+from nngen.campaign.protocols import (
+    Assemble,
+    CampaignInputs,
+    CandidateSource,
+    GivenCandidates,
+    StopRule,
+    Suggestion,
+    Watcher,
+)
+from nngen.campaign.selection import narrow, source_of
 from nngen.campaign.successive_halving import Ladder, is_over, planned
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign_spec import CampaignSpec

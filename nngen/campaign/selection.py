@@ -1,4 +1,4 @@
-"""Candidate sources of a campaign: sampled quartets, quartets chosen by results, and candidates given ready-made.
+"""Candidate sources of a campaign: sampled quartets, and quartets chosen by results.
 
 A sampler, with or without a fixed order, is one entry of ``nngen.space.registry.SAMPLERS``; the first two sources make
 a campaign of it.
@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.observations import is_quartet, low_yield, observe
-from nngen.archive import Archive, CampaignRecord, TrialLine
+from nngen.archive.records import CampaignRecord, TrialLine
+from nngen.archive.store import Archive
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
@@ -23,7 +24,6 @@ from nngen.space.registry import Choice, Chooser
 
 __all__ = [
     "ChosenQuartets",
-    "GivenCandidates",
     "SampledQuartets",
     "narrow",
     "source_of",
@@ -72,28 +72,6 @@ class ChosenQuartets(CandidateSource):
         scores = scores_of(effects(inside, families))
         choices = self.chooser(pool, turn, seed, scores, before=before, known=known, min_explore=spec.min_explore)
         return [Suggestion(plan=Plan(experts=choice.quartet), explored=choice.explored) for choice in choices]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenCandidates(CandidateSource):
-    """Candidates that exist already, all at once: files, proposals, or the best of a closed loop with fresh seeds.
-
-    Attributes:
-        suggestions: Suggestions with a candidate each; the same candidate may be given with several seeds.
-        stored: Ids of the candidates of a campaign that is resumed, in place of suggestions.
-    """
-
-    suggestions: tuple[Suggestion, ...] = ()
-    stored: tuple[str, ...] = ()
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        given = tuple(suggestion.candidate.id for suggestion in self.suggestions if suggestion.candidate)
-        return given or self.stored
-
-    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
-        # A campaign stores all of them at its beginning, in one transaction.
-        return () if trials else self.suggestions
 
 
 def source_of(spec: CampaignSpec) -> CandidateSource:

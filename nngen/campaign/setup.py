@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nngen.archive import CampaignRecord
+from nngen.archive.records import CampaignRecord
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.selection import source_of
 from nngen.campaign_spec import CampaignSpec

@@ -13,7 +13,8 @@ import numpy as np
 from nngen.analysis.leaderboard import Row, leaderboard
 from nngen.analysis.results import finished_quartets, template_note
 from nngen.analysis.suspicion import suspicions
-from nngen.archive import Archive, StoredTrial, TrialLine, TrialState
+from nngen.archive.records import StoredTrial, TrialLine, TrialState
+from nngen.archive.store import Archive
 from nngen.campaign.budget import Budget, Usage, last_budget, read_usage
 from nngen.campaign.successive_halving import Ladder, planned
 from nngen.campaign_spec import CampaignSpec

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from nngen.archive import Archive, StoredCandidate, StoredTrial, TrialState
+from nngen.archive.records import StoredCandidate, StoredTrial, TrialState
+from nngen.archive.store import Archive
 from nngen.datasets.dataset import Dataset
 from nngen.errors import ArchiveError, DataError, UsageError
 from nngen.families.hyperparameters import supported

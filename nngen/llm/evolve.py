@@ -13,11 +13,11 @@ from itertools import chain
 from typing import Protocol
 
 from nngen.analysis.loop_report import LoopCycle, read_cycle
-from nngen.archive import Archive, LoopRole, StoredTrial
+from nngen.archive.records import LoopRole, StoredTrial
+from nngen.archive.store import Archive
 from nngen.campaign.budget import Budget, last_budget, read_usage
-from nngen.campaign.protocols import CampaignInputs, Suggestion, Watcher
+from nngen.campaign.protocols import CampaignInputs, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.runner import Campaign
-from nngen.campaign.selection import GivenCandidates
 from nngen.campaign.successive_halving import is_over
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError

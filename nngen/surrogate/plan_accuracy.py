@@ -20,7 +20,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold
 
-from nngen.archive import StoredTrial
+from nngen.archive.records import StoredTrial
 from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.surrogate.plan_text import CHOICES, by_plan, field_value, plan_text

@@ -17,7 +17,7 @@ from random import Random
 
 import numpy as np
 
-from nngen.archive import Archive
+from nngen.archive.store import Archive
 from nngen.errors import UsageError
 from nngen.surrogate.plan_accuracy import (
     LANGUAGE_MODEL,

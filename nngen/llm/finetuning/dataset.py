@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nngen.archive import Archive, TrialState
+from nngen.archive.records import TrialState
+from nngen.archive.store import Archive
 from nngen.errors import RewriterError, UsageError
 from nngen.families.catalogue import load_families
 from nngen.families.near_duplicates import twin_families

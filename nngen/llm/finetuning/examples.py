@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from nngen.archive import StoredCandidate, StoredTrial
+from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.log import Proposal

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from nngen.archive import Archive
+from nngen.archive.store import Archive
 from nngen.errors import RewriterError
 from nngen.files import write_atomically
 from nngen.llm import optional_import

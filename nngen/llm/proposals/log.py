@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from nngen.archive import Archive, Event
+from nngen.archive.records import Event
+from nngen.archive.store import Archive
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.llm.proposals.parsing import Fault, well_formed
 from nngen.llm.rewriters.base import Kind, Status

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from nngen.analysis.suspicion import suspicions
-from nngen.archive import Archive, StoredCandidate, StoredTrial
-from nngen.campaign.protocols import Suggestion
-from nngen.campaign.selection import GivenCandidates
+from nngen.archive.records import StoredCandidate, StoredTrial
+from nngen.archive.store import Archive
+from nngen.campaign.protocols import GivenCandidates, Suggestion
 from nngen.errors import UsageError
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.plan import Plan

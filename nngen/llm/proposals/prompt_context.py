@@ -10,7 +10,8 @@ from typing import Any
 from nngen.analysis.effects import effects
 from nngen.analysis.observations import observe
 from nngen.analysis.statistics import Interval
-from nngen.archive import Archive, StoredTrial
+from nngen.archive.records import StoredTrial
+from nngen.archive.store import Archive
 from nngen.errors import UsageError
 from nngen.llm.prompts import MAX_EXAMPLES, Rendered, prompt, render
 from nngen.llm.proposals.log import Proposal, proposals

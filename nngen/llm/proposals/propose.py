@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nngen.archive import Archive, StoredTrial
+from nngen.archive.records import StoredTrial
+from nngen.archive.store import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import canonical_hash
 from nngen.assembly.provenance import source_level
