@@ -59,7 +59,7 @@ def test_a_campaign_killed_and_resumed_equals_an_undisturbed_one(nngen, path, tm
     told = json.loads(resumed.out)
     assert (resumed.code, told["done"], told["failed"]) == (0, 2, 0)
     assert told["best"]["test_accuracy"] > 0.1
-    assert len(resumed.err.splitlines()) == 2
+    assert len(resumed.err.splitlines()) == 3  # the isolation level, and two trials
 
     whole = nngen("campaign", "run", "two", "--size", "2", *ARGUMENTS, "--workers", "2", "--archive", tmp_path / "b.db")
     assert whole.code == 0

@@ -284,7 +284,7 @@ ATTACKS = (
             import mmap
             taken = []
             while True:
-                part = mmap.mmap(-1, 2**26)
+                part = mmap.mmap(-1, 2**26, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
                 part.write(b"x" * 2**26)
                 taken.append(part)
             """,
