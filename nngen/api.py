@@ -123,6 +123,7 @@ def train(
     *,
     dataset: Dataset | str = "digits",
     shape: Shape | None = None,
+    train_size: int | None = None,
     epochs: int = 1,
     seed: int = 0,
     batch: int = 64,
@@ -143,6 +144,7 @@ def train(
         candidate: A candidate, or the path of its file.
         dataset: A data set, or its name (``digits``, ``fashion-mnist``, ``folder:PATH``, ...).
         shape: Shape that images are brought to; the data set's own by default.
+        train_size: Images of the train split to train on, each class with its share; all by default.
         epochs: Passes over the train split.
         seed: Seed of everything random in the worker.
         batch: Images per step.
@@ -170,6 +172,7 @@ def train(
     spec = TrialSpec(
         dataset=dataset if isinstance(dataset, str) else dataset.name,
         shape=shape or data.default_shape,
+        train_size=train_size,
         epochs=epochs,
         seed=seed,
         batch=batch,

@@ -15,7 +15,7 @@ __all__ = ["SCHEDULERS", "CampaignSpec"]
 _LONGEST_NAME = 200
 SCHEDULERS = ("asha", "halving")
 
-_POSITIVE = ("size", "epochs", "batch", "lr", "threads", "time_limit_s", "memory_mib")
+_POSITIVE = ("size", "epochs", "train_size", "batch", "lr", "threads", "time_limit_s", "memory_mib")
 _FLAGS = {"time_limit_s": "--time-limit", "hyperparameters": "--prm"}
 
 _RENAMED = {"wall_s": "time_limit_s", "floor": "min_explore", "keep": "reduction_factor"}
@@ -40,6 +40,7 @@ class CampaignSpec:
         families: Families of the pool, separated by commas; all usable families by default.
         dataset: Data set by its name in ``nngen.datasets.registry``.
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
+        train_size: Images of the training split to train on, each class with its share; all by default.
         epochs: Passes over the training split; with rungs, those of the last rung.
         rungs: Epochs of each rung, as 1,3,9: every candidate trains for the first, the best go on to the next and
             train anew for that many.
@@ -68,6 +69,7 @@ class CampaignSpec:
     families: tuple[str, ...] = ()
     dataset: str = "digits"
     shape: Shape
+    train_size: int | None = None
     epochs: int = 1
     rungs: tuple[int, ...] = ()
     reduction_factor: int = 3
@@ -92,8 +94,9 @@ class CampaignSpec:
                 f"{self.name[:60]}... is too long for a campaign's name: at most {_LONGEST_NAME} characters"
             )
         for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{_flag(name)} must be positive, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{_flag(name)} must be positive, not {value}")
         if not 0 < self.min_explore <= 1:
             raise UsageError(f"--min-explore is a share of exploration above 0 and up to 1, not {self.min_explore}")
         self._check_rungs()
@@ -147,7 +150,7 @@ class CampaignSpec:
 
     def trial(self, seed: int, rung: int = 0) -> TrialSpec:
         """Return the specification of one of its trials."""
-        shared = ("dataset", "shape", "batch", "lr", "momentum", "hyperparameters", "device", "threads")
+        shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "hyperparameters", "device", "threads")
         limits = ("time_limit_s", "memory_mib")
         return TrialSpec(
             **{name: getattr(self, name) for name in shared + limits}, epochs=self.fidelities[rung], seed=seed
@@ -161,4 +164,6 @@ def _flag(name: str) -> str:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if value is None:
+        return "(all)"
     return (",".join(map(str, value)) or "(all)") if isinstance(value, tuple) else str(value)

@@ -210,8 +210,8 @@ class Verdict:
         return self.outcome is Outcome.VALID
 
 
-Fidelity: TypeAlias = tuple[str, Shape, int, int, float]
-"""Data set, shape, epochs, batch and learning rate of a trial."""
+Fidelity: TypeAlias = tuple[str, Shape, int | None, int, int, float]
+"""Data set, shape, number of training images, epochs, batch and learning rate of a trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +231,7 @@ class TrialSpec:
         time_limit_s: Limit of the trial in seconds, on the clock of the process that runs the engine.
         memory_mib: Limit on resident memory over the worker's process tree, in MiB.
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
+        train_size: Images of the train split that are trained on (``nngen.datasets.dataset.subset``); None for all.
     """
 
     dataset: str
@@ -245,11 +246,12 @@ class TrialSpec:
     time_limit_s: float = 3600.0
     memory_mib: int = 12_288
     hyperparameters: Hyperparameters = field(default_factory=dict)
+    train_size: int | None = None
 
     @property
     def fidelity(self) -> Fidelity:
         """Settings that trials with comparable accuracies share."""
-        return self.dataset, self.shape, self.epochs, self.batch, self.lr
+        return self.dataset, self.shape, self.train_size, self.epochs, self.batch, self.lr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ class Row:
         test_accuracy: Mean over the trials with a revealed test accuracy; None without one.
         seconds: Mean wall time of a trial, in seconds.
         suspect: Reason why the accuracy is not comparable with that of others; empty for most.
+        train_size: Number of images of the train split that were trained on; None for all.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class Row:
     seconds: float
     parameters: int | None
     suspect: str = ""
+    train_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the row to JSON types."""
@@ -93,6 +95,12 @@ COLUMNS = (
     Column(name="seeds", heading="seeds", text=lambda row: str(row.seeds)),
     Column(name="test_accuracy", heading="test", text=lambda row: formatting.accuracy(row.test_accuracy)),
     Column(name="epochs", heading="epochs", text=lambda row: str(row.epochs)),
+    Column(
+        name="train_size",
+        heading="training images",
+        text=lambda row: "" if row.train_size is None else formatting.count(row.train_size),
+        rare=True,
+    ),
     Column(name="batch", text=lambda row: str(row.batch)),
     Column(name="seconds", heading="seconds", text=lambda row: f"{row.seconds:.1f}"),
     Column(name="parameters", heading="parameters", text=lambda row: formatting.count(row.parameters)),
@@ -112,7 +120,7 @@ def leaderboard(trials: Iterable[StoredTrial | TrialScore], *, top: int | None =
     for trial in trials:
         spec = trial.spec
         if spec is not None and trial.validation_accuracy is not None:
-            key = (spec.dataset, trial.candidate_id, spec.shape, spec.epochs, _batch(trial), spec.lr)
+            key = (spec.dataset, trial.candidate_id, spec.shape, spec.train_size, spec.epochs, _batch(trial), spec.lr)
             kept = groups.setdefault(key, {})
             # The same seed again is the same work; a revealed test accuracy must not be lost with it.
             if trial.seed not in kept or kept[trial.seed].test_accuracy is None:
@@ -187,4 +195,5 @@ def _row(rank: int, same: Sequence[StoredTrial | TrialScore], reasons: Mapping[i
         seconds=fmean(trial.seconds or 0.0 for trial in same),
         parameters=first.parameters,
         suspect=next((reasons[trial.id] for trial in same if trial.id in reasons), ""),
+        train_size=first.spec.train_size,
     )

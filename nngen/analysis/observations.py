@@ -82,7 +82,7 @@ def refuse_mixture(campaigns: Iterable[CampaignRecord]) -> None:
     """Check that the first rungs of several campaigns can be pooled.
 
     Raises:
-        UsageError: If they differ in data, shape, epochs, batch or rate, so that their accuracies
+        UsageError: If they differ in data, shape, training images, epochs, batch or rate, so that their accuracies
             cannot be compared; the message names the campaigns.
     """
     names: dict[tuple[object, ...], set[str]] = {}
@@ -91,7 +91,8 @@ def refuse_mixture(campaigns: Iterable[CampaignRecord]) -> None:
     if len(names) > 1:
         known = sorted(set().union(*names.values()))
         raise UsageError(
-            "the archive's campaigns differ in data, shape, epochs, batch or rate, and cannot be read together: "
+            "the archive's campaigns differ in data, shape, training images, epochs, batch or rate, and cannot be read "
+            "together: "
             f"({', '.join(known[:5])}{', ...' if len(known) > 5 else ''})"
         )
 

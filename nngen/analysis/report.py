@@ -257,7 +257,11 @@ def _environments(trials: Sequence[StoredTrial]) -> tuple[tuple[Mapping[str, str
 
 
 def _arguments(campaign: CampaignRecord) -> dict[str, Any]:
-    shown = {key: value for key, value in campaign.arguments().items() if key not in ("families", "name")}
+    shown = {
+        key: value
+        for key, value in campaign.arguments().items()
+        if key not in ("families", "name") and value is not None
+    }
     words = {True: "yes", False: "no"}
     return {key.replace("_", " "): words[value] if isinstance(value, bool) else value for key, value in shown.items()}
 

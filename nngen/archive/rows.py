@@ -233,9 +233,12 @@ def verdict_from_row(row: Row) -> Verdict:
 def spec_to_text(spec: TrialSpec) -> str:
     """Write a trial's specification for a column.
 
-    Equal specifications give equal text, in archives of every version: the time limit keeps its first key.
+    Equal specifications give equal text, in archives of every version: the time limit keeps its first key, and fields
+    that came later are written only where they are set.
     """
     data = asdict(spec) | {"shape": str(spec.shape)}
+    if spec.train_size is None:
+        del data["train_size"]
     return dump(data | {"wall_s": data.pop("time_limit_s")})
 
 

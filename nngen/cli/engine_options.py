@@ -154,6 +154,7 @@ class EngineOptions:
             dataset = load_dataset(wanted, data_root=self.data_root)
             defaults = {"name": name, "size": size, "shape": dataset.default_shape, **self._machine(cluster)}
             spec = stored or CampaignSpec(**defaults | dict(typed))
+            dataset.training_images(spec.train_size)  # refused before families are measured
             for line in dataset.describe() if dataset.notes else ():
                 note(f"{dataset.name}: {line}")
             with progress_bar("measuring families") as report:

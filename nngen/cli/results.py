@@ -132,7 +132,7 @@ def _line(trial: StoredTrial) -> dict[str, Any]:
     spec, verdict = trial.spec, trial.verdict
     return {
         "campaign": trial.campaign,
-        "dataset": spec and spec.dataset,
+        "dataset": spec and spec.dataset + (f" ({spec.train_size:,} images)" if spec.train_size else ""),
         "shape": spec and str(spec.shape),
         "epochs": spec and spec.epochs,
         "seed": spec and str(spec.seed),

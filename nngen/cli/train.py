@@ -151,6 +151,7 @@ def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[st
         "message": trial.verdict.message,
         "suspect": trial.suspect,
         "id": trial.candidate_id,
+        "train_size": trial.spec.train_size,
     } | {name: known[name] for name in _ALSO_JSON}
 
 

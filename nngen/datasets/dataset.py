@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nngen.datasets.registry import find_source
 from nngen.datasets.source import Raw, Source
-from nngen.errors import DataError
+from nngen.errors import DataError, UsageError
 from nngen.files import cache_dir, draft_folder, load_json, store_json
 from nngen.seeds import derive
 from nngen.text import one_line
@@ -87,6 +87,21 @@ class Dataset:
         sizes = ((name, len(getattr(self, f"{name}_labels"))) for name in _SPLITS)
         splits = ", ".join(f"{name} {size:,}" for name, size in sizes)
         return (*self.notes, f"{splits} images of {self.shape}, {self.classes} classes")
+
+    def training_images(self, size: int | None) -> int:
+        """Return the number of images that a trial of ``TrialSpec.train_size`` trains on.
+
+        Raises:
+            UsageError: If the train split has fewer, or a class would be left without an image.
+        """
+        images = len(self.train_labels)
+        if size is None:
+            return images
+        if size > images:
+            raise UsageError(f"--train-size {size:,}: {self.name} has {images:,} training images; leave it out for all")
+        if size < max(self.classes, 2):
+            raise UsageError(f"--train-size {size}: {self.name} has {self.classes} classes, and each needs an image")
+        return size
 
     def file(self, part: str) -> Path:
         """Return the path of one array: ``train-images``, ``validation-labels``, ..."""
@@ -265,6 +280,25 @@ def split(
         chosen.append(random.permutation(members)[:count])
     taken = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), taken), taken
+
+
+def subset(labels: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.intp]:
+    """Choose ``size`` images of a train split: the same for every trial, and part of every larger choice.
+
+    Args:
+        labels: ``(N,)`` classes.
+        size: Number of images, at least one for each class.
+
+    Returns:
+        Their indices in ascending order; each class has its share of them, to within one image.
+    """
+    random = np.random.RandomState(derive(0, "subset"))
+    places = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        # The first of each class come first, and half of the order holds half of each class.
+        places[members] = np.arange(len(members)) / len(members)
+    return np.sort(np.argsort(places, kind="stable")[:size])
 
 
 def _fingerprint(arrays: Mapping[str, npt.NDArray[Any]], classes: int) -> str:

@@ -177,7 +177,7 @@ def _export(
         accuracy=accuracy,
         duration_ns=round(sum(point.seconds for point in trial.curve) * 1e9),
         prm=_prm(candidate, trial, spec, transform.name),
-        train_stat=_train_stat(trial, spec, accuracy, len(data.train_labels)),
+        train_stat=_train_stat(trial, spec, accuracy, data.training_images(spec.train_size)),
     )
     return Export(
         candidate=candidate,
@@ -195,6 +195,8 @@ def _prm(candidate: StoredCandidate, trial: StoredTrial, spec: TrialSpec, transf
     passed = {**trial.prm, "lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
     passed |= {**spec.hyperparameters, "transform": transform}
     names = supported(candidate.source) | set(_ALWAYS)
+    if spec.train_size is not None:  # LEMUR has no name for it, and its readers must not take a part for the whole
+        passed, names = passed | {"train_size": spec.train_size}, names | {"train_size"}
     return {name: passed[name] for name in sorted(names) if name in passed}
 
 

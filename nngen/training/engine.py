@@ -96,8 +96,8 @@ class Engine(Protocol):
 
         Raises:
             DataError: If the images cannot be brought to ``job.spec.shape``.
-            UsageError: If there is nothing to train (no epoch, or batches of one), or a sandbox is required and
-                bubblewrap is missing; nothing is run then.
+            UsageError: If there is nothing to train (no epoch, batches of one, fewer images than asked for), or a
+                sandbox is required and bubblewrap is missing; nothing is run then.
             EngineLostError: If the engine lost the job.
             NngenError: If no worker can be started.
         """

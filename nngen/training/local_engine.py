@@ -135,7 +135,8 @@ class LocalEngine:
         spec, dataset = job.spec, job.dataset
         _check_spec(spec, dataset)
         dataset.check_unchanged()
-        prediction = self._predict(job.candidate, spec, len(dataset.train_images)) if self._predict else None
+        images = dataset.training_images(spec.train_size)
+        prediction = self._predict(job.candidate, spec, images) if self._predict else None
         batch = spec.batch
         if prediction is not None:
             limit = spec.memory_mib if spec.device == "cpu" else self._card[1]
@@ -153,7 +154,7 @@ class LocalEngine:
             epochs=spec.epochs,
             classes=dataset.classes,
             lines=last_line(job.candidate.source),
-            images=len(dataset.train_images),
+            images=images,
             # A compiled net is compiled in its first epoch.
             slow_s=math.inf if self._compiled else _SLOW_S[spec.device],
             score=score or (lambda body: accuracy(body, dataset.validation_labels)),

@@ -39,6 +39,7 @@ class TrainOrder(CheckOrder):
         flip: Whether training images are mirrored at random.
         mean: Mean of the train split per channel, in [0, 1].
         std: Standard deviation of the train split per channel.
+        train_size: Number of images of the train split to train on; None for all.
         compiled: Whether the net is compiled before it is trained.
         artifacts: Names of the files to send after training.
     """
@@ -49,6 +50,7 @@ class TrainOrder(CheckOrder):
     flip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    train_size: int | None = None
     compiled: bool = False
     artifacts: tuple[str, ...] = ()
 
@@ -66,6 +68,7 @@ class TrainOrder(CheckOrder):
             flip=dataset.natural,
             mean=dataset.mean,
             std=dataset.std,
+            train_size=spec.train_size,
             device=spec.device,
             threads=spec.threads,
             compiled=compiled,

@@ -69,7 +69,7 @@ def suspicion(trial: Trial, dataset: Dataset) -> str:
     """
     if trial.validation_accuracy is None:
         return ""
-    images = len(dataset.train_labels)
+    images = dataset.training_images(trial.spec.train_size)
     counted = [(point.epoch, point.samples) for point in trial.curve if point.samples is not None]
     for epoch, samples in counted:
         if samples > images * _MOST_PASSES:

@@ -29,7 +29,7 @@ from nngen.checks.prm import make_prm
 from nngen.checks.rule import CheckFailed, fail
 from nngen.checks.static import static_check
 from nngen.datasets.batches import Batches, Preparation
-from nngen.datasets.dataset import WORKER_FILES
+from nngen.datasets.dataset import WORKER_FILES, subset
 from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
 from nngen.seeds import derive
@@ -182,7 +182,11 @@ class _Training:
     def run(self, files: list[int]) -> None:
         order = self.order
         device = torch.device(order.device)
-        data = dict(zip(WORKER_FILES, (_mapped(number).to(device) for number in files), strict=True))
+        arrays = [_mapped(number) for number in files]
+        if order.train_size is not None:
+            chosen = torch.from_numpy(subset(arrays[1].numpy(), order.train_size))
+            arrays[:2] = [array[chosen] for array in arrays[:2]]
+        data = dict(zip(WORKER_FILES, (array.to(device) for array in arrays), strict=True))
         prepare = Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=device.type == "cuda")
         net = self._build(device)
         # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.analysis.leaderboard import leaderboard
+from nngen.analysis.leaderboard import columns_of, leaderboard
 from nngen.archive import Archive
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
@@ -55,6 +55,16 @@ def test_a_batch_that_was_halved_is_a_row_of_its_own(trials):
     halved = [replace(t, id=t.id + 1000, batch=8) if t.candidate_id == best.id else t for t in trials]
     both = [row for row in leaderboard([*trials, *halved]) if row.id == best.id]
     assert {(row.batch, row.seeds) for row in both} == {(best.batch, 3), (8, 3)}
+
+
+def test_a_part_of_the_train_split_is_a_row_of_its_own(trials):
+    best = leaderboard(trials)[0]
+    part = [replace(t, id=t.id + 1000, spec=replace(t.spec, train_size=100)) for t in trials if t.spec]
+    rows = leaderboard([*trials, *part])
+    both = [(row.train_size, row.seeds) for row in rows if row.id == best.id]
+    assert sorted(both, key=str) == [(100, 3), (None, 3)]
+    assert "train_size" in [column.name for column in columns_of(rows)]
+    assert "train_size" not in [column.name for column in columns_of(leaderboard(trials))]
 
 
 def test_nothing_trained():

@@ -1,6 +1,7 @@
 """Columns keep the text that earlier versions wrote, so that old archives read and compare the same."""
 
 import json
+from dataclasses import replace
 
 from nngen.archive.rows import TrialRows, environment_to_text, spec_from_text, spec_to_text
 from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
@@ -56,3 +57,9 @@ def test_the_time_limit_keeps_its_key():
     text = spec_to_text(SPEC)
     assert json.loads(text)["wall_s"] == 60.0
     assert spec_from_text(text) == spec_from_text(text.replace("wall_s", "time_limit_s")) == SPEC
+
+
+def test_a_field_that_came_later_is_written_only_where_it_is_set():
+    assert "train_size" not in json.loads(spec_to_text(SPEC))
+    part = replace(SPEC, train_size=200)
+    assert spec_from_text(spec_to_text(part)) == part

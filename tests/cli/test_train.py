@@ -12,7 +12,18 @@ from nngen.lemur.layout import nn_id
 
 KEYS = [
     *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),
-    *("suspect", "id", "curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment"),
+    *(
+        "suspect",
+        "id",
+        "train_size",
+        "curve",
+        "batches_tried",
+        "prm",
+        "energy_j",
+        "data_fingerprint",
+        "isolation",
+        "environment",
+    ),
 ]
 
 
@@ -108,6 +119,9 @@ def test_a_failed_trial_says_its_verdict_and_ends_with_1(source, verdict, nngen,
         (["{file}", "--dataset", "folder:/nowhere"], 1, "/nowhere is not a folder"),
         (["{file}", "--shape", "0x8x8"], 2, "is not a shape"),
         (["{file}", "--epochs", "0"], 2, "epochs"),
+        (["{file}", "--train-size", "0"], 2, "--train-size must be positive, not 0"),
+        (["{file}", "--train-size", "9"], 2, "--train-size 9: digits has 10 classes, and each needs an image"),
+        (["{file}", "--train-size", "2000"], 2, "digits has 1,151 training images; leave it out for all"),
         (["{file}", "--device", "cuda"], 2, "no CUDA device"),
     ],
 )

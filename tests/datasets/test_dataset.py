@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nngen.datasets import load_dataset, registry
-from nngen.datasets.dataset import split
+from nngen.datasets.dataset import split, subset
 from nngen.datasets.registry import DATASETS, DatasetEntry, dataset_help
 from nngen.datasets.source import Raw
 from nngen.errors import DataError, UsageError
@@ -85,6 +85,27 @@ def test_a_split_takes_its_share_of_each_class(values, share):
     for label in range(5):
         total = int((labels == label).sum())
         assert int((labels[taken] == label).sum()) == max(1, round(share * total))
+
+
+@given(st.lists(st.integers(0, 4), max_size=60), st.data())
+def test_a_subset_has_its_share_of_each_class_and_lies_in_every_larger_one(values, data):
+    labels = np.array([*values, 0, 1, 2, 3, 4], dtype=np.int64)
+    size = data.draw(st.integers(5, len(labels)))
+    chosen = subset(labels, size)
+    assert len(set(chosen)) == len(chosen) == size
+    counts = np.bincount(labels[chosen], minlength=5)
+    assert counts.min() >= 1
+    assert np.all(np.abs(counts - size * np.bincount(labels, minlength=5) / len(labels)) < 2)
+    assert set(chosen) <= set(subset(labels, data.draw(st.integers(size, len(labels)))))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(1152, "digits has 1,151 training images; leave it out"), (9, "digits has 10 classes")]
+)
+def test_a_subset_that_cannot_be_is_refused(size, message, digits):
+    assert digits.training_images(None) == digits.training_images(1151) == 1151
+    with pytest.raises(UsageError, match=f"--train-size {size:,}: {message}"):
+        digits.training_images(size)
 
 
 def test_decoded_once_and_then_mapped(cache, monkeypatch):

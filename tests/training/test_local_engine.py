@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from nngen.checks.rules.sample_nets import mixture_source, net_source
-from nngen.errors import DataError, NngenError
+from nngen.datasets.dataset import subset
+from nngen.errors import DataError, NngenError, UsageError
 from nngen.isolation import Isolation, JobRunner
 from nngen.training import CheckJob, LocalEngine, accuracy
 from nngen.types import Outcome, Shape
@@ -81,6 +82,26 @@ def test_passes_are_counted_where_batches_are_handed_out(engine, digits, job):
     assert many.verdict.valid
     assert [point.samples for point in many.curve] == [50 * len(digits.train_images)]
     assert many.suspect == "50 passes in epoch 1"
+
+
+def test_a_part_of_the_train_split_is_trained_on_and_is_the_same_in_every_trial(engine, digits, job):
+    chosen = subset(digits.train_labels, 120)
+    seen = float(digits.train_images[chosen].mean()) / 255
+    # The mean of what a net sees, before normalisation, is that of the chosen images.
+    mean = f"float(torch.cat([x for x, _ in train_data]).mean()) * {digits.std[0]} + {digits.mean[0]}"
+    loop = "for inputs, labels in train_data:"
+    source = net_source().replace(loop, f"assert abs({mean} - {seen}) < 1e-5\n        {loop}")
+    for seed in (0, 1):
+        trial = engine.train(job(source, train_size=120, seed=seed))
+        assert trial.verdict.valid, trial.verdict.message
+    part = engine.train(job(net_source(), train_size=120, epochs=2))
+    assert [point.samples for point in part.curve] == [120, 120]
+    assert part.suspect == ""
+    assert part.validation_accuracy < engine.train(job(net_source(), epochs=2)).validation_accuracy
+    twice = net_source().replace("in train_data:", "in (b for _ in range(2) for b in train_data):")
+    assert engine.train(job(twice, train_size=120)).suspect == "2 passes in epoch 1"
+    with pytest.raises(UsageError, match="digits has 1,151 training images"):
+        engine.train(job(net_source(), train_size=5000))
 
 
 def test_one_seed_gives_one_result_to_the_last_bit(engine, candidate, job):

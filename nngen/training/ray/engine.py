@@ -110,7 +110,8 @@ class RayEngine:
         candidate, spec, dataset = job.candidate, job.spec, job.dataset
         dataset.check_unchanged()
         transfer = self._place(dataset)
-        prediction = self._predict(candidate, spec, len(dataset.train_images)) if self._predict is not None else None
+        images = dataset.training_images(spec.train_size)
+        prediction = self._predict(candidate, spec, images) if self._predict is not None else None
         scored: dict[tuple[int, float], EpochResult] = {}
         message: ActorMessage | None = None
         with self._borrowed() as handle:
