@@ -47,6 +47,8 @@ def clean(text: str, limit: int | None = 300, *, lines: bool = False) -> str:
         limit: Most characters of the result, of which the last is then an ellipsis; None for no limit.
         lines: Whether line breaks and tabs stay.
     """
+    if text.isprintable() and (limit is None or len(text) <= limit):
+        return text  # most texts; tables have a million of them
     if limit is not None:
         text = text[: 10 * limit]  # the text may be as long as its author likes
     kept = "\n\t" if lines else ""
