@@ -10,11 +10,13 @@ runner. Its driver is a separate process that is killed
   are distributed over the campaigns; a boundary counts if a driver was killed exactly there;
 - at a random instant, once per campaign.
 
-In each campaign one worker is also killed at a random instant while its driver runs.
+In each campaign two workers are also killed at random instants while their driver runs. A trial that was killed after
+an epoch goes on from its checkpoint; epochs that it trains again are counted.
 
 The next call with the same ``--work`` continues after the limit ``--minutes``. Exit code 1 unless all campaigns are
-finished, every archive equals the undisturbed one, no trial was lost or repeated, no process was left running, and
-every file passes ``PRAGMA integrity_check``. ``--write`` writes ``eval/results/kill_resume.md``.
+finished, every archive equals the undisturbed one, no trial was lost or repeated, no kill cost more than one epoch, no
+process was left running, and every file passes ``PRAGMA integrity_check``. ``--write`` writes
+``eval/results/kill_resume.md``.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ from nngen.training.local_engine import LocalEngine
 from nngen.types import Shape
 
 NAME = "killed"
-SIZE, RUNGS = 9, (1, 2)
+SIZE, RUNGS = 9, (1, 4)
 FAMILIES = ("AirNext", "ICNet", "MNASNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1", "SqueezeNet-2")
 IMAGES_PER_CLASS = 12
 MOST_CAMPAIGNS_MORE = 10
+WORKER_KILLS = 2
+MOST_EPOCHS_LOST = 1
 OUTLIVED_S = 20.0
 PR_SET_PDEATHSIG = 1
 EVALUATION = Evaluation(__file__, __doc__)
@@ -116,6 +120,8 @@ class Result:
     worker_kills: int = 0
     orphans: int = 0
     begun_again: int = 0
+    gone_on: int = 0
+    epochs_lost: int = 0
     lost: int = 0
     repeated: int = 0
     running: int = 0
@@ -125,7 +131,7 @@ class Result:
 
     @property
     def good(self) -> bool:
-        clean = self.integrity == "ok" and self.equal
+        clean = self.integrity == "ok" and self.equal and self.epochs_lost <= MOST_EPOCHS_LOST
         return clean and not (self.lost or self.repeated or self.running or self.orphans)
 
 
@@ -238,6 +244,7 @@ def compare(path: Path, reference: Path, result: Result) -> None:
         trials = archive.trials(NAME)
         finished = Counter(event.trial_id for event in archive.events(NAME) if event.kind == "trial.finished")
         begun = sum(event.kind == "trial.started" for event in archive.events(NAME))
+        result.gone_on, result.epochs_lost = resumptions(archive)
     result.lost = sum(finished[trial.id] == 0 for trial in wanted[0]) + (len(wanted[0]) - len(trials))
     result.repeated = sum(count - 1 for count in finished.values()) + sum(
         trial.copied_from is not None for trial in trials
@@ -247,6 +254,23 @@ def compare(path: Path, reference: Path, result: Result) -> None:
     with sqlite3.connect(path) as plain:
         result.integrity = plain.execute("PRAGMA integrity_check").fetchone()[0]
     plain.close()
+
+
+def resumptions(archive: Archive) -> tuple[int, int]:
+    """Count the trials that were begun again after an epoch, and the most epochs that one of them trained again."""
+    reached: Counter[int | None] = Counter()
+    begun_again: set[int | None] = set()
+    times, most = 0, 0
+    for event in archive.events(NAME):
+        if event.kind == "trial.started" and reached[event.trial_id]:
+            begun_again.add(event.trial_id)
+        elif event.kind in ("trial.epoch", "trial.finished"):
+            epoch = event.detail.get("epoch", RUNGS[-1])
+            if event.trial_id in begun_again:
+                begun_again.remove(event.trial_id)
+                times, most = times + 1, max(most, reached[event.trial_id] + 1 - epoch)
+            reached[event.trial_id] = epoch
+    return times, most
 
 
 def undisturbed(work: Path, spec: CampaignSpec, inputs: CampaignInputs) -> list[str]:
@@ -297,8 +321,8 @@ def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, in
 
         death_note.write_text("")
         child = drive(path, spec, inputs, reached)
-        kill_driver = result.drivers == random_turn
-        through = follow(child, draw, result, kill_driver=kill_driver, kill_worker=not result.worker_kills)
+        kill_driver, kill_worker = result.drivers == random_turn, result.worker_kills < WORKER_KILLS
+        through = follow(child, draw, result, kill_driver=kill_driver, kill_worker=kill_worker)
         result.drivers += 1
         if place := death_note.read_text():
             result.boundaries.append(place)
@@ -328,6 +352,8 @@ losses to the last digit, predictions byte for byte; all but clocks and memory."
         f"processes that outlived their driver by {OUTLIVED_S:g} s": sum(result.orphans for result in results),
         "files that pass `PRAGMA integrity_check`": sum(result.integrity == "ok" for result in results),
         "trials begun again, not done when the kill came": sum(result.begun_again for result in results),
+        "of these killed after an epoch, which went on": sum(result.gone_on for result in results),
+        "most epochs that one of them trained again": max((result.epochs_lost for result in results), default=0),
     }
     missed = [place for place in boundaries if place not in hit]
     last = f"Boundaries that no driver died at: {'; '.join(missed)}." if missed else ""

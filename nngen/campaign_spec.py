@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
@@ -58,6 +60,7 @@ class CampaignSpec:
             take those of the smallest node.
         time_limit_s: Time limit of one trial in seconds.
         memory_mib: Memory limit of one trial in MiB.
+        keep_weights: Trials whose weights are kept beside the archive: none, best, top:N or all of the campaign.
     """
 
     name: str
@@ -85,6 +88,7 @@ class CampaignSpec:
     threads: int = 1
     time_limit_s: float = 3600.0
     memory_mib: int = 12_288
+    keep_weights: str = "best"
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable() or self.name != self.name.strip():
@@ -100,6 +104,7 @@ class CampaignSpec:
         if not 0 < self.min_explore <= 1:
             raise UsageError(f"--min-explore is a share of exploration above 0 and up to 1, not {self.min_explore}")
         self._check_rungs()
+        _ = self.weights_kept
 
     def _check_rungs(self) -> None:
         rungs = _text(self.rungs)
@@ -115,6 +120,19 @@ class CampaignSpec:
             raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
         if self.finalists < 0 or (self.finalists > 0) != (self.replicates > 1):
             raise UsageError("--finalists K --replicates R trains the best K with R seeds: both, with R 2 at least")
+
+    @property
+    def weights_kept(self) -> float:
+        """Number of trials whose weights are kept; infinite for all.
+
+        Raises:
+            UsageError: If ``keep_weights`` is none of its forms.
+        """
+        found = re.fullmatch(r"top:([1-9]\d{0,8})", self.keep_weights, re.ASCII)
+        known = {"none": 0.0, "best": 1.0, "all": math.inf}
+        if found is None and self.keep_weights not in known:
+            raise UsageError(f"--keep-weights is none, best, top:N or all, not {self.keep_weights!r}")
+        return float(found[1]) if found else known[self.keep_weights]
 
     @property
     def fidelities(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nngen.archive.connection import WAY_OUT, Connection, sqlite_errors
@@ -65,6 +66,11 @@ class ArchiveReader:
     def __init__(self, db: Connection, *, readonly: bool = False) -> None:
         self._db, self.path, self.readonly = db, db.path, readonly
         self.damaged: dict[str, str] = {}
+
+    @property
+    def weights(self) -> Path | None:
+        """Folder of checkpoints and weights, beside the file; None for an archive in memory."""
+        return self.path and self.path.with_name(f"{self.path.name}.weights")
 
     def campaigns(self) -> tuple[CampaignRecord, ...]:
         return tuple(self._built("campaigns", "SELECT * FROM campaigns ORDER BY rowid", (), campaign_from_row))

@@ -21,10 +21,12 @@ from nngen.archive.records import CampaignRecord, StoredTrial, copied_result
 from nngen.archive.store import Archive
 from nngen.assembly.provenance import source_level
 from nngen.campaign.protocols import Assemble, CampaignInputs, Watcher
+from nngen.campaign.weights import WeightFolders
 from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
 from nngen.families.trust import AUTO, LevelChoice, families_level
 from nngen.isolation.limits import Isolation
 from nngen.seeds import derive
+from nngen.training.checkpoints import TrialFolder
 from nngen.training.engine import KILLED, CheckJob, Engine, TrainJob
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
@@ -59,6 +61,7 @@ class TrialExecutor:
     """Carries out trials, several at once; at most ``engine.slots`` of them train at the same time.
 
     Args:
+        weights: Folders of checkpoints and weights.
         finished: Receives each trial when its result is stored.
         lost: Receives each trial that the engine lost and that is ready again.
 
@@ -77,6 +80,7 @@ class TrialExecutor:
         engine: Engine,
         assemble: Assemble,
         watcher: Watcher,
+        weights: WeightFolders,
         finished: Callable[[StoredTrial], None],
         lost: Callable[[StoredTrial], None],
         isolation: str = AUTO,
@@ -85,7 +89,7 @@ class TrialExecutor:
         self.suspended = False
         self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
         self._assemble, self._watcher, self._fingerprints = assemble, watcher, inputs.fingerprints
-        self._wanted, self._finished, self._lost = isolation, finished, lost
+        self._wanted, self._finished, self._lost, self._weights = isolation, finished, lost, weights
         self._losses: Counter[int] = Counter()
         self._training = 0
         self._waiting: deque[_Work] = deque()
@@ -234,13 +238,29 @@ class TrialExecutor:
             self._training += 1
             self._watcher.stage(work.trial, "train")
             job = TrainJob(
-                candidate=work.candidate, spec=work.spec, dataset=self._inputs.dataset, isolation=work.isolation
+                candidate=work.candidate,
+                spec=work.spec,
+                dataset=self._inputs.dataset,
+                isolation=work.isolation,
+                folder=self._folder(work),
             )
 
             def on_epoch(result: EpochResult, work: _Work = work) -> None:
                 self._calls.put(partial(self._epoch, work, result))
 
             self._submit(partial(self._engine.train, job, on_epoch), partial(self._trained, work))
+
+    def _folder(self, work: _Work) -> TrialFolder | None:
+        """Return the folder of a trial's checkpoint and weights."""
+        trial, foreign = work.trial, ""
+        # Of a file from outside it is not known where it keeps its state.
+        if trial.given and source_level(work.candidate.source).level is not Isolation.PROCESS:
+            foreign = "the file was not assembled by nngen, so the state of its training is not known"
+
+        def note(line: str) -> None:
+            self._calls.put(partial(self._watcher.note, f"trial {trial.position + 1} {line}"))
+
+        return self._weights.folder(trial, foreign=foreign if work.spec.epochs > 1 else "", note=note)
 
     def _epoch(self, work: _Work, result: EpochResult) -> None:
         trial = work.trial

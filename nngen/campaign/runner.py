@@ -31,6 +31,7 @@ from nngen.campaign.protocols import (
 from nngen.campaign.selection import narrow, source_of
 from nngen.campaign.successive_halving import Ladder, is_over, planned
 from nngen.campaign.summary import Summary, summarise
+from nngen.campaign.weights import WeightFolders
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import DataError, LemurError, UsageError
 from nngen.families.trust import AUTO, check_level
@@ -129,7 +130,10 @@ class Campaign:
                 raise KeyboardInterrupt
             finished = reason is StopReason.FINISHED and self.reveal and record.loop is None
             labels = self.inputs.dataset.test_labels.astype("<u2").tobytes() if finished else None
-            return summarise(self.archive, name, test_labels=labels)
+            summary = summarise(self.archive, name, test_labels=labels)
+            if reason is StopReason.FINISHED and summary.best is not None:
+                driver.weights.settle(summary.best.id)
+            return summary
 
     def _resume(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
         """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
@@ -209,6 +213,7 @@ class _Driver:
         # Trials to begin, as (negative rung, id): the highest rung comes first.
         self.ready = [(-line.rung, line.id) for line in lines if line.state is TrialState.READY]
         heapify(self.ready)
+        self.weights = WeightFolders(archive.weights, record.spec, lines)
         self.executor = TrialExecutor(
             record,
             archive=archive,
@@ -216,6 +221,7 @@ class _Driver:
             engine=campaign.engine,
             assemble=campaign.assemble,
             watcher=campaign.watcher,
+            weights=self.weights,
             isolation=campaign.isolation,
             finished=self._finished,
             lost=self._lost,
@@ -244,6 +250,7 @@ class _Driver:
 
     def _finished(self, trial: StoredTrial) -> None:
         self.ladder.finish(trial)
+        self.weights.finish(trial, self.ladder.finalists)
         self.campaign.watcher.finished(trial)
 
     def _lost(self, trial: StoredTrial) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
-_TRIAL = [item.name for item in fields(TrialSpec) if item.name != "hyperparameters"]
+_TRIAL = [*(item.name for item in fields(TrialSpec) if item.name != "hyperparameters"), "keep_weights"]
 _OF_MACHINE = ("device", "threads")  # their defaults are EngineOptions.defaults
 
 

@@ -23,7 +23,8 @@ from nngen.export.folder import Written, export_to_folder
 from nngen.export.selection import Export, Repetition, gather, select
 from nngen.export.weights import check_installed, repeat, to_repeat
 from nngen.lemur.layout import LemurVersion
-from nngen.training.artifacts import ONNX, WEIGHTS
+from nngen.training.artifacts import ONNX
+from nngen.training.checkpoints import WEIGHTS
 from nngen.training.local_engine import LocalEngine
 
 _COLUMNS = ("model", "dataset", "epoch", "validation_accuracy", "test_accuracy", "transform", "new")

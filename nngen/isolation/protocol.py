@@ -99,9 +99,9 @@ class Channel:
         """Send a message."""
         self.send_bytes(MESSAGE, json.dumps(message, allow_nan=False).encode())
 
-    def send_bytes(self, kind: int, body: bytes) -> None:
+    def send_bytes(self, kind: int, body: bytes | memoryview) -> None:
         """Send one frame, blocking until all of it is in the pipe."""
-        data = memoryview(_HEAD.pack(kind, len(body)) + body)
+        data = memoryview(b"".join((_HEAD.pack(kind, len(body)), body)))
         while data:
             # A pipe may take a part of it only.
             data = data[os.write(self._descriptor, data) :]

@@ -7,21 +7,21 @@ opens them: another worker does (``open_artifacts``), since the code of a candid
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nngen.isolation import Channel, FrameError, JsonObject
 from nngen.isolation.limits import MIB
 from nngen.text import one_line
+from nngen.training.checkpoints import WEIGHTS
 from nngen.training.frames import FrameKind
 
 if TYPE_CHECKING:  # torch is loaded in the worker alone
     from torch import Tensor, nn
 
-WEIGHTS, ONNX, EXAMPLE = "weights", "onnx", "example"
-"""Names of the files: the state dictionary as safetensors; the graph as ONNX; some images with their logits, as
-safetensors, which come with the graph."""
+ONNX, EXAMPLE = "onnx", "example"
+"""Names of files besides ``WEIGHTS``: the graph as ONNX; some images with their logits, which come with the graph."""
 
 MAX_PART = 2**20
 """Bytes of the longest part of a file."""
@@ -168,12 +168,11 @@ def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, chann
         channel: The worker's channel.
     """
     import torch
-    from safetensors.torch import save
 
     net.eval()
     if WEIGHTS in names:
-        state = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
-        _send(channel, WEIGHTS, save(state))
+        state = {name: value for name, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
+        send_tensors(channel, WEIGHTS, state)
     if ONNX in names:
         try:
             with torch.no_grad():
@@ -182,8 +181,8 @@ def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, chann
         except Exception as error:  # raised by the exporter or by the candidate's code: the reason is passed on
             channel.send({"event": "no-file", "name": ONNX, "reason": _reason(error)})
         else:
-            _send(channel, ONNX, graph)
-            _send(channel, EXAMPLE, save({"images": images.cpu().contiguous(), "logits": outputs.cpu().contiguous()}))
+            _send(channel, ONNX, len(graph), [memoryview(graph)])
+            send_tensors(channel, EXAMPLE, {"images": images, "logits": outputs})
 
 
 def _graph(net: nn.Module, images: Tensor) -> bytes:
@@ -210,7 +209,15 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
-def _send(channel: Channel, name: str, content: bytes) -> None:
-    channel.send({"event": "file", "name": name})
-    for start in range(0, len(content), MAX_PART):
-        channel.send_bytes(FrameKind.FILE, content[start : start + MAX_PART])
+def send_tensors(channel: Channel, name: str, tensors: Mapping[str, Tensor], **metadata: str) -> None:
+    """Send tensors, with texts beside them, as one file; at no time is there a second copy of all of them."""
+    from nngen.training.tensor_file import encode
+
+    _send(channel, name, *encode(tensors, metadata))
+
+
+def _send(channel: Channel, name: str, size: int, parts: Iterable[memoryview]) -> None:
+    channel.send({"event": "file", "name": name, "bytes": size})
+    for part in parts:
+        for start in range(0, len(part), MAX_PART):
+            channel.send_bytes(FrameKind.FILE, part[start : start + MAX_PART])

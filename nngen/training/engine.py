@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
+from nngen.training.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
 PREDICTED = "predicted"
@@ -16,6 +17,9 @@ PREDICTED = "predicted"
 KILLED = "worker.killed"
 """Rule of the verdict where the worker was killed from outside: the machine may have done it, so the caller may submit
 the job again."""
+
+RESTORE = "worker.restore"
+"""Rule of the verdict where a checkpoint does not fit the net that was built: the training begins anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +58,15 @@ class TrainJob:
         spec: Training settings and limits; ``spec.device`` is ``cpu`` or ``cuda``.
         dataset: Images and labels; the labels of validation and test stay in the process that runs the engine.
         isolation: Isolation level of the worker.
+        folder: Folder of the trial's checkpoint and weights, from which an interrupted training goes on; None where
+            nothing is kept.
     """
 
     candidate: Candidate
     spec: TrialSpec
     dataset: Dataset
     isolation: Isolation
+    folder: TrialFolder | None = None
 
 
 class Engine(Protocol):

@@ -17,10 +17,12 @@ from typing import Self
 from nngen.checks.prm import make_prm
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError, UsageError
-from nngen.isolation import FrameError, Job, JobRunner, Limits
+from nngen.isolation import FrameError, Job, JobRunner, JsonObject, Limits
+from nngen.isolation.limits import MIB
 from nngen.text import one_line
 from nngen.training.artifacts import MAX_PART, ArtifactReport, ArtifactRequest, read_report
-from nngen.training.engine import CheckJob, TrainJob
+from nngen.training.checkpoints import FolderSink, training_key
+from nngen.training.engine import RESTORE, CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
 from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
@@ -37,6 +39,9 @@ _SHARE = 0.9
 
 _SLOW_S = {"cpu": 2.0, "cuda": 30.0}
 """Seconds of an epoch from which on it is compared with its predictions; a card spends some on choosing algorithms."""
+
+_LEAST_S = 0.1
+"""Time limit of a training that goes on when its time is over, so that it ends as it would have ended."""
 
 _SEEN, _UNSEEN_RETRIES = 0.5, 2
 """Share of the limit that the monitor must have seen in use where a lack of memory is reported; retries where not."""
@@ -171,17 +176,32 @@ class LocalEngine:
         return replace(trial, spec=spec, energy_j=energy.joules, predicted_mib=predicted, suspect=suspect)
 
     def _halving(self, job: TrainJob, batch: int, make_scorer: Callable[[], TrialScorer]) -> Trial:
-        """Train, with smaller and smaller batches where memory does not suffice."""
-        begin = time.monotonic()
-        left_s, seconds = job.spec.time_limit_s, 0.0
-        tried: list[int] = []
-        unseen = 0
+        """Train, with smaller and smaller batches where memory does not suffice; go on where an earlier run ended."""
+        folder, key = job.folder, ""
+        if folder is not None:
+            key = training_key(job.candidate, job.spec, job.dataset.fingerprint, self._runner.versions())
+        reached = folder.progress(key) if folder is not None else None
+        first = batch
+        batch, tried, seconds = (reached.batch, [*reached.tried], reached.seconds) if reached else (batch, [], 0.0)
+        begin = time.monotonic() - seconds
+        left_s = max(job.spec.time_limit_s - seconds, _LEAST_S)
+        unseen, trial = 0, None
         while True:
-            found = self._attempt(replace(job, spec=replace(job.spec, batch=batch, time_limit_s=left_s)), make_scorer())
+            now = replace(job, spec=replace(job.spec, batch=batch, time_limit_s=left_s))
+            scorer = make_scorer()
+            if reached is not None:
+                scorer.curve, scorer.validation_predictions = [*reached.curve], reached.validation_predictions
+            with self._kept(now, scorer, {"key": key, "tried": [*tried]}, begin):
+                found = self._attempt(now, scorer, reached.file if reached else None)
+            if reached is not None and found.verdict.rule == RESTORE:
+                assert folder is not None
+                folder.restart(found.verdict.message)
+                return self._halving(job, first, make_scorer)
+            reached = None
             tried.append(batch)
             seconds += found.seconds
             # A later attempt may end for want of time: known is then only that the batch before did not fit.
-            if len(tried) == 1 or found.verdict.outcome is not Outcome.TIMEOUT:
+            if trial is None or found.verdict.outcome is not Outcome.TIMEOUT:
                 trial = found
             batch //= 2
             left_s = job.spec.time_limit_s - (time.monotonic() - begin)
@@ -192,8 +212,10 @@ class LocalEngine:
             hopeless = hopeless or unseen > _UNSEEN_RETRIES
             if found.verdict.outcome is not Outcome.MEMORY or hopeless:
                 break
+            if folder is not None:
+                folder.restart()
         if len(tried) == 1:
-            return trial
+            return replace(trial, seconds=seconds)
         verdict = trial.verdict
         if not verdict.valid:
             message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
@@ -227,6 +249,24 @@ class LocalEngine:
             return ArtifactReport(weights=fault, onnx=fault)
 
     @contextmanager
+    def _kept(self, job: TrainJob, scorer: TrialScorer, known: JsonObject, begin: float) -> Iterator[None]:
+        """Store what a training sends in its trial's folder, and its progress with it."""
+        folder, spec = job.folder, job.spec
+        if folder is None or scorer.artifacts is not None:
+            yield
+            return
+
+        def progress() -> JsonObject:
+            return {**known, **scorer.progress(), "batch": spec.batch, "seconds": time.monotonic() - begin}
+
+        names, limit = folder.names(spec.epochs), spec.memory_mib * MIB
+        sink = scorer.artifacts = FolderSink(folder=folder, names=names, limit=limit, progress=progress)
+        try:
+            yield
+        finally:
+            sink.close()
+
+    @contextmanager
     def _place(self, device: str, prediction: Prediction | None) -> Iterator[None]:
         """Hold a place on the card; on a CPU each worker has its own limit of memory and its own threads."""
         if device == "cpu" or self._predict is None:
@@ -238,14 +278,16 @@ class LocalEngine:
         with self._pool.hold(None if prediction is None else prediction.likely_mib):
             yield
 
-    def _attempt(self, job: TrainJob, scorer: TrialScorer) -> Trial:
-        """Train with one size of the batch."""
+    def _attempt(self, job: TrainJob, scorer: TrialScorer, checkpoint: Path | None) -> Trial:
+        """Train with one size of the batch, perhaps from a checkpoint."""
         spec, dataset, artifacts = job.spec, job.dataset, scorer.artifacts
-        if artifacts is not None:
+        if isinstance(artifacts, ArtifactRequest):
             artifacts.clear(spec.memory_mib)
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec)
-        order = TrainOrder.of(job, compiled=self._compiled, artifacts=artifacts.names if artifacts else ())
+        files = [*(dataset.file(part) for part in WORKER_FILES), *([checkpoint] if checkpoint else [])]
+        names, done = artifacts.names if artifacts else (), len(scorer.curve)
+        order = TrainOrder.of(job, compiled=self._compiled, artifacts=names, done=done)
         # Predictions have a known length, so that a frame of another one is refused unread.
         frames: dict[int, range] = {}
         for kind, images in ((FrameKind.VALIDATION, dataset.validation_images), (FrameKind.TEST, dataset.test_images)):
@@ -260,7 +302,7 @@ class LocalEngine:
                 limits=Limits(time_limit_s=spec.time_limit_s, memory_mib=spec.memory_mib),
                 isolation=job.isolation,
                 source=job.candidate.source,
-                files=[dataset.file(part) for part in WORKER_FILES],
+                files=files,
                 frames=frames,
                 cuda=spec.device != "cpu",
             ),

@@ -41,7 +41,8 @@ class TrainOrder(CheckOrder):
         std: Standard deviation of the train split per channel.
         train_size: Number of images of the train split to train on; None for all.
         compiled: Whether the net is compiled before it is trained.
-        artifacts: Names of the files to send after training.
+        artifacts: Names of the files to send.
+        done: Epochs that the checkpoint among the worker's files contains; 0 without one.
     """
 
     epochs: int
@@ -53,9 +54,10 @@ class TrainOrder(CheckOrder):
     train_size: int | None = None
     compiled: bool = False
     artifacts: tuple[str, ...] = ()
+    done: int = 0
 
     @classmethod
-    def of(cls, job: TrainJob, *, compiled: bool = False, artifacts: tuple[str, ...] = ()) -> Self:
+    def of(cls, job: TrainJob, *, compiled: bool = False, artifacts: tuple[str, ...] = (), done: int = 0) -> Self:
         spec, dataset = job.spec, job.dataset
         own = {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
         return cls(
@@ -73,4 +75,5 @@ class TrainOrder(CheckOrder):
             threads=spec.threads,
             compiled=compiled,
             artifacts=artifacts,
+            done=done,
         )

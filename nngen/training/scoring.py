@@ -5,11 +5,12 @@ The labels are in the process that scores and never in the worker, whose every f
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from nngen.isolation import ExitReason, Frame, FrameError, JobResult
 from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
-from nngen.training.artifacts import ArtifactRequest
+from nngen.training.checkpoints import FileSink
 from nngen.training.engine import KILLED, PREDICTED
 from nngen.training.frames import NONCE, FrameKind
 from nngen.types import EpochResult, Outcome, Trial, Verdict
@@ -145,8 +146,8 @@ class TrialScorer:
         slow_s: Seconds from which on an epoch is compared with its predictions; infinite where it cannot be.
         score: Computes the accuracy of validation predictions.
         on_epoch: Called after each completed epoch.
-        artifacts: Files to take from the trained net; it is filled.
-        curve: One point per completed epoch.
+        artifacts: Receives the files of the training.
+        curve: One point per completed epoch; those of an earlier run, if it goes on from there.
         verdict: Verdict once all is received: valid after the test predictions, or the worker's own.
         parameters: Number of parameters of the net, as the worker counted them.
         validation_predictions: Class per validation image after the last completed epoch, as ``Trial`` keeps them.
@@ -161,7 +162,7 @@ class TrialScorer:
     slow_s: float = math.inf
     score: Callable[[bytes], float]
     on_epoch: Callable[[EpochResult], None] | None = None
-    artifacts: ArtifactRequest | None = None
+    artifacts: FileSink | None = None
     curve: list[EpochResult] = field(default_factory=list)
     verdict: Verdict | None = None
     parameters: int | None = None
@@ -188,7 +189,15 @@ class TrialScorer:
         # The frame reader admits parts of files only where there is a request for files.
         assert self.artifacts is not None
         self.artifacts.append(frame.body)
+        # The time for files is not that of an epoch.
+        self._since = seconds
         return False
+
+    def progress(self) -> dict[str, Any]:
+        """Return the completed epochs as JSON types, for a training that may go on later."""
+        curve = [asdict(point) for point in self.curve]
+        predictions = base64.b64encode(self.validation_predictions).decode()
+        return {"epoch": len(curve), "curve": curve, "predictions": predictions}
 
     def _take_message(self, message: Mapping[str, Any], seconds: float) -> bool:
         event = message.get("event")

@@ -7,9 +7,11 @@ accuracy is computed in the process that launched it.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -33,9 +35,13 @@ from nngen.datasets.dataset import WORKER_FILES, subset
 from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
 from nngen.seeds import derive
-from nngen.training.artifacts import send_artifacts
+from nngen.training.artifacts import send_artifacts, send_tensors
+from nngen.training.checkpoints import CHECKPOINT, LOGITS
+from nngen.training.engine import RESTORE
 from nngen.training.frames import NONCE, PROOF_BATCH, FrameKind, last_line
+from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, restore
 from nngen.training.orders import CheckOrder, TrainOrder
+from nngen.training.tensor_file import TensorFile
 from nngen.types import Outcome, Verdict
 
 _MAX_EXPERTS = 64
@@ -44,6 +50,11 @@ _EXAMPLES = 4
 _RULE = "worker.train"
 _PROOF = "worker.proof"
 _DIGESTED = 4096
+_SHARE = 0.5
+"""Share of the time that checkpoints may take; after short epochs that exceed it, some are left out."""
+
+_MOST_LOGITS = 2**25
+"""Number of validation logits up to which they are kept."""
 
 
 def check(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
@@ -112,7 +123,7 @@ def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     Args:
         arguments: The order, as JSON.
         channel: Channel for the frames that ``TrialScorer`` expects: after each epoch a report and predictions.
-        files: Descriptors of ``WORKER_FILES``.
+        files: Descriptors of ``WORKER_FILES``; then that of a checkpoint, where the training goes on from one.
     """
     order = TrainOrder.from_json(arguments)
     _configure(order.device, order.threads, order.seed)
@@ -178,21 +189,25 @@ class _Training:
     path: Path
     order: TrainOrder
     channel: Channel
+    checkpoints: bool = False
+    stored_at: float = 0.0
+    storing_s: float = 0.0
 
     def run(self, files: list[int]) -> None:
         order = self.order
         device = torch.device(order.device)
-        arrays = [_mapped(number) for number in files]
+        arrays = [_mapped(number) for number in files[: len(WORKER_FILES)]]
         if order.train_size is not None:
             chosen = torch.from_numpy(subset(arrays[1].numpy(), order.train_size))
             arrays[:2] = [array[chosen] for array in arrays[:2]]
         data = dict(zip(WORKER_FILES, (array.to(device) for array in arrays), strict=True))
         prepare = Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=device.type == "cuda")
-        net = self._build(device)
+        net = self._build(device, checkpoint=files[-1] if order.done else None)
+        self.checkpoints, self.stored_at = CHECKPOINT in order.artifacts, time.monotonic()
         # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every
         # run; filling each intermediate result of a training would only cost time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        for epoch in range(1, order.epochs + 1):
+        for epoch in range(order.done + 1, order.epochs + 1):
             batches = Batches(
                 data["train-images"],
                 data["train-labels"],
@@ -204,14 +219,20 @@ class _Training:
             )
             returned = self._learn(net, batches)
             self.channel.send({"event": "epoch", "samples": batches.samples, **_reported(returned), **_history(net)})
-            classes = self._predict(net, data["validation-images"], prepare)
+            last = epoch == order.epochs
+            outputs: list[Tensor] | None = [] if last and LOGITS in order.artifacts else None
+            classes = self._predict(net, data["validation-images"], prepare, outputs)
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
+            if outputs and len(classes) * order.classes < _MOST_LOGITS:
+                send_tensors(self.channel, LOGITS, {"validation": torch.cat(outputs)})
+            if not last:
+                self._send_checkpoint(net)
         classes = self._predict(net, data["test-images"], prepare)
         if order.artifacts:
             send_artifacts(net, order.artifacts, prepare(data["test-images"][:_EXAMPLES]), self.channel)
         self.channel.send_bytes(FrameKind.TEST, classes)
 
-    def _build(self, device: torch.device) -> nn.Module:
+    def _build(self, device: torch.device, checkpoint: int | None) -> nn.Module:
         order = self.order
         prm = make_prm(order.hyperparameters, shape=order.shape, flip=order.flip)
         module = load_module(self.path)
@@ -220,6 +241,13 @@ class _Training:
             if device.type == "cuda":
                 net.to(memory_format=torch.channels_last)
             set_up(net, self.path, dict(prm))
+        if checkpoint is not None:
+            with os.fdopen(checkpoint, "rb") as file:
+                try:
+                    stored = TensorFile(file)
+                    restore(net, stored, json.loads(stored.metadata["state"]))
+                except (ValueError, LookupError, RecursionError, StateMismatchError) as error:
+                    raise fail(Outcome.CRASHED, RESTORE, f"its state cannot be restored: {error}") from None
         if order.compiled:
             _compile(net)
         parameters = sum(parameter.numel() for parameter in net.parameters())
@@ -231,9 +259,26 @@ class _Training:
         with guard(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.order.device):
             return net.learn(batches)  # type: ignore[operator]
 
+    def _send_checkpoint(self, net: nn.Module) -> None:
+        """Send the state after an epoch, unless it was sent a short time ago."""
+        now = time.monotonic()
+        if not self.checkpoints or self.storing_s > _SHARE * (now - self.stored_at):
+            return
+        try:
+            tensors, state = capture(net)
+        except UnknownStateError as error:
+            self.channel.send({"event": "no-file", "name": CHECKPOINT, "reason": str(error)})
+            self.checkpoints = False
+            return
+        send_tensors(self.channel, CHECKPOINT, tensors, state=json.dumps(state))
+        self.stored_at = time.monotonic()
+        self.storing_s = self.stored_at - now
+
     @torch.no_grad()
-    def _predict(self, net: nn.Module, images: Tensor, prepare: Preparation) -> bytes:
-        """Return the class of each image as little-endian uint16."""
+    def _predict(
+        self, net: nn.Module, images: Tensor, prepare: Preparation, outputs_kept: list[Tensor] | None = None
+    ) -> bytes:
+        """Return the class of each image as little-endian uint16; the logits are added to a list as float16."""
         net.eval()
         # Without a backward pass more images fit than in training.
         size = self.order.batch * _EVAL_FACTOR
@@ -244,6 +289,8 @@ class _Training:
             with guard(_RULE, Outcome.CRASHED, self.path, "predictions were made"):
                 finite = bool(torch.isfinite(outputs).all())
                 classes.append(outputs.argmax(1).cpu().numpy().astype("<u2"))
+            if outputs_kept is not None:
+                outputs_kept.append(outputs.half().cpu())
             if not finite:
                 raise fail(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
         return np.concatenate(classes).tobytes()

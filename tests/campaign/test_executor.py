@@ -10,6 +10,7 @@ import pytest
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Watcher, read_status
 from nngen.campaign.executor import MAX_LOSSES, TrialExecutor
+from nngen.campaign.weights import WeightFolders
 from nngen.errors import EngineLostError
 from nngen.plan import Plan
 from nngen.testing.fakes import FakeEngine, fake_record
@@ -129,6 +130,7 @@ def executor(archive, engine, **arguments):
         engine=engine,
         assemble=run.assemble,
         watcher=run.watcher,
+        weights=WeightFolders(None, run.spec, ()),
         finished=run.watcher.finished,
         lost=run.watcher.requeued,
     )

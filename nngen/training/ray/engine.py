@@ -116,7 +116,7 @@ class RayEngine:
         message: ActorMessage | None = None
         with self._borrowed() as handle:
             train = handle.actor.train.options(num_returns="streaming")
-            remote = replace(job, candidate=_bare(candidate), dataset=transfer.blank)
+            remote = replace(job, candidate=_bare(candidate), dataset=transfer.blank, folder=None)
             for reference in self._each(train.remote(remote, transfer, prediction)):
                 message = ray.get(reference)
                 if isinstance(message, Epoch):
