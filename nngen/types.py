@@ -15,6 +15,7 @@ from nngen.errors import UsageError
 from nngen.plan import Plan
 
 __all__ = [
+    "BYTES_PER_CLASS",
     "MAX_SOURCE_BYTES",
     "Adapter",
     "Candidate",
@@ -37,6 +38,10 @@ Hyperparameters: TypeAlias = Mapping[str, float | int | str]
 
 MAX_SOURCE_BYTES = 4 * 2**20
 """Bytes of the largest source of a family or candidate that is read; LEMUR's own files have under 200 kB."""
+
+
+BYTES_PER_CLASS = 2
+"""Bytes of one prediction in ``Trial``: a class as little-endian uint16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +215,29 @@ class Verdict:
         return self.outcome is Outcome.VALID
 
 
-Fidelity: TypeAlias = tuple[str, Shape, int | None, int, int, float]
-"""Data set, shape, number of training images, epochs, batch and learning rate of a trial."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """Settings that trials with comparable accuracies share; accuracies of two fidelities are never compared.
+
+    Attributes:
+        data: Fingerprint of the data set; its name for trials from before fingerprints were kept.
+        shape: Shape of the input.
+        train_size: Number of training images; None for the whole train split.
+        epochs: Number of passes over the train split, all of them from new weights.
+        batch: Samples per step in effect, which may be fewer than were asked for.
+        lr: Learning rate.
+        momentum: Momentum.
+        hyperparameters: Further values of ``prm``, sorted by name.
+    """
+
+    data: str
+    shape: Shape
+    train_size: int | None
+    epochs: int
+    batch: int
+    lr: float
+    momentum: float
+    hyperparameters: tuple[tuple[str, float | int | str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +274,23 @@ class TrialSpec:
     hyperparameters: Hyperparameters = field(default_factory=dict)
     train_size: int | None = None
 
-    @property
-    def fidelity(self) -> Fidelity:
-        """Settings that trials with comparable accuracies share."""
-        return self.dataset, self.shape, self.train_size, self.epochs, self.batch, self.lr
+    def fidelity(self, data_fingerprint: str = "", batch: int | None = None) -> Fidelity:
+        """Return the fidelity of a trial with these settings.
+
+        Args:
+            data_fingerprint: Fingerprint of the data set; empty where it is not known.
+            batch: Samples per step in effect; None for those asked for.
+        """
+        return Fidelity(
+            data=data_fingerprint or self.dataset,
+            shape=self.shape,
+            train_size=self.train_size,
+            epochs=self.epochs,
+            batch=self.batch if batch is None else batch,
+            lr=self.lr,
+            momentum=self.momentum,
+            hyperparameters=tuple(sorted(self.hyperparameters.items())),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

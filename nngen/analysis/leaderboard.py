@@ -1,4 +1,4 @@
-"""Leaderboard: trials of one candidate under one specification become one row, ranked by validation accuracy.
+"""Leaderboard: trials of one candidate at one fidelity become one row, ranked by validation accuracy within it.
 
 A column is added in one place, ``Row`` and ``COLUMNS``; the terminal's table and the report are made from it.
 """
@@ -6,17 +6,29 @@ A column is added in one place, ``Row`` and ``COLUMNS``; the terminal's table an
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeAlias
 
 from scipy.special import stdtrit
 
 from nngen.analysis import formatting
+from nngen.analysis.statistics import share_interval
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import StoredTrial, TrialScore
-from nngen.types import Fidelity
+from nngen.archive.store import Archive
+from nngen.text import listed
+from nngen.types import BYTES_PER_CLASS, Fidelity
+
+Scored: TypeAlias = StoredTrial | TrialScore
+
+Group: TypeAlias = tuple[str, Fidelity]
+"""Name of a data set, and a fidelity of trials on it."""
+
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +36,18 @@ class Row:
     """A place on the leaderboard.
 
     Attributes:
-        rank: Rank among the rows of one data set, from 1.
+        rank: Rank among the rows of one fidelity, from 1.
+        data: Fingerprint of the data set; its name for trials from before fingerprints were kept.
         batch: Batch size that was used: smaller than requested where memory did not suffice.
         seeds: Number of different seeds behind the means.
         validation_accuracy: Mean over the seeds, in [0, 1].
         validation_std: Sample standard deviation over the seeds; None for one seed.
         validation_half: Half the width of the mean's 95 % interval, from the pooled noise between the
-            seeds of all rows; None where no row has several seeds.
+            seeds of all rows of the fidelity; None where no row has several seeds.
+        images: Number of validation images; None where it is not known.
+        validation_low: Lower end of the 95 % interval that so many images allow (Wilson); None without their number.
+        validation_high: Upper end of that interval.
+        tied: Whether the accuracy lies inside the interval of the best row of its fidelity.
         test_accuracy: Mean over the trials with a revealed test accuracy; None without one.
         seconds: Mean wall time of a trial, in seconds.
         suspect: Reason why the accuracy is not comparable with that of others; empty for most.
@@ -41,22 +58,50 @@ class Row:
     id: str
     experts: tuple[str, ...]
     dataset: str
+    data: str
     shape: str
     epochs: int
     batch: int
+    lr: float
+    momentum: float
     seeds: int
     validation_accuracy: float
     validation_std: float | None
     validation_half: float | None = None
+    images: int | None = None
+    validation_low: float | None = None
+    validation_high: float | None = None
+    tied: bool = False
     test_accuracy: float | None
     seconds: float
     parameters: int | None
     suspect: str = ""
     train_size: int | None = None
 
+    @property
+    def interval(self) -> str | None:
+        """The 95 % interval that the number of images allows, in words."""
+        return None if self.validation_low is None else f"{self.validation_low:.3f} to {self.validation_high:.3f}"
+
     def to_dict(self) -> dict[str, Any]:
         """Convert the row to JSON types."""
         return asdict(self) | {"experts": list(self.experts)}
+
+
+def _always(_: Sequence[Row]) -> bool:
+    return True
+
+
+def _some(name: str) -> Callable[[Sequence[Row]], bool]:
+    return lambda rows: any(getattr(row, name) for row in rows)
+
+
+def _differing(name: str) -> Callable[[Sequence[Row]], bool]:
+    return lambda rows: len({getattr(row, name) for row in rows}) > 1
+
+
+def _versions(rows: Sequence[Row]) -> bool:
+    return len({(row.dataset, row.data) for row in rows}) > len({row.dataset for row in rows})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +114,7 @@ class Column:
         heading: Heading in the report; None to leave the column out of it.
         terminal: Whether the terminal's table shows the column.
         style: Classes of the report's cells: ``n`` for numbers (right-aligned), ``words``, ``id``.
-        rare: Whether the column is left out where no row has a value.
+        needed: Tells whether a table of these rows needs the column.
     """
 
     name: str
@@ -77,7 +122,7 @@ class Column:
     heading: str | None = None
     terminal: bool = True
     style: str = "n"
-    rare: bool = False
+    needed: Callable[[Sequence[Row]], bool] = _always
 
 
 COLUMNS = (
@@ -85,23 +130,35 @@ COLUMNS = (
     Column(name="experts", heading="experts", text=lambda row: ", ".join(row.experts), style="words"),
     Column(name="dataset", text=lambda row: row.dataset, style="words"),
     Column(name="validation_accuracy", heading="validation", text=lambda row: f"{row.validation_accuracy:.4f}"),
+    Column(name="interval", heading="95 % by images", text=lambda row: row.interval or "-", needed=_some("interval")),
+    Column(name="images", heading="images", text=lambda row: formatting.count(row.images), terminal=False),
     Column(
         name="validation_half",
-        heading="± 95 %",
+        heading="± 95 % by seeds",
         text=lambda row: formatting.accuracy(row.validation_half),
         terminal=False,
     ),
-    Column(name="suspect", heading="suspect", text=lambda row: row.suspect, style="words", rare=True),
+    Column(name="suspect", heading="suspect", text=lambda row: row.suspect, style="words", needed=_some("suspect")),
     Column(name="seeds", heading="seeds", text=lambda row: str(row.seeds)),
     Column(name="test_accuracy", heading="test", text=lambda row: formatting.accuracy(row.test_accuracy)),
+    Column(name="data", heading="data", text=lambda row: row.data[:8], style="id", needed=_versions),
+    Column(name="shape", heading="shape", text=lambda row: row.shape, style="id", needed=_differing("shape")),
     Column(name="epochs", heading="epochs", text=lambda row: str(row.epochs)),
     Column(
         name="train_size",
         heading="training images",
-        text=lambda row: "" if row.train_size is None else formatting.count(row.train_size),
-        rare=True,
+        text=lambda row: "all" if row.train_size is None else formatting.count(row.train_size),
+        needed=_some("train_size"),
     ),
-    Column(name="batch", text=lambda row: str(row.batch)),
+    Column(name="batch", heading="batch", text=lambda row: str(row.batch)),
+    Column(name="lr", heading="rate", text=lambda row: f"{row.lr:g}", style="id", needed=_differing("lr")),
+    Column(
+        name="momentum",
+        heading="momentum",
+        text=lambda row: f"{row.momentum:g}",
+        style="id",
+        needed=_differing("momentum"),
+    ),
     Column(name="seconds", heading="seconds", text=lambda row: f"{row.seconds:.1f}"),
     Column(name="parameters", heading="parameters", text=lambda row: formatting.count(row.parameters)),
     Column(name="id", heading="id", text=lambda row: row.id[:13], style="id"),
@@ -111,89 +168,144 @@ COLUMNS = (
 
 def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Return the columns that a table of these rows needs."""
-    return [column for column in COLUMNS if not column.rare or any(column.text(row) for row in rows)]
+    return [column for column in COLUMNS if column.needed(rows)]
 
 
-def leaderboard(trials: Iterable[StoredTrial | TrialScore], *, top: int | None = None) -> tuple[Row, ...]:
-    """Rank trained candidates by mean validation accuracy within each data set, and keep the ``top`` rows of each."""
-    groups: dict[tuple[Any, ...], dict[int, StoredTrial | TrialScore]] = {}
+def leaderboard(
+    trials: Iterable[Scored], *, top: int | None = None, images: Callable[[int], int] | None = None
+) -> tuple[Row, ...]:
+    """Rank trained candidates by mean validation accuracy within each fidelity.
+
+    The fidelities of a data set follow each other with the longest training first, then the one with most candidates.
+
+    Args:
+        trials: Trials to rank.
+        top: Number of rows of each fidelity; None for all.
+        images: Returns the number of validation images of a trial, by the trial's id; asked once per fidelity.
+    """
+    groups: dict[Group, dict[str, dict[int, Scored]]] = defaultdict(lambda: defaultdict(dict))
     for trial in trials:
-        spec = trial.spec
-        if spec is not None and trial.validation_accuracy is not None:
-            key = (spec.dataset, trial.candidate_id, spec.shape, spec.train_size, spec.epochs, _batch(trial), spec.lr)
-            kept = groups.setdefault(key, {})
-            # The same seed again is the same work; a revealed test accuracy must not be lost with it.
-            if trial.seed not in kept or kept[trial.seed].test_accuracy is None:
-                kept[trial.seed] = trial
-    reasons = _reasons(groups.values())
-    by_dataset: dict[str, list[list[StoredTrial | TrialScore]]] = {}
-    for key, kept in groups.items():
-        by_dataset.setdefault(key[0], []).append(list(kept.values()))
+        if trial.spec is None or trial.candidate_id is None or trial.validation_accuracy is None:
+            continue
+        fidelity = trial.spec.fidelity(trial.data_fingerprint, trial.batch)
+        kept = groups[trial.spec.dataset, fidelity][trial.candidate_id]
+        # The same seed again is the same work; a revealed test accuracy must not be lost with it.
+        if trial.seed not in kept or kept[trial.seed].test_accuracy is None:
+            kept[trial.seed] = trial
     rows: list[Row] = []
-    for dataset in sorted(by_dataset):
-        ranked = sorted(by_dataset[dataset], key=lambda same: (-fmean(_accuracies(same)), same[0].id))
-        halves = _half_widths(ranked)
-        for rank, same in enumerate(ranked[:top], start=1):
-            row = _row(rank, same, reasons)
-            half = halves.get((row.shape, row.epochs))
-            rows.append(row if half is None else replace(row, validation_half=half / math.sqrt(row.seeds)))
+    for key in sorted(groups, key=lambda key: _place(key, len(groups[key]))):
+        rows += _ranked(key, [list(same.values()) for same in groups[key].values()], top, images)
     return tuple(rows)
 
 
-def _reasons(groups: Iterable[Mapping[int, StoredTrial | TrialScore]]) -> dict[int, str]:
-    """Return the reasons why trials are suspect among those of their fidelity, by the trial's id."""
-    peers: dict[Fidelity, list[StoredTrial | TrialScore]] = {}
-    for trial in (trial for kept in groups for trial in kept.values()):
-        if trial.spec is not None:
-            peers.setdefault(trial.spec.fidelity, []).append(trial)
-    return {key: reason for same in peers.values() for key, reason in suspicions(same).items()}
+def validation_images(archive: Archive, trial_id: int) -> int:
+    """Return the number of validation images of a trial; 0 where its predictions are not stored."""
+    return len(archive.predictions(trial_id, "validation")) // BYTES_PER_CLASS
 
 
-def _half_widths(groups: Iterable[Sequence[StoredTrial | TrialScore]]) -> dict[tuple[str, int], float]:
-    """Return half the width of one seed's 95 % interval, by shape and number of epochs.
+def describe_fidelity(row: Row) -> str:
+    """Name the fidelity of a row, as far as people choose it."""
+    epochs = f"{row.epochs} epoch{'' if row.epochs == 1 else 's'}"
+    part = f" ({row.train_size:,} images)" if row.train_size else ""
+    return f"{row.dataset}{part} at {row.shape}, {epochs}, batch {row.batch}, rate {row.lr:g}"
+
+
+def ties(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Name, for each fidelity, the rows inside the interval of its best row, in one clause each."""
+    found = []
+    starts = [place for place, row in enumerate(rows) if row.rank == 1]
+    for start, end in pairwise([*starts, len(rows)]):
+        best, tied = rows[start], [row.id[:13] for row in rows[start:end] if row.tied]
+        if tied:
+            more = f"{len(tied)} more inside the best one's 95 % interval"
+            found.append(f"{describe_fidelity(best)}: {more}: {listed(tied, _NAMED)}")
+    return tuple(found)
+
+
+def _place(key: Group, candidates: int) -> tuple[Any, ...]:
+    dataset, fidelity = key
+    return dataset, fidelity.data, -(fidelity.train_size or math.inf), -fidelity.epochs, -candidates, str(fidelity)
+
+
+def _ranked(
+    key: Group,
+    groups: Sequence[Sequence[Scored]],
+    top: int | None,
+    images: Callable[[int], int] | None,
+) -> list[Row]:
+    """Rank the candidates of one fidelity, each given as its trials with different seeds."""
+    ranked = sorted(groups, key=lambda same: (-fmean(_accuracies(same)), same[0].id))
+    reasons = suspicions(trial for same in ranked for trial in same)
+    half, count = _half_width(ranked), images(ranked[0][0].id) if images is not None else 0
+    rows: list[Row] = []
+    for rank, same in enumerate(ranked[:top], start=1):
+        rows.append(_row(rank, key, same, reasons, half=half, images=count, best=rows[0] if rows else None))
+    return rows
+
+
+def _lowest(best: Row) -> float | None:
+    """Return the lower end of the wider interval of the best row; None without any."""
+    by_seeds = None if best.validation_half is None else best.validation_accuracy - best.validation_half
+    return min((end for end in (best.validation_low, by_seeds) if end is not None), default=None)
+
+
+def _half_width(groups: Iterable[Sequence[Scored]]) -> float | None:
+    """Return half the width of one seed's 95 % interval; None where no candidate has several seeds.
 
     It comes from the pooled variance between seeds: a row of two seeds would hardly know its own noise.
     """
-    squares: dict[tuple[str, int], float] = {}
-    freedom: dict[tuple[str, int], int] = {}
+    squares, freedom = 0.0, 0
     for same in groups:
-        if len(same) > 1 and same[0].spec is not None:
-            key, accuracies = (str(same[0].spec.shape), same[0].spec.epochs), _accuracies(same)
+        if len(same) > 1:
+            accuracies = _accuracies(same)
             mean = fmean(accuracies)
-            squares[key] = squares.get(key, 0.0) + math.fsum((one - mean) ** 2 for one in accuracies)
-            freedom[key] = freedom.get(key, 0) + len(same) - 1
-    return {key: float(stdtrit(df, 0.975)) * math.sqrt(squares[key] / df) for key, df in freedom.items()}
+            squares += math.fsum((one - mean) ** 2 for one in accuracies)
+            freedom += len(same) - 1
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(squares / freedom) if freedom else None
 
 
-def _batch(trial: StoredTrial | TrialScore) -> int:
-    """Return the batch size used in training; archives older than halved batches do not record it."""
-    assert trial.spec is not None
-    return trial.spec.batch if trial.batch is None else trial.batch
-
-
-def _accuracies(trials: Sequence[StoredTrial | TrialScore]) -> list[float]:
+def _accuracies(trials: Sequence[Scored]) -> list[float]:
     return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
 
 
-def _row(rank: int, same: Sequence[StoredTrial | TrialScore], reasons: Mapping[int, str]) -> Row:
-    first = same[0]
-    assert first.spec is not None and first.candidate_id is not None
+def _row(
+    rank: int,
+    key: Group,
+    same: Sequence[Scored],
+    reasons: Mapping[int, str],
+    *,
+    half: float | None,
+    images: int,
+    best: Row | None,
+) -> Row:
+    dataset, fidelity = key
     accuracies = _accuracies(same)
     tested = [trial.test_accuracy for trial in same if trial.test_accuracy is not None]
+    mean = fmean(accuracies)
+    low, high = share_interval(mean, images) if images else (None, None)
+    lowest = _lowest(best) if best is not None else None
     return Row(
         rank=rank,
-        id=first.candidate_id,
-        experts=first.experts,
-        dataset=first.spec.dataset,
-        shape=str(first.spec.shape),
-        epochs=first.spec.epochs,
-        batch=_batch(first),
+        id=same[0].candidate_id or "",
+        experts=same[0].experts,
+        dataset=dataset,
+        data=fidelity.data,
+        shape=str(fidelity.shape),
+        train_size=fidelity.train_size,
+        epochs=fidelity.epochs,
+        batch=fidelity.batch,
+        lr=fidelity.lr,
+        momentum=fidelity.momentum,
         seeds=len(same),
-        validation_accuracy=fmean(accuracies),
+        validation_accuracy=mean,
         validation_std=stdev(accuracies) if len(accuracies) > 1 else None,
+        validation_half=None if half is None else half / math.sqrt(len(same)),
+        images=images or None,
+        validation_low=low,
+        validation_high=high,
+        tied=lowest is not None and mean >= lowest,
         test_accuracy=fmean(tested) if tested else None,
         seconds=fmean(trial.seconds or 0.0 for trial in same),
-        parameters=first.parameters,
+        parameters=same[0].parameters,
         suspect=next((reasons[trial.id] for trial in same if trial.id in reasons), ""),
-        train_size=first.spec.train_size,
     )

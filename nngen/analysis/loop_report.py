@@ -34,8 +34,8 @@ class LoopCycle:
         rewriter: Name of the rewriter.
         valid: Share of the proposals that passed every check.
         new: Share of the valid proposals that duplicate no known candidate.
-        accuracies: Validation accuracy of each trial of the cycle that is not suspect.
-        suspect: Number of its trained trials that are.
+        accuracies: Validation accuracy of each trial of the cycle that can be compared.
+        left_out: Number of its trained trials that cannot: suspect ones, and those with a smaller batch.
         span: 95 % interval of their mean; None for fewer than two.
         judged: Mean accuracy of the best candidate so far on fresh seeds; None without such trials.
         judged_candidate: Id of that candidate.
@@ -49,7 +49,7 @@ class LoopCycle:
     valid: Rate
     new: Rate
     accuracies: tuple[float, ...]
-    suspect: int
+    left_out: int
     span: Span | None
     judged: float | None
     judged_candidate: str
@@ -140,7 +140,7 @@ def _stages(archive: Archive) -> Mapping[str, Stages]:
 
 
 def _fidelity(stages: Stages) -> Fidelity:
-    return stages[LoopRole.CYCLE][0].spec.trial(0).fidelity
+    return stages[LoopRole.CYCLE][0].fidelity
 
 
 def _cycles(archive: Archive, loop: str, stages: Stages) -> list[LoopCycle]:
@@ -182,7 +182,7 @@ def read_cycle(
         valid=wilson(len(valid), len(asked)),
         new=wilson(len(fresh), len(valid)),
         accuracies=accuracies,
-        suspect=sum(trial.trained for trial in trials) - len(accuracies),
+        left_out=sum(trial.trained for trial in trials) - len(accuracies),
         span=mean_interval(accuracies),
         judged=fmean(judged) if judged else None,
         judged_candidate=next((trial.candidate_id or "" for trial in judging), ""),
@@ -192,8 +192,13 @@ def read_cycle(
 
 
 def _accuracies(trials: Sequence[StoredTrial]) -> tuple[float, ...]:
+    """Return the accuracies that can be compared: of trials that are not suspect, with the batch asked for."""
     reasons = suspicions(trials)
-    comparable = (trial.validation_accuracy for trial in trials if trial.id not in reasons)
+    comparable = (
+        trial.validation_accuracy
+        for trial in trials
+        if trial.id not in reasons and trial.spec and trial.batch in (None, trial.spec.batch)
+    )
     return tuple(accuracy for accuracy in comparable if accuracy is not None)
 
 

@@ -11,7 +11,7 @@ from nngen.analysis.statistics import Rate, wilson
 from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine, TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
-from nngen.types import Outcome
+from nngen.types import Fidelity, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +82,12 @@ def refuse_mixture(campaigns: Iterable[CampaignRecord]) -> None:
     """Check that the first rungs of several campaigns can be pooled.
 
     Raises:
-        UsageError: If they differ in data, shape, training images, epochs, batch or rate, so that their accuracies
-            cannot be compared; the message names the campaigns.
+        UsageError: If they differ in fidelity, so that their accuracies cannot be compared; the message names the
+            campaigns.
     """
-    names: dict[tuple[object, ...], set[str]] = {}
+    names: dict[Fidelity, set[str]] = {}
     for campaign in campaigns:
-        names.setdefault(campaign.spec.trial(seed=0).fidelity, set()).add(campaign.name)
+        names.setdefault(campaign.fidelity, set()).add(campaign.name)
     if len(names) > 1:
         known = sorted(set().union(*names.values()))
         raise UsageError(

@@ -76,7 +76,7 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
 
 
 def _ranking(report: Report, figure: Any) -> None:
-    axes, rows = _axes(figure, 2.4), sampled(report.rows)
+    axes, rows = _axes(figure, 2.4), sampled(report.ranked)
     halves = [row.validation_half or 0.0 for row in rows]
     ranks, means = [row.rank for row in rows], [row.validation_accuracy for row in rows]
     axes.errorbar(ranks, means, yerr=halves if any(halves) else None, fmt=".", color=COLOURS[0], elinewidth=0.6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects
-from nngen.analysis.leaderboard import Row, columns_of, leaderboard
+from nngen.analysis.leaderboard import Row, columns_of, leaderboard, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
 from nngen.analysis.results import (
@@ -78,6 +79,11 @@ class Report:
         return self.rows[0] if self.rows else None
 
     @property
+    def ranked(self) -> tuple[Row, ...]:
+        """Rows of the fidelity with the longest training, best first; other fidelities follow them in ``rows``."""
+        return self.rows[: next((place for place, row in enumerate(self.rows) if place and row.rank == 1), None)]
+
+    @property
     def family_effects(self) -> Mapping[str, FamilyEffect]:
         return {row.family: row for row in self.effects.families}
 
@@ -86,7 +92,7 @@ class Report:
         """Names of the figures that have data."""
         identified = any(row.point is not None for row in self.effects.families)
         there = {
-            "ranking": len(self.rows) > 1,
+            "ranking": len(self.ranked) > 1,
             "funnel": self.funnel.drawn > 0,
             "coverage": self.coverage.quartets > 0,
             "effects": identified,
@@ -99,7 +105,7 @@ class Report:
 
 
 _FIGURES: Mapping[str, Callable[[Report], str]] = {
-    "ranking": lambda report: figures.ranking_figure(report.rows),
+    "ranking": lambda report: figures.ranking_figure(report.ranked),
     "effects": lambda report: figures.effects_figure(report.effects),
     "families": lambda report: figures.family_figure(report.families),
     "pairs": lambda report: figures.pair_figure(report.effects),
@@ -143,7 +149,7 @@ def collect(
     return Report(
         campaign=campaign,
         trials=trials,
-        rows=leaderboard(trials),
+        rows=leaderboard(trials, images=partial(validation_images, archive)),
         families=family_rows(pool, first),
         outcomes=outcome_rows(trials),
         funnel=came,

@@ -9,7 +9,7 @@ from typing import Any
 
 from nngen.campaign_spec import CampaignSpec
 from nngen.plan import Plan
-from nngen.types import Candidate, Measurements, Outcome, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, Fidelity, Measurements, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = [
     "CampaignRecord",
@@ -85,6 +85,11 @@ class CampaignRecord:
     def name(self) -> str:
         """Name of the campaign."""
         return self.spec.name
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """Fidelity of the trials of its first rung."""
+        return self.spec.trial(seed=0).fidelity(self.data_fingerprint)
 
     def arguments(self) -> dict[str, Any]:
         """Write the specification and the scalar inputs as JSON types, for tables and reports."""
@@ -174,6 +179,11 @@ class StoredTrial(Measurements):
         return self.plan.experts
 
     @property
+    def fidelity(self) -> Fidelity | None:
+        """Fidelity of its training; None where it was not started."""
+        return None if self.spec is None else self.spec.fidelity(self.data_fingerprint, self.batch)
+
+    @property
     def outcome(self) -> Outcome | None:
         """Outcome of its verdict."""
         return self.verdict.outcome if self.verdict else None
@@ -227,6 +237,7 @@ class TrialScore:
         spec: Specification of the training with seed 0, shared by all trials that differ in the seed alone.
         seed: Seed of the training.
         batch: Samples per step in the end; None in archives from before it was kept.
+        data_fingerprint: Fingerprint of the data set; empty in archives from before it was kept.
         suspect: Reason why the accuracy is not comparable with that of other trials; empty for most.
     """
 
@@ -236,11 +247,17 @@ class TrialScore:
     spec: TrialSpec
     seed: int
     batch: int | None
+    data_fingerprint: str
     validation_accuracy: float
     test_accuracy: float | None
     parameters: int | None
     seconds: float | None
     suspect: str
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """Fidelity of its training."""
+        return self.spec.fidelity(self.data_fingerprint, self.batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

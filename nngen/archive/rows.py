@@ -364,7 +364,7 @@ class TrialRows:
 
     def score(self, row: sqlite3.Row) -> TrialScore:
         """Build a score from a row of ``SCORES``."""
-        number, candidate, plan, spec, accuracy, parameters, seconds, suspect, tested, batch = row
+        number, candidate, plan, spec, accuracy, parameters, seconds, suspect, tested, data, batch = row
         try:
             return TrialScore(
                 id=number,
@@ -373,6 +373,7 @@ class TrialRows:
                 spec=self._spec(_SEED.sub('"seed":0', spec, count=1)),
                 seed=_seed(spec),
                 batch=_batch(batch),
+                data_fingerprint=data or "",
                 validation_accuracy=share(accuracy) or 0.0,
                 test_accuracy=share(tested),
                 parameters=amount(parameters),
@@ -408,7 +409,7 @@ LINES = """
 """
 SCORES = """
     SELECT trials.id, candidate_id, plans.plan AS plan, spec, validation_accuracy, parameters, seconds, suspect,
-        test_accuracy, CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
+        test_accuracy, trials.data_fingerprint, CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
         THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment
     FROM trials JOIN plans ON plans.id = plan_id LEFT JOIN reveals ON trial_id = trials.id
     WHERE validation_accuracy IS NOT NULL AND {} ORDER BY trials.id

@@ -134,9 +134,7 @@ def _similar(record: CampaignRecord, archive: Archive, same_training: bool = Fal
     """
 
     def key(other: CampaignRecord) -> tuple[object, ...]:
-        spec = other.spec
-        data = (other.data_fingerprint, spec.shape)
-        return (*data, spec.train_size, spec.fidelities[0], spec.batch, spec.lr) if same_training else data
+        return (other.fidelity if same_training else (other.data_fingerprint, other.spec.shape),)
 
     return [other.name for other in archive.campaigns() if key(other) == key(record) and other.name != record.name]
 

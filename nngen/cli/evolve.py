@@ -99,7 +99,7 @@ def _row(cycle: LoopCycle) -> dict[str, object]:
         "valid": cycle.valid.successes,
         "new": cycle.new.successes,
         "trained": len(cycle.accuracies),
-        "suspect": cycle.suspect,
+        "left_out": cycle.left_out,
         "mean": cycle.mean,
         "95 %": "-" if cycle.span is None else "{:.4f} to {:.4f}".format(*cycle.span),
         "best": cycle.best,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nngen.archive import Archive
+from nngen.archive import Archive, StoredTrial
 from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
@@ -25,7 +25,6 @@ from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_c
 from nngen.llm.proposals.propose import Proposer, require_sandbox
 from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
-from nngen.types import TrialSpec
 
 
 def llm_propose(
@@ -95,9 +94,9 @@ def llm_propose(
                 watch=_note,
                 isolation=machines.isolation,
             )
-            fidelity = spec.trial(spec.seed)
-            parents = _parents(store, fidelity, parent, from_top, Kind(kind))
-            rows = _propose(proposer, Kind(kind), number, parents, region or (), fidelity)
+            trials_alike = at_fidelity(store.trials(), spec.trial(0).fidelity(inputs.dataset.fingerprint))
+            parents = _parents(store, trials_alike, parent, from_top, Kind(kind))
+            rows = _propose(proposer, Kind(kind), number, parents, region or (), spec.seed, trials_alike)
             candidates = new_candidates(store, rows)
             lost = shortfall(rows, number)
             # A campaign keeps the candidates that it began with, so it waits until the batch is whole.
@@ -115,15 +114,16 @@ def llm_propose(
                         reveal=False,
                         isolation=machines.isolation,
                     ).run()
-        counted = trained_funnel(store, title, rows, fidelity) if train else funnel(rows)
+        counted = trained_funnel(store, title, rows) if train else funnel(rows)
     _print(title, counted, rows, output)
     if lost is not None:
         raise lost
 
 
-def _parents(store: Archive, fidelity: TrialSpec, parent: str | None, from_top: int | None, kind: Kind) -> list[Parent]:
+def _parents(
+    store: Archive, trials: Sequence[StoredTrial], parent: str | None, from_top: int | None, kind: Kind
+) -> list[Parent]:
     """Select the candidates to improve on; a plan may start from none."""
-    trials = at_fidelity(store.trials(), fidelity)
     if parent is not None:
         return [named_parent(store, parent, trials)]
     if from_top is None and kind is Kind.PLAN:
@@ -132,14 +132,18 @@ def _parents(store: Archive, fidelity: TrialSpec, parent: str | None, from_top: 
 
 
 def _propose(
-    proposer: Proposer, kind: Kind, number: int, parents: Sequence[Parent], regions: Sequence[str], fidelity: TrialSpec
+    proposer: Proposer,
+    kind: Kind,
+    number: int,
+    parents: Sequence[Parent],
+    regions: Sequence[str],
+    seed: int,
+    trials: Sequence[StoredTrial],
 ) -> tuple[Proposal, ...]:
-    seed = fidelity.seed
     if kind is Kind.REGION:
         return proposer.regions(number, parents, seed, regions)
     if kind is Kind.FILE:
         return proposer.files(number, parents, seed)
-    trials = at_fidelity(proposer.archive.trials(), fidelity)
     return proposer.plans(number, parents, seed, trials=trials, failed=proposals(proposer.archive))
 
 

@@ -121,7 +121,7 @@ def _embedder(base: str, adapter: Path | None, *, plans: bool) -> Embed:
 def _one_fidelity(trials: Iterable[StoredTrial], dataset: str | None, epochs: int | None) -> list[StoredTrial]:
     """Select the trials of one fidelity: the most frequent that fits."""
     done = [
-        (trial, trial.spec.fidelity)
+        (trial, trial.fidelity)
         for trial in trials
         if trial.trained
         and trial.spec is not None

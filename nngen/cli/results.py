@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nngen.analysis.leaderboard import columns_of
+from nngen.analysis.leaderboard import columns_of, ties, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
@@ -23,14 +24,15 @@ _INNER = ("id", "rung", "replicate", "plan", "given", "given_seed", "candidate_i
 def leaderboard(
     campaign: str | None = None, /, *, top: Count | None = None, output: ArchiveOptions = ArchiveOptions()
 ) -> None:
-    """Rank the trained candidates by validation accuracy, within each data set.
+    """Rank the trained candidates by validation accuracy, within each fidelity: data, shape, epochs, batch and rate.
 
-    Trials of one candidate that differ in the seed alone are one row, with their mean. A test accuracy is shown
-    where it was revealed: for the best candidate of a finished campaign.
+    Trials of one candidate that differ in the seed alone are one row, with their mean. The interval is the one that
+    the number of validation images allows. A test accuracy is shown where it was revealed: for the best candidate of
+    a finished campaign.
 
     Args:
         campaign: Name of a campaign; all of the archive's by default.
-        top: Rows per data set; all of them by default.
+        top: Rows per fidelity; all of them by default.
 
     Examples:
         nngen leaderboard
@@ -40,7 +42,7 @@ def leaderboard(
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)
-        rows = rank(store.scores(campaign), top=top)
+        rows = rank(store.scores(campaign), top=top, images=partial(validation_images, store))
     if output.json:
         print_json([row.to_dict() for row in rows])
     elif not rows:
@@ -50,6 +52,8 @@ def leaderboard(
         # Numbers stay numbers, so that the table aligns and formats them.
         cells = [{c.name: getattr(row, c.name) if c.style == "n" else c.text(row) for c in columns} for row in rows]
         print_table(cells, [column.name for column in columns])
+        for sentence in ties(rows):
+            say(sentence)
 
 
 def show(

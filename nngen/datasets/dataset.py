@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nngen.datasets.preprocessing import Preprocessing
 from nngen.datasets.registry import find_source
 from nngen.datasets.source import Raw, Source
 from nngen.errors import DataError, UsageError
@@ -57,6 +58,7 @@ class Dataset:
         train_images: ``(N, C, H, W)`` uint8, as are those of validation and test.
         train_labels: ``(N,)`` int64, as are those of validation and test.
         class_names: Names of the classes in the order of their labels; empty where they have none.
+        span: Values that became 0 and 255, for images of more than 8 bits a channel.
         notes: Sentences on what was read and what was left out, for data sets of the user.
     """
 
@@ -75,12 +77,24 @@ class Dataset:
     test_images: Images
     test_labels: Labels
     class_names: tuple[str, ...] = ()
+    span: tuple[float, float] = (0, 255)
     notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:
         """Shape of the images as they are stored."""
         return Shape(*(int(side) for side in self.train_images.shape[1:]))
+
+    def preprocessing(self, shape: Shape) -> Preprocessing:
+        """Return what a network that was trained on these data at ``shape`` needs to classify an image file."""
+        return Preprocessing(
+            image_shape=self.shape,
+            input_shape=shape,
+            mean=self.mean,
+            std=self.std,
+            span=self.span,
+            class_names=self.class_names or tuple(map(str, range(self.classes))),
+        )
 
     def describe(self) -> tuple[str, ...]:
         """Return lines for the user on what will be trained on."""
@@ -167,6 +181,7 @@ def store_dataset(source: Source, folder: Path) -> Dataset:
         "natural": source.natural,
         "default_shape": str(source.default_shape or Shape(*arrays["train-images"].shape[1:])),
         "class_names": raw.class_names,
+        "span": raw.span,
         "notes": raw.notes,
         **_statistics(arrays["train-images"]),
     }
@@ -203,8 +218,9 @@ def _open(folder: Path) -> Dataset:
             raise ValueError(f"their {changed[0]} is another one")
         store_json(_note_file(folder), note)
     shape = Shape.parse(meta.pop("default_shape"))
-    for key in ("mean", "std", "class_names", "notes"):
-        meta[key] = tuple(meta.get(key, ()))
+    for key in ("mean", "std", "class_names", "notes", "span"):
+        if key in meta:  # those of earlier versions lack some
+            meta[key] = tuple(meta[key])
     named = {part.replace("-", "_"): array for part, array in arrays.items()}
     return Dataset(**meta, default_shape=shape, folder=folder, **named)
 

@@ -22,8 +22,9 @@ from nngen.files import path_kind
 from nngen.text import listed, one_line
 from nngen.types import Shape
 
-_RULES = 2
-"""Raised when the same files give other pixels, labels or splits, so that older entries of the cache are left alone."""
+_RULES = 3
+"""Raised when the same files give other pixels, labels, splits or facts, so that older entries of the cache are left
+alone."""
 
 _MAX_SIDE = 256
 _SHOWN = 20
@@ -87,6 +88,7 @@ class FolderSource:
             test_images=arrays.get("test"),
             test_labels=labels.get("test"),
             class_names=tree.classes,
+            span=span,
             split_name="folder",  # not the path: a folder that is moved, or typed otherwise, keeps its split
             notes=(_counts(tree), rule, *notes),
         )

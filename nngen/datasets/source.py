@@ -24,6 +24,7 @@ class Raw:
         test_images: Test images; None where the source has no test split of its own.
         test_labels: Test labels; None where the source has no test split of its own.
         class_names: Names of the classes in the order of their labels; empty where they have none.
+        span: Values that became 0 and 255, for images of more than 8 bits a channel.
         split_name: Name from which missing splits are drawn; that of the data set where empty.
         notes: Sentences for the user on what was read, and what was left out.
     """
@@ -36,6 +37,7 @@ class Raw:
     test_images: npt.NDArray[np.uint8] | None = None
     test_labels: npt.NDArray[np.int64] | None = None
     class_names: tuple[str, ...] = ()
+    span: tuple[float, float] = (0, 255)
     split_name: str = ""
     notes: tuple[str, ...] = ()
 

@@ -238,7 +238,8 @@ class Evolution:
     def _trials(self, *, before: int) -> list[StoredTrial]:
         """Return the trained trials of earlier cycles; judging trials are held out from proposing."""
         stages = (self.archive.trials(self._stage_name(number)) for number in range(before))
-        return [trial for trial in at_fidelity(chain(*stages), self.spec.trial(0)) if trial.trained]
+        fidelity = self.spec.trial(0).fidelity(self.inputs.dataset.fingerprint)
+        return [trial for trial in at_fidelity(chain(*stages), fidelity) if trial.trained]
 
     def _stage_name(self, number: int) -> str:
         return f"{self.name}-{number}"

@@ -28,11 +28,10 @@ from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.training.scoring import CheckScorer, TrialScorer, accuracy, suspicion, verdict_of_result
-from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
+from nngen.types import BYTES_PER_CLASS, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.training.worker")
 _WORKER = "nngen.training.worker"
-_BYTES_PER_CLASS = 2
 _CARD_LIMITS = Limits(time_limit_s=60.0, memory_mib=12_288)
 _SHARE = 0.9
 """Share of a card's memory that trials side by side may take."""
@@ -291,7 +290,7 @@ class LocalEngine:
         # Predictions have a known length, so that a frame of another one is refused unread.
         frames: dict[int, range] = {}
         for kind, images in ((FrameKind.VALIDATION, dataset.validation_images), (FrameKind.TEST, dataset.test_images)):
-            size = _BYTES_PER_CLASS * len(images)
+            size = BYTES_PER_CLASS * len(images)
             frames[kind] = range(size, size + 1)
         if artifacts is not None:
             frames[FrameKind.FILE] = range(MAX_PART + 1)

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.analysis.leaderboard import columns_of, leaderboard
+from nngen.analysis.leaderboard import columns_of, leaderboard, ties
 from nngen.archive import Archive
 from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.text import listed
 from nngen.types import Outcome
+
+stats = pytest.importorskip("scipy.stats")
 
 
 @pytest.fixture
@@ -65,6 +68,38 @@ def test_a_part_of_the_train_split_is_a_row_of_its_own(trials):
     assert sorted(both, key=str) == [(100, 3), (None, 3)]
     assert "train_size" in [column.name for column in columns_of(rows)]
     assert "train_size" not in [column.name for column in columns_of(leaderboard(trials))]
+
+
+def test_only_rows_of_one_fidelity_are_ranked_together(trials):
+    """Another batch, rate, number of epochs or version of the data is another list, the longest training first."""
+    first = leaderboard(trials)
+    for name, value in {"epochs": 9, "lr": 0.5, "momentum": 0.1, "batch": 7}.items():
+        other = [replace(t, id=t.id + 1000, spec=replace(t.spec, **{name: value})) for t in trials if t.spec]
+        rows = leaderboard([*trials, *other])
+        assert [row.rank for row in rows] == [*range(1, 16)] * 2
+        lists = [{getattr(row, name) for row in part} for part in (rows[:15], rows[15:])]
+        assert sorted(lists, key=max) == sorted([{value}, {getattr(first[0], name)}], key=max)
+        assert name != "epochs" or lists[0] == {9}
+        assert name in {column.name for column in columns_of(rows)}
+    newer = [replace(t, id=t.id + 1000, data_fingerprint="f" * 64) for t in trials]
+    rows = leaderboard([*trials, *newer])
+    assert [row.rank for row in rows] == [*range(1, 16)] * 2
+    assert "data" in {column.name for column in columns_of(rows)} - {column.name for column in columns_of(first)}
+
+
+def test_rows_inside_the_interval_of_the_best_are_ties(trials):
+    one = [t for t in trials if t.campaign == "seed0"]
+    rows = leaderboard(one, images=lambda _: 100)
+    best = rows[0]
+    assert (best.images, best.validation_half, best.tied) == (100, None, False)
+    found = stats.binomtest(round(100 * best.validation_accuracy), 100).proportion_ci(method="wilson")
+    assert (best.validation_low, best.validation_high) == pytest.approx((found.low, found.high), abs=0.01)
+    assert [row.tied for row in rows[1:]] == [row.validation_accuracy >= best.validation_low for row in rows[1:]]
+    tied = [row.id[:13] for row in rows if row.tied]
+    assert 0 < len(tied) < 14
+    place, more = "digits at 1x8x8, 2 epochs, batch 64, rate 0.001", "more inside the best one's 95 % interval"
+    assert ties(rows) == (f"{place}: {len(tied)} {more}: {listed(tied, 5)}",)
+    assert not any(row.tied for row in leaderboard(one))
 
 
 def test_nothing_trained():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nngen.analysis import formatting
-from nngen.analysis.statistics import Interval, difference_interval, mean_interval
+from nngen.analysis.statistics import Interval, difference_interval, mean_interval, wilson
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -22,6 +22,14 @@ def test_the_interval_of_a_difference_is_welchs(one, other):
     ones, others = list(rng.normal(0.5, 0.1, one)), list(rng.normal(0.4, 0.3, other))
     theirs = stats.ttest_ind(ones, others, equal_var=False).confidence_interval()
     assert difference_interval(ones, others) == pytest.approx((theirs.low, theirs.high))
+
+
+@pytest.mark.parametrize(("successes", "tries"), [(0, 7), (7, 7), (3, 7), (320, 359)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_a_share_is_wilsons(successes, tries, confidence):
+    theirs = stats.binomtest(successes, tries).proportion_ci(confidence, method="wilson")
+    found = wilson(successes, tries, confidence)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_a_difference_needs_two_values_on_each_side():

@@ -130,9 +130,9 @@ def archive_of_six(tmp_path):
 def test_a_suspect_trial_is_no_parent_and_counts_in_no_cycle(cheated):
     archive, _ = cheated
     trials = archive.trials("one")
-    alike = at_fidelity(trials, trials[0].spec)
+    alike = at_fidelity(trials, trials[0].fidelity)
     assert len(alike) == 7
     assert summarise(archive, "one").best.candidate_id not in {row.id for row in top_parents(archive, alike, 8)}
     cycle = read_cycle(archive, "loop", 0, "one", trials, (), None)
-    assert (len(cycle.accuracies), cycle.suspect) == (7, 1)
+    assert (len(cycle.accuracies), cycle.left_out) == (7, 1)
     assert cycle.best < 0.4

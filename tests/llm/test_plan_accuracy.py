@@ -25,6 +25,7 @@ from nngen.surrogate.plan_accuracy import (
     compare_predictors,
     folds,
 )
+from nngen.surrogate.plan_text import plan_text
 from nngen.surrogate.records import compare_on_records, recorded_cases
 from nngen.types import Record, Shape, TrialSpec
 
@@ -126,24 +127,36 @@ def test_code_that_differs_in_constants_is_one_group(archive: Archive) -> None:
         compare_on_records(recorded_cases(archive, "cifar-10", 1, 100))
 
 
-def test_trials_of_another_batch_or_rate_are_not_comparable() -> None:
-    def trial(number: int, experts: tuple[str, ...], accuracy: float, **settings: Any) -> StoredTrial:
+def test_trials_of_another_fidelity_are_not_comparable() -> None:
+    def trial(
+        number: int, experts: str, accuracy: float, data: str = "d", halved: int | None = None, **settings: Any
+    ) -> StoredTrial:
         spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), **settings)
         return StoredTrial(
-            id=number, campaign="c", position=number, rung=0, replicate=0, plan=Plan(experts=experts),
+            id=number, campaign="c", position=number, rung=0, replicate=0, plan=Plan(experts=tuple(experts)),
             state=TrialState.DONE, candidate_id=f"c{number}", spec=spec, validation_accuracy=accuracy,
+            data_fingerprint=data, batch=halved,
         )  # fmt: skip
 
     trials = [
-        trial(0, ("A", "B", "C", "D"), 0.3, batch=64),
-        trial(1, ("A", "B", "C", "E"), 0.6, batch=32),
-        trial(2, ("A", "B", "D", "E"), 0.7, batch=64, lr=0.1),
+        trial(0, "ABCD", 0.3),
+        trial(1, "ABCE", 0.6, batch=32),
+        trial(2, "ABDE", 0.7, lr=0.1),
+        trial(3, "ABCF", 0.8, halved=32),
+        trial(4, "ABDF", 0.9, data="another version"),
+        trial(5, "ACDF", 0.9, momentum=0.5),
+        trial(6, "BCDF", 0.9, hyperparameters={"dropout": 0.5}),
     ]
-    spec = trials[0].spec
-    assert spec is not None
-    assert at_fidelity(trials, spec) == trials[:1]
-    assert not list(improvement_examples(trials, PlanSpace(families=tuple("ABCDE"))))
-    assert list(improvement_examples([trials[0], replace(trials[1], spec=spec)], PlanSpace(families=tuple("ABCDE"))))
+    fidelity = trials[0].fidelity
+    assert fidelity is not None
+    assert at_fidelity(trials, fidelity) == trials[:1]
+    assert trials[3].fidelity == replace(fidelity, batch=32)
+    space = PlanSpace(families=tuple("ABCDEF"))
+    # The one of batch 32 and the one that was halved to it are alike.
+    assert {example.origin for example in improvement_examples(trials, space)} == {
+        plan_text(trials[1].plan), plan_text(trials[3].plan)
+    }  # fmt: skip
+    assert list(improvement_examples([trials[0], replace(trials[1], spec=trials[0].spec)], space))
 
 
 @pytest.mark.parametrize("code", ["x = (", "x = " + "-" * 100_000 + "1", "x = " + "not " * 900 + "1", "x = '\0'"])

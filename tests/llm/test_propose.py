@@ -301,7 +301,7 @@ def test_trained_proposals_are_compared_with_their_parents(
     parent = Parent.of(best, 0.5)
     second = make(Mutate(), "next").plans(4, [parent], 0)
     train(archive, "next", second, engine, inputs)
-    told = trained_funnel(archive, "next", second, SPEC.trial(0))
+    told = trained_funnel(archive, "next", second)
     means = {trial.candidate_id: trial.validation_accuracy for trial in archive.trials("next")}
     before = archive.trials("start")[0].validation_accuracy or 0.0
     assert told.trained == told.compared == sum(row.new for row in second)

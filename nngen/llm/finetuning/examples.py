@@ -166,8 +166,8 @@ def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[Fidelity, str], li
     """Group the trials of quartets by fidelity and by the fields that a plan's text leaves out."""
     found: dict[tuple[Fidelity, str], list[StoredTrial]] = defaultdict(list)
     for trial in trials:
-        if trial.trained and trial.spec is not None and len(set(trial.experts)) == EXPERTS:
-            found[trial.spec.fidelity, fixed_fields(trial.plan)].append(trial)
+        if trial.trained and trial.fidelity is not None and len(set(trial.experts)) == EXPERTS:
+            found[trial.fidelity, fixed_fields(trial.plan)].append(trial)
     return found
 
 

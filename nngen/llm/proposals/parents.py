@@ -14,7 +14,7 @@ from nngen.campaign.protocols import GivenCandidates, Suggestion
 from nngen.errors import UsageError
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.plan import Plan
-from nngen.types import TrialSpec
+from nngen.types import Fidelity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Parent:
         return "" if self.accuracy is None else f"{self.accuracy:.4f}"
 
 
-def at_fidelity(trials: Iterable[StoredTrial], spec: TrialSpec) -> list[StoredTrial]:
-    """Select the trials whose accuracies are comparable with those of ``spec``; suspect ones are not."""
-    alike = [trial for trial in trials if trial.spec is not None and trial.spec.fidelity == spec.fidelity]
+def at_fidelity(trials: Iterable[StoredTrial], fidelity: Fidelity) -> list[StoredTrial]:
+    """Select the trials of a fidelity, suspect ones left out: their accuracies are comparable."""
+    alike = [trial for trial in trials if trial.fidelity == fidelity]
     reasons = suspicions(alike)
     return [trial for trial in alike if trial.id not in reasons]
 
@@ -94,14 +94,19 @@ def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidate
     return GivenCandidates(suggestions=tuple(suggestions))
 
 
-def trained_funnel(archive: Archive, batch: str, rows: Sequence[Proposal], spec: TrialSpec) -> Funnel:
-    """Count the proposals of a batch at each stage, trials at the fidelity of ``spec`` included."""
+def trained_funnel(archive: Archive, batch: str, rows: Sequence[Proposal]) -> Funnel:
+    """Count the proposals of a batch at each stage; a trial is compared with its parent's at its own fidelity."""
     counted = funnel(rows)
     if batch not in {campaign.name for campaign in archive.campaigns()}:
         return counted
-    done = [trial for trial in archive.trials(batch) if trial.trained]
-    means = mean_accuracies(at_fidelity(archive.trials(), spec))
+    trials = archive.trials(curves=False)
+    done = [trial for trial in trials if trial.campaign == batch and trial.trained]
+    fidelities = {trial.fidelity for trial in done if trial.fidelity is not None}
+    means = {fidelity: mean_accuracies(at_fidelity(trials, fidelity)) for fidelity in fidelities}
     parents = {row.candidate: row.parent for row in rows if row.candidate}
-    before = [means.get(parents.get(trial.candidate_id or "", "")) for trial in done]
+    before = [
+        means[trial.fidelity].get(parents.get(trial.candidate_id or "", "")) if trial.fidelity else None
+        for trial in done
+    ]
     gains = [(t.validation_accuracy or 0.0) > mean for t, mean in zip(done, before, strict=True) if mean is not None]
     return replace(counted, trained=len(done), compared=len(gains), better=sum(gains) if gains else None)

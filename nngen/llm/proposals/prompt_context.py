@@ -100,8 +100,8 @@ def render_from_archive(
         RewriterError: If the prompt does not fit its budget.
     """
     trials = [trial for trial in archive.trials() if trial.trained]
-    if trials and trials[-1].spec is not None:
-        trials = at_fidelity(trials, trials[-1].spec)
+    if trials and trials[-1].fidelity is not None:
+        trials = at_fidelity(trials, trials[-1].fidelity)
     parents = [named_parent(archive, parent, trials)] if parent else top_parents(archive, trials, 1)
     chosen = prompt(name)
     if name == "plan":
