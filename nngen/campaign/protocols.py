@@ -34,6 +34,7 @@ from typing import Protocol, TypeAlias
 
 from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine
 from nngen.archive.store import Archive
+from nngen.campaign.successive_halving import Workload
 from nngen.datasets.dataset import Dataset
 from nngen.plan import Plan
 from nngen.space.registry import Sampler
@@ -164,8 +165,8 @@ class Watcher:
     def note(self, line: str) -> None:
         """Report something about the campaign as a whole."""
 
-    def begin(self, name: str, done: int, total: int) -> None:
-        """Report the start of a campaign with so many trials done already."""
+    def begin(self, name: str, work: Workload) -> None:
+        """Report the start of a driver, with the work that is done already and that is to come."""
 
     def stage(self, trial: StoredTrial, stage: str) -> None:
         """Report that a trial is being assembled, checked or trained."""

@@ -29,7 +29,7 @@ from nngen.campaign.protocols import (
     Watcher,
 )
 from nngen.campaign.selection import narrow, source_of
-from nngen.campaign.successive_halving import Ladder, is_over, planned
+from nngen.campaign.successive_halving import Ladder, is_over, workload
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign.weights import WeightFolders
 from nngen.campaign_spec import CampaignSpec
@@ -232,7 +232,7 @@ class _Driver:
         self.paused = False
         self.stop: StopReason | None = None
         self.cause = ""
-        campaign.watcher.begin(name, self.ladder.done, max(self.ladder.total, planned(record.spec)))
+        campaign.watcher.begin(name, workload(record.spec, lines))
 
     def drive(self) -> StopReason:
         """Run the loop; returns when nothing is left to be done, or when it was stopped and nothing trains."""

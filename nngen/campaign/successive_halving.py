@@ -160,9 +160,40 @@ def is_over(spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial]) -> bo
     return Ladder(spec, trials).over
 
 
-def planned(spec: CampaignSpec) -> int:
-    """Count the trials of a campaign if none of them fails."""
+def planned(spec: CampaignSpec) -> tuple[int, ...]:
+    """Count the trials of a campaign by rung, if none of them fails; the seeds of finalists are on the last."""
     counts = [spec.size]
     for _ in spec.fidelities[1:]:
         counts.append(max(1, counts[-1] // spec.reduction_factor))
-    return sum(counts) + min(spec.finalists, counts[-1]) * (spec.replicates - 1)
+    counts[-1] += min(spec.finalists, counts[-1]) * (spec.replicates - 1)
+    return tuple(counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Work of a campaign at the start of its driver.
+
+    Attributes:
+        done: Number of trials that are done.
+        trials: Number of trials in all, if none fails.
+        epochs: Number of epochs to come, over all trials that are not done.
+        rungs: Epochs of a training by rung.
+    """
+
+    done: int
+    trials: int
+    epochs: int
+    rungs: tuple[int, ...]
+
+
+def workload(spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial]) -> Workload:
+    """Count the work of a campaign with these trials so far."""
+    ladder, counts = Ladder(spec, trials), planned(spec)
+    done = sum(spec.fidelities[trial.rung] for trial in trials if trial.state is TrialState.DONE)
+    epochs = sum(count * epochs for count, epochs in zip(counts, spec.fidelities, strict=True)) - done
+    return Workload(
+        done=ladder.done,
+        trials=ladder.total if ladder.over else max(ladder.total, sum(counts)),
+        epochs=0 if ladder.over else max(0, epochs),
+        rungs=tuple(spec.fidelities),
+    )

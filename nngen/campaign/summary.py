@@ -153,7 +153,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
     again = finalists if any(len(same) > 1 for same in finalists) else []
     return Summary(
         name=name,
-        planned=planned(spec),
+        planned=sum(planned(spec)),
         over=ladder.over,
         states={state.value: sum(line.state is state for line in lines) for state in TrialState},
         outcomes=Counter(line.outcome.value for line in done if line.outcome),

@@ -15,6 +15,7 @@ from nngen.assembly.assemble import Assembler
 from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, summarise
 from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
+from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import read_status
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
@@ -198,9 +199,9 @@ def watch(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions(
         nngen campaign watch first
     """
     with output.read() as store:
-        before = summarise(store, campaign)
+        record = store.campaign(campaign)
         with trial_progress() as watcher:
-            watcher.begin(campaign, before.done, before.total)
+            watcher.begin(campaign, workload(record.spec, store.lines(campaign)))
             for trial in store.trials(campaign, state=TrialState.RUNNING):
                 watcher.stage(trial, "runs")
             seen = max((event.id for event in store.events(campaign)), default=0)

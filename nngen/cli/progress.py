@@ -22,12 +22,15 @@ from rich.text import Text
 from nngen.analysis.formatting import duration
 from nngen.archive import StoredTrial
 from nngen.campaign.protocols import Watcher
+from nngen.campaign.successive_halving import Workload
 from nngen.campaign.summary import Status, Summary
+from nngen.campaign.time_left import TRAINING, TimeLeft
 from nngen.cli.output import note, print_table, say
 from nngen.text import one_line
 from nngen.types import EpochResult
 
 _ROWS = 8
+_LINE_S = 60.0
 
 
 @contextmanager
@@ -70,33 +73,82 @@ def trial_progress() -> Iterator[Watcher]:
         yield screen
 
 
-class Lines(Watcher):
-    """Watcher that prints one plain line per finished trial."""
+class _Progress(Watcher):
+    """Watcher that counts trials and estimates the time left."""
 
     def __init__(self) -> None:
-        self.name, self.done, self.total = "", 0, 0
+        self.name = ""
+        self.done = self.total = 0
+        self.rungs: tuple[int, ...] = (1,)
+        self.estimate: TimeLeft | None = None
 
-    def note(self, line: str) -> None:
-        note(line)
+    @property
+    def left(self) -> str:
+        """The time left, in words; empty before the first epoch and after the last trial."""
+        seconds = self.estimate.seconds() if self.estimate is not None and self.done < self.total else None
+        return "" if seconds is None else f", about {duration(seconds)} left"
 
-    def begin(self, name: str, done: int, total: int) -> None:
-        self.name, self.done, self.total = name, done, total
-        if done:
-            note(f"{name}: {done} of {total} trials are done already", prefix="")
+    def begin(self, name: str, work: Workload) -> None:
+        self.name, self.done, self.total, self.rungs = name, work.done, work.trials, work.rungs
+        self.estimate = TimeLeft(work)
+
+    def stage(self, trial: StoredTrial, stage: str) -> None:
+        if self.estimate is not None and stage in TRAINING:
+            self.estimate.started(trial)
+
+    def requeued(self, trial: StoredTrial) -> None:
+        if self.estimate is not None:
+            self.estimate.requeued(trial)
+
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
+        if self.estimate is not None:
+            self.estimate.epoch(trial, result)
 
     def finished(self, trial: StoredTrial) -> None:
         self.done += 1
         self.total = max(self.total, self.done)  # a watcher from another process may see more trials than it counted
-        experts, result = ", ".join(trial.experts), _result(trial)
-        note(f"{self.name} {self.done}/{self.total}  {experts}  {result}  {duration(trial.seconds)}", prefix="")
+        if self.estimate is not None:
+            self.estimate.finished(trial)
+
+    def epoch_text(self, trial: StoredTrial, result: EpochResult) -> str:
+        return f"epoch {result.epoch} of {self.rungs[trial.rung]}: {result.validation_accuracy:.4f}"
 
 
-class Screen(Watcher):
+class Lines(_Progress):
+    """Watcher that prints one plain line per finished trial, and one per epoch, at most one a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed = time.monotonic()
+
+    def note(self, line: str) -> None:
+        note(line)
+
+    def begin(self, name: str, work: Workload) -> None:
+        super().begin(name, work)
+        if work.done:
+            note(f"{name}: {work.done} of {work.trials} trials are done already", prefix="")
+
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
+        super().epoch(trial, result)
+        if result.epoch < self.rungs[trial.rung] and time.monotonic() >= self.printed + _LINE_S:
+            self._print(trial, f"{self.epoch_text(trial, result)}  {duration(result.seconds)}")
+
+    def finished(self, trial: StoredTrial) -> None:
+        super().finished(trial)
+        self._print(trial, f"{_result(trial)}  {duration(trial.seconds)}")
+
+    def _print(self, trial: StoredTrial, text: str) -> None:
+        self.printed = time.monotonic()
+        note(f"{self.name} {self.done}/{self.total}  {', '.join(trial.experts)}  {text}{self.left}", prefix="")
+
+
+class Screen(_Progress):
     """Watcher that draws a live table: the last finished trials and those that run, under a line of totals."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.live: Live | None = None
-        self.name, self.before, self.here, self.total = "", 0, 0, 0
         self.trials: deque[tuple[StoredTrial, str]] = deque(maxlen=_ROWS)
         self.now: dict[int, tuple[StoredTrial, str]] = {}
         self.best: StoredTrial | None = None
@@ -106,21 +158,25 @@ class Screen(Watcher):
         if self.live is not None:
             self.live.console.print(one_line(f"nngen: {line}"), markup=False, highlight=False)
 
-    def begin(self, name: str, done: int, total: int) -> None:
-        self.name, self.before, self.total, self.since = name, done, total, time.monotonic()
+    def begin(self, name: str, work: Workload) -> None:
+        super().begin(name, work)
+        self.since = time.monotonic()
 
     def stage(self, trial: StoredTrial, stage: str) -> None:
+        super().stage(trial, stage)
         self.now[trial.id] = (trial, stage)
 
     def requeued(self, trial: StoredTrial) -> None:
+        super().requeued(trial)
         self.now.pop(trial.id, None)
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
-        self.now[trial.id] = (trial, f"epoch {result.epoch}: {result.validation_accuracy:.4f}")
+        super().epoch(trial, result)
+        self.now[trial.id] = (trial, self.epoch_text(trial, result))
 
     def finished(self, trial: StoredTrial) -> None:
+        super().finished(trial)
         self.now.pop(trial.id, None)
-        self.here += 1
         self.trials.append((trial, _result(trial)))
         best = self.best.validation_accuracy if self.best else None
         if trial.validation_accuracy is not None and trial.validation_accuracy > (-1.0 if best is None else best):
@@ -143,11 +199,8 @@ class Screen(Watcher):
         return Group(Text(self._totals()), table)
 
     def _totals(self) -> str:
-        here, elapsed = self.here, time.monotonic() - self.since
-        done = self.before + here
-        parts = [f"campaign {self.name}: {done} of {self.total} trials", duration(elapsed)]
-        if here and done < self.total:
-            parts.append(f"about {duration(elapsed / here * (self.total - done))} left")
+        elapsed = duration(time.monotonic() - self.since)
+        parts = [f"campaign {self.name}: {self.done} of {self.total} trials", elapsed + self.left]
         if self.best is not None:
             parts.append(f"best so far {_result(self.best)}")
         return ", ".join(parts)

@@ -212,8 +212,8 @@ class Diary(Watcher):
     def note(self, line):
         self.lines.append(line)
 
-    def begin(self, name, done, total):
-        self.lines.append(f"{name} {done}/{total}")
+    def begin(self, name, work):
+        self.lines.append(f"{name} {work.done}/{work.trials}")
 
     def stage(self, trial, stage):
         self.lines.append(stage)

@@ -7,9 +7,11 @@ import pytest
 from rich.console import Console
 
 from nngen.archive import Archive
+from nngen.campaign.successive_halving import Workload
+from nngen.campaign.time_left import TimeLeft
 from nngen.cli.progress import Lines, Screen
 from nngen.testing.fakes import FakeEngine, fake_campaign
-from nngen.types import Outcome
+from nngen.types import EpochResult, Outcome
 
 
 def run(watcher, **arguments):
@@ -49,8 +51,26 @@ def test_the_screen_shows_totals_and_the_last_trials():
 def test_the_screen_shows_what_runs():
     screen = Screen()
     trials = run(Lines(), size=1)
-    screen.begin("one", 0, 2)
+    screen.begin("one", Workload(done=0, trials=2, epochs=2, rungs=(1,)))
     screen.stage(trials[0], "train")
     assert "train" in drawn(screen)
     screen.epoch(trials[0], trials[0].curve[0] if trials[0].curve else pytest.skip("the first trial failed"))
-    assert "epoch 1: 0." in drawn(screen)
+    assert "epoch 1 of 1: 0." in drawn(screen)
+
+
+def test_lines_of_epochs_are_at_most_one_a_minute(monkeypatch, capfd):
+    clock = [0.0]
+    monkeypatch.setattr("nngen.cli.progress.time.monotonic", lambda: clock[0])
+    trial = run(Lines(), size=1)[0]
+    capfd.readouterr()
+    lines = Lines()
+    work = Workload(done=0, trials=2, epochs=200, rungs=(100,))
+    lines.begin("one", work)
+    lines.estimate = TimeLeft(work, lambda: clock[0])
+    lines.stage(trial, "train")
+    for epoch in range(1, 100):
+        clock[0] += 7.0
+        lines.epoch(trial, EpochResult(epoch=epoch, validation_accuracy=0.5, seconds=7.0))
+    shown = capfd.readouterr().err.splitlines()
+    assert len(shown) == 99 * 7 // 63
+    assert shown[0].endswith("epoch 9 of 100: 0.5000  7.0 s, about 22.3 min left")

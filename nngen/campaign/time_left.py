@@ -1,0 +1,86 @@
+"""Estimate of the time that a campaign still takes, from the epochs to come and the pace of those that are done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nngen.archive.records import StoredTrial
+from nngen.campaign.successive_halving import Workload
+from nngen.types import EpochResult
+
+__all__ = ["TRAINING", "TimeLeft"]
+
+TRAINING = ("train", "runs")
+"""Stages of a trial in which it trains, as its own driver and as another process report them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A training that runs: when it began, when its last epoch ended, epochs seen and epochs left."""
+
+    began: float
+    last: float
+    left: int
+    seen: int = 0
+
+
+class TimeLeft:
+    """Estimates the time left of a campaign from what its watcher receives.
+
+    Trainings that run count with their own pace, those to come with the mean pace. Results that are copied from
+    identical work, and trials that fail before they train, reduce the work without changing the pace.
+
+    Args:
+        work: The work when the driver starts.
+        clock: Returns the time in seconds; monotonic.
+    """
+
+    def __init__(self, work: Workload, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rungs, self._to_come, self._clock = work.rungs, work.epochs, clock
+        self._running: dict[int, _Running] = {}
+        self._spent, self._epochs, self._parallel = 0.0, 0, 1
+
+    def started(self, trial: StoredTrial) -> None:
+        """Count a training that begins."""
+        if trial.id in self._running:
+            return
+        now, epochs = self._clock(), self._rungs[trial.rung]
+        self._running[trial.id] = _Running(began=now, last=now, left=epochs)
+        self._to_come -= epochs
+        self._parallel = max(self._parallel, len(self._running))
+
+    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
+        """Count an epoch of a training."""
+        self.started(trial)
+        run = self._running[trial.id]
+        run.last, run.seen, run.left = self._clock(), run.seen + 1, max(0, self._rungs[trial.rung] - result.epoch)
+
+    def requeued(self, trial: StoredTrial) -> None:
+        """Count a training that has to begin again."""
+        if self._running.pop(trial.id, None) is not None:
+            self._to_come += self._rungs[trial.rung]
+
+    def finished(self, trial: StoredTrial) -> None:
+        """Count a trial that is done."""
+        run = self._running.pop(trial.id, None)
+        if run is None:
+            self._to_come -= self._rungs[trial.rung]
+        elif run.seen:
+            self._spent += self._clock() - run.began
+            self._epochs += run.seen
+
+    def seconds(self) -> float | None:
+        """Return the estimated seconds left; None before the first epoch is done."""
+        now, running = self._clock(), self._running.values()
+        epochs = self._epochs + sum(run.seen for run in running)
+        if not epochs:
+            return None
+        pace = (self._spent + sum(run.last - run.began for run in running)) / epochs
+        # Each running training is its own lower bound: other workers cannot take its epochs over.
+        own = [
+            max(0.0, run.left * ((run.last - run.began) / run.seen if run.seen else pace) - (now - run.last))
+            for run in running
+        ]
+        return max([(max(0, self._to_come) * pace + sum(own)) / self._parallel, *own])

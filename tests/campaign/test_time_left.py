@@ -1,0 +1,112 @@
+"""Tests of the estimate of the time that a campaign still takes."""
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.campaign.successive_halving import Workload, workload
+from nngen.campaign.time_left import TimeLeft
+from nngen.testing.fakes import fake_campaign
+from nngen.types import EpochResult
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def after(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def trials():
+    with Archive.in_memory() as archive:
+        fake_campaign(archive, size=6).run()
+        return archive.trials("one")
+
+
+def estimate(clock, trials=4, epochs=3):
+    return TimeLeft(Workload(done=0, trials=trials, epochs=trials * epochs, rungs=(epochs,)), clock)
+
+
+def pass_epochs(left, clock, trial, numbers, seconds):
+    for number in numbers:
+        clock.after(seconds)
+        left.epoch(trial, EpochResult(epoch=number, validation_accuracy=0.5))
+
+
+def test_none_before_the_first_epoch(clock, trials):
+    left = estimate(clock)
+    assert left.seconds() is None
+    left.started(trials[0])
+    clock.after(50)
+    assert left.seconds() is None
+
+
+def test_equal_trials_are_estimated_exactly_after_the_first_epoch(clock, trials):
+    left = estimate(clock)
+    left.started(trials[0])
+    pass_epochs(left, clock, trials[0], [1], 10)
+    assert left.seconds() == pytest.approx(110)
+    pass_epochs(left, clock, trials[0], [2, 3], 10)
+    left.finished(trials[0])
+    assert left.seconds() == pytest.approx(90)
+
+
+def test_the_estimate_never_grows_while_an_epoch_passes(clock, trials):
+    left = estimate(clock)
+    left.started(trials[0])
+    pass_epochs(left, clock, trials[0], [1], 10)
+    seen = []
+    for _ in range(40):  # four times as long as the epoch before
+        clock.after(1)
+        seen.append(left.seconds())
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_two_workers_halve_the_time_of_what_is_to_come(clock, trials):
+    left = estimate(clock, trials=6, epochs=1)
+    left.started(trials[0])
+    left.started(trials[1])
+    pass_epochs(left, clock, trials[0], [1], 10)
+    left.finished(trials[0])
+    left.started(trials[2])
+    assert left.seconds() == pytest.approx((3 * 10 + 10 + 0) / 2)
+
+
+def test_copied_and_failed_trials_reduce_the_work_and_not_the_pace(clock, trials):
+    left = estimate(clock)
+    left.started(trials[0])
+    pass_epochs(left, clock, trials[0], [1, 2, 3], 10)
+    left.finished(trials[0])
+    left.finished(trials[1])
+    left.finished(trials[2])
+    assert left.seconds() == pytest.approx(30)
+
+
+def test_a_lost_training_is_to_come_again(clock, trials):
+    left = estimate(clock, trials=2, epochs=1)
+    left.started(trials[0])
+    pass_epochs(left, clock, trials[0], [1], 10)
+    left.finished(trials[0])
+    left.started(trials[1])
+    left.requeued(trials[1])
+    clock.after(100)
+    assert left.seconds() == pytest.approx(10)
+
+
+def test_the_work_of_rungs_and_finalists_is_counted():
+    with Archive.in_memory() as archive:
+        campaign = fake_campaign(archive, size=9, rungs=(1, 3), epochs=3, reduction_factor=3, finalists=2, replicates=2)
+        before = workload(campaign.spec, ())
+        campaign.run()
+        after = workload(campaign.spec, archive.trials("one"))
+    assert (before.done, before.trials, before.epochs) == (0, 9 + 3 + 2, 9 * 1 + (3 + 2) * 3)
+    assert after.done == after.trials
+    assert after.epochs == 0
