@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from nngen.errors import UsageError
 
-__all__ = ["OMIT_DEFAULT", "Gate", "Losses", "Plan", "Recipe"]
+__all__ = ["OMIT_DEFAULT", "Gate", "Losses", "Plan", "Recipe", "changes"]
 
 OMIT_DEFAULT = {"omit_default": True}
 """Metadata of a field that is written only where it differs from its default, so that a plan written before the field
@@ -164,6 +164,20 @@ class Plan:
         if not isinstance(plan.repeats, bool):
             raise UsageError("not a plan: repeats is true or false")
         return plan
+
+
+def changes(old: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:
+    """Compare two plans: old and new value of each field that differs, by its dotted name as in ``gate.network``."""
+    before, after = _flat(asdict(old)), _flat(asdict(new))
+    names = dict.fromkeys([*before, *after])
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def _without_defaults(part: Gate | Losses | Recipe | Plan) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
         if column.prose:
             emit("".join(f"{line}\n" for line in _listed(column, label, width)))
     if names := [column.heading for column in dropped if not column.prose]:
-        note(f"left out at {width} columns: {', '.join(names)}; a wider terminal or --json shows them")
+        note(f"left out at {width} columns: {', '.join(names)}; a wider terminal shows them")
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> _Column:

@@ -1,21 +1,29 @@
-"""``nngen leaderboard`` and ``nngen show``: the trained candidates of an archive, ranked or one in full."""
+"""``nngen leaderboard``, ``nngen show`` and ``nngen diff``: trained candidates ranked, one in full, two compared."""
 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from difflib import unified_diff
 from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nngen.analysis.leaderboard import columns_of, ties, validation_images
+from nngen.analysis.leaderboard import Row, columns_of, ties, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.cli.options import ArchiveOptions, Count, Flag
 from nngen.cli.output import emit, print_json, print_table, say
-from nngen.text import clean
+from nngen.llm.proposals.log import lineage
+from nngen.plan import changes
+from nngen.text import clean, listed
+
+_SHOWN = 8
+"""Most children and curves that are shown of a candidate."""
 
 _INNER = ("id", "rung", "replicate", "plan", "given", "given_seed", "candidate_id")
 """Fields of a stored trial that JSON leaves out: places in a campaign, and what the candidate itself shows."""
@@ -78,15 +86,93 @@ def show(
         found = store.candidate(candidate)
         trials = store.trials(candidate_id=found.id)
         reasons = stored_suspicions(store, trials)
+        parent, children = lineage(store, found.id)
     trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in trials)
     if output.json:
         extra = {"source": found.source} if source else {}
-        print_json(_describe(found) | {"trials": [_trial(trial) for trial in trials]} | extra)
+        family = {"parent": parent or None, "children": list(children)}
+        print_json(_describe(found) | family | {"trials": [_trial(trial) for trial in trials]} | extra)
     elif source:
         # A terminal would obey escape sequences; a file gets the source byte for byte.
         emit(clean(found.source, None, lines=True) if sys.stdout.isatty() else found.source)
     else:
-        _print(found, trials)
+        _print(found, trials, parent, children)
+
+
+def diff(
+    old: Annotated[str, Parameter(name="ID")],
+    new: Annotated[str, Parameter(name="ID2")],
+    /,
+    *,
+    source: Flag = False,
+    output: ArchiveOptions = ArchiveOptions(),
+) -> None:
+    """Compare two candidates: the fields in which their plans differ, their accuracies, and their sources.
+
+    Accuracies are means over the seeds of trials at one fidelity, and are shown where both have some.
+
+    Args:
+        old: Id of the first candidate, or the start of one.
+        new: Id of the second.
+        source: Print the unified diff of the sources; with --json, add it.
+
+    Examples:
+        nngen diff 1a2b 3c4d
+        nngen diff 1a2b 3c4d --source
+    """
+    with output.read() as store:
+        first, second = store.candidate(old), store.candidate(new)
+        rows = rank(store.trials(candidate_id=first.id) + store.trials(candidate_id=second.id))
+    fields = changes(first.plan, second.plan) if first.plan and second.plan else {}
+    texts = first.source.splitlines(), second.source.splitlines()
+    lines = list(unified_diff(texts[0], texts[1], first.id, second.id, lineterm=""))
+    added, removed = (sum(line.startswith(sign) for line in lines[2:]) for sign in "+-")
+    results = _shared_results(first.id, second.id, rows)
+    if output.json:
+        plan = {name: {"old": before, "new": after} for name, (before, after) in fields.items()}
+        counts = {"lines_added": added, "lines_removed": removed} | ({"source": lines} if source else {})
+        print_json({"old": first.id, "new": second.id, "plan": plan, "results": results} | counts)
+        return
+    say(f"old {first.id}\nnew {second.id}")
+    if first.plan is None or second.plan is None:
+        say("plan: a file from outside has none")
+    elif not fields:
+        say("plan: the same")
+    else:
+        print_table([{"field": name, "old": _words(a), "new": _words(b)} for name, (a, b) in fields.items()])
+    if results:
+        print_table(results)
+    if source:
+        say("\n".join(lines), limit=None)
+    else:
+        say(
+            f"source: {added:,} lines added, {removed:,} removed; --source prints them" if lines else "source: the same"
+        )
+
+
+def _shared_results(old: str, new: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the accuracies of two candidates at the fidelities at which both were trained."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        same = (row.dataset, row.data, row.shape, row.epochs, row.batch, row.lr, row.momentum, row.train_size)
+        found[same][row.id] = row
+    return [
+        {
+            "dataset": both[old].dataset,
+            "shape": both[old].shape,
+            "epochs": both[old].epochs,
+            "old": both[old].validation_accuracy,
+            "new": both[new].validation_accuracy,
+            "gain": both[new].validation_accuracy - both[old].validation_accuracy,
+            "seeds": f"{both[old].seeds} and {both[new].seeds}",
+        }
+        for both in found.values()
+        if len(both) == 2
+    ]
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _describe(found: StoredCandidate) -> dict[str, Any]:
@@ -109,7 +195,7 @@ def _trial(trial: StoredTrial) -> dict[str, Any]:
     return shown
 
 
-def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
+def _print(found: StoredCandidate, trials: Sequence[StoredTrial], parent: str, children: Sequence[str]) -> None:
     say(found.id)
     say(f"experts    {', '.join(found.experts) or '(a file from outside)'}")
     for verdict in found.verdicts:
@@ -120,16 +206,25 @@ def _print(found: StoredCandidate, trials: tuple[StoredTrial, ...]) -> None:
     if counts:
         say(f"parameters {counts[0]:,}")
     say(f"stored     {found.created_at}")
+    if parent:
+        say(f"parent     {parent}")
+    if children:
+        say(f"children   {listed([child[:13] for child in children], _SHOWN)}")
     if not trials:
         say("no trial yet")
         return
     say()
-    print_table([_line(trial) for trial in trials])
-    curve = trials[-1].curve
-    if curve:
-        rows = [asdict(point) | {"usage": " ".join(f"{share:.2f}" for share in point.usage)} for point in curve]
+    lines = [_line(trial) for trial in trials]
+    print_table(lines, [name for name in lines[0] if any(line[name] is not None for line in lines)])
+    trained = [trial for trial in trials if trial.curve]
+    for trial in trained[-_SHOWN:]:
+        seed = f", seed {trial.spec.seed}" if trial.spec else ""
+        say(f"campaign {trial.campaign}{seed}:")
+        rows = [asdict(point) | {"usage": " ".join(f"{share:.2f}" for share in point.usage)} for point in trial.curve]
         columns = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "usage", "entropy")
         print_table(rows, columns)
+    if len(trained) > _SHOWN:
+        say(f"the curves of the last {_SHOWN} of {len(trained)} trials; --json has all")
 
 
 def _line(trial: StoredTrial) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from nngen.archive import Archive
+from nngen.llm.proposals.log import Proposal, record
+from nngen.llm.rewriters.base import Kind
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
@@ -52,6 +54,46 @@ def test_show(nngen, trials):
     assert f"{trial.validation_accuracy:.4f}" in text
     failed = next(t for t in trials if not t.trained)
     assert "A at 1x8x8" in nngen("show", failed.candidate_id).out
+
+
+def test_show_prints_each_curve_under_its_campaign_and_seed(nngen, path):
+    with Archive.open(path) as archive:
+        fake_campaign(archive, name="two", epochs=1).run()
+        trial = next(trial for trial in archive.trials("two") if trial.trained)
+        same = archive.trials(candidate_id=trial.candidate_id)
+    text = nngen("show", trial.candidate_id).out
+    headings = [f"campaign {other.campaign}, seed {other.spec.seed}:" for other in same if other.curve]
+    assert len(headings) == len(set(headings)) == 2
+    for heading, curve in zip(headings, text.split("campaign ")[-2:], strict=True):
+        assert curve.startswith(heading.removeprefix("campaign "))
+        assert len(curve.split("\u2500")[-1].split("\n")) >= 3
+
+
+def test_show_names_parent_and_children(nngen, path, trials):
+    one, two, three = (t.candidate_id for t in trials[:3])
+    with Archive.open(path) as archive:
+        for index, child in enumerate((two, three)):
+            made = Proposal(batch="p", index=index, rewriter="mutate", kind=Kind.PLAN, parent=one, candidate=child)
+            record(archive, made)
+    assert json.loads(nngen("show", one, "--json").out)["children"] == [two, three]
+    assert json.loads(nngen("show", three, "--json").out)["parent"] == one
+    assert f"children   {two[:13]} and {three[:13]}" in nngen("show", one).out
+    assert f"parent     {one}" in nngen("show", two).out
+
+
+def test_diff_names_the_fields_of_the_plans_and_the_gain(nngen, trials):
+    first, second = [t for t in trials if t.trained][:2]
+    told = json.loads(nngen("diff", first.candidate_id, second.candidate_id, "--json", "--source").out)
+    assert told["plan"] == {"experts": {"old": list(first.experts), "new": list(second.experts)}}
+    assert told["results"][0]["gain"] == second.validation_accuracy - first.validation_accuracy
+    assert (told["lines_added"], told["lines_removed"]) == (1, 1)
+    assert f"+EXPERTS = {list(second.experts)!r}" in told["source"]
+    text = nngen("diff", first.candidate_id, second.candidate_id).out
+    assert ", ".join(second.experts) in text
+    assert "source: 1 lines added, 1 removed" in text
+    same = nngen("diff", first.candidate_id, first.candidate_id).out
+    assert "plan: the same" in same
+    assert "source: the same" in same
 
 
 def test_campaign_ls_and_status(nngen, trials):

@@ -165,6 +165,14 @@ def proposals(archive: Archive, batch: str | None = None) -> tuple[Proposal, ...
     return tuple(found.values())
 
 
+def lineage(archive: Archive, candidate_id: str) -> tuple[str, tuple[str, ...]]:
+    """Return the candidate that a proposed one was made from, and those that were made from it; "" without a parent."""
+    rows = proposals(archive)
+    parent = next((row.parent for row in rows if row.candidate == candidate_id and row.parent != candidate_id), "")
+    children = (row.candidate for row in rows if row.parent == candidate_id != row.candidate and row.candidate)
+    return parent, tuple(dict.fromkeys(children))
+
+
 def shortfall(rows: Sequence[Proposal], number: int) -> NngenError | None:
     """Return the error for a batch of ``number`` requests of which some, or all, were not answered; None if whole."""
     if rows and all(row.fault is Fault.BUDGET for row in rows):
