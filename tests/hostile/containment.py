@@ -1,7 +1,8 @@
 """Runs one attack of the corpus and decides whether it was contained.
 
 An attack is contained if its verdict is one of the correct ones, arrived at most one second after the time limit, and
-left no process, no changed file and no text of a file that it must not read.
+left no process, no changed file and no text of a file that it must not read; a lack of memory that it claims buys at
+most two more tries.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
     """Train an attack at one level, and compare verdict, time, processes and files with the expected ones."""
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
     others = set(_processes())
-    seconds, accuracy = 0.0, None
+    seconds, accuracy, claimed = 0.0, None, 0
     with tempfile.TemporaryDirectory() as folder:
         try:
             candidate = read_candidate(targets.write_source(attack, Path(folder)))
@@ -125,6 +126,8 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
             job = TrainJob(candidate=candidate, spec=spec, dataset=targets.dataset, isolation=level)
             trial = engine.train(job)
             verdict, seconds, accuracy = trial.verdict, trial.seconds, trial.validation_accuracy
+            # A slow machine has time for fewer: what holds on any is the bound.
+            claimed = len(trial.batches_tried) if trial.peak_mib < MEMORY_MIB / 2 else 0
     left = _left(others)
     faults = {
         "it got what it wanted": BREACH in verdict.message,
@@ -134,6 +137,7 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
         "too late": seconds > TIME_LIMIT_S + SLACK_S,
         "it left processes": bool(left),
         "it changed files": targets.changed(),
+        "it bought more tries": claimed > 3,
         "it knew the labels": accuracy is not None and accuracy > HONEST,
     }
     fault = "; ".join(fault for fault, true in faults.items() if true)

@@ -567,10 +567,10 @@ ATTACKS = (
     ),
     _attack(
         "forge_memory", "Reports a lack of memory, to be tried with smaller batches.", both="memory",
-        says="(batches of 64, 32, 16 were tried)",
+        says="it is too big",
         module=FORGERY,
         learn="""
-            words = dict(event="verdict", outcome="memory", rule="x", message="y", line=None)
+            words = dict(event="verdict", outcome="memory", rule="x", message="it is too big", line=None)
             for number in pipes():
                 os.write(number, frame(1, json.dumps(words).encode()))
             """,
