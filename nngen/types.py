@@ -27,6 +27,7 @@ __all__ = [
     "Measurements",
     "Outcome",
     "Record",
+    "Score",
     "Shape",
     "Trial",
     "TrialSpec",
@@ -318,12 +319,29 @@ class EpochResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurements:
-    """Measurements and conditions of a training.
+class Score:
+    """Measurements that trials are ranked by and listed with; each is a column of its own in the archive.
 
     Attributes:
         validation_accuracy: Accuracy after the last epoch, in [0, 1]; None where training failed.
         parameters: Number of the network's parameters.
+        seconds: Wall time from the start of the worker to its end; None where it was not trained.
+        peak_mib: Largest resident memory seen over the worker's process tree, in MiB.
+        suspect: Reason why the accuracy is not comparable with that of other trials; empty for most.
+    """
+
+    validation_accuracy: float | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    peak_mib: float | None = None
+    suspect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements(Score):
+    """All measurements and conditions of a training.
+
+    Attributes:
         batch: Samples per step in the end, which is less than ``spec.batch`` where memory did not suffice; None where
             training did not begin.
         batches_tried: All batches that were tried, where there was more than one.
@@ -332,13 +350,10 @@ class Measurements:
         predicted_mib: Memory that the engine expected the trial to take.
         data_fingerprint: Fingerprint of the data set.
         isolation: Isolation level of the worker.
-        suspect: Reason why the accuracy is not comparable with that of other trials; empty for most.
         environment: Versions and hardware.
     """
 
-    validation_accuracy: float | None = None
     curve: tuple[EpochResult, ...] = ()
-    parameters: int | None = None
     batch: int | None = None
     batches_tried: tuple[int, ...] = ()
     prm: Hyperparameters = field(default_factory=dict)
@@ -346,7 +361,6 @@ class Measurements:
     predicted_mib: float | None = None
     data_fingerprint: str = ""
     isolation: str = ""
-    suspect: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -357,8 +371,6 @@ class Trial(Measurements):
     Attributes:
         validation_predictions: Class per validation image, one byte pair each (little-endian uint16).
         test_predictions: Class per test image in the same form; only a chosen candidate's are scored, once.
-        seconds: Wall time from the start of the worker to its end.
-        peak_mib: Largest resident memory seen over the worker's process tree.
     """
 
     candidate_id: str

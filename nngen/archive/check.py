@@ -15,18 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nngen.archive.columns import UNREADABLE, check_texts, read, share
 from nngen.archive.connection import SQLITE_ERRORS, Connection, connect, open_database, transaction
 from nngen.archive.records import TrialState
 from nngen.archive.rows import (
-    UNREADABLE,
     TrialRows,
     campaign_from_row,
-    check_texts,
     event_from_row,
     plan_from_text,
     point_from_row,
-    read,
-    share,
     verdict_from_row,
 )
 from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nngen.archive.columns import UNREADABLE, check_texts
 from nngen.archive.connection import WAY_OUT, Connection, sqlite_errors
 from nngen.archive.records import (
     CampaignRecord,
@@ -23,11 +24,9 @@ from nngen.archive.records import (
 from nngen.archive.rows import (
     LINES,
     SCORES,
-    UNREADABLE,
     TrialRows,
     campaign_from_row,
     candidate_from_row,
-    check_texts,
     event_from_row,
     spec_to_text,
     verdict_from_row,
@@ -292,7 +291,7 @@ class ArchiveReader:
         if not self.damaged:
             return ""
         (row, reason), count = next(iter(self.damaged.items())), len(self.damaged)
-        rest = f" (and {count - 1:,} rows more)" if count > 1 else ""
+        rest = f" (and {count - 1:,} more)" if count > 1 else ""
         return f"archive {self._named}: {row}: {reason}{rest}: {WAY_OUT}"
 
     def _candidates(self, where: str, values: Sequence[Any], *, strict: bool = False) -> tuple[StoredCandidate, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nngen.campaign_spec import CampaignSpec
 from nngen.plan import Plan
-from nngen.types import Candidate, Fidelity, Measurements, Outcome, Trial, TrialSpec, Verdict
+from nngen.types import Candidate, Fidelity, Measurements, Outcome, Score, Trial, TrialSpec, Verdict
 
 __all__ = [
     "CampaignRecord",
@@ -147,8 +147,6 @@ class StoredTrial(Measurements):
         spec: Specification of the training.
         verdict: Verdict; None until the trial is done.
         test_accuracy: Accuracy on the test split, where it was revealed.
-        seconds: Wall time of the training.
-        peak_mib: Peak resident memory.
         copied_from: Trial whose result was copied, being the same work.
         started_at: Time at which it was started last.
         finished_at: Time at which it was done.
@@ -167,8 +165,6 @@ class StoredTrial(Measurements):
     spec: TrialSpec | None = None
     verdict: Verdict | None = None
     test_accuracy: float | None = None
-    seconds: float | None = None
-    peak_mib: float | None = None
     copied_from: int | None = None
     started_at: str | None = None
     finished_at: str | None = None
@@ -230,15 +226,15 @@ class TrialLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialScore:
-    """The part of a trained trial that it is ranked by and shown with; cheap to read by the hundred thousand.
+class TrialScore(Score):
+    """The part of a trained trial that it is ranked by and listed with; cheap to read by the hundred thousand.
 
     Attributes:
         spec: Specification of the training with seed 0, shared by all trials that differ in the seed alone.
         seed: Seed of the training.
         batch: Samples per step in the end; None in archives from before it was kept.
         data_fingerprint: Fingerprint of the data set; empty in archives from before it was kept.
-        suspect: Reason why the accuracy is not comparable with that of other trials; empty for most.
+        test_accuracy: Accuracy on the test split, where it was revealed.
     """
 
     id: int
@@ -248,11 +244,7 @@ class TrialScore:
     seed: int
     batch: int | None
     data_fingerprint: str
-    validation_accuracy: float
     test_accuracy: float | None
-    parameters: int | None
-    seconds: float | None
-    suspect: str
 
     @property
     def fidelity(self) -> Fidelity:

@@ -1,4 +1,4 @@
-"""Translation of the archive's values from and to their columns; a row that cannot be read is named with its column.
+"""Translation of the archive's values from and to the columns of their rows.
 
 Dictionaries stop here: JSON columns are read into typed values and written from them, under the keys of the first
 version.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
+from nngen.archive.columns import UNREADABLE, DamagedRowError, Row, amount, checked, read, share, text
 from nngen.archive.records import (
     CampaignRecord,
     Event,
@@ -30,130 +29,14 @@ from nngen.archive.records import (
     TrialState,
 )
 from nngen.campaign_spec import CampaignSpec
-from nngen.errors import NngenError
 from nngen.plan import Plan
-from nngen.text import clean
-from nngen.types import EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
-
-__all__ = ["UNREADABLE", "DamagedRowError", "Row"]
-
-T = TypeVar("T")
-
-Row = sqlite3.Row | Mapping[str, Any]
-"""A row of a table: its columns by name."""
+from nngen.types import EpochResult, Outcome, Score, Shape, Trial, TrialSpec, Verdict
 
 _INPUTS = ("pool", "left_out", "data_fingerprint", "classes", "known", "nngen")
 """Fields of ``CampaignRecord`` that stand beside the specification in its column."""
 
 _POINT = ("epoch", "validation_accuracy", "train_accuracy", "train_loss", "seconds", "entropy", "samples")
 """Columns of a learning curve that are fields of ``EpochResult`` as they are."""
-
-
-class DamagedRowError(Exception):
-    """A row that cannot be read; the text names the column and the reason."""
-
-
-UNREADABLE = (
-    *(ArithmeticError, AttributeError, DamagedRowError, LookupError),
-    *(NngenError, RecursionError, TypeError, ValueError),
-)
-"""What reading a row raises where a value, or the name of a column, was damaged."""
-
-
-def read(row: Row, column: str, parse: Callable[[Any], T]) -> T:
-    """Read one column of a row.
-
-    Raises:
-        DamagedRowError: If the column does not hold what was written there.
-    """
-    try:
-        return parse(row[column])
-    except json.JSONDecodeError as error:
-        raise DamagedRowError(f"{column} is not valid JSON") from error
-    except RecursionError as error:
-        raise DamagedRowError(f"{column} is nested too deeply") from error
-    except UNREADABLE as error:
-        raise DamagedRowError(f"{column} cannot be read ({clean(str(error), 120)})") from error
-
-
-def checked(value: T) -> T:
-    """Return a dataclass whose fields have the types that they are declared with.
-
-    Raises:
-        TypeError: If one has another type, as JSON that was changed by hand may give it.
-    """
-    kind: type = type(value)
-    for name, fits in _fields(kind):
-        found = getattr(value, name)
-        if not fits(found):
-            raise TypeError(f"{name} is {found!r:.60}")
-    return value
-
-
-@cache
-def _fields(kind: type) -> list[tuple[str, Callable[[Any], bool]]]:
-    hints = get_type_hints(kind)
-    return [(item.name, _fitting(hints[item.name])) for item in fields(kind)]
-
-
-def _fitting(hint: Any) -> Callable[[Any], bool]:
-    """Return the function that tells whether a value has a type, made once for many values."""
-    origin, parts = get_origin(hint), tuple(map(_fitting, (arg for arg in get_args(hint) if arg is not Ellipsis)))
-    if origin in (Union, UnionType):
-        return lambda value: any(fits(value) for fits in parts)
-    if origin is tuple and Ellipsis in get_args(hint):
-        return lambda value: isinstance(value, tuple) and all(map(parts[0], value))
-    if origin is tuple:
-        return lambda value: (
-            isinstance(value, tuple)
-            and len(value) == len(parts)
-            and all(fits(item) for fits, item in zip(parts, value, strict=True))
-        )
-    if origin is not None and issubclass(origin, Mapping):
-        keys, items = parts
-        return lambda value: isinstance(value, Mapping) and all(map(keys, value)) and all(map(items, value.values()))
-    if hint in (int, float):
-        return lambda value: isinstance(value, (int, hint)) and not isinstance(value, bool)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return lambda value: isinstance(value, hint) and checked(value) is value
-    return lambda value: hint is Any or isinstance(value, hint)
-
-
-def check_texts(row: Row) -> None:
-    """Check that a row has no bytes that are not UTF-8, where those are read as lone surrogates.
-
-    Raises:
-        DamagedRowError: If it has some.
-    """
-    for column in row.keys():  # noqa: SIM118 - a row of SQLite iterates over its values
-        value = row[column]
-        if isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise DamagedRowError(f"{column} is not UTF-8") from None
-
-
-def share(value: Any) -> float | None:
-    """Check an accuracy: None, or a number in [0, 1].
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
-        return value
-    raise ValueError(f"{value!r:.40} is not between 0 and 1")
-
-
-def amount(value: Any) -> Any:
-    """Check a measured amount: None, or a finite number that is not negative.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if value is None or (isinstance(value, int | float) and 0 <= value < math.inf):
-        return value
-    raise ValueError(f"{value!r:.40} is not an amount")
 
 
 def dump(value: Any) -> str:
@@ -291,9 +174,22 @@ def point_from_row(row: Row) -> EpochResult:
 
 _SAME = (
     *("id", "campaign", "position", "rung", "replicate", "candidate_id", "copied_from", "given_seed"),
-    *("started_at", "finished_at", "suspect"),
+    *("started_at", "finished_at"),
 )
 """Columns of a trial that are fields of ``StoredTrial`` as they are."""
+
+_SCORE: dict[str, Callable[[Any], Any]] = {
+    name: text if hint is str else share if name.endswith("_accuracy") else amount
+    for name, hint in get_type_hints(Score).items()
+}
+"""Fields of ``Score`` with the check of their columns; a field that is added there needs a migration and no more."""
+
+SCORED = tuple(_SCORE)
+"""Columns of a trial that are fields of ``Score``."""
+
+
+def _score(values: Iterable[Any]) -> dict[str, Any]:
+    return {name: check(value) for (name, check), value in zip(_SCORE.items(), values, strict=True)}
 
 
 class TrialRows:
@@ -311,11 +207,8 @@ class TrialRows:
         try:
             return StoredTrial(
                 **{name: row[name] for name in _SAME},
-                validation_accuracy=share(row["validation_accuracy"]),
+                **_score(row[name] for name in SCORED),
                 test_accuracy=share(row["test_accuracy"]),
-                parameters=amount(row["parameters"]),
-                seconds=amount(row["seconds"]),
-                peak_mib=amount(row["peak_mib"]),
                 plan=self._plan(row["plan"]),
                 state=_STATES[row["state"]],
                 spec=self._with_seed(row["spec"]) if row["spec"] else None,
@@ -364,7 +257,7 @@ class TrialRows:
 
     def score(self, row: sqlite3.Row) -> TrialScore:
         """Build a score from a row of ``SCORES``."""
-        number, candidate, plan, spec, accuracy, parameters, seconds, suspect, tested, data, batch = row
+        number, candidate, plan, spec, tested, data, batch, *measured = row
         try:
             return TrialScore(
                 id=number,
@@ -374,11 +267,8 @@ class TrialRows:
                 seed=_seed(spec),
                 batch=_batch(batch),
                 data_fingerprint=data or "",
-                validation_accuracy=share(accuracy) or 0.0,
                 test_accuracy=share(tested),
-                parameters=amount(parameters),
-                seconds=amount(seconds),
-                suspect=suspect,
+                **_score(measured),
             )
         except UNREADABLE as error:
             raise self._blamed(row, environment=_batch) from error
@@ -386,8 +276,8 @@ class TrialRows:
     def _blamed(self, row: Row, environment: Callable[[Any], object]) -> DamagedRowError:
         """Find the column that cannot be read; only damaged rows pay for naming it."""
         parsers: dict[str, Callable[[Any], object]] = {
-            **dict.fromkeys(("validation_accuracy", "test_accuracy"), share),
-            **dict.fromkeys(("parameters", "seconds", "peak_mib"), amount),
+            **_SCORE,
+            "test_accuracy": share,
             "state": TrialState,
             "plan": plan_from_text,
             "outcome": lambda outcome: outcome and Outcome(outcome),
@@ -407,13 +297,13 @@ LINES = """
         spec, plans.plan AS plan
     FROM trials JOIN plans ON plans.id = plan_id WHERE {} ORDER BY trials.id
 """
-SCORES = """
-    SELECT trials.id, candidate_id, plans.plan AS plan, spec, validation_accuracy, parameters, seconds, suspect,
-        test_accuracy, trials.data_fingerprint, CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
-        THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment
+SCORES = f"""
+    SELECT trials.id, candidate_id, plans.plan AS plan, spec, test_accuracy, trials.data_fingerprint,
+        CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
+        THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment, {", ".join(SCORED)}
     FROM trials JOIN plans ON plans.id = plan_id LEFT JOIN reveals ON trial_id = trials.id
-    WHERE validation_accuracy IS NOT NULL AND {} ORDER BY trials.id
-"""
+    WHERE validation_accuracy IS NOT NULL AND {{}} ORDER BY trials.id
+"""  # noqa: S608 - names of fields
 
 _STATES = {state.value: state for state in TrialState}
 _OUTCOMES: dict[str | None, Outcome | None] = {None: None, **{outcome.value: outcome for outcome in Outcome}}

@@ -15,7 +15,7 @@ from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
 from nngen.archive.reader import ArchiveReader
 from nngen.archive.records import CampaignRecord, NewTrial, Promotion, TrialState
-from nngen.archive.rows import campaign_to_text, dump, environment_to_text, plan_id, spec_to_text
+from nngen.archive.rows import SCORED, campaign_to_text, dump, environment_to_text, plan_id, spec_to_text
 from nngen.archive.schema import migrate
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
@@ -291,8 +291,7 @@ def _verdict_columns(verdict: Verdict) -> dict[str, Any]:
 
 
 def _result_columns(trial: Trial) -> dict[str, Any]:
-    same = ("candidate_id", "validation_accuracy", "parameters", "seconds", "peak_mib", "suspect")
-    return {name: getattr(trial, name) for name in same} | {
+    return {name: getattr(trial, name) for name in ("candidate_id", *SCORED)} | {
         "spec": spec_to_text(trial.spec),
         "environment": environment_to_text(trial),
         "data_fingerprint": trial.data_fingerprint or None,
