@@ -68,7 +68,8 @@ def sqlite_errors(path: Path | None) -> Iterator[None]:
         yield
     except SQLITE_ERRORS as error:
         damaged = isinstance(error, UnicodeDecodeError) or "malformed" in str(error)
-        way_out = f": {WAY_OUT}" if damaged else ""
+        unwritten = "disk I/O error" in str(error) or "disk is full" in str(error)
+        way_out = f": {WAY_OUT}" if damaged else ": free some space on its disk, and try again" if unwritten else ""
         raise ArchiveError(f"archive {path or 'in memory'}: {one_line(str(error))}{way_out}") from error
 
 
@@ -229,16 +230,30 @@ def _checked(path: Path, *, readonly: bool) -> Connection:
 def _connect(path: Path, *, readonly: bool) -> Connection:
     if not readonly:
         return connect(path)
-    address = path.absolute().as_uri()
-    if _writable(path):
+    address, log = path.absolute().as_uri(), path.with_name(f"{path.name}-wal")
+    left = log.exists() and log.stat().st_size > 0
+    for mode in ("NORMAL", "EXCLUSIVE") if _writable(path) else ():
         # Not mode=ro: such a reader cannot remove the -wal and -shm files that it creates.
         db = connect(f"{address}?mode=rw", uri=True)
         db.execute("PRAGMA query_only = ON")
-        return db
-    # In WAL mode a reader needs a -shm file. In a folder that cannot be written nobody else writes
-    # either, and SQLite may take the file as it is, unless a driver left a -wal file behind.
-    left = path.with_name(f"{path.name}-wal").exists()
+        # In WAL mode a reader needs a -shm file, for which a full disk has no room; if it is the only reader, it
+        # keeps the content in memory.
+        db.execute(f"PRAGMA locking_mode = {mode}")
+        if _has_room(db):
+            return db
+        db.close()
+    # In a folder that cannot be written nobody else writes either, and SQLite may take the file as it is, unless a
+    # driver left a -wal file behind.
     return connect(f"{address}?mode=ro{'' if left else '&immutable=1'}", uri=True)
+
+
+def _has_room(db: Connection) -> bool:
+    """Whether the files beside the archive that a reader needs could be written."""
+    try:
+        db.execute("PRAGMA application_id").fetchone()
+    except sqlite3.DatabaseError as error:  # any other is raised, and explained, by the next query
+        return not error.sqlite_errorname.startswith(("SQLITE_IOERR_SHM", "SQLITE_CANTOPEN", "SQLITE_FULL"))
+    return True
 
 
 def _writable(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """Archive files: other files, permissions, several drivers, kills."""
 
+import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -261,6 +263,30 @@ def test_the_disk_is_full(path):
         archive._db.execute("PRAGMA max_page_count = 1000000")
         archive.log("x")
         assert [e.kind for e in archive.events()] == ["campaign.created", "x"]
+
+
+READ_ONLY = """
+    import os, resource, sys
+    from nngen.cli import run
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as on a full disk, no file may grow
+    code = run(["campaign", "ls", "--json", "--archive", sys.argv[1]])
+    os._exit(code)
+"""
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["closed", "of a killed driver"])
+def test_a_command_that_only_reads_needs_no_room_on_the_disk(path, left):
+    if left:
+        with Archive.open(path) as archive:
+            archive.add_campaign(fake_record("two"), PLANS)
+            (path.parent / "copy").mkdir()
+            for name in ("a.db", "a.db-wal"):
+                shutil.copy(path.with_name(name), path.parent / "copy" / name)
+        path = path.parent / "copy" / "a.db"
+    child = run_child(READ_ONLY, path)
+    out, _ = child.communicate()
+    assert child.returncode == 0
+    assert [row["campaign"] for row in json.loads(out)] == ["one", "two"][: 1 + left]
 
 
 @pytest.mark.parametrize("accuracy", [7.5, -0.1, float("inf")])
