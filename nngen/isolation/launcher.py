@@ -41,8 +41,12 @@ _START = (
     "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve;"
     " serve({descriptor}, {preload!r}, sandboxed={sandboxed}, user={user}, paths={files!r}, cuda={cuda})"
 )
+_KILLED = (-9, 128 + 9)
+"""Exit codes of a process that was killed, and of a bubblewrap around one."""
+
 _CREDENTIALS = struct.Struct("<3i")  # process, user, group
 _START_S = 180.0
+_STARTS = 3
 _CLOSE_S = 5.0
 _MAX_GREETING = 65_536
 
@@ -100,7 +104,7 @@ class ServerProcess:
 
 
 def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> ServerProcess:
-    """Start a server and wait until it has loaded its modules.
+    """Start a server and wait until it has loaded its modules; one that is killed meanwhile is started again.
 
     Args:
         preload: Modules that the server loads before it answers.
@@ -108,8 +112,16 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
 
     Raises:
         UsageError: If the sandbox cannot be started.
-        NngenError: If the server ends or does not answer.
+        NngenError: If the server ends or does not answer, or is killed again and again.
     """
+    for _ in range(_STARTS):
+        if (server := _started(preload, sandbox)) is not None:
+            return server
+    raise NngenError("the worker process cannot start: it was killed (SIGKILL): does the memory suffice?")
+
+
+def _started(preload: Sequence[str], sandbox: Sandbox | None) -> ServerProcess | None:
+    """Start a server, see ``start_server``; None if it was killed meanwhile, by a person or for want of memory."""
     with ExitStack() as undo:
         near, far = _socket_pair()
         undo.enter_context(near)
@@ -145,9 +157,17 @@ def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> Serv
         ready, _, _ = select.select([near], [], [], _START_S)
         greeting, number = receive(near, _MAX_GREETING) if ready else (b"", 0)
         if not greeting:
+            if ready:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_CLOSE_S)
+            code = process.poll()
             process.kill()
             lines = process.communicate()[1].decode(errors="replace").strip().splitlines()
             reason = lines[-1] if lines else f"no answer for {_START_S:.0f} s"
+            if code in _KILLED:
+                return None
+            if not lines and code is not None:
+                reason = f"it ended with code {code}"
             if sandbox is not None:
                 raise UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
             raise NngenError(f"the worker process cannot start: {reason}")

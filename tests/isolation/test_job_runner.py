@@ -147,3 +147,21 @@ def test_a_worker_that_cannot_be_started_is_one_line_and_leaves_nothing(tmp_path
 def test_preloaded_packages_have_versions():
     with JobRunner(preload=("psutil", "struct")) as runner:
         assert set(runner.versions()) == {"python", "psutil"}
+
+
+@pytest.mark.parametrize("kills", [1, 9])
+def test_a_server_that_is_killed_while_it_starts_is_started_again(kills, tmp_path, monkeypatch):
+    mark = tmp_path / "killed"
+    mark.write_text("")
+    (tmp_path / "mortal.py").write_text(
+        f"import os\nif len(open({str(mark)!r}).read()) < {kills}:\n"
+        f"    print('x', end='', file=open({str(mark)!r}, 'a'), flush=True)\n    os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with JobRunner(preload=("mortal",)) as mortal:
+        if kills == 1:
+            assert mortal.versions()
+        else:
+            with pytest.raises(NngenError, match=r"cannot start: it was killed \(SIGKILL\)"):
+                mortal.versions()
+    assert len(mark.read_text()) == min(kills, 3)
