@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +45,11 @@ class CheckContext:
         net: The built net, on ``device``; set by the rule ``build``.
         outputs: Logits in train mode, ``(BATCH, classes)``; set by the rule ``shape``.
         step: Effect of ``learn``; set by the rule ``step``.
-        seed: Seed of the random batches.
+        imported: Called once the file is imported.
+        ask: Returns the question of the process that launched the check, where there is one; waits for it.
+        question: What was asked; batches that are ``drawn`` depend on it, so that nothing can be prepared for them.
+        drawn: Logits of a drawn batch in eval mode, ``(BATCH - 1, classes)``; set by the rule ``shape``.
+        digests: Digests of the weights before and after ``learn``, keyed by the question; set by the rule ``step``.
     """
 
     path: Path
@@ -57,18 +61,25 @@ class CheckContext:
     net: nn.Module | None = None
     outputs: Tensor | None = None
     step: StepRecord | None = None
-    seed: int = 0
+    imported: Callable[[], None] = lambda: None
+    ask: Callable[[], bytes] = bytes
+    question: bytes = b""
+    drawn: Tensor | None = None
+    digests: tuple[bytes, bytes] = (b"", b"")
 
-    def images(self, name: str, size: int = BATCH) -> Tensor:
-        """Draw normal noise, ``(size, C, H, W)``; the same for one name."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "bench", "images", name))
+    def images(self, name: str, size: int = BATCH, *, drawn: bool = False) -> Tensor:
+        """Draw normal noise, ``(size, C, H, W)``; the same for one name, and one question where it is ``drawn``."""
+        generator = self._generator("images", name, drawn)
         shape = (size, self.shape.channels, self.shape.height, self.shape.width)
         return torch.randn(shape, generator=generator).to(self.device)
 
-    def labels(self, name: str, size: int = BATCH) -> Tensor:
-        """Draw labels, ``(size,)`` int64 in [0, classes); the same for one name."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "bench", "labels", name))
-        return torch.randint(self.classes, (size,), generator=generator).to(self.device)
+    def labels(self, name: str, size: int = BATCH, *, drawn: bool = False) -> Tensor:
+        """Draw labels, ``(size,)`` int64 in [0, classes); the same for one name, and one question where ``drawn``."""
+        return torch.randint(self.classes, (size,), generator=self._generator("labels", name, drawn)).to(self.device)
+
+    def _generator(self, kind: str, name: str, drawn: bool) -> torch.Generator:
+        seed = int.from_bytes(self.question, "little") if drawn else 0
+        return torch.Generator().manual_seed(derive(seed, "bench", kind, name))
 
 
 def groups(net: nn.Module) -> dict[str, nn.Module]:

@@ -32,7 +32,9 @@ def dynamic_check(
     classes: int,
     hyperparameters: Hyperparameters | None = None,
     device: str = "cpu",
-    finish: Callable[[CheckContext], None] = lambda _: None,
+    imported: Callable[[], None] = lambda: None,
+    ask: Callable[[], bytes] = bytes,
+    answer: Callable[[CheckContext], None] = lambda _: None,
 ) -> Verdict:
     """Import the file and check that it builds, keeps its shapes and learns.
 
@@ -42,17 +44,27 @@ def dynamic_check(
         classes: Number of classes.
         hyperparameters: Values for ``prm`` that differ from the defaults of ``make_prm``.
         device: ``cpu`` or ``cuda``.
-        finish: Called with what the rules left, if the candidate keeps all of them; it may fail as they do.
+        imported: Called once the file is imported.
+        ask: Returns the question by which batches are drawn; empty for the same batches in every check.
+        answer: Called with what the rules found on them, if the candidate keeps all rules.
 
     Returns:
         ``valid``, or the verdict of the first rule that the candidate breaks.
     """
     prm = make_prm({"batch": BATCH, **(hyperparameters or {})}, shape=shape)
-    context = CheckContext(path=path, shape=shape, classes=classes, device=torch.device(device), hyperparameters=prm)
+    context = CheckContext(
+        path=path,
+        shape=shape,
+        classes=classes,
+        device=torch.device(device),
+        hyperparameters=prm,
+        imported=imported,
+        ask=ask,
+    )
     try:
         for rule in dynamic_rules():
             rule.check(context)
-        finish(context)
+        answer(context)
     except CheckFailed as failure:
         return failure.verdict
     return Verdict(outcome=Outcome.VALID)

@@ -24,8 +24,11 @@ class FrameKind(enum.IntEnum):
 NONCE = 32
 """Bytes of the random question that a check must answer, and of each digest of weights in its answer."""
 
-PROOF_BATCH = 4
-"""Images that a check draws by its question; as many as the rules use."""
+IMPORTED = "imported"
+"""Event of a check whose candidate is imported: now it may be asked, and meanwhile the net is built."""
+
+PROOF_BATCH = 3
+"""Images whose logits are in the answer: the batch that the rule ``shape`` draws by the question."""
 
 
 def proof_size(classes: int) -> int:

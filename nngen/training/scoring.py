@@ -24,7 +24,7 @@ from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
 from nngen.training.checkpoints import FileSink
 from nngen.training.engine import KILLED, PREDICTED
-from nngen.training.frames import NONCE, FrameKind
+from nngen.training.frames import IMPORTED, NONCE, FrameKind
 from nngen.types import EpochResult, Outcome, Trial, Verdict
 
 _MAX_EXPERTS = 64
@@ -84,11 +84,11 @@ def suspicion(trial: Trial, dataset: Dataset) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class CheckScorer:
-    """Receives the verdict of a check; a candidate that is called valid must first answer a question.
+    """Receives the verdict of a check: a failure, or the answer to a question that was drawn meanwhile.
 
     The candidate shares a process with the rules, so any frame may be its own. Of a failure its word is enough. The
-    answer to a question that is drawn once the rules are said to be kept shows that the net builds, predicts and
-    learns now: docs/design/0021-verdicts.md.
+    answer to a question that is drawn once the candidate is imported shows that the net builds, predicts and learns
+    now: docs/design/0021-verdicts.md.
 
     Attributes:
         classes: Number of classes.
@@ -112,13 +112,16 @@ class CheckScorer:
         if frame.kind == FrameKind.PROOF:
             self.verdict = self._judged(frame.body)
             return True
-        verdict = read_verdict(frame.message(), self.lines)
-        if verdict.valid and self._question:
-            raise FrameError("a second verdict that says valid")
-        if verdict.valid:
+        message = frame.message()
+        if message.get("event") == IMPORTED:
+            if self._question:
+                raise FrameError("a candidate that is imported twice")
             self._question = secrets.token_bytes(NONCE)
             self.ask(self._question)
             return False
+        verdict = read_verdict(message, self.lines)
+        if verdict.valid:
+            raise FrameError("a check that calls itself valid")
         self.verdict = verdict
         return True
 
@@ -126,10 +129,10 @@ class CheckScorer:
         if not self._question or body[:NONCE] != self._question:
             raise FrameError("an answer to a question that was not asked")
         if body[NONCE : 2 * NONCE] == body[2 * NONCE : 3 * NONCE]:
-            message = "learn changed no parameter on a batch drawn after the check"
+            message = "learn changed no parameter on batches of which one was drawn after the import"
             return Verdict(outcome=Outcome.NO_GRADIENT, rule=_PROOF, message=message)
         if not np.isfinite(np.frombuffer(body[3 * NONCE :], "<f4")).all():
-            message = "logits on images drawn after the check are not finite"
+            message = "logits in eval mode on random images are not finite"
             return Verdict(outcome=Outcome.NON_FINITE, rule=_PROOF, message=message)
         return Verdict(outcome=Outcome.VALID)
 

@@ -6,7 +6,6 @@ accuracy is computed in the process that launched it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -38,7 +37,7 @@ from nngen.seeds import derive
 from nngen.training.artifacts import send_artifacts, send_tensors
 from nngen.training.checkpoints import CHECKPOINT, LOGITS
 from nngen.training.engine import RESTORE
-from nngen.training.frames import NONCE, PROOF_BATCH, FrameKind, last_line
+from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
 from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, restore
 from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.training.tensor_file import TensorFile
@@ -48,8 +47,6 @@ _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
 _EXAMPLES = 4
 _RULE = "worker.train"
-_PROOF = "worker.proof"
-_DIGESTED = 4096
 _SHARE = 0.5
 """Share of the time that checkpoints may take; after short epochs that exceed it, some are left out."""
 
@@ -63,7 +60,7 @@ def check(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     Args:
         arguments: The order, as JSON.
         channel: Channel for the frames that ``CheckScorer`` expects.
-        files: A pipe; the question to a candidate that was called valid comes through it.
+        files: A pipe; the question comes through it once the candidate is imported.
     """
     order = CheckOrder.from_json(arguments)
     _configure(order.device, order.threads, seed=0)
@@ -78,43 +75,19 @@ def check(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
                     classes=order.classes,
                     hyperparameters=order.hyperparameters,
                     device=order.device,
-                    finish=lambda context: _prove(context, channel, question=files[0]),
+                    imported=lambda: channel.send({"event": IMPORTED}),
+                    ask=lambda: os.read(files[0], NONCE),
+                    answer=lambda context: _answer(context, channel),
                 )
         if not verdict.valid:
             raise CheckFailed(verdict)
 
 
-def _prove(context: CheckContext, channel: Channel, question: int) -> None:
-    """Call a candidate valid, which brings a question, and answer it.
-
-    The answer begins with the question: whoever sent the verdict before the rules had run does not know it. Images are
-    drawn by it, so that logits and changed weights cannot be prepared.
-    """
-    net = context.net
-    assert net is not None
-    _send_verdict(channel, Verdict(outcome=Outcome.VALID))
-    nonce = os.read(question, NONCE)
-    asked = replace(context, seed=int.from_bytes(nonce, "little"))
-    images, labels = asked.images("proof", PROOF_BATCH), asked.labels("proof", PROOF_BATCH)
-    net.eval()
-    with torch.no_grad():
-        outputs = logits(net, images, context.path, classes=context.classes)
-    before = _digest(net, nonce)
-    # Set up anew, as schedules of the learning rate may end with the batches that the rules needed.
-    set_up(net, context.path, dict(context.hyperparameters))
-    net.train()
-    with guard(_PROOF, Outcome.CRASHED, context.path, "learn(train_data) ran on a batch drawn after the check"):
-        net.learn([(images, labels)])  # type: ignore[operator]
-    answer = outputs.float().cpu().numpy().astype("<f4").tobytes()
-    channel.send_bytes(FrameKind.PROOF, nonce + before + _digest(net, nonce) + answer)
-
-
-def _digest(net: nn.Module, nonce: bytes) -> bytes:
-    """Hash the first values of each parameter with a nonce; a step of an optimizer changes nearly all of them."""
-    found = hashlib.blake2b(nonce, digest_size=NONCE)
-    for parameter in net.parameters():
-        found.update(parameter.detach().flatten()[:_DIGESTED].cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.digest()
+def _answer(context: CheckContext, channel: Channel) -> None:
+    """Send what the rules found on batches drawn by the question; it says that the candidate is valid."""
+    assert context.drawn is not None
+    outputs = context.drawn.float().cpu().numpy().astype("<f4").tobytes()
+    channel.send_bytes(FrameKind.PROOF, b"".join([context.question, *context.digests, outputs]))
 
 
 def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:

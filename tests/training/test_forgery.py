@@ -18,13 +18,13 @@ import os
 import struct
 
 
-def send(**changes):
+def send(kind=1, body=b"", **changes):
     fields = {"event": "verdict", "outcome": "valid", "rule": "", "message": "", "line": None, **changes}
-    body = json.dumps(fields).encode()
+    body = body or json.dumps(fields).encode()
     for number in range(3, 40):
         try:
             if os.readlink("/proc/self/fd/%d" % number).startswith("pipe:"):
-                getattr(os, "wri" + "te")(number, struct.pack("<B3xI", 1, len(body)) + body)
+                getattr(os, "wri" + "te")(number, struct.pack("<B3xI", kind, len(body)) + body)
         except OSError:
             pass
 
@@ -40,13 +40,20 @@ for rule in sys.modules["nngen.checks.dynamic"].dynamic_rules():
 """
 WORKS, RAISES = net_source(), net_source(forward="raise ValueError('nothing here works')")
 SAYS_VALID = SEND + "send()\n"
+ASKS = SEND + "send(event='imported')\n"
 
 FORGED = {
-    "valid, and the import fails": (SAYS_VALID + "raise SystemError('no')\n" + WORKS, Outcome.IMPORT, "SystemError"),
-    "valid, and forward fails": (SAYS_VALID + RAISES, Outcome.SHAPE, "nothing here works"),
-    "valid, and it works": (SAYS_VALID + WORKS, Outcome.CRASHED, "a second verdict"),
-    "valid twice": (SAYS_VALID + "send()\n" + WORKS, Outcome.CRASHED, "a second verdict"),
-    "valid, and it leaves": (SAYS_VALID + "getattr(os, '_ex' + 'it')(0)\n" + WORKS, Outcome.CRASHED, "exit code 0"),
+    "valid": (SAYS_VALID + WORKS, Outcome.CRASHED, "calls itself valid"),
+    "valid, and forward fails": (SAYS_VALID + RAISES, Outcome.CRASHED, "calls itself valid"),
+    "asked, and the import fails": (ASKS + "raise SystemError('no')\n" + WORKS, Outcome.IMPORT, "SystemError"),
+    "asked, and valid": (ASKS + "send()\n" + WORKS, Outcome.CRASHED, "calls itself valid"),
+    "asked, and it works": (ASKS + WORKS, Outcome.CRASHED, "imported twice"),
+    "asked, and it leaves": (ASKS + "getattr(os, '_ex' + 'it')(0)\n" + WORKS, Outcome.CRASHED, "exit code 0"),
+    "an answer to no question": (
+        SEND + "send(kind=5, body=bytes(3 * 32 + 4 * 3 * 10))\n" + WORKS,
+        Outcome.CRASHED,
+        "a question that was not asked",
+    ),
     "valid without rules": (PATCH + RAISES, Outcome.CRASHED, "exit code 1"),
     "duplicate": (SEND + "send(outcome='duplicate')\n" + WORKS, Outcome.CRASHED, "not a verdict"),
     "timeout": (SEND + "send(outcome='timeout')\n" + WORKS, Outcome.CRASHED, "not a verdict"),
@@ -69,7 +76,7 @@ def test_a_check_does_not_believe_what_a_candidate_sends(source, outcome, messag
 
 
 def test_nor_does_it_in_the_sandbox(engine, candidate):
-    source = candidate(FORGED["valid, and the import fails"][0])
+    source = candidate(FORGED["asked, and the import fails"][0])
     verdict = engine.check(CheckJob(candidate=source, shape=Shape(1, 32, 32), isolation=Isolation.SANDBOX))
     assert verdict.outcome is Outcome.IMPORT
     assert engine.check(CheckJob(candidate=candidate(WORKS), shape=Shape(1, 32, 32), isolation=Isolation.SANDBOX)).valid

@@ -138,7 +138,7 @@ def test_a_report_of_any_kind_becomes_numbers_or_nothing(value):
         | st.integers()
         | st.floats()
         | st.text(max_size=5)
-        | st.sampled_from(["verdict", "valid", "crashed", "ready", "epoch", "duplicate", "\ud800"])
+        | st.sampled_from(["verdict", "valid", "crashed", "imported", "ready", "epoch", "duplicate", "\ud800"])
         | st.lists(st.integers(), max_size=2),
     )
 )
@@ -158,6 +158,7 @@ def test_a_message_of_any_kind_is_taken_or_refused(message):
 
 
 VALID = CRASHED | {"outcome": "valid"}
+IMPORTED = {"event": "imported"}
 
 
 def _proof(question, *, before=b"b" * 32, after=b"a" * 32, logits=0.5):
@@ -169,15 +170,15 @@ def _check():
     return CheckScorer(classes=3, lines=30, ask=asked.append), asked
 
 
-def test_a_check_that_says_valid_must_answer_a_question():
+def test_a_check_is_valid_by_the_answer_to_a_question():
     scorer, asked = _check()
-    assert not scorer.take(_message(VALID), 1.0)
+    assert not scorer.take(_message(IMPORTED), 1.0)
     assert scorer.verdict is None
     assert scorer.take(_proof(asked[0]), 1.0)
     assert scorer.verdict.valid
     assert len(_proof(asked[0]).body) == proof_size(3)
     other, asked_then = _check()
-    other.take(_message(VALID), 1.0)
+    other.take(_message(IMPORTED), 1.0)
     assert asked != asked_then
 
 
@@ -187,22 +188,28 @@ def test_a_check_that_says_valid_must_answer_a_question():
 )
 def test_the_answer_decides(changes, outcome):
     scorer, asked = _check()
-    scorer.take(_message(VALID), 1.0)
+    scorer.take(_message(IMPORTED), 1.0)
     assert scorer.take(_proof(asked[0], **changes), 1.0)
     assert scorer.verdict.outcome is outcome
 
 
-def test_a_failure_after_a_forged_verdict_counts():
+def test_a_failure_after_the_question_counts():
     scorer, _ = _check()
-    scorer.take(_message(VALID), 1.0)
+    scorer.take(_message(IMPORTED), 1.0)
     assert scorer.take(_message(CRASHED | {"outcome": "import"}), 1.0)
     assert scorer.verdict.outcome is Outcome.IMPORT
 
 
 @pytest.mark.parametrize(
     "frames",
-    [[_proof(bytes(32))], [_message(VALID), _proof(bytes(32))], [_message(VALID), _message(VALID)]],
-    ids=["not asked", "another question", "valid twice"],
+    [
+        [_proof(bytes(32))],
+        [_message(IMPORTED), _proof(bytes(32))],
+        [_message(IMPORTED), _message(IMPORTED)],
+        [_message(VALID)],
+        [_message(IMPORTED), _message(VALID)],
+    ],
+    ids=["not asked", "another question", "asked twice", "valid", "valid after the question"],
 )
 def test_answers_to_no_question_are_refused(frames):
     scorer, _ = _check()

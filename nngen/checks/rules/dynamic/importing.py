@@ -25,3 +25,4 @@ class ImportRule(DynamicRule):
 
     def check(self, context: CheckContext) -> None:
         context.module = load_module(context.path)
+        context.imported()

@@ -44,5 +44,7 @@ class OutputShape(DynamicRule):
         context.net.train()
         context.outputs = logits(context.net, context.images("train"), context.path, classes=context.classes)
         context.net.eval()
+        context.question = context.ask()
+        images = context.images("eval", BATCH - 1, drawn=True)
         with torch.no_grad():
-            logits(context.net, context.images("eval", BATCH - 1), context.path, classes=context.classes)
+            context.drawn = logits(context.net, images, context.path, classes=context.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,8 @@ from nngen.checks.guard import guard
 from nngen.checks.rule import DynamicRule, Invalid, fail
 from nngen.checks.rules.sample_nets import mixture_source, net_source, routed_source
 from nngen.types import Outcome
+
+_DIGESTED = 4096
 
 
 class Step(DynamicRule):
@@ -36,6 +39,7 @@ class Step(DynamicRule):
         net = context.net
         parts = {name: _trainable(part) for name, part in groups(net).items()}
         before = {name: [tensor.detach().clone() for tensor in tensors] for name, tensors in parts.items()}
+        digest = _digest(net, context.question)
         gradient = dict.fromkeys(parts, False)
         hooks = [
             tensor.register_post_accumulate_grad_hook(_GradientHook(gradient, name))  # type: ignore[no-untyped-call]
@@ -50,10 +54,12 @@ class Step(DynamicRule):
         for hook in hooks:
             hook.remove()
         changed |= {name: _differ(before[name], tensors) for name, tensors in parts.items() if not changed[name]}
+        context.digests = digest, _digest(net, context.question)
         context.step = StepRecord(changed=changed, gradient=gradient)
 
     def _learn(self, context: CheckContext, net: nn.Module, names: Sequence[str]) -> None:
-        batches = [(context.images(name), context.labels(name)) for name in names]
+        drawn = {name: name == "second" for name in names}
+        batches = [(context.images(name, drawn=new), context.labels(name, drawn=new)) for name, new in drawn.items()]
         net.train()
         number = "two batches" if len(names) == 2 else "a batch"
         with guard(self.name, Outcome.CRASHED, context.path, f"learn(train_data) ran on {number} of {BATCH}"):
@@ -97,6 +103,16 @@ class _GradientHook:
     def __call__(self, parameter: Tensor) -> None:
         if not self._gradient[self._group] and parameter.grad is not None:
             self._gradient[self._group] = bool(parameter.grad.any())
+
+
+def _digest(net: nn.Module, question: bytes) -> bytes:
+    """Hash the first values of each parameter; a step of an optimizer changes nearly all of them."""
+    if not question:
+        return b""
+    found = hashlib.blake2b(question, digest_size=len(question))
+    for parameter in net.parameters():
+        found.update(parameter.detach().flatten()[:_DIGESTED].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.digest()
 
 
 def _differ(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
