@@ -33,12 +33,17 @@ def sample_notes(
     """
     if not observations:
         return ("no trial is finished: run nngen campaign run first",)
+    suspect = sum(line.trained and line.suspect for line in observations)
+    left_out = f"{_count(suspect, 'trial')} with a suspect accuracy left out: nngen leaderboard gives the reason"
+    if structure is None and suspect:
+        return (left_out,)
     if structure is None:
         return (
             f"all {_count(len(observations), 'trial')} failed ({describe_failures(observations)}): "
             "no accuracy can be explained",
         )
     notes = [
+        *([left_out] if suspect else []),
         *_validity(observations, rates),
         *_confounded(structure),
         *_noise(structure, df=df, between=between, seeds=seeds),

@@ -83,7 +83,7 @@ class Effects:
         quartets: Different quartets among them.
         trained: Different quartets with an accuracy.
         seeds: Largest number of seeds of one candidate.
-        mean_accuracy: Mean over the trained candidates; None without one.
+        mean_accuracy: Mean over the trained candidates whose accuracy is not suspect; None without one.
         families: Effects of all families, best first; families without an effect last.
         pairs: Effects of the pairs that were trained together, strongest first.
         seed_sd: Standard deviation between seeds of one candidate; None without repeats.
@@ -189,7 +189,7 @@ def scores_of(effects: Effects) -> Scores:
 def _table(observations: Sequence[Observation]) -> _Table:
     groups: dict[Any, list[float]] = defaultdict(list)
     for line in observations:
-        if line.trained and line.accuracy is not None:
+        if line.trained and not line.suspect and line.accuracy is not None:
             groups[line.key].append(line.accuracy)
     keys = sorted(groups)
     means = {key: fmean(groups[key]) for key in keys}
@@ -254,7 +254,7 @@ def _families(
             point=None,
             interval=None,
             together_with=(),
-            reason=design.reasons.get(name, "") if design else "no quartet was trained",
+            reason=design.reasons.get(name, "") if design else "no quartet has an accuracy that can be compared",
             success=rates[name],
         )
         for name in pool

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nngen.analysis.statistics import Rate, wilson
+from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine, TrialState
 from nngen.errors import UsageError
 from nngen.space.pool import EXPERTS
@@ -24,6 +25,7 @@ class Observation:
         accuracy: Validation accuracy, in [0, 1]; None for a failed trial.
         outcome: Reason of the failure; ``VALID`` for a trained trial.
         candidate: Id that distinguishes candidates of one quartet (another gate or recipe).
+        suspect: Whether the accuracy is not comparable with that of the others.
     """
 
     quartet: tuple[str, ...]
@@ -31,6 +33,7 @@ class Observation:
     accuracy: float | None = None
     outcome: Outcome = Outcome.VALID
     candidate: str = ""
+    suspect: bool = False
 
     @property
     def trained(self) -> bool:
@@ -53,23 +56,28 @@ def observe(trials: Iterable[TrialLine | StoredTrial], rung: int = 0) -> tuple[O
 
     Mixtures that repeat a family, or have another number of experts, are not quartets and are left out.
     Later rungs contain only the best of earlier ones, so effects read from them would be effects of the
-    selection. Duplicates of another candidate carry no information of their own and are left out.
+    selection. Duplicates of another candidate carry no information of their own and are left out. Suspect
+    accuracies are marked (``nngen.analysis.suspicion``): they count as trained, and not for effects.
     """
-    found: dict[tuple[object, ...], Observation] = {}
+    found: dict[tuple[object, ...], TrialLine | StoredTrial] = {}
     for trial in trials:
         if trial.state is not TrialState.DONE or trial.rung != rung or trial.outcome in (None, Outcome.DUPLICATE):
             continue
         if not is_quartet(trial.experts):
             continue
-        line = Observation(
+        found.setdefault((tuple(sorted(trial.experts)), trial.candidate_id or "", trial.seed), trial)
+    reasons = suspicions(found.values())
+    return tuple(
+        Observation(
             quartet=tuple(sorted(trial.experts)),
             seed=trial.seed,
             accuracy=trial.validation_accuracy,
-            outcome=trial.outcome,
+            outcome=trial.outcome or Outcome.VALID,
             candidate=trial.candidate_id or "",
+            suspect=trial.id in reasons,
         )
-        found.setdefault((line.quartet, line.candidate, line.seed), line)
-    return tuple(found.values())
+        for trial in found.values()
+    )
 
 
 def with_results(campaigns: Iterable[CampaignRecord], trials: Iterable[TrialLine]) -> list[CampaignRecord]:

@@ -16,7 +16,7 @@ from nngen.archive.records import CampaignRecord, TrialLine
 from nngen.archive.store import Archive
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec
-from nngen.errors import UsageError
+from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space import Pool, Quartet, draw, find_sampler
@@ -120,11 +120,16 @@ def _known_quartets(record: CampaignRecord, archive: Archive) -> frozenset[Quart
 def _chosen(record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> tuple[Choice, ...]:
     """Read earlier choices: quartets stand in the trials, whether they were explored in the events beside them."""
     events = archive.events(record.name, kinds=("campaign.created", "campaign.extended"))
-    explored = (flag for event in events for flag in event.detail["explored"])
     first = sorted((t for t in trials if t.rung == t.replicate == 0), key=lambda trial: trial.position)
-    return tuple(
-        Choice(quartet=tuple(sorted(trial.experts)), explored=flag) for trial, flag in zip(first, explored, strict=True)
-    )
+    try:
+        explored = [bool(flag) for event in events for flag in event.detail["explored"]]
+        choices = zip(first, explored, strict=True)
+        return tuple(Choice(quartet=tuple(sorted(trial.experts)), explored=flag) for trial, flag in choices)
+    except (LookupError, TypeError, ValueError):
+        raise ArchiveError(
+            f"archive {archive.path}: events of campaign {record.name} do not say which quartets were explored: "
+            "restore a copy"
+        ) from None
 
 
 def _similar(record: CampaignRecord, archive: Archive, same_training: bool = False) -> list[str]:

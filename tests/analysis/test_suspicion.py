@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from nngen.analysis.effects import effects
 from nngen.analysis.leaderboard import leaderboard
 from nngen.analysis.loop_report import read_cycle
+from nngen.analysis.observations import observe
 from nngen.analysis.report import collect, render
 from nngen.analysis.suspicion import stored_suspicions, suspicions
 from nngen.archive import Archive, TrialLine, TrialState
@@ -136,3 +138,23 @@ def test_a_suspect_trial_is_no_parent_and_counts_in_no_cycle(cheated):
     cycle = read_cycle(archive, "loop", 0, "one", trials, (), None)
     assert (len(cycle.accuracies), cycle.left_out) == (7, 1)
     assert cycle.best < 0.4
+
+
+def test_effects_leave_suspect_accuracies_out(cheated):
+    archive, _ = cheated
+    observed = observe(archive.lines("one"))
+    found = effects(observed)
+    assert [line.accuracy for line in observed if line.suspect] == [0.99]
+    assert found.trained == len(observed) == 8  # it was trained, though nobody can compare it
+    assert found.mean_accuracy < 0.4
+    assert found.notes[0].startswith("1 trial with a suspect accuracy left out")
+    honest = effects([line for line in observed if not line.suspect], [row.family for row in found.families])
+    assert {row.family: row.point for row in found.families} == {row.family: row.point for row in honest.families}
+
+
+def test_a_table_of_suspect_accuracies_alone_explains_nothing():
+    trials = [replace(trial, suspect="perfect on validation and test") for trial in lines(1.0, 1.0)]
+    found = effects(observe(trials))
+    assert found.mean_accuracy is None
+    assert found.notes == ("2 trials with a suspect accuracy left out: nngen leaderboard gives the reason",)
+    assert {row.reason for row in found.families} == {"no quartet has an accuracy that can be compared"}

@@ -86,7 +86,7 @@ def test_every_damaged_row_of_scores_and_lines_is_left_out(damaged):
     with Archive.open(path, readonly=True) as archive:
         assert [score.id for score in archive.scores("one")] == [4, 5]
         assert [line.id for line in archive.lines("one")] == [1, 4, 5]
-        assert "and 2 rows more" in archive.damage
+        assert "(and 2 more)" in archive.damage
 
 
 OTHERS = [

@@ -10,7 +10,7 @@ from nngen.analysis.report import collect
 from nngen.archive import Archive
 from nngen.campaign import summarise
 from nngen.campaign.selection import source_of
-from nngen.errors import UsageError
+from nngen.errors import ArchiveError, UsageError
 from nngen.space import SAMPLERS
 from nngen.space.registry import Choice, SamplerEntry
 from nngen.testing.fakes import FakeEngine, fake_inputs
@@ -121,6 +121,37 @@ def test_a_sampler_of_fixed_order_suggests_everything_at_once(archive):
     run.run()
     record, trials = archive.campaign("one"), archive.trials("one")
     assert source_of(run.spec).suggest(record, trials, archive) == ()
+
+
+class Suspect(Skilled):
+    """Engine that marks every mixture with A, and gives all of them the same accuracy."""
+
+    def __init__(self, accuracy):
+        super().__init__()
+        self.accuracy = accuracy
+
+    def train(self, job, on_epoch=None):
+        trial = super().train(job, on_epoch)
+        if "A" not in job.candidate.plan.experts:
+            return trial
+        return replace(trial, validation_accuracy=self.accuracy, suspect="2 passes in epoch 1")
+
+
+def test_adaptive_does_not_learn_from_suspect_accuracies():
+    chosen = []
+    for accuracy in (0.99, 0.01):
+        with Archive.in_memory() as archive:
+            adaptive(archive, engine=Suspect(accuracy)).run()
+            chosen.append(quartets(archive, "one"))
+    assert chosen[0] == chosen[1]
+
+
+def test_events_that_do_not_say_what_was_explored_are_named_in_one_line(archive):
+    run = adaptive(archive, engine=Skilled())
+    run.run()
+    archive.log("campaign.extended", campaign="one", trials=5)
+    with pytest.raises(ArchiveError, match="do not say which quartets were explored"):
+        source_of(run.spec).suggest(archive.campaign("one"), archive.lines("one"), archive)
 
 
 def test_adaptive_says_what_it_cannot_do(archive):

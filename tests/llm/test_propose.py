@@ -14,7 +14,7 @@ from nngen.archive import Archive, StoredTrial
 from nngen.campaign import CampaignInputs, Watcher
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.isolation import Isolation
-from nngen.llm.proposals.log import Funnel, TwinKind, funnel, proposals, shortfall
+from nngen.llm.proposals.log import EVENT, Funnel, TwinKind, funnel, proposals, shortfall
 from nngen.llm.proposals.parents import Parent, trained_funnel
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -336,3 +336,15 @@ def test_proposals_are_read_back_as_they_were_recorded(make: Any, space: PlanSpa
     assert proposals(archive, "b") == held
     assert proposals(archive) == held
     assert replace(held[0], text="").text == ""
+
+
+def test_a_damaged_proposal_counts_as_not_asked_and_among_the_damaged_rows(
+    make: Any, space: PlanSpace, archive: Archive
+) -> None:
+    held = make(Uniform()).plans(2, (), 0)
+    archive.log(EVENT, campaign="b", index=7)
+    archive.log(EVENT, campaign="b", **held[0].to_dict() | {"index": 8, "stage": "unheard of"})
+    assert proposals(archive, "b") == held
+    assert len(archive.damaged) == 2
+    assert all(reason.startswith("not a proposal (") for reason in archive.damaged.values())
+    assert "not a proposal" in archive.damage and "(and 1 more)" in archive.damage

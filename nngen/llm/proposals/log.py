@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from nngen.archive.store import Archive
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.llm.proposals.parsing import Fault, well_formed
 from nngen.llm.rewriters.base import Kind, Status
+from nngen.text import one_line
 from nngen.types import Outcome
 
 EVENT = "proposal"
@@ -158,9 +158,12 @@ def proposals(archive: Archive, batch: str | None = None) -> tuple[Proposal, ...
     """
     found: dict[tuple[str, int], Proposal] = {}
     for event in archive.events(batch, kinds=(EVENT,)):
-        # An event of a damaged archive that is not a proposal counts as not asked.
-        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):
+        try:
             row = Proposal.from_event(event)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            # It counts as not asked, and among the rows that cannot be read.
+            archive.damaged[f"events {event.id}"] = f"not a proposal ({one_line(str(error), 120)})"
+        else:
             found[row.batch, row.index] = row
     return tuple(found.values())
 
