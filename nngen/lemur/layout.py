@@ -23,7 +23,6 @@ RESULTS = "ab/nn/stat/train"
 _NAME = re.compile(r"(?:[A-Za-z0-9.-]+-)?[0-9a-f]{32}")
 _PART = re.compile(r"[A-Za-z0-9.,-]+")
 _NOT_IN_UID = frozenset({"uid", "duration", "accuracy", "epoch"})
-_SPACE = re.compile(r"\s")
 
 
 class LemurVersion(enum.StrEnum):
@@ -54,7 +53,8 @@ class EpochScore:
 
 def digest(value: object) -> str:
     """Return the MD5 of a value's text with all white space removed, in hex: the basis of all of LEMUR's ids."""
-    return hashlib.md5(_SPACE.sub("", str(value)).encode(), usedforsecurity=False).hexdigest()
+    # As re.sub(r"\s", "", ...), in a fifth of the time; a mixture has 50 kB.
+    return hashlib.md5("".join(str(value).split()).encode(), usedforsecurity=False).hexdigest()
 
 
 def nn_id(source: str) -> str:
