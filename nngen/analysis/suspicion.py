@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from nngen.archive.records import StoredTrial, TrialLine, TrialScore
-from nngen.archive.store import Archive
 
 __all__ = ["stored_suspicions", "suspicions"]
 
@@ -44,15 +43,20 @@ def suspicions(trials: Iterable[TrialLine | TrialScore | StoredTrial]) -> Mappin
     return reasons
 
 
-def stored_suspicions(archive: Archive, trials: Iterable[StoredTrial]) -> Mapping[int, str]:
-    """Find the suspect ones of some trials, each among those of its campaign on its rung; the reason by trial id."""
+def stored_suspicions(lines: Callable[[str], Iterable[TrialLine]], trials: Iterable[StoredTrial]) -> Mapping[int, str]:
+    """Find the suspect ones of some trials, each among those of its campaign on its rung; the reason by trial id.
+
+    Args:
+        lines: Returns all trials of a campaign, as ``Archive.lines`` does.
+        trials: Trials to look for.
+    """
     rungs: dict[tuple[str, int], list[int]] = {}
     for trial in trials:
         if trial.trained:
             rungs.setdefault((trial.campaign, trial.rung), []).append(trial.id)
     found: dict[int, str] = {}
     for (campaign, rung), ids in rungs.items():
-        reasons = suspicions(line for line in archive.lines(campaign) if line.rung == rung)
+        reasons = suspicions(line for line in lines(campaign) if line.rung == rung)
         found |= {trial_id: reasons[trial_id] for trial_id in ids if trial_id in reasons}
     return found
 

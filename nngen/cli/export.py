@@ -80,7 +80,7 @@ def export(
     load = partial(load_dataset, data_root=data_root)
     with output.open(create=False) as store:
         trials = select(store, campaign=campaign, ids=ids, min_accuracy=min_accuracy)
-        for trial_id, reason in stored_suspicions(store, trials).items():
+        for trial_id, reason in stored_suspicions(store.lines, trials).items():
             note(f"trial {trial_id} is suspect: {reason}")
         exports = gather(store, trials, load, dataset_name=dataset_name)
         repetitions = _repeat(store, exports, wanted, load, isolation)

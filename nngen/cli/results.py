@@ -85,7 +85,7 @@ def show(
     with output.read() as store:
         found = store.candidate(candidate)
         trials = store.trials(candidate_id=found.id)
-        reasons = stored_suspicions(store, trials)
+        reasons = stored_suspicions(store.lines, trials)
         parent, children = lineage(store, found.id)
     trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in trials)
     if output.json:
