@@ -38,6 +38,7 @@ def export(
     ids: Annotated[tuple[str, ...], Parameter(name="--id", negative="", show_default=False)] = (),
     min_accuracy: float = 0.0,
     lemur: str = "2.1.2",
+    dataset: str | None = None,
     dataset_name: str | None = None,
     weights: Flag = False,
     onnx: Flag = False,
@@ -53,14 +54,16 @@ def export(
     does. An export that was killed leaves the target as it was, or is completed by the next one.
 
     Args:
-        campaign: Name of the campaign whose trials are exported.
+        campaign: Name of the campaign whose trials are exported; with --id, those of its candidates alone.
         out: A folder (a checkout of nn-dataset, or a new one), or an ab.nn.db.
         ids: Id of a candidate to export, or the start of one; may be given several times.
         min_accuracy: Least validation accuracy of the trials.
         lemur: Release of nn-dataset that will read the export, 2.1.2 or 2.2.11.
-        dataset_name: Name of the data set in LEMUR.
-        weights: Also write trained weights (safetensors). Trials keep none, so each model's best trial is trained
-            again; the card states whether it predicted the same.
+        dataset: Data set of the trials; all by default.
+        dataset_name: Name in LEMUR of the data set that LEMUR has no name for.
+        weights: Also write trained weights (safetensors), with a config.json that says how images are prepared.
+            Trials keep none, so each model's best trial on each data set is trained again; the card states whether
+            it predicted the same.
         onnx: Also write the trained graph, checked with onnxruntime against torch.
         data_root: Folder that torchvision's files are read from.
 
@@ -79,7 +82,7 @@ def export(
         check_installed(wanted)
     load = partial(load_dataset, data_root=data_root)
     with output.open(create=False) as store:
-        trials = select(store, campaign=campaign, ids=ids, min_accuracy=min_accuracy)
+        trials = select(store, campaign=campaign, ids=ids, dataset=dataset, min_accuracy=min_accuracy)
         for trial_id, reason in stored_suspicions(store.lines, trials).items():
             note(f"trial {trial_id} is suspect: {reason}")
         exports = gather(store, trials, load, dataset_name=dataset_name)
@@ -89,7 +92,8 @@ def export(
         if into_database
         else export_to_folder(out, exports, version, repetitions)
     )
-    rows = [_row(one, repetitions.get(one.export.candidate.id)) for one in written]
+    by_key = {one.export.key: one for one in repetitions}
+    rows = [_row(one, by_key.get(one.export.key)) for one in written]
     if output.json:
         print_json(rows)
     else:
@@ -99,22 +103,20 @@ def export(
 
 def _repeat(
     store: Archive, exports: Sequence[Export], wanted: Sequence[str], load: Callable[[str], Dataset], isolation: str
-) -> dict[str, Repetition]:
-    """Train each model's best trial again, if weights or a graph are asked for."""
+) -> list[Repetition]:
+    """Train each model's best trial on each data set again, if weights or a graph are asked for."""
     if not wanted:
-        return {}
-    chosen, found = to_repeat(exports), {}
+        return []
+    chosen, found = to_repeat(exports), list[Repetition]()
     note_levels((source_level(export.candidate.source, isolation) for export in chosen), "candidates")
     with LocalEngine() as engine, progress_bar("training again") as report:
         for done, export in enumerate(chosen, 1):
             assert export.trial.spec is not None
             data = load(export.trial.spec.dataset)
             predictions = store.predictions(export.trial.id, "test")
-            found[export.candidate.id] = repeat(
-                export, data, engine, wanted, isolation=isolation, test_predictions=predictions
-            )
+            found.append(repeat(export, data, engine, wanted, isolation=isolation, test_predictions=predictions))
             report(done, len(chosen))
-            if reason := found[export.candidate.id].reason:
+            if reason := found[-1].reason:
                 note(f"{export.candidate.id}: no graph: {reason}")
     return found
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nngen.errors import ExportError
 from nngen.export.journal import Staging, staging
-from nngen.export.model_card import card
+from nngen.export.model_card import card, config
 from nngen.export.selection import Export, Repetition
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
 from nngen.lemur.transforms import OWN
 from nngen.text import one_line
 
-CARDS, WEIGHTS, GRAPHS = "cards", "weights", "onnx"
-"""Folders that nngen adds beside LEMUR's."""
+CARDS, WEIGHTS = "cards", "weights"
+"""Folders that nngen adds beside LEMUR's; ``weights/MODEL/DATASET`` holds one training."""
+
+CONFIG, SAFETENSORS, GRAPH = "config.json", "model.safetensors", "model.onnx"
+"""Files of a training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ def export_to_folder(
     root: Path,
     exports: Sequence[Export],
     version: LemurVersion,
-    repetitions: Mapping[str, Repetition] | None = None,
+    repetitions: Sequence[Repetition] = (),
 ) -> tuple[Written, ...]:
     """Write sources, transforms, results and cards, all of them or (killed before the end) none.
 
@@ -45,7 +48,7 @@ def export_to_folder(
         root: Target folder.
         exports: Trials to write.
         version: Release of nn-dataset whose layout is written.
-        repetitions: Repetitions by model; their weights and graphs are written, too.
+        repetitions: Repetitions of some of the trials; their weights and graphs are written, too.
 
     Returns:
         One item per trial, in the order given.
@@ -61,12 +64,15 @@ def export_to_folder(
         written = [_put_result(target, export, version) for export in settled]
         for export in settled:
             together = [other for other in settled if other.candidate.id == export.candidate.id]
-            repetition = (repetitions or {}).get(export.candidate.id)
-            target.put(f"{CARDS}/{export.candidate.id}.md", card(together, repetition).encode())
-            if repetition is not None and repetition.weights is not None:
-                target.put(f"{WEIGHTS}/{export.candidate.id}.safetensors", repetition.weights)
-            if repetition is not None and repetition.onnx is not None:
-                target.put(f"{GRAPHS}/{export.candidate.id}.onnx", repetition.onnx)
+            trained = [one for one in repetitions if one.export.candidate.id == export.candidate.id]
+            target.put(f"{CARDS}/{export.candidate.id}.md", card(together, trained).encode())
+        for one in repetitions:
+            files = {SAFETENSORS: one.weights, GRAPH: one.onnx}
+            for name, content in files.items():
+                if content is not None:
+                    target.put(f"{WEIGHTS}/{'/'.join(one.export.key)}/{name}", content)
+            if any(files.values()):
+                target.put(f"{WEIGHTS}/{'/'.join(one.export.key)}/{CONFIG}", config(one).encode())
     return tuple(written)
 
 

@@ -1,24 +1,50 @@
-"""Model cards in Markdown: experts, results, hyperparameters, environment and use of an exported model."""
+"""Model cards in Markdown (experts, results, hyperparameters, environment, use), and the configuration of weights."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from nngen.export.selection import Export, Repetition
+from nngen.export.selection import LOADERS, Export, Repetition
 from nngen.jinja import render_template
-from nngen.lemur.layout import nn_id
+from nngen.lemur.layout import SOURCES, nn_id
 from nngen.text import one_line
 
-LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mnist", "places365", "svhn"})
-"""Image classification data sets that nn-dataset 2.1.2 can load."""
+
+def config(repetition: Repetition) -> str:
+    """Write ``config.json`` of a training: all that is needed to build the network and to classify an image file."""
+    export = repetition.export
+    trial, spec = export.trial, export.trial.spec
+    assert spec is not None
+    content = {
+        "model": export.candidate.id,
+        "source": f"{SOURCES}/{export.candidate.id}.py",
+        "experts": list(export.candidate.experts),
+        "prm": dict(export.score.prm),
+        **export.preprocessing.to_dict(),
+        "dataset": export.results.dataset,
+        "data_fingerprint": trial.data_fingerprint,
+        "trial": {
+            "campaign": trial.campaign,
+            "epochs": spec.epochs,
+            "batch": spec.batch if trial.batch is None else trial.batch,
+            "lr": spec.lr,
+            "seed": spec.seed,
+            "validation_accuracy": trial.validation_accuracy,
+            "test_accuracy": export.score.accuracy,
+        },
+        "test_accuracy": repetition.test_accuracy,
+        "same_predictions_as_trial": repetition.same,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str:
+def card(exports: Sequence[Export], repetitions: Sequence[Repetition] = ()) -> str:
     """Write the card of one model from ``templates/model_card.md.j2``.
 
     Args:
         exports: Exported trials of the model; at least one.
-        repetition: Repetition that the exported weights come from, if any.
+        repetitions: Repetitions that the exported weights come from, if any, one for each data set.
     """
     first = exports[0]
     trial, spec = first.trial, first.trial.spec
@@ -51,8 +77,9 @@ def card(exports: Sequence[Export], repetition: Repetition | None = None) -> str
             for name, value in {**trial.environment, **measured}.items()
             if value not in (None, "")
         },
+        source=f"{SOURCES}/{first.candidate.id}.py",
         shape=spec.shape,
-        classes=first.classes,
-        repetition=repetition,
+        classes=len(first.preprocessing.class_names),
+        repetitions=repetitions,
     )
     return f"{text}\n"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 from nngen.archive.records import StoredCandidate, StoredTrial, TrialState
 from nngen.archive.store import Archive
 from nngen.datasets.dataset import Dataset
+from nngen.datasets.preprocessing import Preprocessing
 from nngen.errors import ArchiveError, DataError, UsageError
 from nngen.families.hyperparameters import supported
 from nngen.lemur.layout import EpochScore, check_names, nn_id
 from nngen.lemur.records import CLASSIFICATION, Results
 from nngen.lemur.transforms import Transform, matching_transform
 from nngen.types import Hyperparameters, TrialSpec
+
+LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mnist", "places365", "svhn"})
+"""Image classification data sets that nn-dataset 2.1.2 can load."""
 
 _ALWAYS = ("batch", "epoch", "transform")
 
@@ -28,6 +32,7 @@ class Export:
         score: Score after the last epoch, the only one with test predictions.
         transform: LEMUR's transform that matches the training.
         stand_in: Equivalent transform of nngen, for targets that lack ``transform``.
+        preprocessing: Conversion of an image file to the model's input.
     """
 
     candidate: StoredCandidate
@@ -36,7 +41,12 @@ class Export:
     score: EpochScore
     transform: Transform
     stand_in: Transform
-    classes: int
+    preprocessing: Preprocessing
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and data set, which have one set of weights."""
+        return self.candidate.id, self.results.dataset
 
     def standing_in(self) -> Export:
         """Return a copy with nngen's own transform, for a target that lacks LEMUR's."""
@@ -49,6 +59,7 @@ class Repetition:
     """A trial repeated for its weights.
 
     Attributes:
+        export: The trial that was repeated.
         weights: State dictionary as safetensors; None if not requested.
         onnx: ONNX graph for any number of images; None if not requested or not available.
         reason: Reason for having no graph; empty otherwise.
@@ -57,6 +68,7 @@ class Repetition:
         test_accuracy: Test accuracy of the repetition; equal to the trial's if ``same``.
     """
 
+    export: Export
     weights: bytes | None
     onnx: bytes | None
     reason: str
@@ -70,9 +82,10 @@ def select(
     *,
     campaign: str | None = None,
     ids: Sequence[str] = (),
+    dataset: str | None = None,
     min_accuracy: float = 0.0,
 ) -> tuple[StoredTrial, ...]:
-    """Select trials by campaign, or by ids of candidates (or prefixes of them).
+    """Select the trials that fit all conditions; a campaign, or ids of candidates (or prefixes of them), must be given.
 
     A trial whose result was copied is replaced by the original.
 
@@ -80,28 +93,37 @@ def select(
         archive: Archive to read.
         campaign: Campaign whose trials are selected.
         ids: Ids of candidates whose trials are selected.
+        dataset: Data set of the trials, by nngen's name.
         min_accuracy: Smallest validation accuracy, in [0, 1].
 
     Raises:
-        UsageError: If neither or both are given, a name is unknown, or no trial has the accuracy.
+        UsageError: If neither campaign nor id is given, a name is unknown, or no trial fits.
     """
-    if (campaign is None) == (not ids):
-        raise UsageError("name what to export: either a campaign or --id ID")
+    if campaign is None and not ids:
+        raise UsageError("name what to export: a campaign, --id ID, or both")
     if not 0.0 <= min_accuracy <= 1.0:
         raise UsageError(f"--min-accuracy is a share between 0 and 1, not {min_accuracy}")
     if campaign is not None:
         archive.campaign(campaign)
-        found: Iterable[StoredTrial] = archive.trials(campaign, state=TrialState.DONE)
-    else:
-        names = dict.fromkeys(archive.candidate(prefix).id for prefix in ids)
-        found = [trial for name in names for trial in archive.trials(candidate_id=name, state=TrialState.DONE)]
-    originals = {trial.id: trial for trial in archive.trials(state=TrialState.DONE)}
-    chosen = {trial.id: trial for trial in (originals[t.copied_from or t.id] for t in found) if _passed(trial)}
+    names: list[str | None] = list(dict.fromkeys(archive.candidate(prefix).id for prefix in ids))
+    found = [
+        trial
+        for name in names or [None]
+        for trial in archive.trials(campaign, candidate_id=name, state=TrialState.DONE)
+    ]
+    originals = (archive.trial(trial.copied_from) if trial.copied_from else trial for trial in found)
+    chosen = {trial.id: trial for trial in originals if _passed(trial)}
+    asked = " and ".join(filter(None, (campaign, ", ".join(ids))))
+    if dataset is not None:
+        there = sorted({trial.spec.dataset for trial in chosen.values() if trial.spec})
+        chosen = {number: trial for number, trial in chosen.items() if trial.spec and trial.spec.dataset == dataset}
+        if there and not chosen:
+            raise UsageError(f"{asked}: nothing was trained on {dataset}: its trials are on {', '.join(there)}")
     good = [trial for trial in chosen.values() if (trial.validation_accuracy or 0.0) >= min_accuracy]
     if not good:
         best = max((trial.validation_accuracy or 0.0 for trial in chosen.values()), default=None)
         what = "no valid trial" if best is None else f"no trial of at least {min_accuracy} (the best has {best:.4f})"
-        raise UsageError(f"{campaign or ', '.join(ids)}: there is {what} to export")
+        raise UsageError(f"{asked}: there is {what} to export")
     return tuple(good)
 
 
@@ -120,24 +142,41 @@ def gather(
         archive: Archive, open for writing.
         trials: Result of ``select``.
         load: Loads a data set by name.
-        dataset_name: LEMUR's name of the data set; nngen's name by default.
+        dataset_name: LEMUR's name of the one data set that LEMUR has no name for; nngen's name by default.
 
     Raises:
-        UsageError: If LEMUR cannot use a name.
+        UsageError: If LEMUR cannot use a name, or ``dataset_name`` would not name exactly one data set.
         DataError: If a data set is missing, or differs from the one that the trial was trained on.
         ArchiveError: If a trial has no test predictions.
     """
     load, exports = cache(load), []
+    names = _names(trials, dataset_name)
     for trial in trials:
         assert trial.spec is not None and trial.candidate_id is not None
         candidate, data = archive.candidate(trial.candidate_id), load(trial.spec.dataset)
-        results = Results(CLASSIFICATION[0], dataset_name or trial.spec.dataset, CLASSIFICATION[1], candidate.id)
+        results = Results(CLASSIFICATION[0], names[trial.spec.dataset], CLASSIFICATION[1], candidate.id)
         _check(results, candidate)
         exports.append(_export(candidate, trial, results, trial.spec, data, _test_accuracy(archive, trial, data)))
     # All accuracies are computed first: if one trial cannot be exported, none is revealed.
     for export in exports:
         archive.reveal_test(export.trial.id, export.score.accuracy)
     return tuple(exports)
+
+
+def _names(trials: Sequence[StoredTrial], dataset_name: str | None) -> Mapping[str, str]:
+    """Return the name in LEMUR of each data set of the trials."""
+    used = sorted({trial.spec.dataset for trial in trials if trial.spec})
+    unnamed = [name for name in used if name not in LOADERS]
+    if dataset_name is None:
+        return {name: name for name in used}
+    if len(unnamed) > 1:
+        raise UsageError(
+            f"--dataset-name {dataset_name} would name {len(unnamed)} data sets alike ({', '.join(unnamed)}): "
+            "choose one with --dataset"
+        )
+    if not unnamed:
+        raise UsageError(f"LEMUR has a name for {', '.join(used)}: leave out --dataset-name {dataset_name}")
+    return {name: dataset_name if name in unnamed else name for name in used}
 
 
 def _passed(trial: StoredTrial) -> bool:
@@ -186,7 +225,7 @@ def _export(
         score=score,
         transform=transform,
         stand_in=matching_transform(data.shape, spec.shape, flip=data.natural, own=True),
-        classes=data.classes,
+        preprocessing=data.preprocessing(spec.shape),
     )
 
 

@@ -37,10 +37,10 @@ def check_installed(names: Collection[str]) -> None:
 
 
 def to_repeat(exports: Sequence[Export]) -> tuple[Export, ...]:
-    """Select one trial per model: the best on validation, the first of equals."""
-    best: dict[str, Export] = {}
+    """Select one trial per model and data set: the best on validation, the first of equals."""
+    best: dict[tuple[str, str], Export] = {}
     for export in sorted(exports, key=lambda export: -(export.trial.validation_accuracy or 0)):
-        best.setdefault(export.candidate.id, export)
+        best.setdefault(export.key, export)
     return tuple(best.values())
 
 
@@ -89,6 +89,7 @@ def repeat(
     if ONNX in names and not {ONNX, EXAMPLE} <= artifacts.files.keys():
         reason = f"torch cannot write it as ONNX: {artifacts.reasons.get(ONNX, 'no graph came')}"
     return Repetition(
+        export=export,
         weights=bytes(artifacts.files[WEIGHTS]) if WEIGHTS in names else None,
         onnx=bytes(artifacts.files[ONNX]) if ONNX in names and not reason else None,
         reason=reason,

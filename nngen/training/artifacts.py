@@ -6,6 +6,7 @@ opens them: another worker does (``open_artifacts``), since the code of a candid
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,8 @@ ONNX, EXAMPLE = "onnx", "example"
 
 MAX_PART = 2**20
 """Bytes of the longest part of a file."""
+
+_ALTERED = "its metadata are not those that it was given"
 
 _NEAR = 1e-3
 """Largest accepted difference between ONNX and torch logits, relative to the largest logit (float32 rounding)."""
@@ -113,7 +116,7 @@ def open_artifacts(arguments: JsonObject, channel: Channel, files: list[int]) ->
     """Open files that were sent, and report on them: the entry point of a worker.
 
     Args:
-        arguments: ``names`` of the files.
+        arguments: ``names`` of the files, and the ``metadata`` that they must carry.
         channel: Channel for the report.
         files: Descriptors of the files, in the order of their names.
     """
@@ -121,23 +124,26 @@ def open_artifacts(arguments: JsonObject, channel: Channel, files: list[int]) ->
     for name, number in zip(arguments["names"], files, strict=True):
         with os.fdopen(number, "rb") as file:
             content[name] = file.read()
-    report = ArtifactReport(weights=_fault_of_weights(content[WEIGHTS]) if WEIGHTS in content else "")
+    metadata = arguments["metadata"]
+    report = ArtifactReport(weights=_fault_of_weights(content[WEIGHTS], metadata) if WEIGHTS in content else "")
     if ONNX in content:
-        report = replace(report, **_compared(content[ONNX], content[EXAMPLE]))
+        report = replace(report, **_compared(content[ONNX], content[EXAMPLE], metadata))
     channel.send(asdict(report))
 
 
-def _fault_of_weights(content: bytes) -> str:
+def _fault_of_weights(content: bytes, metadata: Mapping[str, str]) -> str:
     from safetensors import SafetensorError, deserialize
 
     try:
         deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         return str(error)
-    return ""
+    # The format: eight bytes with the length of the header, then the header as JSON, which was read by now.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return "" if header.get("__metadata__") == metadata else _ALTERED
 
 
-def _compared(graph: bytes, example: bytes) -> dict[str, Any]:
+def _compared(graph: bytes, example: bytes, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Compare the graph's logits with the net's; return the fields of a report."""
     import numpy as np
     import onnxruntime
@@ -146,6 +152,8 @@ def _compared(graph: bytes, example: bytes) -> dict[str, Any]:
     try:
         tensors = load(example)
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        if session.get_modelmeta().custom_metadata_map != metadata:
+            return {"onnx": _ALTERED}
         # One image fewer than the graph was exported with: the batch dimension must be dynamic.
         found = session.run(None, {session.get_inputs()[0].name: tensors["images"][1:]})[0]
         wanted = tensors["logits"][1:]
@@ -158,13 +166,16 @@ def _compared(graph: bytes, example: bytes) -> dict[str, Any]:
     return {"difference": difference}
 
 
-def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, channel: Channel) -> None:
+def send_artifacts(
+    net: nn.Module, names: Collection[str], images: Tensor, metadata: Mapping[str, str], channel: Channel
+) -> None:
     """Send files of a trained net.
 
     Args:
         net: The net; left in eval mode.
         names: ``WEIGHTS``, ``ONNX`` or both.
         images: ``(N, C, H, W)`` prepared images for the example; N of at least 2.
+        metadata: Texts by name that weights and graph carry.
         channel: The worker's channel.
     """
     import torch
@@ -172,12 +183,12 @@ def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, chann
     net.eval()
     if WEIGHTS in names:
         state = {name: value for name, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
-        send_tensors(channel, WEIGHTS, state)
+        send_tensors(channel, WEIGHTS, state, **metadata)
     if ONNX in names:
         try:
             with torch.no_grad():
                 outputs = net(images)
-            graph = _graph(net, images)
+            graph = _graph(net, images, metadata)
         except Exception as error:  # raised by the exporter or by the candidate's code: the reason is passed on
             channel.send({"event": "no-file", "name": ONNX, "reason": _reason(error)})
         else:
@@ -185,7 +196,7 @@ def send_artifacts(net: nn.Module, names: Collection[str], images: Tensor, chann
             send_tensors(channel, EXAMPLE, {"images": images, "logits": outputs})
 
 
-def _graph(net: nn.Module, images: Tensor) -> bytes:
+def _graph(net: nn.Module, images: Tensor, metadata: Mapping[str, str]) -> bytes:
     """Write a net as ONNX, for any number of images."""
     import torch
 
@@ -199,7 +210,11 @@ def _graph(net: nn.Module, images: Tensor) -> bytes:
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
     )
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    model = program.model_proto
+    del model.metadata_props[:]
+    for name, text in metadata.items():
+        model.metadata_props.add(key=name, value=text)
+    return bytes(model.SerializeToString())
 
 
 def _reason(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from nngen.training.engine import RESTORE, CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
 from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
-from nngen.training.orders import CheckOrder, TrainOrder
+from nngen.training.orders import CheckOrder, TrainOrder, artifact_metadata
 from nngen.training.scoring import CheckScorer, TrialScorer, accuracy, suspicion, verdict_of_result
 from nngen.types import BYTES_PER_CLASS, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
@@ -234,7 +234,7 @@ class LocalEngine:
                 path.write_bytes(artifacts.files[name])
             opening = Job(
                 entry_point="nngen.training.artifacts:open_artifacts",
-                arguments={"names": list(paths)},
+                arguments={"names": list(paths), "metadata": artifact_metadata(job)},
                 limits=Limits(time_limit_s=job.spec.time_limit_s, memory_mib=job.spec.memory_mib),
                 isolation=job.isolation,
                 files=list(paths.values()),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from nngen.isolation import JsonObject
@@ -43,6 +44,7 @@ class TrainOrder(CheckOrder):
         compiled: Whether the net is compiled before it is trained.
         artifacts: Names of the files to send.
         done: Epochs that the checkpoint among the worker's files contains; 0 without one.
+        metadata: Texts by name that these files carry.
     """
 
     epochs: int
@@ -55,6 +57,7 @@ class TrainOrder(CheckOrder):
     compiled: bool = False
     artifacts: tuple[str, ...] = ()
     done: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, job: TrainJob, *, compiled: bool = False, artifacts: tuple[str, ...] = (), done: int = 0) -> Self:
@@ -76,4 +79,12 @@ class TrainOrder(CheckOrder):
             compiled=compiled,
             artifacts=artifacts,
             done=done,
+            metadata=artifact_metadata(job) if artifacts else {},
         )
+
+
+def artifact_metadata(job: TrainJob) -> dict[str, str]:
+    """Return the texts that weights and graph of a training carry: its preprocessing, and what it is a result of."""
+    spec = job.spec
+    trial = {"model": job.candidate.id, "data": job.dataset.fingerprint, "epochs": spec.epochs, "seed": spec.seed}
+    return job.dataset.preprocessing(spec.shape).to_metadata() | {name: str(value) for name, value in trial.items()}

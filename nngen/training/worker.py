@@ -202,7 +202,8 @@ class _Training:
                 self._send_checkpoint(net)
         classes = self._predict(net, data["test-images"], prepare)
         if order.artifacts:
-            send_artifacts(net, order.artifacts, prepare(data["test-images"][:_EXAMPLES]), self.channel)
+            example = prepare(data["test-images"][:_EXAMPLES])
+            send_artifacts(net, order.artifacts, example, order.metadata, self.channel)
         self.channel.send_bytes(FrameKind.TEST, classes)
 
     def _build(self, device: torch.device, checkpoint: int | None) -> nn.Module:

@@ -16,7 +16,8 @@ from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
 from nngen.export.journal import staging
 from nngen.export.model_card import card
-from nngen.export.selection import gather, select
+from nngen.export.selection import Repetition, gather, select
+from nngen.export.weights import to_repeat
 from nngen.lemur.layout import LemurVersion, uid
 from nngen.lemur.records import Results
 from nngen.lemur.source import open_lemur
@@ -41,8 +42,8 @@ def test_only_valid_trials_of_the_accuracy_asked_for(store):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({}, "either a campaign or --id ID"),
-        ({"campaign": "one", "ids": ["x"]}, "either a campaign"),
+        ({}, "a campaign, --id ID, or both"),
+        ({"campaign": "one", "ids": ["x"]}, "no candidate 'x'"),
         ({"campaign": "two"}, "no campaign 'two'"),
         ({"ids": ["nothing"]}, "no candidate 'nothing'"),
         ({"campaign": "one", "min_accuracy": 0.8}, r"no trial of at least 0.8 \(the best has 0.7500\)"),
@@ -87,6 +88,54 @@ def test_an_underscore_in_a_name_is_refused(store, digits):
     with pytest.raises(UsageError, match="data set 'my_digits' has an underscore"):
         gather(store, select(store, campaign="one"), lambda _: digits, dataset_name="my_digits")
     assert {t.test_accuracy for t in store.trials("one")} == {None}
+
+
+def test_trials_are_chosen_by_campaign_id_and_data_set_together(store, digits):
+    first, second, _ = store.trials("one")[:3]
+    assert [t.id for t in select(store, campaign="one", ids=[first.candidate_id])] == [first.id]
+    assert len(select(store, ids=[first.candidate_id, second.candidate_id], dataset="digits")) == 2
+    with pytest.raises(UsageError, match="nothing was trained on mnist: its trials are on digits"):
+        select(store, campaign="one", dataset="mnist")
+
+
+def test_one_name_is_refused_for_several_data_sets(store, digits):
+    """Another data set's accuracy must not be exported under the name of the user's photographs."""
+    trial = select(store, campaign="one")[0]
+    photos, faces, known = (
+        replace(trial, id=trial.id + 10 * turn, spec=replace(trial.spec, dataset=name))
+        for turn, name in enumerate(("folder:photos", "folder:faces", "cifar-10"), start=1)
+    )
+    for trials in ((trial, photos), (photos, faces), (photos, faces, known)):
+        with pytest.raises(UsageError, match="would name 2 data sets alike") as failure:
+            gather(store, trials, lambda _: digits, dataset_name="mine")
+        assert "folder:photos): choose one with --dataset" in str(failure.value)
+    with pytest.raises(UsageError, match="LEMUR has a name for cifar-10"):
+        gather(store, [known], lambda _: digits, dataset_name="mine")
+    assert {t.test_accuracy for t in store.trials("one")} == {None}
+    mixed = gather(store, [trial, replace(known, id=trial.id)], lambda _: digits, dataset_name="mine")
+    assert [export.results.dataset for export in mixed] == ["mine", "cifar-10"]
+
+
+def test_weights_of_each_data_set_come_from_its_own_best_trial(exports, tmp_path):
+    first, second = exports[0], replace(exports[0], results=exports[0].results._replace(dataset="mine"))
+    better = replace(second, trial=replace(second.trial, id=99, validation_accuracy=0.9))
+    assert to_repeat([first, second, better]) == (better, first)
+    made = [
+        Repetition(
+            export=one, weights=one.results.dataset.encode(), onnx=None, reason="", difference=None, same=True,
+            test_accuracy=0.5,
+        )
+        for one in (better, first)
+    ]  # fmt: skip
+    export_to_folder(tmp_path / "out", [first, better], OLD, made)
+    for one in (first, better):
+        folder = tmp_path / "out" / "weights" / one.candidate.id / one.results.dataset
+        assert (folder / "model.safetensors").read_bytes() == one.results.dataset.encode()
+        config = json.loads((folder / "config.json").read_text())
+        assert config["trial"]["validation_accuracy"] == one.trial.validation_accuracy
+        assert config["class_names"] == list("0123456789")
+    card = (tmp_path / f"out/cards/{first.candidate.id}.md").read_text()
+    assert all(f"`weights/{first.candidate.id}/{name}`" in card for name in ("digits", "mine"))
 
 
 # Into a folder
