@@ -21,7 +21,7 @@ from nngen.training.scoring import (
     suspicion,
     verdict_of_result,
 )
-from nngen.types import EpochResult, Outcome, Trial
+from nngen.types import EpochResult, Outcome, Shape, Trial, TrialSpec
 
 LABELS = np.array([0, 1, 2, 2], dtype=np.int64)
 RIGHT = LABELS.astype("<u2").tobytes()
@@ -282,7 +282,7 @@ def _trial(dataset, *, samples=(1000,), right=0.9, test=0.9):
 
     return Trial(
         candidate_id="x",
-        spec=None,
+        spec=TrialSpec(dataset="digits", shape=Shape(1, 8, 8)),
         verdict=None,
         validation_accuracy=right,
         curve=tuple(EpochResult(epoch=n, validation_accuracy=right, samples=s) for n, s in enumerate(samples, 1)),
