@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Self
 
 from nngen.errors import UsageError
 from nngen.types import Hyperparameters, Shape, TrialSpec
 
-__all__ = ["SCHEDULERS", "CampaignSpec"]
+__all__ = ["ALONE", "SCHEDULERS", "CampaignSpec"]
 
 _LONGEST_NAME = 200
 SCHEDULERS = ("asha", "halving")
+ALONE = "alone"
+"""Sampler of a campaign of baselines, whose candidates are the families themselves."""
 
 _POSITIVE = ("size", "epochs", "train_size", "batch", "lr", "threads", "time_limit_s", "memory_mib")
 _FLAGS = {"time_limit_s": "--time-limit", "hyperparameters": "--prm"}
@@ -138,6 +140,30 @@ class CampaignSpec:
     def fidelities(self) -> tuple[int, ...]:
         """Epochs of each rung; one entry without rungs."""
         return self.rungs or (self.epochs,)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it trains families alone."""
+        return self.sampler == ALONE
+
+    @property
+    def baselines_name(self) -> str:
+        """Name of the campaign of its baselines."""
+        return f"{self.name}-alone"
+
+    def baselines(self, families: Collection[str]) -> Self:
+        """Return the specification of its baselines: families alone, trained as its last rung and its finalists are."""
+        return replace(
+            self,
+            name=self.baselines_name,
+            size=len(families),
+            sampler=ALONE,
+            families=tuple(sorted(families)),
+            rungs=(),
+            finalists=len(families) if self.finalists else 0,
+            skip_known=False,
+            exclude_low_yield=False,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Write the specification as JSON types."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from nngen.errors import UsageError
@@ -113,11 +113,11 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A mixture as a value: experts, gate, losses and recipe.
+    """A mixture, or one family alone, as a value: experts, gate, losses and recipe.
 
     Attributes:
         experts: Families in their order; a kind that brings its own experts names them too.
-        kind: Name in ``nngen.assembly.registries.KINDS``: ``hetero`` or ``homogeneous``.
+        kind: Name in ``nngen.assembly.registries.KINDS``: ``hetero``, ``homogeneous`` or ``single``.
         repeats: Whether a family may appear more than once.
     """
 
@@ -127,6 +127,12 @@ class Plan:
     losses: Losses = field(default_factory=Losses)
     recipe: Recipe = field(default_factory=Recipe)
     repeats: bool = field(default=False, metadata=OMIT_DEFAULT)
+
+    def alone(self, family: str) -> Self:
+        """Return the plan of one family alone under the same recipe; of the losses the label smoothing is left."""
+        losses = Losses(label_smoothing=self.losses.label_smoothing)
+        recipe = replace(self.recipe, gate_rate=Recipe().gate_rate)
+        return type(self)(experts=(family,), kind="single", losses=losses, recipe=recipe)
 
     def to_dict(self) -> dict[str, Any]:
         """Write the plan as plain lists and dictionaries (the types of TOML and JSON)."""

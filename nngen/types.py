@@ -371,6 +371,8 @@ class Trial(Measurements):
     Attributes:
         validation_predictions: Class per validation image, one byte pair each (little-endian uint16).
         test_predictions: Class per test image in the same form; only a chosen candidate's are scored, once.
+        validation_logits: Logits per validation image, ``(N, classes)`` little-endian float16, where they were asked
+            for.
     """
 
     candidate_id: str
@@ -378,5 +380,6 @@ class Trial(Measurements):
     verdict: Verdict
     validation_predictions: bytes = b""
     test_predictions: bytes = b""
+    validation_logits: bytes = b""
     seconds: float = 0.0
     peak_mib: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nngen.analysis.statistics import Interval
+from nngen.analysis.statistics import Difference, Interval
 
 __all__ = ["accuracy", "amount", "count", "duration", "p", "percent", "points", "sentence", "span"]
 
@@ -36,9 +36,9 @@ def points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def span(interval: Interval | None) -> str:
+def span(interval: Interval | Difference | None) -> str:
     """Format an interval in points."""
-    return "-" if interval is None else f"{points(interval.low)} to {points(interval.high)}"
+    return "-" if interval is None or interval.low is None else f"{points(interval.low)} to {points(interval.high)}"
 
 
 def p(value: float | None) -> str:

@@ -81,8 +81,9 @@ def observe(trials: Iterable[TrialLine | StoredTrial], rung: int = 0) -> tuple[O
 
 
 def with_results(campaigns: Iterable[CampaignRecord], trials: Iterable[TrialLine]) -> list[CampaignRecord]:
-    """Return the campaigns that have a finished trial on their first rung."""
-    names = {trial.campaign for trial in trials if trial.rung == 0 and trial.state is TrialState.DONE}
+    """Return the campaigns that have a finished trial of a quartet on their first rung."""
+    done = (trial for trial in trials if trial.rung == 0 and trial.state is TrialState.DONE)
+    names = {trial.campaign for trial in done if is_quartet(trial.experts)}
     return [campaign for campaign in campaigns if campaign.name in names]
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects
+from nngen.analysis.gains import Gains, gains
 from nngen.analysis.leaderboard import Row, columns_of, leaderboard, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
@@ -42,6 +43,7 @@ class Report:
 
     Attributes:
         trials: All trials, in the order in which they were drawn.
+        gains: The mixtures against their families alone.
         outcomes: Verdicts of the finished trials, with their frequency.
         coverage: Audit of the finished quartets.
         effects: Effects of families and pairs, from the first rung.
@@ -58,6 +60,7 @@ class Report:
     campaign: CampaignRecord
     trials: tuple[StoredTrial, ...]
     rows: tuple[Row, ...]
+    gains: Gains
     families: tuple[FamilyRow, ...]
     outcomes: tuple[OutcomeRow, ...]
     funnel: Funnel
@@ -136,6 +139,11 @@ def collect(
     campaign = archive.campaign(_resolved(archive, name))
     trials = archive.trials(campaign.name)
     pool = sorted(campaign.pool)
+    if campaign.spec.alone:
+        raise UsageError(
+            f"campaign {campaign.name} holds families alone: nngen leaderboard {campaign.name} ranks them, and the"
+            " report of the campaign that they belong to compares its mixtures with them"
+        )
     if not pool:
         raise UsageError(
             f"campaign {campaign.name} has files and no pool of families to report on: "
@@ -150,6 +158,7 @@ def collect(
         campaign=campaign,
         trials=trials,
         rows=leaderboard(trials, images=partial(validation_images, archive)),
+        gains=gains(archive, campaign, trials),
         families=family_rows(pool, first),
         outcomes=outcome_rows(trials),
         funnel=came,

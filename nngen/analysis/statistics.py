@@ -48,6 +48,15 @@ class Interval:
     p_adjusted: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A mean difference in accuracy with its 95 % interval, whose ends are None where it cannot be given."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
 def wilson(successes: int, tries: int, confidence: float = 0.95) -> Rate:
     """Return a share with its score interval (Wilson 1927); without tries the interval is [0, 1].
 

@@ -35,13 +35,14 @@ __all__ = ["Check", "check", "salvage"]
 # Rows that others refer to stand first.
 _TABLES = (
     *("families", "plans", "candidates", "candidate_experts", "verdicts", "campaigns", "trials", "curves"),
-    *("predictions", "reveals", "events", "foreign_models", "foreign_series", "foreign_settings", "foreign_trials"),
+    *("predictions", "logits", "labels", "reveals", "events"),
+    *("foreign_models", "foreign_series", "foreign_settings", "foreign_trials"),
 )
 
 _OPTIONAL = {"candidates": "plan_id", "candidate_experts": "fingerprint", "trials": "copied_from"}
 """Column of a table that may be left out where the row that it refers to is lost."""
 
-_RESULTS = ("curves", "predictions", "reveals")
+_RESULTS = ("curves", "predictions", "logits", "reveals")
 """Tables of what belongs to a finished trial."""
 
 _OPEN_TRIAL = ("id", "campaign", "position", "rung", "replicate", "plan_id", "given_isolation", "given_seed")

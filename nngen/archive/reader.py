@@ -174,6 +174,16 @@ class ArchiveReader:
         row = self._one("SELECT classes FROM predictions WHERE trial_id = ? AND split = ?", trial_id, split)
         return bytes(row["classes"]) if row else b""
 
+    def logits(self, trial_id: int) -> bytes:
+        """Return the logits of the validation images, as ``Trial`` keeps them; empty where they were not kept."""
+        row = self._one("SELECT logits FROM logits WHERE trial_id = ?", trial_id)
+        return bytes(row["logits"]) if row else b""
+
+    def validation_labels(self, data_fingerprint: str) -> bytes:
+        """Return the class of each validation image as little-endian uint16; empty where they are not stored."""
+        row = self._one("SELECT validation FROM labels WHERE data_fingerprint = ?", data_fingerprint)
+        return bytes(row["validation"]) if row else b""
+
     def quartets(self, campaign: str | None = None) -> Mapping[tuple[str, ...], str]:
         """Return the quartets (sorted) of finished trials with their last outcome, failures included."""
         return {tuple(sorted(line.experts)): line.outcome.value for line in self.lines(campaign) if line.outcome}

@@ -281,9 +281,12 @@ class Event:
     detail: Mapping[str, Any]
 
 
-def copied_result(known: StoredTrial, validation_predictions: bytes, test_predictions: bytes) -> Trial:
+def copied_result(
+    known: StoredTrial, validation_predictions: bytes, test_predictions: bytes, validation_logits: bytes = b""
+) -> Trial:
     """Return a finished trial's result as the result of the same work in another trial."""
     assert known.candidate_id is not None and known.spec is not None and known.verdict is not None
     same: dict[str, Any] = {item.name: getattr(known, item.name) for item in fields(Trial) if hasattr(known, item.name)}
     predictions = {"validation_predictions": validation_predictions, "test_predictions": test_predictions}
+    predictions["validation_logits"] = validation_logits
     return Trial(**same | predictions | {"seconds": known.seconds or 0.0, "peak_mib": known.peak_mib or 0.0})

@@ -197,6 +197,18 @@ ALTER TABLE trials ADD COLUMN suspect TEXT NOT NULL DEFAULT '';
 ALTER TABLE curves ADD COLUMN samples INTEGER;
 """
 
+_LOGITS_TABLE = """
+CREATE TABLE logits (
+    trial_id INTEGER PRIMARY KEY REFERENCES trials(id),
+    logits   BLOB NOT NULL                         -- of the validation images: (N, classes), little-endian float16
+) STRICT;
+
+CREATE TABLE labels (
+    data_fingerprint TEXT PRIMARY KEY,
+    validation       BLOB NOT NULL                 -- class of each validation image, little-endian uint16
+) STRICT;
+"""
+
 # A finished trial can thus not be updated at all: no transition leads out of ``done``.
 _TRANSITIONS_TRIGGER = (
     "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
@@ -272,6 +284,11 @@ def m0006_indices(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX candidates_by_template ON candidates(id, plan_id, template_version)")
 
 
+def m0007_logits(db: sqlite3.Connection) -> None:
+    _create(db, _LOGITS_TABLE)
+    _guard(db, _LOGITS_TABLE)
+
+
 _STEPS = (
     m0001_first_form,
     m0002_foreign,
@@ -279,6 +296,7 @@ _STEPS = (
     m0004_suspicion,
     m0005_accuracies_and_kinds,
     m0006_indices,
+    m0007_logits,
 )
 MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""

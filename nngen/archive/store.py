@@ -104,6 +104,11 @@ class Archive(ArchiveReader):
         with self._transaction():
             self._insert("families", fingerprint=family.fingerprint, name=family.name, source=family.source, best=best)
 
+    def add_labels(self, data_fingerprint: str, validation: bytes) -> None:
+        """Store the classes of a data set's validation images, as little-endian uint16."""
+        with self._transaction():
+            self._insert("labels", data_fingerprint=data_fingerprint, validation=validation)
+
     def add_candidate(self, candidate: Candidate, fingerprints: Mapping[str, str] | None = None) -> bool:
         """Store a candidate with the fingerprints of its families by name; False if it was stored already."""
         with self._transaction():
@@ -233,7 +238,7 @@ class Archive(ArchiveReader):
     def _insert(self, table: str, **values: Any) -> int:
         """Add a row; returns its number."""
         names, marks = ", ".join(values), ", ".join("?" * len(values))
-        verb = "INSERT OR IGNORE" if table in ("families", "plans") else "INSERT"
+        verb = "INSERT OR IGNORE" if table in ("families", "plans", "labels") else "INSERT"
         return self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", list(values.values())).lastrowid or 0
 
     def _add_ready(self, campaign: str, trials: Sequence[NewTrial | Plan], first: int) -> tuple[int, ...]:
@@ -284,6 +289,8 @@ class Archive(ArchiveReader):
         for split, classes in (("validation", trial.validation_predictions), ("test", trial.test_predictions)):
             if classes:
                 self._insert("predictions", trial_id=trial_id, split=split, classes=classes)
+        if trial.validation_logits:
+            self._insert("logits", trial_id=trial_id, logits=trial.validation_logits)
 
 
 def _verdict_columns(verdict: Verdict) -> dict[str, Any]:

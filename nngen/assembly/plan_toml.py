@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.assembly.plan_validation import check_loss_names
+from nngen.assembly.registries import KINDS
 from nngen.errors import PlanError, UsageError
 from nngen.files import package_folder, read_toml
 from nngen.plan import Plan
@@ -29,6 +30,9 @@ def to_toml(plan: Plan) -> str:
 def _without_experts(plan: Plan) -> str:
     data = plan.to_dict()
     del data["experts"]
+    if not KINDS[plan.kind].gate:  # what its plans do not choose is left out
+        del data["gate"], data["recipe"]["gate_rate"]
+        data["losses"] = {"label_smoothing": data["losses"]["label_smoothing"]}
     lines = [f"{key} = {_value(value)}" for key, value in data.items() if not isinstance(value, Mapping)]
     for part, values in data.items():
         if isinstance(values, Mapping):

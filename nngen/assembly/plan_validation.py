@@ -9,9 +9,6 @@ from nngen.errors import PlanError
 from nngen.plan import Plan
 from nngen.text import did_you_mean, listed, one_line
 
-_MOST = 64
-"""Experts of one mixture at most: a trial's report has room for so many."""
-
 _RANGES = {
     "gate.width": (2, 4096),
     "gate.depth": (1, 8),
@@ -48,17 +45,25 @@ def check_plan(plan: Plan) -> None:
     for path, words in _WORDS.items():
         if _value(plan, path) not in words:
             raise PlanError(f"{path} is {_value(plan, path)!r:.60}: it may be {' or '.join(words)}")
-    _check_gate(plan)
-    _check_losses(plan)
+    check_loss_names(plan)
+    if KINDS[plan.kind].gate:
+        _check_gate(plan)
+        _check_losses(plan)
+    elif plan != plan.alone(plan.experts[0]):
+        raise PlanError(
+            f"kind {plan.kind} has no gate: leave out [gate], recipe.gate_rate and all losses but label_smoothing"
+        )
 
 
 def _check_experts(plan: Plan) -> None:
     names = plan.experts
     if not all(isinstance(name, str) for name in names):
         raise PlanError("the experts of a plan are names of families, in quotes")
-    if not 2 <= len(names) <= _MOST:
+    least, most = KINDS[plan.kind].experts
+    if not least <= len(names) <= most:
         given = one_line(listed(names, 8)) or "none"
-        raise PlanError(f"a mixture takes 2 to {_MOST} experts, not {len(names)}: {given}")
+        takes = f"a mixture takes {least} to {most} experts" if most > 1 else f"kind {plan.kind} takes one family"
+        raise PlanError(f"{takes}, not {len(names)}: {given}")
     only = KINDS[plan.kind].only
     if only is not None:
         others = [name for name in names if name != only]
@@ -82,7 +87,8 @@ def _check_gate(plan: Plan) -> None:
         raise PlanError(f"gate.learned_noise is {gate.learned_noise!r}: it may be true or false")
     if gate.learned_noise and not gate.noise > 0:
         raise PlanError("gate.learned_noise needs a gate.noise above 0 to start from")
-    _check_range("gate.k", gate.k, 1, len(plan.experts) - 1 if gate.routing == "top-k" else _MOST)
+    most = len(plan.experts) - 1 if gate.routing == "top-k" else KINDS[plan.kind].experts[1]
+    _check_range("gate.k", gate.k, 1, most)
 
 
 def check_loss_names(plan: Plan) -> None:
@@ -98,7 +104,6 @@ def check_loss_names(plan: Plan) -> None:
 
 
 def _check_losses(plan: Plan) -> None:
-    check_loss_names(plan)
     for name, loss in LOSSES.items():
         weight = plan.losses.weight(name)
         _check_range(f"losses.{name}", weight, *loss.range)

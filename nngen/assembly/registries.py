@@ -1,4 +1,4 @@
-"""Registries of the kinds of mixture, of the networks that weigh experts, and of the losses added to the cross-entropy.
+"""Registries of the kinds of plan, of the networks that weigh experts, and of the losses added to the cross-entropy.
 
 To add a gate, write its template under ``templates/gates`` and add a line to ``GATES``. To add a loss, write its
 function in ``snippets/losses.py`` and a line of ``LOSSES``: range, term, constant and the checks of plans follow from
@@ -17,11 +17,12 @@ from nngen.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of mixture.
+    """A kind of plan.
 
     Attributes:
         template: Template under ``templates/mixtures`` that writes it.
-        gate: Gate network where the plan names none.
+        gate: Gate network where the plan names none; empty for a kind without a gate.
+        experts: Smallest and largest number of experts.
         features: Whether the gate sees the features of a trunk; otherwise it sees the images.
         only: The one name that its experts have; None where any family may take part.
         families: Whether its experts are families; otherwise the kind brings its own.
@@ -29,6 +30,7 @@ class Kind:
 
     template: str
     gate: str
+    experts: tuple[int, int] = (2, 64)  # a trial's report has room for so many
     features: bool = False
     only: str | None = None
     families: bool = True
@@ -37,8 +39,9 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "hetero": Kind(template="families", gate="convolution"),
     "homogeneous": Kind(template="homogeneous", gate="dense", features=True, only="Dense", families=False),
+    "single": Kind(template="single", gate="", experts=(1, 1)),
 }
-"""Kinds of mixture by name."""
+"""Kinds by name; a ``single`` is one family alone, trained with the recipe of mixtures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,9 @@ GATES: dict[str, GateNetwork] = {
 
 
 def gate_of(plan: Plan, kinds: Mapping[str, Kind] = KINDS) -> str:
-    """Return the name of a plan's gate network."""
-    return plan.gate.network or kinds[plan.kind].gate
+    """Return the name of a plan's gate network; empty for a kind without a gate."""
+    own = kinds[plan.kind].gate
+    return own and (plan.gate.network or own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,7 @@ def render(plan: Plan, functions: Sequence[FamilyFunction], interfaces: Sequence
             }
             for function, text in zip(unique, texts, strict=True)
         ],
+        heading="The mixture" if KINDS[plan.kind].gate else "The network",
         frame=frame,
     )
     digests = (digest for text in (imports, *texts) for digest in read_block(text).digests)
@@ -111,7 +112,7 @@ def _frame(
     text = render_template(
         f"mixtures/{KINDS[plan.kind].template}.py.j2",
         experts=table,
-        gate_template=_template_of(GATES[gate].text(gate)),
+        gate_template=_template_of(GATES[gate].text(gate) if gate else ""),
         **template_context(plan),
     )
     # Parts that a plan leaves out leave their blank lines behind.
@@ -141,6 +142,8 @@ def _template_of(text: str) -> Template:
 
 
 def _title(plan: Plan) -> str:
+    if not KINDS[plan.kind].gate:
+        return f"{plan.experts[0]} alone, trained with the recipe of mixtures."
     if not KINDS[plan.kind].families:
         return f"Mixture of {number(len(plan.experts))} equal experts over one trunk."
     often = Counter(plan.experts)
@@ -151,9 +154,13 @@ def _title(plan: Plan) -> str:
 def _summary(plan: Plan) -> str:
     families = len(set(plan.experts))
     source = f"{number(families)} model {'family' if families == 1 else 'families'} of LEMUR (nn-dataset)"
+    gate = gate_of(plan)
+    if not gate:
+        text = f"Written by nngen from {source}, whose source stands unchanged inside a function. It has no gate."
+        return fill(text, width=110)
     text = (
         f"Written by nngen from {source}. Each expert is a family's own network: its source stands unchanged "
-        f"inside a function. A gate ({GATES[gate_of(plan)].meaning}) weighs the experts image by image."
+        f"inside a function. A gate ({GATES[gate].meaning}) weighs the experts image by image."
     )
     if not KINDS[plan.kind].families:
         text = (

@@ -36,14 +36,16 @@ def number(count: int) -> str:
 
 def template_context(plan: Plan) -> dict[str, Any]:
     """Return the values that the templates name, experts and the gate's template aside."""
-    gate, top_k, rate = plan.gate, plan.gate.routing == "top-k", plan.recipe.gate_rate
-    losses = {name: loss for name, loss in LOSSES.items() if plan.losses.weight(name) > 0}
+    gate, rate, gated = plan.gate, plan.recipe.gate_rate, bool(KINDS[plan.kind].gate)
+    top_k = gated and gate.routing == "top-k"
+    losses = {name: loss for name, loss in LOSSES.items() if gated and plan.losses.weight(name) > 0}
     # Where more than the weights is needed, the gate returns a ``Routing``.
-    routed = top_k or gate.learned_noise or any("logits" in loss.needs for loss in losses.values())
+    routed = top_k or (gated and gate.learned_noise) or any("logits" in loss.needs for loss in losses.values())
     words = {"probabilities": "probabilities" if routed else "weights", "k": int(gate.k)}
-    routing = definitions(SNIPPETS / "routing.py")
+    routing, diagnostics = definitions(SNIPPETS / "routing.py"), definitions(SNIPPETS / "diagnostics.py")
     return {
         "count": len(plan.experts),
+        "gated": gated,
         "gate": {"noise": float(gate.noise), "learned_noise": gate.learned_noise, "k": int(gate.k)},
         "gate_widths": tuple(int(gate.width) * 2**block for block in range(int(gate.depth))),
         "gate_hidden": (int(gate.width),) * (int(gate.depth) - 1),
@@ -59,8 +61,8 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "constants": list(_constants(plan, losses)),
         "recipe": {"optimizer": plan.recipe.optimizer, **{name: float(getattr(plan.recipe, name)) for name in _RECIPE}},
         "rate_words": f"{'the same' if rate == 1 else 'a higher' if rate > 1 else 'a lower'} rate",
-        "trained": "self.experts" if KINDS[plan.kind].families else "nn.ModuleList([self.trunk, self.experts])",
-        "diagnostics": "\n\n\n".join(definitions(SNIPPETS / "diagnostics.py").values()),
+        "trained": _trained(plan),
+        "diagnostics": "\n\n\n".join(diagnostics.values() if gated else [diagnostics["soft_targets"]]),
         "net_summary": _net_summary(plan),
         **TRUNK,
     }
@@ -74,7 +76,21 @@ def _constants(plan: Plan, losses: Mapping[str, Loss]) -> Iterator[Mapping[str, 
     yield {"name": "FLOOR", "value": 0.01, "meaning": "share of the peak rates that is left at the end"}
 
 
+def _trained(plan: Plan) -> str:
+    """Return the expression of what the optimizer updates besides the gate."""
+    kind = KINDS[plan.kind]
+    return (
+        "nn.ModuleList([self.trunk, self.experts])"
+        if not kind.families
+        else "self.experts"
+        if kind.gate
+        else "self.expert"
+    )
+
+
 def _net_summary(plan: Plan) -> str:
+    if not KINDS[plan.kind].gate:
+        return "A family's network behind its adapter, trained with the recipe of mixtures."
     count = number(len(plan.experts)).capitalize()
     experts = f"{count} experts" if KINDS[plan.kind].families else f"{count} equal experts over one trunk"
     if plan.gate.routing == "top-k":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -53,6 +53,13 @@ class Budget:
                 raise UsageError(f"--{item.name.replace('_', '-')} must be positive, not {value}")
         if self.max_cost is not None and self.price_per_hour is None:
             raise UsageError("--max-cost needs the price of an hour: add --price-per-hour")
+
+    def less(self, used: Usage) -> Budget | None:
+        """Return what a campaign leaves of its limits to the one after it; None where it leaves nothing."""
+        left: dict[str, Any] = {f"max_{name}": limit - spent for name, (spent, limit) in used.shares(self).items()}
+        if "max_trials" in left:
+            left["max_trials"] = int(left["max_trials"])
+        return replace(self, **left) if all(value > 0 for value in left.values()) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Write the limits that are set as JSON types."""

@@ -56,6 +56,11 @@ class _Work:
     spec: TrialSpec
     isolation: Isolation
 
+    @property
+    def logits(self) -> bool:
+        """Whether the logits are kept: those of families alone, to be compared with mixtures of them."""
+        return self.trial.plan.kind == "single" and not self.trial.given
+
 
 class TrialExecutor:
     """Carries out trials, several at once; at most ``engine.slots`` of them train at the same time.
@@ -180,9 +185,10 @@ class TrialExecutor:
         if not trial.given:
             self._archive.add_candidate(candidate, self._fingerprints)
         same = self._archive.same_trial(candidate.id, work.spec, self._record.data_fingerprint)
-        if same is not None:
-            predictions = (self._archive.predictions(same.id, split) for split in ("validation", "test"))
-            self._finish(trial, copied_result(same, *predictions), copied_from=same.id)
+        logits = self._archive.logits(same.id) if same is not None and work.logits else b""
+        if same is not None and (logits or not work.logits or not same.trained):
+            validation, test = (self._archive.predictions(same.id, split) for split in ("validation", "test"))
+            self._finish(trial, copied_result(same, validation, test, logits), copied_from=same.id)
             return
         # The archive may hold the verdict of an earlier check, failures included.
         verdict = self._archive.checked(candidate.id, work.spec.shape, self._record.classes)
@@ -243,6 +249,7 @@ class TrialExecutor:
                 dataset=self._inputs.dataset,
                 isolation=work.isolation,
                 folder=self._folder(work),
+                logits=work.logits,
             )
 
             def on_epoch(result: EpochResult, work: _Work = work) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from nngen import __version__
@@ -16,7 +16,7 @@ from nngen.analysis.results import template_note
 from nngen.archive.records import CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
 from nngen.archive.store import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.campaign.budget import Budget, BudgetTracker, last_budget
+from nngen.campaign.budget import Budget, BudgetTracker, last_budget, read_usage
 from nngen.campaign.commands import Command, CommandListener, interrupts
 from nngen.campaign.executor import TrialExecutor
 from nngen.campaign.protocols import (
@@ -28,7 +28,7 @@ from nngen.campaign.protocols import (
     Suggestion,
     Watcher,
 )
-from nngen.campaign.selection import narrow, source_of
+from nngen.campaign.selection import FamiliesAlone, narrow, source_of
 from nngen.campaign.successive_halving import Ladder, is_over, workload
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign.weights import WeightFolders
@@ -135,6 +135,27 @@ class Campaign:
                 driver.weights.settle(summary.best.id)
             return summary
 
+    def baselines(self) -> Campaign | None:
+        """Return the campaign of this one's families alone, with what is left of its budget; None where nothing is.
+
+        Raises:
+            UsageError: If this campaign has not begun.
+        """
+        record = self.archive.campaign(self.spec.name)
+        families = {name: self.inputs.families[name] for name in record.pool}
+        budget = self.budget or last_budget(self.archive.events(record.name, kinds=("budget.set",)))
+        left = budget.less(read_usage(self.archive, record.name))
+        if left is None:
+            return None
+        return replace(
+            self,
+            spec=record.spec.baselines(families),
+            inputs=replace(self.inputs, families=families, left_out={}),
+            source=FamiliesAlone(),
+            budget=left,
+            reveal=False,
+        )
+
     def _resume(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
         """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
         self._check_unchanged(stored, source)
@@ -163,8 +184,11 @@ class Campaign:
         suggestions = source.suggest(record, (), self.archive)
         for family, _ in self.inputs.families.values():
             self.archive.add_family(family)
+        if record.spec.alone:  # results are compared image by image
+            labels = self.inputs.dataset.validation_labels.astype("<u2").tobytes()
+            self.archive.add_labels(record.data_fingerprint, labels)
         self.archive.add_campaign(record, self._trials(suggestions), explored=[item.explored for item in suggestions])
-        if not source.candidates:
+        if not source.candidates and not record.spec.alone:
             audit = coverage(sorted(record.pool), (tuple(item.plan.experts) for item in suggestions))
             notes += (f"biased: {audit.verdict}",) if audit.biased else ()
         for line in notes:

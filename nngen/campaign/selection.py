@@ -24,6 +24,7 @@ from nngen.space.registry import Choice, Chooser
 
 __all__ = [
     "ChosenQuartets",
+    "FamiliesAlone",
     "SampledQuartets",
     "narrow",
     "source_of",
@@ -74,12 +75,21 @@ class ChosenQuartets(CandidateSource):
         return [Suggestion(plan=Plan(experts=choice.quartet), explored=choice.explored) for choice in choices]
 
 
+class FamiliesAlone(CandidateSource):
+    """Each family of the pool alone under the recipe of the campaigns that sample quartets."""
+
+    def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
+        return () if trials else [Suggestion(plan=Plan(experts=()).alone(name)) for name in sorted(record.pool)]
+
+
 def source_of(spec: CampaignSpec) -> CandidateSource:
     """Return the source for the sampler of a specification.
 
     Raises:
         UsageError: If the sampler is unknown, or learns from results and the campaign has rungs.
     """
+    if spec.alone:
+        return FamiliesAlone()
     chooser = find_sampler(spec.sampler).choose
     if chooser is not None and spec.rungs:
         raise UsageError(f"{spec.sampler} learns from trials of one fidelity: choose another sampler, or drop --rungs")

@@ -9,7 +9,7 @@ from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.selection import source_of
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.dataset import Dataset
-from nngen.errors import FamilyError
+from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import choose, load_families
 from nngen.families.probe import usable_families
 from nngen.families.trust import AUTO
@@ -45,6 +45,8 @@ def prepare(
         chosen = choose(load_families(lemur, families_from), stored.pool)
         usable, _ = usable_families(chosen, spec.shape, classes=dataset.classes, progress=progress, wanted=wanted)
         return CampaignInputs(families=usable, dataset=dataset, left_out=stored.left_out)
+    if spec.alone:
+        raise UsageError("families alone are trained by nngen campaign run CAMPAIGN --baselines")
     source_of(spec)  # refuses what cannot be sampled, before families are measured
     inputs = prepare_inputs(
         dataset,

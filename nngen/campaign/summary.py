@@ -158,7 +158,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
         states={state.value: sum(line.state is state for line in lines) for state in TrialState},
         outcomes=Counter(line.outcome.value for line in done if line.outcome),
         coverage=coverage(sorted(campaign.pool), finished_quartets(line for line in first if line.rung == 0))
-        if campaign.pool
+        if campaign.pool and not spec.alone
         else None,
         best=archive.trial(best[0].id) if best else None,
         suspect=_suspicion(best, lines),

@@ -71,6 +71,7 @@ def assemble(
         nngen assemble --families AirNet,AlexNet,BagNet,DenseNet --out mixtures
         nngen assemble --size 40 --sampler random --seed 7 --out mixtures
         nngen assemble --plan moev7 --out mixtures
+        nngen assemble --plan single --families DarkNet --out alone
         nngen assemble --families AirNet,AlexNet,DPN68,ICNet,MNASNet,ShuffleNet --sampler exhaustive --out all.tar.zst
     """
     exhaustive = sampler == "exhaustive"

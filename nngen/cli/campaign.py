@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from nngen.analysis.gains import gains
 from nngen.archive import Archive, CampaignRecord, Event, TrialState, check_creatable
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, summarise
 from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
 from nngen.campaign.successive_halving import workload
-from nngen.campaign.summary import read_status
+from nngen.campaign.summary import Summary, read_status
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import ArchiveOptions, CampaignName
+from nngen.cli.options import ArchiveOptions, CampaignName, Flag
 from nngen.cli.output import emit, note, print_json, print_table, say, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError
@@ -42,6 +44,7 @@ def run(
     selection: FamilyOptions = FamilyOptions(),
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
+    baselines: Flag = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Run a campaign, or resume it: the same name again goes on where it stopped.
@@ -54,6 +57,8 @@ def run(
     Args:
         campaign: Name of the campaign, or a TOML file of arguments.
         config: TOML file of arguments, named as the flags are; typed arguments come first.
+        baselines: Train each family of the pool alone too, once the campaign is done: at its fidelity, under its
+            recipe, with what is left of its budget, as campaign CAMPAIGN-alone. The report compares them.
 
     Examples:
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
@@ -64,6 +69,7 @@ def run(
         nngen campaign run other --size 50 --exclude AirNet --without-near-twins
         nngen campaign run third --size 27 --rungs 1,3,9 --finalists 2 --replicates 3 --max-hours 12
         nngen campaign run third.toml --workers 2
+        nngen campaign run first --baselines
     """
     if campaign is None:
         raise UsageError("the campaign has no name: type one, or a TOML file of arguments")
@@ -75,28 +81,51 @@ def run(
     with (
         machines.session(campaign, stored.spec if stored else None, typed, inputs_of) as (settled, inputs, engine),
         output.open() as store,
-        trial_progress() as watcher,
     ):
-        for family, reason in inputs.left_out.items():
-            watcher.note(f"{family} is left out: {reason}")
-        summary = Campaign(
+        main = Campaign(
             spec=settled,
             archive=store,
             inputs=inputs,
             engine=engine,
             assemble=Assembler().assemble,
-            watcher=watcher,
             budget=limits,
             isolation=machines.isolation,
-        ).run()
+        )
+        with trial_progress() as watcher:
+            for family, reason in inputs.left_out.items():
+                watcher.note(f"{family} is left out: {reason}")
+            summary = replace(main, watcher=watcher).run()
+        alone = _run_baselines(main, summary, asked=baselines)
+        compared = gains(store, store.campaign(campaign), store.trials(campaign, curves=False)) if alone else None
     if output.json:
-        print_json(summary.to_dict())
+        more = {"baselines": alone.to_dict(), "gains": compared.to_dict()} if alone and compared else {}
+        print_json(summary.to_dict() | more)
     else:
         print_summary(summary)
-    if summary.failed:
+        if alone and compared:
+            print_summary(alone)
+            for sentence in compared.sentences:
+                say(sentence)
+    failed = [one for one in (summary, alone) if one is not None and one.failed]
+    if failed:
+        first = failed[0]
         raise SomeFailedError(
-            f"{summary.failed} of {summary.total} candidates failed: nngen campaign status {summary.name} says why"
+            f"{first.failed} of {first.total} candidates failed: nngen campaign status {first.name} says why"
         )
+
+
+def _run_baselines(main: Campaign, summary: Summary, *, asked: bool) -> Summary | None:
+    """Run the families of a campaign alone, or resume them; None where they were not asked for, now or before."""
+    name = main.spec.baselines_name
+    if main.spec.alone or not (asked or any(record.name == name for record in main.archive.campaigns())):
+        return None
+    campaign = main.baselines() if summary.over else None
+    if campaign is None:
+        why = "its budget is spent" if summary.over else "it is not done"
+        note(f"{name}: the baselines of {main.spec.name} wait, because {why}: the same command goes on with them")
+        return None
+    with trial_progress() as watcher:
+        return replace(campaign, watcher=watcher).run()
 
 
 @app.command

@@ -12,7 +12,7 @@ from nngen.cli.output import emit, print_json, say
 from nngen.errors import UsageError
 from nngen.files import write_atomically
 
-app = App(name="plans", help="Plans that ship with nngen: one for each kind of mixture.")
+app = App(name="plans", help="Plans that ship with nngen.")
 
 
 @app.command

@@ -64,9 +64,9 @@ def compact_number(value: Value) -> Value:
 
 
 def by_plan(trials: Iterable[StoredTrial]) -> dict[str, list[StoredTrial]]:
-    """Group the trained trials by plan: by its text and the fields outside of the text."""
+    """Group the trained trials of mixtures by plan: by its text and the fields outside of the text."""
     found: dict[str, list[StoredTrial]] = {}
     for trial in trials:
-        if trial.trained:
+        if trial.trained and trial.plan.kind != "single":
             found.setdefault(f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}", []).append(trial)
     return found

@@ -38,6 +38,7 @@ RESULT = Trial(
     ),
     validation_predictions=b"\x01\x00",
     test_predictions=b"\x02\x00\x03\x00",
+    validation_logits=b"\x00\x3c\x00\x00",
     parameters=10,
     seconds=3.0,
     peak_mib=99.5,
@@ -120,10 +121,12 @@ class ArchiveContract:
         first = filled.trials("one")[0].id
         _run(filled, first, RESULT)
         stored = filled.trials("one", state=TrialState.DONE)[0]
-        for name in (field.name for field in fields(RESULT) if not field.name.endswith("_predictions")):
+        for name in (field.name for field in fields(RESULT) if not field.name.endswith(("_predictions", "_logits"))):
             assert getattr(stored, name) == getattr(RESULT, name), name
         assert filled.predictions(first, "test") == RESULT.test_predictions
         assert filled.predictions(first, "validation") == RESULT.validation_predictions
+        assert filled.logits(first) == RESULT.validation_logits
+        assert filled.logits(first + 1) == b""
         assert filled.trials(candidate_id=CANDIDATE.id) == (stored,)
         assert filled.trial(first) == stored
 

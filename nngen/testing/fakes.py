@@ -109,10 +109,12 @@ class FakeEngine:
             curve.append(point)
             if on_epoch is not None:
                 on_epoch(point)
+        logits = np.eye(dataset.classes, dtype="<f2")[_predict(dataset.validation_labels, skill)]
         return Trial(
             candidate_id=candidate.id,
             spec=spec,
             verdict=verdict,
+            validation_logits=logits.tobytes() if job.logits else b"",
             validation_accuracy=curve[-1].validation_accuracy,
             curve=tuple(curve),
             validation_predictions=_predict(dataset.validation_labels, skill).tobytes(),

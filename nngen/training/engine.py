@@ -60,6 +60,7 @@ class TrainJob:
         isolation: Isolation level of the worker.
         folder: Folder of the trial's checkpoint and weights, from which an interrupted training goes on; None where
             nothing is kept.
+        logits: Whether the trial keeps its logits of the validation images.
     """
 
     candidate: Candidate
@@ -67,6 +68,7 @@ class TrainJob:
     dataset: Dataset
     isolation: Isolation
     folder: TrialFolder | None = None
+    logits: bool = False
 
 
 class Engine(Protocol):

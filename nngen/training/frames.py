@@ -13,12 +13,14 @@ class FrameKind(enum.IntEnum):
         TEST: Class of each test image in the same form.
         FILE: Part of a file (``nngen.training.artifacts``).
         PROOF: Answer to the question of a check (``proof_size``).
+        LOGITS: Logits of each validation image after the last epoch, as little-endian float16.
     """
 
     VALIDATION = 2
     TEST = 3
     FILE = 4
     PROOF = 5
+    LOGITS = 6
 
 
 NONCE = 32

@@ -32,6 +32,7 @@ from nngen.types import BYTES_PER_CLASS, EpochResult, Outcome, Trial, TrialSpec,
 
 _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.training.worker")
 _WORKER = "nngen.training.worker"
+_BYTES_PER_LOGIT = 2
 _CARD_LIMITS = Limits(time_limit_s=60.0, memory_mib=12_288)
 _SHARE = 0.9
 """Share of a card's memory that trials side by side may take."""
@@ -164,6 +165,7 @@ class LocalEngine:
             score=score or (lambda body: accuracy(body, dataset.validation_labels)),
             on_epoch=on_epoch,
             artifacts=artifacts,
+            logits=job.logits,
         )
         with self._place(spec.device, prediction), energy_meter(spec.device) as energy:
             trial = self._halving(job, batch, make_scorer)
@@ -292,6 +294,9 @@ class LocalEngine:
         for kind, images in ((FrameKind.VALIDATION, dataset.validation_images), (FrameKind.TEST, dataset.test_images)):
             size = BYTES_PER_CLASS * len(images)
             frames[kind] = range(size, size + 1)
+        if job.logits:
+            size = _BYTES_PER_LOGIT * dataset.classes * len(dataset.validation_images)
+            frames[FrameKind.LOGITS] = range(size, size + 1)
         if artifacts is not None:
             frames[FrameKind.FILE] = range(MAX_PART + 1)
         result = self._runner.run(
@@ -316,6 +321,7 @@ class LocalEngine:
             curve=tuple(scorer.curve),
             validation_predictions=scorer.validation_predictions if verdict.valid else b"",
             test_predictions=scorer.test_predictions,
+            validation_logits=scorer.validation_logits if verdict.valid else b"",
             parameters=scorer.parameters,
             seconds=result.seconds,
             peak_mib=result.peak_mib,

@@ -41,6 +41,7 @@ class TrainOrder(CheckOrder):
         mean: Mean of the train split per channel, in [0, 1].
         std: Standard deviation of the train split per channel.
         train_size: Number of images of the train split to train on; None for all.
+        logits: Whether the logits of the validation images are sent after training.
         compiled: Whether the net is compiled before it is trained.
         artifacts: Names of the files to send.
         done: Epochs that the checkpoint among the worker's files contains; 0 without one.
@@ -54,6 +55,7 @@ class TrainOrder(CheckOrder):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train_size: int | None = None
+    logits: bool = False
     compiled: bool = False
     artifacts: tuple[str, ...] = ()
     done: int = 0
@@ -74,6 +76,7 @@ class TrainOrder(CheckOrder):
             mean=dataset.mean,
             std=dataset.std,
             train_size=spec.train_size,
+            logits=job.logits,
             device=spec.device,
             threads=spec.threads,
             compiled=compiled,

@@ -141,6 +141,8 @@ class CheckScorer:
 class TrialScorer:
     """Receives the frames of a training in their only order: ready, then per epoch a report and predictions, then test.
 
+    Where they are asked for, the logits of the validation images come before the test predictions.
+
     Attributes:
         epochs: Number of epochs to come.
         classes: Number of classes.
@@ -150,11 +152,13 @@ class TrialScorer:
         score: Computes the accuracy of validation predictions.
         on_epoch: Called after each completed epoch.
         artifacts: Receives the files of the training.
+        logits: Whether the logits of the validation images follow those of the last epoch.
         curve: One point per completed epoch; those of an earlier run, if it goes on from there.
         verdict: Verdict once all is received: valid after the test predictions, or the worker's own.
         parameters: Number of parameters of the net, as the worker counted them.
         validation_predictions: Class per validation image after the last completed epoch, as ``Trial`` keeps them.
         test_predictions: Class per test image in the same form; empty until the end.
+        validation_logits: Logits per validation image, as ``Trial`` keeps them; empty where they were not asked for.
         suspect: Reason why the time of an epoch is implausible; empty for most.
     """
 
@@ -166,11 +170,13 @@ class TrialScorer:
     score: Callable[[bytes], float]
     on_epoch: Callable[[EpochResult], None] | None = None
     artifacts: FileSink | None = None
+    logits: bool = False
     curve: list[EpochResult] = field(default_factory=list)
     verdict: Verdict | None = None
     parameters: int | None = None
     validation_predictions: bytes = b""
     test_predictions: bytes = b""
+    validation_logits: bytes = b""
     suspect: str = ""
     _report: Mapping[str, Any] | None = None
     _since: float = 0.0
@@ -186,6 +192,9 @@ class TrialScorer:
             return self._take_message(frame.message(), seconds)
         if frame.kind == FrameKind.VALIDATION:
             self._take_validation(frame.body, seconds)
+            return False
+        if frame.kind == FrameKind.LOGITS:
+            self._take_logits(frame.body)
             return False
         if frame.kind == FrameKind.TEST:
             return self._take_test(frame.body)
@@ -252,8 +261,24 @@ class TrialScorer:
         if self.on_epoch is not None:
             self.on_epoch(point)
 
+    def _take_logits(self, body: bytes) -> None:
+        if not self._trained or self.validation_logits:
+            raise FrameError("logits out of order")
+        logits = np.frombuffer(body, "<f2").reshape(-1, self.classes)
+        classes = np.frombuffer(self.validation_predictions, "<u2")
+        # Rounding to float16 may make ties, and never another order.
+        if not np.isfinite(logits).all() or not np.array_equal(
+            logits[np.arange(len(classes)), classes], logits.max(axis=1)
+        ):
+            raise FrameError("logits that do not belong to the predictions")
+        self.validation_logits = body
+
+    @property
+    def _trained(self) -> bool:
+        return len(self.curve) == self.epochs and self._report is None
+
     def _take_test(self, body: bytes) -> bool:
-        if len(self.curve) != self.epochs or self._report is not None:
+        if not self._trained or (self.logits and not self.validation_logits):
             raise FrameError("test predictions out of order")
         self._check_classes(body)
         self.test_predictions = body

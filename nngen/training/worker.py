@@ -51,7 +51,9 @@ _SHARE = 0.5
 """Share of the time that checkpoints may take; after short epochs that exceed it, some are left out."""
 
 _MOST_LOGITS = 2**25
-"""Number of validation logits up to which they are kept."""
+"""Number of validation logits up to which they are kept in a file."""
+
+_HALF_MAX = 65_504.0
 
 
 def check(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
@@ -193,10 +195,13 @@ class _Training:
             returned = self._learn(net, batches)
             self.channel.send({"event": "epoch", "samples": batches.samples, **_reported(returned), **_history(net)})
             last = epoch == order.epochs
-            outputs: list[Tensor] | None = [] if last and LOGITS in order.artifacts else None
+            wanted = last and (order.logits or LOGITS in order.artifacts)
+            outputs: list[Tensor] | None = [] if wanted else None
             classes = self._predict(net, data["validation-images"], prepare, outputs)
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
-            if outputs and len(classes) * order.classes < _MOST_LOGITS:
+            if outputs and order.logits:
+                self.channel.send_bytes(FrameKind.LOGITS, torch.cat(outputs).numpy().astype("<f2").tobytes())
+            if outputs and LOGITS in order.artifacts and len(classes) * order.classes < _MOST_LOGITS:
                 send_tensors(self.channel, LOGITS, {"validation": torch.cat(outputs)})
             if not last:
                 self._send_checkpoint(net)
@@ -264,7 +269,7 @@ class _Training:
                 finite = bool(torch.isfinite(outputs).all())
                 classes.append(outputs.argmax(1).cpu().numpy().astype("<u2"))
             if outputs_kept is not None:
-                outputs_kept.append(outputs.half().cpu())
+                outputs_kept.append(outputs.float().clamp(-_HALF_MAX, _HALF_MAX).half().cpu())
             if not finite:
                 raise fail(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
         return np.concatenate(classes).tobytes()

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from assembly_toys import GOLDEN, INTERFACES, KINDS, TINY, golden_candidate, golden_digest, make_family
+from assembly_toys import GOLDEN, GOLDEN_KINDS, INTERFACES, TINY, golden_candidate, golden_digest, make_family
 
 from nngen.assembly.assemble import assemble
 from nngen.assembly.family_scopes import top_level_names
@@ -30,7 +30,7 @@ Mix = Callable[..., Candidate]
 Load = Callable[[str], ModuleType]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", GOLDEN_KINDS)
 def test_the_golden_files(kind: str) -> None:
     # After an intended change: python tests/assembly/assembly_toys.py
     assert golden_candidate(kind).source == (GOLDEN / f"{kind}.py").read_text()
@@ -159,7 +159,7 @@ def test_a_plan_whose_experts_do_not_fit_is_refused(experts: tuple[str, ...], me
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"kind": "homogenous"}, "no kind of mixture is called 'homogenous': there are hetero, homogeneous"),
+        ({"kind": "homogenous"}, "no kind of mixture is called 'homogenous': there are hetero, homogeneous, single"),
         ({"gate": Gate(width=1)}, "gate.width is 1: it must lie between 2 and 4096"),
         ({"gate": Gate(temperature=0)}, "gate.temperature is 0"),
         ({"gate": Gate(noise=float("nan"))}, "gate.noise is nan"),

@@ -150,3 +150,25 @@ def test_an_archive_that_cannot_be_made(nngen, path):
     result = nngen("campaign", "run", "one", "--size", "2", "--archive", path.parent / "no" / "a.db")
     assert (result.code, len(result.err.splitlines())) == (1, 1)
     assert "does not exist" in result.err
+
+
+@pytest.mark.timeout(600)
+def test_baselines_are_trained_after_the_campaign_and_compared_with_it(nngen, path):
+    done = nngen("campaign", "run", "one", "--size", "1", *ARGUMENTS, "--train-size", "200", "--baselines", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["done"], told["baselines"]["campaign"], told["baselines"]["done"]) == (1, "one-alone", 5)
+    (row,) = told["gains"]["mixtures"]
+    with Archive.open(path, readonly=True) as archive:
+        (mixture,) = archive.trials("one")
+        alone = {trial.experts[0]: trial for trial in archive.trials("one-alone")}
+        assert {point.samples for trial in (mixture, *alone.values()) for point in trial.curve} == {200}
+    best = max(row["experts"], key=lambda name: alone[name].validation_accuracy)
+    assert row["best_accuracy"] == alone[best].validation_accuracy
+    assert row["over_best"]["mean"] == pytest.approx(mixture.validation_accuracy - row["best_accuracy"])
+    assert 0 < row["pooled_accuracy"] < 1
+    assert row["parameters"] > 1
+    again = nngen("campaign", "run", "one")
+    assert again.code == 0
+    assert "campaign one-alone: 5 of 5 trials done" in again.out
+    assert "against the best of their own families alone" in again.out

@@ -24,7 +24,7 @@ POOL = "ShuffleNet,AlexNet,ComplexNet,SqueezeNet-1,DarkNet"
 def test_there_is_a_preset_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     ls(output=OutputOptions(json=True))
     rows = json.loads(capsys.readouterr().out)
-    assert {row["kind"] for row in rows} == {"hetero", "homogeneous"}
+    assert {row["kind"] for row in rows} == {"hetero", "homogeneous", "single"}
     assert [row["name"] for row in rows] == sorted(preset_names())
     ls()
     assert all(name in capsys.readouterr().out for name in preset_names()[:1])

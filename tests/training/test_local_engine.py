@@ -104,6 +104,17 @@ def test_a_part_of_the_train_split_is_trained_on_and_is_the_same_in_every_trial(
         engine.train(job(net_source(), train_size=5000))
 
 
+def test_logits_are_kept_where_they_are_asked_for(engine, digits, job):
+    plain, kept = (engine.train(replace(job(net_source(), epochs=2), logits=asked)) for asked in (False, True))
+    assert plain.validation_logits == b""
+    logits = np.frombuffer(kept.validation_logits, "<f2").reshape(len(digits.validation_labels), 10)
+    assert logits.argmax(1).astype("<u2").tobytes() == kept.validation_predictions == plain.validation_predictions
+    large = "return self.head(x) * 1e9"
+    kept = engine.train(replace(job(net_source(forward=large)), logits=True))
+    assert kept.verdict.valid, kept.verdict.message
+    assert np.isfinite(np.frombuffer(kept.validation_logits, "<f2")).all()
+
+
 def test_one_seed_gives_one_result_to_the_last_bit(engine, candidate, job):
     source = candidate(net_source(forward="return self.head(nn.functional.dropout(x, 0.2, self.training))"))
     first, again, other = (engine.train(job(source, seed=seed)) for seed in (3, 3, 4))

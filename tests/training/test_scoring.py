@@ -104,6 +104,33 @@ def test_frames_out_of_order_or_range_are_refused(frames):
     assert scorer.verdict is None
 
 
+LOGITS = np.array([[2, 1, 0], [0, 2, 1], [0, 1, 2], [0, 2, 2]], "<f2")
+
+
+def test_logits_come_between_the_last_epoch_and_the_test():
+    scorer = _scorer(logits=True)
+    frames = [READY, EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.LOGITS, LOGITS.tobytes())]
+    assert _feed(scorer, *frames, Frame(FrameKind.TEST, b"\2\0"))[-1]
+    assert scorer.verdict.valid
+    assert scorer.validation_logits == LOGITS.tobytes()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [Frame(FrameKind.LOGITS, LOGITS.tobytes())],
+        [EPOCH, Frame(FrameKind.LOGITS, LOGITS.tobytes())],
+        [EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.TEST, b"\2\0")],
+        [EPOCH, Frame(FrameKind.VALIDATION, RIGHT), *[Frame(FrameKind.LOGITS, LOGITS.tobytes())] * 2],
+        [EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.LOGITS, LOGITS[::-1].tobytes())],
+        [EPOCH, Frame(FrameKind.VALIDATION, RIGHT), Frame(FrameKind.LOGITS, (LOGITS + np.float16("inf")).tobytes())],
+    ],
+)
+def test_logits_out_of_order_or_of_other_predictions_are_refused(frames):
+    with pytest.raises(FrameError):
+        _feed(_scorer(logits=True), READY, *frames)
+
+
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
