@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["MAX_PARSED", "clean", "did_you_mean", "listed", "one_line", "parse_python", "parse_toml", "split_names"]
+__all__ = [
+    "MAX_PARSED",
+    "clean",
+    "decode_python",
+    "did_you_mean",
+    "listed",
+    "one_line",
+    "parse_python",
+    "parse_toml",
+    "split_names",
+]
 
 MAX_PARSED = 200_000
 """Characters of the longest foreign source that is parsed outside of a worker; LEMUR's longest has 178,375."""
 
 _MAX_DOTS = 1000
 _MAX_NESTED = 50
+
+_DECLARED = re.compile(r"^([ \t\f]*#.*?coding[:=][ \t]*)[-\w.]+", re.ASCII)
+_SLOW_CODECS = frozenset({"idna", "punycode"})
+"""Codecs whose time grows with the square of the length; no source is written in them."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\?)?|[@-Z\\-_])")
 
@@ -72,6 +88,37 @@ def listed(names: Sequence[str], limit: int | None = None) -> str:
 def split_names(text: str) -> tuple[str, ...]:
     """Split a comma-separated list; white space around names and empty names are dropped."""
     return tuple(name for item in text.split(",") if (name := item.strip()))
+
+
+def decode_python(data: bytes) -> str:
+    """Decode a Python file as Python does: by its byte order mark or its declared encoding, else as UTF-8.
+
+    Returns:
+        The text without a byte order mark; a declaration of another encoding now names UTF-8.
+
+    Raises:
+        UnicodeDecodeError: If the bytes are not text in that encoding.
+        ValueError: If the declared encoding is not known; the message is one phrase.
+    """
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    except SyntaxError as error:
+        data.decode("utf-8-sig")  # where that is the reason, its error names the place
+        raise ValueError(one_line(str(error))) from None
+    if encoding in _SLOW_CODECS:
+        raise ValueError(f"unknown encoding: {encoding}")
+    try:
+        text = data.decode(encoding)
+    except LookupError as error:  # a codec that gives no text
+        raise ValueError(one_line(str(error))) from None
+    if encoding.startswith("utf-8"):
+        return text
+    first, second, *rest = [*text.split("\n", 2), ""]
+    if _DECLARED.match(first):
+        first = _DECLARED.sub(r"\1utf-8", first)
+    else:
+        second = _DECLARED.sub(r"\1utf-8", second)
+    return "\n".join([first, second, *rest])
 
 
 def parse_python(source: str) -> ast.Module:

@@ -136,12 +136,16 @@ class Interface:
         high: Largest height and width that works; None where no upper bound was found.
         square: Whether height and width must be equal.
         complex: Whether the input must be complex.
+        hyperparameters: Names of its hyperparameters, where only a call of ``supported_hyperparameters`` tells them.
+        own_settings: Whether its code changes settings of torch or seeds the generators, which a mixture puts back.
     """
 
     low: int
     high: int | None = None
     square: bool = False
     complex: bool = False
+    hyperparameters: tuple[str, ...] | None = None
+    own_settings: bool = False
 
     @property
     def sides(self) -> str:

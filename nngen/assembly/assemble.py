@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nngen.assembly.family_function import FamilyFunction, family_function
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
 from nngen.assembly.render import render
 from nngen.errors import PlanError
+from nngen.families.family_function import FamilyFunction, family_function
 from nngen.lemur.layout import nn_id
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Hyperparameters, Interface
@@ -19,7 +19,7 @@ class Assembler:
     """Assembles plans; each family is read once."""
 
     def __init__(self) -> None:
-        self._functions: dict[tuple[str, str, str], FamilyFunction] = {}
+        self._functions: dict[tuple[object, ...], FamilyFunction] = {}
 
     def assemble(self, plan: Plan, experts: Sequence[tuple[Family, Interface]]) -> Candidate:
         """Write a plan as one self-contained file.
@@ -40,7 +40,7 @@ class Assembler:
         given = tuple(family.name for family, _ in experts)
         if given != (plan.experts if KINDS[plan.kind].families else ()):
             raise PlanError(f"the plan names {', '.join(plan.experts)}, but was given {', '.join(given) or 'nothing'}")
-        functions = [self.function(family) for family, _ in experts]
+        functions = [self.function(family, interface.hyperparameters) for family, interface in experts]
         source, canonical = render(plan, functions, [interface for _, interface in experts])
         return Candidate(
             id=f"MoE{len(plan.experts)}-{nn_id(source)}",
@@ -50,16 +50,12 @@ class Assembler:
             template_version=TEMPLATE_VERSION,
         )
 
-    def function(self, family: Family) -> FamilyFunction:
-        """Turn a family into a function, or return the one made before.
-
-        Raises:
-            AssemblyError: If its source cannot become an expert; the message names family and line.
-        """
+    def function(self, family: Family, names: tuple[str, ...] | None = None) -> FamilyFunction:
+        """Turn a family into a function, or return the one made before; arguments and errors of ``family_function``."""
         best: Hyperparameters = family.best.hyperparameters if family.best is not None else {}
-        key = (family.name, family.fingerprint, repr(sorted(best.items())))
+        key = (family.name, family.fingerprint, names, repr(sorted(best.items())))
         if key not in self._functions:
-            self._functions[key] = family_function(family)
+            self._functions[key] = family_function(family, names)
         return self._functions[key]
 
 

@@ -6,7 +6,7 @@ import ast
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from nngen.assembly.locals import local_names
+from nngen.families.locals import local_names
 from nngen.text import MAX_PARSED
 
 TEMPLATE_VERSION = 1

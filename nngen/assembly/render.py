@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
 import keyword
 import re
 from collections import Counter
@@ -14,18 +15,18 @@ from textwrap import fill
 
 from jinja2 import Template
 
-from nngen.assembly.family_function import FamilyFunction, function_name
 from nngen.assembly.identity import combine, statement_digests
 from nngen.assembly.plan_toml import to_toml
 from nngen.assembly.registries import GATES, KINDS, LOSSES, Loss, gate_of
-from nngen.assembly.template_context import SNIPPETS, definitions, number, template_context
+from nngen.assembly.template_context import OWN_SETTINGS, SNIPPETS, definitions, number, template_context
+from nngen.families.family_function import FamilyFunction, function_name
 from nngen.files import package_folder
 from nngen.jinja import environment, render_template
 from nngen.plan import Plan
 from nngen.text import listed
 from nngen.types import Interface
 
-_IMPORTS = ("cache", "math", "NamedTuple", "Optional", "torch", "nn", "F")
+_IMPORTS = ("cache", "math", "random", "np", "Any", "NamedTuple", "Optional", "torch", "nn", "F")
 """Names that ``mixture.py.j2`` imports where a file needs them."""
 
 _DEFINES = re.compile(r"^(?:class|def) (\w+)|^([A-Za-z_]\w*) = ", re.MULTILINE)
@@ -43,7 +44,7 @@ def reserved_names() -> frozenset[str]:
 def _reserved(losses: tuple[tuple[str, Loss], ...]) -> frozenset[str]:
     files = [*package_folder("templates").rglob("*.py.j2"), *(loss.file for _, loss in losses)]
     found = {name for file in files for pair in _DEFINES.findall(file.read_text(encoding="utf-8")) for name in pair}
-    found |= {name for file in SNIPPETS.glob("*.py") for name in definitions(file)}
+    found |= {name for file in (*SNIPPETS.glob("*.py"), OWN_SETTINGS) for name in definitions(file)}
     found |= {name.upper() for name, _ in losses} | {"CLIP", "FLOOR", "WARMUP"}
     return frozenset(found | {*_IMPORTS, *keyword.kwlist, *keyword.softkwlist, *dir(builtins)}) - {""}
 
@@ -113,6 +114,7 @@ def _frame(
         f"mixtures/{KINDS[plan.kind].template}.py.j2",
         experts=table,
         gate_template=_template_of(GATES[gate].text(gate) if gate else ""),
+        own_settings=any(interface.own_settings for interface in interfaces),
         **template_context(plan),
     )
     # Parts that a plan leaves out leave their blank lines behind.
@@ -172,7 +174,7 @@ def _summary(plan: Plan) -> str:
 
 def _dictionary(pairs: Sequence[tuple[str, float | int | str]]) -> str:
     """Write an expert's hyperparameters, indented as the table of experts is."""
-    items = [f'"{name}": {value!r}' for name, value in pairs]
+    items = [f"{json.dumps(name)}: {value!r}" for name, value in pairs]
     line = "{" + ", ".join(items) + "}"
     if len(line) <= _ROOM:
         return line

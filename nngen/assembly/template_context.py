@@ -12,6 +12,8 @@ from nngen.assembly.registries import KINDS, LOSSES, Loss
 from nngen.plan import Plan
 
 SNIPPETS = Path(__file__).parent / "snippets"
+OWN_SETTINGS = Path(__file__).parents[1] / "families" / "own_settings.py"
+"""Code for families whose own code changes settings of torch."""
 
 TRUNK = {
     "trunk_widths": (32, 32, 64, 64, 128, 128),
@@ -63,6 +65,7 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "rate_words": f"{'the same' if rate == 1 else 'a higher' if rate > 1 else 'a lower'} rate",
         "trained": _trained(plan),
         "diagnostics": "\n\n\n".join(diagnostics.values() if gated else [diagnostics["soft_targets"]]),
+        "own_settings_code": "\n\n\n".join(definitions(OWN_SETTINGS).values()),
         "net_summary": _net_summary(plan),
         **TRUNK,
     }

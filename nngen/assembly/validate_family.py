@@ -6,17 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nngen.assembly.family_function import family_function
 from nngen.assembly.identity import canonical_hash
-from nngen.checks.rule import CheckFailed
-from nngen.checks.rules.static.contract import Contract
-from nngen.checks.source import Source
-from nngen.errors import AssemblyError, FamilyError
+from nngen.errors import FamilyError
 from nngen.families.catalogue import load_families, read_family
-from nngen.families.probe import profiles
+from nngen.families.probe import NOTES, profiles
 from nngen.families.trust import AUTO
 from nngen.lemur.reader import Lemur
-from nngen.text import parse_python
 from nngen.types import Family, Shape
 
 
@@ -51,8 +46,9 @@ def may_join(
 ) -> tuple[Joining, ...]:
     """Check whether each file may be an expert beside LEMUR's families.
 
-    A file must be named and written as a family of LEMUR's, fit into a function, and work when it is built: forward in
-    train and eval mode, backward, finite, behind an adapter if need be. It must not be a program that is there already.
+    A file must be named as a family of LEMUR's and must not be a program that is there already; everything else is the
+    verdict of ``profiles``: it keeps LEMUR's contract, works when it is built, behind an adapter if need be, and is the
+    same network as an expert.
 
     Args:
         paths: Files, each named as its family shall be.
@@ -76,7 +72,7 @@ def may_join(
             if family.name in {other.name for other in families.values()}:
                 raise FamilyError(f"{path}: another file names its family {family.name} too")
             families[path] = family
-        except (AssemblyError, FamilyError) as error:
+        except FamilyError as error:
             refused[path] = str(error)
     measured = profiles(list(families.values()), shape, classes=classes, progress=progress, wanted=wanted)
     rows = []
@@ -94,26 +90,21 @@ def may_join(
                 native=profile.native(shape) if found else None,
                 takes="square, " * found.square + "complex, " * found.complex + found.sides if found else None,
                 parameters=profile.parameters.get(str(shape)),
-                message=profile.reason,
+                message=profile.reason or "; ".join(NOTES[name] for name in profile.notes),
             )
         )
     return tuple(rows)
 
 
 def _read(path: Path, there: Mapping[str, Family], known: dict[str, str]) -> Family:
-    """Read a file and make every check that does not run it."""
+    """Read a file and refuse one whose name or program is there already."""
     family = read_family(path)
     if family.name in there and there[family.name].source != family.source:
         raise FamilyError(f"LEMUR has a family {family.name} already: give the file another name")
     try:
-        parse_python(family.source)  # before the rule parses it, whatever its length
         twin = known.setdefault(canonical_hash(family.source), family.name)
-        Contract().check(Source(family.source))
-    except SyntaxError as error:
-        raise FamilyError(f"{path} is not Python: {error}") from error
-    except CheckFailed as broken:
-        raise FamilyError(f"{path}: {broken}") from None
+    except SyntaxError:  # the verdict on it names the line
+        return family
     if twin != family.name:
         raise FamilyError(f"{path} is the same program as {twin}: a mixture gains nothing from it")
-    family_function(family)
     return family

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nngen.checks.guard import guard
 from nngen.checks.prm import LEMUR_BATCH
 from nngen.checks.rule import CheckFailed, fail
 from nngen.text import one_line
 from nngen.types import Outcome, Shape
+
+_LAZY_BATCH = 2
 
 
 def load_module(path: Path, name: str = "candidate") -> ModuleType:
@@ -39,34 +42,53 @@ def load_module(path: Path, name: str = "candidate") -> ModuleType:
     return module
 
 
+def net_class(module: ModuleType) -> type[nn.Module]:
+    """Return the module's ``Net``.
+
+    Raises:
+        CheckFailed: If it is missing, or is not a module's class.
+    """
+    net = getattr(module, "Net", None)
+    if net is None:
+        raise _broken("class Net is missing: add it, a torch.nn.Module")
+    if not (isinstance(net, type) and issubclass(net, nn.Module)):
+        raise _broken("Net is not a subclass of torch.nn.Module")
+    return net
+
+
+def hyperparameter_names(module: ModuleType, path: Path) -> list[str]:
+    """Call ``supported_hyperparameters`` and return the names.
+
+    Raises:
+        CheckFailed: If it is missing, raises, or returns anything but a collection of names.
+    """
+    function = getattr(module, "supported_hyperparameters", None)
+    if not callable(function):
+        raise _broken("supported_hyperparameters() is missing: add it, returning a set of names")
+    with guard("interface", Outcome.CONTRACT, path, "supported_hyperparameters() was called"):
+        returned = function()
+        names = [name for name in returned if isinstance(name, str)] if hasattr(returned, "__iter__") else None
+    if names is None or isinstance(returned, str):
+        raise _broken("supported_hyperparameters() does not return names of hyperparameters: return a set of str")
+    return names
+
+
 def check_interface(module: ModuleType, path: Path, prm: Mapping[str, Any]) -> type[nn.Module]:
     """Return the module's ``Net``.
 
     Raises:
         CheckFailed: If the module breaks the contract, or ``prm`` lacks a name it supports.
     """
-
-    def broken(message: str) -> CheckFailed:
-        return fail(Outcome.CONTRACT, "interface", message)
-
-    net = getattr(module, "Net", None)
-    if net is None:
-        raise broken("class Net is missing: add it, a torch.nn.Module")
-    if not (isinstance(net, type) and issubclass(net, nn.Module)):
-        raise broken("Net is not a subclass of torch.nn.Module")
-    function = getattr(module, "supported_hyperparameters", None)
-    if not callable(function):
-        raise broken("supported_hyperparameters() is missing: add it, returning a set of names")
-    with guard("interface", Outcome.CONTRACT, path, "supported_hyperparameters() was called"):
-        returned = function()
-        names = [name for name in returned if isinstance(name, str)] if hasattr(returned, "__iter__") else None
-    if names is None or isinstance(returned, str):
-        raise broken("supported_hyperparameters() does not return names of hyperparameters: return a set of str")
-    for name in sorted(names):
+    net = net_class(module)
+    for name in sorted(hyperparameter_names(module, path)):
         if name not in prm:
             shown = one_line(name, 60)
-            raise broken(f"hyperparameter {shown} has no value: give one with --prm {shown}=VALUE")
+            raise _broken(f"hyperparameter {shown} has no value: give one with --prm {shown}=VALUE")
     return net
+
+
+def _broken(message: str) -> CheckFailed:
+    return fail(Outcome.CONTRACT, "interface", message)
 
 
 def build_net(
@@ -77,15 +99,28 @@ def build_net(
     Raises:
         CheckFailed: If the contract is broken or building raises.
     """
-    net_class = check_interface(module, path, prm)
+    kind = check_interface(module, path, prm)
     in_shape = (LEMUR_BATCH, shape.channels, shape.height, shape.width)
     with guard("build", Outcome.CRASHED, path, f"Net({in_shape}, ({classes},), prm, device) was built"):
-        net = net_class(in_shape, (classes,), prm, device)
+        net = kind(in_shape, (classes,), prm, device)
         net.to(device)
+    materialise(net, torch.zeros((_LAZY_BATCH, *in_shape[1:]), device=device), path)
+    with guard("build", Outcome.CRASHED, path, "its parameters were counted"):
         trainable = any(parameter.requires_grad for parameter in net.parameters())
     if not trainable:
         raise fail(Outcome.NO_GRADIENT, "build", "Net has no trainable parameter")
     return net
+
+
+def materialise(net: nn.Module, images: Tensor, path: Path) -> None:
+    """Give lazy layers their weights, which torch does in the first forward pass; other nets are not run.
+
+    Raises:
+        CheckFailed: If ``forward`` raises.
+    """
+    if any(map(is_lazy, (*net.parameters(), *net.buffers()))):
+        with guard("build", Outcome.SHAPE, path, "forward ran once, for the lazy layers"), torch.no_grad():
+            net.eval()(images)
 
 
 def set_up(net: nn.Module, path: Path, prm: Mapping[str, Any]) -> None:
@@ -106,7 +141,7 @@ def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int, auxiliar
         images: The images, on the net's device.
         path: The candidate's file.
         classes: Number of classes.
-        auxiliary: Whether the net may return a tuple or a list, of which the first entry is the logits.
+        auxiliary: Whether the net may return a tuple, of which the first entry is the logits.
 
     Raises:
         CheckFailed: If ``forward`` raises, or returns anything else.
@@ -115,7 +150,7 @@ def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int, auxiliar
     mode = "train" if net.training else "eval"
     with guard("shape", Outcome.SHAPE, path, f"forward ran in {mode} mode on a batch of {size}"):
         outputs = net(images)
-        if auxiliary and isinstance(outputs, tuple | list) and outputs:
+        if auxiliary and isinstance(outputs, tuple) and outputs:
             outputs = outputs[0]
         # Still inside: the output may be an object of the candidate's own class.
         is_tensor = isinstance(outputs, Tensor)

@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from nngen.text import parse_python
+
+_SEEDING = frozenset(
+    """
+    torch.manual_seed torch.random.manual_seed torch.seed torch.random.seed torch.set_rng_state
+    torch.random.set_rng_state torch.cuda.manual_seed torch.cuda.manual_seed_all torch.default_generator.manual_seed
+    random.seed random.setstate numpy.random.seed numpy.random.set_state
+    """.split()  # noqa: SIM905
+)
+"""Functions that set the generators which all code of a process draws from."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -62,3 +73,15 @@ class Source:
                 yield node
             if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
                 waiting.extend(reversed(list(ast.iter_child_nodes(node))))
+
+
+def own_seeds(source: str) -> str:
+    """Name the first line where a source seeds the generators itself, as a warning; empty where none does."""
+    try:
+        parse_python(source)
+    except SyntaxError:
+        return ""
+    parsed = Source(source)
+    calls = (node for node in parsed.nodes if isinstance(node, ast.Call))
+    lines = [node.lineno for node in calls if parsed.dotted(node.func) in _SEEDING]
+    return f"line {min(lines)} seeds the generators, which nngen seeds again before it trains" if lines else ""

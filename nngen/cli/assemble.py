@@ -18,7 +18,7 @@ from nngen.cli.family_options import FamilySource, note_family_levels
 from nngen.cli.options import Flag, IsolationOption, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import progress_bar
-from nngen.errors import AssemblyError, FamilyError, PlanError, UsageError
+from nngen.errors import FamilyError, PlanError, UsageError
 from nngen.families.catalogue import choose
 from nngen.families.probe import check_shape, usable_families
 from nngen.plan import Plan
@@ -96,7 +96,7 @@ def assemble(
         # Refuses a size that the pool cannot give, before families are measured.
         draw(sampler, [family.name for family in chosen], size, seed)
     assembler = Assembler()
-    pool = _measure(chosen, shape, assembler, isolation, named=not drawn or names is not None)
+    pool = _measure(chosen, shape, isolation, named=not drawn or names is not None)
     plans, total = _plans(model, tuple(pool), sampler if drawn else None, size, seed)
     known: frozenset[str] = frozenset()
     if archive is not None:
@@ -156,20 +156,11 @@ def _families(model: Plan, selection: FamilySource, *, drawn: bool) -> tuple[Fam
     return choose(selection.load(), dict.fromkeys(model.experts))
 
 
-def _measure(families: Sequence[Family], shape: Shape, assembler: Assembler, isolation: str, *, named: bool) -> Usable:
+def _measure(families: Sequence[Family], shape: Shape, isolation: str, *, named: bool) -> Usable:
     """Measure what each family accepts; an unusable family is refused if it was named, else left out."""
-    readable = []
-    for family in families:
-        try:
-            assembler.function(family)
-            readable.append(family)
-        except AssemblyError as error:
-            if named:
-                raise
-            note(f"{error}; it is left out")
-    note_family_levels(readable, isolation, trains=False)
+    note_family_levels(families, isolation, trains=False)
     with progress_bar(f"probing at {shape}") as report:
-        pool, refused = usable_families(readable, shape, progress=report, wanted=isolation)
+        pool, refused = usable_families(families, shape, progress=report, wanted=isolation)
     for name, reason in refused.items():
         if named:
             raise FamilyError(f"{name} cannot be used at {shape}: {reason}")

@@ -14,6 +14,7 @@ from nngen.assembly.provenance import source_level
 from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
 from nngen.checks.constants import large_constants
+from nngen.checks.source import own_seeds
 from nngen.cli.family_options import note_levels
 from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
 from nngen.cli.output import note
@@ -45,8 +46,8 @@ def check(
     """Check that files work: contract, import, shapes, finite loss, one step, and a gradient in every expert.
 
     Each file runs in an isolated worker process; a file that was not assembled by nngen, in a sandbox. Large constants
-    in such a file are a warning: they may hold the answers to a data set. The exit code is 3 if some of the files
-    failed.
+    in such a file are a warning, since they may hold the answers to a data set, and so are seeds of its own. The exit
+    code is 3 if some of the files failed.
 
     Args:
         paths: Files, or folders of ``*.py`` files.
@@ -120,9 +121,13 @@ def _read(file: Path, isolation: str) -> tuple[Candidate, LevelChoice] | Verdict
 
 
 def _warning(source: str) -> str:
-    """Return a warning of large constants in a source that was not assembled here; empty where there is none."""
-    found = "" if source_level(source).level is Isolation.PROCESS else large_constants(source)
-    return f"it may carry the answers to a data set: {found}" if found else ""
+    """Return the warnings of a source that was not assembled here: seeds of its own, large constants."""
+    if source_level(source).level is Isolation.PROCESS:
+        return ""
+    large = large_constants(source)
+    return "; ".join(
+        filter(None, [own_seeds(source), f"it may carry the answers to a data set: {large}" if large else ""])
+    )
 
 
 def _check_families(files: list[Path], shape: Shape, classes: int, isolation: str, output: OutputOptions) -> None:

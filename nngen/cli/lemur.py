@@ -16,7 +16,7 @@ from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
 from nngen.families.near_duplicates import near_twins
-from nngen.families.probe import Profile, check_shape, profiles
+from nngen.families.probe import NOTES, Profile, check_shape, profiles
 from nngen.lemur.fetch import fetch as fetch_wheel
 from nngen.lemur.source import install, open_lemur
 from nngen.types import Family, Shape
@@ -130,9 +130,10 @@ def families(
 ) -> None:
     """List LEMUR's base families: whether each is usable at a shape and why not, its size and its best result.
 
-    A family is measured once (imported, built, run forward and backward in a process of its own); the result is
-    cached. ``native`` families take the shape as it is; the others are usable behind the adapter named, which resizes
-    the images or casts them to complex numbers. Families with nearly the same source are named on stderr.
+    A family is measured once (imported, built, run forward and backward in a process of its own, and compared with
+    itself as an expert of a mixture); the result is cached. ``native`` families take the shape as it is; the others are
+    usable behind the adapter named, which resizes the images or casts them to complex numbers. Families with nearly the
+    same source are named on stderr.
 
     Args:
         jobs: Families measured at a time; one for each CPU by default.
@@ -155,6 +156,9 @@ def families(
     for name, others in near_twins(chosen).items():
         if name < min(others):  # each group once, under its first name
             note(f"near-twins, a few tokens apart: {', '.join((name, *others))}")
+    for fact, text in NOTES.items():
+        if names := [name for name, profile in measured.items() if fact in profile.notes]:
+            note(f"{', '.join(names)}: {text}")
     columns = ("name", "usable", "native", "adapter", "parameters", "best_accuracy", "best_epoch", "reason")
     output.print_rows(rows, columns)
 
@@ -168,6 +172,7 @@ def _row(family: Family, profile: Profile, shape: Shape) -> dict[str, Any]:
         "native": profile.native(shape),
         "adapter": str(adapter) if adapter else None,
         "reason": profile.why(shape),
+        "notes": list(profile.notes),
         "parameters": profile.parameters.get(str(shape)),
         "best_accuracy": None if best is None else best.accuracy,
         "best_epoch": None if best is None else best.epoch,

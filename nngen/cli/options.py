@@ -56,7 +56,7 @@ def _typed(tokens: Sequence[Token]) -> str:
 _NAMES = Parameter(converter=_names, negative="", n_tokens=1, allow_repeating=True, metavar="A,B,...")
 _NUMBERS = Parameter(converter=_numbers, negative="", n_tokens=1, metavar="N,N,...")
 # accepts_keys=False: no --shape.channels, though a shape is a dataclass.
-_SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
+SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
 
 
 def _bounded(range_: str, holds: Callable[[float], bool]) -> Parameter:
@@ -79,7 +79,7 @@ Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Names = Annotated[tuple[str, ...] | None, _NAMES]
 """Names separated by commas; None where nothing was typed."""
 _SHAPE_HELP = "Channels, height and width of the images; 3x32x32 by default."
-ShapeOption = Annotated[Shape, _SHAPE, Parameter(show_default=False, help=_SHAPE_HELP)]
+ShapeOption = Annotated[Shape, SHAPE, Parameter(show_default=False, help=_SHAPE_HELP)]
 IsolationOption = Annotated[
     str,
     Parameter(
@@ -227,7 +227,7 @@ class Arguments:
 def _optional(hint: Any, option: Parameter) -> Any:
     """Make a field's annotation that of an option which may be left out."""
     parts: dict[Any, tuple[Parameter, ...]] = {
-        Shape: (_SHAPE,),
+        Shape: (SHAPE,),
         tuple[str, ...]: (_NAMES,),
         tuple[int, ...]: (_NUMBERS,),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import Annotated
 
@@ -10,11 +11,15 @@ from cyclopts import Parameter
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.observations import low_yield, observe, refuse_mixture, with_results
 from nngen.cli.family_options import FamilyOptions, abstract_pool
-from nngen.cli.options import ArchiveOptions, Flag, Names, PoolSize
+from nngen.cli.options import SHAPE, ArchiveOptions, Flag, Names, PoolSize
 from nngen.cli.output import emit, note, say, to_json
+from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
+from nngen.families.catalogue import VARIABLE, choose
+from nngen.families.probe import check_shape, usable_families
 from nngen.space import Pool, Quartet, draw, find_sampler, sampler_help
 from nngen.space.pool import EXPERTS
+from nngen.types import Shape
 
 
 def sample(
@@ -25,6 +30,7 @@ def sample(
     include: Names = None,
     pool: PoolSize | None = None,
     seed: int = 0,
+    shape: Annotated[Shape | None, SHAPE] = None,
     skip_known: Flag = False,
     exclude_low_yield: Flag = False,
     min_explore: float = 0.25,
@@ -40,6 +46,8 @@ def sample(
         include: Families in every quartet, separated by commas.
         pool: Draw from this many abstract families instead, named by number from 0.
         seed: Seed of the draw.
+        shape: Images that families must be usable for, as channels, height and width. Without it, families are
+            measured only where some are not LEMUR's: at 3x32x32.
         skip_known: Skip the quartets that the archive holds, failed ones included.
         exclude_low_yield: Leave out families whose quartets hardly ever train, by the trials in the archive;
             each is named on stderr with its evidence.
@@ -59,7 +67,7 @@ def sample(
         raise UsageError("--pool draws abstract families, which no archive holds")
     if pool is not None and (include or selection.narrowed):
         raise UsageError("--pool draws abstract families: none can be included or excluded, and none has a near-twin")
-    names = selection.pool() if pool is None else abstract_pool(pool)
+    names = _usable(selection, shape) if pool is None else abstract_pool(pool)
     if learns and include:
         raise UsageError(f"{sampler} chooses whole quartets by results: --include goes with the other samplers")
     if size is None:
@@ -83,6 +91,20 @@ def sample(
         emit(f"[\n  {lines}\n]\n")
     else:
         say("\n".join(", ".join(map(str, row)) for row in rows), limit=None)
+
+
+def _usable(selection: FamilyOptions, shape: Shape | None) -> tuple[str, ...]:
+    """Return the names of the pool; families that cannot be experts are left out, and named on stderr."""
+    names = selection.pool()
+    if shape is None and not selection.families_from and not os.environ.get(VARIABLE):
+        return names
+    shape = shape or Shape(3, 32, 32)
+    check_shape(shape)
+    with progress_bar(f"probing at {shape}") as report:
+        _, refused = usable_families(choose(selection.load(), names), shape, progress=report)
+    for name, reason in refused.items():
+        note(f"{name} is left out: {reason}")
+    return tuple(name for name in names if name not in refused)
 
 
 def _chosen(

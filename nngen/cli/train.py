@@ -15,6 +15,7 @@ from nngen.assembly.provenance import source_level
 from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
+from nngen.checks.source import own_seeds
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.family_options import note_levels
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
@@ -64,6 +65,9 @@ def train(
     """
     files = find_files(paths)
     candidates = [_read(file) for file in files]
+    for file, candidate in zip(files, candidates, strict=True):
+        if warning := own_seeds(candidate.source):
+            note(f"{file}: {warning}")
     # Without a name nothing is stored: the campaign lives in memory.
     with output.open() if name is not None else Archive.in_memory() as store:
         typed = machines.settle(spec) | ({"hyperparameters": hyperparameters(prm)} if prm else {})

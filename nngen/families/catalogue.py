@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from nngen.errors import FamilyError, LemurError
+from nngen.families.family_scopes import top_level_names
 from nngen.files import load_json, path_kind, read_regular, store_json
 from nngen.lemur.fetch import lemur_dir
 from nngen.lemur.reader import Lemur
 from nngen.lemur.records import to_records
-from nngen.text import did_you_mean, one_line
+from nngen.text import decode_python, did_you_mean, one_line, parse_python
 from nngen.types import MAX_SOURCE_BYTES, Family, Record
 
 LIST_FAMILIES = "nngen families lists the base families"
@@ -35,6 +38,7 @@ VARIABLE = "NNGEN_FAMILIES_FROM"
 
 _GENERATED = re.compile(r"-[0-9a-f]{8}")
 _NAME = re.compile(r"[A-Z][A-Za-z0-9.-]*")
+_log = logging.getLogger(__name__)
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -111,7 +115,7 @@ def choose(families: Mapping[str, Family], names: Iterable[str]) -> tuple[Family
 def user_families(places: Iterable[str]) -> dict[str, Family]:
     """Read the user's families from some places, sorted by name.
 
-    A place is a file, a folder with ``*.py`` files (``_*.py`` are left out), the name of an entry
+    A place is a file, a folder with ``*.py`` files (``_*.py`` are left out, helpers are named), the name of an entry
     point of the group ``nngen.families``, or ``package.module:object``. An entry point or object is a mapping, or a
     function without arguments that returns one, of a family's name to its source or to the path of its file.
     Entry points run in this process; the sources run in a worker only.
@@ -150,9 +154,11 @@ def read_family(path: Path, *, root: Path | None = None) -> Family:
     if len(content) > MAX_SOURCE_BYTES:
         raise FamilyError(f"{path} is longer than {MAX_SOURCE_BYTES // 2**20} MiB, the limit for a family")
     try:
-        return _user_family(path.stem, content.decode(), str(path))
+        return _user_family(path.stem, decode_python(content), str(path))
     except UnicodeDecodeError as error:
-        raise FamilyError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+        raise FamilyError(f"{path} is not {error.encoding.upper()} text: save it as UTF-8") from error
+    except ValueError as error:
+        raise FamilyError(f"{path} cannot be read as Python: {error}") from error
 
 
 def _families(place: str) -> list[Family]:
@@ -161,10 +167,31 @@ def _families(place: str) -> list[Family]:
         files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
         if not files:
             raise FamilyError(f"{place} holds no .py file: name a folder of families")
-        return [read_family(file, root=path) for file in files]
+        found = [family for file in files if (family := _family_in_folder(file, path))]
+        if not found:
+            raise FamilyError(f"{place} holds no family: name a folder with files Name.py, each with a class Net")
+        return found
     if path.suffix == ".py" or path_kind(path) == "file":
         return [read_family(path)]
     return _from_mapping(_load(place), place)
+
+
+def _family_in_folder(file: Path, folder: Path) -> Family | None:
+    """Read a file of a folder as a family; pass over, with a line, what is a helper by its name or its content."""
+    if not _NAME.fullmatch(file.stem):
+        _pass_over(file, "a family's name is a capital, then letters, digits, dots, dashes")
+        return None
+    family = read_family(file, root=folder)
+    with suppress(SyntaxError):  # the verdict on the family names the line
+        if "Net" not in top_level_names(parse_python(family.source).body):
+            _pass_over(file, "it has no class Net")
+            return None
+    return family
+
+
+@cache
+def _pass_over(file: Path, reason: str) -> None:
+    _log.warning("%s is passed over: %s", file, reason)
 
 
 def _load(place: str) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
+from collections.abc import Iterable
 
 from nngen.text import parse_python
-from nngen.types import Family
+from nngen.types import Family, Hyperparameters
 
 DEFAULTS = {"lr": 0.01, "momentum": 0.9, "dropout": 0.2}
 """Values for names that LEMUR's best record lacks: the initial values of torchvision and its training recipes."""
@@ -14,14 +16,43 @@ OTHER = 0.1
 """Value for any other name: LEMUR draws them from [0, 1], and most are a fraction or a probability."""
 
 
-def best_hyperparameters(family: Family) -> dict[str, float | int | str]:
+_RANGES = {"lr": (1e-9, 10.0), "momentum": (0.0, 1.0), "dropout": (0.0, 1.0), "batch": (1, 2**20), "epoch": (1, 10**6)}
+"""Ranges of recorded values of some names, bounds included; a record beyond them is not used."""
+
+_LONGEST = 100
+
+
+def best_hyperparameters(family: Family, names: Iterable[str] | None = None) -> dict[str, float | int | str]:
     """Return a value for every hyperparameter that the family supports.
 
     Hyperparameters of the trial rather than of the network (``batch``, ``transform``, ``epoch``) are
     left out. All 34 families of nn-dataset 2.1.2 have complete records.
+
+    Args:
+        family: The family.
+        names: Names that it supports, where they are known from a call; by default they are read from its source.
     """
-    recorded = family.best.hyperparameters if family.best is not None else {}
-    return {name: recorded.get(name, DEFAULTS.get(name, OTHER)) for name in sorted(supported(family.source))}
+    return complete(supported(family.source) if names is None else names, recorded(family))
+
+
+def recorded(family: Family) -> Hyperparameters:
+    """Return LEMUR's best values for a family, without those of an impossible type or range."""
+    found = family.best.hyperparameters if family.best is not None else {}
+    return {name: value for name, value in found.items() if _possible(name, value)}
+
+
+def complete(names: Iterable[str], values: Hyperparameters) -> dict[str, float | int | str]:
+    """Return a value for each name, sorted by name: the given one, or a default."""
+    return {name: values.get(name, DEFAULTS.get(name, OTHER)) for name in sorted(names)}
+
+
+def _possible(name: str, value: object) -> bool:
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if isinstance(value, str):
+        return len(value) <= _LONGEST and value.isprintable()
+    return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def supported(source: str) -> frozenset[str]:

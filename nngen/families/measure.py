@@ -1,34 +1,45 @@
-"""Measures one family inside a worker: the inputs it accepts, that it trains at a given shape, and what training costs.
+"""Measures one family inside a worker: the inputs it accepts, its proof at a given shape, and what training costs.
 
 This module imports torch and runs LEMUR's code: only workers import it.
 
 A try builds the family and runs it forward, in evaluation and in training mode. The search for the smallest and the
 largest side runs on the meta device, which computes shapes and no numbers. Its result is then confirmed with real
-numbers, backward pass included, at the smallest side and at the shape that was asked for.
+numbers, backward pass included, at the smallest side; at the shape that was asked for, the family is compared with
+itself as an expert (``nngen.families.proof``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nngen.checks.candidate_net import load_module, logits
-from nngen.checks.guard import guard
-from nngen.checks.prm import LEMUR_BATCH
+from nngen.checks.candidate_net import hyperparameter_names, load_module, materialise, net_class
 from nngen.checks.rule import CheckFailed, fail
+from nngen.checks.rules.static.contract import Contract
+from nngen.checks.source import Source
+from nngen.errors import AssemblyError
+from nngen.families.catalogue import make_family
+from nngen.families.family_function import family_function
+from nngen.families.hyperparameters import complete, supported
+from nngen.families.own_settings import OwnSettings
+from nngen.families.process_state import ProcessState
+from nngen.families.proof import prove
+from nngen.families.subject import BATCH, RULE, FamilyUnderTest, adapted, adapted_sides
 from nngen.isolation.job import SOURCE_FILE, JsonObject
 from nngen.isolation.protocol import Channel
+from nngen.text import listed
 from nngen.types import Adapter, Interface, Outcome, Shape
 
-_BATCH = 2
-"""Images per try; the family itself is built for one (docs/design/0002-in-shape-batch.md)."""
+_EXPERT_FILE = "expert.py"
+_MOST_NAMES = 64
+_SHOWN = 3
 
 _FEW, _MORE, _WIDE = 2, 4, 16
 """Batch sizes whose difference is the cost of one image: in memory, and in time where memory allows the last."""
@@ -38,74 +49,97 @@ _RUNS = 3
 
 _SIDES = (64, 32, 128, 256, 384)
 _LARGE = {"meta": 512, "cpu": 256}
-_RULE = "probe"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyUnderTest:
-    """A family that has been imported.
-
-    Attributes:
-        channels: Channels of the images.
-        classes: Length of the logits.
-    """
-
-    path: Path
-    net: Callable[..., nn.Module]
-    hyperparameters: Mapping[str, Any]
-    channels: int
-    classes: int
-
-    def build(self, height: int, width: int, device: str = "cpu") -> nn.Module:
-        prm = {**self.hyperparameters, "batch": _BATCH, "epoch": 1, "transform": f"norm_{height}"}
-        in_shape = (LEMUR_BATCH, self.channels, height, width)
-        with guard(_RULE, Outcome.CRASHED, self.path, f"Net was built for {height}x{width}"):
-            net = self.net(in_shape, (self.classes,), prm, torch.device(device))
-        return net  # noqa: RET504 - mypy cannot tell that the block raises or ends
-
-    def logits(self, net: nn.Module, images: Tensor) -> Tensor:
-        return logits(net, images, self.path, classes=self.classes, auxiliary=True)
-
-    def backward(self, outputs: Tensor) -> None:
-        with guard(_RULE, Outcome.CRASHED, self.path, "the backward pass ran"):
-            torch.autograd.backward(F.cross_entropy(outputs, torch.arange(len(outputs)) % self.classes))
 
 
 def measure(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
     """Measure the family in ``SOURCE_FILE`` and send one message; the entry point of the probe's jobs.
 
     Args:
-        arguments: ``hyperparameters``, ``classes``, ``shape``, ``interface`` (None if it must be measured) and
-            ``cost``: whether to measure what training costs, instead of confirming that the family trains.
-        channel: Gets ``interface``, ``parameters``, ``cost``, ``reason`` (empty if the family is usable) and
-            ``memory``: whether memory was the reason, which another machine may have.
+        arguments: ``recorded`` (LEMUR's values of hyperparameters), ``classes``, ``shape``, ``interface`` (None if it
+            must be measured) and ``cost``: whether to measure what training costs, instead of the proof.
+        channel: Gets ``interface``, ``parameters``, ``cost``, ``reason`` (empty if the family is usable), ``notes``
+            (of ``probe.NOTES``) and ``memory``: whether memory was the reason, which another machine may have.
     """
     torch.set_num_threads(1)
-    shape = Shape.parse(arguments["shape"])
     known = arguments["interface"]
-    answer: dict[str, Any] = {"interface": known, "parameters": None, "cost": None, "reason": "", "memory": False}
+    answer: dict[str, Any] = {"interface": known, "parameters": None, "cost": None, "reason": "", "notes": []}
+    answer["memory"] = False
     try:
-        path = Path.cwd() / SOURCE_FILE
-        net = getattr(load_module(path), "Net", None)
-        if net is None:
-            raise fail(Outcome.CONTRACT, _RULE, "the source defines no class Net")
-        family = FamilyUnderTest(
-            path=path,
-            net=net,
-            hyperparameters=arguments["hyperparameters"],
-            channels=shape.channels,
-            classes=arguments["classes"],
-        )
-        interface = measure_interface(family) if known is None else Interface(**known)
-        answer["interface"] = asdict(interface)
         if arguments["cost"]:
-            answer["cost"] = training_cost(family, interface.adapter(shape), shape)
+            family, _ = _import(arguments)
+            shape = Shape.parse(arguments["shape"])
+            answer["cost"] = training_cost(family, Interface(**known).adapter(shape), shape)
         else:
-            answer["parameters"] = confirm(family, interface.adapter(shape), shape)
+            _measure(arguments, answer)
     except CheckFailed as failure:
         answer["reason"] = failure.verdict.message
         answer["memory"] = failure.verdict.outcome is Outcome.MEMORY
     channel.send(answer)
+
+
+def _measure(arguments: JsonObject, answer: dict[str, Any]) -> None:
+    """Read the source, import the family, find its interface and prove it at the shape; fills in the answer."""
+    shape, known = Shape.parse(arguments["shape"]), arguments["interface"]
+    expert = _write_expert()
+    before = ProcessState()
+    family, names = _import(arguments)
+    _refuse_changes(before)
+    interface = measure_interface(family) if known is None else Interface(**known)
+    answer["interface"] = asdict(interface)
+    proof = prove(family, expert, interface.adapter(shape), shape)
+    _refuse_changes(before)
+    answer["interface"] = asdict(replace(interface, hyperparameters=names, own_settings=proof.own_settings))
+    answer["parameters"] = sum(value.numel() for value in proof.net.parameters() if value.requires_grad)
+    facts = {"seeds": proof.seeds, "settings": proof.own_settings and not proof.seeds, "draws": proof.stochastic}
+    answer["notes"] = [name for name, holds in facts.items() if holds]
+
+
+def _write_expert() -> Path:
+    """Write the function that a mixture's file holds beside the family's own file, in a file of its own."""
+    text = (Path.cwd() / SOURCE_FILE).read_text(encoding="utf-8")
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):  # the next step names the line
+        Contract().check(Source(text))
+    try:
+        function = family_function(make_family(RULE, text))
+    except AssemblyError as error:
+        raise fail(Outcome.CONTRACT, RULE, str(error).removeprefix(f"{RULE}: ")) from None
+    expert = Path.cwd() / _EXPERT_FILE
+    expert.write_text(f"from functools import cache\n\n\n{function.text('family')}", encoding="utf-8")
+    return expert
+
+
+def _import(arguments: JsonObject) -> tuple[FamilyUnderTest, tuple[str, ...] | None]:
+    """Import the family; return it with the names of its hyperparameters, where only a call tells them."""
+    path = Path.cwd() / SOURCE_FILE
+    names: tuple[str, ...] = ()
+
+    def load() -> type[nn.Module]:
+        nonlocal names
+        module = load_module(path)
+        names = tuple(sorted(set(hyperparameter_names(module, path))))
+        return net_class(module)
+
+    net = OwnSettings(load)
+    if len(names) > _MOST_NAMES:
+        raise fail(Outcome.CONTRACT, RULE, f"supported_hyperparameters() names {len(names):,}: at most {_MOST_NAMES}")
+    family = FamilyUnderTest(
+        path=path,
+        net=net,
+        hyperparameters=complete(names, arguments["recorded"]),
+        channels=Shape.parse(arguments["shape"]).channels,
+        classes=arguments["classes"],
+    )
+    return family, None if set(names) == supported(path.read_text(encoding="utf-8")) else names
+
+
+def _refuse_changes(before: ProcessState) -> None:
+    """Refuse a family that replaced what all other code of the process uses.
+
+    Raises:
+        CheckFailed: The message names what.
+    """
+    if changes := before.changes():
+        raise fail(Outcome.CONTRACT, RULE, f"it changes {listed(changes, _SHOWN)} for all other code of a mixture")
 
 
 def measure_interface(family: FamilyUnderTest) -> Interface:
@@ -125,36 +159,27 @@ def measure_interface(family: FamilyUnderTest) -> Interface:
                 if device == "cpu":
                     reasons.append(f"at {side}x{side}: {search.reason}")
     sides = ", ".join(str(side) for side in _SIDES)
-    raise fail(Outcome.SHAPE, _RULE, f"works at none of {sides} px; {reasons[0]}")
+    raise fail(Outcome.SHAPE, RULE, f"works at none of {sides} px; {reasons[0]}")
 
 
-def confirm(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> int:
+def confirm(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> None:
     """Run the family with real numbers on images of ``shape``, behind its adapter: both modes, one backward pass.
-
-    Returns:
-        The number of its trainable parameters.
 
     Raises:
         CheckFailed: If it fails, its logits are not finite, or no parameter receives a gradient.
     """
     torch.manual_seed(0)
-    height, width = adapter.size or (shape.height, shape.width)
-    net = family.build(height, width)
-    images = torch.rand(_BATCH, shape.channels, shape.height, shape.width)
-    if adapter.size is not None:
-        images = F.interpolate(images, size=adapter.size, mode="bilinear", align_corners=False)
-    if adapter.complex:
-        images = images.to(torch.complex64)
+    net = family.build(*adapted_sides(adapter, shape))
+    images = adapted(torch.rand(BATCH, shape.channels, shape.height, shape.width), adapter)
     for mode in ("evaluation", "training"):
         with torch.set_grad_enabled(mode == "training"):
             outputs = family.logits(net.train(mode == "training"), images)
         if not bool(torch.isfinite(outputs).all()):
-            raise fail(Outcome.NON_FINITE, _RULE, f"logits are not finite in {mode} mode")
+            raise fail(Outcome.NON_FINITE, RULE, f"logits are not finite in {mode} mode")
     family.backward(outputs)
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if not any(p.grad is not None and bool(p.grad.count_nonzero()) for p in trainable):
-        raise fail(Outcome.NO_GRADIENT, _RULE, "no parameter received a gradient")
-    return sum(parameter.numel() for parameter in trainable)
+        raise fail(Outcome.NO_GRADIENT, RULE, "no parameter received a gradient")
 
 
 def training_cost(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> dict[str, float]:
@@ -171,12 +196,12 @@ def training_cost(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> di
         CheckFailed: If the family fails.
     """
     torch.manual_seed(0)
-    height, width = adapter.size or (shape.height, shape.width)
-    net = family.build(height, width).train()
+    net = family.build(*adapted_sides(adapter, shape))
+    materialise(net, adapted(torch.zeros(BATCH, shape.channels, shape.height, shape.width), adapter), family.path)
+    net.train()
 
     def step(count: int) -> tuple[int, float]:
-        images = torch.rand(count, shape.channels, height, width)
-        return _step(family, net, images.to(torch.complex64) if adapter.complex else images)
+        return _step(family, net, adapted(torch.rand(count, shape.channels, shape.height, shape.width), adapter))
 
     (few_bytes, few_s), (more_bytes, more_s) = step(_FEW), step(_MORE)
     image_mib = max(0.0, more_bytes - few_bytes) / (_MORE - _FEW) / 2**20
@@ -250,7 +275,7 @@ class _Search:
     def _try(self, height: int, width: int) -> None:
         with torch.device(self.device), torch.no_grad():
             net = self.family.build(height, width, self.device)
-            images = torch.zeros(_BATCH, self.family.channels, height, width)
+            images = torch.zeros(BATCH, self.family.channels, height, width)
             images = images.to(torch.complex64) if self.complex else images
             # Both: an auxiliary head that runs in training mode only may need larger images.
             for training in (False, True):

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from nngen.errors import UsageError
-from nngen.families.hyperparameters import best_hyperparameters
+from nngen.families.hyperparameters import best_hyperparameters, recorded
 from nngen.families.trust import AUTO, check_sandbox, families_level
 from nngen.files import cache_dir, load_json, store_json
 from nngen.isolation.job import Job, JsonObject
@@ -35,13 +38,22 @@ LARGEST_SIDE = 1024
 LARGEST_IMAGE = 2**24
 """Most numbers in one image: a batch of two in float32 is then 128 MiB."""
 
+NOTES = {
+    "seeds": "it seeds the generators itself, which nngen seeds again afterwards",
+    "settings": "it changes settings of torch, which are in force while its own code runs only",
+    "draws": "it draws random numbers in evaluation, which nngen seeds each time",
+}
+"""Facts about a family that a user should know, by the names that the worker sends."""
+
 _MEASURE = "nngen.families.measure"
 PRELOAD = ("torch", "torchvision", _MEASURE)  # most families import torchvision: once, not once in each worker
 _MAX_JOBS = 8
+_NAME = re.compile(r"[\w.-]{1,100}")
+_log = logging.getLogger(__name__)
 
 # Raised when the probe measures differently, so that older entries of the cache are left alone.
-_PROFILE_VERSION = 1
-_COST_VERSION = 3
+_PROFILE_VERSION = 4
+_COST_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +63,10 @@ class Profile:
     Attributes:
         fingerprint: SHA-256 of the source that was measured.
         interface: The inputs that the family accepts; None if no input was found that it accepts.
-        reason: Why the family cannot be used at the shape asked for; empty if it can.
+        reason: Why the family cannot be used at the shape asked for; empty if it can, and is the same network as an
+            expert as it is alone.
         parameters: Trainable parameters by shape, as ``{"3x32x32": 11181642}``.
+        notes: Names of ``NOTES`` that hold for it.
     """
 
     name: str
@@ -60,6 +74,7 @@ class Profile:
     interface: Interface | None
     reason: str = ""
     parameters: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -152,6 +167,7 @@ def profiles(
             interface=answers[name].interface,
             reason=answers[name].reason,
             parameters={} if (count := answers[name].parameters) is None else {str(shape): count},
+            notes=answers[name].notes,
         )
         for name, probe in probes.items()
     }
@@ -176,6 +192,8 @@ def usable_families(
         profile = measured[family.name]
         if profile.usable and profile.interface is not None:
             usable[family.name] = (family, profile.interface)
+            if "seeds" in profile.notes:
+                _log.warning("%s: %s", family.name, NOTES["seeds"])
         else:
             refused[family.name] = profile.reason
     return usable, refused
@@ -223,6 +241,7 @@ class Answer:
     parameters: int | None = None
     cost: TrainingCost | None = None
     reason: str = ""
+    notes: tuple[str, ...] = ()
     lasting: bool = True
 
     @classmethod
@@ -231,29 +250,38 @@ class Answer:
 
         Raises:
             LookupError: If a key is missing.
-            TypeError: If a value has another type.
+            AttributeError, TypeError: If a value has another type.
             ValueError: If a value is out of its range.
         """
-        interface, cost = value["interface"], value["cost"]
+        cost = value["cost"]
         answer = cls(
-            interface=None if interface is None else Interface(**interface),
+            interface=_read_interface(value["interface"]),
             parameters=value["parameters"],
             cost=None if cost is None else TrainingCost(**cost),
             reason=one_line(value["reason"]),
+            notes=tuple(name for name in NOTES if name in value["notes"]),
         )
-        found, sides = answer.interface, range(1, LARGEST_SIDE + 1)
-        if found is not None and not (
-            _whole(found.low, sides)
-            and (found.high is None or _whole(found.high, range(found.low, LARGEST_SIDE + 1)))
-            and type(found.square) is type(found.complex) is bool
-        ):
-            raise ValueError("sides out of range")
         if answer.parameters is not None and not _whole(answer.parameters, range(2**53)):
             raise ValueError("a number of parameters out of range")
         costs = () if answer.cost is None else asdict(answer.cost).values()
         if not all(type(number) in (int, float) and 0 <= number < 1e9 for number in costs):
             raise ValueError("a cost out of range")
         return answer
+
+
+def _read_interface(value: Any) -> Interface | None:
+    if value is None:
+        return None
+    names = value.get("hyperparameters")
+    found = Interface(**{**value, "hyperparameters": None if names is None else tuple(names)})
+    if not (
+        _whole(found.low, range(1, LARGEST_SIDE + 1))
+        and (found.high is None or _whole(found.high, range(found.low, LARGEST_SIDE + 1)))
+        and type(found.square) is type(found.complex) is type(found.own_settings) is bool
+        and all(isinstance(name, str) and _NAME.fullmatch(name) for name in names or ())
+    ):
+        raise ValueError("sides or names out of range")
+    return found
 
 
 def _whole(value: object, numbers: range) -> bool:
@@ -275,7 +303,7 @@ class Probe:
         # The interface does not depend on the sides: a family measured at another shape is only confirmed at this one.
         known = self.cost_behind or self._known_interface()
         arguments = {
-            "hyperparameters": best_hyperparameters(self.family),
+            "recorded": recorded(self.family),
             "classes": self.classes,
             "shape": str(self.shape),
             "interface": known and asdict(known),
@@ -300,7 +328,7 @@ class Probe:
         # The worker ran the family, so its message may be the family's own.
         try:
             answer = Answer.read(messages[-1])
-        except (LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             return Answer(reason=f"the worker sent no measurement: {one_line(str(error), 100)}", lasting=False)
         if messages[-1].get("memory"):
             return Answer(reason=f"needs more than {MEMORY_MIB:,} MiB{smaller}", lasting=False)
@@ -308,10 +336,10 @@ class Probe:
 
     def stored(self) -> Answer | None:
         value = load_json(self._file())
-        empty = {"interface": None, "parameters": None, "cost": None, "reason": ""}
+        empty = {"interface": None, "parameters": None, "cost": None, "reason": "", "notes": ()}
         try:
             return Answer.read(empty | ({"cost": value} if self.cost_behind else value)) if value else None
-        except (LookupError, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             return None
 
     def store(self, answer: Answer) -> Answer:
@@ -326,14 +354,13 @@ class Probe:
             answer = replace(answer, interface=self._known_interface())
         if answer.lasting:
             plain = asdict(answer)
-            store_json(self._file(), {key: plain[key] for key in ("interface", "reason", "parameters")})
+            store_json(self._file(), {key: plain[key] for key in ("interface", "reason", "parameters", "notes")})
         return answer
 
     def _known_interface(self) -> Interface | None:
-        value = {"interface": load_json(self._interface_file()), "parameters": None, "cost": None, "reason": ""}
         try:
-            return Answer.read(value).interface
-        except (TypeError, ValueError):
+            return _read_interface(load_json(self._interface_file()))
+        except (AttributeError, LookupError, TypeError, ValueError):
             return None
 
     def _file(self) -> Path:

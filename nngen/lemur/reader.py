@@ -13,7 +13,7 @@ from nngen.errors import LemurError, UsageError
 from nngen.files import read_regular
 from nngen.lemur.layout import RESULTS, SOURCES
 from nngen.lemur.records import History, ResultFile, Results, is_name, parse_trials, to_records
-from nngen.text import did_you_mean
+from nngen.text import decode_python, did_you_mean
 from nngen.types import Record
 
 MAX_FILE_BYTES = 4 * 2**20
@@ -142,8 +142,8 @@ class FileLemur(Lemur):
         if model not in self._models:
             raise LemurError(f"{self.path} has no model {model!r}")
         try:
-            return self._read(f"{SOURCES}/{model}.py").decode()
-        except UnicodeDecodeError as error:
+            return decode_python(self._read(f"{SOURCES}/{model}.py"))
+        except ValueError as error:
             raise LemurError(f"{self.path}: {model}.py is not text: {error}") from error
 
     def results(self) -> tuple[Results, ...]:

@@ -10,6 +10,7 @@ from nngen.checks.rule import fail
 from nngen.errors import UsageError
 from nngen.files import path_kind, read_regular
 from nngen.lemur.layout import nn_id
+from nngen.text import decode_python
 from nngen.types import MAX_SOURCE_BYTES, Candidate, Outcome
 
 _RULE = "file"
@@ -46,7 +47,7 @@ def read_candidate(path: Path) -> Candidate:
 
     Raises:
         UsageError: If it cannot be read.
-        CheckFailed: If it is too long or is not UTF-8 text.
+        CheckFailed: If it is too long or is not text.
     """
     try:
         data = read_regular(path, MAX_SOURCE_BYTES + 1)
@@ -55,10 +56,14 @@ def read_candidate(path: Path) -> Candidate:
     if len(data) > MAX_SOURCE_BYTES:
         raise fail(Outcome.SYNTAX, _RULE, f"is longer than {MAX_SOURCE_BYTES // 2**20} MiB, the longest source allowed")
     try:
-        source = data.decode("utf-8-sig")
+        source = decode_python(data)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise fail(Outcome.SYNTAX, _RULE, "is not UTF-8 text: save it as UTF-8", line=line) from None
+        raise fail(
+            Outcome.SYNTAX, _RULE, f"is not {error.encoding.upper()} text: save it as UTF-8", line=line
+        ) from None
+    except ValueError as error:
+        raise fail(Outcome.SYNTAX, _RULE, f"cannot be read as Python: {error}") from None
     md5 = nn_id(source)
     named = _GENERATED.fullmatch(path.stem)
     try:

@@ -116,9 +116,7 @@ def _configure(device: str, threads: int, seed: int) -> None:
     """Set threads, seeds and the arithmetic of this process."""
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-    random.seed(derive(seed, "python"))
-    np.random.seed(derive(seed, "numpy"))
-    torch.manual_seed(derive(seed, "torch"))
+    _seed(seed)
     if device == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
     else:
@@ -126,6 +124,24 @@ def _configure(device: str, threads: int, seed: int) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+
+
+def _seed(seed: int) -> None:
+    """Seed every generator that a candidate's code draws from."""
+    random.seed(derive(seed, "python"))
+    np.random.seed(derive(seed, "numpy"))
+    torch.manual_seed(derive(seed, "torch"))
+
+
+@contextmanager
+def _own_draws(seed: int) -> Iterator[None]:
+    """Draw from other generators in the block: the same numbers in each evaluation, and none of those of training."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        _seed(seed)
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
 
 
 @contextmanager
@@ -197,7 +213,8 @@ class _Training:
             last = epoch == order.epochs
             wanted = last and (order.logits or LOGITS in order.artifacts)
             outputs: list[Tensor] | None = [] if wanted else None
-            classes = self._predict(net, data["validation-images"], prepare, outputs)
+            with _own_draws(derive(order.seed, "evaluation")):
+                classes = self._predict(net, data["validation-images"], prepare, outputs)
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
             if outputs and order.logits:
                 self.channel.send_bytes(FrameKind.LOGITS, torch.cat(outputs).numpy().astype("<f2").tobytes())
@@ -205,7 +222,8 @@ class _Training:
                 send_tensors(self.channel, LOGITS, {"validation": torch.cat(outputs)})
             if not last:
                 self._send_checkpoint(net)
-        classes = self._predict(net, data["test-images"], prepare)
+        with _own_draws(derive(order.seed, "evaluation")):
+            classes = self._predict(net, data["test-images"], prepare)
         if order.artifacts:
             example = prepare(data["test-images"][:_EXAMPLES])
             send_artifacts(net, order.artifacts, example, order.metadata, self.channel)
@@ -215,11 +233,14 @@ class _Training:
         order = self.order
         prm = make_prm(order.hyperparameters, shape=order.shape, flip=order.flip)
         module = load_module(self.path)
+        _seed(order.seed)  # what the file seeds or draws when it is imported would be the same in every replicate
         with _precision(order.device):
             net = build_net(module, self.path, shape=order.shape, classes=order.classes, prm=dict(prm), device=device)
             if device.type == "cuda":
                 net.to(memory_format=torch.channels_last)
             set_up(net, self.path, dict(prm))
+        if torch.initial_seed() != derive(order.seed, "torch"):
+            _seed(derive(order.seed, "training"))  # the file seeded torch when the net was built
         if checkpoint is not None:
             with os.fdopen(checkpoint, "rb") as file:
                 try:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 from nngen.assembly.assemble import assemble
-from nngen.assembly.family_function import FamilyFunction, family_function
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.assembly.plan_toml import preset
+from nngen.families.family_function import FamilyFunction, family_function
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface, Record
 

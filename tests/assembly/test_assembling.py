@@ -16,12 +16,12 @@ import torch
 from assembly_toys import GOLDEN, GOLDEN_KINDS, INTERFACES, TINY, golden_candidate, golden_digest, make_family
 
 from nngen.assembly.assemble import assemble
-from nngen.assembly.family_scopes import top_level_names
 from nngen.assembly.identity import TEMPLATE_VERSION, canonical_hash
 from nngen.assembly.output import prepare_folder, write_candidate
 from nngen.assembly.plan_toml import plan_of
 from nngen.assembly.render import reserved_names
 from nngen.errors import PlanError, UsageError
+from nngen.families.family_scopes import top_level_names
 from nngen.lemur.layout import nn_id
 from nngen.plan import Gate, Losses, Plan, Recipe
 from nngen.types import Candidate, Family, Interface

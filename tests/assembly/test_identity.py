@@ -13,10 +13,10 @@ from assembly_toys import GOLDEN, KINDS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.assembly.family_function import family_function
 from nngen.assembly.identity import canonical_hash
 from nngen.errors import AssemblyError
 from nngen.families.catalogue import make_family
+from nngen.families.family_function import family_function
 from nngen.lemur.layout import nn_id
 from nngen.text import parse_python
 

@@ -52,7 +52,7 @@ def test_one_changed_byte_asks_for_the_sandbox(mixture: Candidate, old: str, new
 
 
 def test_foreign_family_under_a_known_name_asks_for_the_sandbox(families: dict[str, Family]) -> None:
-    evil = make_family("ICNet", families["ICNet"].source + "\nopen('/etc/passwd').read()\n", families["ICNet"].best)
+    evil = make_family("ICNet", families["ICNet"].source + "\nTAKEN = open\n", families["ICNet"].best)
     made = mix({**families, "ICNet": evil})
     assert source_level(made.source).reason == "not what its plan assembles to here (edited, or of an older template)"
 

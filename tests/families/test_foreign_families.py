@@ -20,6 +20,7 @@ SHAPE = Shape(1, 32, 32)
 
 NET = """
 import json, os, struct, time
+import torch
 from torch import nn
 def supported_hyperparameters():
     return {{'lr', 'momentum'}}
@@ -30,6 +31,12 @@ class Net(nn.Module):
 {init}
     def forward(self, x):
         return self.layer(x.mean((2, 3)))
+    def train_setup(self, prm):
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=prm["lr"])
+    def learn(self, train_data):
+        for images, labels in train_data:
+            nn.functional.cross_entropy(self(images), labels).backward()
+            self.optimizer.step()
 """
 
 THIEF = """
@@ -112,8 +119,15 @@ def test_one_byte_on_the_pipe_does_not_hold_up_the_probe(cache: Path, monkeypatc
     assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-GOOD = {"interface": {"low": 1}, "parameters": 20, "cost": None, "reason": "", "memory": False}
-LONG = {"interface": None, "parameters": None, "cost": None, "reason": "\x1b[31mred\n" * 999, "memory": False}
+GOOD = {"interface": {"low": 1}, "parameters": 20, "cost": None, "reason": "", "notes": [], "memory": False}
+LONG = {
+    "interface": None,
+    "parameters": None,
+    "cost": None,
+    "reason": "\x1b[31mred\n" * 999,
+    "notes": [],
+    "memory": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +138,10 @@ LONG = {"interface": None, "parameters": None, "cost": None, "reason": "\x1b[31m
         {"interface": {"low": 8, "high": 4}},
         {"interface": {"low": 1, "high": 10**30}},
         {"interface": {"low": 1, "square": "yes"}},
+        {"interface": {"low": 1, "own_settings": 1}},
+        {"interface": {"low": 1, "hyperparameters": 3}},
+        {"interface": {"low": 1, "hyperparameters": ['a": 1, "b']}},
+        {"notes": 3},
         {"interface": {"high": 1}},
         {"interface": [1]},
         {"parameters": 10**30},

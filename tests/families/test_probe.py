@@ -30,10 +30,17 @@ class Net(nn.Module):
         {init}
     def forward(self, x):
         {forward}
+    def train_setup(self, prm):
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=prm["lr"])
+    def learn(self, train_data):
+        for images, labels in train_data:
+            nn.functional.cross_entropy(self(images), labels).backward()
+            self.optimizer.step()
 """
 
 
 FORWARD = "return self.layer(x.mean((2, 3)))"
+PLAIN_NET = NET.format(init="pass", forward=FORWARD)
 
 
 def family(name: str, *, init: str = "pass", forward: str = FORWARD, source: str = "") -> Family:
@@ -116,15 +123,29 @@ MISFITS = {
     family("Dead", forward="return self.layer(x.mean((2, 3))) * 0"): "no parameter received a gradient",
     family("NaN", forward="return self.layer(x.mean((2, 3))) / 0 * 0"): "logits are not finite",
     family("Picky", init="raise ValueError('no such stem')"): "line 10: ValueError: no such stem",
-    family("Missing", init="import no_such_package"): "No module named 'no_such_package'",
+    family("Missing", init="import no_such_package"): "line 10: imports no_such_package: a mixture may only need",
+    family("Bare", source="from torch import nn\nclass Net(nn.Module): pass"): "supported_hyperparameters() is missing",
+    family("Evaluates", init="self.more = eval('nn.Linear(1, 1)')"): "line 10: eval() looks names up",
+    family("Listed", forward="return [self.layer(x.mean((2, 3)))]"): "forward returned list in eval mode",
+    family("Named", forward="return {'out': self.layer(x.mean((2, 3)))}"): "forward returned dict in eval mode",
+    family(
+        "Nameless", source=PLAIN_NET.replace("{'lr', 'momentum'}", "3")
+    ): "supported_hyperparameters() does not return names",
+    family("Patches", init="nn.functional.relu = nn.functional.gelu"): "it changes torch.nn.functional.relu for all",
+    family("Adds", init="torch.Tensor.half_of = lambda self: self / 2"): "it changes torch.Tensor.half_of for all",
+    family("Reseeds", forward="torch.manual_seed(0); " + FORWARD): "it seeds the generators in its forward pass",
+    family(
+        "Reads", init="import inspect; self.more = nn.Linear(1, len(inspect.getsource(Net)))"
+    ): "another network inside a function: its parameters differ (more.weight and more.bias)",
     family("Quits", forward="import os; os._exit(7)"): "left with exit code 7",
     family("Leaves", init="raise SystemExit(3)"): "sys.exit(3) was called, while Net was built",
     family(
         "Greedy", init="self.x = torch.ones(2**33, device='cpu')"
     ): "needs more than 6,144 MiB at 3x32x32: choose a smaller shape",
-    family("Torn", source="class Net("): "line 1: SyntaxError",
-    family("Netless", source="x = 1"): "no class Net",
-    family("Early", source="raise RuntimeError('not today')"): "RuntimeError: not today",
+    family("Torn", source="class Net("): "line 1: not Python: '(' was never closed",
+    family("Newer", source="type Number = int\nclass Net: pass"): "line 1: not Python",
+    family("Netless", source="x = 1"): "supported_hyperparameters() is missing",
+    family("Early", source=PLAIN_NET + "raise RuntimeError('not today')"): "not today",
 }
 """Families that cannot be used, and what is said of each."""
 
@@ -134,6 +155,19 @@ PLAIN = (
     family("Looks", init="assert not torch.cuda.is_available()"),
     family("Single", init="assert in_shape[0] == 1", forward="assert len(x) == 2; return self.layer(x.mean((2, 3)))"),
     family("Pair", forward="return self.layer(x.mean((2, 3))), None"),
+    family("Alias", source=PLAIN_NET.replace("class Net", "class Model") + "\nNet = Model"),
+    family("Lazy", init="self.layer = nn.LazyLinear(10)"),
+    family("Seeds", init="torch.manual_seed(1)"),
+    family("Sets", init="torch.backends.cudnn.benchmark = True"),
+    family("Calls", source=PLAIN_NET.replace("{'lr', 'momentum'}", "{*'lr momentum dropout'.split()}")),
+    family(
+        "Grouped",
+        init="""
+        try:
+            raise ExceptionGroup('several', [ValueError(1)])
+        except* ValueError:
+            pass""",
+    ),
 )
 """Families that can: they print, look for a GPU, count the images, return auxiliary outputs."""
 
@@ -161,7 +195,10 @@ def test_families_that_work_are_usable(measured: dict[str, Profile], subject: Fa
     profile = measured[subject.name]
     assert profile.reason == ""
     assert profile.native(SHAPE)
-    assert profile.interface == Interface(low=1)
+    names = ("dropout", "lr", "momentum") if subject.name == "Calls" else None
+    own = subject.name in ("Seeds", "Sets")
+    assert profile.interface == Interface(low=1, hyperparameters=names, own_settings=own)
+    assert profile.notes == {"Seeds": ("seeds",), "Sets": ("settings",)}.get(subject.name, ())
     assert profile.parameters == {"3x32x32": 3 * 10 + 10}
 
 

@@ -120,7 +120,7 @@ CONTRACT = "def supported_hyperparameters():\n    return {'lr'}\n\n\n"
             source(8).replace("in_shape, out_shape, prm, device)", "in_shape, classes)"),
             "Net.__init__ cannot be called as __init__(self, in_shape, out_shape, prm, device)",
         ),
-        ("Small", "import timm\n" + source(8).replace("nn.ReLU()", "timm.relu()"), "Small: line 1: imports timm"),
+        ("Small", "import timm\n" + source(8).replace("nn.ReLU()", "timm.relu()"), "line 1: imports timm"),
         ("ResNet", source(8), "LEMUR has a family ResNet already"),
         ("Small", source(8).replace("self.head(self.features(x)", "self.head(x.relu(self.features(x))"), "Error"),
     ],

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
 
 from ray.exceptions import ActorDiedError, RayTaskError
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nngen.assembly.family_scopes import annotations_of
+from nngen.families.family_scopes import annotations_of
 
 _TRAINING = frozenset({"learn", "train_setup"})
 _REGISTERS = frozenset({"__init_subclass__", "__subclasses__", "metaclass"})

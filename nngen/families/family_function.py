@@ -15,14 +15,14 @@ import re
 import symtable
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nngen.assembly.family_scopes import Unfit, annotations_of, check_scopes, dotted, top_level_names
-from nngen.assembly.locals import own_nodes
-from nngen.assembly.needed_code import needed_code
 from nngen.errors import AssemblyError
+from nngen.families.family_scopes import Unfit, annotations_of, check_scopes, dotted, top_level_names
 from nngen.families.hyperparameters import best_hyperparameters
+from nngen.families.locals import own_nodes
+from nngen.families.needed_code import needed_code
 from nngen.text import parse_python
 from nngen.types import Family
 
@@ -77,8 +77,12 @@ def function_name(family: str) -> str:
     return name if name[:1].isalpha() else f"family_{name}"
 
 
-def family_function(family: Family) -> FamilyFunction:
+def family_function(family: Family, names: Iterable[str] | None = None) -> FamilyFunction:
     """Put a family's source into a function.
+
+    Args:
+        family: The family.
+        names: Names of its hyperparameters, where only a call tells them.
 
     Raises:
         AssemblyError: If the source does not parse, has no ``Net``, imports what a mixture does not bring, or needs
@@ -103,7 +107,7 @@ def family_function(family: Family) -> FamilyFunction:
         fingerprint=family.fingerprint,
         parameters=parameters,
         body=declared + body,
-        hyperparameters=tuple(sorted(best_hyperparameters(family).items())),
+        hyperparameters=tuple(sorted(best_hyperparameters(family, names).items())),
     )
 
 

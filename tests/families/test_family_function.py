@@ -6,19 +6,15 @@ import ast
 from textwrap import dedent
 
 import pytest
-from assembly_toys import as_function, make_family
-from family_cases import EQUAL, REFUSED, family_source
-from family_comparison import compare
+from family_cases import REFUSED, family_source
 
-from nngen.assembly.family_function import function_name
 from nngen.errors import AssemblyError
-from nngen.types import Shape
+from nngen.families.catalogue import make_family
+from nngen.families.family_function import FamilyFunction, family_function, function_name
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("name", EQUAL)
-def test_a_family_as_an_expert_is_what_it_is_alone(name: str) -> None:
-    assert compare(make_family("Toy", EQUAL[name]), Shape(3, 12, 12)) == []
+def as_function(source: str) -> FamilyFunction:
+    return family_function(make_family("Toy", source))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -45,17 +41,6 @@ def test_code_that_nothing_needs_is_not_refused(unused: str) -> None:
     assert not {"eval", "timm", "globals", "locals"} & {
         n.id for n in ast.walk(ast.parse(dedent(body))) if isinstance(n, ast.Name)
     }
-
-
-def test_differences_are_listed() -> None:
-    # Not refused: code that reads its own source finds it indented.
-    source = family_source("import inspect", "self.gain = nn.Parameter(torch.zeros(len(inspect.getsource(Net))))")
-    assert "the first state differs" in compare(make_family("Toy", source), Shape(3, 12, 12))
-
-
-def test_a_family_that_fails_alone_is_reported() -> None:
-    source = family_source(init="raise ValueError('never')")
-    assert compare(make_family("Toy", source), Shape(3, 12, 12))[0] == "building fails alone: ValueError: never"
 
 
 BEFORE = '''
