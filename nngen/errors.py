@@ -90,7 +90,7 @@ class MissingExtraError(NngenError):
     exit_code = 2
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'nngen-moe[{extra}]'")
+        super().__init__(f"{package} is not installed: pip install '.[{extra}]' in nngen's folder")
 
 
 class SomeFailedError(NngenError):

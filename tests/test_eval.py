@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 EVAL = Path(__file__).parent.parent / "eval"
-SCRIPTS = sorted(path.stem for path in EVAL.glob("*.py") if "__main__" in path.read_text())
+SCRIPTS = sorted(path.stem for path in EVAL.glob("[!_]*.py") if "__main__" in path.read_text())
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
 from nngen.analysis.leaderboard import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive.records import StoredTrial
-from nngen.errors import MissingExtraError, NngenError, UsageError
+from nngen.errors import NngenError, UsageError
 from nngen.files import write_atomically
 from nngen.space import Coverage
 from nngen.text import one_line
@@ -46,12 +46,7 @@ def sampled(items: Sequence[Item], most: int = POINTS) -> Sequence[Item]:
 
 
 def plotly_script() -> str:
-    """Return plotly's JavaScript.
-
-    Raises:
-        MissingExtraError: If plotly is not installed.
-    """
-    _graph_objects()
+    """Return plotly's JavaScript."""
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
@@ -172,12 +167,10 @@ def write_coverage_page(coverage: Coverage, path: Path) -> None:
 
     Raises:
         UsageError: If the file's name does not end in ``.html``.
-        MissingExtraError: If plotly is not installed.
         NngenError: If the file cannot be written.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {path} must end in .html: the picture is a web page")
-    _graph_objects()
     import plotly.io
 
     figure = plotly.io.from_json(coverage_figure(coverage))
@@ -314,10 +307,9 @@ def _matrix(names: Sequence[str], cells: Any, **more: Any) -> str:
 
 
 def _graph_objects() -> Any:
-    try:
-        import plotly.graph_objects
-    except ImportError as error:
-        raise MissingExtraError("plotly", "report") from error
+    # Takes half a second to import.
+    import plotly.graph_objects
+
     return plotly.graph_objects
 
 

@@ -193,11 +193,7 @@ def _resolved(archive: Archive, name: str) -> str:
 
 
 def render(report: Report) -> str:
-    """Render the report as HTML.
-
-    Raises:
-        MissingExtraError: If plotly is not installed.
-    """
+    """Render the report as HTML."""
     templates, drawn = environment(html=True), report.drawn
     templates.filters |= {name: getattr(formatting, name) for name in formatting.__all__}
     return templates.get_template("report.html.j2").render(
@@ -223,7 +219,6 @@ def write_report(
 
     Raises:
         UsageError: If the campaign does not exist.
-        MissingExtraError: If plotly is not installed.
         NngenError: If the file cannot be written.
     """
     report = collect(archive, name, price_per_hour=price_per_hour, baselines=baselines)

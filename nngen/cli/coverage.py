@@ -49,7 +49,7 @@ def coverage(
             LEMUR's.
         pool: A pool of this many abstract families, for a sampler.
         seed: Seed of the sampler.
-        out: File for a web page (FILE.html) that shows how often each pair was used; needs plotly.
+        out: File for a web page (FILE.html) that shows how often each pair was used.
 
     Examples:
         nngen coverage --sampler lexicographic --size 1140 --pool 29

@@ -33,7 +33,7 @@ def check_installed(names: Collection[str]) -> None:
     needed = ["safetensors", *(["onnx", "onnxscript", "onnxruntime"] if ONNX in names else [])]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} missing: pip install 'nngen-moe[export]'")
+        raise UsageError(f"{', '.join(missing)} missing: pip install '.[export]' in nngen's folder")
 
 
 def to_repeat(exports: Sequence[Export]) -> tuple[Export, ...]:

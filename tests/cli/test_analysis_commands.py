@@ -141,7 +141,6 @@ def test_coverage_of_a_sampler_as_json(nngen):
 
 
 def test_coverage_of_a_campaign_and_its_picture(nngen, archive, tmp_path):
-    pytest.importorskip("plotly")
     picture = tmp_path / "pairs.html"
     result = nngen("coverage", "first", "--archive", archive, "--out", picture)
     assert result.code == 0

@@ -64,7 +64,6 @@ def test_loops_of_the_same_fidelity_are_compared(archive: Archive, run: Run) -> 
 
 
 def test_the_report_has_a_section_on_the_loop(archive: Archive, run: Run) -> None:
-    pytest.importorskip("plotly")
     run("m", Mutate())
     run("r", Uniform())
     report = collect(archive, "m", baselines=[entry.argument for entry in REWRITERS if entry.trusted])

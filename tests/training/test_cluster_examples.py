@@ -107,9 +107,7 @@ def test_the_slurm_script_is_bash_and_its_flags_exist():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'nngen-moe[ray]'"
-)
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install '.[ray]'")
 @pytest.mark.usefixtures("wheel")
 def test_the_slurm_script_runs_a_campaign(tmp_path):
     """The two commands of Slurm are stubs; Ray and nngen are real."""

@@ -26,7 +26,7 @@ from nngen.isolation import Isolation
 from nngen.training import CheckJob
 from nngen.types import Outcome, Shape
 
-ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
+ray = pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
 
 from nngen.training.ray import Node, RayEngine, Request, connect  # noqa: E402 - needs ray
 from nngen.training.ray.actor_pool import ActorPool  # noqa: E402
@@ -148,7 +148,7 @@ def test_differences_are_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr("nngen.training.ray.cluster.__version__", "7.0")
     monkeypatch.setattr("platform.python_version", lambda: "3.11.7")
     assert difference("a", "7.0", "3.11.2") is None
-    assert difference("a", None, "3.11.2") == "node a has no nngen: pip install 'nngen-moe[ray]==7.0' there"
+    assert difference("a", None, "3.11.2") == "node a has no nngen: install nngen 7.0 with its extra ray there"
     assert "nngen 6.9, the driver 7.0" in difference("a", "6.9", "3.11.2")
     assert "Python 3.12.1, the driver 3.11.7" in difference("a", "7.0", "3.12.1")
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
+pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
 
 from ray.exceptions import ActorDiedError, RayTaskError
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'nngen-moe[ray]'")
+ray = pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
 
 from ray.exceptions import RayError  # noqa: E402
 

@@ -219,7 +219,7 @@ def difference(host: str, nngen: str | None, python: str) -> str | None:
     if python.split(".")[:2] != platform.python_version().split(".")[:2]:
         return f"node {host} has Python {python}, the driver {platform.python_version()}: install the same on both"
     if nngen is None:
-        return f"node {host} has no nngen: pip install 'nngen-moe[ray]=={__version__}' there"
+        return f"node {host} has no nngen: install nngen {__version__} with its extra ray there"
     if nngen != __version__:
         return f"node {host} has nngen {nngen}, the driver {__version__}: install the same on both"
     return None
