@@ -52,18 +52,18 @@ from nngen.types import Family, Interface, Shape, Trial, TrialSpec
 STORE = Path(__file__).parent / "tables" / "moe4.json"
 SHAPE = Shape(3, 32, 32)
 SETTINGS: Mapping[str, Any] = {"batch": 32, "lr": 3e-3, "momentum": 0.9}
-CANDIDATES = (
-    *("ICNet", "BayesianNet-3", "Diffuser", "BagNet", "ComplexNet", "RegNet", "ShuffleNet", "AirNext"),
-    *("MobileNetV3", "MobileNetV2", "MNASNet", "ResNet", "GoogLeNet", "DPN68"),
+FAMILIES = (
+    *("AirNext", "BagNet", "BayesianNet-3", "ComplexNet", "Diffuser", "ICNet"),
+    *("MobileNetV3", "RegNet", "ShuffleNet"),
 )
-"""The lightest families by measured cost of training, but for the SqueezeNets, which do not learn at this rate."""
+"""The nine lightest families by measured cost of training that learn, so without the SqueezeNets."""
 
-FAMILIES = ("AirNext", "BagNet", "DPN68", "ICNet", "MobileNetV2", "MobileNetV3", "ResNet", "RegNet", "ShuffleNet")
+CANDIDATES = (*FAMILIES, "MobileNetV2")
 LEARNS = 0.2
 """Accuracy from which on a family counts as one that learns: twice that of chance."""
 
-FIDELITIES = ((2000, 4), (1000, 8), (4000, 2), (2000, 2), (1000, 4))
-"""Training images and epochs that the pilot compares."""
+FIDELITIES = ((2000, 2), (4000, 2), (2000, 4), (1000, 4))
+"""Training images and epochs that the pilot compares, the cheapest first."""
 
 CHOSEN = (2000, 4)
 SEEDS = 3
