@@ -148,8 +148,8 @@ class CampaignSpec:
 
     @property
     def baselines_name(self) -> str:
-        """Name of the campaign of its baselines."""
-        return f"{self.name}-alone"
+        """Name of the campaign of its baselines; another one where its epochs have grown."""
+        return f"{self.name}-alone-{self.epochs}"
 
     def baselines(self, families: Collection[str]) -> Self:
         """Return the specification of its baselines: families alone, trained as its last rung and its finalists are."""

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from nngen.types import EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 
 EVAL = Path(__file__).parent.parent / "eval"
 SCRIPTS = sorted(path.stem for path in EVAL.glob("[!_]*.py") if "__main__" in path.read_text())
@@ -109,3 +112,44 @@ def test_import_chains_are_short_and_folders_small() -> None:
     assert len(chain) <= 14, " > ".join(chain)
     sizes = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in package.rglob("*.py")}}
     assert {str(folder) for folder, size in sizes.items() if size > (26 if folder.name == "cli" else 17)} == set()
+
+
+def test_the_moe4_table_goes_on_from_what_is_stored(tmp_path):
+    script = load("moe4_table")
+    store = script.Store(tmp_path / "moe4.json")
+    store.begin("f1")
+    cell = script.Cell(("A", "B", "C", "D"), 2000, 4, 1)
+    point = EpochResult(epoch=1, validation_accuracy=0.25, usage=(0.5, 0.2, 0.2, 0.1))
+    spec = TrialSpec(dataset="x", shape=Shape(3, 32, 32))
+    trial = Trial(candidate_id="x", spec=spec, verdict=Verdict(outcome=Outcome.VALID), curve=(point,), parameters=7)
+    store.add(cell, trial)
+    again = script.Store(tmp_path / "moe4.json")
+    again.begin("f1")
+    assert again.trials == store.trials
+    assert again.accuracies(4, (2000, 4)) == {cell.experts: [0.25]}
+    assert again.accuracies(1, (2000, 4)) == again.accuracies(4, (2000, 2)) == {}
+    with pytest.raises(SystemExit):
+        again.begin("f2")
+
+
+def test_the_moe4_table_has_every_quartet_and_every_family():
+    script = load("moe4_table")
+    wanted = list(script.cells("table"))
+    assert len(set(wanted)) == len(wanted) == 3 * (126 + 9)
+    assert {family for cell in wanted for family in cell.experts} == set(script.FAMILIES)
+    assert all(cell.images * cell.epochs <= 8000 for stage in script.STAGES for cell in script.cells(stage))
+    pilot = {cell.experts for cell in script.cells("pilot")}
+    assert len(pilot) == 12 and pilot <= {cell.experts for cell in wanted}
+
+
+def test_reliability_of_made_up_accuracies():
+    script = load("moe4_table")
+    random = np.random.default_rng(1)
+    values = random.normal(0.4, 0.03, (200, 1)) + random.normal(0, 0.015, (200, 3))
+    found = script.separation(values.tolist())
+    assert found.icc == pytest.approx(0.8, abs=0.05)
+    assert found.low < 0.8 < found.high
+    assert (found.between, found.within) == pytest.approx((0.03, 0.015), rel=0.15)
+    assert found.reliability(3) == pytest.approx(3 * found.icc / (1 + 2 * found.icc))
+    assert found.ceiling(1) == pytest.approx(2 / np.pi * np.arcsin(np.sqrt(found.icc)))
+    assert script.separation([[0.4], [0.5], [0.6]]) is None

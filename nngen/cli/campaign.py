@@ -58,7 +58,7 @@ def run(
         campaign: Name of the campaign, or a TOML file of arguments.
         config: TOML file of arguments, named as the flags are; typed arguments come first.
         baselines: Train each family of the pool alone too, once the campaign is done: at its fidelity, under its
-            recipe, with what is left of its budget, as campaign CAMPAIGN-alone. The report compares them.
+            recipe, with what is left of its budget, as campaign CAMPAIGN-alone-EPOCHS. The report compares them.
 
     Examples:
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68

@@ -113,7 +113,7 @@ def test_the_report_shows_them_or_names_the_command(archive, small):
     page = render(collect(archive, "two"))
     assert "The best mixture reaches 0.7000, the best family alone, B, 0.6000." in page
     with pytest.raises(UsageError, match="holds families alone"):
-        collect(archive, "two-alone")
+        collect(archive, "two-alone-3")
 
 
 def test_an_archive_of_before_has_neither_logits_nor_labels(archive, small):

@@ -31,9 +31,9 @@ def test_each_family_is_trained_alone_at_the_fidelity_of_the_campaign(archive):
     main.run()
     del engine.logits[:]
     summary = main.baselines().run()
-    assert (summary.name, summary.done, summary.coverage, summary.over) == ("one-alone", 7, None, True)
+    assert (summary.name, summary.done, summary.coverage, summary.over) == ("one-alone-3", 7, None, True)
     assert engine.logits == [(1, True, 3, 60)] * 7
-    trials = archive.trials("one-alone")
+    trials = archive.trials("one-alone-3")
     assert [trial.plan for trial in trials] == [Plan(experts=()).alone(name) for name in "ABCDEFG"]
     for trial in trials:
         assert len(archive.logits(trial.id)) == 2 * 10 * len(archive.predictions(trial.id, "validation")) / 2
@@ -48,14 +48,14 @@ def test_families_have_as_many_seeds_as_finalists(archive):
     main.run()
     summary = main.baselines().run()
     assert summary.done == 21
-    assert len({trial.spec.seed for trial in archive.trials("one-alone")}) == 21
+    assert len({trial.spec.seed for trial in archive.trials("one-alone-2")}) == 21
 
 
 def test_a_pool_that_was_narrowed_is_that_of_the_baselines(archive):
     fake_campaign(archive, name="before", size=35, engine=FakeEngine(trials={"A": Outcome.MEMORY})).run()
     main = fake_campaign(archive, exclude_low_yield=True, seed=4)
     main.run()
-    assert sorted(trial.experts for trial in (main.baselines().run(), archive.trials("one-alone"))[1]) == [
+    assert sorted(trial.experts for trial in (main.baselines().run(), archive.trials("one-alone-2"))[1]) == [
         (name,) for name in "BCDEFG"
     ]
 
@@ -76,7 +76,7 @@ def test_baselines_resume_where_they_were_killed(archive):
 
     with pytest.raises(KilledError):
         fake_campaign(archive, engine=Dying()).baselines().run()
-    states = [trial.state for trial in archive.trials("one-alone")]
+    states = [trial.state for trial in archive.trials("one-alone-2")]
     assert states.count(TrialState.DONE) == 3
     engine = FakeEngine()
     assert fake_campaign(archive, engine=engine).baselines().run().done == 7
@@ -91,7 +91,7 @@ def test_a_result_without_logits_is_not_taken_over(archive):
     again.run()
     assert again.baselines().run().done == 7
     assert again.engine.logits == []  # whole results are
-    copied = archive.trials("two-alone")
+    copied = archive.trials("two-alone-2")
     assert all(trial.copied_from for trial in copied)
     assert archive.logits(copied[0].id) == archive.logits(copied[0].copied_from)
 
@@ -120,5 +120,5 @@ def test_quartets_are_read_without_the_families_alone(archive):
     main = fake_campaign(archive, rungs=(1, 2))
     main.run()
     main.baselines().run()
-    assert archive.campaign("one-alone").spec.sampler == ALONE
+    assert archive.campaign("one-alone-2").spec.sampler == ALONE
     assert summarise(archive, "one").done == len(archive.trials("one"))

@@ -157,11 +157,11 @@ def test_baselines_are_trained_after_the_campaign_and_compared_with_it(nngen, pa
     done = nngen("campaign", "run", "one", "--size", "1", *ARGUMENTS, "--train-size", "200", "--baselines", "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
-    assert (told["done"], told["baselines"]["campaign"], told["baselines"]["done"]) == (1, "one-alone", 5)
+    assert (told["done"], told["baselines"]["campaign"], told["baselines"]["done"]) == (1, "one-alone-1", 5)
     (row,) = told["gains"]["mixtures"]
     with Archive.open(path, readonly=True) as archive:
         (mixture,) = archive.trials("one")
-        alone = {trial.experts[0]: trial for trial in archive.trials("one-alone")}
+        alone = {trial.experts[0]: trial for trial in archive.trials("one-alone-1")}
         assert {point.samples for trial in (mixture, *alone.values()) for point in trial.curve} == {200}
     best = max(row["experts"], key=lambda name: alone[name].validation_accuracy)
     assert row["best_accuracy"] == alone[best].validation_accuracy
@@ -170,5 +170,5 @@ def test_baselines_are_trained_after_the_campaign_and_compared_with_it(nngen, pa
     assert row["parameters"] > 1
     again = nngen("campaign", "run", "one")
     assert again.code == 0
-    assert "campaign one-alone: 5 of 5 trials done" in again.out
+    assert "campaign one-alone-1: 5 of 5 trials done" in again.out
     assert "against the best of their own families alone" in again.out
