@@ -64,11 +64,12 @@ def pytest_configure() -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """Exit code, stdout and stderr of a command."""
+    """Exit code, stdout and stderr of a command, and the command that its last line suggests, if any."""
 
     code: int
     out: str
     err: str
+    next: str
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,10 @@ def nngen(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         capfd.readouterr()
         code = run([str(token) for token in tokens])
         out, err = capfd.readouterr()
-        return Result(code=code, out=out, err=err)
+        lines, following = err.splitlines(keepends=True), ""
+        if lines and lines[-1].startswith("next: "):
+            following = lines.pop().removeprefix("next: ").strip()
+        return Result(code=code, out=out, err="".join(lines), next=following)
 
     return call
 

@@ -31,7 +31,7 @@ from cyclopts import (
 from cyclopts.config import Dict
 
 from nngen import __version__
-from nngen.cli.output import LONGEST_LINE, guard_streams, lost_output, note
+from nngen.cli.output import LONGEST_LINE, guard_streams, lost_output, note, suggestion
 from nngen.errors import NngenError, UsageError
 from nngen.files import read_toml
 from nngen.text import did_you_mean, one_line
@@ -180,10 +180,12 @@ def main() -> NoReturn:
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit code; an error becomes one line on stderr."""
     code = _run(tokens)
-    lost = lost_output()
+    lost, following = lost_output(), suggestion()
     # The reader (head, less) may go away when it has seen enough; every other reason is a failure.
     if lost is not None and not isinstance(lost, BrokenPipeError):
         return _fail(f"cannot write the results to stdout: {lost.strerror}", code=code or 1)
+    if following is not None and code == 0 and lost is None:
+        note(following, prefix="next: nngen ")
     return code
 
 

@@ -16,7 +16,7 @@ from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
 from nngen.cli.family_options import FamilySource, note_family_levels
 from nngen.cli.options import Flag, IsolationOption, OutputOptions, ShapeOption
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import FamilyError, PlanError, UsageError
 from nngen.families.catalogue import choose
@@ -130,6 +130,8 @@ def assemble(
     left_out = f", {total - len(rows):,} in the archive already" if archive is not None else ""
     note(f"{new:,} written, {len(rows) - new:,} there already{left_out}", prefix="")
     output.print_rows(rows, ("id", "experts", "path"))
+    if rows and not str(out).endswith(_TAR):
+        suggest("check", out)
 
 
 def _model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] | None) -> Plan:

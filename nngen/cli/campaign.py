@@ -22,7 +22,7 @@ from nngen.campaign.summary import Summary, read_status
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, CampaignName, Flag
-from nngen.cli.output import emit, note, print_json, print_table, say, to_json
+from nngen.cli.output import emit, note, print_json, print_table, say, suggest, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
@@ -112,6 +112,7 @@ def run(
         raise SomeFailedError(
             f"{first.failed} of {first.total} candidates failed: nngen campaign status {first.name} says why"
         )
+    _suggest(summary, output)
 
 
 def _run_baselines(main: Campaign, summary: Summary, *, asked: bool) -> Summary | None:
@@ -186,6 +187,7 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
         print_table(failures[-_SHOWN_FAILURES:], ("outcome", "experts", "rule", "message"))
     if len(failures) > _SHOWN_FAILURES:
         print(f"the last {_SHOWN_FAILURES} of {len(failures):,} failures; --json lists all")
+    _suggest(summary, output, running=stands.driver is not None)
 
 
 @app.command
@@ -264,6 +266,15 @@ def events(
             line = {"id": event.id, "at": event.at, "trial": event.trial_id, "event": event.kind}
             if not emit(to_json(line | {"detail": dict(event.detail)}, None) + "\n"):
                 return
+
+
+def _suggest(summary: Summary, output: ArchiveOptions, *, running: bool = False) -> None:
+    if running:
+        suggest("campaign", "watch", summary.name, *output.place)
+    elif summary.over:
+        suggest("report", summary.name, "--out", "report.html", *output.place)
+    else:
+        suggest("campaign", "run", summary.name, *output.place)
 
 
 def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:

@@ -17,7 +17,7 @@ from nngen.checks.constants import large_constants
 from nngen.checks.source import own_seeds
 from nngen.cli.family_options import note_levels
 from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
-from nngen.cli.output import note
+from nngen.cli.output import note, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
 from nngen.families.trust import LevelChoice
@@ -106,9 +106,11 @@ def check(
                 }
             )
     output.print_rows(rows, ("path", "valid", "verdict", "message"))
-    failed = sum(not row["valid"] for row in rows)
-    if failed:
-        raise SomeFailedError(f"{failed} of {len(rows)} failed")
+    valid = [row["path"] for row in rows if row["valid"]]
+    if len(valid) < len(rows):
+        raise SomeFailedError(f"{len(rows) - len(valid)} of {len(rows)} failed")
+    if valid:
+        suggest("train", valid[0], "--epochs", 1)
 
 
 def _read(file: Path, isolation: str) -> tuple[Candidate, LevelChoice] | Verdict:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cyclopts import App
 
 from nngen.cli.options import ArchiveOptions, Arguments, Flag, Names, OutputOptions
-from nngen.cli.output import note, print_json, print_table, say
+from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.errors import UsageError
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.config import presets as shipped
@@ -54,6 +54,7 @@ def build(
     print_table([{"view": view, **counts} for view, counts in built.counts.items()], ("view", *built.counts["sft"]))
     say(f"left out: {drops.long:,} too long, {drops.split:,} because of the splits, {drops.twice:,} repeats")
     say(f"{out}: fingerprint {built.fingerprint[:12]}")
+    suggest("finetune", "--data", out, "--base", tokenizer or "MODEL", "--out", "generated/adapter")
 
 
 class TuningOptions(Arguments, of=Tuning):
@@ -112,6 +113,7 @@ def finetune(
     rows = [{"when": "before", **asdict(tuned.before)}, {"when": "after", **asdict(tuned.after)}]
     print_table(rows, ("when", "rows", "tokens", "loss", "token_accuracy"))
     say(f"{tuned.adapter}: {tuned.rows:,} rows, {tuned.updates:,} updates, {tuned.seconds:.0f} s")
+    suggest("llm-propose", "--rewriter", arguments.base, "--adapter", tuned.adapter, "-n", 8)
 
 
 def _list(output: OutputOptions) -> None:

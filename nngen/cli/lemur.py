@@ -12,13 +12,14 @@ from cyclopts import App, Parameter
 from nngen.archive.import_lemur import choose_models, import_lemur
 from nngen.cli.family_options import FamilySource, note_family_levels
 from nngen.cli.options import ArchiveOptions, Count, IsolationOption, OutputOptions, ShapeOption
-from nngen.cli.output import note, print_json, print_table, say
+from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
 from nngen.families.near_duplicates import near_twins
 from nngen.families.probe import NOTES, Profile, check_shape, profiles
 from nngen.lemur.fetch import fetch as fetch_wheel
 from nngen.lemur.source import install, open_lemur
+from nngen.space.pool import EXPERTS
 from nngen.types import Family, Shape
 
 app = App(name="lemur", help="Fetch LEMUR, read its records, import them into the archive.")
@@ -50,6 +51,7 @@ def fetch(*, source: _Source = None, output: OutputOptions = OutputOptions()) ->
         print_json({"path": str(path), "models": models})
     else:
         say(f"{path}: {models:,} models")
+    suggest("families", "--shape", "3x32x32")
 
 
 @app.command
@@ -161,6 +163,10 @@ def families(
             note(f"{', '.join(names)}: {text}")
     columns = ("name", "usable", "native", "adapter", "parameters", "best_accuracy", "best_epoch", "reason")
     output.print_rows(rows, columns)
+    usable = sorted((row for row in rows if row["usable"]), key=lambda row: row["parameters"] or 0)
+    if len(usable) >= EXPERTS:
+        light = ",".join(row["name"] for row in usable[:EXPERTS])
+        suggest("assemble", "--families", light, "--shape", shape, "--out", "generated/one")
 
 
 def _row(family: Family, profile: Profile, shape: Shape) -> dict[str, Any]:

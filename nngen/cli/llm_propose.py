@@ -15,7 +15,7 @@ from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.family_options import FamilyOptions, note_levels
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names
-from nngen.cli.output import note, print_json, print_table, say
+from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions
 from nngen.errors import UsageError
@@ -118,6 +118,9 @@ def llm_propose(
     _print(title, counted, rows, output)
     if lost is not None:
         raise lost
+    best = next((row.candidate for row in rows if row.new), "")
+    if best:
+        suggest("leaderboard", title, *output.place) if train else suggest("show", best[:13], *output.place)
 
 
 def _parents(

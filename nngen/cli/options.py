@@ -163,6 +163,11 @@ class ArchiveOptions(OutputOptions):
         """Path of the archive, which may not exist yet."""
         return self.archive or default_path()
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Arguments with which another command finds the same archive."""
+        return () if self.archive is None else ("--archive", str(self.archive))
+
     def open(self, *, create: bool = True) -> Archive:
         """Open the archive for writing."""
         return Archive.open(self.path, create=create)

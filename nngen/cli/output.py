@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -41,6 +42,7 @@ _LIST_WIDTH = 24
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
 _lost: list[OSError] = []
+_suggested: list[str] = []
 
 
 class _Droppable(io.TextIOWrapper):
@@ -98,6 +100,16 @@ def say(line: str = "", *, limit: int | None = LONGEST_LINE) -> None:
 def note(line: str, *, prefix: str = "nngen: ") -> None:
     """Print one line on stderr about what a command does or leaves out."""
     print(clean(f"{prefix}{line}", LONGEST_LINE), file=sys.stderr, flush=True)
+
+
+def suggest(*words: object) -> None:
+    """Name the command that usually comes next; ``run`` prints it on stderr where the command succeeds."""
+    _suggested[:] = [shlex.join(str(word) for word in words)]
+
+
+def suggestion() -> str | None:
+    """Return the command that was suggested since the last call, and forget it."""
+    return _suggested.pop() if _suggested else None
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

@@ -12,7 +12,7 @@ from nngen.analysis.formatting import duration
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, write_report
 from nngen.cli.options import ArchiveOptions, CampaignName, Count, Names, Price
-from nngen.cli.output import print_json, print_table, say
+from nngen.cli.output import print_json, print_table, say, suggest
 from nngen.errors import NngenError, UsageError
 from nngen.llm.rewriters.factory import REWRITERS
 from nngen.space import draw, find_sampler
@@ -66,6 +66,7 @@ def report(
     if figures is not None:
         names = ", ".join(path.name for path in drawn) or "nothing to draw yet"
         say(f"figures of {campaign}: {figures} ({names})")
+    suggest("export", campaign, "--out", "generated/lemur", *output.place)
 
 
 def cost(

@@ -17,7 +17,7 @@ from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.cli.options import ArchiveOptions, Count, Flag
-from nngen.cli.output import emit, print_json, print_table, say
+from nngen.cli.output import emit, print_json, print_table, say, suggest
 from nngen.llm.proposals.log import lineage
 from nngen.plan import changes
 from nngen.text import clean, listed
@@ -62,6 +62,8 @@ def leaderboard(
         print_table(cells, [column.name for column in columns])
         for sentence in ties(rows):
             say(sentence)
+    if rows:
+        suggest("show", rows[0].id[:13], *output.place)
 
 
 def show(
@@ -97,6 +99,7 @@ def show(
         emit(clean(found.source, None, lines=True) if sys.stdout.isatty() else found.source)
     else:
         _print(found, trials, parent, children)
+        suggest("export", "--id", found.id[:13], "--out", "generated/lemur", *output.place)
 
 
 def diff(

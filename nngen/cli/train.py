@@ -19,7 +19,7 @@ from nngen.checks.source import own_seeds
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.family_options import note_levels
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
 from nngen.errors import NngenError, SomeFailedError
@@ -110,6 +110,7 @@ def train(
     if not rows:
         return
     _report(rows, single=len(files) == 1, test=test, json=output.json)
+    suggest("leaderboard", name, *output.place) if name else suggest("train", *paths, "--name", "first")
 
 
 def _read(path: Path) -> Candidate:

@@ -1,6 +1,7 @@
 """Commands leaderboard, show, report, campaign ls and campaign status: output and errors."""
 
 import json
+import shlex
 
 import pytest
 
@@ -54,6 +55,22 @@ def test_show(nngen, trials):
     assert f"{trial.validation_accuracy:.4f}" in text
     failed = next(t for t in trials if not t.trained)
     assert "A at 1x8x8" in nngen("show", failed.candidate_id).out
+
+
+def test_commands_suggest_one_that_works_on_the_same_archive(nngen, path, monkeypatch):
+    monkeypatch.delenv("NNGEN_ARCHIVE")
+    best = nngen("leaderboard", "--archive", path)
+    assert best.next.startswith("nngen show MoE4-")
+    shown = nngen(*shlex.split(best.next)[1:])
+    assert shown.code == 0
+    assert nngen("campaign", "status", "one", "--archive", path).next == (
+        f"nngen report one --out report.html --archive {path}"
+    )
+
+
+def test_a_failure_suggests_nothing(nngen, path):
+    failed = nngen("show", "MoE4-zzz", "--archive", path)
+    assert (failed.code, failed.next) == (2, "")
 
 
 def test_show_prints_each_curve_under_its_campaign_and_seed(nngen, path):
