@@ -243,6 +243,12 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
     return _json(figure, least=360)
 
 
+def drawn_curves(trials: Sequence[StoredTrial]) -> Sequence[StoredTrial]:
+    """Return the trained trials whose curves are drawn: the best, and an even sample of the others."""
+    trained = sorted((trial for trial in trials if trial.trained), key=lambda t: -(t.validation_accuracy or 0.0))
+    return [*trained[:SHOWN], *sampled(trained[SHOWN:])]
+
+
 def best_curves(trials: Sequence[StoredTrial]) -> tuple[Sequence[StoredTrial], Sequence[StoredTrial]]:
     """Split the trained trials into the best ``SHOWN``, best first, and the others, or an even sample of them."""
     trained = sorted((t for t in trials if t.curve and t.trained), key=lambda t: -(t.validation_accuracy or 0.0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from nngen.archive.records import StoredTrial, TrialLine, TrialScore
 
@@ -43,11 +44,17 @@ def suspicions(trials: Iterable[TrialLine | TrialScore | StoredTrial]) -> Mappin
     return reasons
 
 
-def stored_suspicions(lines: Callable[[str], Iterable[TrialLine]], trials: Iterable[StoredTrial]) -> Mapping[int, str]:
+class Lines(Protocol):
+    """Returns all trials of a campaign; the archive's method."""
+
+    def __call__(self, campaign: str, *, brief: bool) -> Iterable[TrialLine]: ...
+
+
+def stored_suspicions(lines: Lines, trials: Iterable[StoredTrial]) -> Mapping[int, str]:
     """Find the suspect ones of some trials, each among those of its campaign on its rung; the reason by trial id.
 
     Args:
-        lines: Returns all trials of a campaign, as ``Archive.lines`` does.
+        lines: ``Archive.lines`` of the archive that holds them.
         trials: Trials to look for.
     """
     rungs: dict[tuple[str, int], list[int]] = {}
@@ -56,7 +63,7 @@ def stored_suspicions(lines: Callable[[str], Iterable[TrialLine]], trials: Itera
             rungs.setdefault((trial.campaign, trial.rung), []).append(trial.id)
     found: dict[int, str] = {}
     for (campaign, rung), ids in rungs.items():
-        reasons = suspicions(line for line in lines(campaign) if line.rung == rung)
+        reasons = suspicions(line for line in lines(campaign, brief=True) if line.rung == rung)
         found |= {trial_id: reasons[trial_id] for trial_id in ids if trial_id in reasons}
     return found
 

@@ -22,6 +22,7 @@ from nngen.archive.records import (
     TrialState,
 )
 from nngen.archive.rows import (
+    BRIEF_LINES,
     LINES,
     SCORES,
     TrialRows,
@@ -131,9 +132,13 @@ class ArchiveReader:
         where = " AND ".join(["outcome != 'valid'" if failed else "1", *(f"trials.{name} = ?" for name in given)])
         return self._trials(where, tuple(given.values()), curves=curves)
 
-    def lines(self, campaign: str | None = None) -> tuple[TrialLine, ...]:
-        """Return all trials, of one campaign or of all, without what only one of them is asked for."""
-        return tuple(self._built("trials", *_of_campaign(LINES, campaign), TrialRows().line))
+    def lines(self, campaign: str | None = None, *, brief: bool = False) -> tuple[TrialLine, ...]:
+        """Return all trials, of one campaign or of all, without what only one of them is asked for.
+
+        Brief ones have no experts, and the number among their candidate's seeds in place of the seed: a third of the
+        time.
+        """
+        return tuple(self._built("trials", *_of_campaign(BRIEF_LINES if brief else LINES, campaign), TrialRows().line))
 
     def scores(self, campaign: str | None = None) -> Iterator[TrialScore]:
         """Iterate over the trained trials, of one campaign or of all, with what they are ranked by and shown with."""
@@ -213,6 +218,10 @@ class ArchiveReader:
         bounds = (bound for kind in kinds for bound in (kind, f"{kind}\U0010ffff"))
         sql = f"SELECT * FROM events WHERE {where} AND ({begins}) ORDER BY id"  # noqa: S608
         return tuple(self._built("events", sql, (*given, *bounds), event_from_row))
+
+    def count_events(self, campaign: str, kind: str) -> int:
+        """Count a campaign's events of a kind."""
+        return int(self._all("SELECT count(*) FROM events WHERE campaign = ? AND kind = ?", campaign, kind)[0][0])
 
     def last_event(self, campaign: str, *, before: int | None = None) -> Event | None:
         """Return the last event that a campaign's driver wrote, or the last one with an id below ``before``."""

@@ -232,8 +232,7 @@ class TrialScore(Score):
     Attributes:
         spec: Specification of the training with seed 0, shared by all trials that differ in the seed alone.
         seed: Seed of the training.
-        batch: Samples per step in the end; None in archives from before it was kept.
-        data_fingerprint: Fingerprint of the data set; empty in archives from before it was kept.
+        fidelity: Fidelity of the training.
         test_accuracy: Accuracy on the test split, where it was revealed.
     """
 
@@ -242,14 +241,8 @@ class TrialScore(Score):
     experts: tuple[str, ...]
     spec: TrialSpec
     seed: int
-    batch: int | None
-    data_fingerprint: str
+    fidelity: Fidelity
     test_accuracy: float | None
-
-    @property
-    def fidelity(self) -> Fidelity:
-        """Fidelity of its training."""
-        return self.spec.fidelity(self.data_fingerprint, self.batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,7 @@ class Summary:
         }
 
 
-def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) -> Summary:
+def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, brief: bool = False) -> Summary:
     """Summarise a campaign.
 
     Args:
@@ -131,12 +131,13 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
         name: Name of the campaign.
         test_labels: Labels of the test split. With them, the test accuracy of the best trial is computed and stored,
             once, and only when all trials are done.
+        brief: Whether coverage and templates are left out, for lists of campaigns.
 
     Raises:
         UsageError: If the campaign does not exist.
     """
     campaign = archive.campaign(name)
-    spec, lines = campaign.spec, archive.lines(name)
+    spec, lines = campaign.spec, archive.lines(name, brief=brief)
     ladder = Ladder(spec, lines)
     first = [line for line in lines if line.replicate == 0]
     seeds: dict[tuple[int, int], list[TrialLine]] = {}
@@ -148,7 +149,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
     if best and test_labels is not None and ladder.over:
         for line in best:
             _reveal(archive, archive.trial(line.id), test_labels)
-    versions = archive.template_versions(name)
+    versions = {} if brief else archive.template_versions(name)
     done = [line for line in lines if line.state is TrialState.DONE]
     again = finalists if any(len(same) > 1 for same in finalists) else []
     return Summary(
@@ -158,7 +159,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None) 
         states={state.value: sum(line.state is state for line in lines) for state in TrialState},
         outcomes=Counter(line.outcome.value for line in done if line.outcome),
         coverage=coverage(sorted(campaign.pool), finished_quartets(line for line in first if line.rung == 0))
-        if campaign.pool and not spec.alone
+        if campaign.pool and not (spec.alone or brief)
         else None,
         best=archive.trial(best[0].id) if best else None,
         suspect=_suspicion(best, lines),
@@ -256,6 +257,6 @@ def read_status(archive: Archive, name: str) -> Status:
         budget=last_budget(archive.events(name, kinds=("budget.set",))),
         spent=used,
         per_hour=used.trials / used.hours if used.trials and used.hours else None,
-        promotions=len(archive.events(name, kinds=("trial.promoted",))),
+        promotions=archive.count_events(name, "trial.promoted"),
         lost=sum("reason" in event.detail for event in archive.events(name, kinds=("trial.requeued",))),
     )

@@ -140,7 +140,7 @@ def ls(*, output: ArchiveOptions = ArchiveOptions()) -> None:
     with output.read() as store:
         rows = []
         for campaign in store.campaigns():
-            found = summarise(store, campaign.name).to_dict()
+            found = summarise(store, campaign.name, brief=True).to_dict()
             best = found["best"]["validation_accuracy"] if found["best"] else None
             counts = {key: found[key] for key in ("campaign", "trials", "done", "failed")}
             suspect = found["best"]["suspect"] if found["best"] else ""
