@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports the same names
-    from nngen.api import assemble, check, load_families, prepare_campaign, train
+    from nngen.api import assemble, check, load, load_families, prepare_campaign, train
     from nngen.archive import Archive
     from nngen.campaign import Budget, Campaign, CampaignSpec
     from nngen.datasets import Dataset, load_dataset
@@ -38,6 +38,7 @@ __all__ = [
     "__version__",
     "assemble",
     "check",
+    "load",
     "load_dataset",
     "load_families",
     "prepare_campaign",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "nngen.api": ("assemble", "check", "load_families", "prepare_campaign", "train"),
+    "nngen.api": ("assemble", "check", "load", "load_families", "prepare_campaign", "train"),
     "nngen.archive": ("Archive",),
     "nngen.campaign": ("Budget", "Campaign", "CampaignSpec"),
     "nngen.datasets": ("Dataset", "load_dataset"),

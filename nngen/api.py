@@ -10,25 +10,31 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nngen.archive import Archive
+from nngen.archive import Archive, default_path
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign, CampaignSpec
 from nngen.campaign.setup import prepare_inputs
 from nngen.datasets import Dataset, load_dataset
-from nngen.errors import FamilyError
+from nngen.errors import FamilyError, UsageError
+from nngen.export.kept_weights import find_weights
 from nngen.families.catalogue import choose
 from nngen.families.catalogue import load_families as load_from
 from nngen.families.probe import usable_families
+from nngen.isolation import Isolation
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
 from nngen.training import CheckJob, Engine, LocalEngine, TrainJob, pick_device
 from nngen.training.candidate_files import read_candidate
 from nngen.types import Candidate, EpochResult, Family, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
-__all__ = ["assemble", "check", "load_families", "prepare_campaign", "train"]
+if TYPE_CHECKING:
+    from nngen.training.trained_model import TrainedModel  # loads torch
+
+__all__ = ["assemble", "check", "load", "load_families", "prepare_campaign", "train"]
 
 _SHAPE = Shape(3, 32, 32)
 
@@ -188,6 +194,37 @@ def train(
     job = TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=isolated)
     with nullcontext(engine) if engine is not None else LocalEngine() as ready:
         return ready.train(job, on_epoch)
+
+
+def load(candidate_id: str, *, archive: Path | None = None, trust: bool = False, device: str = "cpu") -> TrainedModel:
+    """Load a candidate with the weights that a campaign kept, those of its best trial, into this process.
+
+    The code of the candidate runs here, without a sandbox; ``nngen predict`` runs it in one.
+
+    Args:
+        candidate_id: Id of the candidate, or the start of one.
+        archive: Path of the archive; by default ``NNGEN_ARCHIVE``, else ``./nngen.db``.
+        trust: Whether to run a file that nngen did not assemble from families of the pinned LEMUR wheel.
+        device: Device to load it onto.
+
+    Returns:
+        A module in eval mode, with the preparation of its images and the names of its classes.
+
+    Raises:
+        UsageError: If the candidate is unknown, kept no weights, or its file is not trusted.
+        DataError: If the weights are damaged, or of another file.
+    """
+    from nngen.training.trained_model import TrainedModel  # loads torch
+
+    with Archive.open(archive or default_path(), readonly=True) as store:
+        found, _, kept = find_weights(store, candidate_id)
+    choice = source_level(found.source)
+    if choice.level is Isolation.SANDBOX and not trust:
+        raise UsageError(
+            f"{found.id}: {choice.reason}: its code would run in this process, so say trust=True, or use nngen predict,"
+            " which runs it in a sandbox"
+        )
+    return TrainedModel(found.source, kept, device)
 
 
 def prepare_campaign(

@@ -50,6 +50,7 @@ _COMMANDS = {
     "leaderboard": ("nngen.cli.results:leaderboard", "Rank the trained candidates."),
     "show": ("nngen.cli.results:show", "Show one candidate: plan, checks, trials, curves."),
     "diff": ("nngen.cli.results:diff", "Compare two candidates: plans, results, sources."),
+    "predict": ("nngen.cli.predict:predict", "Predict the classes of image files with kept weights."),
     "coverage": ("nngen.cli.coverage:coverage", "Measure how much of the space a sample covers, and how evenly."),
     "effects": ("nngen.cli.effects:effects", "Estimate effects of families and pairs, with intervals."),
     "cost": ("nngen.cli.report:cost", "Add up the cost of a campaign and forecast the next."),

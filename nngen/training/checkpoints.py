@@ -5,6 +5,7 @@ The folder of a trial contains
 ``checkpoint.json``              progress of the training: written here, by the process that has the labels
 ``checkpoint-N.safetensors``     state of the net after epoch N (``nngen.training.net_state``), which it refers to
 ``weights.safetensors``          weights after the last epoch, where they are kept
+``config.json``                  settings of the training and preprocessing of images, with the weights
 ``logits.safetensors``           logits of the validation images as float16, with the weights
 
 Tensor files are made by the candidate's process and are never opened here.
@@ -31,6 +32,9 @@ from nngen.types import Candidate, EpochResult, TrialSpec
 
 CHECKPOINT, WEIGHTS, LOGITS = "checkpoint", "weights", "logits"
 """Names of the files that a worker sends."""
+
+CONFIG = "config.json"
+"""File beside the weights that says how to use them."""
 
 _RECORD = "checkpoint.json"
 _RESERVE = 256 * MIB
@@ -159,6 +163,15 @@ class TrialFolder:
             return
         for file in (*self.path.glob("checkpoint*"), *self.path.glob(".*.part")):
             file.unlink(missing_ok=True)
+
+    def describe(self, config: JsonObject) -> None:
+        """Store how the weights are used, if they are kept."""
+        if self.keep and (self.path / f"{WEIGHTS}.safetensors").is_file():
+            try:
+                write_atomically(self.path / CONFIG, json.dumps(config, ensure_ascii=False).encode())
+            except OSError as error:
+                self.note(f"weights not stored in {self.path}: {error.strerror or error}")
+                self.clear(keep=False)
 
     def store(self, record: JsonObject) -> None:
         """Store the progress, or the reason why there is none.

@@ -14,6 +14,7 @@ class FrameKind(enum.IntEnum):
         FILE: Part of a file (``nngen.training.artifacts``).
         PROOF: Answer to the question of a check (``proof_size``).
         LOGITS: Logits of each validation image after the last epoch, as little-endian float16.
+        OUTPUTS: Logits of all images of a prediction, as little-endian float32.
     """
 
     VALIDATION = 2
@@ -21,6 +22,7 @@ class FrameKind(enum.IntEnum):
     FILE = 4
     PROOF = 5
     LOGITS = 6
+    OUTPUTS = 7
 
 
 NONCE = 32

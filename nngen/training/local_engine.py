@@ -169,6 +169,9 @@ class LocalEngine:
         )
         with self._place(spec.device, prediction), energy_meter(spec.device) as energy:
             trial = self._halving(job, batch, make_scorer)
+        if job.folder is not None and trial.verdict.valid:
+            order = TrainOrder.of(replace(job, spec=replace(spec, batch=trial.batch or spec.batch)))
+            job.folder.describe({"order": order.to_json(), **dataset.preprocessing(spec.shape).to_dict()})
         # Again, since its files are open while it trains: no result may stand under the fingerprint of other data.
         dataset.check_unchanged()
         predicted = prediction.likely_mib if prediction else None

@@ -90,6 +90,17 @@ def restore(net: nn.Module, tensors: Mapping[str, Tensor], state: Json) -> None:
         raise StateMismatchError(f"{type(error).__name__}: {error}") from error
 
 
+def load_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a net that was built and set up its trained weights, in eval mode.
+
+    Raises:
+        RuntimeError: If they are of another net, as ``load_state_dict`` says.
+    """
+    # Before the weights: a mixture that averages them exchanges them for the average when its mode changes.
+    net.eval()
+    net.load_state_dict(dict(weights))
+
+
 def _generators() -> dict[str, object]:
     found: dict[str, object] = {
         "python": random.getstate(),

@@ -38,7 +38,7 @@ from nngen.training.artifacts import send_artifacts, send_tensors
 from nngen.training.checkpoints import CHECKPOINT, LOGITS
 from nngen.training.engine import RESTORE
 from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
-from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, restore
+from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, load_weights, restore
 from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.training.tensor_file import TensorFile
 from nngen.types import Outcome, Verdict
@@ -47,8 +47,8 @@ _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
 _EXAMPLES = 4
 _RULE = "worker.train"
-_SHARE = 0.5
-"""Share of the time that checkpoints may take; after short epochs that exceed it, some are left out."""
+_SHARE, _SHORT_S = 0.5, 0.2
+"""Share of the time that checkpoints may take, and seconds that each may take anyway; else some are left out."""
 
 _MOST_LOGITS = 2**25
 """Number of validation logits up to which they are kept in a file."""
@@ -104,6 +104,29 @@ def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     _configure(order.device, order.threads, order.seed)
     with _failures_sent(channel, Path.cwd() / SOURCE_FILE):
         _Training(Path.cwd() / SOURCE_FILE, order, channel).run(files)
+
+
+def predict(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
+    """Predict images with the source in the current folder, by the ``TrainOrder`` in ``arguments``.
+
+    Args:
+        arguments: The order that the net was trained by, as JSON.
+        channel: Channel for one frame of logits, or the verdict on what failed.
+        files: Descriptors of the images and of the weights.
+    """
+    order = TrainOrder.from_json(arguments)
+    _configure(order.device, order.threads, order.seed)
+    path = Path.cwd() / SOURCE_FILE
+    images, weights = files
+    with _failures_sent(channel, path), os.fdopen(weights, "rb") as file:
+        training = _Training(path, order, channel)
+        net = training.build(torch.device(order.device))
+        with guard(_RULE, Outcome.CRASHED, path, "the weights were loaded"):
+            load_weights(net, TensorFile(file))
+        outputs: list[Tensor] = []
+        with _own_draws(derive(order.seed, "evaluation")):
+            training.predict(net, _mapped(images).to(order.device), training.preparation(), outputs)
+        channel.send_bytes(FrameKind.OUTPUTS, torch.cat(outputs).numpy().astype("<f4").tobytes())
 
 
 def describe_card(_arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
@@ -192,8 +215,8 @@ class _Training:
             chosen = torch.from_numpy(subset(arrays[1].numpy(), order.train_size))
             arrays[:2] = [array[chosen] for array in arrays[:2]]
         data = dict(zip(WORKER_FILES, (array.to(device) for array in arrays), strict=True))
-        prepare = Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=device.type == "cuda")
-        net = self._build(device, checkpoint=files[-1] if order.done else None)
+        prepare = self.preparation()
+        net = self.build(device, checkpoint=files[-1] if order.done else None)
         self.checkpoints, self.stored_at = CHECKPOINT in order.artifacts, time.monotonic()
         # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every
         # run; filling each intermediate result of a training would only cost time.
@@ -214,22 +237,29 @@ class _Training:
             wanted = last and (order.logits or LOGITS in order.artifacts)
             outputs: list[Tensor] | None = [] if wanted else None
             with _own_draws(derive(order.seed, "evaluation")):
-                classes = self._predict(net, data["validation-images"], prepare, outputs)
+                classes = self.predict(net, data["validation-images"], prepare, outputs)
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
             if outputs and order.logits:
-                self.channel.send_bytes(FrameKind.LOGITS, torch.cat(outputs).numpy().astype("<f2").tobytes())
+                self.channel.send_bytes(FrameKind.LOGITS, _half(outputs).numpy().astype("<f2").tobytes())
             if outputs and LOGITS in order.artifacts and len(classes) * order.classes < _MOST_LOGITS:
-                send_tensors(self.channel, LOGITS, {"validation": torch.cat(outputs)})
+                send_tensors(self.channel, LOGITS, {"validation": _half(outputs)})
             if not last:
                 self._send_checkpoint(net)
         with _own_draws(derive(order.seed, "evaluation")):
-            classes = self._predict(net, data["test-images"], prepare)
+            classes = self.predict(net, data["test-images"], prepare)
         if order.artifacts:
             example = prepare(data["test-images"][:_EXAMPLES])
             send_artifacts(net, order.artifacts, example, order.metadata, self.channel)
         self.channel.send_bytes(FrameKind.TEST, classes)
 
-    def _build(self, device: torch.device, checkpoint: int | None) -> nn.Module:
+    def preparation(self) -> Preparation:
+        """Return the conversion of stored images to the net's input."""
+        order = self.order
+        last = order.device != "cpu"
+        return Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=last)
+
+    def build(self, device: torch.device, checkpoint: int | None = None) -> nn.Module:
+        """Build the net and set it up, or restore it from a checkpoint."""
         order = self.order
         prm = make_prm(order.hyperparameters, shape=order.shape, flip=order.flip)
         module = load_module(self.path)
@@ -262,7 +292,7 @@ class _Training:
     def _send_checkpoint(self, net: nn.Module) -> None:
         """Send the state after an epoch, unless it was sent a short time ago."""
         now = time.monotonic()
-        if not self.checkpoints or self.storing_s > _SHARE * (now - self.stored_at):
+        if not self.checkpoints or self.storing_s > max(_SHARE * (now - self.stored_at), _SHORT_S):
             return
         try:
             tensors, state = capture(net)
@@ -275,10 +305,10 @@ class _Training:
         self.storing_s = self.stored_at - now
 
     @torch.no_grad()
-    def _predict(
+    def predict(
         self, net: nn.Module, images: Tensor, prepare: Preparation, outputs_kept: list[Tensor] | None = None
     ) -> bytes:
-        """Return the class of each image as little-endian uint16; the logits are added to a list as float16."""
+        """Return the class of each image as little-endian uint16; the logits are added to a list."""
         net.eval()
         # Without a backward pass more images fit than in training.
         size = self.order.batch * _EVAL_FACTOR
@@ -290,10 +320,15 @@ class _Training:
                 finite = bool(torch.isfinite(outputs).all())
                 classes.append(outputs.argmax(1).cpu().numpy().astype("<u2"))
             if outputs_kept is not None:
-                outputs_kept.append(outputs.float().clamp(-_HALF_MAX, _HALF_MAX).half().cpu())
+                outputs_kept.append(outputs.float().cpu())
             if not finite:
                 raise fail(Outcome.NON_FINITE, _RULE, "predictions are not finite: lower --lr, or clip the gradient")
         return np.concatenate(classes).tobytes()
+
+
+def _half(outputs: list[Tensor]) -> Tensor:
+    """Join logits as float16."""
+    return torch.cat(outputs).clamp(-_HALF_MAX, _HALF_MAX).half()
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ PRINTED_BY = {
     "cli/options": ("check", "train"),
     "datasets": ("train", "campaign run"),
     "export": ("export",),
+    "export/kept_weights": ("campaign run",),
     "families": ("check", "train"),
     "isolation": ("check", "train"),
     "lemur": ("lemur fetch",),

@@ -1,0 +1,164 @@
+"""Predictions with the weights that a trial kept: the files of its folder, and a worker that computes logits.
+
+The code of a candidate runs in a worker as it does in training; ``trained_model`` runs it in this process instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from nngen.datasets.image_file import decode
+from nngen.datasets.preprocessing import Preprocessing
+from nngen.errors import DataError, NngenError
+from nngen.files import load_json
+from nngen.isolation import Frame, FrameError, Isolation, Job, JobRunner, Limits
+from nngen.training.checkpoints import CONFIG, WEIGHTS
+from nngen.training.frames import FrameKind, last_line
+from nngen.training.orders import TrainOrder
+from nngen.training.scoring import read_verdict, verdict_of_result
+from nngen.types import Verdict
+
+_BYTES_PER_LOGIT = 4
+_WORKER = "nngen.training.worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptWeights:
+    """Weights of a trial with all that is needed to use them.
+
+    Attributes:
+        file: State dictionary as safetensors.
+        order: Settings that the net was trained by.
+        preprocessing: Conversion of images to the net's input, and the names of its classes.
+    """
+
+    file: Path
+    order: TrainOrder
+    preprocessing: Preprocessing
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the folder of a trial (``TrialFolder``).
+
+        Raises:
+            DataError: If a file is missing or damaged.
+        """
+        config, file = load_json(folder / CONFIG), folder / f"{WEIGHTS}.safetensors"
+        if not file.is_file():
+            raise DataError(f"{file} is missing")
+        try:
+            order = TrainOrder.from_json(config["order"])
+            return cls(file=file, order=order, preprocessing=Preprocessing.from_dict(config))
+        except (LookupError, TypeError, ValueError, AttributeError, NngenError) as error:
+            raise DataError(f"{folder / CONFIG} is missing or damaged: {error}") from error
+
+    def decode(self, files: Sequence[Path], out: Path) -> dict[Path, str]:
+        """Decode image files to the form of the training's images, and write them to ``out`` as one ``.npy`` array.
+
+        Args:
+            files: Files of images.
+            out: Path to write ``(N, C, H, W)`` uint8 to; images that cannot be read are left out.
+
+        Returns:
+            Reason of each image that cannot be read, by its file.
+        """
+        shape = self.preprocessing.image_shape
+        faults: dict[Path, str] = {}
+        images = np.lib.format.open_memmap(out, "w+", np.uint8, (len(files), shape.channels, shape.height, shape.width))
+        place = 0
+        for file in files:
+            try:
+                images[place] = self.image(file)
+                place += 1
+            except DataError as error:
+                faults[file] = str(error)
+        if faults:
+            np.save(out, np.array(images[:place]))
+        return faults
+
+    def image(self, file: Path) -> npt.NDArray[np.uint8]:
+        """Decode an image file to the form of the training's images, ``(C, H, W)`` uint8.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        shape = self.preprocessing.image_shape
+        grey = shape.channels == 1
+        return decode(file, (shape.width, shape.height), grey=grey, span=self.preprocessing.span)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictJob:
+    """Images to predict.
+
+    Attributes:
+        source: Source of the candidate.
+        kept: Weights.
+        images: File of ``(N, C, H, W)`` uint8, an ``.npy`` array.
+        count: Number of images.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads of the worker.
+        time_limit_s: Limit in seconds.
+        memory_mib: Limit on resident memory, in MiB.
+        isolation: Isolation level of the worker.
+    """
+
+    source: str
+    kept: KeptWeights
+    images: Path
+    count: int
+    device: str = "cpu"
+    threads: int = 1
+    time_limit_s: float = 3600.0
+    memory_mib: int = 12_288
+    isolation: Isolation
+
+
+def predict_logits(job: PredictJob) -> npt.NDArray[np.float32]:
+    """Compute the logits of images in a worker.
+
+    Returns:
+        Logits, ``(N, classes)``.
+
+    Raises:
+        DataError: If the weights are of another file, or the net cannot predict.
+        NngenError: If no worker can be started.
+    """
+    order = replace(job.kept.order, device=job.device, threads=job.threads, artifacts=(), compiled=False, done=0)
+    size = _BYTES_PER_LOGIT * job.count * order.classes
+    found: list[bytes | Verdict] = []
+    lines = last_line(job.source)
+
+    def take(frame: Frame, _seconds: float) -> bool:
+        if frame.kind == FrameKind.OUTPUTS:
+            found.append(frame.body)
+            return True
+        message = frame.message()
+        if message.get("event") == "verdict":
+            found.append(read_verdict(message, lines))
+        elif message.get("event") != "ready":
+            raise FrameError("a message out of order")
+        return bool(found)
+
+    work = Job(
+        entry_point=f"{_WORKER}:predict",
+        arguments=order.to_json(),
+        limits=Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib),
+        isolation=job.isolation,
+        source=job.source,
+        files=[job.images, job.kept.file],
+        frames={FrameKind.OUTPUTS: range(size, size + 1)},
+        cuda=job.device != "cpu",
+    )
+    with JobRunner((_WORKER,)) as runner:
+        result = runner.run(work, take)
+    answer = found[0] if found else verdict_of_result(result, lines)
+    if isinstance(answer, Verdict):
+        raise DataError(f"no prediction with {job.kept.file}: {answer.outcome}: {answer.message}")
+    return np.frombuffer(answer, "<f4").reshape(job.count, order.classes)

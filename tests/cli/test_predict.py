@@ -1,0 +1,161 @@
+"""Prediction with kept weights: ``nngen predict`` and ``nngen.load`` give the classes that the trial recorded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+import nngen
+from nngen.archive import Archive
+from nngen.checks.rules.sample_nets import net_source
+from nngen.cli import run
+from nngen.errors import DataError, UsageError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "homogeneous.py"
+SPLITS = {"train": range(12), "val": range(12, 17), "test": range(17, 20)}
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with an archive of two trained files, the second one not of nngen, and the images of digits."""
+    folder = tmp_path_factory.mktemp("predict")
+    digits = load_digits()
+    for label in range(10):
+        places = np.flatnonzero(digits.target == label)
+        for split, numbers in SPLITS.items():
+            inside = folder / "images" / split / f"digit {label}"
+            inside.mkdir(parents=True)
+            for number in numbers:
+                image = Image.fromarray((digits.images[places[number]] * 15).astype(np.uint8))
+                image.resize((16, 16)).save(inside / f"{number:02}.png")
+    (folder / "linear.py").write_text(
+        net_source(init="self.drawn = torch.rand(1)", forward="return self.head(x) + self.drawn")
+    )
+    shutil.copy(GOLDEN, folder / "mixture.py")
+    settings = f"--dataset folder:{folder}/images --shape 1x16x16 --batch 16 --lr 0.01 --epochs 2 --threads 1"
+    for name in ("mixture", "linear"):
+        where = ["--archive", f"{folder}/a.db", "--name", name, "--isolation", "process"]
+        assert run(["train", f"{folder}/{name}.py", *where, *settings.split()]) == 0
+    return folder
+
+
+@pytest.fixture
+def archive(folder, monkeypatch):
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(folder / "a.db"))
+    with Archive.open(folder / "a.db", readonly=True) as archive:
+        yield archive
+
+
+def recorded(archive, campaign):
+    """Return the id of a campaign's candidate, and the names of the classes that it predicted on validation."""
+    (trial,) = archive.trials(campaign)
+    places = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
+    return trial.candidate_id, [f"digit {place}" for place in places]
+
+
+@pytest.mark.parametrize("campaign", ["mixture", "linear"])
+def test_the_classes_are_those_that_the_trial_recorded(campaign, nngen, archive, folder):
+    found, wanted = recorded(archive, campaign)
+    predicted = nngen("predict", found, folder / "images" / "val", "--isolation", "process", "--json")
+    rows = json.loads(predicted.out)
+    assert predicted.code == 0
+    assert [row["classes"][0]["class"] for row in rows] == wanted
+    assert len(set(wanted)) > 2 or campaign == "mixture"
+    stored = load_file(archive.weights / f"trial-{archive.trials(campaign)[0].id}" / "logits.safetensors")["validation"]
+    shares = stored.float().softmax(1).amax(1).tolist()
+    assert [row["classes"][0]["probability"] for row in rows] == pytest.approx(shares, abs=0.01)
+    assert rows[0]["image"] == str(folder / "images" / "val" / "digit 0" / "12.png")
+
+
+@pytest.mark.parametrize("campaign", ["mixture", "linear"])
+def test_a_loaded_model_gives_the_same_classes(campaign, archive, folder):
+    found, wanted = recorded(archive, campaign)
+    before = torch.get_rng_state()
+    model = nngen.load(found, trust=campaign == "linear")
+    assert torch.equal(before, torch.get_rng_state())
+    files = sorted((folder / "images" / "val").glob("*/*.png"))
+    assert model.classify(files) == wanted
+    assert not model.training
+    assert torch.allclose(model.probabilities(files[:3]).sum(1), torch.ones(3))
+    assert model.class_names[0] == "digit 0"
+
+
+def test_a_file_of_others_is_loaded_only_if_it_is_trusted(archive):
+    found, _ = recorded(archive, "linear")
+    with pytest.raises(UsageError, match="not assembled by nngen: its code would run in this process, so say trust=T"):
+        nngen.load(found)
+
+
+def test_top_csv_and_what_is_not_an_image(nngen, archive, folder, tmp_path):
+    found, wanted = recorded(archive, "mixture")
+    first = folder / "images" / "val" / "digit 0" / "12.png"
+    told = nngen("predict", found, first, "--top", "3", "--csv")
+    head, row = told.out.splitlines()
+    assert head == "image,class,probability,class_2,probability_2,class_3,probability_3"
+    assert row.startswith(f"{first},{wanted[0]},")
+    # A photograph with other channels and another size is brought to the form of the training's images.
+    Image.new("RGB", (90, 40), "red").save(tmp_path / "red.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "torn.png").write_bytes(first.read_bytes()[:60])
+    told = nngen("predict", found[:8], tmp_path)
+    assert told.code == 3
+    assert "red.jpg" in told.out and "torn.png" not in told.out and "notes" not in told.out + told.err
+    torn, last = told.err.splitlines()[-2:]
+    assert "torn.png" in torn
+    assert last == "nngen: 1 of 2 images cannot be read"
+
+
+def test_bad_input_is_one_line(nngen, archive, folder, tmp_path):
+    found, _ = recorded(archive, "mixture")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    for words, tokens, code in (
+        ("notes.txt is not an image", (found, tmp_path / "notes.txt"), 1),
+        ("has no image", (found, tmp_path / "empty"), 2),
+        ("no file or folder", (found, tmp_path / "none.png"), 2),
+        ("candidate", ("MoE9", tmp_path), 2),
+        ("choose one", (found, tmp_path, "--csv", "--json"), 2),
+    ):
+        told = nngen("predict", *tokens)
+        assert (told.code, told.out) == (code, "")
+        assert words in told.err
+
+
+def test_weights_that_are_missing_damaged_or_of_another_file(nngen, archive, folder, tmp_path, monkeypatch):
+    found, _ = recorded(archive, "mixture")
+    image = folder / "images" / "val" / "digit 0" / "12.png"
+    root = folder / "a.db.weights"
+    names = [f"trial-{archive.trials(name)[0].id}" for name in ("mixture", "linear")]
+    copy = tmp_path / "a.db"
+    shutil.copy(folder / "a.db", copy)
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(copy))
+    kept = tmp_path / "a.db.weights" / names[0]
+
+    def refused(words):
+        with pytest.raises((DataError, UsageError), match=words):
+            nngen_module.load(found)
+        told = nngen("predict", found, image)
+        assert told.code in (1, 2)
+        assert told.out == ""
+        assert words in told.err.splitlines()[-1]
+
+    nngen_module = __import__("nngen")
+    refused("its 1 trials kept none")
+    shutil.copytree(root / names[0], kept)
+    shutil.copy(root / names[1] / "weights.safetensors", kept)
+    refused("Error")
+    (kept / "weights.safetensors").write_bytes(b"x")
+    refused("not a safetensors file")
+    (kept / "weights.safetensors").unlink()
+    refused("weights.safetensors is missing")
+    shutil.copy(root / names[0] / "weights.safetensors", kept)
+    (kept / "config.json").write_text("{}")
+    refused("config.json is missing or damaged")
