@@ -22,8 +22,8 @@ $(BIN)/.installed-dev: $(BIN)/.installed
 
 demo: $(BIN)/.installed
 	$(BIN)/nngen lemur fetch
-	$(BIN)/nngen campaign run demo $(DEMO) --families $(DEMO_FAMILIES) --size 8 --sampler stratified \
-		--dataset digits --epochs 3 --batch 32 --lr 0.003 --seed 0
+	$(BIN)/nngen campaign run demo $(DEMO) --families $(DEMO_FAMILIES) --size 12 --sampler stratified \
+		--dataset digits --epochs 2 --batch 32 --lr 0.003 --seed 0
 	$(BIN)/nngen leaderboard demo $(DEMO)
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 

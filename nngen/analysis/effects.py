@@ -25,6 +25,7 @@ from nngen.analysis.caveats import sample_notes
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
 from nngen.analysis.observations import Observation, success_rates, trained_quartets
 from nngen.analysis.statistics import Interval, Rate, benjamini_hochberg, holm
+from nngen.space.rank import dimensions
 from nngen.space.registry import Scores
 
 _SIGNIFICANT = 0.05
@@ -91,6 +92,8 @@ class Effects:
             nothing was repeated); None where it is not identified.
         pair_sd: Standard deviation of the pair effects.
         df: Degrees of freedom of the residual.
+        needed: Least number of trained quartets for an effect with an interval of every family; None where all have
+            one.
         notes: Caveats, one clause each.
     """
 
@@ -106,6 +109,7 @@ class Effects:
     pair_sd: float | None
     df: int
     confidence: float
+    needed: int | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,6 +163,7 @@ def effects(
         pair_sd=_root(fitted.pair_variance if fitted else None),
         df=fitted.df if fitted else 0,
         confidence=confidence,
+        needed=None if rows and all(row.interval for row in rows) else _needed(pool, table.quartets),
         notes=sample_notes(
             observations,
             rates=rates,
@@ -169,6 +174,31 @@ def effects(
             flat=bool(table.quartets) and float(np.ptp(table.means)) == 0.0,
         ),
     )
+
+
+def more_quartets(found: Effects, campaign: str, size: int) -> str:
+    """Name the number of quartets that a campaign needs for an effect of every family, and the command; "" if none.
+
+    Args:
+        found: Effects from the campaign's first rung.
+        campaign: Name of the campaign.
+        size: Number of its quartets so far.
+    """
+    if found.needed is None:
+        return ""
+    # As many fail as until now.
+    asked = math.ceil(found.needed * found.quartets / found.trained) if found.trained else found.needed
+    asked = max(asked, size + 1)
+    return (
+        f"an effect with an interval for each of {len(found.families)} families needs at least {found.needed} trained "
+        f"quartets: nngen campaign run {campaign} --size {asked} draws more"
+    )
+
+
+def _needed(pool: Sequence[str], quartets: Sequence[tuple[str, ...]]) -> int:
+    """Return the number of trained quartets with which every effect and the noise can be estimated at the earliest."""
+    missing = len(pool) - dimensions(quartets, pool)
+    return max(len(pool) + 1, len(set(quartets)) + missing)
 
 
 def scores_of(effects: Effects) -> Scores:

@@ -75,6 +75,60 @@ class Funnel:
         return tuple((name, getattr(self, name)) for name in self.__slots__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungRow:
+    """Results of one rung of a campaign.
+
+    Attributes:
+        epochs: Epochs of each of its trials.
+        trials: Number of candidates on it.
+        done: Number of them that are done.
+        trained: Number of them with an accuracy.
+        best: Highest accuracy; None without one.
+        promoted: Number of candidates that went on to the next rung.
+        lowest_promoted: Lowest accuracy among these; None without any.
+        highest_left: Highest accuracy among the others; None without any.
+    """
+
+    epochs: int
+    trials: int
+    done: int
+    trained: int
+    best: float | None
+    promoted: int
+    lowest_promoted: float | None
+    highest_left: float | None
+
+
+def rung_rows(epochs: Sequence[int], trials: Sequence[StoredTrial]) -> tuple[RungRow, ...]:
+    """Summarise each rung of a campaign, further seeds of finalists left out.
+
+    Args:
+        epochs: Epochs of each rung.
+        trials: All trials of the campaign.
+    """
+    rows = []
+    for number, length in enumerate(epochs):
+        here = [trial for trial in trials if trial.rung == number and trial.replicate == 0]
+        went = {trial.position for trial in trials if trial.rung == number + 1}
+        known = [(trial.position in went, trial.validation_accuracy) for trial in here]
+        on = [accuracy for gone, accuracy in known if gone and accuracy is not None]
+        left = [accuracy for gone, accuracy in known if not gone and accuracy is not None]
+        rows.append(
+            RungRow(
+                epochs=length,
+                trials=len(here),
+                done=sum(trial.state is TrialState.DONE for trial in here),
+                trained=len(on) + len(left),
+                best=max(on + left, default=None),
+                promoted=len(went),
+                lowest_promoted=min(on, default=None),
+                highest_left=max(left, default=None),
+            )
+        )
+    return tuple(rows)
+
+
 def finished_quartets(trials: Iterable[StoredTrial | TrialLine]) -> list[Quartet]:
     """Return the quartets of finished trials, without mixtures that repeat a family or have not four experts."""
     return [trial.experts for trial in trials if trial.state is TrialState.DONE and is_quartet(trial.experts)]

@@ -28,7 +28,7 @@ from nngen.campaign.protocols import (
     Suggestion,
     Watcher,
 )
-from nngen.campaign.selection import FamiliesAlone, narrow, source_of
+from nngen.campaign.selection import FamiliesAlone, effects_note, narrow, source_of
 from nngen.campaign.successive_halving import Ladder, is_over, workload
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign.weights import WeightFolders
@@ -189,8 +189,10 @@ class Campaign:
             self.archive.add_labels(record.data_fingerprint, labels)
         self.archive.add_campaign(record, self._trials(suggestions), explored=[item.explored for item in suggestions])
         if not source.candidates and not record.spec.alone:
-            audit = coverage(sorted(record.pool), (tuple(item.plan.experts) for item in suggestions))
+            quartets = [tuple(item.plan.experts) for item in suggestions]
+            audit = coverage(sorted(record.pool), quartets)
             notes += (f"biased: {audit.verdict}",) if audit.biased else ()
+            notes += (effects_note(record, quartets),)
         for line in notes:
             self.watcher.note(line)
         return self.archive.campaign(record.name)

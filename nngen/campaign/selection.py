@@ -20,12 +20,14 @@ from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space import Pool, Quartet, draw, find_sampler
+from nngen.space.rank import dimensions
 from nngen.space.registry import Choice, Chooser
 
 __all__ = [
     "ChosenQuartets",
     "FamiliesAlone",
     "SampledQuartets",
+    "effects_note",
     "narrow",
     "source_of",
 ]
@@ -117,6 +119,24 @@ def narrow(record: CampaignRecord, archive: Archive) -> tuple[CampaignRecord, tu
     if known:
         notes.append(f"{len(known):,} quartets are known already and are not drawn again")
     return replace(record, known=len(known)), tuple(notes)
+
+
+def effects_note(record: CampaignRecord, quartets: Sequence[Quartet]) -> str:
+    """Say how many quartets a new campaign needs for an effect of every family, and whether it has as many.
+
+    Args:
+        record: The campaign.
+        quartets: Its first quartets; all of them unless its sampler learns from results.
+    """
+    pool, size = sorted(record.pool), record.spec.size
+    missing = len(pool) - dimensions(quartets, pool) if len(quartets) == size else 0
+    needed = max(len(pool) + 1, size + missing if missing else 0)
+    if needed <= size:
+        return f"an effect of each of {len(pool)} families needs at least {needed} trained quartets: {size:,} are drawn"
+    return (
+        f"too few quartets ({size:,}) for an effect of each of {len(pool)} families: "
+        f"at least {needed} must be trained (--size {needed})"
+    )
 
 
 def _known_quartets(record: CampaignRecord, archive: Archive) -> frozenset[Quartet]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nngen.analysis.effects import Effects
+from nngen.analysis.effects import Effects, more_quartets
 from nngen.analysis.effects import effects as estimate
 from nngen.analysis.observations import LowYield, low_yield, observe, refuse_mixture, with_results
 from nngen.cli.options import ArchiveOptions, Fraction, Index
@@ -45,6 +45,7 @@ def effects(
     if campaign is None:
         refuse_mixture(with_results(campaigns, trials))
     lines = observe(trials, rung)
+    size = sum(trial.rung == trial.replicate == 0 for trial in trials)
     if rung and not lines:
         rungs = ", ".join(str(rung) for rung in sorted({trial.rung for trial in trials})) or "none"
         raise UsageError(f"no trial of rung {rung} is finished: the rungs of these trials are {rungs}")
@@ -56,6 +57,8 @@ def effects(
         )
     else:
         _print(found, weak, pairs)
+        if campaign is not None and rung == 0 and (sentence := more_quartets(found, campaign, size)):
+            say(f"- {sentence}")
 
 
 def _print(found: Effects, weak: LowYield, pairs: int) -> None:

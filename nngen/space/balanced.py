@@ -1,19 +1,22 @@
 """An order of all k-subsets of v families in which families, pairs and triples are used evenly at every prefix.
 
-There is one fixed order per (v, k). It begins with an exact design where ``designs`` contains one and
-continues greedily, round by round: a round uses every family once more before any family is used again,
+There is one fixed order per (v, k). Its first v subsets are linearly independent, so that as few as possible tell all
+families apart: of those that add a dimension the most even one is taken, of equals the most informative (D-optimal),
+and counts may differ by two. Then it continues greedily, or with an exact design where ``designs`` contains one,
+round by round: a round uses every family once more before any family is used again,
 so two families' counts never differ by more than one while such rounds can be found. Within a round the
 subset whose pairs, then triples, were used least comes first; the last two or three subsets of a round
 are chosen together, because each restricts the others.
 
-Nothing is drawn at random and no floating point is used, so the order is equal on every machine. It is
+Nothing is drawn at random, and floating point is used element by element alone, so the order is equal on every
+machine. It is
 computed on demand, from the front, once per process (34 families: the first thousand quartets in a
 tenth of a second, all 46,376 in some seconds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 
 from nngen.space.designs import opening
 from nngen.space.permutation import Permutation
+from nngen.space.rank import RowSpace
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -42,7 +46,7 @@ _LARGEST_JOINT = 10_000
 _LEADING = 32
 """Best subsets looked at one by one before all are filtered for those used already."""
 
-VARIANTS: dict[int, int] = {9: 383, 10: 308, 11: 584, 12: 85, 13: 12, 14: 58, 15: 12, 16: 50, 17: 50, 18: 17, 19: 42}
+VARIANTS: dict[int, int] = {9: 317, 10: 248, 11: 238, 12: 85, 13: 12, 14: 58, 15: 12, 16: 26, 17: 50, 18: 17, 19: 55}
 """Offset into the noise that breaks ties among v families (k = 4), where it matters: near the end of a small space.
 
 The most even of 1,000 offsets (v < 13) or 60; ``eval/find_designs.py`` finds them again.
@@ -104,8 +108,9 @@ class _Counts:
         self.rest = _subsets(v, k)  # unused subsets; used ones are removed only where ``_any`` needs them
         # Row j holds C(i, j + 1): the sum over a subset is its rank in colexicographic order.
         self.binomials = np.array([[comb(i, j + 1) for i in range(v)] for j in range(k)], dtype=np.int64)
-        for block in opening(v) if k == 4 else ():
-            self._take(block)
+        self.space = RowSpace(range(v))
+        if k == 4:
+            self._open(opening(v))
 
     def extend(self, size: int) -> None:
         """Extend the order to at least ``size`` subsets."""
@@ -115,14 +120,38 @@ class _Counts:
 
     def _take(self, block: tuple[int, ...]) -> None:
         self.order.append(block)
+        self.space.take(block)
         self.used[sum(comb(item, place + 1) for place, item in enumerate(block))] = True
         items = np.array(block)
         self.families[items] += 1
         self.pairs[items[:, None], items] += 1
         self.triples[items[:, None, None], items[:, None], items] += 1  # repeats inside are never read
 
+    def _open(self, blocks: Sequence[tuple[int, ...]]) -> None:
+        """Take the blocks of an exact design, the first v of them so that they are independent.
+
+        Unless they are anyway, they are chosen from the first classes, whose rest follows at once, so that counts are
+        even again.
+        """
+        window, independent, size = RowSpace(range(self.v)), True, 0
+        while size < len(blocks) and (not window.full or (size * self.k) % self.v):
+            window.take(blocks[size])
+            size += 1
+            independent = independent and window.dimensions == min(size, self.v)
+        first = np.array(blocks[:size])
+        while not independent and len(self.order) < size:
+            for block in self._even(first) if self.space.full else self._spanning(first):
+                self._take(block)
+        for block in blocks[len(self.order) :]:
+            self._take(block)
+
     def _next(self) -> list[tuple[int, ...]]:
         """Choose the next subset, or the last few of a round at once."""
+        # Independence may cost evenness, which is restored before the rounds begin.
+        if not self.space.full:
+            return self._spanning(self.rest) or self._even(self._unused())
+        if len(self.order) < 2 * self.v and np.ptp(self.families) > 1:
+            return self._even(self._unused())
         # Families that the current round has not used yet. The number left decides how much is chosen at once:
         # two or three disjoint subsets fill the rest of a round exactly, and a poor first one would spoil them.
         low = np.flatnonzero(self.families == self.families.min())
@@ -136,7 +165,8 @@ class _Counts:
             chosen = self._joint(low, 2)
         else:
             chosen = self._anchored(low)
-        return chosen or self._any()
+        # Where the space has no complete round left, the least used families go first.
+        return chosen or self._even(self._unused())
 
     def _finishing(self, low: Ints) -> list[tuple[int, ...]]:
         """Choose the best subset of all families that the round still lacks, filled up from the others."""
@@ -190,12 +220,29 @@ class _Counts:
         blocks = np.sort(np.hstack([others[subsets], np.full((len(subsets), 1), anchor)]), axis=1)
         return self._best(blocks, scores)
 
-    def _any(self) -> list[tuple[int, ...]]:
-        """Choose the unused subset of the least used families, where the space has no complete round left."""
-        self.rest = blocks = self.rest[~self.used[self._ranks(self.rest)]]
-        # A weight of 3 per use above the minimum lets the family used most decide first.
+    def _unused(self) -> Ints:
+        self.rest = self.rest[~self.used[self._ranks(self.rest)]]
+        return self.rest
+
+    def _spanning(self, blocks: Ints) -> list[tuple[int, ...]]:
+        """Choose the subset that adds most to what is known of the families' effects: none if all are in the span.
+
+        It must add a dimension, and counts of families may differ by two, or by as little as can be.
+        """
+        blocks = blocks[self.space.adding(blocks)]
+        weights = self._uneven(blocks)
+        blocks = blocks[weights == weights.min(initial=_USED)]
+        return [_block(blocks[int(self.space.leverages(blocks).argmax())])] if len(blocks) else []
+
+    def _even(self, blocks: Ints) -> list[tuple[int, ...]]:
+        """Choose the unused subset of the least used families."""
+        return self._best(blocks, self._scores(blocks) + _TIES * 1000 * self._uneven(blocks))
+
+    def _uneven(self, blocks: Ints) -> Ints:
+        """Weigh each of ``blocks`` by the uses of its families: 3 per use above the minimum, the most decide."""
         above = np.minimum(self.families - self.families.min(), 12)  # 3^12 still fits beside _USED
-        return self._best(blocks, self._scores(blocks) + _TIES * 1000 * (3**above)[blocks].sum(axis=1))
+        weights: Ints = (3**above)[blocks].sum(axis=1)
+        return weights
 
     def _best(self, blocks: Ints, scores: Ints) -> list[tuple[int, ...]]:
         scores = np.where(self.used[self._ranks(blocks)], _USED, scores)

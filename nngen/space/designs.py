@@ -2,7 +2,7 @@
 
 A 2-(v, 4, m) design contains every pair of v families exactly m times, a 3-design every triple.
 
-- v divisible by 4: a resolvable design. One class of v/4 disjoint quartets is shifted through a
+- v divisible by 4, but for 8 and 16: a resolvable design. One class of v/4 disjoint quartets is shifted through a
   group, so each class uses every family once. With v = 4 mod 12 every pair occurs once
   (v = 28: a Steiner system S(2, 4, 28), 63 quartets in 9 classes), else three times.
 - v = 29: five orbits of the affine maps x -> ax + b. The first alone, 2^i * {1, 12, 17, 28} + s,
@@ -23,7 +23,6 @@ from typing import TypeAlias
 Block: TypeAlias = tuple[int, ...]
 
 STARTERS: dict[int, tuple[Block, ...]] = {
-    8: ((0, 3, 5, 6), (1, 2, 4, 7)),
     12: ((0, 1, 3, 7), (2, 4, 9, 10), (5, 6, 8, 11)),
     20: ((0, 1, 13, 17), (2, 5, 14, 16), (3, 7, 11, 12), (4, 10, 18, 19), (6, 8, 9, 15)),
     24: ((0, 11, 20, 22), (1, 2, 19, 23), (3, 9, 16, 18), (4, 8, 13, 21), (5, 12, 15, 17), (6, 7, 10, 14)),
@@ -52,13 +51,15 @@ STARTERS: dict[int, tuple[Block, ...]] = {
 """By v: one class over the integers modulo v - 1 and a fixed point (written v - 1), with even differences."""
 
 STEINER: dict[int, tuple[tuple[int, ...], int, tuple[Block, ...]]] = {
-    16: ((15,), 5, ((1, 2, 4, 8),)),
     28: ((3, 3, 3), 1, ((3, 6, 9, 19), (12, 16, 23, 25))),
     40: ((39,), 13, ((1, 5, 8, 25), (2, 3, 11, 36), (4, 6, 22, 33))),
 }
 """Cyclic factors of a group of v - 1 elements, an element h of order 3, and quartets; with their
 shifts by h and 2h and with {v - 1, 0, h, 2h} they are one class, which the group carries into the rest.
 An element of the group is written as a number, the last factor counting fastest."""
+
+FIRST_CLASS: dict[int, int] = {28: 1, 32: 3, 36: 10, 40: 3}
+"""By v: the class at which the order begins, chosen so that the first v quartets can be independent and even."""
 
 RUNS: tuple[tuple[str, str], ...] = (
     (
@@ -110,7 +111,9 @@ def opening(v: int) -> tuple[Block, ...]:
     else:
         return ()
     # Shifts that map a class onto itself repeat its blocks: each is kept once, where it comes first.
-    return tuple(dict.fromkeys(block for blocks in classes for block in blocks))
+    order = tuple(dict.fromkeys(block for blocks in classes for block in blocks))
+    first = FIRST_CLASS.get(v, 0) * v // 4
+    return order[first:] + order[:first]
 
 
 def _shifted(moduli: tuple[int, ...], quartets: tuple[Block, ...]) -> Iterator[list[Block]]:

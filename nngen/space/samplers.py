@@ -15,7 +15,11 @@ from nngen.seeds import derive
 from nngen.space.balanced import balanced_order
 from nngen.space.permutation import Permutation
 from nngen.space.pool import Pool, Quartet
+from nngen.space.rank import RowSpace
 from nngen.space.registry import SAMPLERS, Sampler, SamplerEntry, find_sampler
+
+_COMPARED = 8
+"""Quartets of which the most informative one is taken while effects of some families cannot be estimated."""
 
 
 class Lexicographic:
@@ -60,7 +64,9 @@ class Stratified:
     """The published correction: counts of families differ by one or two at most, at every prefix.
 
     Each quartet takes the least used families, ties broken at random. Where all such quartets were
-    drawn already (the last of a round, or small spaces near their end), the tie is widened step by step.
+    drawn already (the last of a round, or small spaces near their end), the tie is widened step by step. The first
+    v quartets of v families are linearly independent, so that with them every family's effect can be estimated:
+    rounds that use every family once more would all add up to the same.
     Known quartets count as drawn but not as used, so the new quartets are even among themselves.
     Continuing from a position repeats the draws before it, in time linear in the position.
     """
@@ -73,26 +79,39 @@ class Stratified:
     def stream(self, start: int = 0) -> Iterator[tuple[int, Quartet]]:
         rng = Random(self.seed)
         used = dict.fromkeys(self.pool.families, 0)
+        space = RowSpace(self.pool.families)
         seen = {quartet for quartet in self.known if set(quartet) <= used.keys() and len(quartet) == self.pool.k}
         # Where no least used quartet is found, the next unseen one of a random order is taken.
         rest = Uniform(self.pool, self.seed).stream()
         for position in range(self.pool.space - len(seen)):
-            quartet = self._least_used(used, seen, rng) or next(q for _, q in rest if q not in seen)
+            quartet = None if space.full else self._informative(used, seen, rng, space)
+            quartet = (
+                quartet or next(self._least_used(used, seen, rng), None) or next(q for _, q in rest if q not in seen)
+            )
             seen.add(quartet)
+            space.take(quartet)
             for name in quartet:
                 used[name] += 1
             if position >= start:
                 yield position, quartet
 
-    def _least_used(self, used: Mapping[str, int], seen: Collection[Quartet], rng: Random) -> Quartet | None:
+    def _informative(
+        self, used: Mapping[str, int], seen: Collection[Quartet], rng: Random, space: RowSpace
+    ) -> Quartet | None:
+        """Return the most informative of a few quartets that add a dimension and keep counts within two."""
+        most = min(used.values()) + 2
+        even = (q for q in self._least_used(used, seen, rng) if all(used[name] < most for name in q))
+        return max(islice(filter(space.adds, even), _COMPARED), key=space.leverage, default=None)
+
+    def _least_used(self, used: Mapping[str, int], seen: Collection[Quartet], rng: Random) -> Iterator[Quartet]:
+        """Draw unseen quartets, from the least used families at first, then with a wider and wider tie."""
         for attempt in range(self.tries):
             # Noise below 1 only breaks ties; above, it lets in families used once more, and so on.
             noise = 1.0 if attempt < self.tries // 8 else attempt * 16 / self.tries
             keys = {name: count + noise * rng.random() for name, count in used.items()}
             quartet = tuple(sorted(sorted(keys, key=keys.__getitem__)[: self.pool.k]))
             if quartet not in seen:
-                return quartet
-        return None
+                yield quartet
 
 
 SAMPLERS["balanced"] = SamplerEntry(summary="families, pairs and triples used evenly at every length", order=Balanced)

@@ -1,14 +1,17 @@
 """Selection of quartets and turns of the adaptive sampler."""
 
+import math
 import os
 from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
+from nngen.analysis.effects import effects, more_quartets
+from nngen.analysis.observations import observe
 from nngen.analysis.report import collect
 from nngen.archive import Archive
-from nngen.campaign import summarise
+from nngen.campaign import Watcher, summarise
 from nngen.campaign.selection import source_of
 from nngen.errors import ArchiveError, UsageError
 from nngen.space import SAMPLERS
@@ -172,3 +175,43 @@ def test_a_campaign_runs_with_a_sampler_added_by_one_registry_entry(archive, mon
     campaign(archive, sampler="last", size=5).run()
     assert quartets(archive, "one") == list(combinations("ABCDEFG", 4))[:-6:-1]
     assert explored(archive, "one") == [False] * 5
+
+
+class Heard(Watcher):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
+
+
+def test_a_campaign_says_how_many_quartets_its_pool_needs(archive):
+    few, enough = Heard(), Heard()
+    campaign(archive, size=7, watcher=few).run()
+    assert few.lines[-1] == (
+        "too few quartets (7) for an effect of each of 7 families: at least 8 must be trained (--size 8)"
+    )
+    campaign(archive, name="two", size=8, watcher=enough).run()
+    assert enough.lines[-1] == "an effect of each of 7 families needs at least 8 trained quartets: 8 are drawn"
+    shown = effects(observe(archive.lines("one")), "ABCDEFG")
+    assert (shown.needed, any(row.interval for row in shown.families)) == (8, False)
+    assert more_quartets(shown, "one", 7) == (
+        "an effect with an interval for each of 7 families needs at least 8 trained quartets: "
+        "nngen campaign run one --size 8 draws more"
+    )
+    assert all(row.interval for row in effects(observe(archive.lines("two")), "ABCDEFG").families)
+    assert more_quartets(effects(observe(archive.lines("two")), "ABCDEFG"), "two", 8) == ""
+
+
+def test_a_sample_that_leaves_families_alike_needs_more(archive):
+    heard = Heard()
+    campaign(archive, size=12, sampler="lexicographic", watcher=heard).run()
+    assert "too few quartets (12) for an effect of each of 7 families: at least 13 must" in heard.lines[-1]
+    assert effects(observe(archive.lines("one")), "ABCDEFG").needed == 13
+
+
+def test_failures_are_counted_on(archive):
+    campaign(archive, size=10, engine=FakeEngine(trials={"A": Outcome.MEMORY})).run()
+    found = effects(observe(archive.lines("one")), "ABCDEFG")
+    asked = more_quartets(found, "one", 10)
+    assert f"--size {math.ceil(found.needed * 10 / found.trained)} " in asked

@@ -3,12 +3,14 @@
 from collections import Counter
 from itertools import combinations, islice
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nngen.errors import FamilyError, NngenError, UsageError
 from nngen.space import SAMPLERS, Pool, draw, sampler
+from nngen.space.rank import dimensions
 
 LETTERS = [f"F{i:02d}" for i in range(29)]
 samplers = pytest.mark.parametrize("name", sorted(name for name, entry in SAMPLERS.items() if entry.order))
@@ -54,6 +56,28 @@ def test_stratified_uses_families_equally_at_every_prefix(n, seed):
     for quartet in draw("stratified", names, 3 * n, seed):
         used.update(quartet)
         assert max(used.values()) - min(used.values()) <= 2
+
+
+@pytest.mark.parametrize("name", ["stratified", "balanced"])
+@pytest.mark.parametrize("n", [8, 12, 16, 20, 34])
+def test_as_many_quartets_as_families_tell_all_of_them_apart(name, n):
+    """Rounds that use every family once all add up to the same: 8 quartets of 8 families had rank 5."""
+    names = [f"F{i:02d}" for i in range(n)]
+    for seed in range(4):
+        quartets = draw(name, names, n, seed)
+        assert dimensions(quartets, names) == n
+        used = Counter(family for quartet in quartets for family in quartet)
+        assert max(used.values()) - min(used.values()) <= 2
+
+
+@given(st.integers(5, 9), st.lists(st.integers(0, 2**31), min_size=1, max_size=12))
+def test_dimensions_are_those_of_real_numbers(n, seeds):
+    names = [f"F{i}" for i in range(n)]
+    quartets = [draw("random", names, 1, seed)[0] for seed in seeds]
+    rows = np.array([[float(name in quartet) for name in names] for quartet in quartets])
+    assert dimensions(quartets, names) == np.linalg.matrix_rank(rows)
+    assert dimensions([], names) == 0
+    assert dimensions([("other", *quartets[0])], names) == 1
 
 
 def test_stratified_stays_even_over_the_published_length():
