@@ -194,7 +194,7 @@ def export(archive: Path, tree: Path) -> tuple[Export, ...]:
     """Export all valid trials into LEMUR's tree."""
     with Archive.open(archive) as store:
         data = load_dataset("mnist", data_root=tree / "data")
-        exports = gather(store, select(store, campaign="roundtrip"), lambda _: data)
+        exports = gather(store, select(store, campaign="roundtrip"), lambda *_: data)
     export_to_folder(tree, exports, LemurVersion.V2_1_2)
     return exports
 

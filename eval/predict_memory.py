@@ -126,7 +126,6 @@ def few(folder: Path, images: int) -> Dataset:
         name=whole.name,
         classes=whole.classes,
         fingerprint="",
-        natural=whole.natural,
         default_shape=whole.default_shape,
         mean=whole.mean,
         std=whole.std,

@@ -285,7 +285,6 @@ def images(work: Path, tree: Path, train: int, test: int) -> Dataset:
         name="fashion-mnist",
         classes=10,
         fingerprint=digest.hexdigest(),
-        natural=False,
         default_shape=whole.shape,
         mean=NORM[:1],
         std=NORM[1:],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign, CampaignSpec
 from nngen.campaign.setup import prepare_inputs
 from nngen.datasets import Dataset, load_dataset
+from nngen.datasets.registry import dataset_name
 from nngen.errors import FamilyError, UsageError
 from nngen.export.kept_weights import find_weights
 from nngen.families.catalogue import choose
@@ -135,6 +137,7 @@ def train(
     batch: int = 64,
     lr: float = 1e-3,
     momentum: float = 0.9,
+    augment: str = "none",
     hyperparameters: Hyperparameters | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -156,6 +159,7 @@ def train(
         batch: Images per step.
         lr: Learning rate, passed to the file in ``prm``.
         momentum: Momentum, passed to the file in ``prm``.
+        augment: Random changes of training images: ``none``, ``flip``, ``crop-flip`` or ``trivial``.
         hyperparameters: Further values of ``prm``.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads of the worker; all cores by default.
@@ -174,9 +178,9 @@ def train(
         CheckFailed: If the file cannot be read as Python source.
     """
     candidate = candidate if isinstance(candidate, Candidate) else read_candidate(candidate)
-    data = load_dataset(dataset) if isinstance(dataset, str) else dataset
+    data = load_dataset(dataset, shape=shape) if isinstance(dataset, str) else dataset
     spec = TrialSpec(
-        dataset=dataset if isinstance(dataset, str) else dataset.name,
+        dataset=dataset_name(dataset) if isinstance(dataset, str) else dataset.name,
         shape=shape or data.default_shape,
         train_size=train_size,
         epochs=epochs,
@@ -184,6 +188,7 @@ def train(
         batch=batch,
         lr=lr,
         momentum=momentum,
+        augment=augment,
         hyperparameters=hyperparameters or {},
         device=pick_device(device),
         threads=threads or os.cpu_count() or 1,
@@ -251,7 +256,8 @@ def prepare_campaign(
         DataError: If the data set is missing or broken.
         LemurError: If LEMUR cannot be read.
     """
-    dataset = load_dataset(spec.dataset, data_root=data_root)
+    spec = replace(spec, dataset=dataset_name(spec.dataset))
+    dataset = load_dataset(spec.dataset, data_root=data_root, shape=spec.shape)
     inputs = prepare_inputs(
         dataset, spec.shape, spec.families, lemur=open_lemur(), families_from=families_from, wanted=isolation
     )

@@ -5,12 +5,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Self
 
 from nngen.errors import UsageError
-from nngen.types import Hyperparameters, Shape, TrialSpec
+from nngen.ranges import (
+    Batch,
+    Epochs,
+    Finalists,
+    LearningRate,
+    MiB,
+    Momentum,
+    ReductionFactor,
+    Replicates,
+    Seconds,
+    Seed,
+    Share,
+    Size,
+    Threads,
+    check_ranges,
+    flag_of,
+)
+from nngen.types import AUGMENTATIONS, Hyperparameters, Shape, TrialSpec, historic_augment
 
 __all__ = ["ALONE", "SCHEDULERS", "CampaignSpec"]
 
@@ -19,8 +36,8 @@ SCHEDULERS = ("asha", "halving")
 ALONE = "alone"
 """Sampler of a campaign of baselines, whose candidates are the families themselves."""
 
-_POSITIVE = ("size", "epochs", "train_size", "batch", "lr", "threads", "time_limit_s", "memory_mib")
-_FLAGS = {"time_limit_s": "--time-limit", "hyperparameters": "--prm"}
+_GROW = ("size", "epochs", "finalists", "replicates")
+_GROWING = "--size, --epochs, --rungs, --finalists and --replicates"
 
 _RENAMED = {"wall_s": "time_limit_s", "floor": "min_explore", "keep": "reduction_factor"}
 """Keys of archives written before the fields had their present names."""
@@ -56,6 +73,8 @@ class CampaignSpec:
         batch: Samples per training step.
         lr: Learning rate passed to the candidates.
         momentum: Momentum passed to the candidates; AdamW's first beta in assembled files.
+        augment: Random changes of training images: none, flip (mirrored), crop-flip (moved by up to an eighth of each
+            side, and mirrored), or trivial (TrivialAugment, made for photographs).
         hyperparameters: Further values of prm, for files that name more than lr and momentum.
         device: Device of the trials, cpu or cuda; the commands take a card where there is one.
         threads: CPU threads of each worker; the commands share this machine's cores among the workers, and with Ray
@@ -66,61 +85,61 @@ class CampaignSpec:
     """
 
     name: str
-    size: int
+    size: Size
     sampler: str = "stratified"
     skip_known: bool = False
     exclude_low_yield: bool = False
-    min_explore: float = 0.25
+    min_explore: Share = 0.25
     families: tuple[str, ...] = ()
     dataset: str = "digits"
     shape: Shape
-    train_size: int | None = None
-    epochs: int = 1
-    rungs: tuple[int, ...] = ()
-    reduction_factor: int = 3
+    train_size: Size | None = None
+    epochs: Epochs = 1
+    rungs: tuple[Epochs, ...] = ()
+    reduction_factor: ReductionFactor = 3
     scheduler: str = "halving"
-    finalists: int = 0
-    replicates: int = 1
-    seed: int = 0
-    batch: int = 64
-    lr: float = 1e-3
-    momentum: float = 0.9
+    finalists: Finalists = 0
+    replicates: Replicates = 1
+    seed: Seed = 0
+    batch: Batch = 64
+    lr: LearningRate = 1e-3
+    momentum: Momentum = 0.9
+    augment: str = "none"
     hyperparameters: Hyperparameters = field(default_factory=dict)
     device: str = "cpu"
-    threads: int = 1
-    time_limit_s: float = 3600.0
-    memory_mib: int = 12_288
+    threads: Threads = 1
+    time_limit_s: Seconds = 3600.0
+    memory_mib: MiB = 12_288
     keep_weights: str = "best"
+    stored: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, stored: bool) -> None:
+        # An archive of earlier versions may hold values that are refused today.
+        if not stored:
+            check_ranges(self)
+            self.shape.check_images()
         if not self.name or not self.name.isprintable() or self.name != self.name.strip():
             raise UsageError(f"{self.name[:60]!r} cannot be a campaign's name: use letters, digits and dashes")
         if len(self.name) > _LONGEST_NAME:
             raise UsageError(
                 f"{self.name[:60]}... is too long for a campaign's name: at most {_LONGEST_NAME} characters"
             )
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{_flag(name)} must be positive, not {value}")
-        if not 0 < self.min_explore <= 1:
-            raise UsageError(f"--min-explore is a share of exploration above 0 and up to 1, not {self.min_explore}")
+        if self.augment not in AUGMENTATIONS:
+            raise UsageError(f"no augmentation is called {self.augment!r}: there are {', '.join(AUGMENTATIONS)}")
         self._check_rungs()
         _ = self.weights_kept
 
     def _check_rungs(self) -> None:
-        rungs = _text(self.rungs)
+        rungs = shown(self.rungs)
         if any(low >= high for low, high in pairwise((0, *self.rungs))):
             raise UsageError(f"--rungs are epochs that rise, as 1,3,9, not {rungs}")
         if self.rungs and self.epochs != self.rungs[-1]:
             raise UsageError(
                 f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is the longest training"
             )
-        if self.reduction_factor < 2:
-            raise UsageError(f"--reduction-factor must be at least 2, not {self.reduction_factor}")
         if self.scheduler not in SCHEDULERS:
             raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
-        if self.finalists < 0 or (self.finalists > 0) != (self.replicates > 1):
+        if (self.finalists > 0) != (self.replicates > 1):
             raise UsageError("--finalists K --replicates R trains the best K with R seeds: both, with R 2 at least")
 
     @property
@@ -176,7 +195,8 @@ class CampaignSpec:
         data = {_RENAMED.get(name, name): value for name, value in data.items()}
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         plain = {name: tuple(known.get(name, ())) for name in ("families", "rungs")}
-        return cls(**known | plain | {"shape": Shape.parse(known["shape"])})
+        known.setdefault("augment", historic_augment(known["dataset"]))
+        return cls(**known | plain | {"shape": Shape.parse(known["shape"])}, stored=True)
 
     def require(self, asked: Self) -> None:
         """Check that a specification asked for now agrees with this one, that the campaign began with.
@@ -184,28 +204,53 @@ class CampaignSpec:
         Raises:
             UsageError: If any argument differs; the message names each such argument with both values.
         """
-        differs = [item.name for item in fields(self) if getattr(self, item.name) != getattr(asked, item.name)]
+        now = {item.name: getattr(asked, item.name) for item in fields(self)}
+        self._refuse({name: value for name, value in now.items() if value != getattr(self, name)})
+
+    def _refuse(self, differs: Mapping[str, object]) -> None:
         if differs:
-            now = ", ".join(f"{_flag(name)} {_text(getattr(asked, name))}" for name in differs)
-            then = ", ".join(f"{_flag(name)} {_text(getattr(self, name))}" for name in differs)
+            now = ", ".join(f"{flag_of(name)} {shown(value)}" for name, value in differs.items())
+            then = ", ".join(f"{flag_of(name)} {shown(getattr(self, name))}" for name in differs)
+            more = f"; {_GROWING} may grow by nngen campaign run" if differs.keys() & {*_GROW, "rungs"} else ""
             raise UsageError(
                 f"campaign {self.name} began with {then}, not {now}: leave it out to go on, or choose another name"
+                + more
             )
+
+    def extended(self, **asked: Any) -> Self:
+        """Return this specification with those arguments of a later call that may grow.
+
+        More epochs are a further rung, which trains anew. Where the campaign had no rungs, every candidate goes on to
+        it, unless a factor is asked for.
+
+        Raises:
+            UsageError: If another argument differs; the message names each with both values.
+        """
+        if asked.get("epochs", 0) > self.epochs and not asked.get("rungs"):
+            factor = self.reduction_factor if self.rungs else 1
+            asked = {"reduction_factor": factor} | asked | {"rungs": (*self.fidelities, asked["epochs"])}
+        changes = {name: value for name, value in asked.items() if value != getattr(self, name)}
+        self._refuse({name: value for name, value in changes.items() if not self._may_become(name, value)})
+        return replace(self, **changes)
+
+    def _may_become(self, name: str, value: Any) -> bool:
+        if name in ("reduction_factor", "scheduler"):
+            return not self.rungs
+        if name == "rungs":
+            return bool(value[: len(self.fidelities)] == self.fidelities)
+        return name in _GROW and value > getattr(self, name)
 
     def trial(self, seed: int, rung: int = 0) -> TrialSpec:
         """Return the specification of one of its trials."""
-        shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "hyperparameters", "device", "threads")
-        limits = ("time_limit_s", "memory_mib")
+        shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "augment", "hyperparameters", "device")
+        limits = ("threads", "time_limit_s", "memory_mib")
         return TrialSpec(
             **{name: getattr(self, name) for name in shared + limits}, epochs=self.fidelities[rung], seed=seed
         )
 
 
-def _flag(name: str) -> str:
-    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
-
-
-def _text(value: object) -> str:
+def shown(value: object) -> str:
+    """Return an argument as it is typed."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if value is None:

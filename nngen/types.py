@@ -13,8 +13,10 @@ from typing import Self, TypeAlias
 
 from nngen.errors import UsageError
 from nngen.plan import Plan
+from nngen.ranges import Batch, Epochs, LearningRate, MiB, Momentum, Seconds, Seed, Size, Threads
 
 __all__ = [
+    "AUGMENTATIONS",
     "BYTES_PER_CLASS",
     "MAX_SOURCE_BYTES",
     "Adapter",
@@ -44,6 +46,18 @@ MAX_SOURCE_BYTES = 4 * 2**20
 BYTES_PER_CLASS = 2
 """Bytes of one prediction in ``Trial``: a class as little-endian uint16."""
 
+AUGMENTATIONS = ("none", "flip", "crop-flip", "trivial")
+"""Random changes of training images; those of validation and test are never changed."""
+
+
+def shift_of(side: int) -> int:
+    """Return the most pixels by which ``crop-flip`` moves an image along a side: an eighth, as 4 of CIFAR's 32."""
+    return max(1, side // 8)
+
+
+_MOST_CHANNELS = 4
+_LONGEST_SIDE = 8_192
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -64,6 +78,20 @@ class Shape:
         if match is None:
             raise UsageError(f"{text[:60]!r} is not a shape: write channels, height and width as 3x32x32")
         return cls(*(int(group) for group in match.groups()))
+
+    def check_images(self) -> None:
+        """Check that this can be the shape of images.
+
+        Raises:
+            UsageError: If it has more than 4 channels or a side of more than 8,192; the message says how it is written.
+        """
+        if max(self.height, self.width) > _LONGEST_SIDE or self.channels > _MOST_CHANNELS:
+            turned = f"{self.width}x{self.channels}x{self.height}"
+            hint = f"; did you mean {turned}?" if self.width <= _MOST_CHANNELS < self.channels else ""
+            raise UsageError(
+                f"{self} is not a shape of images: 1 to {_MOST_CHANNELS} channels come first, then height and width, of"
+                f" 1 to {_LONGEST_SIDE:,} pixels{hint}"
+            )
 
     def __str__(self) -> str:
         return f"{self.channels}x{self.height}x{self.width}"
@@ -232,6 +260,7 @@ class Fidelity:
         batch: Samples per step in effect, which may be fewer than were asked for.
         lr: Learning rate.
         momentum: Momentum.
+        augment: Random changes of training images.
         hyperparameters: Further values of ``prm``, sorted by name.
     """
 
@@ -242,7 +271,13 @@ class Fidelity:
     batch: int
     lr: float
     momentum: float
+    augment: str
     hyperparameters: tuple[tuple[str, float | int | str], ...]
+
+
+def historic_augment(dataset: str) -> str:
+    """Return the augmentation of trials that were stored before it was: photographs of CIFAR were mirrored."""
+    return "flip" if dataset in ("cifar-10", "cifar-100") else "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,23 +296,25 @@ class TrialSpec:
         threads: CPU threads of the worker.
         time_limit_s: Limit of the trial in seconds, on the clock of the process that runs the engine.
         memory_mib: Limit on resident memory over the worker's process tree, in MiB.
+        augment: Random changes of training images, a name of ``AUGMENTATIONS``.
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
         train_size: Images of the train split that are trained on (``nngen.datasets.dataset.subset``); None for all.
     """
 
     dataset: str
     shape: Shape
-    epochs: int = 1
-    batch: int = 64
-    lr: float = 1e-3
-    momentum: float = 0.9
-    seed: int = 0
+    epochs: Epochs = 1
+    batch: Batch = 64
+    lr: LearningRate = 1e-3
+    momentum: Momentum = 0.9
+    seed: Seed = 0
     device: str = "cpu"
-    threads: int = 1
-    time_limit_s: float = 3600.0
-    memory_mib: int = 12_288
+    threads: Threads = 1
+    time_limit_s: Seconds = 3600.0
+    memory_mib: MiB = 12_288
+    augment: str = "none"
     hyperparameters: Hyperparameters = field(default_factory=dict)
-    train_size: int | None = None
+    train_size: Size | None = None
 
     def fidelity(self, data_fingerprint: str = "", batch: int | None = None) -> Fidelity:
         """Return the fidelity of a trial with these settings.
@@ -294,6 +331,7 @@ class TrialSpec:
             batch=self.batch if batch is None else batch,
             lr=self.lr,
             momentum=self.momentum,
+            augment=self.augment,
             hyperparameters=tuple(sorted(self.hyperparameters.items())),
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nngen.analysis.statistics import Difference, Interval
 
-__all__ = ["accuracy", "amount", "count", "duration", "p", "percent", "points", "sentence", "span"]
+__all__ = ["accuracy", "amount", "count", "data_titles", "duration", "p", "percent", "points", "sentence", "span"]
 
 
 def percent(share: float) -> str:
@@ -51,6 +53,21 @@ def p(value: float | None) -> str:
 def amount(value: float | None) -> str:
     """Format hours, energy or money with four significant digits."""
     return "-" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def data_titles(data: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return the title of each data set in a listing, by name and fingerprint.
+
+    The title is the name. Where a listing has several versions of one name, as of a folder whose images changed, the
+    start of the fingerprint tells them apart.
+    """
+    versions: dict[str, set[str]] = {}
+    for name, fingerprint in (known := set(data)):
+        versions.setdefault(name, set()).add(fingerprint)
+    return {
+        (name, fingerprint): f"{name} ({fingerprint[:8]})" if fingerprint and len(versions[name]) > 1 else name
+        for name, fingerprint in known
+    }
 
 
 def sentence(text: str) -> str:

@@ -52,6 +52,7 @@ class Row:
         seconds: Mean wall time of a trial, in seconds.
         suspect: Reason why the accuracy is not comparable with that of others; empty for most.
         train_size: Number of images of the train split that were trained on; None for all.
+        augment: Random changes of the training images.
     """
 
     rank: int
@@ -77,6 +78,7 @@ class Row:
     parameters: int | None
     suspect: str = ""
     train_size: int | None = None
+    augment: str = "none"
 
     @property
     def interval(self) -> str | None:
@@ -159,6 +161,13 @@ COLUMNS = (
         style="id",
         needed=_differing("momentum"),
     ),
+    Column(
+        name="augment",
+        heading="augmentation",
+        text=lambda row: row.augment,
+        style="words",
+        needed=_differing("augment"),
+    ),
     Column(name="seconds", heading="seconds", text=lambda row: f"{row.seconds:.1f}"),
     Column(name="parameters", heading="parameters", text=lambda row: formatting.count(row.parameters)),
     Column(name="id", heading="id", text=lambda row: row.id[:13], style="id"),
@@ -207,7 +216,8 @@ def describe_fidelity(row: Row) -> str:
     """Name the fidelity of a row, as far as people choose it."""
     epochs = f"{row.epochs} epoch{'' if row.epochs == 1 else 's'}"
     part = f" ({row.train_size:,} images)" if row.train_size else ""
-    return f"{row.dataset}{part} at {row.shape}, {epochs}, batch {row.batch}, rate {row.lr:g}"
+    changed = "" if row.augment == "none" else f", augmented by {row.augment}"
+    return f"{row.dataset}{part} at {row.shape}, {epochs}, batch {row.batch}, rate {row.lr:g}{changed}"
 
 
 def ties(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -300,6 +310,7 @@ def _row(
         batch=fidelity.batch,
         lr=fidelity.lr,
         momentum=fidelity.momentum,
+        augment=fidelity.augment,
         seeds=len(same),
         validation_accuracy=mean,
         validation_std=math.sqrt(_squares(accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,

@@ -30,7 +30,7 @@ from nngen.archive.records import (
 )
 from nngen.campaign_spec import CampaignSpec
 from nngen.plan import Plan
-from nngen.types import EpochResult, Fidelity, Outcome, Score, Shape, Trial, TrialSpec, Verdict
+from nngen.types import EpochResult, Fidelity, Outcome, Score, Shape, Trial, TrialSpec, Verdict, historic_augment
 
 T = TypeVar("T")
 
@@ -127,11 +127,13 @@ def spec_to_text(spec: TrialSpec) -> str:
     """Write a trial's specification for a column.
 
     Equal specifications give equal text, in archives of every version: the time limit keeps its first key, and fields
-    that came later are written only where they are set.
+    that came later are written only where they differ from what held before.
     """
     data = asdict(spec) | {"shape": str(spec.shape)}
     if spec.train_size is None:
         del data["train_size"]
+    if spec.augment == historic_augment(spec.dataset):
+        del data["augment"]
     return dump(data | {"wall_s": data.pop("time_limit_s")})
 
 
@@ -140,6 +142,7 @@ def spec_from_text(text: str) -> TrialSpec:
     data = json.loads(text)
     if "wall_s" in data:
         data["time_limit_s"] = data.pop("wall_s")
+    data.setdefault("augment", historic_augment(data["dataset"]))
     return checked(TrialSpec(**data | {"shape": Shape.parse(data["shape"])}))
 
 

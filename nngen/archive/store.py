@@ -146,6 +146,12 @@ class Archive(ArchiveReader):
             self._add_ready(record.name, trials, 0)
             self._event("campaign.created", record.name, None, {"trials": len(trials), **detail})
 
+    def change_campaign(self, record: CampaignRecord, **changes: Any) -> None:
+        """Replace the specification of a campaign that grows; the changes go to its event."""
+        with self._transaction():
+            self._db.execute("UPDATE campaigns SET spec = ? WHERE name = ?", (campaign_to_text(record), record.name))
+            self._event("campaign.changed", record.name, None, changes)
+
     def add_trials(self, campaign: str, trials: Sequence[NewTrial | Plan], **detail: Any) -> tuple[int, ...]:
         """Add further ready trials after the last position, with an event, in one transaction; returns their ids."""
         with self._transaction():

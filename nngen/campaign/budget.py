@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from nngen.archive.store import Archive
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.successive_halving import Ladder
 from nngen.errors import UsageError
+from nngen.ranges import Positive, Size, check_ranges
 
 __all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "read_usage", "usage"]
 
@@ -41,16 +42,13 @@ class Budget:
         price_per_hour: Price of an hour of all machines together.
     """
 
-    max_trials: int | None = None
-    max_hours: float | None = None
-    max_cost: float | None = None
-    price_per_hour: float | None = None
+    max_trials: Size | None = None
+    max_hours: Positive | None = None
+    max_cost: Positive | None = None
+    price_per_hour: Positive | None = None
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"--{item.name.replace('_', '-')} must be positive, not {value}")
+        check_ranges(self)
         if self.max_cost is not None and self.price_per_hour is None:
             raise UsageError("--max-cost needs the price of an hour: add --price-per-hour")
 

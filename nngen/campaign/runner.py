@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from heapq import heapify, heappop, heappush
 
 from nngen import __version__
@@ -32,9 +32,10 @@ from nngen.campaign.selection import FamiliesAlone, effects_note, narrow, source
 from nngen.campaign.successive_halving import Ladder, is_over, workload
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign.weights import WeightFolders
-from nngen.campaign_spec import CampaignSpec
+from nngen.campaign_spec import CampaignSpec, shown
 from nngen.errors import DataError, LemurError, UsageError
 from nngen.families.trust import AUTO, check_level
+from nngen.ranges import flag_of
 from nngen.space import coverage
 from nngen.training.engine import Engine
 
@@ -64,7 +65,7 @@ class Campaign:
     """A campaign with all that runs it; ``run`` begins it, or resumes the one of the same name.
 
     Attributes:
-        spec: Specification; of a campaign that is resumed, the stored one.
+        spec: Specification; of a campaign that is resumed, the stored one or one that it may grow to.
         archive: Archive that holds the campaign.
         inputs: Families and data set.
         engine: Engine that checks and trains.
@@ -159,12 +160,37 @@ class Campaign:
     def _resume(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
         """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
         self._check_unchanged(stored, source)
+        if self.spec != stored.spec:
+            stored = self._extend(stored, source)
         self.archive.requeue(stored.name)
         if not is_over(stored.spec, self.archive.lines(stored.name)):
             self.archive.log("campaign.resumed", campaign=stored.name)
             if note := template_note(self.archive.template_versions(stored.name), over=bool(stored.candidates)):
                 self.watcher.note(note)
         return stored
+
+    def _extend(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
+        """Store what a campaign grows to; what it cannot grow to is refused before."""
+        # A specification without rungs leaves open how a campaign that got some goes on.
+        open_ = () if self.spec.rungs else ("rungs", "reduction_factor", "scheduler")
+        names = [item.name for item in fields(stored.spec) if item.name not in open_]
+        was, now = ({name: getattr(spec, name) for name in names} for spec in (stored.spec, self.spec))
+        spec = stored.spec.extended(**{name: now[name] for name in names if now[name] != was[name]})
+        if spec == stored.spec:
+            return stored
+        if stored.candidates and spec.size != stored.spec.size:
+            raise UsageError(f"campaign {stored.name} is of {len(stored.candidates)} given candidates: no --size")
+        grown = replace(stored, spec=spec)
+        source.suggest(grown, self.archive.lines(stored.name), self.archive)
+        was = {item.name: getattr(stored.spec, item.name) for item in fields(spec)}
+        changed = {name: getattr(spec, name) for name, value in was.items() if getattr(spec, name) != value}
+        self.archive.change_campaign(grown, **changed)
+        steps = (
+            f"{flag_of(name)} {f'{shown(was[name])} ' if was[name] else ''}becomes {shown(value)}"
+            for name, value in changed.items()
+        )
+        self.watcher.note(f"extended: {', '.join(steps)}")
+        return grown
 
     def _create(self, source: CandidateSource) -> CampaignRecord:
         """Store the campaign with its first trials."""
@@ -346,7 +372,9 @@ class _Driver:
         if reason is not StopReason.INTERRUPTED and self.ladder.over:
             reason = StopReason.FINISHED  # the last trial was also what reached the limit
         if reason is StopReason.FINISHED:
-            if not archive.events(name, kinds=("campaign.finished",)):
+            # Once for each end: a campaign that is over may grow and end again.
+            ends = archive.events(name, kinds=("campaign.finished",))
+            if not ends or ends[-1].detail.get("trials") != self.ladder.total:
                 archive.log("campaign.finished", campaign=name, trials=self.ladder.total)
         elif reason is StopReason.INTERRUPTED:
             archive.log("campaign.interrupted", campaign=name)

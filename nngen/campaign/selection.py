@@ -37,12 +37,17 @@ class SampledQuartets(CandidateSource):
     """All quartets of a campaign at once, in the order of a sampler that does not depend on results."""
 
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
-        if trials:
+        spec, pool = record.spec, sorted(record.pool)
+        before = tuple(tuple(sorted(trial.experts)) for trial in _first(trials))
+        if len(before) >= spec.size:
             return ()
-        spec = record.spec
         known = _known_quartets(record, archive)
-        drawn = draw(spec.sampler, sorted(record.pool), spec.size, spec.seed, known=known)
-        return [Suggestion(plan=Plan(experts=quartet)) for quartet in drawn]
+        drawn = draw(spec.sampler, pool, spec.size, spec.seed, known=known)
+        new = drawn[len(before) :]
+        if drawn[: len(before)] != before:
+            # A campaign that grew, and whose order is another one by now: more is known, or the sampler has changed.
+            new = draw(spec.sampler, pool, spec.size - len(before), spec.seed, known=known | set(before))
+        return [Suggestion(plan=Plan(experts=quartet)) for quartet in new]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +63,10 @@ class ChosenQuartets(CandidateSource):
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         spec, families = record.spec, sorted(record.pool)
         pool, known = Pool.of(families), _known_quartets(record, archive)
-        if not trials:
-            # Refused at the beginning: a campaign that runs out of quartets later would never be over.
-            free = pool.space - sum(set(quartet) <= set(families) for quartet in known)
-            if spec.size > free:
-                raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")
+        # Refused at the beginning: a campaign that runs out of quartets later would never be over.
+        free = pool.space - sum(set(quartet) <= set(families) for quartet in known)
+        if spec.size > free:
+            raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")
         before = _chosen(record, trials, archive)
         # One turn uses every family once: results flow back often, and an explored turn is even in itself.
         turn = min(math.ceil(len(families) / pool.k), spec.size - len(before))
@@ -94,7 +98,10 @@ def source_of(spec: CampaignSpec) -> CandidateSource:
         return FamiliesAlone()
     chooser = find_sampler(spec.sampler).choose
     if chooser is not None and spec.rungs:
-        raise UsageError(f"{spec.sampler} learns from trials of one fidelity: choose another sampler, or drop --rungs")
+        raise UsageError(
+            f"{spec.sampler} learns from trials of one fidelity: choose another sampler, or leave out --rungs and more"
+            " --epochs"
+        )
     return SampledQuartets() if chooser is None else ChosenQuartets(chooser=chooser)
 
 
@@ -150,16 +157,20 @@ def _known_quartets(record: CampaignRecord, archive: Archive) -> frozenset[Quart
 def _chosen(record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> tuple[Choice, ...]:
     """Read earlier choices: quartets stand in the trials, whether they were explored in the events beside them."""
     events = archive.events(record.name, kinds=("campaign.created", "campaign.extended"))
-    first = sorted((t for t in trials if t.rung == t.replicate == 0), key=lambda trial: trial.position)
     try:
         explored = [bool(flag) for event in events for flag in event.detail["explored"]]
-        choices = zip(first, explored, strict=True)
+        choices = zip(_first(trials), explored, strict=True)
         return tuple(Choice(quartet=tuple(sorted(trial.experts)), explored=flag) for trial, flag in choices)
     except (LookupError, TypeError, ValueError):
         raise ArchiveError(
             f"archive {archive.path}: events of campaign {record.name} do not say which quartets were explored: "
             "restore a copy"
         ) from None
+
+
+def _first(trials: Sequence[TrialLine]) -> list[TrialLine]:
+    """Return the first trial of each candidate, in the order of planning."""
+    return sorted((t for t in trials if t.rung == t.replicate == 0), key=lambda trial: trial.position)
 
 
 def _similar(record: CampaignRecord, archive: Archive, same_training: bool = False) -> list[str]:

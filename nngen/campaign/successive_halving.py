@@ -113,7 +113,10 @@ class Ladder:
 
     def _chosen(self, number: int) -> list[_Rank]:
         rung = self._rungs[number]
-        if self._spec.scheduler == "halving" and (len(rung.done) < rung.trials or rung.above):
+        # A campaign that grew has further candidates to come, and may promote to a rung once more.
+        if self._spec.scheduler == "halving" and (
+            len(rung.done) < rung.trials or self._rungs[0].trials < self._spec.size
+        ):
             return []
         places = len(rung.done) // self._spec.reduction_factor
         # A small rung promotes at least one, so that the next rung is not empty.

@@ -14,15 +14,15 @@ _DEFAULTS = {"lr": 1e-3, "momentum": 0.9, "dropout": 0.2, "pretrained": 0, "batc
 """A value for each name that LEMUR itself knows; any other name needs one from the caller."""
 
 
-def make_prm(values: Hyperparameters, *, shape: Shape, flip: bool = False) -> dict[str, Any]:
+def make_prm(values: Hyperparameters, *, shape: Shape, augment: str = "none") -> dict[str, Any]:
     """Fill ``prm`` with LEMUR's known names, then with the caller's values.
 
     Args:
         values: Values that take precedence over the defaults.
         shape: Shape of the images; its height names LEMUR's transform, ``norm_32`` for 32 pixels.
-        flip: Whether images are flipped at random: ``norm_32_flip``.
+        augment: Random changes of the images: ``flip`` gives ``norm_32_flip``.
     """
-    transform = f"norm_{shape.height}" + ("_flip" if flip else "")
+    transform = f"norm_{shape.height}" + ("" if augment == "none" else f"_{augment}".replace("-", "_"))
     return {**_DEFAULTS, "transform": transform, **values}
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 from cyclopts import (
     App,
+    Argument,
     ArgumentCollection,
     CoercionError,
     CycloptsError,
@@ -34,6 +35,7 @@ from nngen import __version__
 from nngen.cli.output import LONGEST_LINE, guard_streams, lost_output, note, suggestion
 from nngen.errors import NngenError, UsageError
 from nngen.files import read_toml
+from nngen.ranges import Range
 from nngen.text import did_you_mean, one_line
 
 __all__ = ["app", "main"]
@@ -75,7 +77,7 @@ AFTERWARDS: list[Callable[[], str]] = []
 _OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 64
 """Files that a process may open: as many as campaigns with many workers need, and with fewer than these none runs."""
 
-_LARGEST = 2**63
+_LISTS = ("--families", "--exclude", "--include", "--rungs", "--tasks", "--region")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -119,7 +121,7 @@ def check_values(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> 
     """Refuse values that the commands cannot use: see ``_refusal``."""
     for argument in arguments:
         for token in argument.tokens:
-            reason = _refusal(token.value, _types(argument.hint))
+            reason = _refusal(token.value, _types(argument.hint), argument)
             if reason:
                 place, name = place_of(token)
                 raise UsageError(f"{place}{name or argument.name} {reason}")
@@ -132,7 +134,7 @@ def _types(hint: Any) -> set[Any]:
     return {hint}.union(*map(_types, get_args(hint))) if get_args(hint) else {hint}
 
 
-def _refusal(text: str, types: set[Any]) -> str:
+def _refusal(text: str, types: set[Any], argument: Argument) -> str:
     """Return the reason against a value as a phrase; empty where cyclopts decides."""
     if "\0" in text:
         return "holds a null byte"
@@ -141,16 +143,18 @@ def _refusal(text: str, types: set[Any]) -> str:
             text.encode()
         except UnicodeEncodeError:  # bytes that are not UTF-8, which only a path may hold
             return "is not UTF-8 text"
-    if not types & {int, float}:
+    # Lists of numbers are read by a converter of their own.
+    if not types & {int, float} or any(get_origin(kind) is tuple for kind in types):
         return ""
+    kind = int if int in types else float
+    validators: Any = argument.parameter.validator
+    limits = next((one for one in validators if isinstance(one, Range)), Range.of(kind))
     try:
         # cyclopts reads "8.5" as a whole number by int(float(...)), and whole numbers of any base and length.
-        number = int(text, 0) if int in types and "." not in text else float(text)
+        number = int(text, 0) if kind is int and "." not in text else float(text)
     except ValueError:
-        return ""
-    if int in types and not isinstance(number, int):
-        return f"must be a whole number, not {text!r}"
-    return "" if abs(number) < _LARGEST else f"must be a number below 2**63, not {text!r}"
+        number = None
+    return f"must be {limits}, not {text!r}" if limits.refusal(number) else ""
 
 
 app = App(
@@ -276,7 +280,9 @@ def _message(error: CycloptsError) -> str:
             what = f"a value after {error.keyword}" if error.keyword else error.argument.name
             return f"{command} needs {what}: {see}"
         case UnusedCliTokensError() if error.unused_tokens:
-            return f"{command}: unexpected argument {' '.join(error.unused_tokens)}: {see}"
+            return (
+                f"{command}: unexpected argument {' '.join(error.unused_tokens)}: {_listed_with_spaces(error) or see}"
+            )
         case UnknownOptionError():
             return _unknown_option(error, see)
         case CoercionError() if error.token is not None and error.argument is not None and error.target_type in _KINDS:
@@ -288,6 +294,17 @@ def _message(error: CycloptsError) -> str:
             place, name = place_of(error.argument.tokens[0])
             return f"{place}{name or error.argument.name} {error.exception_message}"
     return str(error)
+
+
+def _listed_with_spaces(error: UnusedCliTokensError) -> str:
+    """Return the list that a user may have meant by words after an option; empty where none takes a list."""
+    words, unused = error.root_input_tokens or [], error.unused_tokens or []
+    before = words[: words.index(unused[0])] if unused and unused[0] in words else []
+    option = next((word for word in reversed(before) if word.startswith("-")), "")
+    if option not in _LISTS:
+        return ""
+    names = [*before[before.index(option) + 1 :], *unused]
+    return f"a list has commas: {option} {','.join(names)}"
 
 
 def _unknown_option(error: UnknownOptionError, see: str) -> str:

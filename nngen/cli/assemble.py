@@ -15,7 +15,7 @@ from nngen.assembly.plan_toml import preset, preset_names, read_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
 from nngen.cli.family_options import FamilySource, note_family_levels
-from nngen.cli.options import Flag, IsolationOption, OutputOptions, ShapeOption
+from nngen.cli.options import Count, Flag, IsolationOption, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import FamilyError, PlanError, UsageError
@@ -38,7 +38,7 @@ def assemble(
     plan: str | None = None,
     experts: int | None = None,
     allow_repeats: Flag = False,
-    size: int | None = None,
+    size: Count | None = None,
     sampler: str = "stratified",
     seed: int = 0,
     shape: ShapeOption = Shape(3, 32, 32),

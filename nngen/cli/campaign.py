@@ -11,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from nngen.analysis.formatting import data_titles
 from nngen.analysis.gains import gains
 from nngen.archive import Archive, CampaignRecord, Event, TrialState, check_creatable
 from nngen.assembly.assemble import Assembler
@@ -21,7 +22,7 @@ from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import Summary, read_status
 from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import ArchiveOptions, CampaignName, Flag
+from nngen.cli.options import ArchiveOptions, CampaignName, Flag, Index
 from nngen.cli.output import emit, note, print_json, print_table, say, suggest, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError
@@ -51,7 +52,8 @@ def run(
 
     Every draw and every result is stored at once, so a campaign may be stopped or killed at any moment. Arguments
     that are left out when resuming keep their stored values; those that are typed must agree with them, except
-    budgets and machines, which may change. Ctrl-C finishes the running trials, a second one ends at once.
+    budgets and machines, which may change, and --size, --epochs, --rungs, --finalists and --replicates, which may
+    grow: more epochs are a further rung. Ctrl-C finishes the running trials, a second one ends at once.
     When all is done, the candidate with the best validation accuracy gets its test accuracy.
 
     Args:
@@ -64,6 +66,7 @@ def run(
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
         nngen campaign run first --size 100 --sampler stratified --dataset cifar-10 --epochs 1 --seed 0
         nngen campaign run first
+        nngen campaign run first --epochs 5
         nngen campaign run first --engine ray --address head.example.org:6379
         nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
         nngen campaign run other --size 50 --exclude AirNet --without-near-twins
@@ -79,7 +82,11 @@ def run(
         raise UsageError(f"campaign {campaign} does not exist yet: say how many quartets it takes with --size")
     inputs_of = partial(prepare, stored=stored, lemur=open_lemur(), families_from=selection.families_from)
     with (
-        machines.session(campaign, stored.spec if stored else None, typed, inputs_of) as (settled, inputs, engine),
+        machines.session(campaign, stored.spec if stored else None, typed, inputs_of, grows=True) as (
+            settled,
+            inputs,
+            engine,
+        ),
         output.open() as store,
     ):
         main = Campaign(
@@ -139,12 +146,15 @@ def ls(*, output: ArchiveOptions = ArchiveOptions()) -> None:
     """
     with output.read() as store:
         rows = []
-        for campaign in store.campaigns():
+        campaigns = store.campaigns()
+        titles = data_titles((one.spec.dataset, one.data_fingerprint) for one in campaigns)
+        for campaign in campaigns:
             found = summarise(store, campaign.name, brief=True).to_dict()
             best = found["best"]["validation_accuracy"] if found["best"] else None
             counts = {key: found[key] for key in ("campaign", "trials", "done", "failed")}
             suspect = found["best"]["suspect"] if found["best"] else ""
-            more = {key: getattr(campaign.spec, key) for key in ("dataset", "sampler", "epochs", "seed")}
+            more = {"dataset": titles[campaign.spec.dataset, campaign.data_fingerprint]}
+            more |= {key: getattr(campaign.spec, key) for key in ("sampler", "epochs", "seed")}
             rows.append(counts | more | {"best_accuracy": best, "suspect": suspect, "created_at": campaign.created_at})
     if output.json:
         print_json(rows)
@@ -248,7 +258,7 @@ def watch(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions(
 
 @app.command
 def events(
-    campaign: CampaignName, /, *, follow: bool = False, after: int = 0, output: ArchiveOptions = ArchiveOptions()
+    campaign: CampaignName, /, *, follow: bool = False, after: Index = 0, output: ArchiveOptions = ArchiveOptions()
 ) -> None:
     """Print the events of a campaign, one JSON object per line; --json changes nothing.
 

@@ -16,7 +16,17 @@ from nngen.checks import CheckFailed
 from nngen.checks.constants import large_constants
 from nngen.checks.source import own_seeds
 from nngen.cli.family_options import note_levels
-from nngen.cli.options import Assignments, IsolationOption, OutputOptions, ShapeOption, hyperparameters
+from nngen.cli.options import (
+    Assignments,
+    ClassesOption,
+    IsolationOption,
+    MemoryOption,
+    OutputOptions,
+    SecondsOption,
+    ShapeOption,
+    ThreadsOption,
+    hyperparameters,
+)
 from nngen.cli.output import note, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError
@@ -34,12 +44,12 @@ def check(
     *,
     family: Annotated[list[Path] | None, Parameter(negative="")] = None,
     shape: ShapeOption = Shape(3, 32, 32),
-    classes: int = 10,
+    classes: ClassesOption = 10,
     prm: Assignments = (),
-    time_limit: float = 60.0,
-    memory_mib: int = 12_288,
+    time_limit: SecondsOption = 60.0,
+    memory_mib: MemoryOption = 12_288,
     device: str = "auto",
-    threads: int | None = None,
+    threads: ThreadsOption | None = None,
     isolation: IsolationOption = "auto",
     output: OutputOptions = OutputOptions(),
 ) -> None:

@@ -67,6 +67,8 @@ def coverage(
         raise UsageError("--pool goes with --sampler: plans and campaigns have families with names")
     else:
         names, quartets = _stored(subject or "", output)
+        if size is not None and size > len(quartets):
+            raise UsageError(f"--size must be from 1 to {len(quartets)}, the quartets of {subject}, not {size}")
         names, quartets = families or names, quartets[:size]
     audit = measure(names, quartets)
     even = evenness(audit)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
@@ -17,16 +17,18 @@ from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.family_options import FamilyOptions, note_family_levels
-from nngen.cli.options import Arguments, Count, Flag, IsolationOption
+from nngen.cli.options import Arguments, Flag, IsolationOption, ThreadsOption
 from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
+from nngen.datasets.registry import dataset_name
 from nngen.errors import MissingExtraError, UsageError
 from nngen.families.probe import check_shape
 from nngen.lemur.source import open_lemur
+from nngen.ranges import Range
 from nngen.training import LocalEngine, pick_device
 from nngen.training.memory_model import predictor
-from nngen.types import TrialSpec
+from nngen.types import Shape, TrialSpec
 
 if TYPE_CHECKING:
     from nngen.training.ray import Cluster, RayEngine  # loads ray, an optional extra
@@ -81,9 +83,9 @@ class EngineOptions:
 
     isolation: IsolationOption = "auto"
     engine: str = "local"
-    workers: Count | None = None
+    workers: ThreadsOption | None = None
     address: str | None = None
-    gpu_share: float | None = None
+    gpu_share: Annotated[float, Parameter(validator=Range(low=0, high=64, above=True))] | None = None
     compiled: Flag = False
     data_root: Path | None = None
     skip_unreadable: Flag = False
@@ -95,8 +97,6 @@ class EngineOptions:
             for flag, value in (("--address", self.address), ("--gpu-share", self.gpu_share)):
                 if value is not None:
                     raise UsageError(f"{flag} is for --engine ray")
-        if self.gpu_share is not None and self.gpu_share <= 0:
-            raise UsageError(f"--gpu-share must be above 0, not {self.gpu_share:g}")
 
     @property
     def here(self) -> bool:
@@ -121,6 +121,8 @@ class EngineOptions:
             names = selection.pool() if selection.narrowed else selection.families
             if names is not None:
                 typed["families"] = tuple(sorted(names))
+        if "dataset" in typed:
+            typed["dataset"] = dataset_name(typed["dataset"])
         if self.skip_unreadable:
             kind, _, path = str(typed.get("dataset", "")).partition(":")
             if kind not in ("folder", "readable-folder"):
@@ -129,11 +131,21 @@ class EngineOptions:
             typed["dataset"] = f"readable-folder:{path}"
         if typed.get("rungs"):
             typed.setdefault("epochs", typed["rungs"][-1])  # the last rung is the longest training
+        # Refused before a data set is read; numbers of seeds may go with stored ones.
+        alone: dict[str, Any] = {"name": "x", "size": 1, "shape": Shape(3, 32, 32)} | typed
+        CampaignSpec(**{name: alone[name] for name in alone.keys() - {"finalists", "replicates"}})
         return typed
 
     @contextmanager
     def session(
-        self, name: str, stored: CampaignSpec | None, typed: Mapping[str, Any], prepare: Prepare, *, size: int = 1
+        self,
+        name: str,
+        stored: CampaignSpec | None,
+        typed: Mapping[str, Any],
+        prepare: Prepare,
+        *,
+        size: int = 1,
+        grows: bool = False,
     ) -> Iterator[tuple[CampaignSpec, CampaignInputs, LocalEngine | RayEngine]]:
         """Settle every argument of a campaign, prepare its inputs and open its engine.
 
@@ -143,15 +155,24 @@ class EngineOptions:
             typed: Result of ``settle``; a campaign that began with other arguments is refused.
             prepare: Prepares the families from the settled arguments and the data set.
             size: Number of candidates where none was typed.
+            grows: Whether a campaign that begun may be extended by what was typed.
 
         Raises:
             NngenError: See ``CampaignSpec``, ``load_dataset``, ``prepare`` and the engines.
         """
-        if stored is not None:
-            stored.require(replace(stored, **typed))
+        wanted = typed.get("dataset", stored.dataset if stored is not None else "digits")
+        if stored is not None and typed:
+            if ":" in wanted and ":" in stored.dataset:
+                # A folder may have moved, or be typed otherwise: its content must be the same, and is compared later.
+                typed = dict(typed) | {"dataset": stored.dataset}
+            if grows:
+                stored = stored.extended(**typed)
+            else:
+                stored.require(replace(stored, **typed))
         with self._join() as cluster:
-            wanted = stored.dataset if stored is not None else typed.get("dataset", "digits")
-            dataset = load_dataset(wanted, data_root=self.data_root)
+            shape = stored.shape if stored is not None else typed.get("shape")
+            with progress_bar("reading images") as report:
+                dataset = load_dataset(wanted, data_root=self.data_root, shape=shape, progress=report)
             defaults = {"name": name, "size": size, "shape": dataset.default_shape, **self._machine(cluster)}
             spec = stored or CampaignSpec(**defaults | dict(typed))
             dataset.training_images(spec.train_size)  # refused before families are measured

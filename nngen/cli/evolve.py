@@ -9,7 +9,7 @@ from nngen.analysis.loop_report import LoopCycle
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.family_options import FamilyOptions
-from nngen.cli.options import ArchiveOptions, Arguments, Flag
+from nngen.cli.options import ArchiveOptions, Arguments, Flag, PositiveOption
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions
@@ -30,7 +30,7 @@ def evolve(
     source: RewriterOptions,
     loop: LoopOptions = LoopOptions(),
     tune: Flag = False,
-    tune_epochs: float = 1.0,
+    tune_epochs: PositiveOption = 1.0,
     work: Path | None = None,
     trials: TrialOptions = TrialOptions(),
     selection: FamilyOptions = FamilyOptions(),

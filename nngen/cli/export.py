@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ from nngen.lemur.layout import LemurVersion
 from nngen.training.artifacts import ONNX
 from nngen.training.checkpoints import WEIGHTS
 from nngen.training.local_engine import LocalEngine
+from nngen.types import Shape
 
 _COLUMNS = ("model", "dataset", "epoch", "validation_accuracy", "test_accuracy", "transform", "new")
 
@@ -80,7 +80,10 @@ def export(
         raise UsageError("a database holds no weights and no graphs: export them to a folder")
     if wanted:
         check_installed(wanted)
-    load = partial(load_dataset, data_root=data_root)
+
+    def load(name: str, shape: Shape) -> Dataset:
+        return load_dataset(name, data_root=data_root, shape=shape)
+
     with output.open(create=False) as store:
         trials = select(store, campaign=campaign, ids=ids, dataset=dataset, min_accuracy=min_accuracy)
         for trial_id, reason in stored_suspicions(store.lines, trials).items():
@@ -102,7 +105,11 @@ def export(
 
 
 def _repeat(
-    store: Archive, exports: Sequence[Export], wanted: Sequence[str], load: Callable[[str], Dataset], isolation: str
+    store: Archive,
+    exports: Sequence[Export],
+    wanted: Sequence[str],
+    load: Callable[[str, Shape], Dataset],
+    isolation: str,
 ) -> list[Repetition]:
     """Train each model's best trial on each data set again, if weights or a graph are asked for."""
     if not wanted:
@@ -111,8 +118,9 @@ def _repeat(
     note_levels((source_level(export.candidate.source, isolation) for export in chosen), "candidates")
     with LocalEngine() as engine, progress_bar("training again") as report:
         for done, export in enumerate(chosen, 1):
-            assert export.trial.spec is not None
-            data = load(export.trial.spec.dataset)
+            spec = export.trial.spec
+            assert spec is not None
+            data = load(spec.dataset, spec.shape)
             predictions = store.predictions(export.trial.id, "test")
             found.append(repeat(export, data, engine, wanted, isolation=isolation, test_predictions=predictions))
             report(done, len(chosen))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from nngen.cli.options import ArchiveOptions, Arguments, Flag, Names, OutputOptions
+from nngen.cli.options import ArchiveOptions, Arguments, Count, Flag, Names, OutputOptions, ThreadsOption
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.errors import UsageError
 from nngen.llm.finetuning.config import Tuning
@@ -23,7 +23,7 @@ def build(
     *,
     out: Path,
     tokenizer: str | None = None,
-    limit: int = 1024,
+    limit: Count = 1024,
     tasks: Names = None,
     seed: int = 0,
     output: ArchiveOptions = ArchiveOptions(),
@@ -68,7 +68,7 @@ def finetune(
     config: Path | None = None,
     preset: str | None = None,
     tuning: TuningOptions = TuningOptions(),
-    threads: int | None = None,
+    threads: ThreadsOption | None = None,
     presets: Flag = False,
     output: OutputOptions = OutputOptions(),
 ) -> None:

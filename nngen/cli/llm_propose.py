@@ -14,7 +14,7 @@ from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.family_options import FamilyOptions, note_levels
-from nngen.cli.options import ArchiveOptions, Count, Flag, Names
+from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
 from nngen.cli.rewriter_options import RewriterOptions
@@ -35,7 +35,7 @@ def llm_propose(
     parent: str | None = None,
     from_top: Count | None = None,
     region: Names = None,
-    temperature: float = 1.0,
+    temperature: TemperatureOption = 1.0,
     repair: Flag = False,
     train: Flag = False,
     name: str | None = None,

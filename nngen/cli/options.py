@@ -9,10 +9,11 @@ optional where it otherwise reads the whole archive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from cyclopts import Parameter, Token
 from docstring_parser import parse
@@ -23,6 +24,7 @@ from nngen.cli.output import print_json, print_table
 from nngen.datasets.registry import dataset_help
 from nngen.errors import UsageError
 from nngen.families.trust import check_level
+from nngen.ranges import Classes, Epochs, MiB, Positive, Range, Seconds, Share, Threads, flag_of, range_of
 from nngen.space import sampler_help
 from nngen.text import split_names
 from nngen.types import Hyperparameters, Shape
@@ -30,7 +32,8 @@ from nngen.types import Hyperparameters, Shape
 
 # Converters get all tokens of an option: cyclopts alone would split neither "A,B" nor a TOML list of "A, B".
 def _names(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    names = tuple(name for token in tokens for name in split_names(token.value))
+    # No name of a family, a region or a task has a space in it: "A B C" in quotes is meant as A,B,C.
+    names = tuple(name for token in tokens for name in split_names(",".join(token.value.split())))
     if not names:
         raise UsageError(f"{_typed(tokens)} names nothing: write names separated by commas")
     return names
@@ -40,11 +43,17 @@ def _numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     parts = tuple(part for token in tokens for part in split_names(token.value))
     if not parts or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise UsageError(f"{_typed(tokens)} takes whole numbers separated by commas, not {','.join(parts)!r}")
-    return tuple(int(part) for part in parts)
+    numbers = tuple(int(part) for part in parts)
+    limits = range_of(Epochs)
+    if limits is not None and (reason := next(filter(None, map(limits.refusal, numbers)), "")):
+        raise UsageError(f"{_typed(tokens)} {reason}")
+    return numbers
 
 
 def _shape(_: Any, tokens: Sequence[Token]) -> Shape:
-    return Shape.parse(tokens[0].value)
+    shape = Shape.parse(tokens[0].value)
+    shape.check_images()
+    return shape
 
 
 def _typed(tokens: Sequence[Token]) -> str:
@@ -59,21 +68,24 @@ _NUMBERS = Parameter(converter=_numbers, negative="", n_tokens=1, metavar="N,N,.
 SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
 
 
-def _bounded(range_: str, holds: Callable[[float], bool]) -> Parameter:
-    """Refuse numbers out of a range; the message gets the name of the option or of the TOML key before it."""
-
-    def check(_: Any, value: float | None) -> None:
-        if value is not None and not holds(value):
-            raise ValueError(f"must be {range_}, not {value}")
-
-    return Parameter(validator=check)
+# ``check_values`` and ``_message`` of nngen.cli refuse what is out of the range of a parameter.
+def _within(low: float, high: float = math.inf, **more: bool) -> Parameter:
+    return Parameter(validator=Range(low=low, high=high, **more))
 
 
-Count = Annotated[int, _bounded("at least 1", lambda value: value >= 1)]
-Index = Annotated[int, _bounded("at least 0", lambda value: value >= 0)]
-PoolSize = Annotated[int, _bounded("at least 4, the families of one mixture", lambda value: value >= 4)]
-Fraction = Annotated[float, _bounded("between 0 and 1", lambda value: 0 < value < 1)]
-Price = Annotated[float, _bounded("a number from 0 up", lambda value: 0 <= value < float("inf"))]
+Count = Annotated[int, _within(1, 10**9, whole=True)]
+Index = Annotated[int, _within(0, 10**9, whole=True)]
+PoolSize = Annotated[int, _within(4, 10_000, whole=True)]
+"""Number of families in a pool, with the four of one mixture at least."""
+PositiveOption = Annotated[float, Parameter(validator=range_of(Positive))]
+Fraction = Annotated[float, _within(0, 1, above=True, below=True)]
+Price = Annotated[float, _within(0)]
+ClassesOption = Annotated[int, Parameter(validator=range_of(Classes))]
+ThreadsOption = Annotated[int, Parameter(validator=range_of(Threads))]
+SecondsOption = Annotated[float, Parameter(validator=range_of(Seconds))]
+MemoryOption = Annotated[int, Parameter(validator=range_of(MiB))]
+TemperatureOption = Annotated[float, _within(0, 100)]
+ShareOption = Annotated[float, Parameter(validator=range_of(Share))]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value and without a negative form."""
 Names = Annotated[tuple[str, ...] | None, _NAMES]
@@ -94,11 +106,6 @@ CampaignName = Annotated[str, Parameter(help="Name of the campaign.")]
 """The one campaign that a command reads or controls."""
 Assignments = Annotated[tuple[str, ...], Parameter(name="--prm", negative="", show_default=False, metavar="NAME=VALUE")]
 """Hyperparameters, one per flag; ``hyperparameters`` reads them."""
-
-
-def flag_of(name: str) -> str:
-    """Return the flag of a dataclass field; seconds go without their suffix."""
-    return f"--{name.removesuffix('_s').replace('_', '-')}"
 
 
 def hyperparameters(texts: Sequence[str]) -> Hyperparameters:
@@ -212,13 +219,18 @@ class Arguments:
             undefined: Fields whose default a command settles itself, so that help does not show it.
         """
         sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | _FROM_REGISTRIES
-        hints = get_type_hints(of, include_extras=True)
+        hints, ranged = get_type_hints(of), get_type_hints(of, include_extras=True)
         # The class body is empty: dataclass(), at the end, reads its fields from the annotations written here.
         cls.__annotations__ = {}
         for item in fields(of):
             if (not only or item.name in only) and item.name not in without:
                 shown = item.name not in undefined and _default(item.default)
-                option = Parameter(name=flag_of(item.name), help=sentences[item.name], show_default=shown)
+                option = Parameter(
+                    name=flag_of(item.name),
+                    help=sentences[item.name],
+                    show_default=shown,
+                    validator=range_of(ranged[item.name]) if get_origin(hints[item.name]) is not tuple else None,
+                )
                 cls.__annotations__[item.name] = _optional(hints[item.name], option)
                 setattr(cls, item.name, field(default=None))
         Parameter(name="*")(dataclass(frozen=True, kw_only=True)(cls))

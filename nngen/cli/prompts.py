@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from cyclopts import App
 
-from nngen.cli.options import ArchiveOptions, Names, OutputOptions
+from nngen.cli.options import ArchiveOptions, Count, Names, OutputOptions
 from nngen.cli.output import print_json, say
 from nngen.llm.finetuning.dataset import counter
 from nngen.llm.prompts import load_prompts, prompt
@@ -56,7 +56,7 @@ def render(
     parent: str | None = None,
     region: str = "gate",
     families: Names = None,
-    budget: int | None = None,
+    budget: Count | None = None,
     tokenizer: str | None = None,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import unified_diff
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.analysis.formatting import data_titles
 from nngen.analysis.leaderboard import Row, columns_of, ties, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.suspicion import stored_suspicions
@@ -217,7 +218,8 @@ def _print(found: StoredCandidate, trials: Sequence[StoredTrial], parent: str, c
         say("no trial yet")
         return
     say()
-    lines = [_line(trial) for trial in trials]
+    titles = data_titles((trial.spec.dataset, trial.data_fingerprint) for trial in trials if trial.spec is not None)
+    lines = [_line(trial, titles) for trial in trials]
     print_table(lines, [name for name in lines[0] if any(line[name] is not None for line in lines)])
     trained = [trial for trial in trials if trial.curve]
     for trial in trained[-_SHOWN:]:
@@ -230,11 +232,12 @@ def _print(found: StoredCandidate, trials: Sequence[StoredTrial], parent: str, c
         say(f"the curves of the last {_SHOWN} of {len(trained)} trials; --json has all")
 
 
-def _line(trial: StoredTrial) -> dict[str, Any]:
+def _line(trial: StoredTrial, titles: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     spec, verdict = trial.spec, trial.verdict
+    title = "" if spec is None else titles[spec.dataset, trial.data_fingerprint]
     return {
         "campaign": trial.campaign,
-        "dataset": spec and spec.dataset + (f" ({spec.train_size:,} images)" if spec.train_size else ""),
+        "dataset": spec and title + (f" ({spec.train_size:,} images)" if spec.train_size else ""),
         "shape": spec and str(spec.shape),
         "epochs": spec and spec.epochs,
         "seed": spec and str(spec.seed),

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.observations import low_yield, observe, refuse_mixture, with_results
 from nngen.cli.family_options import FamilyOptions, abstract_pool
-from nngen.cli.options import SHAPE, ArchiveOptions, Flag, Names, PoolSize
+from nngen.cli.options import SHAPE, ArchiveOptions, Count, Flag, Names, PoolSize, ShareOption
 from nngen.cli.output import emit, note, say, to_json
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
@@ -25,7 +25,7 @@ from nngen.types import Shape
 def sample(
     *,
     sampler: Annotated[str, Parameter(help=f"Order of the quartets. {sampler_help()}.")] = "stratified",
-    size: int | None = None,
+    size: Count | None = None,
     selection: FamilyOptions = FamilyOptions(),
     include: Names = None,
     pool: PoolSize | None = None,
@@ -33,7 +33,7 @@ def sample(
     shape: Annotated[Shape | None, SHAPE] = None,
     skip_known: Flag = False,
     exclude_low_yield: Flag = False,
-    min_explore: float = 0.25,
+    min_explore: ShareOption = 0.25,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Draw quartets of families and print them in order; nothing is assembled or trained.

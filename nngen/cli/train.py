@@ -151,6 +151,7 @@ def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[st
         "seconds": trial.seconds,
         "epochs": trial.spec.epochs,
         "seed": trial.spec.seed,
+        "augment": trial.spec.augment,
         "batch": trial.spec.batch if trial.batch is None else trial.batch,
         "parameters": trial.parameters,
         "message": trial.verdict.message,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nngen.datasets.augmentation import altered, mirrored
 from nngen.errors import DataError
 from nngen.seeds import derive
 from nngen.types import Shape
@@ -109,7 +110,7 @@ class Batches:
         prepare: Conversion of stored images to input.
         batch: Samples per batch.
         seed: Seed of this epoch; each iteration derives its own order from it.
-        flip: Whether each image is mirrored with probability one half.
+        augment: Random changes of the images, a name of ``AUGMENTATIONS``.
         on_batch: Called every 50 batches with the number of batches that were yielded; an exception ends the pass.
     """
 
@@ -121,7 +122,7 @@ class Batches:
         *,
         batch: int,
         seed: int,
-        flip: bool = False,
+        augment: str = "none",
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self.batch_size = batch
@@ -129,7 +130,7 @@ class Batches:
         self._labels = labels
         self._prepare = prepare
         self._seed = seed
-        self._flip = flip
+        self._augment = augment
         self._on_batch = on_batch
         self._passes = 0
         self.samples = 0
@@ -153,14 +154,9 @@ class Batches:
             if self._on_batch is not None and (index == 1 or (index and index % _EVERY == 0)):
                 self._on_batch(index)
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-            mirrored = torch.rand(len(chosen), generator=generator) < 0.5 if self._flip else None
             self.samples += len(chosen)
-            yield self._batch(chosen, mirrored)
-
-    def _batch(self, chosen: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
-        device = self._labels.device
-        chosen = chosen.to(device, non_blocking=True)
-        images = self._prepare(self._images[chosen])
-        if mirrored is not None:
-            images = torch.where(mirrored.to(device).view(-1, 1, 1, 1), images.flip(3), images)
-        return images, self._labels[chosen]
+            chosen = chosen.to(self._labels.device, non_blocking=True)
+            images = self._prepare(altered(self._images[chosen], self._augment, generator))
+            if self._augment.endswith("flip"):
+                images = mirrored(images, generator)
+            yield images, self._labels[chosen]

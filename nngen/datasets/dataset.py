@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nngen.datasets.preprocessing import Preprocessing
 from nngen.datasets.registry import find_source
-from nngen.datasets.source import Raw, Source
+from nngen.datasets.source import Progress, Raw, Request, Source
 from nngen.errors import DataError, UsageError
 from nngen.files import cache_dir, draft_folder, load_json, store_json
 from nngen.seeds import derive
@@ -50,7 +50,6 @@ class Dataset:
         name: Name as the user types it.
         classes: Number of classes; labels are 0 to ``classes - 1``.
         fingerprint: SHA-256 over the six arrays, in hex.
-        natural: Whether a mirrored image is as good as the image itself (photographs, not digits).
         default_shape: Shape for training where the user names none.
         mean: Mean of the train split per channel, in [0, 1].
         std: Standard deviation of the train split per channel, in [0, 1].
@@ -65,7 +64,6 @@ class Dataset:
     name: str
     classes: int
     fingerprint: str
-    natural: bool
     default_shape: Shape
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -143,18 +141,23 @@ class Dataset:
             )
 
 
-def load_dataset(name: str, *, data_root: Path | None = None) -> Dataset:
+def load_dataset(
+    name: str, *, data_root: Path | None = None, shape: Shape | None = None, progress: Progress | None = None
+) -> Dataset:
     """Load a data set, decoding it into the cache the first time.
 
     Args:
         name: A name of ``nngen.datasets.registry.DATASETS``: ``digits``, ``cifar-10``, ``folder:PATH``, ...
         data_root: Folder of torchvision's files, into which they are also downloaded.
+        shape: Shape of the images in the training. Photographs are stored at 256 px at most, unless it is larger.
+        progress: Receives (done, total) while images are read.
 
     Raises:
         UsageError: If no data set has this name; the message lists those that have.
         DataError: If it is missing, broken or too small.
     """
-    source = find_source(name, data_root or cache_dir() / "torchvision")
+    root = data_root or cache_dir() / "torchvision"
+    source = find_source(Request(name=name, root=root, shape=shape, progress=progress))
     key = hashlib.sha256(f"{_LAYOUT} {source.name} {source.key()}".encode()).hexdigest()[:16]
     folder = cache_dir() / "data" / f"{source.name.partition(':')[0]}-{key}"
     if (folder / _META).is_file():
@@ -172,13 +175,17 @@ def store_dataset(source: Source, folder: Path) -> Dataset:
     Raises:
         DataError: If the source is broken or too small, or the folder cannot be written.
     """
-    raw = source.decode()
-    arrays = _splits(source.name, raw)
+    try:
+        raw = source.decode()
+        arrays = _splits(source.name, raw)
+    except MemoryError as error:
+        raise DataError(
+            f"{source.name} does not fit into memory ({error}): take fewer images, or a smaller --shape"
+        ) from error
     meta = {
         "name": source.name,
         "classes": raw.classes,
         "fingerprint": _fingerprint(arrays, raw.classes),
-        "natural": source.natural,
         "default_shape": str(source.default_shape or Shape(*arrays["train-images"].shape[1:])),
         "class_names": raw.class_names,
         "span": raw.span,
@@ -218,6 +225,7 @@ def _open(folder: Path) -> Dataset:
             raise ValueError(f"their {changed[0]} is another one")
         store_json(_note_file(folder), note)
     shape = Shape.parse(meta.pop("default_shape"))
+    meta.pop("natural", None)  # of earlier versions
     for key in ("mean", "std", "class_names", "notes", "span"):
         if key in meta:  # those of earlier versions lack some
             meta[key] = tuple(meta[key])

@@ -92,6 +92,11 @@ def read_tree(root: Path, images: Sequence[Path]) -> Tree:
             groups.setdefault(parts[0], []).append((file, parts[1:]))
     named = {name: SPLITS[name.lower()] for name in groups if name.lower() in SPLITS}
     deep = {name for name in named if any(len(parts) > 1 for _, parts in groups[name])}
+    if len(named) > 1 and named.keys() == groups.keys() and not deep:
+        raise DataError(f"{root} has the splits {listed(sorted(named))}, but no folders of classes in them")
+    inner = {name: {parts[0].lower() for _, parts in files if len(parts) > 1} for name, files in groups.items()}
+    if not deep and len(inner) > 1 and all("train" in names and names <= SPLITS.keys() for names in inner.values()):
+        raise DataError(f"{root} has splits inside of its classes: move train, val and test above the classes")
     if not deep:
         classes = _classes(root, groups)
         files = [(file, classes.index(name)) for name in classes for file, _ in groups[name]]
@@ -143,7 +148,11 @@ def _classes(root: Path, groups: Mapping[str, object]) -> list[str]:
             "add images, or remove the folder"
         )
     if not 2 <= len(groups) <= _MAX_CLASSES:
-        raise DataError(f"{root} holds {len(groups)} folders with images; put each class into its own, 2 at least")
+        inside = [name for name in groups if len(list(_folders(root / name))) > 1]
+        hint = f"; did you mean {root / inside[0]}?" if len(groups) == 1 and inside else ""
+        raise DataError(
+            f"{root} holds {len(groups)} folders with images; put each class into its own, 2 at least{hint}"
+        )
     return sorted(groups, key=os.fsencode)
 
 

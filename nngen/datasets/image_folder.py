@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from nngen.datasets.folder_tree import Tree, read_tree, walk
 from nngen.datasets.image_file import Header, decode, read_header
-from nngen.datasets.source import Raw
+from nngen.datasets.source import Progress, Raw
 from nngen.errors import DataError
 from nngen.files import path_kind
 from nngen.text import listed, one_line
@@ -38,16 +39,21 @@ class FolderSource:
     Attributes:
         path: Folder of the data set.
         skip_unreadable: Leave out images that cannot be read; otherwise they are an error that names all of them.
+        wanted: Shape of the images in the training; None for the folder's own.
+        progress: Receives (done, total) while images are read.
+        title: Name of the data set that the folder holds; empty for a folder of the user's own.
     """
 
     path: Path
     skip_unreadable: bool = False
-    natural = False  # arrows, letters and signs may not be mirrored
+    wanted: Shape | None = None
+    progress: Progress | None = None
+    title: str = ""
     default_shape: Shape | None = None
 
     @property
     def name(self) -> str:
-        return f"{'readable-' if self.skip_unreadable else ''}folder:{self.path}"
+        return self.title or f"{'readable-' if self.skip_unreadable else ''}folder:{self.path}"
 
     @cached_property
     def _files(self) -> tuple[list[Path], int]:
@@ -56,7 +62,7 @@ class FolderSource:
         return walk(self.path)
 
     def key(self) -> str:
-        digest = hashlib.sha256(f"{_RULES} {self.skip_unreadable}".encode())
+        digest = hashlib.sha256(f"{_RULES} {self.skip_unreadable}{_of_shape(self.wanted)}".encode())
         for file in self._files[0]:
             stat = file.stat()
             digest.update(os.fsencode(file.relative_to(self.path)) + f"\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
@@ -65,20 +71,27 @@ class FolderSource:
     def decode(self) -> Raw:
         """Decode every image to one size.
 
-        Images of one size up to 256 px keep it. Others are scaled until the short side is the median short side, 256
-        px at most, and the centre square is cut out.
+        Images of one size up to 256 px keep it. Others are scaled until they cover one size with the proportions of
+        the wanted shape, a square by default, and the centre is cut out. Its short side is the median short side of
+        the images; no side is longer than 256 px, or than those of the wanted shape.
         """
         headers, notes = self._read_headers()
         tree = read_tree(self.path, list(headers))
         notes += [tree.note] if tree.note else []
-        size, rule = _common_size([header.size for header in headers.values()])
+        notes += [f"read from the images in {self.path}, not from the original arrays"] if self.title else []
+        size, rule = _common_size([header.size for header in headers.values()], self.wanted)
         grey = all(header.grey for header in headers.values())
         span = _span([header.span for header in headers.values() if header.span is not None])
         arrays: dict[str, npt.NDArray[np.uint8]] = {}
         labels: dict[str, npt.NDArray[np.int64]] = {}
+        done, total = 0, sum(map(len, tree.splits.values()))
         for split, files in tree.splits.items():
-            arrays[split] = np.stack([decode(file, size, grey=grey, span=span) for file, _ in files])
+            arrays[split] = np.empty((len(files), 1 if grey else 3, size[1], size[0]), dtype=np.uint8)
             labels[split] = np.array([label for _, label in files], dtype=np.int64)
+            for place, (file, _) in enumerate(files):
+                arrays[split][place] = decode(file, size, grey=grey, span=span)
+                if self.progress is not None:
+                    self.progress(done := done + 1, total)
         return Raw(
             classes=len(tree.classes),
             images=arrays["train"],
@@ -90,7 +103,7 @@ class FolderSource:
             class_names=tree.classes,
             span=span,
             split_name="folder",  # not the path: a folder that is moved, or typed otherwise, keeps its split
-            notes=(_counts(tree), rule, *notes),
+            notes=(_counts(tree), rule, *notes, *_repeated(tree, arrays, self.path)),
         )
 
     def _read_headers(self) -> tuple[dict[Path, Header], list[str]]:
@@ -121,12 +134,28 @@ class FolderSource:
         return headers, notes
 
 
-def _common_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
+def _common_size(sizes: Sequence[tuple[int, int]], wanted: Shape | None) -> tuple[tuple[int, int], str]:
     """Return ``(width, height)`` of all decoded images, and the rule in words."""
     if len(set(sizes)) == 1 and max(sizes[0]) <= _MAX_SIDE:
         return sizes[0], f"all images are {sizes[0][0]} wide and {sizes[0][1]} high, and keep this size"
-    side = min(_MAX_SIDE, int(median(min(size) for size in sizes)))
-    return (side, side), f"images are scaled to a short side of {side} px, and the centre square is taken"
+    sides = (wanted.width, wanted.height) if wanted else (1, 1)
+    # Never larger than most of the images are, nor than a training can use.
+    scale = min(median(map(min, sizes)) / min(sides), max(_MAX_SIDE, *sides) / max(sides))
+    width, height = (max(1, int(side * scale + 1e-6)) for side in sides)
+    if width == height:
+        return (width, width), f"images are scaled to a short side of {width} px, and the centre square is taken"
+    return (
+        width,
+        height,
+    ), f"images are scaled to cover {width} x {height} px (width x height), and the centre is taken"
+
+
+def _of_shape(wanted: Shape | None) -> str:
+    """Return the part of a shape that the stored images depend on: its proportions, and its sides above 256 px."""
+    if wanted is None or (wanted.width == wanted.height <= _MAX_SIDE):
+        return ""
+    common = 1 if max(wanted.width, wanted.height) > _MAX_SIDE else gcd(wanted.width, wanted.height)
+    return f" {wanted.width // common}:{wanted.height // common}"
 
 
 def _span(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -143,6 +172,26 @@ def _span(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
     if high <= 1:
         return 0, 1
     return 0, 2 ** max(8, int(np.ceil(np.log2(high + 1)))) - 1
+
+
+def _repeated(tree: Tree, arrays: Mapping[str, npt.NDArray[np.uint8]], root: Path) -> list[str]:
+    """Name images that are in two splits, and count those that occur again within the folder."""
+    first: dict[bytes, tuple[str, Path]] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    again = 0
+    for split, files in tree.splits.items():
+        for (file, _), pixels in zip(files, arrays[split], strict=True):
+            where, earlier = first.setdefault(hashlib.sha256(pixels.data).digest(), (split, file))
+            if where != split:
+                shared.setdefault((where, split), []).append(one_line(str(file.relative_to(root))))
+            again += earlier != file
+    notes = [
+        f"{len(names)} images of {other} are in {split} too, which no accuracy on {other} shows: {listed(names, 4)}"
+        for (split, other), names in shared.items()
+    ]
+    if again and not notes:
+        notes.append(f"{again} images are equal to another one, pixel by pixel, and may be in two splits")
+    return notes
 
 
 def _counts(tree: Tree) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nngen.datasets.source import Raw, Source
+from nngen.datasets.mnist_files import IdxSource
+from nngen.datasets.source import Raw, Request, Source
 from nngen.errors import DataError, UsageError
-from nngen.files import read_regular
+from nngen.files import path_kind
 from nngen.text import did_you_mean
 from nngen.types import Shape
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-_IDX_TYPE_UINT8 = 0x08
-_LONGEST_IDX = 64 * 2**20  # MNIST's images have 45 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +28,11 @@ class DatasetEntry:
 
     Attributes:
         summary: Description for help, in a few words.
-        source: Makes the source from the name as typed and the folder of torchvision's files.
+        source: Makes the source for a request.
     """
 
     summary: str
-    source: Callable[[str, Path], Source]
+    source: Callable[[Request], Source]
 
 
 def dataset_help() -> str:
@@ -44,29 +40,46 @@ def dataset_help() -> str:
     return ", ".join(f"{name} ({entry.summary})" for name, entry in DATASETS.items())
 
 
-def find_source(name: str, root: Path) -> Source:
+def find_source(asked: Request) -> Source:
     """Return the source of a data set.
-
-    Args:
-        name: A name of ``DATASETS``; for one with a colon (``folder:PATH``), the user's text stands after the colon.
-        root: The folder of torchvision's files.
 
     Raises:
         UsageError: If no data set has this name.
     """
-    prefix = name.partition(":")[:2]
-    for known, entry in DATASETS.items():
-        if known == name or (":" in name and known.partition(":")[:2] == prefix):
-            return entry.source(name, root)
-    near = did_you_mean(name, DATASETS)
-    raise UsageError(f"no data set is called {name!r}: choose {', '.join(DATASETS)}" + (f"; {near}" if near else ""))
+    known, name = _find(asked.name)
+    return DATASETS[known].source(replace(asked, name=name))
+
+
+def dataset_name(text: str) -> str:
+    """Return the name that a typed one means: ``CIFAR10`` is ``cifar-10``; the path of ``folder:PATH`` stays.
+
+    Raises:
+        UsageError: If no data set has this name.
+    """
+    return _find(text)[1]
+
+
+def _find(text: str) -> tuple[str, str]:
+    """Return a key of ``DATASETS``, and the typed name with the spelling of that key."""
+    kind, sign, path = text.partition(":")
+    for known in DATASETS:
+        head, colon, _ = known.partition(":")
+        if _letters(head) == _letters(kind) and bool(path) == bool(colon):
+            return known, head + sign + path
+    near = did_you_mean(text, DATASETS)
+    if path_kind(Path(text).expanduser()) == "folder":
+        near = f"for a folder of images write folder:{text}"
+    raise UsageError(f"no data set is called {text!r}: choose {', '.join(DATASETS)}" + (f"; {near}" if near else ""))
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in name.casefold() if char.isalnum())
 
 
 class DigitsSource:
     """The 1,797 handwritten digits, 8x8, that scikit-learn ships."""
 
     name = "digits"
-    natural = False
     default_shape = Shape(1, 32, 32)
 
     def key(self) -> str:
@@ -81,59 +94,6 @@ class DigitsSource:
 
 
 @dataclass(frozen=True)
-class IdxSource:
-    """MNIST or Fashion-MNIST from four IDX files, gzipped or not; ``vision`` is the name of torchvision's class."""
-
-    name: str
-    root: Path
-    vision: str
-    more: tuple[Path, ...] = ()
-    natural = False
-    default_shape = None
-
-    def key(self) -> str:
-        digest = hashlib.sha256()
-        for path in self._files():
-            digest.update(_bytes(path))
-        return digest.hexdigest()
-
-    def decode(self) -> Raw:
-        images, labels, test_images, test_labels = (_read_idx(path) for path in self._files())
-        for kind, axes, arrays in (("images", 3, (images, test_images)), ("labels", 1, (labels, test_labels))):
-            if any(array.ndim != axes or not array.size for array in arrays):
-                raise DataError(f"{self.name}: a file of {kind} holds something else; fetch the four files anew")
-        if len(images) != len(labels) or len(test_images) != len(test_labels):
-            raise DataError(f"{self.name}: images and labels differ in number; fetch the four files anew")
-        return Raw(
-            classes=int(labels.max()) + 1,
-            images=images[:, None],
-            labels=labels.astype(np.int64),
-            test_images=test_images[:, None],
-            test_labels=test_labels.astype(np.int64),
-        )
-
-    def _files(self) -> tuple[Path, ...]:
-        found = self._find()
-        if not found:
-            _download(self.name, self.root, self.vision)
-            found = self._find()
-        if not found:
-            raise DataError(f"{self.name}: torchvision downloaded no IDX files to {self.root}")
-        return found
-
-    def _find(self) -> tuple[Path, ...]:
-        folder = self.root / self.vision
-        parts = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-        for place in (folder / "raw", folder, self.root / self.name, self.root, *self.more):
-            files = [file for part in parts for file in (place / part, place / f"{part}.gz") if file.is_file()]
-            # With both forms of one file, the plain one comes first and wins.
-            chosen = {file.name.removesuffix(".gz"): file for file in reversed(files)}
-            if len(chosen) == len(parts):
-                return tuple(chosen[part] for part in parts)
-        return ()
-
-
-@dataclass(frozen=True)
 class VisionSource:
     """CIFAR or SVHN through torchvision's own readers; ``vision`` is the name of torchvision's class."""
 
@@ -142,7 +102,6 @@ class VisionSource:
     vision: str
     classes: int
     files: str
-    natural: bool = True
     default_shape = None
 
     def key(self) -> str:
@@ -169,30 +128,48 @@ class VisionSource:
         return (images if svhn else images.transpose(0, 3, 1, 2)), labels
 
 
-def _folder_source(name: str, _: Path) -> Source:
+def _idx(asked: Request, vision: str, *, more: tuple[Path, ...] = (), pickled: bool = False) -> Source:
+    download = partial(_download, asked.name, asked.root, vision)
+    return IdxSource(asked.name, asked.root, vision, download, more=more, pickled=pickled)
+
+
+_CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def _cifar_10(asked: Request) -> Source:
+    """Return CIFAR-10 from torchvision's files, or from ``train`` and ``test`` with a folder of images per class."""
+    source = VisionSource(asked.name, asked.root, "CIFAR10", 10, "cifar-10-batches-py")
+    if path_kind(asked.root / source.files) is None:
+        for place in (asked.root / asked.name, asked.root):
+            if all(path_kind(place / split / name) == "folder" for split in ("train", "test") for name in _CIFAR_10):
+                from nngen.datasets.image_folder import FolderSource
+
+                return FolderSource(place, title=asked.name, progress=asked.progress)
+    return source
+
+
+def _folder_source(asked: Request) -> Source:
     from nngen.datasets.image_folder import FolderSource  # Pillow is loaded for this data set alone
 
-    kind, folder = name.split(":", 1)
-    return FolderSource(Path(folder).expanduser(), skip_unreadable=kind == "readable-folder")
+    kind, folder = asked.name.split(":", 1)
+    path = Path(folder).expanduser()
+    return FolderSource(path, skip_unreadable=kind == "readable-folder", wanted=asked.shape, progress=asked.progress)
 
 
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry("1,797 handwritten digits, 8x8, shipped with scikit-learn", lambda *_: DigitsSource()),
     "fashion-mnist": DatasetEntry(
-        "70,000 articles of clothing, 1x28x28", lambda name, root: IdxSource(name, root, "FashionMNIST", (_DEBIAN,))
+        "70,000 articles of clothing, 1x28x28", lambda asked: _idx(asked, "FashionMNIST", more=(_DEBIAN,))
     ),
-    "mnist": DatasetEntry("70,000 handwritten digits, 1x28x28", lambda name, root: IdxSource(name, root, "MNIST")),
-    "cifar-10": DatasetEntry(
-        "60,000 photographs in 10 classes, 3x32x32",
-        lambda name, root: VisionSource(name, root, "CIFAR10", 10, "cifar-10-batches-py"),
-    ),
+    "mnist": DatasetEntry("70,000 handwritten digits, 1x28x28", lambda asked: _idx(asked, "MNIST", pickled=True)),
+    "cifar-10": DatasetEntry("60,000 photographs in 10 classes, 3x32x32", _cifar_10),
     "cifar-100": DatasetEntry(
         "60,000 photographs in 100 classes, 3x32x32",
-        lambda name, root: VisionSource(name, root, "CIFAR100", 100, "cifar-100-python"),
+        lambda asked: VisionSource(asked.name, asked.root, "CIFAR100", 100, "cifar-100-python"),
     ),
     "svhn": DatasetEntry(
         "99,289 house numbers, 3x32x32",
-        lambda name, root: VisionSource(name, root, "SVHN", 10, "*_32x32.mat", natural=False),
+        lambda asked: VisionSource(asked.name, asked.root, "SVHN", 10, "*_32x32.mat"),
     ),
     "folder:PATH": DatasetEntry("images in one folder per class, inside of train, val and test or not", _folder_source),
     "readable-folder:PATH": DatasetEntry("the same without the images that cannot be read", _folder_source),
@@ -212,33 +189,3 @@ def _download(name: str, root: Path, vision: str, **part: Any) -> Any:
             f"{name} is not under {root} and cannot be downloaded ({reason}): put torchvision's files into a folder"
             " and name it with --data-root"
         ) from error
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        content = read_regular(path, _LONGEST_IDX + 1)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > _LONGEST_IDX:
-        raise DataError(f"{path} is longer than {_LONGEST_IDX // 2**20} MiB, which no file of MNIST is")
-    return content
-
-
-def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of bytes (yann.lecun.com/exdb/mnist): magic, sizes, then the values.
-
-    torchvision's reader takes neither gzipped files nor broken ones by name.
-    """
-    data = _bytes(path)
-    try:
-        if path.suffix == ".gz":
-            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_LONGEST_IDX + 1)
-            if len(data) > _LONGEST_IDX:
-                raise ValueError(f"it unpacks to more than {_LONGEST_IDX // 2**20} MiB")
-        if data[:3] != bytes((0, 0, _IDX_TYPE_UINT8)):
-            raise ValueError("it does not begin like an IDX file of bytes")
-        axes = data[3]
-        sizes = np.frombuffer(data, ">u4", axes, offset=4).astype(int)
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(sizes)
-    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise DataError(f"{path} is broken: {error}; fetch it anew") from error

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from nngen.types import Shape
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Receives (done, total) while images are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A data set as it is asked for.
+
+    Attributes:
+        name: Registered name; for one with a colon, the user's text stands after the colon.
+        root: Folder of the files that were downloaded, or are put there by the user.
+        shape: Shape of the images in the training; None for the data set's own.
+        progress: Receives (done, total) while images are read.
+    """
+
+    name: str
+    root: Path
+    shape: Shape | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +69,11 @@ class Source(Protocol):
 
     Attributes:
         name: Name as the user types it.
-        natural: Whether a mirrored image is as good as the image itself (photographs, not digits).
         default_shape: Shape for training where the user names none; None takes the images' own.
     """
 
     @property
     def name(self) -> str: ...
-    @property
-    def natural(self) -> bool: ...
     @property
     def default_shape(self) -> Shape | None: ...
 

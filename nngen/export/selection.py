@@ -15,7 +15,7 @@ from nngen.families.hyperparameters import supported
 from nngen.lemur.layout import EpochScore, check_names, nn_id
 from nngen.lemur.records import CLASSIFICATION, Results
 from nngen.lemur.transforms import Transform, matching_transform
-from nngen.types import Hyperparameters, TrialSpec
+from nngen.types import Hyperparameters, Shape, TrialSpec
 
 LOADERS = frozenset({"celeba-gender", "cifar-10", "cifar-100", "imagenette", "mnist", "places365", "svhn"})
 """Image classification data sets that nn-dataset 2.1.2 can load."""
@@ -130,7 +130,7 @@ def select(
 def gather(
     archive: Archive,
     trials: Sequence[StoredTrial],
-    load: Callable[[str], Dataset],
+    load: Callable[[str, Shape], Dataset],
     *,
     dataset_name: str | None = None,
 ) -> tuple[Export, ...]:
@@ -141,7 +141,7 @@ def gather(
     Args:
         archive: Archive, open for writing.
         trials: Result of ``select``.
-        load: Loads a data set by name.
+        load: Loads a data set by name, for images of a shape.
         dataset_name: LEMUR's name of the one data set that LEMUR has no name for; nngen's name by default.
 
     Raises:
@@ -153,7 +153,7 @@ def gather(
     names = _names(trials, dataset_name)
     for trial in trials:
         assert trial.spec is not None and trial.candidate_id is not None
-        candidate, data = archive.candidate(trial.candidate_id), load(trial.spec.dataset)
+        candidate, data = archive.candidate(trial.candidate_id), load(trial.spec.dataset, trial.spec.shape)
         results = Results(CLASSIFICATION[0], names[trial.spec.dataset], CLASSIFICATION[1], candidate.id)
         _check(results, candidate)
         exports.append(_export(candidate, trial, results, trial.spec, data, _test_accuracy(archive, trial, data)))
@@ -210,7 +210,7 @@ def _test_accuracy(archive: Archive, trial: StoredTrial, data: Dataset) -> float
 def _export(
     candidate: StoredCandidate, trial: StoredTrial, results: Results, spec: TrialSpec, data: Dataset, accuracy: float
 ) -> Export:
-    transform = matching_transform(data.shape, spec.shape, flip=data.natural)
+    transform = matching_transform(data.shape, spec.shape, augment=spec.augment)
     score = EpochScore(
         epoch=spec.epochs,
         accuracy=accuracy,
@@ -224,7 +224,7 @@ def _export(
         results=results,
         score=score,
         transform=transform,
-        stand_in=matching_transform(data.shape, spec.shape, flip=data.natural, own=True),
+        stand_in=matching_transform(data.shape, spec.shape, augment=spec.augment, own=True),
         preprocessing=data.preprocessing(spec.shape),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nngen.types import Shape
+from nngen.types import Shape, shift_of
 
 SIZES = (32, 64, 128, 256, 299, 512)
 """Sides for which both 2.1.2 and 2.2.11 have ``norm_<s>`` and ``norm_<s>_flip``."""
@@ -17,7 +17,7 @@ SIZES = (32, 64, 128, 256, 299, 512)
 OWN = "nngen-"
 """Prefix of the names of transforms written by nngen."""
 
-_FILE = '''"""Written by nngen: images of {stored}, brought to {shape}{mirrored}."""
+_FILE = '''"""Written by nngen: images of {stored}, brought to {shape}{changed}."""
 from torchvision import transforms
 
 
@@ -41,25 +41,31 @@ class Transform:
     source: str | None = None
 
 
-def matching_transform(stored: Shape, shape: Shape, *, flip: bool, own: bool = False) -> Transform:
+def matching_transform(stored: Shape, shape: Shape, *, augment: str = "none", own: bool = False) -> Transform:
     """Find the transform of LEMUR's that equals a trial's preprocessing, or write one.
 
     Args:
         stored: Shape of the data set's images.
         shape: Shape of the images in the trial.
-        flip: Whether images were mirrored at random in training.
+        augment: Random changes of the images in training; LEMUR has ``none`` and ``flip``.
         own: Whether to write one even if LEMUR has an equal.
     """
-    mirrored = "_flip" if flip else ""
+    own = own or augment not in ("none", "flip")
+    mirrored = "_flip" if augment == "flip" else ""
     square = stored.height == stored.width and shape.height == shape.width
     if not own and stored == shape:
         return Transform(name=f"norm{mirrored}")
     if not own and stored.channels == shape.channels and square and shape.height in SIZES:
         return Transform(name=f"norm_{shape.height}{mirrored}")
     steps = []
+    if augment == "crop-flip":
+        padding = tuple(shift_of(side) for side in (stored.width, stored.height))
+        steps.append(f"transforms.RandomCrop(({stored.height}, {stored.width}), padding={padding})")
+    if augment == "trivial":
+        steps.append("transforms.TrivialAugmentWide()")
     if (stored.height, stored.width) != (shape.height, shape.width):
         steps.append(f"transforms.Resize(({shape.height}, {shape.width}))")
-    if flip:
+    if augment.endswith("flip"):
         steps.append("transforms.RandomHorizontalFlip()")
     steps += ["transforms.ToTensor()", "transforms.Normalize(*norm)"]
     if stored.channels != shape.channels:
@@ -67,7 +73,7 @@ def matching_transform(stored: Shape, shape: Shape, *, flip: bool, own: bool = F
     source = _FILE.format(
         stored=stored,
         shape=shape,
-        mirrored=" and mirrored at random" if flip else "",
+        changed="" if augment == "none" else f", augmented by {augment}",
         steps=",\n".join(f"        {step}" for step in steps),
     )
-    return Transform(name=f"{OWN}{stored}-to-{shape}" + ("-flip" if flip else ""), source=source)
+    return Transform(name=f"{OWN}{stored}-to-{shape}" + ("" if augment == "none" else f"-{augment}"), source=source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from nngen.analysis.loop_report import LoopCycle, read_cycle
 from nngen.archive.records import LoopRole, StoredTrial
@@ -28,6 +28,7 @@ from nngen.llm.proposals.parents import at_fidelity, new_candidates, top_parents
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Uniform
+from nngen.ranges import Range, Size, check_ranges
 from nngen.seeds import derive
 from nngen.training.engine import Engine
 
@@ -69,12 +70,12 @@ class Evolution:
     inputs: CampaignInputs
     engine: Engine
     rewriter: Rewriter
-    cycles: int = 3
-    start: int = 8
-    number: int = 8
-    top: int = 3
-    judges: int = 2
-    patience: int = 2
+    cycles: Size = 3
+    start: Size = 8
+    number: Size = 8
+    top: Size = 3
+    judges: Annotated[int, Range(low=2, high=10_000, whole=True)] = 2
+    patience: Size = 2
     tune: Tuner | None = None
     budget: Budget | None = None
     watcher: Watcher = field(default_factory=Watcher)
@@ -82,8 +83,7 @@ class Evolution:
     isolation: str = AUTO
 
     def __post_init__(self) -> None:
-        if self.judges < 2 or self.cycles < 1:
-            raise UsageError("a loop needs at least 1 cycle and 2 judging seeds")
+        check_ranges(self)
 
     @property
     def name(self) -> str:

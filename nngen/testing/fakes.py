@@ -49,7 +49,6 @@ def fake_dataset(classes: int = 10, fingerprint: str = "d1") -> Dataset:
         name="fake",
         classes=classes,
         fingerprint=fingerprint,
-        natural=False,
         default_shape=Shape(1, 8, 8),
         mean=(0.5,),
         std=(0.5,),

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
+from nngen.ranges import Classes, MiB, Seconds, Threads
 from nngen.training.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
@@ -40,12 +41,12 @@ class CheckJob:
 
     candidate: Candidate
     shape: Shape
-    classes: int = 10
+    classes: Classes = 10
     hyperparameters: Hyperparameters = field(default_factory=dict)
     device: str = "cpu"
-    threads: int = 1
-    time_limit_s: float = 60.0
-    memory_mib: int = 12_288
+    threads: Threads = 1
+    time_limit_s: Seconds = 60.0
+    memory_mib: MiB = 12_288
     isolation: Isolation
 
 

@@ -16,9 +16,10 @@ from typing import Self
 
 from nngen.checks.prm import make_prm
 from nngen.datasets.dataset import WORKER_FILES, Dataset
-from nngen.errors import DataError, UsageError
+from nngen.errors import DataError
 from nngen.isolation import FrameError, Job, JobRunner, JsonObject, Limits
 from nngen.isolation.limits import MIB
+from nngen.ranges import check_ranges
 from nngen.text import one_line
 from nngen.training.artifacts import MAX_PART, ArtifactReport, ArtifactRequest, read_report
 from nngen.training.checkpoints import FolderSink, training_key
@@ -89,6 +90,8 @@ class LocalEngine:
 
     def check(self, job: CheckJob) -> Verdict:
         """Run every static and dynamic rule over a candidate; see ``Engine.check``."""
+        check_ranges(job)
+        job.shape.check_images()
         order = CheckOrder(
             shape=job.shape,
             classes=job.classes,
@@ -329,7 +332,7 @@ class LocalEngine:
             seconds=result.seconds,
             peak_mib=result.peak_mib,
             batch=spec.batch,
-            prm=make_prm(order.hyperparameters, shape=spec.shape, flip=order.flip),
+            prm=make_prm(order.hyperparameters, shape=spec.shape, augment=order.augment),
             data_fingerprint=dataset.fingerprint,
             isolation=job.isolation.value,
             suspect=scorer.suspect,
@@ -356,5 +359,5 @@ def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:
             f"{dataset.name} has {stored} channels and cannot become {spec.shape}:"
             f" use --shape {stored}x{spec.shape.height}x{spec.shape.width}"
         )
-    if spec.epochs < 1 or spec.batch < 2:
-        raise UsageError(f"{spec.epochs} epochs of batches of {spec.batch}: at least 1 epoch and 2 samples are needed")
+    check_ranges(spec)
+    spec.shape.check_images()

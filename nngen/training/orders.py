@@ -37,7 +37,7 @@ class TrainOrder(CheckOrder):
     ``lr``, ``momentum``, ``batch`` and ``epoch`` are among the hyperparameters.
 
     Attributes:
-        flip: Whether training images are mirrored at random.
+        augment: Random changes of training images.
         mean: Mean of the train split per channel, in [0, 1].
         std: Standard deviation of the train split per channel.
         train_size: Number of images of the train split to train on; None for all.
@@ -51,7 +51,7 @@ class TrainOrder(CheckOrder):
     epochs: int
     batch: int
     seed: int
-    flip: bool
+    augment: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train_size: int | None = None
@@ -72,7 +72,7 @@ class TrainOrder(CheckOrder):
             epochs=spec.epochs,
             batch=spec.batch,
             seed=spec.seed,
-            flip=dataset.natural,
+            augment=spec.augment,
             mean=dataset.mean,
             std=dataset.std,
             train_size=spec.train_size,

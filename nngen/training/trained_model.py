@@ -47,7 +47,7 @@ class TrainedModel(nn.Module):
         self.preprocessing = kept.preprocessing
         self.class_names = kept.preprocessing.class_names
         self.prepare = Preparation(shape=order.shape, mean=order.mean, std=order.std)
-        prm = make_prm(order.hyperparameters, shape=order.shape, flip=order.flip)
+        prm = make_prm(order.hyperparameters, shape=order.shape, augment=order.augment)
         states = random.getstate(), np.random.get_state()
         try:
             # By the seed of the training, for values that a network draws and does not keep among its weights.

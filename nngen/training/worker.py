@@ -228,7 +228,7 @@ class _Training:
                 prepare,
                 batch=order.batch,
                 seed=derive(order.seed, "order", epoch),
-                flip=order.flip,
+                augment=order.augment,
                 on_batch=lambda step: _refuse_non_finite(net, step),
             )
             returned = self._learn(net, batches)
@@ -261,7 +261,7 @@ class _Training:
     def build(self, device: torch.device, checkpoint: int | None = None) -> nn.Module:
         """Build the net and set it up, or restore it from a checkpoint."""
         order = self.order
-        prm = make_prm(order.hyperparameters, shape=order.shape, flip=order.flip)
+        prm = make_prm(order.hyperparameters, shape=order.shape, augment=order.augment)
         module = load_module(self.path)
         _seed(order.seed)  # what the file seeds or draws when it is imported would be the same in every replicate
         with _precision(order.device):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from nngen.archive.rows import TrialRows, environment_to_text, spec_from_text, spec_to_text
+from nngen.campaign_spec import CampaignSpec
 from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
 
 SPEC = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), time_limit_s=60.0)
@@ -63,3 +64,16 @@ def test_a_field_that_came_later_is_written_only_where_it_is_set():
     assert "train_size" not in json.loads(spec_to_text(SPEC))
     part = replace(SPEC, train_size=200)
     assert spec_from_text(spec_to_text(part)) == part
+
+
+def test_photographs_of_cifar_were_mirrored_before_augmentation_was_stored():
+    plain = spec_to_text(SPEC)
+    assert "augment" not in plain
+    old = spec_from_text(plain.replace("digits", "cifar-10"))
+    assert (spec_from_text(plain).augment, old.augment) == ("none", "flip")
+    for spec in (old, replace(old, augment="none"), replace(SPEC, augment="trivial")):
+        assert spec_from_text(spec_to_text(spec)) == spec
+    stored = CampaignSpec(name="a", size=1, shape=Shape(3, 32, 32), dataset="cifar-10").to_dict()
+    assert CampaignSpec.from_dict(stored).augment == "none"
+    del stored["augment"]
+    assert CampaignSpec.from_dict(stored).augment == "flip"

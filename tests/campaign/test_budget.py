@@ -132,11 +132,11 @@ def test_the_clock_of_a_killed_driver_counts_up_to_its_last_write():
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"max_trials": 0}, "--max-trials must be positive, not 0"),
+        ({"max_trials": 0}, "--max-trials must be a whole number from 1 to 1,000,000,000, not 0"),
         ({"max_hours": -1.0}, "--max-hours"),
         ({"max_hours": float("nan")}, "--max-hours"),
         ({"max_cost": 5.0}, "add --price-per-hour"),
-        ({"max_cost": 5.0, "price_per_hour": 0.0}, "--price-per-hour must be positive"),
+        ({"max_cost": 5.0, "price_per_hour": 0.0}, "--price-per-hour must be a number above 0"),
     ],
 )
 def test_bad_limits(limits, words):

@@ -66,10 +66,10 @@ def test_a_campaign_killed_and_resumed_equals_an_undisturbed_one(nngen, path, tm
     assert f"test accuracy {told['best']['test_accuracy']:.4f}" in whole.out
     assert essence(path) == essence(tmp_path / "b.db")
 
-    again = nngen("campaign", "run", "one", "--size", "3")
+    again = nngen("campaign", "run", "one", "--seed", "4")
     assert (again.code, again.out) == (2, "")
     assert again.err == (
-        "nngen: campaign one began with --size 2, not --size 3: leave it out to go on, or choose another name\n"
+        "nngen: campaign one began with --seed 3, not --seed 4: leave it out to go on, or choose another name\n"
     )
     narrowed = nngen("campaign", "run", "one", "--families", f"{LIGHT},AirNet", "--exclude", "AirNet", "--json")
     assert (narrowed.code, json.loads(narrowed.out)["done"]) == (0, 2)
@@ -132,7 +132,7 @@ def test_stopped_from_elsewhere_and_interrupted(nngen, path):
         (("--size", "2", "--sampler", "stratifed"), "did you mean stratified"),
         (("--size", "2", "--dataset", "digit"), "no data set is called 'digit'"),
         (("--size", "2", "--shape", "32x32"), "3x32x32"),
-        (("--size", "0", "--families", LIGHT), "--size must be positive"),
+        (("--size", "0", "--families", LIGHT), "--size must be a whole number from 1 to 1,000,000,000"),
         (("--size", "2", "--families", LIGHT, "--exclude", "ICNet"), "4 families make only 1"),
         (("--size", "2", "--families", LIGHT, "--exclude", "AirNet"), "AirNet: not in the pool of 5 families"),
         (("--epochs", "2"), "--size"),

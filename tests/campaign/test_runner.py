@@ -197,7 +197,11 @@ def test_changed_families_or_data_are_refused(archive):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [({"size": 36}, "make only 35"), ({"sampler": "randm"}, "did you mean random"), ({"size": 0}, "positive")],
+    [
+        ({"size": 36}, "make only 35"),
+        ({"sampler": "randm"}, "did you mean random"),
+        ({"size": 0}, "from 1 to 1,000,000,000, not 0"),
+    ],
 )
 def test_bad_arguments_leave_no_campaign(archive, arguments, words):
     with pytest.raises(UsageError, match=words):

@@ -218,13 +218,13 @@ def test_nothing_is_decided_while_a_rung_is_open():
     ("arguments", "words"),
     [
         ({"rungs": (3, 1), "epochs": 1}, "--rungs are epochs that rise, as 1,3,9, not 3,1"),
-        ({"rungs": (0, 1), "epochs": 1}, "rise"),
+        ({"rungs": (0, 1), "epochs": 1}, "--rungs must be a whole number from 1"),
         ({"rungs": (1, 3), "epochs": 2}, "--epochs 2 and --rungs 1,3 disagree"),
-        ({"reduction_factor": 1}, "--reduction-factor"),
+        ({"reduction_factor": 0}, "--reduction-factor"),
         ({"scheduler": "hyperband"}, "no scheduler is called 'hyperband': there are asha, halving"),
         ({"finalists": 2}, "--replicates R"),
         ({"replicates": 2}, "--finalists K"),
-        ({"finalists": -1, "replicates": 2}, "--finalists K"),
+        ({"finalists": -1, "replicates": 2}, "--finalists must be a whole number from 0"),
     ],
 )
 def test_bad_rungs(arguments, words):

@@ -58,9 +58,9 @@ def test_sample_by_name_and_as_text(nngen):
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (("--size", "3", "--pool", "3"), "at least 4"),
+        (("--size", "3", "--pool", "3"), "must be a whole number from 4"),
         (("--size", "3", "--pool", "9", "--families", "A,B,C,D"), "one of them"),
-        (("--size", "0", "--pool", "9"), "at least 1"),
+        (("--size", "0", "--pool", "9"), "must be a whole number from 1"),
         (("--size", "999", "--pool", "9"), "only 126"),
         (("--size", "3", "--pool", "9", "--sampler", "randm"), "random"),
         (("--size", "3", "--families", ","), "names nothing"),
@@ -172,7 +172,7 @@ def test_coverage_refuses_in_one_line(nngen, archive, tmp_path):
         ((tmp_path / "none",), "holds no plan"),
         ((tmp_path / "broken",), "x.toml cannot be read"),
         (("first", "--pool", "9", "--archive", archive), "--pool goes with --sampler"),
-        (("first", "--size", "-1", "--archive", archive), "--size must be at least 1"),
+        (("first", "--size", "-1", "--archive", archive), "--size must be a whole number from 1"),
         ((archive,), "is a file: name a campaign"),
         (("--sampler", "adaptive", "--size", "4", "--pool", "9"), "no fixed order"),
         (("--sampler", "lexicografic", "--size", "4", "--pool", "9"), "did you mean lexicographic?"),
@@ -201,9 +201,9 @@ def test_effects_of_nothing_and_refusals(nngen, archive):
     assert "no trial is finished" in empty.out
     assert "no campaign 'frist'" in nngen("effects", "frist", "--archive", archive).err
     for tokens, says in (
-        (("--confidence", "95"), "between 0 and 1"),
-        (("--pairs", "-1"), "--pairs must be at least 0"),
-        (("--rung", "-1"), "--rung must be at least 0"),
+        (("--confidence", "95"), "must be a number above 0 and below 1"),
+        (("--pairs", "-1"), "--pairs must be a whole number from 0"),
+        (("--rung", "-1"), "--rung must be a whole number from 0"),
         (("--rung", "2"), "the rungs of these trials are 0"),
     ):
         result = nngen("effects", "first", *tokens, "--archive", archive)
@@ -225,8 +225,13 @@ def test_cost_of_a_campaign_with_what_is_left_and_what_comes_next(nngen, archive
 
 
 def test_cost_refuses_in_one_line(nngen, archive):
-    assert "from 0 up" in nngen("cost", "first", "--price-per-hour", "-1", "--archive", archive).err
-    assert "--forecast must be at least 1" in nngen("cost", "first", "--forecast", "0", "--archive", archive).err
+    assert (
+        "must be a number of at least 0" in nngen("cost", "first", "--price-per-hour", "-1", "--archive", archive).err
+    )
+    assert (
+        "--forecast must be a whole number from 1"
+        in nngen("cost", "first", "--forecast", "0", "--archive", archive).err
+    )
     adaptive = nngen("cost", "first", "--forecast", "9", "--sampler", "adaptive", "--archive", archive)
     assert (adaptive.code, "no fixed order" in adaptive.err) == (2, True)
     assert "nothing to forecast from" in nngen("cost", "empty", "--forecast", "9", "--archive", archive).err

@@ -156,12 +156,12 @@ def test_an_archive_without_anything(nngen, tmp_path):
         (("report", "onne", "--out", "r.html"), 2, "did you mean one?"),
         (("campaign", "status", "onne"), 2, "did you mean one?"),
         (("leaderboard", "onne"), 2, "did you mean one?"),
-        (("leaderboard", "--top", "0"), 2, "--top must be at least 1"),
+        (("leaderboard", "--top", "0"), 2, "--top must be a whole number from 1"),
         (("leaderboard", "--archive", "missing.db"), 1, "no archive at missing.db"),
         (("report", "one"), 2, "--out"),
         (("report", "one", "--out", "."), 2, "is a folder"),
         (("report", "one", "--figures", __file__), 2, "names a folder"),
-        (("report", "one", "--out", "r.html", "--price-per-hour", "-1"), 2, "from 0 up"),
+        (("report", "one", "--out", "r.html", "--price-per-hour", "-1"), 2, "must be a number of at least 0"),
     ],
 )
 def test_one_line_and_the_right_code(nngen, path, monkeypatch, tokens, code, words):

@@ -84,7 +84,7 @@ def test_the_same_bytes_in_two_processes(tmp_path: Path) -> None:
         ),
         (["--size", "3", "--families", "AirNet,AlexNet,VGG"], "takes 4 different families, but there are only 3"),
         (["--size", "16", "--families", POOL], "6 families make only 15"),
-        (["--size", "0"], "--size must be at least 1"),
+        (["--size", "0"], "--size must be a whole number from 1"),
         (["--size", "3", "--sampler", "randm"], "unknown sampler 'randm': did you mean random?"),
         (["--families", ",".join(QUARTET), "--shape", "3x32"], "'3x32' is not a shape"),
         ([], "say what to assemble: --families A,B,C,D for one quartet, or --size N"),

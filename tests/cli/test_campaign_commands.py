@@ -111,9 +111,9 @@ def test_nobody_hears_a_wish(nngen, path, word):
         (("run", "missing.toml"), 2, "cannot read missing.toml: No such file"),
         (("run", "a.toml", "--config", "b.toml"), 2, "two files were named"),
         (("run", "new", "--size", "4", "--max-cost", "3"), 2, "add --price-per-hour"),
-        (("run", "new", "--size", "4", "--max-trials", "0"), 2, "--max-trials must be positive, not 0"),
+        (("run", "new", "--size", "4", "--max-trials", "0"), 2, "--max-trials must be a whole number from 1"),
         (("run", "new", "--size", "4", "--rungs", "1,x"), 2, "--rungs takes whole numbers separated by commas"),
-        (("run", "new", "--size", "4", "--workers", "0"), 2, "--workers must be at least 1"),
+        (("run", "new", "--size", "4", "--workers", "0"), 2, "--workers must be a whole number from 1"),
     ],
 )
 def test_one_line_and_the_right_code(nngen, path, tokens, code, words):
@@ -190,7 +190,7 @@ def test_the_example_files_hold_arguments(arguments):
     ("text", "words"),
     [
         ("sise = 8\n", "unknown key sise: did you mean size"),
-        ("size = 8.5\n", "size must be a whole number, not '8.5'"),
+        ("size = 8.5\n", "size must be a whole number from 1 to 1,000,000,000, not '8.5'"),
         ("size = true\n", "size must be a whole number"),
         ('lr = "x"\n', "lr must be a number"),
         ("skip_known = 5\n", "skip_known must be true or false"),
@@ -211,8 +211,8 @@ def test_a_file_with_a_mistake(arguments, text, words):
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [
-        (("first", "--size", "8.5"), "--size must be a whole number, not '8.5'"),
-        (("first", "--lr", "x"), "--lr must be a number, not 'x'"),
+        (("first", "--size", "8.5"), "--size must be a whole number from 1 to 1,000,000,000, not '8.5'"),
+        (("first", "--lr", "x"), "--lr must be a number above 0 and up to 1,000, not 'x'"),
         (("first", "--sise", "8"), "unknown option --sise: did you mean --size"),
         (("first", "--families", ","), "--families names nothing: write names separated by commas"),
         (("first", "--engine", "slurm"), "unknown engine 'slurm': choose local or ray"),

@@ -68,7 +68,7 @@ def test_prompts_are_listed_shown_and_rendered(nngen: Any, archive: Path) -> Non
     [
         (("prompts", "show", "plam"), "no prompt is called 'plam'"),
         (("llm-propose", "--rewriter", "random", "--kind", "poem"), "no kind of proposal is called 'poem'"),
-        (("llm-propose", "--rewriter", "random", "-n", "0"), "must be at least 1"),
+        (("llm-propose", "--rewriter", "random", "-n", "0"), "must be a whole number from 1"),
         (("llm-propose", "--rewriter", "random", "--parent", "x", "--from-top", "2"), "give one of them"),
         (("evolve", "x", "--rewriter", "mutate", "--tune"), "--tune tunes a model in this process"),
         (("finetune",), "name the data and the folder for the adapter"),

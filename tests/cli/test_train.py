@@ -11,7 +11,7 @@ from nngen.checks.rules.sample_nets import net_source
 from nngen.lemur.layout import nn_id
 
 KEYS = [
-    *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "batch", "parameters", "message"),
+    *("verdict", "validation_accuracy", "seconds", "epochs", "seed", "augment", "batch", "parameters", "message"),
     *(
         "suspect",
         "id",

@@ -10,15 +10,15 @@ from torch.nn.functional import interpolate
 
 from nngen.datasets.batches import Batches, Preparation
 from nngen.errors import DataError
-from nngen.types import Shape
+from nngen.types import AUGMENTATIONS, Shape
 
 PLAIN = Preparation(shape=Shape(1, 4, 4), mean=(0.0,), std=(1.0,))
 
 
-def _batches(count, batch, *, seed=0, flip=False, prepare=PLAIN):
+def _batches(count, batch, *, seed=0, prepare=PLAIN):
     images = torch.zeros(count, 1, 4, 4, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(count)
-    return Batches(images, torch.arange(count), prepare, batch=batch, seed=seed, flip=flip)
+    return Batches(images, torch.arange(count), prepare, batch=batch, seed=seed)
 
 
 @settings(deadline=None)
@@ -67,12 +67,60 @@ def test_it_has_what_files_ask_a_loader_for():
 
 def test_mirrored_images_are_mirrored_whole():
     images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat(64, 1, 1, 1)
-    batches = Batches(images, torch.zeros(64, dtype=torch.int64), PLAIN, batch=64, seed=0, flip=True)
+    batches = Batches(images, torch.zeros(64, dtype=torch.int64), PLAIN, batch=64, seed=0, augment="flip")
     ((batch, _),) = batches
     straight = images[0].float() / 255
     mirrored = [torch.equal(image, straight.flip(2)) for image in batch]
     assert all(torch.equal(image, straight) or turned for image, turned in zip(batch, mirrored, strict=True))
     assert 20 < sum(mirrored) < 44
+
+
+@pytest.mark.parametrize("size", [(12, 12), (8, 24)])
+def test_cropped_images_are_moved_by_an_eighth_at_most_on_black(size):
+    height, width = size
+    image = torch.randint(1, 256, (2, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = Preparation(shape=Shape(2, height, width), mean=(0.0, 0.0), std=(1.0, 1.0))
+    labels = torch.zeros(200, dtype=torch.int64)
+    batches = Batches(image.repeat(200, 1, 1, 1), labels, plain, batch=200, seed=0, augment="crop-flip")
+    ((batch, _),) = batches
+    down, right = height // 8, width // 8
+    padded = torch.nn.functional.pad(image, (right, right, down, down))
+    places = {
+        (top, left, flipped): view.flip(2) if flipped else view
+        for top in range(2 * down + 1)
+        for left in range(2 * right + 1)
+        for view in [padded[:, top : top + height, left : left + width]]
+        for flipped in (False, True)
+    }
+    bytes_ = (batch * 255).round().to(torch.uint8)
+    seen = [next(place for place, view in places.items() if torch.equal(view, found)) for found in bytes_]
+    assert len(set(seen)) > 0.8 * len(places)
+
+
+def test_trivial_augment_changes_each_image_alike_for_equal_seeds_and_leaves_the_global_generator():
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = Preparation(shape=Shape(3, 32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def batch(seed):
+        batches = Batches(images, torch.arange(16), plain, batch=16, seed=seed, augment="trivial")
+        return next(iter(batches))
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, labels = batch(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(first, batch(1)[0])
+    changed = [not torch.equal(one * 255, images[label].float()) for one, label in zip(first, labels, strict=True)]
+    assert sum(changed) > 8
+
+
+def test_grey_images_take_every_augmentation():
+    for augment in AUGMENTATIONS:
+        images = torch.randint(0, 256, (64, 1, 9, 9), dtype=torch.uint8)
+        plain = Preparation(shape=Shape(3, 16, 16), mean=(0.5,), std=(0.2,))
+        batches = Batches(images, torch.arange(64), plain, batch=64, seed=0, augment=augment)
+        assert next(iter(batches))[0].shape == (64, 3, 16, 16)
 
 
 def test_prepared_images_have_mean_0_and_std_1():

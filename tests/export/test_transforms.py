@@ -11,16 +11,16 @@ from nngen.types import Shape
 
 
 @pytest.mark.parametrize(
-    ("stored", "shape", "flip", "name"),
+    ("stored", "shape", "augment", "name"),
     [
-        ("3x32x32", "3x32x32", False, "norm"),
-        ("3x32x32", "3x32x32", True, "norm_flip"),
-        ("1x28x28", "1x32x32", False, "norm_32"),
-        ("3x32x32", "3x256x256", True, "norm_256_flip"),
+        ("3x32x32", "3x32x32", "none", "norm"),
+        ("3x32x32", "3x32x32", "flip", "norm_flip"),
+        ("1x28x28", "1x32x32", "none", "norm_32"),
+        ("3x32x32", "3x256x256", "flip", "norm_256_flip"),
     ],
 )
-def test_what_lemur_has(stored, shape, flip, name):
-    found = matching_transform(Shape.parse(stored), Shape.parse(shape), flip=flip)
+def test_what_lemur_has(stored, shape, augment, name):
+    found = matching_transform(Shape.parse(stored), Shape.parse(shape), augment=augment)
     assert (found.name, found.source) == (name, None)
 
 
@@ -30,7 +30,7 @@ def test_what_lemur_has(stored, shape, flip, name):
 )
 def test_what_lemur_has_not_is_written_and_does_the_same(stored, shape):
     before, after = Shape.parse(stored), Shape.parse(shape)
-    found = matching_transform(before, after, flip=False)
+    found = matching_transform(before, after)
     assert "_" not in found.name
     assert found.source is not None
     namespace: dict = {}
@@ -43,7 +43,20 @@ def test_what_lemur_has_not_is_written_and_does_the_same(stored, shape):
     torch.testing.assert_close(theirs, ours, atol=1.01 / 255 / 0.25, rtol=0)
 
 
-def test_a_flip_is_written_too():
-    found = matching_transform(Shape(3, 32, 32), Shape(3, 48, 48), flip=True)
-    assert found.name.endswith("-flip")
-    assert "RandomHorizontalFlip" in (found.source or "")
+@pytest.mark.parametrize(
+    ("shape", "augment", "steps"),
+    [
+        ("3x48x48", "flip", ["RandomHorizontalFlip()"]),
+        ("3x32x32", "crop-flip", ["RandomCrop((32, 32), padding=(4, 4))", "RandomHorizontalFlip()"]),
+        ("3x32x32", "trivial", ["TrivialAugmentWide()"]),
+    ],
+)
+def test_an_augmentation_is_written_too(shape, augment, steps):
+    found = matching_transform(Shape(3, 32, 32), Shape.parse(shape), augment=augment)
+    assert found.name.endswith(f"-{augment}")
+    assert all(step in (found.source or "") for step in steps)
+    namespace: dict = {}
+    exec(compile(found.source or "", found.name, "exec"), namespace)
+    pixels = np.random.RandomState(0).randint(0, 256, (32, 32, 3), np.uint8)
+    made = namespace["transform"](((0.5,), (0.5,)))(Image.fromarray(pixels))
+    assert "x".join(map(str, made.shape)) == shape

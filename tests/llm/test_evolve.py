@@ -112,7 +112,7 @@ def test_the_model_is_tuned_between_cycles(archive: Archive, loop: Make) -> None
 
 
 def test_one_judging_seed_is_refused(archive: Archive, loop: Make) -> None:
-    with pytest.raises(UsageError, match="at least 1 cycle and 2 judging seeds"):
+    with pytest.raises(UsageError, match="--judges must be a whole number from 2"):
         loop(archive, Mutate(), judges=1).run()
 
 

@@ -345,7 +345,7 @@ def test_shapes_that_cannot_be_reached_are_refused_before_any_work(engine, digit
     colour = replace(digits, train_images=np.zeros((1151, 3, 8, 8), np.uint8))
     with pytest.raises(DataError, match="use --shape 3x8x8"):
         engine.train(job(net_source(), dataset=colour))
-    with pytest.raises(NngenError, match="at least 1 epoch"):
+    with pytest.raises(NngenError, match="must be a whole number from"):
         engine.train(job(net_source(), epochs=0))
 
 
