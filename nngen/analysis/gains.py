@@ -123,13 +123,19 @@ class _Alone:
 
 def gains(archive: Archive, campaign: CampaignRecord, trials: Iterable[StoredTrial]) -> Gains:
     """Compare the mixtures of a campaign's last rung with their families alone, wherever the archive has them."""
-    labels = np.frombuffer(archive.validation_labels(campaign.data_fingerprint), "<u2")
+    others = [
+        one for one in archive.campaigns() if one.spec.alone and one.data_fingerprint == campaign.data_fingerprint
+    ]
     rung = len(campaign.spec.fidelities) - 1
+    chosen = [trial for trial in trials if trial.candidate_id and trial.rung == rung and _counts(trial)]
+    if not others:
+        return Gains(rows=(), missing=len({trial.candidate_id for trial in chosen}))
+    labels = np.frombuffer(archive.validation_labels(campaign.data_fingerprint), "<u2")
     seeds: dict[tuple[str, Fidelity], list[StoredTrial]] = defaultdict(list)
-    for trial in trials:
-        if trial.candidate_id and trial.fidelity and _counts(trial) and trial.rung == rung:
+    for trial in chosen:
+        if trial.candidate_id and trial.fidelity:
             seeds[trial.candidate_id, trial.fidelity].append(trial)
-    alone = _families_alone(archive, campaign.data_fingerprint, labels, {key for _, key in seeds})
+    alone = _families_alone(archive, others, labels, {key for _, key in seeds})
     rows = []
     for (_, fidelity), same in seeds.items():
         members = {name: alone.get((same[0].plan.alone(name), fidelity)) for name in same[0].experts}
@@ -146,15 +152,14 @@ def _counts(trial: StoredTrial) -> bool:
 
 
 def _families_alone(
-    archive: Archive, data_fingerprint: str, labels: Labels, fidelities: Collection[Fidelity]
+    archive: Archive, campaigns: Iterable[CampaignRecord], labels: Labels, fidelities: Collection[Fidelity]
 ) -> Mapping[tuple[Plan, Fidelity], _Alone]:
-    """Return the families that were trained alone on the data at some fidelities."""
+    """Return the families that some campaigns trained alone at some fidelities."""
     found: dict[tuple[Plan, Fidelity], dict[int, StoredTrial]] = defaultdict(dict)
-    for other in archive.campaigns():
-        if other.spec.alone and other.data_fingerprint == data_fingerprint:
-            for trial in archive.trials(other.name, curves=False):
-                if _counts(trial) and (fidelity := trial.fidelity) is not None and fidelity in fidelities:
-                    found[trial.plan, fidelity].setdefault(trial.seed, trial)
+    for campaign in campaigns:
+        for trial in archive.trials(campaign.name, curves=False):
+            if _counts(trial) and (fidelity := trial.fidelity) is not None and fidelity in fidelities:
+                found[trial.plan, fidelity].setdefault(trial.seed, trial)
     known = {}
     for key, seeds in found.items():
         same = list(seeds.values())
