@@ -35,6 +35,7 @@ from _page import Evaluation, note, table
 
 from nngen import __version__
 from nngen.assembly.assemble import Assembler
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.datasets.dataset import Dataset, store_dataset
 from nngen.datasets.image_file import decode
 from nngen.datasets.source import Raw
@@ -137,7 +138,7 @@ class Store:
         """Add the result of a training and write the file."""
         row: dict[str, Any] = {"experts": list(cell.experts), "images": cell.images, "epochs": cell.epochs}
         row |= {"seed": cell.seed, "accuracy": [round(point.validation_accuracy, 4) for point in trial.curve]}
-        row |= {"seconds": round(trial.seconds, 1), "parameters": trial.parameters}
+        row |= {"seconds": round(trial.seconds, 1), "parameters": trial.parameters, "templates": TEMPLATE_VERSION}
         if trial.curve and trial.curve[-1].usage:
             row["usage"] = [round(share, 3) for share in trial.curve[-1].usage]
         if not trial.verdict.valid:
