@@ -122,3 +122,15 @@ def test_quartets_are_read_without_the_families_alone(archive):
     main.baselines().run()
     assert archive.campaign("one-alone-2").spec.sampler == ALONE
     assert summarise(archive, "one").done == len(archive.trials("one"))
+
+
+def test_a_campaign_that_grew_has_baselines_at_its_new_fidelity(archive):
+    main = fake_campaign(archive)
+    main.run()
+    main.baselines().run()
+    grown = fake_campaign(archive, epochs=4)
+    assert grown.run().over
+    summary = grown.baselines().run()
+    assert (summary.name, summary.done) == ("one-alone-4", 7)
+    assert {trial.spec.epochs for trial in archive.trials("one-alone-4")} == {4}
+    assert len(archive.trials("one-alone-2")) == 7
