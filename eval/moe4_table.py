@@ -7,7 +7,8 @@
 Images are the 60,000 of CIFAR-10 as JPEG files, ``train/<class>/0000.jpg``; the folder is named with ``--images`` or by
 the environment variable ``NNGEN_CIFAR10_JPEG``. Of each class of the training split the first 800 images are trained on
 (``train_size`` of them), the next 300 are validation; the test split is never read, since the table is for research on
-selection. Every trial is the default plan, or ``Plan.alone`` of one family, at 32 px with batch 32 and rate 0.003.
+selection. Every trial is the default plan, or ``Plan.alone`` of one family, at 32 px with batch 32 and rate 0.003; training
+images are mirrored at random.
 
 Each finished trial goes into ``eval/tables/moe4.json`` at once, and the script goes on from there on any machine.
 Stages: ``light`` trains candidates for the nine families alone, ``pilot`` twelve quartets with three seeds at each
@@ -52,7 +53,7 @@ from nngen.types import Family, Interface, Shape, Trial, TrialSpec
 
 STORE = Path(__file__).parent / "tables" / "moe4.json"
 SHAPE = Shape(3, 32, 32)
-SETTINGS: Mapping[str, Any] = {"batch": 32, "lr": 3e-3, "momentum": 0.9}
+SETTINGS: Mapping[str, Any] = {"batch": 32, "lr": 3e-3, "momentum": 0.9, "augment": "flip"}
 FAMILIES = (
     *("AirNext", "BagNet", "BayesianNet-3", "ComplexNet", "Diffuser", "ICNet"),
     *("MobileNetV3", "RegNet", "ShuffleNet"),
@@ -89,7 +90,7 @@ class Cell:
 class Images:
     """CIFAR-10's training split as JPEG files, cut into the three splits of the table."""
 
-    name, natural, default_shape = "cifar-10-jpeg", True, SHAPE
+    name, default_shape = "cifar-10-jpeg", SHAPE
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "train"
