@@ -7,8 +7,8 @@
 Images are the 60,000 of CIFAR-10 as JPEG files, ``train/<class>/0000.jpg``; the folder is named with ``--images`` or by
 the environment variable ``NNGEN_CIFAR10_JPEG``. Of each class of the training split the first 800 images are trained on
 (``train_size`` of them), the next 300 are validation; the test split is never read, since the table is for research on
-selection. Every trial is the default plan, or ``Plan.alone`` of one family, at 32 px with batch 32 and rate 0.003; training
-images are mirrored at random.
+selection. Every trial is the default plan, or ``Plan.alone`` of one family, at 32 px with batch 32, rate 0.003 and
+training images mirrored at random.
 
 Each finished trial goes into ``eval/tables/moe4.json`` at once, and the script goes on from there on any machine.
 Stages: ``light`` trains candidates for the nine families alone, ``pilot`` twelve quartets with three seeds at each
