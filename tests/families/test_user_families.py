@@ -155,6 +155,64 @@ def test_the_command(nngen, tmp_path):
     assert [row["name"] for row in json.loads(listed.out)] == ["Pebble"]
 
 
+def test_helpers_in_a_folder_are_passed_over_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "Good.py").write_text(source(8))
+    (tmp_path / "plotting.py").write_bytes(b"name = '\xff'\n")
+    (tmp_path / "Training.py").write_text("def fit():\n    pass\n")
+    (tmp_path / "Broken.py").write_text("class Net(\n")
+    (tmp_path / "_private.py").write_text("")
+    assert list(user_families([str(tmp_path)])) == ["Broken", "Good"]  # the verdict on a broken one names its line
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition("/")[2] for line in lines] == [
+        "Training.py is passed over: it has no class Net",
+        "plotting.py is passed over: a family's name is a capital, then letters, digits, dots, dashes",
+    ]
+    for name in ("Good", "Broken"):
+        (tmp_path / f"{name}.py").unlink()
+    with pytest.raises(FamilyError, match="holds no family"):
+        user_families([str(tmp_path)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-8 without a declaration"])
+def test_a_file_is_decoded_as_python_does(tmp_path: Path, encoding: str) -> None:
+    codec, _, bare = encoding.partition(" ")
+    declared = "" if bare or codec == "utf-8-sig" else f"#!/usr/bin/python\n# -*- coding: {codec} -*-\n"
+    text = declared + source(8).replace("self.width", "self.größe") + "TEXT = 'é'\n"
+    (tmp_path / "Encoded.py").write_bytes(text.encode(codec))
+    found = user_families([str(tmp_path)])["Encoded"].source
+    space: dict[str, object] = {}
+    exec(compile(found.encode(), "Encoded.py", "exec"), space)  # as the worker's file is read
+    assert space["TEXT"] == "é" and "self.größe" in found and "\ufeff" not in found
+    assert found.count("utf-8") == bool(declared)
+
+
+@pytest.mark.parametrize("cookie", ["no-such-codec", "rot13", "punycode"])
+def test_an_encoding_that_is_none_is_one_line(tmp_path: Path, cookie: str) -> None:
+    (tmp_path / "Odd.py").write_text(f"# coding: {cookie}\n" + source(8))
+    with pytest.raises(FamilyError, match=r"Odd\.py cannot be read as Python: ") as caught:
+        user_families([str(tmp_path)])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.network
+def test_no_sampler_draws_a_family_that_cannot_join(nngen, tmp_path: Path, families) -> None:
+    (tmp_path / "Modern.py").write_text(source(8).replace("self.width = 8", "self.width = eval('8')"))
+    (tmp_path / "Plain.py").write_text(source(8))
+    names = "Modern,Plain,ShuffleNet,MobileNetV3,SqueezeNet-1"
+    where = ("--families-from", tmp_path, "--families", names)
+    drawn = nngen("sample", *where, "--sampler", "exhaustive", "--json")
+    assert json.loads(drawn.out) == [["MobileNetV3", "Plain", "ShuffleNet", "SqueezeNet-1"]]
+    assert "Modern is left out: line 14: eval() looks names up" in drawn.err
+    rows = {row["name"]: row for row in json.loads(nngen("families", *where, "--json").out)}
+    assert [name for name, row in rows.items() if not row["usable"]] == ["Modern"]
+    named = nngen(
+        "assemble", *where[:2], "--families", "Modern,Plain,ShuffleNet,MobileNetV3", "--out", tmp_path / "out"
+    )
+    assert named.code == 1 and "Modern cannot be used at 3x32x32: line 14: eval()" in named.err
+    alone = json.loads(nngen("check", "--family", tmp_path / "Modern.py", "--json").out)
+    assert alone[0]["message"] == rows["Modern"]["reason"]
+
+
 def test_links_and_devices_in_a_folder_of_families_are_refused(tmp_path: Path) -> None:
     (tmp_path / "Secret.txt").write_text("password")
     folder = tmp_path / "families"
