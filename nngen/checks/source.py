@@ -71,7 +71,7 @@ class Source:
             node = waiting.pop()
             if isinstance(node, ast.stmt):
                 yield node
-            if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            if isinstance(node, ast.If | ast.Try | ast.TryStar | ast.With | ast.ExceptHandler):
                 waiting.extend(reversed(list(ast.iter_child_nodes(node))))
 
 

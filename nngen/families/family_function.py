@@ -232,7 +232,8 @@ class _Editor:
         passed = [
             node
             for node in kept
-            if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+            if isinstance(node, ast.Try | ast.TryStar)
+            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
         ]
         tried = {id(inner) for node in passed for inner in ast.walk(node)}
         for node in kept:

@@ -111,7 +111,7 @@ def _check_class_body(body: Sequence[ast.stmt], shared: set[str], bound: set[str
                 raise Unfit(part.lineno, reason)
         # What a branch binds may not be bound after it, so that each block starts from the certain names alone.
         inner = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
-        if isinstance(statement, ast.If | ast.For | ast.While | ast.With | ast.Try):
+        if isinstance(statement, ast.If | ast.For | ast.While | ast.With | ast.Try | ast.TryStar):
             handlers = [handler.body for handler in getattr(statement, "handlers", [])]
             for block in (*inner, *handlers):
                 _check_class_body(block, shared, set(bound), postponed)

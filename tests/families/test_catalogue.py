@@ -124,6 +124,32 @@ def test_missing_hyperparameters_come_from_the_defaults(families: dict[str, Fami
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "used"),
+    [
+        ("lr", 0.5, True),
+        ("lr", 0.0, False),
+        ("lr", 1e9, False),
+        ("lr", "0.1", False),
+        ("lr", True, False),
+        ("momentum", -0.1, False),
+        ("momentum", 1.0, True),
+        ("dropout", 7, False),
+        ("stochastic_depth_prob", float("inf"), False),
+        ("stochastic_depth_prob", "x" * 101, False),
+        ("stochastic_depth_prob", "linear", True),
+    ],
+)
+def test_recorded_values_of_an_impossible_type_or_range_are_not_used(
+    name: str, value: float | str, used: bool, families: dict[str, Family]
+) -> None:
+    family = families["MaxVit"]
+    assert family.best is not None
+    record = replace(family.best, hyperparameters={**family.best.hyperparameters, name: value})
+    found = best_hyperparameters(replace(family, best=record))[name]
+    assert found == (value if used else best_hyperparameters(replace(family, best=None))[name])
+
+
+@pytest.mark.parametrize(
     "returned",
     ['{"lr", "dropout"}', 'set(["lr", "dropout"])', 'frozenset(("lr", "dropout"))', 'set("lr dropout".split())'],
 )
