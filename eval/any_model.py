@@ -3,9 +3,10 @@
     python eval/any_model.py --models 1000            # resumes from eval/results/any_model.json
     python eval/any_model.py --models 1000 --write    # and writes the page
 
-Each source is measured and proven as by ``nngen check --family`` at 3x32x32, in a process of its own. Of those that
-join, every file and every fourth model is assembled with ShuffleNet into a mixture, which is checked as by ``nngen
-check``. A model that is refused is run alone, which tells what cannot run at all from what runs and may not join.
+Each source is proven as by ``nngen check --family``, in a process of its own: at 3x64x64 as it is, and where that
+fails, at 3x32x32 with the search for the sizes that it accepts. Of those that join, every file and every fourth model
+is assembled with ShuffleNet into a mixture, which is checked as by ``nngen check``. A model that is refused is run
+alone, which tells what cannot run at all from what runs and may not join.
 
 A fault is a family that joins and whose mixture is not valid, a file whose answer is not the expected one, or a worker
 without an answer. Exit code 1 for a fault.
@@ -20,6 +21,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 
 from _any_model_files import JOIN, STAND
 from _page import RESULTS, Evaluation, note, table
@@ -35,7 +37,7 @@ from nngen.plan import Plan
 from nngen.training import CheckJob, LocalEngine
 from nngen.types import Family, Interface, Shape
 
-SHAPE = Shape(3, 32, 32)
+FIRST, SHAPE = Shape(3, 64, 64), Shape(3, 32, 32)
 STORE = RESULTS / "any_model.json"
 PARTNER = "ShuffleNet"
 EVERY = 4
@@ -112,9 +114,12 @@ class Trial:
 
     def verdict(self, family: Family, *, mixed: bool) -> tuple[str, str]:
         """Return the verdict on a family and its reason."""
-        answer = self._answer(Probe(family=family, shape=SHAPE, classes=10, wanted="process"))
+        for shape in (FIRST, SHAPE):
+            answer = self._answer(Probe(family=family, shape=shape, classes=10, wanted="process"))
+            if not answer.reason:
+                break
         if answer.interface is not None and not answer.reason:
-            fault = self._mixture(family, answer.interface) if mixed else ""
+            fault = self._mixture(family, answer.interface, shape) if mixed else ""
             return (FAULT, fault) if fault else (JOINED, ", ".join(answer.notes))
         if answer.reason.startswith("the worker sent no"):
             return FAULT, answer.reason
@@ -122,7 +127,10 @@ class Trial:
         return (REFUSED if runs else BROKEN), answer.reason
 
     def _answer(self, probe: Probe) -> Answer:
-        return probe.answer(*self.runner.collect(probe.job()))
+        job = probe.job()
+        if probe.shape == FIRST:  # without the search, which takes most of the time
+            job = replace(job, arguments={**job.arguments, "interface": asdict(Interface(low=1))})
+        return probe.answer(*self.runner.collect(job))
 
     def _runs(self, family: Family, side: int) -> bool:
         """Whether it runs forward and backward alone, from its own file, at some size."""
@@ -130,14 +138,14 @@ class Trial:
         probe = Probe(family=family, shape=shape, classes=10, wanted="process", cost_behind=Interface(low=1))
         return self._answer(probe).cost is not None
 
-    def _mixture(self, family: Family, interface: Interface) -> str:
+    def _mixture(self, family: Family, interface: Interface, shape: Shape) -> str:
         """Check a mixture with the partner; return what is wrong with it."""
         try:
             plan = Plan(experts=(family.name, self.partner[0].name))
             candidate = self.assembler.assemble(plan, [(family, interface), self.partner])
         except NngenError as error:
             return f"not assembled: {error}"
-        verdict = self.engine.check(CheckJob(candidate=candidate, shape=SHAPE, isolation=Isolation.PROCESS))
+        verdict = self.engine.check(CheckJob(candidate=candidate, shape=shape, isolation=Isolation.PROCESS))
         return "" if verdict.valid else f"mixture: {verdict.outcome.value}: {verdict.message}"
 
 
@@ -171,9 +179,9 @@ def page(results: dict[str, list[str]]) -> str:
         for name, (kind, verdict, reason) in sorted(results.items())
         if verdict == REFUSED
     ]
-    about = f"""Sources measured and proven at {SHAPE} as by `nngen check --family`; of those that join, every file and
-every fourth model was checked in a mixture with {PARTNER}. Those that need more than {SECONDS:.0f} s for all of that
-count as models that cannot run here. `{STORE.name}` beside this page holds each verdict."""
+    about = f"""Sources proven as by `nngen check --family`, at {FIRST} or else at {SHAPE} behind an adapter; of those
+that join, every file and every fourth model was checked in a mixture with {PARTNER}. Those that need more than
+{SECONDS:.0f} s count as models that cannot run here. `{STORE.name}` beside this page holds each verdict."""
     wrong = faults(results)
     return EVALUATION.page(
         "Models of other people as experts",

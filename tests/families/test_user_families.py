@@ -202,13 +202,13 @@ def test_no_sampler_draws_a_family_that_cannot_join(nngen, tmp_path: Path, famil
     where = ("--families-from", tmp_path, "--families", names)
     drawn = nngen("sample", *where, "--sampler", "exhaustive", "--json")
     assert json.loads(drawn.out) == [["MobileNetV3", "Plain", "ShuffleNet", "SqueezeNet-1"]]
-    assert "Modern is left out: line 14: eval() looks names up" in drawn.err
+    assert "Modern is left out: line 13: eval() looks names up" in drawn.err
     rows = {row["name"]: row for row in json.loads(nngen("families", *where, "--json").out)}
     assert [name for name, row in rows.items() if not row["usable"]] == ["Modern"]
     named = nngen(
         "assemble", *where[:2], "--families", "Modern,Plain,ShuffleNet,MobileNetV3", "--out", tmp_path / "out"
     )
-    assert named.code == 1 and "Modern cannot be used at 3x32x32: line 14: eval()" in named.err
+    assert named.code == 1 and "Modern cannot be used at 3x32x32: line 13: eval()" in named.err
     alone = json.loads(nngen("check", "--family", tmp_path / "Modern.py", "--json").out)
     assert alone[0]["message"] == rows["Modern"]["reason"]
 
