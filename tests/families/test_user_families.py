@@ -208,7 +208,7 @@ def test_no_sampler_draws_a_family_that_cannot_join(nngen, tmp_path: Path, famil
     named = nngen(
         "assemble", *where[:2], "--families", "Modern,Plain,ShuffleNet,MobileNetV3", "--out", tmp_path / "out"
     )
-    assert named.code == 1 and "Modern cannot be used at 3x32x32: line 13: eval()" in named.err
+    assert named.code == 2 and "Modern cannot be used at 3x32x32: line 13: eval()" in named.err
     alone = json.loads(nngen("check", "--family", tmp_path / "Modern.py", "--json").out)
     assert alone[0]["message"] == rows["Modern"]["reason"]
 
