@@ -29,13 +29,13 @@ demo: $(BIN)/.installed
 
 # For work in progress: no network, no workers, under 90 seconds.
 fast: $(BIN)/.installed-dev
-	$(PYTEST) -m "not (slow or corpus or long or network or engine)"
+	$(PYTEST) -m "not (slow or corpus or rehearsal or long or network or engine)"
 
 test: $(BIN)/.installed-dev
-	$(PYTEST) -m "not (slow or corpus)"
+	$(PYTEST) -m "not (slow or corpus or rehearsal)"
 
 test-slow: $(BIN)/.installed-dev
-	$(PYTEST) -m "slow or corpus"
+	$(PYTEST) -m "slow or corpus or rehearsal"
 
 measure: $(BIN)/.installed-dev
 	$(BIN)/python eval/measure_code.py

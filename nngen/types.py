@@ -166,6 +166,7 @@ class Interface:
         complex: Whether the input must be complex.
         hyperparameters: Names of its hyperparameters, where only a call of ``supported_hyperparameters`` tells them.
         own_settings: Whether its code changes settings of torch or seeds the generators, which a mixture puts back.
+        channels_last: Whether it runs in the memory format channels_last, at the shape for which it was probed last.
     """
 
     low: int
@@ -174,6 +175,7 @@ class Interface:
     complex: bool = False
     hyperparameters: tuple[str, ...] | None = None
     own_settings: bool = False
+    channels_last: bool = True
 
     @property
     def sides(self) -> str:

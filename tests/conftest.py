@@ -38,7 +38,7 @@ MARKS_BY_FILE = {
 }
 """Files whose tests start workers or read LEMUR by a command, a probe or a fixture by name."""
 
-SPREAD = ("test_hostile.py",)
+SPREAD = ("test_hostile.py", "test_rehearsal.py")
 """Files whose tests may run in several processes at once."""
 
 

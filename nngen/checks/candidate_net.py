@@ -103,6 +103,7 @@ def build_net(
     in_shape = (LEMUR_BATCH, shape.channels, shape.height, shape.width)
     with guard("build", Outcome.CRASHED, path, f"Net({in_shape}, ({classes},), prm, device) was built"):
         net = kind(in_shape, (classes,), prm, device)
+        _restore_parameters(net)
         net.to(device)
     materialise(net, torch.zeros((_LAZY_BATCH, *in_shape[1:]), device=device), path)
     with guard("build", Outcome.CRASHED, path, "its parameters were counted"):
@@ -121,6 +122,26 @@ def materialise(net: nn.Module, images: Tensor, path: Path) -> None:
     if any(map(is_lazy, (*net.parameters(), *net.buffers()))):
         with guard("build", Outcome.SHAPE, path, "forward ran once, for the lazy layers"), torch.no_grad():
             net.eval()(images)
+
+
+def _restore_parameters(net: nn.Module) -> None:
+    """Register parameters that the constructor moved to another device: ``self.scale = nn.Parameter(x).to(device)``.
+
+    On the CPU that is the parameter itself. On a card it is a plain tensor, which no optimizer would change.
+    """
+    for module in net.modules():
+        for name, value in [*vars(module).items()]:
+            if isinstance(value, Tensor) and _is_moved_parameter(value):
+                delattr(module, name)
+                module.register_parameter(name, nn.Parameter(value.detach()))
+
+
+def _is_moved_parameter(value: Tensor) -> bool:
+    step = value.grad_fn
+    if step is None or step.name() != "ToCopyBackward0":
+        return False
+    leaf = getattr(step.next_functions[0][0], "variable", None)
+    return isinstance(leaf, nn.Parameter) and leaf.device != value.device
 
 
 def set_up(net: nn.Module, path: Path, prm: Mapping[str, Any]) -> None:

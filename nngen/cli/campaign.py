@@ -98,7 +98,7 @@ def run(
             budget=limits,
             isolation=machines.isolation,
         )
-        with trial_progress() as watcher:
+        with trial_progress(compiled=machines.compiled) as watcher:
             for family, reason in inputs.left_out.items():
                 watcher.note(f"{family} is left out: {reason}")
             summary = replace(main, watcher=watcher).run()

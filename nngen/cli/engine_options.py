@@ -181,6 +181,8 @@ class EngineOptions:
             with progress_bar("measuring families") as report:
                 inputs = prepare(spec, dataset, progress=report, wanted=self.isolation)
             note_family_levels((family for family, _ in inputs.families.values()), self.isolation)
+            if self.compiled:
+                note("each network is compiled in its first epoch, which takes minutes")
             with self._open(cluster, spec, inputs) as engine:
                 yield spec, inputs, engine
 

@@ -61,7 +61,7 @@ def evolve(
         stored, typed = stored_loop(store, name), machines.settle(trials, selection)
         with (
             machines.session(name, stored, typed, usable_pool(selection)) as (spec, inputs, engine),
-            trial_progress() as watcher,
+            trial_progress(compiled=machines.compiled) as watcher,
         ):
             found = Evolution(
                 spec=spec,

@@ -155,6 +155,9 @@ def families(
         first = next(iter(measured.values()))
         raise UsageError(f"no family takes {shape}; {first.name}: {first.reason}")
     rows = [_row(family, measured[family.name], shape) for family in chosen]
+    kept = [name for name, profile in measured.items() if profile.interface and not profile.interface.channels_last]
+    if kept:
+        note(f"on a graphics card these stay in contiguous memory format, others in channels_last: {', '.join(kept)}")
     for name, others in near_twins(chosen).items():
         if name < min(others):  # each group once, under its first name
             note(f"near-twins, a few tokens apart: {', '.join((name, *others))}")
@@ -180,6 +183,7 @@ def _row(family: Family, profile: Profile, shape: Shape) -> dict[str, Any]:
         "reason": profile.why(shape),
         "notes": list(profile.notes),
         "parameters": profile.parameters.get(str(shape)),
+        "channels_last": None if profile.interface is None else profile.interface.channels_last,
         "best_accuracy": None if best is None else best.accuracy,
         "best_epoch": None if best is None else best.epoch,
         "hyperparameters": {} if best is None else dict(best.hyperparameters),

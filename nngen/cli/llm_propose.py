@@ -101,7 +101,7 @@ def llm_propose(
             lost = shortfall(rows, number)
             # A campaign keeps the candidates that it began with, so it waits until the batch is whole.
             if train and candidates.suggestions and lost is None:
-                with trial_progress() as watcher:
+                with trial_progress(compiled=machines.compiled) as watcher:
                     Campaign(
                         spec=stored
                         or replace(spec, size=len(candidates.suggestions), sampler=f"rewriter {writer.name}"),

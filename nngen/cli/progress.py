@@ -62,12 +62,16 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def trial_progress() -> Iterator[Watcher]:
-    """Yield the watcher that fits stderr: a live table on a terminal, else one line per trial."""
+def trial_progress(*, compiled: bool = False) -> Iterator[Watcher]:
+    """Yield the watcher that fits stderr: a live table on a terminal, else one line per trial.
+
+    Args:
+        compiled: Whether networks are compiled, in their first epoch.
+    """
     if not sys.stderr.isatty():
         yield Lines()
         return
-    screen = Screen()
+    screen = Screen(compiled=compiled)
     with Live(get_renderable=screen.render, console=Console(stderr=True), refresh_per_second=4) as live:
         screen.live = live
         yield screen
@@ -146,9 +150,10 @@ class Lines(_Progress):
 class Screen(_Progress):
     """Watcher that draws a live table: the last finished trials and those that run, under a line of totals."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, compiled: bool = False) -> None:
         super().__init__()
         self.live: Live | None = None
+        self.compiled = compiled
         self.trials: deque[tuple[StoredTrial, str]] = deque(maxlen=_ROWS)
         self.now: dict[int, tuple[StoredTrial, str]] = {}
         self.best: StoredTrial | None = None
@@ -164,7 +169,7 @@ class Screen(_Progress):
 
     def stage(self, trial: StoredTrial, stage: str) -> None:
         super().stage(trial, stage)
-        self.now[trial.id] = (trial, stage)
+        self.now[trial.id] = (trial, "compiling" if self.compiled and stage == "train" else stage)
 
     def requeued(self, trial: StoredTrial) -> None:
         super().requeued(trial)

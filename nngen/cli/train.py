@@ -87,7 +87,9 @@ def train(
                 )
                 for candidate in candidates
             )
-            with nullcontext(_Epochs(settled.epochs)) if alone else trial_progress() as watcher:
+            with (
+                nullcontext(_Epochs(settled.epochs)) if alone else trial_progress(compiled=machines.compiled) as watcher
+            ):
                 Campaign(
                     spec=settled,
                     archive=store,

@@ -52,7 +52,7 @@ _NAME = re.compile(r"[\w.-]{1,100}")
 _log = logging.getLogger(__name__)
 
 # Raised when the probe measures differently, so that older entries of the cache are left alone.
-_PROFILE_VERSION = 4
+_PROFILE_VERSION = 5
 _COST_VERSION = 4
 
 
@@ -277,7 +277,7 @@ def _read_interface(value: Any) -> Interface | None:
     if not (
         _whole(found.low, range(1, LARGEST_SIDE + 1))
         and (found.high is None or _whole(found.high, range(found.low, LARGEST_SIDE + 1)))
-        and type(found.square) is type(found.complex) is type(found.own_settings) is bool
+        and {type(found.square), type(found.complex), type(found.own_settings), type(found.channels_last)} == {bool}
         and all(isinstance(name, str) and _NAME.fullmatch(name) for name in names or ())
     ):
         raise ValueError("sides or names out of range")

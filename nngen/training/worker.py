@@ -11,11 +11,11 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nngen.checks.candidate_net import build_net, load_module, logits, set_up
+from nngen.checks.card import contiguous_parts, use_channels_last
 from nngen.checks.context import CheckContext
 from nngen.checks.dynamic import dynamic_check
 from nngen.checks.guard import guard
@@ -46,6 +47,7 @@ from nngen.types import Outcome, Verdict
 _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
 _EXAMPLES = 4
+_TRIED = 2
 _RULE = "worker.train"
 _SHARE, _SHORT_S = 0.5, 0.2
 """Share of the time that checkpoints may take, and seconds that each may take anyway; else some are left out."""
@@ -185,15 +187,16 @@ def _send_verdict(channel: Channel, verdict: Verdict) -> None:
     channel.send({"event": "verdict", **asdict(verdict)})
 
 
+def _on_card(device: str) -> bool:
+    """Whether nets run in bfloat16 and channels_last; a rehearsal on the CPU replaces this function."""
+    return device != "cpu"
+
+
 def _precision(device: str) -> AbstractContextManager[Any]:
-    """Return the context in which nets are called: bfloat16 autocast on CUDA, nothing on the CPU."""
-    return nullcontext() if device == "cpu" else _bfloat16("cuda")
-
-
-def _bfloat16(kind: str) -> AbstractContextManager[Any]:
+    """Return the context in which nets are called: bfloat16 autocast on a card, nothing on the CPU."""
     # Without its cache: it keeps the weights as they were first cast until it ends, here with the epoch, so that every
     # step but the first would be computed with the weights of the epoch's beginning.
-    return torch.autocast(kind, torch.bfloat16, cache_enabled=False)
+    return torch.autocast(device, torch.bfloat16, cache_enabled=False) if _on_card(device) else nullcontext()
 
 
 @dataclass(slots=True)
@@ -255,19 +258,23 @@ class _Training:
     def preparation(self) -> Preparation:
         """Return the conversion of stored images to the net's input."""
         order = self.order
-        last = order.device != "cpu"
-        return Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=last)
+        return Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=_on_card(order.device))
 
     def build(self, device: torch.device, checkpoint: int | None = None) -> nn.Module:
         """Build the net and set it up, or restore it from a checkpoint."""
         order = self.order
         prm = make_prm(order.hyperparameters, shape=order.shape, augment=order.augment)
         module = load_module(self.path)
+
+        def build() -> nn.Module:
+            return build_net(module, self.path, shape=order.shape, classes=order.classes, prm=dict(prm), device=device)
+
+        contiguous = self._contiguous_parts(build) if _on_card(order.device) else ()
         _seed(order.seed)  # what the file seeds or draws when it is imported would be the same in every replicate
         with _precision(order.device):
-            net = build_net(module, self.path, shape=order.shape, classes=order.classes, prm=dict(prm), device=device)
-            if device.type == "cuda":
-                net.to(memory_format=torch.channels_last)
+            net = build()
+            if _on_card(order.device):
+                use_channels_last(net, contiguous)
             set_up(net, self.path, dict(prm))
         if torch.initial_seed() != derive(order.seed, "torch"):
             _seed(derive(order.seed, "training"))  # the file seeded torch when the net was built
@@ -283,6 +290,15 @@ class _Training:
         parameters = sum(parameter.numel() for parameter in net.parameters())
         self.channel.send({"event": "ready", "parameters": parameters})
         return net
+
+    def _contiguous_parts(self, build: Callable[[], nn.Module]) -> tuple[str, ...]:
+        """Find the parts that do not run in channels_last, on a net that is built for this alone."""
+        shape = self.order.shape
+        # The search for the fastest algorithms would take longer than the rest, for images that never come again.
+        with torch.backends.cudnn.flags(benchmark=False):
+            net = build()
+            images = torch.rand(_TRIED, shape.channels, shape.height, shape.width, device=self.order.device)
+            return contiguous_parts(net, images, self.path, self.order.classes)
 
     def _learn(self, net: nn.Module, batches: Batches) -> object:
         net.train()
@@ -357,10 +373,10 @@ def _compile(net: nn.Module) -> None:
 
 def _mapped(descriptor: int) -> Tensor:
     """Map a ``.npy`` file copy-on-write: its pages are shared with other workers, and what this one writes is not."""
-    file: BinaryIO = os.fdopen(descriptor, "rb")
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    return torch.from_numpy(np.memmap(file, dtype, "c", offset=file.tell(), shape=shape))
+    with os.fdopen(descriptor, "rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return torch.from_numpy(np.memmap(file, dtype, "c", offset=file.tell(), shape=shape))
 
 
 def _reported(returned: object) -> dict[str, float | None]:

@@ -20,7 +20,9 @@ KEYS = [
     "native",
     "adapter",
     "reason",
+    "notes",
     "parameters",
+    "channels_last",
     "best_accuracy",
     "best_epoch",
     "hyperparameters",
@@ -52,15 +54,25 @@ def test_some_as_rows(nngen: Nngen, wheel: Path) -> None:
         "adapter": None,
         "reason": "",
         "parameters": 726_474,
+        "channels_last": True,
         "best_accuracy": 0.8434,
         "best_epoch": 45,
         "hyperparameters": squeeze["hyperparameters"],
+        "notes": [],
     }
     assert set(squeeze["hyperparameters"]) == {"batch", "dropout", "lr", "momentum", "transform"}
     assert (alex["native"], alex["adapter"], alex["reason"]) == (
         False,
         "resize 63x63",
         "takes images of 63 px and more",
+    )
+
+
+def test_families_that_stay_contiguous_on_a_card_are_named(nngen: Nngen, wheel: Path) -> None:
+    result = nngen("families", "--families", "BayesianNet-3,ICNet", "--json")
+    assert [row["channels_last"] for row in json.loads(result.out)] == [False, True]
+    assert "on a graphics card these stay in contiguous memory format, others in channels_last: BayesianNet-3" in (
+        result.err
     )
 
 

@@ -54,6 +54,10 @@ def test_the_screen_shows_what_runs():
     screen.begin("one", Workload(done=0, trials=2, epochs=2, rungs=(1,)))
     screen.stage(trials[0], "train")
     assert "train" in drawn(screen)
+    compiling = Screen(compiled=True)
+    compiling.begin("one", Workload(done=0, trials=2, epochs=2, rungs=(1,)))
+    compiling.stage(trials[0], "train")
+    assert "compiling" in drawn(compiling)
     screen.epoch(trials[0], trials[0].curve[0] if trials[0].curve else pytest.skip("the first trial failed"))
     assert "epoch 1 of 1: 0." in drawn(screen)
 

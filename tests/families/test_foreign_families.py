@@ -142,6 +142,7 @@ LONG = {
         {"interface": {"low": 1, "hyperparameters": 3}},
         {"interface": {"low": 1, "hyperparameters": ['a": 1, "b']}},
         {"notes": 3},
+        {"interface": {"low": 1, "channels_last": 1}},
         {"interface": {"high": 1}},
         {"interface": [1]},
         {"parameters": 10**30},

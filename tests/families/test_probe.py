@@ -50,8 +50,8 @@ def family(name: str, *, init: str = "pass", forward: str = FORWARD, source: str
 
 def test_the_interfaces_of_the_awkward_families(cache: Path, families: dict[str, Family]) -> None:
     known = {
-        "BayesianNet-3": Interface(low=32, high=35),
-        "ComplexNet": Interface(low=16, complex=True),
+        "BayesianNet-3": Interface(low=32, high=35, channels_last=False),
+        "ComplexNet": Interface(low=16, complex=True, channels_last=False),
         "DenseNet": Interface(low=29),
         "SqueezeNet-2": Interface(low=17),
         "InceptionV3-1": Interface(low=75),

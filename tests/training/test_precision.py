@@ -1,14 +1,16 @@
 """Steps under the worker's bfloat16 autocast use the current weights."""
 
+import pytest
 import torch
 from torch import nn
 
-from nngen.training.worker import _bfloat16
+from nngen.training import worker
 
 
-def test_a_step_is_computed_with_the_weights_that_the_last_one_left() -> None:
+def test_a_step_is_computed_with_the_weights_that_the_last_one_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_on_card", lambda _: True)
     net, images = nn.Linear(4, 2), torch.ones(3, 4)
-    with _bfloat16("cpu"):
+    with worker._precision("cpu"):
         before = net(images)
         assert before.dtype == torch.bfloat16
         with torch.no_grad():
