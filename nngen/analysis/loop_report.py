@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import TypeAlias
 
-from nngen.analysis.statistics import Rate, Span, difference_interval, mean_interval, wilson
+from nngen.analysis.statistics import Rate, Span, difference_interval, mean_share_interval, wilson
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import CampaignRecord, LoopRole, StoredTrial
 from nngen.archive.store import Archive
@@ -183,7 +183,7 @@ def read_cycle(
         new=wilson(len(fresh), len(valid)),
         accuracies=accuracies,
         left_out=sum(trial.trained for trial in trials) - len(accuracies),
-        span=mean_interval(accuracies),
+        span=mean_share_interval(accuracies),
         judged=fmean(judged) if judged else None,
         judged_candidate=next((trial.candidate_id or "" for trial in judging), ""),
         gain=gain,

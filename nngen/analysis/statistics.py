@@ -93,6 +93,12 @@ def mean_interval(values: Sequence[float]) -> Span | None:
     return middle - half, middle + half
 
 
+def mean_share_interval(values: Sequence[float]) -> Span | None:
+    """Return the interval of a mean of shares, such as accuracies, within [0, 1]; None for fewer than two."""
+    span = mean_interval(values)
+    return span and (max(span[0], 0.0), min(span[1], 1.0))
+
+
 def difference_interval(ones: Sequence[float], others: Sequence[float]) -> Span | None:
     """Return Welch's 95 % interval of a difference of means (Welch 1947); None for fewer than two values on a side.
 

@@ -75,6 +75,7 @@ def evolve(
                 watcher=watcher,
                 note=note,
                 isolation=machines.isolation,
+                max_reply_tokens=source.max_reply_tokens,
             ).run()
     if output.json:
         print_json([asdict(cycle) | {"mean": cycle.mean, "best": cycle.best} for cycle in found])
@@ -88,7 +89,8 @@ def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) ->
     # Loads torch and transformers.
     from nngen.llm.finetuning.finetune import AdapterTuner
 
-    return AdapterTuner(tuning=Tuning(base=source.rewriter, epochs=epochs, device=device), folder=folder, note=note)
+    tuning = Tuning(base=source.rewriter, epochs=epochs, device=device, quantize=source.quantize)
+    return AdapterTuner(tuning=tuning, folder=folder, note=note)
 
 
 def _row(cycle: LoopCycle) -> dict[str, object]:

@@ -93,6 +93,7 @@ def llm_propose(
                 temperature=temperature,
                 watch=_note,
                 isolation=machines.isolation,
+                max_reply_tokens=source.max_reply_tokens,
             )
             trials_alike = at_fidelity(store.trials(), spec.trial(0).fidelity(inputs.dataset.fingerprint))
             parents = _parents(store, trials_alike, parent, from_top, Kind(kind))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from nngen.cli.options import Count, Flag
 from nngen.llm.rewriters.base import Options, Rewriter, RewriterEntry
 from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
 
@@ -20,12 +21,17 @@ class RewriterOptions:
     Attributes:
         rewriter: Rewriter to ask.
         adapter: Folder of a tuned adapter, for a model in this process.
-        model: Name of the model, for a server; the server's first by default.
+        model: Name of the model, for a server; by default the first that the server lists and that answers chats.
+        max_reply_tokens: Longest reply; by default 512 tokens for a plan or a region and 24,000 for a file, and
+            more for a model in a server that reasons before it answers.
+        quantize: Load a model in this process in 4 bits, as finetune --quantize does (CUDA only).
     """
 
     rewriter: Annotated[str, Parameter(help=f"Rewriter to ask: {rewriter_help()}.")]
     adapter: Path | None = None
     model: str = ""
+    max_reply_tokens: Count | None = None
+    quantize: Flag = False
 
     @property
     def entry(self) -> RewriterEntry:
@@ -34,4 +40,5 @@ class RewriterOptions:
 
     def open(self, device: str) -> Rewriter:
         """Open the rewriter; a model in this process runs on ``device``."""
-        return open_rewriter(self.rewriter, Options(adapter=self.adapter, model=self.model, device=device))
+        options = Options(adapter=self.adapter, model=self.model, device=device, quantize=self.quantize)
+        return open_rewriter(self.rewriter, options)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 
 from nngen.llm.prompts import estimate_tokens, prompt, render
-from nngen.llm.rewriters.transformers_local import load_model, load_tokenizer
+from nngen.llm.rewriters.chat import load_tokenizer
+from nngen.llm.rewriters.transformers_local import context_of, load_model
 
 
 def accuracy_question(text: str) -> str:
@@ -46,7 +47,8 @@ class Embedder:
     ) -> None:
         self._tokenizer = load_tokenizer(base)
         self._model = load_model(base, adapter, device=device)
-        self._question, self._max_tokens, self._batch = question, max_tokens, batch
+        self._question, self._batch = question, batch
+        self._max_tokens = min(max_tokens, context_of(self._model.config.get_text_config()))
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Embed texts, ``(N, D)``."""
@@ -71,7 +73,7 @@ class Embedder:
             ids[place, : len(row)] = torch.tensor(row, device=device)
             mask[place, : len(row)] = 1
         with torch.inference_mode():
-            out = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True, logits_to_keep=1)
+            out = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         states = out.hidden_states[-1].float()  # (B, T, D)
         present = mask.unsqueeze(-1)  # (B, T, 1)
         means: npt.NDArray[np.float64] = (

@@ -63,6 +63,7 @@ class Evolution:
         tune: Tunes the rewriter between cycles.
         budget: Budget of all stages together; None for the one that was set last.
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
+        max_reply_tokens: Longest reply, as for ``Proposer``; not stored either.
     """
 
     spec: CampaignSpec
@@ -81,6 +82,7 @@ class Evolution:
     watcher: Watcher = field(default_factory=Watcher)
     note: Callable[[str], None] = lambda _: None
     isolation: str = AUTO
+    max_reply_tokens: int | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -162,6 +164,7 @@ class Evolution:
             batch=batch,
             count=getattr(rewriter, "tokens", estimate_tokens),
             isolation=self.isolation,
+            max_reply_tokens=self.max_reply_tokens,
         )
         # No part of the start depends on the rewriter, so all loops of one seed begin alike.
         seed = derive(self.spec.seed, "evolve", number)

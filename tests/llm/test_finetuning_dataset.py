@@ -274,7 +274,7 @@ def test_effects_are_fitted_five_times_and_never_on_the_answer_itself(monkeypatc
     assert len(fitted) == 5
     assert len(found) == 150
     for row in found:
-        (fit,) = re.findall(r"not measured yet: (\d)$", row.messages[-1].content, flags=re.MULTILINE)
+        (fit,) = re.findall(r"not trained yet: (\d)$", row.messages[-1].content, flags=re.MULTILINE)
         assert row.group not in fitted[int(fit)]
 
 

@@ -30,7 +30,7 @@ from nngen.llm.proposals.parsing import ReplyError, python_block
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Message, Reply, Status
-from nngen.llm.rewriters.openai_http import reply_of
+from nngen.llm.rewriters.server_replies import reply_of
 from nngen.plan import Plan
 from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate

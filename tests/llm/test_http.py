@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
 import os
@@ -22,7 +23,8 @@ import pytest
 from nngen.errors import RewriterError
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind, Message, Request, Status
-from nngen.llm.rewriters.openai_http import KEY_VARIABLES, Http
+from nngen.llm.rewriters.openai_http import Http
+from nngen.llm.rewriters.server_replies import KEY_VARIABLES
 from nngen.surrogate.plan_text import plan_text
 
 SPACE = PlanSpace(families=tuple("ABCDEFG"))
@@ -130,7 +132,7 @@ def test_attempts_are_limited(server: Server) -> None:
     server.script = [lambda handler, _: _send(handler, 429, b"busy")] * 4
     reply = Http(server.url, "m", sleep=lambda _: None).propose([ASKED])[0]
     assert (reply.status, reply.attempts) == (Status.BUSY, 4)
-    assert reply.detail == "the server answered 429 Too Many Requests"
+    assert reply.detail == "the server answered 429 Too Many Requests: busy"
 
 
 @pytest.mark.parametrize("code", [401, 404, 418, 302])
@@ -201,8 +203,11 @@ def test_a_broken_connection_is_a_cut_reply(server: Server) -> None:
         (b'{"choices":[{"message":{"content":"x"}}],"usage":[1]}', Status.GARBLED),
         (b"\xff\xfe{", Status.GARBLED),
         (b" " * (5 * 2**20), Status.GARBLED),
-        (_chat(None), Status.NOTHING),
-        (_chat("  "), Status.NOTHING),
+        (_chat(None), Status.EMPTY),
+        (_chat("  "), Status.EMPTY),
+        (b'{"choices": [{"message": {"content": null, "refusal": "I cannot"}}]}', Status.NOTHING),
+        (b'{"error": {"message": "out of credits", "code": 402}}', Status.REJECTED),
+        (b"data: {broken\n\ndata: [DONE]\n", Status.GARBLED),
         (_chat("{", "length"), Status.CUT),
     ],
 )
@@ -218,7 +223,244 @@ def test_the_key_is_sent_and_shown_nowhere(server: Server, monkeypatch: pytest.M
     reply = rewriter.propose([ASKED])[0]
     assert server.asked[-1][1]["Authorization"] == "Bearer sk-secret"
     assert "secret" not in repr(reply) + rewriter.name + repr(vars(rewriter))
-    assert "set the key in NNGEN_API_KEY" in reply.detail
+    assert reply.detail == "the server answered 401 Unauthorized: bad key [key]; set the key in NNGEN_API_KEY"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "wrong key: sk-proj-0123456789abcdef",
+        "wrong key: 'sk-p****cdef'",
+        "wrong key: sk-proj-01...cdef.",
+        "wrong key: ...89abcdef",
+        "wrong header: Bearer sk-proj-0123456789abcdef",
+    ],
+)
+def test_no_part_of_the_key_is_shown(server: Server, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("NNGEN_API_KEY", "sk-proj-0123456789abcdef")
+    server.script = [lambda handler, _: _send(handler, 403, json.dumps({"error": {"message": said}}).encode())]
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert reply.detail.startswith("the server answered 403 Forbidden: wrong")
+    assert "[key]" in reply.detail
+    assert not any(part in reply.detail for part in ("sk-p", "cdef", "0123"))
+
+
+def test_a_reply_that_repeats_the_key_is_kept_without_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNGEN_API_KEY", "sk-proj-0123456789abcdef")
+    server.script = _answers(_chat("you sent sk-proj-0123456789abcdef"))
+    assert Http(server.url, "m").propose([ASKED])[0].text == "you sent [key]"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": {"message": "no such model", "param": null}}', "no such model"),
+        (b'{"error": "no such model"}', "no such model"),
+        (b'{"object": "error", "message": "no such model"}', "no such model"),
+        (b'[{"error": {"code": 400, "message": "no such model"}}]', "no such model"),
+        (b'{"detail": [{"loc": ["body", "model"], "msg": "no such model"}]}', "no such model"),
+        (b"no such\n\x1b[31m model", "no such model"),
+        (b"<html><head><title>404 no such model</title></head></html>", "404 no such model"),
+        (b"<html></html>", ""),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"[" * 60_000, "[" * 199 + "\u2026"),
+        (b"", ""),
+    ],
+)
+def test_the_message_of_a_refusal_is_shown(server: Server, body: bytes, message: str) -> None:
+    server.script = [lambda handler, _: _send(handler, 404, body)]
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert reply.detail == "the server answered 404 Not Found" + (f": {message}" if message else "")
+
+
+def _refusing(*names: str, code: int = 400, said: str = "unsupported parameter: '{}'", **error: Any) -> Handle:
+    """Answer as a server that refuses requests which hold one of these parameters."""
+
+    def handle(handler: Any, body: dict[str, Any]) -> None:
+        wrong = next((name for name in names if name in body), None)
+        if wrong is None:
+            return _send(handler, 200, _chat(PLAN))
+        return _send(handler, code, json.dumps({"error": {"message": said.format(wrong), **error}}).encode())
+
+    return handle
+
+
+@pytest.mark.parametrize("code", [400, 422, 500])
+@pytest.mark.parametrize("name", ["max_tokens", "temperature", "seed", "stream", "response_format"])
+def test_a_refused_parameter_is_left_out_from_then_on(server: Server, name: str, code: int) -> None:
+    server.script = [_refusing(name, code=code)] * 3
+    rewriter = Http(server.url, "m")
+    assert rewriter.propose([ASKED])[0].text == PLAN
+    assert rewriter.propose([ASKED])[0].attempts == 1
+    assert [name in body for _, _, body in server.asked] == [True, False, False]
+
+
+def test_a_refused_limit_is_renamed_and_leaves_room_for_reasoning(server: Server) -> None:
+    server.script = [_refusing("max_tokens"), *_answers(_chat(PLAN))]
+    assert Http(server.url, "m").propose([ASKED])[0].text == PLAN
+    assert server.asked[-1][2]["max_completion_tokens"] > 8000
+    exact = Request(kind=Kind.PLAN, messages=ASKED.messages, seed=3, space=SPACE, max_tokens=99, exact=True)
+    server.script = [_refusing("max_tokens"), *_answers(_chat(PLAN))]
+    assert Http(server.url, "m").propose([exact])[0].text == PLAN
+    assert server.asked[-1][2]["max_completion_tokens"] == 99
+
+
+def test_every_parameter_may_be_refused(server: Server) -> None:
+    names = ("max_tokens", "max_completion_tokens", "temperature", "seed", "stream", "response_format")
+    server.script = [_refusing(*names)] * 7
+    assert Http(server.url, "m").propose([ASKED])[0].text == PLAN
+    assert sorted(server.asked[-1][2]) == ["messages", "model"]
+
+
+def test_a_server_that_refuses_everything_is_asked_a_limited_number_of_times(server: Server) -> None:
+    server.script = [_refusing("model", said="temperature seed max_tokens")] * 20
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert (reply.status, len(server.asked) < 10) == (Status.REJECTED, True)
+
+
+@pytest.mark.parametrize("code", [400, 500])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "System role not supported",
+        "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "this model takes no system prompt",
+    ],
+)
+def test_the_system_turn_goes_into_the_first_user_turn_where_it_is_refused(
+    server: Server, code: int, said: str
+) -> None:
+    def handle(handler: Any, body: dict[str, Any]) -> None:
+        if body["messages"][0]["role"] == "system":
+            return _send(handler, code, json.dumps({"error": {"message": said}}).encode())
+        return _send(handler, 200, _chat(PLAN))
+
+    server.script = [handle] * 3
+    turns = (Message(role="system", content="You design."), Message(role="user", content="Design."))
+    asked = Request(kind=Kind.PLAN, messages=turns, seed=1, space=SPACE)
+    rewriter = Http(server.url, "m")
+    assert rewriter.propose([asked])[0].text == PLAN
+    assert server.asked[-1][2]["messages"] == [{"role": "user", "content": "You design.\n\nDesign."}]
+    assert rewriter.propose([asked])[0].attempts == 1
+
+
+def test_a_refusal_for_another_reason_keeps_the_schema(server: Server) -> None:
+    no_model = [lambda handler, _: _send(handler, 400, b'{"error": "no such model"}')] * 2
+    server.script = [*no_model, *_answers(_chat(PLAN))]
+    rewriter = Http(server.url, "m")
+    first = rewriter.propose([ASKED])[0]
+    assert (first.status, first.detail) == (Status.REJECTED, "the server answered 400 Bad Request: no such model")
+    assert rewriter.propose([ASKED])[0].status is Status.OK
+    assert ["response_format" in body for _, _, body in server.asked] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 512 tokens.",
+        "the request exceeds the available context size",
+        "prompt is too long: 9 > 8",
+    ],
+)
+def test_a_prompt_over_a_servers_context_has_a_status(server: Server, said: str) -> None:
+    server.script = [lambda handler, _: _send(handler, 400, json.dumps({"message": said}).encode())] * 2
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert reply.status is Status.TOO_LONG
+    assert said in reply.detail
+
+
+THINKING = {"content": "", "reasoning_content": "Hm. " * 50}
+
+
+@pytest.mark.parametrize(
+    "message", [THINKING, {"content": None, "reasoning": "Hm."}, {"content": "<think>Hm."}, {"content": ""}]
+)
+def test_a_model_that_reasons_is_given_room(server: Server, message: dict[str, Any]) -> None:
+    def handle(handler: Any, body: dict[str, Any]) -> None:
+        if body["max_tokens"] > 8000:
+            return _send(handler, 200, _chat(f"<think>Hm.</think>{PLAN}"))
+        return _send(handler, 200, json.dumps({"choices": [{"message": message, "finish_reason": "length"}]}).encode())
+
+    server.script = [handle] * 3
+    rewriter = Http(server.url, "m")
+    reply = rewriter.propose([ASKED])[0]
+    assert (SPACE.read(reply.text), reply.attempts) == (SPACE.read(PLAN), 2)
+    assert rewriter.propose([ASKED])[0].attempts == 1
+    exact = Request(kind=Kind.PLAN, messages=ASKED.messages, seed=3, space=SPACE, max_tokens=99, exact=True)
+    server.script = [handle]
+    cut = Http(server.url, "m").propose([exact])[0]
+    assert (cut.status, cut.detail.endswith("raise --max-reply-tokens")) == (Status.CUT, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": [{"type": "text", "text": PLAN}]}}]},
+        {"choices": [{"message": {"content": [{"type": "thinking", "thinking": "Hm."}, {"text": PLAN}]}}]},
+        {"choices": [{"message": {"content": [PLAN[:9], {"text": PLAN[9:]}]}}]},
+        {"choices": [{"message": {"content": {"type": "text", "text": PLAN}}}]},
+        {"choices": [{"text": PLAN, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": PLAN}, "finish_reason": None}], "usage": None},
+        {"choices": [{"message": {"content": PLAN}}], "usage": {"prompt_tokens": 5.0, "completion_tokens": None}},
+    ],
+)
+def test_contents_in_every_form_are_read(server: Server, body: dict[str, Any]) -> None:
+    server.script = _answers(json.dumps(body).encode())
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert (reply.text, reply.status) == (PLAN, Status.OK)
+
+
+def test_a_server_that_streams_unasked_is_read(server: Server) -> None:
+    pieces = [{"delta": {"role": "assistant"}}, {"delta": {"content": PLAN[:9]}}, {"delta": {"content": PLAN[9:]}}]
+    events = [{"choices": [piece]} for piece in pieces]
+    events += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": {"prompt_tokens": 5}}]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    server.script = _answers(f": a comment\n\n{body}".encode())
+    reply = Http(server.url, "m").propose([ASKED])[0]
+    assert (reply.text, reply.status, reply.prompt_tokens) == (PLAN, Status.OK, 5)
+
+
+def test_an_answer_that_was_compressed_unasked_is_read(server: Server) -> None:
+    packed, bomb = gzip.compress(_chat(PLAN)), gzip.compress(b" " * 2**28)
+    server.script = [
+        lambda handler, _: _send(handler, 200, packed, Content_Encoding="gzip"),
+        lambda handler, _: _send(handler, 200, bomb, Content_Encoding="gzip"),
+    ]
+    rewriter = Http(server.url, "m")
+    assert rewriter.propose([ASKED])[0].text == PLAN
+    assert rewriter.propose([ASKED])[0].status is Status.GARBLED
+
+
+@pytest.mark.parametrize(
+    ("models", "name"),
+    [
+        ([{"id": "nomic-embed-text"}, {"id": "qwen3"}], "qwen3"),
+        ([{"id": "bge-m3"}, {"id": "e5-large"}, {"id": "gte-base"}, {"id": "qwen3"}], "qwen3"),
+        ([{"id": "whisper-1"}, {"id": "tts-1"}, {"id": "qwen3"}], "qwen3"),
+        ([{"id": "x", "type": "embeddings"}, {"id": "qwen3", "type": "llm"}], "qwen3"),
+        ([{"id": "x", "capabilities": {"completion_chat": False}}, {"id": "qwen3"}], "qwen3"),
+        ([{"id": "qwen3", "capabilities": ["completion"]}], "qwen3"),
+        ([{"name": "qwen3"}], "qwen3"),
+        (["text-embedding-3-small", "qwen3"], "qwen3"),
+        ([], ""),
+    ],
+)
+@pytest.mark.parametrize("form", ["data", "models", ""])
+def test_the_first_model_for_chats_is_taken(server: Server, models: list[Any], name: str, form: str) -> None:
+    server.models, server.script = json.dumps({form: models} if form else models).encode(), _answers(_chat(PLAN))
+    rewriter = Http(server.url)
+    assert rewriter.propose([ASKED])[0].status is Status.OK
+    assert rewriter.model == name
+
+
+def test_a_server_without_a_model_for_chats_is_one_line(server: Server) -> None:
+    server.models = json.dumps({"data": [{"id": "bge-m3"}, {"id": "nomic-embed-text"}]}).encode()
+    reply = Http(server.url).propose([ASKED])[0]
+    assert reply.status is Status.REJECTED
+    assert reply.detail == (
+        "the server lists no model for chats, only bge-m3 and nomic-embed-text: name one with --model"
+    )
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
@@ -343,5 +585,6 @@ def test_a_real_server_with_the_same_weights(smollm_folder: Path, tmp_path: Path
         assert reply.text.strip()
         assert 0 < reply.reply_tokens <= 12
     assert replies[0].text == replies[1].text
-    assert (other.status, other.detail) == (Status.REJECTED, "the server answered 400 Bad Request")
+    assert other.status is Status.REJECTED
+    assert other.detail.startswith("the server answered 400 Bad Request: ")
     assert named.propose([asked])[0].status is Status.REFUSED

@@ -18,7 +18,8 @@ from nngen.surrogate.plan_text import plan_text
 pytest.importorskip("transformers")
 pytest.importorskip("llguidance")
 
-from nngen.llm.rewriters.transformers_local import Local, load_model, load_tokenizer
+from nngen.llm.rewriters.chat import load_tokenizer
+from nngen.llm.rewriters.transformers_local import Local, load_model
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from plan_engine import SPEC, PlanEngine
 
 from nngen.analysis.loop_report import LoopCycle, last_cycle, loops
 from nngen.analysis.report import collect, render
-from nngen.analysis.statistics import difference_interval, mean_interval
+from nngen.analysis.statistics import difference_interval, mean_interval, mean_share_interval, wilson
 from nngen.archive import Archive
 from nngen.campaign import CampaignInputs
 from nngen.errors import UsageError
@@ -92,3 +92,12 @@ def test_intervals_of_differences_against_known_values() -> None:
     assert difference_interval([1.0], [2.0, 3.0]) is None
     assert difference_interval([1.0, 1.0], [3.0, 3.0]) == (-2.0, -2.0)
     assert mean_interval([2.0]) is None
+
+
+def test_intervals_of_shares_stay_between_0_and_1() -> None:
+    assert mean_share_interval([0.99, 1.0, 0.95]) == (pytest.approx(0.9143, abs=1e-3), 1.0)
+    assert mean_share_interval([0.0, 0.02, 0.01])[0] == 0.0  # type: ignore[index]
+    assert mean_share_interval([0.5]) is None
+    for successes in (0, 7):
+        rate = wilson(successes, 7)
+        assert 0.0 <= rate.low <= rate.high <= 1.0

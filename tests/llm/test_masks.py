@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nngen.errors import RewriterError
 from nngen.llm.finetuning.finetune import tokenize
+from nngen.llm.rewriters.chat import Chat
 
 TURNS = (
     {"role": "system", "content": "Be brief."},
@@ -18,7 +18,7 @@ ANSWER = "```python\ndef importance_loss(weights):\n    return weights.sum()\n``
 
 @pytest.mark.slow
 def test_each_token_of_the_answer_is_learned_and_no_other(tokenizer: Any) -> None:
-    tokens = tokenize(tokenizer, TURNS, ANSWER)
+    tokens = tokenize(Chat(tokenizer), TURNS, ANSWER)
     assert tokens.ids == tokens.prompt + tokens.answer
     assert tokenizer.decode(tokens.answer) == f"{ANSWER}<|im_end|>"
     expected = (
@@ -35,15 +35,6 @@ def test_each_token_of_the_answer_is_learned_and_no_other(tokenizer: Any) -> Non
 
 @pytest.mark.slow
 def test_the_prompt_equals_that_of_proposing(tokenizer: Any) -> None:
-    tokens = tokenize(tokenizer, TURNS, ANSWER)
+    tokens = tokenize(Chat(tokenizer), TURNS, ANSWER)
     sent = tokenizer.apply_chat_template(list(TURNS), add_generation_prompt=True, return_dict=True)["input_ids"]
     assert list(tokens.prompt) == list(sent)
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
-    class Odd:
-        def apply_chat_template(self, turns: list[Any], **_: Any) -> str:
-            return f"{len(turns)}"
-
-    with pytest.raises(RewriterError, match="rewrites earlier turns"):
-        tokenize(Odd(), TURNS, ANSWER)

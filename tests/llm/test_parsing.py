@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
-from nngen.llm.proposals.parsing import Fault, ReplyError, one_block, python_block, well_formed
+from nngen.llm.proposals.parsing import Fault, ReplyError, one_object, python_block, well_formed, without_thoughts
 
 GOOD = "```python\nx = 1\n```"
 
 
-@pytest.mark.parametrize("text", [GOOD, f"Sure.\n\n{GOOD}\nDone.", "```py\nx = 1\n```", "```\nx = 1\n```"])
-def test_the_content_of_one_block_is_returned(text: str) -> None:
-    assert one_block(text) == "x = 1\n"
+DRESSES = {
+    "prose": f"Sure.\n\n{GOOD}\nDone.",
+    "prose-without-blank-lines": f"Sure.\n{GOOD}\nDone.",
+    "short-name": "```py\nx = 1\n```",
+    "no-name": "```\nx = 1\n```",
+    "title": "``` {.python title='a.py'}\nx = 1\n```",
+    "tildes": "~~~python\nx = 1\n~~~",
+    "four-ticks": "````python\nx = 1\n````",
+    "quotation": "> Sure.\n>\n> ```python\n> x = 1\n> ```",
+    "list": "1. Change it:\n\n   ```python\n   x = 1\n   ```\n2. Train it.",
+    "deep-list": "- so\n  - that\n      ```python\n      x = 1\n      ```",
+    "indented-fence": "Sure:\n    ```python\n    x = 1\n    ```",
+    "indented-code": "Sure:\n\n    x = 1\n\nDone.",
+    "line-ends-of-windows": "Sure.\r\n```python\r\nx = 1\r\n```\r\n",
+    "details": "<details>\n```python\nx = 1\n```\n</details>",
+    "command-beside-it": f"{GOOD}\nRun it:\n```bash\npython a.py\n```",
+    "twice": f"{GOOD}\nAgain:\n{GOOD}",
+    "thoughts": f"<think>\nMaybe ```python\nx = 2\n```?\n</think>\n{GOOD}",
+    "thoughts-opened-by-the-template": f"Maybe x = 2?\n</think>\n{GOOD}",
+    "thoughts-afterwards": f"{GOOD}\n<thinking>was that right?</thinking>",
+    "thoughts-of-mistral": f"[THINK]Maybe.[/THINK]{GOOD}",
+    "channels": f"<|channel|>analysis<|message|>x = 2?<|end|><|start|>assistant<|channel|>final<|message|>{GOOD}",
+}
+
+
+@pytest.mark.parametrize("text", [GOOD, *DRESSES.values()], ids=["plain", *DRESSES])
+def test_the_code_of_a_reply_is_found_in_every_dress(text: str) -> None:
+    assert python_block(text).strip() == "x = 1"
+
+
+def test_the_code_keeps_its_bytes() -> None:
+    code = 'def f():\n    """\n    ```\n    a\tb\n    ```\n    """\n\n    return "# > - 1."\n'
+    assert python_block(f"So:\n````python\n{code}````\n") == code
+    assert python_block(code) == code
 
 
 def test_code_alone_needs_no_fence() -> None:
@@ -23,7 +55,9 @@ def test_code_alone_needs_no_fence() -> None:
 @pytest.mark.parametrize(
     ("text", "fault", "message"),
     [
-        (f"{GOOD}\n{GOOD}", Fault.SEVERAL_BLOCKS, "2 came"),
+        (f"{GOOD}\n```python\nx = 2\n```", Fault.SEVERAL_BLOCKS, "2 came"),
+        ("<think>\nMaybe x = 1, or", Fault.CUT, "ends inside its reasoning: raise --max-reply-tokens"),
+        ("Sure.\n\n    It does not\n    parse\n", Fault.NO_BLOCK, "no code block"),
         ("I would rather not.", Fault.NO_BLOCK, "no code block"),
         ("", Fault.NO_BLOCK, "no code block"),
         ("```python\nx = 1\n", Fault.CUT, "never closes"),
@@ -61,3 +95,43 @@ def test_messages_are_one_bounded_line() -> None:
 def test_lone_surrogates_are_replaced() -> None:
     assert well_formed("a\ud800b") == "a\ufffdb"
     assert well_formed("a\U0001f600b") == "a\U0001f600b"
+
+
+def test_thoughts_are_cut_out() -> None:
+    assert without_thoughts("<think>a</think> b <THINK>c</THINK> d") == " b  d"
+    assert without_thoughts("a </think> b") == " b"
+    assert without_thoughts("a < think") == "a < think"
+
+
+@pytest.mark.parametrize("text", ["<think>" * 20_000, "</think>" * 20_000, "<think></think>" * 10_000])
+def test_thoughts_are_cut_out_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(ReplyError):
+        python_block(text)
+    assert time.process_time() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":' * 30_000,
+        '{"a":[1,' * 20_000,
+        '{"a":1,"b":{' * 15_000,
+        "{" * 190_000,
+        '{"' * 90_000,
+        '{"a":{}}' * 20_000,
+        "> " * 90_000,
+        "- " * 90_000,
+        "> a\n" * 40_000,
+        "- a\n" * 40_000,
+        "    a\n\n" * 25_000,
+    ],
+    ids=["objects", "lists", "both", "braces", "strings", "whole", "quotes", "items", "quoted", "listed", "indented"],
+)
+def test_an_object_is_looked_for_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(ReplyError):
+        one_object(text, "experts")
+    with contextlib.suppress(ReplyError):
+        python_block(text)
+    assert time.process_time() - began < 2.0

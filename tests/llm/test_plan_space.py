@@ -105,9 +105,14 @@ def _changed(**changes: object) -> str:
     ("text", "fault", "message"),
     [
         ("{", Fault.NOT_JSON, "not JSON"),
-        ("no plan today", Fault.NO_BLOCK, "no code block"),
-        ("```json\n[1, 2]\n```", Fault.NOT_A_PLAN, "JSON object"),
-        ("```\n{}\n```\nor\n```\n{}\n```", Fault.SEVERAL_BLOCKS, "2 came"),
+        ("no plan today", Fault.NO_BLOCK, "write one JSON object"),
+        ("", Fault.NO_BLOCK, "write one JSON object"),
+        ("```json\n[1, 2]\n```", Fault.NO_BLOCK, "JSON object"),
+        ("```\n{}\n```\nor\n```\n{}\n```", Fault.FAMILY, "4 names"),
+        ('```\n{"a": 1}\n```\nor\n```\n{"a": 2}\n```', Fault.SEVERAL_BLOCKS, "2 different ones came"),
+        (f"{_changed()} or rather {_changed(gate={'width': 16})}", Fault.SEVERAL_BLOCKS, "2 different ones came"),
+        (f"<think>{_changed()}", Fault.CUT, "inside its reasoning"),
+        (_changed()[:-9], Fault.NOT_JSON, "not JSON"),
         (_changed(experts=["Family1", "Family2"]), Fault.FAMILY, "4 names"),
         (_changed(experts=["Family1", "Family2", "Family3", "Family1"]), Fault.FAMILY, "must differ"),
         (_changed(experts=["Family1", "Family2", "Family3", "Famil4"]), Fault.FAMILY, "did you mean Family4"),
@@ -123,11 +128,36 @@ def test_replies_that_are_not_plans_have_a_fault(text: str, fault: Fault, messag
     assert caught.value.fault is fault
 
 
-def test_one_block_among_prose_is_read_and_experts_are_sorted() -> None:
-    plan = SPACE.draw(Random(3))
-    data = json.loads(plan_text(plan))
+PLAN = SPACE.draw(Random(3))
+TEXT = plan_text(PLAN)
+PRETTY = json.dumps(json.loads(TEXT), indent=4)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"Here is my plan:\n{TEXT}\nIt uses less noise.",
+        f'<think>\nLet me choose {{"a": 1}}, or {{"experts": []}}.\n</think>\n\n{TEXT}',
+        f"so, {{maybe}} that\n</think>{TEXT}",
+        f"Here it is:\n```json\n{PRETTY}\n```\nGood luck!",
+        f"The plan is `{TEXT}`, and again:\n~~~\n{PRETTY}\n~~~",
+        "\n".join(f"> {line}" for line in PRETTY.splitlines()),
+        "1. The plan:\n" + "\n".join(f"       {line}" for line in PRETTY.splitlines()),
+        f'{{"plan": {TEXT}, "reason": "less noise"}}',
+        f"[{TEXT}]",
+        f"**{TEXT}**",
+        f'Given {{"gate": "small"}} I write {TEXT}',
+        f"f(x) = {{x}} and {{'a': 1}}; \n\n{PRETTY}",
+    ],
+)
+def test_the_one_plan_of_a_reply_is_found_in_every_dress(reply: str) -> None:
+    assert SPACE.read(reply) == PLAN
+
+
+def test_experts_are_sorted() -> None:
+    data = json.loads(TEXT)
     data["experts"].reverse()
-    assert SPACE.read(f"Here it is:\n```json\n{json.dumps(data)}\n```\nGood luck!") == plan
+    assert SPACE.read(json.dumps(data)) == PLAN
 
 
 def test_fields_a_rewriter_does_not_write_come_from_the_parent() -> None:

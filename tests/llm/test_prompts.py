@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from nngen.archive import Archive
 from nngen.errors import RewriterError
 from nngen.llm.prompts import MAX_EXAMPLES, estimate_tokens, load_prompts, prompt, render
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import plan_values
 from nngen.plan import Plan
 from nngen.surrogate.plan_text import plan_text
+from nngen.testing.fakes import fake_record
+from nngen.types import Candidate, Outcome, Shape, Trial, TrialSpec, Verdict
 
 PLAN = Plan(experts=("A", "B", "C", "D"))
 
 VALUES: dict[str, dict[str, object]] = {
     "plan": {
         "families": [{"name": f"Family{n}", "effect": "+0.1 [-0.2, +0.4] (12)"} for n in range(20)],
+        "inseparable": ["Always (4)"],
         "unmeasured": ["Rare"],
         "pairs": [{"name": "A + B", "effect": "+0.3 [+0.1, +0.5] (4)"}] * 10,
         "best": [{"accuracy": "0.9600", "text": plan_text(PLAN)}] * 3,
@@ -88,4 +92,27 @@ def test_an_empty_archive_gives_a_short_prompt() -> None:
     values = plan_values((), PlanSpace(families=("A", "B", "C", "D")))
     assert values["unmeasured"] == ["A", "B", "C", "D"]
     text = render(prompt("plan"), values, estimate_tokens).messages[-1].content
-    assert text == "Families not measured yet: A, B, C, D\nWrite one new plan, better than these, as JSON on one line."
+    assert text == "Families not trained yet: A, B, C, D\nWrite one new plan, better than these, as JSON on one line."
+
+
+def test_a_family_of_every_trained_quartet_is_not_called_untrained() -> None:
+    quartets = (("A", "B", "C", "D"), ("A", "B", "C", "E"), ("A", "B", "D", "E"), ("A", "C", "D", "E"))
+    with Archive.in_memory() as archive:
+        archive.add_campaign(fake_record("c"), [Plan(experts=quartet) for quartet in quartets])
+        for trial in archive.trials():
+            name = f"MoE4-{trial.position:032x}"
+            archive.add_candidate(Candidate(id=name, source=name, canonical=name, plan=trial.plan))
+            archive.start_trial(trial.id)
+            result = Trial(
+                candidate_id=name,
+                spec=TrialSpec(dataset="digits", shape=Shape(1, 8, 8), epochs=1),
+                verdict=Verdict(outcome=Outcome.VALID),
+                validation_accuracy=0.5 + trial.position / 10,
+            )
+            archive.finish_trial(trial.id, result)
+        values = plan_values(archive.trials(), PlanSpace(families=("A", "B", "C", "D", "E", "F")))
+    assert values["inseparable"] == ["A (4)"]
+    assert values["unmeasured"] == ["F"]
+    text = render(prompt("plan"), values, estimate_tokens).messages[-1].content
+    assert "so that their effect is unknown, with the number of trials: A (4)" in text
+    assert "Families not trained yet: F" in text

@@ -213,7 +213,8 @@ def test_one_repair_is_requested_and_counted_apart(make: Any, space: PlanSpace) 
     assert funnel(held).repaired == 1
     roles = [message.role for message in writer.asked[1].messages]
     assert roles == ["system", "user", "assistant", "user"]
-    assert "no code block" in writer.asked[1].messages[-1].content
+    # The hint is that of the kind asked for.
+    assert "no JSON object: write one JSON object, and nothing else" in writer.asked[1].messages[-1].content
 
 
 def test_regions_are_spliced_and_compared(make: Any, engine: PlanEngine, parent: Candidate, archive: Archive) -> None:

@@ -17,6 +17,7 @@ METHODS = ("sft", "dpo", "kto")
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
+    "int | None": (int,),
     "float": (float, int),
     "bool": (bool,),
     "tuple[str, ...]": (list, tuple),
@@ -38,11 +39,13 @@ class Tuning:
         temper: Exponent on the counts of tasks and regions, in [0, 1]: 1 keeps their shares, 0 makes them equal,
             0.5 takes square roots (as Conneau et al. 2020 do for languages). The number of dialogues stays.
         epochs: Passes over the train split.
-        batch: Dialogues per step on the device.
+        batch: Dialogues per step on the device; by default 1, for KTO 2, which compares those of one step.
         accumulate: Steps whose gradients are added up for one update.
         lr: Highest learning rate, after a short warm-up and before a cosine.
         rank: Rank of the LoRA matrices.
         alpha: Scale of LoRA; the update is multiplied by alpha / rank.
+        targets: Names of the modules that LoRA is added to, or of their last parts; by default all linear layers but
+            the last.
         dropout: Dropout on LoRA's input.
         beta: Strength of DPO's and KTO's pull towards the base; unused by SFT.
         max_tokens: Most tokens of a dialogue; longer ones are left out, never cut.
@@ -61,11 +64,12 @@ class Tuning:
     tasks: tuple[str, ...] = ()
     temper: float = 1.0
     epochs: float = 2.0
-    batch: int = 1
+    batch: int | None = None
     accumulate: int = 4
     lr: float = 5e-4
     rank: int = 16
     alpha: int = 32
+    targets: tuple[str, ...] = ()
     dropout: float = 0.0
     beta: float = 0.1
     max_tokens: int = 1024
@@ -80,9 +84,13 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RewriterError(f"no method is called {self.method!r}: choose {', '.join(METHODS)}")
+        if self.batch is None:
+            object.__setattr__(self, "batch", 2 if self.method == "kto" else 1)
         for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every", "judged"):
             if not 0 < getattr(self, name) < math.inf:
                 raise RewriterError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.method == "kto" and self.batch == 1:
+            raise RewriterError("kto compares the dialogues of one step: take --batch 2 or more")
         if not 0 <= self.temper <= 1:
             raise RewriterError(f"temper lies between 0 and 1, not at {self.temper}")
         if self.quantize and not self.device.startswith("cuda"):
@@ -119,15 +127,17 @@ class Tuning:
             value, kinds = data.get(item.name, item.default), _KINDS[str(item.type)]
             if item.name in data and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
                 raise RewriterError(f"{item.name} must be {_NAMES[kinds[0]]}, not {one_line(repr(value), 60)}")
-        if not all(isinstance(name, str) for name in data.get("tasks", ())):
-            raise RewriterError("tasks must be a list of names")
+        names = {name: tuple(data.get(name, ())) for name in ("tasks", "targets")}
+        for field_name, values in names.items():
+            if not all(isinstance(value, str) for value in values):
+                raise RewriterError(f"{field_name} must be a list of names")
         if "base" not in data:
             raise RewriterError("say what to tune: --base NAME, or base = ... in the TOML file")
-        return cls(**{**data, "tasks": tuple(data.get("tasks", ()))})
+        return cls(**{**data, **names})
 
     def to_dict(self) -> dict[str, Any]:
         """Write the fields as TOML and JSON types."""
-        return asdict(self) | {"tasks": list(self.tasks)}
+        return asdict(self) | {"tasks": list(self.tasks), "targets": list(self.targets)}
 
 
 def presets() -> dict[str, Path]:

@@ -205,7 +205,7 @@ def counter(base: str | None) -> Callable[[str], int]:
     """Return a function that counts tokens: the base model's tokenizer, or an estimate by default."""
     if base is None:
         return estimate_tokens
-    from nngen.llm.rewriters.transformers_local import load_tokenizer
+    from nngen.llm.rewriters.chat import load_tokenizer
 
     tokenizer = load_tokenizer(base)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -60,7 +60,9 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
 
     Both plans share at least two experts; the group names both quartets.
     """
-    nothing: dict[str, list[str]] = {name: [] for name in ("families", "unmeasured", "pairs", "best", "failures")}
+    nothing: dict[str, list[str]] = {
+        name: [] for name in ("families", "inseparable", "unmeasured", "pairs", "best", "failures")
+    }
     for fidelity in _by_fidelity(trials).values():
         plans = plan_means(fidelity)
         order = sorted(range(len(plans)), key=lambda number: (plans[number][1], plans[number][0].experts))

@@ -16,7 +16,7 @@ from nngen.text import one_line
 from nngen.types import Outcome
 
 EVENT = "proposal"
-_NO_REPLY = frozenset({Status.TIMEOUT, Status.REFUSED, Status.BUSY, Status.REJECTED, Status.GARBLED})
+_NO_REPLY = frozenset({Status.TIMEOUT, Status.REFUSED, Status.BUSY, Status.REJECTED, Status.GARBLED, Status.EMPTY})
 _MAX_TEXT = 20_000
 
 
@@ -184,8 +184,8 @@ def shortfall(rows: Sequence[Proposal], number: int) -> NngenError | None:
     answered = {row.index for row in rows if not row.unanswered}
     if not answered:
         return NngenError(f"no reply came back: {reason}; the same command asks again")
-    # A server that answers others and rejects this request will reject it again.
-    answered |= {row.index for row in rows if row.status is Status.REJECTED}
+    # A server that answers others and rejects this request, or leaves it without a word, will do so again.
+    answered |= {row.index for row in rows if row.status in (Status.REJECTED, Status.EMPTY)}
     missing = sum(index not in answered for index in range(number))
     if not missing:
         return None

@@ -5,17 +5,16 @@ All four follow one table, ``CHOICES`` of ``nngen.surrogate.plan_text``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
 from typing import Any
 
-from nngen.llm.proposals.parsing import Fault, ReplyError, one_block
+from nngen.llm.proposals.parsing import Fault, ReplyError, one_object
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value
-from nngen.text import MAX_PARSED, did_you_mean, one_line
+from nngen.text import did_you_mean, one_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,22 +73,14 @@ class PlanSpace:
         return self._plan(values, sorted(experts), plan)
 
     def read(self, text: str, parent: Plan | None = None) -> Plan:
-        """Parse a reply: bare JSON, or JSON as its one code block.
+        """Parse a reply: one JSON object, whatever stands around it.
 
         Fields outside of ``choices`` are those of ``parent``.
 
         Raises:
             ReplyError: If it is not a plan of this space; the message serves a second attempt.
         """
-        stripped = text.strip()
-        bare = stripped.startswith("{") and len(text) <= MAX_PARSED
-        try:
-            data = json.loads(stripped if bare else one_block(text))
-        except (ValueError, RecursionError, MemoryError) as error:
-            reason = "nested too deep" if isinstance(error, RecursionError | MemoryError) else error
-            raise ReplyError(Fault.NOT_JSON, f"not JSON: {reason}") from error
-        if not isinstance(data, dict):
-            raise ReplyError(Fault.NOT_A_PLAN, "a plan is a JSON object")
+        data = one_object(text, "experts")
         return self._plan(self._values(data), self._experts(data), parent)
 
     def _experts(self, data: Mapping[str, Any]) -> list[str]:

@@ -38,11 +38,14 @@ def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iter
     found = [row for row in (measured.families if measured else ()) if row.family in space.families]
     rows = sorted((row for row in found if row.point is not None), key=lambda row: -(row.point or 0.0))
     known = {row.family for row in rows}
+    trained = Counter(name for trial in trials if trial.trained for name in set(trial.experts))
+    others = [name for name in space.families if name not in known]
     best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
     pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
     return {
         "families": [{"name": row.family, "effect": _effect(row.interval, row.point, row.quartets)} for row in rows],
-        "unmeasured": [name for name in space.families if name not in known],
+        "inseparable": [f"{name} ({trained[name]})" for name in others if trained[name]],
+        "unmeasured": [name for name in others if not trained[name]],
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
         ],

@@ -40,9 +40,11 @@ from nngen.training.engine import CheckJob, Engine
 from nngen.types import Candidate, Verdict
 
 _CHUNK = 16  # requests made together, so that a local model decodes them in one batch
-_MAX_TOKENS = {Kind.PLAN: 256, Kind.REGION: 512, Kind.FILE: 24_000}
+_MAX_TOKENS = {Kind.PLAN: 512, Kind.REGION: 512, Kind.FILE: 24_000}
 # Code drawn without a floor on rare tokens seldom parses; plans follow a grammar and need none.
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}
+_TEMPLATE_TOKENS = 64  # that a chat template adds to the turns
+_NO_LIMIT = 10**9
 _AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
 
 
@@ -87,6 +89,7 @@ class Proposer:
         watch: Called with each proposal after it is recorded.
         sandbox: Whether bubblewrap can be used; looked for by default.
         isolation: ``auto``, or the level that the user asked for.
+        max_reply_tokens: Longest reply; by default that of the kind.
     """
 
     def __init__(
@@ -105,9 +108,11 @@ class Proposer:
         watch: Callable[[Proposal], None] = lambda _: None,
         sandbox: bool | None = None,
         isolation: str = AUTO,
+        max_reply_tokens: int | None = None,
     ) -> None:
         self.archive, self.rewriter, self.engine, self.inputs, self.spec = archive, rewriter, engine, inputs, spec
         self.batch, self.sandbox, self.isolation = batch, sandbox, isolation
+        self.max_reply_tokens = max_reply_tokens
         self.space = space or PlanSpace(families=tuple(sorted(inputs.families)))
         self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
         # One assembler for the batch: it keeps the sources that it has transformed.
@@ -176,11 +181,18 @@ class Proposer:
 
     def _question(self, kind: Kind, values: Mapping[str, Any], parent: Parent | None, region: str = "") -> _Question:
         rendered: Rendered | BudgetError
+        chosen = prompt(kind.value)
+        # A prompt gives way to the context of a small model, of which at most a quarter is kept for the reply.
+        context = getattr(self.rewriter, "context", _NO_LIMIT)
+        room = context - min(self._reply_tokens(kind), context // 4) - _TEMPLATE_TOKENS
         try:
-            rendered = render(prompt(kind.value), values, self.count)
+            rendered = render(chosen, values, self.count, min(chosen.budget, room))
         except BudgetError as error:
             rendered = error
         return _Question(rendered=rendered, parent=parent, code=str(values.get("code", "")), region=region)
+
+    def _reply_tokens(self, kind: Kind) -> int:
+        return self.max_reply_tokens or _MAX_TOKENS[kind]
 
     def _run(self, kind: Kind, number: int, seed: int, questions: Sequence[_Question]) -> tuple[Proposal, ...]:
         require_sandbox(self.rewriter.name, kind, self.isolation, available=self.sandbox)
@@ -206,7 +218,8 @@ class Proposer:
                 kind=kind,
                 messages=question.rendered.messages,
                 seed=proposal.seed,
-                max_tokens=_MAX_TOKENS[kind],
+                max_tokens=self._reply_tokens(kind),
+                exact=self.max_reply_tokens is not None,
                 temperature=self.temperature,
                 min_p=_MIN_P[kind],
                 space=self.space,

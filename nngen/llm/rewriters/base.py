@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -37,8 +37,10 @@ class Status(enum.StrEnum):
     """The prompt is longer than the model's context."""
     GARBLED = "garbled"
     """The server's answer is not the agreed JSON."""
+    EMPTY = "empty"
+    """The server's reply holds no text."""
     NOTHING = "nothing"
-    """The rewriter has no proposal of this kind, or wrote no text."""
+    """The rewriter has no proposal of this kind, or the model refuses to write one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,14 @@ class Message:
         return {"role": self.role, "content": self.content}
 
 
+def without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Put the system turn in front of the first user turn, for models that know no system turn."""
+    if len(messages) < 2 or messages[0].role != "system":
+        return tuple(messages)
+    first, second, *rest = messages
+    return (replace(second, content="\n\n".join(filter(None, (first.content, second.content)))), *rest)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Request for one proposal.
@@ -60,6 +70,7 @@ class Request:
     Attributes:
         seed: Seed of every draw made for this request, independent of the other requests of a batch.
         max_tokens: Longest reply; one that reaches it is cut.
+        exact: Whether the user set ``max_tokens``; if not, a model that reasons before it answers may take more.
         temperature: Temperature of the softmax that tokens are drawn from; 0 takes the most likely token.
         min_p: Share of the most likely token's probability below which tokens are not drawn, in [0, 1).
         space: Plans that may be written; followed by the grammar and both baselines.
@@ -71,6 +82,7 @@ class Request:
     messages: tuple[Message, ...]
     seed: int
     max_tokens: int = 512
+    exact: bool = False
     temperature: float = 1.0
     min_p: float = 0.0
     space: PlanSpace | None = None
@@ -126,12 +138,14 @@ class Options:
         model: Name of the model, for a server.
         device: ``cpu`` or ``cuda``, for a model in this process.
         batch: Replies decoded together.
+        quantize: Whether a model in this process is loaded in 4 bits (CUDA only).
     """
 
     adapter: Path | None = None
     model: str = ""
     device: str = "cpu"
     batch: int = 16
+    quantize: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +156,7 @@ class RewriterEntry:
         argument: The ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``.
         purpose: What the rewriter is, for the help.
         matches: Whether a ``--rewriter`` argument selects this entry; entries are asked in order.
-        takes: Options, among ``adapter`` and ``model``, that the rewriter uses; others are refused.
+        takes: Options, among ``adapter``, ``model`` and ``quantize``, that the rewriter uses; others are refused.
         trusted: Value of ``Rewriter.trusted``, known before the rewriter is opened.
         tunable: Whether the argument names weights that this process can tune.
     """

@@ -32,9 +32,13 @@ def tokenizer_for_grammar(tokenizer: Any, vocabulary: int) -> Any:
 
     Args:
         tokenizer: Tokenizer of the model.
-        vocabulary: Number of columns of the model's logits, which may be larger than the tokenizer's vocabulary.
+        vocabulary: Number of columns of the model's logits, which may be larger or smaller than the tokenizer's
+            vocabulary.
+
+    Raises:
+        ValueError: If it is of a kind that llguidance cannot read.
     """
-    return optional_import("llguidance.hf").from_tokenizer(tokenizer, n_vocab=vocabulary)
+    return optional_import("llguidance.hf").from_tokenizer(tokenizer, n_vocab=max(vocabulary, len(tokenizer)))
 
 
 @lru_cache(maxsize=4096)
@@ -67,11 +71,12 @@ class PlanMatcher:
     def allowed(self, vocabulary: int) -> Tensor:
         """Mark the tokens that may follow, ``(vocabulary,)``, bool; only the end-of-text token after a whole plan."""
         # llguidance writes one bit for each token, in words of 32 bits, lowest bit first.
-        mask = bytearray((vocabulary + 31) // 32 * 4)
+        mask = bytearray((self._tokenizer.vocab_size + 31) // 32 * 4)
         words = torch.frombuffer(mask, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * 4)
         bits = torch.frombuffer(mask, dtype=torch.uint8).unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)
-        return (bits & 1).bool().flatten()[:vocabulary]
+        known = (bits & 1).bool().flatten()[:vocabulary]
+        return torch.nn.functional.pad(known, (0, vocabulary - len(known)))
 
     def _build(self) -> Any:
         schema = json.dumps(self._space.schema(self._chosen))

@@ -29,7 +29,7 @@ def open_rewriter(argument: str, options: Options | None = None) -> Rewriter:
         MissingExtraError: If packages that it needs are not installed.
     """
     entry, options = entry_of(argument), options or Options()
-    for name in ("adapter", "model"):
+    for name in ("adapter", "model", "quantize"):
         if getattr(options, name) and name not in entry.takes:
             fitting = " or ".join(other.argument for other in (*REWRITERS, LOCAL_MODEL) if name in other.takes)
             raise RewriterError(f"--{name} is for --rewriter {fitting}, not for {argument}")
@@ -53,7 +53,7 @@ def _open_local(argument: str, options: Options) -> Rewriter:
     # Loads torch, so it is imported when a model is wanted.
     from nngen.llm.rewriters.transformers_local import Local
 
-    return Local(argument, options.adapter, device=options.device, batch=options.batch)
+    return Local(argument, options.adapter, device=options.device, batch=options.batch, quantize=options.quantize)
 
 
 register(
@@ -70,7 +70,7 @@ LOCAL_MODEL = RewriterEntry(
     purpose="a GGUF file, a folder or a hub id, run in this process",
     matches=lambda argument: True,
     create=_open_local,
-    takes=frozenset({"adapter"}),
+    takes=frozenset({"adapter", "quantize"}),
     tunable=True,
 )
 """Entry for every argument that no registered entry matches."""

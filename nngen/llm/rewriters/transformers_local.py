@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-import struct
 import time
+import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,36 @@ from torch import Tensor
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
+from nngen.llm.rewriters.chat import Chat, explained, load_tokenizer, place, quiet
 from nngen.llm.rewriters.decoding import PlanMatcher, SeededSampling, tokenizer_for_grammar
 from nngen.text import one_line
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+_WRITERS = ("CausalLM", "LMHead", "ConditionalGeneration")
+_NO_LIMIT = 10**9
 
 
-def load_tokenizer(base: str) -> Any:
-    """Load the tokenizer of a base: a hub id, a folder in transformers' layout, or a GGUF file.
+def load_config(base: str) -> Any:
+    """Load the text configuration of a base, without its weights.
 
     Raises:
-        RewriterError: If it cannot be loaded, or has no chat template.
+        RewriterError: If it cannot be loaded, or the model does not write text.
     """
-    where, extra = _place(base)
-    with _explained(base), _quiet():
-        tokenizer = optional_import("transformers").AutoTokenizer.from_pretrained(where, **extra)
-    if not tokenizer.chat_template:
-        raise RewriterError(f"{base} has no chat template: take its instruction-tuned variant")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    where, extra = place(base)
+    with explained(base), quiet():
+        config = optional_import("transformers").AutoConfig.from_pretrained(where, trust_remote_code=False, **extra)
+    named = config.architectures or []
+    if config.is_encoder_decoder or (named and not any(part in name for name in named for part in _WRITERS)):
+        kind = one_line(", ".join(named), 60) or config.model_type
+        raise RewriterError(f"{base} is a {kind}, not a causal language model, which writes text")
+    return config.get_text_config()
+
+
+def context_of(config: Any) -> int:
+    """Return the number of tokens that fit a model's context; a configuration without one sets no limit."""
+    names = ("max_position_embeddings", "max_seq_len", "n_ctx")
+    found = (getattr(config, name, None) for name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), _NO_LIMIT)
 
 
 def load_model(
@@ -61,7 +71,8 @@ def load_model(
         RewriterError: If the weights cannot be loaded, or the adapter belongs to another base.
     """
     transformers = optional_import("transformers")
-    where, extra = _place(base)
+    load_config(base)
+    where, extra = place(base)
     if extra:
         optional_import("gguf")
     if quantize:
@@ -73,8 +84,10 @@ def load_model(
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     dtype = _dtype(precision, device)
-    with _explained(base), _quiet():
-        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map=device, **extra)
+    with explained(base), quiet():
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, device_map=device, trust_remote_code=False, **extra
+        )
     if "gguf_file" in extra:
         # The weights are unpacked on loading, yet a model that is marked as quantized cannot be tuned.
         marks = ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config"))
@@ -92,6 +105,7 @@ class Local:
 
     Requests with the same prompt share its prefill; others are padded on the left. Both are decoded
     in batches of ``batch`` rows with a key-value cache. The other arguments are those of ``load_model``.
+    The weights are loaded for the first prompt that fits the context.
     """
 
     trusted = False
@@ -104,60 +118,83 @@ class Local:
         device: str = "cpu",
         batch: int = 16,
         precision: str = "auto",
+        quantize: bool = False,
     ) -> None:
+        if quantize and not device.startswith("cuda"):
+            raise RewriterError("a base in 4 bits needs a CUDA device: leave --quantize out on the CPU")
         self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
         self.tokenizer = load_tokenizer(base)
         self.tokenizer.padding_side = "left"  # the last token of every row is the one that is continued
-        self.model = load_model(base, adapter, device=device, precision=precision)
         self.batch = batch
-        self._vocabulary = int(self.model.config.get_text_config().vocab_size)
-        # A configuration without a context length sets no limit.
-        self._context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 10**9)
+        self._base, self._adapter, self._device = base, adapter, device
+        self._precision, self._quantize = precision, quantize
+        if adapter is not None:
+            check_adapter(adapter, base)
+        config = load_config(base)
+        self.context = context_of(config)
+        self.chat = Chat(self.tokenizer, int(config.vocab_size))
         self._grammar_tokenizer: Any = None
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, loaded on first use."""
+        model = load_model(
+            self._base, self._adapter, device=self._device, precision=self._precision, quantize=self._quantize
+        )
         # A chat model may end its turn with another token than a text.
-        end = self.model.generation_config.eos_token_id
-        ends = [*(end if isinstance(end, list) else [end]), self.tokenizer.eos_token_id]
+        end = model.generation_config.eos_token_id
+        ends = [*(end if isinstance(end, list) else [end]), self.tokenizer.eos_token_id, self.chat.turn_end]
         self._end = sorted({token for token in ends if token is not None})
+        # ``generate`` would take penalties, forced tokens and kinds of caches from the model's own settings.
+        model.generation_config = optional_import("transformers").GenerationConfig()
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._arguments = frozenset(inspect.signature(bare.forward).parameters)
         # transformers 5.24 renamed the argument that holds the key-value cache.
-        bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        names = inspect.signature(bare.forward).parameters
-        self._cache_argument = "cache" if "cache" in names else "past_key_values"
+        self._cache_argument = "cache" if "cache" in self._arguments else "past_key_values"
+        # The state of a state-space model cannot be repeated, and some models count the tokens that pad.
+        stateful = getattr(bare, "_is_stateful", False) or self._cache_argument not in self._arguments
+        self._shares = not stateful
+        self._pads = not stateful and "position_ids" in self._arguments
+        return model
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request; replies that reach the token limit have the status ``cut``.
 
         A prompt that does not fit the model's context is ``too-long``; the others are answered.
+
+        Raises:
+            RewriterError: If the weights cannot be loaded, or do not fit the tokenizer.
         """
         prompts = [self._prompt(request) for request in requests]
         replies = {}
-        for index, length in enumerate(map(self.tokens, prompts)):
-            if length >= self._context:
-                detail = f"the prompt takes {length:,} tokens, the model's context holds {self._context:,}"
-                replies[index] = Reply(status=Status.TOO_LONG, detail=detail, prompt_tokens=length)
+        for index, ids in enumerate(map(self.chat.ids, prompts)):
+            if len(ids) >= self.context:
+                detail = f"the prompt takes {len(ids):,} tokens, the model's context holds {self.context:,}"
+                replies[index] = Reply(status=Status.TOO_LONG, detail=detail, prompt_tokens=len(ids))
         order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
-        for rows in _batches(order, prompts, self.batch):
-            answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
-            replies |= dict(zip(rows, answers, strict=True))
+        if order and self.model is not None:
+            for rows in _batches(order, prompts, self.batch, pads=self._pads):
+                answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
+                replies |= dict(zip(rows, answers, strict=True))
         return [replies[index] for index in range(len(requests))]
 
     def tokens(self, text: str) -> int:
         """Count the tokens of a text."""
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.chat.ids(text))
 
     def _prompt(self, request: Request) -> str:
-        turns = [message.to_dict() for message in request.messages]
-        return str(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        return self.chat.prompt([message.to_dict() for message in request.messages])
 
     def _decode(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[Reply]:
         start = time.perf_counter()
         with torch.inference_mode():
             ids, mask, cache = self._read(prompts)
-            limit = min(max(request.max_tokens for request in requests), self._context - ids.shape[1])
+            limit = min(max(request.max_tokens for request in requests), self.context - ids.shape[1])
             sampling = SeededSampling(requests, [self._matcher(request) for request in requests], self._end)
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                **{self._cache_argument: cache},
+                **({} if cache is None else {self._cache_argument: cache}),
                 logits_processor=optional_import("transformers").LogitsProcessorList([sampling]),
                 generation_config=optional_import("transformers").GenerationConfig(
                     max_new_tokens=limit,
@@ -177,9 +214,10 @@ class Local:
         encoded = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
         ids, mask = encoded["input_ids"].to(self.model.device), encoded["attention_mask"].to(self.model.device)
         cache = None
-        if len(prompts) > 1 and len(set(prompts)) == 1:
-            cache = optional_import("transformers").DynamicCache(config=self.model.config)
-            self.model(ids[:1, :-1], use_cache=True, logits_to_keep=1, **{self._cache_argument: cache})
+        if self._shares and len(prompts) > 1 and len(set(prompts)) == 1 and ids.shape[1] > 1:
+            cache = optional_import("transformers").DynamicCache(config=self.model.config.get_text_config())
+            keep = {"logits_to_keep": 1} if "logits_to_keep" in self._arguments else {}
+            self.model(ids[:1, :-1], use_cache=True, **keep, **{self._cache_argument: cache})
             cache.batch_repeat_interleave(len(prompts))
         return ids, mask, cache
 
@@ -201,17 +239,26 @@ class Local:
         if request.kind is not Kind.PLAN or request.space is None:
             return None
         if self._grammar_tokenizer is None:
-            self._grammar_tokenizer = tokenizer_for_grammar(self.tokenizer, self._vocabulary)
+            try:
+                self._grammar_tokenizer = tokenizer_for_grammar(self.tokenizer, self.chat.vocabulary or 0)
+            except (ValueError, RuntimeError) as error:
+                raise RewriterError(
+                    f"no grammar can be made for the tokenizer of {self._base} ({one_line(str(error), 100)}): run the "
+                    "model in a server, and give its address"
+                ) from error
         return PlanMatcher(self._grammar_tokenizer, request.space)
 
 
-def _batches(order: Sequence[int], prompts: Sequence[str], size: int) -> Iterator[list[int]]:
-    """Split the order into batches; prompts shared by several requests get batches of their own."""
+def _batches(order: Sequence[int], prompts: Sequence[str], size: int, *, pads: bool) -> Iterator[list[int]]:
+    """Split the order into batches; prompts shared by several requests get batches of their own.
+
+    Without padding, a batch holds one prompt.
+    """
     shared: dict[str, list[int]] = {}
     for index in order:
         shared.setdefault(prompts[index], []).append(index)
-    single = [rows[0] for rows in shared.values() if len(rows) == 1]
-    for rows in [*(rows for rows in shared.values() if len(rows) > 1), single]:
+    single = [rows[0] for rows in shared.values() if len(rows) == 1 and pads]
+    for rows in [*(rows for rows in shared.values() if len(rows) > 1 or not pads), single]:
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
@@ -223,25 +270,26 @@ def _dtype(precision: str, device: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
 
 
-def _place(base: str) -> tuple[str, dict[str, Any]]:
-    path = Path(base)
-    try:
-        if path.suffix == ".gguf":
-            if not path.is_file():
-                raise RewriterError(f"no such file: {base}")
-            return str(path.parent), {"gguf_file": path.name}
-        if path.is_dir() and not (path / "config.json").is_file():
-            raise RewriterError(f"{base} holds no config.json: it is not a folder in transformers' layout")
-        if base.startswith((".", "/", "~")) and not path.expanduser().is_dir():
-            raise RewriterError(f"no such folder: {base}")
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RewriterError(f"{one_line(base, 60)} cannot be a model: {reason}") from error
-    return base, {}
-
-
 def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) -> Any:
     """Load a peft adapter onto its base model; ``trainable`` where it is tuned further.
+
+    Raises:
+        RewriterError: If the folder is not an adapter, is damaged, or was tuned on another base.
+    """
+    tuned_on = check_adapter(adapter, base)
+    try:
+        # peft warns of patterns that it wrote itself.
+        with warnings.catch_warnings(action="ignore"):
+            return optional_import("peft").PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    except (RuntimeError, KeyError) as error:
+        # The name fits and the shapes do not: peft's own message is pages long.
+        raise RewriterError(f"{adapter} was tuned on {tuned_on or 'another base'}, not on {base}") from error
+    except Exception as error:  # readers of broken files raise anything
+        raise RewriterError(f"{adapter} cannot be loaded: {one_line(str(error), 160)}") from error
+
+
+def check_adapter(adapter: Path, base: str) -> str:
+    """Return the name of the base that an adapter was tuned on; "" where it does not say.
 
     Raises:
         RewriterError: If the folder is not an adapter, or an adapter for another base.
@@ -251,35 +299,6 @@ def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) ->
         tuned_on = str(config.get("base_model_name_or_path") or "")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise RewriterError(f"{adapter} holds no readable adapter_config.json: it is not a peft adapter") from error
-    other = RewriterError(f"{adapter} was tuned on {tuned_on or 'another base'}, not on {base}")
     if tuned_on and Path(tuned_on).name != Path(base).name:
-        raise other
-    try:
-        return optional_import("peft").PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError) as error:
-        # The name fits and the shapes do not: peft's own message is pages long.
-        raise other from error
-
-
-@contextlib.contextmanager
-def _explained(base: str) -> Iterator[None]:
-    # Raised by transformers and its readers for files that are missing, truncated or in another format.
-    broken = (OSError, ValueError, KeyError, IndexError, struct.error, optional_import("safetensors").SafetensorError)
-    try:
-        yield
-    except broken as error:
-        lines = (line.strip()[:160] for line in str(error).splitlines() if line.strip())
-        raise RewriterError(f"{base} cannot be loaded: {next(lines, type(error).__name__)}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logging = optional_import("transformers.utils.logging")
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        raise RewriterError(f"{adapter} was tuned on {tuned_on}, not on {base}")
+    return tuned_on
