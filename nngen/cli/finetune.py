@@ -18,6 +18,14 @@ from nngen.llm.finetuning.dataset import build_from_archive, counter
 feedback = App(name="feedback", help="Build a data set from the archive for tuning a model.")
 
 
+_FEW_ROWS = 50
+_MORE = {
+    "sft": "train more plans (nngen campaign run) or propose more (nngen llm-propose --kind region)",
+    "dpo": "it pairs answers to one question: train more plans that share families, or propose regions again",
+    "kto": "train more plans (nngen campaign run) or propose more (nngen llm-propose --kind region)",
+}
+
+
 @feedback.command
 def build(
     *,
@@ -25,6 +33,7 @@ def build(
     tokenizer: str | None = None,
     limit: Count = 1024,
     tasks: Names = None,
+    writers: Names = None,
     seed: int = 0,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -38,6 +47,8 @@ def build(
         tokenizer: Base model whose tokenizer counts the tokens; by default three characters count as one token.
         limit: Most tokens of question and answer together.
         tasks: Tasks to include, separated by commas: region, improve, summary, accuracy, code; all by default.
+        writers: Rewriters whose regions to include, separated by commas, such as a model without the baselines; all by
+            default.
         seed: Seed of the split.
 
     Examples:
@@ -45,14 +56,21 @@ def build(
         nngen feedback build --out generated/regions --tasks region --tokenizer model.gguf --json
     """
     with output.read() as store:
-        built = build_from_archive(store, out, count=counter(tokenizer), limit=limit, tasks=tasks, seed=seed)
+        built = build_from_archive(
+            store, out, count=counter(tokenizer), limit=limit, tasks=tasks, writers=writers, seed=seed
+        )
     drops = built.drops
+    for view, counts in built.counts.items():
+        if counts["train"] < _FEW_ROWS:
+            note(f"{view} has {counts['train']} rows to learn from: {_MORE[view]}")
     if output.json:
         row = {"folder": str(built.folder), "fingerprint": built.fingerprint, "counts": dict(built.counts)}
-        print_json(row | {"tasks": dict(built.tasks), "dropped": asdict(drops)})
+        print_json(row | {"tasks": dict(built.tasks), "answers": dict(built.answers), "dropped": asdict(drops)})
         return
     print_table([{"view": view, **counts} for view, counts in built.counts.items()], ("view", *built.counts["sft"]))
-    say(f"left out: {drops.long:,} too long, {drops.split:,} because of the splits, {drops.twice:,} repeats")
+    print_table([{"task": task, "good": good, "answers": built.answers[task]} for task, good in built.tasks.items()])
+    reasons = f"{drops.split:,} because of the splits, {drops.twice:,} repeats, {drops.often:,} with a common answer"
+    say(f"left out: {drops.long:,} too long, {reasons}")
     say(f"{out}: fingerprint {built.fingerprint[:12]}")
     suggest("finetune", "--data", out, "--base", tokenizer or "MODEL", "--out", "generated/adapter")
 

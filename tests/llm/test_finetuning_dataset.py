@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -30,7 +31,7 @@ from nngen.llm.finetuning.examples import (
     summary_examples,
 )
 from nngen.llm.finetuning.splits import Split, assign
-from nngen.llm.prompts import estimate_tokens
+from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -133,7 +134,9 @@ def test_long_answers_are_dropped_and_never_cut(tmp_path: Path) -> None:
 
 def test_each_view_holds_its_answers(tmp_path: Path) -> None:
     examples = [
-        _example(group, number, good=good) for group in _groups(20) for number, good in enumerate((False, False, True))
+        _example(group, number, good=good, task=Task.REGION)
+        for group in _groups(20)
+        for number, good in enumerate((False, False, True))
     ]
     built = build(examples, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
     for split in Split:
@@ -250,16 +253,87 @@ def _trials(count: int, seed: int = 0) -> list[StoredTrial]:
     ]
 
 
-def test_answers_to_a_parent_are_the_extremes_of_all_plans_with_two_common_experts() -> None:
+def test_answers_to_a_parent_are_later_plans_with_two_common_experts() -> None:
     trials, space = _trials(120), PlanSpace(families=tuple("ABCDEFGHIJKL"))
-    plans = plan_means(trials)
-    expected = []
-    for plan, accuracy in plans:
-        near = [row for row in plans if row[0] is not plan and len({*row[0].experts} & {*plan.experts}) >= 2]
-        ordered = sorted(near, key=lambda row: (row[1], row[0].experts))
-        ends = ordered[-1:] + ordered[:1] if len(ordered) > 1 else ordered
-        expected += [(plan_text(plan), plan_text(other)) for other, score in ends if score != accuracy]
-    assert [(row.origin, row.answer) for row in improvement_examples(trials, space)] == expected
+    plans = {plan_text(plan): (number, accuracy) for number, (plan, accuracy) in enumerate(plan_means(trials))}
+    found = list(improvement_examples(trials, space))
+    assert len(found) > 120
+    for row in found:
+        (parent, before), (child, after) = plans[row.origin], plans[row.answer]
+        assert child > parent
+        assert (row.good, row.score) == (after > before, after)
+        assert len({*trials[parent].experts} & {*trials[child].experts}) >= 2
+    by_parent = Counter((row.origin, row.good) for row in found)
+    assert max(by_parent.values()) == 2
+    # The answers to one question can be paired.
+    assert len({row.messages for row in found}) == len({row.origin for row in found})
+
+
+def test_questions_are_those_of_proposing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def headings(text: str) -> set[str]:
+        return set(re.findall(r"^(Families|Pairs|The best plans|Improve on this plan|Write one new plan)", text, re.M))
+
+    trials, space = _trials(200), PlanSpace(families=tuple("ABCDEFGHIJKL"))
+    values = plan_values(trials, space) | {"parent": {"text": "{}", "accuracy": "0.5"}}
+    asked = headings(render(prompt("plan"), values, estimate_tokens).messages[-1].content)
+    found = [headings(row.messages[-1].content) for row in improvement_examples(trials, space)]
+    assert asked in found
+    assert all(part <= asked for part in found)
+    fitted: list[int] = []
+    monkeypatch.setattr(
+        module, "plan_values", lambda known, space: (fitted.append(len(known)), plan_values((), space))[1]
+    )
+    for row in improvement_examples(trials, space):
+        assert row.answer not in row.messages[-1].content
+    assert sorted(fitted) == [0, 40, 80, 120, 160]
+
+
+def test_gaps_inside_the_noise_between_seeds_teach_nothing() -> None:
+    space = PlanSpace(families=tuple("ABCDE"))
+    first, second, third = (replace(space.draw(Random(0)), experts=tuple(names)) for names in ("ABCD", "ABCE", "ABDE"))
+    values = [(first, 0.50), (first, 0.54), (second, 0.55), (third, 0.90)]
+    trials = [
+        replace(trial, plan=plan, validation_accuracy=value)
+        for trial, (plan, value) in zip(_trials(4), values, strict=True)
+    ]
+    pairs = {(row.origin, row.answer) for row in improvement_examples(trials, space)}
+    assert pairs == {(plan_text(first), plan_text(third)), (plan_text(second), plan_text(third))}
+    assert len(list(improvement_examples(trials[1:], space))) == 3
+
+
+def test_no_plan_is_the_answer_of_more_than_a_tenth_of_the_rows(tmp_path: Path) -> None:
+    rows = [
+        _example(group, number)
+        for place, group in enumerate(_groups(40))
+        for number in {0, 1000 + place}
+    ]  # fmt: skip
+    built = build(rows, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
+    assert built.drops.often == 32
+    assert (built.tasks, built.answers) == ({"improve": 48}, {"improve": 41})
+
+
+def test_a_region_is_judged_by_the_accuracy_of_its_child(taught: Archive) -> None:
+    held = [row for row in proposals(taught) if row.region and row.valid and row.twin is None]
+    candidates = {candidate.id: candidate for candidate in taught.candidates()}
+    child, parent = held[0].candidate, held[0].parent
+    (before,) = [trial for trial in taught.trials() if trial.candidate_id == parent]
+    for change in (0.1, -0.1):
+        accuracy = (before.validation_accuracy or 0.0) + change
+        after = replace(before, id=10_000, candidate_id=child, validation_accuracy=accuracy)
+        (row,) = region_examples(held[:1], candidates, [before, after])
+        assert (row.good, row.score, row.writer) == (change > 0, pytest.approx(1 + change), held[0].rewriter)
+        assert f"The accuracy is {before.validation_accuracy:.4f}." in row.messages[-1].content
+    (row,) = region_examples(held[:1], candidates)
+    assert (row.good, row.score) == (True, 1.0)
+
+
+def test_writers_are_chosen(taught: Archive) -> None:
+    everyone = {row.writer for row in collect(taught, ["region"])}
+    assert len(everyone) > 1
+    one = sorted(everyone)[0]
+    assert {row.writer for row in collect(taught, ["region"], writers=[one])} == {one}
+    with pytest.raises(UsageError, match="nobody wrote no proposal; mutate"):
+        collect(taught, ["region"], writers=["nobody"])
 
 
 def test_effects_are_fitted_five_times_and_never_on_the_answer_itself(monkeypatch: pytest.MonkeyPatch) -> None:

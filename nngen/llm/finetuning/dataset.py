@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from more_itertools import map_reduce
+
 from nngen.archive.records import TrialState
 from nngen.archive.store import Archive
 from nngen.errors import RewriterError, UsageError
@@ -32,7 +34,9 @@ from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.parsing import well_formed
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind
+from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
+from nngen.text import listed
 
 VIEWS = ("sft", "dpo", "kto")
 """Views of the set: good answers; pairs of a better and a worse answer; good and bad answers with a label."""
@@ -47,6 +51,7 @@ _DIALOGUES = {
 }
 """Fields of a view's rows that hold turns of a dialogue, with the fewest turns."""
 
+_COMMON = 0.1  # largest share of a task's rows with one answer
 _DAMAGED = (ValueError, LookupError, TypeError, RecursionError, MemoryError)
 _REBUILD = "build the set again with nngen feedback build"
 _MAX_LINE = 4 * 2**20  # characters; a row holds a question of a limited number of tokens and an answer
@@ -63,11 +68,13 @@ class Drops:
         long: Examples with more tokens than the limit; answers are never cut.
         split: Examples of two quartets in different splits, or held-out answers that nearly repeat a train answer.
         twice: Examples whose question and answer occurred before.
+        often: Plans as answers that would be more than a tenth of their task's.
     """
 
     long: int
     split: int
     twice: int
+    often: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,7 @@ class Built:
         fingerprint: SHA-256 over the rows of every view and split.
         counts: Number of rows by view, then split.
         tasks: Number of good examples by task.
+        answers: Number of different good answers by task.
         drops: Number of examples left out.
     """
 
@@ -85,6 +93,7 @@ class Built:
     fingerprint: str
     counts: Mapping[str, Mapping[str, int]]
     tasks: Mapping[str, int]
+    answers: Mapping[str, int]
     drops: Drops
 
 
@@ -121,25 +130,46 @@ def build(
     unique = list({(_question(row), row.answer): row for row in every}.values())
     short = [row for row in unique if count(_question(row) + row.answer) <= limit]
     splits = assign(short, twins, seed)
-    kept = [(row, split) for row, split in zip(short, splits, strict=True) if split is not None]
+    apart = [(row, split) for row, split in zip(short, splits, strict=True) if split is not None]
+    kept = _without_common_answers(apart, seed)
     views = {
         name: {split.value: make([row for row, where in kept if where is split]) for split in Split}
         for name, make in {"sft": _sft, "dpo": _dpo, "kto": _kto}.items()
     }
-    drops = Drops(long=len(unique) - len(short), split=len(short) - len(kept), twice=len(every) - len(unique))
+    drops = Drops(
+        long=len(unique) - len(short),
+        split=len(short) - len(apart),
+        twice=len(every) - len(unique),
+        often=len(apart) - len(kept),
+    )
+    good = map_reduce((row for row, _ in kept if row.good), lambda row: row.task.value)
     meta: Row = {
         "fingerprint": fingerprint(views),
         "counts": {name: {split: len(rows) for split, rows in view.items()} for name, view in views.items()},
-        "tasks": dict(sorted(Counter(row.task.value for row, _ in kept if row.good).items())),
+        "tasks": {task: len(rows) for task, rows in sorted(good.items())},
+        "answers": {task: len({row.answer for row in rows}) for task, rows in sorted(good.items())},
         "dropped": asdict(drops),
         "limit": limit,
         "seed": seed,
         "prompts": sorted({row.prompt for row, _ in kept}),
     }
     _write(folder, views, meta, notes)
-    return Built(
-        folder=folder, fingerprint=meta["fingerprint"], counts=meta["counts"], tasks=meta["tasks"], drops=drops
-    )
+    found = {name: meta[name] for name in ("fingerprint", "counts", "tasks", "answers")}
+    return Built(folder=folder, drops=drops, **found)
+
+
+def _without_common_answers(rows: Sequence[tuple[Example, Split]], seed: int) -> list[tuple[Example, Split]]:
+    """Drop good answers that would be more than a tenth of a task's: a model would learn them by heart."""
+    order = sorted(rows, key=lambda row: derive(seed, "common", _question(row[0]), row[0].answer))
+    totals = Counter(row.task for row, _ in rows if row.good)
+    seen: Counter[tuple[Task, str]] = Counter()
+    dropped = set()
+    for row, _ in order:
+        if row.good and row.task in (Task.IMPROVE, Task.SUMMARY):
+            seen[row.task, row.answer] += 1
+            if seen[row.task, row.answer] > max(totals[row.task] * _COMMON, 1):
+                dropped.add(id(row))
+    return [(row, split) for row, split in rows if id(row) not in dropped]
 
 
 def build_from_archive(
@@ -150,6 +180,7 @@ def build_from_archive(
     limit: int = 1024,
     tasks: Sequence[str] | None = None,
     batches: Sequence[str] | None = None,
+    writers: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Built:
     """Write the feedback set of an archive; the arguments are those of ``collect`` and ``build``.
@@ -158,14 +189,17 @@ def build_from_archive(
         UsageError: If a task is unknown.
         RewriterError: If there are too few groups to split, or the folder holds something else.
     """
-    examples = collect(archive, tasks, batches)
+    examples = collect(archive, tasks, batches, writers)
     sources = {name: family.source for name, family in load_families(open_lemur()).items()}
     notes = (f"Source: an archive of {len(archive.canonicals()):,} candidates.",)
     return build(examples, out, twins=twin_families(sources), count=count, limit=limit, seed=seed, notes=notes)
 
 
 def collect(
-    archive: Archive, tasks: Sequence[str] | None = None, batches: Sequence[str] | None = None
+    archive: Archive,
+    tasks: Sequence[str] | None = None,
+    batches: Sequence[str] | None = None,
+    writers: Sequence[str] | None = None,
 ) -> list[Example]:
     """Gather the examples of an archive.
 
@@ -173,9 +207,10 @@ def collect(
         archive: Source of trials, proposals and imported records.
         tasks: Tasks to include; all by default.
         batches: Batches of proposals to include; all by default.
+        writers: Rewriters whose proposals to include; all by default.
 
     Raises:
-        UsageError: If a task is unknown.
+        UsageError: If a task is unknown, or a rewriter wrote no proposal.
     """
     wanted = list(Task) if tasks is None else list(tasks)
     unknown = [name for name in wanted if name not in list(Task)]
@@ -186,9 +221,13 @@ def collect(
     found: list[Example] = []
     if "region" in wanted:
         rows = [row for row in proposals(archive) if batches is None or row.batch in batches]
+        known_writers = sorted({row.rewriter for row in rows})
+        if missing := [name for name in writers or () if name not in known_writers]:
+            raise UsageError(f"{missing[0]} wrote no proposal; {listed(known_writers, 8) or 'no rewriter'} did")
+        rows = [row for row in rows if writers is None or row.rewriter in writers]
         known = archive.canonicals()
         parents = {row.parent for row in rows if row.kind is Kind.REGION and row.parent in known}
-        found += region_examples(rows, {name: archive.candidate(name) for name in sorted(parents)})
+        found += region_examples(rows, {name: archive.candidate(name) for name in sorted(parents)}, trials)
     if len(families) >= EXPERTS:
         space = PlanSpace(families=tuple(families))
         found += improvement_examples(trials, space) if "improve" in wanted else ()
@@ -317,7 +356,7 @@ def _answer(row: Example) -> list[dict[str, str]]:
 
 def _about(row: Example) -> Row:
     about = {"task": row.task.value, "place": row.place, "group": row.group}
-    return {**about, "origin": row.origin, "prompt_id": row.prompt}
+    return {**about, "origin": row.origin, "prompt_id": row.prompt, "writer": row.writer}
 
 
 def _question(row: Example) -> str:

@@ -6,92 +6,151 @@ Every example names its origin and the group that decides its split. The prompts
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from statistics import variance
 from typing import Any
+
+from more_itertools import map_reduce
 
 from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.log import Proposal
-from nngen.llm.proposals.parents import Parent
+from nngen.llm.proposals.parents import Parent, mean_accuracies
 from nngen.llm.proposals.parsing import ReplyError, fenced
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_means, plan_values, region_values
+from nngen.llm.proposals.prompt_context import best_plans, plan_means, plan_values, region_values
 from nngen.llm.rewriters.base import Kind
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
-from nngen.surrogate.plan_text import fixed_fields, plan_text
+from nngen.surrogate.plan_text import by_plan, fixed_fields, plan_text
 from nngen.types import Fidelity, Record
 
 _UNLIMITED = 10**9
 _SUMMARY_SHARE = 0.25
+_ANSWERS = 2  # good ones of a question, and bad ones
+_BUDGET = 800  # tokens of a question, so that an answer fits beside it into 1,024
 _FITS = 5  # each takes seconds, whatever the number of trials
 _PROMPTS = {Task.IMPROVE: "plan", Task.SUMMARY: "plan"}  # other tasks have the prompt of their name
 _PLAIN = fixed_fields(Plan(experts=()))
 
 
-def region_examples(proposals: Iterable[Proposal], candidates: Mapping[str, StoredCandidate]) -> Iterator[Example]:
-    """Yield rewritten regions: good where every check passed, bad where a check refused them; no duplicates."""
+def region_examples(
+    proposals: Iterable[Proposal], candidates: Mapping[str, StoredCandidate], trials: Sequence[StoredTrial] = ()
+) -> Iterator[Example]:
+    """Yield rewritten regions; no duplicates.
+
+    A child that was trained at a fidelity of its parent's is good where it is better, any other where it passed every
+    check.
+    """
+    by_fidelity = map_reduce(trials, lambda trial: trial.fidelity)
+    means = [mean_accuracies(same) for fidelity, same in by_fidelity.items() if fidelity is not None]
     for proposal in proposals:
         parent = candidates.get(proposal.parent)
         if proposal.kind is not Kind.REGION or proposal.twin is not None or parent is None or not proposal.written:
             continue
+        known = [found for found in means if parent.id in found]
+        compared = next((found for found in known if proposal.candidate in found), None)
+        accuracy = (compared or next(iter(known), {})).get(parent.id)
+        gain = 0.0 if compared is None else compared[proposal.candidate] - compared[parent.id]
         try:
-            question = _question(Task.REGION, region_values(Parent.of(parent), proposal.region))
+            question = _question(Task.REGION, region_values(Parent.of(parent, accuracy), proposal.region))
         except ReplyError:
             continue  # the archive's candidate is not the file that the region was asked for
         yield _example(
             Task.REGION,
             question,
             fenced(proposal.written),
-            good=proposal.valid,
-            score=float(proposal.valid),
+            good=proposal.valid and (compared is None or gain > 0),
+            score=float(proposal.valid) + gain,
             group=group_of(parent.experts),
             origin=proposal.candidate,
             place=proposal.region,
+            writer=proposal.rewriter,
         )
 
 
 def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
-    """Yield parent plans with their result, answered by a better plan (good) or a worse one (bad) of the same fidelity.
+    """Yield parent plans, answered by better plans (good) and worse ones (bad) that were trained later.
 
-    Both plans share at least two experts; the group names both quartets.
+    Both plans share at least two experts and differ by more than the noise between seeds; the group names both
+    quartets. The question is the one that ``llm-propose`` would have asked when the parent was trained. Its best plans
+    are of the parent's quartet, because others may belong to another split.
     """
-    nothing: dict[str, list[str]] = {
-        name: [] for name in ("families", "inseparable", "unmeasured", "pairs", "best", "failures")
-    }
     for fidelity in _by_fidelity(trials).values():
         plans = plan_means(fidelity)
         order = sorted(range(len(plans)), key=lambda number: (plans[number][1], plans[number][0].experts))
-        # Plans that share two experts share a pair. Of each pair only the two best and the two worst plans are looked
-        # at, since one of the two may be the parent itself: the extremes are found in linear time.
-        ranks: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for rank, number in enumerate(order):
-            for pair in _pairs(plans[number][0]):
-                ranks[pair].append(rank)
-        ends = {pair: (*found[:2], *found[-2:]) for pair, found in ranks.items()}
-        for rank, number in sorted(enumerate(order), key=lambda row: row[1]):
+        ranks = {number: rank for rank, number in enumerate(order)}
+        noise, history = _noise(fidelity), _History(fidelity, space)
+        # Plans that share two experts share a pair. From the last plan to the first, each pair holds the ranks of the
+        # later ones; a better and a worse one of each is drawn, so that no answer is that of most questions.
+        later: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for number in reversed(range(len(plans))):
             plan, accuracy = plans[number]
-            near = {other for pair in _pairs(plan) for other in ends[pair]} - {rank}
-            if not near:
-                continue
-            parent = {"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"}
-            question = _question(Task.IMPROVE, {**nothing, "parent": parent})
-            for other, score in (plans[order[end]] for end in sorted({min(near), max(near)}, reverse=True)):
-                if score == accuracy or not set(other.experts) <= set(space.families):
+            drawn = {True: set[int](), False: set[int]()}
+            for pair in _pairs(plan):
+                found = later[pair]
+                place = bisect_left(found, ranks[number])
+                for good, first, last in ((True, place, len(found)), (False, 0, place)):
+                    if first < last:
+                        draw = derive(0, "answer", plan_text(plan), *pair, good)
+                        drawn[good].add(found[first + draw % (last - first)])
+                found.insert(place, ranks[number])
+            for end in (end for good in (True, False) for end in sorted(drawn[good])[:_ANSWERS]):
+                other, score = plans[order[end]]
+                if abs(score - accuracy) <= noise or not set(other.experts) <= set(space.families):
                     continue
                 yield _example(
                     Task.IMPROVE,
-                    question,
+                    history.question(plan, accuracy),
                     plan_text(other),
                     good=score > accuracy,
                     score=score,
                     group="|".join((group_of(plan.experts), group_of(other.experts))),
                     origin=plan_text(plan),
                 )
+
+
+class _History:
+    """Questions about plans as they were when these were trained; the effects are fitted at a few moments."""
+
+    def __init__(self, trials: Sequence[StoredTrial], space: PlanSpace) -> None:
+        self._trials, self._space = trials, space
+        self._first: dict[str, int] = {}
+        self._quartets: dict[str, list[int]] = defaultdict(list)
+        for number, trial in enumerate(trials):
+            self._first.setdefault(plan_text(trial.plan), number)
+            self._quartets[group_of(trial.experts)].append(number)
+        self._cuts = sorted({len(trials) * part // _FITS for part in range(_FITS)})
+        self._values: dict[int, dict[str, Any]] = {}
+
+    def question(self, parent: Plan, accuracy: float) -> Rendered:
+        """Render the question about a parent from the trials up to its first one."""
+        now = self._first[plan_text(parent)] + 1
+        cut = self._cuts[bisect_right(self._cuts, now) - 1]
+        if cut not in self._values:
+            self._values[cut] = plan_values(self._trials[:cut], self._space)
+        own = [self._trials[number] for number in self._quartets[group_of(parent.experts)] if number < now]
+        told = {"text": plan_text(parent), "accuracy": f"{accuracy:.4f}"}
+        return _question(Task.IMPROVE, {**self._values[cut], "best": best_plans(own), "parent": told}, _BUDGET)
+
+
+def _noise(trials: Sequence[StoredTrial]) -> float:
+    """Compute two standard errors of a difference of two trials from repeated plans; 0 where none was repeated."""
+    repeated = [
+        [trial.validation_accuracy or 0.0 for trial in same] for same in by_plan(trials).values() if len(same) > 1
+    ]
+    freedom = sum(len(values) - 1 for values in repeated)
+    return (
+        2 * math.sqrt(2 * sum(variance(values) * (len(values) - 1) for values in repeated) / freedom)
+        if freedom
+        else 0.0
+    )
 
 
 def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterator[Example]:
@@ -188,6 +247,7 @@ def _example(
     good: bool = True,
     score: float = 1.0,
     place: str = "",
+    writer: str = "",
 ) -> Example:
     return Example(
         task=task,
@@ -199,6 +259,7 @@ def _example(
         origin=origin,
         prompt=question.prompt,
         place=place,
+        writer=writer,
     )
 
 

@@ -37,6 +37,7 @@ class Example:
         group: Key of the split, shared by all examples of one quartet; several keys are joined by ``|``.
         origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
         place: Name of the region, for ``region``.
+        writer: Rewriter that wrote the answer; "" where it was not proposed.
     """
 
     task: Task
@@ -48,6 +49,7 @@ class Example:
     origin: str
     prompt: str
     place: str = ""
+    writer: str = ""
 
 
 class Split(enum.StrEnum):

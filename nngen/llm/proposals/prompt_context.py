@@ -40,7 +40,6 @@ def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iter
     known = {row.family for row in rows}
     trained = Counter(name for trial in trials if trial.trained for name in set(trial.experts))
     others = [name for name in space.families if name not in known]
-    best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
     pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
     return {
         "families": [{"name": row.family, "effect": _effect(row.interval, row.point, row.quartets)} for row in rows],
@@ -49,10 +48,16 @@ def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iter
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
         ],
-        "best": [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best],
+        "best": best_plans(trials),
         "failures": _failures(trials, failed),
         "parent": None,
     }
+
+
+def best_plans(trials: Sequence[StoredTrial]) -> list[dict[str, str]]:
+    """Write the plans of the highest mean accuracies, best first, for the prompt ``plan``."""
+    best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
+    return [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best]
 
 
 def parent_values(parent: Parent | None) -> dict[str, str] | None:
