@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 
 import pytest
 
@@ -129,9 +130,8 @@ def test_thoughts_are_cut_out_in_linear_time(text: str) -> None:
     ids=["objects", "lists", "both", "braces", "strings", "whole", "quotes", "items", "quoted", "listed", "indented"],
 )
 def test_an_object_is_looked_for_in_linear_time(text: str) -> None:
-    began = time.process_time()
-    with contextlib.suppress(ReplyError):
-        one_object(text, "experts")
-    with contextlib.suppress(ReplyError):
-        python_block(text)
-    assert time.process_time() - began < 2.0
+    for read in (partial(one_object, key="experts"), python_block):
+        began = time.process_time()
+        with contextlib.suppress(ReplyError):
+            read(text)
+        assert time.process_time() - began < 2.0

@@ -100,8 +100,7 @@ def one_object(text: str, key: str) -> dict[str, Any]:
     """
     text = without_thoughts(text)
     # A quotation or a list indents the lines of an object, which breaks none; its marks would.
-    parts = [text, *(token.content for token in _blocks(text))]
-    found = next((objects for part in parts if (objects := _objects(part))), [])
+    found = _objects(text) or next(filter(None, (_objects(token.content) for token in _blocks(text))), [])
     wrapped = [inner for data in found for inner in data.values() if isinstance(inner, dict)]
     named = [data for data in (*found, *wrapped) if key in data]
     if "{" not in text:
@@ -166,7 +165,7 @@ def python_block(text: str) -> str:
     if bare.strip() and _parses(bare):
         return bare
     blocks = _blocks(text)
-    if not any(token.type == "fence" for token in blocks):
+    if not any(token.type == "fence" for token in blocks) and _FENCE.search(text):
         # A fence indented like code ends no paragraph in Markdown; models write it all the same.
         blocks = _blocks(_FENCE.sub("", text))
     fences = [token for token in blocks if token.type == "fence"]
