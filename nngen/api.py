@@ -201,13 +201,13 @@ def train(
         return ready.train(job, on_epoch)
 
 
-def load(candidate_id: str, *, archive: Path | None = None, trust: bool = False, device: str = "cpu") -> TrainedModel:
-    """Load a candidate with the weights that a campaign kept, those of its best trial, into this process.
+def load(name: str, *, archive: Path | None = None, trust: bool = False, device: str = "cpu") -> TrainedModel:
+    """Load a network with the weights that a campaign kept, those of the best trial, into this process.
 
     The code of the candidate runs here, without a sandbox; ``nngen predict`` runs it in one.
 
     Args:
-        candidate_id: Id of the candidate, or the start of one.
+        name: Id of the candidate, or the start of one; or the name of a campaign, for its best candidate.
         archive: Path of the archive; by default ``NNGEN_ARCHIVE``, else ``./nngen.db``.
         trust: Whether to run a file that nngen did not assemble from families of the pinned LEMUR wheel.
         device: Device to load it onto.
@@ -222,7 +222,7 @@ def load(candidate_id: str, *, archive: Path | None = None, trust: bool = False,
     from nngen.training.trained_model import TrainedModel  # loads torch
 
     with Archive.open(archive or default_path(), readonly=True) as store:
-        found, _, kept = find_weights(store, candidate_id)
+        found, _, kept = find_weights(store, name)
     choice = source_level(found.source)
     if choice.level is Isolation.SANDBOX and not trust:
         raise UsageError(

@@ -26,7 +26,7 @@ from nngen.training.inference import PredictJob, predict_logits
 
 
 def predict(
-    candidate: Annotated[str, Parameter(name="ID")],
+    candidate: Annotated[str, Parameter(name="ID|CAMPAIGN")],
     images: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
@@ -37,14 +37,14 @@ def predict(
     isolation: IsolationOption = "auto",
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Predict the classes of images with the weights that a campaign kept, those of the candidate's best trial.
+    """Predict the classes of images with the weights that a campaign kept: those of its, or a candidate's, best trial.
 
     Images are brought to the form of the training's images: turned as their EXIF data says, scaled and cut to their
     size, with as many channels. The network runs in an isolated worker. The exit code is 3 if some images cannot be
     read.
 
     Args:
-        candidate: Id of the candidate, or the start of one.
+        candidate: Id of the candidate, or the start of one; or the name of a campaign, for its best candidate.
         images: Image files, or folders that are searched for some.
         top: Number of classes per image, the most probable first.
         csv_rows: Print comma-separated values.
@@ -53,7 +53,7 @@ def predict(
 
     Examples:
         nngen predict MoE4-1a2b photo.jpg
-        nngen predict 1a2b photos --top 3
+        nngen predict small photos --top 3
         nngen predict 1a2b photos --csv
     """
     if csv_rows and output.json:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import unified_diff
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -19,6 +20,7 @@ from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.cli.options import ArchiveOptions, Count, Flag
 from nngen.cli.output import emit, print_json, print_table, say, suggest
+from nngen.export.kept_weights import kept_file
 from nngen.llm.proposals.log import lineage
 from nngen.plan import changes
 from nngen.text import clean, listed
@@ -90,16 +92,23 @@ def show(
         trials = store.trials(candidate_id=found.id)
         reasons = stored_suspicions(store.lines, trials)
         parent, children = lineage(store, found.id)
+        weights = {trial.id: file for trial in trials if (file := kept_file(store, trial)) is not None}
     trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in trials)
     if output.json:
         extra = {"source": found.source} if source else {}
         family = {"parent": parent or None, "children": list(children)}
-        print_json(_describe(found) | family | {"trials": [_trial(trial) for trial in trials]} | extra)
+        print_json(
+            _describe(found) | family | {"trials": [_trial(trial, weights.get(trial.id)) for trial in trials]} | extra
+        )
     elif source:
         # A terminal would obey escape sequences; a file gets the source byte for byte.
         emit(clean(found.source, None, lines=True) if sys.stdout.isatty() else found.source)
     else:
         _print(found, trials, parent, children)
+        for file in dict.fromkeys(weights.values()):
+            say(
+                f"weights    {file} ({file.stat().st_size / 2**20:,.1f} MiB): nngen predict classifies images with them"
+            )
         suggest("export", "--id", found.id[:13], "--out", "generated/lemur", *output.place)
 
 
@@ -191,8 +200,9 @@ def _describe(found: StoredCandidate) -> dict[str, Any]:
     }
 
 
-def _trial(trial: StoredTrial) -> dict[str, Any]:
+def _trial(trial: StoredTrial, weights: Path | None) -> dict[str, Any]:
     shown = {name: value for name, value in asdict(trial).items() if name not in _INNER}
+    shown["weights"] = weights and str(weights)
     if trial.spec is not None:
         # As it is typed, 3x32x32, not as three numbers.
         shown["spec"]["shape"] = str(trial.spec.shape)

@@ -113,6 +113,16 @@ def test_top_csv_and_what_is_not_an_image(nngen, archive, folder, tmp_path):
     assert last == "nngen: 1 of 2 images cannot be read"
 
 
+def test_a_campaign_stands_for_its_best_candidate_and_show_names_the_file(nngen, archive, folder):
+    found, wanted = recorded(archive, "linear")
+    image = folder / "images" / "val" / "digit 0" / "12.png"
+    told = nngen("predict", "linear", image, "--isolation", "process", "--json")
+    assert json.loads(told.out)[0]["classes"][0]["class"] == wanted[0]
+    file = archive.weights / f"trial-{archive.trials('linear')[0].id}" / "weights.safetensors"
+    assert f"weights    {file} (0.0 MiB), which nngen predict uses" in nngen("show", found).out
+    assert json.loads(nngen("show", found, "--json").out)["trials"][0]["weights"] == str(file)
+
+
 def test_bad_input_is_one_line(nngen, archive, folder, tmp_path):
     found, _ = recorded(archive, "mixture")
     (tmp_path / "notes.txt").write_text("no image")
