@@ -294,7 +294,9 @@ class LocalEngine:
         environment = self._environment(spec)
         files = [*(dataset.file(part) for part in WORKER_FILES), *([checkpoint] if checkpoint else [])]
         names, done = artifacts.names if artifacts else (), len(scorer.curve)
-        order = TrainOrder.of(job, compiled=self._compiled, artifacts=names, done=done)
+        # Kept weights have them in a file beside them: names of many classes would make the order too long.
+        metadata = artifact_metadata(job) if isinstance(artifacts, ArtifactRequest) else None
+        order = TrainOrder.of(job, compiled=self._compiled, artifacts=names, done=done, metadata=metadata)
         # Predictions have a known length, so that a frame of another one is refused unread.
         frames: dict[int, range] = {}
         for kind, images in ((FrameKind.VALIDATION, dataset.validation_images), (FrameKind.TEST, dataset.test_images)):

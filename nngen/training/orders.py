@@ -62,7 +62,15 @@ class TrainOrder(CheckOrder):
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, job: TrainJob, *, compiled: bool = False, artifacts: tuple[str, ...] = (), done: int = 0) -> Self:
+    def of(
+        cls,
+        job: TrainJob,
+        *,
+        compiled: bool = False,
+        artifacts: tuple[str, ...] = (),
+        done: int = 0,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Self:
         spec, dataset = job.spec, job.dataset
         own = {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
         return cls(
@@ -82,7 +90,7 @@ class TrainOrder(CheckOrder):
             compiled=compiled,
             artifacts=artifacts,
             done=done,
-            metadata=artifact_metadata(job) if artifacts else {},
+            metadata=metadata or {},
         )
 
 

@@ -119,7 +119,7 @@ def test_a_campaign_stands_for_its_best_candidate_and_show_names_the_file(nngen,
     told = nngen("predict", "linear", image, "--isolation", "process", "--json")
     assert json.loads(told.out)[0]["classes"][0]["class"] == wanted[0]
     file = archive.weights / f"trial-{archive.trials('linear')[0].id}" / "weights.safetensors"
-    assert f"weights    {file} (0.0 MiB), which nngen predict uses" in nngen("show", found).out
+    assert f"weights    {file} (0.0 MiB)" in nngen("show", found).out
     assert json.loads(nngen("show", found, "--json").out)["trials"][0]["weights"] == str(file)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from nngen.checks.rules.sample_nets import net_source
 from nngen.isolation import FrameError
 from nngen.training.checkpoints import FolderSink, TrialFolder
+from nngen.training.inference import KeptWeights
 from nngen.types import Outcome
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "homogeneous.py"
@@ -171,7 +172,8 @@ def test_kept_weights_are_those_that_predicted(engine, job, folder, digits):
     work = job(net_source(), epochs=2, batch=512)
     trial = engine.train(replace(work, folder=replace(folder, keep=True)))
     folder.clear(keep=True)
-    assert sorted(file.name for file in folder.path.iterdir()) == ["logits.safetensors", "weights.safetensors"]
+    files = ["config.json", "logits.safetensors", "weights.safetensors"]
+    assert sorted(file.name for file in folder.path.iterdir()) == files
     weights = load_file(folder.path / "weights.safetensors")
     assert {name: tuple(value.shape) for name, value in weights.items()} == {
         "head.1.weight": (10, 64),
@@ -182,6 +184,13 @@ def test_kept_weights_are_those_that_predicted(engine, job, folder, digits):
     assert logits.argmax(1).numpy().astype("<u2").tobytes() == trial.validation_predictions
     folder.clear(keep=False)
     assert not folder.path.exists()
+
+
+def test_long_names_of_classes_are_beside_the_weights(engine, job, folder, digits):
+    data = replace(digits, class_names=tuple("x" * 8000 + str(label) for label in range(10)))
+    trial = engine.train(replace(job(net_source(), dataset=data, batch=512), folder=replace(folder, keep=True)))
+    assert trial.verdict.valid
+    assert KeptWeights.read(folder.path).preprocessing.class_names == data.class_names
 
 
 @pytest.fixture
