@@ -25,6 +25,7 @@ from nngen.analysis.caveats import sample_notes
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
 from nngen.analysis.observations import Observation, success_rates, trained_quartets
 from nngen.analysis.statistics import Interval, Rate, benjamini_hochberg, holm
+from nngen.space.pool import EXPERTS
 from nngen.space.rank import dimensions
 from nngen.space.registry import Scores
 
@@ -92,8 +93,8 @@ class Effects:
             nothing was repeated); None where it is not identified.
         pair_sd: Standard deviation of the pair effects.
         df: Degrees of freedom of the residual.
-        needed: Least number of trained quartets for an effect with an interval of every family; None where all have
-            one.
+        needed: Least number of trained quartets for an effect with an interval of every family that can be trained;
+            None where all have one.
         notes: Caveats, one clause each.
     """
 
@@ -163,7 +164,7 @@ def effects(
         pair_sd=_root(fitted.pair_variance if fitted else None),
         df=fitted.df if fitted else 0,
         confidence=confidence,
-        needed=None if rows and all(row.interval for row in rows) else _needed(pool, table.quartets),
+        needed=_needed(rows, table.quartets),
         notes=sample_notes(
             observations,
             rates=rates,
@@ -189,16 +190,24 @@ def more_quartets(found: Effects, campaign: str, size: int) -> str:
     # As many fail as until now.
     asked = math.ceil(found.needed * found.quartets / found.trained) if found.trained else found.needed
     asked = max(asked, size + 1)
-    return (
-        f"an effect with an interval for each of {len(found.families)} families needs at least {found.needed} trained "
-        f"quartets: nngen campaign run {campaign} --size {asked} draws more"
-    )
+    alive = sum(bool(row.quartets or not row.success.tries) for row in found.families)
+    needs = f"an effect with an interval for each of {alive} families needs at least {found.needed} trained quartets"
+    if found.needed > (space := math.comb(alive, EXPERTS)):
+        return f"{needs}, and they make only {space:,}: widen the pool"
+    asked = min(asked, math.comb(len(found.families), EXPERTS))
+    return f"{needs}: nngen campaign run {campaign} --size {asked} draws more"
 
 
-def _needed(pool: Sequence[str], quartets: Sequence[tuple[str, ...]]) -> int:
-    """Return the number of trained quartets with which every effect and the noise can be estimated at the earliest."""
-    missing = len(pool) - dimensions(quartets, pool)
-    return max(len(pool) + 1, len(set(quartets)) + missing)
+def _needed(rows: Sequence[FamilyEffect], quartets: Sequence[tuple[str, ...]]) -> int | None:
+    """Return the number of trained quartets with which every effect and the noise can be estimated at the earliest.
+
+    Families that were tried and never trained have no effect, however many quartets are drawn.
+    """
+    alive = [row for row in rows if row.quartets or not row.success.tries]
+    if not alive or all(row.interval for row in alive):
+        return None
+    names = [row.family for row in alive]
+    return max(len(names) + 1, len(set(quartets)) + len(names) - dimensions(quartets, names))
 
 
 def scores_of(effects: Effects) -> Scores:

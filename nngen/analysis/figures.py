@@ -7,8 +7,8 @@ shade from transparent, so that they look the same on white and on black.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from itertools import cycle
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,9 @@ from nngen.text import one_line
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999")
 """Paul Tol's "bright" colour scheme, which is safe for colour-blind readers."""
 
+PALETTE = (*COLOURS[:6], "#332288", "#117733", "#999933", "#882255", "#44AA99", "#DDCC77")
+"""The scheme's colours but grey, then some of his scheme "muted", for figures of many lines or families."""
+
 SHOWN = 12
 """Number of best trials that are drawn individually."""
 
@@ -33,6 +36,7 @@ POINTS = 2000
 _BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
 _SHADES = [[0.0, "rgba(68,119,170,0.18)"], [1.0, "rgba(68,119,170,1)"]]
 _TWO_SIDED = [[0.0, "rgba(238,102,119,1)"], [0.5, "rgba(128,128,128,0.10)"], [1.0, "rgba(68,119,170,1)"]]
+_VEIL = "rgba(150,150,150,0.6)"
 Item = TypeVar("Item")
 MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
 _SIGNIFICANT = 0.05
@@ -183,12 +187,13 @@ def write_coverage_page(coverage: Coverage, path: Path) -> None:
 
 
 def pair_figure(effects: Effects) -> str:
-    """Draw the pair effects, families best first, as JSON."""
+    """Draw the pair effects, families best first, those that are not clear in grey, as JSON."""
     names, cells = pair_table(effects)
-    reach = 100 * max((abs(pair.interval.effect) for pair in effects.pairs), default=0.0)
+    reach = pair_reach(effects)
     return _matrix(
         names,
         [[100 * cell.interval.effect if cell else None for cell in line] for line in cells],
+        grey=[[1 if cell and cell.kind is PairKind.UNCLEAR else None for cell in line] for line in cells],
         text=[[MARKS[cell.kind] if cell else "" for cell in line] for line in cells],
         texttemplate="%{text}",
         customdata=[
@@ -199,11 +204,17 @@ def pair_figure(effects: Effects) -> str:
             for line in cells
         ],
         colorscale=_TWO_SIDED,
-        zmin=-reach or -1.0,
-        zmax=reach or 1.0,
+        zmin=-reach,
+        zmax=reach,
         hovertemplate="%{x} with %{y}: %{z:+.2f} points (%{customdata})<extra></extra>",
         colorbar={"title": {"text": "points"}, "thickness": 10, "len": 0.6},
     )
+
+
+def pair_reach(effects: Effects) -> float:
+    """Return the end of the scale of pair effects, in points: no effect inside its interval has a strong colour."""
+    spans = (pair.interval for pair in effects.pairs)
+    return 100 * max((max(abs(span.effect), (span.high - span.low) / 2) for span in spans), default=0.0) or 1.0
 
 
 def pair_table(effects: Effects) -> tuple[list[str], list[list[PairEffect | None]]]:
@@ -231,12 +242,14 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
         figure.add_scatter(
             x=[point.epoch for point in trial.curve],
             y=[point.validation_accuracy for point in trial.curve],
-            mode="lines+markers",
+            mode="lines+markers+text",
             showlegend=False,
-            line={"color": COLOURS[place % 6], "width": 2},
+            line={"color": PALETTE[place % len(PALETTE)], "width": 2},
             marker={"size": 5},
-            text=label(", ".join(trial.experts)),
-            hovertemplate=f"{place + 1}. %{{text}}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+            text=[*[""] * (len(trial.curve) - 1), str(place + 1)],
+            textposition="middle right",
+            hovertext=label(", ".join(trial.experts)),
+            hovertemplate=f"{place + 1}. %{{hovertext}}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
     figure.update_xaxes(title="epoch", dtick=_tick(max((len(t.curve) for t in best), default=1)))
     figure.update_yaxes(title="validation accuracy")
@@ -260,8 +273,7 @@ def gate_figure(trials: Sequence[StoredTrial]) -> str:
     shares = gate_shares(trials)
     labels = [f"{rank}. {(trial.candidate_id or '')[5:11]}" for rank, (trial, _) in enumerate(shares, start=1)]
     figure = _graph_objects().Figure()
-    names = sorted({name for _, share in shares for name in share})
-    for name, colour in zip(names, cycle(COLOURS), strict=False):
+    for name, colour in gate_colours([share for _, share in shares]).items():
         parts = [(label, share[name]) for label, (_, share) in zip(labels, shares, strict=True) if name in share]
         figure.add_bar(
             x=[share for _, share in parts],
@@ -280,6 +292,17 @@ def gate_figure(trials: Sequence[StoredTrial]) -> str:
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     figure.update_xaxes(title="mean gate weight in the last epoch", tickformat=".0%", dtick=0.25, range=[0, 1])
     return _json(figure, rows=len(shares))
+
+
+def gate_colours(bars: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """Give each expert a colour, in the order of their names, such that no two of one bar have the same."""
+    found: dict[str, str] = {}
+    for name in sorted({name for bar in bars for name in bar}):
+        beside = {found.get(other) for bar in bars if name in bar for other in bar}
+        used = Counter(found.values())
+        free = [colour for colour in PALETTE if colour not in beside] or list(PALETTE)
+        found[name] = min(free, key=lambda colour: (used[colour], PALETTE.index(colour)))
+    return found
 
 
 def gate_shares(trials: Sequence[StoredTrial]) -> list[tuple[StoredTrial, dict[str, float]]]:
@@ -303,10 +326,13 @@ def _hover_text(row: FamilyEffect) -> str:
     return label(f"{row.family}: {100 * (row.point or 0.0):+.2f} points{span or ', no interval'}{partners}", 400)
 
 
-def _matrix(names: Sequence[str], cells: Any, **more: Any) -> str:
+def _matrix(names: Sequence[str], cells: Any, grey: Any = None, **more: Any) -> str:
     go = _graph_objects()
     axis = [label(name) for name in names]
     figure = go.Figure(go.Heatmap(x=axis, y=axis, z=cells, xgap=1, ygap=1, hoverongaps=False, **more))
+    if grey is not None:
+        veil = {"colorscale": [[0.0, _VEIL], [1.0, _VEIL]], "showscale": False, "hoverinfo": "skip"}
+        figure.add_heatmap(x=axis, y=axis, z=grey, xgap=1, ygap=1, **veil)
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     figure.update_xaxes(tickangle=-60, showgrid=False, dtick=1)
     return _json(figure, least=max(320, 140 + _CELL_PX * len(names)))

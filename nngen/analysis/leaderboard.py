@@ -227,7 +227,7 @@ def ties(rows: Sequence[Row]) -> tuple[str, ...]:
     for start, end in pairwise([*starts, len(rows)]):
         best, tied = rows[start], [row.id[:13] for row in rows[start:end] if row.tied]
         if tied:
-            more = f"{len(tied)} more inside the best one's 95 % interval"
+            more = f"{len(tied)} more inside the 95 % interval of the best"
             found.append(f"{describe_fidelity(best)}: {more}: {listed(tied, _NAMED)}")
     return tuple(found)
 

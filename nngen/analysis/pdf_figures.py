@@ -8,7 +8,19 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from nngen.analysis.figures import COLOURS, MARKS, best_curves, gate_shares, pair_table, sampled, sign_of
+from nngen.analysis.effects import PairKind
+from nngen.analysis.figures import (
+    COLOURS,
+    MARKS,
+    PALETTE,
+    best_curves,
+    gate_colours,
+    gate_shares,
+    pair_reach,
+    pair_table,
+    sampled,
+    sign_of,
+)
 from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError, NngenError
 from nngen.files import write_atomically
@@ -33,7 +45,7 @@ _STYLE: Any = {
     # A name of a family may hold a dollar sign.
     "text.parse_math": False,
 }
-_PALE = frozenset({"#CCBB44", "#66CCEE", "#999999"})
+_PALE = frozenset({"#CCBB44", "#66CCEE", "#DDCC77", "#44AA99", "#999933"})
 _ROW, _CELL = 0.17, 0.165
 _LABEL = 30
 """Characters of the longest name beside an axis; longer ones would leave no room for the figure."""
@@ -116,12 +128,16 @@ def _effects(report: Report, figure: Any) -> None:
 
 
 def _pairs(report: Report, figure: Any) -> None:
+    from matplotlib.patches import Rectangle
+
     names, cells = pair_table(report.effects)
-    reach = 100 * max(abs(pair.interval.effect) for pair in report.effects.pairs) or 1.0
+    reach = pair_reach(report.effects)
     values = [[100 * cell.interval.effect if cell else None for cell in line] for line in cells]
     axes = _matrix(figure, names, values, label="points", cmap="RdBu", vmin=-reach, vmax=reach)
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):
+            if cell and cell.kind is PairKind.UNCLEAR:
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color="#999999", alpha=0.6, linewidth=0))
             if cell and MARKS[cell.kind]:
                 axes.text(x, y, MARKS[cell.kind], ha="center", va="center")
 
@@ -132,15 +148,16 @@ def _curves(report: Report, figure: Any) -> None:
     for trial in others:
         _curve(axes, trial, color="#bbbbbb", linewidth=0.4)
     for place, trial in reversed(list(enumerate(best))):
-        _curve(axes, trial, color=COLOURS[place % 6], linewidth=1.1)
+        _curve(axes, trial, color=PALETTE[place % len(PALETTE)], linewidth=1.1)
+        last = trial.curve[-1]
+        axes.annotate(str(place + 1), (last.epoch, last.validation_accuracy), (3, -2), textcoords="offset points")
     axes.set(xlabel="epoch", ylabel="validation accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _gates(report: Report, figure: Any) -> None:
     shares = gate_shares(report.trials)
-    names = sorted({name for _, share in shares for name in share})
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    colours = gate_colours([share for _, share in shares])
     axes = _axes(figure, 0.6 + 0.24 * len(shares))
     for place, (_, share) in enumerate(shares):
         left = 0.0

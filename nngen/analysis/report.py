@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from more_itertools import split_before
 
 from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
-from nngen.analysis.effects import Effects, FamilyEffect, effects
+from nngen.analysis.effects import Effects, FamilyEffect, effects, more_quartets
 from nngen.analysis.gains import Gains, gains
-from nngen.analysis.leaderboard import Row, columns_of, leaderboard, validation_images
+from nngen.analysis.leaderboard import Row, columns_of, describe_fidelity, leaderboard, ties, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
 from nngen.analysis.results import (
     FamilyRow,
     Funnel,
     OutcomeRow,
+    RungRow,
     family_rows,
     finished_quartets,
     funnel,
     outcome_rows,
+    rung_rows,
     template_note,
 )
 from nngen.archive.records import CampaignRecord, StoredTrial
@@ -54,6 +57,11 @@ class Report:
         missing: Missing parts, one sentence each.
         environments: Distinct versions and hardware of the trials, with the number of trials.
         loops: The closed loop that the campaign belongs to, compared with others; None outside of loops.
+        rungs: Results of each rung; one without rungs.
+        ties: Rows that cannot be told from the best of their fidelity, one clause for each fidelity.
+        revealed: Number of the campaign's candidates whose test accuracy was computed.
+        more_quartets: Number of quartets that the pool needs for an effect of every family, with the command; empty
+            where all have one.
         templates: Note on candidates assembled with older templates; empty where there is nothing to note.
     """
 
@@ -75,6 +83,10 @@ class Report:
     missing: tuple[str, ...]
     environments: tuple[tuple[Mapping[str, str], int], ...]
     loops: Loops | None
+    rungs: tuple[RungRow, ...]
+    ties: tuple[str, ...]
+    revealed: int
+    more_quartets: str
     templates: str
 
     @property
@@ -82,9 +94,14 @@ class Report:
         return self.rows[0] if self.rows else None
 
     @property
-    def ranked(self) -> tuple[Row, ...]:
-        """Rows of the fidelity with the longest training, best first; other fidelities follow them in ``rows``."""
-        return self.rows[: next((place for place, row in enumerate(self.rows) if place and row.rank == 1), None)]
+    def rankings(self) -> list[list[Row]]:
+        """Rows of each fidelity, best first; the one with the longest training comes first."""
+        return list(split_before(self.rows, lambda row: row.rank == 1))
+
+    @property
+    def ranked(self) -> Sequence[Row]:
+        """Rows of the first fidelity, best first."""
+        return self.rankings[0] if self.rows else ()
 
     @property
     def family_effects(self) -> Mapping[str, FamilyEffect]:
@@ -157,17 +174,19 @@ def collect(
     came = funnel(first, archive.passed(campaign.spec.shape, campaign.classes))
     audit = coverage(pool, finished_quartets(first))
     lines, measured = observe(trials), family_seconds(trials)
+    rows = leaderboard(trials, images=partial(validation_images, archive))
+    estimated = effects(lines, pool)
     return Report(
         campaign=campaign,
         trials=trials,
-        rows=leaderboard(trials, images=partial(validation_images, archive)),
+        rows=rows,
         gains=gains(archive, campaign, trials),
         families=family_rows(pool, first),
         outcomes=outcome_rows(trials),
         funnel=came,
         coverage=audit,
         evenness=evenness(audit),
-        effects=effects(lines, pool),
+        effects=estimated,
         low_yield=low_yield(lines, pool).excluded,
         cost=cost(trials, price_per_hour),
         measured=measured,
@@ -182,6 +201,10 @@ def collect(
         missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
         environments=_environments(trials),
         loops=loops(archive, campaign.name, baselines),
+        rungs=rung_rows(campaign.spec.fidelities, trials),
+        ties=ties(rows),
+        revealed=len({trial.candidate_id for trial in trials if trial.test_accuracy is not None}),
+        more_quartets=more_quartets(estimated, campaign.name, campaign.spec.size),
         templates=template_note(
             archive.template_versions(campaign.name), over=came.done == campaign.spec.size or bool(campaign.candidates)
         ),
@@ -203,6 +226,7 @@ def render(report: Report) -> str:
         report=report,
         columns=[column for column in columns_of(report.rows) if column.heading is not None],
         shown=SHOWN_ROWS,
+        fidelity=describe_fidelity,
         points=figures.POINTS,
         arguments=_arguments(report.campaign),
         figures={name: _data(draw(report)) for name, draw in _FIGURES.items() if name in drawn},

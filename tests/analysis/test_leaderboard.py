@@ -97,7 +97,7 @@ def test_rows_inside_the_interval_of_the_best_are_ties(trials):
     assert [row.tied for row in rows[1:]] == [row.validation_accuracy >= best.validation_low for row in rows[1:]]
     tied = [row.id[:13] for row in rows if row.tied]
     assert 0 < len(tied) < 14
-    place, more = "digits at 1x8x8, 2 epochs, batch 64, rate 0.001", "more inside the best one's 95 % interval"
+    place, more = "digits at 1x8x8, 2 epochs, batch 64, rate 0.001", "more inside the 95 % interval of the best"
     assert ties(rows) == (f"{place}: {len(tied)} {more}: {listed(tied, 5)}",)
     assert not any(row.tied for row in leaderboard(one))
 

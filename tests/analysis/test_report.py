@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from headless import chromium
 
+from nngen.analysis.effects import PairKind
 from nngen.analysis.figures import (
     best_curves,
     coverage_figure,
     curves_figure,
     effects_figure,
     family_figure,
+    gate_colours,
     gate_figure,
     pair_figure,
     ranking_figure,
@@ -197,7 +199,9 @@ def test_the_headline_has_an_interval_where_there_are_seeds(archive, tmp_path):
     assert f"± {best.validation_half:.4f} (95 %), 3 seeds" in text
     assert "180 at the price given" in text
     write_report(archive, "full", tmp_path / "r.html")
-    assert "1 seed: no interval" in (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text()
+    best = collect(archive, "full").best
+    assert f"{best.interval} by {best.images} images (95 %), 1 seed; selected by this" in text
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_figures_that_cannot_be_written(archive, tmp_path, monkeypatch):
     with pytest.raises(NngenError, match="cannot write the figure"):
         write_figures(report, tmp_path / "file" / "b")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'nngen-moe\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '.*\[report\]'"):
         write_figures(report, tmp_path / "c")
 
 
@@ -358,3 +362,77 @@ def test_figures_of_a_large_campaign_draw_a_sample(archive, monkeypatch):
     trials = archive.trials("full")
     best, others = best_curves([trial for trial in trials if trial.curve] * 500)
     assert (len(best), len(others)) == (12, 2000)
+
+
+@pytest.fixture
+def rungs(monkeypatch):
+    """Campaign of nine quartets, of which three go on to a second rung and the best one is trained with three seeds."""
+    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    with Archive.in_memory() as archive:
+        changes = {"size": 9, "epochs": 6, "rungs": (2, 6), "finalists": 1, "replicates": 3}
+        fake_campaign(archive, name="ladder", **changes).run()
+        yield archive
+
+
+def test_rungs_are_ranked_apart_and_their_decisions_shown(rungs):
+    report = collect(rungs, "ladder")
+    first, second = report.rungs
+    assert (first.epochs, first.trials, first.done, first.promoted) == (2, 9, 9, 3)
+    assert (second.epochs, second.trials, second.promoted, second.lowest_promoted) == (6, 3, 0, None)
+    assert first.lowest_promoted >= first.highest_left
+    assert second.best == max(t.validation_accuracy for t in rungs.trials("ladder") if t.rung and not t.replicate)
+    assert [[row.epochs for row in rows] for rows in report.rankings] == [[6] * 3, [2] * 9]
+    assert {row.rank for row in report.ranked} == {1, 2, 3}
+    assert report.best.epochs == 6
+    page = render(report)
+    assert "rungs of 2, 6 epochs, sampler" in page
+    assert "the best 1 in 3 by validation accuracy went on" in page
+    assert page.count('data-what="leaderboard"') == 2
+    assert "digits at 1x8x8, 2 epochs, batch 64, rate 0.001: 9 candidates" in page
+    assert len(json.loads(ranking_figure(report.ranked))["data"][0]["x"]) == 3
+
+
+def test_the_number_of_revealed_candidates_is_shown(rungs):
+    page = render(collect(rungs, "ladder"))
+    assert "the test split was revealed for 1 candidate of the campaign" in page
+    other = next(t for t in rungs.trials("ladder") if t.test_accuracy is None and t.rung == 0)
+    rungs.reveal_test(other.id, 0.5)
+    assert "the test split was revealed for 2 candidates" in render(collect(rungs, "ladder"))
+
+
+def test_ties_and_the_quartets_that_are_missing_are_named(archive, monkeypatch):
+    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    report = collect(archive, "seeds")
+    assert len(report.ties) == 1
+    assert f"Ties at the top, {report.ties[0]}." in render(report)
+    # Two of the seven families cannot be trained at all.
+    assert collect(archive, "full").more_quartets == (
+        "an effect with an interval for each of 5 families needs at least 6 trained quartets, and they make only 5: "
+        "widen the pool"
+    )
+    assert collect(archive, "single").more_quartets.endswith("nngen campaign run single --size 8 draws more")
+
+
+def test_a_family_without_measured_seconds_is_not_fast(archive, monkeypatch):
+    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    report = collect(archive, "full")
+    name = next(name for name, seconds in report.measured.seconds.items() if seconds)
+    clipped = replace(report.measured, seconds={**report.measured.seconds, name: 0.0})
+    pages = [render(replace(report, measured=measured)) for measured in (report.measured, clipped)]
+    assert pages[1].count("not measured") == pages[0].count("not measured") + 1
+
+
+def test_experts_of_one_bar_have_different_colours():
+    names = [f"F{number}" for number in range(34)]
+    bars = [dict.fromkeys(names[start : start + 4], 0.25) for start in range(0, 31, 3)]
+    colours = gate_colours(bars)
+    assert all(len({colours[name] for name in bar}) == 4 for bar in bars)
+
+
+def test_pairs_inside_their_intervals_have_no_strong_colour(archive):
+    effects = collect(archive, "seeds").effects
+    matrix, veil = json.loads(pair_figure(effects))["data"]
+    widest = max((pair.interval.high - pair.interval.low) / 2 for pair in effects.pairs)
+    assert matrix["zmax"] == -matrix["zmin"] >= 100 * widest
+    unclear = sum(pair.kind is PairKind.UNCLEAR for pair in effects.pairs)
+    assert sum(cell is not None for line in veil["z"] for cell in line) == 2 * unclear
