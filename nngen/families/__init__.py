@@ -1,1 +1,1 @@
-"""Base families, LEMUR's and the user's: catalogue, functions of them for mixtures, probes and proofs, costs, near-twins."""
+"""Base families, LEMUR's and the user's: catalogue, functions for mixtures, probes and proofs, costs, near-twins."""
