@@ -74,6 +74,11 @@ class Gains:
     missing: int
 
     @property
+    def best_alone(self) -> Gain | None:
+        """The mixture whose best family is the best of all families alone."""
+        return max(self.rows, key=lambda row: row.best_accuracy, default=None)
+
+    @property
     def over_best(self) -> Difference | None:
         """Mean gain over the best family, with Student's interval over the mixtures."""
         return _mean([row.over_best.mean for row in self.rows])
@@ -86,10 +91,10 @@ class Gains:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What the rows say together."""
-        if self.over_best is None:
+        if self.over_best is None or self.best_alone is None:
             return ()
         better = sum(row.over_best.mean > 0 for row in self.rows)
-        top = max(self.rows, key=lambda row: row.best_accuracy)
+        top = self.best_alone
         found = [
             f"{len(self.rows):,} mixtures against the best of their own families alone: {_words(self.over_best)};"
             f" {better:,} are better than it",

@@ -112,6 +112,7 @@ def test_the_report_shows_them_or_names_the_command(archive, small):
     run(archive, small, name="two", epochs=3)
     page = render(collect(archive, "two"))
     assert "The best mixture reaches 0.7000, the best family alone, B, 0.6000." in page
+    assert '<span class="soft">Best family alone</span><b>0.6000</b>' in page
     with pytest.raises(UsageError, match="holds families alone"):
         collect(archive, "two-alone-3")
 
