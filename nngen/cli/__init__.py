@@ -74,7 +74,7 @@ _COMMANDS = {
 AFTERWARDS: list[Callable[[], str]] = []
 """Errors that are known when a command has ended: texts, empty where nothing happened."""
 
-_OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 64
+_OPEN_FILES, _FEWEST_OPEN_FILES = 16_384, 64
 """Files that a process may open: as many as campaigns with many workers need, and with fewer than these none runs."""
 
 _LISTS = ("--families", "--exclude", "--include", "--rungs", "--tasks", "--region")

@@ -154,7 +154,9 @@ def _started(preload: Sequence[str], sandbox: Sandbox | None) -> ServerProcess |
         undo.enter_context(process)
         undo.callback(process.kill)
         # The server greets with its versions; where it ends before, the socket ends without a message.
-        ready, _, _ = select.select([near], [], [], _START_S)
+        waiting = select.poll()  # select.select takes no descriptor beyond 1,023
+        waiting.register(near, select.POLLIN)
+        ready = waiting.poll(1000 * _START_S)
         greeting, number = receive(near, _MAX_GREETING) if ready else (b"", 0)
         if not greeting:
             if ready:

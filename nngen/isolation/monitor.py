@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import selectors
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +27,49 @@ _CHUNK = 1 << 20
 _KEPT_OUTPUT = 16_384
 _MEASURE_S = 0.1
 _MEASURE_SHARE = 0.1
+_TABLE_S = 0.05
 _GRACE_S = 0.4
 _DYING_S = 30.0
+
+
+class _ProcessTable:
+    """Table of the machine's processes, read at most every ``_TABLE_S`` for all jobs of this process together.
+
+    One measurement of each job would read all of it: the time of hundreds of jobs would grow with their square.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = -math.inf
+        self._children: dict[int, list[int]] = {}
+
+    def below(self, process: int, *, now: bool) -> Iterator[tuple[int, int]]:
+        """Yield the processes below one, each with its parent, as they are ``now`` or were a moment ago."""
+        with self._lock:
+            if now or time.monotonic() >= self._read_at + _TABLE_S:
+                self._children = _read_table()
+                self._read_at = time.monotonic()
+            children = self._children
+        waiting = [process]
+        while waiting:
+            parent = waiting.pop()
+            for child in children.get(parent, ()):
+                yield child, parent
+                waiting.append(child)
+
+
+_TABLE = _ProcessTable()
+
+
+def _read_table() -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            with suppress(OSError, ValueError, IndexError):
+                # Behind the name, which may hold anything: state, parent.
+                _, parent, _ = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split(None, 2)
+                children.setdefault(int(parent), []).append(int(entry.name))
+    return children
 
 
 class Monitor:
@@ -89,7 +132,7 @@ class Monitor:
         self._pipes.kill()
         if self._status is not None:
             return
-        for process in (*self._find_processes(), *filter(None, [self._supervisor])):
+        for process in (*self._find_processes(now=True), *filter(None, [self._supervisor])):
             with suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(self._processes.values(), timeout=_DYING_S)
@@ -167,12 +210,16 @@ class Monitor:
         self._killed_at = time.monotonic()
         self._pipes.kill()
 
-    def _find_processes(self) -> list[psutil.Process]:
+    def _find_processes(self, *, now: bool = False) -> list[psutil.Process]:
         """Return every process of the job that was ever seen, but the supervisor and those that have ended."""
-        with suppress(psutil.Error):
-            if self._supervisor is not None:
-                for process in self._supervisor.children(recursive=True):
-                    self._processes.setdefault(process.pid, process)
+        if self._supervisor is not None:
+            for number, parent in _TABLE.below(self._supervisor.pid, now=now):
+                if number not in self._processes:
+                    with suppress(psutil.Error):
+                        process = psutil.Process(number)
+                        # Its number may have been given to a process of somebody else since the table was read.
+                        if process.ppid() == parent:
+                            self._processes[number] = process
         return list(self._processes.values())
 
     def _memory_mib(self) -> float:

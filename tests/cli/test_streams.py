@@ -90,6 +90,6 @@ def test_a_working_folder_that_is_gone_is_one_line(folder: Path) -> None:
 def test_few_open_files_are_raised_or_refused_in_one_line(folder: Path) -> None:
     done = shell(folder, "ulimit -n 20; $NNGEN leaderboard")
     assert done.returncode == 1
-    assert done.stderr == "nngen: only 20 files may be open at a time, and nngen needs 64: ulimit -n 1024\n"
+    assert done.stderr == "nngen: only 20 files may be open at a time, and nngen needs 64: ulimit -n 16384\n"
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 64:
         assert shell(folder, "ulimit -Sn 20; $NNGEN leaderboard").returncode == 0

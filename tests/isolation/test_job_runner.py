@@ -6,14 +6,16 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import psutil
 import pytest
 
 from nngen.errors import NngenError, UsageError
-from nngen.isolation import ExitReason, Job, JobRunner, Limits
+from nngen.isolation import ExitReason, Job, JobRunner, Limits, monitor
 from nngen.isolation.launcher import Pipes
 
+table = monitor._read_table
 LIMITS = Limits(time_limit_s=20.0, memory_mib=500)
 ENTRIES = """
 import os, time
@@ -165,3 +167,19 @@ def test_a_server_that_is_killed_while_it_starts_is_started_again(kills, tmp_pat
             with pytest.raises(NngenError, match=r"cannot start: it was killed \(SIGKILL\)"):
                 mortal.versions()
     assert len(mark.read_text()) == min(kills, 3)
+
+
+def test_the_process_table_is_read_once_for_all_jobs(runner, monkeypatch):
+    """At hundreds of jobs it is long, and each job is measured ten times a second."""
+    read = []
+    monkeypatch.setattr(monitor, "_read_table", lambda: read.append(time.monotonic()) or table())
+    sleeping = job("sleep", limits=Limits(time_limit_s=1.0, memory_mib=500))
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda _: runner.run(sleeping, lambda *_: False), range(8)))
+    assert {result.reason for result in results} == {ExitReason.TIME}
+    assert all(result.peak_mib > 0 for result in results)
+    assert all(later - earlier >= 0.05 for earlier, later in pairwise(read))
+
+
+def test_the_process_table_has_the_children_of_every_process(runner):
+    assert os.getpid() in table()[os.getppid()]
