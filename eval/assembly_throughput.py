@@ -45,10 +45,10 @@ import torch
 from _page import Evaluation, table
 
 from nngen.assembly.assemble import Assembler
-from nngen.assembly.family_function import function_name
 from nngen.assembly.render import read_block
 from nngen.checks.candidate_net import load_module
 from nngen.families.catalogue import load_families
+from nngen.families.family_function import function_name
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS

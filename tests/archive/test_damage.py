@@ -189,6 +189,7 @@ def test_what_can_be_read_is_saved_and_the_rest_is_trained_again(damaged, nngen)
     assert (again.code, "exists already" in again.err) == (2, True)
 
 
+@pytest.mark.long
 def test_rows_before_and_behind_a_damaged_page_are_saved(tmp_path):
     path = tmp_path / "a.db"
     with Archive.open(path) as archive:
@@ -255,6 +256,7 @@ COLUMNS = ("trials SET environment", "trials SET spec", "plans SET plan", "campa
     key=st.sampled_from(["experts", "epochs", "shape", "size", "gate", "prm"]),
     value=JSON,
 )
+@pytest.mark.long
 def test_any_json_in_a_column_raises_only_errors_of_nngen(damaged, column, key, value):
     for text in (json.dumps(value), json.dumps({key: value})):
         quoted = text.encode("utf-8", "replace").decode().replace("'", "''")

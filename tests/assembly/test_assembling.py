@@ -56,6 +56,7 @@ def test_a_candidate_carries_its_identity(mix: Mix) -> None:
     assert candidate.plan == Plan(experts=TINY) == plan_of(candidate.source)
 
 
+@pytest.mark.long
 def test_every_part_of_a_plan_reaches_the_file(mix: Mix) -> None:
     plans = [
         {"gate": Gate(width=16)},

@@ -316,6 +316,7 @@ def test_any_plan_trains(tmp_path_factory: Any, gate: Gate, losses: Losses, reci
     assert all(gradients(net).values())
 
 
+@pytest.mark.long
 def test_a_mixture_is_copied_compiled_and_exported(mix: Mix, load: Load) -> None:
     net = build(load(mix(experts=("TinyConv", "TinyAux")).source)).eval()
     x = torch.rand(2, 3, 16, 16)

@@ -298,6 +298,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
 
 @settings(max_examples=80, deadline=None)
 @given(plan=any_plan())
+@pytest.mark.long
 def test_any_plan_renders_parses_and_reads_back(assembler: Assembler, plan: Plan) -> None:
     candidate = assembler.assemble(plan, kind_families(plan))
     assert plan_of(candidate.source) == plan == from_toml(to_toml(plan))

@@ -169,6 +169,7 @@ def test_killed_at_every_write_boundary_nothing_is_lost_or_repeated(tmp_path, un
     assert boundaries > 50
 
 
+@pytest.mark.long
 def test_killed_again_and_again(tmp_path, undisturbed):
     kills = 0
     while not run_in_child(tmp_path / "a.db", 40):
@@ -243,6 +244,7 @@ def test_a_biased_plan_is_noted_before_it_is_run(archive):
 
 
 @pytest.mark.parametrize("more", [{}, {"scheduler": "asha", "rungs": (1, 3), "epochs": 3}], ids=["plain", "asha"])
+@pytest.mark.long
 def test_a_trial_costs_the_archive_the_same_at_any_size(tmp_path, more):
     """Counted in thousands of steps of SQLite's machine, which scans of all trials would multiply."""
 

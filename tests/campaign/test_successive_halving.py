@@ -100,6 +100,7 @@ def test_asha_goes_on_before_a_rung_is_complete(archive):
 
 
 @pytest.mark.parametrize("more", [{}, {"finalists": 2, "replicates": 3}])
+@pytest.mark.long
 def test_killed_between_rungs_it_decides_the_same(tmp_path, more):
     with Archive.open(tmp_path / "whole.db") as whole:
         campaign(whole, **RUNGS, **more).run()

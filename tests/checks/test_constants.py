@@ -44,6 +44,7 @@ def test_lemur_s_families_hold_none(families: dict[str, Family]) -> None:
     assert {name: found for name, one in families.items() if (found := large_constants(one.source))} == {}
 
 
+@pytest.mark.long
 def test_literals_inside_of_literals_are_counted_once() -> None:
     begin = time.monotonic()
     assert large_constants("x = " + "[" * 80 + "a," * 95_000 + "]" * 80) == ""

@@ -134,6 +134,7 @@ def test_the_page_and_its_plots_show_clean_texts(foreign, monkeypatch):
     assert not any("%{x}" in str(trace.get("hovertemplate")).replace("epoch %{x}:", "") for trace in curves)
 
 
+@pytest.mark.long
 def test_plots_for_a_paper_take_names_as_they_are(foreign, tmp_path):
     pytest.importorskip("matplotlib")
     with Archive.open(foreign / "a.db", readonly=True) as archive:

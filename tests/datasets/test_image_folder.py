@@ -339,6 +339,7 @@ def test_a_class_too_small_to_split_is_named(tmp_path, cache):
         load_dataset(f"folder:{tmp_path / 'data'}")
 
 
+@pytest.mark.long
 def test_the_command_reports_what_it_read_and_names_unreadable_images(tmp_path, cache, nngen):
     write(tmp_path / "data", count=40)
     (tmp_path / "data" / "lying" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")

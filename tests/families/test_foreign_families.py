@@ -79,6 +79,7 @@ def family(name: str, init: str) -> Family:
     return make_family(name, NET.format(init=init))
 
 
+@pytest.mark.long
 def test_a_foreign_family_sees_no_file_and_no_environment(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_foreign_family_sees_no_file_and_no_environment(
     assert "the secret was read" in profiles([thief], SHAPE, wanted="process")["Thief"].reason
 
 
+@pytest.mark.long
 def test_without_bubblewrap_nothing_runs_and_one_line_says_what_to_do(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
