@@ -82,6 +82,7 @@ class CampaignSpec:
         time_limit_s: Time limit of one trial in seconds.
         memory_mib: Memory limit of one trial in MiB.
         keep_weights: Trials whose weights are kept beside the archive: none, best, top:N or all of the campaign.
+        start: SHA-256 of the weights that its trials start from (train --from); empty for new ones.
     """
 
     name: str
@@ -111,6 +112,7 @@ class CampaignSpec:
     time_limit_s: Seconds = 3600.0
     memory_mib: MiB = 12_288
     keep_weights: str = "best"
+    start: str = ""
     stored: InitVar[bool] = False
 
     def __post_init__(self, stored: bool) -> None:
@@ -243,7 +245,7 @@ class CampaignSpec:
     def trial(self, seed: int, rung: int = 0) -> TrialSpec:
         """Return the specification of one of its trials."""
         shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "augment", "hyperparameters", "device")
-        limits = ("threads", "time_limit_s", "memory_mib")
+        limits = ("start", "threads", "time_limit_s", "memory_mib")
         return TrialSpec(
             **{name: getattr(self, name) for name in shared + limits}, epochs=self.fidelities[rung], seed=seed
         )

@@ -258,12 +258,13 @@ class Fidelity:
         data: Fingerprint of the data set; its name for trials from before fingerprints were kept.
         shape: Shape of the input.
         train_size: Number of training images; None for the whole train split.
-        epochs: Number of passes over the train split, all of them from new weights.
+        epochs: Number of passes over the train split, all of them in one training.
         batch: Samples per step in effect, which may be fewer than were asked for.
         lr: Learning rate.
         momentum: Momentum.
         augment: Random changes of training images.
         hyperparameters: Further values of ``prm``, sorted by name.
+        start: SHA-256 of the weights that training started from; empty for new ones.
     """
 
     data: str
@@ -275,6 +276,7 @@ class Fidelity:
     momentum: float
     augment: str
     hyperparameters: tuple[tuple[str, float | int | str], ...]
+    start: str
 
 
 def historic_augment(dataset: str) -> str:
@@ -301,6 +303,7 @@ class TrialSpec:
         augment: Random changes of training images, a name of ``AUGMENTATIONS``.
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
         train_size: Images of the train split that are trained on (``nngen.datasets.dataset.subset``); None for all.
+        start: SHA-256 of the weights that training starts from; empty for new ones.
     """
 
     dataset: str
@@ -317,6 +320,7 @@ class TrialSpec:
     augment: str = "none"
     hyperparameters: Hyperparameters = field(default_factory=dict)
     train_size: Size | None = None
+    start: str = ""
 
     def fidelity(self, data_fingerprint: str = "", batch: int | None = None) -> Fidelity:
         """Return the fidelity of a trial with these settings.
@@ -335,6 +339,7 @@ class TrialSpec:
             momentum=self.momentum,
             augment=self.augment,
             hyperparameters=tuple(sorted(self.hyperparameters.items())),
+            start=self.start,
         )
 
 

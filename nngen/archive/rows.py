@@ -132,6 +132,8 @@ def spec_to_text(spec: TrialSpec) -> str:
     data = asdict(spec) | {"shape": str(spec.shape)}
     if spec.train_size is None:
         del data["train_size"]
+    if not spec.start:
+        del data["start"]
     if spec.augment == historic_augment(spec.dataset):
         del data["augment"]
     return dump(data | {"wall_s": data.pop("time_limit_s")})

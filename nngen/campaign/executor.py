@@ -249,6 +249,7 @@ class TrialExecutor:
                 dataset=self._inputs.dataset,
                 isolation=work.isolation,
                 folder=self._folder(work),
+                start=self._inputs.start,
                 logits=work.logits,
             )
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine
@@ -65,11 +66,13 @@ class CampaignInputs:
         families: Usable families by name, with the inputs they accept.
         dataset: Data set that every training job carries.
         left_out: Families of the requested pool that cannot be used at the shape, with the reason.
+        start: File of the weights that every training starts from; None for new ones.
     """
 
     families: Mapping[str, tuple[Family, Interface]]
     dataset: Dataset
     left_out: Mapping[str, str] = field(default_factory=dict)
+    start: Path | None = None
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
-_TRIAL = [*(item.name for item in fields(TrialSpec) if item.name != "hyperparameters"), "keep_weights"]
+_TRIAL = [*(item.name for item in fields(TrialSpec) if item.name not in ("hyperparameters", "start")), "keep_weights"]
 _OF_MACHINE = ("device", "threads")  # their defaults are EngineOptions.defaults
 
 
 class CampaignOptions(
-    Arguments, of=CampaignSpec, without=("name", "families", "hyperparameters"), undefined=_OF_MACHINE
+    Arguments, of=CampaignSpec, without=("name", "families", "hyperparameters", "start"), undefined=_OF_MACHINE
 ):
     """Arguments of a campaign that were typed; its families are those of ``FamilyOptions``."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,20 +24,25 @@ from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
 from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
-from nngen.errors import NngenError, SomeFailedError
+from nngen.errors import NngenError, SomeFailedError, UsageError
+from nngen.export.kept_weights import find_weights
 from nngen.plan import Plan
 from nngen.training import accuracy
 from nngen.training.candidate_files import find_files, read_candidate
-from nngen.types import Candidate, EpochResult
+from nngen.types import Candidate, EpochResult, TrialSpec
 
 _ALSO_JSON = ("curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment")
 """Fields of a trial that the table leaves out."""
 
+_TAKEN_OVER = ("dataset", "shape", "batch", "lr", "momentum", "augment", "hyperparameters", "train_size")
+"""Settings of the trial whose weights are started from."""
+
 
 def train(
-    paths: Annotated[list[Path], Parameter(negative="")],
+    paths: Annotated[list[Path] | None, Parameter(negative="")] = None,
     /,
     *,
+    start: Annotated[str | None, Parameter(name="--from")] = None,
     name: str | None = None,
     spec: TrialOptions = TrialOptions(),
     prm: Assignments = (),
@@ -53,6 +60,8 @@ def train(
 
     Args:
         paths: Files in LEMUR's contract, or folders of ``*.py`` files.
+        start: Train this candidate of the archive, or the best of this campaign, from its kept weights, with new
+            optimizer and schedule; in place of paths. Settings that are not typed are those of its trial.
         name: Name of a campaign that stores the trials in the archive; by default nothing is stored.
         prm: A further hyperparameter as NAME=VALUE.
         test: Print the accuracy on the test split too.
@@ -62,20 +71,26 @@ def train(
         nngen train generated/first.py --dataset fashion-mnist --shape 1x32x32 --seed 1 --json
         nngen train generated --name mine --epochs 5 --workers 2 --max-hours 1
         nngen train generated --name mine --engine ray
+        nngen train --from small --epochs 5 --dataset folder:photos --name tuned
     """
-    files = find_files(paths)
-    candidates = [_read(file) for file in files]
+    if (paths is None) == (start is None):
+        raise UsageError("say what to train: files or folders, or --from ID")
+    origin = _origin(output, start, machines) if start is not None else None
+    files = find_files(paths or []) if origin is None else [Path(f"{origin.candidate.id}.py")]
+    candidates = [_read(file) for file in files] if origin is None else [origin.candidate]
     for file, candidate in zip(files, candidates, strict=True):
         if warning := own_seeds(candidate.source):
             note(f"{file}: {warning}")
     # Without a name nothing is stored: the campaign lives in memory.
     with output.open() if name is not None else Archive.in_memory() as store:
         typed = machines.settle(spec) | ({"hyperparameters": hyperparameters(prm)} if prm else {})
+        if origin is not None:
+            typed = origin.settings(typed)
         stored = next((one.spec for one in store.campaigns() if one.name == name), None)
         alone = len(files) == 1 and name is None
 
         def prepare(_: CampaignSpec, dataset: Dataset, /, **_progress: object) -> CampaignInputs:
-            return CampaignInputs(families={}, dataset=dataset)
+            return CampaignInputs(families={}, dataset=dataset, start=origin.file if origin else None)
 
         with machines.session(name or "train", stored, typed, prepare, size=len(files)) as (settled, inputs, engine):
             note_levels((source_level(one.source, machines.isolation) for one in candidates), "files")
@@ -107,12 +122,46 @@ def train(
             for file, trial in zip(files, trials, strict=True)
             if trial.state is TrialState.DONE
         ]
+    _note_start(trials)
     if len(rows) < len(files):
         note(f"{len(files) - len(rows)} of {len(files)} trials are not done: the same command goes on with them")
     if not rows:
         return
     _report(rows, single=len(files) == 1, test=test, json=output.json)
-    suggest("leaderboard", name, *output.place) if name else suggest("train", *paths, "--name", "first")
+    again = paths or ["--from", start]
+    suggest("leaderboard", name, *output.place) if name else suggest("train", *again, "--name", "first")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Origin:
+    """A candidate with the kept weights that it starts from, and the settings of their trial."""
+
+    candidate: Candidate
+    file: Path
+    spec: TrialSpec
+
+    def settings(self, typed: dict[str, Any]) -> dict[str, Any]:
+        """Return the typed settings, with those of the trial for others, and the weights."""
+        known = {name: getattr(self.spec, name) for name in _TAKEN_OVER}
+        if typed.get("dataset", self.spec.dataset) != self.spec.dataset:
+            del known["augment"], known["train_size"]
+        with self.file.open("rb") as file:
+            return {**known, **typed, "start": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _origin(output: ArchiveOptions, name: str, machines: EngineOptions) -> _Origin:
+    """Find the weights to start from.
+
+    Raises:
+        UsageError: If none are kept, or the trials run on other machines.
+    """
+    if not machines.here:
+        raise UsageError("--from is for --engine local")
+    with output.read() as store:
+        found, trial, kept = find_weights(store, name)
+    assert trial.spec is not None
+    candidate = Candidate(id=found.id, source=found.source, canonical=found.canonical, plan=found.plan)
+    return _Origin(candidate=candidate, file=kept.file, spec=trial.spec)
 
 
 def _read(path: Path) -> Candidate:
@@ -161,6 +210,13 @@ def _row(path: Path, trial: StoredTrial, test_accuracy: float | None) -> dict[st
         "id": trial.candidate_id,
         "train_size": trial.spec.train_size,
     } | {name: known[name] for name in _ALSO_JSON}
+
+
+def _note_start(trials: Sequence[StoredTrial]) -> None:
+    """Tell which weights the trainings kept."""
+    for text in dict.fromkeys(trial.environment.get("started_from", "") for trial in trials):
+        if text:
+            note(f"started from kept weights: {text}; optimizer and schedule made anew")
 
 
 def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from nngen.datasets.dataset import Dataset
@@ -61,6 +62,7 @@ class TrainJob:
         isolation: Isolation level of the worker.
         folder: Folder of the trial's checkpoint and weights, from which an interrupted training goes on; None where
             nothing is kept.
+        start: File of the weights that training starts from, whose SHA-256 is ``spec.start``; None for new ones.
         logits: Whether the trial keeps its logits of the validation images.
     """
 
@@ -69,6 +71,7 @@ class TrainJob:
     dataset: Dataset
     isolation: Isolation
     folder: TrialFolder | None = None
+    start: Path | None = None
     logits: bool = False
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from nngen.checks.prm import make_prm
-from nngen.datasets.dataset import WORKER_FILES, Dataset
-from nngen.errors import DataError
+from nngen.datasets.dataset import WORKER_FILES
+from nngen.errors import DataError, UsageError
 from nngen.isolation import FrameError, Job, JobRunner, JsonObject, Limits
 from nngen.isolation.limits import MIB
 from nngen.ranges import check_ranges
@@ -141,7 +141,7 @@ class LocalEngine:
             artifacts: Files to take from the trained net; it is filled.
         """
         spec, dataset = job.spec, job.dataset
-        _check_spec(spec, dataset)
+        _check_spec(job)
         dataset.check_unchanged()
         images = dataset.training_images(spec.train_size)
         prediction = self._predict(job.candidate, spec, images) if self._predict else None
@@ -292,7 +292,8 @@ class LocalEngine:
             artifacts.clear(spec.memory_mib)
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec)
-        files = [*(dataset.file(part) for part in WORKER_FILES), *([checkpoint] if checkpoint else [])]
+        files = [dataset.file(part) for part in WORKER_FILES]
+        files += [file for file in (job.start, checkpoint) if file is not None]
         names, done = artifacts.names if artifacts else (), len(scorer.curve)
         # Kept weights have them in a file beside them: names of many classes would make the order too long.
         metadata = artifact_metadata(job) if isinstance(artifacts, ArtifactRequest) else None
@@ -338,7 +339,7 @@ class LocalEngine:
             data_fingerprint=dataset.fingerprint,
             isolation=job.isolation.value,
             suspect=scorer.suspect,
-            environment=environment,
+            environment=environment | ({"started_from": scorer.started} if scorer.started else {}),
         )
 
     def _environment(self, spec: TrialSpec) -> dict[str, str]:
@@ -354,7 +355,10 @@ class LocalEngine:
         return (str(messages[0]["name"]), float(messages[0]["mib"])) if messages else ("cuda", math.inf)
 
 
-def _check_spec(spec: TrialSpec, dataset: Dataset) -> None:
+def _check_spec(job: TrainJob) -> None:
+    spec, dataset = job.spec, job.dataset
+    if spec.start and job.start is None:
+        raise UsageError("the training starts from kept weights, which only nngen train --from hands over")
     stored = dataset.shape.channels
     if stored not in (1, spec.shape.channels):
         raise DataError(

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nngen.text import listed
 from nngen.training.tensor_file import storable
 
 Json: TypeAlias = Any
@@ -99,6 +100,26 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     # Before the weights: a mixture that averages them exchanges them for the average when its mode changes.
     net.eval()
     net.load_state_dict(dict(weights))
+
+
+def take_over(net: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Give a net that was built the trained weights that fit it by name, shape and type; return in words which do.
+
+    Raises:
+        ValueError: If none does.
+    """
+    own = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+    fitting = {}
+    for name in own.keys() & weights.keys():
+        value = weights[name]
+        if value.shape == own[name].shape and value.dtype == own[name].dtype:
+            fitting[name] = value
+    if not fitting:
+        raise ValueError("none of them fits the net")
+    net.load_state_dict(fitting, strict=False)
+    new = sorted(own.keys() - fitting.keys())
+    made = f"; made anew: {listed(new, 4)}" if new else ""
+    return f"{len(fitting)} of {len(own)} tensors kept{made}"
 
 
 def _generators() -> dict[str, object]:

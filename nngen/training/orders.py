@@ -44,6 +44,7 @@ class TrainOrder(CheckOrder):
         logits: Whether the logits of the validation images are sent after training.
         compiled: Whether the net is compiled before it is trained.
         artifacts: Names of the files to send.
+        start: Whether weights to start from are among the worker's files.
         done: Epochs that the checkpoint among the worker's files contains; 0 without one.
         metadata: Texts by name that these files carry.
     """
@@ -58,6 +59,7 @@ class TrainOrder(CheckOrder):
     logits: bool = False
     compiled: bool = False
     artifacts: tuple[str, ...] = ()
+    start: bool = False
     done: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,6 +91,7 @@ class TrainOrder(CheckOrder):
             threads=spec.threads,
             compiled=compiled,
             artifacts=artifacts,
+            start=job.start is not None,
             done=done,
             metadata=metadata or {},
         )

@@ -159,6 +159,7 @@ class TrialScorer:
         validation_predictions: Class per validation image after the last completed epoch, as ``Trial`` keeps them.
         test_predictions: Class per test image in the same form; empty until the end.
         validation_logits: Logits per validation image, as ``Trial`` keeps them; empty where they were not asked for.
+        started: Weights that the training started from, in words; empty for new ones.
         suspect: Reason why the time of an epoch is implausible; empty for most.
     """
 
@@ -177,6 +178,7 @@ class TrialScorer:
     validation_predictions: bytes = b""
     test_predictions: bytes = b""
     validation_logits: bytes = b""
+    started: str = ""
     suspect: str = ""
     _report: Mapping[str, Any] | None = None
     _since: float = 0.0
@@ -223,6 +225,7 @@ class TrialScorer:
         if event == "ready" and self.parameters is None:
             # The first epoch is timed from here: import and building are not counted.
             self.parameters = _parameters(message.get("parameters"))
+            self.started = one_line(str(message.get("started", "")), 300)
             self._since = seconds
         elif event in ("file", "no-file") and self.artifacts is not None:
             self.artifacts.announce(message)

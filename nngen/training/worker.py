@@ -39,7 +39,7 @@ from nngen.training.artifacts import send_artifacts, send_tensors
 from nngen.training.checkpoints import CHECKPOINT, LOGITS
 from nngen.training.engine import RESTORE
 from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
-from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, load_weights, restore
+from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, load_weights, restore, take_over
 from nngen.training.orders import CheckOrder, TrainOrder
 from nngen.training.tensor_file import TensorFile
 from nngen.types import Outcome, Verdict
@@ -100,7 +100,8 @@ def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     Args:
         arguments: The order, as JSON.
         channel: Channel for the frames that ``TrialScorer`` expects: after each epoch a report and predictions.
-        files: Descriptors of ``WORKER_FILES``; then that of a checkpoint, where the training goes on from one.
+        files: Descriptors of ``WORKER_FILES``; then those of weights to start from, and of a checkpoint to go on
+            from, where there are such.
     """
     order = TrainOrder.from_json(arguments)
     _configure(order.device, order.threads, order.seed)
@@ -219,7 +220,8 @@ class _Training:
             arrays[:2] = [array[chosen] for array in arrays[:2]]
         data = dict(zip(WORKER_FILES, (array.to(device) for array in arrays), strict=True))
         prepare = self.preparation()
-        net = self.build(device, checkpoint=files[-1] if order.done else None)
+        start = files[len(WORKER_FILES)] if order.start else None
+        net = self.build(device, start=start, checkpoint=files[-1] if order.done else None)
         self.checkpoints, self.stored_at = CHECKPOINT in order.artifacts, time.monotonic()
         # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every
         # run; filling each intermediate result of a training would only cost time.
@@ -260,8 +262,8 @@ class _Training:
         order = self.order
         return Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=_on_card(order.device))
 
-    def build(self, device: torch.device, checkpoint: int | None = None) -> nn.Module:
-        """Build the net and set it up, or restore it from a checkpoint."""
+    def build(self, device: torch.device, start: int | None = None, checkpoint: int | None = None) -> nn.Module:
+        """Build the net and set it up, perhaps with the weights of another training, or restored from a checkpoint."""
         order = self.order
         prm = make_prm(order.hyperparameters, shape=order.shape, augment=order.augment)
         module = load_module(self.path)
@@ -275,6 +277,13 @@ class _Training:
             net = build()
             if _on_card(order.device):
                 use_channels_last(net, contiguous)
+            started = ""
+            if start is not None:
+                with os.fdopen(start, "rb") as file:
+                    try:
+                        started = take_over(net, TensorFile(file))
+                    except (ValueError, RuntimeError) as error:
+                        raise fail(Outcome.CRASHED, _RULE, f"the weights to start from: {error}") from None
             set_up(net, self.path, dict(prm))
         if torch.initial_seed() != derive(order.seed, "torch"):
             _seed(derive(order.seed, "training"))  # the file seeded torch when the net was built
@@ -288,7 +297,7 @@ class _Training:
         if order.compiled:
             _compile(net)
         parameters = sum(parameter.numel() for parameter in net.parameters())
-        self.channel.send({"event": "ready", "parameters": parameters})
+        self.channel.send({"event": "ready", "parameters": parameters, "started": started})
         return net
 
     def _contiguous_parts(self, build: Callable[[], nn.Module]) -> tuple[str, ...]:

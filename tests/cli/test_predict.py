@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,53 @@ def test_a_campaign_stands_for_its_best_candidate_and_show_names_the_file(nngen,
     file = archive.weights / f"trial-{archive.trials('linear')[0].id}" / "weights.safetensors"
     assert f"weights    {file} (0.0 MiB)" in nngen("show", found).out
     assert json.loads(nngen("show", found, "--json").out)["trials"][0]["weights"] == str(file)
+
+
+def test_training_goes_on_from_kept_weights(nngen, archive, folder):
+    found, _ = recorded(archive, "linear")
+    before = archive.trials("linear")[0].validation_accuracy
+    told = nngen("train", "--from", found, "--epochs", "1", "--lr", "0.0001", "--isolation", "process", "--json")
+    trial = json.loads(told.out)
+    assert "started from kept weights: 2 of 2 tensors kept; optimizer and schedule made anew" in told.err
+    assert (told.code, trial["batch"]) == (0, 16)
+    # From new weights such a rate teaches nothing in one epoch.
+    assert before > 0.8
+    assert trial["validation_accuracy"] > before - 0.1
+
+
+def test_weights_are_transferred_to_other_classes(nngen, archive, folder, tmp_path):
+    for split in SPLITS:
+        for label in range(5):
+            shutil.copytree(folder / "images" / split / f"digit {label}", tmp_path / split / f"{label}")
+    tokens = ("train", "--from", "mixture", "--dataset", f"folder:{tmp_path}", "--epochs", "1", "--archive")
+    shutil.copy(folder / "a.db", tmp_path / "a.db")
+    shutil.copytree(archive.weights, tmp_path / "a.db.weights")
+    told = nngen(*tokens, tmp_path / "a.db", "--name", "other", "--isolation", "process")
+    assert told.code == 0
+    assert "kept weights: 78 of 94 tensors kept; made anew: experts.0.5.bias, experts.0.5.weight," in told.err
+    with Archive.open(tmp_path / "a.db", readonly=True) as store:
+        (trial,) = store.trials("other")
+        assert trial.environment["started_from"].startswith("78 of 94 tensors kept; made anew: experts.0.5.bias")
+        assert len(trial.spec.start) == 64
+        assert trial.spec.fidelity() != replace(trial.spec, start="").fidelity()
+    # What a plain campaign would train from new weights is another trial.
+    told = nngen("campaign", "run", "other", "--archive", tmp_path / "a.db")
+    assert told.code != 0 or "1 of 1 trials done" in told.out
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ((), "say what to train"),
+        (("x.py", "--from", "linear"), "say what to train"),
+        (("--from", "linear", "--engine", "ray"), "--from is for --engine local"),
+        (("--from", "nothing"), "nothing"),
+    ],
+)
+def test_other_starts_are_refused(tokens, words, nngen, archive):
+    told = nngen("train", *tokens)
+    assert (told.code, told.out) == (2, "")
+    assert words in told.err
 
 
 def test_bad_input_is_one_line(nngen, archive, folder, tmp_path):
