@@ -128,7 +128,7 @@ def train(
     if not rows:
         return
     _report(rows, single=len(files) == 1, test=test, json=output.json)
-    again = paths or ["--from", start]
+    again: Sequence[object] = paths or ["--from", start]
     suggest("leaderboard", name, *output.place) if name else suggest("train", *again, "--name", "first")
 
 
