@@ -47,7 +47,6 @@ from nngen.files import cache_dir, write_atomically
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.space import draw
 from nngen.training import LocalEngine, TrainJob
 from nngen.types import Family, Interface, Shape, Trial, TrialSpec
 
@@ -69,7 +68,12 @@ FIDELITIES = ((2000, 2), (4000, 2), (2000, 4), (1000, 4))
 
 CHOSEN = (2000, 4)
 SEEDS = 3
-PILOT = 12
+PILOT = tuple(
+    tuple(FAMILIES[int(place)] for place in quartet)
+    for quartet in ["1236", "0458", "1247", "0367", "1568", "0278", "3457", "0256", "1348", "4678", "0135", "2358"]
+)
+"""Quartets of the pilot, drawn evenly and fixed here: each family is in five or six, and each has an effect."""
+
 _EACH = {"train": 800, "validation": 300, "test": 10}
 """Images of each class; the test images, which the engine needs, are a stand-in from the training split."""
 
@@ -174,8 +178,7 @@ def cells(stage: str) -> Iterator[Cell]:
     if stage == "light":
         yield from (Cell((name,), *CHOSEN, 0) for name in CANDIDATES)
     if stage == "pilot":
-        quartets = draw("balanced", FAMILIES, min(PILOT, math.comb(len(FAMILIES), 4)), 0)
-        yield from (Cell(one, *fidelity, seed) for fidelity in FIDELITIES for seed in range(SEEDS) for one in quartets)
+        yield from (Cell(one, *fidelity, seed) for fidelity in FIDELITIES for seed in range(SEEDS) for one in PILOT)
     if stage == "table":
         everything = [*((name,) for name in FAMILIES), *combinations(sorted(FAMILIES), 4)]
         yield from (Cell(experts, *CHOSEN, seed) for seed in range(SEEDS) for experts in everything)
@@ -307,7 +310,7 @@ def page(store: Store) -> str:
         " and are not in the table.",
         _families(store),
         "## Which fidelity separates quartets best for its cost",
-        f"{PILOT} quartets, {SEEDS} seeds. ICC: the share of the variance of one seed's accuracy that is between"
+        f"{len(PILOT)} quartets, {SEEDS} seeds. ICC: the share of the variance of one seed's accuracy that is between"
         " quartets (95 % by bootstrap over quartets); cost: thousands of images through a net, three times each in"
         " training; signal: ICC / (1 - ICC) per 10,000 of them, in which the reliability of a mean of seeds grows."
         " Seconds are wall time of one thread on a machine with other work.",
