@@ -63,10 +63,11 @@ class ChosenQuartets(CandidateSource):
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         spec, families = record.spec, sorted(record.pool)
         pool, known = Pool.of(families), _known_quartets(record, archive)
-        # Refused at the beginning: a campaign that runs out of quartets later would never be over.
-        free = pool.space - sum(set(quartet) <= set(families) for quartet in known)
-        if spec.size > free:
-            raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")
+        if not trials or archive.campaign(record.name).spec.size < spec.size:
+            # Refused when it begins or grows: a campaign that runs out of quartets later would never be over.
+            free = pool.space - sum(set(quartet) <= set(families) for quartet in known)
+            if spec.size > free:
+                raise UsageError(f"{spec.size:,} new quartets were asked for, but only {free:,} are not known already")
         before = _chosen(record, trials, archive)
         # One turn uses every family once: results flow back often, and an explored turn is even in itself.
         turn = min(math.ceil(len(families) / pool.k), spec.size - len(before))

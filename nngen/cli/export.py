@@ -12,7 +12,7 @@ from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import Archive
 from nngen.assembly.provenance import source_level
 from nngen.cli.family_options import note_levels
-from nngen.cli.options import ArchiveOptions, Flag, IsolationOption
+from nngen.cli.options import ArchiveOptions, DataName, Flag, IsolationOption
 from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
@@ -38,7 +38,7 @@ def export(
     ids: Annotated[tuple[str, ...], Parameter(name="--id", negative="", show_default=False)] = (),
     min_accuracy: float = 0.0,
     lemur: str = "2.1.2",
-    dataset: str | None = None,
+    dataset: DataName | None = None,
     dataset_name: str | None = None,
     weights: Flag = False,
     onnx: Flag = False,

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from nngen.archive.import_lemur import choose_models, import_lemur
 from nngen.cli.family_options import FamilySource, note_family_levels
-from nngen.cli.options import ArchiveOptions, Count, IsolationOption, OutputOptions, ShapeOption
+from nngen.cli.options import ArchiveOptions, Count, DataName, IsolationOption, OutputOptions, ShapeOption
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
@@ -59,7 +59,7 @@ def history(
     models: Annotated[list[str], Parameter(negative="")],
     /,
     *,
-    dataset: str = "cifar-10",
+    dataset: DataName = "cifar-10",
     output: OutputOptions = OutputOptions(),
 ) -> None:
     """Show the last epoch LEMUR recorded of each model, and its best one.
@@ -83,7 +83,7 @@ def history(
 @app.command(name="import")
 def import_(
     *,
-    dataset: str | None = None,
+    dataset: DataName | None = None,
     kind: str = "any",
     source: _Source = None,
     jobs: Count = 2,

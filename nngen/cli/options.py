@@ -21,7 +21,7 @@ from docstring_parser import parse
 from nngen.archive import Archive, default_path
 from nngen.cli import AFTERWARDS, place_of
 from nngen.cli.output import print_json, print_table
-from nngen.datasets.registry import dataset_help
+from nngen.datasets.registry import dataset_help, dataset_name
 from nngen.errors import UsageError
 from nngen.families.trust import check_level
 from nngen.ranges import Classes, Epochs, MiB, Positive, Range, Seconds, Share, Threads, flag_of, range_of
@@ -48,6 +48,13 @@ def _numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     if limits is not None and (reason := next(filter(None, map(limits.refusal, numbers)), "")):
         raise UsageError(f"{_typed(tokens)} {reason}")
     return numbers
+
+
+def _data_name(_: Any, tokens: Sequence[Token]) -> str:
+    try:
+        return dataset_name(tokens[0].value)
+    except UsageError:  # an archive, and LEMUR, have data sets that nngen cannot load
+        return tokens[0].value
 
 
 def _shape(_: Any, tokens: Sequence[Token]) -> Shape:
@@ -88,6 +95,8 @@ TemperatureOption = Annotated[float, _within(0, 100)]
 ShareOption = Annotated[float, Parameter(validator=range_of(Share))]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value and without a negative form."""
+DataName = Annotated[str, Parameter(converter=_data_name, n_tokens=1)]
+"""Name of a data set in an archive or in LEMUR, in any spelling."""
 Names = Annotated[tuple[str, ...] | None, _NAMES]
 """Names separated by commas; None where nothing was typed."""
 _SHAPE_HELP = "Channels, height and width of the images; 3x32x32 by default."

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from nngen.archive import StoredTrial
 from nngen.assembly.plan_toml import read_plan
 from nngen.assembly.plan_validation import check_plan
-from nngen.cli.options import ArchiveOptions, Count, Index, Names
+from nngen.cli.options import ArchiveOptions, Count, DataName, Index, Names
 from nngen.cli.output import print_json, print_table, say
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import LIST_FAMILIES
@@ -38,7 +38,7 @@ def predict_accuracy(
     families: Names = None,
     plan: Path | None = None,
     early: str | None = None,
-    dataset: str | None = None,
+    dataset: DataName | None = None,
     epochs: Count | None = None,
     model: str = "ridge",
     base: str | None = None,

@@ -53,8 +53,9 @@ def test_history_in_the_order_asked_for(nngen: Nngen, wheel: Path) -> None:
     assert (second["model"], second["best_accuracy"]) == ("AirNet", 0.8591)
 
 
-def test_history_on_another_data_set_as_a_table(nngen: Nngen, wheel: Path) -> None:
-    result = nngen("lemur", "history", "ResNet", "--dataset", "mnist")
+@pytest.mark.parametrize("spelling", ["mnist", "MNIST"])
+def test_history_on_another_data_set_as_a_table(nngen: Nngen, wheel: Path, spelling: str) -> None:
+    result = nngen("lemur", "history", "ResNet", "--dataset", spelling)
     assert result.code == 0
     assert "0.9962" in result.out
 
