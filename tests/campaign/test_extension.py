@@ -94,3 +94,10 @@ def test_an_extension_that_is_killed_goes_on(archive):
     stored = archive.campaign("one").spec
     assert stored.size == 9
     assert campaign(archive, size=9).run().done == 9
+
+
+def test_a_learning_sampler_without_room_does_not_grow(archive):
+    campaign(archive, size=4, sampler="adaptive").run()
+    with pytest.raises(UsageError, match="36 new quartets were asked for, but only 35"):
+        campaign(archive, size=36, sampler="adaptive").run()
+    assert archive.campaign("one").spec.size == 4
