@@ -65,7 +65,7 @@ def test_history_on_another_data_set_as_a_table(nngen: Nngen, wheel: Path, spell
     [
         (["Resnett"], "LEMUR has no model 'Resnett': did you mean ResNet or"),
         (["ResNet", "AlxNet"], "did you mean AlexNet"),
-        (["ResNet", "--dataset", "cifar10"], "no records of ResNet on 'cifar10'; data sets with records of it: celeba"),
+        (["ResNet", "--dataset", "cifar11"], "no records of ResNet on 'cifar11'; data sets with records of it: celeba"),
         (["LSTM"], "no records of LSTM on 'cifar-10'; data sets with records of it: wikitext"),
         ([], "nngen: lemur history needs MODELS: see nngen lemur history --help"),
     ],
