@@ -24,6 +24,7 @@ from nngen.checks.candidate_net import hyperparameter_names, load_module, materi
 from nngen.checks.card import takes_channels_last
 from nngen.checks.rule import CheckFailed, fail
 from nngen.checks.rules.static.contract import Contract
+from nngen.checks.rules.static.forbidden import Forbidden
 from nngen.checks.source import Source
 from nngen.errors import AssemblyError
 from nngen.families.catalogue import make_family
@@ -108,8 +109,15 @@ def _write_expert() -> Path:
         function = family_function(make_family(RULE, text))
     except AssemblyError as error:
         raise fail(Outcome.CONTRACT, RULE, str(error).removeprefix(f"{RULE}: ")) from None
+    code = f"from functools import cache\n\n\n{function.text('family')}"
+    try:
+        Forbidden().check(Source(code))  # as the check of every mixture with it does
+    except CheckFailed as broken:
+        # The line is one of the function's, which the user does not see.
+        message = broken.verdict.message.removeprefix(f"line {broken.verdict.line}: ")
+        raise fail(broken.verdict.outcome, RULE, message) from None
     expert = Path.cwd() / _EXPERT_FILE
-    expert.write_text(f"from functools import cache\n\n\n{function.text('family')}", encoding="utf-8")
+    expert.write_text(code, encoding="utf-8")
     return expert
 
 

@@ -52,7 +52,7 @@ _NAME = re.compile(r"[\w.-]{1,100}")
 _log = logging.getLogger(__name__)
 
 # Raised when the probe measures differently, so that older entries of the cache are left alone.
-_PROFILE_VERSION = 5
+_PROFILE_VERSION = 6
 _COST_VERSION = 4
 
 

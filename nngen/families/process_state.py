@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial, partialmethod
 from types import ModuleType
 from typing import Any
 
@@ -70,6 +72,8 @@ def _of_torch(name: str, value: object) -> bool:
 
 def _of_the_roots(value: object) -> bool:
     """Whether a function or a class was defined by one of the packages that are compared."""
+    if isinstance(value, partial | partialmethod):
+        return False  # of a function of theirs, perhaps, with other arguments
     module = getattr(value, "__module__", None)
     return not isinstance(module, str) or module.partition(".")[0] in _ROOTS
 
@@ -84,6 +88,7 @@ def _behaviour() -> dict[str, object]:
     names = [name for name, value in vars(hooks).items() if name.startswith("_global") and isinstance(value, dict)]
     return {
         "torch.set_flush_denormal": bool(smallest * 1.0 == 0),
+        "warnings.filters": sum(entry[0] == "error" for entry in warnings.filters),
         "torch.autocast": torch.is_autocast_enabled("cpu"),
         "the hooks of all modules": tuple(len(getattr(hooks, name)) for name in names),
     }

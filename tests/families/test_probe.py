@@ -131,6 +131,8 @@ MISFITS = {
     family(
         "Nameless", source=PLAIN_NET.replace("{'lr', 'momentum'}", "3")
     ): "supported_hyperparameters() does not return names",
+    family("Pickles", init="import pickle; pickle.dumps(1)"): "import pickle is not allowed in a candidate",
+    family("Opens", init="open('weights.bin')"): "open(...) is not allowed in a candidate",
     family("Patches", init="nn.functional.relu = nn.functional.gelu"): "it changes torch.nn.functional.relu for all",
     family("Adds", init="torch.Tensor.half_of = lambda self: self / 2"): "it changes torch.Tensor.half_of for all",
     family("Reseeds", forward="torch.manual_seed(0); " + FORWARD): "it seeds the generators in its forward pass",

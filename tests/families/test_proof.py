@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import random
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +170,11 @@ PATCHES = {
     "a function of Python": ("builtins.sorted = list", "builtins.sorted"),
     "a private function": ("torch.nn.init._no_grad_fill_ = lambda *_: None", "torch.nn.init._no_grad_fill_"),
     "flushed denormal numbers": ("torch.set_flush_denormal(True)", "torch.set_flush_denormal"),
+    "a partial method": (
+        "torch.nn.Conv2d.__init__ = functools.partialmethod(torch.nn.Conv2d.__init__, bias=False)",
+        "torch.nn.modules.conv.Conv2d.__init__",
+    ),
+    "warnings that are errors": ("warnings.filterwarnings('error', 'odd')", "warnings.filters"),
     "hooks": ("torch.nn.modules.module.register_module_forward_hook(print)", "the hooks of all modules"),
 }  # fmt: skip
 
@@ -179,8 +186,18 @@ def test_what_is_replaced_for_all_is_named(name: str) -> None:
     owners = (torch.nn.functional, torch.nn.Conv2d, torch.Tensor, torch.nn.ReLU, torch.nn.init, builtins)
     kept = [dict(vars(owner)) for owner in owners]
     try:
-        exec(line)
-        found = before.changes()
+        with warnings.catch_warnings():
+            exec(
+                line,
+                {
+                    "__name__": "family",
+                    "torch": torch,
+                    "builtins": builtins,
+                    "functools": functools,
+                    "warnings": warnings,
+                },
+            )
+            found = before.changes()
     finally:
         torch.set_flush_denormal(False)
         torch.nn.modules.module._global_forward_hooks.clear()
