@@ -21,7 +21,7 @@ from nngen.errors import DataError, UsageError
 GOLDEN = Path(__file__).parents[1] / "golden" / "homogeneous.py"
 SPLITS = {"train": range(12), "val": range(12, 17), "test": range(17, 20)}
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
