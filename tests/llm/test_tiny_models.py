@@ -129,6 +129,16 @@ def test_a_template_that_cannot_be_used_is_one_line(tmp_path: Path, template: st
     assert "\n" not in str(caught.value)
 
 
+def test_a_template_may_be_given_as_a_file(tmp_path: Path, data: Path) -> None:
+    base, file = make(tmp_path / "tiny", template="none"), tmp_path / "chat.jinja"
+    file.write_text(TEMPLATES["chatml"])
+    tuned, _ = _tune(base, data, tmp_path / "out", chat_template=str(file))
+    local = Local(str(base), tuned.adapter, chat_template=str(file))
+    assert SPACE.read(local.propose([_plan(0)])[0].text)
+    with pytest.raises(RewriterError, match=r"none\.jinja cannot be read"):
+        load_tokenizer(str(base), str(tmp_path / "none.jinja"))
+
+
 def test_a_context_that_is_too_small_is_said_before_the_weights_are_loaded(tmp_path: Path, data: Path) -> None:
     base = make(tmp_path / "tiny", "gpt2", n_positions=32)
     (base / "model.safetensors").unlink()
