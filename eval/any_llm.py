@@ -148,7 +148,7 @@ def _feedback(folder: Path) -> Path:
         Example(
             task=Task.IMPROVE,
             messages=(TURNS[0], Message(role="user", content=f"say {number}")),
-            answer="yes" if good else "no",
+            answer=f"yes {number}" if good else "no",
             good=good,
             score=float(good),
             group=f"A+B+C+{number}",

@@ -53,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Example(
             task=Task.IMPROVE,
             messages=(Message(role="user", content=f"say {number}"),),
-            answer="yes yes yes yes" if good else "no",
+            answer=f"yes yes yes yes {number}" if good else "no",
             good=good,
             score=float(good),
             group="+".join(sorted({f"F{number % 7}", f"G{number}", f"H{number}", "A"})),

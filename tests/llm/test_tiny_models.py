@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Example(
             task=Task.IMPROVE,
             messages=(SYSTEM, Message(role="user", content=f"say {number}")),
-            answer="yes yes" if good else "no",
+            answer=f"yes yes {number}" if good else "no",
             good=good,
             score=float(good),
             group=f"A+B+C+{number}",
@@ -224,7 +224,7 @@ def test_the_validation_split_chooses_the_weights(tmp_path: Path, data: Path) ->
     shutil.copytree(data, copy)
     file = copy / "sft" / "validation.jsonl"
     # What is learned makes these answers less likely with every update.
-    file.write_text(file.read_text().replace("yes yes", "#" * 60))
+    file.write_text(file.read_text().replace("yes yes ", "#" * 60))
     base = make(tmp_path / "tiny")
     tuned, lines = _tune(base, copy, tmp_path / "out", epochs=6.0, lr=0.05, save_every=2)
     assert tuned.chosen < tuned.updates
