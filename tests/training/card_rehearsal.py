@@ -30,6 +30,9 @@ from nngen.training.orders import TrainOrder
 from nngen.types import Family, Interface, Shape
 
 PASSES = "passes"
+SIZES = {"AlexNet": 63, "InceptionV3-1": 75, "InceptionV3-2": 299}
+"""Smallest sides of the families of LEMUR that do not take 32 px, as the probe measures them."""
+
 CLASSES = 10
 
 
@@ -45,6 +48,12 @@ class Sent:
 
     def send_bytes(self, kind: int, body: bytes) -> None:
         self.bodies[kind] = body
+
+
+def interface_of(name: str) -> Interface:
+    """Return what a family of LEMUR takes, as far as it matters at 32 px, without the probe."""
+    high = 32 if name.startswith("BayesianNet") else None
+    return Interface(low=SIZES.get(name, 32), high=high, complex=name == "ComplexNet")
 
 
 @contextmanager
