@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nngen.archive import Archive, StoredTrial
 from nngen.campaign import Campaign, CampaignInputs, CampaignSpec, Watcher
@@ -68,10 +69,11 @@ def train(
     engine: PlanEngine,
     inputs: CampaignInputs,
     watcher: Watcher | None = None,
+    **changes: Any,
 ) -> tuple[StoredTrial, ...]:
-    """Train the new proposals of a batch as a campaign of its name."""
+    """Train the new proposals of a batch as a campaign of its name; ``changes`` are fields of its specification."""
     source = new_candidates(archive, rows)
-    spec = CampaignSpec(name=batch, size=len(source.suggestions), dataset="fake", shape=SPEC.shape)
+    spec = CampaignSpec(name=batch, size=len(source.suggestions), dataset="fake", shape=SPEC.shape, **changes)
     campaign = Campaign(
         spec=spec,
         archive=archive,

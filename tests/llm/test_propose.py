@@ -309,6 +309,18 @@ def test_trained_proposals_are_compared_with_their_parents(
     assert told.better == sum((value or 0.0) > before for value in means.values())
 
 
+def test_proposals_at_another_rate_are_not_compared_with_their_parents(
+    make: Any, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
+) -> None:
+    """What another rate gains is not a gain of the plan."""
+    first = make(Uniform(), "start").plans(3, (), 0)
+    train(archive, "start", first, engine, inputs)
+    second = make(Mutate(), "next").plans(4, [Parent.of(archive.candidate(first[0].candidate), 0.5)], 0)
+    train(archive, "next", second, engine, inputs, lr=0.01)
+    told = trained_funnel(archive, "next", second)
+    assert (told.trained, told.compared, told.better) == (sum(row.new for row in second), 0, None)
+
+
 def test_training_resumes_and_refuses_other_proposals(
     make: Any, space: PlanSpace, archive: Archive, engine: PlanEngine, inputs: CampaignInputs
 ) -> None:
