@@ -67,9 +67,9 @@ class Range:
 
 
 Size = Annotated[int, Range(low=1, high=10**9, whole=True)]
-Epochs = Annotated[int, Range(low=1, high=100_000, whole=True)]
+Epochs = Annotated[int, Range(low=1, high=1_000_000, whole=True)]
 Batch = Annotated[int, Range(low=2, high=65_536, whole=True)]
-LearningRate = Annotated[float, Range(low=0, high=1_000, above=True)]
+LearningRate = Annotated[float, Range(low=0, above=True)]
 Momentum = Annotated[float, Range(low=0, high=1, below=True)]
 Seed = Annotated[int, Range(low=-MAX_WHOLE, high=MAX_WHOLE, whole=True)]
 Threads = Annotated[int, Range(low=1, high=1_024, whole=True)]

@@ -153,7 +153,7 @@ class _Column:
         if not self.folds:
             return self.widest
         names = (name for cell in self.cells for name in cell.split())
-        return min(self.widest, max(_LIST_WIDTH, *map(_length, names)))
+        return min(self.widest, max([_LIST_WIDTH, *map(_length, names)]))
 
     @cached_property
     def prose(self) -> bool:

@@ -222,7 +222,9 @@ def _note_start(trials: Sequence[StoredTrial]) -> None:
 def _report(rows: list[dict[str, Any]], *, single: bool, test: bool, json: bool) -> None:
     """Print the results; a single file is one object, and without its path as the command names it."""
     path = rows[0]["path"]
-    hidden = [name for name, hide in (("test_accuracy", not test), ("path", single)) if hide]
+    plain = not json and all(row["augment"] == "none" for row in rows)
+    left_out = {"test_accuracy": not test, "path": single, "augment": plain}
+    hidden = [name for name, hide in left_out.items() if hide]
     rows = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
     if json:
         print_json(rows[0] if single else rows)

@@ -212,7 +212,7 @@ def test_a_file_with_a_mistake(arguments, text, words):
     ("tokens", "words"),
     [
         (("first", "--size", "8.5"), "--size must be a whole number from 1 to 1,000,000,000, not '8.5'"),
-        (("first", "--lr", "x"), "--lr must be a number above 0 and up to 1,000, not 'x'"),
+        (("first", "--lr", "x"), "--lr must be a number above 0, not 'x'"),
         (("first", "--sise", "8"), "unknown option --sise: did you mean --size"),
         (("first", "--families", ","), "--families names nothing: write names separated by commas"),
         (("first", "--engine", "slurm"), "unknown engine 'slurm': choose local or ray"),
