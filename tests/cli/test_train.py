@@ -153,7 +153,7 @@ def test_files_with_a_name_are_a_campaign_that_resumes(nngen, two, tmp_path):
     rows = json.loads(done.out)
     assert [row["path"] for row in rows] == ["one.py", "two.py"]
     assert "mine: 1 of 2 trials are done already" in done.err
-    assert nngen("leaderboard", "mine").out.count("digits") == 2
+    assert nngen("leaderboard", "mine").out.count("digits  ") == 2
     assert "nngen leaderboard mine ranks them" in nngen("report", "mine", "--out", "mine.html").err
     with Archive.open(tmp_path / "nngen.db", readonly=True) as archive:
         assert [trial.validation_accuracy for trial in archive.trials("mine")] == [
