@@ -144,9 +144,12 @@ def test_flags_of_messages_exist_where_they_are_printed():
             # A string that is only a flag is an argument of another program (bubblewrap, pip).
             if FLAG.fullmatch(text) or "ray start" in text:
                 continue
-            called = re.search(r"nngen ([a-z-]+(?: [a-z-]+)?)", text)
-            owner = command_of(called[1].split()) if called else None
-            for flag in FLAG.findall(text):
+            for found in FLAG.finditer(text):
+                flag = found[0]
+                # The command named last before the flag, or first after it.
+                called = re.compile(r"nngen ([a-z-]+(?: [a-z-]+)?)")
+                before, after = called.findall(text[: found.start()]), called.findall(text[found.end() :])
+                owner = command_of((before[-1:] or after[:1])[0].split()) if before or after else None
                 owners = [owner] if owner else printing
                 # A command's own module may serve several commands, and one of them prints the message.
                 fits = any if own else all

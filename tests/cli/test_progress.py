@@ -24,11 +24,11 @@ def run(watcher, **arguments):
 def test_lines_are_one_per_trial(capfd):
     trials = run(Lines())
     out, err = capfd.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("one ")]
     assert out == ""
-    assert len(err.splitlines()) == 6
-    assert [line.split()[1] for line in err.splitlines()] == [f"{number}/6" for number in range(1, 7)]
+    assert [line.split()[1] for line in lines] == [f"{number}/6" for number in range(1, 7)]
     assert all(err.count(f"  {', '.join(trial.experts)}  ") == 1 for trial in trials)
-    assert sum("shape: A at" in line for line in err.splitlines()) == sum(not t.trained for t in trials)
+    assert sum("shape: A at" in line for line in lines) == sum(not t.trained for t in trials)
 
 
 def drawn(screen):
