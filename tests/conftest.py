@@ -57,8 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Limit each test process to one thread, because test processes share the cores."""
+    """Limit each test process to one thread, because they share the cores, and let tables be as wide as in a pipe."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("COLUMNS", None)  # set in the processes that run tests side by side
     torch.set_num_threads(1)
 
 

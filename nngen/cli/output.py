@@ -33,7 +33,10 @@ OPTIONAL_COLUMNS = (
     *("parameters", "batch", "canonical", "entropy", "transform", "seconds", "train_loss", "shape", "created_at"),
     *("sampler", "seed", "usage", "best_epoch", "adapter", "seeds", "epochs", "train_accuracy", "rule", "dataset"),
 )
-"""Columns that a table loses on a narrow terminal, in this order."""
+"""Columns that a table loses on a narrow terminal, in this order; then others, from the right."""
+
+KEPT_COLUMNS = ("id", "class", "probability", "validation_accuracy", "verdict", "effect")
+"""Columns that a table never loses: it is wider than the terminal instead."""
 
 _GAP = 2
 _PROSE = 32
@@ -174,7 +177,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
     The table has the width of the terminal, or of ``COLUMNS``; in a pipe or a file it is as wide as it needs. Cells
     are never cut or folded, except that a list continues on the next line after a comma. A table that is too wide
     first loses sentences, which are listed below it, then ``OPTIONAL_COLUMNS`` in their order, then columns from the
-    right; a line on stderr names these.
+    right, but none of ``KEPT_COLUMNS``; a line on stderr names these.
 
     Args:
         rows: One mapping per line.
@@ -209,8 +212,8 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> _Column:
 
 
 def _least_important(table: Sequence[_Column]) -> list[_Column]:
-    """Return the columns in the order in which a narrow table loses them; the first column and the id stay."""
-    loses = [column for column in table[1:] if column.name != "id"]
+    """Return the columns in the order in which a narrow table loses them; the first column stays."""
+    loses = [column for column in table[1:] if column.name not in KEPT_COLUMNS]
     prose = [column for column in loses if column.prose]
     optional = [column for name in OPTIONAL_COLUMNS for column in loses if column.name == name and not column.prose]
     return prose + optional + [column for column in reversed(loses) if column not in prose + optional]

@@ -89,3 +89,8 @@ def test_wide_characters_are_aligned(drawn):
     heading, _, cat, dog, *_ = drawn(80, rows).out.splitlines()
     assert heading.index("count") + 5 == len(dog)
     assert len(cat) + 1 == len(dog)
+
+
+def test_a_long_first_column_never_costs_the_result(drawn):
+    row = {"image": "photos/" + "x" * 90 + ".jpg", "class": "cat", "probability": 0.75}
+    assert {"cat", "0.7500"} <= set(drawn(80, [row]).out.split())

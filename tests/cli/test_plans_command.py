@@ -151,9 +151,9 @@ class Net(nn.Module):
         return self.fc(x.mean((2, 3)))
 """
 BROKEN = {
-    "Syntax": ("def f(:\n", "Syntax: line 1: not Python"),
-    "NoNet": (NET.replace("class Net", "class Nest"), "NoNet: line 1: the source has no class Net"),
-    "Star": ("from torch.distributed import *\n" + NET, "Star: line 1: import * hides"),
+    "Syntax": ("def f(:\n", "Syntax cannot be used at 3x32x32: line 1: not Python"),
+    "NoNet": (NET.replace("class Net", "class Nest"), "no family is called 'NoNet'"),
+    "Star": ("from torch.distributed import *\n" + NET, "Star cannot be used at 3x32x32: line 1: import * hides"),
     "Late": (NET.replace("self.fc(", "made_later("), "NameError: name 'made_later' is not defined"),
 }
 

@@ -19,7 +19,7 @@ from nngen.types import Family, Interface, Shape
 SHAPE = Shape(1, 32, 32)
 
 NET = """
-import json, os, struct, time
+import io, json, os, struct, time
 import torch
 from torch import nn
 def supported_hyperparameters():
@@ -39,14 +39,15 @@ class Net(nn.Module):
             self.optimizer.step()
 """
 
+# These sources hide their calls from the static check, which refuses a family before it runs.
 THIEF = """
         loot = [os.environ.get("API_KEY")]
         try:
-            loot.append(open("{folder}/secret.txt").read())
+            loot.append(io.open("{folder}/secret.txt").read())
         except OSError as error:
             loot.append(repr(error))
         try:
-            open("{folder}/taken.txt", "a").write(repr(loot))
+            io.open("{folder}/taken.txt", "a").write(repr(loot))
         except OSError:
             pass
         if loot != [None, loot[1]] or "Error" not in loot[1]:
@@ -56,11 +57,11 @@ THIEF = """
 HOLDER = """
         for number in range(3, 64):
             try:
-                os.write(number, b"{")
+                getattr(os, "write")(number, b"{")
             except OSError:
                 pass
-        if os.fork() == 0:
-            os.setsid()
+        if getattr(os, "fork")() == 0:
+            getattr(os, "setsid")()
         time.sleep(100000)
 """
 
@@ -68,7 +69,7 @@ FORGER = """
         body = json.dumps({message}).encode()
         for number in range(3, 64):
             try:
-                os.write(number, struct.pack("<B3xI", 1, len(body)) + body)
+                getattr(os, "write")(number, struct.pack("<B3xI", 1, len(body)) + body)
             except OSError:
                 pass
         os._exit(0)
