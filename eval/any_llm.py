@@ -15,6 +15,7 @@ import gzip
 import http.server
 import json
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -138,7 +139,7 @@ def _tried(kind: str, name: str, works: bool, work: Callable[[], str]) -> Result
         return Result(kind=kind, name=name, works=works, found=found.replace("\n", " "), fault=True)
     broken = done is not works or "\n" in found or len(found) > 400 or KEY in found
     slow = kind == "servers" and time.monotonic() - began > 60
-    found = found.replace(tempfile.gettempdir(), "").replace("|", "\\|")
+    found = re.sub(rf"{tempfile.gettempdir()}/\w+/", "", found).replace("|", "\\|")
     return Result(kind=kind, name=name, works=works, found=found, fault=broken or slow)
 
 
@@ -147,7 +148,7 @@ def _feedback(folder: Path) -> Path:
         Example(
             task=Task.IMPROVE,
             messages=(TURNS[0], Message(role="user", content=f"say {number}")),
-            answer="yes" if good else "no",
+            answer=f"yes {number}" if good else "no",
             good=good,
             score=float(good),
             group=f"A+B+C+{number}",

@@ -89,7 +89,13 @@ def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) ->
     # Loads torch and transformers.
     from nngen.llm.finetuning.finetune import AdapterTuner
 
-    tuning = Tuning(base=source.rewriter, epochs=epochs, device=device, quantize=source.quantize)
+    tuning = Tuning(
+        base=source.rewriter,
+        epochs=epochs,
+        device=device,
+        quantize=source.quantize,
+        chat_template=source.template,
+    )
     return AdapterTuner(tuning=tuning, folder=folder, note=note)
 
 

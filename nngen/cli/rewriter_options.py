@@ -24,6 +24,7 @@ class RewriterOptions:
         model: Name of the model, for a server; by default the first that the server lists and that answers chats.
         max_reply_tokens: Longest reply; by default 512 tokens for a plan or a region and 24,000 for a file, and
             more for a model in a server that reasons before it answers.
+        chat_template: File with a Jinja chat template, for a model in this process that has none.
         quantize: Load a model in this process in 4 bits, as finetune --quantize does (CUDA only).
     """
 
@@ -31,6 +32,7 @@ class RewriterOptions:
     adapter: Path | None = None
     model: str = ""
     max_reply_tokens: Count | None = None
+    chat_template: Path | None = None
     quantize: Flag = False
 
     @property
@@ -40,5 +42,16 @@ class RewriterOptions:
 
     def open(self, device: str) -> Rewriter:
         """Open the rewriter; a model in this process runs on ``device``."""
-        options = Options(adapter=self.adapter, model=self.model, device=device, quantize=self.quantize)
+        options = Options(
+            adapter=self.adapter,
+            model=self.model,
+            device=device,
+            quantize=self.quantize,
+            chat_template=self.template,
+        )
         return open_rewriter(self.rewriter, options)
+
+    @property
+    def template(self) -> str:
+        """Name of the file with the chat template; "" where none was typed."""
+        return str(self.chat_template or "")

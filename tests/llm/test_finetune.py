@@ -53,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Example(
             task=Task.IMPROVE,
             messages=(Message(role="user", content=f"say {number}"),),
-            answer="yes yes yes yes" if good else "no",
+            answer=f"yes yes yes yes {number}" if good else "no",
             good=good,
             score=float(good),
             group="+".join(sorted({f"F{number % 7}", f"G{number}", f"H{number}", "A"})),
@@ -142,20 +142,20 @@ def test_a_stopped_tuning_resumes_to_the_same_weights(
                 raise KeyboardInterrupt
 
     whole = finetune(_tuning(tiny), data, tmp_path / "whole")
-    make = module._trainer
+    make = module.make_trainer
 
     def stopping(*given: Any) -> Any:
         trainer = make(*given)
         trainer.add_callback(Stop())
         return trainer
 
-    monkeypatch.setattr(module, "_trainer", stopping)
+    monkeypatch.setattr(module, "make_trainer", stopping)
     with pytest.raises(KeyboardInterrupt):
         finetune(_tuning(tiny), data, tmp_path / "parts")
     spent = tmp_path / "parts" / "checkpoints" / "seconds"
     spent.write_text(str(float(spent.read_text()) + 1000))
     assert not (tmp_path / "parts" / "adapter").exists()
-    monkeypatch.setattr(module, "_trainer", make)
+    monkeypatch.setattr(module, "make_trainer", make)
     said: list[str] = []
     parts = finetune(_tuning(tiny), data, tmp_path / "parts", said.append)
     assert "going on from checkpoint-3" in said

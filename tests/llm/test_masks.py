@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nngen.llm.finetuning.finetune import tokenize
+from nngen.llm.finetuning.trainer import tokenize
 from nngen.llm.rewriters.chat import Chat
 
 TURNS = (

@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Example(
             task=Task.IMPROVE,
             messages=(SYSTEM, Message(role="user", content=f"say {number}")),
-            answer="yes yes" if good else "no",
+            answer=f"yes yes {number}" if good else "no",
             good=good,
             score=float(good),
             group=f"A+B+C+{number}",
@@ -127,6 +127,16 @@ def test_a_template_that_cannot_be_used_is_one_line(tmp_path: Path, template: st
     with pytest.raises(RewriterError, match=message) as caught:
         load_tokenizer(str(base))
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_may_be_given_as_a_file(tmp_path: Path, data: Path) -> None:
+    base, file = make(tmp_path / "tiny", template="none"), tmp_path / "chat.jinja"
+    file.write_text(TEMPLATES["chatml"])
+    tuned, _ = _tune(base, data, tmp_path / "out", chat_template=str(file))
+    local = Local(str(base), tuned.adapter, chat_template=str(file))
+    assert SPACE.read(local.propose([_plan(0)])[0].text)
+    with pytest.raises(RewriterError, match=r"none\.jinja cannot be read"):
+        load_tokenizer(str(base), str(tmp_path / "none.jinja"))
 
 
 def test_a_context_that_is_too_small_is_said_before_the_weights_are_loaded(tmp_path: Path, data: Path) -> None:
@@ -214,7 +224,7 @@ def test_the_validation_split_chooses_the_weights(tmp_path: Path, data: Path) ->
     shutil.copytree(data, copy)
     file = copy / "sft" / "validation.jsonl"
     # What is learned makes these answers less likely with every update.
-    file.write_text(file.read_text().replace("yes yes", "#" * 60))
+    file.write_text(file.read_text().replace("yes yes ", "#" * 60))
     base = make(tmp_path / "tiny")
     tuned, lines = _tune(base, copy, tmp_path / "out", epochs=6.0, lr=0.05, save_every=2)
     assert tuned.chosen < tuned.updates

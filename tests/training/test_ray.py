@@ -244,7 +244,7 @@ def test_verdicts_and_refusals_come_back(far, candidate, job):
     assert far.check(replace(checked, candidate=candidate("x = ("))).outcome is Outcome.SYNTAX
     slow = far.train(job(net_source(loss="while True: pass"), time_limit_s=1.0))
     assert (slow.verdict.outcome, slow.validation_accuracy, slow.curve) == (Outcome.TIMEOUT, None, ())
-    with pytest.raises(UsageError, match=r"node .*: 0 epochs"):
+    with pytest.raises(UsageError, match=r"node .*: --epochs must be"):
         far.train(job(net_source(), epochs=0))
 
 

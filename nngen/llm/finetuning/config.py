@@ -34,6 +34,7 @@ class Tuning:
     Attributes:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         method: ``sft``, ``dpo`` or ``kto``.
+        chat_template: File with a Jinja chat template, for a base that has none; "" for the base's own.
         adapter: Folder of an adapter to begin from, such as SFT's for DPO and KTO; "" for none.
         tasks: Tasks of the examples used; empty for all.
         temper: Exponent on the counts of tasks and regions, in [0, 1]: 1 keeps their shares, 0 makes them equal,
@@ -60,6 +61,7 @@ class Tuning:
 
     base: str
     method: str = "sft"
+    chat_template: str = ""
     adapter: str = ""
     tasks: tuple[str, ...] = ()
     temper: float = 1.0

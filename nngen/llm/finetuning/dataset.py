@@ -28,7 +28,7 @@ from nngen.llm.finetuning.examples import (
     region_examples,
     summary_examples,
 )
-from nngen.llm.finetuning.splits import Example, Split, Task, assign
+from nngen.llm.finetuning.splits import Example, Row, Split, Task, assign
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.parsing import well_formed
@@ -40,8 +40,6 @@ from nngen.text import listed
 
 VIEWS = ("sft", "dpo", "kto")
 """Views of the set: good answers; pairs of a better and a worse answer; good and bad answers with a label."""
-
-Row = dict[str, Any]
 
 _JUDGED = (Task.REGION, Task.IMPROVE, Task.SUMMARY)  # tasks with bad answers as well
 _DIALOGUES = {
@@ -240,13 +238,13 @@ def collect(
     return found
 
 
-def counter(base: str | None) -> Callable[[str], int]:
+def counter(base: str | None, chat_template: str = "") -> Callable[[str], int]:
     """Return a function that counts tokens: the base model's tokenizer, or an estimate by default."""
     if base is None:
         return estimate_tokens
     from nngen.llm.rewriters.chat import load_tokenizer
 
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, chat_template)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -7,12 +7,16 @@ import enum
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from nngen.errors import RewriterError
 from nngen.families.near_duplicates import SAME_CODE, Shingles, similarity, tree_shingles
 from nngen.llm.proposals.parsing import ReplyError, python_block
 from nngen.llm.rewriters.base import Message
 from nngen.seeds import derive
+
+Row: TypeAlias = dict[str, Any]
+"""Row of a view, as JSON types."""
 
 
 class Task(enum.StrEnum):

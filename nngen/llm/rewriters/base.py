@@ -139,6 +139,7 @@ class Options:
         device: ``cpu`` or ``cuda``, for a model in this process.
         batch: Replies decoded together.
         quantize: Whether a model in this process is loaded in 4 bits (CUDA only).
+        chat_template: File with a Jinja chat template, for a model in this process that has none.
     """
 
     adapter: Path | None = None
@@ -146,6 +147,7 @@ class Options:
     device: str = "cpu"
     batch: int = 16
     quantize: bool = False
+    chat_template: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,8 @@ class RewriterEntry:
         argument: The ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``.
         purpose: What the rewriter is, for the help.
         matches: Whether a ``--rewriter`` argument selects this entry; entries are asked in order.
-        takes: Options, among ``adapter``, ``model`` and ``quantize``, that the rewriter uses; others are refused.
+        takes: Options, among ``adapter``, ``model``, ``quantize`` and ``chat_template``, that the rewriter uses; others
+            are refused.
         trusted: Value of ``Rewriter.trusted``, known before the rewriter is opened.
         tunable: Whether the argument names weights that this process can tune.
     """

@@ -22,10 +22,14 @@ _OPENING = "<think>"
 _SYSTEM, _USER, _ASSISTANT = "nngen-system", "nngen-user", "nngen-assistant"
 
 
-def load_tokenizer(base: str) -> Any:
+def load_tokenizer(base: str, chat_template: str = "") -> Any:
     """Load the tokenizer of a base: a hub id, a folder in transformers' layout, or a GGUF file.
 
     Where it names no token that ends a text or none that pads, the token that ends a turn in its chat template is both.
+
+    Args:
+        base: The base model.
+        chat_template: File with a Jinja chat template; "" for the base's own.
 
     Raises:
         RewriterError: If it cannot be loaded, has no chat template, or no reply ends in one.
@@ -35,8 +39,15 @@ def load_tokenizer(base: str) -> Any:
         tokenizer = optional_import("transformers").AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, **extra
         )
+    if chat_template:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RewriterError(f"{chat_template} cannot be read: {one_line(str(error), 160)}") from error
     if not tokenizer.chat_template:
-        raise RewriterError(f"{base} has no chat template: take its instruction-tuned variant")
+        raise RewriterError(
+            f"{base} has no chat template: take its instruction-tuned variant, or give one with --chat-template FILE"
+        )
     with explained(base):
         end = Chat(tokenizer).turn_end
     if tokenizer.eos_token_id is None:

@@ -29,10 +29,10 @@ def open_rewriter(argument: str, options: Options | None = None) -> Rewriter:
         MissingExtraError: If packages that it needs are not installed.
     """
     entry, options = entry_of(argument), options or Options()
-    for name in ("adapter", "model", "quantize"):
+    for name in ("adapter", "model", "quantize", "chat_template"):
         if getattr(options, name) and name not in entry.takes:
             fitting = " or ".join(other.argument for other in (*REWRITERS, LOCAL_MODEL) if name in other.takes)
-            raise RewriterError(f"--{name} is for --rewriter {fitting}, not for {argument}")
+            raise RewriterError(f"--{name.replace('_', '-')} is for --rewriter {fitting}, not for {argument}")
     return entry.create(argument, options)
 
 
@@ -53,7 +53,14 @@ def _open_local(argument: str, options: Options) -> Rewriter:
     # Loads torch, so it is imported when a model is wanted.
     from nngen.llm.rewriters.transformers_local import Local
 
-    return Local(argument, options.adapter, device=options.device, batch=options.batch, quantize=options.quantize)
+    return Local(
+        argument,
+        options.adapter,
+        device=options.device,
+        batch=options.batch,
+        quantize=options.quantize,
+        chat_template=options.chat_template,
+    )
 
 
 register(
@@ -70,7 +77,7 @@ LOCAL_MODEL = RewriterEntry(
     purpose="a GGUF file, a folder or a hub id, run in this process",
     matches=lambda argument: True,
     create=_open_local,
-    takes=frozenset({"adapter", "quantize"}),
+    takes=frozenset({"adapter", "quantize", "chat_template"}),
     tunable=True,
 )
 """Entry for every argument that no registered entry matches."""

@@ -119,11 +119,12 @@ class Local:
         batch: int = 16,
         precision: str = "auto",
         quantize: bool = False,
+        chat_template: str = "",
     ) -> None:
         if quantize and not device.startswith("cuda"):
             raise RewriterError("a base in 4 bits needs a CUDA device: leave --quantize out on the CPU")
         self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
-        self.tokenizer = load_tokenizer(base)
+        self.tokenizer = load_tokenizer(base, chat_template)
         self.tokenizer.padding_side = "left"  # the last token of every row is the one that is continued
         self.batch = batch
         self._base, self._adapter, self._device = base, adapter, device
