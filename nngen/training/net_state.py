@@ -85,9 +85,7 @@ def restore(net: nn.Module, tensors: Mapping[str, Tensor], state: Json) -> None:
             torch.cuda.set_rng_state(found["cuda"])
     except StateMismatchError:
         raise
-    except (
-        Exception
-    ) as error:  # a damaged state leads to errors of any kind, torch's and the candidate's own among them
+    except Exception as error:  # a damaged state leads to errors of any kind, also of torch and the candidate
         raise StateMismatchError(f"{type(error).__name__}: {error}") from error
 
 
