@@ -34,7 +34,7 @@ from nngen.training.candidate_files import read_candidate
 from nngen.types import Candidate, EpochResult, Family, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
 if TYPE_CHECKING:
-    from nngen.training.trained_model import TrainedModel  # loads torch
+    from nngen.training.state.trained_model import TrainedModel  # loads torch
 
 __all__ = ["assemble", "check", "load", "load_families", "prepare_campaign", "train"]
 
@@ -219,7 +219,7 @@ def load(name: str, *, archive: Path | None = None, trust: bool = False, device:
         UsageError: If the candidate is unknown, kept no weights, or its file is not trusted.
         DataError: If the weights are damaged, or of another file.
     """
-    from nngen.training.trained_model import TrainedModel  # loads torch
+    from nngen.training.state.trained_model import TrainedModel  # loads torch
 
     with Archive.open(archive or default_path(), readonly=True) as store:
         found, _, kept = find_weights(store, name)

@@ -29,7 +29,7 @@ BORDER_MODULES = {
     "nngen/isolation/supervisor.py": "a job, read from its frame",
     "nngen/lemur/layout.py": "LEMUR's result files are JSON",
     "nngen/lemur/records.py": "LEMUR's result files, read and written",
-    "nngen/training/artifacts.py": "messages of the worker are JSON",
+    "nngen/training/state/artifacts.py": "messages of the worker are JSON",
     "nngen/training/ray/cluster.py": "options as Ray takes them",
     "nngen/training/worker.py": "a job, read from its frame",
 }

@@ -26,8 +26,8 @@ from nngen.errors import AssemblyError, EngineLostError, FamilyError, PlanError
 from nngen.families.trust import AUTO, LevelChoice, families_level
 from nngen.isolation.limits import Isolation
 from nngen.seeds import derive
-from nngen.training.checkpoints import TrialFolder
 from nngen.training.engine import KILLED, CheckJob, Engine, TrainJob
+from nngen.training.state.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 __all__ = ["MAX_LOSSES", "TrialExecutor"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nngen.archive.records import StoredTrial, TrialLine, TrialState
 from nngen.campaign_spec import CampaignSpec
-from nngen.training.checkpoints import WEIGHTS, TrialFolder
+from nngen.training.state.checkpoints import WEIGHTS, TrialFolder
 
 __all__ = ["WeightFolders"]
 

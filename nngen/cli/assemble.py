@@ -14,8 +14,8 @@ from nngen.assembly.output import FolderWriter, TarWriter, order_of
 from nngen.assembly.plan_toml import preset, preset_names, read_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
-from nngen.cli.family_options import FamilySource, note_family_levels
 from nngen.cli.options import Count, Flag, IsolationOption, OutputOptions, ShapeOption
+from nngen.cli.options.family import FamilySource, note_family_levels
 from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import FamilyError, PlanError, UsageError

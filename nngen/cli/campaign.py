@@ -20,9 +20,9 @@ from nngen.campaign.budget import last_budget
 from nngen.campaign.setup import prepare
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import Summary, read_status
-from nngen.cli.engine_options import BudgetOptions, CampaignOptions, EngineOptions
-from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, CampaignName, Flag, Index
+from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions
+from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import emit, note, print_json, print_table, say, suggest, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError

@@ -15,7 +15,6 @@ from nngen.assembly.validate_family import may_join
 from nngen.checks import CheckFailed
 from nngen.checks.constants import large_constants
 from nngen.checks.source import own_seeds
-from nngen.cli.family_options import note_levels
 from nngen.cli.options import (
     Assignments,
     ClassesOption,
@@ -27,6 +26,7 @@ from nngen.cli.options import (
     ThreadsOption,
     hyperparameters,
 )
+from nngen.cli.options.family import note_levels
 from nngen.cli.output import note, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import SomeFailedError, UsageError

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from nngen.analysis.figures import write_coverage_page
 from nngen.analysis.observations import is_quartet
 from nngen.assembly.plan_toml import from_toml, plan_of
-from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import ArchiveOptions, Count, Names, PoolSize
+from nngen.cli.options.family import FamilyOptions, abstract_pool
 from nngen.cli.output import print_json, print_table, say
 from nngen.errors import UsageError
 from nngen.files import read_regular

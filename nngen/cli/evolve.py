@@ -7,12 +7,12 @@ from pathlib import Path
 
 from nngen.analysis.loop_report import LoopCycle
 from nngen.campaign.budget import last_budget
-from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
-from nngen.cli.family_options import FamilyOptions
 from nngen.cli.options import ArchiveOptions, Arguments, Flag, PositiveOption
+from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
+from nngen.cli.options.family import FamilyOptions
+from nngen.cli.options.rewriter import RewriterOptions
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
-from nngen.cli.rewriter_options import RewriterOptions
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, Tuner, stored_loop
 from nngen.llm.finetuning.config import Tuning

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import Archive
 from nngen.assembly.provenance import source_level
-from nngen.cli.family_options import note_levels
 from nngen.cli.options import ArchiveOptions, DataName, Flag, IsolationOption
+from nngen.cli.options.family import note_levels
 from nngen.cli.output import note, print_json, print_table, say
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
@@ -22,9 +22,9 @@ from nngen.export.folder import Written, export_to_folder
 from nngen.export.selection import Export, Repetition, gather, select
 from nngen.export.weights import check_installed, repeat, to_repeat
 from nngen.lemur.layout import LemurVersion
-from nngen.training.artifacts import ONNX
-from nngen.training.checkpoints import WEIGHTS
 from nngen.training.local_engine import LocalEngine
+from nngen.training.state.artifacts import ONNX
+from nngen.training.state.checkpoints import WEIGHTS
 from nngen.types import Shape
 
 _COLUMNS = ("model", "dataset", "epoch", "validation_accuracy", "test_accuracy", "transform", "new")

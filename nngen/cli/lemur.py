@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nngen.archive.import_lemur import choose_models, import_lemur
-from nngen.cli.family_options import FamilySource, note_family_levels
 from nngen.cli.options import ArchiveOptions, Count, DataName, IsolationOption, OutputOptions, ShapeOption
+from nngen.cli.options.family import FamilySource, note_family_levels
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError

@@ -12,12 +12,12 @@ from nngen.archive import Archive, StoredTrial
 from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
-from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions, usable_pool
-from nngen.cli.family_options import FamilyOptions, note_levels
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
+from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
+from nngen.cli.options.family import FamilyOptions, note_levels
+from nngen.cli.options.rewriter import RewriterOptions
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
-from nngen.cli.rewriter_options import RewriterOptions
 from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, shortfall, to_row

@@ -13,8 +13,8 @@ import numpy as np
 from cyclopts import Parameter
 
 from nngen.assembly.provenance import source_level
-from nngen.cli.family_options import note_levels
 from nngen.cli.options import ArchiveOptions, Count, Flag, IsolationOption
+from nngen.cli.options.family import note_levels
 from nngen.cli.output import emit, note, print_json, print_table
 from nngen.datasets.folder_tree import walk
 from nngen.datasets.image_file import read_header

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.observations import low_yield, observe, refuse_mixture, with_results
-from nngen.cli.family_options import FamilyOptions, abstract_pool
 from nngen.cli.options import SHAPE, ArchiveOptions, Count, Flag, Names, PoolSize, ShareOption
+from nngen.cli.options.family import FamilyOptions, abstract_pool
 from nngen.cli.output import emit, note, say, to_json
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError

@@ -18,9 +18,9 @@ from nngen.campaign import Budget, Campaign, CampaignInputs, CampaignSpec, Given
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
 from nngen.checks.source import own_seeds
-from nngen.cli.engine_options import BudgetOptions, EngineOptions, TrialOptions
-from nngen.cli.family_options import note_levels
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
+from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions
+from nngen.cli.options.family import note_levels
 from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset

@@ -7,8 +7,8 @@ from pathlib import Path
 from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
-from nngen.training.checkpoints import WEIGHTS
 from nngen.training.inference import KeptWeights
+from nngen.training.state.checkpoints import WEIGHTS
 
 
 def kept_file(archive: Archive, trial: StoredTrial) -> Path | None:

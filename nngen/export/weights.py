@@ -14,11 +14,11 @@ from nngen.datasets.dataset import Dataset
 from nngen.errors import ExportError, UsageError
 from nngen.export.selection import Export, Repetition
 from nngen.families.trust import AUTO
-from nngen.training.artifacts import EXAMPLE, ONNX, ArtifactRequest
-from nngen.training.checkpoints import WEIGHTS
 from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine
 from nngen.training.scoring import accuracy
+from nngen.training.state.artifacts import EXAMPLE, ONNX, ArtifactRequest
+from nngen.training.state.checkpoints import WEIGHTS
 from nngen.types import Candidate
 
 

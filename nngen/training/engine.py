@@ -10,7 +10,7 @@ from typing import Protocol
 from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
 from nngen.ranges import Classes, MiB, Seconds, Threads
-from nngen.training.checkpoints import TrialFolder
+from nngen.training.state.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
 PREDICTED = "predicted"

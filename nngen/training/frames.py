@@ -11,7 +11,7 @@ class FrameKind(enum.IntEnum):
     Attributes:
         VALIDATION: Class of each validation image, as little-endian uint16.
         TEST: Class of each test image in the same form.
-        FILE: Part of a file (``nngen.training.artifacts``).
+        FILE: Part of a file (``nngen.training.state.artifacts``).
         PROOF: Answer to the question of a check (``proof_size``).
         LOGITS: Logits of each validation image after the last epoch, as little-endian float16.
         OUTPUTS: Logits of all images of a prediction, as little-endian float32.

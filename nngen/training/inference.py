@@ -18,10 +18,10 @@ from nngen.datasets.preprocessing import Preprocessing
 from nngen.errors import DataError, NngenError
 from nngen.files import load_json
 from nngen.isolation import Frame, FrameError, Isolation, Job, JobRunner, Limits
-from nngen.training.checkpoints import CONFIG, WEIGHTS
 from nngen.training.frames import FrameKind, last_line
 from nngen.training.orders import TrainOrder
 from nngen.training.scoring import read_verdict, verdict_of_result
+from nngen.training.state.checkpoints import CONFIG, WEIGHTS
 from nngen.types import Verdict
 
 _BYTES_PER_LOGIT = 4

@@ -21,14 +21,14 @@ from nngen.isolation import FrameError, Job, JobRunner, JsonObject, Limits
 from nngen.isolation.limits import MIB
 from nngen.ranges import check_ranges
 from nngen.text import one_line
-from nngen.training.artifacts import MAX_PART, ArtifactReport, ArtifactRequest, read_report
-from nngen.training.checkpoints import FolderSink, training_key
 from nngen.training.engine import RESTORE, CheckJob, TrainJob
 from nngen.training.environment import describe, energy_meter
 from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, TrainOrder, artifact_metadata
 from nngen.training.scoring import CheckScorer, TrialScorer, accuracy, suspicion, verdict_of_result
+from nngen.training.state.artifacts import MAX_PART, ArtifactReport, ArtifactRequest, read_report
+from nngen.training.state.checkpoints import FolderSink, training_key
 from nngen.types import BYTES_PER_CLASS, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
 _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.training.worker")
@@ -241,7 +241,7 @@ class LocalEngine:
             for name, path in paths.items():
                 path.write_bytes(artifacts.files[name])
             opening = Job(
-                entry_point="nngen.training.artifacts:open_artifacts",
+                entry_point="nngen.training.state.artifacts:open_artifacts",
                 arguments={"names": list(paths), "metadata": artifact_metadata(job)},
                 limits=Limits(time_limit_s=job.spec.time_limit_s, memory_mib=job.spec.memory_mib),
                 isolation=job.isolation,

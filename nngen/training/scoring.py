@@ -22,9 +22,9 @@ from nngen.isolation import ExitReason, Frame, FrameError, JobResult
 from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.protocol import MESSAGE
 from nngen.text import one_line
-from nngen.training.checkpoints import FileSink
 from nngen.training.engine import KILLED, PREDICTED
 from nngen.training.frames import IMPORTED, NONCE, FrameKind
+from nngen.training.state.checkpoints import FileSink
 from nngen.types import EpochResult, Outcome, Trial, Verdict
 
 _MAX_EXPERTS = 64

@@ -35,13 +35,20 @@ from nngen.datasets.dataset import WORKER_FILES, subset
 from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
 from nngen.seeds import derive
-from nngen.training.artifacts import send_artifacts, send_tensors
-from nngen.training.checkpoints import CHECKPOINT, LOGITS
 from nngen.training.engine import RESTORE
 from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
-from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, load_weights, restore, take_over
 from nngen.training.orders import CheckOrder, TrainOrder
-from nngen.training.tensor_file import TensorFile
+from nngen.training.state.artifacts import send_artifacts, send_tensors
+from nngen.training.state.checkpoints import CHECKPOINT, LOGITS
+from nngen.training.state.net_state import (
+    StateMismatchError,
+    UnknownStateError,
+    capture,
+    load_weights,
+    restore,
+    take_over,
+)
+from nngen.training.state.tensor_file import TensorFile
 from nngen.types import Outcome, Verdict
 
 _MAX_EXPERTS = 64

@@ -9,7 +9,7 @@ from nngen.archive import Event, TrialState
 from nngen.campaign import Budget, Watcher
 from nngen.campaign.budget import Usage, last_budget, read_usage, usage
 from nngen.campaign.summary import read_status
-from nngen.cli.engine_options import BudgetOptions
+from nngen.cli.options.engine import BudgetOptions
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine
 from nngen.testing.fakes import fake_campaign as campaign

@@ -14,7 +14,7 @@ from nngen.archive import Archive
 from nngen.assembly.plan_toml import from_toml, to_toml
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import LOSSES
-from nngen.cli.engine_options import EngineOptions
+from nngen.cli.options.engine import EngineOptions
 from nngen.errors import PlanError, SomeFailedError
 from nngen.testing.fakes import fake_campaign
 from nngen.text import parse_toml

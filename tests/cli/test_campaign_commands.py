@@ -9,8 +9,8 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.campaign import Budget
-from nngen.cli.engine_options import EngineOptions
-from nngen.cli.family_options import FamilyOptions
+from nngen.cli.options.engine import EngineOptions
+from nngen.cli.options.family import FamilyOptions
 from nngen.errors import SomeFailedError
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nngen.cli.family_options import note_family_levels, note_levels
+from nngen.cli.options.family import note_family_levels, note_levels
 from nngen.families.catalogue import make_family
 from nngen.families.trust import LevelChoice
 from nngen.isolation import Isolation

@@ -53,7 +53,7 @@ def test_an_unknown_preset_is_named(tmp_path: Path) -> None:
 def test_a_preset_without_families_needs_no_lemur(
     nngen: Nngen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nngen.cli.family_options.open_lemur", lambda *_: pytest.fail("LEMUR was opened"))
+    monkeypatch.setattr("nngen.cli.options.family.open_lemur", lambda *_: pytest.fail("LEMUR was opened"))
     done = nngen("assemble", "--plan", "moev7", "--out", tmp_path, "--json")
     assert done.code == 0, done.err
     (row,) = json.loads(done.out)

@@ -24,11 +24,11 @@ from nngen.errors import ExportError
 from nngen.export.weights import repeat
 from nngen.isolation import Isolation
 from nngen.isolation.protocol import MESSAGE, Frame, FrameError
-from nngen.training.artifacts import ArtifactReport, ArtifactRequest
 from nngen.training.engine import TrainJob
 from nngen.training.frames import FrameKind
 from nngen.training.orders import artifact_metadata
 from nngen.training.scoring import TrialScorer
+from nngen.training.state.artifacts import ArtifactReport, ArtifactRequest
 from nngen.types import Outcome, Trial, Verdict
 
 pytest.importorskip("onnxruntime")

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.isolation import FrameError
-from nngen.training.checkpoints import FolderSink, TrialFolder
 from nngen.training.inference import KeptWeights
+from nngen.training.state.checkpoints import FolderSink, TrialFolder
 from nngen.types import Outcome
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "homogeneous.py"

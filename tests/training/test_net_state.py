@@ -18,8 +18,8 @@ from torch import nn
 from nngen.assembly.assemble import assemble
 from nngen.assembly.plan_toml import preset
 from nngen.plan import Recipe
-from nngen.training.net_state import StateMismatchError, UnknownStateError, capture, restore
-from nngen.training.tensor_file import TensorFile, encode
+from nngen.training.state.net_state import StateMismatchError, UnknownStateError, capture, restore
+from nngen.training.state.tensor_file import TensorFile, encode
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PRM = {"lr": 0.01, "momentum": 0.9, "batch": 4, "epoch": 3, "transform": "norm_16"}

@@ -18,8 +18,8 @@ from nngen.datasets.batches import Preparation
 from nngen.errors import DataError
 from nngen.seeds import derive
 from nngen.training.inference import KeptWeights
-from nngen.training.net_state import load_weights
-from nngen.training.tensor_file import TensorFile
+from nngen.training.state.net_state import load_weights
+from nngen.training.state.tensor_file import TensorFile
 
 
 class TrainedModel(nn.Module):

@@ -16,8 +16,8 @@ from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
-from nngen.cli.family_options import FamilyOptions, note_family_levels
 from nngen.cli.options import Arguments, Flag, IsolationOption, ThreadsOption
+from nngen.cli.options.family import FamilyOptions, note_family_levels
 from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset

@@ -3,7 +3,7 @@
 The folder of a trial contains
 
 ``checkpoint.json``              progress of the training: written here, by the process that has the labels
-``checkpoint-N.safetensors``     state of the net after epoch N (``nngen.training.net_state``), which it refers to
+``checkpoint-N.safetensors``     state of the net after epoch N (``nngen.training.state.net_state``), which it refers to
 ``weights.safetensors``          weights after the last epoch, where they are kept
 ``config.json``                  settings of the training and preprocessing of images, with the weights
 ``logits.safetensors``           logits of the validation images as float16, with the weights

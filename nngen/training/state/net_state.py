@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from nngen.text import listed
-from nngen.training.tensor_file import storable
+from nngen.training.state.tensor_file import storable
 
 Json: TypeAlias = Any
 """A JSON value: a plain one stands for itself, any other is a list of its kind and its content."""

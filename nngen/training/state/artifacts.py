@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from nngen.isolation import Channel, FrameError, JsonObject
 from nngen.isolation.limits import MIB
 from nngen.text import one_line
-from nngen.training.checkpoints import WEIGHTS
 from nngen.training.frames import FrameKind
+from nngen.training.state.checkpoints import WEIGHTS
 
 if TYPE_CHECKING:  # torch is loaded in the worker alone
     from torch import Tensor, nn
@@ -226,7 +226,7 @@ def _reason(error: BaseException) -> str:
 
 def send_tensors(channel: Channel, name: str, tensors: Mapping[str, Tensor], **metadata: str) -> None:
     """Send tensors, with texts beside them, as one file; at no time is there a second copy of all of them."""
-    from nngen.training.tensor_file import encode
+    from nngen.training.state.tensor_file import encode
 
     _send(channel, name, *encode(tensors, metadata))
 
