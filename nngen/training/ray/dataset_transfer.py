@@ -39,6 +39,14 @@ class DatasetTransfer:
     digests: tuple[str, ...]
     files: tuple[Any, ...]
 
+    @property
+    def key(self) -> str:
+        """Name of its folder on each machine: a hash of the content.
+
+        The fingerprint would not do: a driver whose cache was changed must not find an older transfer.
+        """
+        return hashlib.sha256(" ".join(self.digests).encode()).hexdigest()[:16]
+
 
 def pack(dataset: Dataset, put: Callable[[Bytes], Any]) -> DatasetTransfer:
     """Hash the files of a data set and hand each to ``put``, which returns the reference to it."""
@@ -66,9 +74,7 @@ def unpack(transfer: DatasetTransfer, get: Callable[[Any], Bytes]) -> Dataset:
     Raises:
         DataError: If the cache cannot be written, or the bytes that arrive have another hash.
     """
-    # Named by content and not by the fingerprint: a driver whose cache was changed must not find an older transfer.
-    key = hashlib.sha256(" ".join(transfer.digests).encode()).hexdigest()[:16]
-    folder = cache_dir() / "transfers" / key
+    folder = cache_dir() / "transfers" / transfer.key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
