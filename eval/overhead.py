@@ -1,6 +1,6 @@
 """Overhead of a campaign: wall time over the sum of pure training time, on 2 cores.
 
-    python eval/overhead.py [--trials 20] [--epochs 2] [--threads 2] [--two-workers] [--side 56] [--pairs 2] [--write]
+    python eval/overhead.py [--trials 20] [--epochs 2] [--threads 2] [--two-workers] [--write]
 
 A campaign of twenty small trials is run as by a user, with ``nngen campaign run``, and timed from the start of the
 process to its end. This includes starting Python, reading LEMUR, starting the fork server, assembly, checks, forks,
@@ -10,23 +10,18 @@ the families and the preparation of the data set, which are done once per machin
 Pure training time is the parent process's time of the epochs: one pass over the training split and the predictions on
 the validation split. It is measured twice: in the campaign, and by training the same candidates again one after another
 on an idle machine, because the check of the next candidate slows down a concurrent training. The larger of the two
-quotients must be at most 1.15, otherwise the exit code is 1.
-
-Checkpoints are measured apart: one candidate is trained for three epochs with a checkpoint after each but the last and
-without, in turn, on images of ``--side`` pixels, so large that an epoch takes 20 s or more. The time of the trial may
-grow by 3 %. ``--write`` writes ``eval/results/overhead.md``.
+quotients must be at most 1.15, otherwise the exit code is 1. ``--write`` writes ``eval/results/overhead.md``.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -35,15 +30,13 @@ from _page import Evaluation, table
 from nngen.archive import Archive, StoredTrial
 from nngen.datasets.dataset import load_dataset
 from nngen.isolation import Isolation
-from nngen.training.checkpoints import TrialFolder
 from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine
-from nngen.types import Candidate, Shape
+from nngen.types import Candidate
 
 FAMILIES = "AirNext,ICNet,MNASNet,MobileNetV3,ShuffleNet,SqueezeNet-1,SqueezeNet-2"
 DATASET, SHAPE, BATCH = "digits", "1x32x32", 128
 MOST = 1.15
-MOST_OF_CHECKPOINTS = 1.03
 EVALUATION = Evaluation(__file__, __doc__)
 
 
@@ -132,55 +125,7 @@ def alone(path: Path) -> float:
     return total
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoints:
-    """Trainings with and without checkpoints, in turn.
-
-    Attributes:
-        epoch: Median seconds of an epoch without checkpoints.
-        mib: Size of a checkpoint.
-        ratios: Seconds of the trial with checkpoints over those without, by pair.
-    """
-
-    epoch: float
-    mib: float
-    ratios: tuple[float, ...]
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
-
-
-def checkpoints(path: Path, side: int, pairs: int) -> Checkpoints:
-    """Train the campaign's first candidate with and without checkpoints."""
-    folder = path.parent / "checkpoints"
-    epochs, sizes, ratios = [], [], []
-    with Archive.open(path, readonly=True) as archive, LocalEngine() as engine:
-        trial = archive.trials("one")[0]
-        stored = next(one for one in archive.candidates() if one.id == trial.candidate_id)
-        assert trial.spec is not None
-        job = TrainJob(
-            candidate=Candidate(id=stored.id, source=stored.source, canonical=stored.canonical),
-            spec=replace(trial.spec, shape=Shape(1, side, side), epochs=3, time_limit_s=3600.0),
-            dataset=load_dataset(DATASET),
-            isolation=Isolation.PROCESS,
-        )
-        for _ in range(pairs):
-            plain = engine.train(job)
-            sizes_seen: list[int] = []
-            kept = engine.train(
-                replace(job, folder=TrialFolder(path=folder)),
-                lambda _, seen=sizes_seen: seen.extend(file.stat().st_size for file in folder.glob("*.safetensors")),
-            )
-            if not (plain.verdict.valid and kept.verdict.valid and sizes_seen):
-                raise SystemExit("a training failed, or sent no checkpoint")
-            epochs += [point.seconds for point in plain.curve]
-            sizes += sizes_seen
-            ratios.append((kept.seconds or 0.0) / (plain.seconds or 1.0))
-    return Checkpoints(epoch=statistics.median(epochs), mib=max(sizes) / 2**20, ratios=tuple(ratios))
-
-
-def page(times: list[Times], quiet: float, kept: Checkpoints, trials: int, epochs: int) -> str:
+def page(times: list[Times], quiet: float, trials: int, epochs: int) -> str:
     """Write the times as Markdown."""
     about = (
         f"Cores: {len(os.sched_getaffinity(0))}. {trials} trials of {epochs} epochs of {DATASET} at {SHAPE}, batches of"
@@ -206,31 +151,23 @@ def page(times: list[Times], quiet: float, kept: Checkpoints, trials: int, epoch
         f" of the first column is {times[0].wall / quiet:.3f} times that. The aim is at most {MOST}, for both."
     )
     shown = table(("seconds, workers x threads", *labels), rows, right=labels)
-    stored = (
-        f"Checkpoints of {kept.mib:.0f} MiB after each epoch of {kept.epoch:.1f} s (median): the trial takes"
-        f" {kept.ratio:.3f} times as long as without (pairs: {', '.join(f'{ratio:.3f}' for ratio in kept.ratios)})."
-        f" The aim is at most {MOST_OF_CHECKPOINTS}."
-    )
-    return EVALUATION.page("What a campaign costs beside its trainings", about, shown, alone, stored)
+    return EVALUATION.page("What a campaign costs beside its trainings", about, shown, alone)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaigns, print their times, and compare the overhead with the limit."""
     two = (False, "a second campaign, two trainings at once")
-    sizes = {"trials": 20, "epochs": 2, "threads": 2, "side": 56, "pairs": 2}
-    given = EVALUATION.arguments(argv, two_workers=two, **sizes)
+    given = EVALUATION.arguments(argv, trials=20, epochs=2, threads=2, two_workers=two)
     with tempfile.TemporaryDirectory(prefix="nngen-overhead-") as name:
         folder = Path(name)
         command("families", "--shape", SHAPE)
         load_dataset(DATASET)
         times = [run(folder / "one.db", given.trials, given.epochs, 1, given.threads)]
         quiet = alone(folder / "one.db")
-        kept = checkpoints(folder / "one.db", given.side, given.pairs)
         if given.two_workers:
             times.append(run(folder / "two.db", given.trials, given.epochs, 2, 1))
     good = max(times[0].quotient, times[0].wall / quiet) <= MOST
-    good = good and kept.ratio <= MOST_OF_CHECKPOINTS
-    return EVALUATION.finish(page(times, quiet, kept, given.trials, given.epochs), good=good)
+    return EVALUATION.finish(page(times, quiet, given.trials, given.epochs), good=good)
 
 
 if __name__ == "__main__":
