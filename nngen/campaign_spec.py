@@ -29,8 +29,6 @@ from nngen.ranges import (
 )
 from nngen.types import AUGMENTATIONS, Hyperparameters, Shape, TrialSpec, historic_augment
 
-__all__ = ["ALONE", "SCHEDULERS", "CampaignSpec"]
-
 _LONGEST_NAME = 200
 SCHEDULERS = ("asha", "halving")
 ALONE = "alone"

@@ -20,20 +20,6 @@ import platformdirs
 from nngen.errors import NngenError
 from nngen.text import parse_toml
 
-__all__ = [
-    "cache_dir",
-    "draft_folder",
-    "load_json",
-    "open_folder",
-    "open_regular",
-    "package_folder",
-    "path_kind",
-    "read_regular",
-    "read_toml",
-    "store_json",
-    "write_atomically",
-]
-
 _MAX_TOML = 2**17
 
 

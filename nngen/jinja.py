@@ -10,8 +10,6 @@ from markupsafe import Markup
 from nngen.files import package_folder
 from nngen.text import clean
 
-__all__ = ["environment", "render_template"]
-
 _LONGEST = 4000
 
 

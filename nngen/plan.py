@@ -8,8 +8,6 @@ from typing import Any, Self
 
 from nngen.errors import UsageError
 
-__all__ = ["OMIT_DEFAULT", "Gate", "Losses", "Plan", "Recipe", "changes"]
-
 OMIT_DEFAULT = {"omit_default": True}
 """Metadata of a field that is written only where it differs from its default, so that a plan written before the field
 existed keeps its text and its id."""

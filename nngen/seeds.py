@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["derive"]
-
 
 def derive(run_seed: int, *path: str | int) -> int:
     """Derive a seed from the run's seed and the place where it is used.

@@ -11,18 +11,6 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = [
-    "MAX_PARSED",
-    "clean",
-    "decode_python",
-    "did_you_mean",
-    "listed",
-    "one_line",
-    "parse_python",
-    "parse_toml",
-    "split_names",
-]
-
 MAX_PARSED = 200_000
 """Characters of the longest foreign source that is parsed outside of a worker; LEMUR's longest has 178,375."""
 

@@ -15,27 +15,6 @@ from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.ranges import Batch, Epochs, LearningRate, MiB, Momentum, Seconds, Seed, Size, Threads
 
-__all__ = [
-    "AUGMENTATIONS",
-    "BYTES_PER_CLASS",
-    "MAX_SOURCE_BYTES",
-    "Adapter",
-    "Candidate",
-    "EpochResult",
-    "Family",
-    "Fidelity",
-    "Hyperparameters",
-    "Interface",
-    "Measurements",
-    "Outcome",
-    "Record",
-    "Score",
-    "Shape",
-    "Trial",
-    "TrialSpec",
-    "Verdict",
-]
-
 Hyperparameters: TypeAlias = Mapping[str, float | int | str]
 """Hyperparameters as LEMUR records them: name to number or name."""
 

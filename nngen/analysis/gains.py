@@ -23,8 +23,6 @@ from nngen.archive.store import Archive
 from nngen.plan import Plan
 from nngen.types import Fidelity
 
-__all__ = ["Gain", "Gains", "gains"]
-
 Floats: TypeAlias = npt.NDArray[np.float64]
 Labels: TypeAlias = npt.NDArray[np.uint16]
 

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from nngen.archive.records import StoredTrial, TrialLine, TrialScore
 
-__all__ = ["stored_suspicions", "suspicions"]
-
 _LEAST = 6
 """Candidates from which on one of them can stand out."""
 

@@ -30,8 +30,6 @@ from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import one_line
 
-__all__ = ["Check", "check", "salvage"]
-
 # Rows that others refer to stand first.
 _TABLES = (
     *("families", "plans", "candidates", "candidate_experts", "verdicts", "campaigns", "trials", "curves"),

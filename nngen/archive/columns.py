@@ -14,8 +14,6 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from nngen.errors import NngenError
 from nngen.text import clean
 
-__all__ = ["UNREADABLE", "DamagedRowError", "Row", "amount", "check_texts", "checked", "read", "share", "text"]
-
 T = TypeVar("T")
 
 Row = sqlite3.Row | Mapping[str, Any]

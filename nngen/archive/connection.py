@@ -14,20 +14,6 @@ from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied, mi
 from nngen.errors import ArchiveError
 from nngen.text import one_line
 
-__all__ = [
-    "SQLITE_ERRORS",
-    "WAY_OUT",
-    "Connection",
-    "begin",
-    "check_creatable",
-    "check_place",
-    "connect",
-    "default_path",
-    "open_database",
-    "sqlite_errors",
-    "transaction",
-]
-
 _LONGEST_NAME = 200
 _BUSY_S = 60.0
 

@@ -16,8 +16,6 @@ from typing import Any
 from nngen.archive.connection import Connection, sqlite_errors, transaction
 from nngen.types import Record
 
-__all__ = ["Added", "ExternalModel", "ExternalResult", "ExternalResults"]
-
 _ADD_MODEL = """
     INSERT OR IGNORE INTO foreign_models (origin, name, kind, nn_id, canonical, source, created_at)
     VALUES (:origin, :name, :kind, :nn_id, :canonical, :source, :now)

@@ -27,18 +27,6 @@ from nngen.lemur.reader import Lemur
 from nngen.lemur.records import ResultFile, to_record
 from nngen.text import one_line
 
-__all__ = [
-    "KINDS",
-    "Fingerprint",
-    "Intake",
-    "Twins",
-    "choose_models",
-    "find_twins",
-    "fingerprint",
-    "import_lemur",
-    "kind_of",
-]
-
 KINDS = ("any", "hetero")
 
 Progress = Callable[[int, int], None]

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from nngen.errors import ArchiveError
 
-__all__ = ["driver_lock", "driver_of"]
-
 _FLOCK = "@hhqqi4x"
 """Linux's ``struct flock`` on 64-bit machines: type, whence, start, length, pid."""
 

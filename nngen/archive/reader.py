@@ -36,8 +36,6 @@ from nngen.errors import ArchiveError, UsageError
 from nngen.text import did_you_mean, one_line
 from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
-__all__ = ["ArchiveReader"]
-
 T = TypeVar("T")
 
 _CHUNK = 1000

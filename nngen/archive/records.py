@@ -11,20 +11,6 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.plan import Plan
 from nngen.types import Candidate, Fidelity, Measurements, Outcome, Score, Trial, TrialSpec, Verdict
 
-__all__ = [
-    "CampaignRecord",
-    "Event",
-    "LoopRole",
-    "NewTrial",
-    "Promotion",
-    "StoredCandidate",
-    "StoredTrial",
-    "TrialLine",
-    "TrialScore",
-    "TrialState",
-    "copied_result",
-]
-
 
 class TrialState(enum.StrEnum):
     """State of a trial: ``ready`` -> ``running`` -> ``done``.

@@ -21,8 +21,6 @@ from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Shape, Trial, Verdict
 
-__all__ = ["Archive"]
-
 _BEFORE = {
     TrialState.READY: TrialState.RUNNING,
     TrialState.RUNNING: TrialState.READY,

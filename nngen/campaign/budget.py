@@ -21,8 +21,6 @@ from nngen.campaign.successive_halving import Ladder
 from nngen.errors import UsageError
 from nngen.ranges import Positive, Size, check_ranges
 
-__all__ = ["Budget", "BudgetTracker", "Usage", "last_budget", "read_usage", "usage"]
-
 _WARNED_AT = (0.5, 0.8)
 _BEGINS = {"campaign.created", "campaign.resumed", "campaign.continued"}
 _HOUR_S = 3600.0

@@ -17,8 +17,6 @@ from types import FrameType
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
 
-__all__ = ["Command", "CommandListener", "interrupts", "send_command"]
-
 _POLL_S = 1.0
 
 

@@ -30,8 +30,6 @@ from nngen.training.engine import KILLED, CheckJob, Engine, TrainJob
 from nngen.training.state.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdict
 
-__all__ = ["MAX_LOSSES", "TrialExecutor"]
-
 MAX_LOSSES = 3
 """Times that a trial lost by the engine is tried again; after that it gets a verdict."""
 

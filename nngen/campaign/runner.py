@@ -39,8 +39,6 @@ from nngen.ranges import flag_of
 from nngen.space import coverage
 from nngen.training.engine import Engine
 
-__all__ = ["Campaign", "StopReason"]
-
 _POLL_S = 1.0
 
 

@@ -23,15 +23,6 @@ from nngen.space import Pool, Quartet, draw, find_sampler
 from nngen.space.rank import dimensions
 from nngen.space.registry import Choice, Chooser
 
-__all__ = [
-    "ChosenQuartets",
-    "FamiliesAlone",
-    "SampledQuartets",
-    "effects_note",
-    "narrow",
-    "source_of",
-]
-
 
 class SampledQuartets(CandidateSource):
     """All quartets of a campaign at once, in the order of a sampler that does not depend on results."""

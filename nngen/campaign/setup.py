@@ -18,8 +18,6 @@ from nngen.space.pool import EXPERTS, Pool
 from nngen.space.samplers import check_size
 from nngen.types import Shape
 
-__all__ = ["prepare", "prepare_inputs"]
-
 Progress = Callable[[int, int], None]
 
 

@@ -17,8 +17,6 @@ from typing import TypeAlias
 from nngen.archive.records import Promotion, StoredTrial, TrialLine, TrialState
 from nngen.campaign_spec import CampaignSpec
 
-__all__ = ["Ladder", "is_over", "planned", "promotions"]
-
 _Rank: TypeAlias = tuple[float, int, int]
 """Negative accuracy, position and id of a trial: ranks sort best first, the earliest of equals first."""
 

@@ -21,8 +21,6 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.space import Coverage, coverage
 from nngen.types import Outcome
 
-__all__ = ["Rung", "Status", "Summary", "read_status", "summarise"]
-
 _TURNS = ("campaign.resumed", "campaign.paused", "campaign.continued")
 """The last of these events says whether the driver is paused."""
 

@@ -10,8 +10,6 @@ from nngen.archive.records import StoredTrial
 from nngen.campaign.successive_halving import Workload
 from nngen.types import EpochResult
 
-__all__ = ["TRAINING", "TimeLeft"]
-
 TRAINING = ("train", "runs")
 """Stages of a trial in which it trains, as its own driver and as another process report them."""
 

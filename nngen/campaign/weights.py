@@ -12,8 +12,6 @@ from nngen.archive.records import StoredTrial, TrialLine, TrialState
 from nngen.campaign_spec import CampaignSpec
 from nngen.training.state.checkpoints import WEIGHTS, TrialFolder
 
-__all__ = ["WeightFolders"]
-
 _FOLDER = re.compile(r"trial-(\d+)")
 
 

@@ -8,8 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-__all__ = ["ScratchFolder"]
-
 _PREFIX = "nngen-scratch-"
 
 

@@ -130,7 +130,9 @@ def without_rights(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_folder_that_cannot_be_written():
+def test_a_folder_that_cannot_be_written(monkeypatch):
+    # The engine of other tests sets a temporary folder that its owner alone may enter.
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Archive.open(folder / "a.db") as archive:

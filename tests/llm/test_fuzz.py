@@ -30,7 +30,7 @@ from nngen.llm.proposals.parsing import ReplyError, python_block
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Message, Reply, Status
-from nngen.llm.rewriters.server_replies import reply_of
+from nngen.llm.rewriters.server_replies import read_reply
 from nngen.plan import Plan
 from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate
@@ -129,7 +129,7 @@ def test_every_reply_ends_as_one_stored_proposal(
 @FUZZ
 def test_every_answer_of_a_server_is_a_reply(body: bytes) -> None:
     with _quick():
-        assert reply_of(body).status is not Status.OK
+        assert read_reply(body)[0].status is not Status.OK
 
 
 @given(VALUES, VALUES, VALUES)
@@ -139,7 +139,7 @@ def test_a_chat_completion_of_odd_values_is_a_reply(content: Any, tokens: Any, r
         "choices": [{"message": {"content": content}, "finish_reason": reason}],
         "usage": {"prompt_tokens": tokens, "completion_tokens": tokens},
     }
-    reply = reply_of(json.dumps(data).encode())
+    reply = read_reply(json.dumps(data).encode())[0]
     assert 0 <= reply.prompt_tokens < 2**53
     assert 0 <= reply.reply_tokens < 2**53
 

@@ -55,6 +55,10 @@ def stored_epoch(folder):
     return epoch
 
 
+def stored_seconds(folder):
+    return json.loads((folder.path / "checkpoint.json").read_text())["seconds"]
+
+
 def without_times(curve):
     return [replace(point, seconds=0.0) for point in curve]
 
@@ -150,11 +154,11 @@ def test_the_halved_batch_stays(engine, job, folder, notes):
 def test_time_before_the_interruption_counts(engine, job, folder):
     work = replace(job(net_source(loss="import time; time.sleep(0.1)"), epochs=3, batch=512), folder=folder)
     interrupted(engine, work, 3)
-    before = json.loads((folder.path / "checkpoint.json").read_text())["seconds"]
+    before = stored_seconds(folder)
     assert before > 0.3
     assert engine.train(work).seconds > before
     interrupted(engine, work, 3)
-    late = engine.train(replace(work, spec=replace(work.spec, time_limit_s=before)))
+    late = engine.train(replace(work, spec=replace(work.spec, time_limit_s=stored_seconds(folder))))
     assert late.verdict.outcome is Outcome.TIMEOUT
 
 

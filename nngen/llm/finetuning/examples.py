@@ -62,10 +62,11 @@ def region_examples(
             question = _question(Task.REGION, region_values(Parent.of(parent, accuracy), proposal.region))
         except ReplyError:
             continue  # the archive's candidate is not the file that the region was asked for
-        yield _example(
-            Task.REGION,
-            question,
-            fenced(proposal.written),
+        yield Example(
+            task=Task.REGION,
+            messages=question.messages,
+            prompt=question.prompt,
+            answer=fenced(proposal.written),
             good=proposal.valid and (compared is None or gain > 0),
             score=float(proposal.valid) + gain,
             group=group_of(parent.experts),
@@ -93,7 +94,7 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
         for number in reversed(range(len(plans))):
             plan, accuracy = plans[number]
             drawn = {True: set[int](), False: set[int]()}
-            for pair in _pairs(plan):
+            for pair in combinations(sorted(plan.experts), 2):
                 found = later[pair]
                 place = bisect_left(found, ranks[number])
                 for good, first, last in ((True, place, len(found)), (False, 0, place)):
@@ -105,10 +106,12 @@ def improvement_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Ite
                 other, score = plans[order[end]]
                 if abs(score - accuracy) <= noise or not set(other.experts) <= set(space.families):
                     continue
-                yield _example(
-                    Task.IMPROVE,
-                    history.question(plan, accuracy),
-                    plan_text(other),
+                question = history.question(plan, accuracy)
+                yield Example(
+                    task=Task.IMPROVE,
+                    messages=question.messages,
+                    prompt=question.prompt,
+                    answer=plan_text(other),
                     good=score > accuracy,
                     score=score,
                     group="|".join((group_of(plan.experts), group_of(other.experts))),
@@ -176,10 +179,12 @@ def summary_examples(trials: Sequence[StoredTrial], space: PlanSpace) -> Iterato
                 # Effects alone: example plans would belong to other groups, and so to other splits.
                 values = {**plan_values(others, space), "best": []}
                 questions[fold[group]] = _question(Task.SUMMARY, values, budget=None)
-            yield _example(
-                Task.SUMMARY,
-                questions[fold[group]],
-                plan_text(plan),
+            question = questions[fold[group]]
+            yield Example(
+                task=Task.SUMMARY,
+                messages=question.messages,
+                prompt=question.prompt,
+                answer=plan_text(plan),
                 good=place < count,
                 score=accuracy,
                 group=group,
@@ -200,8 +205,15 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
             "epochs": trial.spec.epochs,
             "early": early,
         }
-        question, answer = _question(Task.ACCURACY, values, budget=None), f"{trial.validation_accuracy:.3f}"
-        yield _example(Task.ACCURACY, question, answer, group=group_of(trial.experts), origin=trial.candidate_id or "")
+        question = _question(Task.ACCURACY, values, budget=None)
+        yield Example(
+            task=Task.ACCURACY,
+            messages=question.messages,
+            prompt=question.prompt,
+            answer=f"{trial.validation_accuracy:.3f}",
+            group=group_of(trial.experts),
+            origin=trial.candidate_id or "",
+        )
 
 
 def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iterator[Example]:
@@ -215,7 +227,14 @@ def code_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Iter
         chosen = ", ".join(f"{name} {value}" for name, value in sorted(row.hyperparameters.items()))
         values = {"dataset": dataset, "epochs": epoch, "hyperparameters": chosen, "code": sources[model].strip()}
         question = _question(Task.CODE, values)
-        yield _example(Task.CODE, question, f"{row.accuracy:.3f}", group=f"lemur:{model}", origin=model)
+        yield Example(
+            task=Task.CODE,
+            messages=question.messages,
+            prompt=question.prompt,
+            answer=f"{row.accuracy:.3f}",
+            group=f"lemur:{model}",
+            origin=model,
+        )
 
 
 def group_of(experts: Iterable[str]) -> str:
@@ -235,33 +254,3 @@ def _by_fidelity(trials: Iterable[StoredTrial]) -> dict[tuple[Fidelity, str], li
 def _question(task: Task, values: Mapping[str, Any], budget: int | None = _UNLIMITED) -> Rendered:
     """Render the question of a task, within the prompt's own budget where ``budget`` is None."""
     return render(prompt(_PROMPTS.get(task, task.value)), values, estimate_tokens, budget)
-
-
-def _example(
-    task: Task,
-    question: Rendered,
-    answer: str,
-    *,
-    group: str,
-    origin: str,
-    good: bool = True,
-    score: float = 1.0,
-    place: str = "",
-    writer: str = "",
-) -> Example:
-    return Example(
-        task=task,
-        messages=question.messages,
-        answer=answer,
-        good=good,
-        score=score,
-        group=group,
-        origin=origin,
-        prompt=question.prompt,
-        place=place,
-        writer=writer,
-    )
-
-
-def _pairs(plan: Plan) -> Iterator[tuple[str, ...]]:
-    return combinations(sorted(plan.experts), 2)

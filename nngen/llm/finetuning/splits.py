@@ -47,11 +47,11 @@ class Example:
     task: Task
     messages: tuple[Message, ...]
     answer: str
-    good: bool
-    score: float
     group: str
     origin: str
     prompt: str
+    good: bool = True
+    score: float = 1.0
     place: str = ""
     writer: str = ""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.plan import Plan
+
+Turn: TypeAlias = Mapping[str, str]
+"""One turn of a chat in the form of chat templates and servers: ``role`` and ``content``."""
 
 
 class Kind(enum.StrEnum):
@@ -55,12 +58,12 @@ class Message:
         return {"role": self.role, "content": self.content}
 
 
-def without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Put the system turn in front of the first user turn, for models that know no system turn."""
-    if len(messages) < 2 or messages[0].role != "system":
-        return tuple(messages)
-    first, second, *rest = messages
-    return (replace(second, content="\n\n".join(filter(None, (first.content, second.content)))), *rest)
+def without_system(turns: Sequence[Turn]) -> list[Turn]:
+    """Put the system's text in front of the first user turn, for models that know no system turn."""
+    if len(turns) < 2 or turns[0]["role"] != "system":
+        return list(turns)
+    first, second, *rest = turns
+    return [{**second, "content": "\n\n".join(filter(None, (first["content"], second["content"])))}, *rest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

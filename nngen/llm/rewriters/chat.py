@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Any
 
 from nngen.errors import NngenError, RewriterError
 from nngen.llm import optional_import
+from nngen.llm.rewriters.base import Turn, without_system
 from nngen.text import one_line
-
-Turn = Mapping[str, str]
 
 SWITCHES = {"enable_thinking": False, "thinking": False}
 """Variables of chat templates that turn reasoning off, of which a template knows one at most."""
@@ -110,10 +109,7 @@ class Chat:
 
     def known(self, turns: Sequence[Turn]) -> list[Turn]:
         """Put the system's text in front of the first user turn where the template knows no system turn."""
-        if self._folds and len(turns) > 1 and turns[0]["role"] == "system":
-            text = "\n\n".join(filter(None, (turns[0]["content"], turns[1]["content"])))
-            return [{**turns[1], "content": text}, *turns[2:]]
-        return list(turns)
+        return without_system(turns) if self._folds else list(turns)
 
     @cached_property
     def _folds(self) -> bool:

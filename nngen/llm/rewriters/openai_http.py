@@ -28,7 +28,7 @@ import httpx
 import tenacity
 
 from nngen.errors import RewriterError
-from nngen.llm.rewriters.base import Kind, Reply, Request, Status, without_system
+from nngen.llm.rewriters.base import Kind, Reply, Request, Status, Turn, without_system
 from nngen.llm.rewriters.server_replies import (
     KEY_VARIABLES,
     MALFORMED,
@@ -189,11 +189,11 @@ class Http:
         return answer
 
     def _body(self, request: Request) -> dict[str, Any]:
-        messages = without_system(request.messages) if self._fold_system else request.messages
+        turns: list[Turn] = [message.to_dict() for message in request.messages]
         limit = "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"
         body: dict[str, Any] = {
             **({"model": self.model} if self.model else {}),
-            "messages": [message.to_dict() for message in messages],
+            "messages": without_system(turns) if self._fold_system else turns,
             limit: request.max_tokens + (0 if request.exact else self._room),
             "temperature": request.temperature,
             "seed": request.seed,

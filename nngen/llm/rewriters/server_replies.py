@@ -29,13 +29,8 @@ _EVENTS = (b"data:", b"event:", b":")  # first words of a stream of events
 _CUTS = frozenset({"length", "max_tokens", "model_length"})
 
 
-def reply_of(body: bytes) -> Reply:
-    """Read the body of a 200, which may be anything."""
-    return read_reply(body)[0]
-
-
 def read_reply(body: bytes) -> tuple[Reply, bool]:
-    """Read the body of a 200; also return whether the model reasoned before it answered."""
+    """Read the body of a 200, which may be anything; also return whether the model reasoned before it answered."""
     try:
         data = _joined(body) if body.lstrip().startswith(_EVENTS) else json.loads(body)
         if "choices" not in data and data.get("error"):
