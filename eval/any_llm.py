@@ -37,7 +37,7 @@ from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.parsing import ReplyError
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.base import Kind, Message, Request, Rewriter, Status
+from nngen.llm.rewriters.base import Kind, Message, Options, Request, Rewriter, Status
 from nngen.llm.rewriters.openai_http import Http
 from nngen.llm.rewriters.transformers_local import Local
 from nngen.surrogate.plan_text import plan_text
@@ -105,10 +105,10 @@ def models() -> Iterator[Result]:
 
 
 def _model(base: Path, data: Path, out: Path) -> str:
-    first = _plans(Local(str(base), batch=4))
+    first = _plans(Local(str(base), Options(batch=4)))
     settings = {"epochs": 1.0, "batch": 4, "accumulate": 1, "rank": 2, "max_tokens": 200, "precision": "float32"}
     tuned = finetune(Tuning(base=str(base), **settings), data, out)
-    second = _plans(Local(str(base), tuned.adapter, batch=4))
+    second = _plans(Local(str(base), Options(adapter=tuned.adapter, batch=4)))
     return f"{first}, then {second} after {tuned.updates} updates"
 
 

@@ -51,7 +51,7 @@ from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.proposals.regions import REGIONS, find
-from nngen.llm.rewriters.base import Reply, Request, Rewriter
+from nngen.llm.rewriters.base import Options, Reply, Request, Rewriter
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.mutations import skeleton
 from nngen.llm.rewriters.transformers_local import Local
@@ -225,7 +225,8 @@ def _tuned(bench: Bench) -> Tuned:
     tuned = _tune(bench)
     tag = _tag(bench)
     if not _held(bench, f"regions-{tag}", bench.given.regions):
-        _regions(bench, Clocked(Local(bench.base, tuned.adapter), tag, bench.given.work / "clock.jsonl"))
+        writer = Local(bench.base, Options(adapter=tuned.adapter))
+        _regions(bench, Clocked(writer, tag, bench.given.work / "clock.jsonl"))
     for writer in (Uniform(), Mutate()):
         _regions(bench, writer)
     return tuned

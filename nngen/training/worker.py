@@ -49,7 +49,7 @@ from nngen.training.state.net_state import (
     take_over,
 )
 from nngen.training.state.tensor_file import TensorFile
-from nngen.types import Outcome, Verdict
+from nngen.types import Outcome
 
 _MAX_EXPERTS = 64
 _EVAL_FACTOR = 4
@@ -188,11 +188,7 @@ def _failures_sent(channel: Channel, path: Path) -> Iterator[None]:
         # A traceback may name any line, where the candidate renamed its code.
         line = failure.verdict.line
         line = line if line is not None and 1 <= line <= last else None
-        _send_verdict(channel, replace(failure.verdict, line=line))
-
-
-def _send_verdict(channel: Channel, verdict: Verdict) -> None:
-    channel.send({"event": "verdict", **asdict(verdict)})
+        channel.send({"event": "verdict", **asdict(replace(failure.verdict, line=line))})
 
 
 def _on_card(device: str) -> bool:

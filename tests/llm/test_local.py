@@ -12,7 +12,7 @@ import pytest
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.base import Kind, Message, Request, Rewriter, Status
+from nngen.llm.rewriters.base import Kind, Message, Options, Request, Rewriter, Status
 from nngen.surrogate.plan_text import plan_text
 
 pytest.importorskip("transformers")
@@ -34,7 +34,7 @@ def _plan(seed: int, **more: Any) -> Request:
 
 @pytest.fixture(scope="module")
 def local(smollm_folder: Path) -> Local:
-    return Local(str(smollm_folder), batch=8)
+    return Local(str(smollm_folder), Options(batch=8))
 
 
 def test_local_implements_the_protocol(local: Local) -> None:

@@ -15,7 +15,7 @@ from nngen.llm.finetuning.dataset import build
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.base import Kind, Message, Request, Status
+from nngen.llm.rewriters.base import Kind, Message, Options, Request, Status
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -78,7 +78,7 @@ def test_every_architecture_proposes_and_is_tuned(architecture: str, data: Path,
     tuned, lines = _tune(base, data, tmp_path / "out")
     assert tuned.updates > 0
     assert any(line.startswith("LoRA on ") for line in lines)
-    local = Local(str(base), tuned.adapter, batch=4)
+    local = Local(str(base), Options(adapter=tuned.adapter, batch=4))
     other = Message(role="user", content="Write another plan, a longer question this time.")
     asked = [_plan(0), _plan(1), _plan(2, other)]
     replies = local.propose(asked)
@@ -91,7 +91,7 @@ def test_every_architecture_proposes_and_is_tuned(architecture: str, data: Path,
 def test_every_template_proposes_and_is_tuned(template: str, data: Path, tmp_path: Path) -> None:
     base = make(tmp_path / "tiny", template=template)
     tuned, _ = _tune(base, data, tmp_path / "sft")
-    local = Local(str(base), tuned.adapter)
+    local = Local(str(base), Options(adapter=tuned.adapter))
     prompt = local.chat.prompt([SYSTEM.to_dict(), USER.to_dict()])
     assert prompt.index("You design.") < prompt.index("Write a plan.")
     assert "<think>" not in prompt or prompt.endswith("</think>\n\n")
@@ -133,7 +133,7 @@ def test_a_template_may_be_given_as_a_file(tmp_path: Path, data: Path) -> None:
     base, file = make(tmp_path / "tiny", template="none"), tmp_path / "chat.jinja"
     file.write_text(TEMPLATES["chatml"])
     tuned, _ = _tune(base, data, tmp_path / "out", chat_template=str(file))
-    local = Local(str(base), tuned.adapter, chat_template=str(file))
+    local = Local(str(base), Options(adapter=tuned.adapter, chat_template=str(file)))
     assert SPACE.read(local.propose([_plan(0)])[0].text)
     with pytest.raises(RewriterError, match=r"none\.jinja cannot be read"):
         load_tokenizer(str(base), str(tmp_path / "none.jinja"))

@@ -32,7 +32,7 @@ from nngen.llm.finetuning.trainer import (
     trainer_rows,
     tuned_layers,
 )
-from nngen.llm.rewriters.base import Rewriter
+from nngen.llm.rewriters.base import Options, Rewriter
 from nngen.llm.rewriters.chat import Chat, load_tokenizer
 from nngen.llm.rewriters.transformers_local import Local, adapted, context_of, load_config, load_model
 from nngen.seeds import derive
@@ -178,14 +178,8 @@ class AdapterTuner:
         except RewriterError as error:
             self.note(f"cycle {cycle} is not learned from: {error}")
             return None
-        tuning = self.tuning
-        return Local(
-            tuning.base,
-            tuned.adapter,
-            device=tuning.device,
-            quantize=tuning.quantize,
-            chat_template=tuning.chat_template,
-        )
+        same = {name: getattr(self.tuning, name) for name in ("device", "quantize", "chat_template")}
+        return Local(self.tuning.base, Options(adapter=tuned.adapter, **same))
 
 
 def held_out(model: Any, rows: Sequence[Tokens]) -> HeldOut:

@@ -53,14 +53,7 @@ def _open_local(argument: str, options: Options) -> Rewriter:
     # Loads torch, so it is imported when a model is wanted.
     from nngen.llm.rewriters.transformers_local import Local
 
-    return Local(
-        argument,
-        options.adapter,
-        device=options.device,
-        batch=options.batch,
-        quantize=options.quantize,
-        chat_template=options.chat_template,
-    )
+    return Local(argument, options)
 
 
 register(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
-from nngen.llm.rewriters.base import Kind, Reply, Request, Status
+from nngen.llm.rewriters.base import Kind, Options, Reply, Request, Status
 from nngen.llm.rewriters.chat import Chat, explained, load_tokenizer, place, quiet
 from nngen.llm.rewriters.decoding import PlanMatcher, SeededSampling, tokenizer_for_grammar
 from nngen.text import one_line
@@ -104,33 +104,21 @@ class Local:
     """Rewriter over transformers' ``generate``.
 
     Requests with the same prompt share its prefill; others are padded on the left. Both are decoded
-    in batches of ``batch`` rows with a key-value cache. The other arguments are those of ``load_model``.
-    The weights are loaded for the first prompt that fits the context.
+    in batches of ``options.batch`` rows with a key-value cache. The weights are loaded for the first prompt that fits
+    the context.
     """
 
     trusted = False
 
-    def __init__(
-        self,
-        base: str,
-        adapter: Path | None = None,
-        *,
-        device: str = "cpu",
-        batch: int = 16,
-        precision: str = "auto",
-        quantize: bool = False,
-        chat_template: str = "",
-    ) -> None:
-        if quantize and not device.startswith("cuda"):
+    def __init__(self, base: str, options: Options | None = None) -> None:
+        self._base, self._options = base, options = base, options or Options()
+        if options.quantize and not options.device.startswith("cuda"):
             raise RewriterError("a base in 4 bits needs a CUDA device: leave --quantize out on the CPU")
-        self.name = Path(base).name + (f"+{adapter.name}" if adapter else "")
-        self.tokenizer = load_tokenizer(base, chat_template)
+        self.name = Path(base).name + (f"+{options.adapter.name}" if options.adapter else "")
+        self.tokenizer = load_tokenizer(base, options.chat_template)
         self.tokenizer.padding_side = "left"  # the last token of every row is the one that is continued
-        self.batch = batch
-        self._base, self._adapter, self._device = base, adapter, device
-        self._precision, self._quantize = precision, quantize
-        if adapter is not None:
-            check_adapter(adapter, base)
+        if options.adapter is not None:
+            check_adapter(options.adapter, base)
         config = load_config(base)
         self.context = context_of(config)
         self.chat = Chat(self.tokenizer, int(config.vocab_size))
@@ -139,9 +127,8 @@ class Local:
     @cached_property
     def model(self) -> Any:
         """The model, loaded on first use."""
-        model = load_model(
-            self._base, self._adapter, device=self._device, precision=self._precision, quantize=self._quantize
-        )
+        options = self._options
+        model = load_model(self._base, options.adapter, device=options.device, quantize=options.quantize)
         # A chat model may end its turn with another token than a text.
         end = model.generation_config.eos_token_id
         ends = [*(end if isinstance(end, list) else [end]), self.tokenizer.eos_token_id, self.chat.turn_end]
@@ -166,7 +153,7 @@ class Local:
         Raises:
             RewriterError: If the weights cannot be loaded, or do not fit the tokenizer.
         """
-        prompts = [self._prompt(request) for request in requests]
+        prompts = [self.chat.prompt([turn.to_dict() for turn in request.messages]) for request in requests]
         replies = {}
         for index, ids in enumerate(map(self.chat.ids, prompts)):
             if len(ids) >= self.context:
@@ -174,7 +161,7 @@ class Local:
                 replies[index] = Reply(status=Status.TOO_LONG, detail=detail, prompt_tokens=len(ids))
         order = sorted(set(range(len(requests))) - set(replies), key=lambda index: (prompts[index], index))
         if order and self.model is not None:
-            for rows in _batches(order, prompts, self.batch, pads=self._pads):
+            for rows in _batches(order, prompts, self._options.batch, pads=self._pads):
                 answers = self._decode([requests[row] for row in rows], [prompts[row] for row in rows])
                 replies |= dict(zip(rows, answers, strict=True))
         return [replies[index] for index in range(len(requests))]
@@ -182,9 +169,6 @@ class Local:
     def tokens(self, text: str) -> int:
         """Count the tokens of a text."""
         return len(self.chat.ids(text))
-
-    def _prompt(self, request: Request) -> str:
-        return self.chat.prompt([message.to_dict() for message in request.messages])
 
     def _decode(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[Reply]:
         start = time.perf_counter()

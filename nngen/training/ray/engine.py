@@ -138,7 +138,7 @@ class RayEngine:
         handle = self._pool.take()
         try:
             yield handle
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C and errors of the caller too: what runs in the actor must end
             if (own := local_error(error)) is not None:
                 self._pool.give(handle)
                 raise own from None
