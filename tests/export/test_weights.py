@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from optional import needs
 from PIL import Image
 from safetensors import safe_open
 
@@ -31,8 +32,7 @@ from nngen.training.scoring import TrialScorer
 from nngen.training.state.artifacts import ArtifactReport, ArtifactRequest
 from nngen.types import Outcome, Trial, Verdict
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+pytestmark = needs("export", "onnxruntime", "onnxscript")
 
 FAMILIES = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2"
 

@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optional import needs
 
 from nngen.errors import RewriterError
+from nngen.llm.finetuning import finetune as module
 from nngen.llm.finetuning.config import Tuning, presets
 from nngen.llm.finetuning.dataset import build
+from nngen.llm.finetuning.finetune import finetune, temper
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.rewriters.base import Message
-
-pytest.importorskip("trl")
-pytest.importorskip("peft")
-
-from nngen.llm.finetuning import finetune as module
-from nngen.llm.finetuning.finetune import finetune, temper
 from nngen.llm.rewriters.transformers_local import adapted, load_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs("llm", "trl", "peft")]
 
 
 @pytest.fixture(scope="session")

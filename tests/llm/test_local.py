@@ -8,20 +8,17 @@ from random import Random
 from typing import Any
 
 import pytest
+from optional import needs
 
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind, Message, Options, Request, Rewriter, Status
-from nngen.surrogate.plan_text import plan_text
-
-pytest.importorskip("transformers")
-pytest.importorskip("llguidance")
-
 from nngen.llm.rewriters.chat import load_tokenizer
 from nngen.llm.rewriters.transformers_local import Local, load_model
+from nngen.surrogate.plan_text import plan_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs("llm", "transformers", "llguidance")]
 
 NAMES = ("AirNet", "AlexNet", "DPN107", "DPN131", "DenseNet", "ICNet", "ResNet", "ShuffleNet", "SqueezeNet-1")
 SPACE = PlanSpace(families=NAMES)

@@ -8,26 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optional import needs
+from tiny_models import ARCHITECTURES, TEMPLATES, make
 
 from nngen.errors import RewriterError
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build
+from nngen.llm.finetuning.finetune import finetune
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind, Message, Options, Request, Status
-
-pytest.importorskip("trl")
-pytest.importorskip("peft")
-pytest.importorskip("llguidance")
-
-from tiny_models import ARCHITECTURES, TEMPLATES, make
-
-from nngen.llm.finetuning.finetune import finetune
 from nngen.llm.rewriters.chat import Chat, load_tokenizer
 from nngen.llm.rewriters.transformers_local import Local
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs("llm", "trl", "peft", "llguidance")]
 
 SPACE = PlanSpace(families=("AirNet", "AlexNet", "ICNet", "ResNet", "ShuffleNet"))
 SYSTEM, USER = Message(role="system", content="You design."), Message(role="user", content="Write a plan.")
