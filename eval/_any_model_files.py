@@ -31,7 +31,12 @@ def supported_hyperparameters():
 """
 
 
-def _file(head: str, init: str, forward: str = "return self.fc(self.body(x).mean((2, 3)))", tail: str = "") -> str:
+INIT = "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)"
+
+
+def _file(
+    head: str = "", init: str = INIT, forward: str = "return self.fc(self.body(x).mean((2, 3)))", tail: str = ""
+) -> str:
     """Write a file: imports, ``head``, then ``Net`` with the statements of ``__init__`` and ``forward``."""
     return (
         f"import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n{dedent(head)}\n\n"
@@ -600,7 +605,6 @@ JOIN = {
             torch.backends.cudnn.benchmark = False
         seed_everything()
         """,
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
     ),
     "SeedInInit": _file(
         "", "torch.manual_seed(0)\nself.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)"
@@ -622,23 +626,13 @@ JOIN = {
         "self.body = nn.Sequential(GaussianNoise(), nn.Conv2d(channels, 8, 3))\nself.fc = nn.Linear(8, classes)",
     ),
     # Settings of the process.
-    "Benchmark": _file(
-        "torch.backends.cudnn.benchmark = True\ntorch.set_float32_matmul_precision('high')",
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-    ),
+    "Benchmark": _file("torch.backends.cudnn.benchmark = True\ntorch.set_float32_matmul_precision('high')"),
     "DoublePrecision": _file(
         "torch.set_default_dtype(torch.float64)",
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-        "return self.fc(self.body(x.double()).mean((2, 3)))",
+        forward="return self.fc(self.body(x.double()).mean((2, 3)))",
     ),
-    "AnomalyMode": _file(
-        "torch.autograd.set_detect_anomaly(True)",
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-    ),
-    "QuietWarnings": _file(
-        "import os, warnings\nwarnings.filterwarnings('ignore')\nos.environ['KMP_DUPLICATE_LIB_OK'] = 'True'",
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-    ),
+    "AnomalyMode": _file("torch.autograd.set_detect_anomaly(True)"),
+    "QuietWarnings": _file("import os, warnings\nwarnings.filterwarnings('ignore')\nos.environ['KMP_DUPLICATE_LIB_OK'] = 'True'"),
     # Autograd, compilation, hooks.
     "Straight": _file(
         """
@@ -652,8 +646,7 @@ JOIN = {
                 input, = ctx.saved_tensors
                 return grad_output * (input.abs() <= 1)
         """,
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-        "return self.fc(BinaryActivation.apply(self.body(x)).mean((2, 3)))",
+        forward="return self.fc(BinaryActivation.apply(self.body(x)).mean((2, 3)))",
     ),
     "Checkpointed": _file(
         "from torch.utils.checkpoint import checkpoint",
@@ -669,8 +662,7 @@ JOIN = {
         def swish(x: torch.Tensor) -> torch.Tensor:
             return x * torch.sigmoid(x)
         """,
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-        "return self.fc(swish(self.body(x)).mean((2, 3)))",
+        forward="return self.fc(swish(self.body(x)).mean((2, 3)))",
     ),
     "ForwardHooks": _file(
         "",
@@ -962,8 +954,7 @@ JOIN = {
         def scale(x):
             return x * table(x.shape[-1]).to(x.device)
         """,
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-        "return self.fc(self.body(scale(x)).mean((2, 3)))",
+        forward="return self.fc(self.body(scale(x)).mean((2, 3)))",
     ),
     "WeightUrls": _file(
         """
@@ -975,7 +966,6 @@ JOIN = {
                 model.load_state_dict(load_state_dict_from_url(model_urls[arch], progress=progress))
             return model
         """,
-        "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
     ),
 }  # fmt: skip
 """Files that work alone; each must be usable as an expert, equal to the last bit."""
@@ -1023,24 +1013,17 @@ STAND = {
         "forward returned list",
     ),
     "PatchedRelu": (
-        _file(
-            "F.relu = lambda x, inplace=False: F.leaky_relu(x, .1)",
-            "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-        ),
+        _file("F.relu = lambda x, inplace=False: F.leaky_relu(x, .1)"),
         "it changes torch.nn.functional.relu",
     ),
     "PatchedModule": (
-        _file(
-            "nn.Module.num_params = property(lambda self: sum(p.numel() for p in self.parameters()))",
-            "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-        ),
+        _file("nn.Module.num_params = property(lambda self: sum(p.numel() for p in self.parameters()))"),
         "it changes torch.nn.modules.module.Module.num_params",
     ),
     "SeedsEachForward": (
         _file(
             "",
-            "self.body = nn.Conv2d(channels, 8, 3)\nself.fc = nn.Linear(8, classes)",
-            "torch.manual_seed(0)\nreturn self.fc(F.dropout(self.body(x), .1).mean((2, 3)))",
+            forward="torch.manual_seed(0)\nreturn self.fc(F.dropout(self.body(x), .1).mean((2, 3)))",
         ),
         "seeds the generators in its forward pass",
     ),
