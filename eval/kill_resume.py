@@ -27,6 +27,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import sys
@@ -306,7 +307,7 @@ def campaign(number: int, targets: list[str], work: Path, spec: CampaignSpec, in
     """Run one campaign with a kill at each of its targets, and compare it."""
     path = work / f"campaign-{number:02}.db"
     for old in work.glob(f"{path.name}*"):
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     draw, result, started = random.Random(number), Result(number=number), time.monotonic()
     death_note = work / "died-at.txt"
     random_turn = draw.randrange(len(targets) + 1)

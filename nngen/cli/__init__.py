@@ -41,6 +41,7 @@ from nngen.text import did_you_mean, one_line
 __all__ = ["app", "main"]
 
 _COMMANDS = {
+    "doctor": ("nngen.cli.doctor:doctor", "Examine this machine; name the command that mends each problem."),
     "lemur": ("nngen.cli.lemur:app", "Fetch LEMUR, read its records, import them into the archive."),
     "families": ("nngen.cli.lemur:families", "List LEMUR's families: accepted shapes, size, best result."),
     "sample": ("nngen.cli.sample:sample", "Print quartets of families in a sampler's order."),

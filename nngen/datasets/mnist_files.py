@@ -75,6 +75,10 @@ class IdxSource:
             test_labels=test_labels.astype(np.int64),
         )
 
+    def found(self) -> bool:
+        """Return whether the files are on the disk."""
+        return bool(self._find())
+
     def _files(self) -> tuple[Path, ...]:
         """Return the four IDX files, or the one pickle."""
         found = self._find()

@@ -59,6 +59,13 @@ def dataset_name(text: str) -> str:
     return _find(text)[1]
 
 
+def on_disk(source: Source) -> bool:
+    """Return whether a source has its files, so that nothing will be downloaded."""
+    if isinstance(source, IdxSource):
+        return source.found()
+    return not isinstance(source, VisionSource) or any(source.root.glob(source.files))
+
+
 def _find(text: str) -> tuple[str, str]:
     """Return a key of ``DATASETS``, and the typed name with the spelling of that key."""
     kind, sign, path = text.partition(":")

@@ -41,8 +41,13 @@ def pick_device(wanted: str = "auto", *, here: bool = True) -> str:
     return "cpu"
 
 
+def has_card() -> bool:
+    """Return whether the system has a graphics card, whatever torch can do with it."""
+    return any(Path(node).exists() for node in _NODES)
+
+
 def _cuda_works() -> bool:
-    if not any(Path(node).exists() for node in _NODES):
+    if not has_card():
         return False
     import torch
 

@@ -56,7 +56,7 @@ _EVAL_FACTOR = 4
 _EXAMPLES = 4
 _TRIED = 2
 _RULE = "worker.train"
-_SHARE, _SHORT_S = 0.5, 0.2
+_SHARE, _SHORT_S = 0.5, 1.0
 """Share of the time that checkpoints may take, and seconds that each may take anyway; else some are left out."""
 
 _MOST_LOGITS = 2**25
