@@ -65,6 +65,8 @@ class CampaignSpec:
             train anew for that many.
         reduction_factor: Share of a rung that goes on to the next one: 1 in so many.
         scheduler: halving waits for a rung to be complete, asha does not.
+        stop_early: End a trial once it is, with 95 % confidence, not going on to the next rung, as the first ten
+            trials of the rung tell; needs rungs, of which the first has two epochs or more.
         finalists: Number of the best candidates that are trained again with other seeds.
         replicates: Seeds of each finalist in all, the first one included.
         seed: Seed of every random draw.
@@ -97,6 +99,7 @@ class CampaignSpec:
     rungs: tuple[Epochs, ...] = ()
     reduction_factor: ReductionFactor = 3
     scheduler: str = "halving"
+    stop_early: bool = False
     finalists: Finalists = 0
     replicates: Replicates = 1
     seed: Seed = 0
@@ -139,6 +142,8 @@ class CampaignSpec:
             )
         if self.scheduler not in SCHEDULERS:
             raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
+        if self.stop_early and (len(self.rungs) < 2 or self.rungs[-2] < 2):
+            raise UsageError("--stop-early ends trials that do not go on to the next rung: add rungs, as --rungs 3,9")
         if (self.finalists > 0) != (self.replicates > 1):
             raise UsageError("--finalists K --replicates R trains the best K with R seeds: both, with R 2 at least")
 
@@ -179,6 +184,7 @@ class CampaignSpec:
             sampler=ALONE,
             families=tuple(sorted(families)),
             rungs=(),
+            stop_early=False,
             finalists=len(families) if self.finalists else 0,
             skip_known=False,
             exclude_low_yield=False,

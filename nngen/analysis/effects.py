@@ -24,6 +24,7 @@ from nngen.analysis import mixed_model
 from nngen.analysis.caveats import sample_notes
 from nngen.analysis.design_matrix import Matrix, Structure, centred_pairs, family_matrix, pair_matrix, structure
 from nngen.analysis.observations import Observation, success_rates, trained_quartets
+from nngen.analysis.ranking.reliability import Reliability, reliability
 from nngen.analysis.statistics import Interval, Rate, benjamini_hochberg, holm
 from nngen.space.pool import EXPERTS
 from nngen.space.rank import dimensions
@@ -95,6 +96,7 @@ class Effects:
         df: Degrees of freedom of the residual.
         needed: Least number of trained quartets for an effect with an interval of every family that can be trained;
             None where all have one.
+        reliability: Reliability of the accuracies; None for fewer than three candidates.
         notes: Caveats, one clause each.
     """
 
@@ -111,6 +113,7 @@ class Effects:
     df: int
     confidence: float
     needed: int | None
+    reliability: Reliability | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,6 +168,7 @@ def effects(
         df=fitted.df if fitted else 0,
         confidence=confidence,
         needed=_needed(rows, table.quartets),
+        reliability=reliability(table.means, table.repeats, table.within),
         notes=sample_notes(
             observations,
             rates=rates,

@@ -9,13 +9,16 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from scipy.special import stdtrit
+import numpy as np
+from more_itertools import split_before
+from scipy.special import ndtri, stdtrit
 
 from nngen.analysis import formatting
+from nngen.analysis.ranking.fidelity import fidelity_note
+from nngen.analysis.ranking.reliability import Reliability, reliability
 from nngen.analysis.statistics import share_interval
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import StoredTrial, TrialScore
@@ -37,6 +40,10 @@ class Row:
 
     Attributes:
         rank: Rank among the rows of one fidelity, from 1.
+        rank_low: Best rank that it may have: only rows that are better by more than the noise stand before it (95 %,
+            each pair by itself, by the wider of the noise between seeds and the sampling error of the validation
+            images); None where neither is known.
+        rank_high: Worst rank that it may have.
         data: Fingerprint of the data set; its name for trials from before fingerprints were kept.
         batch: Batch size that was used: smaller than requested where memory did not suffice.
         seeds: Number of different seeds behind the means.
@@ -47,7 +54,6 @@ class Row:
         images: Number of validation images; None where it is not known.
         validation_low: Lower end of the 95 % interval that so many images allow (Wilson); None without their number.
         validation_high: Upper end of that interval.
-        tied: Whether the accuracy lies inside the interval of the best row of its fidelity.
         test_accuracy: Mean over the trials with a revealed test accuracy; None without one.
         seconds: Mean wall time of a trial, in seconds.
         suspect: Reason why the accuracy is not comparable with that of others; empty for most.
@@ -72,7 +78,8 @@ class Row:
     images: int | None = None
     validation_low: float | None = None
     validation_high: float | None = None
-    tied: bool = False
+    rank_low: int | None = None
+    rank_high: int | None = None
     test_accuracy: float | None
     seconds: float
     parameters: int | None
@@ -84,6 +91,13 @@ class Row:
     def interval(self) -> str | None:
         """The 95 % interval that the number of images allows, in words."""
         return None if self.validation_low is None else f"{self.validation_low:.3f} to {self.validation_high:.3f}"
+
+    @property
+    def among(self) -> str | None:
+        """Ranks that it may have, in words."""
+        if self.rank_low is None:
+            return None
+        return f"{self.rank_low} to {self.rank_high}" if self.rank_low != self.rank_high else str(self.rank_low)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the row to JSON types."""
@@ -129,6 +143,7 @@ class Column:
 
 COLUMNS = (
     Column(name="rank", heading="rank", text=lambda row: str(row.rank)),
+    Column(name="among", heading="among ranks", text=lambda row: row.among or "-", needed=_some("among")),
     Column(name="experts", heading="experts", text=lambda row: ", ".join(row.experts), style="words"),
     Column(name="dataset", text=lambda row: row.dataset, style="words"),
     Column(name="validation_accuracy", heading="validation", text=lambda row: f"{row.validation_accuracy:.4f}"),
@@ -180,16 +195,13 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
     return [column for column in COLUMNS if column.needed(rows)]
 
 
-def leaderboard(
-    trials: Iterable[Scored], *, top: int | None = None, images: Callable[[int], int] | None = None
-) -> tuple[Row, ...]:
+def leaderboard(trials: Iterable[Scored], *, images: Callable[[int], int] | None = None) -> tuple[Row, ...]:
     """Rank trained candidates by mean validation accuracy within each fidelity.
 
     The fidelities of a data set follow each other with the longest training first, then the one with most candidates.
 
     Args:
         trials: Trials to rank.
-        top: Number of rows of each fidelity; None for all.
         images: Returns the number of validation images of a trial, by the trial's id; asked once per fidelity.
     """
     groups: dict[Group, dict[str, dict[int, Scored]]] = defaultdict(lambda: defaultdict(dict))
@@ -203,13 +215,20 @@ def leaderboard(
             kept[trial.seed] = trial
     rows: list[Row] = []
     for key in sorted(groups, key=lambda key: _place(key, len(groups[key]))):
-        rows += _ranked(key, [list(same.values()) for same in groups[key].values()], top, images)
+        rows += _ranked(key, [list(same.values()) for same in groups[key].values()], images)
     return tuple(rows)
 
 
 def validation_images(archive: Archive, trial_id: int) -> int:
     """Return the number of validation images of a trial; 0 where its predictions are not stored."""
     return len(archive.predictions(trial_id, "validation")) // BYTES_PER_CLASS
+
+
+def limits(rows: Sequence[Row]) -> tuple[str, ...]:
+    """State what a leaderboard cannot tell: ties at the top, noise, and rankings that longer trainings change."""
+    noise = (f"{describe_fidelity(best)}: {found.sentence}" for best, found in reliabilities(rows))
+    epochs = (fidelity_note(row.dataset, row.epochs) for row in rows if row.rank == 1)
+    return (*ties(rows), *noise, *filter(None, dict.fromkeys(epochs)))
 
 
 def describe_fidelity(row: Row) -> str:
@@ -221,15 +240,30 @@ def describe_fidelity(row: Row) -> str:
 
 
 def ties(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Name, for each fidelity, the rows inside the interval of its best row, in one clause each."""
+    """Name, for each fidelity, the rows that cannot be told from its best one, in one clause each."""
     found = []
-    starts = [place for place, row in enumerate(rows) if row.rank == 1]
-    for start, end in pairwise([*starts, len(rows)]):
-        best, tied = rows[start], [row.id[:13] for row in rows[start:end] if row.tied]
+    for same in split_before(rows, lambda row: row.rank == 1):
+        tied = [row.id[:13] for row in same[1:] if row.rank_low == 1]
         if tied:
-            more = f"{len(tied)} more inside the 95 % interval of the best"
-            found.append(f"{describe_fidelity(best)}: {more}: {listed(tied, _NAMED)}")
+            more = f"{len(tied)} more cannot be told from the best (95 %)"
+            found.append(f"{describe_fidelity(same[0])}: {more}: {listed(tied, _NAMED)}")
     return tuple(found)
+
+
+def reliabilities(rows: Sequence[Row]) -> list[tuple[Row, Reliability]]:
+    """Return, for each fidelity with three candidates, its best row and the reliability of its accuracies.
+
+    Args:
+        rows: All rows of a leaderboard; suspect accuracies are left out.
+    """
+    found = []
+    for same in split_before(rows, lambda row: row.rank == 1):
+        fair = [row for row in same if not row.suspect]
+        within = math.fsum((row.seeds - 1) * (row.validation_std or 0.0) ** 2 for row in fair)
+        means, seeds = [row.validation_accuracy for row in fair], [row.seeds for row in fair]
+        if (estimate := reliability(means, seeds, within, same[0].images)) is not None:
+            found.append((same[0], estimate))
+    return found
 
 
 def _place(key: Group, candidates: int) -> tuple[Any, ...]:
@@ -240,23 +274,42 @@ def _place(key: Group, candidates: int) -> tuple[Any, ...]:
 def _ranked(
     key: Group,
     groups: Sequence[Sequence[Scored]],
-    top: int | None,
     images: Callable[[int], int] | None,
 ) -> list[Row]:
     """Rank the candidates of one fidelity, each given as its trials with different seeds."""
     ranked = sorted(groups, key=lambda same: (-fmean(_accuracies(same)), same[0].id))
     reasons = suspicions(trial for same in ranked for trial in same)
     half, count = _half_width(ranked), images(ranked[0][0].id) if images is not None else 0
-    rows: list[Row] = []
-    for rank, same in enumerate(ranked[:top], start=1):
-        rows.append(_row(rank, key, same, reasons, half=half, images=count, best=rows[0] if rows else None))
-    return rows
+    spans = _rank_spans([fmean(_accuracies(same)) for same in ranked], list(map(len, ranked)), half, count)
+    return [
+        _row(rank, key, same, reasons, half=half, images=count, span=span)
+        for rank, (same, span) in enumerate(zip(ranked, spans, strict=True), start=1)
+    ]
 
 
-def _lowest(best: Row) -> float | None:
-    """Return the lower end of the wider interval of the best row; None without any."""
-    by_seeds = None if best.validation_half is None else best.validation_accuracy - best.validation_half
-    return min((end for end in (best.validation_low, by_seeds) if end is not None), default=None)
+def _rank_spans(
+    means: Sequence[float], seeds: Sequence[int], half: float | None, images: int
+) -> list[tuple[int | None, int | None]]:
+    """Return the best and the worst rank that each candidate may have, by the noise of one pair at a time.
+
+    Args:
+        means: Mean accuracies, best first.
+        seeds: Number of seeds behind each.
+        half: Half the width of one seed's 95 % interval; None where it is not known.
+        images: Number of validation images; 0 where it is not known.
+    """
+    if half is None and not images:
+        return [(None, None)] * len(means)
+    values, counts = np.array(means), np.array(seeds, dtype=float)
+    sampling = float(ndtri(0.975)) * np.sqrt(2 * values * (1 - values) / images) if images else np.zeros(len(values))
+    better, worse = (np.zeros(len(values), dtype=int) for _ in range(2))
+    # Others with equally many seeds have one threshold for each candidate, and are counted by a search.
+    for number in np.unique(counts):
+        others = values[counts == number][::-1]  # ascending
+        threshold = np.maximum(sampling, (half or 0.0) * np.sqrt(1 / counts + 1 / number))
+        better += len(others) - np.searchsorted(others, values + threshold, side="right")
+        worse += np.searchsorted(others, values - threshold, side="left")
+    return list(zip((1 + better).tolist(), (len(values) - worse).tolist(), strict=True))
 
 
 def _half_width(groups: Iterable[Sequence[Scored]]) -> float | None:
@@ -290,14 +343,13 @@ def _row(
     *,
     half: float | None,
     images: int,
-    best: Row | None,
+    span: tuple[int | None, int | None],
 ) -> Row:
     dataset, fidelity = key
     accuracies = _accuracies(same)
     tested = [trial.test_accuracy for trial in same if trial.test_accuracy is not None]
     mean = fmean(accuracies)
     low, high = share_interval(mean, images) if images else (None, None)
-    lowest = _lowest(best) if best is not None else None
     return Row(
         rank=rank,
         id=same[0].candidate_id or "",
@@ -318,7 +370,8 @@ def _row(
         images=images or None,
         validation_low=low,
         validation_high=high,
-        tied=lowest is not None and mean >= lowest,
+        rank_low=span[0],
+        rank_high=span[1],
         test_accuracy=fmean(tested) if tested else None,
         seconds=fmean(trial.seconds or 0.0 for trial in same),
         parameters=same[0].parameters,

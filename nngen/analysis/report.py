@@ -16,9 +16,10 @@ from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects, more_quartets
 from nngen.analysis.gains import Gains, gains
-from nngen.analysis.leaderboard import Row, columns_of, describe_fidelity, leaderboard, ties, validation_images
+from nngen.analysis.leaderboard import Row, columns_of, describe_fidelity, leaderboard, limits, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
+from nngen.analysis.ranking.early_stop import saving
 from nngen.analysis.results import (
     FamilyRow,
     Funnel,
@@ -58,7 +59,7 @@ class Report:
         environments: Distinct versions and hardware of the trials, with the number of trials.
         loops: The closed loop that the campaign belongs to, compared with others; None outside of loops.
         rungs: Results of each rung; one without rungs.
-        ties: Rows that cannot be told from the best of their fidelity, one clause for each fidelity.
+        limits: What the leaderboard cannot tell, one clause each.
         revealed: Number of the campaign's candidates whose test accuracy was computed.
         more_quartets: Number of quartets that the pool needs for an effect of every family, with the command; empty
             where all have one.
@@ -84,7 +85,7 @@ class Report:
     environments: tuple[tuple[Mapping[str, str], int], ...]
     loops: Loops | None
     rungs: tuple[RungRow, ...]
-    ties: tuple[str, ...]
+    limits: tuple[str, ...]
     revealed: int
     more_quartets: str
     templates: str
@@ -202,7 +203,7 @@ def collect(
         environments=_environments(trials),
         loops=loops(archive, campaign.name, baselines),
         rungs=rung_rows(campaign.spec.fidelities, trials),
-        ties=ties(rows),
+        limits=limits(rows) + _ended_early(archive, campaign),
         revealed=len({trial.candidate_id for trial in trials if trial.test_accuracy is not None}),
         more_quartets=more_quartets(estimated, campaign.name, campaign.spec.size),
         templates=template_note(
@@ -255,6 +256,12 @@ def write_report(
     except OSError as error:
         raise NngenError(f"cannot write the report {path}: {error.strerror}") from error
     return report
+
+
+def _ended_early(archive: Archive, campaign: CampaignRecord) -> tuple[str, ...]:
+    """State what ending trials early saved and cost, where the campaign does so."""
+    found = saving(campaign.spec, archive.trials(campaign.name)) if campaign.spec.stop_early else None
+    return (found.sentence,) if found else ()
 
 
 def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tuple[str, ...]:

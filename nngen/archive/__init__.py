@@ -27,7 +27,7 @@ Order
 """
 
 from nngen.archive.connection import check_creatable, default_path
-from nngen.archive.external import Added, ExternalModel, ExternalResult, ExternalResults
+from nngen.archive.external import Added, ExternalModel, ExternalResult, ExternalResults, Replay
 from nngen.archive.records import (
     CampaignRecord,
     Event,
@@ -53,6 +53,7 @@ __all__ = [
     "LoopRole",
     "NewTrial",
     "Promotion",
+    "Replay",
     "StoredCandidate",
     "StoredTrial",
     "TrialLine",

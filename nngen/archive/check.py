@@ -17,6 +17,7 @@ from typing import Any
 
 from nngen.archive.columns import UNREADABLE, check_texts, read, share
 from nngen.archive.connection import SQLITE_ERRORS, Connection, connect, open_database, transaction
+from nngen.archive.external import replay_from_row
 from nngen.archive.records import TrialState
 from nngen.archive.rows import (
     TrialRows,
@@ -34,7 +35,7 @@ from nngen.text import one_line
 _TABLES = (
     *("families", "plans", "candidates", "candidate_experts", "verdicts", "campaigns", "trials", "curves"),
     *("predictions", "logits", "labels", "reveals", "events"),
-    *("foreign_models", "foreign_series", "foreign_settings", "foreign_trials"),
+    *("foreign_models", "foreign_series", "foreign_settings", "foreign_trials", "replays"),
 )
 
 _OPTIONAL = {"candidates": "plan_id", "candidate_experts": "fingerprint", "trials": "copied_from"}
@@ -253,3 +254,5 @@ def _validate(table: str, row: Mapping[str, Any]) -> None:
             event_from_row(row)
         case "foreign_settings":
             read(row, "hyperparameters", json.loads)
+        case "replays":
+            replay_from_row(row)

@@ -1,4 +1,4 @@
-"""Models and results imported from LEMUR, stored apart from the trials of this package.
+"""Models and results imported from LEMUR, and their replays, stored apart from the trials of this package.
 
 They have no plan, no campaign and no validation split, and their accuracies are on LEMUR's test split, so they are
 never mixed with own trials by default. Like every record of the archive they are append-only.
@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from nngen.archive.columns import Row, amount, read, share
 from nngen.archive.connection import Connection, sqlite_errors, transaction
-from nngen.types import Record
+from nngen.archive.rows import dump, spec_from_text, spec_to_text
+from nngen.types import Outcome, Record, TrialSpec, Verdict
 
 _ADD_MODEL = """
     INSERT OR IGNORE INTO foreign_models (origin, name, kind, nn_id, canonical, source, created_at)
@@ -85,6 +87,31 @@ class ExternalResult:
     metric: str
     uid: str
     record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A record of LEMUR's whose training was repeated here, with its own hyperparameters.
+
+    Attributes:
+        record: The record.
+        nn_id: LEMUR's id of the source that was trained.
+        spec: Settings of the training.
+        data_fingerprint: Fingerprint of the data set in its official splits.
+        verdict: Outcome of the training.
+        accuracy: Accuracy on the official test split after ``record.epoch`` epochs; None where training failed.
+        parameters: Number of the network's parameters.
+        seconds: Wall time of the training.
+    """
+
+    record: Record
+    nn_id: str
+    spec: TrialSpec
+    data_fingerprint: str
+    verdict: Verdict
+    accuracy: float | None
+    parameters: int | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +190,27 @@ class ExternalResults:
                 hyperparameters=json.loads(text),
             )
 
+    def add_replay(self, replay: Replay) -> None:
+        """Add the repeated training of a record.
+
+        Raises:
+            ArchiveError: If the archive cannot be written.
+        """
+        record, verdict = replay.record, replay.verdict
+        row = {name: getattr(record, name) for name in ("model", "dataset", "epoch")}
+        row |= {"hyperparameters": dump(dict(record.hyperparameters)), "recorded": record.accuracy}
+        row |= {name: getattr(replay, name) for name in ("nn_id", "data_fingerprint", "accuracy", "parameters")}
+        row |= {"spec": spec_to_text(replay.spec), "outcome": verdict.outcome.value, "message": verdict.message}
+        row |= {"seconds": replay.seconds, "created_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        with transaction(self._db):
+            sql = f"INSERT INTO replays ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"  # noqa: S608
+            self._db.execute(sql, list(row.values()))
+
+    def replays(self, dataset: str, epoch: int) -> list[Replay]:
+        """Return the repeated trainings of the records of a data set at an epoch, oldest first."""
+        sql = "SELECT * FROM replays WHERE dataset = ? AND epoch = ? ORDER BY id"
+        return [replay_from_row(row) for row in self._each(sql, dataset, epoch)]
+
     def counts(self) -> dict[str, int]:
         """Count models, series, settings and trials."""
         kinds = ("models", "series", "settings", "trials")
@@ -171,3 +219,27 @@ class ExternalResults:
     def _each(self, sql: str, *values: Any) -> Iterator[sqlite3.Row]:
         with sqlite_errors(self._db.path):
             yield from self._db.execute(sql, values)
+
+
+def replay_from_row(row: Row) -> Replay:
+    """Build a repeated training from its row.
+
+    Raises:
+        DamagedRowError: If the row cannot be read.
+    """
+    record = Record(
+        **{name: row[name] for name in ("model", "dataset", "epoch")},
+        accuracy=read(row, "recorded", float),
+        duration_s=0.0,
+        hyperparameters=read(row, "hyperparameters", json.loads),
+    )
+    return Replay(
+        record=record,
+        nn_id=row["nn_id"],
+        spec=read(row, "spec", spec_from_text),
+        data_fingerprint=row["data_fingerprint"],
+        verdict=Verdict(outcome=read(row, "outcome", Outcome), message=row["message"]),
+        accuracy=read(row, "accuracy", share),
+        parameters=row["parameters"],
+        seconds=read(row, "seconds", amount),
+    )

@@ -209,6 +209,27 @@ CREATE TABLE labels (
 ) STRICT;
 """
 
+_REPLAYS_TABLE = """
+CREATE TABLE replays (
+    id               INTEGER PRIMARY KEY,
+    model            TEXT NOT NULL,                -- LEMUR's name of the model
+    nn_id            TEXT NOT NULL,                -- LEMUR's id of the source that was trained
+    dataset          TEXT NOT NULL,
+    epoch            INTEGER NOT NULL,             -- of the record, and of the training
+    hyperparameters  TEXT NOT NULL,                -- JSON: those of the record
+    recorded         REAL NOT NULL CHECK (recorded BETWEEN 0 AND 1),
+    spec             TEXT NOT NULL,                -- JSON: how it was trained here
+    data_fingerprint TEXT NOT NULL,
+    outcome          TEXT NOT NULL,
+    message          TEXT NOT NULL,
+    accuracy         REAL CHECK (accuracy BETWEEN 0 AND 1),  -- on the official test split; NULL where training failed
+    parameters       INTEGER,
+    seconds          REAL NOT NULL,
+    created_at       TEXT NOT NULL
+) STRICT;
+CREATE INDEX replays_by_dataset ON replays(dataset, epoch);
+"""
+
 # A finished trial can thus not be updated at all: no transition leads out of ``done``.
 _TRANSITIONS_TRIGGER = (
     "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
@@ -289,6 +310,11 @@ def m0007_logits(db: sqlite3.Connection) -> None:
     _guard(db, _LOGITS_TABLE)
 
 
+def m0008_replays(db: sqlite3.Connection) -> None:
+    _create(db, _REPLAYS_TABLE)
+    _guard(db, _REPLAYS_TABLE)
+
+
 _STEPS = (
     m0001_first_form,
     m0002_foreign,
@@ -297,6 +323,7 @@ _STEPS = (
     m0005_accuracies_and_kinds,
     m0006_indices,
     m0007_logits,
+    m0008_replays,
 )
 MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""

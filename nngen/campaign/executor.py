@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from nngen import __version__
+from nngen.analysis.ranking.early_stop import EarlyStop, EndedEarlyError, is_ended
 from nngen.archive.records import CampaignRecord, StoredTrial, copied_result
 from nngen.archive.store import Archive
 from nngen.assembly.provenance import source_level
@@ -65,6 +66,7 @@ class TrialExecutor:
 
     Args:
         weights: Folders of checkpoints and weights.
+        early: Rule that ends trainings early; None where each runs to its end.
         finished: Receives each trial when its result is stored.
         lost: Receives each trial that the engine lost and that is ready again.
 
@@ -86,6 +88,7 @@ class TrialExecutor:
         weights: WeightFolders,
         finished: Callable[[StoredTrial], None],
         lost: Callable[[StoredTrial], None],
+        early: EarlyStop | None = None,
         isolation: str = AUTO,
     ) -> None:
         self.open = self.busy = 0
@@ -93,6 +96,7 @@ class TrialExecutor:
         self._record, self._archive, self._inputs, self._engine = record, archive, inputs, engine
         self._assemble, self._watcher, self._fingerprints = assemble, watcher, inputs.fingerprints
         self._wanted, self._finished, self._lost, self._weights = isolation, finished, lost, weights
+        self._early = early
         self._losses: Counter[int] = Counter()
         self._training = 0
         self._waiting: deque[_Work] = deque()
@@ -183,6 +187,7 @@ class TrialExecutor:
         if not trial.given:
             self._archive.add_candidate(candidate, self._fingerprints)
         same = self._archive.same_trial(candidate.id, work.spec, self._record.data_fingerprint)
+        same = None if same is not None and is_ended(same) else same
         logits = self._archive.logits(same.id) if same is not None and work.logits else b""
         if same is not None and (logits or not work.logits or not same.trained):
             validation, test = (self._archive.predictions(same.id, split) for split in ("validation", "test"))
@@ -251,10 +256,35 @@ class TrialExecutor:
                 logits=work.logits,
             )
 
-            def on_epoch(result: EpochResult, work: _Work = work) -> None:
-                self._calls.put(partial(self._epoch, work, result))
+            self._submit(partial(self._train, work, job), partial(self._trained, work))
 
-            self._submit(partial(self._engine.train, job, on_epoch), partial(self._trained, work))
+    def _train(self, work: _Work, job: TrainJob) -> Trial:
+        """Train in a thread of its own, until the end or until the rule ends it."""
+        points: list[EpochResult] = []
+
+        def on_epoch(result: EpochResult) -> None:
+            self._calls.put(partial(self._epoch, work, result))
+            points[result.epoch - 1 :] = [result]  # a smaller batch begins anew
+            accuracies = [point.validation_accuracy for point in points]
+            if self._early is not None and not work.trial.replicate:
+                reason = self._early.reason(work.trial.rung, accuracies)
+                if reason is not None:
+                    raise EndedEarlyError(reason)
+
+        try:
+            return self._engine.train(job, on_epoch)
+        except EndedEarlyError as end:
+            return Trial(
+                candidate_id=work.candidate.id,
+                spec=work.spec,
+                verdict=Verdict(outcome=Outcome.VALID),
+                validation_accuracy=points[-1].validation_accuracy,
+                curve=tuple(points),
+                seconds=sum(point.seconds for point in points),
+                batch=work.spec.batch,
+                isolation=work.isolation.value,
+                suspect=str(end),
+            )
 
     def _folder(self, work: _Work) -> TrialFolder | None:
         """Return the folder of a trial's checkpoint and weights."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from heapq import heapify, heappop, heappush
 
 from nngen import __version__
+from nngen.analysis.ranking.early_stop import EarlyStop
 from nngen.analysis.results import template_note
 from nngen.archive.records import CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
 from nngen.archive.store import Archive
@@ -264,6 +265,9 @@ class _Driver:
         self.ready = [(-line.rung, line.id) for line in lines if line.state is TrialState.READY]
         heapify(self.ready)
         self.weights = WeightFolders(archive.weights, record.spec, lines)
+        self.early = None
+        if record.spec.stop_early:
+            self.early = EarlyStop(record.spec, archive.trials(name, state=TrialState.DONE))
         self.executor = TrialExecutor(
             record,
             archive=archive,
@@ -273,6 +277,7 @@ class _Driver:
             watcher=campaign.watcher,
             weights=self.weights,
             isolation=campaign.isolation,
+            early=self.early,
             finished=self._finished,
             lost=self._lost,
         )
@@ -300,6 +305,8 @@ class _Driver:
 
     def _finished(self, trial: StoredTrial) -> None:
         self.ladder.finish(trial)
+        if self.early is not None:
+            self.early.finish(trial)
         self.weights.finish(trial, self.ladder.finalists)
         self.campaign.watcher.finished(trial)
 

@@ -42,7 +42,7 @@ __all__ = ["app", "main"]
 
 _COMMANDS = {
     "doctor": ("nngen.cli.doctor:doctor", "Examine this machine; name the command that mends each problem."),
-    "lemur": ("nngen.cli.lemur:app", "Fetch LEMUR, read its records, import them into the archive."),
+    "lemur": ("nngen.cli.lemur:app", "Fetch LEMUR; read, import and replay its records."),
     "families": ("nngen.cli.lemur:families", "List LEMUR's families: accepted shapes, size, best result."),
     "sample": ("nngen.cli.sample:sample", "Print quartets of families in a sampler's order."),
     "plans": ("nngen.cli.plans:app", "List, show and copy the plans that ship with nngen."),
@@ -54,6 +54,7 @@ _COMMANDS = {
     "show": ("nngen.cli.results:show", "Show one candidate: plan, checks, trials, curves."),
     "diff": ("nngen.cli.results:diff", "Compare two candidates: plans, results, sources."),
     "predict": ("nngen.cli.predict:predict", "Predict the classes of image files with kept weights."),
+    "fidelity": ("nngen.cli.fidelity:fidelity", "Compare rankings after few epochs with those after many."),
     "coverage": ("nngen.cli.coverage:coverage", "Measure how much of the space a sample covers, and how evenly."),
     "effects": ("nngen.cli.effects:effects", "Estimate effects of families and pairs, with intervals."),
     "cost": ("nngen.cli.report:cost", "Add up the cost of a campaign and forecast the next."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from nngen.analysis.formatting import data_titles
 from nngen.analysis.gains import gains
+from nngen.analysis.ranking.early_stop import saving
 from nngen.archive import Archive, CampaignRecord, Event, TrialState, check_creatable
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, summarise
@@ -104,11 +105,15 @@ def run(
             summary = replace(main, watcher=watcher).run()
         alone = _run_baselines(main, summary, asked=baselines)
         compared = gains(store, store.campaign(campaign), store.trials(campaign, curves=False)) if alone else None
+        saved = saving(settled, store.trials(campaign)) if settled.stop_early else None
     if output.json:
         more = {"baselines": alone.to_dict(), "gains": compared.to_dict()} if alone and compared else {}
+        more |= {"stop_early": asdict(saved)} if saved else {}
         print_json(summary.to_dict() | more)
     else:
         print_summary(summary)
+        if saved:
+            say(saved.sentence)
         if alone and compared:
             print_summary(alone)
             for sentence in compared.sentences:

@@ -7,6 +7,7 @@ from typing import Any
 from nngen.analysis.effects import Effects, more_quartets
 from nngen.analysis.effects import effects as estimate
 from nngen.analysis.observations import LowYield, low_yield, observe, refuse_mixture, with_results
+from nngen.analysis.ranking.fidelity import fidelity_note
 from nngen.cli.options import ArchiveOptions, Fraction, Index
 from nngen.cli.output import print_json, print_table, say
 from nngen.errors import UsageError
@@ -42,8 +43,9 @@ def effects(
     with output.read() as store:
         pool = tuple(sorted(store.campaign(campaign).pool)) if campaign is not None else ()
         trials, campaigns = store.lines(campaign), store.campaigns()
+    pooled = with_results(campaigns, trials)
     if campaign is None:
-        refuse_mixture(with_results(campaigns, trials))
+        refuse_mixture(pooled)
     lines = observe(trials, rung)
     size = sum(trial.rung == trial.replicate == 0 for trial in trials)
     if rung and not lines:
@@ -57,6 +59,9 @@ def effects(
         )
     else:
         _print(found, weak, pairs)
+        ran = [one.spec for one in pooled if campaign in (None, one.name) and rung < len(one.spec.fidelities)]
+        if ran and (sentence := fidelity_note(ran[0].dataset, ran[0].fidelities[rung])):
+            say(f"- {sentence}")
         if campaign is not None and rung == 0 and (sentence := more_quartets(found, campaign, size)):
             say(f"- {sentence}")
 
@@ -65,7 +70,7 @@ def _print(found: Effects, weak: LowYield, pairs: int) -> None:
     say(f"{found.trials:,} trials of {found.quartets:,} quartets, {found.trained:,} trained")
     if found.mean_accuracy is not None:
         say(f"mean accuracy {found.mean_accuracy:.4f}{_spreads(found)}")
-    for caveat in found.notes:
+    for caveat in (*found.notes, *([found.reliability.sentence] if found.reliability else [])):
         say(f"- {caveat}")
     for row in weak.excluded:
         say(f"- low-yield: {row.reason}")

@@ -14,6 +14,7 @@ from nngen.cli.options import ArchiveOptions, Count, DataName, IsolationOption, 
 from nngen.cli.options.family import FamilySource, note_family_levels
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
+from nngen.cli.replay import replay
 from nngen.errors import UsageError
 from nngen.families.near_duplicates import near_twins
 from nngen.families.probe import NOTES, Profile, check_shape, profiles
@@ -22,7 +23,8 @@ from nngen.lemur.source import install, open_lemur
 from nngen.space.pool import EXPERTS
 from nngen.types import Family, Shape
 
-app = App(name="lemur", help="Fetch LEMUR, read its records, import them into the archive.")
+app = App(name="lemur", help="Fetch LEMUR; read, import and replay its records.")
+app.command(replay)
 
 _Source = Annotated[Path | None, Parameter(name="--from")]
 

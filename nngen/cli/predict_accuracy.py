@@ -1,4 +1,4 @@
-"""``nngen predict-accuracy``: predicts the accuracy of a plan from the archive's trials."""
+"""``nngen predict-accuracy``: predicts the accuracy of a plan from the archive's trials, or that of a long training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from cyclopts import Parameter
 from nngen.archive import StoredTrial
 from nngen.assembly.plan_toml import read_plan
 from nngen.assembly.plan_validation import check_plan
-from nngen.cli.options import ArchiveOptions, Count, DataName, Index, Names
-from nngen.cli.output import print_json, print_table, say
+from nngen.cli.options import ArchiveOptions, Assignments, Count, DataName, Index, Names, hyperparameters
+from nngen.cli.output import note, print_json, print_table, say
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import LIST_FAMILIES
+from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
+from nngen.surrogate.early import COVERAGE, LONG, EarlyPredictor, Run, compare_early, long_runs
 from nngen.surrogate.plan_accuracy import (
     Case,
     Embed,
@@ -29,6 +31,7 @@ from nngen.surrogate.plan_accuracy import (
 )
 from nngen.surrogate.records import compare_on_records, recorded_cases
 from nngen.text import did_you_mean, split_names
+from nngen.types import Hyperparameters
 
 
 def predict_accuracy(
@@ -44,6 +47,8 @@ def predict_accuracy(
     base: str | None = None,
     adapter: Path | None = None,
     records: Index = 0,
+    source: Annotated[str | None, Parameter(name="--from")] = None,
+    prm: Assignments = (),
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Predict the validation accuracy of a plan that was not trained, and measure the error of such predictions.
@@ -52,6 +57,10 @@ def predict_accuracy(
     Its error is measured on quartets left out of the fit, beside two references: the mean, and family effects alone.
     Without a plan, only the errors are printed. With --model lm, ridge regression is fitted to a frozen language
     model's vectors of the plans' texts.
+
+    With --from lemur and --early, the best accuracy that a training reaches later is predicted instead, by trees that
+    learned from LEMUR's trainings of 50 epochs and more, with a 90 % interval; the error is measured on whole models
+    left out of the fit, beside the last early accuracy as it is and ridge regression.
 
     Args:
         campaign: Campaign whose trials are used; the whole archive by default.
@@ -65,12 +74,24 @@ def predict_accuracy(
         adapter: Folder of an adapter tuned on the base, for --model lm.
         records: Measure the errors on this many of LEMUR's imported models instead, by their code (cifar-10 and 1
             epoch by default); 0 for the archive's own trials.
+        source: lemur: learn from LEMUR's learning curves instead of the archive's trials.
+        prm: With --from lemur, a hyperparameter of the training as NAME=VALUE: lr, momentum, batch, dropout, transform.
 
     Examples:
         nngen predict-accuracy
         nngen predict-accuracy --families ShuffleNet,MobileNetV3,ICNet,DPN68 --json
         nngen predict-accuracy --records 300 --model lm --base model.gguf
+        nngen predict-accuracy --from lemur --early 0.41,0.52 --dataset cifar-10 --prm lr=0.01 --prm batch=64
     """
+    if source is not None:
+        if source != "lemur":
+            raise UsageError(f"--from takes lemur, not {source!r}")
+        if families or plan or campaign or records or base or epochs:
+            raise UsageError("--from lemur goes with --early, --dataset and --prm alone")
+        _predict_long(_accuracies(early), dataset or "cifar-10", hyperparameters(prm), output)
+        return
+    if prm:
+        raise UsageError("--prm goes with --from lemur")
     if model not in ("ridge", "lm"):
         raise UsageError(f"no predictor is called {model!r}: --model takes ridge or lm")
     if (model == "lm") != (base is not None):
@@ -99,6 +120,26 @@ def predict_accuracy(
         fitted = PlanRegressor(known, early=depth) if embed is None else TextRegressor(known, embed)
         prediction = fitted.predict([Case(plan=asked, early=accuracies, accuracy=0.0)])[0]
     _print(scores, len(known), prediction, output)
+
+
+def _predict_long(early: tuple[float, ...], dataset: str, prm: Hyperparameters, output: ArchiveOptions) -> None:
+    """Predict the best later accuracy of a training from its first ones."""
+    if not 0 < len(early) < LONG:
+        raise UsageError(f"--from lemur needs the accuracies after the first epochs: --early 0.41,0.52; under {LONG}")
+    runs = long_runs(open_lemur().long_trainings(LONG))
+    if dataset not in (known := sorted({run.dataset for run in runs})):
+        raise UsageError(f"LEMUR has no trainings of {LONG} epochs on {dataset!r}: choose {', '.join(known)}")
+    note(f"learning from {len(runs):,} trainings of LEMUR's, and measuring the error on models left out")
+    scores, coverage = compare_early(runs, len(early))
+    asked = Run(model="", dataset=dataset, accuracies=early, hyperparameters=prm)
+    found = EarlyPredictor(runs, len(early)).predict([asked])[0]
+    if output.json:
+        held_out = [asdict(row) for row in scores]
+        print_json({"prediction": asdict(found), "runs": len(runs), "held_out": held_out, "coverage": coverage})
+        return
+    print_table([asdict(row) for row in scores], ("predictor", "cases", "rmse", "rank", "r"))
+    say(f"{coverage:.0%} of the accuracies of models left out are in their intervals of {COVERAGE:.0%}")
+    say(f"best accuracy later {found.accuracy:.4f} ({COVERAGE:.0%} interval {found.low:.4f} to {found.high:.4f})")
 
 
 def _print(scores: Sequence[PredictorScore], cases: int, prediction: float | None, output: ArchiveOptions) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.leaderboard import Row, columns_of, ties, validation_images
+from nngen.analysis.leaderboard import Row, columns_of, limits, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
@@ -38,8 +38,9 @@ def leaderboard(
     """Rank the trained candidates by validation accuracy, within each fidelity: data, shape, epochs, batch and rate.
 
     Trials of one candidate that differ in the seed alone are one row, with their mean. The interval is the one that
-    the number of validation images allows. A test accuracy is shown where it was revealed: for the best candidate of
-    a finished campaign.
+    the number of validation images allows; ``among`` are the ranks that a candidate may have by the noise. Below, one
+    line says how well the accuracies tell the candidates apart, and one how far so few epochs rank. A test accuracy is
+    shown where it was revealed: for the best candidate of a finished campaign.
 
     Args:
         campaign: Name of a campaign; all of the archive's by default.
@@ -53,7 +54,8 @@ def leaderboard(
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)
-        rows = rank(store.scores(campaign), top=top, images=partial(validation_images, store))
+        ranked = rank(store.scores(campaign), images=partial(validation_images, store))
+    rows = [row for row in ranked if top is None or row.rank <= top]
     if output.json:
         print_json([row.to_dict() for row in rows])
     elif not rows:
@@ -63,7 +65,7 @@ def leaderboard(
         # Numbers stay numbers, so that the table aligns and formats them.
         cells = [{c.name: getattr(row, c.name) if c.style == "n" else c.text(row) for c in columns} for row in rows]
         print_table(cells, [column.name for column in columns])
-        for sentence in ties(rows):
+        for sentence in limits(ranked):
             say(sentence)
     if rows:
         suggest("show", rows[0].id[:13], *output.place)

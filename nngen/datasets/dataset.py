@@ -157,7 +157,16 @@ def load_dataset(
         DataError: If it is missing, broken or too small.
     """
     root = data_root or cache_dir() / "torchvision"
-    source = find_source(Request(name=name, root=root, shape=shape, progress=progress))
+    return load_source(find_source(Request(name=name, root=root, shape=shape, progress=progress)))
+
+
+def load_source(source: Source) -> Dataset:
+    """Load the data set of a source, decoding it into the cache the first time.
+
+    Raises:
+        DataError: If it is missing, broken or too small.
+    """
+    name = source.name
     key = hashlib.sha256(f"{_LAYOUT} {source.name} {source.key()}".encode()).hexdigest()[:16]
     folder = cache_dir() / "data" / f"{source.name.partition(':')[0]}-{key}"
     if (folder / _META).is_file():

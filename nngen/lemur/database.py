@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -74,6 +74,11 @@ class DatabaseLemur(Lemur):
     def results(self) -> tuple[Results, ...]:
         rows = self._query("SELECT DISTINCT task, dataset, metric, nn FROM stat ORDER BY task, dataset, metric, nn")
         return tuple(Results(*row) for row in rows if _are_names(row))
+
+    def last_epochs(self) -> Mapping[Results, int]:
+        columns = "task, dataset, metric, nn"
+        rows = self._query(f"SELECT {columns}, max(epoch) FROM stat GROUP BY {columns}")  # noqa: S608
+        return {Results(*row[:4]): row[4] for row in rows if _are_names(row[:4]) and isinstance(row[4], int)}
 
     def read_results(
         self, datasets: Collection[str] | None = None, models: Collection[str] | None = None

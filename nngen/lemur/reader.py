@@ -96,6 +96,32 @@ class Lemur(ABC):
         wanted = sorted((file for file in files if file.results == first), key=lambda file: file.epoch)
         return tuple(record for file in wanted for record in to_records(file))
 
+    @abstractmethod
+    def last_epochs(self) -> Mapping[Results, int]:
+        """Return the last epoch of each of the results."""
+
+    def long_trainings(self, epochs: int, dataset: str | None = None) -> Iterator[Record]:
+        """Iterate over the classification accuracies of models that were trained for so many epochs.
+
+        Args:
+            epochs: Epochs of the shortest such training.
+            dataset: LEMUR's name of a data set; None for all.
+
+        Raises:
+            UsageError: If there is none on the data set; the message names the data sets with some.
+            LemurError: If one cannot be read.
+        """
+        every = {r for r, last in self.last_epochs().items() if last >= epochs and r.classification}
+        chosen = {results for results in every if dataset in (None, results.dataset)}
+        if not chosen:
+            known = ", ".join(sorted({results.dataset for results in every})) or "none"
+            raise UsageError(
+                f"{self.name} has no trainings of {epochs} epochs on {dataset or 'any data set'}; data sets with some:"
+                f" {known}"
+            )
+        files = self.read_results({r.dataset for r in chosen}, {r.model for r in chosen})
+        return (record for file in files if file.results in chosen for record in to_records(file))
+
     def recorded_models(self, dataset: str = "cifar-10") -> tuple[str, ...]:
         """Return the names of the models that have classification accuracies on a data set, sorted."""
         return tuple(sorted({r.model for r in self.results() if r.dataset == dataset and r.classification}))
@@ -148,6 +174,12 @@ class FileLemur(Lemur):
 
     def results(self) -> tuple[Results, ...]:
         return self._results
+
+    def last_epochs(self) -> Mapping[Results, int]:
+        numbers = (
+            (r, [int(name) for name in self._epochs("_".join(r)) if _EPOCH.fullmatch(name)]) for r in self._results
+        )
+        return {results: max(found) for results, found in numbers if found}
 
     def read_results(
         self, datasets: Collection[str] | None = None, models: Collection[str] | None = None

@@ -1,4 +1,4 @@
-"""Transform of LEMUR's that equals a trial's preprocessing, or one written for it where LEMUR has none.
+"""Transforms of LEMUR's: the one that equals a trial's preprocessing or is written for it, and the reverse.
 
 LEMUR's ``norm_<s>`` resizes the shorter side to ``s`` (bilinear, antialiased), crops the centre square,
 and normalises with the data set's constants; ``_flip`` mirrors at random before that. On square images the crop
@@ -7,8 +7,12 @@ does nothing, and nngen's preprocessing (resize, normalise, mirror, which commut
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nngen.errors import LemurError
+from nngen.text import one_line
 from nngen.types import Shape, shift_of
 
 SIZES = (32, 64, 128, 256, 299, 512)
@@ -77,3 +81,55 @@ def matching_transform(stored: Shape, shape: Shape, *, augment: str = "none", ow
         steps=",\n".join(f"        {step}" for step in steps),
     )
     return Transform(name=f"{OWN}{stored}-to-{shape}" + ("" if augment == "none" else f"-{augment}"), source=source)
+
+
+CONSTANTS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+}
+"""Means and deviations by which LEMUR's loaders of 2.1.2 normalize each data set."""
+
+_RECORDED = re.compile(r"(?P<kind>norm|echo|complex)(?:_(?P<side>[1-9]\d{1,3}))?(?P<flip>_flip)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownTransform:
+    """A transform of LEMUR's as settings of a training on square images.
+
+    Attributes:
+        side: Side to which images are resized; None where they keep theirs.
+        augment: ``flip`` where training images are mirrored at random, else ``none``.
+        mean: Mean per channel that is subtracted.
+        std: Deviation per channel that is divided by.
+    """
+
+    side: int | None
+    augment: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_transform(name: str, dataset: str) -> KnownTransform:
+    """Read the name of a transform that nngen's own preprocessing equals.
+
+    ``norm`` normalizes with the constants of LEMUR's loader, ``echo`` leaves values in [0, 1].
+
+    Raises:
+        LemurError: If it is another one; the message gives the reason.
+    """
+    found = _RECORDED.fullmatch(name)
+    if found is None:
+        raise LemurError(f"transform {one_line(name, 60)} has no equal in nngen")
+    if found["kind"] == "complex":
+        raise LemurError("its transform makes images complex")
+    mean, std = CONSTANTS[dataset]
+    if found["kind"] == "echo":
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    return KnownTransform(
+        side=int(found["side"]) if found["side"] else None,
+        augment="flip" if found["flip"] else "none",
+        mean=mean,
+        std=std,
+    )

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.analysis.leaderboard import columns_of, leaderboard, ties
+from nngen.analysis.leaderboard import (
+    columns_of,
+    describe_fidelity,
+    leaderboard,
+    limits,
+    reliabilities,
+    ties,
+)
+from nngen.analysis.ranking.fidelity import fidelity_note
 from nngen.archive import Archive
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.text import listed
@@ -42,9 +50,9 @@ def test_only_revealed_test_accuracies_are_shown(trials):
     assert 1 <= len(shown) <= 3
 
 
-def test_data_sets_are_ranked_apart_and_the_top_kept(trials):
+def test_data_sets_are_ranked_apart(trials):
     other = [replace(t, id=t.id + 1000, spec=replace(t.spec, dataset="mnist")) for t in trials if t.spec]
-    rows = leaderboard([*trials, *other], top=2)
+    rows = [row for row in leaderboard([*trials, *other]) if row.rank <= 2]
     assert [(row.dataset, row.rank) for row in rows] == [("digits", 1), ("digits", 2), ("mnist", 1), ("mnist", 2)]
 
 
@@ -87,19 +95,32 @@ def test_only_rows_of_one_fidelity_are_ranked_together(trials):
     assert "data" in {column.name for column in columns_of(rows)} - {column.name for column in columns_of(first)}
 
 
-def test_rows_inside_the_interval_of_the_best_are_ties(trials):
+def test_rows_that_cannot_be_told_from_the_best_are_ties(trials):
     one = [t for t in trials if t.campaign == "seed0"]
     rows = leaderboard(one, images=lambda _: 100)
     best = rows[0]
-    assert (best.images, best.validation_half, best.tied) == (100, None, False)
+    assert (best.images, best.validation_half, best.rank_low) == (100, None, 1)
     found = stats.binomtest(round(100 * best.validation_accuracy), 100).proportion_ci(method="wilson")
     assert (best.validation_low, best.validation_high) == pytest.approx((found.low, found.high), abs=0.01)
-    assert [row.tied for row in rows[1:]] == [row.validation_accuracy >= best.validation_low for row in rows[1:]]
-    tied = [row.id[:13] for row in rows if row.tied]
+    tied = [row.id[:13] for row in rows[1:] if row.rank_low == 1]
     assert 0 < len(tied) < 14
-    place, more = "digits at 1x8x8, 2 epochs, batch 64, rate 0.001", "more inside the 95 % interval of the best"
+    assert best.among == f"1 to {best.rank_high}" and best.rank_high <= 1 + len(tied)
+    place, more = "digits at 1x8x8, 2 epochs, batch 64, rate 0.001", "more cannot be told from the best (95 %)"
     assert ties(rows) == (f"{place}: {len(tied)} {more}: {listed(tied, 5)}",)
-    assert not any(row.tied for row in leaderboard(one))
+    assert all(row.rank_low <= row.rank <= row.rank_high for row in rows)
+    alone = leaderboard(one)
+    assert {(row.among, row.rank_high) for row in alone} == {(None, None)}
+    assert "among" not in [column.name for column in columns_of(alone)]
+
+
+def test_a_leaderboard_states_its_limits(trials):
+    rows = leaderboard(trials, images=lambda _: 100)
+    ((best, found),) = reliabilities(rows)
+    assert (best.rank, found.candidates, found.replicated, found.assumed) == (1, 15, 15, False)
+    assert limits(rows)[-2:] == (f"{describe_fidelity(best)}: {found.sentence}", fidelity_note("digits", 2))
+    suspect = [replace(t, suspect="perfect") if t.candidate_id == best.id else t for t in trials]
+    ((_, without),) = reliabilities(leaderboard(suspect))
+    assert without.candidates == 14
 
 
 def test_nothing_trained():

@@ -24,6 +24,7 @@ from nngen.analysis.figures import (
     ranking_figure,
     sampled,
 )
+from nngen.analysis.formatting import sentence
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, render, write_report
 from nngen.archive import Archive
@@ -403,8 +404,11 @@ def test_the_number_of_revealed_candidates_is_shown(rungs):
 def test_ties_and_the_quartets_that_are_missing_are_named(archive, monkeypatch):
     monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
     report = collect(archive, "seeds")
-    assert len(report.ties) == 1
-    assert f"Ties at the top, {report.ties[0]}." in render(report)
+    text = render(report)
+    assert "more cannot be told from the best (95 %)" in report.limits[0]
+    assert "families rank like after 50" in report.limits[-1]
+    for clause in report.limits:
+        assert f"{sentence(clause)}</li>" in text
     # Two of the seven families cannot be trained at all.
     assert collect(archive, "full").more_quartets == (
         "an effect with an interval for each of 5 families needs at least 6 trained quartets, and they make only 5: "

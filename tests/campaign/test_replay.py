@@ -1,0 +1,190 @@
+"""Replays of LEMUR's records: which records, with which settings, stored once, and the command on real images."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from sqlite3 import IntegrityError
+from types import SimpleNamespace
+
+import fake_lemur as fake
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from nngen.archive import Archive
+from nngen.archive.check import check
+from nngen.campaign.replay import OfficialSplits, choose_replays, load_official, open_replays, run_replays
+from nngen.datasets.registry import DigitsSource
+from nngen.errors import DataError, UsageError
+from nngen.lemur.reader import CheckoutLemur
+from nngen.testing.fakes import FakeEngine, fake_dataset
+from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
+
+STORED = Shape(1, 28, 28)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """LEMUR with records of Alpha on MNIST: replayable ones, and one for each reason against it."""
+    root = fake.make_tree(tmp_path / "nn-dataset")
+    records = [
+        fake.trial(0.9, transform="norm_32_flip"),
+        fake.trial(0.95, transform="echo", batch=32),
+        fake.trial(0.94, transform="echo", batch=64),
+        fake.trial(0.8, transform="norm_64"),
+        fake.trial(0.7, transform="bf-v1-Pad_38"),
+        fake.trial(0.7, transform="complex_32"),
+        fake.trial(0.7, pretrained=1.0),
+        fake.trial(0.7, batch=1),
+    ]
+    folder = root / "ab/nn/stat/train/img-classification_mnist_acc_Alpha"
+    (folder / "1.json").write_text(json.dumps(records))
+    (folder / "3.json").write_text(json.dumps([fake.trial(0.99)]))
+    return root
+
+
+def choose(tree: Path, models: tuple[str, ...] = ("Alpha",), settings: dict | None = None, **changes):
+    base = TrialSpec(dataset="mnist", shape=STORED, **(settings or {}))
+    return choose_replays(CheckoutLemur(tree), models, base, **{"epochs": 1, "count": 9} | changes)
+
+
+def test_records_become_trainings_with_their_own_settings(tree):
+    jobs, left_out = choose(tree)
+    found = {job.record.accuracy: job for job in jobs}
+    assert set(found) == {0.94, 0.95, 0.9, 0.8}
+    echo, norm = found[0.94], found[0.9]
+    assert (echo.spec.shape, echo.spec.batch, echo.spec.augment) == (STORED, 64, "none")
+    assert (echo.transform.mean, echo.transform.std) == ((0.0,), (1.0,))
+    assert (norm.spec.shape, norm.spec.augment) == (Shape(1, 32, 32), "flip")
+    assert (norm.transform.mean, norm.transform.std) == ((0.1307,), (0.3081,))
+    assert norm.spec.hyperparameters == {"transform": "norm_32_flip"}
+    assert (norm.spec.lr, norm.spec.momentum) == (0.01, 0.9)
+    reasons = {reason for _, reason in left_out}
+    assert reasons == {
+        "transform bf-v1-Pad_38 has no equal in nngen",
+        "its transform makes images complex",
+        "it began from pretrained weights",
+        "batch must be a whole number from 2 to 65,536, not 1",
+    }
+    assert set(left_out.values()) == {1}
+
+
+def test_the_choice_does_not_look_at_accuracies(tree):
+    assert [job.record.accuracy for job in choose(tree, count=1)[0]] == [0.94]
+    jobs, left_out = choose(tree, max_side=32, min_batch=64)
+    assert {job.record.accuracy for job in jobs} == {0.94, 0.9}
+    assert left_out["Alpha", "images of more than 32 px"] == left_out["Alpha", "batches of fewer than 64"] == 1
+
+
+def test_models_and_epochs_without_records_are_named(tree):
+    assert choose(tree, epochs=2) == ([], {("Alpha", "no record after 2 epochs, of 3 at most"): 1})
+    with pytest.raises(UsageError, match="no records of Beta on 'mnist'; data sets with records of it: cifar-10"):
+        choose(tree, ("Beta",))
+    with pytest.raises(UsageError, match="did you mean Alpha"):
+        choose(tree, ("Alpa",))
+
+
+def test_results_are_stored_once_and_apart(tree, tmp_path):
+    jobs, _ = choose(tree)
+    data = {"mnist": fake_dataset()}
+    with Archive.open(tmp_path / "a.db") as archive, ThreadPoolExecutor(2) as threads:
+        engine = FakeEngine(slots=2)
+        found = list(run_replays(jobs[:3], engine=engine, threads=threads, archive=archive, data=data))
+        assert len(found) == 3 and all(0 <= result.accuracy <= 1 for result in found)
+        done, missing = open_replays(jobs, archive, "d1")
+        assert sorted(one.accuracy for one in done) == sorted(one.accuracy for one in found)
+        assert missing == jobs[3:]
+        assert open_replays(jobs, archive, "other images") == ([], jobs)
+        assert open_replays(choose(tree, settings={"seed": 1})[0], archive, "d1")[0] == []
+        assert archive.trials() == () and archive.campaigns() == ()
+        with pytest.raises(IntegrityError, match="keeps its replays as they are"):
+            archive._db.execute("UPDATE replays SET accuracy = 1")
+    assert check(tmp_path / "a.db").rows["replays"] == 3
+
+
+def out_of_memory(job) -> Trial:
+    return Trial(candidate_id=job.candidate.id, spec=job.spec, verdict=Verdict(outcome=Outcome.MEMORY))
+
+
+def test_a_failure_is_tried_again_with_other_limits_alone(tree):
+    jobs, _ = choose(tree, count=1)
+    with Archive.in_memory() as archive, ThreadPoolExecutor(1) as threads:
+        engine = SimpleNamespace(slots=1, train=out_of_memory)
+        run = {"engine": engine, "threads": threads, "archive": archive, "data": {"mnist": fake_dataset()}}
+        (failed,) = run_replays(jobs, **run)
+        assert failed.accuracy is None
+        assert open_replays(jobs, archive, "d1")[1] == []
+        wider = choose(tree, count=1, settings={"memory_mib": 20_000})[0]
+        assert open_replays(wider, archive, "d1")[1] == wider
+
+
+def test_no_training_begins_after_the_time(tree):
+    jobs, _ = choose(tree)
+    left = [True, True, False]
+    with Archive.in_memory() as archive, ThreadPoolExecutor(1) as threads:
+        run = {"engine": FakeEngine(), "threads": threads, "archive": archive, "data": {"mnist": fake_dataset()}}
+        assert len(list(run_replays(jobs, **run, more=lambda: left.pop(0) if left else False))) == 1
+
+
+def test_data_without_an_official_test_split():
+    with pytest.raises(DataError, match="digits has no official test split"):
+        OfficialSplits(DigitsSource()).decode()
+    with pytest.raises(UsageError, match="'digits' cannot be replayed: choose mnist"):
+        load_official("digits")
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, cache: Path) -> Path:
+    """Real digits of scikit-learn, 28x28, as the four files of MNIST."""
+    images, labels = load_digits(return_X_y=True)
+    large = np.kron(images.reshape(-1, 8, 8) * 15, np.ones((3, 3)))  # 24x24
+    pixels = np.pad(large, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for split, part in (("train", slice(0, 1500)), ("t10k", slice(1500, None))):
+        for kind, array in (("images-idx3", pixels[part]), ("labels-idx1", labels[part].astype(np.uint8))):
+            head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
+            (folder / f"{split}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    return folder
+
+
+@pytest.mark.engine
+def test_the_command_trains_stores_and_goes_on(nngen, tree, mnist, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_LEMUR", str(tree))
+    tokens = ["lemur", "replay", "Alpha", "--dataset", "mnist", "--records", "2", "--data-root", mnist]
+    tokens += ["--archive", tmp_path / "a.db", "--json"]
+    first = nngen(*tokens)
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    assert (found["replayed"], len(found["records"])) == (2, 2)
+    for row in found["records"]:
+        assert row["difference"] == pytest.approx(row["accuracy"] - row["recorded"])
+        assert 0 <= row["accuracy"] < 1 and row["parameters"] > 100
+    assert "1 record(s) of Alpha cannot be replayed: transform bf-v1-Pad_38 has no equal in nngen" in first.err
+    assert "2 of 2  Alpha  recorded" in first.err
+    assert first.next.startswith("nngen fidelity")
+    again = nngen(*tokens)
+    assert json.loads(again.out) == found
+    assert "recorded" not in again.err
+    table = nngen(*tokens[:-1])
+    assert "mean difference" in table.out
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["--dataset", "imagenette"], "records on 'imagenette' cannot be replayed: choose mnist, cifar-10"),
+        (["Alpa", "--dataset", "mnist"], "did you mean Alpha"),
+        (["Beta", "--dataset", "mnist"], "LEMUR has no records of Beta on 'mnist'"),
+        (["Alpha", "--dataset", "mnist", "--epochs", "2"], "none of the records after 2 epochs on mnist"),
+        (["Alpha", "--records", "0"], "--records must be"),
+    ],
+)
+def test_refused_in_one_line(nngen, tree, mnist, tmp_path, monkeypatch, tokens, message):
+    monkeypatch.setenv("NNGEN_LEMUR", str(tree))
+    result = nngen("lemur", "replay", *tokens, "--data-root", mnist, "--archive", tmp_path / "a.db")
+    assert result.code in (1, 2) and result.out == ""
+    assert message in result.err.splitlines()[-1]
+    assert not (tmp_path / "a.db").exists()
