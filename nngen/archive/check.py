@@ -34,7 +34,7 @@ from nngen.text import one_line
 # Rows that others refer to stand first.
 _TABLES = (
     *("families", "plans", "candidates", "candidate_experts", "verdicts", "campaigns", "trials", "curves"),
-    *("predictions", "logits", "labels", "reveals", "events"),
+    *("predictions", "logits", "labels", "image_features", "reveals", "events"),
     *("foreign_models", "foreign_series", "foreign_settings", "foreign_trials", "replays"),
 )
 

@@ -187,6 +187,11 @@ class ArchiveReader:
         row = self._one("SELECT validation FROM labels WHERE data_fingerprint = ?", data_fingerprint)
         return bytes(row["validation"]) if row else b""
 
+    def image_features(self, data_fingerprint: str) -> bytes:
+        """Return pooled features of the validation images, ``(N, F)`` little-endian float16; empty without any."""
+        row = self._one("SELECT validation FROM image_features WHERE data_fingerprint = ?", data_fingerprint)
+        return bytes(row["validation"]) if row else b""
+
     def quartets(self, campaign: str | None = None) -> Mapping[tuple[str, ...], str]:
         """Return the quartets (sorted) of finished trials with their last outcome, failures included."""
         return {tuple(sorted(line.experts)): line.outcome.value for line in self.lines(campaign) if line.outcome}

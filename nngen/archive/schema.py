@@ -230,6 +230,13 @@ CREATE TABLE replays (
 CREATE INDEX replays_by_dataset ON replays(dataset, epoch);
 """
 
+_FEATURES_TABLE = """
+CREATE TABLE image_features (
+    data_fingerprint TEXT PRIMARY KEY,
+    validation       BLOB NOT NULL                 -- pooled features of the validation images: (N, F), float16
+) STRICT;
+"""
+
 # A finished trial can thus not be updated at all: no transition leads out of ``done``.
 _TRANSITIONS_TRIGGER = (
     "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
@@ -315,6 +322,11 @@ def m0008_replays(db: sqlite3.Connection) -> None:
     _guard(db, _REPLAYS_TABLE)
 
 
+def m0009_image_features(db: sqlite3.Connection) -> None:
+    _create(db, _FEATURES_TABLE)
+    _guard(db, _FEATURES_TABLE)
+
+
 _STEPS = (
     m0001_first_form,
     m0002_foreign,
@@ -324,6 +336,7 @@ _STEPS = (
     m0006_indices,
     m0007_logits,
     m0008_replays,
+    m0009_image_features,
 )
 MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""

@@ -28,6 +28,9 @@ _BEFORE = {
 }
 """The one state that a trial may come from, by the state that it goes to."""
 
+_ONCE = ("families", "plans", "labels", "image_features")
+"""Tables in which a row that is there already stays as it is."""
+
 _GIVEN = "sandbox"
 """Mark of a ready-made candidate; the level it runs at is decided when it runs, from its source."""
 
@@ -106,6 +109,11 @@ class Archive(ArchiveReader):
         """Store the classes of a data set's validation images, as little-endian uint16."""
         with self._transaction():
             self._insert("labels", data_fingerprint=data_fingerprint, validation=validation)
+
+    def add_image_features(self, data_fingerprint: str, validation: bytes) -> None:
+        """Store pooled features of a data set's validation images, ``(N, F)`` little-endian float16."""
+        with self._transaction():
+            self._insert("image_features", data_fingerprint=data_fingerprint, validation=validation)
 
     def add_candidate(self, candidate: Candidate, fingerprints: Mapping[str, str] | None = None) -> bool:
         """Store a candidate with the fingerprints of its families by name; False if it was stored already."""
@@ -242,7 +250,7 @@ class Archive(ArchiveReader):
     def _insert(self, table: str, **values: Any) -> int:
         """Add a row; returns its number."""
         names, marks = ", ".join(values), ", ".join("?" * len(values))
-        verb = "INSERT OR IGNORE" if table in ("families", "plans", "labels") else "INSERT"
+        verb = "INSERT OR IGNORE" if table in _ONCE else "INSERT"
         return self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", list(values.values())).lastrowid or 0
 
     def _add_ready(self, campaign: str, trials: Sequence[NewTrial | Plan], first: int) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ from nngen.campaign.successive_halving import Ladder, is_over, workload
 from nngen.campaign.summary import Summary, summarise
 from nngen.campaign.weights import WeightFolders
 from nngen.campaign_spec import CampaignSpec, shown
+from nngen.datasets.preprocessing import pooled_features
 from nngen.errors import DataError, LemurError, UsageError
 from nngen.families.trust import AUTO, check_level
 from nngen.ranges import flag_of
@@ -118,6 +119,8 @@ class Campaign:
                 given = stored is not None and stored.candidates
                 source = GivenCandidates(stored=given) if given else source_of(self.spec)
             record = self._create(source) if stored is None else self._resume(stored, source)
+            if record.spec.alone:
+                self._add_images(record)
             driver = _Driver(self, record, source)
             try:
                 with interrupts(driver.listener):
@@ -191,6 +194,12 @@ class Campaign:
         self.watcher.note(f"extended: {', '.join(steps)}")
         return grown
 
+    def _add_images(self, record: CampaignRecord) -> None:
+        """Store the labels and pooled features of the validation images, by which families alone are compared."""
+        data, fingerprint = self.inputs.dataset, record.data_fingerprint
+        self.archive.add_labels(fingerprint, data.validation_labels.astype("<u2").tobytes())
+        self.archive.add_image_features(fingerprint, pooled_features(data.validation_images).tobytes())
+
     def _create(self, source: CandidateSource) -> CampaignRecord:
         """Store the campaign with its first trials."""
         new = CampaignRecord(
@@ -209,9 +218,6 @@ class Campaign:
         suggestions = source.suggest(record, (), self.archive)
         for family, _ in self.inputs.families.values():
             self.archive.add_family(family)
-        if record.spec.alone:  # results are compared image by image
-            labels = self.inputs.dataset.validation_labels.astype("<u2").tobytes()
-            self.archive.add_labels(record.data_fingerprint, labels)
         self.archive.add_campaign(record, self._trials(suggestions), explored=[item.explored for item in suggestions])
         if not source.candidates and not record.spec.alone:
             quartets = [tuple(item.plan.experts) for item in suggestions]

@@ -7,7 +7,7 @@ a campaign of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nngen.analysis.effects import effects, scores_of
@@ -80,6 +80,10 @@ class FamiliesAlone(CandidateSource):
         return () if trials else [Suggestion(plan=Plan(experts=()).alone(name)) for name in sorted(record.pool)]
 
 
+SOURCES: dict[str, Callable[[], CandidateSource]] = {}
+"""Sources of the samplers that read more of an archive than effects, by name; registered beside their classes."""
+
+
 def source_of(spec: CampaignSpec) -> CandidateSource:
     """Return the source for the sampler of a specification.
 
@@ -94,7 +98,9 @@ def source_of(spec: CampaignSpec) -> CandidateSource:
             f"{spec.sampler} learns from trials of one fidelity: choose another sampler, or leave out --rungs and more"
             " --epochs"
         )
-    return SampledQuartets() if chooser is None else ChosenQuartets(chooser=chooser)
+    if chooser is None:
+        return SampledQuartets()
+    return SOURCES[spec.sampler]() if spec.sampler in SOURCES else ChosenQuartets(chooser=chooser)
 
 
 def narrow(record: CampaignRecord, archive: Archive) -> tuple[CampaignRecord, tuple[str, ...]]:

@@ -64,6 +64,8 @@ _COMMANDS = {
     "feedback": ("nngen.cli.finetune:feedback", "Build a data set from the archive for tuning a model."),
     "finetune": ("nngen.cli.finetune:finetune", "Tune a model on a feedback set with LoRA."),
     "evolve": ("nngen.cli.evolve:evolve", "Run the closed loop: propose, check, train, tune, repeat."),
+    "experts": ("nngen.cli.surrogate:experts", "Train every family alone, once, to rank all their mixtures."),
+    "surrogate": ("nngen.cli.surrogate:surrogate", "Rank all mixtures of families by what the families do alone."),
     "predict-accuracy": (
         "nngen.cli.predict_accuracy:predict_accuracy",
         "Predict the accuracy of a plan that was not trained.",

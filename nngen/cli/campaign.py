@@ -14,20 +14,20 @@ from cyclopts import App, Parameter
 from nngen.analysis.formatting import data_titles
 from nngen.analysis.gains import gains
 from nngen.analysis.ranking.early_stop import saving
-from nngen.archive import Archive, CampaignRecord, Event, TrialState, check_creatable
+from nngen.archive import Archive, Event, TrialState
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import Budget, Campaign, Command, Watcher, send_command, summarise
-from nngen.campaign.budget import last_budget
+from nngen.campaign import Campaign, Command, Watcher, send_command, summarise
 from nngen.campaign.setup import prepare
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import Summary, read_status
 from nngen.cli.options import ArchiveOptions, CampaignName, Flag, Index
-from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions
+from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
 from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import emit, note, print_json, print_table, say, suggest, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
+from nngen.surrogate import source as _surrogate  # noqa: F401  # registers the source of a sampler
 from nngen.types import EpochResult
 
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes after any stop.")
@@ -78,7 +78,7 @@ def run(
     if campaign is None:
         raise UsageError("the campaign has no name: type one, or a TOML file of arguments")
     typed = machines.settle(spec, selection)
-    stored, limits = _stored(output.path, campaign, budget)
+    stored, limits = read_stored(output.path, campaign, budget)
     if stored is None and "size" not in typed:
         raise UsageError(f"campaign {campaign} does not exist yet: say how many quartets it takes with --size")
     inputs_of = partial(prepare, stored=stored, lemur=open_lemur(), families_from=selection.families_from)
@@ -290,16 +290,6 @@ def _suggest(summary: Summary, output: ArchiveOptions, *, running: bool = False)
         suggest("report", summary.name, "--out", "report.html", *output.place)
     else:
         suggest("campaign", "run", summary.name, *output.place)
-
-
-def _stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:
-    """Read a campaign's stored specification and budget; an archive that is missing is not created yet."""
-    if not place.exists():
-        check_creatable(place)
-        return None, budget.change(Budget())
-    with Archive.open(place) as store:
-        found = next((campaign for campaign in store.campaigns() if campaign.name == name), None)
-        return found, budget.change(last_budget(store.events(name)))
 
 
 def _send(command: Command, campaign: str, output: ArchiveOptions) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from nngen.errors import DataError
 from nngen.types import Shape
@@ -16,6 +20,8 @@ RESIZE = (
     "channel where input_shape has more"
 )
 """Rule from a decoded image to the input, in words; ``image_file.decode`` and ``batches.Preparation`` apply it."""
+
+_GRID = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +91,14 @@ def _positive(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r:.40} is not a number of channels or pixels")
     return value
+
+
+def pooled_features(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """Return the mean of each channel of ``images``, ``(N, C, H, W)``, on a grid of 4 by 4: ``(N, 16 * C)``."""
+    rows, columns = (np.linspace(0, side, _GRID + 1).astype(int) for side in images.shape[2:])
+    parts = [
+        images[:, :, top : max(bottom, top + 1), left : max(right, left + 1)].mean(axis=(2, 3), dtype=np.float32)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    ]
+    return (np.concatenate(parts, axis=1) / 255).astype("<f2")

@@ -8,15 +8,23 @@ distribution, and the best quartet under that draw is taken, so uncertain famili
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from random import Random
+from typing import TypeAlias
 
 from nngen.errors import UsageError
 from nngen.seeds import derive
 from nngen.space.pool import Pool, Quartet
 from nngen.space.registry import SAMPLERS, Choice, SamplerEntry, Scores
 from nngen.space.samplers import Stratified
+
+Best: TypeAlias = Callable[[Collection[Quartet], Random], Quartet | None]
+"""Returns the best quartet that is not among those taken, under a random draw; None where all are taken."""
+
+SURROGATE = "surrogate"
+"""Sampler of a campaign that alternates between an even order and the ranking of ``nngen.surrogate``."""
 
 _FRONT = 12
 """Families whose quartets are compared for one choice: the best under the draw; more where all are taken."""
@@ -34,8 +42,26 @@ def ask(
 ) -> tuple[Choice, ...]:
     """Choose the next quartets; arguments and errors as in ``nngen.space.registry.Chooser``.
 
+    Without any estimated family effect all are explored.
+    """
+    best = partial(_best, pool, scores) if scores.families else None
+    return alternate(pool, size, seed, best, before=before, known=known, min_explore=min_explore)
+
+
+def alternate(
+    pool: Pool,
+    size: int,
+    seed: int,
+    best: Best | None,
+    *,
+    before: Sequence[Choice] = (),
+    known: Collection[Quartet] = (),
+    min_explore: float = 0.25,
+) -> tuple[Choice, ...]:
+    """Choose quartets in turn from an even order and by results; arguments and errors as in ``Chooser``.
+
     At every prefix of all choices ever made, ``before`` included, at least ``min_explore`` of them are
-    explored. Without any estimated family effect all are.
+    explored. All are where ``best``, which returns the best free quartet under a random draw, is None.
     """
     if not 0 < min_explore <= 1:
         raise UsageError(f"the share of exploration must be above 0 and at most 1, not {min_explore}")
@@ -46,21 +72,31 @@ def ask(
     unexplored = (quartet for _, quartet in Stratified(pool, derive(seed, "adaptive")).stream())
     choices: list[Choice] = []
     while len(choices) < size:
-        explore = not scores.families or explored < math.ceil(min_explore * (count + 1))
+        explore = best is None or explored < math.ceil(min_explore * (count + 1))
         # The seed depends on the number of choices so far: a restarted run draws the same effects again.
         rng = Random(derive(seed, "adaptive", "draw", count))
-        best = None if explore else _best(pool, scores, taken, rng)
-        quartet = best or next((quartet for quartet in unexplored if quartet not in taken), None)
+        chosen = None if explore or best is None else best(taken, rng)
+        quartet = chosen or next((quartet for quartet in unexplored if quartet not in taken), None)
         if quartet is None:
             break
-        choices.append(Choice(quartet=quartet, explored=best is None))
+        choices.append(Choice(quartet=quartet, explored=chosen is None))
         taken.add(quartet)
-        explored, count = explored + (best is None), count + 1
+        explored, count = explored + (chosen is None), count + 1
     return tuple(choices)
 
 
 SAMPLERS["adaptive"] = SamplerEntry(
     summary="chosen by the effects in the archive, with a share of exploration", choose=ask
+)
+
+
+def _of_an_archive(*_: object, **__: object) -> tuple[Choice, ...]:
+    """Refuse a draw by effects alone; ``nngen.surrogate.source`` makes the choices in a campaign."""
+    raise UsageError(f"{SURROGATE} ranks by families that an archive holds: it is for nngen campaign run")
+
+
+SAMPLERS[SURROGATE] = SamplerEntry(
+    summary="the top of the ranking by families trained alone, with a share of exploration", choose=_of_an_archive
 )
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
-from nngen.campaign.budget import Budget
+from nngen.archive import Archive, CampaignRecord, check_creatable
+from nngen.campaign.budget import Budget, last_budget
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
@@ -47,6 +48,10 @@ class CampaignOptions(
 
 class TrialOptions(Arguments, of=CampaignSpec, only=_TRIAL, undefined=_OF_MACHINE):
     """Arguments of trials that were typed, for commands whose candidates are not sampled."""
+
+
+class ExpertOptions(Arguments, of=CampaignSpec, only=[*_TRIAL, "rungs"], undefined=_OF_MACHINE):
+    """Arguments of families trained alone that were typed."""
 
 
 class BudgetOptions(Arguments, of=Budget):
@@ -235,3 +240,13 @@ def usable_pool(selection: FamilyOptions) -> Prepare:
         )
 
     return prepare
+
+
+def read_stored(place: Path, name: str, budget: BudgetOptions) -> tuple[CampaignRecord | None, Budget]:
+    """Read a campaign's stored specification and budget; an archive that is missing is not created yet."""
+    if not place.exists():
+        check_creatable(place)
+        return None, budget.change(Budget())
+    with Archive.open(place) as store:
+        found = next((campaign for campaign in store.campaigns() if campaign.name == name), None)
+        return found, budget.change(last_budget(store.events(name)))

@@ -1,0 +1,253 @@
+"""Speed and memory of scoring every mixture of a pool from the outputs of its families, against a plain loop.
+
+The outputs are made up (images of different difficulty, experts of different skill and taste), because time and memory
+do not depend on their values. Every pool is scored by a process of its own, whose peak memory is read. The plain loop
+computes the same scores mixture by mixture in NumPy, on a sample; its time for the whole space is that of the sample,
+scaled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _page import Evaluation, note, table
+
+EVALUATION = Evaluation(__file__, __doc__)
+LIMIT_S, LIMIT_MIB, EQUAL = 60.0, 2048, 1e-5
+STEPS, RELAXATION, PENALTY, TEMPERATURES = 20, 1.8, 0.1, (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+Floats = npt.NDArray[np.float64]
+
+
+def made_up(families: int, images: int, classes: int, seed: int = 0) -> Any:
+    """Make up the outputs of experts with accuracies of about .2 to .6."""
+    from nngen.surrogate.experts import Experts
+    from nngen.types import Shape, TrialSpec
+
+    random = np.random.default_rng(seed)
+    labels = random.integers(classes, size=images)
+    right = np.eye(classes)[labels]
+    hard = random.normal(0, 1, (images, classes))  # what misleads every expert
+    features = random.normal(0, 1, (images, 48))
+    logits = np.empty((1, families, images, classes), np.float16)
+    for family in range(families):
+        taste = (features @ random.normal(0, 0.1, 48))[:, None]  # an expert is better on some images
+        skill = random.uniform(0.2, 1.5) + taste
+        own = random.normal(0, 1, (images, classes))
+        logits[0, family] = random.uniform(0.5, 2) * (skill * right + hard + own)
+    accuracies = (logits[0].argmax(2) == labels).mean(1)
+    spec = TrialSpec(dataset="made up", shape=Shape(3, 32, 32))
+    return Experts(
+        campaign="made-up",
+        fidelity=spec.fidelity(),
+        families=tuple(f"{number:04d}" for number in range(families)),
+        logits=logits,
+        labels=labels,
+        features=features,
+        accuracies=accuracies,
+        parameters=random.uniform(1e6, 3e7, families),
+        speed=random.uniform(0.3, 0.9, families),
+        missing={},
+    )
+
+
+def plain_scores(experts: Any, mixture: Sequence[int]) -> dict[str, float]:
+    """Compute the scores of one mixture with its experts' first seed, one step after the other."""
+    from nngen.surrogate.scores import halves
+
+    logits, labels = experts.logits[0][list(mixture)].astype(np.float64), experts.labels
+    powers = np.exp(logits - logits.max(2, keepdims=True))
+    shares = powers / powers.sum(2, keepdims=True)
+    hits = logits.argmax(2) == labels
+    alone = sorted(experts.accuracies[list(mixture)])
+    pairs = list(combinations(hits, 2))
+    found = {
+        "mean_single": float(np.mean(alone)),
+        "best_single": alone[-1],
+        "second_single": alone[-2],
+        "mean_probabilities": _accuracy(shares.sum(0), labels),
+        "mean_logits": _accuracy(logits.sum(0), labels),
+        "oracle": hits.any(0).mean(),
+        "disagreement": np.mean([(a != b).mean() for a, b in pairs]),
+        "double_fault": np.mean([(~a & ~b).mean() for a, b in pairs]),
+        "q_statistic": np.mean([_yule(a, b) for a, b in pairs]),
+        "speed": experts.speed[list(mixture)].mean(),
+        "parameters": experts.parameters[list(mixture)].sum() / 1e6,
+    }
+    parts: dict[str, list[float]] = {"convex_weights": [], "ridge_gate": [], "stacking": []}
+    for number, half in enumerate(halves(len(labels))):
+        fit, scored = half.fit.numpy(), half.scored.numpy()
+        truth = shares[:, fit, labels[fit]]
+        weights = np.full(len(mixture), 1 / len(mixture))
+        for _ in range(STEPS):
+            responsibility = weights[:, None] * truth
+            ratio = (responsibility / responsibility.sum(0)).mean(1) / weights
+            weights = weights * ratio**RELAXATION
+            weights /= weights.sum()
+        parts["convex_weights"].append(_accuracy(np.tensordot(weights, shares[:, scored], 1), labels[scored]))
+        competence = _competence(experts.features, hits, fit)[:, scored] / _temperature(experts, number)
+        gate = np.exp(competence - competence.max(0))
+        gate /= gate.sum(0)
+        parts["ridge_gate"].append(_accuracy((gate[:, :, None] * shares[:, scored]).sum(0), labels[scored]))
+        logs = np.log(shares.clip(np.exp(-20))).transpose(1, 0, 2).reshape(len(labels), -1)
+        mean, goal = logs[fit].mean(0), np.eye(shares.shape[2])[labels[fit]]
+        known = logs[fit] - mean
+        gram = known.T @ known
+        slopes = np.linalg.solve(
+            gram + PENALTY * np.diag(gram).mean() * np.eye(len(gram)), known.T @ (goal - goal.mean(0))
+        )
+        parts["stacking"].append(_accuracy((logs[scored] - mean) @ slopes + goal.mean(0), labels[scored]))
+    for name, values in parts.items():
+        sizes = [len(half.scored) for half in halves(len(labels))]
+        found[name] = float(np.average(values, weights=sizes))
+    return {name: float(value) for name, value in found.items()}
+
+
+def _accuracy(values: Floats, labels: npt.NDArray[np.int64]) -> float:
+    rows = np.arange(len(labels))
+    right = values[rows, labels]
+    others = values.copy()
+    others[rows, labels] = -np.inf
+    return float((right > others.max(1)).mean())
+
+
+def _yule(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    odds, against = (a & b).mean() * (~a & ~b).mean(), (a & ~b).mean() * (~a & b).mean()
+    return float((odds - against) / (odds + against)) if odds + against else 0.0
+
+
+def _competence(features: Floats, hits: npt.NDArray[np.bool_], fit: npt.NDArray[np.int64]) -> Floats:
+    scaled = (features - features[fit].mean(0)) / features[fit].std(0, ddof=1)
+    known, goal = scaled[fit], hits[:, fit].T.astype(np.float64)
+    gram = known.T @ known + PENALTY * len(fit) * np.eye(known.shape[1])
+    return (goal.mean(0) + scaled @ np.linalg.solve(gram, known.T @ (goal - goal.mean(0)))).T
+
+
+_temperatures: dict[tuple[int, int], float] = {}
+
+
+def _temperature(experts: Any, half: int) -> float:
+    """Return the temperature under which the gate of all experts is likeliest; it is the same for every mixture."""
+    from nngen.surrogate.scores import halves
+
+    key = (id(experts), half)
+    if key not in _temperatures:
+        fit, labels = halves(len(experts.labels))[half].fit.numpy(), experts.labels
+        logits = experts.logits[0].astype(np.float64)
+        shares = np.exp(logits - logits.max(2, keepdims=True))
+        shares /= shares.sum(2, keepdims=True)
+        competence = _competence(experts.features, logits.argmax(2) == labels, fit)[:, fit]
+        likelihoods = []
+        for temperature in TEMPERATURES:
+            gate = np.exp((competence - competence.max(0)) / temperature)
+            gate /= gate.sum(0)
+            likelihoods.append(np.log((gate * shares[:, fit, labels[fit]]).sum(0)).mean())
+        _temperatures[key] = TEMPERATURES[int(np.argmax(likelihoods))]
+    return _temperatures[key]
+
+
+def measure(families: int, images: int, classes: int, loop: int, device: str, threads: int) -> dict[str, Any]:
+    """Score one pool in this process; with the differences to the plain loop on a sample."""
+    import torch
+
+    from nngen.surrogate.scores import all_mixtures, score_mixtures
+
+    torch.set_num_threads(threads)
+    experts = made_up(families, images, classes)
+    mixtures = all_mixtures(families)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start, spent = time.perf_counter(), time.process_time()
+    scores = score_mixtures(experts, mixtures, device=device)
+    seconds, cpu_s = time.perf_counter() - start, time.process_time() - spent
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sample = np.random.default_rng(1).choice(len(mixtures), min(loop, len(mixtures)), replace=False)
+    start, differences = time.perf_counter(), dict.fromkeys(scores, 0.0)
+    for number in sample:
+        for name, value in plain_scores(experts, mixtures[number]).items():
+            differences[name] = max(differences[name], abs(value - float(scores[name][number])))
+    plain_s = (time.perf_counter() - start) / len(sample) * len(mixtures)
+    return {
+        "families": families,
+        "mixtures": len(mixtures),
+        "seconds": seconds,
+        "cpu_s": cpu_s,
+        "peak_mib": peak,
+        "before_mib": base,
+        "plain_s": plain_s,
+        "differences": differences,
+        "sample": len(sample),
+    }
+
+
+def apart(families: int, given: Any) -> Mapping[str, Any]:
+    """Score one pool in a process of its own."""
+    note(f"{families} families: {math.comb(families, 4):,} mixtures")
+    words = [sys.executable, __file__, "--one", str(families)]
+    for name in ("images", "classes", "loop", "device", "threads"):
+        words += [f"--{name}", str(getattr(given, name))]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score the pools and print the page."""
+    given = EVALUATION.arguments(
+        argv,
+        families=([29, 34], "sizes of the pools"),
+        images=(5000, "validation images"),
+        classes=10,
+        loop=(200, "mixtures that the plain loop scores"),
+        device="cpu",
+        threads=(2, "threads of torch"),
+        one=(int, "score one pool of this size and print the measures as JSON"),
+    )
+    if given.one:
+        found = measure(given.one, given.images, given.classes, given.loop, given.device, given.threads)
+        print(json.dumps(found))
+        return 0
+    rows = [apart(families, given) for families in given.families]
+    worst = {name: max(row["differences"][name] for row in rows) for name in rows[0]["differences"]}
+    largest = max(worst.values())
+    first = rows[0]
+    good = first["seconds"] < LIMIT_S and first["peak_mib"] < LIMIT_MIB and largest <= EQUAL
+    page = EVALUATION.page(
+        "Every mixture of a pool scored from the outputs of its families",
+        f"{given.images:,} images, {given.classes} classes, made-up outputs.",
+        table(
+            ("families", "mixtures", "seconds", "CPU seconds", "peak MiB", "plain loop, s (scaled)", "ratio"),
+            [
+                (
+                    row["families"],
+                    f"{row['mixtures']:,}",
+                    f"{row['seconds']:.1f}",
+                    f"{row['cpu_s']:.1f}",
+                    f"{row['peak_mib']:.0f}",
+                    f"{row['plain_s']:.0f}",
+                    f"{row['plain_s'] / row['seconds']:.0f}",
+                )
+                for row in rows
+            ],
+            right=("families", "mixtures", "seconds", "CPU seconds", "peak MiB", "plain loop, s (scaled)", "ratio"),
+        ),
+        [
+            f"- Largest difference of any score to the plain loop on {first['sample']} mixtures: {largest:.1e}"
+            f" (claim: at most {EQUAL:.0e}).",
+            f"- Claim: {first['families']} families in under {LIMIT_S:.0f} s and {LIMIT_MIB:,} MiB:"
+            f" {'holds' if good else 'does not hold'}.",
+        ],
+    )
+    return EVALUATION.finish(page, good=good)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,227 @@
+"""Rankings of all mixtures of a pool, a ranker learnt from joint trainings, and the trust that each score deserves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from scipy.stats import kendalltau
+from sklearn.linear_model import BayesianRidge
+from sklearn.preprocessing import StandardScaler
+
+from nngen.analysis.ranking.reliability import reliability
+from nngen.space.pool import EXPERTS
+from nngen.surrogate.experts import Experts, Floats, Ints, JointAccuracies
+from nngen.surrogate.plan_accuracy import MIN_GROUPS, fit_ridge, folds
+from nngen.surrogate.scores import SCORES, all_mixtures, score_mixtures
+from nngen.surrogate.search import top_mixtures
+
+LEARNED, EFFECTS = "learned", "effects"
+"""Predictions that are fitted to joint trainings: from the other scores, and from the families alone."""
+
+DEFAULT = "mean_probabilities"
+"""Score that ranks where too few mixtures were trained jointly for the learned one."""
+
+MOST_LISTED = 100_000
+"""Mixtures of a pool up to which all are scored (40 families have 91,390); else those that a search finds."""
+
+_NORMAL = 1.96
+_TOP = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Agreement of a score with accuracies after joint training.
+
+    Attributes:
+        score: Name of the score.
+        mixtures: Number of mixtures that were trained jointly.
+        tau: Kendall's tau-b; None where the score or the accuracies are all equal.
+        low: Lower end of its 95 % interval.
+        high: Upper end of its 95 % interval.
+        regret: Accuracy of the best mixture less that of the best among the top twentieth by the score.
+    """
+
+    score: str
+    mixtures: int
+    tau: float | None
+    low: float | None
+    high: float | None
+    regret: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ranking:
+    """All mixtures of a pool with their scores.
+
+    Attributes:
+        experts: The experts.
+        mixtures: Places of the experts of each mixture, ``(Q, 4)``, in lexicographic order; all of them, or those that
+            a search found.
+        scores: Scores by name, each ``(Q,)``; ``learned`` and ``effects`` where enough were trained jointly.
+        deviation: Standard deviation of the learned prediction, ``(Q,)``; None without one.
+        joint: Accuracies of the mixtures that were trained jointly.
+        agreements: Agreement of each score with these; that of fitted ones on mixtures left out of the fit.
+        ceiling: Largest tau that a score without noise would reach on average; None without repeated seeds.
+    """
+
+    experts: Experts
+    mixtures: Ints
+    scores: Mapping[str, Floats]
+    deviation: Floats | None
+    joint: JointAccuracies
+    agreements: tuple[Agreement, ...]
+    ceiling: float | None
+
+    @property
+    def space(self) -> int:
+        """Number of all mixtures of the experts."""
+        return math.comb(len(self.experts.families), EXPERTS)
+
+    @property
+    def default(self) -> str:
+        """Name of the score to rank by where none is asked for."""
+        return LEARNED if LEARNED in self.scores else DEFAULT
+
+    def order(self, by: str) -> Ints:
+        """Return the mixtures from the best to the worst; what has no score comes last."""
+        return np.argsort(-np.nan_to_num(self.scores[by], nan=-math.inf), kind="stable")
+
+    def belief(self, by: str) -> str:
+        """Say in one clause how far the order by a score can be believed."""
+        found = next((row for row in self.agreements if row.score == by), None)
+        if found is None or found.tau is None or found.low is None:
+            trained = f"{len(self.joint)} of these mixtures were trained jointly" if self.joint else "none was trained"
+            return (
+                f"how well {by} ranks jointly trained mixtures is not known, because {trained} at this fidelity"
+                f" (at least {MIN_GROUPS} are needed)"
+            )
+        most = "" if self.ceiling is None else f"; noise between seeds allows {self.ceiling:.2f} at most"
+        left = ", on families left out of its fit" if by == LEARNED else ""
+        return (
+            f"{by} agrees with the accuracies of {found.mixtures} jointly trained mixtures by a tau of {found.tau:.2f}"
+            f" ({found.low:.2f} to {found.high:.2f}){left}{most}"
+        )
+
+
+def rank_mixtures(
+    experts: Experts,
+    joint: JointAccuracies,
+    *,
+    scores: Mapping[str, Floats] | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Ranking:
+    """Score all mixtures of four experts, and compare the scores with joint trainings where there are enough.
+
+    Args:
+        experts: The experts.
+        joint: Accuracies of mixtures that were trained jointly with the experts' fidelity.
+        scores: Scores of an earlier ranking of the same experts; None to compute them.
+        device: ``cpu`` or ``cuda``.
+        progress: Receives (done, total) seeds.
+    """
+    mixtures = _mixtures(experts, joint, device)
+    if scores is None:
+        scores = score_mixtures(experts, mixtures, device=device, progress=progress)
+    scores = {name: scores[name] for name in SCORES}  # without what is fitted to joint trainings
+    place = {tuple(row): number for number, row in enumerate(mixtures.tolist())}
+    trained = np.array([place[members] for members in joint], dtype=np.int64)
+    truth = np.array([fmean(seeds) for seeds in joint.values()])
+    deviation, rows = None, []
+    if len(trained) >= MIN_GROUPS:
+        rows = [agreement(name, values[trained], truth) for name, values in scores.items()]
+        members = _membership(mixtures, len(experts.families))
+        scores[EFFECTS] = np.array(fit_ridge(members[trained], truth.tolist())(members))
+        rows.append(agreement(EFFECTS, _left_out(members[trained], truth), truth))
+        features = _features(scores)
+        scores[LEARNED], deviation = fit_ranker(features[trained], truth)(features)
+        held_out = _families_left_out(features[trained], members[trained], truth)
+        rows.append(agreement(LEARNED, held_out, truth))
+    return Ranking(
+        experts=experts,
+        mixtures=mixtures,
+        scores=scores,
+        deviation=deviation,
+        joint=joint,
+        agreements=tuple(rows),
+        ceiling=_ceiling(joint),
+    )
+
+
+def _mixtures(experts: Experts, joint: JointAccuracies, device: str) -> Ints:
+    """List all mixtures of four, or of a pool with too many those that a search finds and those that were trained."""
+    if math.comb(len(experts.families), EXPERTS) <= MOST_LISTED:
+        return all_mixtures(len(experts.families))
+    found = top_mixtures(experts, device=device)
+    return np.unique(np.vstack([found, *(np.array([members]) for members in joint)]), axis=0)
+
+
+def agreement(score: str, values: Floats, truth: Floats) -> Agreement:
+    """Compare a score with accuracies; the interval is Fieller's (1957), what is not finite is left out."""
+    known = np.isfinite(values)
+    values, truth = values[known], truth[known]
+    tau = float(kendalltau(values, truth).statistic) if len(values) > 1 else math.nan
+    if math.isnan(tau):
+        return Agreement(score=score, mixtures=len(values), tau=None, low=None, high=None, regret=None)
+    half = _NORMAL * math.sqrt(0.437 / (len(values) - 4)) if len(values) > 4 else math.inf
+    middle = math.atanh(min(max(tau, -1 + 1e-9), 1 - 1e-9))
+    low, high = math.tanh(middle - half), math.tanh(middle + half)
+    top = np.argsort(-values, kind="stable")[: math.ceil(_TOP * len(values))]
+    regret = float(truth.max() - truth[top].max())
+    return Agreement(score=score, mixtures=len(values), tau=tau, low=low, high=high, regret=regret)
+
+
+def _ceiling(joint: JointAccuracies) -> float | None:
+    """Return the highest tau that the noise between seeds allows; None without repeated seeds."""
+    seeds = list(joint.values())
+    within = sum((value - fmean(one)) ** 2 for one in seeds for value in one)
+    found = reliability([fmean(one) for one in seeds], [len(one) for one in seeds], within)
+    return None if found is None or found.assumed else found.ceiling
+
+
+def _membership(mixtures: Ints, experts: int) -> Floats:
+    found = np.zeros((len(mixtures), experts))
+    np.put_along_axis(found, mixtures, 1.0, axis=1)
+    return found
+
+
+def _features(scores: Mapping[str, Floats]) -> Floats:
+    """Return the scores that are known for every mixture as columns, ``(Q, F)``; parameters as a logarithm."""
+    columns = [np.log(values) if name == "parameters" else values for name, values in scores.items() if name in SCORES]
+    return np.stack([column for column in columns if np.isfinite(column).all()], axis=1)
+
+
+def fit_ranker(features: Floats, truth: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
+    """Fit the ranker: Bayesian ridge regression, whose prior comes from the data; returns mean and deviation."""
+    scaler = StandardScaler().fit(features)
+    model = BayesianRidge().fit(scaler.transform(features), truth)
+
+    def predict(rows: Floats) -> tuple[Floats, Floats]:
+        mean, deviation = model.predict(scaler.transform(rows), return_std=True)
+        return mean, deviation
+
+    return predict
+
+
+def _families_left_out(features: Floats, members: Floats, truth: Floats) -> Floats:
+    """Predict each mixture by fits without one of its families, averaged over them; nan where too few are left."""
+    sums, counts = np.zeros(len(truth)), np.zeros(len(truth))
+    for family in range(members.shape[1]):
+        held = members[:, family] > 0
+        if held.any() and (~held).sum() >= MIN_GROUPS:
+            sums[held] += fit_ranker(features[~held], truth[~held])(features[held])[0]
+            counts[held] += 1
+    found: Floats = np.divide(sums, counts, out=np.full(len(truth), np.nan), where=counts > 0)
+    return found
+
+
+def _left_out(members: Floats, truth: Floats) -> Floats:
+    """Predict each mixture by family effects fitted to the mixtures of the other folds."""
+    found = np.full(len(truth), np.nan)
+    for train, test in folds([str(number) for number in range(len(truth))]):
+        found[test] = fit_ridge(members[train], truth[train].tolist())(members[test])
+    return found

@@ -1,0 +1,99 @@
+"""Commands ``experts train`` and ``surrogate rank``: rankings of an archive of fakes, and real families on digits."""
+
+import json
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.campaign_spec import ALONE
+from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.types import Outcome
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "a.db"))
+    monkeypatch.chdir(tmp_path)
+    with Archive.open(tmp_path / "a.db") as archive:
+        engine = FakeEngine(trials={"G": Outcome.MEMORY})
+        fake_campaign(archive, name="experts", sampler=ALONE, size=7, reveal=False, engine=engine).run()
+    return tmp_path / "a.db"
+
+
+def test_a_ranking_before_anything_was_trained_jointly(nngen, path):
+    result = nngen("surrogate", "rank", "--top", "3")
+    assert result.code == 0
+    assert "6 families of experts after 2 epochs, 15 mixtures; two families disagree on " in result.out
+    assert "is not known, because none was trained at this fidelity (at least 8 are needed)" in result.out
+    assert "G is not ranked: memory: G at training" in result.err
+    assert len([line for line in result.out.splitlines() if line.lstrip()[:2] in ("1 ", "2 ", "3 ", "4 ")]) == 3
+
+
+def test_json_has_every_score_of_every_mixture(nngen, path):
+    found = json.loads(nngen("surrogate", "rank", "--json", "--top", "100", "--by", "mean_single").out)
+    assert (found["space"], found["by"], found["epochs"], len(found["mixtures"])) == (15, "mean_single", 2, 15)
+    assert set(found["families"]) == set("ABCDEF")
+    assert found["missing"] == {"G": "memory: G at training"}
+    row = found["mixtures"][0]
+    alone = [found["families"][name] for name in row["experts"]]
+    assert row["mean_single"] == pytest.approx(sum(alone) / 4)
+    assert row["trained"] is None and row["stacking"] is not None
+    values = [row["mean_single"] for row in found["mixtures"]]
+    assert values == sorted(values, reverse=True)
+
+
+def test_joint_trainings_are_compared_with_every_score(nngen, path):
+    with Archive.open(path) as archive:
+        fake_campaign(archive, name="joint", size=35, finalists=4, replicates=2).run()
+    found = json.loads(nngen("surrogate", "rank", "--json").out)
+    assert found["by"] == "learned"
+    assert {"learned", "effects", "stacking"} <= {row["score"] for row in found["agreements"]}
+    assert any(row["trained"] is not None for row in found["mixtures"])
+    text = nngen("surrogate", "rank").out
+    assert "learned agrees with the accuracies of" in text or "how well learned ranks" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--by", "stackin"), "no score is called 'stackin': did you mean stacking?"),
+        (("--by", "learned"), "learned is fitted to joint trainings, and how well learned ranks"),
+        (("--epochs", "7"), "campaign experts trained its families for 2 epochs, not for 7"),
+        (("other",), "no campaign 'other'"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(nngen, path, words, message):
+    result = nngen("surrogate", "rank", *words)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+
+
+def test_a_campaign_of_mixtures_is_not_gone_on_with(nngen, path):
+    with Archive.open(path) as archive:
+        fake_campaign(archive, name="joint", size=2).run()
+    result = nngen("experts", "train", "joint")
+    assert (result.code, result.err) == (
+        2,
+        "nngen: campaign joint holds mixtures: choose another name for the families alone\n",
+    )
+
+
+@pytest.mark.slow
+def test_families_of_lemur_are_trained_alone_and_ranked(nngen, tmp_path, monkeypatch, lemur):
+    monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "a.db"))
+    words = ("experts", "train", "small", "--families", "ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,BagNet")
+    words += ("--dataset", "digits", "--train-size", "200", "--rungs", "1,2")
+    result = nngen(*words)
+    assert (result.code, result.next) == (0, "nngen surrogate rank small")
+    with Archive.open(tmp_path / "a.db") as archive:
+        done = archive.trials("small")
+        assert [(trial.rung, trial.spec.epochs) for trial in done] == [(0, 1)] * 5 + [(1, 2)] * 5
+        assert all(trial.trained and archive.logits(trial.id) for trial in done)
+    found = json.loads(nngen("surrogate", "rank", "--epochs", "1", "--json").out)
+    assert len(found["mixtures"]) == 5 and all(row["ridge_gate"] is not None for row in found["mixtures"])
+    # A second seed is a growth of the same campaign: nothing is trained again.
+    again = nngen("experts", "train", "small", "--seeds", "2")
+    assert again.code == 0
+    with Archive.open(tmp_path / "a.db") as archive:
+        assert len(archive.trials("small")) == 15
+    assert json.loads(nngen("surrogate", "rank", "--json").out)["seeds"] == 2
