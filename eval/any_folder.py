@@ -342,7 +342,7 @@ def _(image: Pixels, path: Path, number: int) -> None:
 # Arrangement
 
 
-@folder("three splits", sizes=(90, 90, 90), noted="splits as the folders name them")
+@folder("three splits", sizes=(90, 90, 90), noted="splits as the data set names them")
 def _(root: Path) -> None:
     for split in ("train", "val", "test"):
         write(root / split)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -21,6 +23,7 @@ from nngen.errors import NngenError
 from nngen.text import parse_toml
 
 _MAX_TOML = 2**17
+_log = logging.getLogger(__name__)
 
 
 def read_regular(path: Path, limit: int, *, root: Path | None = None) -> bytes:
@@ -138,6 +141,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+@contextmanager
+def one_process(path: Path, waiting: str = "") -> Iterator[None]:
+    """Let one process of this machine at a time run the block that belongs to a path.
+
+    Args:
+        path: File or folder that the block makes; the lock is a hidden file beside it.
+        waiting: Warning where another process is in the block; nothing is logged where it is empty.
+
+    Raises:
+        OSError: If the folder of the path cannot be made or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A lock of the kernel, which ends with its holder, even with one that was killed.
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                _log.warning(waiting)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from nngen.assembly.provenance import source_level
 from nngen.cli.options import ArchiveOptions, Count, Flag, IsolationOption
 from nngen.cli.options.family import note_levels
 from nngen.cli.output import emit, note, print_json, print_table
+from nngen.cli.progress import progress_bar
 from nngen.datasets.folder_tree import walk
 from nngen.datasets.image_file import read_header
 from nngen.errors import DataError, SomeFailedError, UsageError
 from nngen.export.kept_weights import find_weights
-from nngen.files import path_kind
+from nngen.files import cache_dir, path_kind
 from nngen.training import pick_device
 from nngen.training.inference import PredictJob, predict_logits
 
@@ -64,9 +65,12 @@ def predict(
     level = source_level(found.source, isolation)
     note_levels([level], "files")
     names = kept.preprocessing.class_names
-    with tempfile.TemporaryDirectory(prefix="nngen-predict-") as folder:
+    # Not in the system's folder for temporary files, which may be in memory.
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="predict-", dir=cache_dir()) as folder:
         array = Path(folder) / "images.npy"
-        faults = kept.decode(files, array)
+        with progress_bar("reading images") as report:
+            faults = kept.decode(files, array, report)
         for fault in faults.values():
             note(fault)
         good = [file for file in files if file not in faults]

@@ -1,7 +1,7 @@
 """Progress on stderr (a bar, a watcher for the trials of a campaign), and the state of a campaign on stdout.
 
 Callbacks are the one convention: a function called with (done, total), or the campaign's ``Watcher`` protocol.
-A terminal shows a live display; elsewhere a campaign prints one line per trial, and a bar prints nothing.
+A terminal shows a live display; elsewhere a campaign prints one line per trial, and a bar one line a minute.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +37,8 @@ _LINE_S = 60.0
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while the block runs; it appears with the first report.
 
+    Elsewhere than on a terminal a line is printed each minute.
+
     Args:
         label: Name of the work, in a few words.
 
@@ -47,16 +49,28 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
     )
+    since = printed = time.monotonic()
+    before = 0
     with bar:
         task = bar.add_task(label, visible=False, total=None)
 
         def report(done: int, total: int) -> None:
+            nonlocal since, printed, before
+            now = time.monotonic()
+            if done < before:  # the next step of the work
+                since = now
+                bar.reset(task)
+            before = done
             bar.update(task, completed=done, total=total, visible=True)
+            if bar.disable and now >= printed + _LINE_S:
+                printed = now
+                left = duration((now - since) / max(done, 1) * (total - done))
+                note(f"{label}: {done:,} of {total:,}, about {left} left")
 
         yield report
 

@@ -1,4 +1,4 @@
-"""Batches for ``learn``: the whole split stays on the device as bytes, and each batch is prepared there from it."""
+"""Batches for ``learn``: bytes of images, on the device or in their file, that are prepared on the device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nngen.datasets.augmentation import altered, mirrored
+from nngen.datasets.stored_images import StoredImages
 from nngen.errors import DataError
 from nngen.seeds import derive
 from nngen.types import Shape
@@ -105,7 +106,7 @@ class Batches:
         samples: Samples that were handed out until now, over all iterations.
 
     Args:
-        images: ``(N, C, H, W)`` uint8, on the device.
+        images: ``(N, C, H, W)`` uint8, on the device or in their file.
         labels: ``(N,)`` int64, on the device.
         prepare: Conversion of stored images to input.
         batch: Samples per batch.
@@ -116,7 +117,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | StoredImages,
         labels: Tensor,
         prepare: Preparation,
         *,
@@ -150,13 +151,18 @@ class Batches:
         generator = torch.Generator().manual_seed(derive(self._seed, "pass", self._passes))
         self._passes += 1
         order = torch.randperm(len(self._labels), generator=generator)
-        for index in range(len(self)):
+        parts = torch.split(order.to(self._labels.device, non_blocking=True), self.batch_size)[: len(self)]
+        images = self._images
+        stored: Iterator[Tensor]
+        if isinstance(images, Tensor):
+            stored = (images[part] for part in parts)
+        else:
+            stored = images.batches(torch.split(order, self.batch_size)[: len(self)])
+        for index, (part, batch) in enumerate(zip(parts, stored, strict=True)):
             if self._on_batch is not None and (index == 1 or (index and index % _EVERY == 0)):
                 self._on_batch(index)
-            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-            self.samples += len(chosen)
-            chosen = chosen.to(self._labels.device, non_blocking=True)
-            images = self._prepare(altered(self._images[chosen], self._augment, generator))
+            self.samples += len(part)
+            batch = self._prepare(altered(batch, self._augment, generator))
             if self._augment.endswith("flip"):
-                images = mirrored(images, generator)
-            yield images, self._labels[chosen]
+                batch = mirrored(batch, generator)
+            yield batch, self._labels[part]

@@ -1,4 +1,4 @@
-"""Data sets as ``.npy`` files in the cache: decoded once, then mapped into memory by every worker.
+"""Data sets as ``.npy`` files in the cache: decoded once, then read by every worker, of which none holds them all.
 
 The folder of a data set contains ``{train,validation,test}-{images,labels}.npy`` and ``meta.json``.
 Images and labels are separate files, so that a worker can be given the images of a split without its labels.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,22 +23,31 @@ import numpy.typing as npt
 from nngen.datasets.preprocessing import Preprocessing
 from nngen.datasets.registry import find_source
 from nngen.datasets.source import Progress, Raw, Request, Source
-from nngen.errors import DataError, UsageError
-from nngen.files import cache_dir, draft_folder, load_json, store_json
+from nngen.errors import DataError, NngenError, UsageError
+from nngen.files import cache_dir, load_json, one_process, store_json
 from nngen.seeds import derive
 from nngen.text import one_line
 from nngen.types import Shape
 
+if TYPE_CHECKING:
+    from nngen.datasets.decoding import ImageFiles  # loads Pillow, which digits do without
+
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Splits: TypeAlias = "dict[str, tuple[Images | ImageFiles, Labels]]"
+"""Images and labels of each split."""
 
 WORKER_FILES = ("train-images", "train-labels", "validation-images", "test-images")
 """The arrays that a worker is given, in the order of their descriptors: no labels but those of the train split."""
 
 _SPLITS = ("train", "validation", "test")
+_PARTS = tuple(f"{split}-{kind}" for split in _SPLITS for kind in ("images", "labels"))
 _LAYOUT = 1
 _META = "meta.json"
 _SMALL = 5_000
+_PIECE = 2**22
+"""Bytes of a file that are in memory at a time."""
+
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, RecursionError)
 _log = logging.getLogger(__name__)
 
@@ -157,11 +167,15 @@ def load_dataset(
         DataError: If it is missing, broken or too small.
     """
     root = data_root or cache_dir() / "torchvision"
-    return load_source(find_source(Request(name=name, root=root, shape=shape, progress=progress)))
+    return load_source(find_source(Request(name=name, root=root, shape=shape, progress=progress)), progress)
 
 
-def load_source(source: Source) -> Dataset:
+def load_source(source: Source, progress: Progress | None = None) -> Dataset:
     """Load the data set of a source, decoding it into the cache the first time.
+
+    Args:
+        source: The data set.
+        progress: Receives (done, total) while images are read.
 
     Raises:
         DataError: If it is missing, broken or too small.
@@ -171,47 +185,81 @@ def load_source(source: Source) -> Dataset:
     folder = cache_dir() / "data" / f"{source.name.partition(':')[0]}-{key}"
     if (folder / _META).is_file():
         try:
-            return _open(folder)
+            return _open(folder, progress)
         except _DAMAGE as error:
             _log.warning("the stored arrays of %s are damaged (%s): they are decoded anew", name, one_line(str(error)))
             shutil.rmtree(folder, ignore_errors=True)
-    return store_dataset(source, folder)
+    return store_dataset(source, folder, progress)
 
 
-def store_dataset(source: Source, folder: Path) -> Dataset:
-    """Decode a source, split it and write it to ``folder``: the folder appears whole or not at all.
+def store_dataset(source: Source, folder: Path, progress: Progress | None = None) -> Dataset:
+    """Read a source, split it and write it to ``folder``: the folder appears whole or not at all.
+
+    A call that was killed is continued by the next one, with the images that it had decoded. One process at a time
+    writes; others wait for it.
+
+    Args:
+        source: The data set.
+        folder: Folder to make; one that is there already is opened as it is.
+        progress: Receives (done, total) while images are decoded, and again while the result is read.
 
     Raises:
         DataError: If the source is broken or too small, or the folder cannot be written.
     """
     try:
         raw = source.decode()
-        arrays = _splits(source.name, raw)
-    except MemoryError as error:
-        raise DataError(
-            f"{source.name} does not fit into memory ({error}): take fewer images, or a smaller --shape"
-        ) from error
-    meta = {
-        "name": source.name,
-        "classes": raw.classes,
-        "fingerprint": _fingerprint(arrays, raw.classes),
-        "default_shape": str(source.default_shape or Shape(*arrays["train-images"].shape[1:])),
-        "class_names": raw.class_names,
-        "span": raw.span,
-        "notes": raw.notes,
-        **_statistics(arrays["train-images"]),
-    }
-    try:
-        with draft_folder(folder) as draft:
-            for part, array in arrays.items():
-                np.save(draft / f"{part}.npy", array)
-            (draft / _META).write_text(json.dumps(meta))
+        splits = _splits(source.name, raw)
+        with one_process(folder, f"another process reads {source.name}: waiting for it"):
+            if not (folder / _META).is_file():
+                part = folder.with_name(f".{folder.name}.part")
+                part.mkdir(exist_ok=True)
+                try:
+                    _store(source, raw, splits, part, progress)
+                except (OSError, MemoryError, NngenError):
+                    shutil.rmtree(part, ignore_errors=True)
+                    raise
+                shutil.rmtree(folder, ignore_errors=True)  # files of a damaged data set
+                part.rename(folder)
         return _open(folder)
     except OSError as error:
         raise DataError(f"{source.name} cannot be stored in {folder.parent}: {error}; set NNGEN_CACHE") from error
+    except MemoryError as error:
+        raise DataError(f"{source.name} does not fit into memory ({error}): take fewer images") from error
 
 
-def _open(folder: Path) -> Dataset:
+def _store(source: Source, raw: Raw, splits: Splits, folder: Path, progress: Progress | None) -> None:
+    """Write a data set into a folder, which may hold images that a call which was killed had decoded."""
+    labels = {split: own for split, (_, own) in splits.items()}
+    notes = [*raw.notes]
+    files = {split: images for split, (images, _) in splits.items() if not isinstance(images, np.ndarray)}
+    if files:
+        from nngen.datasets.decoding import decode_splits
+
+        kept, found = decode_splits(source.name, files, folder, progress)
+        labels = {split: own[kept[split]] for split, own in labels.items()}
+        notes += found
+    for split, (images, _) in splits.items():
+        if isinstance(images, np.ndarray):
+            np.save(folder / f"{split}-images.npy", images)
+        if not len(labels[split]):
+            raise DataError(f"{source.name}: no image of the {split} split can be read")
+        np.save(folder / f"{split}-labels.npy", labels[split])
+    for label in set(range(raw.classes)) - set(labels["train"].tolist()):
+        shown = raw.class_names[label] if raw.class_names else label
+        raise DataError(f"{source.name}: class {shown} has no image in the train split that can be read")
+    meta = {
+        "name": source.name,
+        "classes": raw.classes,
+        "default_shape": str(source.default_shape or Shape(*_read_shape(folder / "train-images.npy")[1:])),
+        "class_names": raw.class_names,
+        "span": raw.span,
+        "notes": notes,
+        **_content(folder, raw.classes, progress),
+    }
+    (folder / _META).write_text(json.dumps(meta))
+
+
+def _open(folder: Path, progress: Progress | None = None) -> Dataset:
     """Map the arrays; compute their fingerprint unless that was done for these very files.
 
     Raises:
@@ -219,17 +267,10 @@ def _open(folder: Path) -> Dataset:
         ValueError: If the arrays are not those that were stored.
     """
     meta = json.loads((folder / _META).read_text())
-    arrays: dict[str, Any] = {
-        f"{part}-{kind}": np.load(folder / f"{part}-{kind}.npy", mmap_mode="r")
-        for part in _SPLITS
-        for kind in ("images", "labels")
-    }
+    arrays: dict[str, Any] = {part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in _PARTS}
     note = _note(folder, meta["fingerprint"])
     if load_json(_note_file(folder)) != note:
-        computed = {
-            "fingerprint": _fingerprint(arrays, meta["classes"]),
-            **_statistics(arrays["train-images"]),
-        }
+        computed = _content(folder, meta["classes"], progress)
         if changed := [key for key, value in computed.items() if meta[key] != value]:
             raise ValueError(f"their {changed[0]} is another one")
         store_json(_note_file(folder), note)
@@ -248,7 +289,7 @@ def _note_file(folder: Path) -> Path:
 
 def _note(folder: Path, fingerprint: str) -> dict[str, Any]:
     """Return what tells a later run that the files are those whose fingerprint was computed, without reading them."""
-    files = (_META, *(f"{part}-{kind}.npy" for part in _SPLITS for kind in ("images", "labels")))
+    files = (_META, *(f"{part}.npy" for part in _PARTS))
     states: dict[str, list[int] | None] = dict.fromkeys(files)
     for name in files:
         with suppress(OSError):
@@ -258,12 +299,12 @@ def _note(folder: Path, fingerprint: str) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "files": states}
 
 
-def _splits(name: str, raw: Raw) -> dict[str, npt.NDArray[Any]]:
-    """Return the six arrays; splits that a source does not have are taken from its training images."""
+def _splits(name: str, raw: Raw) -> Splits:
+    """Return images and labels of the three splits; those that a source lacks are taken from its training images."""
     if raw.classes < 2:
         raise DataError(f"{name} has {raw.classes} class; at least 2 are needed")
     seed_name = raw.split_name or name
-    found = {"train": (raw.images, raw.labels)}
+    found: Splits = {"train": (raw.images, raw.labels)}
     if raw.test_images is not None and raw.test_labels is not None:
         found["test"] = (raw.test_images, raw.test_labels)
     if raw.validation_images is not None and raw.validation_labels is not None:
@@ -275,11 +316,7 @@ def _splits(name: str, raw: Raw) -> dict[str, npt.NDArray[Any]]:
             share = 0.2 if part == "test" or len(labels) < _SMALL else 0.1
             stay, taken = split(labels, share, f"{seed_name} {part}", raw.class_names)
             found[part], found["train"] = (images[taken], labels[taken]), (images[stay], labels[stay])
-    return {
-        f"{part}-{kind}": np.ascontiguousarray(array)
-        for part in _SPLITS
-        for kind, array in zip(("images", "labels"), found[part], strict=True)
-    }
+    return {part: found[part] for part in _SPLITS}
 
 
 def split(
@@ -334,21 +371,46 @@ def subset(labels: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.intp]:
     return np.sort(np.argsort(places, kind="stable")[:size])
 
 
-def _fingerprint(arrays: Mapping[str, npt.NDArray[Any]], classes: int) -> str:
+def _content(folder: Path, classes: int, progress: Progress | None) -> dict[str, Any]:
+    """Compute the fingerprint of stored arrays, and mean and standard deviation of the train split per channel.
+
+    The files are read in pieces. The statistics are exact: from the counts of the 256 values of a byte.
+
+    Raises:
+        ValueError: If a file is shorter than its header says.
+    """
     digest = hashlib.sha256(f"classes {classes}".encode())
-    for part, array in sorted(arrays.items()):
-        digest.update(f"{part} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _statistics(images: Images) -> dict[str, list[float]]:
-    """Return mean and standard deviation per channel, exact: from the counts of the 256 values of a byte."""
+    done, total = 0, sum(_read_shape(folder / f"{part}.npy")[0] for part in _PARTS if part.endswith("images"))
+    counts = np.zeros((0, 256), np.int64)
+    for part in sorted(_PARTS):
+        with (folder / f"{part}.npy").open("rb") as file:
+            shape, _, dtype = _read_header(file)
+            digest.update(f"{part} {dtype.str} {shape}".encode())
+            length = math.prod(shape[1:]) * dtype.itemsize
+            rows = max(1, _PIECE // length)
+            for first in range(0, shape[0], rows):
+                piece = file.read(length * min(rows, shape[0] - first))
+                digest.update(piece)
+                if part == "train-images":
+                    pixels = np.frombuffer(piece, np.uint8).reshape(-1, *shape[1:])
+                    counts = counts if len(counts) else np.zeros((shape[1], 256), np.int64)
+                    counts += [np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(shape[1])]
+                if part.endswith("images") and progress is not None:
+                    progress(done := done + len(piece) // length, total)
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in range(images.shape[1]):
-        weights = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
+    for weights in counts / counts.sum(1, keepdims=True):
         centre = float(weights @ values)
         mean.append(centre)
         std.append(max(float(weights @ (values - centre) ** 2) ** 0.5, 1e-3))
-    return {"mean": mean, "std": std}
+    return {"fingerprint": digest.hexdigest(), "mean": mean, "std": std}
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    np.lib.format.read_magic(file)
+    return np.lib.format.read_array_header_1_0(file)
+
+
+def _read_shape(file: Path) -> tuple[int, ...]:
+    with file.open("rb") as content:
+        return _read_header(content)[0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nngen.datasets.image_file import ImageFile
 from nngen.errors import DataError
 from nngen.text import listed
 
@@ -25,21 +26,21 @@ SPLITS = {
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 """Names, in lower case, that operating systems and storage servers leave in folders."""
 
-_MAX_CLASSES = 65_536
+MAX_CLASSES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Images of a folder by split and class.
+    """Images of a data set by split and class.
 
     Attributes:
         classes: Names of the classes, in the order of their labels.
         splits: Files with their labels, by ``train``, ``validation`` and ``test``; ``train`` is always there.
-        note: Sentence on how splits were found; empty where the folder has none.
+        note: Sentence on how splits were found; empty where there are none.
     """
 
     classes: tuple[str, ...]
-    splits: Mapping[str, Sequence[tuple[Path, int]]]
+    splits: Mapping[str, Sequence[tuple[ImageFile, int]]]
     note: str = ""
 
 
@@ -70,7 +71,7 @@ def walk(root: Path) -> tuple[list[Path], int]:
     return sorted(files, key=lambda file: os.fsencode(file.relative_to(root))), left_out
 
 
-def read_tree(root: Path, images: Sequence[Path]) -> Tree:
+def read_tree(root: Path, images: Iterable[ImageFile]) -> Tree:
     """Sort images into splits and classes.
 
     Folders right below ``root`` are the classes, unless they are named as splits and hold folders: ``train``,
@@ -84,7 +85,7 @@ def read_tree(root: Path, images: Sequence[Path]) -> Tree:
     Raises:
         DataError: If there are fewer than two classes, a class has no image, or a split is missing.
     """
-    inside = [(file, file.relative_to(root).parts) for file in images]
+    inside = [(file, file.relative_to(root).parts) for file in images if isinstance(file, Path)]
     loose = [file for file, parts in inside if len(parts) == 1]
     groups: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
     for file, parts in inside:
@@ -114,29 +115,47 @@ def _with_splits(
     if "train" not in groups or len(groups) == 1:
         lacking = "train" if "train" not in groups else "test or val"
         raise DataError(f"{root} has the split {listed(sorted(names.values()))} alone: it lacks {lacking}")
-    by_class = {split: _by_class(files) for split, files in groups.items()}
+    by_class: dict[str, dict[str, list[ImageFile]]] = {split: {} for split in groups}
+    for split, files in groups.items():
+        for file, parts in files:
+            if len(parts) > 1:
+                by_class[split].setdefault(parts[0], []).append(file)
     classes = _classes(root / names["train"], by_class["train"])
-    splits: dict[str, Sequence[tuple[Path, int]]] = {}
+    return tree_with_splits(str(root), by_class, names, classes, _shown(classes))
+
+
+def tree_with_splits(
+    title: str,
+    by_class: Mapping[str, Mapping[str, Sequence[ImageFile]]],
+    names: Mapping[str, str],
+    classes: Sequence[str],
+    shown: Sequence[str] | None = None,
+) -> Tree:
+    """Return the tree of a data set with a train split and one or two others.
+
+    Args:
+        title: Name of the data set.
+        by_class: Images by split and class.
+        names: Names of the splits in the data set.
+        classes: Classes in the order of their labels.
+        shown: Names of the classes, where they are others.
+
+    Raises:
+        DataError: If a split has a class that train lacks.
+    """
+    splits: dict[str, Sequence[tuple[ImageFile, int]]] = {}
     for split, found in by_class.items():
-        unknown = sorted(found.keys() - by_class["train"].keys())
+        unknown = sorted(found.keys() - set(classes))
         if unknown:
-            raise DataError(f"{root / names[split]} has classes that {names['train']} lacks: {listed(unknown, 5)}")
-        splits[split] = [(file, classes.index(name)) for name in classes for file in found.get(name, ())]
+            raise DataError(f"{title}: {names[split]} has classes that {names['train']} lacks: {listed(unknown, 5)}")
+        splits[split] = [(file, label) for label, name in enumerate(classes) for file in found.get(name, ())]
     if len(splits) == 3:
-        return Tree(classes=_shown(classes), splits=splits, note="splits as the folders name them")
+        return Tree(classes=tuple(shown or classes), splits=splits, note="splits as the data set names them")
     # One split beside train is held out until the end, as a test split is.
     (other,) = splits.keys() - {"train"}
     splits["test"] = splits.pop(other)
     note = f"{names[other]} is the test split, and validation is taken from {names['train']}"
-    return Tree(classes=_shown(classes), splits=splits, note=note)
-
-
-def _by_class(files: Sequence[tuple[Path, tuple[str, ...]]]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for file, parts in files:
-        if len(parts) > 1:
-            found.setdefault(parts[0], []).append(file)
-    return found
+    return Tree(classes=tuple(shown or classes), splits=splits, note=note)
 
 
 def _classes(root: Path, groups: Mapping[str, object]) -> list[str]:
@@ -147,7 +166,7 @@ def _classes(root: Path, groups: Mapping[str, object]) -> list[str]:
             f"{root}: no image is read in {listed(_shown(empty), 5)}: a class without images would vanish; "
             "add images, or remove the folder"
         )
-    if not 2 <= len(groups) <= _MAX_CLASSES:
+    if not 2 <= len(groups) <= MAX_CLASSES:
         inside = [name for name in groups if len(list(_folders(root / name))) > 1]
         hint = f"; did you mean {root / inside[0]}?" if len(groups) == 1 and inside else ""
         raise DataError(

@@ -6,8 +6,9 @@ import mimetypes
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,26 @@ _TURNED = {5, 6, 7, 8}
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embedded:
+    """An image inside of another file.
+
+    Attributes:
+        name: Name for messages.
+        read: Returns the bytes of the image, as of a file of its own; it may be called from several threads at once.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile: TypeAlias = Path | Embedded
+"""Place that the bytes of one image are read from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """Properties of an image that decide how a folder's images are brought to one form.
@@ -51,7 +72,7 @@ class Header:
     span: tuple[float, float] | None = None
 
 
-def read_header(file: Path) -> Header | None:
+def read_header(file: ImageFile) -> Header | None:
     """Read the properties of an image; None for a file that neither is an image nor is named like one.
 
     Raises:
@@ -69,14 +90,14 @@ def read_header(file: Path) -> Header | None:
     try:
         return _with_image(file, header)
     except UnidentifiedImageError:
-        kind = mimetypes.guess_type(file.name)[0] or ""
+        kind = mimetypes.guess_type(file.name)[0] or "" if isinstance(file, Path) else "image/"
         if kind.startswith("image/"):
             raise DataError(f"{file} is not an image of a format that is read: {', '.join(FORMATS)}") from None
         return None
 
 
 def decode(
-    file: Path, size: tuple[int, int], *, grey: bool, span: tuple[float, float] = (0, 255)
+    file: ImageFile, size: tuple[int, int], *, grey: bool, span: tuple[float, float] = (0, 255)
 ) -> npt.NDArray[np.uint8]:
     """Decode an image as it is shown: turned by its EXIF orientation, transparency on white, first frame.
 
@@ -124,11 +145,12 @@ def _plain(image: Image.Image, span: tuple[float, float]) -> Image.Image:
     return image
 
 
-def _with_image(file: Path, use: Callable[[Image.Image], T]) -> T:
+def _with_image(file: ImageFile, use: Callable[[Image.Image], T]) -> T:
     try:
+        # Threads share the filters of warnings: ``on_all_cores`` ignores them for as long as its threads run.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images, odd EXIF data, palettes with transparency
-            with open_regular(file) as content, Image.open(content, formats=FORMATS) as image:
+            with _opened(file) as content, Image.open(content, formats=FORMATS) as image:
                 # Before a pixel is unpacked: a file of a few kilobytes may hold gigabytes.
                 if image.format != "JPEG" and image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{file} is {image.width} x {image.height}: at most {MAX_PIXELS:,} pixels are read")
@@ -139,3 +161,7 @@ def _with_image(file: Path, use: Callable[[Image.Image], T]) -> T:
         raise DataError(f"{file} cannot be read: {one_line(str(error.strerror or error))}") from error
     except Exception as error:  # Pillow's readers raise anything on broken files: SyntaxError, KeyError, struct.error
         raise DataError(f"{file} is broken: {one_line(f'{type(error).__name__}: {error}')}") from error
+
+
+def _opened(file: ImageFile) -> BinaryIO:
+    return open_regular(file) if isinstance(file, Path) else BytesIO(file.read())

@@ -68,14 +68,15 @@ def on_disk(source: Source) -> bool:
 
 def _find(text: str) -> tuple[str, str]:
     """Return a key of ``DATASETS``, and the typed name with the spelling of that key."""
-    kind, sign, path = text.partition(":")
+    head, sign, path = text.partition(":")
     for known in DATASETS:
-        head, colon, _ = known.partition(":")
-        if _letters(head) == _letters(kind) and bool(path) == bool(colon):
-            return known, head + sign + path
+        kind, colon, _ = known.partition(":")
+        if _letters(kind) == _letters(head) and bool(path) == bool(colon):
+            return known, kind + sign + path
     near = did_you_mean(text, DATASETS)
-    if path_kind(Path(text).expanduser()) == "folder":
-        near = f"for a folder of images write folder:{text}"
+    found = path_kind(Path(text).expanduser())
+    if found is not None:
+        near = f"for a {found} of images write {'folder' if found == 'folder' else 'csv'}:{text}"
     raise UsageError(f"no data set is called {text!r}: choose {', '.join(DATASETS)}" + (f"; {near}" if near else ""))
 
 
@@ -155,13 +156,25 @@ def _cifar_10(asked: Request) -> Source:
     return source
 
 
-def _folder_source(asked: Request) -> Source:
-    from nngen.datasets.image_folder import FolderSource  # Pillow is loaded for this data set alone
+def _files_source(asked: Request) -> Source:
+    """Return the source of ``kind:TEXT`` or ``readable-kind:TEXT``."""
+    from nngen.datasets.image_folder import FolderSource  # Pillow is loaded for these data sets alone
+    from nngen.datasets.image_table import CsvSource, HubSource
 
-    kind, folder = asked.name.split(":", 1)
-    path = Path(folder).expanduser()
-    return FolderSource(path, skip_unreadable=kind == "readable-folder", wanted=asked.shape, progress=asked.progress)
+    kind, text = asked.name.split(":", 1)
+    kind, skip = kind.removeprefix("readable-"), kind.startswith("readable-")
+    if kind == "folder":
+        path = Path(text).expanduser()
+        return FolderSource(path, skip_unreadable=skip, wanted=asked.shape, progress=asked.progress)
+    source = CsvSource if kind == "csv" else HubSource
+    return source(kind=kind, text=text, skip_unreadable=skip, wanted=asked.shape, progress=asked.progress)
 
+
+_FILES = {
+    "folder:PATH": "images in one folder per class, inside of train, val and test or not",
+    "csv:FILE": "images listed in a table with a column of files, one of classes and perhaps one of splits",
+    "hf:NAME": "a data set of Hugging Face, or a folder that its library saved",
+}
 
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry("1,797 handwritten digits, 8x8, shipped with scikit-learn", lambda *_: DigitsSource()),
@@ -178,8 +191,10 @@ DATASETS: dict[str, DatasetEntry] = {
         "99,289 house numbers, 3x32x32",
         lambda asked: VisionSource(asked.name, asked.root, "SVHN", 10, "*_32x32.mat"),
     ),
-    "folder:PATH": DatasetEntry("images in one folder per class, inside of train, val and test or not", _folder_source),
-    "readable-folder:PATH": DatasetEntry("the same without the images that cannot be read", _folder_source),
+    **{name: DatasetEntry(summary, _files_source) for name, summary in _FILES.items()},
+    **{
+        f"readable-{name}": DatasetEntry(f"{name} without images that cannot be read", _files_source) for name in _FILES
+    },
 }
 """The data sets by name, in the order of help; a name with a colon takes the user's text after the colon."""
 

@@ -1,16 +1,22 @@
-"""Interface of the sources of data sets, and the decoded images that a source returns."""
+"""Interface of the sources of data sets, and what a source returns: images, labels and splits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from nngen.types import Shape
+
+if TYPE_CHECKING:
+    from nngen.datasets.decoding import ImageFiles  # loads Pillow, which help does without
+
+Images: TypeAlias = "npt.NDArray[np.uint8] | ImageFiles"
+"""Images of a split, ``(N, C, H, W)``: in memory, or files that are decoded when they are stored."""
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Receives (done, total) while images are read."""
@@ -35,11 +41,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """A decoded data set, before the splits that it lacks are taken from the training images.
+    """Images and labels of a data set, before the splits that it lacks are taken from the training images.
 
     Attributes:
         classes: Number of classes.
-        images: Training images, ``(N, C, H, W)`` uint8.
+        images: Training images.
         labels: Training labels, ``(N,)`` int64.
         validation_images: Validation images; None where the source has no validation split of its own.
         validation_labels: Validation labels; None where the source has no validation split of its own.
@@ -52,11 +58,11 @@ class Raw:
     """
 
     classes: int
-    images: npt.NDArray[np.uint8]
+    images: Images
     labels: npt.NDArray[np.int64]
-    validation_images: npt.NDArray[np.uint8] | None = None
+    validation_images: Images | None = None
     validation_labels: npt.NDArray[np.int64] | None = None
-    test_images: npt.NDArray[np.uint8] | None = None
+    test_images: Images | None = None
     test_labels: npt.NDArray[np.int64] | None = None
     class_names: tuple[str, ...] = ()
     span: tuple[float, float] = (0, 255)
@@ -65,7 +71,7 @@ class Raw:
 
 
 class Source(Protocol):
-    """A data set that can be decoded.
+    """A data set that can be read.
 
     Attributes:
         name: Name as the user types it.
@@ -81,7 +87,7 @@ class Source(Protocol):
         """Return a key of the content on the disk; another content has another key."""
 
     def decode(self) -> Raw:
-        """Read every image.
+        """Read labels and splits, and the images or what is needed to decode them.
 
         Raises:
             DataError: If something is missing, broken or too small.

@@ -39,6 +39,7 @@ class Job:
         files: Data files that the function reads; opened outside, so that they need no path in a sandbox.
         frames: Lengths of the bodies of the frames that it may send besides messages, by kind.
         cuda: Whether the worker has access to graphics cards.
+        card: The one card that it sees, as a value of ``CUDA_VISIBLE_DEVICES``; empty for all.
     """
 
     entry_point: str
@@ -50,6 +51,7 @@ class Job:
     files: Sequence[Path] = ()
     frames: Mapping[int, range] = field(default_factory=dict)
     cuda: bool = False
+    card: str = ""
 
 
 def encode_order(job: Job, folder: str, address_space: int) -> bytes:
@@ -69,6 +71,7 @@ def encode_order(job: Job, folder: str, address_space: int) -> bytes:
         "limits": asdict(job.limits),
         "isolation": job.isolation,
         "cuda": job.cuda,
+        "card": job.card,
     }
     data = json.dumps([fields, folder, address_space]).encode()
     if len(data) > MAX_ORDER:

@@ -21,7 +21,7 @@ from nngen.isolation.bubblewrap import Sandbox
 from nngen.isolation.job import Job, encode_order
 from nngen.isolation.mounts import search_path
 
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG")
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "LANG")
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # How long threads that wait spin before they sleep. Alone on two cores, not spinning made a step twice as long;

@@ -108,9 +108,9 @@ def _work(job: Job, folder: str, address_space: int, channel: Channel, files: li
     os.chdir(folder)
     os.environ.update(dict.fromkeys(_FOLDERS, folder))
     tempfile.tempdir = folder
-    if not job.cuda:
+    if not job.cuda or job.card:
         # Some families use a card whenever they see one.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.card if job.cuda else ""
     # Prints the Python traceback where a signal kills the worker, so that a crash can be traced to its line.
     faulthandler.enable()
     module, _, function = job.entry_point.partition(":")

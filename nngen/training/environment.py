@@ -54,6 +54,28 @@ def _cuda_works() -> bool:
     return torch.cuda.is_available()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A graphics card.
+
+    Attributes:
+        name: Name of its kind.
+        memory_mib: Its memory in MiB.
+        visible: Value of ``CUDA_VISIBLE_DEVICES`` with which a process sees this card alone.
+    """
+
+    name: str
+    memory_mib: float
+    visible: str
+
+
+def visible_cards(count: int) -> list[str]:
+    """Return the values of ``CUDA_VISIBLE_DEVICES`` that each show one of the cards that this process would see."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in named.split(",")] if named else []
+    return names[:count] if len(names) >= count else [str(number) for number in range(count)]
+
+
 def describe(versions: Mapping[str, str], *, device: str, threads: int) -> dict[str, str]:
     """Describe the machine and the software; ``device`` is ``cpu`` or the name of the graphics card."""
     return {
@@ -85,15 +107,15 @@ class Energy:
 
 
 @contextmanager
-def energy_meter(device: str) -> Iterator[Energy]:
-    """Measure the energy of the block on CUDA's first card by NVML's counter.
+def energy_meter(device: str, card: str = "") -> Iterator[Energy]:
+    """Measure the energy of the block on a card, by its ``Card.visible`` or the first one, by NVML's counter.
 
     It needs ``nvidia-ml-py`` and a card of Volta's generation or later. The counter belongs to the card: trainings that
     share a card at the same time each get the energy of all of them.
     """
     energy = Energy()
     with ExitStack() as stack:
-        count = _counter(stack) if device == "cuda" else lambda: None
+        count = _counter(stack, card) if device == "cuda" else lambda: None
         before = count()
         try:
             yield energy
@@ -103,24 +125,25 @@ def energy_meter(device: str) -> Iterator[Energy]:
                 energy.joules = (after - before) * _JOULE_PER_COUNT
 
 
-def _counter(stack: ExitStack) -> Callable[[], int | None]:
-    """Open NVML until the stack is closed; return a reader of the counter of CUDA's first card."""
+def _counter(stack: ExitStack, card: str) -> Callable[[], int | None]:
+    """Open NVML until the stack is closed; return a reader of the counter of a card, or CUDA's first one."""
     try:
         nvml: Any = import_module("pynvml")
     except ImportError:
         return lambda: None
     # NVML counts all cards of the machine; CUDA's first is the first that this variable names.
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+    first = card or visible_cards(1)[0]
     try:
         nvml.nvmlInit()
         stack.callback(nvml.nvmlShutdown)
-        card = nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID(first)
+        found = nvml.nvmlDeviceGetHandleByIndex if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID
+        handle = found(int(first) if first.isdigit() else first)
     except nvml.NVMLError:
         return lambda: None
 
     def read() -> int | None:
         with suppress(nvml.NVMLError):
-            return int(nvml.nvmlDeviceGetTotalEnergyConsumption(card))
+            return int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
         return None
 
     return read

@@ -5,6 +5,7 @@ The code of a candidate runs in a worker as it does in training; ``trained_model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from nngen.datasets.decoding import ImageFiles, check_room, decode_files, remove_images
 from nngen.datasets.image_file import decode
 from nngen.datasets.preprocessing import Preprocessing
+from nngen.datasets.source import Progress
 from nngen.errors import DataError, NngenError
 from nngen.files import load_json
 from nngen.isolation import Frame, FrameError, Isolation, Job, JobRunner, Limits
@@ -58,29 +61,27 @@ class KeptWeights:
         except (LookupError, TypeError, ValueError, AttributeError, NngenError) as error:
             raise DataError(f"{folder / CONFIG} is missing or damaged: {error}") from error
 
-    def decode(self, files: Sequence[Path], out: Path) -> dict[Path, str]:
+    def decode(self, files: Sequence[Path], out: Path, progress: Progress | None = None) -> dict[Path, str]:
         """Decode image files to the form of the training's images, and write them to ``out`` as one ``.npy`` array.
 
         Args:
             files: Files of images.
             out: Path to write ``(N, C, H, W)`` uint8 to; images that cannot be read are left out.
+            progress: Receives (done, total).
 
         Returns:
             Reason of each image that cannot be read, by its file.
+
+        Raises:
+            DataError: If the folder of ``out`` has no room for the images.
         """
-        shape = self.preprocessing.image_shape
-        faults: dict[Path, str] = {}
-        images = np.lib.format.open_memmap(out, "w+", np.uint8, (len(files), shape.channels, shape.height, shape.width))
-        place = 0
-        for file in files:
-            try:
-                images[place] = self.image(file)
-                place += 1
-            except DataError as error:
-                faults[file] = str(error)
-        if faults:
-            np.save(out, np.array(images[:place]))
-        return faults
+        shape, report = self.preprocessing.image_shape, progress or (lambda *_: None)
+        size, span = (shape.width, shape.height), self.preprocessing.span
+        images = ImageFiles(files=files, size=size, grey=shape.channels == 1, span=span)
+        check_room(out.parent, math.prod(images.shape))
+        faults = decode_files(images, out, lambda done: report(done, len(files))).faults
+        remove_images(out, faults)
+        return {files[place]: reason for place, reason in faults.items()}
 
     def image(self, file: Path) -> npt.NDArray[np.uint8]:
         """Decode an image file to the form of the training's images, ``(C, H, W)`` uint8.

@@ -22,7 +22,7 @@ from nngen.isolation.limits import MIB
 from nngen.ranges import check_ranges
 from nngen.text import one_line
 from nngen.training.engine import RESTORE, CheckJob, TrainJob
-from nngen.training.environment import describe, energy_meter
+from nngen.training.environment import Card, describe, energy_meter, visible_cards
 from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import SMALLEST_BATCH, GpuMemoryPool, Prediction, Predictor, largest_batch, refusal
 from nngen.training.orders import CheckOrder, TrainOrder, artifact_metadata
@@ -37,6 +37,11 @@ _BYTES_PER_LOGIT = 2
 _CARD_LIMITS = Limits(time_limit_s=60.0, memory_mib=12_288)
 _SHARE = 0.9
 """Share of a card's memory that trials side by side may take."""
+
+_WHOLE = {"cpu": 1 / 24, "cuda": 1 / 8}
+"""Share of a trial's limit of memory, or of its card's memory, up to which all images lie on the device."""
+
+_NO_CARD = Card(name="cpu", memory_mib=math.inf, visible="")
 
 _SLOW_S = {"cpu": 2.0, "cuda": 30.0}
 """Seconds of an epoch from which on it is compared with its predictions; a card spends some on choosing algorithms."""
@@ -103,19 +108,21 @@ class LocalEngine:
         question, ask = os.pipe()
         scorer = CheckScorer(classes=job.classes, lines=last_line(job.candidate.source), ask=partial(os.write, ask))
         try:
-            result = self._runner.run(
-                Job(
-                    entry_point=f"{_WORKER}:check",
-                    arguments=order.to_json(),
-                    limits=Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib),
-                    isolation=job.isolation,
-                    source=job.candidate.source,
-                    inputs=[question],
-                    frames={FrameKind.PROOF: range(size, size + 1)},
-                    cuda=job.device != "cpu",
-                ),
-                scorer.take,
-            )
+            with self._place(job.device) as card:
+                result = self._runner.run(
+                    Job(
+                        entry_point=f"{_WORKER}:check",
+                        arguments=order.to_json(),
+                        limits=Limits(time_limit_s=job.time_limit_s, memory_mib=job.memory_mib),
+                        isolation=job.isolation,
+                        source=job.candidate.source,
+                        inputs=[question],
+                        frames={FrameKind.PROOF: range(size, size + 1)},
+                        cuda=job.device != "cpu",
+                        card=card.visible,
+                    ),
+                    scorer.take,
+                )
         finally:
             os.close(question)
             os.close(ask)
@@ -147,7 +154,7 @@ class LocalEngine:
         prediction = self._predict(job.candidate, spec, images) if self._predict else None
         batch = spec.batch
         if prediction is not None:
-            limit = spec.memory_mib if spec.device == "cpu" else self._card[1]
+            limit = spec.memory_mib if spec.device == "cpu" else max(card.memory_mib for card in self._cards)
             if (verdict := refusal(prediction, limit)) is not None:
                 return Trial(
                     candidate_id=job.candidate.id,
@@ -170,8 +177,9 @@ class LocalEngine:
             artifacts=artifacts,
             logits=job.logits,
         )
-        with self._place(spec.device, prediction), energy_meter(spec.device) as energy:
-            trial = self._halving(job, batch, make_scorer)
+        need = self._need_mib(job, prediction)
+        with self._place(spec.device, need) as card, energy_meter(spec.device, card.visible) as energy:
+            trial = self._halving(job, batch, make_scorer, card)
         if job.folder is not None and trial.verdict.valid:
             order = TrainOrder.of(replace(job, spec=replace(spec, batch=trial.batch or spec.batch)))
             job.folder.describe({"order": order.to_json(), **dataset.preprocessing(spec.shape).to_dict()})
@@ -182,7 +190,7 @@ class LocalEngine:
         suspect = trial.suspect if score else suspicion(trial, dataset)
         return replace(trial, spec=spec, energy_j=energy.joules, predicted_mib=predicted, suspect=suspect)
 
-    def _halving(self, job: TrainJob, batch: int, make_scorer: Callable[[], TrialScorer]) -> Trial:
+    def _halving(self, job: TrainJob, batch: int, make_scorer: Callable[[], TrialScorer], card: Card) -> Trial:
         """Train, with smaller and smaller batches where memory does not suffice; go on where an earlier run ended."""
         folder, key = job.folder, ""
         if folder is not None:
@@ -199,11 +207,11 @@ class LocalEngine:
             if reached is not None:
                 scorer.curve, scorer.validation_predictions = [*reached.curve], reached.validation_predictions
             with self._kept(now, scorer, {"key": key, "tried": [*tried]}, begin):
-                found = self._attempt(now, scorer, reached.file if reached else None)
+                found = self._attempt(now, scorer, reached.file if reached else None, card)
             if reached is not None and found.verdict.rule == RESTORE:
                 assert folder is not None
                 folder.restart(found.verdict.message)
-                return self._halving(job, first, make_scorer)
+                return self._halving(job, first, make_scorer, card)
             reached = None
             tried.append(batch)
             seconds += found.seconds
@@ -273,31 +281,46 @@ class LocalEngine:
         finally:
             sink.close()
 
-    @contextmanager
-    def _place(self, device: str, prediction: Prediction | None) -> Iterator[None]:
-        """Hold a place on the card; on a CPU each worker has its own limit of memory and its own threads."""
-        if device == "cpu" or self._predict is None:
-            yield
-            return
-        # One pool for all threads: they share the card.
-        with self._lock:
-            self._pool = self._pool or GpuMemoryPool(_SHARE * self._card[1])
-        with self._pool.hold(None if prediction is None else prediction.likely_mib):
-            yield
+    def _need_mib(self, job: TrainJob, prediction: Prediction | None) -> float | None:
+        """Return the memory that a training will likely take of a card; None where it is not known."""
+        if self._predict is None or job.spec.device == "cpu":
+            return 0.0
+        if prediction is None:
+            return None
+        data = job.dataset
+        images = data.training_images(job.spec.train_size) + len(data.validation_images) + len(data.test_images)
+        images_mib = images * math.prod(data.train_images.shape[1:]) / MIB
+        whole = images_mib <= _WHOLE["cuda"] * max(card.memory_mib for card in self._cards)
+        return prediction.likely_mib + (images_mib if whole else 0.0)
 
-    def _attempt(self, job: TrainJob, scorer: TrialScorer, checkpoint: Path | None) -> Trial:
+    @contextmanager
+    def _place(self, device: str, need_mib: float | None = 0.0) -> Iterator[Card]:
+        """Hold a place on a card; on a CPU each worker has its own limit of memory and its own threads."""
+        if device == "cpu":
+            yield _NO_CARD
+            return
+        # One pool for all threads: they share the cards.
+        with self._lock:
+            self._pool = self._pool or GpuMemoryPool(_SHARE * card.memory_mib for card in self._cards)
+        with self._pool.hold(need_mib) as place:
+            yield self._cards[place]
+
+    def _attempt(self, job: TrainJob, scorer: TrialScorer, checkpoint: Path | None, card: Card) -> Trial:
         """Train with one size of the batch, perhaps from a checkpoint."""
         spec, dataset, artifacts = job.spec, job.dataset, scorer.artifacts
         if isinstance(artifacts, ArtifactRequest):
             artifacts.clear(spec.memory_mib)
         # Before the run: the candidate may kill the server, which would be started anew for this.
-        environment = self._environment(spec)
+        environment = self._environment(spec, card)
         files = [dataset.file(part) for part in WORKER_FILES]
         files += [file for file in (job.start, checkpoint) if file is not None]
         names, done = artifacts.names if artifacts else (), len(scorer.curve)
         # Kept weights have them in a file beside them: names of many classes would make the order too long.
         metadata = artifact_metadata(job) if isinstance(artifacts, ArtifactRequest) else None
-        order = TrainOrder.of(job, compiled=self._compiled, artifacts=names, done=done, metadata=metadata)
+        whole = _WHOLE[spec.device] * (spec.memory_mib if spec.device == "cpu" else card.memory_mib)
+        order = TrainOrder.of(
+            job, compiled=self._compiled, artifacts=names, done=done, whole_mib=whole, metadata=metadata
+        )
         # Predictions have a known length, so that a frame of another one is refused unread.
         frames: dict[int, range] = {}
         for kind, images in ((FrameKind.VALIDATION, dataset.validation_images), (FrameKind.TEST, dataset.test_images)):
@@ -318,6 +341,7 @@ class LocalEngine:
                 files=files,
                 frames=frames,
                 cuda=spec.device != "cpu",
+                card=card.visible,
             ),
             scorer.take,
         )
@@ -342,17 +366,20 @@ class LocalEngine:
             environment=environment | ({"started_from": scorer.started} if scorer.started else {}),
         )
 
-    def _environment(self, spec: TrialSpec) -> dict[str, str]:
-        device = spec.device if spec.device == "cpu" else self._card[0]
-        described = describe(self._runner.versions(), device=device, threads=spec.threads)
+    def _environment(self, spec: TrialSpec, card: Card) -> dict[str, str]:
+        described = describe(self._runner.versions(), device=card.name, threads=spec.threads)
         return described | ({"compiled": "yes"} if self._compiled else {})
 
     @cached_property
-    def _card(self) -> tuple[str, float]:
-        """Name and MiB of the card, asked from a worker, so that this process never touches CUDA."""
-        job = Job(entry_point=f"{_WORKER}:describe_card", arguments={}, limits=_CARD_LIMITS, cuda=True)
+    def _cards(self) -> tuple[Card, ...]:
+        """The cards of this machine, asked from a worker, so that this process never touches CUDA."""
+        job = Job(entry_point=f"{_WORKER}:describe_cards", arguments={}, limits=_CARD_LIMITS, cuda=True)
         messages, _ = self._runner.collect(job)
-        return (str(messages[0]["name"]), float(messages[0]["mib"])) if messages else ("cuda", math.inf)
+        found = zip(messages, visible_cards(len(messages)), strict=True)
+        cards = [
+            Card(name=str(card["name"]), memory_mib=float(card["mib"]), visible=visible) for card, visible in found
+        ]
+        return tuple(cards) or (Card(name="cuda", memory_mib=math.inf, visible=""),)
 
 
 def _check_spec(job: TrainJob) -> None:

@@ -157,25 +157,35 @@ def largest_batch(prediction: Prediction, batch: int, limit_mib: float) -> int:
 
 
 class GpuMemoryPool:
-    """Memory of a card, shared by trainings: each waits until the memory that it will likely take is free."""
+    """Memory of this machine's cards, shared by trainings: each waits until a card has what it will likely take."""
 
-    def __init__(self, limit_mib: float) -> None:
-        self._limit = limit_mib
-        self._taken: list[float] = []
+    def __init__(self, limits_mib: Iterable[float]) -> None:
+        self._limits = tuple(limits_mib)
+        self._taken: list[list[float]] = [[] for _ in self._limits]
         self._change = threading.Condition()
 
     @contextmanager
-    def hold(self, need_mib: float | None) -> Iterator[None]:
-        """Wait for memory and reserve it in the block; an unknown need reserves the whole card."""
-        # A training expected to exceed the card is admitted alone: the expectation is not a lower bound.
-        need = self._limit if need_mib is None else min(need_mib, self._limit)
+    def hold(self, need_mib: float | None) -> Iterator[int]:
+        """Wait for memory and reserve it in the block; an unknown need reserves a whole card.
+
+        Yields:
+            Place of the card: of those with room, the one with the fewest trainings.
+        """
+        # A training expected to exceed every card is admitted alone: the expectation is not a lower bound.
+        needs = [limit if need_mib is None else min(need_mib, max(self._limits)) for limit in self._limits]
+
+        def free() -> list[int]:
+            cards = range(len(needs))
+            return [card for card in cards if sum(self._taken[card]) + needs[card] <= self._limits[card]]
+
         with self._change:
             # The first of several waiting trainings that fits goes on: a large one may wait behind small ones.
-            self._change.wait_for(lambda: not self._taken or sum(self._taken) + need <= self._limit)
-            self._taken.append(need)
+            self._change.wait_for(free)
+            card = min(free(), key=lambda place: len(self._taken[place]))
+            self._taken[card].append(needs[card])
         try:
-            yield
+            yield card
         finally:
             with self._change:
-                self._taken.remove(need)
+                self._taken[card].remove(needs[card])
                 self._change.notify_all()

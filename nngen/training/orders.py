@@ -46,6 +46,7 @@ class TrainOrder(CheckOrder):
         artifacts: Names of the files to send.
         start: Whether weights to start from are among the worker's files.
         done: Epochs that the checkpoint among the worker's files contains; 0 without one.
+        whole_mib: MiB of images that are on the device whole; more are read from their files batch by batch.
         metadata: Texts by name that these files carry.
     """
 
@@ -61,6 +62,7 @@ class TrainOrder(CheckOrder):
     artifacts: tuple[str, ...] = ()
     start: bool = False
     done: int = 0
+    whole_mib: float = 512.0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -71,6 +73,7 @@ class TrainOrder(CheckOrder):
         compiled: bool = False,
         artifacts: tuple[str, ...] = (),
         done: int = 0,
+        whole_mib: float = 512.0,
         metadata: Mapping[str, str] | None = None,
     ) -> Self:
         spec, dataset = job.spec, job.dataset
@@ -93,6 +96,7 @@ class TrainOrder(CheckOrder):
             artifacts=artifacts,
             start=job.start is not None,
             done=done,
+            whole_mib=whole_mib,
             metadata=metadata or {},
         )
 

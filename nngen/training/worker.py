@@ -32,8 +32,10 @@ from nngen.checks.rule import CheckFailed, fail
 from nngen.checks.static import static_check
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.dataset import WORKER_FILES, subset
+from nngen.datasets.stored_images import StoredImages
 from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
+from nngen.isolation.limits import MIB
 from nngen.seeds import derive
 from nngen.training.engine import RESTORE
 from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
@@ -134,15 +136,17 @@ def predict(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
         with guard(_RULE, Outcome.CRASHED, path, "the weights were loaded"):
             load_weights(net, TensorFile(file))
         outputs: list[Tensor] = []
+        (shown,) = training.fitting([StoredImages(images, torch.device(order.device))])
         with _own_draws(derive(order.seed, "evaluation")):
-            training.predict(net, _mapped(images).to(order.device), training.preparation(), outputs)
+            training.predict(net, shown, training.preparation(), outputs)
         channel.send_bytes(FrameKind.OUTPUTS, torch.cat(outputs).numpy().astype("<f4").tobytes())
 
 
-def describe_card(_arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
-    """Send name and memory in MiB of the first graphics card."""
-    properties = torch.cuda.get_device_properties(0)
-    channel.send({"name": torch.cuda.get_device_name(), "mib": properties.total_memory / 2**20})
+def describe_cards(_arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
+    """Send name and memory in MiB of each graphics card."""
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        channel.send({"name": properties.name, "mib": properties.total_memory / 2**20})
 
 
 def _configure(device: str, threads: int, seed: int) -> None:
@@ -217,11 +221,7 @@ class _Training:
     def run(self, files: list[int]) -> None:
         order = self.order
         device = torch.device(order.device)
-        arrays = [_mapped(number) for number in files[: len(WORKER_FILES)]]
-        if order.train_size is not None:
-            chosen = torch.from_numpy(subset(arrays[1].numpy(), order.train_size))
-            arrays[:2] = [array[chosen] for array in arrays[:2]]
-        data = dict(zip(WORKER_FILES, (array.to(device) for array in arrays), strict=True))
+        labels, images = self._data(files, device)
         prepare = self.preparation()
         start = files[len(WORKER_FILES)] if order.start else None
         net = self.build(device, start=start, checkpoint=files[-1] if order.done else None)
@@ -231,8 +231,8 @@ class _Training:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         for epoch in range(order.done + 1, order.epochs + 1):
             batches = Batches(
-                data["train-images"],
-                data["train-labels"],
+                images["train-images"],
+                labels,
                 prepare,
                 batch=order.batch,
                 seed=derive(order.seed, "order", epoch),
@@ -245,7 +245,7 @@ class _Training:
             wanted = last and (order.logits or LOGITS in order.artifacts)
             outputs: list[Tensor] | None = [] if wanted else None
             with _own_draws(derive(order.seed, "evaluation")):
-                classes = self.predict(net, data["validation-images"], prepare, outputs)
+                classes = self.predict(net, images["validation-images"], prepare, outputs)
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
             if outputs and order.logits:
                 self.channel.send_bytes(FrameKind.LOGITS, _half(outputs).numpy().astype("<f2").tobytes())
@@ -254,11 +254,30 @@ class _Training:
             if not last:
                 self._send_checkpoint(net)
         with _own_draws(derive(order.seed, "evaluation")):
-            classes = self.predict(net, data["test-images"], prepare)
+            classes = self.predict(net, images["test-images"], prepare)
         if order.artifacts:
-            example = prepare(data["test-images"][:_EXAMPLES])
+            example = prepare(next(_in_order(images["test-images"], _EXAMPLES)))
             send_artifacts(net, order.artifacts, example, order.metadata, self.channel)
         self.channel.send_bytes(FrameKind.TEST, classes)
+
+    def _data(self, files: list[int], device: torch.device) -> tuple[Tensor, dict[str, Tensor | StoredImages]]:
+        """Open ``WORKER_FILES``; return the labels of the train split, and the images by part."""
+        numbers = dict(zip(WORKER_FILES, files, strict=False))
+        with os.fdopen(numbers.pop("train-labels"), "rb") as file:
+            labels, chosen = torch.from_numpy(np.load(file)), None
+        if self.order.train_size is not None:
+            chosen = torch.from_numpy(subset(labels.numpy(), self.order.train_size))
+            labels = labels[chosen]
+        stored = [
+            StoredImages(number, device, chosen if part == "train-images" else None) for part, number in numbers.items()
+        ]
+        return labels.to(device), dict(zip(numbers, self.fitting(stored), strict=True))
+
+    def fitting(self, stored: list[StoredImages]) -> list[Tensor] | list[StoredImages]:
+        """Return images whole on the device where they fit there together, else as they are, in their files."""
+        if sum(images.nbytes for images in stored) > self.order.whole_mib * MIB:
+            return stored
+        return [images.whole() for images in stored]
 
     def preparation(self) -> Preparation:
         """Return the conversion of stored images to the net's input."""
@@ -334,14 +353,18 @@ class _Training:
 
     @torch.no_grad()
     def predict(
-        self, net: nn.Module, images: Tensor, prepare: Preparation, outputs_kept: list[Tensor] | None = None
+        self,
+        net: nn.Module,
+        images: Tensor | StoredImages,
+        prepare: Preparation,
+        outputs_kept: list[Tensor] | None = None,
     ) -> bytes:
         """Return the class of each image as little-endian uint16; the logits are added to a list."""
         net.eval()
         # Without a backward pass more images fit than in training.
         size = self.order.batch * _EVAL_FACTOR
         classes: list[npt.NDArray[Any]] = []
-        for part in torch.split(images, size):
+        for part in _in_order(images, size):
             with _precision(self.order.device):
                 outputs = logits(net, prepare(part), self.path, classes=self.order.classes)
             with guard(_RULE, Outcome.CRASHED, self.path, "predictions were made"):
@@ -383,12 +406,12 @@ def _compile(net: nn.Module) -> None:
         part.compile()
 
 
-def _mapped(descriptor: int) -> Tensor:
-    """Map a ``.npy`` file copy-on-write: its pages are shared with other workers, and what this one writes is not."""
-    with os.fdopen(descriptor, "rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        return torch.from_numpy(np.memmap(file, dtype, "c", offset=file.tell(), shape=shape))
+def _in_order(images: Tensor | StoredImages, size: int) -> Iterator[Tensor]:
+    """Yield images on the device, at most ``size`` at a time."""
+    if isinstance(images, Tensor):
+        yield from torch.split(images, size)
+    else:
+        yield from images.batches(torch.split(torch.arange(len(images)), size))
 
 
 def _reported(returned: object) -> dict[str, float | None]:

@@ -174,7 +174,7 @@ def test_a_changed_mean_of_the_cache_is_noticed(cache, caplog):
 
 def test_a_fingerprint_is_computed_once_for_the_same_files(cache, monkeypatch):
     first = load_dataset("digits").fingerprint
-    monkeypatch.setattr("nngen.datasets.dataset._fingerprint", None)
+    monkeypatch.setattr("nngen.datasets.dataset._content", None)
     assert load_dataset("digits").fingerprint == first
 
 

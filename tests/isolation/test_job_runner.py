@@ -34,6 +34,9 @@ def flood(arguments, channel, files):
     while True:
         channel.send({})
 
+def cards(arguments, channel, files):
+    channel.send({"cards": os.environ.get("CUDA_VISIBLE_DEVICES", "all")})
+
 def sleep(arguments, channel, files):
     channel.send({})
     time.sleep(60)
@@ -66,6 +69,14 @@ def test_a_function_is_called_with_arguments_source_and_files(runner, tmp_path):
     assert result.completed
     assert result.output == b"done\n"
     assert 0 < result.peak_mib < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"), [({}, ""), ({"card": "GPU-b"}, ""), ({"cuda": True, "card": "GPU-b"}, "GPU-b")]
+)
+def test_a_worker_sees_no_card_or_the_one_of_its_job(changes, seen, runner):
+    messages, _ = runner.collect(job("cards", **changes))
+    assert messages == ({"cards": seen},)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """Choice of the device, and trainings on a GPU."""
 
+import threading
+
 import pytest
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
-from nngen.training import CheckJob, environment, pick_device
+from nngen.training import CheckJob, LocalEngine, environment, pick_device
+from nngen.training.environment import Card, visible_cards
+from nngen.training.memory_model import GpuMemoryPool, Prediction
 from nngen.types import Outcome, Shape
+
+CARDS = tuple(Card(name="Fake", memory_mib=80_000, visible=name) for name in ("GPU-a", "GPU-b", "GPU-c"))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,65 @@ def test_a_machine_without_a_card_does_not_load_torch(monkeypatch):
 def test_a_trial_on_the_cpu_sees_no_card(engine, job):
     look = "import os; assert os.environ['CUDA_VISIBLE_DEVICES'] == '' and not torch.cuda.is_available()"
     assert engine.train(job(net_source(init=look))).verdict.valid
+
+
+@pytest.mark.parametrize(
+    ("variable", "count", "shown"),
+    [(None, 2, ["0", "1"]), ("", 1, ["0"]), ("2, 3", 2, ["2", "3"]), ("GPU-a,GPU-b,-1,5", 2, ["GPU-a", "GPU-b"])],
+)
+def test_each_card_is_shown_by_its_own_name(variable, count, shown, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_cards(count) == shown
+
+
+def run_with_cards(predict, work):
+    """Run trainings side by side with three cards that do not exist; return the cards that they took at once."""
+    engine = LocalEngine(slots=len(work), predict=predict)
+    engine._cards = CARDS
+    taken, meet, lock = [], threading.Barrier(len(work)), threading.Lock()
+
+    def attempt(job, scorer, checkpoint, card):
+        with lock:
+            taken.append(card.visible)
+        meet.wait(timeout=20)
+        raise UsageError("enough")
+
+    engine._attempt = attempt
+    engine._runner = None
+
+    def train(one):
+        with pytest.raises(UsageError, match="enough"):
+            engine.train(one)
+
+    threads = [threading.Thread(target=train, args=(one,)) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_each_worker_takes_a_card_of_its_own(known, job):
+    small = Prediction(fixed_mib=300, image_mib=0.1, likely_mib=600, seconds=None) if known else None
+    taken = run_with_cards(lambda *_: small, [job(net_source(), device="cuda", seed=seed) for seed in range(3)])
+    assert sorted(taken) == ["GPU-a", "GPU-b", "GPU-c"]
+
+
+def test_more_workers_than_cards_share_them_evenly(job):
+    small = Prediction(fixed_mib=300, image_mib=0.1, likely_mib=600, seconds=None)
+    taken = run_with_cards(lambda *_: small, [job(net_source(), device="cuda", seed=seed) for seed in range(6)])
+    assert sorted(taken) == sorted(2 * ["GPU-a", "GPU-b", "GPU-c"])
+
+
+def test_a_training_takes_the_card_that_has_room_for_it():
+    pool = GpuMemoryPool([24, 80])
+    with pool.hold(40) as first, pool.hold(20) as second, pool.hold(30) as third:
+        assert (first, second, third) == (1, 0, 1)
+    with pool.hold(1000) as alone:
+        assert alone == 1
 
 
 @pytest.mark.gpu

@@ -259,7 +259,7 @@ def test_compiled_nets_learn_as_others_do(job):
 
 def test_energy_is_stored_where_the_device_counts_it(engine, monkeypatch, job):
     monkeypatch.setattr(
-        "nngen.training.local_engine.energy_meter", lambda device: nullcontext(SimpleNamespace(joules=12.5))
+        "nngen.training.local_engine.energy_meter", lambda *_: nullcontext(SimpleNamespace(joules=12.5))
     )
     assert engine.train(job(net_source())).energy_j == 12.5
     monkeypatch.undo()

@@ -62,7 +62,7 @@ def test_a_batch_that_could_fit_is_never_refused(memory, batch, image, fixed):
 
 
 def test_the_pool_admits_trainings_that_fit_and_delays_the_rest():
-    room, inside, most = GpuMemoryPool(100), [], []
+    room, inside, most = GpuMemoryPool([100]), [], []
 
     def work(need):
         with room.hold(need):
@@ -81,7 +81,7 @@ def test_the_pool_admits_trainings_that_fit_and_delays_the_rest():
 
 
 def test_the_pool_admits_an_unknown_or_too_large_training_alone():
-    room = GpuMemoryPool(100)
+    room = GpuMemoryPool([100])
     with room.hold(1000):
         pass
     with room.hold(None):

@@ -77,13 +77,14 @@ class EngineOptions:
 
     Attributes:
         engine: Where trials run: local (this machine) or ray (the nodes of a Ray cluster; docs/clusters.md).
-        workers: Trials at a time; results do not depend on it. 1 by default; with Ray, as many as fit.
+        workers: Trials at a time; results do not depend on it. 1 by default; with Ray, as many as fit. Of several
+            graphics cards each takes one.
         address: With Ray, HOST:PORT of the cluster's head; by default the cluster that runs on this machine.
         gpu_share: With Ray and cards, share of a card per trial, as 0.5; 1 by default.
         compiled: Compile each network with torch.compile before it trains; takes minutes, and pays for many
             epochs on a card.
         data_root: Folder that torchvision's files are read from, or downloaded to.
-        skip_unreadable: With --dataset folder:PATH, leave out images that cannot be read; they are named.
+        skip_unreadable: With images of your own, leave out those that cannot be read; they are named.
     """
 
     isolation: IsolationOption = "auto"
@@ -130,10 +131,10 @@ class EngineOptions:
             typed["dataset"] = dataset_name(typed["dataset"])
         if self.skip_unreadable:
             kind, _, path = str(typed.get("dataset", "")).partition(":")
-            if kind not in ("folder", "readable-folder"):
-                raise UsageError("--skip-unreadable is for --dataset folder:PATH")
+            if not path:
+                raise UsageError("--skip-unreadable is for --dataset folder:PATH, csv:FILE and hf:NAME")
             # Part of the name: a campaign that is resumed, or exported, reads the same images.
-            typed["dataset"] = f"readable-folder:{path}"
+            typed["dataset"] = f"readable-{kind.removeprefix('readable-')}:{path}"
         if typed.get("rungs"):
             typed.setdefault("epochs", typed["rungs"][-1])  # the last rung is the longest training
         # Refused before a data set is read; numbers of seeds may go with stored ones.

@@ -6,11 +6,9 @@ all of its workers to map.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import numpy.typing as npt
 
 from nngen.datasets.dataset import WORKER_FILES, Dataset
 from nngen.errors import DataError
-from nngen.files import cache_dir, draft_folder
+from nngen.files import cache_dir, draft_folder, one_process
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -56,7 +54,7 @@ def pack(dataset: Dataset, put: Callable[[Bytes], Any]) -> DatasetTransfer:
     nothing: dict[str, Any] = dict.fromkeys(names, np.empty(0, np.int64))
     return DatasetTransfer(
         blank=replace(dataset, folder=Path(), **nothing),
-        digests=tuple(hashlib.sha256(file.data).hexdigest() for file in files),
+        digests=tuple(_digest(dataset.file(part)) for part in WORKER_FILES),
         files=tuple(put(file) for file in files),
     )
 
@@ -76,8 +74,7 @@ def unpack(transfer: DatasetTransfer, get: Callable[[Any], Bytes]) -> Dataset:
     """
     folder = cache_dir() / "transfers" / transfer.key
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with one_process(folder):
             if not _holds(folder, transfer):
                 shutil.rmtree(folder, ignore_errors=True)
                 _write(folder, transfer, get)
@@ -87,22 +84,12 @@ def unpack(transfer: DatasetTransfer, get: Callable[[Any], Bytes]) -> Dataset:
     return replace(transfer.blank, folder=folder, **arrays)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one worker of this machine write while the others wait."""
-    # A lock of the kernel, which ends with its holder, even with one that was killed.
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _holds(folder: Path, transfer: DatasetTransfer) -> bool:
     """Return whether all files are there, byte for byte: a machine may have died while it wrote them."""
     for part, digest in zip(WORKER_FILES, transfer.digests, strict=True):
         try:
-            with (folder / f"{part}.npy").open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return False
+            if _digest(folder / f"{part}.npy") != digest:
+                return False
         except FileNotFoundError:
             return False
     return True
@@ -117,3 +104,8 @@ def _write(folder: Path, transfer: DatasetTransfer, get: Callable[[Any], Bytes])
             path.chmod(0o444)
         if not _holds(draft, transfer):
             raise DataError(f"{transfer.blank.name} did not arrive as it was sent")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
