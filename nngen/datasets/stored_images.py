@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ class StoredImages:
     """
 
     def __init__(self, descriptor: int, device: torch.device, chosen: Tensor | None = None) -> None:
-        self._file = os.fdopen(descriptor, "rb")
-        np.lib.format.read_magic(self._file)
-        self._stored, _, _ = np.lib.format.read_array_header_1_0(self._file)
-        self._start = self._file.tell()
+        self._number = descriptor
+        self._close = finalize(self, os.close, descriptor)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            np.lib.format.read_magic(file)
+            self._stored, _, _ = np.lib.format.read_array_header_1_0(file)
+            self._start = file.tell()
         self._device = device
         self._chosen = chosen
 
@@ -43,8 +46,9 @@ class StoredImages:
 
         On a CPU they are mapped copy-on-write: pages are shared with other workers, and what this one writes is not.
         """
-        with self._file:
-            images = torch.from_numpy(np.memmap(self._file, np.uint8, "c", self._start, self._stored))
+        with os.fdopen(self._number, "rb", closefd=False) as file:
+            images = torch.from_numpy(np.memmap(file, np.uint8, "c", self._start, self._stored))
+        self._close()
         return (images if self._chosen is None else images[self._chosen]).to(self._device)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -65,7 +69,7 @@ class StoredImages:
                 yield waiting.popleft().result().to(self._device, non_blocking=True)
 
     def _read(self, part: Tensor) -> Tensor:
-        number, length = self._file.fileno(), math.prod(self._stored[1:])
+        number, length = self._number, math.prod(self._stored[1:])
         places = (part if self._chosen is None else self._chosen[part]).tolist()
         offsets = [self._start + place * length for place in places]
         for offset in offsets:  # a disk answers many requests sooner than one after the other

@@ -375,7 +375,7 @@ def test_one_entry_adds_a_data_set(cache, monkeypatch):
     data = load_dataset("stripes")
     assert (data.classes, data.shape, len(data.test_labels)) == (3, Shape(1, 3, 1), 12)
     assert "stripes (60 stripes)" in dataset_help()
-    with pytest.raises(UsageError, match="folder:PATH, stripes; did you mean stripes"):
+    with pytest.raises(UsageError, match="hf:NAME, stripes; did you mean stripes"):
         load_dataset("stripe")
 
 

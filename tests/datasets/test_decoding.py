@@ -26,9 +26,14 @@ def photos(folder: Path, count: int = 12, kind: str = "jpg") -> Path:
     for number in range(count):
         path = folder / "ab"[number % 2] / f"{number:02d}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.RandomState(number).randint(0, 8, (20, 24, 3)) + 10 * number
+        noise = np.random.RandomState(number).randint(0, 8, (60, 72, 3)) + 8 * number
         Image.fromarray(noise.astype(np.uint8)).save(path)
     return folder
+
+
+def number_of(image: np.ndarray) -> int:
+    """Return the number of an image, by its brightness."""
+    return round((float(image.mean()) - 3.5) / 8)
 
 
 def cut(file: Path) -> None:
@@ -76,7 +81,7 @@ def test_an_interrupted_decoding_goes_on_where_it_ended(tmp_path, cache, monkeyp
 
 def test_pixels_that_were_damaged_meanwhile_are_decoded_again(tmp_path):
     files = sorted(photos(tmp_path / "data").rglob("*.jpg"))
-    images, out = ImageFiles(files=files, size=(24, 20), grey=False), tmp_path / "images.npy"
+    images, out = ImageFiles(files=files, size=(72, 60), grey=False), tmp_path / "images.npy"
     decode_files(images, out, lambda _: None)
     whole = out.read_bytes()
     with out.open("r+b") as file:
@@ -101,11 +106,11 @@ def test_images_that_turn_out_to_be_cut_are_named_together_or_left_out(tmp_path,
     assert [note[:19] for note in sorted(left)] == ["left out: a/04.jpg ", "left out: b/07.jpg "]
     stored = [np.concatenate([data.train_images, data.validation_images, data.test_images]) for data in (sound, rest)]
     assert [len(images) for images in stored] == [30, 28]
-    means = [{round(float(image.mean()) / 10) for image in images} for images in stored]
-    assert means[0] - means[1] == {4, 7}
+    numbers = [{number_of(image) for image in images} for images in stored]
+    assert numbers[0] - numbers[1] == {4, 7}
     for kind in ("train", "validation", "test"):
         images, labels = getattr(rest, f"{kind}_images"), getattr(rest, f"{kind}_labels")
-        assert [round(float(image.mean()) / 10) % 2 for image in images] == list(labels)
+        assert [number_of(image) % 2 for image in images] == list(labels)
 
 
 def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path, cache):

@@ -150,7 +150,7 @@ def test_a_saved_data_set_with_its_splits(hub, tmp_path, cache):
 def test_one_table_is_divided_or_has_a_column_of_splits(hub, tmp_path, cache):
     table(hub, range(30)).save_to_disk(str(tmp_path / "one"))
     data = load_dataset(f"hf:{tmp_path / 'one'}")
-    assert [len(part) for part in contents(data).values()] == [18, 6, 6]
+    assert [len(part) for part in contents(data).values()] == [20, 4, 6]
     table(hub, range(30), split=["train"] * 24 + ["test"] * 6).save_to_disk(str(tmp_path / "own"))
     assert list(contents(load_dataset(f"hf:{tmp_path / 'own'}"))["test"]) == list(range(24, 30))
 
@@ -160,13 +160,13 @@ def test_parquet_files_and_images_without_a_class(hub, tmp_path, cache, monkeypa
     monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", tmp_path / "home")
     plain = table(hub, range(24))
     plain.to_parquet(str(tmp_path / "all.parquet"))
-    assert [len(part) for part in contents(load_dataset(f"hf:{tmp_path / 'all.parquet'}")).values()] == [14, 4, 6]
+    assert [len(part) for part in contents(load_dataset(f"hf:{tmp_path / 'all.parquet'}")).values()] == [16, 4, 4]
     (tmp_path / "set").mkdir()
     plain.to_parquet(str(tmp_path / "set/train-00000-of-00001.parquet"))
     unlabelled = plain.map(lambda row: {"label": -1})
     unlabelled.to_parquet(str(tmp_path / "set/test-00000-of-00001.parquet"))
     data = load_dataset(f"hf:{tmp_path / 'set'}")
-    assert [len(part) for part in contents(data).values()] == [14, 4, 6]
+    assert [len(part) for part in contents(data).values()] == [16, 4, 4]
     assert "24 images of test have no class and are left out" in data.notes
 
 

@@ -46,7 +46,7 @@ def inspect(sizes):
     with open("/proc/self/maps") as maps:
         names += maps.read().split()
     seen = sorted({os.path.basename(name) for name in names if name.endswith(".npy")})
-    if seen != ["test-images.npy", "train-images.npy", "train-labels.npy", "validation-images.npy"]:
+    if seen != ["test-images.npy", "train-images.npy", "validation-images.npy"]:
         raise ValueError(f"mapped {seen}")
     secrets = [name for name in os.environ if name not in ALLOWED]
     if secrets or os.listdir(".") != ["candidate.py"]:
