@@ -70,7 +70,7 @@ def load_official(name: str, *, data_root: Path | None = None, progress: Progres
     if name not in CONSTANTS:
         raise UsageError(f"records on {name!r} cannot be replayed: choose {', '.join(CONSTANTS)}")
     root = data_root or cache_dir() / "torchvision"
-    return load_source(OfficialSplits(find_source(Request(name=name, root=root, progress=progress))))
+    return load_source(OfficialSplits(find_source(Request(name=name, root=root, progress=progress))), progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,9 +61,9 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, chosen: npt.NDArray[np.intp]) -> Self:
+    def __getitem__(self, chosen: npt.NDArray[np.intp] | slice) -> Self:
         """Return the images at these places."""
-        return replace(self, files=[self.files[place] for place in chosen])
+        return replace(self, files=[self.files[place] for place in np.arange(len(self.files))[chosen]])
 
     def name(self, place: int) -> str:
         """Return the name of an image for notes, on one line."""

@@ -79,6 +79,14 @@ def test_an_interrupted_decoding_goes_on_where_it_ended(tmp_path, cache, monkeyp
     assert len(list(again.folder.iterdir())) == 7
 
 
+def test_a_part_of_the_images_is_chosen_like_one_of_an_array(tmp_path):
+    files = sorted(photos(tmp_path, 6).rglob("*.jpg"))
+    images = ImageFiles(files=files, size=(72, 60), grey=False)
+    assert images[:2].files == files[:2]
+    assert images[np.array([3, 1])].files == [files[3], files[1]]
+    assert images[:2].shape == (2, 3, 60, 72)
+
+
 def test_pixels_that_were_damaged_meanwhile_are_decoded_again(tmp_path):
     files = sorted(photos(tmp_path / "data").rglob("*.jpg"))
     images, out = ImageFiles(files=files, size=(72, 60), grey=False), tmp_path / "images.npy"
