@@ -95,7 +95,8 @@ def test_a_subset_has_its_share_of_each_class_and_lies_in_every_larger_one(value
     assert len(set(chosen)) == len(chosen) == size
     counts = np.bincount(labels[chosen], minlength=5)
     assert counts.min() >= 1
-    assert np.all(np.abs(counts - size * np.bincount(labels, minlength=5) / len(labels)) < 2)
+    # A class of fewer images than one in its share gets one, and the others so many fewer.
+    assert np.all(np.abs(counts - size * np.bincount(labels, minlength=5) / len(labels)) < 5)
     assert set(chosen) <= set(subset(labels, data.draw(st.integers(size, len(labels)))))
 
 
