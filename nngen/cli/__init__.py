@@ -13,6 +13,7 @@ import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
@@ -29,18 +30,18 @@ from cyclopts import (
     UnusedCliTokensError,
     ValidationError,
 )
-from cyclopts.config import Dict
 
 from nngen import __version__
+from nngen.cli.config import ENVIRONMENT, read_config, read_project
 from nngen.cli.output import LONGEST_LINE, guard_streams, lost_output, note, suggestion
 from nngen.errors import NngenError, UsageError
-from nngen.files import read_toml
 from nngen.ranges import Range
 from nngen.text import did_you_mean, one_line
 
 __all__ = ["app", "main"]
 
 _COMMANDS = {
+    "config": ("nngen.cli.config:app", "Show and write nngen.toml, a project's values of options."),
     "doctor": ("nngen.cli.doctor:doctor", "Examine this machine; name the command that mends each problem."),
     "lemur": ("nngen.cli.lemur:app", "Fetch LEMUR; read, import and replay its records."),
     "families": ("nngen.cli.lemur:families", "List LEMUR's families: accepted shapes, size, best result."),
@@ -83,42 +84,6 @@ _OPEN_FILES, _FEWEST_OPEN_FILES = 16_384, 64
 
 _LISTS = ("--families", "--exclude", "--include", "--rungs", "--tasks", "--region")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill in what was not typed from a TOML file of arguments, for commands with ``--config``.
-
-    Keys are named as the flags are. Where a command's subject is a name, a file may stand in its place
-    (``campaign run third.toml``); the subject is then the file's ``name``, or the file's own name without suffix.
-    """
-    # The arguments are collected already, with the tokens of the command line; those of the file are added to them.
-    config = next((argument for argument in arguments if argument.name == "--config"), None)
-    if config is None:
-        return
-    subject = next((item for item in arguments if item.index == 0 and item.hint in (str, str | None)), None)
-    files = [token.value for token in config.tokens]
-    if subject is not None and subject.tokens and subject.tokens[0].value.endswith(".toml"):
-        files.append(subject.tokens.pop().value)  # a file in the place of the name
-    if len(files) > 1:
-        raise UsageError(f"two files were named, {' and '.join(files)}: name one")
-    if not files:
-        return
-    try:
-        table = read_toml(Path(files[0]))
-    except ValueError as error:
-        raise UsageError(f"cannot read {files[0]}: {error}") from None
-    if subject is not None:
-        # A positional argument has no key in cyclopts' tables: its token is made here, from the file's own key.
-        name = table.pop("name", Path(files[0]).stem)
-        if not isinstance(name, str):
-            raise UsageError(f"{files[0]}: name must be a text in quotes")
-        subject.tokens = subject.tokens or [Token(value=name, source=files[0])]
-    for key in table.keys() & {"config", "json"}:  # they belong to one call
-        raise UnknownOptionError(token=Token(keyword=key, source=files[0]), argument_collection=arguments)
-    for command in reversed(commands):  # cyclopts looks for a command's keys below the command's name
-        table = {command: table}
-    # Adds the tokens of arguments that have none yet, and refuses unknown keys.
-    Dict(table, source=files[0])(app, commands, arguments)
 
 
 def check_values(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -166,7 +131,7 @@ app = App(
     help="Search mixtures of experts made of LEMUR's families: assemble, check, train, explain, propose, export.",
     version=__version__,
     help_format="markdown",
-    config=(read_config, check_values),
+    config=(read_config, ENVIRONMENT, partial(read_project, known=tuple(_COMMANDS)), check_values),
     suppress_keyboard_interrupt=False,  # run() reports it in one line with its own exit code
 )
 
@@ -256,6 +221,16 @@ def _load(name: str) -> None:
     _show_examples(app[name])
 
 
+def command_app(words: str) -> App:
+    """Return the application of a command, such as ``campaign run``."""
+    name, *below = words.split()
+    _load(name)
+    found = app[name]
+    for word in below:
+        found = found[word]
+    return found
+
+
 def _show_examples(command: App) -> None:
     """Show the examples of a command's docstring below its help, and those of its subcommands."""
     doc = inspect.getdoc(command.default_command) if command.default_command else None
@@ -325,7 +300,7 @@ def _unknown_option(error: UnknownOptionError, see: str) -> str:
 def place_of(token: Token) -> tuple[str, str]:
     """Return the file that a token was read from, as a prefix, and the option or key as its user wrote it."""
     keyword = token.keyword or ""
-    return ("", keyword) if token.source in ("", "cli") else (f"{token.source}: ", keyword.strip("[]"))
+    return ("", keyword) if token.source in ("", "cli", "env") else (f"{token.source}: ", keyword.strip("[]"))
 
 
 def _fail(message: str, *, code: int) -> int:
