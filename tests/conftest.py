@@ -33,6 +33,7 @@ MARKS_BY_FIXTURE = {"wheel": "network", "smollm": "network", "engine": "engine"}
 MARKS_BY_FILE = {
     "cli/test_check.py": "engine",
     "cli/test_train.py": "engine",
+    "families/test_hostile_families.py": "engine",
     "families/test_probe.py": "engine",
     "lemur/test_source.py": "network",
 }

@@ -108,7 +108,8 @@ def test_measures_of_a_small_package(tmp_path):
 
 def test_import_chains_are_short_and_folders_small() -> None:
     package = Path(__file__).parent.parent / "nngen"
-    chain = load("measure_code").longest_chain(load("measure_code").read_package(package))
+    measure = load("measure_code")
+    chain = measure.longest_chain(measure.read_package(package))
     assert len(chain) <= 14, " > ".join(chain)
     sizes = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in package.rglob("*.py")}}
     assert {str(folder) for folder, size in sizes.items() if size > (26 if folder.name == "cli" else 17)} == set()

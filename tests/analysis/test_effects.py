@@ -170,7 +170,7 @@ def test_saturated_with_seeds_gives_intervals_and_says_what_they_rest_on():
     assert any("rest on an assumption" in note for note in found.notes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_no_table_raises(data):
     pool = "ABCDEFGH"[: data.draw(st.integers(4, 8))]

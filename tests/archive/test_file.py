@@ -238,6 +238,7 @@ DIE = """
 """
 
 
+@pytest.mark.long
 def test_killed_at_every_write_boundary_all_or_nothing(path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(DIE), str(path)], check=True)
     copies = sorted(path.parent.glob("a.db.*[0-9]"), key=lambda copy: int(copy.suffix[1:]))

@@ -167,6 +167,7 @@ LONG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LONG)
 def test_a_foreign_source_of_any_length_is_hashed_in_bounded_time_and_memory(name: str) -> None:
     code = f"""

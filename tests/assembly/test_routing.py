@@ -222,6 +222,7 @@ def build_like(net: Any) -> Any:
     return net.train()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_works_at_any_shape(kind: str, load: Load) -> None:
     candidate = golden_candidate(kind)
@@ -296,7 +297,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
     return Plan(kind=kind, experts=experts, gate=gate, losses=losses, recipe=draw(recipes), repeats=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(plan=any_plan())
 @pytest.mark.long
 def test_any_plan_renders_parses_and_reads_back(assembler: Assembler, plan: Plan) -> None:
@@ -306,7 +307,7 @@ def test_any_plan_renders_parses_and_reads_back(assembler: Assembler, plan: Plan
     assert max(map(len, candidate.source.splitlines())) <= 120
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(plan=any_plan())
 def test_any_plan_of_any_kind_trains(assembler: Assembler, tmp_path_factory: Any, plan: Plan) -> None:
     from assembly_toys import import_source

@@ -56,6 +56,7 @@ def wait_for(condition, seconds=20):
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_pause_resume_and_stop(archive, tmp_path):
     engine = Gate()
 

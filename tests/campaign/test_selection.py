@@ -80,6 +80,7 @@ def test_adaptive_learns_and_keeps_exploring(archive):
     assert sum(TWENTY.index(name) for quartet in chosen for name in quartet) / len(chosen) / 4 > 12
 
 
+@pytest.mark.long
 def test_adaptive_resumes_where_it_was_killed(tmp_path):
     with Archive.open(tmp_path / "whole.db") as whole:
         adaptive(whole, engine=Skilled()).run()
@@ -112,6 +113,7 @@ def test_adaptive_resumes_where_it_was_killed(tmp_path):
             assert (quartets(archive, "one"), explored(archive, "one")) == wanted
 
 
+@pytest.mark.long
 def test_adaptive_begins_with_what_the_archive_knows(archive):
     campaign(archive, size=100, epochs=1, inputs=fake_inputs(TWENTY), engine=Skilled()).run()
     adaptive(archive, name="two", engine=Skilled(), skip_known=True).run()

@@ -176,7 +176,7 @@ def decided_from_scratch(spec, trials):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_kept_up_to_date_the_ladder_decides_as_from_scratch(data):
     scheduler = data.draw(st.sampled_from(["asha", "halving"]))
     spec = CampaignSpec(name="one", shape=Shape(1, 8, 8), scheduler=scheduler, reduction_factor=2, **RUNGS)

@@ -127,6 +127,7 @@ def test_campaign_ls_and_status(nngen, trials):
     assert "one" in nngen("campaign", "ls").out
 
 
+@pytest.mark.long
 def test_report(nngen, path):
     out = path.parent / "r.html"
     told = json.loads(nngen("report", "one", "--out", out, "--json").out)

@@ -251,7 +251,7 @@ def test_any_file_of_arguments_is_read_or_refused_in_one_line(nngen, settled, ta
     assert done.out == "" and len(done.err.splitlines()) == 1 and done.err.startswith("nngen: ")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(table=PLANS)
 def test_any_plan_is_refused_or_written_and_read_again(table):
     try:
@@ -263,7 +263,7 @@ def test_any_plan_is_refused_or_written_and_read_again(table):
         assert from_toml(to_toml(plan)) == plan
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=st.one_of(st.text(max_size=60), st.text("[]{}=.\"'#\n ab1_-", max_size=60)))
 def test_any_text_is_toml_or_refused_with_a_phrase(text):
     try:

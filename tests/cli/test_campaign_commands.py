@@ -70,6 +70,7 @@ class Slow(FakeEngine):
         return super().train(*args, **kwargs)
 
 
+@pytest.mark.long
 def test_watch_and_events_follow_what_another_process_does(nngen, path):
     child = os.fork()
     if child == 0:

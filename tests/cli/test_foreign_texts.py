@@ -88,6 +88,7 @@ def test_progress_is_clean(capfd):
     assert out == "" and is_clean(err)
 
 
+@pytest.mark.long
 def test_a_source_keeps_its_bytes_in_a_file_and_loses_escapes_on_a_terminal(nngen, foreign):
     source = "x = '\x1b]0;title\x07'\n"
     with Archive.open(foreign / "a.db") as archive:

@@ -313,6 +313,7 @@ print("done")
 """
 
 
+@pytest.mark.long
 def test_killed_at_any_instant_it_is_all_or_nothing(tmp_path):
     seen, instant = set(), 0
     while True:

@@ -111,6 +111,7 @@ def test_without_bubblewrap_nothing_runs_and_one_line_says_what_to_do(
         assert part in str(refused.value)
 
 
+@pytest.mark.long
 def test_one_byte_on_the_pipe_does_not_hold_up_the_probe(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIME_LIMIT_S", 4.0)
     before = set(psutil.Process().children(recursive=True))  # engines of other tests
@@ -179,6 +180,7 @@ def test_a_measurement_out_of_range_is_refused(changed: dict[str, object]) -> No
     assert len(measurement.answer([LONG], ended).reason) <= 300
 
 
+@pytest.mark.long
 def test_a_forged_measurement_is_a_reason_and_is_not_stored(cache: Path) -> None:
     forged = family("Forger", FORGER.replace("{message}", repr(GOOD | {"interface": {"low": -5}})))
     measured = profiles([forged], SHAPE)["Forger"]
@@ -187,6 +189,7 @@ def test_a_forged_measurement_is_a_reason_and_is_not_stored(cache: Path) -> None
     assert not (cache / "probes").exists()
 
 
+@pytest.mark.long
 def test_a_forged_entry_of_the_cache_is_measured_again(cache: Path) -> None:
     plain = family("Plain", "        pass")
     first = profiles([plain], SHAPE)

@@ -101,6 +101,7 @@ def test_arguments_that_are_too_long_are_refused(runner):
         runner.collect(job("answer", arguments={"number": "x" * 70_000}))
 
 
+@pytest.mark.long
 def test_a_result_does_not_wait_until_the_kernel_has_freed_the_memory(runner, monkeypatch):
     close, closed = Pipes.close, threading.Event()
 

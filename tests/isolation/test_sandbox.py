@@ -80,6 +80,7 @@ def test_the_interpreter_is_shown_with_its_own_libraries(mounts):
     assert not [inside for inside, _ in found.folders if inside.name in ("sklearn", "scipy", "pandas", "transformers")]
 
 
+@pytest.mark.long
 def test_the_shown_packages_suffice_for_the_workers(tmp_path):
     for inside, outside in machine_mounts().folders:
         if outside is not None and inside.parent == Path("/packages"):

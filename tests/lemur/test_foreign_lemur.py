@@ -277,6 +277,7 @@ CONTENT = (
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.long
 @FUZZ
 @given(name=st.text(max_size=8), epoch=st.text(max_size=4), code=CONTENT, result=CONTENT, cut=st.integers(0, 2000))
 def test_no_reader_raises_anything_but_its_own_errors(

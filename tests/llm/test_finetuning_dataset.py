@@ -352,6 +352,7 @@ def test_effects_are_fitted_five_times_and_never_on_the_answer_itself(monkeypatc
         assert row.group not in fitted[int(fit)]
 
 
+@pytest.mark.long
 def test_examples_take_time_in_proportion_to_the_trials() -> None:
     space, seconds = PlanSpace(families=tuple("ABCDEFGHIJKL")), []
     for count in (400, 1600):

@@ -37,7 +37,7 @@ from nngen.types import Candidate
 
 SPACE = PlanSpace(families=tuple("ABCDEFG"))
 FUZZ = settings(
-    max_examples=int(os.environ.get("NNGEN_FUZZ_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("NNGEN_FUZZ_EXAMPLES", "25")),
     deadline=None,  # wall time is the machine's; ``_quick`` bounds that of the process
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -76,6 +76,7 @@ def test_other_replies_have_a_typed_fault(text: str, fault: Fault, message: str)
     assert caught.value.fault is fault
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     ["```python\n" * 18_000, "```\n" * 49_999, "```\nA" + "'" * 150_000 + "!\n```", "`" * 199_999, " " * 199_999 + "`"],
@@ -112,6 +113,7 @@ def test_thoughts_are_cut_out_in_linear_time(text: str) -> None:
     assert time.process_time() - began < 2.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     [

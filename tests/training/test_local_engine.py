@@ -317,6 +317,7 @@ with LocalEngine() as engine:
 """
 
 
+@pytest.mark.long
 def test_nothing_outlives_a_killed_engine(tmp_path, mark, marked):
     source = net_source(init="import os; os.fork() == 0 and (os.setsid(), any(iter(int, 1)))")
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{mark}"}
@@ -333,6 +334,7 @@ def test_nothing_outlives_a_killed_engine(tmp_path, mark, marked):
     assert not list(tmp_path.glob("nngen-scratch-*/*"))
 
 
+@pytest.mark.long
 def test_leaving_the_engine_leaves_nothing(left_over):
     with LocalEngine() as own:
         own.warm_up()

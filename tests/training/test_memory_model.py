@@ -111,6 +111,7 @@ def test_the_engine_refuses_what_cannot_fit(job):
     assert trial.seconds == 0
 
 
+@pytest.mark.long
 def test_the_engine_begins_with_a_batch_that_can_fit(job):
     large = Prediction(fixed_mib=100, image_mib=10, likely_mib=500, seconds=1.0)
     with LocalEngine(predict=lambda *_: large) as engine:
