@@ -115,22 +115,27 @@ def assemble(
         row = {"path": str(out), "quartets": total, "written": counts[True], "there_already": there}
         row["in_the_archive"] = total - counts[True] - there
         print_json(row) if output.json else print_table([row])
-        return
+    else:
+        _print(list(written), out, None if archive is None else total, output)
+
+
+def _print(written: Sequence[tuple[Candidate, bool]], out: Path, offered: int | None, output: OutputOptions) -> None:
+    """Print the files; ``offered`` is the number of mixtures with those of the archive, where one was named."""
+    new = sum(is_new for _, is_new in written)
+    left_out = "" if offered is None else f", {offered - len(written):,} in the archive already"
+    note(f"{new:,} written, {len(written) - new:,} there already{left_out}", prefix="")
     rows = [
         {
             "id": candidate.id,
             "path": str(out / f"{candidate.id}.py"),
             "experts": list(candidate.plan.experts if candidate.plan else ()),
             "canonical": candidate.canonical,
-            "written": new,
+            "written": is_new,
         }
-        for candidate, new in written
+        for candidate, is_new in written
     ]
-    new = sum(row["written"] is True for row in rows)
-    left_out = f", {total - len(rows):,} in the archive already" if archive is not None else ""
-    note(f"{new:,} written, {len(rows) - new:,} there already{left_out}", prefix="")
     output.print_rows(rows, ("id", "experts", "path"))
-    if rows and not str(out).endswith(_TAR):
+    if rows:
         suggest("check", out)
 
 

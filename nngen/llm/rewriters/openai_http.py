@@ -15,12 +15,14 @@ import http
 import json
 import random
 import re
+import ssl
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,7 +111,6 @@ class Http:
         self.model = model
         self.name = f"{model or 'server'}@{parts.netloc}"
         self._attempts, self._parallel, self._sleep, self._timeout_s = attempts, parallel, sleep, timeout_s
-        self._certificates = httpx.create_ssl_context()
         # Found out from the server's refusals, and kept for all later requests.
         self._left_out: set[str] = set()
         self._fold_system = False
@@ -219,7 +220,7 @@ class Http:
         if key := server_key():
             headers["Authorization"] = f"Bearer {key}"
         # Redirects stay unfollowed: the key must not travel to another host.
-        client = httpx.AsyncClient(verify=self._certificates, timeout=None, follow_redirects=False)  # noqa: S113
+        client = httpx.AsyncClient(verify=_certificates(), timeout=None, follow_redirects=False)  # noqa: S113
         # JSON escapes leave plain ASCII, whatever characters a prompt quotes.
         sent = None if body is None else json.dumps(body).encode()
         try:
@@ -246,6 +247,12 @@ class Http:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             where = f"after {len(content):,} bytes" if content else f"({type(error).__name__})"
             return _Answer(status=Status.CUT, detail=f"the connection broke {where}")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read the certificates of authorities, once: it takes longer than a short answer."""
+    return httpx.create_ssl_context()
 
 
 def _unpacked(content: bytes, encoding: str) -> bytes:
