@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from _any_model_files import JOIN, STAND
+from _any_model_styles import MORE_JOIN, MORE_STAND
 from _page import RESULTS, Evaluation, note, table
 
 from nngen.assembly.assemble import Assembler
@@ -34,6 +35,7 @@ from nngen.families.probe import PRELOAD, Answer, Probe
 from nngen.isolation import Isolation, JobRunner
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan
+from nngen.text import decode_python
 from nngen.training import CheckJob, LocalEngine
 from nngen.types import Family, Interface, Shape
 
@@ -47,6 +49,8 @@ LIMITS = ("took longer", "needs more")
 
 SECONDS = 40.0
 FILES = "files of this evaluation"
+JOINING: dict[str, str | bytes] = {**JOIN, **MORE_JOIN}
+STANDING = {**STAND, **MORE_STAND}
 EVALUATION = Evaluation(__file__, __doc__)
 JOINED, REFUSED, BROKEN, FAULT = "joined", "refused", "cannot run", "fault"
 
@@ -59,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lemur = open_lemur()
     results: dict[str, list[str]] = json.loads(STORE.read_text()) if STORE.exists() else {}
     names = list(drawn(lemur.models(), arguments.models, arguments.seed))
-    sources = {f"file:{name}": source for name, source in JOIN.items()}
-    sources |= {f"file:{name}": source for name, (source, _) in STAND.items()}
+    files = {**JOINING, **{name: source for name, (source, _) in STANDING.items()}}
+    sources = {f"file:{name}": decode_python(text) if isinstance(text, bytes) else text for name, text in files.items()}
     end = time.monotonic() + 60 * arguments.max_minutes
     partner = load_families(lemur)[PARTNER]
     probe.TIME_LIMIT_S = SECONDS
@@ -154,10 +158,10 @@ def faults(results: dict[str, list[str]]) -> list[str]:
     found = [f"- {name}: {reason}" for name, (_, verdict, reason) in results.items() if verdict == FAULT]
     for name, (_, verdict, reason) in results.items():
         short = name.removeprefix("file:")
-        if short in JOIN and short != name and verdict not in (JOINED, FAULT):
+        if short in JOINING and short != name and verdict not in (JOINED, FAULT):
             found.append(f"- {name}: must join, but {verdict}: {reason}")
-        if short in STAND and short != name and STAND[short][1] not in reason:
-            found.append(f"- {name}: {verdict} {reason}, expected: {STAND[short][1]}")
+        if short in STANDING and short != name and STANDING[short][1] not in reason:
+            found.append(f"- {name}: {verdict} {reason}, expected: {STANDING[short][1]}")
     return found
 
 

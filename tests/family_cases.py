@@ -182,6 +182,7 @@ EQUAL = {
     "a seed of its own": family_source("torch.manual_seed(42)"),
     "draws of the module": family_source(
         """
+        UNUSED = torch.rand(3)
         SCALE = torch.rand(8)
         def unused(noise=torch.rand(3)):
             return noise
@@ -265,6 +266,44 @@ EQUAL = {
                 return scale(super().forward(x), 2.0)
         """,
         "self.body = Body(in_shape[1], 8, 3)",
+    ),
+    "TorchScript with postponed annotations": family_source(
+        """
+        from torch import Tensor
+        class Body(nn.Conv2d):
+            def forward(self, x: Tensor, by: float = 2.0) -> Tensor:
+                return super().forward(x) * by
+        class Scaled(nn.Module):
+            def __init__(self, a, b):
+                super().__init__()
+                self.conv = nn.Conv2d(a, b, 3)
+            def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
+                return self.conv(x)
+        Later = int
+        @torch.jit.script
+        def double(x: Tensor) -> Tensor:
+            return x * 2
+        """,
+        """
+        self.body = Body(in_shape[1], 8, 3)
+        assert Scaled.forward.__annotations__["later"] == "Later | None"
+        assert double(torch.ones(1)) == 2
+        """,
+        first="from __future__ import annotations\n",
+    ),
+    # Tensors of other kinds.
+    "a sparse buffer": family_source(
+        init="self.register_buffer('graph', torch.eye(8).to_sparse())\nself.mixed = nn.Linear(8, 8)"
+    ).replace("x.mean((2, 3)))", "torch.sparse.mm(self.graph, x.mean((2, 3)).T).T)"),
+    "a class of tensors": family_source(
+        "class Named(torch.Tensor):\n    pass", "self.kind = Named"
+    ).replace("x.mean((2, 3)))", "x.mean((2, 3)).as_subclass(self.kind))"),
+    # Methods that torch calls.
+    "modes that return nothing": family_source().replace(
+        "    def train_setup", "    def train(self, mode=True):\n        super().train(mode)\n\n    def train_setup"
+    ),
+    "a call of its own": family_source().replace(
+        "    def train_setup", "    def __call__(self, x):\n        return self.forward(x)\n\n    def train_setup"
     ),
     # Annotations.
     "an inner function's annotation": family_source(

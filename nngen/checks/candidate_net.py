@@ -121,7 +121,8 @@ def materialise(net: nn.Module, images: Tensor, path: Path) -> None:
     """
     if any(map(is_lazy, (*net.parameters(), *net.buffers()))):
         with guard("build", Outcome.SHAPE, path, "forward ran once, for the lazy layers"), torch.no_grad():
-            net.eval()(images)
+            net.eval()  # it may return nothing
+            net(images)
 
 
 def _restore_parameters(net: nn.Module) -> None:
@@ -152,6 +153,19 @@ def set_up(net: nn.Module, path: Path, prm: Mapping[str, Any]) -> None:
     """
     with guard("build", Outcome.CRASHED, path, "Net.train_setup(prm) ran"):
         net.train_setup(prm)  # type: ignore[operator]
+
+
+def set_mode(net: nn.Module, path: Path, *, training: bool) -> None:
+    """Switch a net to training or to evaluation; a method ``train`` of its own may raise, and return anything.
+
+    Raises:
+        CheckFailed: If it raises.
+    """
+    with guard("shape", Outcome.CRASHED, path, f"its mode was set to {'training' if training else 'evaluation'}"):
+        if training:
+            net.train()
+        else:
+            net.eval()
 
 
 def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int, auxiliary: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nngen.checks.candidate_net import logits
+from nngen.checks.candidate_net import logits, set_mode
 from nngen.checks.guard import guard
 from nngen.checks.rule import CheckFailed
 from nngen.types import Outcome
@@ -40,11 +40,12 @@ def takes_channels_last(net: nn.Module, images: Tensor, path: Path, classes: int
         CheckFailed: If the net fails in contiguous format, or memory does not suffice.
     """
     expected = _evaluate(net, images, path, classes)
-    net.to(memory_format=torch.channels_last)
+    nn.Module.to(net, memory_format=torch.channels_last)  # a net may have a method to(device) of its own
     images = images.contiguous(memory_format=torch.channels_last)
     try:
         found = _evaluate(net, images, path, classes)
-        outputs = logits(net.train(), images, path, classes=classes, auxiliary=True)
+        set_mode(net, path, training=True)
+        outputs = logits(net, images, path, classes=classes, auxiliary=True)
         with guard("card", Outcome.CRASHED, path, "the backward pass ran in channels_last"):
             loss = F.cross_entropy(outputs, torch.arange(len(outputs), device=outputs.device) % classes)
             torch.autograd.backward(loss)
@@ -57,8 +58,9 @@ def takes_channels_last(net: nn.Module, images: Tensor, path: Path, classes: int
 
 def _evaluate(net: nn.Module, images: Tensor, path: Path, classes: int) -> Tensor:
     torch.manual_seed(0)  # some nets draw in evaluation too
+    set_mode(net, path, training=False)
     with torch.no_grad():
-        return logits(net.eval(), images, path, classes=classes, auxiliary=True)
+        return logits(net, images, path, classes=classes, auxiliary=True)
 
 
 def contiguous_parts(net: nn.Module, images: Tensor, path: Path, classes: int) -> tuple[str, ...]:
@@ -80,10 +82,10 @@ def contiguous_parts(net: nn.Module, images: Tensor, path: Path, classes: int) -
 
 def use_channels_last(net: nn.Module, contiguous: Collection[str] = ()) -> None:
     """Give a net's weights the format channels_last; ``contiguous`` names the parts that keep weights and inputs."""
-    net.to(memory_format=torch.channels_last)
+    nn.Module.to(net, memory_format=torch.channels_last)
     for name in contiguous:
         part = net.get_submodule(name)
-        part.to(memory_format=torch.contiguous_format)
+        nn.Module.to(part, memory_format=torch.contiguous_format)
         part.register_forward_pre_hook(_contiguous_inputs)
 
 

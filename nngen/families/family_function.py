@@ -121,6 +121,7 @@ class _Editor:
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line) + 1)
         self.edits: list[tuple[int, int, str]] = []
+        self.evaluated: set[str] = set()
         names = [(node.module, item) for node in tree.body if isinstance(node, ast.ImportFrom) for item in node.names]
         self.postponed = any(module == "__future__" and item.name == "annotations" for module, item in names)
         fx = [item for module, item in names if module in ("torch.fx", "torch.fx._symbolic_trace")]
@@ -136,6 +137,10 @@ class _Editor:
         )
         leaving += needed.unneeded
         gone |= {id(node) for node in leaving}
+        if needed.scripts:
+            self.evaluated |= _BUILTINS | top_level_names(
+                node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)
+            )
         kept = list(_walk(self.tree, gone))
         for statement in leaving:
             self._remove(statement)
@@ -204,9 +209,16 @@ class _Editor:
             inside = (part for statement in node.body for part in own_nodes(statement))
             annotations = [part.annotation for part in inside if isinstance(part, ast.AnnAssign)]
         else:
-            annotations = annotations_of(node)
+            annotations = [item for item in annotations_of(node) if not self._is_evaluated(item)]
         for annotation in annotations:
             self._quote(annotation)
+
+    def _is_evaluated(self, annotation: ast.expr) -> bool:
+        """Whether an annotation stays as it is: TorchScript looks those in quotes up among a module's names."""
+        parts = list(ast.walk(annotation))
+        quoted = any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in parts)
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        return bool(self.evaluated) and not quoted and names <= self.evaluated
 
     def _quote(self, annotation: ast.expr) -> None:
         """Put an annotation in quotes, as ``from __future__ import annotations`` does."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nngen.checks.candidate_net import hyperparameter_names, load_module, materialise, net_class
+from nngen.checks.candidate_net import hyperparameter_names, load_module, materialise, net_class, set_mode
 from nngen.checks.card import takes_channels_last
 from nngen.checks.rule import CheckFailed, fail
 from nngen.checks.rules.static.contract import Contract
@@ -49,7 +49,9 @@ _FEW, _MORE, _WIDE = 2, 4, 16
 _WIDE_MIB = 1024
 _RUNS = 3
 
-_SIDES = (64, 32, 128, 256, 384)
+_SIDES = (64, 32, 128, 256, 384, 224, 28, 299)
+"""Sides that are tried in turn; the last ones are for networks that take images of one size alone."""
+
 _LARGE = {"meta": 512, "cpu": 256}
 
 
@@ -96,7 +98,8 @@ def _measure(arguments: JsonObject, answer: dict[str, Any]) -> None:
     last = takes_channels_last(net, proof.images, family.path, family.classes)
     found = replace(interface, hyperparameters=names, own_settings=proof.own_settings, channels_last=last)
     answer["interface"] = asdict(found)
-    facts = {"seeds": proof.seeds, "settings": proof.own_settings and not proof.seeds, "draws": proof.stochastic}
+    settings = proof.settings and not proof.seeds
+    facts = {"seeds": proof.seeds, "settings": settings, "input": proof.changes_input, "draws": proof.stochastic}
     answer["notes"] = [name for name, holds in facts.items() if holds]
 
 
@@ -185,8 +188,9 @@ def confirm(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> None:
     net = family.build(*adapted_sides(adapter, shape))
     images = adapted(torch.rand(BATCH, shape.channels, shape.height, shape.width), adapter)
     for mode in ("evaluation", "training"):
+        set_mode(net, family.path, training=mode == "training")
         with torch.set_grad_enabled(mode == "training"):
-            outputs = family.logits(net.train(mode == "training"), images)
+            outputs = family.logits(net, images)
         if not bool(torch.isfinite(outputs).all()):
             raise fail(Outcome.NON_FINITE, RULE, f"logits are not finite in {mode} mode")
     family.backward(outputs)
@@ -211,7 +215,7 @@ def training_cost(family: FamilyUnderTest, adapter: Adapter, shape: Shape) -> di
     torch.manual_seed(0)
     net = family.build(*adapted_sides(adapter, shape))
     materialise(net, adapted(torch.zeros(BATCH, shape.channels, shape.height, shape.width), adapter), family.path)
-    net.train()
+    set_mode(net, family.path, training=True)
 
     def step(count: int) -> tuple[int, float]:
         return _step(family, net, adapted(torch.rand(count, shape.channels, shape.height, shape.width), adapter))
@@ -292,7 +296,8 @@ class _Search:
             images = images.to(torch.complex64) if self.complex else images
             # Both: an auxiliary head that runs in training mode only may need larger images.
             for training in (False, True):
-                self.family.logits(net.train(training), images)
+                set_mode(net, self.family.path, training=training)
+                self.family.logits(net, images)
 
 
 def _failure(attempt: Callable[[], object]) -> str | None:
@@ -312,7 +317,7 @@ def _interface(search: _Search, side: int) -> Interface:
     if search.device == "meta" and not search.confirms(low):
         # Some operations accept meta tensors of sizes that they refuse with real numbers: search with real ones.
         return _interface(_Search(family=search.family, device="cpu", complex=search.complex), side)
-    large = max(side, _LARGE[search.device])
+    large = max(side + side // 8, _LARGE[search.device])
     high = None if search.works(large, large) else search.border(works=side, fails=large)
     # Two sides inside the interval that differ: if these fail both ways round, images must be square.
     first = max(low, min(side, 64))

@@ -29,10 +29,12 @@ class NeededCode:
     Attributes:
         unneeded: Statements of the module and methods of ``Net`` that nothing needs.
         imports: Import statements of which some names stay, with those names.
+        scripts: Whether the source has words of TorchScript.
     """
 
     unneeded: list[ast.stmt] = field(default_factory=list)
     imports: list[tuple[ast.Import | ast.ImportFrom, list[ast.alias]]] = field(default_factory=list)
+    scripts: bool
 
 
 @dataclass(eq=False)
@@ -66,14 +68,17 @@ def needed_code(tree: ast.Module) -> NeededCode:
                 kept_units.add(unit)
                 names += unit.words - needed
                 needed |= unit.words
-    result = NeededCode(unneeded=[unit.node for unit in units if unit.binds and unit not in kept_units])
+    result = NeededCode(
+        unneeded=[unit.node for unit in units if unit.binds and unit not in kept_units],
+        scripts=bool(every_word & _SCRIPTS),
+    )
     gone = {id(node) for node in result.unneeded}
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in gone and _binds(node, every_word):
             kept = [alias for alias in node.names if _bound(alias) in needed]
             if len(kept) < len(node.names):
                 result.imports.append((node, kept))
-    if not every_word & _SCRIPTS:
+    if not result.scripts:
         result.unneeded += _overloads(tree)
     return result
 

@@ -41,6 +41,7 @@ LARGEST_IMAGE = 2**24
 NOTES = {
     "seeds": "it seeds the generators itself, which nngen seeds again afterwards",
     "settings": "it changes settings of torch, which are in force while its own code runs only",
+    "input": "it changes its images in place, of which it gets a copy",
     "draws": "it draws random numbers in evaluation, which nngen seeds each time",
 }
 """Facts about a family that a user should know, by the names that the worker sends."""
@@ -52,7 +53,7 @@ _NAME = re.compile(r"[\w.-]{1,100}")
 _log = logging.getLogger(__name__)
 
 # Raised when the probe measures differently, so that older entries of the cache are left alone.
-_PROFILE_VERSION = 6
+_PROFILE_VERSION = 7
 _COST_VERSION = 4
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial, partialmethod
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +20,7 @@ _ROOTS = frozenset(
 )
 """Packages and modules whose attributes are compared."""
 
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _MISSING = object()
 
 
@@ -53,15 +57,32 @@ def _owners() -> Iterator[Any]:
 
 def _replaced(owner: Any, before: Mapping[str, Any]) -> Iterator[str]:
     now = vars(owner)
+    private = any(part.startswith("_") for part in _name(owner).split("."))
     for name, old in before.items():
         new = now.get(name, _MISSING)
         if new is old or (name.startswith("_") and (not callable(old) or _of_the_roots(new))):
             continue  # torch fills its own private names when they are first used
+        if private and not callable(old):
+            continue  # and the names of its private modules
+        if _wrapped_by_torch(new, old):
+            continue
         if type(old) is type(new) is int:
             continue  # counters, as that of all hooks
         yield name
     # Submodules and functions of torch itself become attributes when they are first imported.
-    yield from sorted(name for name in now.keys() - before.keys() if not _of_torch(name, now[name]))
+    for name in sorted(now.keys() - before.keys()):
+        if not _of_torch(name, now[name]) and (callable(now[name]) or not private):
+            yield name
+
+
+def _wrapped_by_torch(new: object, old: object) -> bool:
+    """Whether torch wrapped a function of its own, as ``torch.compile`` does with ``manual_seed`` on first use."""
+    code = getattr(new, "__code__", None)
+    return (
+        callable(new)
+        and inspect.unwrap(new, stop=lambda inner: inner is old) is old
+        and str(getattr(code, "co_filename", "")).startswith(_TORCH)
+    )
 
 
 def _of_torch(name: str, value: object) -> bool:

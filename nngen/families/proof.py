@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten
 
-from nngen.checks.candidate_net import load_module
+from nngen.checks.candidate_net import load_module, set_mode
 from nngen.checks.guard import guard
 from nngen.checks.rule import CheckFailed, fail
 from nngen.families.own_settings import OwnSettings
@@ -40,15 +40,22 @@ class Proof:
         net: Its network, after one step of training.
         images: Images on which it was run.
         seeds: Whether its code seeds the generators.
-        own_settings: Whether its code changes settings of torch, or seeds the generators.
+        settings: Whether its code changes settings of torch.
+        changes_input: Whether its forward pass changes the images that it gets.
         stochastic: Whether its outputs in evaluation depend on random numbers.
     """
 
     net: nn.Module
     images: Tensor
     seeds: bool
-    own_settings: bool
+    settings: bool
+    changes_input: bool
     stochastic: bool
+
+    @property
+    def own_settings(self) -> bool:
+        """Whether ``OwnSettings`` has to keep something of it from the other experts."""
+        return self.seeds or self.settings or self.changes_input
 
 
 def prove(family: FamilyUnderTest, expert: Path, adapter: Adapter, shape: Shape) -> Proof:
@@ -62,39 +69,65 @@ def prove(family: FamilyUnderTest, expert: Path, adapter: Adapter, shape: Shape)
 
     Raises:
         CheckFailed: If the family fails, its logits are not finite, no parameter receives a gradient, or the expert
-            differs; the message names what.
+            differs, or the family alone differs from run to run; the message names what.
     """
     torch.manual_seed(_SEED)
     images = [adapted(torch.rand(BATCH, shape.channels, shape.height, shape.width), adapter) for _ in range(2)]
     size = adapted_sides(adapter, shape)
-    with _deterministic(), _SeedWatch() as watch:
-        sides = (
-            _Side(family, lambda: watch.load(family.path)),
-            _Side(replace(family, path=expert), lambda: _function_of(expert), what="as an expert: "),
-        )
-        alone = sides[0]
+    watch = _Watch()
+
+    def alone() -> _Side:
+        return _Side(family, lambda: watch.load(family.path))
+
+    def as_expert() -> _Side:
+        return _Side(replace(family, path=expert), lambda: _function_of(expert), what="as an expert: ")
+
+    with watch:
+        try:
+            sides, stochastic = _compare_sides((alone, as_expert), size, images)
+        except _DifferenceFound:
+            try:
+                _compare_sides((alone, alone), size, images)
+            except _DifferenceFound as difference:
+                message = f"it draws numbers that no seed sets: alone, too, {difference.what} from run to run"
+                raise fail(Outcome.CONTRACT, RULE, message) from None
+            raise
+    if watch.in_forward:
+        message = "it seeds the generators in its forward pass: all other experts would draw the same numbers again"
+        raise fail(Outcome.CONTRACT, RULE, message)
+    return Proof(
+        net=sides[0].net,
+        images=images[0],
+        seeds=watch.seeds,
+        settings=any(side.settings.changed for side in sides),
+        changes_input=watch.changes_input,
+        stochastic=stochastic,
+    )
+
+
+def _compare_sides(
+    makers: Sequence[Callable[[], _Side]], size: tuple[int, int], images: Sequence[Tensor]
+) -> tuple[list[_Side], bool]:
+    """Import, build and run two sides, and raise for the first difference.
+
+    Returns:
+        The sides, and whether the first one draws random numbers in evaluation.
+    """
+    with _deterministic():
+        sides = [make() for make in makers]
+        one = sides[0]
         _compare("parameters", [side.build(*size) for side in sides])
         # Uninitialised memory was filled until here, where weights show it; filling each result would only cost time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         evaluated = [side.evaluate(images) for side in sides]
         _compare("outputs in evaluation", evaluated)
-        stochastic = not _same(alone.evaluate(images, seed=_SEED + 1), evaluated[0])
+        stochastic = not _same(one.evaluate(images, seed=_SEED + 1), evaluated[0])
         _compare("outputs in training", [side.train(images) for side in sides])
         _compare("gradients", [side.gradients() for side in sides])
-        if not any(bool(gradient.count_nonzero()) for gradient in alone.gradients().values()):
+        if not any(bool(gradient.count_nonzero()) for gradient in one.gradients().values()):
             raise fail(Outcome.NO_GRADIENT, RULE, "no parameter received a gradient")
         _compare("parameters after a step", [side.step() for side in sides])
-    if watch.in_forward:
-        message = "it seeds the generators in its forward pass: all other experts would draw the same numbers again"
-        raise fail(Outcome.CONTRACT, RULE, message)
-    changed = any(side.settings.changed for side in sides)
-    return Proof(
-        net=alone.net,
-        images=images[0],
-        seeds=watch.found,
-        own_settings=changed or watch.found,
-        stochastic=stochastic,
-    )
+    return sides, stochastic
 
 
 def _function_of(expert: Path) -> Any:
@@ -132,11 +165,11 @@ class _Side:
     @torch.no_grad()
     def evaluate(self, images: Sequence[Tensor], seed: int = _SEED) -> list[object]:
         with self._step(seed):
-            return self._outputs(self.net.eval(), images)[1]
+            return self._outputs(images, training=False)[1]
 
     def train(self, images: Sequence[Tensor]) -> list[object]:
         with self._step():
-            found, outputs = self._outputs(self.net.train(), images)
+            found, outputs = self._outputs(images, training=True)
             self._family.backward(torch.cat(found))
         return outputs
 
@@ -150,16 +183,17 @@ class _Side:
                 parameter.sub_(_RATE * parameter.grad)
         return _state(self.net)
 
-    def _outputs(self, net: nn.Module, images: Sequence[Tensor]) -> tuple[list[Tensor], list[object]]:
+    def _outputs(self, images: Sequence[Tensor], *, training: bool) -> tuple[list[Tensor], list[object]]:
         """Run the net on each batch; return the logits, and all that it returned."""
+        set_mode(self.net, self._family.path, training=training)
         kept: list[object] = []
-        hook = net.register_forward_hook(lambda _net, _images, outputs: kept.append(outputs))
-        found = [self._family.logits(net, batch) for batch in images]
+        hook = self.net.register_forward_hook(lambda _net, _images, outputs: kept.append(outputs))
+        found = [self._family.logits(self.net, batch) for batch in images]
         hook.remove()
         if not all(bool(torch.isfinite(logits).all()) for logits in found):
-            mode = "training" if net.training else "evaluation"
+            mode = "training" if training else "evaluation"
             raise fail(Outcome.NON_FINITE, RULE, f"logits are not finite in {mode} mode")
-        return found, kept
+        return found, kept or [*found]  # a net that is called in a way of its own runs no hooks
 
     @contextmanager
     def _step(self, seed: int = _SEED) -> Iterator[None]:
@@ -179,6 +213,18 @@ def _state(net: nn.Module) -> dict[str, Any]:
     return {name: (None if is_lazy(value) else value.detach(), value.requires_grad) for name, value in found}
 
 
+class _DifferenceFound(CheckFailed):
+    """Two sides differ.
+
+    Attributes:
+        what: The difference as a phrase.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(fail(Outcome.CONTRACT, RULE, f"it is another network inside a function: {what}").verdict)
+        self.what = what
+
+
 def _compare(what: str, found: Sequence[Any]) -> None:
     """Refuse what differs between the sides, by its name where it has one."""
     alone, expert = found
@@ -190,7 +236,7 @@ def _compare(what: str, found: Sequence[Any]) -> None:
         names = f" ({one_line(listed(differ or ['their order'], _SHOWN), 100)})"
     elif _same(alone, expert):
         return
-    raise fail(Outcome.CONTRACT, RULE, f"it is another network inside a function: its {what} differ{names}")
+    raise _DifferenceFound(f"its {what} differ{names}")
 
 
 def _same(one: object, other: object) -> bool:
@@ -201,13 +247,20 @@ def _same(one: object, other: object) -> bool:
 
 def _equal(one: object, other: object) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.dtype != other.dtype or one.shape != other.shape:
+        if (one.dtype, one.shape, one.layout) != (other.dtype, other.shape, other.layout):
             return False
+        one, other = _plain(one), _plain(other)
         return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
     if isinstance(one, int | float | str | None):
         return type(one) is type(other) and one == other
     # An object of a class of the family's own, which is another class on each side.
     return type(one).__name__ == type(other).__name__
+
+
+def _plain(value: Tensor) -> Tensor:
+    """Return a dense tensor of torch's own class: no operation compares sparse ones, or ones of two other classes."""
+    value = value.detach()
+    return (value if value.layout is torch.strided else value.to_dense()).as_subclass(Tensor)
 
 
 @contextmanager
@@ -221,20 +274,21 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-class _SeedWatch:
-    """Notes whether a family seeds the generators of torch, Python or numpy.
+class _Watch:
+    """Notes whether a family seeds the generators of torch, Python or numpy, or changes its input.
 
     Attributes:
-        found: Whether it does when it is imported or built.
-        in_forward: Whether it does in a forward pass.
+        seeds: Whether it seeds when it is imported or built.
+        in_forward: Whether it seeds in a forward pass.
+        changes_input: Whether a forward pass writes into the images that it gets.
     """
 
     def __init__(self) -> None:
-        self.found = self.in_forward = False
+        self.seeds = self.in_forward = self.changes_input = False
         self._calls = 0
         self._seeds = random.seed, np.random.seed
 
-    def __enter__(self) -> _SeedWatch:
+    def __enter__(self) -> _Watch:
         random.seed, np.random.seed = (self._counted(seed) for seed in self._seeds)
         return self
 
@@ -245,23 +299,26 @@ class _SeedWatch:
         """Import the family; its class builds networks that are watched, too."""
         before = self._now()
         net = load_module(path, "family_alone").Net
-        self.found |= self._now() != before
+        self.seeds |= self._now() != before
 
         def build(*arguments: Any) -> nn.Module:
             before = self._now()
             built: nn.Module = net(*arguments)
-            self.found |= self._now() != before
-            built.register_forward_pre_hook(lambda *_: self._begin())
-            built.register_forward_hook(lambda *_: self._end())
+            self.seeds |= self._now() != before
+            # The first hook, before OwnSettings makes a copy of the images; the second one gets this copy.
+            built.register_forward_pre_hook(lambda _, images: self._begin(*images))
+            built.register_forward_hook(lambda _, images, _outputs: self._end(*images))
             return built
 
         return build
 
-    def _begin(self) -> None:
-        self._before = self._now()
+    def _begin(self, images: Tensor) -> None:
+        self._before, self._images = self._now(), images
 
-    def _end(self) -> None:
+    def _end(self, copy: Tensor) -> None:
         self.in_forward |= self._now() != self._before
+        # In-place operations count as versions, but not through ``.data``; some change nothing in these images.
+        self.changes_input |= copy._version > 0 or not torch.equal(copy, self._images)
 
     def _now(self) -> tuple[int, int]:
         return torch.initial_seed(), self._calls

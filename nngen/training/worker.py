@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nngen.checks.candidate_net import build_net, load_module, logits, set_up
+from nngen.checks.candidate_net import build_net, load_module, logits, set_mode, set_up
 from nngen.checks.card import contiguous_parts, use_channels_last
 from nngen.checks.context import CheckContext
 from nngen.checks.dynamic import dynamic_check
@@ -134,7 +134,7 @@ def predict(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
         training = _Training(path, order, channel)
         net = training.build(torch.device(order.device))
         with guard(_RULE, Outcome.CRASHED, path, "the weights were loaded"):
-            load_weights(net, TensorFile(file))
+            load_weights(net, TensorFile(file), order.shape)
         outputs: list[Tensor] = []
         (shown,) = training.fitting([StoredImages(images, torch.device(order.device))])
         with _own_draws(derive(order.seed, "evaluation")):
@@ -332,7 +332,7 @@ class _Training:
             return contiguous_parts(net, images, self.path, self.order.classes)
 
     def _learn(self, net: nn.Module, batches: Batches) -> object:
-        net.train()
+        set_mode(net, self.path, training=True)
         with guard(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.order.device):
             return net.learn(batches)  # type: ignore[operator]
 
@@ -360,7 +360,7 @@ class _Training:
         outputs_kept: list[Tensor] | None = None,
     ) -> bytes:
         """Return the class of each image as little-endian uint16; the logits are added to a list."""
-        net.eval()
+        set_mode(net, self.path, training=False)
         # Without a backward pass more images fit than in training.
         size = self.order.batch * _EVAL_FACTOR
         classes: list[npt.NDArray[Any]] = []

@@ -148,6 +148,12 @@ MISFITS = {
     family("Newer", source="type Number = int\nclass Net: pass"): "line 1: not Python",
     family("Netless", source="x = 1"): "supported_hyperparameters() is missing",
     family("Early", source=PLAIN_NET + "raise RuntimeError('not today')"): "not today",
+    family("Unseeded", init="import random; self.layer.bias.data += random.SystemRandom().random()"): (
+        "it draws numbers that no seed sets: alone, too, its parameters differ (layer.bias) from run to run"
+    ),
+    family("Trains", source=PLAIN_NET + "    def train(self, loader, epochs): pass\n"): (
+        "missing 1 required positional argument: 'epochs', while its mode was set to evaluation"
+    ),
 }
 """Families that cannot be used, and what is said of each."""
 
@@ -161,7 +167,12 @@ PLAIN = (
     family("Lazy", init="self.layer = nn.LazyLinear(10)"),
     family("Seeds", init="torch.manual_seed(1)"),
     family("Sets", init="torch.backends.cudnn.benchmark = True"),
-    family("Calls", source=PLAIN_NET.replace("{'lr', 'momentum'}", "{*'lr momentum dropout'.split()}")),
+    family(
+        "Calls",
+        source=NET.format(init="self.rate = prm['dropout']", forward=FORWARD).replace(
+            "{'lr', 'momentum'}", "{*'lr momentum dropout'.split()}"
+        ),
+    ),
     family(
         "Grouped",
         init="""
@@ -170,10 +181,23 @@ PLAIN = (
         except* ValueError:
             pass""",
     ),
+    family("Switches", source=PLAIN_NET + "    def train(self, mode=True): super().train(mode)\n"),
+    family("Moves", source=PLAIN_NET + "    def to(self, device): super().to(device)\n"),
+    family("Renames", source=PLAIN_NET.replace("def forward", "def run") + "    forward = run\n"),
+    family("Asks", init="import torch.distributed as dist; assert not dist.is_initialized()"),
+    family("Compiles", init="torch.compiler.disable(print)"),
+    family("Writes", forward="x.sub_(0.5); " + FORWARD),
+    family("Rectifies", forward="x.relu_(); " + FORWARD),
+    family("Hides", forward="x.data.clamp_(0.2, 0.3); " + FORWARD),
 )
-"""Families that can: they print, look for a GPU, count the images, return auxiliary outputs."""
+"""Families that can: they print, look for a GPU, count or change the images, return auxiliary outputs."""
+
+INPUT = ("Writes", "Rectifies", "Hides")
 
 SLY = family("Sly", forward="assert x.is_meta or x.shape[2] >= 20; return self.layer(x.mean((2, 3)))")
+ONE_SIZE = tuple(
+    family(f"Only{side}", forward=f"assert x.shape[2] == {side}; {FORWARD}") for side in (28, 224, 299, 384)
+)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +205,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profile]:
     """All families, measured in one run of the worker."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return profiles([*MISFITS, *PLAIN, SLY], SHAPE, wanted="process")
+        return profiles([*MISFITS, *PLAIN, *ONE_SIZE, SLY], SHAPE, wanted="process")
 
 
 @pytest.mark.parametrize("subject", MISFITS, ids=lambda subject: subject.name)
@@ -198,14 +222,22 @@ def test_families_that_work_are_usable(measured: dict[str, Profile], subject: Fa
     assert profile.reason == ""
     assert profile.native(SHAPE)
     names = ("dropout", "lr", "momentum") if subject.name == "Calls" else None
-    own = subject.name in ("Seeds", "Sets")
-    assert profile.interface == Interface(low=1, hyperparameters=names, own_settings=own)
-    assert profile.notes == {"Seeds": ("seeds",), "Sets": ("settings",)}.get(subject.name, ())
+    notes = {"Seeds": ("seeds",), "Sets": ("settings",), **dict.fromkeys(INPUT, ("input",))}.get(subject.name, ())
+    assert profile.interface == Interface(low=1, hyperparameters=names, own_settings=bool(notes))
+    assert profile.notes == notes
     assert profile.parameters == {"3x32x32": 3 * 10 + 10}
 
 
 def test_a_border_that_meta_tensors_do_not_see_is_found(measured: dict[str, Profile]) -> None:
     assert measured["Sly"].interface == Interface(low=20)
+
+
+@pytest.mark.parametrize("subject", ONE_SIZE, ids=lambda subject: subject.name)
+def test_families_of_one_size_get_images_of_it(measured: dict[str, Profile], subject: Family) -> None:
+    side = int(subject.name.removeprefix("Only"))
+    profile = measured[subject.name]
+    assert profile.reason == "" and profile.interface == Interface(low=side, high=side)
+    assert str(profile.adapter(SHAPE)) == f"resize {side}x{side}"
 
 
 def test_one_that_hangs_stops_no_other_and_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

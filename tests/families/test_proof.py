@@ -125,6 +125,8 @@ SETTINGS = {
     "threads": "torch.set_num_threads(torch.get_num_threads() + 1)",
     "anomaly detection": "torch.autograd.set_detect_anomaly(True)",
     "precision": "torch.set_float32_matmul_precision('medium')",
+    "the newer flags of precision": "torch.backends.fp32_precision = 'tf32'",
+    "a newer flag of a card": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
 }
 
 
@@ -211,6 +213,18 @@ def test_what_is_replaced_for_all_is_named(name: str) -> None:
     assert before.changes() == ()
 
 
+def test_what_torch_changes_of_its_own_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ProcessState()
+    seed = torch.manual_seed
+    # As on the first use of torch.compile, and on that of vmap.
+    monkeypatch.setattr(torch, "manual_seed", torch.compiler.disable(seed))
+    monkeypatch.setattr(torch._functorch.predispatch, "DECOMPOSITIONS_LOADED", "changed")
+    assert torch.manual_seed is not seed
+    assert before.changes() == ()
+    monkeypatch.setattr(torch, "manual_seed", functools.wraps(seed)(lambda number: seed(number)))
+    assert before.changes() == ("torch.manual_seed",)
+
+
 SEEDED = family_source("import random\nimport numpy as np\ntorch.manual_seed(42)\nrandom.seed(1)\nnp.random.seed(1)\n")
 FLAGGED = family_source(
     "torch.backends.cudnn.benchmark = True", "torch.set_default_dtype(torch.float64)\nself.double()"
@@ -245,6 +259,28 @@ def test_the_neighbours_of_a_family_with_seeds_and_settings_notice_nothing(tmp_p
     nets[0].train_setup(dict(DEFAULTS))  # type: ignore[operator]
     nets[0].learn([(torch.rand(4, 3, 12, 12), torch.arange(4))])  # type: ignore[operator]
     assert OwnSettings(lambda: None).read() == before
+
+
+@pytest.mark.parametrize("change", ["x.sub_(0.5)", "x.relu_()", "x.data.mul_(2)"])
+def test_the_neighbours_of_a_family_that_changes_its_images_see_them_unchanged(
+    tmp_path: Path, proof: Callable[[str], Proof], change: str
+) -> None:
+    source = family_source().replace("        x = torch.relu", f"        {change}\n        x = torch.relu")
+    found = proof(source)
+    assert found.changes_input and found.own_settings and not found.settings
+    interfaces = Interface(low=1, own_settings=found.own_settings), Interface(low=1)
+    families = make_family("Writes", source), make_family("Plain", family_source())
+    candidate = assemble(Plan(experts=("Writes", "Plain")), list(zip(families, interfaces, strict=True)))
+    path = tmp_path / "mixture.py"
+    path.write_text(candidate.source)
+    net = load_module(path, "mixture_with_changes").Net((1, 3, 12, 12), (10,), dict(DEFAULTS), torch.device("cpu"))
+    seen = []
+    net.experts[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    images = torch.randn(4, 3, 12, 12)
+    kept = images.clone()
+    net.train_setup(dict(DEFAULTS))
+    net(images).sum().backward()
+    assert torch.equal(images, kept) and torch.equal(seen[0], kept)
 
 
 def test_files_of_other_families_hold_no_such_code() -> None:

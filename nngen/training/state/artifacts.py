@@ -183,6 +183,8 @@ def send_artifacts(
     net.eval()
     if WEIGHTS in names:
         state = {name: value for name, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
+        # The format has dense tensors alone; matrices of graphs are sparse ones.
+        state |= {name: value.to_dense() for name, value in state.items() if value.layout is not torch.strided}
         send_tensors(channel, WEIGHTS, state, **metadata)
     if ONNX in names:
         try:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from nngen.text import listed
 from nngen.training.state.tensor_file import storable
+from nngen.types import Shape
 
 Json: TypeAlias = Any
 """A JSON value: a plain one stands for itself, any other is a list of its kind and its content."""
@@ -89,15 +90,30 @@ def restore(net: nn.Module, tensors: Mapping[str, Tensor], state: Json) -> None:
         raise StateMismatchError(f"{type(error).__name__}: {error}") from error
 
 
-def load_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_weights(net: nn.Module, weights: Mapping[str, Tensor], shape: Shape) -> None:
     """Give a net that was built and set up its trained weights, in eval mode.
+
+    Args:
+        net: The net.
+        weights: Its weights; those of sparse tensors are dense.
+        shape: Shape of the images that it takes.
 
     Raises:
         RuntimeError: If they are of another net, as ``load_state_dict`` says.
     """
     # Before the weights: a mixture that averages them exchanges them for the average when its mode changes.
     net.eval()
-    net.load_state_dict(dict(weights))
+    if weights.keys() - net.state_dict().keys():  # some layers are made in the first forward pass
+        images = torch.zeros(2, shape.channels, shape.height, shape.width, device=next(net.parameters()).device)
+        with torch.no_grad():
+            net(images)
+    found: dict[str, Any] = dict(weights)
+    for name, own in net.state_dict().items():
+        if not isinstance(own, Tensor):
+            found[name] = own  # an extra state, which is not kept with the weights
+        elif own.layout is torch.sparse_coo and name in found:
+            found[name] = found[name].to_sparse()
+    net.load_state_dict(found)
 
 
 def take_over(net: nn.Module, weights: Mapping[str, Tensor]) -> str:

@@ -17,6 +17,7 @@ from nngen.checks.rule import CheckFailed
 from nngen.datasets.batches import Preparation
 from nngen.errors import DataError
 from nngen.seeds import derive
+from nngen.text import one_line
 from nngen.training.inference import KeptWeights
 from nngen.training.state.net_state import load_weights
 from nngen.training.state.tensor_file import TensorFile
@@ -60,11 +61,11 @@ class TrainedModel(nn.Module):
                 module = load_module(path, f"nngen_model_{id(self)}")
                 net = build_net(module, path, shape=order.shape, classes=order.classes, prm=dict(prm), device=place)
                 set_up(net, path, dict(prm))
-                load_weights(net, TensorFile(file))
+                load_weights(net, TensorFile(file), order.shape)
         except CheckFailed as failure:
             raise DataError(f"the network cannot be built: {failure.verdict.message}") from None
         except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{kept.file} cannot be loaded: {str(error).partition(chr(10))[0]}") from error
+            raise DataError(f"{kept.file} cannot be loaded: {one_line(str(error))}") from error
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nngen.checks.candidate_net import logits
+from nngen.checks.candidate_net import logits, set_mode
 from nngen.checks.context import BATCH, CheckContext
 from nngen.checks.rule import DynamicRule, Invalid
 from nngen.checks.rules.sample_nets import net_source
@@ -41,9 +41,9 @@ class OutputShape(DynamicRule):
 
     def check(self, context: CheckContext) -> None:
         assert context.net is not None
-        context.net.train()
+        set_mode(context.net, context.path, training=True)
         context.outputs = logits(context.net, context.images("train"), context.path, classes=context.classes)
-        context.net.eval()
+        set_mode(context.net, context.path, training=False)
         context.question = context.ask()
         images = context.images("eval", BATCH - 1, drawn=True)
         with torch.no_grad():

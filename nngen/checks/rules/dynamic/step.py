@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nngen.checks.candidate_net import set_up
+from nngen.checks.candidate_net import set_mode, set_up
 from nngen.checks.context import BATCH, EXPERT, CheckContext, StepRecord, groups
 from nngen.checks.guard import guard
 from nngen.checks.rule import DynamicRule, Invalid, fail
@@ -60,7 +60,7 @@ class Step(DynamicRule):
     def _learn(self, context: CheckContext, net: nn.Module, names: Sequence[str]) -> None:
         drawn = {name: name == "second" for name in names}
         batches = [(context.images(name, drawn=new), context.labels(name, drawn=new)) for name, new in drawn.items()]
-        net.train()
+        set_mode(net, context.path, training=True)
         number = "two batches" if len(names) == 2 else "a batch"
         with guard(self.name, Outcome.CRASHED, context.path, f"learn(train_data) ran on {number} of {BATCH}"):
             net.learn(batches)  # type: ignore[operator]

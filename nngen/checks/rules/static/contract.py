@@ -45,6 +45,10 @@ class Contract(StaticRule):
         _BARE.replace("prm, device)", "prm, device=None, *, extra=1)"),
         _BARE.replace("def forward(self, x)", "def forward(self, *inputs)"),
         _BARE.replace("    def forward(self, x): ...\n", "").replace("nn.Module", "Base"),
+        _BARE.replace("    def forward(self, x): ...\n", "    def run(self, x): ...\n    forward = run\n"),
+        _BARE.replace("    def learn(self, train_data): ...\n", "") + "Net.learn = print\n",
+        _BARE.replace("    def learn(self, train_data): ...\n", "").replace("class Net", "@trains\nclass Net"),
+        _BARE.replace("class Net(", "class Model(") + "Net: type = Model\n",
     )
     INVALID = (
         Invalid(source="x = 1\n", message="supported_hyperparameters() is missing", outcome=Outcome.CONTRACT),
@@ -85,11 +89,13 @@ class Contract(StaticRule):
 
     def _check_net(self, source: Source, net: ast.ClassDef) -> None:
         methods = {node.name: node for node in net.body if isinstance(node, ast.FunctionDef)}
-        plain = all(source.dotted(base) in _PLAIN for base in net.bases)
+        # A decorator, and an assignment in the class or to an attribute, may define a method, too.
+        elsewhere = {name for node in source.nodes for name in _stored(node)}
+        plain = all(source.dotted(base) in _PLAIN for base in net.bases) and not net.decorator_list
         for name, arguments in METHODS.items():
             method = methods.get(name)
             signature = f"{name}(self, {', '.join(arguments)})"
-            if method is None and plain:
+            if method is None and plain and name not in elsewhere:
                 raise self._failure(f"class Net has no method {name}: add {signature}", net)
             if method is not None and not _takes(method, len(arguments) + 1):
                 raise self._failure(f"Net.{name} cannot be called as {signature}", method)
@@ -104,11 +110,19 @@ def _top_names(source: Source) -> dict[str, ast.stmt]:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 names[name] = node
-            case ast.Assign(targets=targets):
-                names.update({target.id: node for target in targets if isinstance(target, ast.Name)})
+            case ast.Assign() | ast.AnnAssign():
+                names.update({name: node for part in ast.walk(node) for name in _stored(part)})
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 names.update({alias.asname or alias.name: node for alias in aliases})
     return names
+
+
+def _stored(node: ast.AST) -> tuple[str, ...]:
+    """Return the name that a node assigns, of a variable or an attribute."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            return (name,)
+    return ()
 
 
 def _takes(function: ast.FunctionDef, count: int) -> bool:

@@ -35,6 +35,12 @@ MODULES = frozenset(_MODULES.split())
 CALLS = frozenset(_CALLS.split())
 """Functions that are refused, by their full names, however they were imported."""
 
+_HARMLESS = frozenset(
+    f"torch.distributed.{name}"
+    for name in "is_available is_initialized get_rank get_world_size all_reduce all_gather broadcast barrier".split()  # noqa: SIM905
+)
+"""Questions about a group of processes, and calls that fail without one; ``init_process_group`` makes it."""
+
 _PREFIXES = ("os.exec", "os.spawn", "torch.utils.cpp_extension.", "torch.distributed.", "torch.multiprocessing.")
 
 
@@ -49,6 +55,7 @@ class Forbidden(StaticRule):
         "import os\nname = os.path.join('a', 'b')\n",
         "def compile(x):\n    return x\ncompile(3)\n",
         "from torch.utils import checkpoint\n",
+        "import torch.distributed as dist\nfirst = not dist.is_initialized() or dist.get_rank() == 0\n",
     )
     INVALID = (
         Invalid(source="x = 1\nimport subprocess\n", message="subprocess", outcome=Outcome.FORBIDDEN, line=2),
@@ -61,6 +68,12 @@ class Forbidden(StaticRule):
         Invalid(source="eval('1')\n", message="eval", outcome=Outcome.FORBIDDEN, line=1),
         Invalid(source="def f():\n    exec('1')\n", message="exec", outcome=Outcome.FORBIDDEN, line=2),
         Invalid(source="import torch\ntorch.load('x')\n", message="torch.load", outcome=Outcome.FORBIDDEN, line=2),
+        Invalid(
+            source="import torch.distributed as dist\ndist.init_process_group()\n",
+            message="torch.distributed.init_process_group",
+            outcome=Outcome.FORBIDDEN,
+            line=2,
+        ),
         Invalid(source="__import__('os')\n", message="__import__", outcome=Outcome.FORBIDDEN, line=1),
     )
 
@@ -80,6 +93,6 @@ class Forbidden(StaticRule):
                 return []
             case ast.Call(func=func):
                 full = source.dotted(func)
-                if full is not None and (full in CALLS or full.startswith(_PREFIXES)):
+                if full is not None and full not in _HARMLESS and (full in CALLS or full.startswith(_PREFIXES)):
                     return [(node.lineno, f"{full}(...)")]
         return []
