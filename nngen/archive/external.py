@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nngen.archive.columns import Row, amount, read, share
-from nngen.archive.connection import Connection, sqlite_errors, transaction
+from nngen.archive.columns import DamagedRowError, Row, amount, read, share
+from nngen.archive.connection import WAY_OUT, Connection, sqlite_errors, transaction
 from nngen.archive.rows import dump, spec_from_text, spec_to_text
+from nngen.errors import ArchiveError
 from nngen.types import Outcome, Record, TrialSpec, Verdict
 
 _ADD_MODEL = """
@@ -207,9 +208,16 @@ class ExternalResults:
             self._db.execute(sql, list(row.values()))
 
     def replays(self, dataset: str, epoch: int) -> list[Replay]:
-        """Return the repeated trainings of the records of a data set at an epoch, oldest first."""
+        """Return the repeated trainings of the records of a data set at an epoch, oldest first.
+
+        Raises:
+            ArchiveError: If one cannot be read.
+        """
         sql = "SELECT * FROM replays WHERE dataset = ? AND epoch = ? ORDER BY id"
-        return [replay_from_row(row) for row in self._each(sql, dataset, epoch)]
+        try:
+            return [replay_from_row(row) for row in self._each(sql, dataset, epoch)]
+        except DamagedRowError as error:
+            raise ArchiveError(f"archive {self._db.path}: a row of replays: {error}: {WAY_OUT}") from error
 
     def counts(self) -> dict[str, int]:
         """Count models, series, settings and trials."""

@@ -142,7 +142,7 @@ def choose_replays(
                 continue
             try:
                 job = _job(record, family, base)
-            except (LemurError, UsageError) as error:
+            except (LemurError, UsageError, ValueError) as error:
                 left_out[model, str(error).removeprefix("--")] += 1
                 continue
             if max_side is not None and job.spec.shape.height > max_side:
@@ -164,8 +164,9 @@ def _job(record: Record, family: Family, base: TrialSpec) -> ReplayJob:
     Raises:
         LemurError: If its transform has no equal, or it began from pretrained weights.
         UsageError: If a value is outside of what nngen trains with.
+        ValueError: If the batch is not a number.
     """
-    prm = dict(record.hyperparameters)
+    prm = {name: int(value) if isinstance(value, bool) else value for name, value in record.hyperparameters.items()}
     if prm.get("pretrained"):
         raise LemurError("it began from pretrained weights")
     transform = read_transform(str(prm.get("transform", "(none)")), record.dataset)

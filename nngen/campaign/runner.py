@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 
 from nngen import __version__
 from nngen.analysis.ranking.early_stop import EarlyStop
+from nngen.analysis.ranking.fidelity import fidelity_note
 from nngen.analysis.results import template_note
 from nngen.archive.records import CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
 from nngen.archive.store import Archive
@@ -224,6 +225,8 @@ class Campaign:
             audit = coverage(sorted(record.pool), quartets)
             notes += (f"biased: {audit.verdict}",) if audit.biased else ()
             notes += (effects_note(record, quartets),)
+            if record.spec.rungs and (ranks := fidelity_note(record.spec.dataset, record.spec.rungs[0])):
+                notes += (f"the first rung decides which candidates go on, and {ranks}",)
         for line in notes:
             self.watcher.note(line)
         return self.archive.campaign(record.name)

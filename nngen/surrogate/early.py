@@ -26,7 +26,7 @@ COVERAGE = 0.9
 """Share of accuracies that intervals are to hold."""
 
 _SIDE = re.compile(r"_(\d{2,3})(?:_|$)")
-_TREES = 300
+_TREES = 100
 _LEAF = 3
 _LEAST_SPREAD = 0.01
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_lemur import source
 
-from nngen.analysis.ranking.early_stop import EarlyStop, is_ended, saving
+from nngen.analysis.ranking.early_stop import EarlyStop, EndedEarlyError, is_ended, saving
 from nngen.analysis.report import collect
 from nngen.archive import Archive
 from nngen.campaign_spec import CampaignSpec
@@ -98,3 +99,16 @@ def test_refused_without_rungs_to_go_on_to():
             CampaignSpec(
                 name="x", size=9, shape=Shape(1, 8, 8), epochs=rungs[-1] if rungs else 9, rungs=rungs, stop_early=True
             )
+
+
+def test_a_worker_ends_with_its_training(engine, job):
+    seen = []
+
+    def end(result):
+        seen.append(result.epoch)
+        raise EndedEarlyError("enough")
+
+    with pytest.raises(EndedEarlyError, match="enough"):
+        engine.train(job(source(8), epochs=500), end)
+    assert seen == [1]
+    assert engine.train(job(source(8))).verdict.valid

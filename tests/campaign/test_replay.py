@@ -17,7 +17,7 @@ from nngen.archive import Archive
 from nngen.archive.check import check
 from nngen.campaign.replay import OfficialSplits, choose_replays, load_official, open_replays, run_replays
 from nngen.datasets.registry import DigitsSource
-from nngen.errors import DataError, UsageError
+from nngen.errors import ArchiveError, DataError, UsageError
 from nngen.lemur.reader import CheckoutLemur
 from nngen.testing.fakes import FakeEngine, fake_dataset
 from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
         fake.trial(0.9, transform="norm_32_flip"),
         fake.trial(0.95, transform="echo", batch=32),
         fake.trial(0.94, transform="echo", batch=64),
-        fake.trial(0.8, transform="norm_64"),
+        fake.trial(0.8, transform="norm_64", dilated=True),
         fake.trial(0.7, transform="bf-v1-Pad_38"),
         fake.trial(0.7, transform="complex_32"),
         fake.trial(0.7, pretrained=1.0),
@@ -118,6 +118,18 @@ def test_a_failure_is_tried_again_with_other_limits_alone(tree):
         assert open_replays(jobs, archive, "d1")[1] == []
         wider = choose(tree, count=1, settings={"memory_mib": 20_000})[0]
         assert open_replays(wider, archive, "d1")[1] == wider
+
+
+def test_a_damaged_row_is_named_with_the_way_out(tree, tmp_path):
+    jobs, _ = choose(tree, count=1)
+    with Archive.open(tmp_path / "a.db") as archive, ThreadPoolExecutor(1) as threads:
+        run = {"engine": FakeEngine(), "threads": threads, "archive": archive, "data": {"mnist": fake_dataset()}}
+        list(run_replays(jobs, **run))
+        archive._db.execute("DROP TRIGGER replays_no_update")
+        archive._db.execute("UPDATE replays SET spec = '{'")
+        with pytest.raises(ArchiveError, match="spec is not valid JSON: restore a copy, or run nngen archive check"):
+            open_replays(jobs, archive, "d1")
+    assert list(check(tmp_path / "a.db").problems.values()) == ["spec is not valid JSON"]
 
 
 def test_no_training_begins_after_the_time(tree):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from nngen.errors import LemurError
+from nngen.errors import LemurError, UsageError
 from nngen.families.catalogue import load_families
 from nngen.lemur.database import DatabaseLemur
 from nngen.lemur.reader import CheckoutLemur, Lemur
@@ -46,6 +47,23 @@ def test_the_three_agree(part: Lemur, lemur: Lemur, model: str, dataset: str) ->
 def test_the_three_agree_on_families(part: Lemur, lemur: Lemur) -> None:
     whole = load_families(lemur)
     assert load_families(part) == {name: whole[name] for name in ("AirNet", "ComplexNet", "SqueezeNet-2")}
+
+
+def test_the_three_agree_on_long_trainings(checkout: Path, database: Path, lemur: Lemur) -> None:
+    files, rows = open_lemur(checkout), open_lemur(database)
+    last = lemur.last_epochs()
+    assert files.last_epochs() == rows.last_epochs() == {results: last[results] for results in files.results()}
+    assert last["img-classification", "cifar-10", "acc", "AirNet"] >= 50
+    for epochs, dataset in ((50, "mnist"), (50, None), (200, "cifar-10")):
+        try:
+            found = ordered(tuple(files.long_trainings(epochs, dataset)))
+        except UsageError as error:
+            with pytest.raises(UsageError, match=re.escape(str(error).split(" ", 1)[1])):
+                rows.long_trainings(epochs, dataset)
+        else:
+            assert found and found == ordered(tuple(rows.long_trainings(epochs, dataset)))
+    with pytest.raises(UsageError, match="has no trainings of 50 epochs on nothing; data sets with some: celeba"):
+        files.long_trainings(50, "nothing")
 
 
 def test_a_record_is_read_as_lemur_wrote_it(checkout: Path) -> None:
