@@ -64,6 +64,8 @@ class CampaignSpec:
         rungs: Epochs of each rung, as 1,3,9: every candidate trains for the first, the best go on to the next and
             train anew for that many.
         reduction_factor: Share of a rung that goes on to the next one: 1 in so many.
+        rungs_continue: Go on from the checkpoint of the rung before, in place of training anew. Schedules then stretch
+            over the epochs of the last rung, so that its results are those of one training.
         scheduler: halving waits for a rung to be complete, asha does not.
         stop_early: End a trial once it is, with 95 % confidence, not going on to the next rung, as the first ten
             trials of the rung tell; needs rungs, of which the first has two epochs or more.
@@ -97,6 +99,7 @@ class CampaignSpec:
     train_size: Size | None = None
     epochs: Epochs = 1
     rungs: tuple[Epochs, ...] = ()
+    rungs_continue: bool = False
     reduction_factor: ReductionFactor = 3
     scheduler: str = "halving"
     stop_early: bool = False
@@ -140,6 +143,8 @@ class CampaignSpec:
             raise UsageError(
                 f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is the longest training"
             )
+        if self.rungs_continue and len(self.rungs) < 2:
+            raise UsageError("--rungs-continue goes on from one rung to the next: give at least two with --rungs")
         if self.scheduler not in SCHEDULERS:
             raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
         if self.stop_early and (len(self.rungs) < 2 or self.rungs[-2] < 2):
@@ -185,6 +190,7 @@ class CampaignSpec:
             families=tuple(sorted(families)),
             rungs=(),
             stop_early=False,
+            rungs_continue=False,
             finalists=len(families) if self.finalists else 0,
             skip_known=False,
             exclude_low_yield=False,
@@ -236,6 +242,12 @@ class CampaignSpec:
             factor = self.reduction_factor if self.rungs else 1
             asked = {"reduction_factor": factor} | asked | {"rungs": (*self.fidelities, asked["epochs"])}
         changes = {name: value for name, value in asked.items() if value != getattr(self, name)}
+        if self.rungs_continue and "rungs" in changes:
+            # Schedules that stretch over the last rung cannot be stretched later.
+            raise UsageError(
+                f"campaign {self.name} began with --rungs-continue, so that its schedules end after epoch"
+                f" {self.epochs}: it takes no further rung; choose another name"
+            )
         self._refuse({name: value for name, value in changes.items() if not self._may_become(name, value)})
         return replace(self, **changes)
 
@@ -251,7 +263,11 @@ class CampaignSpec:
         shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "augment", "hyperparameters", "device")
         limits = ("start", "threads", "time_limit_s", "memory_mib")
         return TrialSpec(
-            **{name: getattr(self, name) for name in shared + limits}, epochs=self.fidelities[rung], seed=seed
+            **{name: getattr(self, name) for name in shared + limits},
+            epochs=self.fidelities[rung],
+            seed=seed,
+            # The last rung is the whole of the training, and comparable with any other that is as long.
+            horizon=self.epochs if self.rungs_continue and self.fidelities[rung] < self.epochs else None,
         )
 
 

@@ -244,6 +244,7 @@ class Fidelity:
         augment: Random changes of training images.
         hyperparameters: Further values of ``prm``, sorted by name.
         start: SHA-256 of the weights that training started from; empty for new ones.
+        horizon: Epochs that schedules stretch over where they are more than ``epochs``; None for most.
     """
 
     data: str
@@ -256,6 +257,7 @@ class Fidelity:
     augment: str
     hyperparameters: tuple[tuple[str, float | int | str], ...]
     start: str
+    horizon: int | None
 
 
 def historic_augment(dataset: str) -> str:
@@ -283,6 +285,8 @@ class TrialSpec:
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
         train_size: Images of the train split that are trained on (``nngen.datasets.dataset.subset``); None for all.
         start: SHA-256 of the weights that training starts from; empty for new ones.
+        horizon: Epochs that the candidate is told to train for, where the trial ends before and a later one goes on;
+            None for ``epochs``.
     """
 
     dataset: str
@@ -300,6 +304,7 @@ class TrialSpec:
     hyperparameters: Hyperparameters = field(default_factory=dict)
     train_size: Size | None = None
     start: str = ""
+    horizon: Epochs | None = None
 
     def fidelity(self, data_fingerprint: str = "", batch: int | None = None) -> Fidelity:
         """Return the fidelity of a trial with these settings.
@@ -319,6 +324,7 @@ class TrialSpec:
             augment=self.augment,
             hyperparameters=tuple(sorted(self.hyperparameters.items())),
             start=self.start,
+            horizon=self.horizon,
         )
 
 
@@ -378,6 +384,7 @@ class Measurements(Score):
         predicted_mib: Memory that the engine expected the trial to take.
         data_fingerprint: Fingerprint of the data set.
         isolation: Isolation level of the worker.
+        epochs_before: Epochs of the rung before, after which it went on; None where it began at the first epoch.
         environment: Versions and hardware.
     """
 
@@ -389,6 +396,7 @@ class Measurements(Score):
     predicted_mib: float | None = None
     data_fingerprint: str = ""
     isolation: str = ""
+    epochs_before: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 

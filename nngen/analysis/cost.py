@@ -157,7 +157,7 @@ def family_seconds(trials: Iterable[StoredTrial]) -> FamilySeconds | None:
     matrix, seconds = np.zeros((len(rows), len(names))), np.zeros(len(rows))
     for index, trial in enumerate(rows):
         matrix[index, [place[name] for name in trial.experts]] = 1.0
-        seconds[index] = (trial.seconds or 0.0) / (trial.spec.epochs if trial.spec else 1)
+        seconds[index] = (trial.seconds or 0.0) / max(trial.epochs_trained, 1)
     # Ridge rows: where quartets are too few to separate families, each is pulled lightly to an equal share.
     typical = float(seconds.mean()) / float(matrix.sum(axis=1).mean())
     pull = 1e-3 * np.eye(len(names))

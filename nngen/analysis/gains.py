@@ -181,7 +181,7 @@ def _gain(same: Sequence[StoredTrial], hits: Floats, members: Mapping[str, _Alon
     best = max(members, key=lambda name: float(members[name].hits.mean()))
     own, pooled = members[best], _pooled(list(members.values()), labels)
     seconds, parameters = fmean(trial.seconds or 0.0 for trial in same), same[0].parameters
-    over_best = _paired(hits, own.hits)
+    over_best = paired(hits, own.hits)
     more = (parameters - own.parameters) / 1e6 if parameters and own.parameters else 0.0
     return Gain(
         id=same[0].candidate_id or "",
@@ -192,7 +192,7 @@ def _gain(same: Sequence[StoredTrial], hits: Floats, members: Mapping[str, _Alon
         best_accuracy=float(own.hits.mean()),
         over_best=over_best,
         pooled_accuracy=None if pooled is None else float(pooled.mean()),
-        over_pooled=None if pooled is None else _paired(hits, pooled),
+        over_pooled=None if pooled is None else paired(hits, pooled),
         parameters=parameters / own.parameters if parameters and own.parameters else None,
         seconds=seconds / own.seconds if own.seconds else None,
         per_million_parameters=over_best.mean / more if more > 0 else None,
@@ -229,7 +229,7 @@ def _pooled(members: Sequence[_Alone], labels: Labels) -> Floats | None:
     return np.mean(hits, axis=0, dtype=np.float64) if hits else None
 
 
-def _paired(ones: Floats, others: Floats) -> Difference:
+def paired(ones: Floats, others: Floats) -> Difference:
     """Return the mean difference over the images with its interval, for these trained nets on other such images."""
     difference = ones - others
     half = _NORMAL * float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else None

@@ -59,6 +59,7 @@ class Row:
         suspect: Reason why the accuracy is not comparable with that of others; empty for most.
         train_size: Number of images of the train split that were trained on; None for all.
         augment: Random changes of the training images.
+        horizon: Epochs that schedules stretched over where they are more than ``epochs``; None for most.
     """
 
     rank: int
@@ -86,6 +87,7 @@ class Row:
     suspect: str = ""
     train_size: int | None = None
     augment: str = "none"
+    horizon: int | None = None
 
     @property
     def interval(self) -> str | None:
@@ -162,6 +164,13 @@ COLUMNS = (
     Column(name="shape", heading="shape", text=lambda row: row.shape, style="id", needed=_differing("shape")),
     Column(name="epochs", heading="epochs", text=lambda row: str(row.epochs)),
     Column(
+        name="horizon",
+        heading="of epochs",
+        text=lambda row: str(row.horizon or row.epochs),
+        style="id",
+        needed=_some("horizon"),
+    ),
+    Column(
         name="train_size",
         heading="training images",
         text=lambda row: "all" if row.train_size is None else formatting.count(row.train_size),
@@ -233,7 +242,7 @@ def limits(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def describe_fidelity(row: Row) -> str:
     """Name the fidelity of a row, as far as people choose it."""
-    epochs = f"{row.epochs} epoch{'' if row.epochs == 1 else 's'}"
+    epochs = f"{row.epochs} epoch{'' if row.epochs == 1 else 's'}" + (f" of {row.horizon}" if row.horizon else "")
     part = f" ({row.train_size:,} images)" if row.train_size else ""
     changed = "" if row.augment == "none" else f", augmented by {row.augment}"
     return f"{row.dataset}{part} at {row.shape}, {epochs}, batch {row.batch}, rate {row.lr:g}{changed}"
@@ -363,6 +372,7 @@ def _row(
         lr=fidelity.lr,
         momentum=fidelity.momentum,
         augment=fidelity.augment,
+        horizon=fidelity.horizon,
         seeds=len(same),
         validation_accuracy=mean,
         validation_std=math.sqrt(_squares(accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,

@@ -180,6 +180,11 @@ class StoredTrial(Measurements):
         """Whether it is done and has an accuracy."""
         return self.validation_accuracy is not None
 
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs that it trained itself, without those of the rung before."""
+        return (self.spec.epochs if self.spec else 1) - (self.epochs_before or 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialLine:

@@ -132,8 +132,9 @@ def spec_to_text(spec: TrialSpec) -> str:
     data = asdict(spec) | {"shape": str(spec.shape)}
     if spec.train_size is None:
         del data["train_size"]
-    if not spec.start:
-        del data["start"]
+    for name in ("start", "horizon"):
+        if not data[name]:
+            del data[name]
     if spec.augment == historic_augment(spec.dataset):
         del data["augment"]
     return dump(data | {"wall_s": data.pop("time_limit_s")})
@@ -156,6 +157,7 @@ _CONDITIONS: dict[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
     "batches_tried": (lambda tried: ", ".join(map(str, tried)), lambda text: tuple(map(int, text.split(", ")))),
     "energy_j": ("{:.3f}".format, float),
     "predicted_mib": ("{:.0f}".format, float),
+    "epochs_before": (str, int),
 }
 """Conditions of a training, which stand as strings among its environment: how each is written and read."""
 

@@ -296,7 +296,8 @@ class TrialExecutor:
         def note(line: str) -> None:
             self._calls.put(partial(self._watcher.note, f"trial {trial.position + 1} {line}"))
 
-        return self._weights.folder(trial, foreign=foreign if work.spec.epochs > 1 else "", note=note)
+        stored = work.spec.epochs > 1 or work.spec.horizon is not None
+        return self._weights.folder(trial, foreign=foreign if stored else "", note=note)
 
     def _epoch(self, work: _Work, result: EpochResult) -> None:
         trial = work.trial

@@ -2,7 +2,8 @@
 
 Successive halving (Jamieson and Talwalkar 2016) waits for a rung to be complete and promotes the best of it; ASHA (Li
 et al. 2020) promotes each candidate that is among the best so far. Asked again after a kill, both decide the same.
-Every rung trains from the beginning, because a mixture's warm-up and cosine stretch over the epochs it is given.
+Every rung trains from the beginning, because a mixture's warm-up and cosine stretch over the epochs it is given; with
+``rungs_continue`` they stretch over those of the last rung, and each rung goes on where the one before ended.
 Failed trials rank last and are never promoted.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TypeAlias
 
@@ -179,22 +180,32 @@ class Workload:
         trials: Number of trials in all, if none fails.
         epochs: Number of epochs to come, over all trials that are not done.
         rungs: Epochs of a training by rung.
+        continues: Whether a rung goes on where the one before ended.
     """
 
     done: int
     trials: int
     epochs: int
     rungs: tuple[int, ...]
+    continues: bool = False
+
+    def to_train(self, rung: int, replicate: int = 0) -> int:
+        """Return the epochs that a trial trains itself."""
+        goes_on = self.continues and rung > 0 and replicate == 0
+        return self.rungs[rung] - (self.rungs[rung - 1] if goes_on else 0)
 
 
 def workload(spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial]) -> Workload:
     """Count the work of a campaign with these trials so far."""
-    ladder, counts = Ladder(spec, trials), planned(spec)
-    done = sum(spec.fidelities[trial.rung] for trial in trials if trial.state is TrialState.DONE)
-    epochs = sum(count * epochs for count, epochs in zip(counts, spec.fidelities, strict=True)) - done
-    return Workload(
+    ladder, first = Ladder(spec, trials), planned(replace(spec, finalists=0, replicates=1))
+    again = planned(spec)[-1] - first[-1]
+    work = Workload(
         done=ladder.done,
-        trials=ladder.total if ladder.over else max(ladder.total, sum(counts)),
-        epochs=0 if ladder.over else max(0, epochs),
+        trials=ladder.total if ladder.over else max(ladder.total, sum(first) + again),
+        epochs=0,
         rungs=tuple(spec.fidelities),
+        continues=spec.rungs_continue,
     )
+    epochs = sum(count * work.to_train(rung) for rung, count in enumerate(first)) + again * work.rungs[-1]
+    epochs -= sum(work.to_train(trial.rung, trial.replicate) for trial in trials if trial.state is TrialState.DONE)
+    return replace(work, epochs=0 if ladder.over else max(0, epochs))

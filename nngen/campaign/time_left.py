@@ -36,7 +36,7 @@ class TimeLeft:
     """
 
     def __init__(self, work: Workload, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rungs, self._to_come, self._clock = work.rungs, work.epochs, clock
+        self._work, self._to_come, self._clock = work, work.epochs, clock
         self._running: dict[int, _Running] = {}
         self._spent, self._epochs, self._parallel = 0.0, 0, 1
 
@@ -44,7 +44,7 @@ class TimeLeft:
         """Count a training that begins."""
         if trial.id in self._running:
             return
-        now, epochs = self._clock(), self._rungs[trial.rung]
+        now, epochs = self._clock(), self._work.to_train(trial.rung, trial.replicate)
         self._running[trial.id] = _Running(began=now, last=now, left=epochs)
         self._to_come -= epochs
         self._parallel = max(self._parallel, len(self._running))
@@ -53,18 +53,19 @@ class TimeLeft:
         """Count an epoch of a training."""
         self.started(trial)
         run = self._running[trial.id]
-        run.last, run.seen, run.left = self._clock(), run.seen + 1, max(0, self._rungs[trial.rung] - result.epoch)
+        run.last, run.seen = self._clock(), run.seen + 1
+        run.left = max(0, self._work.rungs[trial.rung] - result.epoch)
 
     def requeued(self, trial: StoredTrial) -> None:
         """Count a training that has to begin again."""
         if self._running.pop(trial.id, None) is not None:
-            self._to_come += self._rungs[trial.rung]
+            self._to_come += self._work.to_train(trial.rung, trial.replicate)
 
     def finished(self, trial: StoredTrial) -> None:
         """Count a trial that is done."""
         run = self._running.pop(trial.id, None)
         if run is None:
-            self._to_come -= self._rungs[trial.rung]
+            self._to_come -= self._work.to_train(trial.rung, trial.replicate)
         elif run.seen:
             self._spent += self._clock() - run.began
             self._epochs += run.seen

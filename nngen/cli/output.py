@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 
@@ -96,13 +96,26 @@ def emit(text: str) -> bool:
 
 
 def say(line: str = "", *, limit: int | None = LONGEST_LINE) -> None:
-    """Print a line, or several, on stdout without control characters."""
-    emit(clean(line, limit, lines=True) + "\n")
+    """Print a line, or several, on stdout without control characters; without a limit they are not broken either."""
+    text = clean(line, limit, lines=True)
+    emit((text if limit is None else _broken(text, sys.stdout)) + "\n")
 
 
 def note(line: str, *, prefix: str = "nngen: ") -> None:
     """Print one line on stderr about what a command does or leaves out."""
-    print(clean(f"{prefix}{line}", LONGEST_LINE), file=sys.stderr, flush=True)
+    text = clean(f"{prefix}{line}", LONGEST_LINE)
+    # A command that is suggested stays in one line, to be copied.
+    print(text if prefix.startswith("next") else _broken(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _broken(text: str, stream: TextIO) -> str:
+    """Break lines at spaces for a terminal, which breaks them within words and numbers."""
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # not a terminal
+        return text
+    fill = textwrap.TextWrapper(width or 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(fill.fill(line) if _length(line) > fill.width else line for line in text.split("\n"))
 
 
 def suggest(*words: object) -> None:

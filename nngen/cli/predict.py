@@ -1,4 +1,4 @@
-"""``nngen predict``: classes of image files by a trained candidate."""
+"""``nngen predict``: classes of image files by a trained candidate, and what other predictions share with it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import csv
 import io
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from cyclopts import Parameter
 
+from nngen.archive import StoredCandidate
 from nngen.assembly.provenance import source_level
-from nngen.cli.options import ArchiveOptions, Count, Flag, IsolationOption
+from nngen.cli.options import ArchiveOptions, Count, Flag, IsolationOption, ThreadsOption
 from nngen.cli.options.family import note_levels
-from nngen.cli.output import emit, note, print_json, print_table
+from nngen.cli.output import emit, note, print_json, print_table, suggest
 from nngen.cli.progress import progress_bar
 from nngen.datasets.folder_tree import walk
 from nngen.datasets.image_file import read_header
@@ -23,7 +27,42 @@ from nngen.errors import DataError, SomeFailedError, UsageError
 from nngen.export.kept_weights import find_weights
 from nngen.files import cache_dir, path_kind
 from nngen.training import pick_device
-from nngen.training.inference import PredictJob, predict_logits
+from nngen.training.inference import KeptWeights, PredictJob, predict_logits
+
+Shares: TypeAlias = npt.NDArray[np.float64]
+"""Probabilities of classes, ``(N, classes)``."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """Machine that predicts, and form of the predictions.
+
+    Attributes:
+        top: Number of classes per image, the most probable first.
+        csv_rows: Print comma-separated values.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads; all cores by default.
+    """
+
+    top: Count = 1
+    csv_rows: Annotated[Flag, Parameter(name="--csv")] = False
+    device: str = "auto"
+    threads: ThreadsOption | None = None
+    isolation: IsolationOption = "auto"
+
+    def shares(self, source: str, kept: KeptWeights, images: Path, count: int) -> Shares:
+        """Compute probabilities in an isolated worker; ``images`` is a file of ``(N, C, H, W)`` uint8."""
+        job = PredictJob(
+            source=source,
+            kept=kept,
+            images=images,
+            count=count,
+            device=pick_device(self.device),
+            threads=self.threads or os.cpu_count() or 1,
+            isolation=source_level(source, self.isolation).level,
+        )
+        return softmax(predict_logits(job))
 
 
 def predict(
@@ -31,11 +70,7 @@ def predict(
     images: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    top: Count = 1,
-    csv_rows: Annotated[Flag, Parameter(name="--csv")] = False,
-    device: str = "auto",
-    threads: int | None = None,
-    isolation: IsolationOption = "auto",
+    options: PredictOptions = PredictOptions(),
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Predict the classes of images with the weights that a campaign kept: those of its, or a candidate's, best trial.
@@ -47,58 +82,67 @@ def predict(
     Args:
         candidate: Id of the candidate, or the start of one; or the name of a campaign, for its best candidate.
         images: Image files, or folders that are searched for some.
-        top: Number of classes per image, the most probable first.
-        csv_rows: Print comma-separated values.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        threads: CPU threads; all cores by default.
 
     Examples:
         nngen predict MoE4-1a2b photo.jpg
         nngen predict small photos --top 3
         nngen predict 1a2b photos --csv
     """
-    if csv_rows and output.json:
-        raise UsageError("--csv and --json: choose one")
     with output.read() as store:
         found, _, kept = find_weights(store, candidate)
-    files = _find_images(images)
-    level = source_level(found.source, isolation)
-    note_levels([level], "files")
-    names = kept.preprocessing.class_names
+    suggest("show", found.id[:13], *output.place)
+    classify([(found, kept)], images, options, json=output.json)
+
+
+def classify(
+    models: Sequence[tuple[StoredCandidate, KeptWeights]], paths: Sequence[Path], options: PredictOptions, *, json: bool
+) -> None:
+    """Print the classes of images by the mean of the models' probabilities.
+
+    Raises:
+        UsageError: If no image is named.
+        DataError: If no image can be read, or a model cannot predict.
+        SomeFailedError: If some images cannot be read.
+    """
+    if options.csv_rows and json:
+        raise UsageError("--csv and --json: choose one")
+    files = _find_images(paths)
+    note_levels((source_level(found.source, options.isolation) for found, _ in models), "files")
+    total: Shares | None = None
+    good = files
     # Not in the system's folder for temporary files, which may be in memory.
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="predict-", dir=cache_dir()) as folder:
         array = Path(folder) / "images.npy"
-        with progress_bar("reading images") as report:
-            faults = kept.decode(files, array, report)
-        for fault in faults.values():
-            note(fault)
-        good = [file for file in files if file not in faults]
-        if not good:
-            raise DataError(f"none of {len(files)} images can be read")
-        logits = predict_logits(
-            PredictJob(
-                source=found.source,
-                kept=kept,
-                images=array,
-                count=len(good),
-                device=pick_device(device),
-                threads=threads or os.cpu_count() or 1,
-                isolation=level.level,
-            )
-        ).astype(np.float64)
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    shares /= shares.sum(1, keepdims=True)
-    rows = []
-    for file, row in zip(good, shares, strict=True):
-        best = np.argsort(-row, kind="stable")[:top]
+        for found, kept in models:
+            with progress_bar("reading images") as report:
+                faults = kept.decode(good, array, report)
+            for fault in faults.values():
+                note(fault)
+            good = [file for file in good if file not in faults]
+            if not good:
+                raise DataError(f"none of {len(files)} images can be read")
+            shares = options.shares(found.source, kept, array, len(good))
+            total = shares if total is None else total + shares
+    assert total is not None
+    names, rows = models[0][1].preprocessing.class_names, []
+    for file, row in zip(good, total / len(models), strict=True):
+        best = np.argsort(-row, kind="stable")[: options.top]
         rows.append((str(file), [(names[place], float(row[place])) for place in best]))
-    _print(rows, csv_rows=csv_rows, json=output.json)
-    if faults:
-        raise SomeFailedError(f"{len(faults)} of {len(files)} images cannot be read")
+    _print(rows, csv_rows=options.csv_rows, json=json)
+    if len(good) < len(files):
+        raise SomeFailedError(f"{len(files) - len(good)} of {len(files)} images cannot be read")
 
 
-def _find_images(paths: list[Path]) -> list[Path]:
+def softmax(logits: npt.NDArray[np.floating[Any]]) -> Shares:
+    """Return the probabilities of logits, ``(N, classes)``."""
+    values = np.asarray(logits, np.float64)
+    shares: Shares = np.exp(values - values.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    return shares
+
+
+def _find_images(paths: Sequence[Path]) -> list[Path]:
     """List the files that were named, and the images in folders that were named."""
     files: list[Path] = []
     for path in paths:

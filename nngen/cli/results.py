@@ -169,7 +169,8 @@ def _shared_results(old: str, new: str, rows: Sequence[Row]) -> list[dict[str, A
     """Return the accuracies of two candidates at the fidelities at which both were trained."""
     found: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
-        same = (row.dataset, row.data, row.shape, row.epochs, row.batch, row.lr, row.momentum, row.train_size)
+        data = (row.dataset, row.data, row.shape, row.train_size)
+        same = (*data, row.epochs, row.horizon, row.batch, row.lr, row.momentum)
         found[same][row.id] = row
     return [
         {

@@ -41,7 +41,7 @@ class FolderSource:
     @cached_property
     def _files(self) -> tuple[list[Path], int]:
         if path_kind(self.path) != "folder":
-            raise DataError(f"{self.path} is not a folder")
+            raise DataError(f"{self.path} is not a folder: put it back, or name its place with --dataset folder:PATH")
         return walk(self.path)
 
     def key(self) -> str:

@@ -1,4 +1,4 @@
-"""Export into a folder: a new one, or a checkout of nn-dataset, merged by LEMUR's rules."""
+"""Export into a folder: a checkout of nn-dataset, merged by LEMUR's rules, or one model for the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from nngen.errors import ExportError
 from nngen.export.journal import Staging, staging
 from nngen.export.model_card import card, config
-from nngen.export.selection import Export, Repetition
+from nngen.export.selection import Export, TrainedFiles
+from nngen.files import package_folder
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
 from nngen.lemur.transforms import OWN
 from nngen.text import one_line
@@ -18,8 +19,11 @@ from nngen.text import one_line
 CARDS, WEIGHTS = "cards", "weights"
 """Folders that nngen adds beside LEMUR's; ``weights/MODEL/DATASET`` holds one training."""
 
-CONFIG, SAFETENSORS, GRAPH = "config.json", "model.safetensors", "model.onnx"
+CONFIG, SAFETENSORS, GRAPH, PROGRAM = "config.json", "model.safetensors", "model.onnx", "classify.py"
 """Files of a training."""
+
+SOURCE, CARD = "model.py", "README.md"
+"""Source and model card in a folder for the Hugging Face hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ def export_to_folder(
     root: Path,
     exports: Sequence[Export],
     version: LemurVersion,
-    repetitions: Sequence[Repetition] = (),
+    trained: Sequence[TrainedFiles] = (),
 ) -> tuple[Written, ...]:
     """Write sources, transforms, results and cards, all of them or (killed before the end) none.
 
@@ -48,7 +52,7 @@ def export_to_folder(
         root: Target folder.
         exports: Trials to write.
         version: Release of nn-dataset whose layout is written.
-        repetitions: Repetitions of some of the trials; their weights and graphs are written, too.
+        trained: Weights and graphs of some of the trials, which are written too.
 
     Returns:
         One item per trial, in the order given.
@@ -64,16 +68,59 @@ def export_to_folder(
         written = [_put_result(target, export, version) for export in settled]
         for export in settled:
             together = [other for other in settled if other.candidate.id == export.candidate.id]
-            trained = [one for one in repetitions if one.export.candidate.id == export.candidate.id]
-            target.put(f"{CARDS}/{export.candidate.id}.md", card(together, trained).encode())
-        for one in repetitions:
-            files = {SAFETENSORS: one.weights, GRAPH: one.onnx}
-            for name, content in files.items():
-                if content is not None:
-                    target.put(f"{WEIGHTS}/{'/'.join(one.export.key)}/{name}", content)
-            if any(files.values()):
-                target.put(f"{WEIGHTS}/{'/'.join(one.export.key)}/{CONFIG}", config(one).encode())
+            own = [one for one in trained if one.export.candidate.id == export.candidate.id]
+            target.put(f"{CARDS}/{export.candidate.id}.md", card(together, own).encode())
+        for one in trained:
+            folder = "/".join((WEIGHTS, *one.export.key))
+            up = "../" * (folder.count("/") + 1)
+            _put_training(target, one, folder=f"{folder}/", source=f"{up}{SOURCES}/{one.export.candidate.id}.py")
     return tuple(written)
+
+
+def export_to_hub_folder(root: Path, files: TrainedFiles) -> tuple[str, ...]:
+    """Write one trained model as a folder for the Hugging Face hub, all of it or (killed before the end) nothing.
+
+    Args:
+        root: Target folder; an earlier export there is replaced.
+        files: The model, with weights.
+
+    Returns:
+        Names of the files of the export.
+
+    Raises:
+        ExportError: If the folder cannot be written, or contains another model than an export of nngen.
+    """
+    with staging(root) as target:
+        there = target.read(CONFIG)
+        if there is not None and not _is_own(there):
+            raise ExportError(f"{root / CONFIG} is not of an export of nngen: name another folder with --out")
+        if files.onnx is None and target.read(GRAPH, 0) is not None:
+            raise ExportError(f"{root / GRAPH} is of an earlier export: remove it, or replace it with --onnx")
+        target.put(SOURCE, files.export.candidate.source.encode())
+        names = _put_training(target, files, folder="", source=SOURCE)
+        target.put(CARD, card([files.export], [files], hub=True).encode())
+    return (CARD, SOURCE, *names)
+
+
+def _put_training(target: Staging, files: TrainedFiles, *, folder: str, source: str) -> list[str]:
+    """Stage the files of one training in a folder, and return their names; ``source`` is relative to that folder."""
+    content = {SAFETENSORS: files.weights, GRAPH: files.onnx}
+    known = {name: data for name, data in content.items() if data is not None}
+    if known:
+        known[PROGRAM] = (package_folder("templates") / PROGRAM).read_bytes()
+        known[CONFIG] = config(files, source).encode()
+    for name, data in known.items():
+        target.put(f"{folder}{name}", data)
+    return list(known)
+
+
+def _is_own(content: bytes) -> bool:
+    """Return whether a ``config.json`` is one that ``config`` wrote."""
+    try:
+        there = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(there, dict) and {"model", "source", "class_names"} <= there.keys()
 
 
 def _settle(target: Staging, export: Export) -> Export:

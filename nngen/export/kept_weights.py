@@ -1,14 +1,30 @@
-"""Weights that a campaign kept, found by its name or by the id of their candidate."""
+"""Weights and logits that a campaign kept, found by its name or by the id of their candidate."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
+from nngen.files import read_regular
 from nngen.training.inference import KeptWeights
-from nngen.training.state.checkpoints import WEIGHTS
+from nngen.training.state.checkpoints import LOGITS, WEIGHTS
+
+Logits: TypeAlias = npt.NDArray[np.float32]
+"""Logits of images, ``(N, classes)``."""
+
+Outputs: TypeAlias = Logits | KeptWeights
+"""What tells the outputs of a model on the validation images."""
+
+_HALF = 2
+_HEADER = 2**16
+"""Bytes beyond which the header of a file of logits is too long to be one of nngen."""
 
 
 def kept_file(archive: Archive, trial: StoredTrial) -> Path | None:
@@ -29,13 +45,8 @@ def find_weights(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTr
         UsageError: If it is the name of neither, or no weights of it are kept.
         DataError: If the weights, or what says how they are used, are missing or damaged.
     """
-    if any(record.name == name for record in archive.campaigns()):
-        found = archive.trials(name, curves=False)
-    else:
-        name = archive.candidate(name).id
-        found = archive.trials(candidate_id=name, curves=False)
-    trained = [trial for trial in found if trial.trained]
-    for trial in sorted(trained, key=lambda trial: (-trial.rung, -(trial.validation_accuracy or 0.0))):
+    name, trained = _trained(archive, name)
+    for trial in trained:
         folder = _folder(archive, trial)
         if folder is not None and folder.is_dir():
             assert trial.candidate_id is not None
@@ -45,6 +56,56 @@ def find_weights(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTr
         f"weights of {name} are not in {archive.weights}: {what}; campaigns keep those of their best trial, more with"
         " --keep-weights, and an export with weights trains a trial again"
     )
+
+
+def find_outputs(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTrial, Outputs]:
+    """Find what tells a model's outputs on the validation images: its logits, or else its weights.
+
+    Args:
+        archive: The archive.
+        name: Name of a campaign, or id of a candidate, or the start of one.
+
+    Raises:
+        UsageError: If it is the name of neither, or neither logits nor weights of it are kept.
+        DataError: If the weights, or what says how they are used, are missing or damaged.
+    """
+    _, trained = _trained(archive, name)
+    for trial in trained:
+        logits = _logits(archive, trial)
+        if logits is not None:
+            assert trial.candidate_id is not None
+            return archive.candidate(trial.candidate_id), trial, logits
+    return find_weights(archive, name)
+
+
+def _trained(archive: Archive, name: str) -> tuple[str, list[StoredTrial]]:
+    """Return the name in full, and the trained trials of a campaign or of a candidate, the best first."""
+    if any(record.name == name for record in archive.campaigns()):
+        found = archive.trials(name, curves=False)
+    else:
+        name = archive.candidate(name).id
+        found = archive.trials(candidate_id=name, curves=False)
+    trained = [trial for trial in found if trial.trained]
+    return name, sorted(trained, key=lambda trial: (-trial.rung, -(trial.validation_accuracy or 0.0)))
+
+
+def _logits(archive: Archive, trial: StoredTrial) -> Logits | None:
+    """Return the logits of the validation images that a trial kept; None where there are none that fit."""
+    classes = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
+    width = archive.campaign(trial.campaign).classes
+    size = _HALF * len(classes) * width
+    content = archive.logits(trial.id)
+    folder = _folder(archive, trial)
+    if not content and folder is not None:
+        with suppress(OSError):
+            # The candidate's process wrote the file. Its one tensor is at the end, so that its header is not needed.
+            content = read_regular(folder / f"{LOGITS}.safetensors", size + _HEADER)[-size or None :]
+    if not size or len(content) != size:
+        return None
+    logits = np.frombuffer(content, "<f2").astype(np.float32).reshape(len(classes), width)
+    # Rounding to float16 may make ties, and never another order.
+    fits = np.isfinite(logits).all() and (logits[np.arange(len(classes)), classes] == logits.max(axis=1)).all()
+    return logits if fits else None
 
 
 def _folder(archive: Archive, trial: StoredTrial) -> Path | None:

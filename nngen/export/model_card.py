@@ -5,46 +5,60 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from nngen.export.selection import LOADERS, Export, Repetition
+from nngen.analysis.statistics import share_interval
+from nngen.assembly.provenance import source_level
+from nngen.export.selection import LOADERS, Export, TrainedFiles
+from nngen.isolation import Isolation
 from nngen.jinja import render_template
 from nngen.lemur.layout import SOURCES, nn_id
+from nngen.seeds import derive
 from nngen.text import one_line
+from nngen.training.orders import EVAL_FACTOR
 
 
-def config(repetition: Repetition) -> str:
-    """Write ``config.json`` of a training: all that is needed to build the network and to classify an image file."""
-    export = repetition.export
+def config(files: TrainedFiles, source: str) -> str:
+    """Write ``config.json`` of a training: all that is needed to build the network and to classify an image file.
+
+    Args:
+        files: The trained network.
+        source: Path of its source, relative to the file.
+    """
+    export = files.export
     trial, spec = export.trial, export.trial.spec
     assert spec is not None
+    batch = spec.batch if trial.batch is None else trial.batch
     content = {
         "model": export.candidate.id,
-        "source": f"{SOURCES}/{export.candidate.id}.py",
+        "source": source,
         "experts": list(export.candidate.experts),
-        "prm": dict(export.score.prm),
+        "prm": {**export.score.prm, **trial.prm},
+        "seeds": {name: derive(spec.seed, name) for name in ("python", "numpy", "torch")},
+        "batch": EVAL_FACTOR * batch,
         **export.preprocessing.to_dict(),
         "dataset": export.results.dataset,
         "data_fingerprint": trial.data_fingerprint,
         "trial": {
             "campaign": trial.campaign,
             "epochs": spec.epochs,
-            "batch": spec.batch if trial.batch is None else trial.batch,
+            "batch": batch,
             "lr": spec.lr,
             "seed": spec.seed,
             "validation_accuracy": trial.validation_accuracy,
             "test_accuracy": export.score.accuracy,
         },
-        "test_accuracy": repetition.test_accuracy,
-        "same_predictions_as_trial": repetition.same,
+        "test_accuracy": files.test_accuracy,
+        "same_predictions_as_trial": files.same,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def card(exports: Sequence[Export], repetitions: Sequence[Repetition] = ()) -> str:
+def card(exports: Sequence[Export], trained: Sequence[TrainedFiles] = (), *, hub: bool = False) -> str:
     """Write the card of one model from ``templates/model_card.md.j2``.
 
     Args:
         exports: Exported trials of the model; at least one.
-        repetitions: Repetitions that the exported weights come from, if any, one for each data set.
+        trained: Weights and graphs that are exported with it, at most one for each data set.
+        hub: Whether the card is the ``README.md`` of a folder for the Hugging Face hub.
     """
     first = exports[0]
     trial, spec = first.trial, first.trial.spec
@@ -62,6 +76,10 @@ def card(exports: Sequence[Export], repetitions: Sequence[Repetition] = ()) -> s
         nn_id=nn_id(first.candidate.source),
         trial=trial,
         exports=exports,
+        hub=hub,
+        own=hub and source_level(first.candidate.source).level is Isolation.PROCESS,
+        class_names=[one_line(name, 60) for name in first.preprocessing.class_names],
+        results=[_result(export) for export in exports],
         suspects=[
             (one.trial.spec.seed, one_line(one.trial.suspect))
             for one in exports
@@ -80,6 +98,14 @@ def card(exports: Sequence[Export], repetitions: Sequence[Repetition] = ()) -> s
         source=f"{SOURCES}/{first.candidate.id}.py",
         shape=spec.shape,
         classes=len(first.preprocessing.class_names),
-        repetitions=repetitions,
+        trained=trained,
     )
     return f"{text}\n"
+
+
+def _result(export: Export) -> dict[str, str]:
+    """Return the accuracies of a trial with their intervals, as the number of images allows them."""
+    _, validation, test = export.images
+    pairs = {"validation": (export.trial.validation_accuracy or 0.0, validation), "test": (export.score.accuracy, test)}
+    spans = {name: (share, *share_interval(share, images)) for name, (share, images) in pairs.items()}
+    return {name: f"{share:.4f} ({low:.4f} to {high:.4f})" for name, (share, low, high) in spans.items()}

@@ -33,6 +33,7 @@ class Export:
         transform: LEMUR's transform that matches the training.
         stand_in: Equivalent transform of nngen, for targets that lack ``transform``.
         preprocessing: Conversion of an image file to the model's input.
+        images: Number of images that it was trained on, and of those of the validation and the test split.
     """
 
     candidate: StoredCandidate
@@ -42,6 +43,7 @@ class Export:
     transform: Transform
     stand_in: Transform
     preprocessing: Preprocessing
+    images: tuple[int, int, int]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -55,17 +57,18 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repetition:
-    """A trial repeated for its weights.
+class TrainedFiles:
+    """Files of a trained network, with the weights that its trial kept or those of the trial trained again.
 
     Attributes:
-        export: The trial that was repeated.
+        export: The trial.
         weights: State dictionary as safetensors; None if not requested.
         onnx: ONNX graph for any number of images; None if not requested or not available.
         reason: Reason for having no graph; empty otherwise.
         difference: Largest difference between the graph's logits and torch's, relative to the largest logit.
+        kept: Whether the weights are those that the trial kept; otherwise it was trained again.
         same: Whether its test predictions equal the trial's.
-        test_accuracy: Test accuracy of the repetition; equal to the trial's if ``same``.
+        test_accuracy: Test accuracy with these weights; equal to the trial's if ``same``.
     """
 
     export: Export
@@ -73,6 +76,7 @@ class Repetition:
     onnx: bytes | None
     reason: str
     difference: float | None
+    kept: bool
     same: bool
     test_accuracy: float
 
@@ -211,12 +215,13 @@ def _export(
     candidate: StoredCandidate, trial: StoredTrial, results: Results, spec: TrialSpec, data: Dataset, accuracy: float
 ) -> Export:
     transform = matching_transform(data.shape, spec.shape, augment=spec.augment)
+    trained_on = data.training_images(spec.train_size)
     score = EpochScore(
         epoch=spec.epochs,
         accuracy=accuracy,
         duration_ns=round(sum(point.seconds for point in trial.curve) * 1e9),
         prm=_prm(candidate, trial, spec, transform.name),
-        train_stat=_train_stat(trial, spec, accuracy, data.training_images(spec.train_size)),
+        train_stat=_train_stat(trial, spec, accuracy, trained_on),
     )
     return Export(
         candidate=candidate,
@@ -226,12 +231,14 @@ def _export(
         transform=transform,
         stand_in=matching_transform(data.shape, spec.shape, augment=spec.augment, own=True),
         preprocessing=data.preprocessing(spec.shape),
+        images=(trained_on, len(data.validation_labels), len(data.test_labels)),
     )
 
 
 def _prm(candidate: StoredCandidate, trial: StoredTrial, spec: TrialSpec, transform: str) -> Hyperparameters:
     """Return the hyperparameters as LEMUR would record them: those that the model supports, and LEMUR's own three."""
-    passed = {**trial.prm, "lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
+    passed = {**trial.prm, "lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch}
+    passed["epoch"] = spec.horizon or spec.epochs
     passed |= {**spec.hyperparameters, "transform": transform}
     names = supported(candidate.source) | set(_ALWAYS)
     if spec.train_size is not None:  # LEMUR has no name for it, and its readers must not take a part for the whole

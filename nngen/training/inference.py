@@ -6,8 +6,8 @@ The code of a candidate runs in a worker as it does in training; ``trained_model
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,7 @@ from nngen.isolation import Frame, FrameError, Isolation, Job, JobRunner, Limits
 from nngen.training.frames import FrameKind, last_line
 from nngen.training.orders import TrainOrder
 from nngen.training.scoring import read_verdict, verdict_of_result
+from nngen.training.state.artifacts import MAX_PART, ArtifactRequest
 from nngen.training.state.checkpoints import CONFIG, WEIGHTS
 from nngen.types import Verdict
 
@@ -108,6 +109,8 @@ class PredictJob:
         time_limit_s: Limit in seconds.
         memory_mib: Limit on resident memory, in MiB.
         isolation: Isolation level of the worker.
+        artifacts: Files to take from the net with its weights; None for none.
+        metadata: Texts by name that these files carry.
     """
 
     source: str
@@ -119,6 +122,8 @@ class PredictJob:
     time_limit_s: float = 3600.0
     memory_mib: int = 12_288
     isolation: Isolation
+    artifacts: ArtifactRequest | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def predict_logits(job: PredictJob) -> npt.NDArray[np.float32]:
@@ -131,7 +136,16 @@ def predict_logits(job: PredictJob) -> npt.NDArray[np.float32]:
         DataError: If the weights are of another file, or the net cannot predict.
         NngenError: If no worker can be started.
     """
-    order = replace(job.kept.order, device=job.device, threads=job.threads, artifacts=(), compiled=False, done=0)
+    wanted = job.artifacts
+    order = replace(
+        job.kept.order,
+        device=job.device,
+        threads=job.threads,
+        artifacts=wanted.names if wanted else (),
+        metadata=job.metadata,
+        compiled=False,
+        done=0,
+    )
     size = _BYTES_PER_LOGIT * job.count * order.classes
     found: list[bytes | Verdict] = []
     lines = last_line(job.source)
@@ -140,13 +154,22 @@ def predict_logits(job: PredictJob) -> npt.NDArray[np.float32]:
         if frame.kind == FrameKind.OUTPUTS:
             found.append(frame.body)
             return True
+        if frame.kind == FrameKind.FILE and wanted is not None:
+            wanted.append(frame.body)
+            return False
         message = frame.message()
         if message.get("event") == "verdict":
             found.append(read_verdict(message, lines))
+        elif message.get("event") in ("file", "no-file") and wanted is not None:
+            wanted.announce(message)
         elif message.get("event") != "ready":
             raise FrameError("a message out of order")
         return bool(found)
 
+    frames: dict[int, range] = {FrameKind.OUTPUTS: range(size, size + 1)}
+    if wanted is not None:
+        wanted.clear(job.memory_mib)
+        frames[FrameKind.FILE] = range(MAX_PART + 1)
     work = Job(
         entry_point=f"{_WORKER}:predict",
         arguments=order.to_json(),
@@ -154,7 +177,7 @@ def predict_logits(job: PredictJob) -> npt.NDArray[np.float32]:
         isolation=job.isolation,
         source=job.source,
         files=[job.images, job.kept.file],
-        frames={FrameKind.OUTPUTS: range(size, size + 1)},
+        frames=frames,
         cuda=job.device != "cpu",
     )
     with JobRunner((_WORKER,)) as runner:

@@ -195,8 +195,8 @@ class LocalEngine:
         folder, key = job.folder, ""
         if folder is not None:
             key = training_key(job.candidate, job.spec, job.dataset.fingerprint, self._runner.versions())
-        reached = folder.progress(key) if folder is not None else None
-        first = batch
+        reached = folder.progress(key, job.spec.epochs) if folder is not None else None
+        first, before = batch, reached.before if reached else 0
         batch, tried, seconds = (reached.batch, [*reached.tried], reached.seconds) if reached else (batch, [], 0.0)
         begin = time.monotonic() - seconds
         left_s = max(job.spec.time_limit_s - seconds, _LEAST_S)
@@ -206,7 +206,7 @@ class LocalEngine:
             scorer = make_scorer()
             if reached is not None:
                 scorer.curve, scorer.validation_predictions = [*reached.curve], reached.validation_predictions
-            with self._kept(now, scorer, {"key": key, "tried": [*tried]}, begin):
+            with self._kept(now, scorer, {"key": key, "tried": [*tried], "before": before}, begin):
                 found = self._attempt(now, scorer, reached.file if reached else None, card)
             if reached is not None and found.verdict.rule == RESTORE:
                 assert folder is not None
@@ -227,15 +227,17 @@ class LocalEngine:
             hopeless = hopeless or unseen > _UNSEEN_RETRIES
             if found.verdict.outcome is not Outcome.MEMORY or hopeless:
                 break
+            before = 0
             if folder is not None:
                 folder.restart()
+        trial = replace(trial, seconds=seconds, epochs_before=before or None)
         if len(tried) == 1:
-            return replace(trial, seconds=seconds)
+            return trial
         verdict = trial.verdict
         if not verdict.valid:
             message = f"{verdict.message} (batches of {', '.join(map(str, tried))} were tried)"
             verdict = replace(verdict, message=message)
-        return replace(trial, verdict=verdict, seconds=seconds, batches_tried=tuple(tried))
+        return replace(trial, verdict=verdict, batches_tried=tuple(tried))
 
     def open_artifacts(self, artifacts: ArtifactRequest, job: TrainJob) -> ArtifactReport:
         """Open the files that a training sent, in a worker at its isolation level and with its limits.
@@ -274,7 +276,7 @@ class LocalEngine:
         def progress() -> JsonObject:
             return {**known, **scorer.progress(), "batch": spec.batch, "seconds": time.monotonic() - begin}
 
-        names, limit = folder.names(spec.epochs), spec.memory_mib * MIB
+        names, limit = folder.names(spec), spec.memory_mib * MIB
         sink = scorer.artifacts = FolderSink(folder=folder, names=names, limit=limit, progress=progress)
         try:
             yield

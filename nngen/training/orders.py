@@ -10,6 +10,9 @@ from nngen.isolation import JsonObject
 from nngen.training.engine import TrainJob
 from nngen.types import Hyperparameters, Shape
 
+EVAL_FACTOR = 4
+"""Images per forward pass of a prediction, relative to the batch of training."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOrder:
@@ -65,6 +68,11 @@ class TrainOrder(CheckOrder):
     whole_mib: float = 512.0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a later training goes on after the last epoch of this one."""
+        return self.hyperparameters["epoch"] != self.epochs
+
     @classmethod
     def of(
         cls,
@@ -77,7 +85,8 @@ class TrainOrder(CheckOrder):
         metadata: Mapping[str, str] | None = None,
     ) -> Self:
         spec, dataset = job.spec, job.dataset
-        own = {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch, "epoch": spec.epochs}
+        own = {"lr": spec.lr, "momentum": spec.momentum, "batch": spec.batch}
+        own["epoch"] = spec.horizon or spec.epochs
         return cls(
             shape=spec.shape,
             classes=dataset.classes,

@@ -39,7 +39,7 @@ from nngen.isolation.limits import MIB
 from nngen.seeds import derive
 from nngen.training.engine import RESTORE
 from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
-from nngen.training.orders import CheckOrder, TrainOrder
+from nngen.training.orders import EVAL_FACTOR, CheckOrder, TrainOrder
 from nngen.training.state.artifacts import send_artifacts, send_tensors
 from nngen.training.state.checkpoints import CHECKPOINT, LOGITS
 from nngen.training.state.net_state import (
@@ -54,7 +54,6 @@ from nngen.training.state.tensor_file import TensorFile
 from nngen.types import Outcome
 
 _MAX_EXPERTS = 64
-_EVAL_FACTOR = 4
 _EXAMPLES = 4
 _TRIED = 2
 _RULE = "worker.train"
@@ -122,8 +121,8 @@ def predict(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     """Predict images with the source in the current folder, by the ``TrainOrder`` in ``arguments``.
 
     Args:
-        arguments: The order that the net was trained by, as JSON.
-        channel: Channel for one frame of logits, or the verdict on what failed.
+        arguments: The order that the net was trained by, as JSON, with the files that are asked for now.
+        channel: Channel for these files and then one frame of logits, or the verdict on what failed.
         files: Descriptors of the images and of the weights.
     """
     order = TrainOrder.from_json(arguments)
@@ -137,8 +136,12 @@ def predict(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
             load_weights(net, TensorFile(file), order.shape)
         outputs: list[Tensor] = []
         (shown,) = training.fitting([StoredImages(images, torch.device(order.device))])
+        prepare = training.preparation()
         with _own_draws(derive(order.seed, "evaluation")):
-            training.predict(net, shown, training.preparation(), outputs)
+            training.predict(net, shown, prepare, outputs)
+        if order.artifacts:
+            example = prepare(next(_in_order(shown, _EXAMPLES)))
+            send_artifacts(net, order.artifacts, example, order.metadata, channel)
         channel.send_bytes(FrameKind.OUTPUTS, torch.cat(outputs).numpy().astype("<f4").tobytes())
 
 
@@ -251,8 +254,8 @@ class _Training:
                 self.channel.send_bytes(FrameKind.LOGITS, _half(outputs).numpy().astype("<f2").tobytes())
             if outputs and LOGITS in order.artifacts and len(classes) * order.classes < _MOST_LOGITS:
                 send_tensors(self.channel, LOGITS, {"validation": _half(outputs)})
-            if not last:
-                self._send_checkpoint(net)
+            if not last or order.goes_on:
+                self._send_checkpoint(net, needed=last)
         with _own_draws(derive(order.seed, "evaluation")):
             classes = self.predict(net, images["test-images"], prepare)
         if order.artifacts:
@@ -336,10 +339,11 @@ class _Training:
         with guard(_RULE, Outcome.CRASHED, self.path, "learn(train_data) ran"), _precision(self.order.device):
             return net.learn(batches)  # type: ignore[operator]
 
-    def _send_checkpoint(self, net: nn.Module) -> None:
-        """Send the state after an epoch, unless it was sent a short time ago."""
+    def _send_checkpoint(self, net: nn.Module, *, needed: bool) -> None:
+        """Send the state after an epoch, unless it is not needed and was sent a short time ago."""
         now = time.monotonic()
-        if not self.checkpoints or self.storing_s > max(_SHARE * (now - self.stored_at), _SHORT_S):
+        often = self.storing_s > max(_SHARE * (now - self.stored_at), _SHORT_S)
+        if not self.checkpoints or (often and not needed):
             return
         try:
             tensors, state = capture(net)
@@ -362,7 +366,7 @@ class _Training:
         """Return the class of each image as little-endian uint16; the logits are added to a list."""
         set_mode(net, self.path, training=False)
         # Without a backward pass more images fit than in training.
-        size = self.order.batch * _EVAL_FACTOR
+        size = self.order.batch * EVAL_FACTOR
         classes: list[npt.NDArray[Any]] = []
         for part in _in_order(images, size):
             with _precision(self.order.device):

@@ -3,67 +3,21 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 
 import nngen
 from nngen.archive import Archive
-from nngen.checks.rules.sample_nets import net_source
-from nngen.cli import run
 from nngen.errors import DataError, UsageError
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "homogeneous.py"
-SPLITS = {"train": range(12), "val": range(12, 17), "test": range(17, 20)}
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with an archive of two trained files, the second one not of nngen, and the images of digits."""
-    folder = tmp_path_factory.mktemp("predict")
-    digits = load_digits()
-    for label in range(10):
-        places = np.flatnonzero(digits.target == label)
-        for split, numbers in SPLITS.items():
-            inside = folder / "images" / split / f"digit {label}"
-            inside.mkdir(parents=True)
-            for number in numbers:
-                image = Image.fromarray((digits.images[places[number]] * 15).astype(np.uint8))
-                image.resize((16, 16)).save(inside / f"{number:02}.png")
-    (folder / "linear.py").write_text(
-        net_source(init="self.drawn = torch.rand(1)", forward="return self.head(x) + self.drawn")
-    )
-    shutil.copy(GOLDEN, folder / "mixture.py")
-    settings = f"--dataset folder:{folder}/images --shape 1x16x16 --batch 16 --lr 0.01 --epochs 2 --threads 1"
-    for name in ("mixture", "linear"):
-        where = ["--archive", f"{folder}/a.db", "--name", name, "--isolation", "process"]
-        assert run(["train", f"{folder}/{name}.py", *where, *settings.split()]) == 0
-    return folder
-
-
-@pytest.fixture
-def archive(folder, monkeypatch):
-    monkeypatch.setenv("NNGEN_ARCHIVE", str(folder / "a.db"))
-    with Archive.open(folder / "a.db", readonly=True) as archive:
-        yield archive
-
-
-def recorded(archive, campaign):
-    """Return the id of a campaign's candidate, and the names of the classes that it predicted on validation."""
-    (trial,) = archive.trials(campaign)
-    places = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
-    return trial.candidate_id, [f"digit {place}" for place in places]
-
-
 @pytest.mark.parametrize("campaign", ["mixture", "linear"])
-def test_the_classes_are_those_that_the_trial_recorded(campaign, nngen, archive, folder):
+def test_the_classes_are_those_that_the_trial_recorded(campaign, nngen, archive, folder, recorded):
     found, wanted = recorded(archive, campaign)
     predicted = nngen("predict", found, folder / "images" / "val", "--isolation", "process", "--json")
     rows = json.loads(predicted.out)
@@ -77,7 +31,7 @@ def test_the_classes_are_those_that_the_trial_recorded(campaign, nngen, archive,
 
 
 @pytest.mark.parametrize("campaign", ["mixture", "linear"])
-def test_a_loaded_model_gives_the_same_classes(campaign, archive, folder):
+def test_a_loaded_model_gives_the_same_classes(campaign, archive, folder, recorded):
     found, wanted = recorded(archive, campaign)
     before = torch.get_rng_state()
     model = nngen.load(found, trust=campaign == "linear")
@@ -89,13 +43,13 @@ def test_a_loaded_model_gives_the_same_classes(campaign, archive, folder):
     assert model.class_names[0] == "digit 0"
 
 
-def test_a_file_of_others_is_loaded_only_if_it_is_trusted(archive):
+def test_a_file_of_others_is_loaded_only_if_it_is_trusted(archive, recorded):
     found, _ = recorded(archive, "linear")
     with pytest.raises(UsageError, match="not assembled by nngen: its code would run in this process, so say trust=T"):
         nngen.load(found)
 
 
-def test_top_csv_and_what_is_not_an_image(nngen, archive, folder, tmp_path):
+def test_top_csv_and_what_is_not_an_image(nngen, archive, folder, tmp_path, recorded):
     found, wanted = recorded(archive, "mixture")
     first = folder / "images" / "val" / "digit 0" / "12.png"
     told = nngen("predict", found, first, "--top", "3", "--csv")
@@ -114,7 +68,7 @@ def test_top_csv_and_what_is_not_an_image(nngen, archive, folder, tmp_path):
     assert last == "nngen: 1 of 2 images cannot be read"
 
 
-def test_a_campaign_stands_for_its_best_candidate_and_show_names_the_file(nngen, archive, folder):
+def test_a_campaign_stands_for_its_best_candidate_and_show_names_the_file(nngen, archive, folder, recorded):
     found, wanted = recorded(archive, "linear")
     image = folder / "images" / "val" / "digit 0" / "12.png"
     told = nngen("predict", "linear", image, "--isolation", "process", "--json")
@@ -124,7 +78,7 @@ def test_a_campaign_stands_for_its_best_candidate_and_show_names_the_file(nngen,
     assert json.loads(nngen("show", found, "--json").out)["trials"][0]["weights"] == str(file)
 
 
-def test_training_goes_on_from_kept_weights(nngen, archive, folder):
+def test_training_goes_on_from_kept_weights(nngen, archive, folder, recorded):
     found, _ = recorded(archive, "linear")
     before = archive.trials("linear")[0].validation_accuracy
     told = nngen("train", "--from", found, "--epochs", "1", "--lr", "0.0001", "--isolation", "process", "--json")
@@ -137,7 +91,7 @@ def test_training_goes_on_from_kept_weights(nngen, archive, folder):
 
 
 def test_weights_are_transferred_to_other_classes(nngen, archive, folder, tmp_path):
-    for split in SPLITS:
+    for split in ("train", "val", "test"):
         for label in range(5):
             shutil.copytree(folder / "images" / split / f"digit {label}", tmp_path / split / f"{label}")
     tokens = ("train", "--from", "mixture", "--dataset", f"folder:{tmp_path}", "--epochs", "1", "--archive")
@@ -171,7 +125,7 @@ def test_other_starts_are_refused(tokens, words, nngen, archive):
     assert words in told.err
 
 
-def test_bad_input_is_one_line(nngen, archive, folder, tmp_path):
+def test_bad_input_is_one_line(nngen, archive, folder, tmp_path, recorded):
     found, _ = recorded(archive, "mixture")
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "empty").mkdir()
@@ -187,7 +141,7 @@ def test_bad_input_is_one_line(nngen, archive, folder, tmp_path):
         assert words in told.err
 
 
-def test_weights_that_are_missing_damaged_or_of_another_file(nngen, archive, folder, tmp_path, monkeypatch):
+def test_weights_that_are_missing_damaged_or_of_another_file(nngen, archive, folder, tmp_path, monkeypatch, recorded):
     found, _ = recorded(archive, "mixture")
     image = folder / "images" / "val" / "digit 0" / "12.png"
     root = folder / "a.db.weights"

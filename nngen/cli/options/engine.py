@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 _ENGINES = ("local", "ray")
 _MOST_THREADS = 16
-_TRIAL = [*(item.name for item in fields(TrialSpec) if item.name not in ("hyperparameters", "start")), "keep_weights"]
+_NOT_TYPED = ("hyperparameters", "start", "horizon")
+_TRIAL = [*(item.name for item in fields(TrialSpec) if item.name not in _NOT_TYPED), "keep_weights"]
 _OF_MACHINE = ("device", "threads")  # their defaults are EngineOptions.defaults
 
 

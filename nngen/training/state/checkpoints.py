@@ -78,6 +78,7 @@ class Progress:
         batch: Samples per step.
         tried: Larger batches for which memory did not suffice.
         seconds: Seconds that the training took so far, over all attempts.
+        before: Epochs of them that belong to the rung before.
         file: State of the net.
     """
 
@@ -86,6 +87,7 @@ class Progress:
     batch: int
     tried: tuple[int, ...] = ()
     seconds: float = 0.0
+    before: int = 0
     file: Path
 
 
@@ -96,39 +98,49 @@ class TrialFolder:
     Attributes:
         path: The folder; it is made when the first file comes.
         keep: Whether the weights after the last epoch are kept.
+        before: Folder of the trial of the rung before, from which a new training goes on; None where it begins anew.
         foreign: Reason why the state of the net cannot be known; empty for files that nngen assembles.
         note: Receives lines for the user.
     """
 
     path: Path
     keep: bool = False
+    before: Path | None = None
     foreign: str = ""
     note: Callable[[str], None] = lambda _: None
 
-    def names(self, epochs: int) -> tuple[str, ...]:
-        """Return the names of the files that a training of so many epochs is to send."""
-        # After the last epoch a checkpoint would come too late to be of use.
-        checkpoint = (CHECKPOINT,) if epochs > 1 and not self.foreign else ()
+    def names(self, spec: TrialSpec) -> tuple[str, ...]:
+        """Return the names of the files that a training is to send."""
+        # After the last epoch a checkpoint would come too late to be of use, but for a rung that goes on from it.
+        checkpoint = (CHECKPOINT,) if (spec.epochs > 1 or spec.horizon) and not self.foreign else ()
         return (*checkpoint, *((WEIGHTS, LOGITS) if self.keep else ()))
 
-    def progress(self, key: str) -> Progress | None:
+    def progress(self, key: str, epochs: int) -> Progress | None:
         """Read the progress of an earlier run of the same training; None where it must begin at the first epoch.
 
         Args:
             key: Result of ``training_key``.
+            epochs: Epochs of the training.
         """
-        record = load_json(self.path / _RECORD)
+        path, record = self.path, load_json(self.path / _RECORD)
+        # After its last epoch only the results are missing, which the last epoch gives.
+        if record is None or (isinstance(record, dict) and record.get("epoch") == epochs):
+            path, record = self.before or self.path, None
+            if self.before is not None:
+                record = load_json(self.before / _RECORD) or {"reason": "the rung before left no checkpoint"}
         try:
-            if record is not None and not (reason := self._obstacle(record, key)):
+            if record is not None and not (reason := self._obstacle(record, key, path)):
                 curve = tuple(EpochResult(**point | {"usage": tuple(point["usage"])}) for point in record["curve"])
                 self.note(f"goes on after epoch {len(curve)}")
+                new = path != self.path
                 return Progress(
                     curve=curve,
                     validation_predictions=base64.b64decode(record["predictions"]),
                     batch=record["batch"],
                     tried=tuple(record["tried"]),
-                    seconds=record["seconds"],
-                    file=self.path / record["file"],
+                    seconds=0.0 if new else record["seconds"],
+                    before=len(curve) if new else record.get("before", 0),
+                    file=path / record["file"],
                 )
         except (LookupError, TypeError, ValueError, AttributeError):
             reason = f"{_RECORD} is damaged"
@@ -140,13 +152,13 @@ class TrialFolder:
                 self.store({"reason": self.foreign})
         return None
 
-    def _obstacle(self, record: JsonObject, key: str) -> str:
+    def _obstacle(self, record: JsonObject, key: str, path: Path) -> str:
         """Return the reason why a training cannot go on from stored progress; empty where it can."""
         if reason := self.foreign or record.get("reason"):
             return str(reason)
         if record["key"] != key:
             return "its file, its settings, the data or torch have changed"
-        file = self.path / str(record["file"])
+        file = path / str(record["file"])
         whole = file.is_file() and file.stat().st_size == record["bytes"]
         return "" if whole else f"{file.name} is missing or damaged"
 
@@ -154,15 +166,17 @@ class TrialFolder:
         """Forget the progress; a reason is reported."""
         if reason:
             self.note(f"starts again at epoch 1: {one_line(reason, 300)}")
+        self.before = None
         self.clear(keep=False)
 
-    def clear(self, *, keep: bool) -> None:
-        """Remove the checkpoint, and unless they are kept, the weights too."""
-        if not keep:
+    def clear(self, *, keep: bool, checkpoint: bool = False) -> None:
+        """Remove what is not kept of weights and checkpoint."""
+        if not keep and not checkpoint:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        for file in (*self.path.glob("checkpoint*"), *self.path.glob(".*.part")):
-            file.unlink(missing_ok=True)
+        for file in self.path.iterdir():
+            if not (checkpoint if file.name.startswith(CHECKPOINT) else keep) or file.suffix == ".part":
+                file.unlink(missing_ok=True)
 
     def describe(self, config: JsonObject) -> None:
         """Store how the weights are used, if they are kept."""
@@ -186,8 +200,9 @@ class TrialFolder:
 
 
 def training_key(candidate: Candidate, spec: TrialSpec, fingerprint: str, versions: Mapping[str, str]) -> str:
-    """Identify a training by all that its result depends on; limits are left out."""
-    same = asdict(replace(spec, time_limit_s=0.0, memory_mib=0))
+    """Identify a training by all that its course depends on, wherever it ends; limits are left out."""
+    same = asdict(replace(spec, time_limit_s=0.0, memory_mib=0, epochs=spec.horizon or spec.epochs))
+    del same["horizon"]
     text = json.dumps([candidate.source, same, fingerprint, dict(versions)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
