@@ -55,7 +55,7 @@ _COMMANDS = {
     "show": ("nngen.cli.results:show", "Show one candidate: plan, checks, trials, curves."),
     "diff": ("nngen.cli.results:diff", "Compare two candidates: plans, results, sources."),
     "predict": ("nngen.cli.predict:predict", "Predict the classes of image files with kept weights."),
-    "ensemble": ("nngen.cli.ensemble:ensemble", "Average several models; compare the mean with each of them."),
+    "ensemble": ("nngen.cli.predict:ensemble", "Average several models; compare the mean with each of them."),
     "fidelity": ("nngen.cli.fidelity:fidelity", "Compare rankings after few epochs with those after many."),
     "coverage": ("nngen.cli.coverage:coverage", "Measure how much of the space a sample covers, and how evenly."),
     "effects": ("nngen.cli.effects:effects", "Estimate effects of families and pairs, with intervals."),
