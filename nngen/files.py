@@ -163,6 +163,8 @@ def one_process(path: Path, waiting: str = "") -> Iterator[None]:
             if waiting:
                 _log.warning(waiting)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks, where two processes do the same work
+            pass
         yield
 
 

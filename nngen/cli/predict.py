@@ -26,6 +26,7 @@ from nngen.cli.options.family import note_levels
 from nngen.cli.output import emit, note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
+from nngen.datasets.decoding import on_all_cores
 from nngen.datasets.folder_tree import walk
 from nngen.datasets.image_file import read_header
 from nngen.errors import DataError, SomeFailedError, UsageError
@@ -198,10 +199,17 @@ def _find_images(paths: Sequence[Path]) -> list[Path]:
         kind = path_kind(path)
         if kind is None:
             raise UsageError(f"no file or folder {path}")
-        inside = [path] if kind == "file" else [file for file in walk(path)[0] if _is_image(file)]
-        if not inside:
+        if kind == "file":
+            files.append(path)
+            continue
+        inside = walk(path)[0]
+        before = len(files)
+        with progress_bar("looking for images") as report:
+            for done, (file, found) in enumerate(zip(inside, on_all_cores(_is_image, inside), strict=True), 1):
+                report(done, len(inside))
+                files += [file] if found else []
+        if len(files) == before:
             raise UsageError(f"{path} has no image")
-        files += inside
     return files
 
 

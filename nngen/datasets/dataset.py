@@ -48,7 +48,7 @@ _SMALL = 5_000
 _PIECE = 2**22
 """Bytes of a file that are in memory at a time."""
 
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, RecursionError)
+_DAMAGE = (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError)
 _log = logging.getLogger(__name__)
 
 
@@ -142,7 +142,7 @@ class Dataset:
         try:
             # A backup that makes hard links, say, changes the state of a file and not its bytes.
             unchanged = _open(self.folder).fingerprint == self.fingerprint
-        except _DAMAGE:
+        except (OSError, *_DAMAGE):
             unchanged = False
         if not unchanged:
             raise DataError(
@@ -189,6 +189,9 @@ def load_source(source: Source, progress: Progress | None = None) -> Dataset:
         except _DAMAGE as error:
             _log.warning("the stored arrays of %s are damaged (%s): they are decoded anew", name, one_line(str(error)))
             shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:  # want of memory or descriptors, which is no reason to remove them
+            reason = error.strerror or error
+            raise DataError(f"the stored arrays of {name} in {folder} cannot be opened: {reason}") from error
     return store_dataset(source, folder, progress)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from nngen.archive import Archive
 from nngen.campaign.successive_halving import Workload
 from nngen.campaign.time_left import TimeLeft
-from nngen.cli.progress import Lines, Screen
+from nngen.cli.progress import Lines, Screen, progress_bar
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import EpochResult, Outcome
 
@@ -29,6 +29,23 @@ def test_lines_are_one_per_trial(capfd):
     assert [line.split()[1] for line in lines] == [f"{number}/6" for number in range(1, 7)]
     assert all(err.count(f"  {', '.join(trial.experts)}  ") == 1 for trial in trials)
     assert sum("shape: A at" in line for line in lines) == sum(not t.trained for t in trials)
+
+
+def test_a_bar_prints_a_line_a_minute_elsewhere_than_on_a_terminal(capfd, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("nngen.cli.progress.time.monotonic", lambda: now[0])
+    with progress_bar("reading images") as report:
+        for step in range(2):  # each counts and estimates by itself
+            for done in range(1, 101):
+                now[0] += 1 + step
+                report(done, 100)
+    assert [line.partition("images: ")[2] for line in capfd.readouterr().err.splitlines()] == [
+        "60 of 100, about 40.0 s left",
+        "10 of 100, about 2.7 min left",
+        "40 of 100, about 117.0 s left",
+        "70 of 100, about 59.1 s left",
+        "100 of 100, about 0.0 s left",
+    ]
 
 
 def drawn(screen):

@@ -138,6 +138,19 @@ def test_a_broken_cache_is_decoded_anew(harm, cache):
     assert np.array_equal(again.test_images, images)
 
 
+def test_arrays_that_cannot_be_opened_for_want_of_memory_stay(cache, monkeypatch):
+    data = load_dataset("digits")
+
+    def fail(*args, **options):
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nngen.datasets.dataset.np.load", fail)
+        with pytest.raises(DataError, match="cannot be opened: Cannot allocate memory"):
+            load_dataset("digits")
+    assert load_dataset("digits").folder == data.folder
+
+
 @pytest.mark.parametrize("part", ["validation-labels", "train-images"])
 def test_bytes_that_changed_in_the_cache_are_noticed_and_decoded_anew(part, cache, caplog):
     data = load_dataset("digits")

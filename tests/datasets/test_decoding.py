@@ -195,6 +195,14 @@ def test_a_second_process_waits_for_the_first_and_says_so(tmp_path, caplog):
     assert order == ["first", "second"]
 
 
+def test_a_disk_without_locks_is_used_without_them(tmp_path, cache, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("nngen.files.fcntl.flock", fail)
+    assert load_dataset(f"folder:{photos(tmp_path / 'data', 30)}").classes == 2
+
+
 class _Large:
     """150 MiB of images in memory."""
 
