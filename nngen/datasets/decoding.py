@@ -126,7 +126,6 @@ def decode_splits(
     for split, found in decoded.items():
         file = folder / f"{split}-images.npy"
         remove_images(file, found.faults)
-        _digests_file(file).unlink()
     kept = {split: np.flatnonzero(found.digests) for split, found in decoded.items()}
     notes = [f"left out: {reason}" for reason in reasons]
     return kept, notes + _repeated(splits, {split: found.digests for split, found in decoded.items()})
@@ -174,7 +173,8 @@ def decode_files(images: ImageFiles, file: Path, report: Callable[[int], None]) 
 
 
 def remove_images(file: Path, places: Collection[int]) -> None:
-    """Remove images from an ``.npy`` file in place; the others keep their order."""
+    """Remove images from an ``.npy`` file in place, and its digests; the others keep their order."""
+    _digests_file(file).unlink(missing_ok=True)
     if not places:
         return
     with file.open("r+b", buffering=0) as array:
