@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nngen.archive.records import StoredTrial
@@ -72,55 +72,52 @@ class _Ask:
     proposal: Proposal
 
 
+@dataclass(slots=True, kw_only=True)
 class Proposer:
     """Runs one batch of proposals.
 
-    Args:
+    Attributes:
         archive: Holds candidates, verdicts and the log of proposals.
         rewriter: Writes the proposals.
         engine: Checks the candidates.
         inputs: Usable families and the data set.
         spec: Shape, device, threads and memory limit of the checks.
         batch: Name of the batch; a batch of the same name is continued.
-        space: Plans that may be written; all plans over the usable families by default.
+        space: Plans that may be written; all plans over the usable families where it is None.
         count: Counts the tokens of a text, for the prompt's budget.
         repair: Whether a failed proposal gets a second attempt, with the error message.
         temperature: Temperature of a model's draws.
         watch: Called with each proposal after it is recorded.
-        sandbox: Whether bubblewrap can be used; looked for by default.
+        sandbox: Whether bubblewrap can be used; looked for where it is None.
         isolation: ``auto``, or the level that the user asked for.
-        max_reply_tokens: Longest reply; by default that of the kind.
+        max_reply_tokens: Longest reply; that of the kind where it is None.
     """
 
-    def __init__(
-        self,
-        *,
-        archive: Archive,
-        rewriter: Rewriter,
-        engine: Engine,
-        inputs: CampaignInputs,
-        spec: CampaignSpec,
-        batch: str,
-        space: PlanSpace | None = None,
-        count: Callable[[str], int] = estimate_tokens,
-        repair: bool = False,
-        temperature: float = 1.0,
-        watch: Callable[[Proposal], None] = lambda _: None,
-        sandbox: bool | None = None,
-        isolation: str = AUTO,
-        max_reply_tokens: int | None = None,
-    ) -> None:
-        self.archive, self.rewriter, self.engine, self.inputs, self.spec = archive, rewriter, engine, inputs, spec
-        self.batch, self.sandbox, self.isolation = batch, sandbox, isolation
-        self.max_reply_tokens = max_reply_tokens
-        self.space = space or PlanSpace(families=tuple(sorted(inputs.families)))
-        self.count, self.repair, self.temperature, self.watch = count, repair, temperature, watch
-        # One assembler for the batch: it keeps the sources that it has transformed.
-        self.assembler = Assembler()
-        self.known = Known(archive.canonicals())
-        for row in proposals(archive):
+    archive: Archive
+    rewriter: Rewriter
+    engine: Engine
+    inputs: CampaignInputs
+    spec: CampaignSpec
+    batch: str
+    space: PlanSpace | None = None
+    count: Callable[[str], int] = estimate_tokens
+    repair: bool = False
+    temperature: float = 1.0
+    watch: Callable[[Proposal], None] = lambda _: None
+    sandbox: bool | None = None
+    isolation: str = AUTO
+    max_reply_tokens: int | None = None
+    # One assembler for the batch: it keeps the sources that it has transformed.
+    _assembler: Assembler = field(default_factory=Assembler)
+    _plans: PlanSpace = field(init=False)
+    _known: Known = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._plans = self.space or PlanSpace(families=tuple(sorted(self.inputs.families)))
+        self._known = Known(self.archive.canonicals())
+        for row in proposals(self.archive):
             if row.written and row.candidate:
-                self.known.add_code(row.candidate, row.written, _place(row))
+                self._known.add_code(row.candidate, row.written, _place(row))
 
     def plans(
         self,
@@ -141,7 +138,7 @@ class Proposer:
             failed: Earlier proposals, whose failures the prompt lists.
         """
         # The effects are fitted once: prompts of one batch differ in their parents alone.
-        values = plan_values(trials, self.space, failed=failed)
+        values = plan_values(trials, self._plans, failed=failed)
         starts: Sequence[Parent | None] = parents or [None]
         questions = [
             self._question(Kind.PLAN, values | {"parent": parent_values(start)}, start) for start in starts[:number]
@@ -222,7 +219,7 @@ class Proposer:
                 exact=self.max_reply_tokens is not None,
                 temperature=self.temperature,
                 min_p=_MIN_P[kind],
-                space=self.space,
+                space=self._plans,
                 parent=question.parent.plan if question.parent else None,
                 code=question.code,
                 region=question.region,
@@ -277,7 +274,7 @@ class Proposer:
         try:
             candidate, written = self._apply(ask, text)
             # Looked up before the candidate itself enters the index.
-            twin = self.known.twin(candidate, written, _place(proposal))
+            twin = self._known.twin(candidate, written, _place(proposal))
         except ReplyError as error:
             stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
             return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
@@ -309,9 +306,9 @@ class Proposer:
         """
         request = ask.request
         if request.kind is Kind.PLAN:
-            plan = self.space.read(text, request.parent)
+            plan = self._plans.read(text, request.parent)
             try:
-                return self.assembler.assemble(plan, [self.inputs.families[name] for name in plan.experts]), ""
+                return self._assembler.assemble(plan, [self.inputs.families[name] for name in plan.experts]), ""
             except (PlanError, AssemblyError) as error:
                 raise ReplyError(Fault.ASSEMBLY, str(error)) from error
         assert ask.parent is not None
@@ -355,12 +352,12 @@ class Proposer:
             for name in candidate.plan.experts if candidate.plan else ():
                 self.archive.add_family(self.inputs.families[name][0])
             # LEMUR's id ignores white space: of two programs with one id the archive keeps the first.
-            if not self.known.clashes(candidate):
+            if not self._known.clashes(candidate):
                 self.archive.add_candidate(candidate, self.inputs.fingerprints)
             if self.archive.checked(candidate.id, shape, classes) is None:
                 verdict = Verdict(outcome=proposal.outcome, rule=proposal.rule, message=proposal.message)
                 self.archive.add_verdict(candidate.id, verdict, shape=shape, classes=classes)
-            self.known.add(candidate, proposal.written, _place(proposal))
+            self._known.add(candidate, proposal.written, _place(proposal))
         record(self.archive, proposal)
         self.watch(proposal)
 
