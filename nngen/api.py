@@ -138,6 +138,7 @@ def train(
     lr: float = 1e-3,
     momentum: float = 0.9,
     augment: str = "none",
+    class_weights: str = "none",
     hyperparameters: Hyperparameters | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -160,6 +161,7 @@ def train(
         lr: Learning rate, passed to the file in ``prm``.
         momentum: Momentum, passed to the file in ``prm``.
         augment: Random changes of training images: ``none``, ``flip``, ``crop-flip`` or ``trivial``.
+        class_weights: Weights of the classes in training: ``none``, ``balanced``, or by class as ``cat=2,dog=0.5``.
         hyperparameters: Further values of ``prm``.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads of the worker; all cores by default.
@@ -189,6 +191,7 @@ def train(
         lr=lr,
         momentum=momentum,
         augment=augment,
+        class_weights=class_weights,
         hyperparameters=hyperparameters or {},
         device=pick_device(device),
         threads=threads or os.cpu_count() or 1,

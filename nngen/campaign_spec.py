@@ -9,6 +9,7 @@ from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Self
 
+from nngen.datasets.class_weights import parse
 from nngen.errors import UsageError
 from nngen.ranges import (
     Batch,
@@ -77,6 +78,8 @@ class CampaignSpec:
         momentum: Momentum passed to the candidates; AdamW's first beta in assembled files.
         augment: Random changes of training images: none, flip (mirrored), crop-flip (moved by up to an eighth of each
             side, and mirrored), or trivial (TrivialAugment, made for photographs).
+        class_weights: Weights of the classes in training: none, balanced (all classes count alike), or by class as
+            cat=2,dog=0.5. Images are drawn that often, so it holds for every file, whatever its loss.
         hyperparameters: Further values of prm, for files that name more than lr and momentum.
         device: Device of the trials, cpu or cuda; the commands take a card where there is one.
         threads: CPU threads of each worker; the commands share this machine's cores among the workers, and with Ray
@@ -110,6 +113,7 @@ class CampaignSpec:
     lr: LearningRate = 1e-3
     momentum: Momentum = 0.9
     augment: str = "none"
+    class_weights: str = "none"
     hyperparameters: Hyperparameters = field(default_factory=dict)
     device: str = "cpu"
     threads: Threads = 1
@@ -132,6 +136,7 @@ class CampaignSpec:
             )
         if self.augment not in AUGMENTATIONS:
             raise UsageError(f"no augmentation is called {self.augment!r}: there are {', '.join(AUGMENTATIONS)}")
+        parse(self.class_weights)
         self._check_rungs()
         _ = self.weights_kept
 
@@ -260,8 +265,8 @@ class CampaignSpec:
 
     def trial(self, seed: int, rung: int = 0) -> TrialSpec:
         """Return the specification of one of its trials."""
-        shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "augment", "hyperparameters", "device")
-        limits = ("start", "threads", "time_limit_s", "memory_mib")
+        shared = ("dataset", "shape", "train_size", "batch", "lr", "momentum", "augment", "class_weights")
+        limits = ("hyperparameters", "device", "start", "threads", "time_limit_s", "memory_mib")
         return TrialSpec(
             **{name: getattr(self, name) for name in shared + limits},
             epochs=self.fidelities[rung],

@@ -242,6 +242,7 @@ class Fidelity:
         lr: Learning rate.
         momentum: Momentum.
         augment: Random changes of training images.
+        class_weights: Weights of the classes in training, as they were typed.
         hyperparameters: Further values of ``prm``, sorted by name.
         start: SHA-256 of the weights that training started from; empty for new ones.
         horizon: Epochs that schedules stretch over where they are more than ``epochs``; None for most.
@@ -255,6 +256,7 @@ class Fidelity:
     lr: float
     momentum: float
     augment: str
+    class_weights: str
     hyperparameters: tuple[tuple[str, float | int | str], ...]
     start: str
     horizon: int | None
@@ -282,6 +284,7 @@ class TrialSpec:
         time_limit_s: Limit of the trial in seconds, on the clock of the process that runs the engine.
         memory_mib: Limit on resident memory over the worker's process tree, in MiB.
         augment: Random changes of training images, a name of ``AUGMENTATIONS``.
+        class_weights: Weights of the classes in training (``nngen.datasets.class_weights``).
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
         train_size: Images of the train split that are trained on (``nngen.datasets.dataset.subset``); None for all.
         start: SHA-256 of the weights that training starts from; empty for new ones.
@@ -301,6 +304,7 @@ class TrialSpec:
     time_limit_s: Seconds = 3600.0
     memory_mib: MiB = 12_288
     augment: str = "none"
+    class_weights: str = "none"
     hyperparameters: Hyperparameters = field(default_factory=dict)
     train_size: Size | None = None
     start: str = ""
@@ -322,6 +326,7 @@ class TrialSpec:
             lr=self.lr,
             momentum=self.momentum,
             augment=self.augment,
+            class_weights=self.class_weights,
             hyperparameters=tuple(sorted(self.hyperparameters.items())),
             start=self.start,
             horizon=self.horizon,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from nngen.archive.records import StoredTrial, TrialState
+from nngen.archive.records import StoredTrial, TrialScore, TrialState
 from nngen.space.pool import EXPERTS
 
 _HOUR = 3600.0
@@ -143,13 +143,13 @@ def cost(trials: Iterable[StoredTrial], price_per_hour: float | None = None) -> 
     )
 
 
-def family_seconds(trials: Iterable[StoredTrial]) -> FamilySeconds | None:
+def family_seconds(trials: Iterable[StoredTrial | TrialScore]) -> FamilySeconds | None:
     """Measure each family's seconds an epoch by non-negative least squares over trained trials.
 
     The experts of a mixture run one after the other, so their times add up; a trial's fixed time is
     spread over its families. Returns None without a trained trial.
     """
-    rows = [trial for trial in trials if _accuracy(trial) is not None and trial.seconds and trial.copied_from is None]
+    rows = [trial for trial in trials if _accuracy(trial) is not None and trial.seconds and not _copied(trial)]
     if not rows:
         return None
     names = sorted({name for trial in rows for name in trial.experts})
@@ -264,6 +264,10 @@ def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: in
         yield "energy was not measured: it needs an NVIDIA device and pynvml"
 
 
-def _accuracy(trial: StoredTrial) -> float | None:
+def _copied(trial: StoredTrial | TrialScore) -> bool:
+    return isinstance(trial, StoredTrial) and trial.copied_from is not None
+
+
+def _accuracy(trial: StoredTrial | TrialScore) -> float | None:
     accuracy = trial.validation_accuracy
     return accuracy if accuracy is not None and math.isfinite(accuracy) else None

@@ -60,6 +60,7 @@ class Row:
         train_size: Number of images of the train split that were trained on; None for all.
         augment: Random changes of the training images.
         horizon: Epochs that schedules stretched over where they are more than ``epochs``; None for most.
+        class_weights: Weights of the classes in training.
     """
 
     rank: int
@@ -88,6 +89,7 @@ class Row:
     train_size: int | None = None
     augment: str = "none"
     horizon: int | None = None
+    class_weights: str = "none"
 
     @property
     def interval(self) -> str | None:
@@ -192,6 +194,13 @@ COLUMNS = (
         style="words",
         needed=_differing("augment"),
     ),
+    Column(
+        name="class_weights",
+        heading="class weights",
+        text=lambda row: row.class_weights,
+        style="words",
+        needed=_differing("class_weights"),
+    ),
     Column(name="seconds", heading="seconds", text=lambda row: f"{row.seconds:.1f}"),
     Column(name="parameters", heading="parameters", text=lambda row: formatting.count(row.parameters)),
     Column(name="id", heading="id", text=lambda row: row.id[:13], style="id"),
@@ -245,6 +254,7 @@ def describe_fidelity(row: Row) -> str:
     epochs = f"{row.epochs} epoch{'' if row.epochs == 1 else 's'}" + (f" of {row.horizon}" if row.horizon else "")
     part = f" ({row.train_size:,} images)" if row.train_size else ""
     changed = "" if row.augment == "none" else f", augmented by {row.augment}"
+    changed += "" if row.class_weights == "none" else f", class weights {row.class_weights}"
     return f"{row.dataset}{part} at {row.shape}, {epochs}, batch {row.batch}, rate {row.lr:g}{changed}"
 
 
@@ -373,6 +383,7 @@ def _row(
         momentum=fidelity.momentum,
         augment=fidelity.augment,
         horizon=fidelity.horizon,
+        class_weights=fidelity.class_weights,
         seeds=len(same),
         validation_accuracy=mean,
         validation_std=math.sqrt(_squares(accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,

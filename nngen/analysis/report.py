@@ -19,6 +19,8 @@ from nngen.analysis.gains import Gains, gains
 from nngen.analysis.leaderboard import Row, columns_of, describe_fidelity, leaderboard, limits, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
+from nngen.analysis.quality.baselines import Baselines, baselines_of
+from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.analysis.ranking.early_stop import saving
 from nngen.analysis.results import (
     FamilyRow,
@@ -64,6 +66,8 @@ class Report:
         more_quartets: Number of quartets that the pool needs for an effect of every family, with the command; empty
             where all have one.
         templates: Note on candidates assembled with older templates; empty where there is nothing to note.
+        baselines: Trivial baselines beside the best accuracy.
+        quality: Metrics of the best mixture's first seed on the validation images; None where they are not known.
     """
 
     campaign: CampaignRecord
@@ -89,6 +93,8 @@ class Report:
     revealed: int
     more_quartets: str
     templates: str
+    baselines: Baselines
+    quality: Quality | None
 
     @property
     def best(self) -> Row | None:
@@ -140,6 +146,10 @@ SHOWN_ROWS = 1000
 """Rows of the page's leaderboard; all of them would make the page of a large campaign too large to open."""
 
 
+SHOWN_CLASSES = 30
+"""Classes up to which the page shows the confusion matrix."""
+
+
 def collect(
     archive: Archive, name: str, *, price_per_hour: float | None = None, baselines: Sequence[str] = ()
 ) -> Report:
@@ -177,6 +187,8 @@ def collect(
     lines, measured = observe(trials), family_seconds(trials)
     rows = leaderboard(trials, images=partial(validation_images, archive))
     estimated = effects(lines, pool)
+    of_best = (trial for trial in trials if rows and trial.candidate_id == rows[0].id and trial.trained)
+    best = max(of_best, key=lambda trial: (trial.rung, -trial.replicate), default=None)
     return Report(
         campaign=campaign,
         trials=trials,
@@ -209,6 +221,8 @@ def collect(
         templates=template_note(
             archive.template_versions(campaign.name), over=came.done == campaign.spec.size or bool(campaign.candidates)
         ),
+        baselines=baselines_of(archive, campaign, best.fidelity if best else None),
+        quality=quality_of(archive, best) if best else None,
     )
 
 
@@ -227,6 +241,7 @@ def render(report: Report) -> str:
         report=report,
         columns=[column for column in columns_of(report.rows) if column.heading is not None],
         shown=SHOWN_ROWS,
+        matrix=SHOWN_CLASSES,
         fidelity=describe_fidelity,
         points=figures.POINTS,
         arguments=_arguments(report.campaign),

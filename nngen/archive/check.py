@@ -23,6 +23,7 @@ from nngen.archive.rows import (
     TrialRows,
     campaign_from_row,
     event_from_row,
+    names_from_row,
     plan_from_text,
     point_from_row,
     verdict_from_row,
@@ -34,7 +35,7 @@ from nngen.text import one_line
 # Rows that others refer to stand first.
 _TABLES = (
     *("families", "plans", "candidates", "candidate_experts", "verdicts", "campaigns", "trials", "curves"),
-    *("predictions", "logits", "labels", "image_features", "reveals", "events"),
+    *("predictions", "logits", "labels", "class_names", "image_features", "reveals", "events"),
     *("foreign_models", "foreign_series", "foreign_settings", "foreign_trials", "replays"),
 )
 
@@ -248,6 +249,8 @@ def _validate(table: str, row: Mapping[str, Any]) -> None:
             campaign_from_row(row)
         case "curves":
             point_from_row(row)
+        case "class_names":
+            names_from_row(row)
         case "reveals":
             read(row, "test_accuracy", share)
         case "events":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -28,13 +28,16 @@ from nngen.archive.rows import (
     TrialRows,
     campaign_from_row,
     candidate_from_row,
+    dump,
     event_from_row,
+    names_from_row,
+    record_from_row,
     spec_to_text,
     verdict_from_row,
 )
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import did_you_mean, one_line
-from nngen.types import Outcome, Shape, TrialSpec, Verdict
+from nngen.types import Outcome, Record, Shape, TrialSpec, Verdict
 
 T = TypeVar("T")
 
@@ -191,6 +194,19 @@ class ArchiveReader:
         """Return pooled features of the validation images, ``(N, F)`` little-endian float16; empty without any."""
         row = self._one("SELECT validation FROM image_features WHERE data_fingerprint = ?", data_fingerprint)
         return bytes(row["validation"]) if row else b""
+
+    def class_names(self, data_fingerprint: str) -> tuple[str, ...]:
+        """Return the names of a data set's classes in the order of their numbers; none where they are not stored."""
+        sql = "SELECT data_fingerprint, names FROM class_names WHERE data_fingerprint = ?"
+        return self._asked("class_names", sql, data_fingerprint, names_from_row) or ()
+
+    def recorded(self, fingerprints: Iterable[str]) -> tuple[Record, ...]:
+        """Return LEMUR's best records with families, by the hashes of the families' sources."""
+        sql = (
+            "SELECT fingerprint, best FROM families WHERE best IS NOT NULL "
+            "AND fingerprint IN (SELECT value FROM json_each(?)) ORDER BY fingerprint"
+        )
+        return tuple(self._built("families", sql, (dump(sorted(fingerprints)),), record_from_row))
 
     def quartets(self, campaign: str | None = None) -> Mapping[tuple[str, ...], str]:
         """Return the quartets (sorted) of finished trials with their last outcome, failures included."""

@@ -30,7 +30,18 @@ from nngen.archive.records import (
 )
 from nngen.campaign_spec import CampaignSpec
 from nngen.plan import Plan
-from nngen.types import EpochResult, Fidelity, Outcome, Score, Shape, Trial, TrialSpec, Verdict, historic_augment
+from nngen.types import (
+    EpochResult,
+    Fidelity,
+    Outcome,
+    Record,
+    Score,
+    Shape,
+    Trial,
+    TrialSpec,
+    Verdict,
+    historic_augment,
+)
 
 T = TypeVar("T")
 
@@ -135,6 +146,8 @@ def spec_to_text(spec: TrialSpec) -> str:
     for name in ("start", "horizon"):
         if not data[name]:
             del data[name]
+    if spec.class_weights == "none":
+        del data["class_weights"]
     if spec.augment == historic_augment(spec.dataset):
         del data["augment"]
     return dump(data | {"wall_s": data.pop("time_limit_s")})
@@ -349,6 +362,23 @@ def _batch(text: str | None) -> int | None:
     if text == "broken":  # as the query says of what is not JSON
         raise ValueError("it is not valid JSON")
     return None if text is None else int(text)
+
+
+def names_from_row(row: Row) -> tuple[str, ...]:
+    """Build the names of a data set's classes from their row."""
+    return read(row, "names", _names)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("it is not a list of names")
+    return tuple(names)
+
+
+def record_from_row(row: Row) -> Record:
+    """Build LEMUR's best record with a family from the family's row."""
+    return read(row, "best", lambda text: checked(Record(**json.loads(text))))
 
 
 def event_from_row(row: Row) -> Event:

@@ -237,6 +237,13 @@ CREATE TABLE image_features (
 ) STRICT;
 """
 
+_CLASS_NAMES_TABLE = """
+CREATE TABLE class_names (
+    data_fingerprint TEXT PRIMARY KEY,
+    names            TEXT NOT NULL                 -- JSON: names of the classes in the order of their numbers
+) STRICT;
+"""
+
 # A finished trial can thus not be updated at all: no transition leads out of ``done``.
 _TRANSITIONS_TRIGGER = (
     "CREATE TRIGGER trials_states BEFORE UPDATE ON trials WHEN NOT ("
@@ -327,6 +334,11 @@ def m0009_image_features(db: sqlite3.Connection) -> None:
     _guard(db, _FEATURES_TABLE)
 
 
+def m0010_class_names(db: sqlite3.Connection) -> None:
+    _create(db, _CLASS_NAMES_TABLE)
+    _guard(db, _CLASS_NAMES_TABLE)
+
+
 _STEPS = (
     m0001_first_form,
     m0002_foreign,
@@ -337,6 +349,7 @@ _STEPS = (
     m0007_logits,
     m0008_replays,
     m0009_image_features,
+    m0010_class_names,
 )
 MIGRATIONS = {step.__name__: step for step in _STEPS}
 """All migrations by name, in order."""

@@ -28,7 +28,7 @@ _BEFORE = {
 }
 """The one state that a trial may come from, by the state that it goes to."""
 
-_ONCE = ("families", "plans", "labels", "image_features")
+_ONCE = ("families", "plans", "labels", "class_names", "image_features")
 """Tables in which a row that is there already stays as it is."""
 
 _GIVEN = "sandbox"
@@ -105,10 +105,12 @@ class Archive(ArchiveReader):
         with self._transaction():
             self._insert("families", fingerprint=family.fingerprint, name=family.name, source=family.source, best=best)
 
-    def add_labels(self, data_fingerprint: str, validation: bytes) -> None:
-        """Store the classes of a data set's validation images, as little-endian uint16."""
+    def add_labels(self, data_fingerprint: str, validation: bytes, class_names: Sequence[str] = ()) -> None:
+        """Store the classes of a data set's validation images, as little-endian uint16, and their names if any."""
         with self._transaction():
             self._insert("labels", data_fingerprint=data_fingerprint, validation=validation)
+            if class_names:
+                self._insert("class_names", data_fingerprint=data_fingerprint, names=dump(list(class_names)))
 
     def add_image_features(self, data_fingerprint: str, validation: bytes) -> None:
         """Store pooled features of a data set's validation images, ``(N, F)`` little-endian float16."""

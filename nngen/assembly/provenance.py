@@ -15,6 +15,7 @@ from nngen.families.trust import AUTO, LevelChoice, families_level, is_pinned
 from nngen.isolation import Isolation
 from nngen.lemur.fetch import cached_wheel
 from nngen.lemur.wheel import WheelLemur
+from nngen.plan import Plan
 from nngen.types import Family, Shape
 
 _QUOTES = '"""'
@@ -50,11 +51,20 @@ def source_level(source: str, wanted: str = AUTO) -> LevelChoice:
     return LevelChoice(Isolation.PROCESS, "assembled by nngen from families of the pinned LEMUR wheel")
 
 
-def _why_foreign(source: str) -> str:
-    """Return the reason why a source is not trusted; empty for one that is assembled here to the same bytes."""
+def stated_plan(source: str) -> Plan | None:
+    """Return the plan that a source says it was assembled from, which may be untrue; None for one that says none.
+
+    Raises:
+        PlanError: If what it says is not a plan.
+    """
     end = source.find(_QUOTES, len(_QUOTES), _MAX_HEAD)
     head = source[: end + len(_QUOTES)] if source.startswith(_QUOTES) and end > 0 else ""
-    plan = plan_of(head)
+    return plan_of(head)
+
+
+def _why_foreign(source: str) -> str:
+    """Return the reason why a source is not trusted; empty for one that is assembled here to the same bytes."""
+    plan = stated_plan(source)
     if plan is None:
         return "not assembled by nngen"
     check_plan(plan)

@@ -15,11 +15,12 @@ from nngen import __version__
 from nngen.analysis.ranking.early_stop import EarlyStop
 from nngen.analysis.ranking.fidelity import fidelity_note
 from nngen.analysis.results import template_note
-from nngen.archive.records import CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialState
+from nngen.archive.records import CampaignRecord, LoopRole, NewTrial, StoredTrial, TrialLine, TrialState
 from nngen.archive.store import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.campaign.budget import Budget, BudgetTracker, last_budget, read_usage
 from nngen.campaign.commands import Command, CommandListener, interrupts
+from nngen.campaign.estimate import Pace, Work, measure_pace, work_to_come
 from nngen.campaign.executor import TrialExecutor
 from nngen.campaign.protocols import (
     Assemble,
@@ -80,6 +81,8 @@ class Campaign:
         cycle: Number of the loop's cycle.
         role: Purpose of the campaign within the cycle.
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
+        timed: Whether families without a measurement of their time are measured before the first training, so that the
+            time left is known from the beginning.
     """
 
     spec: CampaignSpec
@@ -96,6 +99,7 @@ class Campaign:
     cycle: int | None = None
     role: LoopRole | None = None
     isolation: str = AUTO
+    timed: bool = False
 
     def run(self) -> Summary:
         """Run until every trial is done and none is to come, or until a budget or a command ends it before.
@@ -113,15 +117,9 @@ class Campaign:
         name = self.spec.name
         check_level(self.isolation)
         with self.archive.lock(name):
-            stored = next((record for record in self.archive.campaigns() if record.name == name), None)
-            source = self.source
-            if source is None:
-                # Where all candidates were given ready-made, they are stored and nothing more is suggested.
-                given = stored is not None and stored.candidates
-                source = GivenCandidates(stored=given) if given else source_of(self.spec)
+            stored, source = self._begun()
             record = self._create(source) if stored is None else self._resume(stored, source)
-            if record.spec.alone:
-                self._add_images(record)
+            self._add_images(record)
             driver = _Driver(self, record, source)
             try:
                 with interrupts(driver.listener):
@@ -160,6 +158,34 @@ class Campaign:
             reveal=False,
         )
 
+    def preview(self) -> tuple[CampaignRecord, list[Work]]:
+        """Return the campaign as ``run`` would begin or resume it, and its trainings to come; nothing is stored.
+
+        Raises:
+            DataError, LemurError, UsageError: As ``run``.
+        """
+        stored, source = self._begun()
+        if stored is None:
+            record, _ = narrow(self._new_record(source), self.archive)
+            lines: Sequence[TrialLine] = ()
+        else:
+            self._check_unchanged(stored, source)
+            record, lines = replace(stored, spec=self._grown(stored)), self.archive.lines(stored.name)
+        if lines and is_over(record.spec, lines):
+            return record, []
+        return record, work_to_come(
+            record.spec, lines, (item.plan.experts for item in source.suggest(record, lines, self.archive))
+        )
+
+    def _begun(self) -> tuple[CampaignRecord | None, CandidateSource]:
+        """Return the stored campaign of this name, and the source of its candidates."""
+        stored = next((record for record in self.archive.campaigns() if record.name == self.spec.name), None)
+        if self.source is not None:
+            return stored, self.source
+        # Where all candidates were given ready-made, they are stored and nothing more is suggested.
+        given = stored is not None and stored.candidates
+        return stored, GivenCandidates(stored=given) if given else source_of(self.spec)
+
     def _resume(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
         """Check that a stored campaign can be resumed, and make its interrupted trials ready again."""
         self._check_unchanged(stored, source)
@@ -174,15 +200,9 @@ class Campaign:
 
     def _extend(self, stored: CampaignRecord, source: CandidateSource) -> CampaignRecord:
         """Store what a campaign grows to; what it cannot grow to is refused before."""
-        # A specification without rungs leaves open how a campaign that got some goes on.
-        open_ = () if self.spec.rungs else ("rungs", "reduction_factor", "scheduler")
-        names = [item.name for item in fields(stored.spec) if item.name not in open_]
-        was, now = ({name: getattr(spec, name) for name in names} for spec in (stored.spec, self.spec))
-        spec = stored.spec.extended(**{name: now[name] for name in names if now[name] != was[name]})
+        spec = self._grown(stored)
         if spec == stored.spec:
             return stored
-        if stored.candidates and spec.size != stored.spec.size:
-            raise UsageError(f"campaign {stored.name} is of {len(stored.candidates)} given candidates: no --size")
         grown = replace(stored, spec=spec)
         source.suggest(grown, self.archive.lines(stored.name), self.archive)
         was = {item.name: getattr(stored.spec, item.name) for item in fields(spec)}
@@ -196,14 +216,28 @@ class Campaign:
         return grown
 
     def _add_images(self, record: CampaignRecord) -> None:
-        """Store the labels and pooled features of the validation images, by which families alone are compared."""
-        data, fingerprint = self.inputs.dataset, record.data_fingerprint
-        self.archive.add_labels(fingerprint, data.validation_labels.astype("<u2").tobytes())
-        self.archive.add_image_features(fingerprint, pooled_features(data.validation_images).tobytes())
+        """Store the labels of the validation images, with which results are compared when they are read.
 
-    def _create(self, source: CandidateSource) -> CampaignRecord:
-        """Store the campaign with its first trials."""
-        new = CampaignRecord(
+        For families alone pooled features of the images too, by which mixtures of them are compared.
+        """
+        data, fingerprint = self.inputs.dataset, record.data_fingerprint
+        self.archive.add_labels(fingerprint, data.validation_labels.astype("<u2").tobytes(), data.class_names)
+        if record.spec.alone:
+            self.archive.add_image_features(fingerprint, pooled_features(data.validation_images).tobytes())
+
+    def _grown(self, stored: CampaignRecord) -> CampaignSpec:
+        """Return the specification that a stored campaign grows to."""
+        # A specification without rungs leaves open how a campaign that got some goes on.
+        open_ = () if self.spec.rungs else ("rungs", "reduction_factor", "scheduler")
+        names = [item.name for item in fields(stored.spec) if item.name not in open_]
+        was, now = ({name: getattr(spec, name) for name in names} for spec in (stored.spec, self.spec))
+        spec = stored.spec.extended(**{name: now[name] for name in names if now[name] != was[name]})
+        if stored.candidates and spec.size != stored.spec.size:
+            raise UsageError(f"campaign {stored.name} is of {len(stored.candidates)} given candidates: no --size")
+        return spec
+
+    def _new_record(self, source: CandidateSource) -> CampaignRecord:
+        return CampaignRecord(
             spec=self.spec,
             pool=self.inputs.fingerprints,
             left_out=dict(self.inputs.left_out),
@@ -215,7 +249,10 @@ class Campaign:
             cycle=self.cycle,
             role=self.role,
         )
-        record, notes = narrow(new, self.archive)
+
+    def _create(self, source: CandidateSource) -> CampaignRecord:
+        """Store the campaign with its first trials."""
+        record, notes = narrow(self._new_record(source), self.archive)
         suggestions = source.suggest(record, (), self.archive)
         for family, _ in self.inputs.families.values():
             self.archive.add_family(family)
@@ -296,7 +333,16 @@ class _Driver:
         self.paused = False
         self.stop: StopReason | None = None
         self.cause = ""
-        campaign.watcher.begin(name, workload(record.spec, lines))
+        pace = self._pace(lines)
+        campaign.watcher.begin(name, workload(record.spec, lines, pace.of if pace else None))
+
+    def _pace(self, lines: Sequence[TrialLine]) -> Pace | None:
+        """Return the seconds of an epoch by family, for those of the trials to come; None where they are not known."""
+        campaign, spec = self.campaign, self.record.spec
+        names = {name for line in lines if line.state is not TrialState.DONE for name in line.experts}
+        if not campaign.timed or not names:
+            return None
+        return measure_pace(campaign.archive, spec, campaign.inputs, names, wanted=campaign.isolation)
 
     def drive(self) -> StopReason:
         """Run the loop; returns when nothing is left to be done, or when it was stopped and nothing trains."""

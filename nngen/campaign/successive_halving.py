@@ -13,10 +13,14 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
+from statistics import fmean
 from typing import TypeAlias
 
 from nngen.archive.records import Promotion, StoredTrial, TrialLine, TrialState
 from nngen.campaign_spec import CampaignSpec
+
+SecondsOf: TypeAlias = Callable[[Sequence[str]], float]
+"""Returns the seconds of an epoch of a mixture of some families."""
 
 _Rank: TypeAlias = tuple[float, int, int]
 """Negative accuracy, position and id of a trial: ranks sort best first, the earliest of equals first."""
@@ -181,6 +185,8 @@ class Workload:
         epochs: Number of epochs to come, over all trials that are not done.
         rungs: Epochs of a training by rung.
         continues: Whether a rung goes on where the one before ended.
+        seconds_of: Returns the forecast seconds of an epoch of a mixture of some families; None without a forecast.
+        typical_s: Mean of them over the trials to come; 1 without a forecast.
     """
 
     done: int
@@ -188,6 +194,8 @@ class Workload:
     epochs: int
     rungs: tuple[int, ...]
     continues: bool = False
+    seconds_of: SecondsOf | None = None
+    typical_s: float = 1.0
 
     def to_train(self, rung: int, replicate: int = 0) -> int:
         """Return the epochs that a trial trains itself."""
@@ -195,16 +203,22 @@ class Workload:
         return self.rungs[rung] - (self.rungs[rung - 1] if goes_on else 0)
 
 
-def workload(spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial]) -> Workload:
-    """Count the work of a campaign with these trials so far."""
+def workload(
+    spec: CampaignSpec, trials: Sequence[TrialLine | StoredTrial], seconds_of: SecondsOf | None = None
+) -> Workload:
+    """Count the work of a campaign with these trials so far, perhaps with a forecast of the seconds of an epoch."""
     ladder, first = Ladder(spec, trials), planned(replace(spec, finalists=0, replicates=1))
     again = planned(spec)[-1] - first[-1]
+    to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]
+    forecast = seconds_of if to_come else None
     work = Workload(
         done=ladder.done,
         trials=ladder.total if ladder.over else max(ladder.total, sum(first) + again),
         epochs=0,
         rungs=tuple(spec.fidelities),
         continues=spec.rungs_continue,
+        seconds_of=forecast,
+        typical_s=fmean(map(forecast, to_come)) if forecast else 1.0,
     )
     epochs = sum(count * work.to_train(rung) for rung, count in enumerate(first)) + again * work.rungs[-1]
     epochs -= sum(work.to_train(trial.rung, trial.replicate) for trial in trials if trial.state is TrialState.DONE)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nngen.analysis.leaderboard import Row, leaderboard
+from nngen.analysis.quality.baselines import Baselines, baselines_of
 from nngen.analysis.results import finished_quartets, template_note
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import StoredTrial, TrialLine, TrialState
@@ -58,6 +59,7 @@ class Summary:
         best: Trial with the highest validation accuracy on the highest rung, with its test accuracy if revealed; of
             finalists, the first seed of the one with the highest mean.
         suspect: Reason why the accuracy of the best is not comparable with that of others; empty for most.
+        baselines: Trivial baselines that the best accuracy stands beside; none in lists of campaigns.
         rungs: Progress of the rungs; one without rungs.
         finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
         left_out: Families that could not be used, with the reason.
@@ -73,6 +75,7 @@ class Summary:
     coverage: Coverage | None
     best: StoredTrial | None
     suspect: str
+    baselines: Baselines
     rungs: tuple[Rung, ...]
     finalists: tuple[Row, ...]
     left_out: Mapping[str, str]
@@ -113,6 +116,7 @@ class Summary:
             "share": self.coverage and self.coverage.share,
             "verdict": self.coverage and self.coverage.verdict,
             "best": best,
+            "baseline_accuracies": self.baselines.to_dict(),
             "over": self.over,
             "rungs": [asdict(rung) for rung in self.rungs],
             "finalists": [row.to_dict() for row in self.finalists],
@@ -129,7 +133,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
         name: Name of the campaign.
         test_labels: Labels of the test split. With them, the test accuracy of the best trial is computed and stored,
             once, and only when all trials are done.
-        brief: Whether coverage and templates are left out, for lists of campaigns.
+        brief: Whether coverage, baselines and templates are left out, for lists of campaigns.
 
     Raises:
         UsageError: If the campaign does not exist.
@@ -149,6 +153,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
             _reveal(archive, archive.trial(line.id), test_labels)
     versions = {} if brief else archive.template_versions(name)
     done = [line for line in lines if line.state is TrialState.DONE]
+    first_of_best = archive.trial(best[0].id) if best else None
     again = finalists if any(len(same) > 1 for same in finalists) else []
     return Summary(
         name=name,
@@ -159,8 +164,11 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
         coverage=coverage(sorted(campaign.pool), finished_quartets(line for line in first if line.rung == 0))
         if campaign.pool and not (spec.alone or brief)
         else None,
-        best=archive.trial(best[0].id) if best else None,
+        best=first_of_best,
         suspect=_suspicion(best, lines),
+        baselines=Baselines()
+        if brief
+        else baselines_of(archive, campaign, first_of_best.fidelity if first_of_best else None),
         rungs=tuple(_rung(spec, first, rung) for rung in range(len(spec.fidelities))),
         finalists=leaderboard(archive.trial(line.id) for same in again for line in same),
         left_out=campaign.left_out,

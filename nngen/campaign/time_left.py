@@ -16,19 +16,22 @@ TRAINING = ("train", "runs")
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
-    """A training that runs: when it began, when its last epoch ended, epochs seen and epochs left."""
+    """A training that runs: when it began, when its last epoch ended, epochs seen and left, and the cost of one."""
 
     began: float
     last: float
     left: int
+    cost: float
     seen: int = 0
 
 
 class TimeLeft:
     """Estimates the time left of a campaign from what its watcher receives.
 
-    Trainings that run count with their own pace, those to come with the mean pace. Results that are copied from
-    identical work, and trials that fail before they train, reduce the work without changing the pace.
+    The work is counted in costs: the forecast seconds of each epoch, or 1 an epoch without a forecast. Trainings that
+    run count with their own pace (seconds per cost), those to come with the mean pace. Until the first epoch is done,
+    the forecast is the estimate. Results that are copied from identical work, and trials that fail before they train,
+    reduce the work without changing the pace.
 
     Args:
         work: The work when the driver starts.
@@ -36,17 +39,21 @@ class TimeLeft:
     """
 
     def __init__(self, work: Workload, clock: Callable[[], float] = time.monotonic) -> None:
-        self._work, self._to_come, self._clock = work, work.epochs, clock
+        self._work, self._clock, self._seconds_of = work, clock, work.seconds_of
+        self._to_come = work.epochs * work.typical_s
         self._running: dict[int, _Running] = {}
-        self._spent, self._epochs, self._parallel = 0.0, 0, 1
+        self._spent, self._done, self._parallel = 0.0, 0.0, 1
+
+    def _cost(self, trial: StoredTrial) -> float:
+        return self._seconds_of(trial.experts) if self._seconds_of is not None else 1.0
 
     def started(self, trial: StoredTrial) -> None:
         """Count a training that begins."""
         if trial.id in self._running:
             return
-        now, epochs = self._clock(), self._work.to_train(trial.rung, trial.replicate)
-        self._running[trial.id] = _Running(began=now, last=now, left=epochs)
-        self._to_come -= epochs
+        now, epochs, cost = self._clock(), self._work.to_train(trial.rung, trial.replicate), self._cost(trial)
+        self._running[trial.id] = _Running(began=now, last=now, left=epochs, cost=cost)
+        self._to_come -= epochs * cost
         self._parallel = max(self._parallel, len(self._running))
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
@@ -58,28 +65,28 @@ class TimeLeft:
 
     def requeued(self, trial: StoredTrial) -> None:
         """Count a training that has to begin again."""
-        if self._running.pop(trial.id, None) is not None:
-            self._to_come += self._work.to_train(trial.rung, trial.replicate)
+        if (run := self._running.pop(trial.id, None)) is not None:
+            self._to_come += self._work.to_train(trial.rung, trial.replicate) * run.cost
 
     def finished(self, trial: StoredTrial) -> None:
         """Count a trial that is done."""
         run = self._running.pop(trial.id, None)
         if run is None:
-            self._to_come -= self._work.to_train(trial.rung, trial.replicate)
+            self._to_come -= self._work.to_train(trial.rung, trial.replicate) * self._cost(trial)
         elif run.seen:
             self._spent += self._clock() - run.began
-            self._epochs += run.seen
+            self._done += run.seen * run.cost
 
     def seconds(self) -> float | None:
-        """Return the estimated seconds left; None before the first epoch is done."""
+        """Return the estimated seconds left; None before the first epoch is done, where there is no forecast."""
         now, running = self._clock(), self._running.values()
-        epochs = self._epochs + sum(run.seen for run in running)
-        if not epochs:
+        done = self._done + sum(run.seen * run.cost for run in running)
+        if not done and self._seconds_of is None:
             return None
-        pace = (self._spent + sum(run.last - run.began for run in running)) / epochs
+        pace = (self._spent + sum(run.last - run.began for run in running)) / done if done else 1.0
         # Each running training is its own lower bound: other workers cannot take its epochs over.
         own = [
-            max(0.0, run.left * ((run.last - run.began) / run.seen if run.seen else pace) - (now - run.last))
+            max(0.0, run.left * ((run.last - run.began) / run.seen if run.seen else pace * run.cost) - (now - run.last))
             for run in running
         ]
-        return max([(max(0, self._to_come) * pace + sum(own)) / self._parallel, *own])
+        return max([(max(0.0, self._to_come) * pace + sum(own)) / self._parallel, *own])

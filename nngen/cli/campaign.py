@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from functools import partial
-from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.gains import gains
-from nngen.analysis.ranking.early_stop import saving
 from nngen.archive import Archive, Event, TrialState
-from nngen.assembly.assemble import Assembler
-from nngen.campaign import Campaign, Command, Watcher, send_command, summarise
-from nngen.campaign.setup import prepare
+from nngen.campaign import Command, Watcher, send_command, summarise
 from nngen.campaign.successive_halving import workload
-from nngen.campaign.summary import Summary, read_status
-from nngen.cli.options import ArchiveOptions, CampaignName, Flag, Index
-from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
-from nngen.cli.options.family import FamilyOptions
-from nngen.cli.output import emit, note, print_json, print_table, say, suggest, to_json
+from nngen.campaign.summary import read_status
+from nngen.cli.campaign_run import run, suggest_next
+from nngen.cli.options import ArchiveOptions, CampaignName, Index
+from nngen.cli.output import emit, note, print_json, print_table, say, to_json
 from nngen.cli.progress import print_status, print_summary, trial_progress
-from nngen.errors import SomeFailedError, UsageError
-from nngen.lemur.source import open_lemur
-from nngen.surrogate import source as _surrogate  # noqa: F401  # registers the source of a sampler
 from nngen.types import EpochResult
 
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes after any stop.")
@@ -35,110 +23,7 @@ app = App(name="campaign", help="Sample, assemble, check, train and store; resum
 _POLL_S = 1.0
 _SHOWN_FAILURES = 50
 
-
-@app.command
-def run(
-    campaign: Annotated[str | None, Parameter(name="CAMPAIGN|FILE.toml")] = None,
-    /,
-    *,
-    config: Path | None = None,
-    spec: CampaignOptions = CampaignOptions(),
-    selection: FamilyOptions = FamilyOptions(),
-    budget: BudgetOptions = BudgetOptions(),
-    machines: EngineOptions = EngineOptions(),
-    baselines: Flag = False,
-    output: ArchiveOptions = ArchiveOptions(),
-) -> None:
-    """Run a campaign, or resume it: the same name again goes on where it stopped.
-
-    Every draw and every result is stored at once, so a campaign may be stopped or killed at any moment. Arguments
-    that are left out when resuming keep their stored values; those that are typed must agree with them, except
-    budgets and machines, which may change, and --size, --epochs, --rungs, --finalists and --replicates, which may
-    grow: more epochs are a further rung. Ctrl-C finishes the running trials, a second one ends at once.
-    When all is done, the candidate with the best validation accuracy gets its test accuracy.
-
-    Args:
-        campaign: Name of the campaign, or a TOML file of arguments.
-        config: TOML file of arguments, named as the flags are; typed arguments come first.
-        baselines: Train each family of the pool alone too, once the campaign is done: at its fidelity, under its
-            recipe, with what is left of its budget, as campaign CAMPAIGN-alone-EPOCHS. The report compares them.
-
-    Examples:
-        nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
-        nngen campaign run first --size 100 --sampler stratified --dataset cifar-10 --epochs 1 --seed 0
-        nngen campaign run first
-        nngen campaign run first --epochs 5
-        nngen campaign run first --engine ray --address head.example.org:6379
-        nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
-        nngen campaign run other --size 50 --exclude AirNet --without-near-twins
-        nngen campaign run third --size 27 --rungs 1,3,9 --finalists 2 --replicates 3 --max-hours 12
-        nngen campaign run third.toml --workers 2
-        nngen campaign run first --baselines
-    """
-    if campaign is None:
-        raise UsageError("the campaign has no name: type one, or a TOML file of arguments")
-    typed = machines.settle(spec, selection)
-    stored, limits = read_stored(output.path, campaign, budget)
-    if stored is None and "size" not in typed:
-        raise UsageError(f"campaign {campaign} does not exist yet: say how many quartets it takes with --size")
-    inputs_of = partial(prepare, stored=stored, lemur=open_lemur(), families_from=selection.families_from)
-    with (
-        machines.session(campaign, stored.spec if stored else None, typed, inputs_of, grows=True) as (
-            settled,
-            inputs,
-            engine,
-        ),
-        output.open() as store,
-    ):
-        main = Campaign(
-            spec=settled,
-            archive=store,
-            inputs=inputs,
-            engine=engine,
-            assemble=Assembler().assemble,
-            budget=limits,
-            isolation=machines.isolation,
-        )
-        with trial_progress(compiled=machines.compiled) as watcher:
-            for family, reason in inputs.left_out.items():
-                watcher.note(f"{family} is left out: {reason}")
-            summary = replace(main, watcher=watcher).run()
-        alone = _run_baselines(main, summary, asked=baselines)
-        compared = gains(store, store.campaign(campaign), store.trials(campaign, curves=False)) if alone else None
-        saved = saving(settled, store.trials(campaign)) if settled.stop_early else None
-    if output.json:
-        more = {"baselines": alone.to_dict(), "gains": compared.to_dict()} if alone and compared else {}
-        more |= {"stop_early": asdict(saved)} if saved else {}
-        print_json(summary.to_dict() | more)
-    else:
-        print_summary(summary)
-        if saved:
-            say(saved.sentence)
-        if alone and compared:
-            print_summary(alone)
-            for sentence in compared.sentences:
-                say(sentence)
-    failed = [one for one in (summary, alone) if one is not None and one.failed]
-    if failed:
-        first = failed[0]
-        raise SomeFailedError(
-            f"{first.failed} of {first.total} candidates failed: nngen campaign status {first.name} says why"
-        )
-    _suggest(summary, output)
-
-
-def _run_baselines(main: Campaign, summary: Summary, *, asked: bool) -> Summary | None:
-    """Run the families of a campaign alone, or resume them; None where they were not asked for, now or before."""
-    name = main.spec.baselines_name
-    if main.spec.alone or not (asked or any(record.name == name for record in main.archive.campaigns())):
-        return None
-    campaign = main.baselines() if summary.over else None
-    if campaign is None:
-        why = "its budget is spent" if summary.over else "it is not done"
-        note(f"{name}: the baselines of {main.spec.name} wait, because {why}: the same command goes on with them")
-        return None
-    with trial_progress() as watcher:
-        return replace(campaign, watcher=watcher).run()
+app.command(run)
 
 
 @app.command
@@ -202,7 +87,7 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
         print_table(failures[-_SHOWN_FAILURES:], ("outcome", "experts", "rule", "message"))
     if len(failures) > _SHOWN_FAILURES:
         print(f"the last {_SHOWN_FAILURES} of {len(failures):,} failures; --json lists all")
-    _suggest(summary, output, running=stands.driver is not None)
+    suggest_next(summary, output, running=stands.driver is not None)
 
 
 @app.command
@@ -281,15 +166,6 @@ def events(
             line = {"id": event.id, "at": event.at, "trial": event.trial_id, "event": event.kind}
             if not emit(to_json(line | {"detail": dict(event.detail)}, None) + "\n"):
                 return
-
-
-def _suggest(summary: Summary, output: ArchiveOptions, *, running: bool = False) -> None:
-    if running:
-        suggest("campaign", "watch", summary.name, *output.place)
-    elif summary.over:
-        suggest("report", summary.name, "--out", "report.html", *output.place)
-    else:
-        suggest("campaign", "run", summary.name, *output.place)
 
 
 def _send(command: Command, campaign: str, output: ArchiveOptions) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from nngen.analysis.loop_report import LoopCycle
 from nngen.campaign.budget import last_budget
 from nngen.cli.options import ArchiveOptions, Arguments, Flag, PositiveOption
+from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions
 from nngen.cli.options.rewriter import RewriterOptions
@@ -36,6 +38,7 @@ def evolve(
     selection: FamilyOptions = FamilyOptions(),
     machines: EngineOptions = EngineOptions(),
     budget: BudgetOptions = BudgetOptions(),
+    dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Propose plans, check and train them, judge the best on fresh seeds, tune the model, and repeat.
@@ -54,6 +57,12 @@ def evolve(
         nngen evolve loop --rewriter mutate --families ShuffleNet,MobileNetV3,ICNet,DPN68,ComplexNet
         nngen evolve tuned --rewriter model.gguf --tune --cycles 3 --json
     """
+    if dry_run:
+        sizes: dict[str, Any] = {item.name: item.default for item in fields(Evolution)} | loop.typed()
+        judged = (sizes["cycles"] + 1) * sizes["judges"]
+        count = sizes["start"] + sizes["cycles"] * sizes["number"] + judged
+        foresee_proposals(name, machines.settle(trials, selection), count, selection, machines, budget, output)
+        return
     device = pick_device(trials.typed().get("device", "auto"))
     tuner = _tuner(source, work or Path("generated") / name, tune_epochs, device) if tune else None
     with output.open() as store:

@@ -13,6 +13,7 @@ from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
+from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions, note_levels
 from nngen.cli.options.rewriter import RewriterOptions
@@ -43,6 +44,7 @@ def llm_propose(
     selection: FamilyOptions = FamilyOptions(),
     machines: EngineOptions = EngineOptions(),
     budget: BudgetOptions = BudgetOptions(),
+    dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Ask a rewriter for better mixtures; check its proposals, and train them if asked.
@@ -76,6 +78,9 @@ def llm_propose(
     if Kind(kind) is not Kind.PLAN:
         note_levels([source_level("", machines.isolation)], "proposals")  # code that a rewriter writes
     typed = machines.settle(trials, selection)
+    if dry_run:
+        foresee_proposals(name or kind, typed, number if train else 0, selection, machines, budget, output)
+        return
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"
     with output.open() as store:

@@ -259,6 +259,8 @@ def print_summary(summary: Summary) -> None:
         say(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
         if summary.suspect:
             say(f"     suspect: {summary.suspect}")
+        for line in summary.baselines.lines:
+            say(f"     baseline {line}")
     if summary.finalists:
         columns = ["id", "experts", "epochs", "seeds", "validation_accuracy", "validation_std", "test_accuracy"]
         columns += ["suspect"] if any(row.suspect for row in summary.finalists) else []

@@ -59,7 +59,10 @@ def report(
     drawn = write_figures(found, figures) if figures is not None else ()
     if output.json:
         paths = {"report": str(out) if out else None, "figures": [str(path) for path in drawn]}
-        print_json({"campaign": campaign, **paths, **dict(found.funnel.stages()), "gains": found.gains.to_dict()})
+        print_json(
+            {"campaign": campaign, **paths, **dict(found.funnel.stages()), "gains": found.gains.to_dict()}
+            | {"baseline_accuracies": found.baselines.to_dict(), "quality": found.quality and found.quality.to_dict()}
+        )
         return
     if out is not None:
         say(f"report of {campaign}: {out} ({found.funnel.trained} of {found.funnel.drawn} quartets trained)")

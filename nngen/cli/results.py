@@ -16,8 +16,10 @@ from cyclopts import Parameter
 from nngen.analysis.formatting import data_titles
 from nngen.analysis.leaderboard import Row, columns_of, limits, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
+from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
+from nngen.campaign import summarise
 from nngen.cli.options import ArchiveOptions, Count, Flag
 from nngen.cli.output import emit, print_json, print_table, say, suggest
 from nngen.export.kept_weights import kept_file
@@ -27,6 +29,8 @@ from nngen.text import clean, listed
 
 _SHOWN = 8
 """Most children and curves that are shown of a candidate."""
+
+_SHOWN_CLASSES = 10
 
 _INNER = ("id", "rung", "replicate", "plan", "given", "given_seed", "candidate_id")
 """Fields of a stored trial that JSON leaves out: places in a campaign, and what the candidate itself shows."""
@@ -55,6 +59,7 @@ def leaderboard(
         if campaign is not None:
             store.campaign(campaign)
         ranked = rank(store.scores(campaign), images=partial(validation_images, store))
+        baselines = summarise(store, campaign).baselines.lines if campaign is not None else ()
     rows = [row for row in ranked if top is None or row.rank <= top]
     if output.json:
         print_json([row.to_dict() for row in rows])
@@ -67,6 +72,8 @@ def leaderboard(
         print_table(cells, [column.name for column in columns])
         for sentence in limits(ranked):
             say(sentence)
+        for line in baselines:
+            say(f"baseline {line}")
     if rows:
         suggest("show", rows[0].id[:13], *output.place)
 
@@ -95,18 +102,27 @@ def show(
         reasons = stored_suspicions(store.lines, trials)
         parent, children = lineage(store, found.id)
         weights = {trial.id: file for trial in trials if (file := kept_file(store, trial)) is not None}
+        best = max((trial for trial in trials if trial.trained), key=_place, default=None)
+        measured = trials if output.json else [best] if best else []
+        qualities = {trial.id: quality_of(store, trial) for trial in measured}
     trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in trials)
     if output.json:
         extra = {"source": found.source} if source else {}
         family = {"parent": parent or None, "children": list(children)}
         print_json(
-            _describe(found) | family | {"trials": [_trial(trial, weights.get(trial.id)) for trial in trials]} | extra
+            _describe(found)
+            | family
+            | {"trials": [_trial(trial, weights.get(trial.id), qualities[trial.id]) for trial in trials]}
+            | extra
         )
     elif source:
         # A terminal would obey escape sequences; a file gets the source byte for byte.
         emit(clean(found.source, None, lines=True) if sys.stdout.isatty() else found.source)
     else:
         _print(found, trials, parent, children)
+        if best and (quality := qualities[best.id]):
+            say(f"validation images of campaign {best.campaign}, seed {best.seed}:")
+            print_quality(quality)
         for file in dict.fromkeys(weights.values()):
             say(
                 f"weights    {file} ({file.stat().st_size / 2**20:,.1f} MiB): nngen predict classifies images with them"
@@ -203,9 +219,25 @@ def _describe(found: StoredCandidate) -> dict[str, Any]:
     }
 
 
-def _trial(trial: StoredTrial, weights: Path | None) -> dict[str, Any]:
+def _place(trial: StoredTrial) -> tuple[int, float]:
+    """Return the place of a trained trial among others of its candidate: the longest training first, then accuracy."""
+    return trial.spec.epochs if trial.spec else 0, trial.validation_accuracy or 0.0
+
+
+def print_quality(quality: Quality) -> None:
+    """Print the metrics of a classifier, and the classes with the lowest accuracies with their mistakes."""
+    print_table([quality.summary], [name for name, value in quality.summary.items() if value is not None])
+    classes = sorted(quality.classes, key=lambda one: (one.accuracy is None, one.accuracy))
+    rows = [{"class": c.name, "images": c.images, "accuracy": c.accuracy, "taken_for": c.mistakes} for c in classes]
+    print_table(rows[:_SHOWN_CLASSES])
+    if len(rows) > _SHOWN_CLASSES:
+        say(f"the {_SHOWN_CLASSES} classes of {len(rows):,} with the lowest accuracies; --json has all")
+
+
+def _trial(trial: StoredTrial, weights: Path | None, quality: Quality | None) -> dict[str, Any]:
     shown = {name: value for name, value in asdict(trial).items() if name not in _INNER}
     shown["weights"] = weights and str(weights)
+    shown["quality"] = quality and quality.to_dict()
     if trial.spec is not None:
         # As it is typed, 3x32x32, not as three numbers.
         shown["spec"]["shape"] = str(trial.spec.shape)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nngen.datasets.augmentation import altered, mirrored
+from nngen.datasets.class_weights import weighted_order
 from nngen.datasets.stored_images import StoredImages
 from nngen.errors import DataError
 from nngen.seeds import derive
@@ -112,6 +113,7 @@ class Batches:
         batch: Samples per batch.
         seed: Seed of this epoch; each iteration derives its own order from it.
         augment: Random changes of the images, a name of ``AUGMENTATIONS``.
+        weights: Weight of an image of each class; empty where all count alike.
         on_batch: Called every 50 batches with the number of batches that were yielded; an exception ends the pass.
     """
 
@@ -124,6 +126,7 @@ class Batches:
         batch: int,
         seed: int,
         augment: str = "none",
+        weights: Sequence[float] = (),
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self.batch_size = batch
@@ -132,6 +135,7 @@ class Batches:
         self._prepare = prepare
         self._seed = seed
         self._augment = augment
+        self._weights, self._classes = weights, labels.cpu() if weights else labels
         self._on_batch = on_batch
         self._passes = 0
         self.samples = 0
@@ -150,7 +154,10 @@ class Batches:
         """Yield normalised float32 images ``(B, C, H, W)`` and int64 labels ``(B,)``."""
         generator = torch.Generator().manual_seed(derive(self._seed, "pass", self._passes))
         self._passes += 1
-        order = torch.randperm(len(self._labels), generator=generator)
+        if self._weights:
+            order = weighted_order(self._classes, self._weights, generator)
+        else:
+            order = torch.randperm(len(self._labels), generator=generator)
         parts = torch.split(order.to(self._labels.device, non_blocking=True), self.batch_size)[: len(self)]
         images = self._images
         stored: Iterator[Tensor]

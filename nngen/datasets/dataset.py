@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nngen.datasets.class_weights import class_weights
 from nngen.datasets.preprocessing import Preprocessing
 from nngen.datasets.registry import find_source
 from nngen.datasets.source import Progress, Raw, Request, Source
@@ -124,6 +125,19 @@ class Dataset:
         if size < max(self.classes, 2):
             raise UsageError(f"--train-size {size}: {self.name} has {self.classes} classes, and each needs an image")
         return size
+
+    def class_weights(self, text: str, size: int | None = None) -> tuple[float, ...]:
+        """Return the weight of a training image of each class; see ``nngen.datasets.class_weights``.
+
+        Args:
+            text: Weights as they are typed.
+            size: Number of training images; None for all.
+
+        Raises:
+            UsageError: If the text has no valid form, or names a class that does not exist.
+        """
+        labels = self.train_labels if size is None else self.train_labels[subset(self.train_labels, size)]
+        return class_weights(text, labels, self.classes, self.class_names)
 
     def file(self, part: str) -> Path:
         """Return the path of one array: ``train-images``, ``validation-labels``, ..."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nngen.datasets.folds import FoldSource, fold_name, parse_fold
 from nngen.datasets.mnist_files import IdxSource
 from nngen.datasets.source import Raw, Request, Source
 from nngen.errors import DataError, UsageError
@@ -46,6 +47,10 @@ def find_source(asked: Request) -> Source:
     Raises:
         UsageError: If no data set has this name.
     """
+    if (fold := parse_fold(asked.name)) is not None:
+        number, folds, whole = fold
+        asked = replace(asked, name=dataset_name(whole))
+        return FoldSource(asked=asked, source=find_source(asked), number=number, folds=folds)
     known, name = _find(asked.name)
     return DATASETS[known].source(replace(asked, name=name))
 
@@ -56,6 +61,9 @@ def dataset_name(text: str) -> str:
     Raises:
         UsageError: If no data set has this name.
     """
+    if (fold := parse_fold(text)) is not None:
+        number, folds, whole = fold
+        return fold_name(dataset_name(whole), number, folds)
     return _find(text)[1]
 
 

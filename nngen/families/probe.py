@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from nngen.errors import UsageError
+from nngen.families import shipped
 from nngen.families.hyperparameters import best_hyperparameters, recorded
 from nngen.families.trust import AUTO, check_sandbox, families_level
 from nngen.files import cache_dir, load_json, store_json
@@ -27,6 +28,9 @@ from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.runner import JobRunner
 from nngen.text import one_line
 from nngen.types import Adapter, Family, Interface, Shape
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Receives (families measured, families to measure)."""
 
 TIME_LIMIT_S = 120.0
 """Limit on the time of one family's probe, in seconds."""
@@ -133,7 +137,7 @@ def profiles(
     shape: Shape,
     *,
     classes: int = 10,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     jobs: int | None = None,
     wanted: str = AUTO,
 ) -> dict[str, Profile]:
@@ -179,7 +183,7 @@ def usable_families(
     shape: Shape,
     *,
     classes: int = 10,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     wanted: str = AUTO,
 ) -> tuple[dict[str, tuple[Family, Interface]], dict[str, str]]:
     """Separate the families that can be used at a shape from the others; arguments and errors as for ``profiles``.
@@ -207,6 +211,7 @@ def training_costs(
     classes: int = 10,
     jobs: int | None = None,
     wanted: str = AUTO,
+    progress: Progress | None = None,
 ) -> dict[str, TrainingCost]:
     """Measure what training families at a shape costs, or look up earlier measurements.
 
@@ -216,6 +221,7 @@ def training_costs(
         classes: Number of classes.
         jobs: Families measured at the same time; None takes one for each CPU, at most 8.
         wanted: Isolation level, or ``auto``, as for ``profiles``.
+        progress: Called with (families measured, families to measure) after each.
 
     Returns:
         Costs by name; a family that cannot be measured here is left out.
@@ -227,7 +233,7 @@ def training_costs(
     probes = [
         Probe(family=one, shape=shape, classes=classes, wanted=wanted, cost_behind=inputs) for one, inputs in families
     ]
-    return {name: answer.cost for name, answer in _answers(probes, jobs).items() if answer.cost is not None}
+    return {name: answer.cost for name, answer in _answers(probes, jobs, progress).items() if answer.cost is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +343,8 @@ class Probe:
 
     def stored(self) -> Answer | None:
         value = load_json(self._file())
+        if value is None and self.cost_behind is None:
+            value = shipped.profile(*self._shipped_key, self.classes, self.shape)
         empty = {"interface": None, "parameters": None, "cost": None, "reason": "", "notes": ()}
         try:
             return Answer.read(empty | ({"cost": value} if self.cost_behind else value)) if value else None
@@ -360,9 +368,14 @@ class Probe:
 
     def _known_interface(self) -> Interface | None:
         try:
-            return _read_interface(load_json(self._interface_file()))
+            known = load_json(self._interface_file())
+            return _read_interface(known or shipped.same_channels(*self._shipped_key, self.shape.channels))
         except (AttributeError, LookupError, TypeError, ValueError):
             return None
+
+    @property
+    def _shipped_key(self) -> tuple[tuple[int, str], str, Mapping[str, Any]]:
+        return versions(), self.family.fingerprint, best_hyperparameters(self.family)
 
     def _file(self) -> Path:
         if self.cost_behind is None:
@@ -376,19 +389,21 @@ class Probe:
         return self._profile_file(self.shape.channels)
 
     def _profile_file(self, subject: object) -> Path:
-        # Another patch release of torch runs the same operations.
-        torch = ".".join(version("torch").split(".")[:2])
         prm = json.dumps(best_hyperparameters(self.family))
-        return _cache_file("probes", _PROFILE_VERSION, torch, self.family.fingerprint, prm, self.classes, str(subject))
+        return _cache_file("probes", *versions(), self.family.fingerprint, prm, self.classes, str(subject))
+
+
+def versions() -> tuple[int, str]:
+    """Return the versions that a profile holds for: of the measurement, and of torch without its patch release."""
+    # Another patch release of torch runs the same operations.
+    return _PROFILE_VERSION, ".".join(version("torch").split(".")[:2])
 
 
 def _cache_file(folder: str, *key: object) -> Path:
     return cache_dir() / folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.json"
 
 
-def _answers(
-    probes: Iterable[Probe], jobs: int | None, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Answer]:
+def _answers(probes: Iterable[Probe], jobs: int | None, progress: Progress | None = None) -> dict[str, Answer]:
     """Look up the answers of probes, by family, and run those that are missing in workers."""
     # Before any worker starts: where all is known, neither torch is loaded nor a sandbox needed.
     found = {probe.family.name: probe.stored() for probe in probes}

@@ -93,6 +93,11 @@ class LocalEngine:
         """
         self._runner.versions()
 
+    @property
+    def card_mib(self) -> float:
+        """Memory of the card in MiB, asked from a worker; infinite where there is none."""
+        return max((card.memory_mib for card in self._cards), default=math.inf)
+
     def check(self, job: CheckJob) -> Verdict:
         """Run every static and dynamic rule over a candidate; see ``Engine.check``."""
         check_ranges(job)
@@ -154,7 +159,7 @@ class LocalEngine:
         prediction = self._predict(job.candidate, spec, images) if self._predict else None
         batch = spec.batch
         if prediction is not None:
-            limit = spec.memory_mib if spec.device == "cpu" else max(card.memory_mib for card in self._cards)
+            limit = spec.memory_mib if spec.device == "cpu" else self.card_mib
             if (verdict := refusal(prediction, limit)) is not None:
                 return Trial(
                     candidate_id=job.candidate.id,

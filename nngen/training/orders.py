@@ -46,6 +46,7 @@ class TrainOrder(CheckOrder):
         train_size: Number of images of the train split to train on; None for all.
         logits: Whether the logits of the validation images are sent after training.
         compiled: Whether the net is compiled before it is trained.
+        class_weights: Weight of an image of each class; empty where all count alike.
         artifacts: Names of the files to send.
         start: Whether weights to start from are among the worker's files.
         done: Epochs that the checkpoint among the worker's files contains; 0 without one.
@@ -62,6 +63,7 @@ class TrainOrder(CheckOrder):
     train_size: int | None = None
     logits: bool = False
     compiled: bool = False
+    class_weights: tuple[float, ...] = ()
     artifacts: tuple[str, ...] = ()
     start: bool = False
     done: int = 0
@@ -102,6 +104,7 @@ class TrainOrder(CheckOrder):
             device=spec.device,
             threads=spec.threads,
             compiled=compiled,
+            class_weights=dataset.class_weights(spec.class_weights, spec.train_size),
             artifacts=artifacts,
             start=job.start is not None,
             done=done,

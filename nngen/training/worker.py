@@ -240,6 +240,7 @@ class _Training:
                 batch=order.batch,
                 seed=derive(order.seed, "order", epoch),
                 augment=order.augment,
+                weights=order.class_weights,
                 on_batch=lambda step: _refuse_non_finite(net, step),
             )
             returned = self._learn(net, batches)

@@ -110,3 +110,39 @@ def test_the_work_of_rungs_and_finalists_is_counted():
     assert (before.done, before.trials, before.epochs) == (0, 9 + 3 + 2, 9 * 1 + (3 + 2) * 3)
     assert after.done == after.trials
     assert after.epochs == 0
+
+
+def forecast(trials, epochs, *, light="ABCD"):
+    """Return work of trials whose quartets take 10 s an epoch, and 40 s where a family is not a light one."""
+
+    def seconds_of(experts):
+        return 10.0 if set(experts) <= set(light) else 40.0
+
+    typical = sum(seconds_of(trial.experts) for trial in trials) / len(trials)
+    return Workload(
+        done=0,
+        trials=len(trials),
+        epochs=len(trials) * epochs,
+        rungs=(epochs,),
+        seconds_of=seconds_of,
+        typical_s=typical,
+    )
+
+
+def test_the_forecast_is_the_estimate_before_the_first_epoch(clock, trials):
+    work = forecast(trials, 3, light="ABCDEFG")
+    left = TimeLeft(work, clock)
+    assert left.seconds() == pytest.approx(6 * 3 * 10)
+    left.started(trials[0])
+    clock.after(20)
+    assert left.seconds() == pytest.approx(6 * 3 * 10 - 20)
+
+
+def test_the_first_trial_corrects_the_forecast_of_heavier_ones(clock, trials):
+    light = next(trial for trial in trials)
+    left = TimeLeft(forecast(trials, 1, light=light.experts), clock)
+    heavy = sum(set(trial.experts) != set(light.experts) for trial in trials)
+    left.started(light)
+    pass_epochs(left, clock, light, [1], 15)  # half as long again as forecast
+    left.finished(light)
+    assert left.seconds() == pytest.approx(heavy * 60)

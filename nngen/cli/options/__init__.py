@@ -188,6 +188,10 @@ class ArchiveOptions(OutputOptions):
         """Open the archive for writing."""
         return Archive.open(self.path, create=create)
 
+    def peek(self) -> Archive:
+        """Open the archive read-only, or an empty one in memory where there is none yet."""
+        return self.read() if self.path.exists() else Archive.in_memory()
+
     def read(self) -> Archive:
         """Open the archive read-only; it has to exist."""
         archive = Archive.open(self.path, readonly=True)

@@ -169,7 +169,7 @@ class EngineOptions:
         """
         wanted = typed.get("dataset", stored.dataset if stored is not None else "digits")
         if stored is not None and typed:
-            if ":" in wanted and ":" in stored.dataset:
+            if ":" in wanted and wanted.partition(":")[0] == stored.dataset.partition(":")[0]:
                 # A folder may have moved, or be typed otherwise: its content must be the same, and is compared later.
                 typed = dict(typed) | {"dataset": stored.dataset}
             if grows:
@@ -182,7 +182,9 @@ class EngineOptions:
                 dataset = load_dataset(wanted, data_root=self.data_root, shape=shape, progress=report)
             defaults = {"name": name, "size": size, "shape": dataset.default_shape, **self._machine(cluster)}
             spec = stored or CampaignSpec(**defaults | dict(typed))
-            dataset.training_images(spec.train_size)  # refused before families are measured
+            # Refused before families are measured.
+            dataset.training_images(spec.train_size)
+            dataset.class_weights(spec.class_weights)
             for line in dataset.describe() if dataset.notes else ():
                 note(f"{dataset.name}: {line}")
             with progress_bar("measuring families") as report:

@@ -1,0 +1,142 @@
+"""The dry run of commands that spend time, disk and money: prints an estimate, trains and stores nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nngen.analysis.formatting import duration
+from nngen.archive import Archive, CampaignRecord
+from nngen.campaign import Budget, CampaignInputs
+from nngen.campaign.estimate import Estimate, Work, estimate
+from nngen.cli.options import ArchiveOptions
+from nngen.cli.options.engine import BudgetOptions, EngineOptions, usable_pool
+from nngen.cli.options.family import FamilyOptions
+from nngen.cli.output import print_json, say
+from nngen.cli.progress import progress_bar
+from nngen.training.engine import Engine
+from nngen.training.local_engine import LocalEngine
+
+DryRun = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        show_default=False,
+        help="Train and store nothing: print what it would take, in trials, hours, disk and money, and which mixtures "
+        "memory does not suffice for. Families without a measurement are measured.",
+    ),
+]
+"""The flag of commands that spend."""
+
+_WIDTH = 10
+_SHOWN = 10
+
+
+def foresee(
+    record: CampaignRecord,
+    work: Sequence[Work],
+    *,
+    archive: Archive,
+    inputs: CampaignInputs,
+    engine: Engine,
+    budget: Budget,
+    isolation: str,
+    output: ArchiveOptions,
+    note: str = "",
+) -> None:
+    """Print the estimate of some trainings.
+
+    Args:
+        record: The campaign that they belong to.
+        work: The trainings.
+        archive: Archive with earlier trials.
+        inputs: Families and data set.
+        engine: Engine that would train; it is asked for its slots and its memory.
+        budget: Limits and price.
+        isolation: Level at which families are measured.
+        output: Place of the archive, and form of the output.
+        note: What the estimate leaves out, as a sentence.
+    """
+    card = record.spec.device != "cpu"
+    memory = float(record.spec.memory_mib)
+    if card:
+        memory = engine.card_mib if isinstance(engine, LocalEngine) else float("inf")
+    with progress_bar("measuring the cost of families") as report:
+        found = estimate(
+            record,
+            work,
+            archive=archive,
+            inputs=inputs,
+            workers=engine.slots,
+            memory_mib=memory,
+            budget=budget,
+            wanted=isolation,
+            progress=report,
+        )
+    if output.json:
+        print_json(found.to_dict() | ({"note": note} if note else {}))
+        return
+    say(f"dry run of {found.name}: nothing is trained or stored")
+    for title, lines in _sections(found, output.path).items():
+        for number, line in enumerate(lines):
+            say(f"{'' if number else title:<{_WIDTH}}{line}")
+    if note:
+        say(note)
+
+
+def foresee_proposals(
+    name: str,
+    typed: dict[str, Any],
+    trials: int,
+    selection: FamilyOptions,
+    machines: EngineOptions,
+    budget: BudgetOptions,
+    output: ArchiveOptions,
+) -> None:
+    """Print the estimate of so many trainings of mixtures that are not proposed yet."""
+    with (
+        output.peek() as store,
+        machines.session(name, None, typed, usable_pool(selection)) as (spec, inputs, engine),
+    ):
+        foresee(
+            CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
+            [Work(experts=(), epochs=spec.epochs)] * trials,
+            archive=store,
+            inputs=inputs,
+            engine=engine,
+            budget=budget.change(Budget()),
+            isolation=machines.isolation,
+            output=output,
+            note="every proposal is counted as valid and new; the time of the rewriter is not counted",
+        )
+
+
+def _sections(found: Estimate, place: Path) -> dict[str, list[str]]:
+    sections = {"trials": [f"{found.trials:,} of {found.epochs:,} epochs in all, {found.workers:,} at a time"]}
+    if found.hours is None or found.low is None or found.high is None:
+        sections["time"] = [found.basis]
+    else:
+        expected, low, high = (duration(3600 * hours) for hours in (found.hours, found.low, found.high))
+        sections["time"] = [f"{expected} (from {low} to {high})", f"by {found.basis}"]
+    if found.money is not None:
+        expected, low, high = (f"{amount:,.2f}" for amount in found.money)
+        sections["money"] = [f"{expected} (from {low} to {high})"]
+    free = shutil.disk_usage(next(folder for folder in place.absolute().parents if folder.is_dir())).free / 2**20
+    parts = {
+        "in the archive": found.archive_mib,
+        "of kept weights": found.weights_mib,
+        "of checkpoints while it runs": found.checkpoints_mib,
+    }
+    sections["disk"] = [f"{mib:,.1f} MiB {words}" for words, mib in parts.items() if mib]
+    lacking = "" if sum(parts.values()) < free else ", which does not suffice"
+    sections["disk"].append(f"{free:,.0f} MiB are free{lacking}")
+    refused = [f"{experts}: {reason}" for experts, reason in found.refused.items()]
+    smaller = [f"{experts}: in batches of {batch}" for experts, batch in found.smaller.items()]
+    more = len(refused) + len(smaller) - _SHOWN
+    sections["memory"] = [*(refused + smaller)[:_SHOWN], *([f"{more:,} more; --json lists all"] if more > 0 else [])]
+    sections["memory"] = sections["memory"] or ["suffices for every mixture, as far as their families are measured"]
+    return sections | ({"budget": list(found.stops)} if found.stops else {})

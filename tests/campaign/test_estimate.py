@@ -1,0 +1,147 @@
+"""Tests of the estimate of what a campaign takes, and of its dry run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nngen.archive import Archive
+from nngen.campaign import Budget, Watcher
+from nngen.campaign import estimate as module
+from nngen.campaign.estimate import SPREAD, Work, estimate, measure_pace, work_to_come
+from nngen.families.probe import TrainingCost
+from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.types import Outcome
+
+LIGHT = TrainingCost(weights_mib=2.0, image_mib=0.5, image_s=0.01, step_s=0.1)
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """Stand in for measurements of families; those with G do not fit into memory."""
+    asked = []
+
+    def training_costs(families, shape, **_):
+        names = [family.name for family, _ in families]
+        asked.extend(names)
+        return {name: replace(LIGHT, weights_mib=5000.0 if name == "G" else 2.0) for name in names}
+
+    monkeypatch.setattr(module, "training_costs", training_costs)
+    return asked
+
+
+def estimated(campaign, **more):
+    record, work = campaign.preview()
+    arguments = {"workers": 1, "memory_mib": 12_288.0} | more
+    return estimate(record, work, archive=campaign.archive, inputs=campaign.inputs, **arguments)
+
+
+def test_nothing_is_stored_by_a_preview(archive, costs):
+    campaign = fake_campaign(archive)
+    _, work = campaign.preview()
+    assert archive.campaigns() == ()
+    assert len(work) == 6
+    assert {one.epochs for one in work} == {2}
+    campaign.run()
+    stored = [trial.experts for trial in archive.trials("one")]
+    assert [one.experts for one in work] == stored
+    assert campaign.preview() == (archive.campaign("one"), [])
+
+
+def test_rungs_finalists_and_growth_are_counted(archive):
+    campaign = fake_campaign(archive, size=9, rungs=(1, 3), epochs=3, finalists=2, replicates=2)
+    _, work = campaign.preview()
+    assert [one.epochs for one in work] == [1] * 9 + [3] * 5
+    assert [bool(one.experts) for one in work] == [True] * 9 + [False] * 5
+    campaign.run()
+    grown = fake_campaign(archive, size=12, rungs=(1, 3), epochs=3, finalists=2, replicates=2)
+    assert [one.epochs for one in grown.preview()[1]] == [1] * 3 + [3]
+
+
+def test_trials_that_are_done_are_not_counted_again(archive):
+    fake_campaign(archive, budget=Budget(max_trials=4)).run()
+    record, work = fake_campaign(archive).preview()
+    assert work == work_to_come(record.spec, archive.lines("one"), ())
+    assert len(work) == 2
+
+
+def test_time_by_the_measurements_of_families(archive, costs):
+    campaign = fake_campaign(archive, budget=Budget(price_per_hour=2.0))
+    found = estimated(campaign, budget=campaign.budget)
+    one_family = 10 * 0.01 + 0.1  # ten training images in one step
+    assert found.hours == pytest.approx(6 * 2 * 4 * one_family / 3600)
+    assert (found.low, found.high) == pytest.approx((found.hours / SPREAD, found.hours * SPREAD))
+    assert found.money == pytest.approx((2 * found.hours, 2 * found.low, 2 * found.high))
+    assert "measurements of 7 families" in found.basis
+    assert json.loads(json.dumps(found.to_dict()))["trials"] == 6
+
+
+def test_several_workers_share_the_time_but_not_a_training(archive, costs):
+    alone, many = (estimated(fake_campaign(archive), workers=workers) for workers in (1, 100))
+    assert many.hours == pytest.approx(alone.hours / 6)
+    assert estimated(fake_campaign(archive), workers=2).hours == pytest.approx(alone.hours / 2)
+
+
+def test_time_by_earlier_trials_on_the_same_data(archive, costs):
+    fake_campaign(archive, size=20).run()
+    costs.clear()
+    campaign = fake_campaign(archive, name="two", seed=1)
+    pace = measure_pace(archive, campaign.spec, campaign.inputs, {"A", "B"})
+    assert costs == []
+    assert pace.basis.startswith("20 trials of this archive")
+    assert pace.seconds([Work(experts=("A", "B", "C", "D"), epochs=2)])[0] == pytest.approx(1.0, rel=0.05)
+    other = fake_campaign(archive, name="three", batch=7)
+    assert "measurements" in measure_pace(archive, other.spec, other.inputs, {"A"}).basis
+
+
+def test_a_card_has_no_pace_before_its_first_trial(archive, costs):
+    found = estimated(fake_campaign(archive, device="cuda"))
+    assert found.hours is found.money is None
+    assert found.basis == "not known before the first epoch"
+
+
+def test_what_memory_refuses_and_what_it_makes_smaller(archive, costs):
+    found = estimated(fake_campaign(archive))
+    assert found.refused
+    assert all("G" in experts and "MiB at least" in reason for experts, reason in found.refused.items())
+    # 200 MiB of the worker, four copies of 8 MiB of weights, 2 MiB an image: 34 images fit into 300 MiB.
+    small = estimated(fake_campaign(archive), memory_mib=300.0)
+    assert set(small.smaller.values()) == {32}
+
+
+def test_limits_of_the_budget_are_named(archive, costs):
+    found = estimated(fake_campaign(archive), budget=Budget(max_trials=3, max_hours=1e-4))
+    assert found.stops[0].startswith("--max-trials 3 ends it")
+    assert found.stops[1].startswith("--max-hours 0.0001 ends it after about")
+
+
+def test_kept_weights_and_checkpoints_take_space(archive, costs):
+    sizes = {keep: estimated(fake_campaign(archive, keep_weights=keep)).weights_mib for keep in ("none", "best", "all")}
+    assert sizes["none"] == 0
+    assert sizes["all"] == pytest.approx(6 * sizes["best"])
+    found = estimated(fake_campaign(archive))
+    assert found.checkpoints_mib > found.weights_mib
+    assert estimated(fake_campaign(archive, epochs=1)).checkpoints_mib == 0
+    assert found.archive_mib > 6 * 30_000 / 2**20
+
+
+def test_the_time_left_is_known_before_the_first_epoch(archive, costs):
+    begun = []
+
+    class Watching(Watcher):
+        def begin(self, name, work):
+            begun.append(work)
+
+    fake_campaign(archive, engine=FakeEngine(trials={"A": Outcome.MEMORY}), watcher=Watching(), timed=True).run()
+    assert begun[0].typical_s == pytest.approx(4 * 0.2)
+    assert begun[0].seconds_of(("A", "B")) == pytest.approx(0.4)
+
+
+def test_families_are_not_measured_where_nobody_asked_for_the_time(archive, costs):
+    fake_campaign(archive).run()
+    assert costs == []
+
+
+def test_an_archive_in_memory_serves_a_campaign_that_does_not_exist(costs):
+    with Archive.in_memory() as archive:
+        assert estimated(fake_campaign(archive)).trials == 6
