@@ -30,7 +30,7 @@ _MIB = 2**20
 _HOUR_S = 3600.0
 
 SPREAD = 2.0
-"""Factor to both sides of a forecast from measurements of families alone; measured: docs/design/0014-prediction.md."""
+"""Factor to both sides of a forecast from measurements of families alone: a margin, not a measured interval."""
 
 _MOST_TRIALS = 2_000
 """Stored trials that the pace is computed from; more would not change it."""
@@ -153,6 +153,7 @@ def measure_pace(
     *,
     costs: Mapping[str, TrainingCost] | None = None,
     wanted: str = AUTO,
+    progress: Progress | None = None,
 ) -> Pace | None:
     """Return the seconds that families add to an epoch of a campaign.
 
@@ -163,6 +164,7 @@ def measure_pace(
         names: Families to time; measured here where no stored trial has them.
         costs: Measurements of the families, where they were looked up already.
         wanted: Isolation level of the measurements.
+        progress: Receives (done, total) while families are measured.
 
     Returns:
         The seconds; None where there are neither trials nor measurements, as for a card before the first trial.
@@ -174,7 +176,8 @@ def measure_pace(
     if spec.device != "cpu":
         return None
     if costs is None:
-        costs = training_costs(_pairs(inputs, names), spec.shape, classes=inputs.dataset.classes, wanted=wanted)
+        pairs, classes = _pairs(inputs, names), inputs.dataset.classes
+        costs = training_costs(pairs, spec.shape, classes=classes, wanted=wanted, progress=progress)
     seconds = {name: _epoch_s(cost, spec, inputs) for name, cost in costs.items() if name in names}
     if not seconds or seconds.keys() < set(names):
         return None
@@ -229,7 +232,7 @@ def estimate(
         progress: Receives (done, total) while families are measured.
     """
     spec, limits = record.spec, budget or Budget()
-    names = {name for one in work for name in one.experts} or set(record.pool)
+    names = {name for one in work for name in one.experts}
     if any(not one.experts for one in work):
         names |= set(record.pool)
     costs = training_costs(

@@ -342,7 +342,12 @@ class _Driver:
         names = {name for line in lines if line.state is not TrialState.DONE for name in line.experts}
         if not campaign.timed or not names:
             return None
-        return measure_pace(campaign.archive, spec, campaign.inputs, names, wanted=campaign.isolation)
+
+        def report(done: int, total: int) -> None:
+            if not done:
+                campaign.watcher.note(f"measuring the time of {total} families, once for this machine and shape")
+
+        return measure_pace(campaign.archive, spec, campaign.inputs, names, wanted=campaign.isolation, progress=report)
 
     def drive(self) -> StopReason:
         """Run the loop; returns when nothing is left to be done, or when it was stopped and nothing trains."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -103,7 +103,7 @@ def run(
         raise SomeFailedError(
             f"{first.failed} of {first.total} candidates failed: nngen campaign status {first.name} says why"
         )
-    suggest_next(done[-1].summary, output, again=campaign if folds is None else f"{campaign} --folds {folds}")
+    suggest_next(done[-1].summary, output, again=(campaign, *(["--folds", folds] if folds else [])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,11 +220,13 @@ def _run_baselines(main: Campaign, summary: Summary, *, asked: bool) -> Summary 
         return replace(campaign, watcher=watcher).run()
 
 
-def suggest_next(summary: Summary, output: ArchiveOptions, *, running: bool = False, again: str = "") -> None:
+def suggest_next(
+    summary: Summary, output: ArchiveOptions, *, running: bool = False, again: Sequence[object] = ()
+) -> None:
     """Name the command that follows a campaign in its state."""
     if running:
         suggest("campaign", "watch", summary.name, *output.place)
     elif summary.over:
         suggest("report", summary.name, "--out", "report.html", *output.place)
     else:
-        suggest("campaign", "run", *(again or summary.name).split(), *output.place)
+        suggest("campaign", "run", *(again or [summary.name]), *output.place)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
+from nngen.analysis.formatting import duration
 from nngen.cli.options import ArchiveOptions, Arguments, Count, Flag, Names, OutputOptions, ThreadsOption
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.errors import UsageError
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.config import presets as shipped
 from nngen.llm.finetuning.dataset import build_from_archive, counter
+
+if TYPE_CHECKING:
+    from nngen.llm.finetuning.finetune import Outlook  # loads torch
 
 feedback = App(name="feedback", help="Build a data set from the archive for tuning a model.")
 
@@ -88,6 +93,7 @@ def finetune(
     tuning: TuningOptions = TuningOptions(),
     threads: ThreadsOption | None = None,
     presets: Flag = False,
+    dry_run: Flag = False,
     output: OutputOptions = OutputOptions(),
 ) -> None:
     """Tune a LoRA adapter on a feedback set; the same command continues a tuning that was stopped.
@@ -102,6 +108,8 @@ def finetune(
         preset: Shipped configuration, instead of a file.
         threads: CPU threads; torch's own choice by default.
         presets: List the presets and exit.
+        dry_run: Tune nothing: print the dialogues, the updates, and the time by earlier tunings of this base in
+            folders beside OUT.
 
     Examples:
         nngen finetune --presets
@@ -121,9 +129,13 @@ def finetune(
     import torch
 
     from nngen.llm.finetuning.finetune import finetune as tune
+    from nngen.llm.finetuning.finetune import outlook
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if dry_run:
+        _print_outlook(outlook(arguments, data, out), out, output)
+        return
     tuned = tune(arguments, data, out, note=note)
     if output.json:
         print_json(asdict(tuned) | {"adapter": str(tuned.adapter)})
@@ -132,6 +144,20 @@ def finetune(
     print_table(rows, ("when", "rows", "tokens", "loss", "token_accuracy"))
     say(f"{tuned.adapter}: {tuned.rows:,} rows, {tuned.updates:,} updates, {tuned.seconds:.0f} s")
     suggest("llm-propose", "--rewriter", arguments.base, "--adapter", tuned.adapter, "-n", 8)
+
+
+def _print_outlook(found: Outlook, out: Path, output: OutputOptions) -> None:
+    if output.json:
+        print_json(asdict(found))
+        return
+    say(f"dry run of {out}: nothing is tuned or stored")
+    say(f"rows      {found.rows:,}")
+    say(f"updates   {found.updates:,} at most")
+    if found.seconds is None:
+        say("time      not known: no tuning of this base with these settings is beside it")
+    else:
+        expected, low, high = map(duration, found.seconds)
+        say(f"time      {expected} (from {low} to {high}), by {found.tunings:,} earlier tunings")
 
 
 def _list(output: OutputOptions) -> None:

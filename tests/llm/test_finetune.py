@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from nngen.errors import RewriterError
 from nngen.llm.finetuning import finetune as module
 from nngen.llm.finetuning.config import Tuning, presets
 from nngen.llm.finetuning.dataset import build
-from nngen.llm.finetuning.finetune import finetune, temper
+from nngen.llm.finetuning.finetune import finetune, outlook, temper
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.rewriters.base import Message
@@ -124,6 +126,20 @@ def test_odd_values_of_a_file_are_named(tmp_path: Path, text: str, message: str)
     with pytest.raises(RewriterError, match=message) as caught:
         Tuning.load(file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tuning_is_estimated_from_others_of_its_kind_beside_it(data: Path, tmp_path: Path) -> None:
+    tuning = Tuning(base="model", epochs=3, accumulate=2)
+    found = outlook(tuning, data, tmp_path / "new")
+    assert (found.updates, found.seconds, found.tunings) == (math.ceil(3 * math.ceil(found.rows / 2)), None, 0)
+    for name, changes, seconds in (("a", {}, 10.0), ("b", {}, 30.0), ("c", {"batch": 7}, 999.0), ("d", {}, "damaged")):
+        begun = {"tuning": replace(tuning, **changes).to_dict(), "result": {"seconds": seconds, "updates": 5}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / module.NOTE).write_text(json.dumps(begun if seconds != "damaged" else [1]))
+    found = outlook(tuning, data, tmp_path / "new")
+    assert found.tunings == 2
+    assert found.seconds == pytest.approx((4 * found.updates, 2 * found.updates, 6 * found.updates))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_stopped_tuning_resumes_to_the_same_weights(

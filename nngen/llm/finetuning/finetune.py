@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import torch
 
 from nngen.archive.store import Archive
 from nngen.errors import RewriterError
-from nngen.files import write_atomically
+from nngen.files import load_json, write_atomically
 from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build_from_archive, counter, read_meta, read_view
@@ -80,6 +83,46 @@ class Tuned:
     before: HeldOut
     after: HeldOut
     chosen: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a fine-tuning takes, before it begins.
+
+    Attributes:
+        rows: Dialogues to learn, before those beyond the limit of tokens are left out.
+        updates: Updates of the adapter, at most.
+        seconds: Expected seconds, with the least and the most; None where no tuning like this was timed.
+        tunings: Number of earlier tunings that the seconds are based on.
+    """
+
+    rows: int
+    updates: int
+    seconds: tuple[float, float, float] | None
+    tunings: int
+
+
+def outlook(tuning: Tuning, dataset: Path, out: Path) -> Outlook:
+    """Estimate a fine-tuning from the pace of finished ones with the same base and settings, in folders beside it.
+
+    Raises:
+        RewriterError: If the folder is not a feedback set, or has nothing to learn.
+    """
+    read_meta(dataset)
+    rows = temper(_rows(dataset, tuning.method, "train", tuning.tasks), tuning.temper, tuning.seed)
+    if not rows:
+        raise RewriterError(f"{dataset} has no train rows for {tuning.method}: build it from more proposals")
+    updates = math.ceil(tuning.epochs * math.ceil(len(rows) / (tuning.batch or 1) / tuning.accumulate))
+    same = ("method", "batch", "accumulate", "max_tokens", "precision", "quantize", "checkpointing", "device")
+    wanted = [base_name(tuning.base), *(getattr(tuning, name) for name in same)]
+    paces = []
+    for note in out.parent.glob(f"*/{NOTE}"):
+        stored = load_json(note)
+        with suppress(LookupError, TypeError, ZeroDivisionError):
+            if [stored["tuning"]["base"], *(stored["tuning"][name] for name in same)] == wanted:
+                paces.append(float(stored["result"]["seconds"]) / stored["result"]["updates"])
+    seconds = (median(paces) * updates, min(paces) * updates, max(paces) * updates) if paces else None
+    return Outlook(rows=len(rows), updates=updates, seconds=seconds, tunings=len(paces))
 
 
 def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], None] = lambda _: None) -> Tuned:
