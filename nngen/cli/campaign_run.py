@@ -15,13 +15,12 @@ from nngen.analysis.gains import Gains, gains
 from nngen.analysis.quality.cross_validation import fold_rows
 from nngen.analysis.ranking.early_stop import Saving, saving
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import Budget, Campaign, summarise
-from nngen.campaign.estimate import Work
+from nngen.campaign import Campaign, summarise
 from nngen.campaign.setup import prepare
 from nngen.campaign.summary import Summary
 from nngen.cli.folds import Folds, begin_fold, folded, print_folds
 from nngen.cli.options import ArchiveOptions, Flag
-from nngen.cli.options.dry_run import DryRun, foresee
+from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
 from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import note, print_json, say, suggest
@@ -176,21 +175,7 @@ class _Options:
     def foresee(self, name: str, typed: dict[str, Any], *, times: int) -> None:
         """Print the estimate of so many campaigns of this kind."""
         with self.campaign(name, typed, dry=True) as main:
-            record, work = main.preview()
-            if self.baselines and not record.spec.alone:
-                spec = record.spec.baselines(record.pool)
-                seeds = spec.replicates if spec.finalists else 1
-                work += [Work(experts=(family,), epochs=spec.epochs) for family in spec.families] * seeds
-            foresee(
-                record,
-                work * times,
-                archive=main.archive,
-                inputs=main.inputs,
-                engine=main.engine,
-                budget=main.budget or Budget(),
-                isolation=main.isolation,
-                output=self.output,
-            )
+            foresee_campaign(main, self.output, times=times, baselines=self.baselines)
 
 
 def _print_run(ran: _Ran, output: ArchiveOptions) -> None:

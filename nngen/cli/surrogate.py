@@ -18,6 +18,7 @@ from nngen.campaign.setup import prepare, prepare_inputs
 from nngen.campaign.summary import Summary
 from nngen.campaign_spec import ALONE, CampaignSpec
 from nngen.cli.options import ArchiveOptions, Count
+from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, ExpertOptions, Prepare, read_stored
 from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import note, print_json, print_table, say, suggest
@@ -52,6 +53,7 @@ def train(
     selection: FamilyOptions = FamilyOptions(),
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
+    dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Train every family of the pool alone, under the recipe of mixtures, and keep its logits on the validation images.
@@ -83,7 +85,7 @@ def train(
         settled, inputs, engine = session
         size = len(inputs.families)
         settled = replace(settled, size=size, finalists=size if settled.replicates > 1 else 0)
-        with output.open() as store:
+        with output.peek() if dry_run else output.open() as store:
             main = Campaign(
                 spec=settled,
                 archive=store,
@@ -93,7 +95,11 @@ def train(
                 budget=limits,
                 reveal=False,
                 isolation=machines.isolation,
+                timed=True,
             )
+            if dry_run:
+                foresee_campaign(main, output)
+                return
             summary = _run(main, machines, output)
     _finish(summary, ("experts", "train", campaign), campaign, output)
 
@@ -156,6 +162,7 @@ def verify(
     families_from: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
+    dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Train mixtures jointly, drawn over the whole ranking, to measure how far each score can be believed.
@@ -210,7 +217,7 @@ def verify(
                 f"{f'family {changed[0]}' if changed else f'data set {settled.dataset}'} has changed since"
                 f" {alone.campaign} was trained: train the families again under another name"
             )
-        with output.open() as store:
+        with output.peek() if dry_run else output.open() as store:
             main = Campaign(
                 spec=settled,
                 archive=store,
@@ -220,7 +227,11 @@ def verify(
                 budget=limits,
                 reveal=False,
                 isolation=machines.isolation,
+                timed=True,
             )
+            if dry_run:
+                foresee_campaign(main, output)
+                return
             summary = _run(main, machines, output)
     _finish(summary, ("surrogate", "verify", alone.campaign), alone.campaign, output)
 

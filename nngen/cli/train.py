@@ -31,7 +31,7 @@ from nngen.checks import CheckFailed
 from nngen.checks.source import own_seeds
 from nngen.cli.folds import Folds, begin_fold, folded, print_folds
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
-from nngen.cli.options.dry_run import DryRun, foresee
+from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.options.family import note_levels
 from nngen.cli.output import note, print_json, print_table, say, suggest
@@ -124,18 +124,8 @@ def train(
             with _campaign(title, arguments, candidates, store, machines, budget, origin, dry=dry_run) as campaign:
                 campaign = replace(campaign, reveal=test)
                 if dry_run:
-                    record, work = campaign.preview()
                     # Each fold takes as long as the first.
-                    foresee(
-                        record,
-                        work * len(parts),
-                        archive=store,
-                        inputs=campaign.inputs,
-                        engine=campaign.engine,
-                        budget=campaign.budget or Budget(),
-                        isolation=machines.isolation,
-                        output=output,
-                    )
+                    foresee_campaign(campaign, output, times=len(parts))
                     return
                 alone = len(files) == 1 and name is None
                 epochs = nullcontext(_Epochs(campaign.spec.epochs))

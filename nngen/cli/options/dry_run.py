@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from nngen.analysis.formatting import duration
 from nngen.archive import Archive, CampaignRecord
-from nngen.campaign import Budget, CampaignInputs
+from nngen.campaign import Budget, Campaign, CampaignInputs
 from nngen.campaign.estimate import Estimate, Work, estimate
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, usable_pool
@@ -86,6 +86,25 @@ def foresee(
             say(f"{'' if number else title:<{_WIDTH}}{line}")
     if note:
         say(note)
+
+
+def foresee_campaign(main: Campaign, output: ArchiveOptions, *, times: int = 1, baselines: bool = False) -> None:
+    """Print the estimate of what is left of a campaign, or of so many of its kind, perhaps with their baselines."""
+    record, work = main.preview()
+    if baselines and not record.spec.alone:
+        spec = record.spec.baselines(record.pool)
+        seeds = spec.replicates if spec.finalists else 1
+        work += [Work(experts=(family,), epochs=spec.epochs) for family in spec.families] * seeds
+    foresee(
+        record,
+        work * times,
+        archive=main.archive,
+        inputs=main.inputs,
+        engine=main.engine,
+        budget=main.budget or Budget(),
+        isolation=main.isolation,
+        output=output,
+    )
 
 
 def foresee_proposals(
