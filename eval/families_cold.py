@@ -92,9 +92,9 @@ def cold_run(folder: Path) -> tuple[float, int]:
     return time.perf_counter() - started, len(json.loads(done.stdout))
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the evaluation, or write the profiles."""
-    given = EVALUATION.arguments(runs=3, sample=6, seed=0, profiles=False)
+    given = EVALUATION.arguments(argv, runs=3, sample=6, seed=0, profiles=False)
     families = list(load_families(WheelLemur(cached_wheel())).values())
     if given.profiles:
         write_profiles(families)

@@ -16,7 +16,6 @@ from typing import Any
 from nngen.analysis.cost import FamilySeconds, family_seconds, forecast
 from nngen.archive.records import CampaignRecord, TrialLine, TrialScore, TrialState
 from nngen.archive.store import Archive
-from nngen.campaign.budget import Budget
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.successive_halving import planned
 from nngen.campaign_spec import CampaignSpec
@@ -103,7 +102,6 @@ class Estimate:
         checkpoints_mib: Space of checkpoints while it runs.
         refused: Reason of each mixture that memory does not suffice for, by its families.
         smaller: Batch of each mixture that is trained in smaller batches than asked for, by its families.
-        stops: Limits of the budget that end it earlier, one phrase each.
     """
 
     name: str
@@ -120,7 +118,6 @@ class Estimate:
     checkpoints_mib: float
     refused: Mapping[str, str]
     smaller: Mapping[str, int]
-    stops: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Write the estimate as JSON types."""
@@ -214,7 +211,7 @@ def estimate(
     inputs: CampaignInputs,
     workers: int,
     memory_mib: float,
-    budget: Budget | None = None,
+    price_per_hour: float | None = None,
     wanted: str = AUTO,
     progress: Progress | None = None,
 ) -> Estimate:
@@ -227,11 +224,11 @@ def estimate(
         inputs: Families and data set.
         workers: Trainings at a time.
         memory_mib: Memory of one training, in MiB.
-        budget: Limits and price.
+        price_per_hour: Price of an hour of all machines.
         wanted: Isolation level of the measurements.
         progress: Receives (done, total) while families are measured.
     """
-    spec, limits = record.spec, budget or Budget()
+    spec, price = record.spec, price_per_hour
     names = {name for one in work for name in one.experts}
     if any(not one.experts for one in work):
         names |= set(record.pool)
@@ -241,7 +238,6 @@ def estimate(
     pace = measure_pace(archive, spec, inputs, names, costs=costs, wanted=wanted) if names else None
     found = _hours(pace, work, workers)
     refused, smaller = _memory(spec, {one.experts for one in work}, costs, inputs, memory_mib)
-    price = limits.price_per_hour
     weights = _weights_mib(work, costs)
     kept = len(work) if math.isinf(spec.weights_kept) else min(len(work), int(spec.weights_kept))
     return Estimate(
@@ -259,7 +255,6 @@ def estimate(
         checkpoints_mib=min(workers, len(work)) * _STATES * weights if max(spec.fidelities) > 1 else 0.0,
         refused=refused,
         smaller=smaller,
-        stops=tuple(_stops(limits, len(work), found)),
     )
 
 
@@ -318,16 +313,3 @@ def _archive_bytes(spec: CampaignSpec, work: Sequence[Work], inputs: CampaignInp
     typical = EXPERTS * fmean(sources.values()) if sources else 0.0
     files = [sum(sources.get(name, 0) for name in one.experts) or typical for one in work]
     return math.fsum(size + _TEMPLATE_BYTES + predictions for size in files)
-
-
-def _stops(limits: Budget, trials: int, hours: Sequence[float] | None) -> Iterable[str]:
-    if limits.max_trials is not None and limits.max_trials < trials:
-        yield f"--max-trials {limits.max_trials:,} ends it before the last of {trials:,} trials"
-    if hours is None:
-        return
-    for flag, limit, price in (
-        ("--max-hours", limits.max_hours, 1.0),
-        ("--max-cost", limits.max_cost, limits.price_per_hour or 0.0),
-    ):
-        if limit is not None and hours[0] * price > limit:
-            yield f"{flag} {limit:g} ends it after about {limit / (hours[0] * price):.0%} of the trials"

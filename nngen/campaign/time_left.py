@@ -78,7 +78,7 @@ class TimeLeft:
             self._done += run.seen * run.cost
 
     def seconds(self) -> float | None:
-        """Return the estimated seconds left; None before the first epoch is done, where there is no forecast."""
+        """Return the estimated seconds left; None before the first epoch, without a forecast."""
         now, running = self._clock(), self._running.values()
         done = self._done + sum(run.seen * run.cost for run in running)
         if not done and self._seconds_of is None:

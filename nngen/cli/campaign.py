@@ -12,10 +12,9 @@ from nngen.archive import Archive, Event, TrialState
 from nngen.campaign import Command, Watcher, send_command, summarise
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import read_status
-from nngen.cli.campaign_run import run, suggest_next
 from nngen.cli.options import ArchiveOptions, CampaignName, Index
 from nngen.cli.output import emit, note, print_json, print_table, say, to_json
-from nngen.cli.progress import print_status, print_summary, trial_progress
+from nngen.cli.progress import print_status, print_summary, suggest_next, trial_progress
 from nngen.types import EpochResult
 
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes after any stop.")
@@ -23,7 +22,7 @@ app = App(name="campaign", help="Sample, assemble, check, train and store; resum
 _POLL_S = 1.0
 _SHOWN_FAILURES = 50
 
-app.command(run)
+app.command("nngen.cli.campaign_run:run", name="run")
 
 
 @app.command

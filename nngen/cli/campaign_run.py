@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,8 +23,8 @@ from nngen.cli.options import ArchiveOptions, Flag
 from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
 from nngen.cli.options.family import FamilyOptions
-from nngen.cli.output import note, print_json, say, suggest
-from nngen.cli.progress import print_summary, trial_progress
+from nngen.cli.output import note, print_json, say
+from nngen.cli.progress import print_summary, suggest_next, trial_progress
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
 from nngen.surrogate import source as _surrogate  # noqa: F401  # registers the source of a sampler
@@ -203,15 +203,3 @@ def _run_baselines(main: Campaign, summary: Summary, *, asked: bool) -> Summary 
         return None
     with trial_progress() as watcher:
         return replace(campaign, watcher=watcher).run()
-
-
-def suggest_next(
-    summary: Summary, output: ArchiveOptions, *, running: bool = False, again: Sequence[object] = ()
-) -> None:
-    """Name the command that follows a campaign in its state."""
-    if running:
-        suggest("campaign", "watch", summary.name, *output.place)
-    elif summary.over:
-        suggest("report", summary.name, "--out", "report.html", *output.place)
-    else:
-        suggest("campaign", "run", *(again or [summary.name]), *output.place)

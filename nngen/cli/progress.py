@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
@@ -25,7 +25,8 @@ from nngen.campaign.protocols import Watcher
 from nngen.campaign.successive_halving import Workload
 from nngen.campaign.summary import Status, Summary
 from nngen.campaign.time_left import TRAINING, TimeLeft
-from nngen.cli.output import note, print_table, say
+from nngen.cli.options import ArchiveOptions
+from nngen.cli.output import note, print_table, say, suggest
 from nngen.text import one_line
 from nngen.types import EpochResult
 
@@ -266,6 +267,18 @@ def print_summary(summary: Summary) -> None:
         columns += ["suspect"] if any(row.suspect for row in summary.finalists) else []
         rows = [row.to_dict() for row in summary.finalists]
         print_table([row | {"id": row["id"][:13]} for row in rows], columns)
+
+
+def suggest_next(
+    summary: Summary, output: ArchiveOptions, *, running: bool = False, again: Sequence[object] = ()
+) -> None:
+    """Name the command that follows a campaign in its state."""
+    if running:
+        suggest("campaign", "watch", summary.name, *output.place)
+    elif summary.over:
+        suggest("report", summary.name, "--out", "report.html", *output.place)
+    else:
+        suggest("campaign", "run", *(again or [summary.name]), *output.place)
 
 
 def print_status(summary: Summary, status: Status) -> None:

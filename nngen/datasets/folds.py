@@ -29,7 +29,7 @@ def parse_fold(text: str) -> tuple[int, int, str] | None:
     """Read number, number of folds and name of the whole data set; None for what is not a fold.
 
     Raises:
-        UsageError: If there is no such fold.
+        UsageError: If the fold does not exist.
     """
     found = _NAME.fullmatch(text)
     if found is None:

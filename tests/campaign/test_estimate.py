@@ -66,8 +66,7 @@ def test_trials_that_are_done_are_not_counted_again(archive):
 
 
 def test_time_by_the_measurements_of_families(archive, costs):
-    campaign = fake_campaign(archive, budget=Budget(price_per_hour=2.0))
-    found = estimated(campaign, budget=campaign.budget)
+    found = estimated(fake_campaign(archive), price_per_hour=2.0)
     one_family = 10 * 0.01 + 0.1  # ten training images in one step
     assert found.hours == pytest.approx(6 * 2 * 4 * one_family / 3600)
     assert (found.low, found.high) == pytest.approx((found.hours / SPREAD, found.hours * SPREAD))
@@ -107,12 +106,6 @@ def test_what_memory_refuses_and_what_it_makes_smaller(archive, costs):
     # 200 MiB of the worker, four copies of 8 MiB of weights, 2 MiB an image: 34 images fit into 300 MiB.
     small = estimated(fake_campaign(archive), memory_mib=300.0)
     assert set(small.smaller.values()) == {32}
-
-
-def test_limits_of_the_budget_are_named(archive, costs):
-    found = estimated(fake_campaign(archive), budget=Budget(max_trials=3, max_hours=1e-4))
-    assert found.stops[0].startswith("--max-trials 3 ends it")
-    assert found.stops[1].startswith("--max-hours 0.0001 ends it after about")
 
 
 def test_kept_weights_and_checkpoints_take_space(archive, costs):

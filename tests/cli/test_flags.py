@@ -28,6 +28,7 @@ PRINTED_BY = {
     "campaign_spec": ("campaign run",),
     "checks": ("check", "train"),
     "cli/folds": ("campaign run",),
+    "cli/options/dry_run": ("campaign run",),
     "cli/options/engine": ("campaign run",),
     "cli/options/family": ("sample",),
     "cli/options": ("check", "train"),

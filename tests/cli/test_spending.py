@@ -143,7 +143,9 @@ def test_a_dry_run_of_a_campaign(nngen, path, engine, monkeypatch):
     monkeypatch.setattr(module, "training_costs", costs)
     families = "ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68"
     command = ("campaign", "run", "c", "--size", "3", "--families", families, "--epochs", "2", "--dry-run")
-    text = nngen(*command, "--price-per-hour", "2").out
+    text = nngen(*command, "--price-per-hour", "2", "--max-trials", "2", "--max-cost", "0.0001").out
+    assert "--max-trials 2 ends it before the last of 3 trials" in text
+    assert "--max-cost 0.0001 ends it after about" in text
     for words in ("3 of 6 epochs in all", "measurements of 5 families", "money", "MiB are free", "suffices"):
         assert words in text
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from nngen.analysis.leaderboard import leaderboard
 from nngen.archive.records import CampaignRecord
 from nngen.archive.store import Archive
 from nngen.types import Fidelity, Record
@@ -83,9 +84,11 @@ def _best_alone(archive: Archive, campaign: CampaignRecord, fidelity: Fidelity) 
         for one in archive.campaigns()
         if one.spec.alone and one.data_fingerprint == campaign.data_fingerprint and one.name != campaign.name
     ]
-    scores = [score for name in others for score in archive.scores(name) if score.fidelity == fidelity]
-    rows = [row for row in leaderboard(scores) if not row.suspect]
-    return (rows[0].validation_accuracy, rows[0].experts[0]) if rows else None
+    seeds: dict[str, list[float]] = defaultdict(list)
+    for score in (score for name in others for score in archive.scores(name)):
+        if score.fidelity == fidelity and score.validation_accuracy is not None and not score.suspect:
+            seeds[score.experts[0]].append(score.validation_accuracy)
+    return max(((fmean(accuracies), name) for name, accuracies in seeds.items()), default=None)
 
 
 def _record(archive: Archive, campaign: CampaignRecord) -> Record | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +11,10 @@ from cyclopts import Parameter
 
 from nngen.analysis.formatting import duration
 from nngen.archive import Archive, CampaignRecord
-from nngen.campaign import Budget, Campaign, CampaignInputs
+from nngen.campaign.budget import Budget
 from nngen.campaign.estimate import Estimate, Work, estimate
+from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign.runner import Campaign
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions
@@ -73,15 +75,16 @@ def foresee(
             inputs=inputs,
             workers=engine.slots,
             memory_mib=memory,
-            budget=budget,
+            price_per_hour=budget.price_per_hour,
             wanted=isolation,
             progress=report,
         )
+    stops = list(_stops(budget, found))
     if output.json:
-        print_json(found.to_dict() | ({"note": note} if note else {}))
+        print_json(found.to_dict() | {"stops": stops} | ({"note": note} if note else {}))
         return
     say(f"dry run of {found.name}: nothing is trained or stored")
-    for title, lines in _sections(found, output.path).items():
+    for title, lines in (_sections(found, output.path) | ({"budget": stops} if stops else {})).items():
         for number, line in enumerate(lines):
             say(f"{'' if number else title:<{_WIDTH}}{line}")
     if note:
@@ -158,4 +161,17 @@ def _sections(found: Estimate, place: Path) -> dict[str, list[str]]:
     more = len(refused) + len(smaller) - _SHOWN
     sections["memory"] = [*(refused + smaller)[:_SHOWN], *([f"{more:,} more; --json lists all"] if more > 0 else [])]
     sections["memory"] = sections["memory"] or ["suffices for every mixture, as far as their families are measured"]
-    return sections | ({"budget": list(found.stops)} if found.stops else {})
+    return sections
+
+
+def _stops(limits: Budget, found: Estimate) -> Iterator[str]:
+    """Name the limits of the budget that end a campaign earlier."""
+    if limits.max_trials is not None and limits.max_trials < found.trials:
+        yield f"--max-trials {limits.max_trials:,} ends it before the last of {found.trials:,} trials"
+    costs = (
+        ("--max-hours", limits.max_hours, found.hours),
+        ("--max-cost", limits.max_cost, found.money and found.money[0]),
+    )
+    for flag, limit, needed in costs:
+        if limit is not None and needed is not None and needed > limit:
+            yield f"{flag} {limit:g} ends it after about {limit / needed:.0%} of the work"
