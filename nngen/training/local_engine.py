@@ -297,7 +297,7 @@ class LocalEngine:
         data = job.dataset
         images = data.training_images(job.spec.train_size) + len(data.validation_images) + len(data.test_images)
         images_mib = images * math.prod(data.train_images.shape[1:]) / MIB
-        whole = images_mib <= _WHOLE["cuda"] * max(card.memory_mib for card in self._cards)
+        whole = images_mib <= _WHOLE["cuda"] * self.card_mib
         return prediction.likely_mib + (images_mib if whole else 0.0)
 
     @contextmanager
