@@ -16,6 +16,7 @@ KEYS = [
         "suspect",
         "id",
         "train_size",
+        "quality",
         "curve",
         "batches_tried",
         "prm",
