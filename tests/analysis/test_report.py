@@ -124,6 +124,7 @@ def test_every_campaign_has_a_report_that_says_what_is_missing(archive, tmp_path
     assert all(place.startswith("#") for place in page.outside)
     assert page.heads == [
         "Leaderboard",
+        "Classes",
         "Mixtures and their families",
         "Funnel",
         "Coverage",
