@@ -157,7 +157,7 @@ def family_seconds(trials: Iterable[StoredTrial | TrialScore]) -> FamilySeconds 
     matrix, seconds = np.zeros((len(rows), len(names))), np.zeros(len(rows))
     for index, trial in enumerate(rows):
         matrix[index, [place[name] for name in trial.experts]] = 1.0
-        seconds[index] = (trial.seconds or 0.0) / max(trial.epochs_trained, 1)
+        seconds[index] = (trial.seconds or 0.0) / _epochs(trial)
     # Ridge rows: where quartets are too few to separate families, each is pulled lightly to an equal share.
     typical = float(seconds.mean()) / float(matrix.sum(axis=1).mean())
     pull = 1e-3 * np.eye(len(names))
@@ -262,6 +262,10 @@ def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: in
         yield "no candidate has an accuracy: no cost per valid candidate or per point can be computed"
     if total.kwh is None and work:
         yield "energy was not measured: it needs an NVIDIA device and pynvml"
+
+
+def _epochs(trial: StoredTrial | TrialScore) -> int:
+    return max(trial.epochs_trained if isinstance(trial, StoredTrial) else trial.spec.epochs, 1)
 
 
 def _copied(trial: StoredTrial | TrialScore) -> bool:

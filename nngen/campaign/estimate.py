@@ -134,7 +134,8 @@ def work_to_come(spec: CampaignSpec, lines: Sequence[TrialLine], drawn: Iterable
     """
     new = [tuple(experts) for experts in drawn]
     found = []
-    for rung, (count, epochs) in enumerate(zip(planned(spec), spec.fidelities, strict=True)):
+    for rung, (count, whole) in enumerate(zip(planned(spec), spec.fidelities, strict=True)):
+        epochs = whole - (spec.fidelities[rung - 1] if spec.rungs_continue and rung else 0)
         here = [line for line in lines if line.rung == rung]
         known = [line.experts for line in here if line.state is not TrialState.DONE] + (new if rung == 0 else [])
         later = max(0, count - len(here) - (len(new) if rung == 0 else 0))
@@ -194,7 +195,9 @@ def _alike(archive: Archive, spec: CampaignSpec, fingerprint: str) -> Iterable[T
     names = [
         one.name
         for one in archive.campaigns()
-        if one.data_fingerprint == fingerprint and all(getattr(one.spec, key) == getattr(spec, key) for key in same)
+        if one.data_fingerprint == fingerprint
+        and not one.spec.rungs_continue  # its seconds are of fewer epochs than its specification's
+        and all(getattr(one.spec, key) == getattr(spec, key) for key in same)
     ]
     return islice((trial for name in names for trial in archive.scores(name) if trial.experts), _MOST_TRIALS)
 

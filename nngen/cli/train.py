@@ -29,11 +29,11 @@ from nngen.campaign import (
 from nngen.campaign.budget import last_budget
 from nngen.checks import CheckFailed
 from nngen.checks.source import own_seeds
-from nngen.cli.folds import Folds, begin_fold, folded, print_folds
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
 from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions
 from nngen.cli.options.family import note_levels
+from nngen.cli.options.folds import Folds, begin_fold, folded, print_folds
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
