@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.analysis.loop_report import LoopCycle
-from nngen.campaign.budget import last_budget
+from nngen.campaign.budget import Budget, last_budget
 from nngen.cli.options import ArchiveOptions, Arguments, Flag, PositiveOption
 from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
@@ -61,7 +61,24 @@ def evolve(
         sizes: dict[str, Any] = {item.name: item.default for item in fields(Evolution)} | loop.typed()
         judged = (sizes["cycles"] + 1) * sizes["judges"]
         count = sizes["start"] + sizes["cycles"] * sizes["number"] + judged
-        foresee_proposals(name, machines.settle(trials, selection), count, selection, machines, budget, output)
+        with (
+            output.peek() as store,
+            machines.session(name, None, machines.settle(trials, selection), usable_pool(selection)) as (
+                settled,
+                inputs,
+                engine,
+            ),
+        ):
+            foresee_proposals(
+                count,
+                settled,
+                inputs,
+                engine,
+                archive=store,
+                budget=budget.change(Budget()),
+                isolation=machines.isolation,
+                output=output,
+            )
         return
     device = pick_device(trials.typed().get("device", "auto"))
     tuner = _tuner(source, work or Path("generated") / name, tune_epochs, device) if tune else None

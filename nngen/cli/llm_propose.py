@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from nngen.archive import Archive, StoredTrial
 from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign
-from nngen.campaign.budget import last_budget
+from nngen.campaign.budget import Budget, last_budget
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
 from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
@@ -79,7 +79,20 @@ def llm_propose(
         note_levels([source_level("", machines.isolation)], "proposals")  # code that a rewriter writes
     typed = machines.settle(trials, selection)
     if dry_run:
-        foresee_proposals(name or kind, typed, number if train else 0, selection, machines, budget, output)
+        with (
+            output.peek() as store,
+            machines.session(name or kind, None, typed, usable_pool(selection)) as (settled, inputs, engine),
+        ):
+            foresee_proposals(
+                number if train else 0,
+                settled,
+                inputs,
+                engine,
+                archive=store,
+                budget=budget.change(Budget()),
+                isolation=machines.isolation,
+                output=output,
+            )
         return
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -15,9 +15,8 @@ from nngen.campaign.budget import Budget
 from nngen.campaign.estimate import Estimate, Work, estimate
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.runner import Campaign
+from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import ArchiveOptions
-from nngen.cli.options.engine import BudgetOptions, EngineOptions, usable_pool
-from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import print_json, say
 from nngen.cli.progress import progress_bar
 from nngen.training.engine import Engine
@@ -111,30 +110,28 @@ def foresee_campaign(main: Campaign, output: ArchiveOptions, *, times: int = 1, 
 
 
 def foresee_proposals(
-    name: str,
-    typed: dict[str, Any],
     trials: int,
-    selection: FamilyOptions,
-    machines: EngineOptions,
-    budget: BudgetOptions,
+    spec: CampaignSpec,
+    inputs: CampaignInputs,
+    engine: Engine,
+    *,
+    archive: Archive,
+    budget: Budget,
+    isolation: str,
     output: ArchiveOptions,
 ) -> None:
     """Print the estimate of so many trainings of mixtures that are not proposed yet."""
-    with (
-        output.peek() as store,
-        machines.session(name, None, typed, usable_pool(selection)) as (spec, inputs, engine),
-    ):
-        foresee(
-            CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
-            [Work(experts=(), epochs=spec.epochs)] * trials,
-            archive=store,
-            inputs=inputs,
-            engine=engine,
-            budget=budget.change(Budget()),
-            isolation=machines.isolation,
-            output=output,
-            note="every proposal is counted as valid and new; the time of the rewriter is not counted",
-        )
+    foresee(
+        CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
+        [Work(experts=(), epochs=spec.epochs)] * trials,
+        archive=archive,
+        inputs=inputs,
+        engine=engine,
+        budget=budget,
+        isolation=isolation,
+        output=output,
+        note="every proposal is counted as valid and new; the time of the rewriter is not counted",
+    )
 
 
 def _sections(found: Estimate, place: Path) -> dict[str, list[str]]:
