@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from _page import Evaluation, note, table
@@ -61,7 +62,7 @@ def measured(families: Sequence[Family], shape: str) -> dict[str, dict[str, obje
 
 def write_profiles(families: Sequence[Family]) -> None:
     """Write the file that ships."""
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         one.fingerprint: {"name": one.name, "prm": best_hyperparameters(one), "shapes": {}}
         for one in sorted(families, key=lambda one: one.name)
     }
@@ -71,6 +72,10 @@ def write_profiles(families: Sequence[Family]) -> None:
             # What a limit of time or memory ended is measured by each user: another machine may do it.
             if row["interface"] is not None and (row["parameters"] is not None or not row["reason"]):
                 rows[fingerprint]["shapes"][shape] = row
+        _write(rows)  # after each shape, so that little is lost where it is stopped
+
+
+def _write(rows: Mapping[str, object]) -> None:
     number, torch = probe.versions()
     head = {"version": number, "torch": torch, "classes": CLASSES}
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(row, sort_keys=True)}" for key, row in rows.items())
