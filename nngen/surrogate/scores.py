@@ -53,8 +53,8 @@ _TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _MOST_STACKED = 32
 """Classes up to which stacking is fitted: its cost rises with the cube of their number."""
 
-_COLUMNS = 2048
-_CELLS = {"cpu": 2**19, "cuda": 2**25}
+_COLUMNS = 4096
+_CELLS = {"cpu": 2**16, "cuda": 2**25}
 """Numbers in a block, which fits the cache of a core."""
 
 _TINY = 1e-300
@@ -312,7 +312,7 @@ def _stacking(outputs: Outputs, members: Tensor, fit: Tensor, scored: Tensor) ->
     bounds = [0, *torch.bincount(outputs.labels[scored], minlength=classes).cumsum(0).tolist()]
     places = (members[:, :, None] * classes + torch.arange(classes, device=members.device)).flatten(1)  # (Q, K * C)
     eye = torch.eye(size * classes, dtype=torch.float64, device=members.device)
-    rows = max(1, _CELLS[members.device.type] // (size * classes * len(scored)))
+    rows = max(1, 4 * _CELLS[members.device.type] // (size * classes * len(scored)))
     right = []
     for part, own in zip(torch.split(members, rows), torch.split(places, rows), strict=True):
         inner = gram[own[:, :, None], own[:, None]]  # (q, K * C, K * C)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nngen.surrogate import ranking
-from nngen.surrogate.ranking import EFFECTS, LEARNED, agreement, rank_mixtures
+from nngen.surrogate.ranking import EFFECTS, LEARNED, agreement, rank_mixtures, seed_ceiling
 
 
 def joint_of(found, *, count, noise=0.0, seeds=1, seed=0):
@@ -59,6 +59,22 @@ def test_few_joint_trainings_are_named(script):
     found = rank_mixtures(experts, joint_of(rank_mixtures(experts, {}), count=5))
     assert found.agreements == () and found.default == "mean_probabilities"
     assert "5 of these mixtures were trained jointly at this fidelity (at least 8" in found.belief("stacking")
+
+
+def test_the_ceiling_is_what_a_score_without_noise_reaches():
+    random = np.random.default_rng(0)
+    truth = random.normal(0.4, 0.03, 20_000)
+    seeds = truth[:, None] + random.normal(0, 0.02, (20_000, 2))
+    found = seed_ceiling(seeds[:, 0], seeds[:, 1], 2)
+    assert found == pytest.approx(agreement("truth", truth, seeds.mean(1)).tau, abs=0.01)
+    # A tenth that learns nothing: an analysis of variance would see accuracies of a reliability of nearly 1.
+    weak = 0.3 * (np.arange(20_000) < 2000)
+    worse = seeds - weak[:, None]
+    reached = agreement("truth", truth - weak, worse.mean(1)).tau
+    assert seed_ceiling(worse[:, 0], worse[:, 1], 2) == pytest.approx(reached, abs=0.02)
+    assert seed_ceiling(truth[:7], truth[:7], 2) is None
+    assert seed_ceiling(truth, truth, 1) == pytest.approx(1.0)
+    assert seed_ceiling(truth, -truth, 3) == 0.0
 
 
 def test_agreement_of_equal_and_of_missing_values():
