@@ -36,6 +36,11 @@ def test_every_family_of_the_pinned_wheel_has_a_profile_at_each_shape() -> None:
         assert set(shipped.SHAPES) - set(row["shapes"]) <= {"3x224x224"}
 
 
+def test_the_versions_are_those_of_this_package() -> None:
+    table = json.loads(shipped.FILE.read_bytes())
+    assert table["version"] == versions()[0], "measure again: python eval/families_cold.py --profiles"
+
+
 @pytest.mark.usefixtures("offline")
 def test_a_shipped_family_is_not_measured(families: dict[str, Family]) -> None:
     found = profiles(families.values(), SHAPE)
