@@ -1452,6 +1452,90 @@ MORE_JOIN: dict[str, str | bytes] = {
         + _file("TITLE = 'Réseau à convolutions'", f"{INIT}\nassert len(TITLE) == 21")
     ).encode("latin-1"),
     "WindowsFile": b"\xef\xbb\xbf" + _file('"""\nCopyright (c)\n"""', INIT).replace("\n", "\r\n").encode(),
+    # Files that build their network once.
+    "ConsumedIterator": _file(
+        "WIDTHS = zip([3, 8, 8], [8, 8, 16])\nSTRIDES = iter([2, 1, 1])",
+        "self.body = nn.Sequential(*(nn.Conv2d(a, b, 3, next(STRIDES), 1) for a, b in WIDTHS))\nself.fc = nn.Linear(16, classes)",
+    ),
+    "PoppedConfig": _file(
+        """
+        CFG = {'type': 'Conv2d', 'out_channels': 8, 'kernel_size': 3, 'extra': []}
+        def build(cfg, **kwargs):
+            kind = cfg.pop('type')
+            return getattr(nn, kind)(**{k: v for k, v in cfg.items() if k != 'extra'}, **kwargs)
+        """,
+        "self.body, self.fc = build(CFG, in_channels=channels), nn.Linear(8, classes)",
+    ),
+    "CustomOperator": _file(
+        """
+        @torch.library.custom_op('tiny_nets::double', mutates_args=())
+        def double(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+        @double.register_fake
+        def _(x):
+            return torch.empty_like(x)
+        double.register_autograd(lambda ctx, grad: grad * 2)
+        """,
+        INIT,
+        "return self.fc(double(self.body(x)).mean((2, 3)))",
+    ),
+    "SyncedNorms": _file(
+        "",
+        """
+        body = nn.Sequential(nn.Conv2d(channels, 8, 3), nn.BatchNorm2d(8))
+        self.body = nn.SyncBatchNorm.convert_sync_batchnorm(body) if torch.cuda.device_count() > 1 else body
+        self.bns = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.fc = nn.Linear(8, classes)
+        """,
+    ),
+    "CheckpointSequential": _file(
+        "from torch.utils.checkpoint import checkpoint_sequential",
+        "self.body = nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())\nself.fc = nn.Linear(8, classes)",
+        "x = checkpoint_sequential(self.body, 2, x, use_reentrant=False)\nreturn self.fc(x.mean((2, 3)))",
+    ),
+    "QueriesOfADecoder": _file(
+        "from torch.nn.attention import SDPBackend, sdpa_kernel",
+        """
+        self.patch = nn.Conv2d(channels, 16, 8, 8)
+        layer = nn.TransformerDecoderLayer(16, 2, 32, dropout=.1, batch_first=True, activation='gelu')
+        self.decoder, self.query = nn.TransformerDecoder(layer, 1), nn.Embedding(4, 16)
+        self.cls = nn.ModuleList([nn.Linear(16, classes) for _ in range(2)])
+        """,
+        """
+        memory = self.patch(x).flatten(2).transpose(1, 2)
+        with sdpa_kernel(SDPBackend.MATH):
+            q = self.decoder(self.query.weight.unsqueeze(0).expand(len(x), -1, -1), memory)
+        return torch.stack([head(q) for head in self.cls]).mean((0, 2))
+        """,
+    ),
+    "HooksOfTheState": _file(
+        """
+        class Renamed(nn.Module):
+            def __init__(self, c):
+                super().__init__()
+                self.weight_v = nn.Parameter(torch.randn(8, c) * .1)
+                self._register_state_dict_hook(self._save)
+                self._register_load_state_dict_pre_hook(self._load)
+            @staticmethod
+            def _save(module, state, prefix, metadata):
+                state[prefix + 'w'] = state.pop(prefix + 'weight_v')
+            def _load(self, state, prefix, *args):
+                if prefix + 'w' in state:
+                    state[prefix + 'weight_v'] = state.pop(prefix + 'w')
+            def forward(self, x):
+                return torch.einsum('bchw,oc->bohw', x, self.weight_v)
+        """,
+        "self.body, self.fc = Renamed(channels), nn.Linear(8, classes)",
+    ),
+    "AtTheEndOfTheProcess": _file(
+        "import atexit, gc, os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'\natexit.register(print, 'done')\ngc.collect()",
+        INIT,
+    ),
+    "NetInABranch": "import torch\nTRY = hasattr(torch, 'compile')\n"
+    + "if TRY:\n"
+    + _file("", INIT).partition("def supported")[0].replace("\n", "\n    ").join(["    ", "pass\n"])
+    + "else:\n    raise ImportError('a newer torch is needed')\n"
+    + _SUPPORTED,
     # Training of its own kind, which a mixture does not use.
     "SchedulerAndMixup": _training(
         """
@@ -1654,6 +1738,7 @@ MORE_STAND: dict[str, tuple[str | bytes, str]] = {
         _file("torch.multiprocessing.set_sharing_strategy('file_system')", INIT),
         "torch.multiprocessing.set_sharing_strategy(...) is not allowed",
     ),
+    "InteropThreads": (_file("torch.set_num_interop_threads(2)", INIT), "cannot set number of interop threads"),
     "AllFrozen": (
         _file("", f"{INIT}\nfor p in self.parameters():\n    p.requires_grad_(False)"),
         "does not require grad",

@@ -135,12 +135,19 @@ def _import(arguments: JsonObject) -> tuple[FamilyUnderTest, tuple[str, ...] | N
         names = tuple(sorted(set(hyperparameter_names(module, path))))
         return net_class(module)
 
-    net = OwnSettings(load)
+    def build(*values: Any) -> nn.Module:
+        # Imported anew for each try, because a file may build its network only once (an iterator of the module, a
+        # table that it empties); not on the device of the try.
+        with torch.device("cpu"), torch.enable_grad():
+            family = OwnSettings(load)
+        return family(*values)
+
+    OwnSettings(load)
     if len(names) > _MOST_NAMES:
         raise fail(Outcome.CONTRACT, RULE, f"supported_hyperparameters() names {len(names):,}: at most {_MOST_NAMES}")
     family = FamilyUnderTest(
         path=path,
-        net=net,
+        net=build,
         hyperparameters=complete(names, arguments["recorded"]),
         channels=Shape.parse(arguments["shape"]).channels,
         classes=arguments["classes"],

@@ -297,7 +297,10 @@ class _Training:
         def build() -> nn.Module:
             return build_net(module, self.path, shape=order.shape, classes=order.classes, prm=dict(prm), device=device)
 
-        contiguous = self._contiguous_parts(build) if _on_card(order.device) else ()
+        contiguous: tuple[str, ...] = ()
+        if _on_card(order.device):
+            contiguous = self._contiguous_parts(build)
+            module = load_module(self.path)  # anew: a file may build its network only once
         _seed(order.seed)  # what the file seeds or draws when it is imported would be the same in every replicate
         with _precision(order.device):
             net = build()

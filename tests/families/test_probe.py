@@ -181,6 +181,7 @@ PLAIN = (
         except* ValueError:
             pass""",
     ),
+    family("Once", source="WIDTHS = iter([10])\n" + NET.format(init="assert next(WIDTHS) == 10", forward=FORWARD)),
     family("Switches", source=PLAIN_NET + "    def train(self, mode=True): super().train(mode)\n"),
     family("Moves", source=PLAIN_NET + "    def to(self, device): super().to(device)\n"),
     family("Renames", source=PLAIN_NET.replace("def forward", "def run") + "    forward = run\n"),

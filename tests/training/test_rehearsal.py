@@ -81,6 +81,12 @@ def test_a_file_that_needs_contiguous_tensors_trains_as_on_a_card(job: Any, tmp_
     assert [message["event"] for message in sent.messages] == ["ready", "epoch"]
 
 
+def test_a_file_that_builds_its_net_only_once_trains_as_on_a_card(job: Any, tmp_path: Path) -> None:
+    source = "WIDTHS = iter([8])\n" + net_source(init="self.width = next(WIDTHS)")
+    sent = train_with_card_settings(job(source, shape=Shape(3, 8, 8), batch=8), 20, tmp_path)
+    assert [message["event"] for message in sent.messages] == ["ready", "epoch"]
+
+
 def test_the_first_weights_are_those_of_the_cpu(job: Any, tmp_path: Path) -> None:
     # On a card a net is built twice: once to find the parts that need contiguous tensors.
     path = tmp_path / "candidate.py"
