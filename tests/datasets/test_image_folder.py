@@ -16,6 +16,7 @@ from PIL import Image
 from nngen.datasets import load_dataset
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.decoding import ImageFiles
+from nngen.datasets.image_file import read_header
 from nngen.datasets.image_folder import FolderSource
 from nngen.errors import DataError
 from nngen.isolation import Isolation
@@ -147,6 +148,13 @@ def animated(image: np.ndarray, path: Path, number: int) -> None:
 def test_pixels_are_those_that_a_viewer_shows(save, tmp_path):
     write(tmp_path, save=save)
     assert np.abs(decoded(tmp_path) - expected()).max() <= 2
+
+
+def test_the_size_of_a_turned_photo_is_the_one_that_is_shown(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_header(tmp_path / "turned.jpg").size == (20, 30)
 
 
 @pytest.mark.parametrize("save", [transparent, palette_hole, grey_hole], ids=lambda save: save.__name__)
