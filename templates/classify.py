@@ -1,4 +1,4 @@
-"""Classification of image files with the model in this folder; it needs torch, safetensors, numpy and Pillow.
+"""Classification of image files with the model in this folder, by torch, safetensors, numpy and Pillow.
 
     python classify.py photo.jpg ...
 

@@ -155,15 +155,15 @@ def test_a_new_user_goes_from_the_wheel_to_a_model_that_others_load(terminal: Te
     run, validation = terminal.run, photos(terminal.folder / "photos")
     assert "nngen" in run("nngen --version") or terminal.seen.strip()
     run("nngen lemur fetch")
-    small = f"--families {FAMILIES} --epochs 1 --lr 0.003 --threads 1"
-    run(f"nngen campaign run demo --size 2 --dataset digits --batch 64 {small}")
+    small = f"--families {FAMILIES} --lr 0.003 --threads 1"
+    run(f"nngen campaign run demo --size 2 --dataset digits --batch 64 --epochs 1 {small}")
     rows = terminal.json("nngen leaderboard demo")
     assert isinstance(rows, list) and len(rows) == 2
     assert shown(rows, "validation_accuracy", run("nngen leaderboard demo"))
     run("nngen report demo --out report.html")
     assert (terminal.folder / "report.html").stat().st_size > 10_000
 
-    own = run(f"nngen campaign run mine --size 2 --dataset folder:photos --shape 3x24x24 --batch 8 {small} --epochs 3")
+    own = run(f"nngen campaign run mine --size 2 --dataset folder:photos --shape 3x24x24 --batch 8 --epochs 3 {small}")
     assert "number 0" in own and "next: nngen report mine" in own
     rows = terminal.json("nngen leaderboard mine")
     assert isinstance(rows, list)
@@ -177,7 +177,7 @@ def test_a_new_user_goes_from_the_wheel_to_a_model_that_others_load(terminal: Te
     assert right == pytest.approx(max(row["validation_accuracy"] for row in rows))
 
     assert "without nngen" in run("nngen export mine --format hf --out best")
-    others = environment(tmp_path / "others", ("torch", "safetensors", "numpy", "pillow"))
+    others = environment(tmp_path / "others", (terminal.folder / "best" / "requirements.txt").read_text().split())
     best = Path(shutil.copytree(terminal.folder / "best", tmp_path / "best"))
     (snippet,) = re.findall(r"```python\n(.*?)```", (best / "README.md").read_text(), re.DOTALL)
     files = [str(file) for file, _ in validation]

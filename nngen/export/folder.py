@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nngen.errors import ExportError
 from nngen.export.journal import Staging, staging
-from nngen.export.model_card import card, config
+from nngen.export.model_card import card, config, requirements
 from nngen.export.selection import Export, TrainedFiles
 from nngen.files import package_folder
 from nngen.lemur.layout import RESULTS, SOURCES, TRANSFORMS, LemurVersion, entry, merge_entries, nn_id, write_entries
@@ -22,8 +22,8 @@ CARDS, WEIGHTS = "cards", "weights"
 CONFIG, SAFETENSORS, GRAPH, PROGRAM = "config.json", "model.safetensors", "model.onnx", "classify.py"
 """Files of a training."""
 
-SOURCE, CARD = "model.py", "README.md"
-"""Source and model card in a folder for the Hugging Face hub."""
+SOURCE, CARD, PACKAGES = "model.py", "README.md", "requirements.txt"
+"""Source, model card and names of packages in a folder for the Hugging Face hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +98,10 @@ def export_to_hub_folder(root: Path, files: TrainedFiles) -> tuple[str, ...]:
             raise ExportError(f"{root / GRAPH} is of an earlier export: remove it, or replace it with --onnx")
         target.put(SOURCE, files.export.candidate.source.encode())
         names = _put_training(target, files, folder="", source=SOURCE)
+        packages = requirements(files.export.candidate.source)
+        target.put(PACKAGES, "".join(f"{name}\n" for name in packages).encode())
         target.put(CARD, card([files.export], [files], hub=True).encode())
-    return (CARD, SOURCE, *names)
+    return (CARD, SOURCE, PACKAGES, *names)
 
 
 def _put_training(target: Staging, files: TrainedFiles, *, folder: str, source: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import sys
 from collections.abc import Sequence
 
 from nngen.analysis.statistics import share_interval
@@ -12,8 +14,26 @@ from nngen.isolation import Isolation
 from nngen.jinja import render_template
 from nngen.lemur.layout import SOURCES, nn_id
 from nngen.seeds import derive
-from nngen.text import one_line
+from nngen.text import listed, one_line, parse_python
 from nngen.training.orders import EVAL_FACTOR
+
+_OWN_PACKAGES = ("torch", "safetensors", "numpy", "pillow")
+"""Packages that ``classify.py`` needs."""
+
+_PIP = {"PIL": "pillow", "ab": "nn-dataset", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Names under which pip knows packages whose modules are called otherwise."""
+
+
+def requirements(source: str) -> tuple[str, ...]:
+    """Return the packages that a model's source and ``classify.py`` import, by their names for pip."""
+    modules: set[str] = set()
+    for node in ast.walk(parse_python(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module.partition(".")[0])
+    others = {_PIP.get(name, name) for name in modules - sys.stdlib_module_names}
+    return (*_OWN_PACKAGES, *sorted(others.difference(_OWN_PACKAGES)))
 
 
 def config(files: TrainedFiles, source: str) -> str:
@@ -77,6 +97,7 @@ def card(exports: Sequence[Export], trained: Sequence[TrainedFiles] = (), *, hub
         trial=trial,
         exports=exports,
         hub=hub,
+        packages=listed(requirements(first.candidate.source)),
         own=hub and source_level(first.candidate.source).level is Isolation.PROCESS,
         class_names=[one_line(name, 60) for name in first.preprocessing.class_names],
         results=[_result(export) for export in exports],

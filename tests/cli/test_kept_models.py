@@ -52,7 +52,7 @@ def test_the_exported_folder_gives_the_classes_that_the_trial_recorded(
     (row,) = json.loads(told.out)
     assert told.code == 0, told.err
     assert (row["model"], row["kept_weights"], row["same_predictions"]) == (found, True, True)
-    names = {"README.md", "classify.py", "config.json", "model.py", "model.safetensors"}
+    names = {"README.md", "classify.py", "config.json", "model.py", "model.safetensors", "requirements.txt"}
     assert {file.name for file in out.iterdir()} == names
     shutil.copy(images(folder)[0], out / "photo.jpg")
     assert without_nngen(snippet(out), out) == f"['{wanted[0]}']\n"

@@ -16,7 +16,7 @@ from nngen.errors import ArchiveError, DataError, ExportError, UsageError
 from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
 from nngen.export.journal import staging
-from nngen.export.model_card import card
+from nngen.export.model_card import card, requirements
 from nngen.export.selection import TrainedFiles, gather, select
 from nngen.export.weights import with_weights
 from nngen.lemur.layout import LemurVersion, uid
@@ -285,6 +285,11 @@ def test_the_card_of_a_suspect_trial_says_so(exports):
     assert "suspect" not in card(exports[:1]).lower()
     odd = replace(exports[0], trial=replace(exports[0].trial, suspect="50 passes\n in epoch 1"))
     assert "\n\n**Suspect** (seed 0): 50 passes in epoch 1. The accuracy is not" in card([odd])
+
+
+def test_packages_are_those_that_the_source_imports():
+    text = "import os, torch\nfrom torchvision.models import vgg\ndef f():\n  from PIL import Image\n  import sklearn"
+    assert requirements(text) == ("torch", "safetensors", "numpy", "pillow", "scikit-learn", "torchvision")
 
 
 # Killed at any instant

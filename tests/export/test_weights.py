@@ -34,6 +34,7 @@ from nngen.types import Outcome, Trial, Verdict
 
 pytestmark = needs("export", "onnxruntime", "onnxscript")
 
+SPLITS = ("validation", "test")
 FAMILIES = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2"
 
 
@@ -55,7 +56,7 @@ def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
     name = row["model"]
     with Archive.open(archive, readonly=True) as store:
         (trial,) = store.trials("one")
-        predicted = np.frombuffer(store.predictions(trial.id, "test"), "<u2")
+        validated, predicted = (np.frombuffer(store.predictions(trial.id, split), "<u2") for split in SPLITS)
 
     data, folder = load_dataset("digits"), to / "weights" / name / "digits"
     config = json.loads((folder / "config.json").read_text())
@@ -84,9 +85,9 @@ def test_the_weights_are_those_of_the_trial(nngen, tmp_path: Path) -> None:
     assert np.array_equal(answers, predicted)
 
     prepare = Preparation(shape=trial.spec.shape, mean=data.mean, std=data.std)
-    images = prepare(torch.from_numpy(np.array(data.test_images[:64])))
+    images = prepare(torch.from_numpy(np.array(data.validation_images)))
     (found,) = session.run(None, {"images": images.numpy()})
-    assert np.array_equal(found.argmax(1), predicted[:64])
+    assert np.array_equal(found.argmax(1), validated)
 
 
 @pytest.mark.parametrize("claimed", ["process", "none", "sandbox", ""])
