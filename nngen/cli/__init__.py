@@ -72,7 +72,7 @@ _COMMANDS = {
         "nngen.cli.predict_accuracy:predict_accuracy",
         "Predict the accuracy of a plan that was not trained.",
     ),
-    "archive": ("nngen.cli.archive:app", "Check an archive; save what can be read of a damaged one."),
+    "archive": ("nngen.cli.doctor:archive", "Check an archive; save what can be read of a damaged one."),
     "export": ("nngen.cli.export:export", "Export trained mixtures to LEMUR."),
 }
 

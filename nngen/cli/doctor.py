@@ -1,4 +1,4 @@
-"""``nngen doctor``: what this machine has for nngen, and the command that mends each problem."""
+"""``nngen doctor`` and ``nngen archive``: the state of the machine and of an archive, and what mends each problem."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from cyclopts import App
 
 from nngen import __version__
 from nngen.archive import check_creatable, default_path
-from nngen.cli.options import Flag
+from nngen.archive.check import check as check_archive
+from nngen.archive.check import salvage as salvage_archive
+from nngen.cli.options import ArchiveOptions, Flag
 from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.datasets.registry import DATASETS, on_disk
 from nngen.datasets.source import Request
-from nngen.errors import ArchiveError, LemurError, NngenError
+from nngen.errors import ArchiveError, LemurError, NngenError, UsageError
 from nngen.files import cache_dir
 from nngen.isolation import Isolation, Job, JobRunner, Limits
 from nngen.lemur.source import open_lemur
 from nngen.text import listed, one_line
 
+archive = App(name="archive", help="Check an archive; save what can be read of a damaged one.")
+
+_SHOWN_PROBLEMS = 20
 _MIN_DISK_GB, _MIN_MEMORY_GB = 2.0, 4.0
 _TRAINED = ("ShuffleNet", "MobileNetV3", "SqueezeNet-1", "ICNet")
 _EXTRAS = {"llm": "transformers", "ray": "ray", "export": "onnx"}
@@ -260,3 +266,40 @@ def _trainings() -> Iterator[dict[str, Any]]:
             "predicted_mib": trial.predicted_mib and round(trial.predicted_mib),
             "energy_j": trial.energy_j and round(trial.energy_j),
         }
+
+
+@archive.command
+def check(*, salvage: Flag = False, out: Path | None = None, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Read every row of an archive, and name those that cannot be read.
+
+    The exit code is 1 where something is damaged. With --salvage, the rows that can be read are copied into a new
+    archive; trials whose result is lost are stored as ready, and the same command that ran the campaign trains them
+    again. The damaged file stays as it is.
+
+    Args:
+        salvage: Copy what can be read into a new archive.
+        out: File of the new archive; by default the damaged one's name with .salvaged at its end.
+
+    Examples:
+        nngen archive check
+        nngen archive check --archive old.db --json
+        nngen archive check --salvage --out whole.db
+    """
+    path = output.path
+    if out and not salvage:
+        raise UsageError("--out names the file that --salvage writes: give both or neither")
+    found = salvage_archive(path, out or path.with_name(f"{path.name}.salvaged")) if salvage else check_archive(path)
+    if output.json:
+        print_json(asdict(found) | {"path": str(found.path), "saved": found.saved and str(found.saved)})
+    else:
+        print_table([{"table": table, "rows": count} for table, count in found.rows.items()])
+        for where, reason in list(found.problems.items())[:_SHOWN_PROBLEMS]:
+            note(f"{where}: {reason}")
+    if found.saved:
+        again = f"; {found.again:,} trials are to be trained again" if found.again else ""
+        note(f"saved {found.saved}: {sum(found.rows.values()):,} rows, {found.damaged:,} left out{again}")
+    elif found.problems:
+        raise ArchiveError(
+            f"archive {path}: {found.damaged:,} rows cannot be read, {len(found.problems):,} problems: restore a copy, "
+            "or run nngen archive check --salvage"
+        )
