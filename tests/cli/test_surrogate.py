@@ -97,3 +97,15 @@ def test_families_of_lemur_are_trained_alone_and_ranked(nngen, tmp_path, monkeyp
     with Archive.open(tmp_path / "a.db") as archive:
         assert len(archive.trials("small")) == 15
     assert json.loads(nngen("surrogate", "rank", "--json").out)["seeds"] == 2
+    # Mixtures that are drawn from the ranking are trained as the families were; the same command goes on with them.
+    words = ("surrogate", "verify", "small", "--quartets", "2", "--seeds", "1", "--epochs", "1")
+    for _ in range(2):
+        result = nngen(*words)
+        assert (result.code, result.next) == (0, "nngen surrogate rank small")
+    assert nngen("campaign", "run", "small-joint-1").code == 0
+    ranking = json.loads(nngen("surrogate", "rank", "--epochs", "1", "--json").out)
+    with Archive.open(tmp_path / "a.db") as archive:
+        trained = {tuple(sorted(t.experts)): t.validation_accuracy for t in archive.trials("small-joint-1")}
+    rows = {tuple(row["experts"]): row["trained"] for row in ranking["mixtures"] if row["trained"] is not None}
+    assert len(trained) == 2 and rows == trained
+    assert "2 of these mixtures were trained jointly" in ranking["belief"]
