@@ -121,7 +121,7 @@ def show(
     else:
         _print(found, trials, parent, children)
         if best and (quality := qualities[best.id]):
-            say(f"validation images of campaign {best.campaign}, seed {best.seed}:")
+            say(f"validation images, {best.campaign}, seed {best.seed}:")
             print_quality(quality)
         for file in dict.fromkeys(weights.values()):
             say(
@@ -227,7 +227,7 @@ def _place(trial: StoredTrial) -> tuple[int, float]:
 def print_quality(quality: Quality) -> None:
     """Print the metrics of a classifier, and the classes with the lowest accuracies with their mistakes."""
     print_table([quality.summary], [name for name, value in quality.summary.items() if value is not None])
-    classes = sorted(quality.classes, key=lambda one: (one.accuracy is None, one.accuracy))
+    classes = sorted(quality.classes, key=lambda one: (one.accuracy is None, one.accuracy or 0.0))
     rows = [{"class": c.name, "images": c.images, "accuracy": c.accuracy, "taken_for": c.mistakes} for c in classes]
     print_table(rows[:_SHOWN_CLASSES])
     if len(rows) > _SHOWN_CLASSES:

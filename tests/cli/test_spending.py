@@ -34,7 +34,7 @@ def filled(path):
 def test_show_prints_metrics_and_the_classes_with_the_lowest_accuracies(nngen, filled):
     best = json.loads(nngen("leaderboard", "one", "--json").out)[0]["id"]
     text = nngen("show", best).out
-    assert "validation images of campaign one" in text
+    assert "validation images, one, seed" in text
     assert re.search(r"taken *\n.*for", text)
     trial = json.loads(nngen("show", best, "--json").out)["trials"][0]
     quality = trial["quality"]
