@@ -292,15 +292,17 @@ LOOK = """new Promise(done => setTimeout(() => {
   const marks = "svg .points path, svg .scatterlayer .js-line, svg .heatmaplayer image, svg .barlayer path";
   const table = document.querySelector("table.sortable");
   const shown = () => Array.from(table.tBodies[0].rows).filter(row => !row.hidden);
-  const column = () => shown().map(row => parseFloat(row.cells[2].textContent));
-  const head = table.tHead.rows[0].cells[2];
+  const heads = Array.from(table.tHead.rows[0].cells);
+  const head = heads.find(cell => cell.textContent.startsWith("validation"));
+  const column = () => shown().map(row => parseFloat(row.cells[heads.indexOf(head)].textContent));
   head.click();
   const rising = column();
   head.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
   const falling = column();
   const input = document.querySelector(".filter input");
   const type = words => { input.value = words; input.dispatchEvent(new Event("input")); return shown(); };
-  const kept = type("c, D,").map(row => row.cells[1].textContent);
+  const experts = heads.findIndex(cell => cell.textContent.startsWith("experts"));
+  const kept = type("c, D,").map(row => row.cells[experts].textContent);
   const count = document.querySelector(".filter span").textContent;
   const none = type("nothing has this").length, back = type("").length;
   done({ plots: plots.map(plot => plot.dataset.figure), empty: plots.filter(plot => !plot.querySelector(marks))
