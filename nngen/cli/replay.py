@@ -70,9 +70,9 @@ def replay(
 
     Learning rate, batch, transform and every other hyperparameter are those of the record; training is on the whole
     official training split, and the accuracy is that on the official test split, as in LEMUR. Of each model the records
-    with the smallest images and the largest batches are taken, whatever their accuracy. Results are stored apart from
-    campaigns. The same command goes on with what is missing; a training that was interrupted begins anew. Records
-    that cannot be replayed are counted with the reason. The exit code is 3 if some of several trainings failed.
+    with the smallest images are taken, and among these by a hash, whatever their accuracy. Results are stored apart
+    from campaigns. The same command goes on with what is missing; a training that was interrupted begins anew.
+    Records that cannot be replayed are counted with the reason. The exit code is 3 if some of several trainings failed.
 
     Args:
         models: Names of LEMUR's models; by default every base family with records on the data set.
