@@ -203,7 +203,7 @@ def load_source(source: Source, progress: Progress | None = None) -> Dataset:
         except _DAMAGE as error:
             _log.warning("the stored arrays of %s are damaged (%s): they are decoded anew", name, one_line(str(error)))
             shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:  # want of memory or descriptors, which is no reason to remove them
+        except OSError as error:  # too little memory, or too few descriptors: they stay
             reason = error.strerror or error
             raise DataError(f"the stored arrays of {name} in {folder} cannot be opened: {reason}") from error
     return store_dataset(source, folder, progress)

@@ -117,7 +117,8 @@ def test_the_report_shows_them_or_names_the_command(archive, small):
         collect(archive, "two-alone-3")
 
 
-def test_an_archive_of_before_has_neither_logits_nor_labels(archive, small):
+def test_an_archive_of_before_has_neither_logits_nor_labels(archive, small, monkeypatch):
+    monkeypatch.setattr(Archive, "add_labels", lambda *_: None)
     main = fake_campaign(archive, inputs=small, engine=Scripted(), size=1)
     main.run()
     record = archive.campaign("one")
