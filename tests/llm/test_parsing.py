@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -83,10 +84,22 @@ def test_other_replies_have_a_typed_fault(text: str, fault: Fault, message: str)
     ids=["blocks-never-closed", "empty-blocks", "quotes", "ticks", "spaces"],
 )
 def test_long_replies_are_read_in_linear_time(text: str) -> None:
-    began = time.process_time()
     with pytest.raises(ReplyError):
         python_block(text)
-    assert time.process_time() - began < 2.0
+    assert is_linear(python_block, text)
+
+
+def is_linear(read: Callable[[str], object], text: str) -> bool:
+    """Return whether a text is read in two seconds, or in not much more than twice the time of its half."""
+
+    def seconds(part: str) -> float:
+        began = time.process_time()
+        with contextlib.suppress(ReplyError):
+            read(part)
+        return time.process_time() - began
+
+    # A machine may be slow; quadratic reading takes four times as long as that of the half.
+    return (whole := seconds(text)) < 2.0 or whole < 3 * seconds(text[: len(text) // 2])
 
 
 def test_messages_are_one_bounded_line() -> None:
@@ -107,10 +120,9 @@ def test_thoughts_are_cut_out() -> None:
 
 @pytest.mark.parametrize("text", ["<think>" * 20_000, "</think>" * 20_000, "<think></think>" * 10_000])
 def test_thoughts_are_cut_out_in_linear_time(text: str) -> None:
-    began = time.process_time()
     with pytest.raises(ReplyError):
         python_block(text)
-    assert time.process_time() - began < 2.0
+    assert is_linear(python_block, text)
 
 
 @pytest.mark.long
@@ -132,8 +144,5 @@ def test_thoughts_are_cut_out_in_linear_time(text: str) -> None:
     ids=["objects", "lists", "both", "braces", "strings", "whole", "quotes", "items", "quoted", "listed", "indented"],
 )
 def test_an_object_is_looked_for_in_linear_time(text: str) -> None:
-    for read in (partial(one_object, key="experts"), python_block):
-        began = time.process_time()
-        with contextlib.suppress(ReplyError):
-            read(text)
-        assert time.process_time() - began < 2.0
+    assert is_linear(partial(one_object, key="experts"), text)
+    assert is_linear(python_block, text)
