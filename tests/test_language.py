@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -119,3 +120,9 @@ def test_pages_name_what_exists(page: str) -> None:
     assert [path for path in named if not (ROOT / path.rstrip(".")).exists()] == []
     for target in re.findall(r"make ([a-z-]+)", text):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), target
+
+
+def test_names_of_test_modules_are_used_once() -> None:
+    """Pytest collects modules by their name alone where folders are not packages."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
