@@ -12,7 +12,8 @@ from cyclopts import App, Parameter
 from nngen.analysis.formatting import percent
 from nngen.archive import CampaignRecord
 from nngen.campaign import Campaign
-from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign.budget import Budget
+from nngen.campaign.protocols import CampaignInputs, CandidateSource
 from nngen.campaign.selection import FamiliesAlone
 from nngen.campaign.setup import prepare, prepare_inputs
 from nngen.campaign.summary import Summary
@@ -33,7 +34,7 @@ from nngen.surrogate.ranking import EFFECTS, LEARNED, Ranking, rank_mixtures
 from nngen.surrogate.scores import SCORES
 from nngen.surrogate.source import DrawnQuartets, stratified
 from nngen.text import did_you_mean
-from nngen.training import pick_device
+from nngen.training import Engine, pick_device
 
 experts = App(name="experts", help="Train every family alone, once, for the ranking of all their mixtures.")
 surrogate = App(name="surrogate", help="Rank all mixtures of families by what the families do alone.")
@@ -85,23 +86,11 @@ def train(
         settled, inputs, engine = session
         size = len(inputs.families)
         settled = replace(settled, size=size, finalists=size if settled.replicates > 1 else 0)
-        with output.peek() if dry_run else output.open() as store:
-            main = Campaign(
-                spec=settled,
-                archive=store,
-                inputs=inputs,
-                engine=engine,
-                source=FamiliesAlone(),
-                budget=limits,
-                reveal=False,
-                isolation=machines.isolation,
-                timed=True,
-            )
-            if dry_run:
-                foresee_campaign(main, output)
-                return
-            summary = _run(main, machines, output)
-    _finish(summary, ("experts", "train", campaign), campaign, output)
+        summary = _train(
+            settled, inputs, engine, FamiliesAlone(), budget=limits, machines=machines, output=output, dry_run=dry_run
+        )
+    if summary is not None:
+        _finish(summary, ("experts", "train", campaign), campaign, output)
 
 
 @surrogate.command
@@ -217,23 +206,18 @@ def verify(
                 f"{f'family {changed[0]}' if changed else f'data set {settled.dataset}'} has changed since"
                 f" {alone.campaign} was trained: train the families again under another name"
             )
-        with output.peek() if dry_run else output.open() as store:
-            main = Campaign(
-                spec=settled,
-                archive=store,
-                inputs=inputs,
-                engine=engine,
-                source=DrawnQuartets(quartets=drawn),
-                budget=limits,
-                reveal=False,
-                isolation=machines.isolation,
-                timed=True,
-            )
-            if dry_run:
-                foresee_campaign(main, output)
-                return
-            summary = _run(main, machines, output)
-    _finish(summary, ("surrogate", "verify", alone.campaign), alone.campaign, output)
+        summary = _train(
+            settled,
+            inputs,
+            engine,
+            DrawnQuartets(quartets=drawn),
+            budget=limits,
+            machines=machines,
+            output=output,
+            dry_run=dry_run,
+        )
+    if summary is not None:
+        _finish(summary, ("surrogate", "verify", alone.campaign), alone.campaign, output)
 
 
 def _preparation(stored: CampaignRecord | None, families_from: Sequence[str]) -> Prepare:
@@ -252,6 +236,36 @@ def _preparation(stored: CampaignRecord | None, families_from: Sequence[str]) ->
         )
 
     return inputs_of
+
+
+def _train(
+    spec: CampaignSpec,
+    inputs: CampaignInputs,
+    engine: Engine,
+    source: CandidateSource,
+    *,
+    budget: Budget | None,
+    machines: EngineOptions,
+    output: ArchiveOptions,
+    dry_run: bool,
+) -> Summary | None:
+    """Run a campaign, or print what it would cost and return None."""
+    with output.peek() if dry_run else output.open() as store:
+        campaign = Campaign(
+            spec=spec,
+            archive=store,
+            inputs=inputs,
+            engine=engine,
+            source=source,
+            budget=budget,
+            reveal=False,
+            isolation=machines.isolation,
+            timed=True,
+        )
+        if dry_run:
+            foresee_campaign(campaign, output)
+            return None
+        return _run(campaign, machines, output)
 
 
 def _run(campaign: Campaign, machines: EngineOptions, output: ArchiveOptions) -> Summary:
