@@ -24,7 +24,7 @@ def _on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     known = set(sys.modules)
     yield
     for name in set(sys.modules) - known:
-        if name in SCRIPTS or name == "_page":
+        if name in SCRIPTS or name in ("_page", "_trainings"):
             del sys.modules[name]
 
 
@@ -117,20 +117,20 @@ def test_import_chains_are_short_and_folders_small() -> None:
 
 def test_the_moe4_table_goes_on_from_what_is_stored(tmp_path):
     script = load("moe4_table")
-    store = script.Store(tmp_path / "moe4.json")
-    store.begin("f1")
+    store = script.Store(tmp_path / "moe4.json", script.SETTINGS)
+    store.begin("f1", script.EVALUATION)
     cell = script.Cell(("A", "B", "C", "D"), 2000, 4, 1)
     point = EpochResult(epoch=1, validation_accuracy=0.25, usage=(0.5, 0.2, 0.2, 0.1))
     spec = TrialSpec(dataset="x", shape=Shape(3, 32, 32))
     trial = Trial(candidate_id="x", spec=spec, verdict=Verdict(outcome=Outcome.VALID), curve=(point,), parameters=7)
     store.add(cell, trial)
-    again = script.Store(tmp_path / "moe4.json")
-    again.begin("f1")
+    again = script.Store(tmp_path / "moe4.json", script.SETTINGS)
+    again.begin("f1", script.EVALUATION)
     assert again.trials == store.trials
     assert again.accuracies(4, (2000, 4)) == {cell.experts: [0.25]}
     assert again.accuracies(1, (2000, 4)) == again.accuracies(4, (2000, 2)) == {}
     with pytest.raises(SystemExit):
-        again.begin("f2")
+        again.begin("f2", script.EVALUATION)
 
 
 def test_the_moe4_table_has_every_quartet_and_every_family():

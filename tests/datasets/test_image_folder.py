@@ -213,6 +213,17 @@ def test_a_name_that_is_not_utf8_is_read_like_any_other(tmp_path):
     assert len(source.decode().images) == 12
 
 
+def test_a_class_whose_name_is_not_utf8_is_shown_with_a_mark_in_place_of_the_byte(tmp_path):
+    write(tmp_path, count=5)
+    (tmp_path / "lying").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    raw = FolderSource(tmp_path).decode()
+    assert len(raw.class_names) == 3
+    for text in (*raw.class_names, *raw.notes):
+        text.encode("utf-8")  # no lone surrogate, which a terminal, JSON or the archive would refuse
+    assert sum(name.startswith("caf") for name in raw.class_names) == 1
+    assert any("caf" in note for note in raw.notes)
+
+
 def test_a_class_without_images_is_an_error_that_names_its_folder(tmp_path):
     write(tmp_path)
     (tmp_path / "sitting").mkdir()

@@ -6,7 +6,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from nngen.checks.rules.sample_nets import mixture_source, net_source
-from nngen.datasets.dataset import subset
+from nngen.datasets.dataset import store_dataset, subset
+from nngen.datasets.source import Raw
 from nngen.errors import DataError, NngenError, UsageError
 from nngen.isolation import Isolation, JobRunner
 from nngen.training import CheckJob, LocalEngine, accuracy
@@ -102,6 +103,32 @@ def test_a_part_of_the_train_split_is_trained_on_and_is_the_same_in_every_trial(
     assert engine.train(job(twice, train_size=120)).suspect == "2 passes in epoch 1"
     with pytest.raises(UsageError, match="digits has 1,151 training images"):
         engine.train(job(net_source(), train_size=5000))
+
+
+@dataclass(frozen=True)
+class LeftHalves:
+    """Random images of 8 px whose right half is black."""
+
+    name, default_shape = "left halves", Shape(1, 8, 8)
+
+    def key(self) -> str:
+        return "left halves"
+
+    def decode(self) -> Raw:
+        images = np.random.default_rng(0).integers(1, 256, (200, 1, 8, 8), dtype=np.uint8)
+        images[..., 4:] = 0
+        return Raw(classes=10, images=images, labels=np.arange(200) % 10)
+
+
+def test_images_are_augmented_in_the_worker_as_the_trial_says(engine, job, tmp_path):
+    data = store_dataset(LeftHalves(), tmp_path / "left")
+    # The candidate itself looks at its batches: the right half has one value, unless the image was mirrored.
+    loop = "for inputs, labels in train_data:"
+    source = net_source().replace(loop, f"{loop}\n            assert inputs[..., 4:].unique().numel() == 1, 'mirrored'")
+    for augment, learns in (("none", True), ("flip", False)):
+        trial = engine.train(job(source, dataset=data, augment=augment))
+        assert trial.verdict.valid is learns, trial.verdict.message
+        assert learns or "mirrored" in trial.verdict.message
 
 
 def test_logits_are_kept_where_they_are_asked_for(engine, digits, job):
