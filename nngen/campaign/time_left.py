@@ -54,11 +54,14 @@ class TimeLeft:
         now, epochs, cost = self._clock(), self._work.to_train(trial.rung, trial.replicate), self._cost(trial)
         self._running[trial.id] = _Running(began=now, last=now, left=epochs, cost=cost)
         self._to_come -= epochs * cost
-        self._parallel = max(self._parallel, len(self._running))
+        if not self._done and not any(run.seen for run in self._running.values()):
+            self._parallel = len(self._running)
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
         """Count an epoch of a training."""
         self.started(trial)
+        # Counted here, not where a training begins: the next one begins before the result of the last one is stored.
+        self._parallel = max(self._parallel, len(self._running))
         run = self._running[trial.id]
         run.last, run.seen = self._clock(), run.seen + 1
         run.left = max(0, self._work.rungs[trial.rung] - result.epoch)

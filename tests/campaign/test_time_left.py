@@ -1,5 +1,7 @@
 """Tests of the estimate of the time that a campaign still takes."""
 
+from itertools import pairwise
+
 import pytest
 
 from nngen.archive import Archive
@@ -57,6 +59,16 @@ def test_equal_trials_are_estimated_exactly_after_the_first_epoch(clock, trials)
     pass_epochs(left, clock, trials[0], [2, 3], 10)
     left.finished(trials[0])
     assert left.seconds() == pytest.approx(90)
+
+
+def test_a_training_that_begins_before_the_last_result_is_stored_does_not_count_as_a_second_worker(clock, trials):
+    left = estimate(clock)
+    left.started(trials[0])
+    for before, after in pairwise(trials[:4]):
+        pass_epochs(left, clock, before, [1, 2, 3], 10)
+        left.started(after)  # the driver fills the slot first
+        left.finished(before)
+        assert left.seconds() == pytest.approx(30 * (4 - trials.index(after)))
 
 
 def test_the_estimate_never_grows_while_an_epoch_passes(clock, trials):
