@@ -161,9 +161,11 @@ def family_seconds(trials: Iterable[StoredTrial | TrialScore]) -> FamilySeconds 
     # Ridge rows: where quartets are too few to separate families, each is pulled lightly to an equal share.
     typical = float(seconds.mean()) / float(matrix.sum(axis=1).mean())
     pull = 1e-3 * np.eye(len(names))
-    found, _ = nnls(np.vstack([matrix, pull]), np.concatenate([seconds, np.full(len(names), 1e-3 * typical)]))
+    # The triangular factor has the same least squares and as many rows as families, however many trials there are.
+    rotation, factor = np.linalg.qr(np.vstack([matrix, pull]))
+    found, _ = nnls(factor, rotation.T @ np.concatenate([seconds, np.full(len(names), 1e-3 * typical)]))
     left = seconds - matrix @ found
-    free = len(rows) - int(np.linalg.matrix_rank(matrix))
+    free = len(rows) - int(np.linalg.matrix_rank(np.linalg.qr(matrix, mode="r")))
     if free:
         error = math.sqrt(float(left @ left) / free)
     else:  # no residual to estimate it from: the scatter of the trials, or the whole time of a single one

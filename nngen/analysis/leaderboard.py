@@ -296,13 +296,18 @@ def _ranked(
     images: Callable[[int], int] | None,
 ) -> list[Row]:
     """Rank the candidates of one fidelity, each given as its trials with different seeds."""
-    ranked = sorted(groups, key=lambda same: (-fmean(_accuracies(same)), same[0].id))
-    reasons = suspicions(trial for same in ranked for trial in same)
-    half, count = _half_width(ranked), images(ranked[0][0].id) if images is not None else 0
-    spans = _rank_spans([fmean(_accuracies(same)) for same in ranked], list(map(len, ranked)), half, count)
+    # Each candidate's accuracies are collected once: there may be tens of thousands of candidates.
+    ranked = sorted(
+        ((fmean(accuracies := _accuracies(same)), accuracies, same) for same in groups),
+        key=lambda place: (-place[0], place[2][0].id),
+    )
+    reasons = suspicions(trial for *_, same in ranked for trial in same)
+    half = _half_width([(mean, accuracies) for mean, accuracies, _ in ranked])
+    count = images(ranked[0][2][0].id) if images is not None else 0
+    spans = _rank_spans([mean for mean, *_ in ranked], [len(same) for *_, same in ranked], half, count)
     return [
-        _row(rank, key, same, reasons, half=half, images=count, span=span)
-        for rank, (same, span) in enumerate(zip(ranked, spans, strict=True), start=1)
+        _row(rank, key, same, mean, accuracies, reasons, half=half, images=count, span=span)
+        for rank, ((mean, accuracies, same), span) in enumerate(zip(ranked, spans, strict=True), start=1)
     ]
 
 
@@ -331,22 +336,24 @@ def _rank_spans(
     return list(zip((1 + better).tolist(), (len(values) - worse).tolist(), strict=True))
 
 
-def _half_width(groups: Iterable[Sequence[Scored]]) -> float | None:
+def _half_width(places: Iterable[tuple[float, Sequence[float]]]) -> float | None:
     """Return half the width of one seed's 95 % interval; None where no candidate has several seeds.
 
     It comes from the pooled variance between seeds: a row of two seeds would hardly know its own noise.
+
+    Args:
+        places: Mean accuracy of each candidate, and the accuracies of its seeds.
     """
     squares, freedom = 0.0, 0
-    for same in groups:
-        if len(same) > 1:
-            squares += _squares(_accuracies(same))
-            freedom += len(same) - 1
+    for mean, accuracies in places:
+        if len(accuracies) > 1:
+            squares += _squares(mean, accuracies)
+            freedom += len(accuracies) - 1
     return float(stdtrit(freedom, 0.975)) * math.sqrt(squares / freedom) if freedom else None
 
 
-def _squares(accuracies: Sequence[float]) -> float:
+def _squares(mean: float, accuracies: Sequence[float]) -> float:
     """Return the sum of the squared distances from the mean; ``statistics`` takes twenty times as long for it."""
-    mean = fmean(accuracies)
     return math.fsum((one - mean) ** 2 for one in accuracies)
 
 
@@ -358,6 +365,8 @@ def _row(
     rank: int,
     key: Group,
     same: Sequence[Scored],
+    mean: float,
+    accuracies: Sequence[float],
     reasons: Mapping[int, str],
     *,
     half: float | None,
@@ -365,9 +374,7 @@ def _row(
     span: tuple[int | None, int | None],
 ) -> Row:
     dataset, fidelity = key
-    accuracies = _accuracies(same)
     tested = [trial.test_accuracy for trial in same if trial.test_accuracy is not None]
-    mean = fmean(accuracies)
     low, high = share_interval(mean, images) if images else (None, None)
     return Row(
         rank=rank,
@@ -386,7 +393,7 @@ def _row(
         class_weights=fidelity.class_weights,
         seeds=len(same),
         validation_accuracy=mean,
-        validation_std=math.sqrt(_squares(accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,
+        validation_std=math.sqrt(_squares(mean, accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,
         validation_half=None if half is None else half / math.sqrt(len(same)),
         images=images or None,
         validation_low=low,

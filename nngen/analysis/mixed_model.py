@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array
 
 from nngen.analysis.design_matrix import Matrix
 
@@ -112,10 +112,12 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
     # Without repeats seeds and quartets cannot be separated: both variances are one, and its share is not a grid axis.
     repeated = trials > len(samples.means)
     shares = _QUARTET_SHARES if repeated else (0.0,)
+    moments = _moments(samples, loadings)
     # Mean variance that a unit pair variance adds to one candidate, to turn shares into variances.
-    products = _product(samples.random, samples.random, np.ones(len(samples.means)))
-    typical = float(((loadings.T @ products) * loadings.T).sum()) / len(samples.means)
-    slices = [_Slice(samples, loadings, typical, share / (1 - share)) for share in shares]
+    typical = float(sum(np.trace(one.pairs) for one in moments)) / len(samples.means)
+    # Equal weights scale the matrix of all slices: its directions are the same.
+    shared = np.linalg.eigh(moments[0].pairs) if len(moments) == 1 else None
+    slices = [_Slice(moments, samples.within, loadings, typical, share / (1 - share), shared) for share in shares]
     grid = [(piece, point) for piece in slices for point in piece.points(df)]
     weights = _weights([point.log_weight for _, point in grid])
     kept = [(weight, *grid[index]) for index, weight in enumerate(weights) if weight > 0]
@@ -134,6 +136,53 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Moments:
+    """Sums of products over the candidates with equally many seeds, which weigh alike in every slice.
+
+    Attributes:
+        repeats: Number of seeds of each.
+        count: Number of candidates.
+        pairs: Products of the pair coordinates, ``(d, d)``.
+        pairs_fixed: Products of the pair coordinates and the fixed effects, ``(d, r)``.
+        pairs_means: Products of the pair coordinates and the mean accuracies, ``(d,)``.
+        fixed: Products of the fixed effects, ``(r, r)``.
+        fixed_means: Products of the fixed effects and the mean accuracies, ``(r,)``.
+        means: Sum of the squared mean accuracies.
+    """
+
+    repeats: float
+    count: int
+    pairs: Matrix
+    pairs_fixed: Matrix
+    pairs_means: Matrix
+    fixed: Matrix
+    fixed_means: Matrix
+    means: float
+
+
+def _moments(samples: Samples, loadings: Matrix) -> list[_Moments]:
+    found = []
+    for repeats in np.unique(samples.repeats):
+        rows = np.flatnonzero(samples.repeats == repeats)
+        # Products are formed over pairs, where each candidate has six entries, and turned into coordinates afterwards:
+        # the design in coordinates, Z = pairs @ loadings, would be dense and take gigabytes at 50,000 candidates.
+        pairs, fixed, means = csr_array(samples.random)[rows], samples.fixed[rows], samples.means[rows]
+        found.append(
+            _Moments(
+                repeats=float(repeats),
+                count=len(rows),
+                pairs=loadings.T @ (pairs.T @ pairs).toarray() @ loadings,
+                pairs_fixed=loadings.T @ (pairs.T @ fixed),
+                pairs_means=loadings.T @ (pairs.T @ means),
+                fixed=fixed.T @ fixed,
+                fixed_means=fixed.T @ means,
+                means=float(means @ means),
+            )
+        )
+    return found
+
+
 class _Slice:
     """Sums of squares for one share of the quartets, decomposed once for all shares of the pairs.
 
@@ -141,23 +190,34 @@ class _Slice:
     Z' W Z its inverse and determinant are sums over d directions (Woodbury), so a grid point costs O(d r).
     """
 
-    def __init__(self, samples: Samples, loadings: Matrix, typical: float, quartet: float) -> None:
-        weight = 1.0 / (quartet + 1.0 / samples.repeats)  # (n,), precision of each mean
-        self.quartet, self.within = quartet, samples.within
-        self.log_det = -float(np.log(weight).sum())
-        # Products are formed over pairs, where each candidate has six entries, and turned into coordinates afterwards:
-        # the design in coordinates, Z = pairs @ loadings, would be dense and take gigabytes at 50,000 candidates.
-        products = _product(samples.random, samples.random, weight)  # (pairs, pairs), pairs' W pairs
-        values, vectors = np.linalg.eigh(loadings.T @ products @ loadings)  # (d,), (d, d)
+    def __init__(
+        self,
+        moments: Sequence[_Moments],
+        within: float,
+        loadings: Matrix,
+        typical: float,
+        quartet: float,
+        shared: tuple[Matrix, Matrix] | None,
+    ) -> None:
+        weights = [1.0 / (quartet + 1.0 / one.repeats) for one in moments]  # precision of each mean
+        self.quartet, self.within, self.typical = quartet, within, typical
+        self.log_det = -sum(one.count * math.log(weight) for one, weight in zip(moments, weights, strict=True))
+
+        def total(name: str) -> Matrix:
+            return np.asarray(
+                sum(weight * getattr(one, name) for one, weight in zip(moments, weights, strict=True)), dtype=float
+            )
+
+        if shared is not None:
+            values, vectors = weights[0] * shared[0], shared[1]
+        else:
+            values, vectors = np.linalg.eigh(total("pairs"))  # (d,), (d, d)
         self.values = np.clip(values, 0.0, None)  # rounding can make zeros slightly negative
-        self.typical = typical
         self.turned = loadings @ vectors  # (pairs, d), loadings in the directions of the decomposition
-        turn = self.turned.T
-        self.fixed = turn @ _product(samples.random, samples.fixed, weight)  # (d, r)
-        self.means = turn @ _product(samples.random, samples.means[:, None], weight)[:, 0]  # (d,)
-        self.plain_fixed = samples.fixed.T @ (samples.fixed * weight[:, None])  # (r, r)
-        self.plain_cross = samples.fixed.T @ (samples.means * weight)  # (r,)
-        self.plain_means = float(samples.means @ (samples.means * weight))
+        self.fixed = vectors.T @ total("pairs_fixed")  # (d, r)
+        self.means = vectors.T @ total("pairs_means")  # (d,)
+        self.plain_fixed, self.plain_cross = total("fixed"), total("fixed_means")  # (r, r), (r,)
+        self.plain_means = float(total("means"))
 
     def points(self, df: int) -> list[_Point]:
         """Evaluate the restricted likelihood over the pairs' shares.
@@ -202,12 +262,6 @@ class _Slice:
         through = self.turned @ (point.damping[:, None] * self.fixed)  # (pairs, r)
         spread = self.turned**2 @ point.damping + ((through @ point.covariance) * through).sum(axis=1)
         return Estimate(mean=self.turned @ (point.damping * residual), variance=point.scale * spread)
-
-
-def _product(left: Matrix | csr_array, right: Matrix | csr_array, weight: Matrix) -> Matrix:
-    """Return ``left' W right``, dense."""
-    product = left.T @ (csr_array(right) * weight[:, None])
-    return np.asarray(product.toarray() if issparse(product) else product)
 
 
 def _fixed(point: _Point, contrasts: Matrix) -> Estimate:

@@ -226,7 +226,7 @@ class TrialRows:
     """Builds trials from the rows of one query; a text that many rows share is parsed once, and its value shared."""
 
     def __init__(self) -> None:
-        self._rest_of_plan = cache(plan_from_text)
+        self._plan, self._rest_of_plan = cache(self._plan_from_text), cache(plan_from_text)
         self._conditions = cache(_conditions)
         self._spec = cache(spec_from_text)
         self._experts = cache(_experts_from_text)
@@ -251,7 +251,7 @@ class TrialRows:
         except UNREADABLE as error:
             raise self._blamed(row, environment=self._conditions) from error
 
-    def _plan(self, text: str) -> Plan:
+    def _plan_from_text(self, text: str) -> Plan:
         # Plans of a campaign differ in the experts alone; the rest is parsed once.
         end = _end_of_experts(text)
         if not end:

@@ -161,7 +161,7 @@ class _Column:
 
     @cached_property
     def widest(self) -> int:
-        return max(map(_length, (*self.heading.split(), *self.cells)))
+        return max(map(_length, {*self.heading.split(), *self.cells}))
 
     @cached_property
     def narrowest(self) -> int:
@@ -177,6 +177,8 @@ class _Column:
 
     def draw(self, text: str, width: int) -> tuple[str, ...]:
         """Return the lines of a cell, each padded to ``width``."""
+        if len(text) <= width and text.isascii():  # most cells; a table may have half a million
+            return (text.rjust(width) if self.numeric else text.ljust(width),)
         lines: Sequence[str] = (text,)
         if _length(text) > width:
             lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
