@@ -43,7 +43,7 @@ STORE = Path(__file__).parent / "tables" / "cifar.json"
 SETTINGS: Mapping[str, Any] = {"batch": 32, "lr": 3e-3, "momentum": 0.9, "augment": "flip", "time_limit_s": 7200.0}
 SPLITS = {"train": ("train", 0, 4700), "validation": ("train", 4700, 300), "test": ("test", 0, 1000)}
 FAMILIES = (
-    *("AirNext", "BagNet", "BayesianNet-3", "ComplexNet", "DPN68", "DarkNet", "Diffuser"),
+    *("AirNext", "BagNet", "BayesianNet-3", "ComplexNet", "DPN107", "DPN68", "Diffuser"),
     *("ICNet", "MNASNet", "MobileNetV2", "MobileNetV3", "RegNet", "ResNet", "ShuffleNet"),
 )
 """Fourteen of the lighter families, without the SqueezeNets, which do not learn at this rate."""

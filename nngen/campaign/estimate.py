@@ -176,7 +176,10 @@ def measure_pace(
     if costs is None:
         pairs, classes = _pairs(inputs, names), inputs.dataset.classes
         costs = training_costs(pairs, spec.shape, classes=classes, wanted=wanted, progress=progress)
-    seconds = {name: _epoch_s(cost, spec, inputs) for name, cost in costs.items() if name in names}
+    images = inputs.dataset.training_images(spec.train_size)
+    seconds = {
+        name: epoch_seconds(cost, images, spec.batch, spec.threads) for name, cost in costs.items() if name in names
+    }
     if not seconds or seconds.keys() < set(names):
         return None
     families = FamilySeconds(seconds=seconds, typical=fmean(seconds.values()), error=0.0, trials=1)
@@ -184,9 +187,9 @@ def measure_pace(
     return Pace(families=families, spread=SPREAD, basis=f"measurements of {count} on this machine")
 
 
-def _epoch_s(cost: TrainingCost, spec: CampaignSpec, inputs: CampaignInputs) -> float:
-    images = inputs.dataset.training_images(spec.train_size)
-    return images * cost.image_s / spec.threads + math.ceil(images / spec.batch) * cost.step_s
+def epoch_seconds(cost: TrainingCost, images: int, batch: int, threads: int) -> float:
+    """Return the seconds that a family adds to an epoch over so many images."""
+    return images * cost.image_s / threads + math.ceil(images / batch) * cost.step_s
 
 
 def _alike(archive: Archive, spec: CampaignSpec, fingerprint: str) -> Iterable[TrialScore]:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nngen.analysis.formatting import duration
 from nngen.analysis.suspicion import stored_suspicions
-from nngen.archive import Archive
+from nngen.archive import Archive, StoredTrial
 from nngen.assembly.provenance import source_level
 from nngen.cli.options import ArchiveOptions, DataName, Flag, IsolationOption
 from nngen.cli.options.family import note_levels
@@ -48,6 +49,7 @@ def export(
     onnx: Flag = False,
     data_root: Path | None = None,
     isolation: IsolationOption = "auto",
+    dry_run: Flag = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Export trained mixtures to LEMUR, as files in its layout or into its database, or one of them to the model hub.
@@ -75,6 +77,8 @@ def export(
             states whether it predicted the same.
         onnx: Also write the trained graph, checked with onnxruntime against torch.
         data_root: Folder that torchvision's files are read from.
+        dry_run: Write, train and reveal nothing: print the results that would be exported, and the time of the trials
+            that kept no weights and would be trained again.
 
     Examples:
         nngen export demo --min-accuracy 0.9 --out ../nn-dataset
@@ -94,7 +98,7 @@ def export(
     def load(name: str, shape: Shape) -> Dataset:
         return load_dataset(name, data_root=data_root, shape=shape)
 
-    with output.open(create=False) as store:
+    with output.read() if dry_run else output.open(create=False) as store:
         campaign, ids = _settle(store, campaign, ids)
         trials = select(store, campaign=campaign, ids=ids, dataset=dataset, min_accuracy=min_accuracy)
         kept = {trial.id: file for trial in trials if (file := kept_file(store, trial)) is not None}
@@ -104,6 +108,9 @@ def export(
             dataset_name = dataset_name or (_public_name(best.spec.dataset) if best.spec else None)
         for trial_id, reason in stored_suspicions(store.lines, trials).items():
             note(f"trial {trial_id} is suspect: {reason}")
+        if dry_run:
+            _foresee(trials, kept if wanted else None, output)
+            return
         exports = gather(store, trials, load, dataset_name=dataset_name)
         trained = _trained_files(store, exports, wanted, kept, load, isolation) if wanted else []
     if hub:
@@ -125,6 +132,35 @@ def export(
         print_table(rows, _COLUMNS[:5] if hub else _COLUMNS)
         say(f"{out}: {ending}")
     suggest("show", written[0].export.candidate.id[:13], *output.place)
+
+
+def _foresee(trials: Sequence[StoredTrial], kept: Mapping[int, Path] | None, output: ArchiveOptions) -> None:
+    """Print what an export would hold, and the time of trainings for weights; ``kept`` is None without weights."""
+    models: dict[tuple[str, str], list[StoredTrial]] = {}
+    for trial in trials:
+        if trial.candidate_id is not None and trial.spec is not None:
+            models.setdefault((trial.candidate_id, trial.spec.dataset), []).append(trial)
+    chosen = [best_trial(same, kept or ()) for same in models.values()]
+    again = [] if kept is None else [trial for trial in chosen if trial.id not in kept]
+    rows = [
+        {
+            "model": trial.candidate_id,
+            "dataset": dataset,
+            "validation_accuracy": trial.validation_accuracy,
+            "trained_again": trial in again,
+            "seconds": trial.seconds if trial in again else 0.0,
+        }
+        for (_, dataset), trial in zip(models, chosen, strict=True)
+    ]
+    seconds = sum(trial.seconds or 0.0 for trial in again)
+    if output.json:
+        print_json({"results": len(trials), "hours": seconds / 3600, "models": rows})
+        return
+    print_table(rows)
+    say(f"dry run: nothing is written, trained or revealed; {len(trials):,} results of {len(rows):,} models")
+    if again:
+        took = duration(seconds)
+        say(f"{len(again):,} are trained again for their weights: about {took}, as long as their trials took")
 
 
 def _settle(store: Archive, name: str | None, ids: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from nngen.analysis.formatting import duration
 from nngen.analysis.statistics import mean_interval
 from nngen.archive import Replay
+from nngen.campaign.estimate import SPREAD, epoch_seconds
 from nngen.campaign.replay import ReplayJob, choose_replays, load_official, open_replays, run_replays
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import (
@@ -28,14 +29,18 @@ from nngen.cli.options import (
     PositiveOption,
     ThreadsOption,
 )
+from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.family import note_levels
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
+from nngen.datasets import Dataset
 from nngen.errors import NngenError, SomeFailedError
 from nngen.families.catalogue import is_base
+from nngen.families.probe import profiles, training_costs
 from nngen.families.trust import families_level
 from nngen.lemur.source import open_lemur
 from nngen.training import LocalEngine, pick_device
+from nngen.training.memory_model import predict, refusal
 from nngen.types import TrialSpec
 
 _MOST_THREADS = 16
@@ -64,6 +69,7 @@ def replay(
     workers: ThreadsOption = 1,
     isolation: IsolationOption = "auto",
     data_root: Path | None = None,
+    dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
     """Train LEMUR's own files again with the hyperparameters of its records, and compare the accuracies.
@@ -88,6 +94,7 @@ def replay(
         nngen lemur replay AirNet ResNet --dataset mnist
         nngen lemur replay --dataset cifar-10 --records 2 --max-side 64 --max-minutes 120
         nngen lemur replay DenseNet --dataset mnist --epochs 2 --json
+        nngen lemur replay --dataset mnist --dry-run
     """
     lemur = open_lemur()
     with progress_bar("reading images") as report:
@@ -99,10 +106,13 @@ def replay(
     if not jobs:
         raise NngenError(f"none of the records after {epochs} epochs on {dataset} can be replayed")
     note_levels((families_level([job.family], isolation) for job in jobs), "records")
-    with output.open() as store:
+    with output.peek() if dry_run else output.open() as store:
         done, missing = open_replays(jobs, store, data.fingerprint)
         if done and missing:
             note(f"{len(done)} of {len(jobs)} records are replayed already")
+        if dry_run:
+            _foresee(missing, data, workers, isolation, output)
+            return
         end = time.monotonic() + 60 * (max_minutes or math.inf)
         # Closed in the reverse order: the engine ends its trainings, for which the threads wait.
         with ThreadPoolExecutor(workers) as threads, LocalEngine(slots=workers) as engine:
@@ -130,6 +140,44 @@ def replay(
         raise NngenError(f"{failed[0].record.model}: {failed[0].verdict.outcome.value}: {failed[0].verdict.message}")
     if failed:
         raise SomeFailedError(f"{len(failed)} of {len(jobs)} replays failed")
+
+
+def _foresee(jobs: Sequence[ReplayJob], data: Dataset, workers: int, isolation: str, output: ArchiveOptions) -> None:
+    """Print the time that replays would take by measurements of the models, and those that memory refuses."""
+    rows, images = [], data.training_images(None)
+    with progress_bar("measuring the cost of models") as report:
+        for number, job in enumerate(jobs, 1):
+            rows.append(_forecast(job, images, data.classes, isolation))
+            report(number, len(jobs))
+    known = [row["seconds"] for row in rows if row["seconds"] is not None]
+    hours = sum(known) / workers / 3600
+    if output.json:
+        print_json({"replays": len(rows), "hours": hours, "spread": SPREAD, "records": rows})
+        return
+    say(f"dry run: nothing is trained or stored; records to replay: {len(rows):,}, {workers} at a time")
+    if rows:
+        print_table(rows)
+    if known:
+        expected, low, high = (duration(3600 * hours * factor) for factor in (1, 1 / SPREAD, SPREAD))
+        say(f"time: {expected} (from {low} to {high}) for {len(known)} of them, by measurements on this machine")
+
+
+def _forecast(job: ReplayJob, images: int, classes: int, isolation: str) -> dict[str, Any]:
+    family, spec = job.family, job.spec
+    profile = profiles([family], spec.shape, wanted=isolation)[family.name]
+    pairs = [(family, profile.interface)] if profile.interface else []
+    costs = training_costs(pairs, spec.shape, classes=classes, wanted=isolation)
+    cost = costs.get(family.name) if spec.device == "cpu" else None  # a card is not measured here
+    needed = predict((family.name,), costs, spec, images)
+    refused = refusal(needed, float(spec.memory_mib)) if needed is not None and spec.device == "cpu" else None
+    return {
+        "model": job.record.model,
+        "transform": job.record.hyperparameters.get("transform"),
+        "batch": spec.batch,
+        "recorded": job.record.accuracy,
+        "seconds": cost and spec.epochs * epoch_seconds(cost, images, spec.batch, spec.threads),
+        "message": refused.message if refused else "" if cost else profile.why(spec.shape) or "not measured",
+    }
 
 
 def _machine(spec: ReplayOptions, workers: int) -> dict[str, Any]:

@@ -192,6 +192,18 @@ def test_the_command_trains_stores_and_goes_on(nngen, tree, mnist, tmp_path, mon
     assert "mean difference" in table.out
 
 
+def test_a_dry_run_states_the_time_of_each_replay_and_stores_nothing(nngen, tree, mnist, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGEN_LEMUR", str(tree))
+    tokens = ["lemur", "replay", "Alpha", "--dataset", "mnist", "--data-root", mnist, "--archive", tmp_path / "a.db"]
+    found = json.loads(nngen(*tokens, "--records", "2", "--dry-run", "--json").out)
+    assert found["replays"] == len(found["records"]) == 2
+    assert all(row["seconds"] > 0 and not row["message"] for row in found["records"])
+    assert found["hours"] == pytest.approx(sum(row["seconds"] for row in found["records"]) / 3600)
+    table = nngen(*tokens, "--dry-run", "--memory-mib", "300")
+    assert "dry run: nothing is trained or stored; records to replay: 1" in table.out
+    assert not (tmp_path / "a.db").exists()
+
+
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [

@@ -63,6 +63,24 @@ def test_the_report_has_classes_and_baselines(nngen, filled, tmp_path):
     assert "always the most frequent class" in page
 
 
+def test_a_dry_run_of_an_export_names_what_is_trained_again_and_reveals_nothing(nngen, filled, tmp_path):
+    tokens = ("export", "one", "--out", tmp_path / "out", "--weights", "--dry-run")
+    found = json.loads(nngen(*tokens, "--json").out)
+    with Archive.open(filled, readonly=True) as archive:
+        trials = [trial for trial in archive.trials("one") if trial.trained]
+        before = [trial.test_accuracy for trial in trials]
+    assert found["results"] == len(trials)
+    assert len(found["models"]) == len({trial.candidate_id for trial in trials})
+    assert all(row["trained_again"] for row in found["models"])
+    assert found["hours"] == pytest.approx(sum(row["seconds"] for row in found["models"]) / 3600)
+    text = nngen(*tokens).out
+    assert f"{len(found['models'])} are trained again for their weights: about" in text
+    assert "are trained again" not in nngen(*tokens[:-2], "--dry-run").out
+    assert not (tmp_path / "out").exists()
+    with Archive.open(filled, readonly=True) as archive:
+        assert [trial.test_accuracy for trial in archive.trials("one") if trial.trained] == before
+
+
 class Here(LocalEngine):
     """Local engine that trains as the fake one does."""
 
