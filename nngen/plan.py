@@ -172,9 +172,14 @@ class Plan:
 
 def changes(old: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:
     """Compare two plans: old and new value of each field that differs, by its dotted name as in ``gate.network``."""
-    before, after = _flat(asdict(old)), _flat(asdict(new))
+    before, after = flat_fields(old), flat_fields(new)
     names = dict.fromkeys([*before, *after])
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def flat_fields(plan: Plan) -> dict[str, object]:
+    """Return every field of a plan by its dotted name as in ``gate.network``, those at their defaults included."""
+    return _flat(asdict(plan))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,7 +23,8 @@ from sklearn.model_selection import GroupKFold
 from nngen.archive.records import StoredTrial
 from nngen.errors import UsageError
 from nngen.plan import Plan
-from nngen.surrogate.plan_text import CHOICES, by_plan, field_value, plan_text
+from nngen.surrogate.plan_features import field_number
+from nngen.surrogate.plan_text import CHOICES, by_plan, plan_text
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
@@ -37,7 +38,6 @@ MIN_GROUPS = 8
 
 _FOLDS = 5
 _PENALTIES = np.logspace(-3, 5, 17)
-_WIDE = 8  # a field whose largest value is so many times its smallest one enters as a logarithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,8 @@ class PlanRegressor:
         rows = []
         for case in cases:
             families = [float(name in case.plan.experts) for name in self._families]
-            rows.append([*families, *(_numbers(case.plan) if self._numbers else ()), *case.early[: self._early]])
+            numbers = [field_number(case.plan, path) for path in CHOICES] if self._numbers else []
+            rows.append([*families, *numbers, *case.early[: self._early]])
         return np.array(rows, dtype=np.float64)
 
 
@@ -201,14 +202,3 @@ def _case(same: Sequence[StoredTrial]) -> Case:
     early = tuple(fmean(t.curve[epoch].validation_accuracy for t in same) for epoch in range(max(shortest - 1, 0)))
     accuracy = fmean(trial.validation_accuracy for trial in same if trial.validation_accuracy is not None)
     return Case(plan=same[0].plan, early=early, accuracy=accuracy)
-
-
-def _numbers(plan: Plan) -> list[float]:
-    """Return the plan's numbers; those that span orders of magnitude as logarithms."""
-    row = []
-    for path, values in CHOICES.items():
-        value, positive = float(field_value(plan, path)), [float(v) for v in values if float(v) > 0]
-        wide = bool(positive) and max(positive) / min(positive) >= _WIDE
-        # Zero has no logarithm: it counts as a tenth of the smallest value.
-        row.append(math.log10(max(value, min(positive) / 10)) if wide else value)
-    return row

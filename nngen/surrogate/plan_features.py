@@ -1,0 +1,47 @@
+"""Features of plans for predictors and for the ranker of drafts: families, pairs, and the numbers of the recipe."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+
+from sklearn.feature_extraction import DictVectorizer
+
+from nngen.plan import Plan, flat_fields
+from nngen.surrogate.experts import Floats
+from nngen.surrogate.plan_text import CHOICES, field_value
+
+_WIDE = 8  # a field whose largest value is so many times its smallest one enters as a logarithm
+
+
+def plan_features(plans: Sequence[Plan]) -> Floats:
+    """Encode plans as rows of numbers, ``(n, d)``: each field, families and pairs; names become indicators.
+
+    The columns are those that occur, so plans that are compared with each other are encoded together.
+    """
+    found: Floats = DictVectorizer(sparse=False).fit_transform([_columns(plan) for plan in plans])
+    return found
+
+
+def _columns(plan: Plan) -> dict[str, float | str]:
+    columns: dict[str, float | str] = {}
+    for path, value in flat_fields(plan).items():
+        if path in CHOICES:
+            columns[path] = field_number(plan, path)
+        elif path != "experts":
+            columns[path] = float(value) if isinstance(value, int | float) else str(value)
+    families = Counter(plan.experts)
+    columns |= {f"family {name}": float(count) for name, count in families.items()}
+    columns |= {f"pair {one} {other}": 1.0 for one, other in combinations(sorted(families), 2)}
+    return columns
+
+
+def field_number(plan: Plan, path: str) -> float:
+    """Return a field of ``CHOICES`` as a number, or its logarithm where the choices span orders of magnitude."""
+    value = float(field_value(plan, path))
+    positive = [float(choice) for choice in CHOICES[path] if float(choice) > 0]
+    wide = bool(positive) and max(positive) / min(positive) >= _WIDE
+    # Zero has no logarithm: it counts as a tenth of the smallest value.
+    return math.log10(max(value, min(positive) / 10)) if wide else value

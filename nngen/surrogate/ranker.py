@@ -1,0 +1,116 @@
+"""Ranker of drafts: a Gaussian process over numeric features, fitted to the accuracies measured so far.
+
+Encoders from plans, cells or records to features stand beside their grammar; that of plans is
+``nngen.surrogate.plan_features``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Self
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+
+from nngen.surrogate.experts import Floats
+
+KAPPA = 0.5
+"""Standard deviations that are added to the mean: the choice of the trial in METHODS on LEMUR's records."""
+
+_MOST_TUNED = 250
+"""Rows that the kernel's parameters are fitted to; the time of a fit grows with their cube."""
+
+_MOST_KNOWN = 2_000
+"""Rows that predictions are made from."""
+
+
+class Ranker:
+    """Gaussian process with a linear and a smooth part, whose shares follow from the data.
+
+    Columns are divided by their range in the fit, so that indicators and numbers count alike: a kernel on columns of
+    equal variance would be ruled by rare indicators. More rows than a fit can take are thinned out evenly.
+    """
+
+    def fit(self, features: Floats, accuracies: Floats) -> Self:
+        """Fit to measured rows.
+
+        Args:
+            features: One row for each measurement, ``(n, d)`` with ``n >= 1``.
+            accuracies: Measured accuracies, ``(n,)``.
+        """
+        kept = _thinned(len(features), _MOST_KNOWN)
+        features, accuracies = features[kept], accuracies[kept]
+        self._low, span = features.min(axis=0), np.ptp(features, axis=0)
+        self._span = np.where(span > 0, span, 1.0)
+        self._mean, self._scale = float(accuracies.mean()), float(accuracies.std()) or 1.0
+        self._rows = self._scaled(features)
+        values = (accuracies - self._mean) / self._scale
+        linear = ConstantKernel(0.1, (1e-4, 1e2)) * DotProduct(sigma_0=1.0, sigma_0_bounds="fixed")
+        smooth = ConstantKernel(1.0, (1e-4, 1e2)) * RBF(np.sqrt(features.shape[1]), (0.1, 1e2))
+        kernel = linear + smooth + WhiteKernel(0.3, (1e-4, 1e1))
+        tuned = _thinned(len(values), _MOST_TUNED)
+        with warnings.catch_warnings():
+            # A part that the data do not need ends at its bound, which is as it should be.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = GaussianProcessRegressor(kernel).fit(self._rows[tuned], values[tuned])
+            if len(tuned) < len(values):
+                model = GaussianProcessRegressor(model.kernel_, optimizer=None).fit(self._rows, values)
+        self._signal, self._noise = model.kernel_.k1, float(model.kernel_.k2.noise_level)
+        self._weights, self._factor = model.alpha_, model.L_
+        return self
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """Predict rows ``(m, d)``: their mean accuracies ``(m,)`` and the standard deviations of these means ``(m,)``.
+
+        The noise between trainings of one row is not part of the deviation.
+        """
+        mean, variance, _ = self._posterior(self._scaled(features))
+        return self._mean + self._scale * mean, self._scale * np.sqrt(variance)
+
+    def choose(self, features: Floats, number: int, *, kappa: float = KAPPA) -> list[int]:
+        """Choose rows by mean plus ``kappa`` deviations, one by one.
+
+        After each choice the chosen row is believed: its predicted mean becomes an observation, so rows like it are
+        less uncertain and the next choice is another kind.
+
+        Args:
+            features: Rows to choose from, ``(m, d)``.
+            number: Number of rows; all in their order of choice where there are fewer.
+            kappa: Weight of the deviation.
+        """
+        rows = self._scaled(features)
+        mean, variance, known = self._posterior(rows)
+        chosen: list[int] = []
+        factors = np.empty((0, len(rows)))
+        for _ in range(min(number, len(rows))):
+            value = mean + kappa * np.sqrt(variance)
+            value[chosen] = -np.inf
+            best = int(value.argmax())
+            # An observation that equals the predicted mean changes no mean. It takes from the covariance a part of rank
+            # one, as in a pivoted Cholesky decomposition, so that nothing is fitted again.
+            column = self._signal(rows, rows[best : best + 1])[:, 0] - known.T @ known[:, best]
+            column -= factors.T @ factors[:, best]
+            factor = column / np.sqrt(max(column[best], 0.0) + self._noise)
+            variance = np.maximum(variance - factor**2, 0.0)
+            factors = np.vstack([factors, factor])
+            chosen.append(best)
+        return chosen
+
+    def _scaled(self, features: Floats) -> Floats:
+        scaled: Floats = (features - self._low) / self._span
+        return scaled
+
+    def _posterior(self, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return means, variances, and the rows' covariance with what is known, divided by its Cholesky factor."""
+        cross = self._signal(self._rows, rows)
+        known = solve_triangular(self._factor, cross, lower=True, check_finite=False)
+        variance = np.maximum(self._signal.diag(rows) - (known**2).sum(axis=0), 0.0)
+        return cross.T @ self._weights, variance, known
+
+
+def _thinned(rows: int, most: int) -> list[int]:
+    """Return the numbers of at most so many rows, spread evenly."""
+    return [round(place) for place in np.linspace(0, rows - 1, min(rows, most)).tolist()]
