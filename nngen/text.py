@@ -73,6 +73,11 @@ def listed(names: Sequence[str], limit: int | None = None) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: ``1 epoch``, ``2,000 epochs``; ``plural`` is for a noun without a plain s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """Split a comma-separated list; white space around names and empty names are dropped."""
     return tuple(name for item in text.split(",") if (name := item.strip()))

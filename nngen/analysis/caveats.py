@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nngen.analysis.design_matrix import Structure
 from nngen.analysis.observations import Observation, describe_failures, trained_quartets
 from nngen.analysis.statistics import Rate
-from nngen.text import listed
+from nngen.text import counted, listed
 
 
 def sample_notes(
@@ -34,12 +34,12 @@ def sample_notes(
     if not observations:
         return ("no trial is finished: run nngen campaign run first",)
     suspect = sum(line.trained and line.suspect for line in observations)
-    left_out = f"{_count(suspect, 'trial')} with a suspect accuracy left out: nngen leaderboard gives the reason"
+    left_out = f"{counted(suspect, 'trial')} with a suspect accuracy left out: nngen leaderboard gives the reason"
     if structure is None and suspect:
         return (left_out,)
     if structure is None:
         return (
-            f"all {_count(len(observations), 'trial')} failed ({describe_failures(observations)}): "
+            f"all {counted(len(observations), 'trial')} failed ({describe_failures(observations)}): "
             "no accuracy can be explained",
         )
     notes = [
@@ -60,7 +60,7 @@ def _validity(observations: Sequence[Observation], rates: Mapping[str, Rate]) ->
         yield "one quartet was trained: an effect needs quartets with and without a family"
     if good < len(trained):
         yield (
-            f"accuracy is known for {good:,} of {_count(len(trained), 'quartet')} only "
+            f"accuracy is known for {good:,} of {counted(len(trained), 'quartet')} only "
             f"({describe_failures(observations)}): the effects hold for quartets that can be trained"
         )
         overall = good / len(trained)
@@ -110,7 +110,3 @@ def _noise(structure: Structure, *, df: int, between: int, seeds: int) -> Iterab
             "one seed for each candidate: the noise between seeds cannot be separated from that between quartets "
             "(the intervals include both)"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

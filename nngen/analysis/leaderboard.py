@@ -23,7 +23,7 @@ from nngen.analysis.statistics import share_interval
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import StoredTrial, TrialScore
 from nngen.archive.store import Archive
-from nngen.text import listed
+from nngen.text import counted, listed
 from nngen.types import BYTES_PER_CLASS, Fidelity
 
 Scored: TypeAlias = StoredTrial | TrialScore
@@ -251,7 +251,7 @@ def limits(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def describe_fidelity(row: Row) -> str:
     """Name the fidelity of a row, as far as people choose it."""
-    epochs = f"{row.epochs} epoch{'' if row.epochs == 1 else 's'}" + (f" of {row.horizon}" if row.horizon else "")
+    epochs = counted(row.epochs, "epoch") + (f" of {row.horizon}" if row.horizon else "")
     part = f" ({row.train_size:,} images)" if row.train_size else ""
     changed = "" if row.augment == "none" else f", augmented by {row.augment}"
     changed += "" if row.class_weights == "none" else f", class weights {row.class_weights}"

@@ -22,6 +22,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.families.probe import Progress, TrainingCost, training_costs
 from nngen.families.trust import AUTO
 from nngen.space.pool import EXPERTS
+from nngen.text import counted
 from nngen.training.memory_model import largest_batch, predict, refusal
 from nngen.types import BYTES_PER_CLASS, Family, Interface
 
@@ -169,7 +170,7 @@ def measure_pace(
     """
     stored = family_seconds(_alike(archive, spec, inputs.dataset.fingerprint))
     if stored is not None and set(names) <= stored.seconds.keys():
-        count = f"{stored.trials:,} trial{'' if stored.trials == 1 else 's'}"
+        count = counted(stored.trials, "trial")
         return Pace(families=stored, spread=None, basis=f"{count} of this archive with the same data and settings")
     if spec.device != "cpu":
         return None
@@ -183,7 +184,7 @@ def measure_pace(
     if not seconds or seconds.keys() < set(names):
         return None
     families = FamilySeconds(seconds=seconds, typical=fmean(seconds.values()), error=0.0, trials=1)
-    count = f"{len(seconds):,} famil{'y' if len(seconds) == 1 else 'ies'}"
+    count = counted(len(seconds), "family", "families")
     return Pace(families=families, spread=SPREAD, basis=f"measurements of {count} on this machine")
 
 

@@ -27,6 +27,7 @@ from nngen.lemur.layout import nn_id
 from nngen.lemur.reader import Lemur
 from nngen.lemur.transforms import CONSTANTS, KnownTransform, read_transform
 from nngen.ranges import check_ranges
+from nngen.text import counted
 from nngen.training.engine import KILLED, Engine, TrainJob
 from nngen.types import Candidate, Family, Outcome, Record, Shape, Trial, TrialSpec, Verdict
 
@@ -154,7 +155,7 @@ def choose_replays(
                 found.setdefault(job.key, job)
         if not any(record.epoch == epochs for record in records):
             reached = max(record.epoch for record in records)
-            left_out[model, f"no record after {epochs} epochs, of {reached} at most"] += 1
+            left_out[model, f"no record after {counted(epochs, 'epoch')}, of {reached} at most"] += 1
         # By a hash and not by the batch: most records with large batches barely learn in one epoch.
         jobs += sorted(found.values(), key=lambda job: (job.spec.shape.height, _hash(job)))[:count]
     return sorted(jobs, key=lambda job: (job.record.duration_s, job.key)), left_out

@@ -27,7 +27,7 @@ from nngen.campaign.summary import Status, Summary
 from nngen.campaign.time_left import TRAINING, TimeLeft
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import note, print_table, say, suggest
-from nngen.text import one_line
+from nngen.text import counted, one_line
 from nngen.types import EpochResult
 
 _ROWS = 8
@@ -250,7 +250,7 @@ def print_summary(summary: Summary) -> None:
     for number, rung in enumerate(summary.rungs if len(summary.rungs) > 1 else (), start=1):
         reached = "" if rung.best is None else f", best {rung.best:.4f}"
         counts = f"{rung.done} of {rung.trials} done, {rung.promoted} promoted{reached}"
-        say(f"rung {number} ({rung.epochs} epochs): {counts}")
+        say(f"rung {number} ({counted(rung.epochs, 'epoch')}): {counts}")
     if summary.templates:
         say(summary.templates)
     best = summary.best

@@ -39,6 +39,7 @@ from nngen.families.catalogue import is_base
 from nngen.families.probe import profiles, training_costs
 from nngen.families.trust import families_level
 from nngen.lemur.source import open_lemur
+from nngen.text import counted
 from nngen.training import LocalEngine, pick_device
 from nngen.training.memory_model import predict, refusal
 from nngen.types import TrialSpec
@@ -104,7 +105,7 @@ def replay(
     jobs, left_out = choose_replays(lemur, chosen, base, epochs=epochs, count=records, max_side=max_side)
     _note_left_out(left_out)
     if not jobs:
-        raise NngenError(f"none of the records after {epochs} epochs on {dataset} can be replayed")
+        raise NngenError(f"none of the records after {counted(epochs, 'epoch')} on {dataset} can be replayed")
     note_levels((families_level([job.family], isolation) for job in jobs), "records")
     with output.peek() if dry_run else output.open() as store:
         done, missing = open_replays(jobs, store, data.fingerprint)
@@ -154,7 +155,7 @@ def _foresee(jobs: Sequence[ReplayJob], data: Dataset, workers: int, isolation: 
     if output.json:
         print_json({"replays": len(rows), "hours": hours, "spread": SPREAD, "records": rows})
         return
-    say(f"dry run: nothing is trained or stored; records to replay: {len(rows):,}, {workers} at a time")
+    say(f"dry run: nothing is trained or stored; {counted(len(rows), 'record')} to replay, {workers} at a time")
     if rows:
         print_table(rows)
     if known:

@@ -33,7 +33,7 @@ from nngen.surrogate.experts import joint_accuracies, load_experts
 from nngen.surrogate.ranking import EFFECTS, LEARNED, Ranking, rank_mixtures
 from nngen.surrogate.scores import SCORES
 from nngen.surrogate.source import DrawnQuartets, stratified
-from nngen.text import did_you_mean
+from nngen.text import counted, did_you_mean
 from nngen.training import Engine, pick_device
 
 experts = App(name="experts", help="Train every family alone, once, for the ranking of all their mixtures.")
@@ -344,7 +344,8 @@ def _print(found: Ranking, by: str, rows: list[dict[str, Any]]) -> None:
         note(f"{family} is not ranked: {reason}")
     searched = f" (a search scored the best {len(found.mixtures):,})" if len(found.mixtures) < found.space else ""
     say(
-        f"{len(alone.families)} families of {alone.campaign} after {alone.fidelity.epochs} epochs,"
+        f"{counted(len(alone.families), 'family', 'families')} of {alone.campaign}"
+        f" after {counted(alone.fidelity.epochs, 'epoch')},"
         f" {found.space:,} mixtures{searched}; two families disagree on"
         f" {percent(float(found.scores['disagreement'].mean()))} of {len(alone.labels):,} images"
     )

@@ -20,7 +20,7 @@ from nngen.archive.store import Archive
 from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
-from nngen.text import one_line
+from nngen.text import counted, one_line
 from nngen.types import Fidelity
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -120,8 +120,9 @@ def load_experts(archive: Archive, campaign: str | None = None, epochs: int | No
     if len(kept) < EXPERTS:
         reasons = "; ".join(f"{family}: {reason}" for family, reason in missing.items())
         raise UsageError(
-            f"{len(kept)} families of campaign {record.name} have outputs after {levels[rung]} epochs, and a mixture "
-            f"takes {EXPERTS} ({reasons or 'the pool has no more'}): nngen experts train {record.name} goes on with it"
+            f"{len(kept)} families of campaign {record.name} have outputs after {counted(levels[rung], 'epoch')}, and"
+            f" a mixture takes {EXPERTS} ({reasons or 'the pool has no more'}):"
+            f" nngen experts train {record.name} goes on with it"
         )
     seeds = min(map(len, kept.values()))
     features = archive.image_features(record.data_fingerprint)

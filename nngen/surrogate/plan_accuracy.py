@@ -25,6 +25,7 @@ from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.surrogate.plan_features import field_number
 from nngen.surrogate.plan_text import CHOICES, by_plan, plan_text
+from nngen.text import counted
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
@@ -149,7 +150,7 @@ def compare_predictors(known: Sequence[Case], embed: Embed | None = None) -> lis
             "plan": PlanRegressor(fitted).predict(asked),
         }
         for epoch in range(1, early + 1):
-            name = "plan + 1 epoch" if epoch == 1 else f"plan + {epoch} epochs"
+            name = f"plan + {counted(epoch, 'epoch')}"
             found[name] = PlanRegressor(fitted, early=epoch).predict(asked)
         if vectors is not None:
             found[LANGUAGE_MODEL] = fit_ridge(vectors[train], [case.accuracy for case in fitted])(vectors[test])

@@ -28,7 +28,7 @@ from nngen.surrogate.plan_accuracy import (
     cross_validate,
     fit_ridge,
 )
-from nngen.text import parse_python
+from nngen.text import counted, parse_python
 
 _HASH = re.compile(r"-?[0-9a-f]{8}(?:[0-9a-f-]*)$")
 _CODE_LIMIT = 20_000
@@ -64,8 +64,8 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
     models = {model.name: model for model in archive.external.models() if model.name in best}
     if len(models) < MIN_GROUPS:
         raise UsageError(
-            f"{len(models)} imported models have records on {dataset} after {epoch} epochs, at least {MIN_GROUPS} are "
-            "needed: nngen lemur import brings them in"
+            f"{len(models)} imported models have records on {dataset} after {counted(epoch, 'epoch')}, at least "
+            f"{MIN_GROUPS} are needed: nngen lemur import brings them in"
         )
     names = sorted(models)
     chosen = names if len(names) <= count else sorted(Random(seed).sample(names, count))

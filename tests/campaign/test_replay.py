@@ -200,7 +200,7 @@ def test_a_dry_run_states_the_time_of_each_replay_and_stores_nothing(nngen, tree
     assert all(row["seconds"] > 0 and not row["message"] for row in found["records"])
     assert found["hours"] == pytest.approx(sum(row["seconds"] for row in found["records"]) / 3600)
     table = nngen(*tokens, "--dry-run", "--memory-mib", "300")
-    assert "dry run: nothing is trained or stored; records to replay: 1" in table.out
+    assert "dry run: nothing is trained or stored; 1 record to replay" in table.out
     assert not (tmp_path / "a.db").exists()
 
 

@@ -81,7 +81,7 @@ def test_prompts_are_listed_shown_and_rendered(nngen: Any, archive: Path) -> Non
         (("predict-accuracy", "--model", "tree"), "no predictor is called 'tree'"),
         (("predict-accuracy", "--model", "lm"), "--model lm and --base NAME go together"),
         (("predict-accuracy", "--records", "9", "--early", "0.5"), "--records N uses N imported models"),
-        (("predict-accuracy", "--records", "9"), "0 imported models have records on cifar-10 after 1 epochs"),
+        (("predict-accuracy", "--records", "9"), "0 imported models have records on cifar-10 after 1 epoch"),
     ],
 )
 def test_wrong_arguments_are_refused(nngen: Any, archive: Path, tokens: tuple[str, ...], message: str) -> None:

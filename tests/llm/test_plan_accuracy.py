@@ -102,7 +102,7 @@ def _foreign(archive: Archive, name: str, source: str, accuracy: float) -> None:
 
 
 def test_imported_models_are_predicted_from_their_code(archive: Archive) -> None:
-    with pytest.raises(UsageError, match="0 imported models have records on cifar-10 after 1 epochs"):
+    with pytest.raises(UsageError, match="0 imported models have records on cifar-10 after 1 epoch"):
         recorded_cases(archive, "cifar-10", 1, 100)
     for number in range(48):
         depth = number % 6 + 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from nngen.archive.records import CampaignRecord
 from nngen.archive.store import Archive
+from nngen.text import counted
 from nngen.types import Fidelity, Record
 
 
@@ -41,7 +42,7 @@ class Baselines:
         if self.alone is not None:
             found.append(f"{self.alone:.4f} the best family alone, {self.family}, trained alike")
         if self.record is not None:
-            epochs = f"{self.record.epoch} epoch{'' if self.record.epoch == 1 else 's'}"
+            epochs = counted(self.record.epoch, "epoch")
             found.append(f"{self.record.accuracy:.4f} LEMUR's record, {self.record.model}, {epochs}, its test split")
         return tuple(found)
 

@@ -19,6 +19,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, say
 from nngen.cli.progress import progress_bar
+from nngen.text import counted
 from nngen.training.engine import Engine
 from nngen.training.local_engine import LocalEngine
 
@@ -135,7 +136,7 @@ def foresee_proposals(
 
 
 def _sections(found: Estimate, place: Path) -> dict[str, list[str]]:
-    sections = {"trials": [f"{found.trials:,} of {found.epochs:,} epochs in all, {found.workers:,} at a time"]}
+    sections = {"trials": [f"{found.trials:,} of {counted(found.epochs, 'epoch')} in all, {found.workers:,} at a time"]}
     if found.hours is None or found.low is None or found.high is None:
         sections["time"] = [found.basis]
     else:
