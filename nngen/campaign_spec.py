@@ -35,6 +35,9 @@ SCHEDULERS = ("asha", "halving")
 ALONE = "alone"
 """Sampler of a campaign of baselines, whose candidates are the families themselves."""
 
+TABLE = "table:"
+"""Beginning of the name of the data set of trials that are replayed from a recorded table; its path follows."""
+
 _GROW = ("size", "epochs", "finalists", "replicates")
 _GROWING = "--size, --epochs, --rungs, --finalists and --replicates"
 
@@ -179,6 +182,11 @@ class CampaignSpec:
     def alone(self) -> bool:
         """Whether it trains families alone."""
         return self.sampler == ALONE
+
+    @property
+    def replayed(self) -> bool:
+        """Whether its trials are answered from a recorded table, and nothing is trained."""
+        return self.dataset.startswith(TABLE)
 
     @property
     def baselines_name(self) -> str:

@@ -228,6 +228,11 @@ class Verdict:
     def valid(self) -> bool:
         return self.outcome is Outcome.VALID
 
+    @property
+    def replayed(self) -> bool:
+        """Whether a recorded table answered, in place of a training (nngen.surrogate.table_engine)."""
+        return self.rule.startswith("table.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:

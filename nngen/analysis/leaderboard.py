@@ -23,6 +23,7 @@ from nngen.analysis.statistics import share_interval
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import StoredTrial, TrialScore
 from nngen.archive.store import Archive
+from nngen.campaign_spec import TABLE
 from nngen.text import counted, listed
 from nngen.types import BYTES_PER_CLASS, Fidelity
 
@@ -243,10 +244,12 @@ def validation_images(archive: Archive, trial_id: int) -> int:
 
 
 def limits(rows: Sequence[Row]) -> tuple[str, ...]:
-    """State what a leaderboard cannot tell: ties at the top, noise, and rankings that longer trainings change."""
+    """State what a leaderboard cannot tell: replays, ties at the top, noise, rankings that longer trainings change."""
     noise = (f"{describe_fidelity(best)}: {found.sentence}" for best, found in reliabilities(rows))
     epochs = (fidelity_note(row.dataset, row.epochs) for row in rows if row.rank == 1)
-    return (*ties(rows), *noise, *filter(None, dict.fromkeys(epochs)))
+    tables = dict.fromkeys(row.dataset for row in rows if row.dataset.startswith(TABLE))
+    replayed = (f"the accuracies on {name} are replayed from a recorded table, not trained" for name in tables)
+    return (*replayed, *ties(rows), *noise, *filter(None, dict.fromkeys(epochs)))
 
 
 def describe_fidelity(row: Row) -> str:

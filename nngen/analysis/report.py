@@ -31,6 +31,7 @@ from nngen.analysis.results import (
     finished_quartets,
     funnel,
     outcome_rows,
+    replay_note,
     rung_rows,
     template_note,
 )
@@ -215,7 +216,7 @@ def collect(
         environments=_environments(trials),
         loops=loops(archive, campaign.name, baselines),
         rungs=rung_rows(campaign.spec.fidelities, trials),
-        limits=limits(rows) + _ended_early(archive, campaign),
+        limits=limits(rows) + _replayed(archive, campaign) + _ended_early(archive, campaign),
         revealed=len({trial.candidate_id for trial in trials if trial.test_accuracy is not None}),
         more_quartets=more_quartets(estimated, campaign.name, campaign.spec.size),
         templates=template_note(
@@ -271,6 +272,12 @@ def write_report(
     except OSError as error:
         raise NngenError(f"cannot write the report {path}: {error.strerror}") from error
     return report
+
+
+def _replayed(archive: Archive, campaign: CampaignRecord) -> tuple[str, ...]:
+    """State how many trials a recorded table answered, where one did."""
+    answers = archive.replayed(campaign.name)
+    return (replay_note(answers),) if answers else ()
 
 
 def _ended_early(archive: Archive, campaign: CampaignRecord) -> tuple[str, ...]:

@@ -188,3 +188,11 @@ def template_note(versions: Mapping[int, int], *, over: bool) -> str:
     counts = ", ".join(f"{count} with version {version}" for version, count in versions.items())
     rest = "" if over else f"; open quartets are assembled with version {TEMPLATE_VERSION}"
     return f"candidates assembled with older templates: {counts}{rest}"
+
+
+def replay_note(answers: Mapping[str, int]) -> str:
+    """Say how many trials a recorded table answered, and how; the numbers are by the rule of the verdict."""
+    total = sum(answers.values())
+    words = {"table.recorded": "recorded", "table.predicted": "predicted", "table.outside": "refused"}
+    parts = [f"{count:,} {words.get(rule, rule)} ({count / total:.0%})" for rule, count in answers.items()]
+    return f"{total:,} trial{'' if total == 1 else 's'} answered from a recorded table, not trained: {', '.join(parts)}"

@@ -167,9 +167,10 @@ class ArchiveReader:
         return self.trial(row["id"]) if row else None
 
     def checked(self, candidate_id: str, shape: Shape, classes: int) -> Verdict | None:
-        """Return the last verdict of a check at that shape with so many classes."""
+        """Return the last verdict of a check at that shape with so many classes; a recorded table checks nothing."""
         row = self._one(
-            "SELECT * FROM verdicts WHERE candidate_id = ? AND shape = ? AND classes = ? ORDER BY id DESC LIMIT 1",
+            "SELECT * FROM verdicts WHERE candidate_id = ? AND shape = ? AND classes = ? AND rule NOT LIKE 'table%' "
+            "ORDER BY id DESC LIMIT 1",
             candidate_id,
             str(shape),
             classes,
@@ -217,6 +218,14 @@ class ArchiveReader:
         rows = self._all("SELECT state, count(*) AS n FROM trials WHERE campaign = ? GROUP BY state", campaign)
         found = {row["state"]: int(row["n"]) for row in rows}
         return {state: found.get(state.value, 0) for state in TrialState}
+
+    def replayed(self, campaign: str) -> Mapping[str, int]:
+        """Return the number of a campaign's trials that a recorded table answered, by the rule of their verdict."""
+        rows = self._all(
+            "SELECT rule, count(*) AS trials FROM trials WHERE campaign = ? AND rule LIKE 'table.%' GROUP BY rule",
+            campaign,
+        )
+        return {row["rule"]: row["trials"] for row in rows}
 
     def template_versions(self, campaign: str) -> Mapping[int, int]:
         """Count a campaign's assembled candidates by the version of their templates; 0 where no version was stored."""

@@ -221,6 +221,8 @@ class Campaign:
         For families alone pooled features of the images too, by which mixtures of them are compared.
         """
         data, fingerprint = self.inputs.dataset, record.data_fingerprint
+        if record.spec.replayed:
+            return  # a table has no images
         self.archive.add_labels(fingerprint, data.validation_labels.astype("<u2").tobytes(), data.class_names)
         if record.spec.alone:
             self.archive.add_image_features(fingerprint, pooled_features(data.validation_images).tobytes())

@@ -64,6 +64,7 @@ class Summary:
         finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
         left_out: Families that could not be used, with the reason.
         template_versions: Number of assembled candidates per version of the templates.
+        replayed: Number of trials that a recorded table answered in place of a training, by the rule of their verdict.
         templates: Note on candidates assembled with older templates; empty where there is nothing to note.
     """
 
@@ -80,6 +81,7 @@ class Summary:
     finalists: tuple[Row, ...]
     left_out: Mapping[str, str]
     template_versions: Mapping[int, int]
+    replayed: Mapping[str, int]
     templates: str
 
     @property
@@ -122,6 +124,7 @@ class Summary:
             "finalists": [row.to_dict() for row in self.finalists],
             "left_out": dict(self.left_out),
             "template_versions": dict(self.template_versions),
+            "replayed": dict(self.replayed),
         }
 
 
@@ -173,6 +176,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
         finalists=leaderboard(archive.trial(line.id) for same in again for line in same),
         left_out=campaign.left_out,
         template_versions=versions,
+        replayed=archive.replayed(name),
         templates=template_note(versions, over=ladder.over or bool(campaign.candidates)),
     )
 

@@ -27,6 +27,7 @@ from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
 from nngen.cli.options.family import FamilyOptions
 from nngen.cli.options.folds import Folds, begin_fold, folded, print_folds
+from nngen.cli.options.table import Table
 from nngen.cli.output import emit, note, print_json, print_table, say, to_json
 from nngen.cli.progress import print_status, print_summary, suggest_next, trial_progress
 from nngen.errors import SomeFailedError, UsageError
@@ -52,6 +53,7 @@ def run(
     machines: EngineOptions = EngineOptions(),
     baselines: Flag = False,
     folds: Folds = None,
+    table: Table = None,
     dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -81,11 +83,14 @@ def run(
         nngen campaign run third.toml --workers 2
         nngen campaign run first --baselines
         nngen campaign run folds --size 4 --folds 5
+        nngen campaign run replayed --size 40 --table moe4.json
         nngen campaign run first --epochs 10 --dry-run --price-per-hour 0.44
     """
     if campaign is None:
         raise UsageError("the campaign has no name: type one, or a TOML file of arguments")
-    typed = machines.settle(spec, selection)
+    if table is not None and folds is not None:
+        raise UsageError("--folds trains on parts of the images, and a table has none: give --table or --folds")
+    typed = machines.settle(spec, selection, table=table)
     parts = folded(output, campaign, typed, folds)
     options = _Options(selection=selection, budget=budget, machines=machines, baselines=baselines, output=output)
     if dry_run:
@@ -165,7 +170,7 @@ class _Options:
                 assemble=Assembler().assemble,
                 budget=limits,
                 isolation=machines.isolation,
-                timed=True,
+                timed=not settled.replayed,
             )
 
     def run(self, name: str, typed: dict[str, Any]) -> _Ran:

@@ -13,6 +13,7 @@ from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions
 from nngen.cli.options.rewriter import RewriterOptions
+from nngen.cli.options.table import Table
 from nngen.cli.output import note, print_json, print_table
 from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
@@ -38,6 +39,7 @@ def evolve(
     selection: FamilyOptions = FamilyOptions(),
     machines: EngineOptions = EngineOptions(),
     budget: BudgetOptions = BudgetOptions(),
+    table: Table = None,
     dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -56,6 +58,7 @@ def evolve(
     Examples:
         nngen evolve loop --rewriter mutate --families ShuffleNet,MobileNetV3,ICNet,DPN68,ComplexNet
         nngen evolve tuned --rewriter model.gguf --tune --cycles 3 --json
+        nngen evolve replayed --rewriter mutate --table moe4.json
     """
     if dry_run:
         sizes: dict[str, Any] = {item.name: item.default for item in fields(Evolution)} | loop.typed()
@@ -63,7 +66,7 @@ def evolve(
         count = sizes["start"] + sizes["cycles"] * sizes["number"] + judged
         with (
             output.peek() as store,
-            machines.session(name, None, machines.settle(trials, selection), usable_pool(selection)) as (
+            machines.session(name, None, machines.settle(trials, selection, table=table), usable_pool(selection)) as (
                 settled,
                 inputs,
                 engine,
@@ -84,7 +87,7 @@ def evolve(
     tuner = _tuner(source, work or Path("generated") / name, tune_epochs, device) if tune else None
     with output.open() as store:
         limits = budget.change(last_budget(store.events(name)))
-        stored, typed = stored_loop(store, name), machines.settle(trials, selection)
+        stored, typed = stored_loop(store, name), machines.settle(trials, selection, table=table)
         with (
             machines.session(name, stored, typed, usable_pool(selection)) as (spec, inputs, engine),
             trial_progress(compiled=machines.compiled) as watcher,

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nngen.analysis.formatting import duration
+from nngen.analysis.results import replay_note
 from nngen.archive import StoredTrial
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.successive_halving import Workload
@@ -253,9 +254,12 @@ def print_summary(summary: Summary) -> None:
         say(f"rung {number} ({counted(rung.epochs, 'epoch')}): {counts}")
     if summary.templates:
         say(summary.templates)
+    if summary.replayed:
+        say(replay_note(summary.replayed))
     best = summary.best
     if best is not None:
-        test = "not revealed yet" if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
+        unknown = "none" if summary.replayed else "not revealed yet"
+        test = unknown if best.test_accuracy is None else f"{best.test_accuracy:.4f}"
         say(f"best {best.candidate_id} ({', '.join(best.experts)})")
         say(f"     validation accuracy {best.validation_accuracy:.4f}, test accuracy {test}")
         if summary.suspect:

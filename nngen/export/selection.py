@@ -125,6 +125,8 @@ def select(
             raise UsageError(f"{asked}: nothing was trained on {dataset}: its trials are on {', '.join(there)}")
     good = [trial for trial in chosen.values() if (trial.validation_accuracy or 0.0) >= min_accuracy]
     if not good:
+        if found and all(trial.verdict and trial.verdict.replayed for trial in found):
+            raise UsageError(f"{asked}: its trials are replayed from a recorded table, and only trainings are exported")
         best = max((trial.validation_accuracy or 0.0 for trial in chosen.values()), default=None)
         what = "no valid trial" if best is None else f"no trial of at least {min_accuracy} (the best has {best:.4f})"
         raise UsageError(f"{asked}: there is {what} to export")
@@ -184,7 +186,7 @@ def _names(trials: Sequence[StoredTrial], dataset_name: str | None) -> Mapping[s
 
 
 def _passed(trial: StoredTrial) -> bool:
-    return trial.trained and trial.verdict is not None and trial.verdict.valid
+    return trial.trained and trial.verdict is not None and trial.verdict.valid and not trial.verdict.replayed
 
 
 def _check(results: Results, candidate: StoredCandidate) -> None:

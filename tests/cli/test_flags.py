@@ -31,6 +31,7 @@ PRINTED_BY = {
     "cli/options/dry_run": ("campaign run",),
     "cli/options/engine": ("campaign run",),
     "cli/options/family": ("sample",),
+    "cli/options/table": ("campaign run", "evolve"),
     "cli/options": ("check", "train"),
     "datasets": ("train", "campaign run"),
     "export": ("export",),

@@ -19,6 +19,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, say
 from nngen.cli.progress import progress_bar
+from nngen.errors import UsageError
 from nngen.text import counted
 from nngen.training.engine import Engine
 from nngen.training.local_engine import LocalEngine
@@ -63,6 +64,8 @@ def foresee(
         output: Place of the archive, and form of the output.
         note: What the estimate leaves out, as a sentence.
     """
+    if record.spec.replayed:
+        raise UsageError("a recorded table answers at once, without a training to estimate: leave out --dry-run")
     card = record.spec.device != "cpu"
     memory = float(record.spec.memory_mib)
     if card:

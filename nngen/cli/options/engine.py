@@ -16,9 +16,10 @@ from nngen.archive import Archive, CampaignRecord, check_creatable
 from nngen.campaign.budget import Budget, last_budget
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
-from nngen.campaign_spec import CampaignSpec
+from nngen.campaign_spec import TABLE, CampaignSpec
 from nngen.cli.options import Arguments, Flag, IsolationOption, ThreadsOption
 from nngen.cli.options.family import FamilyOptions, note_family_levels
+from nngen.cli.options.table import on_table, replaying, with_table
 from nngen.cli.output import note
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
@@ -32,6 +33,7 @@ from nngen.training.memory_model import predictor
 from nngen.types import Shape, TrialSpec
 
 if TYPE_CHECKING:
+    from nngen.surrogate.table_engine import TableEngine  # loads scikit-learn
     from nngen.training.ray import Cluster, RayEngine  # loads ray, an optional extra
 
 _ENGINES = ("local", "ray")
@@ -110,8 +112,15 @@ class EngineOptions:
         """Whether trials run on this machine."""
         return self.engine == "local"
 
-    def settle(self, options: Arguments, selection: FamilyOptions | None = None) -> dict[str, Any]:
+    def settle(
+        self, options: Arguments, selection: FamilyOptions | None = None, *, table: Path | None = None
+    ) -> dict[str, Any]:
         """Return the typed arguments of trials by field; what is wrong is refused before anything starts.
+
+        Args:
+            options: Arguments that were typed.
+            selection: Families that were typed; None for commands without a pool.
+            table: Recorded trainings that answer; None where trials are trained.
 
         Raises:
             UsageError: If the device is missing, or no family takes images of the shape.
@@ -122,22 +131,26 @@ class EngineOptions:
         device = typed.pop("device", "auto")
         if device != "auto":
             typed["device"] = pick_device(device, here=self.here)
+        if typed.get("rungs"):
+            typed.setdefault("epochs", typed["rungs"][-1])  # the last rung is the longest training
+        if table is not None:
+            if not self.here:
+                raise UsageError("--table answers on this machine: leave out --engine")
+            typed, selection = with_table(table, typed, selection or FamilyOptions())
         if selection is not None:
             if "shape" in typed:
                 check_shape(typed["shape"])
             names = selection.pool() if selection.narrowed else selection.families
             if names is not None:
                 typed["families"] = tuple(sorted(names))
-        if "dataset" in typed:
+        if "dataset" in typed and not typed["dataset"].startswith(TABLE):
             typed["dataset"] = dataset_name(typed["dataset"])
         if self.skip_unreadable:
             kind, _, path = str(typed.get("dataset", "")).partition(":")
-            if not path:
+            if not path or kind == TABLE[:-1]:
                 raise UsageError("--skip-unreadable is for --dataset folder:PATH, csv:FILE and hf:NAME")
             # Part of the name: a campaign that is resumed, or exported, reads the same images.
             typed["dataset"] = f"readable-{kind.removeprefix('readable-')}:{path}"
-        if typed.get("rungs"):
-            typed.setdefault("epochs", typed["rungs"][-1])  # the last rung is the longest training
         # Refused before a data set is read; numbers of seeds may go with stored ones.
         alone: dict[str, Any] = {"name": "x", "size": 1, "shape": Shape(3, 32, 32)} | typed
         CampaignSpec(**{name: alone[name] for name in alone.keys() - {"finalists", "replicates"}})
@@ -153,7 +166,7 @@ class EngineOptions:
         *,
         size: int = 1,
         grows: bool = False,
-    ) -> Iterator[tuple[CampaignSpec, CampaignInputs, LocalEngine | RayEngine]]:
+    ) -> Iterator[tuple[CampaignSpec, CampaignInputs, LocalEngine | RayEngine | TableEngine]]:
         """Settle every argument of a campaign, prepare its inputs and open its engine.
 
         Args:
@@ -176,6 +189,13 @@ class EngineOptions:
                 stored = stored.extended(**typed)
             else:
                 stored.require(replace(stored, **typed))
+        if wanted.startswith(TABLE):
+            spec, table = on_table(wanted, stored, {"name": name, "size": size, **self._machine(None), **typed})
+            with progress_bar("measuring families") as report:
+                inputs = prepare(spec, table.dataset(), progress=report, wanted=self.isolation)
+            with replaying(table) as answering:
+                yield spec, inputs, answering
+            return
         with self._join() as cluster:
             shape = stored.shape if stored is not None else typed.get("shape")
             with progress_bar("reading images") as report:
