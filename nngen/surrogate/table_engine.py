@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold
 
-from nngen.plan import Plan
+from nngen.plan import Plan, flat_fields
 from nngen.seeds import derive
 from nngen.surrogate.recorded_table import RecordedTable, RecordedTraining, by_name
 from nngen.training.engine import CheckJob, TrainJob
@@ -129,7 +128,7 @@ class TableEngine:
             return _outside(f"{self.table.name} lacks this plan, and has too few to predict it from")
         if strange := [family for family in plan.experts if family not in self.table.families]:
             return _outside(f"{self.table.name} holds no training with {strange[0]}")
-        for name, value in flat_fields(plan).items():
+        for name, value in _fields(plan).items():
             known = self._varied.get(name, frozenset())
             numbers = [one for one in known if isinstance(one, int | float)]
             inside = min(numbers) <= value <= max(numbers) if numbers and isinstance(value, int | float) else False
@@ -197,26 +196,17 @@ def _forest(features: Floats, curves: Floats) -> RandomForestRegressor:
     return model.fit(features, curves if curves.shape[1] > 1 else curves[:, 0])
 
 
-def flat_fields(plan: Plan) -> dict[str, float | str]:
-    """Return the fields of a plan but its experts by dotted name, as ``gate.width``; what is not a number as text."""
-    found: dict[str, float | str] = {}
-
-    def add(values: Mapping[str, Any], prefix: str) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{name}.")
-            elif prefix or name != "experts":
-                found[prefix + name] = value if isinstance(value, int | float) else str(value)
-
-    add(asdict(plan), "")
-    return found
+def _fields(plan: Plan) -> dict[str, float | str]:
+    """Return the fields of a plan but its experts by dotted name; what is not a number as text."""
+    found = flat_fields(plan).items()
+    return {name: value if isinstance(value, int | float) else str(value) for name, value in found if name != "experts"}
 
 
 def _varied(table: RecordedTable) -> Mapping[str, frozenset[float | str]]:
     """Return the values of each field of the recorded plans."""
     found: dict[str, set[float | str]] = {}
     for plan in table.trainings:
-        for name, value in flat_fields(plan).items():
+        for name, value in _fields(plan).items():
             found.setdefault(name, set()).add(value)
     return {name: frozenset(values) for name, values in found.items()}
 
@@ -226,7 +216,7 @@ def _features(table: RecordedTable, plans: Sequence[Plan]) -> Floats:
     varied = {name: sorted(values, key=str) for name, values in sorted(_varied(table).items()) if len(values) > 1}
     rows = []
     for plan in plans:
-        own = flat_fields(plan)
+        own = _fields(plan)
         places = [varied[name].index(value) if isinstance(value := own[name], str) else value for name in varied]
         rows.append([*(plan.experts.count(family) for family in table.families), *places])
     return np.array(rows, dtype=np.float64)
