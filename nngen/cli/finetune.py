@@ -24,10 +24,12 @@ feedback = App(name="feedback", help="Build a data set from the archive for tuni
 
 
 _FEW_ROWS = 50
+_PLANS = "train changes of plans (nngen llm-propose --rewriter mutate --from-top 4 -n 32 --train)"
 _MORE = {
-    "sft": "train more plans (nngen campaign run) or propose more (nngen llm-propose --kind region)",
-    "dpo": "it pairs answers to one question: train more plans that share families, or propose regions again",
-    "kto": "train more plans (nngen campaign run) or propose more (nngen llm-propose --kind region)",
+    "sft": f"{_PLANS} or propose code (nngen llm-propose --kind region)",
+    "dpo": f"it pairs answers to one question: {_PLANS}, or propose regions again",
+    "kto": f"{_PLANS} or propose code (nngen llm-propose --kind region)",
+    "source": f"{_PLANS}, or raise --file-limit where files are left out",
 }
 
 
@@ -37,12 +39,13 @@ def build(
     out: Path,
     tokenizer: str | None = None,
     limit: Count = 1024,
+    file_limit: Count = 32_768,
     tasks: Names = None,
     writers: Names = None,
     seed: int = 0,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
-    """Write a feedback set: Parquet and JSONL for SFT, DPO and KTO in three splits, with a data card.
+    """Write a feedback set: Parquet and JSONL for SFT, DPO, KTO and whole files in three splits, with a data card.
 
     No quartet, and no near-duplicate of one, is in two splits. Examples over the limit are left out whole; no answer
     is cut.
@@ -51,7 +54,9 @@ def build(
         out: Folder to write; an earlier feedback set there is replaced.
         tokenizer: Base model whose tokenizer counts the tokens; by default three characters count as one token.
         limit: Most tokens of question and answer together.
-        tasks: Tasks to include, separated by commas: region, improve, summary, accuracy, code; all by default.
+        file_limit: The same for the view source, whose rows hold whole files.
+        tasks: Tasks to include, separated by commas: region, improve, summary, accuracy, and code, source, delta and
+            lemur of the view source; all by default.
         writers: Rewriters whose regions to include, separated by commas, such as a model without the baselines; all by
             default.
         seed: Seed of the split.
@@ -62,7 +67,14 @@ def build(
     """
     with output.read() as store:
         built = build_from_archive(
-            store, out, count=counter(tokenizer), limit=limit, tasks=tasks, writers=writers, seed=seed
+            store,
+            out,
+            count=counter(tokenizer),
+            limit=limit,
+            file_limit=file_limit,
+            tasks=tasks,
+            writers=writers,
+            seed=seed,
         )
     drops = built.drops
     for view, counts in built.counts.items():
@@ -75,7 +87,7 @@ def build(
     print_table([{"view": view, **counts} for view, counts in built.counts.items()], ("view", *built.counts["sft"]))
     print_table([{"task": task, "good": good, "answers": built.answers[task]} for task, good in built.tasks.items()])
     reasons = f"{drops.split:,} because of the splits, {drops.twice:,} repeats, {drops.often:,} with a common answer"
-    say(f"left out: {drops.long:,} too long, {reasons}")
+    say(f"left out: {drops.long:,} too long, {drops.files:,} files too long, {reasons}")
     say(f"{out}: fingerprint {built.fingerprint[:12]}")
     suggest("finetune", "--data", out, "--base", tokenizer or "MODEL", "--out", "generated/adapter")
 

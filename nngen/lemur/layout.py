@@ -21,6 +21,7 @@ TRANSFORMS = "ab/nn/transform"
 RESULTS = "ab/nn/stat/train"
 
 _NAME = re.compile(r"(?:[A-Za-z0-9.-]+-)?[0-9a-f]{32}")
+_HASH = re.compile(r"-?[0-9a-f]{8}(?:[0-9a-f-]*)$")
 _PART = re.compile(r"[A-Za-z0-9.,-]+")
 _NOT_IN_UID = frozenset({"uid", "duration", "accuracy", "epoch"})
 
@@ -63,6 +64,11 @@ def nn_id(source: str) -> str:
     Programs that differ in indentation only share it; ``nngen.assembly.identity.canonical_hash`` tells them apart.
     """
     return digest(source)
+
+
+def family_of(model: str) -> str:
+    """Return the name of a model of LEMUR without its trailing hash: a base family, or the generator that wrote it."""
+    return _HASH.sub("", model) or "unnamed"
 
 
 def uid(prm: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from nngen.archive.records import StoredTrial
 from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.surrogate.plan_features import field_number
-from nngen.surrogate.plan_text import CHOICES, by_plan, plan_text
+from nngen.surrogate.plan_text import CHOICES, fixed_fields, plan_text
 from nngen.text import counted
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
@@ -79,7 +79,11 @@ class PredictorScore:
 
 def plan_cases(trials: Iterable[StoredTrial]) -> list[Case]:
     """Gather trials of one fidelity into cases, one for each plan."""
-    return [_case(same) for _, same in sorted(by_plan(trials).items())]
+    found: dict[str, list[StoredTrial]] = defaultdict(list)
+    for trial in trials:
+        if trial.trained and trial.plan.kind != "single":
+            found[f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}"].append(trial)
+    return [_case(same) for _, same in sorted(found.items())]
 
 
 class PlanRegressor:

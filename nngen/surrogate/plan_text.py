@@ -7,10 +7,9 @@ predictors of accuracy all use this table, so none of them can write what anothe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from nngen.archive.records import StoredTrial
 from nngen.plan import Plan
 
 Value: TypeAlias = float | int | str
@@ -61,12 +60,3 @@ def field_value(plan: Plan, path: str) -> Value:
 def compact_number(value: Value) -> Value:
     """Return a whole float as an integer: ``1`` takes fewer tokens than ``1.0``."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def by_plan(trials: Iterable[StoredTrial]) -> dict[str, list[StoredTrial]]:
-    """Group the trained trials of mixtures by plan: by its text and the fields outside of the text."""
-    found: dict[str, list[StoredTrial]] = {}
-    for trial in trials:
-        if trial.trained and trial.plan.kind != "single":
-            found.setdefault(f"{plan_text(trial.plan)} {fixed_fields(trial.plan)}", []).append(trial)
-    return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
+from nngen.lemur.layout import family_of
 from nngen.surrogate.plan_accuracy import (
     LANGUAGE_MODEL,
     MIN_GROUPS,
@@ -30,7 +30,6 @@ from nngen.surrogate.plan_accuracy import (
 )
 from nngen.text import counted, parse_python
 
-_HASH = re.compile(r"-?[0-9a-f]{8}(?:[0-9a-f-]*)$")
 _CODE_LIMIT = 20_000
 
 
@@ -75,7 +74,7 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
         cases.append(
             RecordedCase(
                 model=name,
-                family=_HASH.sub("", name) or "unnamed",
+                family=family_of(name),
                 group=_shape_of(code),
                 code=code[:_CODE_LIMIT],
                 accuracy=best[name],

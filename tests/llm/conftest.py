@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,15 +13,27 @@ from plan_engine import SPEC, PlanEngine, train
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.campaign import CampaignInputs
+from nngen.llm.proposals.edits import SWAP, edit_text
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.propose import Proposer
-from nngen.llm.rewriters.baselines import Mutate, Uniform
+from nngen.llm.rewriters.base import Request
+from nngen.llm.rewriters.baselines import Baseline, Mutate, Uniform
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_dataset
 from nngen.types import Candidate, Family, Interface
 
 LIGHT = ("ComplexNet", "DPN107", "DPN68", "ICNet", "MobileNetV3", "ShuffleNet", "SqueezeNet-1")
+
+
+class Swap(Baseline):
+    """Rewriter that replaces one expert of the parent, by an edit."""
+
+    name = "swap"
+
+    def write(self, request: Request, rng: Random) -> str | None:
+        assert request.space is not None
+        return edit_text({SWAP: rng.choice(request.space.edits(request.parent)[SWAP])})
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +61,7 @@ def inputs(light: dict[str, tuple[Family, Interface]]) -> CampaignInputs:
 
 @pytest.fixture(scope="session")
 def taught(inputs: CampaignInputs, space: PlanSpace) -> Iterator[Archive]:
-    """Read-only archive with trained plans and rewritten regions, some of them refused."""
+    """Read-only archive with trained plans, edits of them, and rewritten regions, some of them refused."""
     engine = PlanEngine()
     with Archive.in_memory() as held:
 
@@ -60,6 +73,8 @@ def taught(inputs: CampaignInputs, space: PlanSpace) -> Iterator[Archive]:
         start = proposer(Uniform(), "start").plans(16, (), 0)
         train(held, "start", start, engine, inputs)
         parents = [Parent.of(held.candidate(row.candidate)) for row in start]
+        children = proposer(Swap(), "children").plans(24, parents, 0, trials=held.trials())
+        train(held, "children", children, engine, inputs)
         engine.refuse = "torch.optim.Adamax"
         proposer(Mutate(), "code").regions(32, parents, 0, ["gate", "schedule"])
         proposer(Uniform(), "more").regions(32, parents, 0, ["optimizer"])

@@ -15,31 +15,34 @@ from typing import Any
 
 import pytest
 
+from nngen.analysis.ranking.reliability import ASSUMED_SD
 from nngen.archive import Archive, StoredTrial, TrialState
 from nngen.errors import RewriterError, UsageError
 from nngen.families.near_duplicates import SAME_CODE, similarity, tree_shingles, twin_families
 from nngen.llm.finetuning import examples as module
-from nngen.llm.finetuning.dataset import VIEWS, build, build_from_archive, collect, read_meta, read_view
+from nngen.llm.finetuning.comparisons import group_of
+from nngen.llm.finetuning.dataset import build, build_from_archive, collect
 from nngen.llm.finetuning.examples import (
     Example,
     Task,
     accuracy_examples,
-    code_examples,
-    group_of,
     improvement_examples,
     region_examples,
     summary_examples,
 )
 from nngen.llm.finetuning.splits import Split, assign
+from nngen.llm.finetuning.views import VIEWS, read_meta, read_view
 from nngen.llm.prompts import estimate_tokens, prompt, render
+from nngen.llm.proposals.evidence import noise_of, trained_plans
 from nngen.llm.proposals.log import proposals
+from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import python_block
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import plan_means, plan_values
+from nngen.llm.proposals.prompt_context import parent_values, plan_values
 from nngen.llm.rewriters.base import Message
 from nngen.surrogate.plan_accuracy import plan_cases
 from nngen.surrogate.plan_text import plan_text
-from nngen.types import Family, Outcome, Record, Shape, TrialSpec, Verdict
+from nngen.types import Family, Outcome, Shape, TrialSpec, Verdict
 
 pytest.importorskip("datasets")
 
@@ -140,7 +143,7 @@ def test_each_view_holds_its_answers(tmp_path: Path) -> None:
     ]
     built = build(examples, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
     for split in Split:
-        sft, dpo, kto = (read_view(built.folder, view, split.value) for view in VIEWS)
+        sft, dpo, kto = (read_view(built.folder, view, split.value) for view in VIEWS[:3])
         assert len(kto) == 3 * len(sft) == 3 * len(dpo)
         assert all(row["messages"][-1] == {"role": "assistant", "content": "answer 2"} for row in sft)
         assert all(row["chosen"][0]["content"] == "answer 2" for row in dpo)
@@ -180,14 +183,15 @@ def test_a_folder_with_other_content_is_not_replaced(tmp_path: Path) -> None:
 
 def test_every_task_is_found(taught: Archive, space: PlanSpace) -> None:
     found = collect(taught)
-    assert {row.task for row in found} == {Task.REGION, Task.IMPROVE, Task.SUMMARY, Task.ACCURACY}
+    assert {row.task for row in found} == set(Task) - {Task.LEMUR}
     regions = [row for row in found if row.task is Task.REGION]
     assert {row.good for row in regions} == {True, False}
     trials = taught.trials()
     best = {trial.candidate_id: trial.validation_accuracy for trial in trials}
     assert best
+    plans = {plan_text(trial.plan): trial.plan for trial in trials}
     for row in improvement_examples(trials, space):
-        assert space.read(row.answer)
+        assert plan_text(space.read(row.answer, plans[row.origin])) in plans
     good = [row.score for row in summary_examples(trials, space) if row.good]
     bad = [row.score for row in summary_examples(trials, space) if not row.good]
     assert min(good) > max(bad)
@@ -221,16 +225,6 @@ def test_duplicates_become_one_example(taught: Archive) -> None:
     assert len(list(region_examples(held, candidates))) == sum(row.twin is None for row in held if row.region)
 
 
-def test_lemurs_records_become_examples() -> None:
-    rows = [
-        Record(model="Small", dataset="cifar-10", epoch=1, accuracy=value, duration_s=1.0, hyperparameters={"lr": 0.1})
-        for value in (0.4, 0.5)
-    ]
-    found = list(code_examples({"Small": "x = 1"}, rows))
-    assert [row.answer for row in found] == ["0.500"]
-    assert "lr 0.1" in found[0].messages[-1].content
-
-
 def _trials(count: int, seed: int = 0) -> list[StoredTrial]:
     """Return trained trials of drawn plans over twelve families."""
     rng, space = Random(seed), PlanSpace(families=tuple("ABCDEFGHIJKL"))
@@ -253,39 +247,102 @@ def _trials(count: int, seed: int = 0) -> list[StoredTrial]:
     ]
 
 
-def test_answers_to_a_parent_are_later_plans_with_two_common_experts() -> None:
-    trials, space = _trials(120), PlanSpace(families=tuple("ABCDEFGHIJKL"))
-    plans = {plan_text(plan): (number, accuracy) for number, (plan, accuracy) in enumerate(plan_means(trials))}
+def _children(count: int, seed: int = 0) -> list[StoredTrial]:
+    """Return trained trials of eight drawn plans and of changes of them and of one another, in two campaigns."""
+    rng, space = Random(seed), PlanSpace(families=tuple("ABCDEFGHIJKL"))
+    trials: list[StoredTrial] = []
+    for number, trial in enumerate(_trials(count, seed)):
+        plan = trial.plan if number < 8 else space.mutate(rng.choice(trials).plan, rng)
+        trials.append(
+            replace(
+                trial,
+                plan=plan,
+                campaign="first" if number < count // 2 else "second",
+                candidate_id=plan_text(plan),
+                validation_accuracy=Random(plan_text(plan)).random(),
+            )
+        )
+    return trials
+
+
+def test_answers_are_edits_that_lead_to_clearly_better_and_clearly_worse_plans() -> None:
+    trials, space = _children(200), PlanSpace(families=tuple("ABCDEFGHIJKL"))
+    plans, noise = {row.candidate: row for row in trained_plans(trials)}, noise_of(trials)
     found = list(improvement_examples(trials, space))
-    assert len(found) > 120
+    assert len(found) > 200
+    by_parent: Counter[tuple[str, bool]] = Counter()
     for row in found:
-        (parent, before), (child, after) = plans[row.origin], plans[row.answer]
-        assert child > parent
-        assert (row.good, row.score) == (after > before, after)
-        assert len({*trials[parent].experts} & {*trials[child].experts}) >= 2
-    by_parent = Counter((row.origin, row.good) for row in found)
-    assert max(by_parent.values()) == 2
-    # The answers to one question can be paired.
-    assert len({row.messages for row in found}) == len({row.origin for row in found})
+        parent = plans[row.origin]
+        child = plans[plan_text(space.read(row.answer, parent.plan))]
+        gap = (child.accuracy - parent.accuracy) / (2 * noise.error(parent, child))
+        assert abs(gap) > 1
+        assert (row.good, row.score) == (gap > 0, child.accuracy)
+        assert row.weight == pytest.approx(min(abs(gap), 3), abs=0.001)
+        assert 1 <= len(json.loads(row.answer)) <= 3
+        assert len(row.answer) < 130
+        by_parent[row.origin, row.good] += 1
+    assert max(by_parent.values()) == 4
+    # Answers to one question can be paired.
+    assert any(number > 1 for number in Counter(row.messages for row in found).values())
 
 
-def test_questions_are_those_of_proposing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_shows_nothing_of_its_answer_and_what_was_tried_before() -> None:
+    trials, space = _children(300), PlanSpace(families=tuple("ABCDEFGHIJKL"))
+    plans = {row.candidate: row for row in trained_plans(trials)}
+    begun = {"first": 0, "second": 150}
+    tried = 0
+    for row in improvement_examples(trials, space):
+        text = row.messages[-1].content
+        parent = plans[row.origin]
+        child = plans[plan_text(space.read(row.answer, parent.plan))]
+        assert child.candidate not in text
+        assert f"\n{row.answer} " not in text
+        for line in re.findall(r"^(\{.*?\}) [+-]", text, re.MULTILINE):
+            tried += 1
+            known = plans[plan_text(space.read(line, parent.plan))]
+            assert group_of(known.plan.experts) == group_of(parent.plan.experts)
+            assert known.first < (
+                max(begun[child.campaign], parent.first + 1) if child.first > parent.first else child.first
+            )
+    assert tried > 20
+
+
+def test_questions_are_those_of_proposing() -> None:
     def headings(text: str) -> set[str]:
-        return set(re.findall(r"^(Families|Pairs|The best plans|Improve on this plan|Write one new plan)", text, re.M))
+        heads = "Families|Values|Pairs|Differences|The best plans|Improve on this plan|Changes of it|Write a new change"
+        return set(re.findall(rf"^({heads})", text, re.MULTILINE))
 
-    trials, space = _trials(200), PlanSpace(families=tuple("ABCDEFGHIJKL"))
-    values = plan_values(trials, space) | {"parent": {"text": "{}", "accuracy": "0.5"}}
-    asked = headings(render(prompt("plan"), values, estimate_tokens).messages[-1].content)
+    trials, space = _children(200), PlanSpace(families=tuple("ABCDEFGHIJKL"))
     found = [headings(row.messages[-1].content) for row in improvement_examples(trials, space)]
-    assert asked in found
-    assert all(part <= asked for part in found)
+    asked = set()
+    for trial in trials[:40]:
+        parent = Parent(id=trial.candidate_id or "", source="", plan=trial.plan, accuracy=trial.validation_accuracy)
+        values = plan_values(trials, space) | parent_values(parent, trials, space)
+        asked |= headings(render(prompt("plan"), values, estimate_tokens).messages[-1].content)
+    assert asked <= set().union(*found)
+    assert {"Improve on this plan", "Values", "Differences", "Changes of it", "Write a new change"} <= asked
+
+
+def test_effects_of_questions_are_fitted_at_five_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[int] = []
     monkeypatch.setattr(
         module, "plan_values", lambda known, space: (fitted.append(len(known)), plan_values((), space))[1]
     )
-    for row in improvement_examples(trials, space):
-        assert row.answer not in row.messages[-1].content
+    list(improvement_examples(_children(200), PlanSpace(families=tuple("ABCDEFGHIJKL"))))
     assert sorted(fitted) == [0, 40, 80, 120, 160]
+
+
+def test_trials_of_the_judge_tell_the_noise_and_nothing_else() -> None:
+    space = PlanSpace(families=tuple("ABCDE"))
+    first, second = (replace(space.draw(Random(0)), experts=tuple(names)) for names in ("ABCD", "ABCE"))
+    rows = [(first, 0.5, "c"), (second, 0.7, "c"), (first, 0.9, "judge"), (first, 0.1, "judge")]
+    trials = [
+        replace(trial, plan=plan, campaign=campaign, candidate_id=plan_text(plan), validation_accuracy=value)
+        for trial, (plan, value, campaign) in zip(_trials(4), rows, strict=True)
+    ]
+    assert list(improvement_examples(trials, space, {"judge"})) == []
+    calm = [replace(trial, validation_accuracy=0.5) if trial.campaign == "judge" else trial for trial in trials]
+    assert {row.score for row in improvement_examples(calm, space, {"judge"})} == {0.5, 0.7}
 
 
 def test_gaps_inside_the_noise_between_seeds_teach_nothing() -> None:
@@ -293,23 +350,27 @@ def test_gaps_inside_the_noise_between_seeds_teach_nothing() -> None:
     first, second, third = (replace(space.draw(Random(0)), experts=tuple(names)) for names in ("ABCD", "ABCE", "ABDE"))
     values = [(first, 0.50), (first, 0.54), (second, 0.55), (third, 0.90)]
     trials = [
-        replace(trial, plan=plan, validation_accuracy=value)
+        replace(trial, plan=plan, candidate_id=plan_text(plan), validation_accuracy=value)
         for trial, (plan, value) in zip(_trials(4), values, strict=True)
     ]
-    pairs = {(row.origin, row.answer) for row in improvement_examples(trials, space)}
-    assert pairs == {(plan_text(first), plan_text(third)), (plan_text(second), plan_text(third))}
-    assert len(list(improvement_examples(trials[1:], space))) == 3
+    pairs = {(row.origin, row.answer) for row in improvement_examples(trials, space) if row.good}
+    assert pairs == {(plan_text(first), '{"experts":"C->E"}'), (plan_text(second), '{"experts":"C->D"}')}
+    bad = {(row.origin, row.answer) for row in improvement_examples(trials, space) if not row.good}
+    assert bad == {(plan_text(third), '{"experts":"E->C"}'), (plan_text(third), '{"experts":"D->C"}')}
 
 
-def test_no_plan_is_the_answer_of_more_than_a_tenth_of_the_rows(tmp_path: Path) -> None:
+def test_no_answer_has_more_than_a_tenth_of_the_rows(tmp_path: Path) -> None:
     rows = [
         _example(group, number)
-        for place, group in enumerate(_groups(40))
-        for number in {0, 1000 + place}
+        for place, group in enumerate(_groups(60))
+        for number in {0, place % 2, 1000 + place}
     ]  # fmt: skip
     built = build(rows, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
-    assert built.drops.often == 32
-    assert (built.tasks, built.answers) == ({"improve": 48}, {"improve": 41})
+    assert built.drops.often > 40
+    for split in Split:
+        kept = Counter(row["messages"][-1]["content"] for row in read_view(built.folder, "sft", split.value))
+        assert max(kept.values()) <= max(1, sum(kept.values()) / 10)
+        assert sum(answer not in ("answer 0", "answer 1") for answer in kept) == len(kept) - 2
 
 
 def test_a_region_is_judged_by_the_accuracy_of_its_child(taught: Archive) -> None:
@@ -321,10 +382,14 @@ def test_a_region_is_judged_by_the_accuracy_of_its_child(taught: Archive) -> Non
         accuracy = (before.validation_accuracy or 0.0) + change
         after = replace(before, id=10_000, candidate_id=child, validation_accuracy=accuracy)
         (row,) = region_examples(held[:1], candidates, [before, after])
-        assert (row.good, row.score, row.writer) == (change > 0, pytest.approx(1 + change), held[0].rewriter)
+        gap = change / (2 * 2**0.5 * ASSUMED_SD)
+        assert (row.good, row.score, row.writer) == (change > 0, pytest.approx(1 + gap), held[0].rewriter)
+        assert row.weight == pytest.approx(abs(gap), abs=0.001)
         assert f"The accuracy is {before.validation_accuracy:.4f}." in row.messages[-1].content
-    (row,) = region_examples(held[:1], candidates)
-    assert (row.good, row.score) == (True, 1.0)
+    close = replace(before, id=10_000, candidate_id=child, validation_accuracy=(before.validation_accuracy or 0) - 0.01)
+    for trials in ([before, close], []):  # inside the noise, and not trained
+        (row,) = region_examples(held[:1], candidates, trials)
+        assert (row.good, row.score, row.weight) == (True, 1.0, 1.0)
 
 
 def test_writers_are_chosen(taught: Archive) -> None:
@@ -385,6 +450,7 @@ def test_texts_with_odd_separators_are_read_as_they_were_written(tmp_path: Path)
         (b"[1]", "line 1, is not a row for sft"),
         (b'{"task": 3, "messages": []}', "line 1, is not a row for sft"),
         (b'{"task": "improve", "messages": [{"role": "user", "content": "q"}]}', "is not a row for sft"),
+        (b'{"task": "x", "weight": NaN, "messages": []}', "is not a row for sft"),
         (b'{"task": "x", "messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}', "is not a row"),
         (b'{"task": "x", "messages": [{"role": "u", "content": "q"}, {"role": "a", "content": "\\ud800"}]}', "is not"),
     ],

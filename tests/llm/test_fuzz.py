@@ -21,9 +21,11 @@ from nngen.archive import Archive
 from nngen.campaign import CampaignInputs
 from nngen.errors import NngenError
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.dataset import VIEWS, build, read_meta, read_view
+from nngen.llm.finetuning.dataset import build
 from nngen.llm.finetuning.splits import Example, Task
+from nngen.llm.finetuning.views import VIEWS, read_meta, read_view
 from nngen.llm.prompts import estimate_tokens
+from nngen.llm.proposals.deltas import apply_delta
 from nngen.llm.proposals.log import EVENT, proposals
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.parsing import ReplyError, python_block
@@ -36,6 +38,7 @@ from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate
 
 SPACE = PlanSpace(families=tuple("ABCDEFG"))
+PARENT = Plan(experts=tuple("ABCD"))
 FUZZ = settings(
     max_examples=int(os.environ.get("NNGEN_FUZZ_EXAMPLES", "25")),
     deadline=None,  # wall time is the machine's; ``_quick`` bounds that of the process
@@ -76,12 +79,20 @@ def _quick() -> Iterator[None]:
         assert time.process_time() - began < 2.0
 
 
-@given(plan_replies() | ANY_TEXT | DEEP | LONG_NUMBERS)
+@st.composite
+def edit_replies(draw: st.DrawFn) -> str:
+    """Write an edit with values of the space or any others, and perhaps a field that there is not."""
+    offered = SPACE.edits(PARENT)
+    chosen = draw(st.lists(st.sampled_from([*offered, "gate", "more"]) | ANY_TEXT, max_size=4))
+    return json.dumps({path: draw(st.sampled_from(offered.get(path, ("->",))) | VALUES) for path in chosen})
+
+
+@given(plan_replies() | edit_replies() | ANY_TEXT | DEEP | LONG_NUMBERS, st.sampled_from([None, PARENT]))
 @FUZZ
-def test_a_reply_is_a_plan_of_the_space_or_a_fault(text: str) -> None:
+def test_a_reply_is_a_plan_of_the_space_or_a_fault(text: str, parent: Plan | None) -> None:
     try:
         with _quick():
-            plan = SPACE.read(text)
+            plan = SPACE.read(text, parent)
     except ReplyError as error:
         assert len(str(error)) <= 300
         assert str(error).isprintable()
@@ -89,6 +100,19 @@ def test_a_reply_is_a_plan_of_the_space_or_a_fault(text: str) -> None:
         assert isinstance(plan, Plan)
         assert set(plan.experts) <= set(SPACE.families)
         assert SPACE.read(plan_text(plan)) == plan
+
+
+@given(
+    ANY_TEXT | DEEP | st.builds(str.__mul__, st.sampled_from(["@@\n x\n", "-x\n", "@@ -1\n"]), st.integers(1, 30_000))
+)
+@FUZZ
+def test_a_change_of_a_file_fits_or_has_a_fault(delta: str) -> None:
+    for text in (delta, f"@@ -1 @@\n x = 1\n+{delta}"):
+        try:
+            with _quick():
+                assert apply_delta("x = 1\ny = 2\n" * 200, text)
+        except ReplyError as error:
+            assert str(error).isprintable()
 
 
 @given(ANY_TEXT | DEEP)

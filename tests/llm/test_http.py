@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -100,6 +101,14 @@ def test_a_reply_carries_its_cost(server: Server) -> None:
     assert path == "/v1/chat/completions"
     assert (body["model"], body["seed"]) == ("small", 3)
     assert body["response_format"]["json_schema"]["schema"] == SPACE.schema()
+
+
+def test_a_parent_that_can_be_edited_asks_for_an_edit(server: Server) -> None:
+    parent = SPACE.draw(Random(0))
+    server.script = _answers(_chat('{"gate.width":16}'))
+    Http(server.url).propose([replace(ASKED, parent=parent)])
+    asked = server.asked[-1][2]["response_format"]["json_schema"]
+    assert asked == {"name": "plan", "strict": False, "schema": SPACE.reply_schema(parent)}
 
 
 def test_many_requests_keep_their_order(server: Server) -> None:

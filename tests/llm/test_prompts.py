@@ -23,16 +23,21 @@ VALUES: dict[str, dict[str, object]] = {
         "families": [{"name": f"Family{n}", "effect": "+0.1 [-0.2, +0.4] (12)"} for n in range(20)],
         "inseparable": ["Always (4)"],
         "unmeasured": ["Rare"],
+        "numbers": [{"name": "recipe.mixup", "effect": "0 +0.4 +-0.9 (3), 0.1 -0.4 +-0.9 (3)"}] * 11,
         "pairs": [{"name": "A + B", "effect": "+0.3 [+0.1, +0.5] (4)"}] * 10,
+        "noise": "4.0",
         "best": [{"accuracy": "0.9600", "text": plan_text(PLAN)}] * 3,
         "failures": ["A, B, C, D: shape, the message"],
-        "parent": {"accuracy": "0.9500", "text": plan_text(PLAN)},
+        "tried": [{"edit": '{"recipe.mixup":0}', "gain": "+0.4, inside the noise"}],
+        "parent": {"accuracy": "0.9500", "text": plan_text(PLAN), "edited": True},
     },
     "region": {"region": "gate", "purpose": "weighs", "accuracy": "0.9", "code": "class Gate:\n    pass"},
     "file": {"experts": ["A", "B"], "accuracy": "", "code": "x = 1"},
     "repair": {"message": "line 3: invalid syntax"},
     "accuracy": {"text": "{}", "dataset": "digits", "epochs": 2, "early": [{"epoch": 1, "accuracy": "0.9"}]},
     "code": {"dataset": "cifar-10", "epochs": 1, "hyperparameters": "lr 0.01", "code": "x = 1"},
+    "source": {"text": "{}"},
+    "delta": {"dataset": "digits", "epochs": 1, "hyperparameters": "", "accuracy": "0.9", "code": "x = 1"},
 }
 
 

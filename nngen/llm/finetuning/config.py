@@ -34,6 +34,8 @@ class Tuning:
     Attributes:
         base: A hub id, a folder in transformers' layout, or a GGUF file.
         method: ``sft``, ``dpo`` or ``kto``.
+        view: View of the feedback set that is learned: that of the method by default; ``source`` for whole files, by
+            ``sft``.
         chat_template: File with a Jinja chat template, for a base that has none; "" for the base's own.
         adapter: Folder of an adapter to begin from, such as SFT's for DPO and KTO; "" for none.
         tasks: Tasks of the examples used; empty for all.
@@ -61,6 +63,7 @@ class Tuning:
 
     base: str
     method: str = "sft"
+    view: str = ""
     chat_template: str = ""
     adapter: str = ""
     tasks: tuple[str, ...] = ()
@@ -86,6 +89,8 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RewriterError(f"no method is called {self.method!r}: choose {', '.join(METHODS)}")
+        if self.view not in ("", self.method) and (self.view, self.method) != ("source", "sft"):
+            raise RewriterError(f"view {self.view!r} is not learned by {self.method}: choose source with sft, or none")
         if self.batch is None:
             object.__setattr__(self, "batch", 2 if self.method == "kto" else 1)
         for name in ("epochs", "batch", "accumulate", "lr", "rank", "alpha", "max_tokens", "save_every", "judged"):

@@ -1,18 +1,17 @@
-"""Builds the feedback set of an archive: Parquet and JSONL for three views and three splits, and a data card."""
+"""Builds the feedback set of an archive: Parquet and JSONL for four views and three splits, and a data card."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from more_itertools import map_reduce
 
-from nngen.archive.records import TrialState
+from nngen.archive.records import LoopRole, TrialState
 from nngen.archive.store import Archive
 from nngen.errors import RewriterError, UsageError
 from nngen.families.catalogue import load_families
@@ -23,39 +22,25 @@ from nngen.lemur.source import open_lemur
 from nngen.llm import optional_import
 from nngen.llm.finetuning.examples import (
     accuracy_examples,
-    code_examples,
     improvement_examples,
     region_examples,
     summary_examples,
 )
+from nngen.llm.finetuning.sources import lemur_examples, source_examples
 from nngen.llm.finetuning.splits import Example, Row, Split, Task, assign
+from nngen.llm.finetuning.views import META, VIEWS
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
-from nngen.llm.proposals.parsing import well_formed
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind
 from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
 from nngen.text import listed
 
-VIEWS = ("sft", "dpo", "kto")
-"""Views of the set: good answers; pairs of a better and a worse answer; good and bad answers with a label."""
-
 _JUDGED = (Task.REGION, Task.IMPROVE, Task.SUMMARY)  # tasks with bad answers as well
-_DIALOGUES = {
-    "sft": {"messages": 2},
-    "dpo": {"prompt": 1, "chosen": 1, "rejected": 1},
-    "kto": {"prompt": 1, "completion": 1},
-}
-"""Fields of a view's rows that hold turns of a dialogue, with the fewest turns."""
-
-_COMMON = 0.1  # largest share of a task's rows with one answer
-_DAMAGED = (ValueError, LookupError, TypeError, RecursionError, MemoryError)
-_REBUILD = "build the set again with nngen feedback build"
-_MAX_LINE = 4 * 2**20  # characters; a row holds a question of a limited number of tokens and an answer
-
-META = "feedback.json"
-"""File of a feedback set with its fingerprint, counts and prompts."""
+_FILES = (Task.CODE, Task.SOURCE, Task.DELTA, Task.LEMUR)  # rows that hold whole files
+_COMMON = 0.1  # largest share of a task's rows in one split with one answer
+_SHOWN = 600  # characters of a turn that the data card shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +49,14 @@ class Drops:
 
     Attributes:
         long: Examples with more tokens than the limit; answers are never cut.
+        files: Whole files with more tokens than theirs.
         split: Examples of two quartets in different splits, or held-out answers that nearly repeat a train answer.
         twice: Examples whose question and answer occurred before.
-        often: Plans as answers that would be more than a tenth of their task's.
+        often: Plans or edits as answers that would be more than a tenth of their task's.
     """
 
     long: int
+    files: int
     split: int
     twice: int
     often: int
@@ -102,6 +89,7 @@ def build(
     twins: Mapping[str, str],
     count: Callable[[str], int],
     limit: int = 1024,
+    file_limit: int = 32_768,
     seed: int = 0,
     notes: Sequence[str] = (),
 ) -> Built:
@@ -113,6 +101,7 @@ def build(
         twins: Map from each family to the first of its near-duplicates.
         count: Counts the tokens of a text.
         limit: Most tokens of question and answer together; longer examples are left out.
+        file_limit: The same for examples that hold whole files.
         seed: Seed of the split.
         notes: Lines for the data card about the source of the examples.
 
@@ -126,16 +115,19 @@ def build(
         raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
     every = list(examples)
     unique = list({(_question(row), row.answer): row for row in every}.values())
-    short = [row for row in unique if count(_question(row) + row.answer) <= limit]
+    fits = [count(_question(row) + row.answer) <= (file_limit if row.task in _FILES else limit) for row in unique]
+    short = [row for row, fit in zip(unique, fits, strict=True) if fit]
+    files = sum(row.task in _FILES for row, fit in zip(unique, fits, strict=True) if not fit)
     splits = assign(short, twins, seed)
     apart = [(row, split) for row, split in zip(short, splits, strict=True) if split is not None]
     kept = _without_common_answers(apart, seed)
     views = {
         name: {split.value: make([row for row, where in kept if where is split]) for split in Split}
-        for name, make in {"sft": _sft, "dpo": _dpo, "kto": _kto}.items()
+        for name, make in zip(VIEWS, (_sft, _dpo, _kto, _source), strict=True)
     }
     drops = Drops(
-        long=len(unique) - len(short),
+        long=len(unique) - len(short) - files,
+        files=files,
         split=len(short) - len(apart),
         twice=len(every) - len(unique),
         often=len(apart) - len(kept),
@@ -148,6 +140,7 @@ def build(
         "answers": {task: len({row.answer for row in rows}) for task, rows in sorted(good.items())},
         "dropped": asdict(drops),
         "limit": limit,
+        "file_limit": file_limit,
         "seed": seed,
         "prompts": sorted({row.prompt for row, _ in kept}),
     }
@@ -157,17 +150,25 @@ def build(
 
 
 def _without_common_answers(rows: Sequence[tuple[Example, Split]], seed: int) -> list[tuple[Example, Split]]:
-    """Drop good answers that would be more than a tenth of a task's: a model would learn them by heart."""
+    """Drop good answers so that none has more than a tenth of its task's rows: a model would learn it by heart."""
     order = sorted(rows, key=lambda row: derive(seed, "common", _question(row[0]), row[0].answer))
-    totals = Counter(row.task for row, _ in rows if row.good)
-    seen: Counter[tuple[Task, str]] = Counter()
-    dropped = set()
-    for row, _ in order:
+    places: dict[tuple[Task, Split], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row, split in order:
         if row.good and row.task in (Task.IMPROVE, Task.SUMMARY):
-            seen[row.task, row.answer] += 1
-            if seen[row.task, row.answer] > max(totals[row.task] * _COMMON, 1):
-                dropped.add(id(row))
+            places[row.task, split][row.answer].append(id(row))
+    dropped: set[int] = set()
+    for answers in places.values():
+        most = _most_repeats([len(same) for same in answers.values()])
+        dropped.update(place for same in answers.values() for place in same[most:])
     return [(row, split) for row, split in rows if id(row) not in dropped]
+
+
+def _most_repeats(counts: Sequence[int]) -> int:
+    """Return the most rows that an answer may keep so that it has a tenth of those that are left; at least one."""
+    most = max(counts)
+    while most > max(1, _COMMON * sum(min(count, most) for count in counts)):
+        most -= 1
+    return most
 
 
 def build_from_archive(
@@ -176,6 +177,7 @@ def build_from_archive(
     *,
     count: Callable[[str], int],
     limit: int = 1024,
+    file_limit: int = 32_768,
     tasks: Sequence[str] | None = None,
     batches: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
@@ -187,10 +189,19 @@ def build_from_archive(
         UsageError: If a task is unknown.
         RewriterError: If there are too few groups to split, or the folder holds something else.
     """
-    examples = collect(archive, tasks, batches, writers)
+    examples = collect(archive, tasks, batches, writers, count=count, limit=limit)
     sources = {name: family.source for name, family in load_families(open_lemur()).items()}
     notes = (f"Source: an archive of {len(archive.canonicals()):,} candidates.",)
-    return build(examples, out, twins=twin_families(sources), count=count, limit=limit, seed=seed, notes=notes)
+    return build(
+        examples,
+        out,
+        twins=twin_families(sources),
+        count=count,
+        limit=limit,
+        file_limit=file_limit,
+        seed=seed,
+        notes=notes,
+    )
 
 
 def collect(
@@ -198,6 +209,9 @@ def collect(
     tasks: Sequence[str] | None = None,
     batches: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
+    *,
+    count: Callable[[str], int] = estimate_tokens,
+    limit: int = 1024,
 ) -> list[Example]:
     """Gather the examples of an archive.
 
@@ -206,6 +220,8 @@ def collect(
         tasks: Tasks to include; all by default.
         batches: Batches of proposals to include; all by default.
         writers: Rewriters whose proposals to include; all by default.
+        count: Counts the tokens of a text.
+        limit: Most tokens of question and answer together; questions about plans drop items to stay inside.
 
     Raises:
         UsageError: If a task is unknown, or a rewriter wrote no proposal.
@@ -228,13 +244,18 @@ def collect(
         found += region_examples(rows, {name: archive.candidate(name) for name in sorted(parents)}, trials)
     if len(families) >= EXPERTS:
         space = PlanSpace(families=tuple(families))
-        found += improvement_examples(trials, space) if "improve" in wanted else ()
-        found += summary_examples(trials, space) if "summary" in wanted else ()
+        judged = {record.name for record in archive.campaigns() if record.role is LoopRole.JUDGE}
+        if "improve" in wanted:
+            found += improvement_examples(trials, space, judged, count=count, limit=limit)
+        found += summary_examples(trials, space, count=count, limit=limit) if "summary" in wanted else ()
     if "accuracy" in wanted:
         found += accuracy_examples(trials)
-    if "code" in wanted:
-        sources = {model.name: model.source for model in archive.external.models()}
-        found += code_examples(sources, archive.external.records())
+    if not set(wanted).isdisjoint(_FILES):
+        known = archive.canonicals()
+        files = [*source_examples([trial for trial in trials if trial.candidate_id in known], archive.candidate)]
+        models = {model.name: model.source for model in archive.external.models()}
+        files += lemur_examples(models, archive.external.records())
+        found += [row for row in files if row.task in wanted]
     return found
 
 
@@ -248,68 +269,6 @@ def counter(base: str | None, chat_template: str = "") -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def read_meta(folder: Path) -> Row:
-    """Read ``feedback.json`` of a feedback set: at least the ``fingerprint`` and the ids of the ``prompts``.
-
-    Raises:
-        RewriterError: If the folder is not a feedback set, or the file is damaged.
-    """
-    file = folder / META
-    try:
-        if not file.is_file():
-            raise RewriterError(f"{folder} is not a feedback set: nngen feedback build writes one")
-        with file.open(encoding="utf-8") as text:
-            meta = json.loads(text.read(_MAX_LINE))
-        mark, ids = meta["fingerprint"], meta["prompts"]
-        if isinstance(mark, str) and isinstance(ids, list) and all(isinstance(name, str) for name in ids):
-            return dict(meta)
-    except (OSError, *_DAMAGED) as error:
-        raise RewriterError(f"{file} is damaged ({type(error).__name__}): {_REBUILD}") from error
-    raise RewriterError(f"{file} is damaged: {_REBUILD}")
-
-
-def read_view(folder: Path, view: str, split: str) -> list[Row]:
-    """Read the rows of one view and split.
-
-    Raises:
-        RewriterError: If the folder is not a feedback set, or a row of the file is damaged; the message names the line.
-    """
-    file = folder / view / f"{split}.jsonl"
-    rows: list[Row] = []
-    try:
-        if not file.is_file():
-            raise RewriterError(f"{folder} is not a feedback set: {file.name} of {view} is missing")
-        with file.open(encoding="utf-8", newline="\n") as lines:
-            # Lines end at line breaks alone: texts may hold other separators, which JSON does not escape.
-            while line := lines.readline(_MAX_LINE):
-                row = json.loads(line)
-                if not _is_row(row, view):
-                    raise RewriterError(f"{file}, line {len(rows) + 1}, is not a row for {view}: {_REBUILD}")
-                rows.append(row)
-    except (OSError, *_DAMAGED) as error:
-        raise RewriterError(f"{file}, line {len(rows) + 1}, cannot be read: {_REBUILD}") from error
-    return rows
-
-
-def _is_row(row: Any, view: str) -> bool:
-    """Whether a value has the fields that tuning reads, with their types."""
-    if not isinstance(row, dict) or not isinstance(row.get("task"), str) or not isinstance(row.get("place", ""), str):
-        return False
-    if view == "kto" and not isinstance(row.get("label"), bool):
-        return False
-    return all(_are_turns(row.get(name), least) for name, least in _DIALOGUES[view].items())
-
-
-def _are_turns(value: Any, least: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) >= least
-        and all(isinstance(turn, dict) for turn in value)
-        and all(isinstance(turn.get(name), str) for turn in value for name in ("role", "content"))
-        and not any(well_formed(turn["content"]) != turn["content"] for turn in value)
-    )
-
-
 def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
     """Hash the rows of every view and split, in order."""
     text = json.dumps(views, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -317,7 +276,15 @@ def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
 
 
 def _sft(rows: Sequence[Example]) -> list[Row]:
-    return [{"messages": [*_turns(row), *_answer(row)], **_about(row)} for row in rows if row.good]
+    return [_dialogue(row) for row in rows if row.good and row.task not in _FILES]
+
+
+def _source(rows: Sequence[Example]) -> list[Row]:
+    return [_dialogue(row) for row in rows if row.task in _FILES]
+
+
+def _dialogue(row: Example) -> Row:
+    return {"messages": [*_turns(row), *_answer(row)], **_about(row)}
 
 
 def _dpo(rows: Sequence[Example]) -> list[Row]:
@@ -331,8 +298,10 @@ def _dpo(rows: Sequence[Example]) -> list[Row]:
         good = sorted((row for row in answers if row.good), key=lambda row: -row.score)
         bad = sorted((row for row in answers if not row.good), key=lambda row: row.score)
         for better, worse in zip(good, bad, strict=False):
-            chosen, rejected = _answer(better), _answer(worse)
-            pairs.append({"prompt": _turns(better), "chosen": chosen, "rejected": rejected, **_about(better)})
+            # The margin of the pair: both answers are apart from the same plan.
+            weight = round((better.weight + worse.weight) / 2, 3)
+            turns = {"prompt": _turns(better), "chosen": _answer(better), "rejected": _answer(worse)}
+            pairs.append({**turns, **_about(better), "weight": weight})
     return pairs
 
 
@@ -354,7 +323,7 @@ def _answer(row: Example) -> list[dict[str, str]]:
 
 def _about(row: Example) -> Row:
     about = {"task": row.task.value, "place": row.place, "group": row.group}
-    return {**about, "origin": row.origin, "prompt_id": row.prompt, "writer": row.writer}
+    return {**about, "origin": row.origin, "prompt_id": row.prompt, "writer": row.writer, "weight": row.weight}
 
 
 def _question(row: Example) -> str:
@@ -366,7 +335,10 @@ def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], meta: Row
     datasets.disable_progress_bars()
     filled = {name: [split for split, rows in splits.items() if rows] for name, splits in views.items()}
     files = {name: splits for name, splits in filled.items() if splits}
-    card = render_template("feedback_card.md.j2", meta=meta, files=files, splits=list(Split), notes=notes)
+    shown = {name: _shown(splits[Split.TRAIN]) for name, splits in views.items()}
+    card = render_template(
+        "feedback_card.md.j2", meta=meta, files=files, splits=list(Split), notes=notes, shown=shown, fence="`" * 4
+    )
     try:
         with draft_folder(folder, replace=True) as draft:
             for name, splits in views.items():
@@ -380,3 +352,28 @@ def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], meta: Row
             (draft / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _shown(rows: Sequence[Row]) -> list[str]:
+    """Write three rows of a view for the data card, of different tasks where there are some; long turns are cut."""
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_task[row["task"]].append(row)
+    picked = [same[turn] for turn in range(3) for same in by_task.values() if turn < len(same)][:3]
+    texts = []
+    for row in picked:
+        turns = [
+            turn for name in ("messages", "prompt", "completion", "chosen", "rejected") for turn in row.get(name, ())
+        ]
+        about = ", ".join(f"{name} {row[name]}" for name in ("task", "label", "weight") if name in row)
+        said = (f"[{turn['role']}]\n{_cut(turn['content'])}" for turn in turns)
+        texts.append("\n".join([f"[{about}]", *said]))
+    return texts
+
+
+def _cut(text: str) -> str:
+    return (
+        text
+        if len(text) <= _SHOWN
+        else f"{text[: _SHOWN // 2]}\n[... {len(text) - _SHOWN:,} characters ...]\n{text[-_SHOWN // 2 :]}"
+    )

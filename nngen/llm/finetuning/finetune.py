@@ -25,7 +25,7 @@ from nngen.errors import RewriterError
 from nngen.files import load_json, write_atomically
 from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
-from nngen.llm.finetuning.dataset import build_from_archive, counter, read_meta, read_view
+from nngen.llm.finetuning.dataset import build_from_archive, counter
 from nngen.llm.finetuning.splits import Row
 from nngen.llm.finetuning.trainer import (
     Tokens,
@@ -35,6 +35,7 @@ from nngen.llm.finetuning.trainer import (
     trainer_rows,
     tuned_layers,
 )
+from nngen.llm.finetuning.views import read_meta, read_view
 from nngen.llm.rewriters.base import Options, Rewriter
 from nngen.llm.rewriters.chat import Chat, load_tokenizer
 from nngen.llm.rewriters.transformers_local import Local, adapted, context_of, load_config, load_model
@@ -109,9 +110,7 @@ def outlook(tuning: Tuning, dataset: Path, out: Path) -> Outlook:
         RewriterError: If the folder is not a feedback set, or has nothing to learn.
     """
     read_meta(dataset)
-    rows = temper(_rows(dataset, tuning.method, "train", tuning.tasks), tuning.temper, tuning.seed)
-    if not rows:
-        raise RewriterError(f"{dataset} has no train rows for {tuning.method}: build it from more proposals")
+    rows = _train_rows(tuning, dataset)
     updates = math.ceil(tuning.epochs * math.ceil(len(rows) / (tuning.batch or 1) / tuning.accumulate))
     same = ("method", "batch", "accumulate", "max_tokens", "precision", "quantize", "checkpointing", "device")
     wanted = [base_name(tuning.base), *(getattr(tuning, name) for name in same)]
@@ -144,14 +143,14 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
     limit = min(tuning.max_tokens, context_of(config))
     if limit < tuning.max_tokens:
         note(f"dialogues of more than {limit:,} tokens are left out: the model's context holds no more")
-    train = temper(_rows(dataset, tuning.method, "train", tuning.tasks), tuning.temper, tuning.seed)
-    if not train:
-        raise RewriterError(f"{dataset} has no train rows for {tuning.method}: build it from more proposals")
+    train = _train_rows(tuning, dataset)
     table = trainer_rows(tuning.method, chat, train, limit)
     if not table:
         raise RewriterError(f"no row has at most {limit} tokens: raise max_tokens, or take a model of a longer context")
-    validation = trainer_rows(tuning.method, chat, _rows(dataset, tuning.method, "validation", tuning.tasks), limit)
-    test = sft_tokens(chat, _rows(dataset, "sft", "test", tuning.tasks), limit)[: tuning.judged]
+    view = tuning.view or tuning.method
+    validation = trainer_rows(tuning.method, chat, _rows(dataset, view, "validation", tuning.tasks), limit)
+    judging = view if tuning.method == "sft" else "sft"
+    test = sft_tokens(chat, _rows(dataset, judging, "test", tuning.tasks), limit)[: tuning.judged]
     note(f"{len(table)} rows to learn, {len(validation)} to choose the weights, {len(test)} held out")
     model = load_model(tuning.base, device=tuning.device, precision=tuning.precision, quantize=tuning.quantize)
     if tuning.adapter:
@@ -216,7 +215,8 @@ class AdapterTuner:
         try:
             if not (place / "data").exists():
                 count, limit = counter(self.tuning.base, self.tuning.chat_template), self.tuning.max_tokens
-                build_from_archive(archive, place / "data", count=count, limit=limit, tasks=_LOOP_TASKS, seed=0)
+                tasks = self.tuning.tasks or _LOOP_TASKS
+                build_from_archive(archive, place / "data", count=count, limit=limit, tasks=tasks, seed=0)
             tuned = finetune(replace(self.tuning, tasks=()), place / "data", place / "tuned", self.note)
         except RewriterError as error:
             self.note(f"cycle {cycle} is not learned from: {error}")
@@ -279,6 +279,25 @@ def _begin(out: Path, begun: dict[str, Any]) -> Tuned | None:
         return Tuned(**{**result, "adapter": out / ADAPTER, **scores})
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RewriterError(f"{note} is damaged ({type(error).__name__}): choose another folder") from error
+
+
+def _train_rows(tuning: Tuning, dataset: Path) -> list[Row]:
+    """Read the rows to learn, in the shares and as often as the tuning and their weights say.
+
+    Raises:
+        RewriterError: If there are none.
+    """
+    view = tuning.view or tuning.method
+    rows = temper(_rows(dataset, view, "train", tuning.tasks), tuning.temper, tuning.seed)
+    if not rows:
+        raise RewriterError(f"{dataset} has no train rows for {view}: build it from more proposals")
+    return repeat(rows, tuning.seed)
+
+
+def repeat(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Repeat each row by its weight: one of 1.4 stands once or, drawn with a probability of 0.4, twice."""
+    draws = (Random(derive(seed, "weight", number)).random() for number in range(len(rows)))
+    return [row for row, draw in zip(rows, draws, strict=True) for _ in range(int(row.get("weight", 1) + draw))]
 
 
 def _rows(dataset: Path, view: str, split: str, tasks: Sequence[str]) -> list[Row]:

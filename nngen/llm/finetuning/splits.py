@@ -27,6 +27,9 @@ class Task(enum.StrEnum):
     SUMMARY = "summary"
     ACCURACY = "accuracy"
     CODE = "code"
+    SOURCE = "source"
+    DELTA = "delta"
+    LEMUR = "lemur"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ class Example:
         origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
         place: Name of the region, for ``region``.
         writer: Rewriter that wrote the answer; "" where it was not proposed.
+        weight: Times that tuning repeats it on average, at least 1: more for clearer differences of accuracy.
     """
 
     task: Task
@@ -54,6 +58,7 @@ class Example:
     score: float = 1.0
     place: str = ""
     writer: str = ""
+    weight: float = 1.0
 
 
 class Split(enum.StrEnum):
@@ -63,6 +68,9 @@ class Split(enum.StrEnum):
     VALIDATION = "validation"
     TEST = "test"
 
+
+LEMUR = "lemur:"
+"""Prefix of the groups of LEMUR's models, which are its families; other groups are quartets."""
 
 _FEWEST = 3
 _SHARES = ((Split.TEST, 0.15), (Split.VALIDATION, 0.15))
@@ -85,12 +93,16 @@ def assign(examples: Sequence[Example], twins: Mapping[str, str], seed: int) -> 
     """
     named = [_names(example.group, twins) for example in examples]
     sizes = Counter(names[0] for names in named) + Counter(name for names in named for name in names[1:])
-    if len(sizes) < _FEWEST:
+    # LEMUR's models are split by themselves: they are many, and would fill the held-out splits.
+    parts = [{name: sizes[name] for name in sizes if name.startswith(LEMUR) is lemur} for lemur in (False, True)]
+    if max(map(len, parts)) < _FEWEST:
         raise RewriterError(
             f"the feedback set is too small to split: {len(examples)} examples of {len(sizes)} different quartets, "
             f"and at least {_FEWEST} quartets are needed; train or propose more"
         )
-    where = _fill(sizes, seed)
+    where: dict[str, Split] = {}
+    for part in parts:
+        where |= _fill(part, seed) if len(part) >= _FEWEST else dict.fromkeys(part, Split.TRAIN)
     splits = [where[names[0]] if len({where[name] for name in names}) == 1 else None for names in named]
     return _without_echoes(examples, splits)
 

@@ -35,6 +35,8 @@ class Fault(enum.StrEnum):
     RANGE = "range"
     REGION = "region"
     """The code does not define the class or function of the region."""
+    CONTEXT = "context"
+    """The text is not a unified diff, or its lines are not those of the file."""
     UNCHANGED = "unchanged"
     ASSEMBLY = "assembly"
 
@@ -56,6 +58,7 @@ _OBJECT = re.compile(r'\{\s*["}]')
 _FENCE = re.compile(r"^[ \t]+(?=```|~~~)", re.MULTILINE)
 _MAX_TRIES = 100  # broken objects before a plan; each may take time in proportion to the reply
 _PYTHON = ("python", "py", "python3", "py3")
+_DIFF = ("diff", "patch")
 _NO_BLOCK = "no code block: write the code between ```python and ```"
 _NO_OBJECT = "no JSON object: write one JSON object, and nothing else"
 
@@ -88,12 +91,13 @@ def without_thoughts(text: str) -> str:
     return "".join([*kept, text[end:]])
 
 
-def one_object(text: str, key: str) -> dict[str, Any]:
+def one_object(text: str, *keys: str) -> dict[str, Any]:
     """Return the one JSON object of a reply, whatever stands around it.
 
     Args:
         text: The reply.
-        key: Field that tells the object from others; an object that holds it may be wrapped in another one.
+        keys: Fields of which one tells the object from others; an object that holds it may be wrapped in another one.
+            Of objects that hold the first of them, or else any, there must be one.
 
     Raises:
         ReplyError: If there is none, or two of them differ.
@@ -102,7 +106,8 @@ def one_object(text: str, key: str) -> dict[str, Any]:
     # A quotation or a list indents the lines of an object, which breaks none; its marks would.
     found = _objects(text) or next(filter(None, (_objects(token.content) for token in _blocks(text))), [])
     wrapped = [inner for data in found for inner in data.values() if isinstance(inner, dict)]
-    named = [data for data in (*found, *wrapped) if key in data]
+    holders = ([data for data in (*found, *wrapped) if not data.keys().isdisjoint(some)] for some in (keys[:1], keys))
+    named = next(filter(None, holders), [])
     if "{" not in text:
         raise ReplyError(Fault.NO_BLOCK, _NO_OBJECT)
     if not named:
@@ -149,9 +154,22 @@ def _blocks(text: str) -> list[Token]:
     return [token for token in _markdown().parse(text) if token.content]
 
 
-def fenced(code: str) -> str:
+def fenced(code: str, language: str = "python") -> str:
     """Write code as the one block of a reply."""
-    return f"```python\n{code.strip()}\n```"
+    return f"```{language}\n{code.strip()}\n```"
+
+
+def diff_block(text: str) -> str | None:
+    """Return the unified diff of a reply; None where it holds none.
+
+    Raises:
+        ReplyError: If several blocks are diffs, or the one that is never closes.
+    """
+    text = without_thoughts(text)
+    fences = [token for token in _blocks(text) if token.type == "fence" and token.info.strip().lower() in _DIFF]
+    if fences:
+        return _one_fence(fences).content
+    return text if text.lstrip().startswith(("@@ ", "--- ")) else None
 
 
 def python_block(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The space of plans that a rewriter may write: a JSON schema, uniform draws, mutations and a parser of replies.
+"""The space of plans that a rewriter may write: schemas, uniform draws, mutations and a parser of replies.
 
-All four follow one table, ``CHOICES`` of ``nngen.surrogate.plan_text``.
+All follow one table, ``CHOICES`` of ``nngen.surrogate.plan_text``. A reply is a whole plan, or an edit of the parent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
 from typing import Any
 
+from nngen.llm.proposals.edits import SWAP, edit_schema, edit_values, swapped
 from nngen.llm.proposals.parsing import Fault, ReplyError, one_object
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
@@ -52,6 +53,15 @@ class PlanSpace:
             groups.setdefault(group, {})[name] = {"enum": [compact_number(value) for value in values]}
         return _closed({"experts": experts, **{group: _closed(inner) for group, inner in groups.items()}})
 
+    def edits(self, parent: Plan | None) -> dict[str, tuple[Value, ...]]:
+        """List the values that an edit of the parent may give to each field; empty where a whole plan is needed."""
+        return {} if parent is None else edit_values(parent, self.families, self.choices)
+
+    def reply_schema(self, parent: Plan | None) -> dict[str, Any]:
+        """Build the JSON schema of a reply: an edit of the parent where there is one that can be edited, or a plan."""
+        values = self.edits(parent)
+        return edit_schema(values) if values else self.schema()
+
     def draw(self, rng: Random) -> Plan:
         """Draw four different families and every value uniformly."""
         experts = sorted(rng.sample(self.families, EXPERTS))
@@ -75,16 +85,27 @@ class PlanSpace:
     def read(self, text: str, parent: Plan | None = None) -> Plan:
         """Parse a reply: one JSON object, whatever stands around it.
 
-        Fields outside of ``choices`` are those of ``parent``.
+        With a parent the object may name the changed fields alone; all fields it leaves out are those of the parent.
 
         Raises:
-            ReplyError: If it is not a plan of this space; the message serves a second attempt.
+            ReplyError: If it is neither a plan of this space nor an edit that leads to one; the message serves a second
+                attempt.
         """
-        data = one_object(text, "experts")
-        return self._plan(self._values(data), self._experts(data), parent)
+        data = one_object(text, SWAP, *self.choices, *(path.split(".")[0] for path in self.choices))
+        values = self._values(data)
+        swap = data.get(SWAP)
+        if parent is None or isinstance(swap, list):
+            return self._plan(values, self._experts(data), parent)
+        if not values and swap is None:
+            raise ReplyError(Fault.UNCHANGED, 'the reply changes nothing: name a field, such as {"recipe.mixup":0.1}')
+        experts = list(parent.experts) if swap is None else swapped(parent.experts, str(swap), self.families)
+        plan = self._plan(values, self._experts({SWAP: experts}), parent)
+        if plan == parent:
+            raise ReplyError(Fault.UNCHANGED, "the plan has these values already: change something")
+        return plan
 
     def _experts(self, data: Mapping[str, Any]) -> list[str]:
-        names = data.get("experts")
+        names = data.get(SWAP)
         if not isinstance(names, list) or len(names) != EXPERTS or not all(isinstance(name, str) for name in names):
             raise ReplyError(Fault.FAMILY, f"experts must be {EXPERTS} names")
         for name in names:
@@ -96,16 +117,21 @@ class PlanSpace:
         return sorted(names)
 
     def _values(self, data: Mapping[str, Any]) -> dict[str, Value]:
+        """Read the fields of a plan, in its parts, or of an edit, by dotted path; null leaves a field as it is."""
         flat: dict[str, Value] = {}
-        for group, inner in data.items():
-            if group == "experts":
+        for name, inner in data.items():
+            if name == SWAP:
                 continue
-            if not isinstance(inner, dict):
-                raise ReplyError(Fault.NOT_A_PLAN, f"{group!r} is not a part of a plan with fields")
-            flat |= {f"{group}.{name}": value for name, value in inner.items()}
+            if "." in name:
+                flat |= {name: inner} if inner is not None else {}
+            elif isinstance(inner, dict):
+                flat |= {f"{name}.{field}": value for field, value in inner.items()}
+            else:
+                raise ReplyError(Fault.NOT_A_PLAN, f"{name!r} is not a part of a plan with fields")
         for path, value in flat.items():
             if path not in self.choices:
-                raise ReplyError(Fault.NOT_A_PLAN, f"a plan has no field {path!r}")
+                near = did_you_mean(one_line(path, 60), self.choices)
+                raise ReplyError(Fault.NOT_A_PLAN, f"a plan has no field {path!r}{near and '; '}{near}")
             if isinstance(value, bool) or value not in self.choices[path]:
                 raise ReplyError(Fault.RANGE, f"{path} is {value!r}; it may be {self.choices[path]}")
         return flat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean
 from typing import Any
 
 from nngen.analysis.effects import effects
@@ -14,22 +13,33 @@ from nngen.archive.records import StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
 from nngen.llm.prompts import MAX_EXAMPLES, Rendered, prompt, render
+from nngen.llm.proposals.edits import edit_text
+from nngen.llm.proposals.evidence import (
+    Noise,
+    TrainedPlan,
+    noise_of,
+    number_effects,
+    number_lines,
+    trained_plans,
+    tried_edits,
+)
 from nngen.llm.proposals.log import Proposal, proposals
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, top_parents
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.regions import REGIONS, find
 from nngen.plan import Plan
-from nngen.surrogate.plan_text import by_plan, plan_text
+from nngen.surrogate.plan_text import plan_text
 
 _PAIRS = 10
 _FAILURES = 5
+_TRIED = 4  # of the best edits of a parent, and of the worst
 
 
 def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iterable[Proposal] = ()) -> dict[str, Any]:
     """Gather the inputs of the prompt ``plan``, without a parent.
 
     Args:
-        trials: Finished trials of one fidelity, for the effects of families and the best plans.
+        trials: Finished trials of one fidelity, for the effects of families and numbers, the noise and the best plans.
         space: Plans over the usable families.
         failed: Earlier proposals, whose failures are counted.
     """
@@ -45,26 +55,47 @@ def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iter
         "families": [{"name": row.family, "effect": _effect(row.interval, row.point, row.quartets)} for row in rows],
         "inseparable": [f"{name} ({trained[name]})" for name in others if trained[name]],
         "unmeasured": [name for name in others if not trained[name]],
+        "numbers": number_lines(number_effects(trained_plans(trials))),
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
         ],
+        "noise": noise_of(trials).points if trials else "",
         "best": best_plans(trials),
         "failures": _failures(trials, failed),
+        "tried": [],
         "parent": None,
     }
 
 
 def best_plans(trials: Sequence[StoredTrial]) -> list[dict[str, str]]:
     """Write the plans of the highest mean accuracies, best first, for the prompt ``plan``."""
-    best = sorted(plan_means(trials), key=lambda row: (-row[1], row[0].experts))[:MAX_EXAMPLES]
-    return [{"text": plan_text(plan), "accuracy": f"{accuracy:.4f}"} for plan, accuracy in best]
+    best = sorted(trained_plans(trials), key=lambda row: (-row.accuracy, row.plan.experts))[:MAX_EXAMPLES]
+    return [{"text": plan_text(row.plan), "accuracy": f"{row.accuracy:.4f}"} for row in best]
 
 
-def parent_values(parent: Parent | None) -> dict[str, str] | None:
-    """Write the plan to improve on for the prompt ``plan``; None where there is none."""
+def parent_values(parent: Parent | None, trials: Sequence[StoredTrial], space: PlanSpace) -> dict[str, Any]:
+    """Gather the inputs of the prompt ``plan`` about the plan to improve on; empty without a parent.
+
+    Args:
+        parent: The candidate that the reply starts from.
+        trials: Trials of the fidelity, for the edits of the parent that were tried before.
+        space: Plans over the usable families; a parent outside of it is answered by a whole plan.
+    """
     if parent is None or parent.plan is None:
-        return None
-    return {"text": plan_text(parent.plan), "accuracy": parent.accuracy_text or "an unknown accuracy"}
+        return {}
+    edited = bool(space.edits(parent.plan))
+    plans = trained_plans(trials)
+    known = next((row for row in plans if row.plan == parent.plan), None)
+    tried = tried_values(known, plans, noise_of(trials)) if edited and known is not None else []
+    accuracy = parent.accuracy_text or "an unknown accuracy"
+    return {"tried": tried, "parent": {"text": plan_text(parent.plan), "accuracy": accuracy, "edited": edited}}
+
+
+def tried_values(parent: TrainedPlan, plans: Iterable[TrainedPlan], noise: Noise) -> list[dict[str, str]]:
+    """Write the edits of a plan that were trained, with gain and verdict: the best and the worst."""
+    found = tried_edits(parent, plans, noise)
+    kept = found if len(found) <= 2 * _TRIED else found[:_TRIED] + found[-_TRIED:]
+    return [{"edit": edit_text(edit), "gain": f"{100 * gain:+.1f}, {verdict}"} for edit, gain, verdict in kept]
 
 
 def region_values(parent: Parent, region: str) -> dict[str, Any]:
@@ -86,9 +117,7 @@ def file_values(parent: Parent) -> dict[str, Any]:
 
 def plan_means(trials: Iterable[StoredTrial]) -> list[tuple[Plan, float]]:
     """Compute the mean validation accuracy of each plan, in the order of their first trials."""
-    return [
-        (same[0].plan, fmean(trial.validation_accuracy or 0.0 for trial in same)) for same in by_plan(trials).values()
-    ]
+    return [(row.plan, row.accuracy) for row in trained_plans(trials)]
 
 
 def render_from_archive(
@@ -116,7 +145,8 @@ def render_from_archive(
         known = {expert for trial in trials for expert in trial.experts}
         space = PlanSpace(families=tuple(sorted(families if families is not None else known)))
         start = parents[0] if parent else None
-        values = plan_values(trials, space, failed=proposals(archive)) | {"parent": parent_values(start)}
+        values = plan_values(trials, space, failed=proposals(archive))
+        values |= parent_values(start, trials, space)
     elif name not in ("region", "file"):
         raise UsageError(f"{name} is not filled from the archive: plan, region and file are")
     elif not parents:

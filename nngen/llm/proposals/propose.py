@@ -26,10 +26,11 @@ from nngen.families.trust import AUTO, check_level, families_level
 from nngen.isolation import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
+from nngen.llm.proposals.deltas import apply_delta
 from nngen.llm.proposals.duplicates import Known
 from nngen.llm.proposals.log import Proposal, Stage, proposals, record
 from nngen.llm.proposals.parents import Parent
-from nngen.llm.proposals.parsing import Fault, ReplyError, python_block, well_formed
+from nngen.llm.proposals.parsing import Fault, ReplyError, diff_block, python_block, well_formed
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.prompt_context import file_values, parent_values, plan_values, region_values
 from nngen.llm.proposals.regions import REGIONS, present, splice
@@ -45,7 +46,7 @@ _MAX_TOKENS = {Kind.PLAN: 512, Kind.REGION: 512, Kind.FILE: 24_000}
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}
 _TEMPLATE_TOKENS = 64  # that a chat template adds to the turns
 _NO_LIMIT = 10**9
-_AFTER_PARSING = frozenset({Fault.REGION, Fault.UNCHANGED, Fault.ASSEMBLY})
+_AFTER_PARSING = frozenset({Fault.REGION, Fault.CONTEXT, Fault.UNCHANGED, Fault.ASSEMBLY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,8 @@ class Proposer:
         values = plan_values(trials, self._plans, failed=failed)
         starts: Sequence[Parent | None] = parents or [None]
         questions = [
-            self._question(Kind.PLAN, values | {"parent": parent_values(start)}, start) for start in starts[:number]
+            self._question(Kind.PLAN, values | parent_values(start, trials, self._plans), start)
+            for start in starts[:number]
         ]
         return self._run(Kind.PLAN, number, seed, questions)
 
@@ -312,7 +314,9 @@ class Proposer:
             except (PlanError, AssemblyError) as error:
                 raise ReplyError(Fault.ASSEMBLY, str(error)) from error
         assert ask.parent is not None
-        before, code = ask.parent.source, python_block(text)
+        before = ask.parent.source
+        delta = diff_block(text) if request.kind is Kind.FILE else None
+        code = python_block(text) if delta is None else apply_delta(before, delta)
         candidate = identify(code if request.kind is Kind.FILE else splice(before, request.region, code))
         if candidate.canonical == canonical_hash(before):
             raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")

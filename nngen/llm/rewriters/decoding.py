@@ -1,8 +1,8 @@
-"""Decoding of a batch: a grammar of plans for each row, and draws that depend on the row's seed alone.
+"""Decoding of a batch: a grammar of plans or edits for each row, and draws that depend on the row's seed alone.
 
-A JSON schema cannot state that the four experts differ. Each row's grammar is therefore rebuilt when
+A JSON schema cannot state that the four experts of a plan differ. The grammar of a plan is therefore rebuilt when
 the closing quote of an expert is written, without that expert among the remaining choices. The tokens
-written so far are consumed again, which takes about a millisecond.
+written so far are consumed again, which takes about a millisecond. The grammar of an edit needs no rebuilding.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from nngen.llm import optional_import
+from nngen.llm.proposals.edits import edit_grammar
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Request
+from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
 
@@ -47,11 +49,12 @@ def _grammar(schema: str) -> str:
 
 
 class PlanMatcher:
-    """State of the grammar of plans for one row of a batch."""
+    """State of the grammar for one row of a batch: of edits of the parent where it can be edited, or of plans."""
 
-    def __init__(self, tokenizer: Any, space: PlanSpace) -> None:
+    def __init__(self, tokenizer: Any, space: PlanSpace, parent: Plan | None = None) -> None:
         self._tokenizer = tokenizer
         self._space = space
+        self._edits = space.edits(parent)
         self._tokens: list[int] = []
         self._chosen: tuple[str, ...] = ()
         self._matcher = self._build()
@@ -61,7 +64,7 @@ class PlanMatcher:
         self._matcher.consume_token(token)
         self._tokens.append(token)
         # After the fourth expert the grammar is final: values of fields do not depend on one another.
-        if len(self._chosen) < EXPERTS:
+        if not self._edits and len(self._chosen) < EXPERTS:
             chosen = self._written()
             if chosen != self._chosen:
                 self._chosen = chosen
@@ -79,8 +82,10 @@ class PlanMatcher:
         return torch.nn.functional.pad(known, (0, vocabulary - len(known)))
 
     def _build(self) -> Any:
-        schema = json.dumps(self._space.schema(self._chosen))
-        return optional_import("llguidance").LLMatcher(self._tokenizer, _grammar(schema))
+        matcher = optional_import("llguidance").LLMatcher
+        if self._edits:
+            return matcher(self._tokenizer, matcher.grammar_from_lark(edit_grammar(self._edits)))
+        return matcher(self._tokenizer, _grammar(json.dumps(self._space.schema(self._chosen))))
 
     def _written(self) -> tuple[str, ...]:
         found = _EXPERTS.match(self._tokenizer.decode_str(self._tokens))

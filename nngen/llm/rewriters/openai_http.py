@@ -201,7 +201,9 @@ class Http:
             "stream": False,
         }
         if request.kind is Kind.PLAN and request.space is not None:
-            schema = {"name": "plan", "strict": True, "schema": request.space.schema()}
+            # Strict schemas need every field; an edit names few.
+            strict = not request.space.edits(request.parent)
+            schema = {"name": "plan", "strict": strict, "schema": request.space.reply_schema(request.parent)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return {name: value for name, value in body.items() if name not in self._left_out}
 

@@ -231,7 +231,7 @@ class Local:
                     f"no grammar can be made for the tokenizer of {self._base} ({one_line(str(error), 100)}): run the "
                     "model in a server, and give its address"
                 ) from error
-        return PlanMatcher(self._grammar_tokenizer, request.space)
+        return PlanMatcher(self._grammar_tokenizer, request.space, request.parent)
 
 
 def _batches(order: Sequence[int], prompts: Sequence[str], size: int, *, pads: bool) -> Iterator[list[int]]:
