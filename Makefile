@@ -8,7 +8,7 @@ DEMO := --archive generated/demo.db
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo fast test test-slow measure lint clean
+.PHONY: demo docs fast test test-slow measure lint clean
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nngen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -17,7 +17,7 @@ $(BIN)/.installed: pyproject.toml
 	@touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,eval,export,llm,ray,report,serve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs,eval,export,frame,llm,ray,report,serve]'
 	@touch $@
 
 demo: $(BIN)/.installed
@@ -37,6 +37,10 @@ test: $(BIN)/.installed-dev
 test-slow: $(BIN)/.installed-dev
 	$(PYTEST) -m "slow or corpus or rehearsal"
 
+# The documentation site; builds without a network, and a warning fails.
+docs: $(BIN)/.installed-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs $(WORKERS) docs generated/docs
+
 measure: $(BIN)/.installed-dev
 	$(BIN)/python eval/measure_code.py
 
@@ -47,4 +51,4 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) generated/demo.db* generated/demo.html
+	rm -rf $(VENV) generated/demo.db* generated/demo.html generated/docs docs/reference docs/measurements

@@ -204,7 +204,9 @@ def train(
         return ready.train(job, on_epoch)
 
 
-def load(name: str, *, archive: Path | None = None, trust: bool = False, device: str = "cpu") -> TrainedModel:
+def load(
+    name: str, *, archive: str | os.PathLike[str] | None = None, trust: bool = False, device: str = "cpu"
+) -> TrainedModel:
     """Load a network with the weights that a campaign kept, those of the best trial, into this process.
 
     The code of the candidate runs here, without a sandbox; ``nngen predict`` runs it in one.

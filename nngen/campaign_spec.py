@@ -91,6 +91,7 @@ class CampaignSpec:
         memory_mib: Memory limit of one trial in MiB.
         keep_weights: Trials whose weights are kept beside the archive: none, best, top:N or all of the campaign.
         start: SHA-256 of the weights that its trials start from (train --from); empty for new ones.
+        note: Remark on the campaign, printed with its status and in its report; has no effect, and may change.
     """
 
     name: str
@@ -124,6 +125,7 @@ class CampaignSpec:
     memory_mib: MiB = 12_288
     keep_weights: str = "best"
     start: str = ""
+    note: str = ""
     stored: InitVar[bool] = False
 
     def __post_init__(self, stored: bool) -> None:
@@ -229,7 +231,7 @@ class CampaignSpec:
         Raises:
             UsageError: If any argument differs; the message names each such argument with both values.
         """
-        now = {item.name: getattr(asked, item.name) for item in fields(self)}
+        now = {item.name: getattr(asked, item.name) for item in fields(self) if item.name != "note"}
         self._refuse({name: value for name, value in now.items() if value != getattr(self, name)})
 
     def _refuse(self, differs: Mapping[str, object]) -> None:
@@ -267,6 +269,8 @@ class CampaignSpec:
     def _may_become(self, name: str, value: Any) -> bool:
         if name in ("reduction_factor", "scheduler"):
             return not self.rungs
+        if name == "note":
+            return True
         if name == "rungs":
             return bool(value[: len(self.fidelities)] == self.fidelities)
         return name in _GROW and value > getattr(self, name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import json_contract
 import psutil
 import pytest
 import torch
@@ -118,6 +119,8 @@ def nngen(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         lines, following = err.splitlines(keepends=True), ""
         if lines and lines[-1].startswith("next: "):
             following = lines.pop().removeprefix("next: ").strip()
+        if "--json" in tokens and "--help" not in tokens and code in (0, 3):
+            json_contract.check(json_contract.name_of([str(token) for token in tokens]), out)
         return Result(code=code, out=out, err="".join(lines), next=following)
 
     return call

@@ -35,6 +35,7 @@ from nngen.archive.rows import (
     spec_to_text,
     verdict_from_row,
 )
+from nngen.archive.trials import Trials
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import did_you_mean, one_line
 from nngen.types import Outcome, Record, Shape, TrialSpec, Verdict
@@ -118,8 +119,8 @@ class ArchiveReader:
         state: TrialState | None = None,
         failed: bool = False,
         curves: bool = True,
-    ) -> tuple[StoredTrial, ...]:
-        """Return the trials that fit all filters.
+    ) -> Trials:
+        """Return the trials that fit all filters; ``to_frame`` of the result makes a data frame of them.
 
         Args:
             campaign: Name of their campaign.
@@ -131,7 +132,7 @@ class ArchiveReader:
         filters = {"campaign": campaign, "candidate_id": candidate_id, "state": state and state.value}
         given = {name: value for name, value in filters.items() if value is not None}
         where = " AND ".join(["outcome != 'valid'" if failed else "1", *(f"trials.{name} = ?" for name in given)])
-        return self._trials(where, tuple(given.values()), curves=curves)
+        return Trials(self._trials(where, tuple(given.values()), curves=curves))
 
     def lines(self, campaign: str | None = None, *, brief: bool = False) -> tuple[TrialLine, ...]:
         """Return all trials, of one campaign or of all, without what only one of them is asked for.

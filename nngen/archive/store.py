@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -47,25 +48,35 @@ _PROMOTE = """
 class Archive(ArchiveReader):
     """Campaigns, candidates, trials and imported results in one file.
 
-    Open it with ``open``, or with ``in_memory`` for tests, and close it after use::
+    ``Archive(path)`` opens one that exists for reading, ``open`` for writing too, ``in_memory`` makes one for tests.
+    Close it after use::
 
-        with Archive.open(Path("nngen.db")) as archive:
+        with Archive.open("nngen.db") as archive:
             for trial in archive.trials("first"):
                 ...
+
+    Args:
+        place: Path of the archive, or an open connection.
+        readonly: Whether the connection is for reading only; a path is always opened so.
+
+    Raises:
+        ArchiveError: See ``connection.open_database``.
     """
 
-    def __init__(self, db: Connection, *, readonly: bool = False) -> None:
-        super().__init__(db, readonly=readonly)
-        self.external = ExternalResults(db)
+    def __init__(self, place: str | os.PathLike[str] | Connection, *, readonly: bool = False) -> None:
+        if not isinstance(place, Connection):
+            place, readonly = open_database(Path(place), create=False, readonly=True), True
+        super().__init__(place, readonly=readonly)
+        self.external = ExternalResults(place)
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = True, readonly: bool = False) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, create: bool = True, readonly: bool = False) -> Self:
         """Open the archive at ``path``, creating it if there is none.
 
         Raises:
             ArchiveError: See ``connection.open_database``.
         """
-        return cls(open_database(path, create=create, readonly=readonly), readonly=readonly)
+        return cls(open_database(Path(path), create=create, readonly=readonly), readonly=readonly)
 
     @classmethod
     def in_memory(cls) -> Self:

@@ -230,7 +230,8 @@ class Campaign:
     def _grown(self, stored: CampaignRecord) -> CampaignSpec:
         """Return the specification that a stored campaign grows to."""
         # A specification without rungs leaves open how a campaign that got some goes on.
-        open_ = () if self.spec.rungs else ("rungs", "reduction_factor", "scheduler")
+        open_ = [] if self.spec.rungs else ["rungs", "reduction_factor", "scheduler"]
+        open_ += [] if self.spec.note else ["note"]
         names = [item.name for item in fields(stored.spec) if item.name not in open_]
         was, now = ({name: getattr(spec, name) for name in names} for spec in (stored.spec, self.spec))
         spec = stored.spec.extended(**{name: now[name] for name in names if now[name] != was[name]})

@@ -11,6 +11,8 @@ import inspect
 import os
 import resource
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -33,10 +35,21 @@ from cyclopts import (
 
 from nngen import __version__
 from nngen.cli.config import ENVIRONMENT, read_config, read_project
-from nngen.cli.output import LONGEST_LINE, guard_streams, lost_output, note, suggestion
+from nngen.cli.output import (
+    Talk,
+    begin_output,
+    detail,
+    guard_streams,
+    lost_output,
+    note,
+    print_error,
+    set_talk,
+    suggestion,
+    talk,
+)
 from nngen.errors import NngenError, UsageError
 from nngen.ranges import Range
-from nngen.text import did_you_mean, one_line
+from nngen.text import clean, did_you_mean
 
 __all__ = ["app", "main"]
 
@@ -63,6 +76,7 @@ _COMMANDS = {
     "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
     "llm-propose": ("nngen.cli.llm_propose:llm_propose", "Propose mixtures with a rewriter; check and train them."),
     "prompts": ("nngen.cli.prompts:app", "List, show and render the prompts of rewriters."),
+    "llm": ("nngen.cli.prompts:llm", "Fetch a small language model to try the loop with."),
     "feedback": ("nngen.cli.finetune:feedback", "Build a data set from the archive for tuning a model."),
     "finetune": ("nngen.cli.finetune:finetune", "Tune a model on a feedback set with LoRA."),
     "evolve": ("nngen.cli.evolve:evolve", "Run the closed loop: propose, check, train, tune, repeat."),
@@ -84,17 +98,23 @@ _OPEN_FILES, _FEWEST_OPEN_FILES = 16_384, 64
 """Files that a process may open: as many as campaigns with many workers need, and with fewer than these none runs."""
 
 _LISTS = ("--families", "--exclude", "--include", "--rungs", "--tasks", "--region")
+_FALSE = ("false", "0", "no", "off")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def check_values(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse values that the commands cannot use: see ``_refusal``."""
+    """Set how much is printed, then refuse values that the commands cannot use: see ``_refusal``."""
+    for name, level in (("--verbose", Talk.VERBOSE), ("--quiet", Talk.QUIET)):
+        if any(token.value.lower() not in _FALSE for item in arguments if item.name == name for token in item.tokens):
+            set_talk(level)
     for argument in arguments:
         for token in argument.tokens:
             reason = _refusal(token.value, _types(argument.hint), argument)
             if reason:
                 place, name = place_of(token)
                 raise UsageError(f"{place}{name or argument.name} {reason}")
+            if token.source not in ("", "cli"):
+                detail(f"{argument.name} {token.value} comes from {token.source}")
 
 
 def _types(hint: Any) -> set[Any]:
@@ -153,19 +173,26 @@ def main() -> NoReturn:
 
 
 def run(tokens: list[str]) -> int:
-    """Run one command and return its exit code; an error becomes one line on stderr."""
-    code = _run(tokens)
+    """Run one command and return its exit code; an error becomes one line on stderr, with ``--json`` an object too."""
+    start = time.monotonic()
+    begin_output()
+    as_json = "--json" in tokens
+    code = _run(tokens, as_json)
     lost, following = lost_output(), suggestion()
     # The reader (head, less) may go away when it has seen enough; every other reason is a failure.
     if lost is not None and not isinstance(lost, BrokenPipeError):
-        return _fail(f"cannot write the results to stdout: {lost.strerror}", code=code or 1)
+        print_error(f"cannot write the results to stdout: {lost.strerror}", kind="OSError", code=1, as_json=False)
+        return code or 1
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    detail(f"{time.monotonic() - start:.1f} s, {usage.ru_maxrss / 1024:,.0f} MiB at most in this process")
     if following is not None and code == 0 and lost is None:
         note(following, prefix="next: nngen ")
     return code
 
 
-def _run(tokens: list[str]) -> int:
+def _run(tokens: list[str], as_json: bool) -> int:
     AFTERWARDS.clear()
+    kind, code = NngenError.__name__, 0
     try:
         # Only the command that is used is imported; the others keep the line that the overview shows.
         if tokens and tokens[0] in _COMMANDS:
@@ -173,16 +200,27 @@ def _run(tokens: list[str]) -> int:
             _load(tokens[0])
         # Errors are raised, not printed with rich's boxes; "return_value" keeps cyclopts from calling sys.exit.
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        message = next(filter(None, (text() for text in AFTERWARDS)), "")
+        code = 1 if message else 0
     except CycloptsError as error:
-        return _fail(_message(error), code=2)
+        message, kind, code = _message(error), UsageError.__name__, UsageError.exit_code
     except NngenError as error:
-        return _fail(str(error), code=error.exit_code)
+        message, kind, code = str(error), type(error).__name__, error.exit_code
+        _show_origin()
     except OSError as error:
-        return _fail(_os_message(error), code=1)
+        message, kind, code = _os_message(error), OSError.__name__, 1
+        _show_origin()
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on", code=130)
-    late = next(filter(None, (text() for text in AFTERWARDS)), None)
-    return _fail(late, code=1) if late else 0
+        message, kind, code = "interrupted; run the same command again to go on", KeyboardInterrupt.__name__, 130
+    if code:
+        print_error(message, kind=kind, code=code, as_json=as_json)
+    return code
+
+
+def _show_origin() -> None:
+    """Print where the error that is handled arose, with --verbose."""
+    if talk() is Talk.VERBOSE:
+        print(clean(traceback.format_exc(), None, lines=True), file=sys.stderr, flush=True)
 
 
 def _check_process() -> None:
@@ -302,8 +340,3 @@ def place_of(token: Token) -> tuple[str, str]:
     """Return the file that a token was read from, as a prefix, and the option or key as its user wrote it."""
     keyword = token.keyword or ""
     return ("", keyword) if token.source in ("", "cli", "env") else (f"{token.source}: ", keyword.strip("[]"))
-
-
-def _fail(message: str, *, code: int) -> int:
-    note(one_line(message, LONGEST_LINE))
-    return code

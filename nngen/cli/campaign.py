@@ -276,6 +276,8 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
         more = {"standing": stands.to_dict(), "arguments": stored.arguments(), "failures": failures}
         print_json(summary.to_dict() | more)
         return
+    if stored.spec.note:
+        say(f"note: {stored.spec.note}")
     print_summary(summary)
     print_status(summary, stands)
     if failures:

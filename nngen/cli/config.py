@@ -12,12 +12,12 @@ import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, ArgumentCollection, Parameter, Token, UnknownOptionError
+from cyclopts import App, ArgumentCollection, Token, UnknownOptionError
 from cyclopts.config import Dict, Env
 
-from nngen.cli.output import note, print_json, print_table, suggest
+from nngen.cli.output import OutputOptions, emit, note, print_json, print_table, suggest
 from nngen.errors import UsageError
 from nngen.files import path_kind, read_toml, write_atomically
 from nngen.text import did_you_mean
@@ -28,12 +28,12 @@ PROJECT = Path("nngen.toml")
 ENVIRONMENT = Env("NNGEN_", show=False)
 """Reads ``NNGEN_COMMAND_OPTION``."""
 
-_PER_CALL = {"config", "json"}
+_PER_CALL = {"config", "json", "quiet", "verbose"}
 """Options that belong to one call."""
 
 _DESCRIBED = ("assemble", "train", "campaign run", "llm-propose", "finetune", "evolve")
 
-Json = Annotated[bool, Parameter(negative="", show_default=False)]
+_SHELLS = ("bash", "zsh", "fish")
 
 app = App(name="config", help="Show and write nngen.toml, a project's values of options.")
 
@@ -109,11 +109,8 @@ def _fill(
 
 
 @app.command
-def show(*, json: Json = False) -> None:
+def show(*, output: OutputOptions = OutputOptions()) -> None:
     """Show the values that ``nngen.toml`` and the environment give to options.
-
-    Args:
-        json: Print JSON instead of a table.
 
     Examples:
         nngen config show
@@ -123,7 +120,7 @@ def show(*, json: Json = False) -> None:
     # A key of a server is never printed.
     names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT.prefix) and "KEY" not in name)
     rows += [{"option": name, "value": os.environ[name], "source": "environment"} for name in names]
-    if json:
+    if output.json:
         print_json(rows)
     elif rows:
         print_table([row | {"value": str(row["value"])} for row in rows])
@@ -143,11 +140,8 @@ def _leaves(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 
 
 @app.command
-def init(*, json: Json = False) -> None:
+def init(*, output: OutputOptions = OutputOptions()) -> None:
     """Write ``nngen.toml`` with the options of the commands that run long, each commented out with its default.
-
-    Args:
-        json: Print JSON instead of a sentence.
 
     Examples:
         nngen config init
@@ -156,11 +150,28 @@ def init(*, json: Json = False) -> None:
         raise UsageError(f"{PROJECT} is here already: nngen config show shows its values")
     head = "# Values of options for commands in this folder; the command line and the environment come first.\n"
     write_atomically(PROJECT, (head + "".join(map(_described, _DESCRIBED))).encode())
-    if json:
+    if output.json:
         print_json({"file": str(PROJECT)})
     else:
         note(f"wrote {PROJECT}: remove the # before the options that you set")
     suggest("config", "show")
+
+
+@app.command
+def completion(shell: str, /) -> None:
+    """Print a script that completes commands and options in a shell: bash, zsh or fish.
+
+    Args:
+        shell: Name of the shell.
+
+    Examples:
+        nngen config completion bash
+    """
+    from nngen.cli import app as whole
+
+    if shell not in _SHELLS:
+        raise UsageError(f"no completion for {shell!r}: choose {', '.join(_SHELLS)}")
+    emit(whole.generate_completion(shell=shell))  # type: ignore[arg-type]  # it is one of _SHELLS
 
 
 def _described(command: str) -> str:

@@ -21,7 +21,7 @@ from nngen.archive import check_creatable, default_path
 from nngen.archive.check import check as check_archive
 from nngen.archive.check import salvage as salvage_archive
 from nngen.cli.options import ArchiveOptions, Flag
-from nngen.cli.output import note, print_json, print_table, suggest
+from nngen.cli.output import OutputOptions, note, print_json, print_table, suggest
 from nngen.datasets.registry import DATASETS, on_disk
 from nngen.datasets.source import Request
 from nngen.errors import ArchiveError, LemurError, NngenError, UsageError
@@ -58,7 +58,7 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(*, train: Flag = False, json: Flag = False) -> None:
+def doctor(*, train: Flag = False, output: OutputOptions = OutputOptions()) -> None:
     """Examine this machine: Python, torch, graphics cards, sandbox, LEMUR, data sets, Ray, disk, memory.
 
     Each problem is listed with the command that mends it. The output names no user and no folder outside of the
@@ -67,7 +67,6 @@ def doctor(*, train: Flag = False, json: Flag = False) -> None:
 
     Args:
         train: Also train one small mixture on each device, and compare the accuracies.
-        json: Print JSON instead of a table.
 
     Examples:
         nngen doctor
@@ -76,7 +75,7 @@ def doctor(*, train: Flag = False, json: Flag = False) -> None:
     findings = [_guarded(examine) for examine in _EXAMINED]
     bad = [finding for finding in findings if finding.state == "problem"]
     trained = list(_trainings()) if train and not bad else []
-    if json:
+    if output.json:
         print_json({"ok": not bad, "findings": [asdict(one) for one in findings], "trainings": trained})
     else:
         print_table([asdict(finding) for finding in findings])

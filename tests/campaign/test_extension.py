@@ -27,6 +27,16 @@ def test_more_quartets_continue_the_order(archive, sampler):
     assert change.detail == {"size": 9}
 
 
+def test_a_note_may_change_and_has_no_effect(archive):
+    campaign(archive, size=4, note="first try").run()
+    before = archive.trials("one")
+    campaign(archive, size=4).run()
+    assert archive.campaign("one").spec.note == "first try"
+    campaign(archive, size=4, note="kept for the paper").run()
+    assert archive.campaign("one").spec.note == "kept for the paper"
+    assert archive.trials("one") == before
+
+
 def test_a_sampler_that_learns_goes_on(archive):
     campaign(archive, size=4, sampler="adaptive").run()
     assert campaign(archive, size=10, sampler="adaptive").run().done == 10

@@ -10,7 +10,7 @@ optional where it otherwise reads the whole archive.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -20,7 +20,9 @@ from docstring_parser import parse
 
 from nngen.archive import Archive, default_path
 from nngen.cli import AFTERWARDS, place_of
-from nngen.cli.output import print_json, print_table
+from nngen.cli.output import Flag as Flag
+from nngen.cli.output import OutputOptions as OutputOptions
+from nngen.cli.output import detail
 from nngen.datasets.registry import dataset_help, dataset_name
 from nngen.errors import UsageError
 from nngen.families.trust import check_level
@@ -93,8 +95,6 @@ SecondsOption = Annotated[float, Parameter(validator=range_of(Seconds))]
 MemoryOption = Annotated[int, Parameter(validator=range_of(MiB))]
 TemperatureOption = Annotated[float, _within(0, 100)]
 ShareOption = Annotated[float, Parameter(validator=range_of(Share))]
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-"""An option without a value and without a negative form."""
 DataName = Annotated[str, Parameter(converter=_data_name, n_tokens=1)]
 """Name of a data set in an archive or in LEMUR, in any spelling."""
 Names = Annotated[tuple[str, ...] | None, _NAMES]
@@ -144,26 +144,7 @@ def _number(text: str) -> float | int | str:
     return text
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputOptions:
-    """Form of the output.
-
-    Attributes:
-        json: Print the result as JSON.
-    """
-
-    json: Flag = False
-
-    def print_rows(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-        """Print whole rows as JSON, or their columns as a table."""
-        if self.json:
-            print_json(rows)
-        else:
-            print_table(rows, columns)
-
-
-@Parameter(name="*")
+@Parameter(name="*", group="Output")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveOptions(OutputOptions):
     """The archive that is read or written, and the form of the output.
@@ -186,6 +167,7 @@ class ArchiveOptions(OutputOptions):
 
     def open(self, *, create: bool = True) -> Archive:
         """Open the archive for writing."""
+        detail(f"archive {self.path.absolute()}")
         return Archive.open(self.path, create=create)
 
     def peek(self) -> Archive:
@@ -194,6 +176,7 @@ class ArchiveOptions(OutputOptions):
 
     def read(self) -> Archive:
         """Open the archive read-only; it has to exist."""
+        detail(f"archive {self.path.absolute()}, read only")
         archive = Archive.open(self.path, readonly=True)
         AFTERWARDS.append(lambda: archive.damage)
         return archive
@@ -222,6 +205,7 @@ class Arguments:
         only: Collection[str] = (),
         without: Collection[str] = (),
         undefined: Collection[str] = (),
+        panel: str | None = None,
     ) -> None:
         """Derive the fields.
 
@@ -230,6 +214,7 @@ class Arguments:
             only: Names of the fields to take; all by default.
             without: Names of fields to leave out.
             undefined: Fields whose default a command settles itself, so that help does not show it.
+            panel: Panel of the help that lists the options; that of all other options by default.
         """
         sentences = {item.arg_name: item.description for item in parse(of.__doc__ or "").params} | _FROM_REGISTRIES
         hints, ranged = get_type_hints(of), get_type_hints(of, include_extras=True)
@@ -246,7 +231,7 @@ class Arguments:
                 )
                 cls.__annotations__[item.name] = _optional(hints[item.name], option)
                 setattr(cls, item.name, field(default=None))
-        Parameter(name="*")(dataclass(frozen=True, kw_only=True)(cls))
+        Parameter(name="*", group=panel)(dataclass(frozen=True, kw_only=True)(cls))
 
     def typed(self) -> dict[str, Any]:
         """Return the arguments that were typed, by field name."""

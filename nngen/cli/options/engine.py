@@ -44,20 +44,24 @@ _OF_MACHINE = ("device", "threads")  # their defaults are EngineOptions.defaults
 
 
 class CampaignOptions(
-    Arguments, of=CampaignSpec, without=("name", "families", "hyperparameters", "start"), undefined=_OF_MACHINE
+    Arguments,
+    of=CampaignSpec,
+    without=("name", "families", "hyperparameters", "start"),
+    undefined=_OF_MACHINE,
+    panel="Campaign",
 ):
     """Arguments of a campaign that were typed; its families are those of ``FamilyOptions``."""
 
 
-class TrialOptions(Arguments, of=CampaignSpec, only=_TRIAL, undefined=_OF_MACHINE):
+class TrialOptions(Arguments, of=CampaignSpec, only=_TRIAL, undefined=_OF_MACHINE, panel="Training"):
     """Arguments of trials that were typed, for commands whose candidates are not sampled."""
 
 
-class ExpertOptions(Arguments, of=CampaignSpec, only=[*_TRIAL, "rungs"], undefined=_OF_MACHINE):
+class ExpertOptions(Arguments, of=CampaignSpec, only=[*_TRIAL, "rungs"], undefined=_OF_MACHINE, panel="Training"):
     """Arguments of families trained alone that were typed."""
 
 
-class BudgetOptions(Arguments, of=Budget):
+class BudgetOptions(Arguments, of=Budget, panel="Budget"):
     """Limits of a campaign that were typed; a resumed campaign keeps the others."""
 
     def change(self, budget: Budget) -> Budget:
@@ -73,7 +77,7 @@ class Prepare(Protocol):
     ) -> CampaignInputs: ...
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Machines")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """Machines that trials run on, and the place of their data.

@@ -19,7 +19,7 @@ from nngen.lemur.source import open_lemur
 from nngen.types import Family
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Families")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilySource:
     """Families by name, LEMUR's and others.
@@ -43,7 +43,7 @@ class FamilySource:
         return choose(known, known if self.families is None else self.families)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Families")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyOptions(FamilySource):
     """Families by name, and those that are left out.

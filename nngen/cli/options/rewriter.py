@@ -13,7 +13,7 @@ from nngen.llm.rewriters.base import Options, Rewriter, RewriterEntry
 from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Rewriter")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewriterOptions:
     """Rewriter that writes the proposals.

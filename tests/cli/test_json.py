@@ -1,0 +1,115 @@
+"""JSON for programs: schemas of results, errors as objects, quiet and verbose, completion in a shell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import json_contract
+import pytest
+from test_flags import COMMANDS, FLAGS
+
+from nngen.archive import Archive
+from nngen.testing.fakes import fake_campaign
+
+WITHOUT_SAMPLE = {"campaign pause", "campaign resume", "campaign stop", "campaign watch"}
+"""Commands that need a running campaign; tests of processes run them."""
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Archive.open(tmp_path / "nngen.db") as archive:
+        fake_campaign(archive).run()
+
+
+def test_every_command_that_takes_json_has_a_schema():
+    described = {
+        " ".join(word for word in name.split() if not word.startswith("-")) for name in json_contract.schemas()
+    }
+    assert {name for name, flags in FLAGS.items() if "--json" in flags} - described - WITHOUT_SAMPLE == set()
+    assert described <= set(COMMANDS)
+
+
+def test_schemas_are_schemas():
+    for name in json_contract.schemas():
+        json_contract.Draft202012Validator.check_schema(json_contract.schemas()[name])
+
+
+def test_a_key_that_disappears_or_changes_its_type_is_found(nngen, archive):
+    rows = json.loads(nngen("campaign", "ls", "--json").out)
+    validator = json_contract.validator("campaign ls")
+    assert validator.is_valid(rows)
+    assert validator.is_valid([rows[0] | {"new": 1}])
+    assert not validator.is_valid([rows[0] | {"trials": "6"}])
+    assert not validator.is_valid([{key: value for key, value in rows[0].items() if key != "trials"}])
+
+
+def test_schemas_of_made_up_values():
+    schema_of, merged = json_contract.schema_of, json_contract.merged
+    first, second = schema_of({"a": 1, "names": {"AirNet": 1}}), schema_of({"a": 0.5, "b": None, "names": {}})
+    both = merged(first, second)
+    assert both["properties"]["a"] == {"type": ["number"]}
+    assert both["required"] == ["a", "names"]
+    assert both["properties"]["names"]["additionalProperties"] == {"type": ["integer"]}
+    assert merged(both, first) == merged(first, both) == both
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kind", "code"),
+    [
+        (("campaign", "status", "onne", "--json"), "UsageError", 2),
+        (("leaderboard", "--jsonn", "--json"), "UsageError", 2),
+        (("sample", "--size", "0", "--json"), "UsageError", 2),
+        (("leaderboard", "--archive", "none.db", "--json"), "ArchiveError", 1),
+    ],
+)
+def test_errors_are_objects_beside_the_line(nngen, archive, tokens, kind, code):
+    result = nngen(*tokens)
+    error = json.loads(result.out)["error"]
+    assert (result.code, error["kind"], error["exit_code"]) == (code, kind, code)
+    assert result.err == f"nngen: {error['message']}\n"
+    assert nngen(*tokens[:-1]).out == ""
+
+
+def test_quiet_leaves_results_and_errors(nngen, archive):
+    loud, quiet = nngen("leaderboard"), nngen("leaderboard", "-q")
+    assert (quiet.out, quiet.err, quiet.next) == (loud.out, "", "")
+    assert loud.next
+    assert nngen("campaign", "status", "onne", "--quiet").err.startswith("nngen: no campaign 'onne'")
+
+
+def test_quiet_trains_without_progress(nngen, archive, monkeypatch):
+    from nngen.cli.progress import trial_progress
+
+    nngen("leaderboard", "-q")
+    with trial_progress() as watcher, Archive.open(Path("other.db")) as store:
+        fake_campaign(store, watcher=watcher).run()
+    assert nngen("leaderboard").err == ""
+
+
+def test_verbose_names_archive_origin_of_values_and_error(nngen, archive, monkeypatch):
+    monkeypatch.setenv("NNGEN_LEADERBOARD_TOP", "2")
+    found = nngen("leaderboard", "-v")
+    assert f"archive {Path.cwd() / 'nngen.db'}, read only" in found.err
+    assert "--top 2 comes from env" in found.err
+    assert "MiB at most in this process" in found.err
+    assert "archive" not in nngen("leaderboard").err
+    failed = nngen("campaign", "status", "onne", "--verbose")
+    assert "Traceback" in failed.err and "in status" in failed.err
+    assert "Traceback" not in nngen("campaign", "status", "onne").err
+
+
+@pytest.mark.long
+def test_a_shell_completes_commands_and_options(nngen, tmp_path):
+    script = tmp_path / "nngen.bash"
+    script.write_text(nngen("config", "completion", "bash").out)
+    ask = """
+        source "$1"; COMP_WORDS=(nngen campaign {word}); COMP_CWORD=2; COMP_LINE="nngen campaign {word}"
+        COMP_POINT=${{#COMP_LINE}}; _nngen; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", ask.format(word="r"), "bash", script], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["run", "resume"], "")
+    wrong = nngen("config", "completion", "tcsh")
+    assert (wrong.code, wrong.err) == (2, "nngen: no completion for 'tcsh': choose bash, zsh, fish\n")

@@ -1,0 +1,99 @@
+"""The contract of --json: what each command prints has the keys and types of docs/schemas.json.
+
+Every command that a test runs with --json through the fixture ``nngen`` is checked. Keys may be added; a key that
+disappears or changes its type fails. ``NNGEN_SCHEMAS=write python -m pytest tests/cli`` adds what is new to the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from nngen.cli import app
+
+FILE = Path(__file__).parent.parent / "docs" / "schemas.json"
+VARIANTS = ("--dry-run", "--folds", "--family", "--presets", "--early", "--images")
+"""Options with which a command prints something else."""
+
+_KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
+_FIELD = re.compile(r"[a-z][a-z0-9_]*")
+_MAPS = ("outcomes", "prm", "hyperparameters", "environment", "tasks", "answers", "pool", "left_out", "detail")
+"""Keys of objects whose own keys are data, although they look like names of fields."""
+
+_WRITE = os.environ.get("NNGEN_SCHEMAS") == "write"
+
+
+@cache
+def schemas() -> dict[str, Any]:
+    """Return the schema of each command, by its name."""
+    return json.loads(FILE.read_text(encoding="utf-8"))["$defs"] if FILE.exists() else {}
+
+
+def name_of(tokens: Sequence[str]) -> str:
+    """Return the name of the command that was called, with the option that changes what it prints."""
+    words = tokens[: 2 if tokens[1] in app[tokens[0]] else 1]
+    return " ".join([*words, *(option for option in VARIANTS if option in tokens)])
+
+
+def check(name: str, text: str) -> None:
+    """Check what a command printed, or add it to the file where that is asked for."""
+    value = json.loads(text)
+    if _WRITE:
+        known = schemas()
+        known[name] = merged(known[name], schema_of(value)) if name in known else schema_of(value)
+        whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": dict(sorted(known.items()))}
+        FILE.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    assert name in schemas(), f"docs/schemas.json has no {name!r}: NNGEN_SCHEMAS=write adds it"
+    errors = [f"{error.json_path}: {error.message:.200}" for error in validator(name).iter_errors(value)]
+    assert not errors, f"nngen {name} --json: {errors[:3]}"
+
+
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(schemas()[name])
+
+
+def schema_of(value: Any, *, is_map: bool = False) -> dict[str, Any]:
+    """Describe a value: objects whose keys cannot be names of fields (families, ids, classes) are maps."""
+    kind = "null" if value is None else _KINDS[type(value)]
+    if isinstance(value, list):
+        return {"type": [kind], "items": _any_of([schema_of(item) for item in value])}
+    if not isinstance(value, dict) or not value:
+        return {"type": [kind]}
+    if is_map or not all(map(_FIELD.fullmatch, value)):
+        return {"type": [kind], "additionalProperties": _any_of([schema_of(item) for item in value.values()])}
+    parts = {key: schema_of(item, is_map=key in _MAPS) for key, item in value.items()}
+    return {"type": [kind], "properties": parts, "required": sorted(parts)}
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Describe the values of two schemas; a key is required where both require it."""
+    if not old or not new:
+        return old or new
+    kinds = {*old["type"], *new["type"]}
+    found: dict[str, Any] = {"type": sorted(kinds - {"integer"} if "number" in kinds else kinds)}
+    objects = [one for one in (old, new) if "object" in one["type"]]
+    records = [one.get("properties", {}) for one in objects]
+    maps = [one["additionalProperties"] for one in objects if "additionalProperties" in one]
+    if maps:  # another sample of it may have had keys that look like names of fields
+        found["additionalProperties"] = _any_of([*maps, *(part for record in records for part in record.values())])
+    elif any(records):
+        keys = dict.fromkeys(key for record in records for key in record)
+        found["properties"] = {key: _any_of([record[key] for record in records if key in record]) for key in keys}
+        found["required"] = sorted(set.intersection(*(set(one.get("required", ())) for one in objects)))
+    if "items" in old or "items" in new:
+        found["items"] = merged(old.get("items", {}), new.get("items", {}))
+    return found
+
+
+def _any_of(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in parts:
+        found = merged(found, part)
+    return found
