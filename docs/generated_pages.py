@@ -131,14 +131,16 @@ def write_pages(*_: object) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def link_measurements(_: object, name: str, source: list[str]) -> None:
-    """Let links to pages of results, which lie outside of docs, lead to their copies in the site."""
+def adapt_source(_: object, name: str, source: list[str]) -> None:
+    """Let links to pages of results, which lie outside of docs, lead to their copies; list the pages of decisions."""
     up = "../" * name.count("/")
     source[0] = re.sub(r"\]\((?:\.\./)+eval/results/(\w+\.md)\)", rf"]({up}measurements/\1)", source[0])
+    if name == "design/README":
+        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect the extension to Sphinx."""
     app.connect("builder-inited", write_pages)
-    app.connect("source-read", link_measurements)
+    app.connect("source-read", adapt_source)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

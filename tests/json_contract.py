@@ -1,7 +1,7 @@
 """The contract of --json: what each command prints has the keys and types of docs/schemas.json.
 
 Every command that a test runs with --json through the fixture ``nngen`` is checked. Keys may be added; a key that
-disappears or changes its type fails. ``NNGEN_SCHEMAS=write python -m pytest tests/cli`` adds what is new to the file.
+disappears or changes its type fails. ``WRITE_SCHEMAS=1 python -m pytest tests/cli`` adds what is new to the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FILE = Path(__file__).parent.parent / "docs" / "schemas.json"
 VARIANTS = ("--dry-run", "--folds", "--family", "--presets", "--early", "--images")
 """Options with which a command prints something else."""
 
-_KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
+_KINDS = {bool: "boolean", int: "number", float: "number", str: "string", dict: "object", list: "array"}
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
 _MAPS = ("outcomes", "prm", "hyperparameters", "environment", "tasks", "answers", "pool", "left_out", "detail")
 """Keys of objects whose own keys are data, although they look like names of fields."""
 
-_WRITE = os.environ.get("NNGEN_SCHEMAS") == "write"
+_WRITE = "WRITE_SCHEMAS" in os.environ
 
 
 @cache
@@ -42,15 +42,17 @@ def name_of(tokens: Sequence[str]) -> str:
     return " ".join([*words, *(option for option in VARIANTS if option in tokens)])
 
 
-def check(name: str, text: str) -> None:
+def check(name: str, printed: str) -> None:
     """Check what a command printed, or add it to the file where that is asked for."""
-    value = json.loads(text)
+    value = json.loads(printed)
     if _WRITE:
         known = schemas()
         known[name] = merged(known[name], schema_of(value)) if name in known else schema_of(value)
         whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": dict(sorted(known.items()))}
-        FILE.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    assert name in schemas(), f"docs/schemas.json has no {name!r}: NNGEN_SCHEMAS=write adds it"
+        # Lists of words in one line each.
+        text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(whole, indent=1))
+        FILE.write_text(f"{text}\n", encoding="utf-8")
+    assert name in schemas(), f"docs/schemas.json has no {name!r}: WRITE_SCHEMAS=1 adds it"
     errors = [f"{error.json_path}: {error.message:.200}" for error in validator(name).iter_errors(value)]
     assert not errors, f"nngen {name} --json: {errors[:3]}"
 
@@ -60,24 +62,28 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def schema_of(value: Any, *, is_map: bool = False) -> dict[str, Any]:
-    """Describe a value: objects whose keys cannot be names of fields (families, ids, classes) are maps."""
-    kind = "null" if value is None else _KINDS[type(value)]
-    if isinstance(value, list):
-        return {"type": [kind], "items": _any_of([schema_of(item) for item in value])}
-    if not isinstance(value, dict) or not value:
-        return {"type": [kind]}
-    if is_map or not all(map(_FIELD.fullmatch, value)):
-        return {"type": [kind], "additionalProperties": _any_of([schema_of(item) for item in value.values()])}
-    parts = {key: schema_of(item, is_map=key in _MAPS) for key, item in value.items()}
-    return {"type": [kind], "properties": parts, "required": sorted(parts)}
+    """Describe a value: objects whose keys cannot be names of fields (families, ids, classes) are maps.
+
+    Every value may be null, since a sample does not show which of them are; of null alone nothing is known.
+    """
+    if value is None:
+        return {}
+    found: dict[str, Any] = {"type": [_KINDS[type(value)], "null"]}
+    if isinstance(value, list) and value:
+        found["items"] = _any_of([schema_of(item) for item in value])
+    elif isinstance(value, dict) and value and (is_map or not all(map(_FIELD.fullmatch, value))):
+        found["additionalProperties"] = _any_of([schema_of(item) for item in value.values()])
+    elif isinstance(value, dict) and value:
+        found["properties"] = {key: schema_of(item, is_map=key in _MAPS) for key, item in value.items()}
+        found["required"] = sorted(value)
+    return found
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Describe the values of two schemas; a key is required where both require it."""
     if not old or not new:
         return old or new
-    kinds = {*old["type"], *new["type"]}
-    found: dict[str, Any] = {"type": sorted(kinds - {"integer"} if "number" in kinds else kinds)}
+    found: dict[str, Any] = {"type": [*sorted({*old["type"], *new["type"]} - {"null"}), "null"]}
     objects = [one for one in (old, new) if "object" in one["type"]]
     records = [one.get("properties", {}) for one in objects]
     maps = [one["additionalProperties"] for one in objects if "additionalProperties" in one]

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("design/*.md"))]
 TRANSCRIPT = DOCS / "transcript.md"
-WRITE = os.environ.get("NNGEN_TRANSCRIPT") == "write"
+WRITE = "WRITE_TRANSCRIPT" in os.environ
 """Whether the outputs of the transcript are written anew."""
 
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)

@@ -166,10 +166,10 @@ def collect(
         UsageError: If the campaign does not exist (the message names the nearest), or has no pool of families.
     """
     campaign = archive.campaign(_resolved(archive, name))
-    trials = archive.trials(campaign.name, curves=False)
+    stored = archive.trials(campaign.name, curves=False)
     # Of a large campaign a sample of the curves is drawn, and no others are read.
-    drawn = {trial.id: archive.trial(trial.id) for trial in figures.drawn_curves(trials)}
-    trials = tuple(drawn.get(trial.id, trial) for trial in trials)
+    drawn = {trial.id: archive.trial(trial.id) for trial in figures.drawn_curves(stored)}
+    trials = tuple(drawn.get(trial.id, trial) for trial in stored)
     pool = sorted(campaign.pool)
     if campaign.spec.alone:
         raise UsageError(

@@ -98,14 +98,14 @@ def show(
     """
     with output.read() as store:
         found = store.candidate(candidate)
-        trials = store.trials(candidate_id=found.id)
-        reasons = stored_suspicions(store.lines, trials)
+        stored = store.trials(candidate_id=found.id)
+        reasons = stored_suspicions(store.lines, stored)
         parent, children = lineage(store, found.id)
-        weights = {trial.id: file for trial in trials if (file := kept_file(store, trial)) is not None}
-        best = max((trial for trial in trials if trial.trained), key=_place, default=None)
-        measured = trials if output.json else [best] if best else []
+        weights = {trial.id: file for trial in stored if (file := kept_file(store, trial)) is not None}
+        best = max((trial for trial in stored if trial.trained), key=_place, default=None)
+        measured = stored if output.json else [best] if best else []
         qualities = {trial.id: quality_of(store, trial) for trial in measured}
-    trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in trials)
+    trials = tuple(replace(trial, suspect=reasons.get(trial.id, "")) for trial in stored)
     if output.json:
         extra = {"source": found.source} if source else {}
         family = {"parent": parent or None, "children": list(children)}

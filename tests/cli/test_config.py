@@ -81,7 +81,7 @@ def test_a_new_file_names_the_options_that_exist_and_sets_none(nngen, monkeypatc
 def flags(command):
     collection = command_app(command).assemble_argument_collection()
     names = {argument.name[2:] for argument in collection if argument.name.startswith("--")}
-    return names - {"json", "config"}
+    return names - {"json", "quiet", "verbose", "config"}
 
 
 def test_the_environment_is_shown_without_keys(nngen, monkeypatch, tmp_path):
