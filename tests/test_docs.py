@@ -123,14 +123,14 @@ def test_steps_of_the_notebook_are_short():
 
 
 def test_blocks_run_or_say_why_not():
+    known = ("bash", "python", "bash skip", "python skip", "console", "toml", "json", "text", "", "{toctree}")
     wrong = []
     for page in PAGES:
         for found, text in FENCE.findall(page.read_text(encoding="utf-8")):
-            known = ("bash", "python", "bash skip", "python skip", "console", "toml", "json", "text", "", "{toctree}")
             if found not in known:
                 wrong.append(f"{page.name}: ```{found}")
-            elif found == "console" and not all(line.startswith(("$ ", "make ")) for line in text.splitlines() if line):
-                wrong += [f"{page.name}: {text}"] if page != TRANSCRIPT else []
+            lines = text.splitlines() if found == "console" and page.parent == DOCS and page != TRANSCRIPT else []
+            wrong += [f"{page.name}: {line}" for line in lines if not line.startswith("$ ")]
     assert not wrong, "\n".join(wrong)
 
 

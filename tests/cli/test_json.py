@@ -13,7 +13,7 @@ from test_flags import COMMANDS, FLAGS
 from nngen.archive import Archive
 from nngen.testing.fakes import fake_campaign
 
-WITHOUT_SAMPLE = {"campaign pause", "campaign resume", "campaign run", "campaign stop", "evolve"}
+WITHOUT_SAMPLE = {"campaign events", "campaign pause", "campaign resume", "campaign run", "campaign stop", "evolve"}
 WITHOUT_SAMPLE |= {"experts train", "fidelity", "finetune", "lemur replay", "llm fetch", "llm-propose"}
 WITHOUT_SAMPLE |= {"surrogate verify"}
 """Commands that train or need a running campaign: they have a schema as soon as a test runs them with --json."""
