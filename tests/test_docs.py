@@ -57,7 +57,8 @@ def run(command: list[str], place: Path) -> subprocess.CompletedProcess[str]:
 def test_every_block_runs(page, tmp_path, wheel):
     if page.stem == "llm":
         pytest.importorskip("trl")
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for folder in ("examples", "eval"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     for block in blocks(page, "bash"):
         done = run(["bash", "-euo", "pipefail", "-c", block], tmp_path)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
