@@ -97,6 +97,8 @@ class Recipe:
         cutmix: Alpha of the Beta distribution that sizes the patch one sample takes from another; 0 turns it off.
             With ``mixup`` as well, each step takes one of the two.
         ema: Decay per step of the average of the weights that predictions are made with; 0 turns it off.
+        frozen: Whether the gate alone is trained, and blends probabilities; the experts keep the weights of their
+            training alone, which a campaign gives them.
     """
 
     gate_rate: float = 3.0
@@ -107,6 +109,7 @@ class Recipe:
     optimizer: str = field(default="adamw", metadata=OMIT_DEFAULT)
     cutmix: float = field(default=0.0, metadata=OMIT_DEFAULT)
     ema: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    frozen: bool = field(default=False, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,7 @@ class Plan:
     def alone(self, family: str) -> Self:
         """Return the plan of one family alone under the same recipe; of the losses the label smoothing is left."""
         losses = Losses(label_smoothing=self.losses.label_smoothing)
-        recipe = replace(self.recipe, gate_rate=Recipe().gate_rate)
+        recipe = replace(self.recipe, gate_rate=Recipe().gate_rate, frozen=False)
         return type(self)(experts=(family,), kind="single", losses=losses, recipe=recipe)
 
     def to_dict(self) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def check_plan(plan: Plan) -> None:
         if _value(plan, path) not in words:
             raise PlanError(f"{path} is {_value(plan, path)!r:.60}: it may be {' or '.join(words)}")
     check_loss_names(plan)
+    _check_frozen(plan)
     if KINDS[plan.kind].gate:
         _check_gate(plan)
         _check_losses(plan)
@@ -53,6 +54,16 @@ def check_plan(plan: Plan) -> None:
         raise PlanError(
             f"kind {plan.kind} has no gate: leave out [gate], recipe.gate_rate and all losses but label_smoothing"
         )
+
+
+def _check_frozen(plan: Plan) -> None:
+    frozen = plan.recipe.frozen
+    if not isinstance(frozen, bool):
+        raise PlanError(f"recipe.frozen is {frozen!r:.40}: it may be true or false")
+    if frozen and not (KINDS[plan.kind].gate and KINDS[plan.kind].families):
+        raise PlanError(f"recipe.frozen is for experts that were trained alone: kind {plan.kind} has none with a gate")
+    if frozen and plan.gate.routing != "soft":
+        raise PlanError('recipe.frozen blends the probabilities of all experts: it needs gate.routing = "soft"')
 
 
 def _check_experts(plan: Plan) -> None:

@@ -67,6 +67,7 @@ class GateNetwork:
 GATES: dict[str, GateNetwork] = {
     "convolution": GateNetwork(meaning="convolutions, global pooling"),
     "convolution_linear": GateNetwork(meaning="convolutions, a coarse grid, two linear layers"),
+    "linear": GateNetwork(meaning="a linear layer on mean colours"),
     "dense": GateNetwork(meaning="linear layers with batch norm between them", features=True),
 }
 """Gate networks by name."""

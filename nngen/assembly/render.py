@@ -164,6 +164,8 @@ def _summary(plan: Plan) -> str:
         f"Written by nngen from {source}. Each expert is a family's own network: its source stands unchanged "
         f"inside a function. A gate ({GATES[gate].meaning}) weighs the experts image by image."
     )
+    if plan.recipe.frozen:
+        text += " The experts stay as they were trained alone, so the file needs the weights that come with it."
     if not KINDS[plan.kind].families:
         text = (
             "Written by nngen. Each expert is three linear layers with weights of its own; all see the features of "

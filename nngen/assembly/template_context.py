@@ -54,6 +54,7 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "log_temperature": math.log(gate.temperature),
         "log_noise": math.log(gate.noise) if gate.noise > 0 else 0.0,
         "top_k": top_k,
+        "frozen": plan.recipe.frozen,
         "routed": routed,
         "routing_code": "\n\n\n".join(routing.values() if top_k else [routing["Routing"]]) if routed else "",
         "losses": {"label_smoothing": float(plan.losses.label_smoothing), "bias": float(plan.losses.bias)},
@@ -98,6 +99,8 @@ def _net_summary(plan: Plan) -> str:
     experts = f"{count} experts" if KINDS[plan.kind].families else f"{count} equal experts over one trunk"
     if plan.gate.routing == "top-k":
         return f"{experts}; a gate chooses {number(int(plan.gate.k))} per image and blends their logits."
+    if plan.recipe.frozen:
+        return f"{experts} that were trained alone and stay as they are; a gate blends their probabilities."
     return f"{experts} whose logits a gate blends with soft weights."
 
 

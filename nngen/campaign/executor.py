@@ -253,6 +253,7 @@ class TrialExecutor:
                 isolation=work.isolation,
                 folder=self._folder(work),
                 start=self._inputs.start,
+                experts=self._inputs.expert_weights(work.trial.plan, work.trial.replicate),
                 logits=work.logits,
             )
 

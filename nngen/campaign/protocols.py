@@ -67,12 +67,21 @@ class CampaignInputs:
         dataset: Data set that every training job carries.
         left_out: Families of the requested pool that cannot be used at the shape, with the reason.
         start: File of the weights that every training starts from; None for new ones.
+        experts: Kept weights of each family trained alone, one file for each seed, from which the experts of mixtures
+            start; empty for new ones. A replicate takes those of the next seed.
     """
 
     families: Mapping[str, tuple[Family, Interface]]
     dataset: Dataset
     left_out: Mapping[str, str] = field(default_factory=dict)
     start: Path | None = None
+    experts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def expert_weights(self, plan: Plan, replicate: int) -> tuple[Path, ...]:
+        """Return the file of each expert's weights for a replicate of a mixture; none where all are new."""
+        if not self.experts or plan.kind == "single":
+            return ()
+        return tuple(self.experts[name][replicate % len(self.experts[name])] for name in plan.experts)
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -83,13 +83,17 @@ class CheckContext:
 
 
 def groups(net: nn.Module) -> dict[str, nn.Module]:
-    """Split a mixture into its experts and its gate; any other net is one group of its own."""
-    experts = getattr(net, "experts", None)
+    """Split a mixture into its experts and its gate; any other net is one group of its own.
+
+    Experts of a mixture that says ``frozen`` are left out: they come with the weights of an earlier training.
+    """
+    experts, gate = getattr(net, "experts", None), getattr(net, "gate", None)
     children = dict(experts.named_children()) if isinstance(experts, nn.Module) else {}
+    if children and isinstance(gate, nn.Module) and vars(net).get("frozen") is True:
+        return {"the gate": gate}
     parts = {f"{EXPERT}{name} ({type(child).__name__})": child for name, child in children.items()}
     if not parts:
         return {"the net": net}
-    gate = getattr(net, "gate", None)
     if isinstance(gate, nn.Module):
         parts["the gate"] = gate
     return parts

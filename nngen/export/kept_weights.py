@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +14,7 @@ from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
 from nngen.files import read_regular
+from nngen.text import listed
 from nngen.training.inference import KeptWeights
 from nngen.training.state.checkpoints import LOGITS, WEIGHTS
 
@@ -32,6 +34,33 @@ def kept_file(archive: Archive, trial: StoredTrial) -> Path | None:
     folder = _folder(archive, trial)
     file = folder / f"{WEIGHTS}.safetensors" if folder else None
     return file if file is not None and file.is_file() else None
+
+
+def family_weights(
+    archive: Archive, campaign: str, epochs: int, families: Sequence[str]
+) -> dict[str, tuple[Path, ...]]:
+    """Find the kept weights of families that a campaign trained alone: one file for each seed, the first seed first.
+
+    Args:
+        archive: The archive.
+        campaign: Name of the campaign.
+        epochs: Epochs of the trials.
+        families: Names of the families.
+
+    Raises:
+        UsageError: If a family has none; the message names all of these.
+    """
+    found: dict[str, list[Path]] = {family: [] for family in families}
+    for trial in sorted(archive.trials(campaign, curves=False), key=lambda trial: (trial.replicate, trial.id)):
+        asked = trial.trained and not trial.suspect and trial.spec is not None and trial.spec.epochs == epochs
+        if asked and trial.experts[0] in found and (file := kept_file(archive, trial)) is not None:
+            found[trial.experts[0]].append(file)
+    if missing := [family for family in families if not found[family]]:
+        raise UsageError(
+            f"campaign {campaign} kept no weights of {listed(missing, 4)} after {epochs} epochs: train the families"
+            " again under another name, with --keep-weights all"
+        )
+    return {family: tuple(files) for family, files in found.items()}
 
 
 def find_weights(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTrial, KeptWeights]:

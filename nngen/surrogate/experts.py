@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeAlias
 
@@ -49,6 +49,8 @@ class Experts:
         parameters: Number of parameters, ``(E,)``; nan where it is not known.
         speed: Accuracy after epoch 1 as a share of that after epoch 5, or after the last, ``(E,)``.
         missing: Families of the pool without outputs, with the reason.
+        candidates: Id of each family's candidate.
+        untrained: Scores of the families before training, each ``(E,)``, by name; empty where they were not measured.
     """
 
     campaign: str
@@ -61,6 +63,8 @@ class Experts:
     parameters: Floats
     speed: Floats
     missing: Mapping[str, str]
+    candidates: tuple[str, ...] = ()
+    untrained: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -137,6 +141,7 @@ def load_experts(archive: Archive, campaign: str | None = None, epochs: int | No
         parameters=np.array([own[0].parameters or np.nan for own in kept.values()], dtype=np.float64),
         speed=np.array([fmean(map(_speed, own)) for own in kept.values()]),
         missing=missing,
+        candidates=tuple(own[0].candidate_id or "" for own in kept.values()),
     )
 
 

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.experts import Experts, Floats, Ints, JointAccuracies
 from nngen.surrogate.plan_accuracy import MIN_GROUPS, fit_ridge, folds
-from nngen.surrogate.scores import SCORES, all_mixtures, score_mixtures
+from nngen.surrogate.scores import all_mixtures, score_mixtures
 from nngen.surrogate.search import top_mixtures
 
 LEARNED, EFFECTS = "learned", "effects"
@@ -123,10 +123,10 @@ def rank_mixtures(
         device: ``cpu`` or ``cuda``.
         progress: Receives (done, total) seeds.
     """
-    mixtures = _mixtures(experts, joint, device)
+    mixtures = listed_mixtures(experts, joint, device)
     if scores is None:
         scores = score_mixtures(experts, mixtures, device=device, progress=progress)
-    scores = {name: scores[name] for name in SCORES}  # without what is fitted to joint trainings
+    scores = {name: values for name, values in scores.items() if name not in (LEARNED, EFFECTS)}
     place = {tuple(row): number for number, row in enumerate(mixtures.tolist())}
     trained = np.array([place[members] for members in joint], dtype=np.int64)
     truth = np.array([fmean(seeds) for seeds in joint.values()])
@@ -151,7 +151,7 @@ def rank_mixtures(
     )
 
 
-def _mixtures(experts: Experts, joint: JointAccuracies, device: str) -> Ints:
+def listed_mixtures(experts: Experts, joint: JointAccuracies, device: str) -> Ints:
     """List all mixtures of four, or of a pool with too many those that a search finds and those that were trained."""
     if math.comb(len(experts.families), EXPERTS) <= MOST_LISTED:
         return all_mixtures(len(experts.families))
@@ -206,7 +206,8 @@ def _membership(mixtures: Ints, experts: int) -> Floats:
 
 def _features(scores: Mapping[str, Floats]) -> Floats:
     """Return the scores that are known for every mixture as columns, ``(Q, F)``; parameters as a logarithm."""
-    columns = [np.log(values) if name == "parameters" else values for name, values in scores.items() if name in SCORES]
+    own = {name: values for name, values in scores.items() if name != EFFECTS}
+    columns = [np.log(values) if name == "parameters" else values for name, values in own.items()]
     return np.stack([column for column in columns if np.isfinite(column).all()], axis=1)
 
 

@@ -40,6 +40,13 @@ SCORES: Mapping[str, str] = {
 }
 """Scores by name."""
 
+UNTRAINED: Mapping[str, str] = {
+    "swap": "distinct patterns of activations over noise, before training (mean over the experts)",
+    "synflow": "logarithm of the synaptic flow, before training (mean over the experts)",
+    "gradient_norm": "norm of the gradient on noise, before training (mean over the experts)",
+}
+"""Scores of networks that are not trained, by name; ``nngen.surrogate.untrained`` measures them on request."""
+
 _STEPS = 20
 """Iterations of expectation-maximisation; more change the accuracy of few mixtures, and by single images."""
 
@@ -85,7 +92,7 @@ def all_mixtures(experts: int, size: int = 4) -> Ints:
 def score_mixtures(
     experts: Experts, mixtures: Ints, *, device: str = "cpu", progress: Progress | None = None
 ) -> dict[str, Floats]:
-    """Compute every score of ``SCORES`` for mixtures, averaged over the experts' seeds.
+    """Compute every score of ``SCORES`` for mixtures, averaged over the experts' seeds, and of ``UNTRAINED`` if known.
 
     Args:
         experts: The experts.
@@ -105,7 +112,8 @@ def score_mixtures(
         scored = _of_outputs(Outputs.of(experts, torch.from_numpy(logits.copy()), device), mixtures)
         sums = {name: sums.get(name, 0.0) + values for name, values in scored.items()}
     found |= {name: values / len(experts.logits) for name, values in sums.items()}
-    return {name: found[name] for name in SCORES}
+    untrained = {name: values[mixtures].mean(axis=1) for name, values in experts.untrained.items()}
+    return {name: found[name] for name in SCORES} | untrained
 
 
 def _of_singles(experts: Experts, mixtures: Ints) -> dict[str, Floats]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from nngen.space.registry import Choice, Scores
 
 if TYPE_CHECKING:
     from nngen.surrogate.ranking import Ranking  # loads torch and scikit-learn
+
+_PLAIN = Plan(experts=())
 
 _STRATA = (0.01, 0.1, 1.0)
 """Ends of the strata of a ranking, as shares from its top."""
@@ -95,14 +97,20 @@ class RankedQuartets(CandidateSource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnQuartets(CandidateSource):
-    """Quartets that were drawn beforehand, as many as a campaign needs to reach its size."""
+    """Quartets that were drawn beforehand, as many as a campaign needs to reach its size.
+
+    Attributes:
+        quartets: The quartets, in order.
+        plan: Plan of each of them, without its experts.
+    """
 
     quartets: tuple[Quartet, ...]
+    plan: Plan = _PLAIN
 
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         before = sum(trial.rung == trial.replicate == 0 for trial in trials)
         new = self.quartets[: max(0, record.spec.size - before)]
-        return [Suggestion(plan=Plan(experts=quartet), explored=False) for quartet in new]
+        return [Suggestion(plan=replace(self.plan, experts=quartet), explored=False) for quartet in new]
 
 
 def stratified(ranking: Ranking, by: str, size: int, seed: int) -> tuple[Quartet, ...]:

@@ -63,6 +63,8 @@ class TrainJob:
         folder: Folder of the trial's checkpoint and weights, from which an interrupted training goes on; None where
             nothing is kept.
         start: File of the weights that training starts from, whose SHA-256 is ``spec.start``; None for new ones.
+        experts: Kept weights of each expert's family trained alone, in the plan's order, from which the experts of a
+            mixture start; empty for new ones. ``spec.start`` identifies them.
         logits: Whether the trial keeps its logits of the validation images.
     """
 
@@ -72,6 +74,7 @@ class TrainJob:
     isolation: Isolation
     folder: TrialFolder | None = None
     start: Path | None = None
+    experts: tuple[Path, ...] = ()
     logits: bool = False
 
 

@@ -320,7 +320,7 @@ class LocalEngine:
         # Before the run: the candidate may kill the server, which would be started anew for this.
         environment = self._environment(spec, card)
         files = [dataset.file(part) for part in WORKER_FILES]
-        files += [file for file in (job.start, checkpoint) if file is not None]
+        files += [file for file in (job.start, *job.experts, checkpoint) if file is not None]
         names, done = artifacts.names if artifacts else (), len(scorer.curve)
         # Kept weights have them in a file beside them: names of many classes would make the order too long.
         metadata = artifact_metadata(job) if isinstance(artifacts, ArtifactRequest) else None
@@ -391,8 +391,10 @@ class LocalEngine:
 
 def _check_spec(job: TrainJob) -> None:
     spec, dataset = job.spec, job.dataset
-    if spec.start and job.start is None:
-        raise UsageError("the training starts from kept weights, which only nngen train --from hands over")
+    if spec.start and job.start is None and not job.experts:
+        raise UsageError(
+            "the training starts from kept weights, which only nngen train --from and nngen surrogate gates hand over"
+        )
     stored = dataset.shape.channels
     if stored not in (1, spec.shape.channels):
         raise DataError(

@@ -66,7 +66,12 @@ Predictor: TypeAlias = Callable[[Candidate, TrialSpec, int], Prediction | None]
 
 
 def predict(
-    experts: Iterable[str], known: Mapping[str, TrainingCost], spec: TrialSpec, images: int
+    experts: Iterable[str],
+    known: Mapping[str, TrainingCost],
+    spec: TrialSpec,
+    images: int,
+    *,
+    frozen: bool = False,
 ) -> Prediction | None:
     """Predict a training; None if one of its families was not measured.
 
@@ -75,6 +80,7 @@ def predict(
         known: Measured memory and time of families at ``spec.shape``.
         spec: Training settings.
         images: Number of images in the train split.
+        frozen: Whether the experts only predict: they have no gradients and keep nothing for a backward pass.
     """
     names = tuple(experts)
     if not names or not set(names) <= known.keys():
@@ -82,17 +88,20 @@ def predict(
     # The experts of a mixture train at once: what each keeps for its backward pass adds up, and so does its time.
     own = [known[name] for name in names]
     least, usual = _WORKER_MIB[spec.device]
-    states = _COPIES * sum(weight.weights_mib for weight in own)
-    image = _HALF[spec.device] * sum(weight.image_mib for weight in own)
+    states = (1 if frozen else _COPIES) * sum(weight.weights_mib for weight in own)
+    # Experts that only predict run one after the other, and what each computed is gone then.
+    image = _HALF[spec.device] * (max if frozen else sum)(weight.image_mib for weight in own)
     # A batch has at most the images of the data set.
     batch = min(spec.batch, images)
     steps = math.ceil(images / spec.batch)
-    image_s, step_s = sum(weight.image_s for weight in own), sum(weight.step_s for weight in own)
+    # A backward pass takes twice as long as a forward pass.
+    passes = 1 / 3 if frozen else 1.0
+    image_s, step_s = passes * sum(weight.image_s for weight in own), passes * sum(weight.step_s for weight in own)
     # A step has a part that grows with its images, which threads share, and a fixed part, which they do not.
     seconds = spec.epochs * (images * image_s / spec.threads + steps * step_s)
     return Prediction(
         fixed_mib=least + states,
-        image_mib=image,
+        image_mib=0.0 if frozen else image,
         likely_mib=usual + _USUAL * (states + batch * image),
         seconds=seconds if spec.device == "cpu" else None,
     )
@@ -121,7 +130,7 @@ def predictor(families: Mapping[str, tuple[Family, Interface]], *, classes: int 
                 measured = [families[name] for name in missing]
                 at_shape.update(training_costs(measured, spec.shape, classes=classes, wanted=wanted))
             own = {name: weight for name in names if (weight := at_shape[name]) is not None}
-        return predict(names, own, spec, images)
+        return predict(names, own, spec, images, frozen=candidate.plan is not None and candidate.plan.recipe.frozen)
 
     return answer
 

@@ -49,6 +49,7 @@ class TrainOrder(CheckOrder):
         class_weights: Weight of an image of each class; empty where all count alike.
         artifacts: Names of the files to send.
         start: Whether weights to start from are among the worker's files.
+        experts: Number of the worker's files that hold the weights of one expert each.
         done: Epochs that the checkpoint among the worker's files contains; 0 without one.
         whole_mib: MiB of images that are on the device whole; more are read from their files batch by batch.
         metadata: Texts by name that these files carry.
@@ -66,6 +67,7 @@ class TrainOrder(CheckOrder):
     class_weights: tuple[float, ...] = ()
     artifacts: tuple[str, ...] = ()
     start: bool = False
+    experts: int = 0
     done: int = 0
     whole_mib: float = 512.0
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class TrainOrder(CheckOrder):
             class_weights=dataset.class_weights(spec.class_weights, spec.train_size),
             artifacts=artifacts,
             start=job.start is not None,
+            experts=len(job.experts),
             done=done,
             whole_mib=whole_mib,
             metadata=metadata or {},

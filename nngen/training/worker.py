@@ -11,8 +11,8 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
 from nngen.isolation.limits import MIB
 from nngen.seeds import derive
+from nngen.text import one_line
 from nngen.training.engine import RESTORE
 from nngen.training.frames import IMPORTED, NONCE, FrameKind, last_line
 from nngen.training.orders import EVAL_FACTOR, CheckOrder, TrainOrder
@@ -47,6 +48,7 @@ from nngen.training.state.net_state import (
     UnknownStateError,
     capture,
     load_weights,
+    place_experts,
     restore,
     take_over,
 )
@@ -108,8 +110,8 @@ def train(arguments: JsonObject, channel: Channel, files: list[int]) -> None:
     Args:
         arguments: The order, as JSON.
         channel: Channel for the frames that ``TrialScorer`` expects: after each epoch a report and predictions.
-        files: Descriptors of ``WORKER_FILES``; then those of weights to start from, and of a checkpoint to go on
-            from, where there are such.
+        files: Descriptors of ``WORKER_FILES``; then those of weights to start from, of each expert's weights, and of
+            a checkpoint to go on from, where there are such.
     """
     order = TrainOrder.from_json(arguments)
     _configure(order.device, order.threads, order.seed)
@@ -226,8 +228,18 @@ class _Training:
         device = torch.device(order.device)
         labels, images = self._data(files, device)
         prepare = self.preparation()
-        start = files[len(WORKER_FILES)] if order.start else None
-        net = self.build(device, start=start, checkpoint=files[-1] if order.done else None)
+        more = files[len(WORKER_FILES) :]
+        start = more.pop(0) if order.start else None
+        net = self.build(
+            device, start=start, experts=more[: order.experts], checkpoint=more[-1] if order.done else None
+        )
+        if vars(net).get("frozen") is True and not (order.start or order.experts):
+            raise fail(
+                Outcome.CONTRACT,
+                _RULE,
+                "its experts are frozen and have no trained weights: nngen surrogate gates --train hands them over, and"
+                " nngen train --from goes on from the weights of a mixture",
+            )
         self.checkpoints, self.stored_at = CHECKPOINT in order.artifacts, time.monotonic()
         # Until here memory is filled, so that a net that forgets to initialise a weight gives the same result in every
         # run; filling each intermediate result of a training would only cost time.
@@ -288,8 +300,14 @@ class _Training:
         order = self.order
         return Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=_on_card(order.device))
 
-    def build(self, device: torch.device, start: int | None = None, checkpoint: int | None = None) -> nn.Module:
-        """Build the net and set it up, perhaps with the weights of another training, or restored from a checkpoint."""
+    def build(
+        self,
+        device: torch.device,
+        start: int | None = None,
+        experts: Sequence[int] = (),
+        checkpoint: int | None = None,
+    ) -> nn.Module:
+        """Build the net and set it up, perhaps with the weights of other trainings, or restored from a checkpoint."""
         order = self.order
         prm = make_prm(order.hyperparameters, shape=order.shape, augment=order.augment)
         module = load_module(self.path)
@@ -313,6 +331,15 @@ class _Training:
                         started = take_over(net, TensorFile(file))
                     except (ValueError, RuntimeError) as error:
                         raise fail(Outcome.CRASHED, _RULE, f"the weights to start from: {error}") from None
+            if experts:
+                with ExitStack() as stack:
+                    opened = [stack.enter_context(os.fdopen(number, "rb")) for number in experts]
+                    try:
+                        place_experts(net, [TensorFile(file) for file in opened], order.shape)
+                    except (ValueError, RuntimeError) as error:
+                        message = f"the weights of the experts do not fit: {one_line(str(error))}"
+                        raise fail(Outcome.CRASHED, _RULE, message) from None
+                started = f"{len(experts)} experts trained alone"
             set_up(net, self.path, dict(prm))
         if torch.initial_seed() != derive(order.seed, "torch"):
             _seed(derive(order.seed, "training"))  # the file seeded torch when the net was built

@@ -1,6 +1,6 @@
 """Weights beside the archive: those of the best trials stay, checkpoints of finished trials go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -8,7 +8,8 @@ from nngen.archive import Archive, TrialState
 from nngen.campaign import CampaignSpec
 from nngen.campaign.weights import WeightFolders
 from nngen.errors import EngineLostError, UsageError
-from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.plan import Plan
+from nngen.testing.fakes import FakeEngine, fake_campaign, fake_inputs
 from nngen.types import Outcome, Shape
 
 
@@ -103,3 +104,25 @@ def test_an_archive_in_memory_keeps_nothing():
 def test_other_words_are_refused(text):
     with pytest.raises(UsageError, match="--keep-weights is none, best, top:N or all, not"):
         CampaignSpec(name="x", size=1, shape=Shape(1, 8, 8), keep_weights=text)
+
+
+def test_each_replicate_of_a_mixture_starts_from_the_next_seed_of_its_families(archive, tmp_path):
+    @dataclass(slots=True, kw_only=True)
+    class Noting(FakeEngine):
+        given: list = field(default_factory=list)
+
+        def train(self, job, on_epoch=None):
+            self.given.append((job.candidate.plan.experts, job.experts))
+            return FakeEngine.train(self, job, on_epoch)
+
+    engine, seeds = Noting(), ("first", "second")
+    weights = {name: tuple(tmp_path / f"{name}-{seed}" for seed in seeds) for name in "ABCDEFG"}
+    parts = {"finalists": 2, "replicates": 3, "start": "0" * 64}
+    fake_campaign(archive, engine=engine, size=2, inputs=fake_inputs(experts=weights), **parts).run()
+    drawn = [[file.name for file in files] for _, files in engine.given]
+    for experts in {experts for experts, _ in engine.given}:
+        own = [names for (tried, _), names in zip(engine.given, drawn, strict=True) if tried == experts]
+        assert own == [[f"{name}-{seed}" for name in experts] for seed in ("first", "second", "first")]
+    # Families alone begin with new weights, whatever mixtures start from.
+    assert fake_inputs(experts=weights).expert_weights(Plan(experts=()).alone("A"), 0) == ()
+    assert fake_inputs().expert_weights(Plan(experts=tuple("ABCD")), 0) == ()

@@ -34,6 +34,14 @@ def test_the_prediction_is_a_sum_over_the_experts():
     assert _prediction(LIGHT, replace(SPEC, threads=2, epochs=3)).seconds == pytest.approx(3 * (20 + 6.4))
 
 
+def test_frozen_experts_keep_nothing_for_a_backward_pass():
+    frozen = predict("ABCD", dict.fromkeys("ABCD", LIGHT), SPEC, 1000, frozen=True)
+    whole = _prediction(LIGHT)
+    assert frozen.low_mib(64) == frozen.fixed_mib == whole.fixed_mib - 3 * 16.0
+    assert frozen.fixed_mib < frozen.likely_mib < whole.likely_mib
+    assert frozen.seconds == pytest.approx(whole.seconds / 3)
+
+
 def test_a_family_that_was_not_measured_is_not_predicted():
     assert predict("ABCD", {"A": LIGHT}, SPEC, 1000) is None
     assert predict("", {}, SPEC, 1000) is None

@@ -57,8 +57,10 @@ class TrialOptions(Arguments, of=CampaignSpec, only=_TRIAL, undefined=_OF_MACHIN
     """Arguments of trials that were typed, for commands whose candidates are not sampled."""
 
 
-class ExpertOptions(Arguments, of=CampaignSpec, only=[*_TRIAL, "rungs"], undefined=_OF_MACHINE, panel="Training"):
-    """Arguments of families trained alone that were typed."""
+class ExpertOptions(
+    Arguments, of=CampaignSpec, only=[*_TRIAL, "rungs"], undefined=(*_OF_MACHINE, "keep_weights"), panel="Training"
+):
+    """Arguments of families trained alone that were typed; the command keeps all weights by default."""
 
 
 class BudgetOptions(Arguments, of=Budget, panel="Budget"):

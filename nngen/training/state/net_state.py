@@ -16,7 +16,7 @@ import re
 import types
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
@@ -114,6 +114,23 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor], shape: Shape) ->
         elif own.layout is torch.sparse_coo and name in found:
             found[name] = found[name].to_sparse()
     net.load_state_dict(found)
+
+
+def place_experts(net: nn.Module, alone: Sequence[Mapping[str, Tensor]], shape: Shape) -> None:
+    """Give the experts of a mixture that was built the weights that their families have after training alone.
+
+    Args:
+        net: The mixture, with its experts in ``net.experts``.
+        alone: Weights of each family's own net (a plan of kind ``single``), in the order of the experts.
+        shape: Shape of the images that it takes.
+
+    Raises:
+        RuntimeError: If they are of other families, as ``load_state_dict`` says.
+    """
+    found = {name: value for name, value in net.state_dict().items() if not name.startswith("experts.")}
+    for place, weights in enumerate(alone):
+        found |= {f"experts.{place}.{name.removeprefix('expert.')}": weights[name] for name in weights}
+    load_weights(net, found, shape)
 
 
 def take_over(net: nn.Module, weights: Mapping[str, Tensor]) -> str:

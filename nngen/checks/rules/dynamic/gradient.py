@@ -1,4 +1,4 @@
-"""Rule ``gradient``: every expert and the gate receive a gradient and are changed by the optimizer."""
+"""Rule ``gradient``: every expert that is not frozen and the gate receive a gradient and change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ class Gradient(DynamicRule):
 
     name = "gradient"
     order = 70
-    VALID = (net_source(), mixture_source(), routed_source())
+    VALID = (
+        net_source(),
+        mixture_source(),
+        routed_source(),
+        mixture_source(init="self.frozen = True; self.experts.requires_grad_(False)"),
+    )
     INVALID = (
         Invalid(
             source=mixture_source(forward="return self.experts[0](x) * self.gate(x).softmax(1)[:, :1]"),
