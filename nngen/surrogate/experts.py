@@ -6,9 +6,13 @@ validation images.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from statistics import fmean
 from typing import TypeAlias
 
@@ -17,7 +21,10 @@ import numpy.typing as npt
 
 from nngen.archive.records import CampaignRecord, StoredTrial
 from nngen.archive.store import Archive
+from nngen.assembly.provenance import source_level
 from nngen.errors import UsageError
+from nngen.files import cache_dir, load_json, store_json
+from nngen.isolation import Job, JobRunner, Limits
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
 from nngen.text import counted, one_line
@@ -30,6 +37,16 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 JointAccuracies: TypeAlias = Mapping[tuple[int, ...], Sequence[float]]
 """Accuracies of mixtures that were trained jointly, one for each seed, by the places of their families."""
 
+UNTRAINED: Mapping[str, str] = {
+    "swap": "distinct patterns of activations over noise, before training (mean over the experts)",
+    "synflow": "logarithm of the synaptic flow, before training (mean over the experts)",
+    "gradient_norm": "norm of the gradient on noise, before training (mean over the experts)",
+}
+"""Scores of networks that are not trained, by name; ``with_untrained`` measures them."""
+
+_LIMITS = Limits(time_limit_s=120.0, memory_mib=12_288)
+_WORKER = "nngen.surrogate.untrained"
+_PRELOAD = ("torch", "torchvision", "numpy", _WORKER)
 _LATER = 5
 """Epoch that the first one is compared with."""
 
@@ -166,6 +183,48 @@ def joint_accuracies(archive: Archive, experts: Experts) -> JointAccuracies:
     return {members: list(seeds.values()) for members, seeds in sorted(found.items())}
 
 
+def with_untrained(
+    archive: Archive, experts: Experts, *, progress: Callable[[int, int], None] | None = None
+) -> Experts:
+    """Return experts with the scores of their families before training; each is measured once on a machine.
+
+    Args:
+        archive: Archive with the families' files.
+        experts: The experts.
+        progress: Receives (done, total) families.
+    """
+    shape, rows = experts.fidelity.shape, []
+    arguments = {
+        "shape": str(shape),
+        "classes": experts.classes,
+        "hyperparameters": dict(experts.fidelity.hyperparameters),
+    }
+    with closing(JobRunner(_PRELOAD)) as runner:
+        for number, candidate_id in enumerate(experts.candidates):
+            if progress is not None:
+                progress(number, len(experts.candidates))
+            source = archive.candidate(candidate_id).source
+            key = hashlib.sha256(repr((version("torch"), source, arguments)).encode()).hexdigest()[:40]
+            file = cache_dir() / "untrained" / f"{key}.json"
+            found = load_json(file)
+            if not isinstance(found, dict):
+                level = source_level(source).level
+                job = Job(
+                    entry_point=f"{_WORKER}:measure",
+                    arguments=arguments,
+                    limits=_LIMITS,
+                    isolation=level,
+                    source=source,
+                )
+                messages, _ = runner.collect(job)
+                found = messages[0] if messages else {}
+                if messages:
+                    store_json(file, found)
+            rows.append([_number(found.get(name)) for name in UNTRAINED])
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(UNTRAINED))
+    return replace(experts, untrained=dict(zip(UNTRAINED, values.T, strict=True)))
+
+
 def _outputs(archive: Archive, trial: StoredTrial, images: int, classes: int) -> Halves | str:
     """Return the logits of a trial, ``(N, C)``, or the reason why it has none that can be used."""
     if trial.verdict is not None and not trial.verdict.valid:
@@ -189,3 +248,8 @@ def _speed(trial: StoredTrial) -> float:
         return 1.0
     later = trial.curve[min(_LATER, len(trial.curve)) - 1].validation_accuracy
     return trial.curve[0].validation_accuracy / later if later else 1.0
+
+
+def _number(value: object) -> float:
+    """Return a number that a worker sent; nan for anything else."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan

@@ -40,13 +40,6 @@ SCORES: Mapping[str, str] = {
 }
 """Scores by name."""
 
-UNTRAINED: Mapping[str, str] = {
-    "swap": "distinct patterns of activations over noise, before training (mean over the experts)",
-    "synflow": "logarithm of the synaptic flow, before training (mean over the experts)",
-    "gradient_norm": "norm of the gradient on noise, before training (mean over the experts)",
-}
-"""Scores of networks that are not trained, by name; ``nngen.surrogate.untrained`` measures them on request."""
-
 _STEPS = 20
 """Iterations of expectation-maximisation; more change the accuracy of few mixtures, and by single images."""
 

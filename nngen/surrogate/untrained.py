@@ -1,41 +1,30 @@
 """Scores of networks before any training and without data: SWAP, synflow, and the norm of the gradient.
 
-Images are standard normal noise and labels are drawn at random, by one seed. The scores of the families of a campaign
-are measured in workers, since a family's code runs for them, and are kept in the user's cache.
+Images are standard normal noise and labels are drawn at random, by one seed. ``measure`` runs in a worker, in which
+families run, so this module imports nothing that a sandbox lacks.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nngen.archive.store import Archive
-from nngen.assembly.provenance import source_level
 from nngen.checks.candidate_net import build_net, load_module
 from nngen.checks.prm import make_prm
 from nngen.checks.rule import CheckFailed
-from nngen.files import cache_dir, load_json, store_json
-from nngen.isolation import Channel, Job, JobRunner, JsonObject, Limits
+from nngen.isolation import Channel, JsonObject
 from nngen.isolation.job import SOURCE_FILE
-from nngen.surrogate.experts import Experts
-from nngen.surrogate.scores import UNTRAINED
 from nngen.text import one_line
 from nngen.types import Shape
 
 _IMAGES = 32
-_LIMITS = Limits(time_limit_s=120.0, memory_mib=12_288)
-_PRELOAD = ("torch", "torchvision", "numpy", "nngen.surrogate.untrained")
 
 _ACTIVATIONS = {
     getattr(torch.ops.aten, name).default
@@ -44,7 +33,7 @@ _ACTIVATIONS = {
 """Activations whose sign is that of their input, as torch calls them."""
 
 
-class _Patterns(TorchDispatchMode):
+class _Patterns(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects, for each activation of a forward pass, the samples for which it is positive, as the bits of a number.
 
     Attributes:
@@ -52,7 +41,7 @@ class _Patterns(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,7 +71,7 @@ def gradient_norm(net: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the Euclidean norm of the gradient of the cross-entropy (Abdelfattah et al. 2021, 2101.08134)."""
     net.train()
     net.zero_grad()
-    F.cross_entropy(_logits(net(images)), labels).backward()
+    F.cross_entropy(_logits(net(images)), labels).backward()  # type: ignore[no-untyped-call]
     squares = [
         parameter.grad.abs().double().square().sum() for parameter in net.parameters() if parameter.grad is not None
     ]
@@ -107,7 +96,7 @@ def synflow(net: nn.Module, shape: tuple[int, ...]) -> float:
             if value.is_floating_point() or value.is_complex():
                 value.copy_(value.abs())
     output = net(torch.ones(1, *shape, dtype=torch.float64))
-    _logits(output).sum().backward()
+    _logits(output).sum().backward()  # type: ignore[no-untyped-call]
     flows = [
         (parameter.detach() * parameter.grad).abs().sum()
         for parameter in net.parameters()
@@ -154,50 +143,3 @@ def measure(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
     except CheckFailed as failure:
         found["failed"] = failure.verdict.message
     channel.send(found)
-
-
-def with_untrained(
-    archive: Archive, experts: Experts, *, progress: Callable[[int, int], None] | None = None
-) -> Experts:
-    """Return experts with the scores of their families before training; each is measured once on a machine.
-
-    Args:
-        archive: Archive with the families' files.
-        experts: The experts.
-        progress: Receives (done, total) families.
-    """
-    shape, rows = experts.fidelity.shape, []
-    arguments = {
-        "shape": str(shape),
-        "classes": experts.classes,
-        "hyperparameters": dict(experts.fidelity.hyperparameters),
-    }
-    with closing(JobRunner(_PRELOAD)) as runner:
-        for number, candidate_id in enumerate(experts.candidates):
-            if progress is not None:
-                progress(number, len(experts.candidates))
-            source = archive.candidate(candidate_id).source
-            key = hashlib.sha256(repr((torch.__version__, source, arguments)).encode()).hexdigest()[:40]
-            file = cache_dir() / "untrained" / f"{key}.json"
-            found = load_json(file)
-            if not isinstance(found, dict):
-                level = source_level(source).level
-                job = Job(
-                    entry_point="nngen.surrogate.untrained:measure",
-                    arguments=arguments,
-                    limits=_LIMITS,
-                    isolation=level,
-                    source=source,
-                )
-                messages, _ = runner.collect(job)
-                found = messages[0] if messages else {}
-                if messages:
-                    store_json(file, found)
-            rows.append([_number(found.get(name)) for name in UNTRAINED])
-    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(UNTRAINED))
-    return replace(experts, untrained=dict(zip(UNTRAINED, values.T, strict=True)))
-
-
-def _number(value: object) -> float:
-    """Return a number that a worker sent; nan for anything else."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan

@@ -138,9 +138,8 @@ def test_flags_of_messages_exist_where_they_are_printed():
     wrong = []
     for path in sorted((ROOT / "nngen").rglob("*.py")):
         module = path.relative_to(ROOT / "nngen").with_suffix("").as_posix()
-        stem = f"nngen.cli.{path.stem}"
-        here = module.startswith("cli/")
-        own = [name for name in COMMANDS if here and COMMANDS[name].default_command.__module__ == stem]
+        dotted = f"nngen.{module.replace('/', '.')}"
+        own = [name for name in COMMANDS if COMMANDS[name].default_command.__module__ == dotted]
         keys = [key for key in PRINTED_BY if f"{module}/".startswith(f"{key}/")]
         printing = own or (list(PRINTED_BY[max(keys, key=len)]) if keys else [])
         for line, text in messages(path):

@@ -61,12 +61,14 @@ def test_the_likelihood_reaches_its_maximum_and_never_falls(experts, monkeypatch
     known, _ = designs(torch.from_numpy(experts.features), half.fit, half.scored)
     truth = torch.from_numpy(chances_of(experts)[:4][:, half.fit, experts.labels[half.fit]])
     values = []
-    for steps in (0, 1, 2, 5, 10, 30):
+    for steps in (0, 1, 2, 5, 10, 30, 1000):
         monkeypatch.setattr(gates, "_STEPS", steps)
         values.append(objective(train_gates(known, truth[None])[0].numpy(), known.numpy(), truth.numpy()))
     assert values == sorted(values) and values[-1] > values[0]
     best = minimize(lambda w: -objective(w.reshape(4, -1), known.numpy(), truth.numpy()), np.zeros(4 * known.shape[1]))
-    assert values[-1] == pytest.approx(-best.fun, abs=2e-3)
+    assert values[-1] == pytest.approx(-best.fun, abs=1e-5)
+    # The steps that are taken lead nearly there.
+    assert values[-2] > values[-1] - 0.005
 
 
 def test_sizes_of_the_blocks_change_nothing_and_progress_ends_below_the_whole(experts, monkeypatch):

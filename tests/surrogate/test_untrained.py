@@ -13,9 +13,10 @@ from torch import nn
 
 from nngen.assembly.assemble import assemble
 from nngen.plan import Plan
+from nngen.surrogate.experts import UNTRAINED, with_untrained
 from nngen.surrogate.ranking import rank_mixtures
-from nngen.surrogate.scores import UNTRAINED, all_mixtures, score_mixtures
-from nngen.surrogate.untrained import gradient_norm, swap, synflow, with_untrained
+from nngen.surrogate.scores import all_mixtures, score_mixtures
+from nngen.surrogate.untrained import gradient_norm, swap, synflow
 from nngen.types import Family, Interface
 
 
@@ -73,7 +74,7 @@ def test_families_are_measured_in_workers_and_once(script, cache, monkeypatch):
         assert np.isfinite(values[:3]).all() and math.isnan(values[3]) and values[0] == values[2]
     assert found.untrained["synflow"][1] > found.untrained["synflow"][0]
     assert found.untrained["swap"][1] > found.untrained["swap"][0]
-    monkeypatch.setattr("nngen.surrogate.untrained.JobRunner.collect", None)
+    monkeypatch.setattr("nngen.surrogate.experts.JobRunner.collect", None)
     again = with_untrained(archive, experts)
     assert all(np.array_equal(again.untrained[name], found.untrained[name], equal_nan=True) for name in UNTRAINED)
     scores = score_mixtures(replace(found, families=tuple("ABCD")), np.array([[0, 1, 2, 3]]))

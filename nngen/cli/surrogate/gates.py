@@ -17,8 +17,7 @@ from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.engine import BudgetOptions, EngineOptions
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
-from nngen.cli.surrogate.campaigns import FamiliesFrom, Seeds, begun, finish, train_mixtures
-from nngen.cli.surrogate.ranking import surrogate
+from nngen.cli.surrogate import FamiliesFrom, Seeds, begun, finish, train_mixtures
 from nngen.errors import UsageError
 from nngen.export.kept_weights import family_weights
 from nngen.plan import Plan
@@ -36,7 +35,6 @@ from nngen.training import pick_device
 _BESIDE = ("convex_weights", "stacking", "mean_probabilities", "best_single")
 
 
-@surrogate.command
 def gates(
     campaign: Annotated[str | None, Parameter(name="CAMPAIGN")] = None,
     /,

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from nngen.analysis.formatting import percent
 from nngen.archive import Archive
@@ -15,23 +15,19 @@ from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.engine import BudgetOptions, EngineOptions
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
-from nngen.cli.surrogate.campaigns import FamiliesFrom, Seeds, begun, finish, train_mixtures
+from nngen.cli.surrogate import FamiliesFrom, Seeds, begun, finish, train_mixtures
 from nngen.errors import UsageError
 from nngen.space.adaptive import SURROGATE
-from nngen.surrogate.experts import Experts, joint_accuracies, load_experts
+from nngen.surrogate.experts import UNTRAINED, Experts, joint_accuracies, load_experts, with_untrained
 from nngen.surrogate.ranking import EFFECTS, LEARNED, Ranking, rank_mixtures
-from nngen.surrogate.scores import SCORES, UNTRAINED
+from nngen.surrogate.scores import SCORES
 from nngen.surrogate.source import DrawnQuartets, stratified
-from nngen.surrogate.untrained import with_untrained
 from nngen.text import did_you_mean
 from nngen.training import pick_device
-
-surrogate = App(name="surrogate", help="Rank all mixtures of families by what the families do alone.")
 
 _COLUMNS = ("mean_single", "best_single", "mean_probabilities", "stacking", "oracle")
 
 
-@surrogate.command
 def rank(
     campaign: Annotated[str | None, Parameter(name="CAMPAIGN")] = None,
     /,
@@ -82,7 +78,6 @@ def rank(
     suggest("surrogate", "verify", alone.campaign, *output.place)
 
 
-@surrogate.command
 def verify(
     campaign: Annotated[str | None, Parameter(name="CAMPAIGN")] = None,
     /,
