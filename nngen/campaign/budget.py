@@ -16,8 +16,8 @@ from typing import Any
 
 from nngen.archive.records import Event, TrialState
 from nngen.archive.store import Archive
-from nngen.campaign.protocols import Watcher
 from nngen.campaign.successive_halving import Ladder
+from nngen.campaign.watcher import Watcher
 from nngen.errors import UsageError
 from nngen.ranges import Positive, Size, check_ranges
 

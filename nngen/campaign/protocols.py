@@ -33,14 +33,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine
+from nngen.archive.records import CampaignRecord, TrialLine
 from nngen.archive.store import Archive
-from nngen.campaign.successive_halving import Workload
+from nngen.campaign.watcher import Watcher
 from nngen.datasets.dataset import Dataset
 from nngen.plan import Plan
 from nngen.space.registry import Sampler
 from nngen.training.engine import Engine
-from nngen.types import Candidate, EpochResult, Family, Interface
+from nngen.types import Candidate, Family, Interface
 
 __all__ = [
     "Assemble",
@@ -166,28 +166,3 @@ class StopRule(Protocol):
     def reason(self) -> str | None:
         """Return why the campaign is to stop now, as a noun; None to continue. Running trainings are finished."""
         ...
-
-
-class Watcher:
-    """Reports the progress of a campaign, in the thread that runs it; this one reports nothing.
-
-    Subclasses override the methods whose calls they show.
-    """
-
-    def note(self, line: str) -> None:
-        """Report something about the campaign as a whole."""
-
-    def begin(self, name: str, work: Workload) -> None:
-        """Report the start of a driver, with the work that is done already and that is to come."""
-
-    def stage(self, trial: StoredTrial, stage: str) -> None:
-        """Report that a trial is being assembled, checked or trained."""
-
-    def epoch(self, trial: StoredTrial, result: EpochResult) -> None:
-        """Report an epoch of a training."""
-
-    def requeued(self, trial: StoredTrial) -> None:
-        """Report that a trial was lost by the engine and is ready again."""
-
-    def finished(self, trial: StoredTrial) -> None:
-        """Report the result of a trial."""

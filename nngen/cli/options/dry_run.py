@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ from nngen.archive import Archive, CampaignRecord
 from nngen.campaign.budget import Budget
 from nngen.campaign.estimate import Estimate, Work, estimate
 from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign.runner import Campaign
 from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, say
@@ -22,9 +23,6 @@ from nngen.errors import UsageError
 from nngen.text import counted
 from nngen.training.engine import Engine
 from nngen.training.local_engine import LocalEngine
-
-if TYPE_CHECKING:
-    from nngen.campaign.runner import Campaign  # for one annotation; it would lengthen the chain of imports
 
 DryRun = Annotated[
     bool,
