@@ -69,24 +69,24 @@ def test_candidates_with_frozen_and_with_warm_experts(nngen, tmp_path, monkeypat
     monkeypatch.setenv("NNGEN_ARCHIVE", str(tmp_path / "a.db"))
     data = ("--dataset", "digits", "--train-size", "200", "--seeds", "2", "--lr", "0.003")
     names = "ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,BagNet"
-    assert nngen("experts", "train", "small", "--families", names, "--epochs", "2", *data).code == 0
-    result = nngen("surrogate", "gates", "small", "--train", "2", "--seeds", "2")
-    assert (result.code, result.next) == (0, "nngen leaderboard small-frozen-2")
+    assert nngen("experts", "train", "small", "--families", names, "--epochs", "1", *data).code == 0
+    result = nngen("surrogate", "gates", "small", "--train", "1", "--seeds", "2")
+    assert (result.code, result.next) == (0, "nngen leaderboard small-frozen-1")
     assert nngen("surrogate", "gates", "small", "--train", "1", "--unfreeze").code == 0
     # A candidate more is a growth of the same campaign.
-    assert nngen("surrogate", "gates", "small", "--train", "3", "--seeds", "2").code == 0
+    assert nngen("surrogate", "gates", "small", "--train", "2").code == 0
     best = json.loads(nngen("surrogate", "gates", "small", "--json").out)["mixtures"]
     with Archive.open(tmp_path / "a.db") as archive:
-        frozen, warm = archive.trials("small-frozen-2"), archive.trials("small-warm-2")
+        frozen, warm = archive.trials("small-frozen-1"), archive.trials("small-warm-1")
         first = [trial for trial in frozen if not trial.replicate]
-        assert [sorted(trial.experts) for trial in first] == [sorted(row["experts"]) for row in best[:3]]
-        assert len(frozen) == 6 and len(warm) == 1
+        assert [sorted(trial.experts) for trial in first] == [sorted(row["experts"]) for row in best[:2]]
+        assert len(frozen) == 4 and len(warm) == 1
         for trial in (*frozen, *warm):
             assert trial.trained and trial.environment["started_from"] == "4 experts trained alone"
         assert {trial.plan.recipe.frozen for trial in frozen} == {True}
         assert {trial.plan.recipe.frozen for trial in warm} == {False}
         # Seeds of the families differ, and what started from the same families has one fidelity.
         assert len({trial.fidelity for trial in (*frozen, *warm)}) == 1
-    told = nngen("export", "small-frozen-2", "--out", tmp_path / "out", "--weights")
+    told = nngen("export", "small-frozen-1", "--out", tmp_path / "out", "--weights")
     assert told.code == 0, told.err
-    assert len(list((tmp_path / "out").rglob("*.safetensors"))) == 3
+    assert len(list((tmp_path / "out").rglob("*.safetensors"))) == 2
