@@ -14,7 +14,7 @@ from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
 from nngen.files import read_regular
-from nngen.text import listed
+from nngen.text import counted, listed
 from nngen.training.inference import KeptWeights
 from nngen.training.state.checkpoints import LOGITS, WEIGHTS
 
@@ -57,8 +57,8 @@ def family_weights(
             found[trial.experts[0]].append(file)
     if missing := [family for family in families if not found[family]]:
         raise UsageError(
-            f"campaign {campaign} kept no weights of {listed(missing, 4)} after {epochs} epochs: train the families"
-            " again under another name, with --keep-weights all"
+            f"campaign {campaign} kept no weights of {listed(missing, 4)} after {counted(epochs, 'epoch')}: train the"
+            " families again under another name, with --keep-weights all"
         )
     return {family: tuple(files) for family, files in found.items()}
 

@@ -55,7 +55,7 @@ def test_gates_are_compared_with_joint_trainings(nngen, path):
         (("--unfreeze",), "--unfreeze is for --train K, which trains candidates"),
         (("--dry-run",), "--dry-run is for --train K, which trains candidates"),
         (("--train", "2", "--engine", "ray"), "are trained on this machine: leave out --engine"),
-        (("--train", "2"), "campaign experts kept no weights of A, B, C and 3 more after 2 epochs: train the families"),
+        (("--train", "2"), "campaign experts kept no weights of A, B, C and 3 more after 2 epochs: train the"),
     ],
 )
 def test_what_cannot_be_done_is_refused(nngen, path, words, message):

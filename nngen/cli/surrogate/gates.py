@@ -30,6 +30,7 @@ from nngen.surrogate.plan_accuracy import MIN_GROUPS
 from nngen.surrogate.ranking import Agreement, agreement, listed_mixtures
 from nngen.surrogate.scores import score_mixtures
 from nngen.surrogate.source import DrawnQuartets
+from nngen.text import counted
 from nngen.training import pick_device
 
 _BESIDE = ("convex_weights", "stacking", "mean_probabilities", "best_single")
@@ -214,7 +215,8 @@ def _print(alone: Experts, count: int, rows: list[dict[str, Any]], found: Agreem
     for family, reason in alone.missing.items():
         note(f"{family} is not ranked: {reason}")
     say(
-        f"{len(alone.families)} families of {alone.campaign} after {alone.fidelity.epochs} epochs; {count:,} gates,"
+        f"{counted(len(alone.families), 'family', 'families')} of {alone.campaign}"
+        f" after {counted(alone.fidelity.epochs, 'epoch')}; {counted(count, 'gate')},"
         f" each trained on one half of {len(alone.labels):,} validation images and scored on the other"
     )
     some = any(row["trained"] is not None for row in rows)

@@ -22,7 +22,7 @@ from nngen.surrogate.experts import UNTRAINED, Experts, joint_accuracies, load_e
 from nngen.surrogate.ranking import EFFECTS, LEARNED, Ranking, rank_mixtures
 from nngen.surrogate.scores import SCORES
 from nngen.surrogate.source import DrawnQuartets, stratified
-from nngen.text import did_you_mean
+from nngen.text import counted, did_you_mean
 from nngen.training import pick_device
 
 _COLUMNS = ("mean_single", "best_single", "mean_probabilities", "stacking", "oracle")
@@ -209,7 +209,8 @@ def _print(found: Ranking, by: str, rows: list[dict[str, Any]]) -> None:
         note(f"{family} is not ranked: {reason}")
     searched = f" (a search scored the best {len(found.mixtures):,})" if len(found.mixtures) < found.space else ""
     say(
-        f"{len(alone.families)} families of {alone.campaign} after {alone.fidelity.epochs} epochs,"
+        f"{counted(len(alone.families), 'family', 'families')} of {alone.campaign}"
+        f" after {counted(alone.fidelity.epochs, 'epoch')},"
         f" {found.space:,} mixtures{searched}; two families disagree on"
         f" {percent(float(found.scores['disagreement'].mean()))} of {len(alone.labels):,} images"
     )
