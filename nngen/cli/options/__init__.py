@@ -18,7 +18,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 from cyclopts import Parameter, Token
 from docstring_parser import parse
 
-from nngen.archive import Archive, default_path
+from nngen.archive.connection import default_path
+from nngen.archive.store import Archive
 from nngen.cli import AFTERWARDS, place_of
 from nngen.cli.output import Flag as Flag
 from nngen.cli.output import OutputOptions as OutputOptions
