@@ -135,6 +135,9 @@ def adapt_source(_: object, name: str, source: list[str]) -> None:
     """Let links to pages of results, which lie outside of docs, lead to their copies; list the pages of decisions."""
     up = "../" * name.count("/")
     source[0] = re.sub(r"\]\((?:\.\./)+eval/results/(\w+\.md)\)", rf"]({up}measurements/\1)", source[0])
+    # Other pages outside of docs are not part of the site.
+    out = re.escape(f"{up}../")
+    source[0] = re.sub(rf"\[([^\]]*)\]\({out}([\w/.-]+\.md)\)", r"\1 (\2)", source[0])
     if name == "design/README":
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
 
