@@ -121,8 +121,8 @@ def _shape_of(code: str) -> str:
 
 def _family_columns(train: Sequence[RecordedCase], known: Sequence[RecordedCase]) -> Matrix:
     """Encode the family of each case; families with a single train case get no column."""
-    counted = Counter(case.family for case in train)
-    names = sorted(name for name, number in counted.items() if number > 1)
+    often = Counter(case.family for case in train)
+    names = sorted(name for name, number in often.items() if number > 1)
     return np.array([[float(case.family == name) for name in names] or [0.0] for case in known], dtype=np.float64)
 
 
