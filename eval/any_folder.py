@@ -406,7 +406,7 @@ def _(root: Path) -> None:
     write(root / "images")
 
 
-@folder("an image of test in train", sizes=(72, 18, 90), noted="1 images of test are in train too")
+@folder("an image of test in train", sizes=(72, 18, 90), noted="1 image of test is in")
 def _(root: Path) -> None:
     write(root / "train")
     write(root / "test", lambda image, path, _: png(image - 1, path))

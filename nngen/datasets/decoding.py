@@ -23,7 +23,7 @@ import numpy.typing as npt
 from nngen.datasets.image_file import ImageFile, decode
 from nngen.datasets.source import Progress
 from nngen.errors import DataError
-from nngen.text import listed, one_line
+from nngen.text import counted, listed, one_line
 
 _MAX_NAMED = 200
 _DIGEST = 8
@@ -249,9 +249,10 @@ def _repeated(splits: Mapping[str, ImageFiles], digests: Mapping[str, npt.NDArra
         shared = np.flatnonzero((part[first] == one) & (part == other))
         if len(shared):
             shown = listed([splits[names[other]].name(where) for where in place[shared]], 4)
+            verb = "is" if len(shared) == 1 else "are"
             notes.append(
-                f"{len(shared)} images of {names[other]} are in {names[one]} too, which no accuracy on {names[other]}"
-                f" shows: {shown}"
+                f"{counted(len(shared), 'image')} of {names[other]} {verb} in {names[one]} too, which no accuracy on"
+                f" {names[other]} shows: {shown}"
             )
     again = int((first != np.arange(len(first))).sum())
     if again and not notes:

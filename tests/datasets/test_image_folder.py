@@ -331,8 +331,8 @@ def test_images_in_two_splits_are_named(tmp_path, cache):
         if file != tmp_path / "data/test/diagonal/000.png":
             Image.fromarray(np.full((16, 16), 100 + number, np.uint8)).save(file)
     shutil.copy(tmp_path / "data/test/diagonal/000.png", tmp_path / "data/train/diagonal/000.png")
-    shown = [note for note in load_dataset(f"folder:{tmp_path / 'data'}").notes if " are in " in note]
-    assert shown == ["1 images of test are in train too, which no accuracy on test shows: test/diagonal/000.png"]
+    shown = [note for note in load_dataset(f"folder:{tmp_path / 'data'}").notes if " too, " in note]
+    assert shown == ["1 image of test is in train too, which no accuracy on test shows: test/diagonal/000.png"]
 
 
 def test_equal_images_are_named_where_the_split_that_is_drawn_parts_them(tmp_path, cache):
