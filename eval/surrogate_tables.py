@@ -29,6 +29,7 @@ from scipy.stats import kendalltau
 from nngen.analysis.ranking.reliability import reliability
 from nngen.files import cache_dir
 from nngen.surrogate.plan_accuracy import fit_ridge
+from nngen.surrogate.ranker import Ranker
 from nngen.surrogate.ranking import fit_ranker, seed_ceiling
 
 EVALUATION = Evaluation(__file__, __doc__)
@@ -150,6 +151,7 @@ def trial(space: Space, count: int, random: np.random.Generator) -> dict[str, tu
         "parameters": space.parameters[rest],
         "additive effects": np.array(fit_ridge(space.effects[known], one.tolist())(space.effects[rest])),
         "learned ranker": fit_ranker(space.features[known], one)(space.features[rest])[0],
+        "ranker of drafts": Ranker().fit(space.features[known], one).predict(space.features[rest])[0],
     }
     return {
         name: (tau(values, truth[rest]), 100 * float(truth.max() - truth[rest][values.argmax()]))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from nngen.errors import UsageError
+
+FieldValue: TypeAlias = float | str | tuple[object, ...]
+"""Value of one field of a plan: a number, a name, or names with weights."""
 
 OMIT_DEFAULT = {"omit_default": True}
 """Metadata of a field that is written only where it differs from its default, so that a plan written before the field
@@ -180,7 +183,7 @@ def changes(old: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def flat_fields(plan: Plan) -> dict[str, object]:
+def flat_fields(plan: Plan) -> dict[str, FieldValue]:
     """Return every field of a plan by its dotted name as in ``gate.network``, those at their defaults included."""
     return _flat(asdict(plan))
 

@@ -8,6 +8,7 @@ cycle's campaign.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
@@ -31,7 +32,8 @@ class LoopCycle:
 
     Attributes:
         number: Number of the cycle, from 1; 0 is the common start.
-        rewriter: Name of the rewriter.
+        rewriter: Name of the rewriter; of several, their names.
+        writers: Number of proposals by the rewriter that wrote them.
         valid: Share of the proposals that passed every check.
         new: Share of the valid proposals that duplicate no known candidate.
         accuracies: Validation accuracy of each trial of the cycle that can be compared.
@@ -46,6 +48,7 @@ class LoopCycle:
     loop: str
     number: int
     rewriter: str
+    writers: Mapping[str, int]
     valid: Rate
     new: Rate
     accuracies: tuple[float, ...]
@@ -55,6 +58,14 @@ class LoopCycle:
     judged_candidate: str
     gain: float | None
     noise: float | None
+
+    @property
+    def shares(self) -> str:
+        """Name of the rewriter; of several, each with its share of the proposals."""
+        if len(self.writers) < 2:
+            return self.rewriter
+        asked = sum(self.writers.values())
+        return ", ".join(f"{name} {count / asked:.0%}" for name, count in self.writers.items())
 
     @property
     def mean(self) -> float | None:
@@ -175,10 +186,12 @@ def read_cycle(
         spread = variance(judged) if len(judged) > 1 else 0.0
         # Both means are over as many seeds, so the variance of their difference is twice that of one mean.
         noise = _Z * math.sqrt(2 * spread / len(judged))
+    writers = Counter(sorted(str(row.get("rewriter", "")) for row in asked.values()))
     return LoopCycle(
         loop=loop,
         number=number,
-        rewriter=next((str(row.get("rewriter", "")) for row in asked.values()), ""),
+        rewriter=", ".join(writers),
+        writers=dict(writers),
         valid=wilson(len(valid), len(asked)),
         new=wilson(len(fresh), len(valid)),
         accuracies=accuracies,

@@ -31,12 +31,14 @@ from nngen.archive.rows import (
     dump,
     event_from_row,
     names_from_row,
+    plan_id,
     record_from_row,
     spec_to_text,
     verdict_from_row,
 )
 from nngen.archive.trials import Trials
 from nngen.errors import ArchiveError, UsageError
+from nngen.plan import Plan
 from nngen.text import did_you_mean, one_line
 from nngen.types import Outcome, Record, Shape, TrialSpec, Verdict
 
@@ -104,6 +106,10 @@ class ArchiveReader:
     def canonicals(self) -> dict[str, str]:
         """Map the id of each candidate to its canonical hash, without reading the sources."""
         return {row["id"]: row["canonical"] for row in self._all("SELECT id, canonical FROM candidates ORDER BY rowid")}
+
+    def knows(self, plan: Plan) -> bool:
+        """Whether a candidate or a trial, trained or not, has exactly this plan."""
+        return self._one("SELECT 1 FROM plans WHERE id = ?", plan_id(plan)) is not None
 
     def trial(self, trial_id: int) -> StoredTrial:
         found = self._trials("trials.id = ?", (trial_id,), strict=True)

@@ -19,6 +19,7 @@ from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, Tuner, stored_loop
 from nngen.llm.finetuning.config import Tuning
+from nngen.llm.rewriters.factory import tunable_base
 from nngen.training import pick_device
 
 
@@ -46,8 +47,9 @@ def evolve(
     """Propose plans, check and train them, judge the best on fresh seeds, tune the model, and repeat.
 
     The first cycle follows a common start of random plans. The loop stops early when the gain of the judged best stays
-    inside the noise. Every stage is a campaign: budgets count over all of them, and the same command continues a loop
-    that was stopped.
+    inside the noise. Of several rewriters (--rewriter random,mutate,tpe) those whose children gain more are asked more
+    often; the table shows their shares. Every stage is a campaign: budgets count over all of them, and the same command
+    continues a loop that was stopped.
 
     Args:
         name: Name of the loop; its stages are the campaigns NAME-0, NAME-1, ... and NAME-judge-0, ...
@@ -57,6 +59,7 @@ def evolve(
 
     Examples:
         nngen evolve loop --rewriter mutate --families ShuffleNet,MobileNetV3,ICNet,DPN68,ComplexNet
+        nngen evolve ranked --rewriter random,mutate --pool 64 --cycles 5
         nngen evolve tuned --rewriter model.gguf --tune --cycles 3 --json
         nngen evolve replayed --rewriter mutate --table moe4.json
     """
@@ -105,6 +108,7 @@ def evolve(
                 note=note,
                 isolation=machines.isolation,
                 max_reply_tokens=source.max_reply_tokens,
+                pool=source.pool,
             ).run()
     if output.json:
         print_json([asdict(cycle) | {"mean": cycle.mean, "best": cycle.best} for cycle in found])
@@ -113,13 +117,14 @@ def evolve(
 
 
 def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) -> Tuner:
-    if not source.entry.tunable:
+    base = tunable_base(source.rewriter)
+    if base is None:
         raise UsageError(f"--tune tunes a model in this process, and {source.rewriter} is not one")
     # Loads torch and transformers.
     from nngen.llm.finetuning.finetune import AdapterTuner
 
     tuning = Tuning(
-        base=source.rewriter,
+        base=base,
         epochs=epochs,
         device=device,
         quantize=source.quantize,
@@ -131,7 +136,7 @@ def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) ->
 def _row(cycle: LoopCycle) -> dict[str, object]:
     return {
         "cycle": cycle.number,
-        "rewriter": cycle.rewriter,
+        "rewriter": cycle.shares,
         "asked": cycle.valid.tries,
         "valid": cycle.valid.successes,
         "new": cycle.new.successes,

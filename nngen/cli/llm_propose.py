@@ -23,6 +23,7 @@ from nngen.errors import UsageError
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, shortfall, to_row
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_candidates, top_parents, trained_funnel
+from nngen.llm.proposals.pool import Drafts, read_drafts
 from nngen.llm.proposals.propose import Proposer, require_sandbox
 from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
@@ -49,9 +50,11 @@ def llm_propose(
 ) -> None:
     """Ask a rewriter for better mixtures; check its proposals, and train them if asked.
 
-    Every proposal is logged, whatever its result; one that repeats a candidate is refused before training. Training
-    is a campaign of the batch's name, with its machines and budgets. The same command continues a batch that was
-    stopped, and asks again where a server gave no reply: the exit code is 1 if none came back, 3 if some did not.
+    Every proposal is logged, whatever its result; one that repeats a candidate is refused before training. With --pool,
+    many plans are drafted, and a ranker picks the new ones that are checked. Of several rewriters (--rewriter
+    random,mutate,tpe) those whose children gain more are asked more often. Training is a campaign of the batch's name,
+    with its machines and budgets. The same command continues a batch that was stopped, and asks again where a server
+    gave no reply: the exit code is 1 if none came back, 3 if some did not.
 
     Args:
         kind: plan (a new plan), region (new code for a part of a file) or file (a whole file).
@@ -66,6 +69,7 @@ def llm_propose(
 
     Examples:
         nngen llm-propose --rewriter random --kind plan -n 8 --families ShuffleNet,MobileNetV3,ICNet,DPN68,AirNext
+        nngen llm-propose --rewriter random,mutate,tpe --pool 64 -n 8 --from-top 3 --train
         nngen llm-propose --rewriter model.gguf --kind plan -n 8 --from-top 3 --train --json
         nngen llm-propose --rewriter mutate --kind region --region gate,mixing -n 20 --from-top 5
     """
@@ -73,6 +77,10 @@ def llm_propose(
         raise UsageError(f"no kind of proposal is called {kind!r}: choose {', '.join(Kind)}")
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
+    if source.pool is not None and Kind(kind) is not Kind.PLAN:
+        raise UsageError(f"--pool drafts plans, not a {kind}: leave it out, or ask for --kind plan")
+    if source.pool is not None and repair:
+        raise UsageError("--repair asks again about one proposal, and --pool drafts others instead: give one of them")
     # Checked before a model is loaded; the proposer checks the rewriter itself again.
     require_sandbox(source.rewriter, Kind(kind), machines.isolation)
     if Kind(kind) is not Kind.PLAN:
@@ -112,6 +120,8 @@ def llm_propose(
                 watch=_note,
                 isolation=machines.isolation,
                 max_reply_tokens=source.max_reply_tokens,
+                pool=source.pool,
+                note=note,
             )
             trials_alike = at_fidelity(store.trials(), spec.trial(0).fidelity(inputs.dataset.fingerprint))
             parents = _parents(store, trials_alike, parent, from_top, Kind(kind))
@@ -134,7 +144,8 @@ def llm_propose(
                         isolation=machines.isolation,
                     ).run()
         counted = trained_funnel(store, title, rows) if train else funnel(rows)
-    _print(title, counted, rows, output)
+        drafts = read_drafts(store, title)
+    _print(title, counted, rows, drafts, output)
     if lost is not None:
         raise lost
     best = next((row.candidate for row in rows if row.new), "")
@@ -163,9 +174,9 @@ def _propose(
     trials: Sequence[StoredTrial],
 ) -> tuple[Proposal, ...]:
     if kind is Kind.REGION:
-        return proposer.regions(number, parents, seed, regions)
+        return proposer.regions(number, parents, seed, regions, trials=trials)
     if kind is Kind.FILE:
-        return proposer.files(number, parents, seed)
+        return proposer.files(number, parents, seed, trials=trials)
     return proposer.plans(number, parents, seed, trials=trials, failed=proposals(proposer.archive))
 
 
@@ -175,13 +186,31 @@ def _note(row: Proposal) -> None:
     note(f"{row.batch} {row.index + 1}  {row.region or row.kind}  {result}{reason}", prefix="")
 
 
-def _print(batch: str, counted: Funnel, rows: Sequence[Proposal], output: ArchiveOptions) -> None:
+def _print(
+    batch: str, counted: Funnel, rows: Sequence[Proposal], drafts: Sequence[Drafts], output: ArchiveOptions
+) -> None:
     table = [to_row(row) for row in rows]
+    writers = [_writer(name, rows, drafts) for name in sorted({row.rewriter for row in rows})]
     if output.json:
-        print_json({"batch": batch, "funnel": asdict(counted), "proposals": table})
+        told = {
+            "batch": batch,
+            "funnel": asdict(counted),
+            "writers": writers,
+            "drafts": [turn.to_dict() for turn in drafts],
+        }
+        print_json(told | {"proposals": table})
         return
     print_table([asdict(counted)], list(asdict(counted)))
+    if len(writers) > 1:
+        print_table(writers, list(writers[0]))
     failed = [row for row in table if not row["new"]]
     if failed:
         print_table(failed, ("index", "region", "stage", "fault", "outcome", "twin", "message"))
     say(f"batch {batch}")
+
+
+def _writer(name: str, rows: Sequence[Proposal], drafts: Sequence[Drafts]) -> dict[str, object]:
+    """Count what one of several rewriters wrote."""
+    mine = funnel(row for row in rows if row.rewriter == name)
+    drafted = sum(turn.writers.get(name, 0) for turn in drafts)
+    return {"rewriter": name, "drafts": drafted, "asked": mine.asked, "valid": mine.checked, "new": mine.new}

@@ -7,6 +7,7 @@ seeds before it counts: the accuracy that selected it is biased upwards.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -26,6 +27,7 @@ from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Proposal, proposals, shortfall
 from nngen.llm.proposals.parents import at_fidelity, new_candidates, top_parents
 from nngen.llm.proposals.propose import Proposer
+from nngen.llm.rewriters.bandit import Several
 from nngen.llm.rewriters.base import Rewriter
 from nngen.llm.rewriters.baselines import Uniform
 from nngen.ranges import Range, Size, check_ranges
@@ -57,13 +59,14 @@ class Evolution:
         cycles: Most cycles after the start; ``rewriter`` is that of the first.
         start: Plans drawn at random before the first cycle; equal for all rewriters of one seed.
         number: Proposals of a cycle.
-        top: Number of the best candidates that serve as parents.
+        top: Candidates that serve as parents: those of the best accuracies less their errors, fewer children first.
         judges: Fresh seeds that the best candidate is trained on, at least 2.
         patience: Cycles in a row with a gain inside the noise after which the loop stops.
         tune: Tunes the rewriter between cycles.
         budget: Budget of all stages together; None for the one that was set last.
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
         max_reply_tokens: Longest reply, as for ``Proposer``; not stored either.
+        pool: Plans drafted in a turn, as for ``Proposer``; None for no drafts; not stored either.
     """
 
     spec: CampaignSpec
@@ -83,6 +86,7 @@ class Evolution:
     note: Callable[[str], None] = lambda _: None
     isolation: str = AUTO
     max_reply_tokens: int | None = None
+    pool: Size | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -126,7 +130,7 @@ class Evolution:
                     self.note(f"stopped after cycle {number}: {inside} gains inside the noise")
                     break
                 if self.tune is not None and number < cycles:
-                    rewriter = self.tune(self.archive, number) or rewriter
+                    rewriter = _with_tuned(rewriter, self.tune(self.archive, number))
         except _Stopped as reason:
             self.note(str(reason))
         return found
@@ -147,7 +151,8 @@ class Evolution:
         if lost := shortfall(rows, self.number if number else self.start):
             raise lost
         seed = derive(self.spec.seed, "evolve", number)
-        label = f"rewriter {rows[0].rewriter if rows else rewriter.name}"
+        writers = sorted({row.rewriter for row in rows}) or [rewriter.name]
+        label = f"rewriter {', '.join(writers)}"
         trials = self._train(batch, number, LoopRole.CYCLE, new_candidates(self.archive, rows), seed=seed, label=label)
         cycle = read_cycle(self.archive, self.name, number, batch, trials, self._judge(number), before)
         valid = f"{cycle.valid.successes} of {cycle.valid.tries} valid"
@@ -165,18 +170,22 @@ class Evolution:
             count=getattr(rewriter, "tokens", estimate_tokens),
             isolation=self.isolation,
             max_reply_tokens=self.max_reply_tokens,
+            pool=self.pool if number else None,
+            note=self.note,
         )
         # No part of the start depends on the rewriter, so all loops of one seed begin alike.
         seed = derive(self.spec.seed, "evolve", number)
         if number == 0:
             return proposer.plans(self.start, (), seed)
         trials = self._trials(before=number)
-        parents = [parent for parent in top_parents(self.archive, trials, self.top) if parent.plan is not None]
+        # The prompt lists the failures of all earlier cycles, so that they are not proposed again.
+        earlier = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
+        children = Counter(row.parent for row in earlier if row.parent)
+        best = top_parents(self.archive, trials, self.top, children)
+        parents = [parent for parent in best if parent.plan is not None]
         if not parents:
             raise UsageError(f"{self.name}: no candidate of the start could be trained, so there is none to improve on")
-        # The prompt lists the failures of all earlier cycles, so that they are not proposed again.
-        failed = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
-        return proposer.plans(self.number, parents, seed, trials=trials, failed=failed)
+        return proposer.plans(self.number, parents, seed, trials=trials, failed=earlier)
 
     def _judge(self, number: int) -> tuple[StoredTrial, ...]:
         """Train the best candidate so far on fresh seeds, the same ones in every cycle."""
@@ -246,6 +255,14 @@ class Evolution:
 
     def _stage_name(self, number: int) -> str:
         return f"{self.name}-{number}"
+
+
+def _with_tuned(rewriter: Rewriter, tuned: Rewriter | None) -> Rewriter:
+    """Return the rewriter of the next cycle: the tuned model, or those that asked its base and ask it from now on."""
+    if tuned is not None and isinstance(rewriter, Several):
+        rewriter.with_tuned(tuned)
+        return rewriter
+    return tuned or rewriter
 
 
 def stored_loop(archive: Archive, name: str) -> CampaignSpec | None:

@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.stats import norm, rankdata
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
@@ -19,6 +20,9 @@ from nngen.surrogate.experts import Floats
 
 KAPPA = 0.5
 """Standard deviations that are added to the mean: the choice of the trial in METHODS on LEMUR's records."""
+
+_MIDDLE = 1.349  # standard deviations between the quartiles of a normal distribution
+_FAR = 1_000.0
 
 _MOST_TUNED = 250
 """Rows that the kernel's parameters are fitted to; the time of a fit grows with their cube."""
@@ -30,8 +34,9 @@ _MOST_KNOWN = 2_000
 class Ranker:
     """Gaussian process with a linear and a smooth part, whose shares follow from the data.
 
-    Columns are divided by their range in the fit, so that indicators and numbers count alike: a kernel on columns of
-    equal variance would be ruled by rare indicators. More rows than a fit can take are thinned out evenly.
+    It is fitted to the normal scores of the accuracies' ranks, and predictions are turned back: networks that learn
+    nothing would otherwise take up the variance, and the best ones would look alike. Columns are divided by their
+    range, so that indicators and numbers count alike. More rows than a fit can take are thinned out evenly.
     """
 
     def fit(self, features: Floats, accuracies: Floats) -> Self:
@@ -45,9 +50,9 @@ class Ranker:
         features, accuracies = features[kept], accuracies[kept]
         self._low, span = features.min(axis=0), np.ptp(features, axis=0)
         self._span = np.where(span > 0, span, 1.0)
-        self._mean, self._scale = float(accuracies.mean()), float(accuracies.std()) or 1.0
         self._rows = self._scaled(features)
-        values = (accuracies - self._mean) / self._scale
+        values: Floats = norm.ppf((rankdata(accuracies) - 0.5) / len(accuracies))
+        self._scores, self._accuracies = _extended(np.sort(values), np.sort(accuracies))
         linear = ConstantKernel(0.1, (1e-4, 1e2)) * DotProduct(sigma_0=1.0, sigma_0_bounds="fixed")
         smooth = ConstantKernel(1.0, (1e-4, 1e2)) * RBF(np.sqrt(features.shape[1]), (0.1, 1e2))
         kernel = linear + smooth + WhiteKernel(0.3, (1e-4, 1e1))
@@ -68,10 +73,12 @@ class Ranker:
         The noise between trainings of one row is not part of the deviation.
         """
         mean, variance, _ = self._posterior(self._scaled(features))
-        return self._mean + self._scale * mean, self._scale * np.sqrt(variance)
+        # Over two deviations to each side, since single accuracies lie unevenly.
+        middle, low, high = (self._accuracy(mean + step * np.sqrt(variance)) for step in (0, -2, 2))
+        return middle, (high - low) / 4
 
     def choose(self, features: Floats, number: int, *, kappa: float = KAPPA) -> list[int]:
-        """Choose rows by mean plus ``kappa`` deviations, one by one.
+        """Choose rows by mean plus ``kappa`` deviations, both of normal scores, one by one.
 
         After each choice the chosen row is believed: its predicted mean becomes an observation, so rows like it are
         less uncertain and the next choice is another kind.
@@ -103,12 +110,23 @@ class Ranker:
         scaled: Floats = (features - self._low) / self._span
         return scaled
 
+    def _accuracy(self, scores: Floats) -> Floats:
+        found: Floats = np.interp(scores, self._scores, self._accuracies)
+        return found
+
     def _posterior(self, rows: Floats) -> tuple[Floats, Floats, Floats]:
         """Return means, variances, and the rows' covariance with what is known, divided by its Cholesky factor."""
         cross = self._signal(self._rows, rows)
         known = solve_triangular(self._factor, cross, lower=True, check_finite=False)
         variance = np.maximum(self._signal.diag(rows) - (known**2).sum(axis=0), 0.0)
         return cross.T @ self._weights, variance, known
+
+
+def _extended(scores: Floats, accuracies: Floats) -> tuple[Floats, Floats]:
+    """Extend sorted pairs to both sides by the slope of their middle half, for predictions above the best."""
+    slope = float(np.ptp(np.quantile(accuracies, (0.25, 0.75)))) / _MIDDLE
+    scores = np.concatenate([[scores[0] - _FAR], scores, [scores[-1] + _FAR]])
+    return scores, np.concatenate([[accuracies[0] - _FAR * slope], accuracies, [accuracies[-1] + _FAR * slope]])
 
 
 def _thinned(rows: int, most: int) -> list[int]:

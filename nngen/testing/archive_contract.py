@@ -285,6 +285,14 @@ class ArchiveContract:
         assert set(archive.canonicals().values()) == {"c1", "c2"}
         assert archive.canonicals() == {stored.id: stored.canonical for stored in archive.candidates()}
 
+    def test_a_plan_is_known_by_a_candidate_or_a_trial(self, filled: Archive) -> None:
+        trial = filled.trials("one")[0]
+        assert filled.knows(trial.plan)
+        fresh = Plan(experts=("never", "tried"))
+        assert not filled.knows(fresh)
+        filled.add_candidate(replace(CANDIDATE, id="MoE4-" + "d" * 32, plan=fresh))
+        assert filled.knows(fresh)
+
     def test_the_last_verdict_of_a_check_counts(self, filled: Archive) -> None:
         for verdict in (FAILED, RESULT.verdict):
             filled.add_verdict(CANDIDATE.id, verdict, shape=SPEC.shape, classes=10)

@@ -70,7 +70,15 @@ def test_prompts_are_listed_shown_and_rendered(nngen: Any, archive: Path) -> Non
         (("llm-propose", "--rewriter", "random", "--kind", "poem"), "no kind of proposal is called 'poem'"),
         (("llm-propose", "--rewriter", "random", "-n", "0"), "must be a whole number from 1"),
         (("llm-propose", "--rewriter", "random", "--parent", "x", "--from-top", "2"), "give one of them"),
+        (
+            ("llm-propose", "--rewriter", "random", "--pool", "8", "--kind", "region"),
+            "drafts plans, not a region",
+        ),
+        (("llm-propose", "--rewriter", "random", "--pool", "8", "--repair"), "--pool drafts others instead: give one"),
+        (("llm-propose", "--rewriter", "random", "--pool", "0"), "must be a whole number from 1"),
+        (("llm-propose", "--rewriter", "random,mutate,random"), "names a rewriter twice"),
         (("evolve", "x", "--rewriter", "mutate", "--tune"), "--tune tunes a model in this process"),
+        (("evolve", "x", "--rewriter", "random,mutate", "--tune"), "in this process, and random,mutate is not one"),
         (("finetune",), "name the data and the folder for the adapter"),
         (("finetune", "--data", "d", "--out", "o"), "say what to tune"),
         (("finetune", "--data", "d", "--out", "o", "--preset", "huge"), "--preset takes one of"),
@@ -158,6 +166,11 @@ def test_proposals_end_to_end(nngen: Any, tmp_path: Path, wheel: Path) -> None:
     assert all(row["parent"] for row in rows)
     listed = json.loads(nngen("leaderboard", "--archive", tmp_path / "p.db", "--json").out)
     assert len(listed) == 2
+    drafted = nngen("llm-propose", "--rewriter", "random,mutate", "--pool", "12", "-n", "2", "--from-top", "1", *where)
+    told = json.loads(drafted.out)
+    assert (told["batch"], told["funnel"]["new"]) == ("random-mutate-plan-0", 2)
+    assert sum(turn["drafted"] for turn in told["drafts"]) == sum(row["drafts"] for row in told["writers"]) == 12
+    assert "a ranker needs 8 trained plans, and 2 are trained at this fidelity" in drafted.err
 
 
 @pytest.mark.slow

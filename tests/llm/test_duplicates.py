@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nngen.families.near_duplicates import similarity, tree_shingles
+from nngen.llm.proposals.checking import identify
 from nngen.llm.proposals.duplicates import Known
 from nngen.llm.proposals.log import TwinKind
-from nngen.llm.proposals.propose import identify
 
 CODE = "def f(x):\n    total = x.sum()\n    return total / len(x)\n"
 

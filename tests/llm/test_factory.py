@@ -64,11 +64,11 @@ def test_every_form_stands_in_the_help() -> None:
 
 
 def test_options_that_do_not_fit_are_refused_with_the_forms_that_take_them() -> None:
-    with pytest.raises(RewriterError, match="--adapter is for --rewriter MODEL, not for mutate"):
+    with pytest.raises(RewriterError, match="--adapter is for --rewriter hybrid:MODEL or MODEL, not for mutate"):
         open_rewriter("mutate", Options(adapter=Path("adapter")))
     with pytest.raises(RewriterError, match="--model is for --rewriter http://HOST:PORT, not for random"):
         open_rewriter("random", Options(model="small"))
-    with pytest.raises(RewriterError, match="--quantize is for --rewriter MODEL, not for mutate"):
+    with pytest.raises(RewriterError, match="--quantize is for --rewriter hybrid:MODEL or MODEL, not for mutate"):
         open_rewriter("mutate", Options(quantize=True))
     with pytest.raises(RewriterError, match="a base in 4 bits needs a CUDA device"):
         open_rewriter("model", Options(quantize=True))

@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, norm, rankdata
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -35,7 +35,7 @@ def test_predictions_are_close_and_deviations_say_how_close():
     errors = mean - truth(ROWS[60:])
     assert mean.shape == deviation.shape == (60,)
     assert float(kendalltau(mean, truth(ROWS[60:])).statistic) > 0.8
-    assert np.mean(np.abs(errors) < 2 * deviation) > 0.85
+    assert np.mean(np.abs(errors) < 2 * deviation) > 0.8
     far = ranker.predict(ROWS[60:] + 3)[1]
     assert (far > deviation).all()
 
@@ -44,17 +44,16 @@ def test_a_choice_is_believed_as_if_it_were_measured():
     """Each step equals a process that got the predicted mean as an observation, with the same kernel."""
     ranker = Ranker().fit(ROWS[:30], MEASURED[:30])
     pool, kappa = ROWS[30:70], 2.0
-    rows, values = ROWS[:30], MEASURED[:30]
+    rows, values = ROWS[:30], norm.ppf((rankdata(MEASURED[:30]) - 0.5) / 30)
     wanted = []
     for _ in range(8):
         slow = GaussianProcessRegressor(ranker._signal, alpha=ranker._noise + 1e-10, optimizer=None)
-        slow.fit(ranker._scaled(rows), (values - ranker._mean) / ranker._scale)
+        slow.fit(ranker._scaled(rows), values)
         mean, deviation = slow.predict(ranker._scaled(pool), return_std=True)
         score = mean + kappa * deviation
         score[wanted] = -np.inf
         wanted.append(int(score.argmax()))
-        believed = ranker._mean + ranker._scale * mean[wanted[-1]]
-        rows, values = np.vstack([rows, pool[wanted[-1]]]), np.append(values, believed)
+        rows, values = np.vstack([rows, pool[wanted[-1]]]), np.append(values, mean[wanted[-1]])
     assert ranker.choose(pool, 8, kappa=kappa) == wanted
 
 
@@ -88,6 +87,16 @@ def test_data_that_say_nothing_are_fitted(rows, values):
     assert np.isfinite(mean).all()
     assert np.isfinite(deviation).all()
     assert mean == pytest.approx(np.full(len(rows), values.mean()), abs=0.15)
+
+
+def test_rows_that_learn_nothing_do_not_hide_the_differences_between_the_best():
+    rows = np.hstack([ROWS, RANDOM.integers(0, 2, (len(ROWS), 1))])
+    learned = np.where(rows[:, 6] > 0, truth(ROWS), 0.1)
+    measured = learned + 0.005 * RANDOM.standard_normal(len(ROWS))
+    mean, _ = Ranker().fit(rows[:60], measured[:60]).predict(rows[60:])
+    good = rows[60:, 6] > 0
+    assert float(kendalltau(mean[good], learned[60:][good]).statistic) > 0.6
+    assert np.mean((mean > 0.3) == good) > 0.95
 
 
 def test_many_rows_are_thinned_out(monkeypatch):

@@ -9,8 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.cli.options import Count, Flag
-from nngen.llm.rewriters.base import Options, Rewriter, RewriterEntry
-from nngen.llm.rewriters.factory import entry_of, open_rewriter, rewriter_help
+from nngen.llm.rewriters.base import Options, Rewriter
+from nngen.llm.rewriters.factory import open_rewriter, rewriter_help
 
 
 @Parameter(name="*", group="Rewriter")
@@ -26,6 +26,8 @@ class RewriterOptions:
             more for a model in a server that reasons before it answers.
         chat_template: File with a Jinja chat template, for a model in this process that has none.
         quantize: Load a model in this process in 4 bits, as finetune --quantize does (CUDA only).
+        pool: Plans to draft in each turn; of the new ones a ranker fitted to the archive picks the proposals. There are
+            up to four turns, until as many proposals as wanted are new.
     """
 
     rewriter: Annotated[str, Parameter(help=f"Rewriter to ask: {rewriter_help()}.")]
@@ -34,11 +36,7 @@ class RewriterOptions:
     max_reply_tokens: Count | None = None
     chat_template: Path | None = None
     quantize: Flag = False
-
-    @property
-    def entry(self) -> RewriterEntry:
-        """Entry of the registry for the rewriter."""
-        return entry_of(self.rewriter)
+    pool: Count | None = None
 
     def open(self, device: str) -> Rewriter:
         """Open the rewriter; a model in this process runs on ``device``."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from nngen.archive.records import Event
 from nngen.archive.store import Archive
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.llm.proposals.parsing import Fault, well_formed
@@ -106,9 +105,9 @@ class Proposal:
         return data
 
     @classmethod
-    def from_event(cls, event: Event) -> Self:
-        """Read an event that ``record`` wrote."""
-        data = dict(event.detail)
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote."""
+        data = dict(data)
         data["kind"] = data.pop("what")
         data.pop("trusted", None)  # of older versions; a candidate's bytes decide now
         data |= {name: well_formed(data[name]) for name in ("text", "written", "message")}
@@ -159,7 +158,7 @@ def proposals(archive: Archive, batch: str | None = None) -> tuple[Proposal, ...
     found: dict[tuple[str, int], Proposal] = {}
     for event in archive.events(batch, kinds=(EVENT,)):
         try:
-            row = Proposal.from_event(event)
+            row = Proposal.from_dict(event.detail)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             # It counts as not asked, and among the rows that cannot be read.
             archive.damaged[f"events {event.id}"] = f"not a proposal ({one_line(str(error), 120)})"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -12,6 +13,7 @@ from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.archive.store import Archive
 from nngen.campaign.protocols import GivenCandidates, Suggestion
 from nngen.errors import UsageError
+from nngen.llm.proposals.evidence import noise_of
 from nngen.llm.proposals.log import Funnel, Proposal, funnel
 from nngen.plan import Plan
 from nngen.types import Fidelity
@@ -53,18 +55,38 @@ def at_fidelity(trials: Iterable[StoredTrial], fidelity: Fidelity) -> list[Store
 
 def mean_accuracies(trials: Iterable[StoredTrial]) -> dict[str, float]:
     """Compute the mean validation accuracy of each candidate."""
+    return {name: fmean(values) for name, values in _accuracies(trials).items()}
+
+
+def _accuracies(trials: Iterable[StoredTrial]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.validation_accuracy is not None and trial.candidate_id is not None:
             found[trial.candidate_id].append(trial.validation_accuracy)
-    return {name: fmean(values) for name, values in found.items()}
+    return found
 
 
-def top_parents(archive: Archive, trials: Iterable[StoredTrial], count: int) -> list[Parent]:
-    """Return the candidates with the highest mean accuracy over these trials, best first."""
-    means = mean_accuracies(trials)
-    best = sorted(means, key=lambda name: (-means[name], name))[:count]
-    return [Parent.of(archive.candidate(name), means[name]) for name in best]
+def top_parents(
+    archive: Archive, trials: Iterable[StoredTrial], count: int, children: Mapping[str, int] | None = None
+) -> list[Parent]:
+    """Return the candidates with the highest mean accuracy less its standard error, best first.
+
+    Args:
+        archive: Archive with the candidates.
+        trials: Trials that can be compared with each other.
+        count: Most candidates that are returned.
+        children: Number of proposals that were made from each candidate; each doubling costs it the deviation between
+            seeds, so that a parent whose children were no better gives way to others.
+    """
+    known = list(trials)
+    found, noise = _accuracies(known), noise_of(known).sd
+
+    def value(name: str) -> float:
+        tried = math.log2(1 + (children or {}).get(name, 0))
+        return fmean(found[name]) - noise * (1 / math.sqrt(len(found[name])) + tried)
+
+    best = sorted(found, key=lambda name: (-value(name), name))[:count]
+    return [Parent.of(archive.candidate(name), fmean(found[name])) for name in best]
 
 
 def named_parent(archive: Archive, prefix: str, trials: Iterable[StoredTrial]) -> Parent:
@@ -92,6 +114,16 @@ def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidate
                 raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
             suggestions.append(Suggestion(plan=plan, candidate=stored))
     return GivenCandidates(suggestions=tuple(suggestions))
+
+
+def writer_gains(rows: Iterable[Proposal], trials: Iterable[StoredTrial]) -> dict[str, tuple[float, ...]]:
+    """Collect the mean accuracy of each trained child less that of its parent, by the rewriter that wrote it."""
+    means = mean_accuracies(trials)
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.new and row.candidate in means and row.parent in means:
+            found[row.rewriter].append(means[row.candidate] - means[row.parent])
+    return {name: tuple(gains) for name, gains in found.items()}
 
 
 def trained_funnel(archive: Archive, batch: str, rows: Sequence[Proposal]) -> Funnel:

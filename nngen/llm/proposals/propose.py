@@ -1,52 +1,50 @@
-"""Turns requests into checked candidates: ask, parse, apply, compare, check, record.
+"""Batches of proposals: prompts are made, a rewriter is asked, and each reply is checked and recorded.
 
-Every proposal is one event of the archive as soon as it is checked. A batch that was killed continues
-with the first missing proposal, and asks for it with the same seed.
+Every proposal is one event of the archive as soon as it is checked. A batch that was killed continues with the first
+missing proposal, and asks for it with the same seed. With a pool, a rewriter drafts many plans of which a few become
+proposals (``nngen.llm.proposals.pool``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
+
+from more_itertools import chunked
 
 from nngen.archive.records import StoredTrial
 from nngen.archive.store import Archive
-from nngen.assembly.assemble import Assembler
-from nngen.assembly.identity import canonical_hash
-from nngen.assembly.provenance import source_level
-from nngen.campaign.executor import MAX_LOSSES
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign_spec import CampaignSpec
-from nngen.errors import AssemblyError, EngineLostError, PlanError, UsageError
-from nngen.families.trust import AUTO, check_level, families_level
+from nngen.errors import UsageError
+from nngen.families.trust import AUTO, check_level
 from nngen.isolation import Isolation
-from nngen.lemur.layout import nn_id
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
-from nngen.llm.proposals.deltas import apply_delta
-from nngen.llm.proposals.duplicates import Known
-from nngen.llm.proposals.log import Proposal, Stage, proposals, record
-from nngen.llm.proposals.parents import Parent
-from nngen.llm.proposals.parsing import Fault, ReplyError, diff_block, python_block, well_formed
+from nngen.llm.proposals.checking import Ask, Checker
+from nngen.llm.proposals.log import Proposal, proposals
+from nngen.llm.proposals.parents import Parent, writer_gains
+from nngen.llm.proposals.parsing import Fault, ReplyError, well_formed
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.proposals.prompt_context import file_values, parent_values, plan_values, region_values
-from nngen.llm.proposals.regions import REGIONS, present, splice
-from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
+from nngen.llm.proposals.pool import Drafts, pick, read_drafts, store_drafts
+from nngen.llm.proposals.prompt_context import file_values, parent_values, plan_means, plan_values, region_values
+from nngen.llm.proposals.regions import REGIONS, present
+from nngen.llm.rewriters.base import Kind, Lessons, Message, Reply, Request, Rewriter, Status
+from nngen.plan import Plan
 from nngen.seeds import derive
-from nngen.text import one_line
-from nngen.training.engine import CheckJob, Engine
-from nngen.types import Candidate, Verdict
+from nngen.training.engine import Engine
+from nngen.types import Candidate
 
 _CHUNK = 16  # requests made together, so that a local model decodes them in one batch
+_TURNS = 4  # of drafting, until as many plans as were asked for are new
 _MAX_TOKENS = {Kind.PLAN: 512, Kind.REGION: 512, Kind.FILE: 24_000}
 # Code drawn without a floor on rare tokens seldom parses; plans follow a grammar and need none.
 _MIN_P = {Kind.PLAN: 0.0, Kind.REGION: 0.1, Kind.FILE: 0.1}
 _TEMPLATE_TOKENS = 64  # that a chat template adds to the turns
 _NO_LIMIT = 10**9
-_AFTER_PARSING = frozenset({Fault.REGION, Fault.CONTEXT, Fault.UNCHANGED, Fault.ASSEMBLY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +60,6 @@ class _Question:
     parent: Parent | None
     code: str = ""
     region: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
-    """A request, the parent that its reply is applied to, and the proposal as it is known before the reply."""
-
-    request: Request
-    parent: Parent | None
-    proposal: Proposal
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +81,8 @@ class Proposer:
         sandbox: Whether bubblewrap can be used; looked for where it is None.
         isolation: ``auto``, or the level that the user asked for.
         max_reply_tokens: Longest reply; that of the kind where it is None.
+        pool: Plans that are drafted in one turn, the best of which become proposals; None for no drafts.
+        note: Called with one line on each turn of drafting.
     """
 
     archive: Archive
@@ -108,17 +99,24 @@ class Proposer:
     sandbox: bool | None = None
     isolation: str = AUTO
     max_reply_tokens: int | None = None
-    # One assembler for the batch: it keeps the sources that it has transformed.
-    _assembler: Assembler = field(default_factory=Assembler)
+    pool: int | None = None
+    note: Callable[[str], None] = lambda _: None
     _plans: PlanSpace = field(init=False)
-    _known: Known = field(init=False)
+    _checker: Checker = field(init=False)
+    _lessons: Lessons = field(init=False)
 
     def __post_init__(self) -> None:
         self._plans = self.space or PlanSpace(families=tuple(sorted(self.inputs.families)))
-        self._known = Known(self.archive.canonicals())
-        for row in proposals(self.archive):
-            if row.written and row.candidate:
-                self._known.add_code(row.candidate, row.written, _place(row))
+        self._lessons = Lessons()
+        self._checker = Checker(
+            archive=self.archive,
+            engine=self.engine,
+            inputs=self.inputs,
+            spec=self.spec,
+            plans=self._plans,
+            isolation=self.isolation,
+            watch=self.watch,
+        )
 
     def plans(
         self,
@@ -135,9 +133,10 @@ class Proposer:
             number: Proposals in the batch, those already recorded included.
             parents: Plans to improve on, taken in turn; may be empty.
             seed: Seed of the batch.
-            trials: Trials of one fidelity that the prompt summarises.
+            trials: Trials of one fidelity that the prompt summarises and the ranker of drafts is fitted to.
             failed: Earlier proposals, whose failures the prompt lists.
         """
+        self._learn(trials)
         # The effects are fitted once: prompts of one batch differ in their parents alone.
         values = plan_values(trials, self._plans, failed=failed)
         starts: Sequence[Parent | None] = parents or [None]
@@ -145,10 +144,18 @@ class Proposer:
             self._question(Kind.PLAN, values | parent_values(start, trials, self._plans), start)
             for start in starts[:number]
         ]
-        return self._run(Kind.PLAN, number, seed, questions)
+        if self.pool is None:
+            return self._run(Kind.PLAN, number, seed, questions)
+        return self._run_with_drafts(number, seed, questions)
 
     def regions(
-        self, number: int, parents: Sequence[Parent], seed: int, names: Sequence[str] = ()
+        self,
+        number: int,
+        parents: Sequence[Parent],
+        seed: int,
+        names: Sequence[str] = (),
+        *,
+        trials: Sequence[StoredTrial] = (),
     ) -> tuple[Proposal, ...]:
         """Ask for regions: every parent in turn, then the next region.
 
@@ -157,26 +164,35 @@ class Proposer:
             parents: Candidates whose regions are rewritten.
             seed: Seed of the batch.
             names: Regions to ask for; every region of a parent by default.
+            trials: Trials of one fidelity that a bandit over rewriters learns from.
 
         Raises:
             UsageError: If ``parents`` is empty, or none of them has one of these regions.
         """
+        self._learn(trials)
         questions = [
             self._question(Kind.REGION, region_values(parent, region), parent, region)
             for parent, region in _spots(parents, names)[:number]
         ]
         return self._run(Kind.REGION, number, seed, questions)
 
-    def files(self, number: int, parents: Sequence[Parent], seed: int) -> tuple[Proposal, ...]:
-        """Ask for whole files, every parent in turn.
+    def files(
+        self, number: int, parents: Sequence[Parent], seed: int, *, trials: Sequence[StoredTrial] = ()
+    ) -> tuple[Proposal, ...]:
+        """Ask for whole files, every parent in turn; arguments as for ``regions``.
 
         Raises:
             UsageError: If ``parents`` is empty.
         """
         if not parents:
             raise UsageError("a file is written from a parent: name one with --parent, or train some first")
+        self._learn(trials)
         questions = [self._question(Kind.FILE, file_values(parent), parent) for parent in parents[:number]]
         return self._run(Kind.FILE, number, seed, questions)
+
+    def _learn(self, trials: Sequence[StoredTrial]) -> None:
+        gains = writer_gains(proposals(self.archive), trials)
+        self._lessons = Lessons(plans=tuple(plan_means(trials)), gains=gains)
 
     def _question(self, kind: Kind, values: Mapping[str, Any], parent: Parent | None, region: str = "") -> _Question:
         rendered: Rendered | BudgetError
@@ -197,7 +213,7 @@ class Proposer:
         require_sandbox(self.rewriter.name, kind, self.isolation, available=self.sandbox)
         # Seed and question follow from the index, so what is missing is asked as it would have been at first.
         done = {row.index for row in proposals(self.archive, self.batch) if not row.unanswered}
-        asked: list[_Ask] = []
+        asked: list[Ask] = []
         for index in (index for index in range(number) if index not in done):
             question = questions[index % len(questions)]
             proposal = Proposal(
@@ -211,40 +227,146 @@ class Proposer:
             )
             if isinstance(question.rendered, BudgetError):
                 message = str(question.rendered)
-                self._record(replace(proposal, status=Status.NOTHING, fault=Fault.BUDGET, message=message), None)
+                self._checker.store(replace(proposal, status=Status.NOTHING, fault=Fault.BUDGET, message=message), None)
                 continue
-            request = Request(
-                kind=kind,
-                messages=question.rendered.messages,
-                seed=proposal.seed,
-                max_tokens=self._reply_tokens(kind),
-                exact=self.max_reply_tokens is not None,
-                temperature=self.temperature,
-                min_p=_MIN_P[kind],
-                space=self._plans,
-                parent=question.parent.plan if question.parent else None,
-                code=question.code,
-                region=question.region,
-            )
+            request = self._request(kind, question, question.rendered, proposal.seed)
             proposal = replace(proposal, prompt=question.rendered.prompt)
-            asked.append(_Ask(request=request, parent=question.parent, proposal=proposal))
+            asked.append(Ask(request=request, parent=question.parent, proposal=proposal))
         # Each chunk is recorded before the next one is sent: a kill loses the replies of one chunk at most.
         for start in range(0, len(asked), _CHUNK):
             chunk = asked[start : start + _CHUNK]
             replies = self.rewriter.propose([ask.request for ask in chunk])
             unanswered = True
             for ask, reply in zip(chunk, replies, strict=True):
-                proposal, candidate = self._evaluate(ask, reply)
+                proposal, candidate = self._checker.evaluate(ask, reply)
                 if self.repair and not self.rewriter.trusted and not proposal.valid and reply.text:
                     proposal, candidate = self._second_attempt(ask, proposal, candidate)
-                self._record(proposal, candidate)
+                self._checker.store(proposal, candidate)
                 unanswered = unanswered and proposal.unanswered
             if unanswered:
                 break  # the server is down: the next run asks for the rest
         return proposals(self.archive, self.batch)
 
+    def _request(self, kind: Kind, question: _Question, rendered: Rendered, seed: int) -> Request:
+        return Request(
+            kind=kind,
+            messages=rendered.messages,
+            seed=seed,
+            max_tokens=self._reply_tokens(kind),
+            exact=self.max_reply_tokens is not None,
+            temperature=self.temperature,
+            min_p=_MIN_P[kind],
+            space=self._plans,
+            parent=question.parent.plan if question.parent else None,
+            code=question.code,
+            region=question.region,
+            lessons=self._lessons,
+        )
+
+    def _run_with_drafts(self, number: int, seed: int, questions: Sequence[_Question]) -> tuple[Proposal, ...]:
+        """Draft plans and check the best, until so many are new or the turns are used up."""
+        parents = {question.parent.id: question.parent for question in questions if question.parent}
+        turns = list(read_drafts(self.archive, self.batch))
+        while True:
+            rows = {row.index: row for row in proposals(self.archive, self.batch) if not row.unanswered}
+            # Drafts cost a model minutes, so a run that was killed goes on with those that it had picked.
+            for row in (row for turn in turns for row in turn.picked if row.index not in rows):
+                rows[row.index] = self._check_draft(row, parents)
+            missing = number - sum(row.new for row in rows.values())
+            if missing <= 0 or sum(turn.goal == number for turn in turns) >= _TURNS:
+                break
+            free = (index for index in count() if index not in rows)
+            latest = self._draft(missing, number, derive(seed, "drafts", self.batch, len(turns)), questions, free)
+            if not latest.drafted:
+                break
+            store_drafts(self.archive, self.batch, latest)
+            self.note(f"{self.batch}: {latest}")
+            turns.append(latest)
+        # What no draft became, because the server is down or all that it writes is known, is asked for one by one.
+        return self._run(Kind.PLAN, number, seed, questions)
+
+    def _check_draft(self, row: Proposal, parents: Mapping[str, Parent]) -> Proposal:
+        parent = parents.get(row.parent)
+        if parent is None and row.parent:
+            parent = Parent.of(self.archive.candidate(row.parent))
+        request = Request(kind=Kind.PLAN, messages=(), seed=row.seed, parent=parent.plan if parent else None)
+        spent = {name: getattr(row, name) for name in ("prompt_tokens", "reply_tokens", "seconds")}
+        checked, candidate = self._checker.evaluate(
+            Ask(request=request, parent=parent, proposal=row), Reply(text=row.text, **spent)
+        )
+        self._checker.store(checked, candidate)
+        return checked
+
+    def _draft(self, missing: int, goal: int, seed: int, questions: Sequence[_Question], free: Iterator[int]) -> Drafts:
+        """Ask for one turn of drafts and pick among them; ``free`` yields the numbers of the picked ones."""
+        usable: dict[Plan, Proposal] = {}
+        writers, faults = Counter[str](), Counter[str]()
+        known = repeated = tokens = 0
+        seconds = 0.0
+        for request, row in self._replies(max(self.pool or 0, missing), seed, questions):
+            writers[row.rewriter] += 1
+            seconds, tokens = seconds + row.seconds, tokens + row.reply_tokens
+            try:
+                plan = self._checker.read_plan(row.text, request)
+            except ReplyError as error:
+                faults[error.fault.value] += 1
+                continue
+            if self.archive.knows(plan):
+                known += 1
+            elif plan in usable:
+                repeated += 1
+            else:
+                usable[plan] = row
+        places, fitted = pick(list(usable), missing, self._lessons.plans)
+        drafts = list(usable.values())
+        return Drafts(
+            goal=goal,
+            writers=dict(writers),
+            faults=dict(faults),
+            known=known,
+            repeated=repeated,
+            usable=len(usable),
+            fitted=fitted,
+            trained=len(self._lessons.plans),
+            seconds=seconds,
+            reply_tokens=tokens,
+            picked=tuple(replace(drafts[place], index=next(free)) for place in places),
+        )
+
+    def _replies(self, number: int, seed: int, questions: Sequence[_Question]) -> Iterator[tuple[Request, Proposal]]:
+        """Ask for drafts, whose seeds follow from their place; requests without a reply are left out."""
+        asked = [(question, question.rendered) for question in questions if isinstance(question.rendered, Rendered)]
+        places = range(number if asked else 0)
+        for chunk in chunked(places, _CHUNK):
+            chosen = [(*asked[place % len(asked)], derive(seed, place)) for place in chunk]
+            requests = [self._request(Kind.PLAN, *one) for one in chosen]
+            replies = self.rewriter.propose(requests)
+            lost = 0
+            for (question, rendered, own), request, reply in zip(chosen, requests, replies, strict=True):
+                row = Proposal(
+                    batch=self.batch,
+                    index=0,  # given to those that are picked
+                    rewriter=reply.rewriter or self.rewriter.name,
+                    kind=Kind.PLAN,
+                    parent=question.parent.id if question.parent else "",
+                    prompt=rendered.prompt,
+                    seed=own,
+                    status=reply.status,
+                    text=well_formed(reply.text),
+                    prompt_tokens=reply.prompt_tokens,
+                    reply_tokens=reply.reply_tokens,
+                    seconds=reply.seconds,
+                )
+                lost += row.unanswered
+                if not row.unanswered:
+                    yield request, row
+            if lost == len(chosen):
+                return  # the server is down
+            if not self.rewriter.trusted:
+                self.note(f"{self.batch}: {chunk[-1] + 1} of {number} drafts")
+
     def _second_attempt(
-        self, ask: _Ask, first: Proposal, candidate: Candidate | None
+        self, ask: Ask, first: Proposal, candidate: Candidate | None
     ) -> tuple[Proposal, Candidate | None]:
         """Ask once more with the error message; the second attempt replaces the first, whatever its result."""
         error = render(prompt("repair"), {"message": first.message[:400]}, self.count).messages[-1].content
@@ -257,113 +379,7 @@ class Proposer:
         if reply.status is not Status.OK and first.fault is None:
             return first, candidate
         proposal = replace(ask.proposal, seed=seed, repaired=True)
-        return self._evaluate(replace(ask, request=request, proposal=proposal), reply)
-
-    def _evaluate(self, ask: _Ask, reply: Reply) -> tuple[Proposal, Candidate | None]:
-        """Parse, apply, compare and check one reply."""
-        text = well_formed(reply.text)
-        proposal = replace(
-            ask.proposal,
-            status=reply.status,
-            text=text,
-            prompt_tokens=reply.prompt_tokens,
-            reply_tokens=reply.reply_tokens,
-            seconds=reply.seconds,
-        )
-        if reply.status is not Status.OK:
-            fault = {Status.CUT: Fault.CUT, Status.TOO_LONG: Fault.BUDGET}.get(reply.status, Fault.SERVER)
-            return replace(proposal, fault=fault, message=one_line(reply.detail)), None
-        try:
-            candidate, written = self._apply(ask, text)
-            # Looked up before the candidate itself enters the index.
-            twin = self._known.twin(candidate, written, _place(proposal))
-        except ReplyError as error:
-            stage = Stage.PARSED if error.fault in _AFTER_PARSING else Stage.ASKED
-            return replace(proposal, stage=stage, fault=error.fault, message=str(error)), None
-        except (SyntaxError, RecursionError) as error:
-            # Code that the parser reads may still be nested too deep for those that walk its tree.
-            message = "the code is nested too deep" if isinstance(error, RecursionError) else one_line(str(error))
-            return replace(proposal, fault=Fault.SYNTAX, message=message), None
-        start = time.perf_counter()
-        verdict = self._check(candidate)
-        proposal = replace(
-            proposal,
-            stage=Stage.CHECKED if verdict.valid else Stage.APPLIED,
-            candidate=candidate.id,
-            written=written,
-            twin=twin.kind if twin else None,
-            twin_of=twin.id if twin else "",
-            outcome=verdict.outcome,
-            rule=verdict.rule,
-            message=verdict.message,
-            check_seconds=time.perf_counter() - start,
-        )
-        return proposal, candidate
-
-    def _apply(self, ask: _Ask, text: str) -> tuple[Candidate, str]:
-        """Turn a reply into a candidate and the code in it that the rewriter wrote ("" for a plan).
-
-        Raises:
-            ReplyError: If the reply is not a proposal of the kind asked for.
-        """
-        request = ask.request
-        if request.kind is Kind.PLAN:
-            plan = self._plans.read(text, request.parent)
-            try:
-                return self._assembler.assemble(plan, [self.inputs.families[name] for name in plan.experts]), ""
-            except (PlanError, AssemblyError) as error:
-                raise ReplyError(Fault.ASSEMBLY, str(error)) from error
-        assert ask.parent is not None
-        before = ask.parent.source
-        delta = diff_block(text) if request.kind is Kind.FILE else None
-        code = python_block(text) if delta is None else apply_delta(before, delta)
-        candidate = identify(code if request.kind is Kind.FILE else splice(before, request.region, code))
-        if candidate.canonical == canonical_hash(before):
-            raise ReplyError(Fault.UNCHANGED, "the code is the same as before: change something")
-        return candidate, code
-
-    def _check(self, candidate: Candidate) -> Verdict:
-        """Check a candidate, unless the archive has the verdict of an earlier check."""
-        spec = self.spec
-        known = self.archive.checked(candidate.id, spec.shape, self.inputs.dataset.classes)
-        if known is not None:
-            return known
-        # A plan was assembled above; any other text counts as foreign unless its bytes say otherwise.
-        if candidate.plan is None:
-            level = source_level(candidate.source, self.isolation)
-        else:
-            level = families_level((self.inputs.families[name][0] for name in candidate.plan.experts), self.isolation)
-        job = CheckJob(
-            candidate=candidate,
-            shape=spec.shape,
-            classes=self.inputs.dataset.classes,
-            hyperparameters=spec.hyperparameters,
-            device=spec.device,
-            threads=spec.threads,
-            memory_mib=spec.memory_mib,
-            isolation=level.level,
-        )
-        # A job that the engine lost says nothing about the candidate; the last attempt raises.
-        for _ in range(MAX_LOSSES):
-            with contextlib.suppress(EngineLostError):
-                return self.engine.check(job)
-        return self.engine.check(job)
-
-    def _record(self, proposal: Proposal, candidate: Candidate | None) -> None:
-        """Store candidate and verdict first and the proposal last: a recorded proposal is complete."""
-        if candidate is not None and proposal.outcome is not None:
-            shape, classes = self.spec.shape, self.inputs.dataset.classes
-            for name in candidate.plan.experts if candidate.plan else ():
-                self.archive.add_family(self.inputs.families[name][0])
-            # LEMUR's id ignores white space: of two programs with one id the archive keeps the first.
-            if not self._known.clashes(candidate):
-                self.archive.add_candidate(candidate, self.inputs.fingerprints)
-            if self.archive.checked(candidate.id, shape, classes) is None:
-                verdict = Verdict(outcome=proposal.outcome, rule=proposal.rule, message=proposal.message)
-                self.archive.add_verdict(candidate.id, verdict, shape=shape, classes=classes)
-            self._known.add(candidate, proposal.written, _place(proposal))
-        record(self.archive, proposal)
-        self.watch(proposal)
+        return self._checker.evaluate(replace(ask, request=request, proposal=proposal), reply)
 
 
 def require_sandbox(name: str, kind: Kind, isolation: str = AUTO, *, available: bool | None = None) -> None:
@@ -386,16 +402,6 @@ def require_sandbox(name: str, kind: Kind, isolation: str = AUTO, *, available: 
             f"{name} would write code ({kind}), and code that nngen did not assemble runs in a sandbox only: "
             "apt-get install bubblewrap, or ask for --kind plan"
         )
-
-
-def identify(source: str) -> Candidate:
-    """Make a candidate of a source that was not assembled."""
-    return Candidate(id=f"MoE4-{nn_id(source)}", source=source, canonical=canonical_hash(source))
-
-
-def _place(proposal: Proposal) -> str:
-    """Name the parent and the region: only code written for the same place is compared."""
-    return f"{proposal.parent}/{proposal.region}"
 
 
 def _spots(parents: Sequence[Parent], names: Sequence[str]) -> list[tuple[Parent, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -67,6 +67,19 @@ def without_system(turns: Sequence[Turn]) -> list[Turn]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lessons:
+    """Results of the archive at one fidelity, for rewriters that learn from them without a model.
+
+    Attributes:
+        plans: Trained plans with their mean validation accuracies, in the order of their first trials.
+        gains: Accuracies of trained children less those of their parents, by the name of the rewriter.
+    """
+
+    plans: tuple[tuple[Plan, float], ...] = ()
+    gains: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Request for one proposal.
 
@@ -79,6 +92,7 @@ class Request:
         space: Plans that may be written; followed by the grammar and both baselines.
         code: Text that the reply replaces, for ``region`` and ``file``.
         region: Name of the region, for ``region``.
+        lessons: Results known so far; the same for all requests of a batch.
     """
 
     kind: Kind
@@ -92,6 +106,7 @@ class Request:
     parent: Plan | None = None
     code: str = ""
     region: str = ""
+    lessons: Lessons = field(default_factory=Lessons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +119,7 @@ class Reply:
         prompt_tokens: Tokens read; 0 where no model was used.
         seconds: This request's share of the wall time of its batch.
         attempts: Number of times a server was asked.
+        rewriter: Name of the rewriter that wrote it, where one rewriter asks several; else empty.
     """
 
     text: str = ""
@@ -113,6 +129,7 @@ class Reply:
     reply_tokens: int = 0
     seconds: float = 0.0
     attempts: int = 1
+    rewriter: str = ""
 
 
 @runtime_checkable

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import nngen.llm.rewriters.baselines  # noqa: F401  (registers its rewriters)
+from dataclasses import replace
+from pathlib import Path
+
+import nngen.llm.rewriters.baselines
+import nngen.llm.rewriters.tpe  # noqa: F401  (both register their rewriters)
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
+from nngen.llm.rewriters.bandit import Bandit, Hybrid
 from nngen.llm.rewriters.base import REWRITERS, Options, Rewriter, RewriterEntry, register
+from nngen.text import split_names
 
-__all__ = ["LOCAL_MODEL", "REWRITERS", "entry_of", "open_rewriter", "rewriter_help"]
+__all__ = ["LOCAL_MODEL", "REWRITERS", "entry_of", "open_rewriter", "rewriter_help", "rewriters_in", "tunable_base"]
+
+_HYBRID = "hybrid:"
+_OPTIONS = ("adapter", "model", "quantize", "chat_template")
 
 
 def entry_of(argument: str) -> RewriterEntry:
@@ -21,25 +30,54 @@ def entry_of(argument: str) -> RewriterEntry:
     return next((entry for entry in REWRITERS if entry.matches(argument)), LOCAL_MODEL)
 
 
+def rewriters_in(argument: str) -> tuple[str, ...]:
+    """Split the ``--rewriter`` argument at its commas, unless it is a server's address or the path of a model."""
+    if "," not in argument or argument.startswith(("http://", "https://")) or Path(argument).exists():
+        return (argument,)
+    return split_names(argument) or ("",)
+
+
+def tunable_base(argument: str) -> str | None:
+    """Return the one model of a ``--rewriter`` argument that this process can tune; None where there is none.
+
+    Raises:
+        RewriterError: If there are several.
+    """
+    models = [name.removeprefix(_HYBRID) for name in rewriters_in(argument) if entry_of(name).tunable]
+    if len(models) > 1:
+        raise RewriterError(f"one model is tuned, and --rewriter {argument} names {', '.join(models)}")
+    return models[0] if models else None
+
+
 def open_rewriter(argument: str, options: Options | None = None) -> Rewriter:
     """Open a rewriter from a registered name, a server's address, a hub id, a folder or a GGUF file.
+
+    Several, separated by commas, are opened as a bandit; each gets the options that it takes.
 
     Raises:
         RewriterError: If it cannot be opened, or an option does not fit it; the message says why.
         MissingExtraError: If packages that it needs are not installed.
     """
-    entry, options = entry_of(argument), options or Options()
-    for name in ("adapter", "model", "quantize", "chat_template"):
-        if getattr(options, name) and name not in entry.takes:
-            fitting = " or ".join(other.argument for other in (*REWRITERS, LOCAL_MODEL) if name in other.takes)
-            raise RewriterError(f"--{name.replace('_', '-')} is for --rewriter {fitting}, not for {argument}")
-    return entry.create(argument, options)
+    options, names = options or Options(), rewriters_in(argument)
+    if len(set(names)) < len(names):
+        raise RewriterError(f"--rewriter {argument} names a rewriter twice")
+    entries = [entry_of(name) for name in names]
+    for option in _OPTIONS:
+        if getattr(options, option) and not any(option in entry.takes for entry in entries):
+            fitting = " or ".join(other.argument for other in (*REWRITERS, LOCAL_MODEL) if option in other.takes)
+            raise RewriterError(f"--{option.replace('_', '-')} is for --rewriter {fitting}, not for {argument}")
+    empty = Options()
+    opened = []
+    for name, entry in zip(names, entries, strict=True):
+        others = {option: getattr(empty, option) for option in _OPTIONS if option not in entry.takes}
+        opened.append(entry.create(name, replace(options, **others)))
+    return opened[0] if len(opened) == 1 else Bandit(opened)
 
 
 def rewriter_help() -> str:
     """Describe every form of the ``--rewriter`` argument in one sentence."""
     *first, last = (f"{entry.argument} ({entry.purpose})" for entry in (*REWRITERS, LOCAL_MODEL))
-    return f"{', '.join(first)} or {last}"
+    return f"{', '.join(first)} or {last}; of several, separated by commas, the better ones are asked more often"
 
 
 def _open_http(argument: str, options: Options) -> Rewriter:
@@ -63,6 +101,16 @@ register(
         matches=lambda argument: argument.startswith(("http://", "https://")),
         create=_open_http,
         takes=frozenset({"model"}),
+    )
+)
+register(
+    RewriterEntry(
+        argument="hybrid:MODEL",
+        purpose="MODEL with proposals of tpe in its prompt, and tpe for half of the requests",
+        matches=lambda argument: argument.startswith(_HYBRID),
+        create=lambda argument, options: Hybrid(open_rewriter(argument.removeprefix(_HYBRID), options)),
+        takes=frozenset({"adapter", "quantize", "chat_template"}),
+        tunable=True,
     )
 )
 LOCAL_MODEL = RewriterEntry(

@@ -1,0 +1,141 @@
+"""Rewriters by Optuna's sampler TPE (Bergstra et al. 2011): whole plans, or their numbers alone.
+
+The second is the ceiling of tuning without new mixtures, beside which every claim about proposals has to stand.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from nngen.llm import optional_import
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.rewriters.base import Kind, Reply, Request, RewriterEntry, register
+from nngen.llm.rewriters.baselines import Baseline
+from nngen.plan import Plan
+from nngen.seeds import derive
+from nngen.space.pool import EXPERTS
+from nngen.surrogate.plan_text import compact_number, field_value, fixed_fields
+
+_PLACES = tuple(f"expert {place}" for place in range(EXPERTS))
+
+
+class Tpe(Baseline):
+    """Draws from TPE over the plan grammar, fitted to the trained plans; uniform ones until ten are trained."""
+
+    name = "tpe"
+    numbers_alone = False
+
+    def __init__(self) -> None:
+        self._optuna = optional_import("optuna", "tpe")
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
+        self._studies: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        self._studies.clear()  # their plans are those of one batch
+        return super().propose(requests)
+
+    def write(self, request: Request, rng: Random) -> str | None:
+        if request.kind is not Kind.PLAN or request.space is None:
+            return None
+        space = request.space
+        fixed = self._experts(request, rng) if self.numbers_alone else ()
+        key = (fixed_fields(request.parent or Plan(experts=())), fixed)
+        if key not in self._studies:
+            self._studies[key] = self._study(request, fixed)
+        study = self._studies[key]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the joint draw of all fields is marked as an experiment
+            # A sampler of its own for each request, which does not read plans that were drawn and not measured: a reply
+            # depends on no other one.
+            study.sampler = self._optuna.samplers.TPESampler(
+                seed=derive(request.seed, self.name), multivariate=True, constant_liar=False
+            )
+            drawn = study.ask(self._distributions(space, fixed)).params
+        experts = list(fixed or dict.fromkeys(drawn[place] for place in _PLACES))
+        # The sampler cannot express that experts differ: a repeated one is drawn anew.
+        experts += rng.sample([name for name in space.families if name not in experts], EXPERTS - len(experts))
+        nested: dict[str, Any] = {"experts": sorted(experts)}
+        for path, values in space.choices.items():
+            part, name = path.split(".")
+            nested.setdefault(part, {})[name] = compact_number(values[drawn[path]])
+        return json.dumps(nested, separators=(",", ":"))
+
+    def _experts(self, request: Request, rng: Random) -> tuple[str, ...]:
+        """Return the experts to keep: those of the parent, of the best plan, or drawn ones."""
+        assert request.space is not None
+        best = max(request.lessons.plans, key=lambda row: row[1], default=None)
+        plan = request.parent or (best[0] if best else request.space.draw(rng))
+        return plan.experts if _inside(plan, request.space) else request.space.draw(rng).experts
+
+    def _study(self, request: Request, fixed: tuple[str, ...]) -> Any:
+        """Make a study of the trained plans that the grammar can write and that share the fields outside of it."""
+        assert request.space is not None
+        space, outside = request.space, fixed_fields(request.parent or Plan(experts=()))
+        known = [
+            (plan, accuracy)
+            for plan, accuracy in request.lessons.plans
+            if _inside(plan, space) and fixed_fields(plan) == outside
+        ]
+        if fixed:
+            known = _without_quartets(known)
+        distributions = self._distributions(space, fixed)
+        study = self._optuna.create_study(direction="maximize")
+        for plan, accuracy in known:
+            experts = {} if fixed else dict(zip(_PLACES, sorted(plan.experts), strict=True))
+            numbers = {path: values.index(field_value(plan, path)) for path, values in space.choices.items()}
+            study.add_trial(
+                self._optuna.trial.create_trial(params=experts | numbers, distributions=distributions, value=accuracy)
+            )
+        return study
+
+    def _distributions(self, space: PlanSpace, fixed: tuple[str, ...]) -> dict[str, Any]:
+        kinds = self._optuna.distributions
+        # Values of a field are ordered: their places are drawn, so that neighbours are alike.
+        numbers = {path: kinds.IntDistribution(0, len(values) - 1) for path, values in space.choices.items()}
+        experts = {} if fixed else dict.fromkeys(_PLACES, kinds.CategoricalDistribution(space.families))
+        return experts | numbers
+
+
+class TpeNumbers(Tpe):
+    """Draws of the numbers alone, with the experts of the parent."""
+
+    name = "tpe-numbers"
+    numbers_alone = True
+
+
+def _inside(plan: Plan, space: PlanSpace) -> bool:
+    """Whether the grammar can write a plan."""
+    quartet = len(set(plan.experts)) == len(plan.experts) == EXPERTS and set(plan.experts) <= set(space.families)
+    return quartet and all(field_value(plan, path) in values for path, values in space.choices.items())
+
+
+def _without_quartets(known: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, float]]:
+    """Subtract from each accuracy the mean of its quartet, which leaves what the numbers do."""
+    quartets: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for plan, accuracy in known:
+        quartets[tuple(sorted(plan.experts))].append(accuracy)
+    means = {quartet: fmean(values) for quartet, values in quartets.items() if len(values) > 1}
+    found = ((plan, accuracy, means.get(tuple(sorted(plan.experts)))) for plan, accuracy in known)
+    return [(plan, accuracy - mean) for plan, accuracy, mean in found if mean is not None]
+
+
+def _register(kind: type[Tpe], purpose: str) -> None:
+    register(
+        RewriterEntry(
+            argument=kind.name,
+            purpose=purpose,
+            matches=lambda argument: argument == kind.name,
+            create=lambda _argument, _options: kind(),
+            trusted=True,
+        )
+    )
+
+
+_register(Tpe, "Optuna's sampler, pip install '.[tpe]'")
+_register(TpeNumbers, "the same with the parent's experts")
