@@ -1,7 +1,7 @@
 """Pools of drafts: many plans are drafted, known ones are dropped, and a ranker picks the few that are checked.
 
 Each turn of drafting is one event of the archive, which holds the picked replies: a batch that was killed goes on with
-them and asks for no draft twice.
+them.
 """
 
 from __future__ import annotations
