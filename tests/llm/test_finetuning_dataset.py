@@ -307,6 +307,24 @@ def test_a_question_shows_nothing_of_its_answer_and_what_was_tried_before() -> N
     assert tried > 20
 
 
+def test_no_question_calls_a_trained_family_untrained() -> None:
+    trials, space = _children(60), PlanSpace(families=tuple("ABCDEFGHIJKLXY"))
+    begun = {name: place for place, trial in reversed(list(enumerate(trials))) for name in trial.experts}
+    plans = {row.candidate: row for row in trained_plans(trials)}
+    lists = 0
+    for row in improvement_examples(trials, space):
+        (text,) = re.findall(r"^Families not trained yet: (.*)$", row.messages[-1].content, re.MULTILINE) or [""]
+        parent = plans[row.origin]
+        child = plans[plan_text(space.read(row.answer, parent.plan))]
+        moment = min(child.first, parent.first + 1)
+        named = set(text.split(", ")) - {""}
+        assert {"X", "Y"} <= named or not named
+        assert not named & set(parent.plan.experts)
+        assert not [name for name in named if begun.get(name, 60) < moment and child.first > parent.first]
+        lists += bool(named)
+    assert lists > 10
+
+
 def test_questions_are_those_of_proposing() -> None:
     def headings(text: str) -> set[str]:
         heads = "Families|Values|Pairs|Differences|The best plans|Improve on this plan|Changes of it|Write a new change"

@@ -139,8 +139,11 @@ class _History:
         self._trials, self._space, self._noise = trials, space, noise
         self._count, self._limit = count, limit
         self._quartets: dict[str, list[int]] = defaultdict(list)
+        self._begun: dict[str, int] = {}
         for number, trial in enumerate(trials):
             self._quartets[group_of(trial.experts)].append(number)
+            for name in trial.experts:
+                self._begun.setdefault(name, number)
         self._cuts = sorted({len(trials) * part // _FITS for part in range(_FITS)})
         self._values: dict[int, dict[str, Any]] = {}
 
@@ -155,6 +158,9 @@ class _History:
         tried = tried_values(parent, plans, self._noise)
         about = {"text": plan_text(parent.plan), "accuracy": f"{parent.accuracy:.4f}", "edited": True}
         values = {**self._values[cut], "noise": self._noise.points, "best": best_plans(own), "tried": tried}
+        # Since the effects were fitted, further families were trained, the plan's own among them.
+        untrained = (name for name in values["unmeasured"] if self._begun.get(name, moment) >= moment)
+        values["unmeasured"] = [name for name in untrained if name not in parent.plan.experts]
         return ask(Task.IMPROVE, {**values, "parent": about}, self._limit, self._count)
 
 
