@@ -17,7 +17,7 @@ $(BIN)/.installed: pyproject.toml
 	@touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs,eval,export,frame,llm,ray,report,serve,tpe]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dashboard,dev,docs,eval,export,frame,llm,ray,report,serve,tpe]'
 	@touch $@
 
 demo: $(BIN)/.installed

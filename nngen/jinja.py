@@ -31,6 +31,11 @@ def _shown(value: object) -> object:
     return clean(value, _LONGEST, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def script_data(text: str) -> Markup:
+    """Escape JSON for a script element of a page."""
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped here
+
+
 def render_template(name: str, **values: object) -> str:
     """Render a template that writes Python or Markdown; no line break at the end."""
     return environment().get_template(name).render(values)

@@ -75,9 +75,9 @@ def ranking_figure(rows: Sequence[Row]) -> str:
         hovertemplate="%{x}. %{customdata}: %{y:.4f}<extra></extra>",
         showlegend=False,
     )
-    figure.update_xaxes(title="rank", dtick=_tick(rows[-1].rank))
+    figure.update_xaxes(title="rank", dtick=whole_step(rows[-1].rank))
     figure.update_yaxes(title="validation accuracy")
-    return _json(figure, least=280)
+    return figure_json(figure, least=280)
 
 
 def effects_figure(effects: Effects) -> str:
@@ -114,7 +114,7 @@ def effects_figure(effects: Effects) -> str:
     figure.add_vline(x=0, line={"color": _UNCLEAR, "width": 1})
     figure.update_xaxes(title="effect, points of accuracy")
     figure.update_yaxes(categoryorder="array", categoryarray=[label(row.family) for row in shown])
-    return _json(figure, rows=len(shown))
+    return figure_json(figure, rows=len(shown))
 
 
 def sign_of(row: FamilyEffect) -> int:
@@ -147,7 +147,7 @@ def family_figure(rows: Sequence[FamilyRow]) -> str:
         hovertemplate="%{y}: mean %{x:.4f}<extra></extra>",
     )
     figure.update_xaxes(title="validation accuracy")
-    return _json(figure, rows=len(shown))
+    return figure_json(figure, rows=len(shown))
 
 
 def coverage_figure(coverage: Coverage) -> str:
@@ -162,7 +162,7 @@ def coverage_figure(coverage: Coverage) -> str:
         zmin=0,
         zmax=most,
         hovertemplate="%{x} with %{y}: %{z}<extra></extra>",
-        colorbar={"title": {"text": "quartets"}, "thickness": 10, "dtick": _tick(most), "len": 0.6},
+        colorbar={"title": {"text": "quartets"}, "thickness": 10, "dtick": whole_step(most), "len": 0.6},
     )
 
 
@@ -251,9 +251,9 @@ def curves_figure(trials: Sequence[StoredTrial]) -> str:
             hovertext=label(", ".join(trial.experts)),
             hovertemplate=f"{place + 1}. %{{hovertext}}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
-    figure.update_xaxes(title="epoch", dtick=_tick(max((len(t.curve) for t in best), default=1)))
+    figure.update_xaxes(title="epoch", dtick=whole_step(max((len(t.curve) for t in best), default=1)))
     figure.update_yaxes(title="validation accuracy")
-    return _json(figure, least=360)
+    return figure_json(figure, least=360)
 
 
 def drawn_curves(trials: Sequence[StoredTrial]) -> Sequence[StoredTrial]:
@@ -291,7 +291,7 @@ def gate_figure(trials: Sequence[StoredTrial]) -> str:
     figure.update_layout(barmode="stack", bargap=0.25, uniformtext={"minsize": 9, "mode": "hide"})
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     figure.update_xaxes(title="mean gate weight in the last epoch", tickformat=".0%", dtick=0.25, range=[0, 1])
-    return _json(figure, rows=len(shares))
+    return figure_json(figure, rows=len(shares))
 
 
 def gate_colours(bars: Sequence[Mapping[str, float]]) -> dict[str, str]:
@@ -335,7 +335,7 @@ def _matrix(names: Sequence[str], cells: Any, grey: Any = None, **more: Any) -> 
         figure.add_heatmap(x=axis, y=axis, z=grey, xgap=1, ygap=1, **veil)
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     figure.update_xaxes(tickangle=-60, showgrid=False, dtick=1)
-    return _json(figure, least=max(320, 140 + _CELL_PX * len(names)))
+    return figure_json(figure, least=max(320, 140 + _CELL_PX * len(names)))
 
 
 def _graph_objects() -> Any:
@@ -345,12 +345,19 @@ def _graph_objects() -> Any:
     return plotly.graph_objects
 
 
-def _tick(largest: int) -> int:
+def whole_step(largest: int) -> int:
     """Return a whole step that divides an axis into about eight."""
     return max(1, round(largest / 8))
 
 
-def _json(figure: Any, *, rows: int = 0, least: int = 160) -> str:
+def figure_json(figure: Any, *, rows: int = 0, least: int = 160) -> str:
+    """Write a figure for a page as JSON.
+
+    Args:
+        figure: Figure of plotly.
+        rows: Number of lines of text that stand above each other in it.
+        least: Least height in pixels.
+    """
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",

@@ -39,7 +39,7 @@ from nngen.archive.records import CampaignRecord, StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import NngenError, UsageError
 from nngen.files import write_atomically
-from nngen.jinja import environment
+from nngen.jinja import environment, script_data
 from nngen.space import SAMPLERS, Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
 
@@ -246,7 +246,7 @@ def render(report: Report) -> str:
         fidelity=describe_fidelity,
         points=figures.POINTS,
         arguments=_arguments(report.campaign),
-        figures={name: _data(draw(report)) for name, draw in _FIGURES.items() if name in drawn},
+        figures={name: script_data(draw(report)) for name, draw in _FIGURES.items() if name in drawn},
         plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
     )
 
@@ -330,8 +330,3 @@ def _arguments(campaign: CampaignRecord) -> dict[str, Any]:
     }
     words = {True: "yes", False: "no"}
     return {key.replace("_", " "): words[value] if isinstance(value, bool) else value for key, value in shown.items()}
-
-
-def _data(text: str) -> Markup:
-    """Escape JSON for a script element."""
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped above

@@ -17,6 +17,7 @@ from nngen.archive.records import (
     Event,
     StoredCandidate,
     StoredTrial,
+    Tally,
     TrialLine,
     TrialScore,
     TrialState,
@@ -25,6 +26,7 @@ from nngen.archive.rows import (
     BRIEF_LINES,
     LINES,
     SCORES,
+    TALLIES,
     TrialRows,
     campaign_from_row,
     candidate_from_row,
@@ -34,6 +36,7 @@ from nngen.archive.rows import (
     plan_id,
     record_from_row,
     spec_to_text,
+    tally_from_row,
     verdict_from_row,
 )
 from nngen.archive.trials import Trials
@@ -264,6 +267,44 @@ class ArchiveReader:
         sql = f"SELECT * FROM events WHERE {where} ORDER BY id DESC LIMIT 1"  # noqa: S608
         below = 2**63 - 1 if before is None else before
         return next(self._built("events", sql, (campaign, below), event_from_row), None)
+
+    def last_event_id(self, campaign: str | None = None) -> int:
+        """Return the number of the last event, of one campaign or of all; each start and end of a trial raises it."""
+        sql = "SELECT coalesce(max(id), 0) FROM events"
+        rows = self._all(sql) if campaign is None else self._all(f"{sql} WHERE campaign = ?", campaign)
+        return int(rows[0][0])
+
+    def epochs(self, campaign: str) -> Iterator[Event]:
+        """Iterate over the epochs that a campaign's driver stored while they were trained, the last one first."""
+        sql = "SELECT * FROM events WHERE campaign = ? AND kind = 'trial.epoch' ORDER BY id DESC"
+        return self._built("events", sql, (campaign,), event_from_row)
+
+    def tallies(self, campaign: str | None = None) -> tuple[Tally, ...]:
+        """Count the trials of each rung, of one campaign or of all, further seeds apart."""
+        return tuple(self._built("trials", *_of_campaign(TALLIES, campaign), tally_from_row))
+
+    def plans(self, candidate_ids: Iterable[str]) -> Mapping[str, Plan]:
+        """Return the plans of candidates by id; those without a plan of their own are left out."""
+        sql = (
+            "SELECT candidates.id, plans.plan AS plan FROM candidates JOIN plans ON plans.id = plan_id "
+            "WHERE candidates.id IN (SELECT value FROM json_each(?))"
+        )
+        rows = TrialRows()
+        return dict(self._built("candidates", sql, (dump(sorted(candidate_ids)),), rows.named_plan))
+
+    def parents(self) -> Mapping[str, str]:
+        """Return the parent of each proposed candidate that has one, by id, in the order of the proposals."""
+        # By campaign, so that the index of kinds is used.
+        rows = self._all(
+            "SELECT json_extract(detail, '$.candidate') AS child, json_extract(detail, '$.parent') AS parent "
+            "FROM events WHERE campaign IN (SELECT name FROM campaigns) AND kind = 'proposal' AND json_valid(detail) "
+            "ORDER BY id"
+        )
+        found: dict[str, str] = {}
+        for child, parent in rows:
+            if isinstance(child, str) and isinstance(parent, str) and child and parent and child != parent:
+                found.setdefault(child, parent)
+        return found
 
     # Inside
 

@@ -237,6 +237,33 @@ class TrialScore(Score):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Number of the trials of a campaign on one rung.
+
+    Attributes:
+        campaign: Name of the campaign.
+        rung: Number of the rung, from 0.
+        again: Whether these are the trials of finalists with further seeds.
+        trials: Number of trials.
+        done: Number of them that are done.
+        running: Number of them that are running.
+        trained: Number of them with an accuracy.
+        failed: Number of them with an outcome other than valid.
+        best: Highest validation accuracy; None without one.
+    """
+
+    campaign: str
+    rung: int
+    again: bool
+    trials: int
+    done: int
+    running: int
+    trained: int
+    failed: int
+    best: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
     """A decision to train a candidate again: longer, or with another seed.
 

@@ -24,6 +24,7 @@ from nngen.archive.records import (
     LoopRole,
     StoredCandidate,
     StoredTrial,
+    Tally,
     TrialLine,
     TrialScore,
     TrialState,
@@ -251,6 +252,10 @@ class TrialRows:
         except UNREADABLE as error:
             raise self._blamed(row, environment=self._conditions) from error
 
+    def named_plan(self, row: Row) -> tuple[str, Plan]:
+        """Build the id of a candidate and its plan."""
+        return row["id"], read(row, "plan", self._plan)
+
     def _plan_from_text(self, text: str) -> Plan:
         # Plans of a campaign differ in the experts alone; the rest is parsed once.
         end = _end_of_experts(text)
@@ -339,6 +344,13 @@ SCORES = f"""
     WHERE validation_accuracy IS NOT NULL AND {{}} ORDER BY trials.id
 """  # noqa: S608 - names of fields
 
+TALLIES = """
+    SELECT campaign, rung, replicate > 0 AS again, count(*) AS trials, sum(state = 'done') AS done,
+        sum(state = 'running') AS running, count(validation_accuracy) AS trained,
+        sum(coalesce(outcome, 'valid') != 'valid') AS failed, max(validation_accuracy) AS best
+    FROM trials WHERE {} GROUP BY campaign, rung, again ORDER BY campaign, rung, again
+"""
+
 _STATES = {state.value: state for state in TrialState}
 _OUTCOMES: dict[str | None, Outcome | None] = {None: None, **{outcome.value: outcome for outcome in Outcome}}
 _SEED = re.compile(r'"seed":(\d+)')
@@ -362,6 +374,11 @@ def _batch(text: str | None) -> int | None:
     if text == "broken":  # as the query says of what is not JSON
         raise ValueError("it is not valid JSON")
     return None if text is None else int(text)
+
+
+def tally_from_row(row: Row) -> Tally:
+    """Build a tally from a row of ``TALLIES``."""
+    return Tally(**dict(row) | {"again": bool(row["again"]), "best": read(row, "best", share)})
 
 
 def names_from_row(row: Row) -> tuple[str, ...]:

@@ -304,8 +304,9 @@ class TrialExecutor:
         trial = work.trial
         # The last epoch is stored with the result itself.
         if result.epoch < work.spec.epochs:
-            detail = {"epoch": result.epoch, "validation_accuracy": result.validation_accuracy}
-            self._archive.log("trial.epoch", campaign=trial.campaign, trial_id=trial.id, **detail)
+            shown = {name: getattr(result, name) for name in ("validation_accuracy", "train_accuracy", "train_loss")}
+            detail = {name: value for name, value in shown.items() if value is not None}
+            self._archive.log("trial.epoch", campaign=trial.campaign, trial_id=trial.id, epoch=result.epoch, **detail)
         self._watcher.epoch(trial, result)
 
     def _trained(self, work: _Work, future: Future[Trial]) -> None:

@@ -74,6 +74,7 @@ _COMMANDS = {
     "effects": ("nngen.cli.effects:effects", "Estimate effects of families and pairs, with intervals."),
     "cost": ("nngen.cli.report:cost", "Add up the cost of a campaign and forecast the next."),
     "report": ("nngen.cli.report:report", "Write a campaign's report as one HTML file."),
+    "dashboard": ("nngen.cli.report:dashboard", "Serve a live page on an archive, for a browser on this machine."),
     "llm-propose": ("nngen.cli.llm_propose:llm_propose", "Propose mixtures with a rewriter; check and train them."),
     "prompts": ("nngen.cli.prompts:app", "List, show and render the prompts of rewriters."),
     "llm": ("nngen.cli.prompts:llm", "Fetch a small language model to try the loop with."),

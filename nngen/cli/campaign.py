@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from nngen.campaign import Campaign, Command, Watcher, send_command, summarise
 from nngen.campaign.setup import prepare
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import Summary, read_status
+from nngen.campaign.trackers import Tracked, tracker
 from nngen.cli.options import ArchiveOptions, CampaignName, Flag, Index
 from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
@@ -54,6 +55,7 @@ def run(
     baselines: Flag = False,
     folds: Folds = None,
     table: Table = None,
+    report_to: str | None = None,
     dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -70,6 +72,8 @@ def run(
         config: TOML file of arguments, named as the flags are; typed arguments come first.
         baselines: Train each family of the pool alone too, once the campaign is done: at its fidelity, under its
             recipe, with what is left of its budget, as campaign CAMPAIGN-alone-EPOCHS. The report compares them.
+        report_to: Also report each finished trial, with its plan and curve, to tensorboard (files in ARCHIVE.runs),
+            trackio or wandb (project nngen, each with its own settings).
 
     Examples:
         nngen campaign run small --size 8 --families ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet,DPN68
@@ -84,6 +88,7 @@ def run(
         nngen campaign run first --baselines
         nngen campaign run folds --size 4 --folds 5
         nngen campaign run replayed --size 40 --table moe4.json
+        nngen campaign run first --report-to tensorboard
         nngen campaign run first --epochs 10 --dry-run --price-per-hour 0.44
     """
     if campaign is None:
@@ -92,7 +97,18 @@ def run(
         raise UsageError("--folds trains on parts of the images, and a table has none: give --table or --folds")
     typed = machines.settle(spec, selection, table=table)
     parts = folded(output, campaign, typed, folds)
-    options = _Options(selection=selection, budget=budget, machines=machines, baselines=baselines, output=output)
+    tracked = None
+    if report_to is not None:
+        report = tracker(report_to, output.path.with_name(f"{output.path.name}.runs"))
+        tracked = partial(Tracked, name=report_to, report=report)
+    options = _Options(
+        selection=selection,
+        budget=budget,
+        machines=machines,
+        baselines=baselines,
+        output=output,
+        tracked=tracked,
+    )
     if dry_run:
         # Each fold takes as long as the first.
         options.foresee(*parts[0], times=len(parts))
@@ -148,6 +164,7 @@ class _Options:
     machines: EngineOptions
     baselines: bool
     output: ArchiveOptions
+    tracked: Callable[[Watcher], Watcher] | None = None
 
     @contextmanager
     def campaign(self, name: str, typed: dict[str, Any], *, dry: bool = False) -> Iterator[Campaign]:
@@ -179,7 +196,7 @@ class _Options:
             with trial_progress(compiled=self.machines.compiled) as watcher:
                 for family, reason in main.inputs.left_out.items():
                     watcher.note(f"{family} is left out: {reason}")
-                summary = replace(main, watcher=watcher).run()
+                summary = replace(main, watcher=self.tracked(watcher) if self.tracked else watcher).run()
             alone, store = _run_baselines(main, summary, asked=self.baselines), main.archive
             saved = saving(main.spec, store.trials(name)) if main.spec.stop_early else None
             if alone is None:

@@ -35,7 +35,7 @@ archive = App(name="archive", help="Check an archive; save what can be read of a
 _SHOWN_PROBLEMS = 20
 _MIN_DISK_GB, _MIN_MEMORY_GB = 2.0, 4.0
 _TRAINED = ("ShuffleNet", "MobileNetV3", "SqueezeNet-1", "ICNet")
-_EXTRAS = {"llm": "transformers", "ray": "ray", "export": "onnx", "tpe": "optuna"}
+_EXTRAS = {"llm": "transformers", "ray": "ray", "export": "onnx", "tpe": "optuna", "dashboard": "starlette"}
 """Extras with the package that shows that each is installed."""
 
 _APPARMOR = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"

@@ -1,7 +1,10 @@
-"""``nngen report`` and ``nngen cost``: a campaign's report with its figures, and its cost."""
+"""``nngen report``, ``nngen dashboard`` and ``nngen cost``: a campaign's report, a live page, and its cost."""
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,14 @@ from nngen.analysis.cost import forecast as predict
 from nngen.analysis.formatting import duration
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, write_report
-from nngen.cli.options import ArchiveOptions, CampaignName, Count, Names, Price
-from nngen.cli.output import print_json, print_table, say, suggest
-from nngen.errors import NngenError, UsageError
+from nngen.cli.options import ArchiveOptions, CampaignName, Count, Names, Port, Price
+from nngen.cli.output import note, print_json, print_table, say, suggest
+from nngen.errors import MissingExtraError, NngenError, UsageError
 from nngen.llm.rewriters.factory import REWRITERS
 from nngen.space import draw, find_sampler
+
+_NICE = 5
+"""Niceness of the dashboard's process."""
 
 
 def report(
@@ -70,6 +76,46 @@ def report(
         names = ", ".join(path.name for path in drawn) or "nothing to draw yet"
         say(f"figures of {campaign}: {figures} ({names})")
     suggest("export", campaign, "--out", "generated/lemur", *output.place)
+
+
+def dashboard(*, port: Port = 8765, output: ArchiveOptions = ArchiveOptions()) -> None:
+    """Serve a page that follows the campaigns of an archive, for a browser on this machine; Ctrl-C ends it.
+
+    It shows running campaigns with their curves, leaderboards with filters, the Pareto front of accuracy, parameters
+    and seconds, the numbers of plans, each candidate with its plan, gate, memory and confusion matrix, the lineage of
+    proposals, two campaigns side by side, and closed loops. It reads the archive and changes nothing. Each start
+    makes a new address; whoever has no token gets no page. From another machine, open it through an SSH tunnel.
+
+    Args:
+        port: Port on the loopback interface; 0 for any free one.
+
+    Examples:
+        nngen dashboard
+        nngen dashboard --archive generated/demo.db --port 0
+        nngen dashboard --json
+    """
+    try:
+        from nngen.dashboard.server import serve
+    except ImportError as error:
+        raise MissingExtraError(error.name or "starlette", "dashboard") from error
+    # Refused here, in one line, and not on the first page.
+    output.read().close()
+
+    def ready(address: str, number: int) -> None:
+        if output.json:
+            print_json({"address": address, "port": number, "archive": str(output.path)})
+            return
+        say(address)
+        note(
+            "open this address in a browser; from another machine, first run on it: "
+            f"ssh -L {number}:127.0.0.1:{number} {socket.gethostname()}"
+        )
+
+    # Trainings on the same machine come first.
+    os.nice(_NICE)
+    with suppress(KeyboardInterrupt):
+        serve(output.path, port, output.place, ready)
+    suggest("campaign", "ls", *output.place)
 
 
 def cost(

@@ -247,6 +247,18 @@ class ArchiveContract:
         assert filled.counts("one") == {TrialState.READY: 2, TrialState.RUNNING: 1, TrialState.DONE: 0}
         assert set(filled.counts("none").values()) == {0}
 
+    def test_trials_are_counted_by_rung(self, filled: Archive) -> None:
+        first, second, _ = (trial.id for trial in filled.trials("one"))
+        _run(filled, first, RESULT)
+        _run(filled, second, FAILED)
+        filled.promote("one", [Promotion(trial_id=first, rung=1), Promotion(trial_id=first, rung=0, replicate=1)])
+        filled.start_trial(filled.trials("one")[-1].id)
+        low, again, high = filled.tallies("one")
+        assert (low.rung, low.trials, low.done, low.trained, low.failed, low.best) == (0, 3, 2, 1, 1, 0.5)
+        assert (again.again, again.trials, again.running, again.best) == (True, 1, 1, None)
+        assert (high.rung, high.again, high.trials, high.done) == (1, False, 1, 0)
+        assert filled.tallies("none") == ()
+
     def test_events_after_one(self, filled: Archive) -> None:
         filled.log("a", campaign="one", trial_id=1, x=1)
         filled.log("b", campaign="two")

@@ -33,6 +33,7 @@ PRINTED_BY = {
     "cli/options/family": ("sample",),
     "cli/options/table": ("campaign run", "evolve"),
     "cli/options": ("check", "train"),
+    "dashboard": ("dashboard",),
     "datasets": ("train", "campaign run"),
     "export": ("export",),
     "export/kept_weights": ("campaign run",),

@@ -89,6 +89,7 @@ PoolSize = Annotated[int, _within(4, 10_000, whole=True)]
 """Number of families in a pool, with the four of one mixture at least."""
 PositiveOption = Annotated[float, Parameter(validator=range_of(Positive))]
 Fraction = Annotated[float, _within(0, 1, above=True, below=True)]
+Port = Annotated[int, _within(0, 65_535, whole=True)]
 Price = Annotated[float, _within(0)]
 ClassesOption = Annotated[int, Parameter(validator=range_of(Classes))]
 ThreadsOption = Annotated[int, Parameter(validator=range_of(Threads))]

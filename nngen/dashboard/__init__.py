@@ -1,0 +1,1 @@
+"""Dashboard: a read-only web page on an archive, for a browser on this machine."""

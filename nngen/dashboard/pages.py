@@ -1,0 +1,426 @@
+"""Content of the dashboard's pages, each gathered from a snapshot of the archive for the query of its address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from math import ceil
+from statistics import fmean
+from typing import Any, TypeAlias
+
+from nngen.analysis.figures import POINTS, sampled
+from nngen.analysis.formatting import data_titles
+from nngen.analysis.leaderboard import Column, Row, columns_of, describe_fidelity
+from nngen.analysis.results import outcome_rows
+from nngen.analysis.statistics import Span, difference_interval, mean_interval
+from nngen.archive import CampaignRecord, StoredTrial, Tally, TrialState
+from nngen.campaign.successive_halving import planned
+from nngen.campaign.summary import read_status
+from nngen.dashboard import figures
+from nngen.dashboard.selection import PAGE, SORTABLE, by_fidelity, front, number, select
+from nngen.dashboard.snapshot import Snapshot
+from nngen.errors import UsageError
+from nngen.plan import changes
+from nngen.types import EpochResult
+
+Query: TypeAlias = Mapping[str, str]
+
+_CURVES = 8
+"""Most trials whose curves are drawn in one figure."""
+
+_BEST = 10
+"""Candidates of a campaign's first page."""
+
+_LISTED = 200
+"""Most rows of a table that has no pages."""
+
+_MEASURED = ("epoch", "validation_accuracy", "train_accuracy", "train_loss")
+"""Values of an epoch that a driver stores while a trial is running."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Content of a page.
+
+    Attributes:
+        template: Name of its template, without the suffix.
+        title: Title of the page.
+        values: Values of the template by name.
+        figures: Figures of the page as JSON, by name.
+        campaign: Campaign whose changes the page follows; "" for all.
+    """
+
+    template: str
+    title: str
+    values: dict[str, Any]
+    figures: dict[str, str] = field(default_factory=dict)
+    campaign: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Progress of a campaign.
+
+    Attributes:
+        state: ``running``, ``done``, ``stopped`` or ``new``.
+        total: Number of trials, those to come included.
+        best: Highest validation accuracy on the highest rung that has one; None without one.
+    """
+
+    record: CampaignRecord
+    state: str
+    total: int
+    done: int
+    running: int
+    trained: int
+    failed: int
+    best: float | None
+
+
+def home(snapshot: Snapshot, query: Query) -> View:
+    """Gather the campaigns of the archive, running ones first, then the newest, and its closed loops."""
+    records, tallies = snapshot.archive.campaigns(), snapshot.tallies()
+    titles = data_titles((record.spec.dataset, record.data_fingerprint) for record in records)
+    lines = [_progress(snapshot, record, tallies.get(record.name, ())) for record in reversed(records)]
+    lines.sort(key=lambda line: line.state != "running")
+    return View(
+        template="home",
+        title="Campaigns",
+        values={
+            "pages": _paged(lines, query, {}),
+            "titles": [titles[line.record.spec.dataset, line.record.data_fingerprint] for line in lines],
+            "loops": list(dict.fromkeys(record.loop for record in records if record.loop)),
+        },
+    )
+
+
+def campaign(snapshot: Snapshot, query: Query) -> View:
+    """Gather the state of one campaign: progress, running trials with their curves, rungs, failures, the best."""
+    archive = snapshot.archive
+    record = archive.campaign(query.get("campaign", ""))
+    name, spec = record.name, record.spec
+    tallies, status = snapshot.tallies().get(name, ()), read_status(archive, name)
+    running = archive.trials(name, state=TrialState.RUNNING, curves=False)
+    live = _live_curves(snapshot, name, running)
+    rows = next(iter(by_fidelity(snapshot.rows(name))), [])[:_BEST]
+    best = ((row, _trial_of(snapshot, row, name)) for row in rows[:_CURVES])
+    curves = [(f"{row.rank}. {row.id[:13]}", trial.curve) for row, trial in best if trial is not None]
+    drawn = curve_figures(live, prefix="live_", least=1) | curve_figures(curves)
+    first = [line for line in snapshot.lines(name) if not line.rung]
+    if any(line.trained for line in first):
+        drawn["progress"] = figures.progress_figure(first)
+    progress = _progress(snapshot, record, tallies)
+    left = progress.total - progress.done
+    return View(
+        template="campaign",
+        title=name,
+        values={
+            "progress": progress,
+            "status": status,
+            "left_s": 3600 * left / status.per_hour if status.per_hour and left > 0 else None,
+            "rungs": _rungs(spec.fidelities, tallies),
+            "running": [
+                (trial, next((points for key, points in live if key == _named(trial)), ()))
+                for trial in running[:_LISTED]
+            ],
+            "outcomes": outcome_rows(archive.trials(name, failed=True, curves=False)),
+            "rows": rows,
+            "columns": _columns(rows),
+            "notes": snapshot.limits(name),
+            "arguments": {key: value for key, value in record.arguments().items() if value not in (None, "", [], {})},
+        },
+        figures=drawn,
+        campaign=name,
+    )
+
+
+def leaderboard(snapshot: Snapshot, query: Query) -> View:
+    """Gather a page of a leaderboard."""
+    chosen = select(snapshot, query)
+    return View(
+        template="leaderboard",
+        title=f"Leaderboard of {chosen.campaign or 'all campaigns'}",
+        values={
+            "chosen": chosen,
+            "pages": _paged(chosen.rows, query, chosen.query),
+            "columns": _columns(chosen.rows),
+            "sortable": SORTABLE,
+        },
+        campaign=chosen.campaign,
+    )
+
+
+def pareto(snapshot: Snapshot, query: Query) -> View:
+    """Gather the Pareto front of accuracy, parameters and seconds."""
+    chosen = select(snapshot, query)
+    best = front(chosen.rows)
+    costs = {"parameters": "parameters of the network", "seconds": "seconds of the training"}
+    return View(
+        template="pareto",
+        title=f"Pareto front of {chosen.campaign or 'all campaigns'}",
+        values={"chosen": chosen, "front": best, "columns": _columns(best[:_LISTED])},
+        figures={cost: figures.pareto_figure(chosen.rows, best, cost, title) for cost, title in costs.items() if best},
+        campaign=chosen.campaign,
+    )
+
+
+def parallel(snapshot: Snapshot, query: Query) -> View:
+    """Gather the numbers of the plans of candidates beside their accuracies."""
+    chosen = select(snapshot, query)
+    rows = sampled(sorted(chosen.rows, key=lambda row: row.rank), POINTS // 2)
+    plans = snapshot.archive.plans(row.id for row in rows)
+    known = [row for row in rows if row.id in plans]
+    axes = figures.plan_axes([plans[row.id] for row in known])
+    return View(
+        template="parallel",
+        title=f"Plans of {chosen.campaign or 'all campaigns'}",
+        values={"chosen": chosen, "axes": axes, "drawn": len(known)},
+        figures={"parallel": figures.parallel_figure(known, axes)} if axes else {},
+        campaign=chosen.campaign,
+    )
+
+
+def lineage(snapshot: Snapshot, query: Query) -> View:
+    """Gather proposals with their parents and what they gained."""
+    name = query.get("campaign", "")
+    if name:
+        snapshot.archive.campaign(name)
+    parents = snapshot.parents()
+    rows = _best_by_id(snapshot.rows(None)) if parents else {}
+    own = {row.id for row in snapshot.rows(name)} if name and parents else set(parents)
+    known = {one: row.validation_accuracy for one, row in rows.items()}
+    steps = [(child, parent, known.get(child), known.get(parent)) for child, parent in parents.items() if child in own]
+    pages = _paged(sorted(steps, key=lambda step: -(step[2] or -1.0)), query, {"campaign": name} if name else {})
+    plans = snapshot.archive.plans({one for child, parent, *_ in pages.items for one in (child, parent)})
+    differences = {
+        child: changes(plans[parent], plans[child])
+        for child, parent, *_ in pages.items
+        if child in plans and parent in plans
+    }
+    return View(
+        template="lineage",
+        title=f"Lineage of {name or 'all campaigns'}",
+        values={"name": name, "pages": pages, "fields": differences, "count": len(steps)},
+        figures={"lineage": figures.lineage_figure(steps)} if any(step[2] is not None for step in steps) else {},
+        campaign=name,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Difference of the mean accuracies of two campaigns at one fidelity.
+
+    Attributes:
+        title: The fidelity.
+        sides: Number of candidates, mean and highest accuracy of each campaign.
+        gap: Mean of the second less that of the first.
+        span: Welch's 95 % interval of the gap; None for fewer than two candidates on a side.
+        shared: Number of candidates that both trained.
+        paired: Mean difference over these; None without any.
+        paired_span: Student's 95 % interval of it; None for fewer than two.
+    """
+
+    title: str
+    sides: tuple[tuple[int, float, float], tuple[int, float, float]]
+    gap: float
+    span: Span | None
+    shared: int
+    paired: float | None
+    paired_span: Span | None
+
+
+def compare(snapshot: Snapshot, query: Query) -> View:
+    """Gather two campaigns side by side: arguments that differ, results, and differences at equal fidelities."""
+    names = [record.name for record in snapshot.archive.campaigns()]
+    pair = query.get("a", ""), query.get("b", "")
+    values: dict[str, Any] = {
+        "names": names[::-1][:1000],
+        "pair": pair,
+        "sides": (),
+        "differences": [],
+        "arguments": {},
+    }
+    drawn: dict[str, str] = {}
+    if all(pair):
+        records = [snapshot.archive.campaign(name) for name in pair]
+        tallies = snapshot.tallies()
+        values["sides"] = [_progress(snapshot, record, tallies.get(record.name, ())) for record in records]
+        texts = [record.arguments() for record in records]
+        values["arguments"] = {
+            key: [text.get(key) for text in texts]
+            for key in dict.fromkeys([*texts[0], *texts[1]])
+            if texts[0].get(key) != texts[1].get(key) and key != "name"
+        }
+        boards = [_boards(snapshot.rows(name)) for name in pair]
+        common = [key for key in boards[0] if key in boards[1]]
+        values["differences"] = [_difference(boards[0][key], boards[1][key]) for key in common]
+        if common:
+            sides = zip(pair if pair[0] != pair[1] else (pair[0], f"{pair[1]} "), boards, strict=True)
+            accuracies = {name: [row.validation_accuracy for row in board[common[0]].values()] for name, board in sides}
+            drawn["comparison"] = figures.comparison_figure(accuracies)
+    return View(template="compare", title="Two campaigns side by side", values=values, figures=drawn)
+
+
+def loop(snapshot: Snapshot, query: Query) -> View:
+    """Gather a closed loop by cycle, beside the other loops of its fidelity."""
+    name = query.get("name", "")
+    records = [record for record in snapshot.archive.campaigns() if record.loop == name and name]
+    if not records:
+        raise UsageError(f"no closed loop {name!r} in this archive")
+    found = snapshot.loops(records[0].name)
+    return View(
+        template="loop",
+        title=f"Closed loop {name}",
+        values={"loops": found, "records": records},
+        figures={"loop": figures.loop_figure(found.cycles)} if found and found.cycles else {},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """One page of a list.
+
+    Attributes:
+        items: Items of the page.
+        first: Number of the first of them, from 0.
+        count: Number of all items.
+        page: Number of the page, from 1.
+        last: Number of the last page.
+        query: The query of the other pages, without their number.
+    """
+
+    items: Sequence[Any]
+    first: int
+    count: int
+    page: int
+    last: int
+    query: Mapping[str, str]
+
+
+def _paged(items: Sequence[Any], query: Query, kept: Mapping[str, str]) -> Pages:
+    last = max(1, ceil(len(items) / PAGE))
+    page = int(min(max(number(query, "page", 1), 1), last))
+    first = (page - 1) * PAGE
+    return Pages(items=items[first : first + PAGE], first=first, count=len(items), page=page, last=last, query=kept)
+
+
+def _progress(snapshot: Snapshot, record: CampaignRecord, tallies: Sequence[Tally]) -> Progress:
+    count = {name: sum(getattr(one, name) for one in tallies) for name in ("trials", "done", "running", "trained")}
+    first = sum(one.trials for one in tallies if not one.rung and not one.again)
+    reached = max((one.rung for one in tallies if one.best is not None), default=0)
+    # A campaign of which nothing can be trained promotes nothing.
+    whole = first >= record.spec.size and (reached == len(record.spec.fidelities) - 1 or not count["trained"])
+    if snapshot.archive.driver(record.name) is not None:
+        state = "running"
+    elif not count["trials"]:
+        state = "new"
+    else:
+        state = "done" if whole and count["done"] == count["trials"] else "stopped"
+    return Progress(
+        record=record,
+        state=state,
+        total=count["trials"] if state == "done" else max(count["trials"], sum(planned(record.spec))),
+        done=count["done"],
+        running=count["running"],
+        trained=count["trained"],
+        failed=sum(one.failed for one in tallies),
+        best=max((one.best or 0.0 for one in tallies if one.rung == reached and not one.again), default=None)
+        if count["trained"]
+        else None,
+    )
+
+
+def _rungs(epochs: Sequence[int], tallies: Iterable[Tally]) -> list[tuple[int, Tally | None]]:
+    first = {one.rung: one for one in tallies if not one.again}
+    return [(length, first.get(rung)) for rung, length in enumerate(epochs)]
+
+
+def _live_curves(snapshot: Snapshot, name: str, running: Sequence[StoredTrial]) -> list[figures.Curve]:
+    """Return the epochs that running trials have behind them, from the events of their driver."""
+    points: dict[int, list[EpochResult]] = {trial.id: [] for trial in running}
+    since = min((trial.started_at or "" for trial in running), default=None)
+    if since is None:
+        return []
+    for event in takewhile(lambda event: event.at >= since, snapshot.archive.epochs(name)):
+        values: dict[str, Any] = {
+            key: value for key in _MEASURED if isinstance(value := event.detail.get(key), int | float)
+        }
+        own = points.get(event.trial_id or 0)
+        # From the last epoch back to the first; one that began anew with a smaller batch has more behind that.
+        if own is not None and {"epoch", "validation_accuracy"} <= values.keys():
+            point = EpochResult(**values)
+            if not own or point.epoch < own[-1].epoch:
+                own.append(point)
+    return [(_named(trial), points[trial.id][::-1]) for trial in running[:_CURVES]]
+
+
+def _named(trial: StoredTrial) -> str:
+    return f"{trial.position + 1}. {', '.join(trial.experts) or trial.candidate_id or ''}"
+
+
+def curve_figures(curves: Sequence[figures.Curve], *, prefix: str = "", least: int = 2) -> dict[str, str]:
+    """Draw curves of so many points at least, and the losses that were reported, by the names of the figures."""
+    found = {}
+    if any(len(points) >= least for _, points in curves):
+        found[f"{prefix}accuracy"] = figures.accuracy_curves(curves)
+        if any(point.train_loss is not None for _, points in curves for point in points):
+            found[f"{prefix}loss"] = figures.loss_curves(curves)
+    return found
+
+
+def _trial_of(snapshot: Snapshot, row: Row, campaign: str) -> StoredTrial | None:
+    """Return the first trial of a row, with its curve."""
+    trials = snapshot.archive.trials(campaign, candidate_id=row.id)
+    return next((trial for trial in trials if trial.trained and trial.spec and trial.spec.epochs == row.epochs), None)
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of a page's table; ids are links, and stand where a phone shows them."""
+    columns = [column for column in columns_of(rows) if column.heading is not None]
+    return sorted(columns, key=lambda column: {"rank": 0, "id": 1}.get(column.name, 2))
+
+
+def _best_by_id(rows: Iterable[Row]) -> dict[str, Row]:
+    """Return the row of each candidate at its first fidelity, which is the longest training."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        found.setdefault(row.id, row)
+    return found
+
+
+def _boards(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """Return the rows of each fidelity by candidate."""
+    names = ("dataset", "data", "shape", "train_size", "epochs", "horizon", "batch", "lr", "momentum", "augment")
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for group in by_fidelity(rows):
+        key = tuple(getattr(group[0], name) for name in (*names, "class_weights"))
+        found.setdefault(key, {row.id: row for row in group})
+    return found
+
+
+def _difference(first: Mapping[str, Row], second: Mapping[str, Row]) -> Difference:
+    ones, others = ([row.validation_accuracy for row in side.values()] for side in (first, second))
+    pairs = [second[key].validation_accuracy - row.validation_accuracy for key, row in first.items() if key in second]
+    return Difference(
+        title=describe_fidelity(next(iter(first.values()))),
+        sides=((len(ones), fmean(ones), max(ones)), (len(others), fmean(others), max(others))),
+        gap=fmean(others) - fmean(ones),
+        span=difference_interval(others, ones),
+        shared=len(pairs),
+        paired=fmean(pairs) if pairs else None,
+        paired_span=mean_interval(pairs),
+    )
+
+
+PAGES: Mapping[str, Callable[[Snapshot, Query], View]] = {
+    "": home,
+    "campaign": campaign,
+    "leaderboard": leaderboard,
+    "pareto": pareto,
+    "parallel": parallel,
+    "lineage": lineage,
+    "compare": compare,
+    "loop": loop,
+}
+"""Pages by the last part of their address; that of a candidate is in a module of its own."""

@@ -1,0 +1,117 @@
+"""Results of an archive as the pages of the dashboard need them, computed once for all readers."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import Any, TypeVar, cast
+
+from nngen.analysis.leaderboard import Row, leaderboard, limits, validation_images
+from nngen.analysis.loop_report import Loops, loops
+from nngen.archive import Archive, Tally, TrialLine
+
+T = TypeVar("T")
+
+_MOST = 24
+"""Values that are kept; those of a campaign of 100,000 trials take about 100 MB."""
+
+_REST = 4.0
+"""Seconds for which a value is served after its archive has changed, in seconds that it took to compute."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    lock: Lock = field(default_factory=Lock)
+    value: Any = None
+    version: int = -1
+    until: float = 0.0
+
+
+class Shared:
+    """Values by key, each computed by one thread at a time, for all readers.
+
+    A value is computed again when its archive has changed, but for a fifth of the time at most, so that readers of a
+    large archive do not take the processor from its trainings.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    def get(self, key: Hashable, version: int, compute: Callable[[], T]) -> tuple[T, bool]:
+        """Return a value, and whether it is as new as the archive.
+
+        Args:
+            key: Key of the value.
+            version: Version of the archive; a value of an earlier one is computed again.
+            compute: Computes the value.
+        """
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            while len(self._entries) > _MOST:
+                self._entries.popitem(last=False)
+        with entry.lock:
+            begun = time.monotonic()
+            if entry.version < 0 or (entry.version < version and begun >= entry.until):
+                entry.value = compute()
+                entry.version, now = version, time.monotonic()
+                entry.until = now + _REST * (now - begun)
+            return cast(T, entry.value), entry.version >= version
+
+
+class Snapshot:
+    """An archive as one request reads it.
+
+    Attributes:
+        archive: The archive, opened for this request.
+        stale: Whether a value is older than the archive, so that the page has to be read again.
+    """
+
+    def __init__(self, archive: Archive, shared: Shared) -> None:
+        self.archive, self.stale = archive, False
+        self._shared = shared
+        # Another file may come to stand at the same path.
+        self._file = archive.path and archive.path.stat().st_ino
+
+    def tallies(self) -> Mapping[str, tuple[Tally, ...]]:
+        """Return the numbers of trials by campaign, and within it by rung."""
+
+        def count() -> Mapping[str, tuple[Tally, ...]]:
+            found: dict[str, tuple[Tally, ...]] = {}
+            for tally in self.archive.tallies():
+                found[tally.campaign] = (*found.get(tally.campaign, ()), tally)
+            return found
+
+        return self._get("tallies", None, count)
+
+    def rows(self, campaign: str | None) -> tuple[Row, ...]:
+        """Return the leaderboard of a campaign, or of all."""
+        images = partial(validation_images, self.archive)
+        return self._get("rows", campaign, lambda: leaderboard(self.archive.scores(campaign), images=images))
+
+    def limits(self, campaign: str) -> tuple[str, ...]:
+        """Return what the leaderboard of a campaign cannot tell."""
+        return self._get("limits", campaign, lambda: limits(self.rows(campaign)))
+
+    def lines(self, campaign: str) -> tuple[TrialLine, ...]:
+        """Return the trials of a campaign in brief."""
+        return self._get("lines", campaign, lambda: self.archive.lines(campaign, brief=True))
+
+    def parents(self) -> Mapping[str, str]:
+        """Return the parent of each proposed candidate that has one."""
+        return self._get("parents", None, self.archive.parents)
+
+    def loops(self, name: str) -> Loops | None:
+        """Return a closed loop, compared with others; None before its first cycle was judged."""
+        return self._get(f"loop {name}", None, lambda: loops(self.archive, name))
+
+    def _get(self, name: str, campaign: str | None, compute: Callable[[], T]) -> T:
+        version = self.archive.last_event_id(campaign)
+        value, new = self._shared.get((self._file, name, campaign), version, compute)
+        self.stale |= not new
+        return value
