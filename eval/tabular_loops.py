@@ -110,8 +110,10 @@ def evolution(space: Space, trials: Trials, number: int, random: np.random.Gener
 
 def tpe(space: Space, trials: Trials, number: int, random: np.random.Generator) -> Iterator[int]:
     """Ask Optuna's TPE sampler, told all trials, for joint draws; what the table lacks is dropped."""
-    import optuna
-
+    try:
+        import optuna
+    except ImportError:
+        EVALUATION.error("the loops of tpe need Optuna: pip install 'nngen[tpe]'")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     choices = {
         f"c{place}": optuna.distributions.CategoricalDistribution(sorted(set(column.tolist())))
@@ -300,10 +302,11 @@ def _page(store: Store, name: str, most: int) -> list[str]:
     whole = len(store.seeds(name))
     if found is None or whole < 2:
         return [f"## {entry.title}", "The pilot is not complete yet."]
-    wanted = math.ceil(POWER * found**2 / entry.delta**2)
+    needed, asked = math.ceil(POWER * found**2 / entry.delta**2), seeds_needed(store, name, most)
     power = (
         f"Pilot of {PILOT} seeds: the deviation of paired differences in regret is at most {100 * found:.3f} points,"
-        f" so a difference of {100 * entry.delta:g} points needs {wanted} seeds for a power of 80 %. {whole} were run."
+        f" so a difference of {100 * entry.delta:g} points needs {needed} seeds for a power of 80 %. {whole} of {asked}"
+        f" seeds are done{'' if whole == asked else ', and nothing can be concluded yet'}."
     )
     rows = []
     for arm in ARMS:

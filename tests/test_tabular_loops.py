@@ -41,7 +41,7 @@ def test_every_loop_tries_as_many_new_networks(scripts, space, arm):
     loops, _ = scripts
     found = loops.run(space, arm, 3)
     assert found == loops.run(space, arm, 3)
-    assert 0 <= found["regret"] <= 0.2 and found["found"] <= space.truth.max()
+    assert 0 <= found["regret"] <= 0.2 and found["found"] <= space.truth.max() + 1e-6
     assert len(found["chosen"]) == space.entry.trials // 10
     assert found["queries"] is None or 1 <= found["queries"] <= space.entry.trials
 
