@@ -190,7 +190,8 @@ def _print(
     batch: str, counted: Funnel, rows: Sequence[Proposal], drafts: Sequence[Drafts], output: ArchiveOptions
 ) -> None:
     table = [to_row(row) for row in rows]
-    writers = [_writer(name, rows, drafts) for name in sorted({row.rewriter for row in rows})]
+    names = {row.rewriter for row in rows}.union(*(turn.writers for turn in drafts))
+    writers = [_writer(name, rows, drafts) for name in sorted(names)]
     if output.json:
         told = {
             "batch": batch,

@@ -112,6 +112,7 @@ def test_one_model_among_the_rewriters_is_tuned() -> None:
     assert tunable_base("random,m.gguf,tpe") == "m.gguf"
     assert tunable_base("hybrid:m.gguf") == "m.gguf"
     assert tunable_base("random,http://localhost:1") is None
+    assert tunable_base("hybrid:random") is None
     with pytest.raises(RewriterError, match=r"one model is tuned, and .* names m.gguf, n.gguf"):
         tunable_base("m.gguf,n.gguf")
 

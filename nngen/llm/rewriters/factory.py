@@ -43,7 +43,8 @@ def tunable_base(argument: str) -> str | None:
     Raises:
         RewriterError: If there are several.
     """
-    models = [name.removeprefix(_HYBRID) for name in rewriters_in(argument) if entry_of(name).tunable]
+    names = [name.removeprefix(_HYBRID) for name in rewriters_in(argument)]
+    models = [name for name in names if entry_of(name).tunable]
     if len(models) > 1:
         raise RewriterError(f"one model is tuned, and --rewriter {argument} names {', '.join(models)}")
     return models[0] if models else None
