@@ -14,7 +14,8 @@ from nngen.archive import Archive, StoredTrial
 from nngen.campaign import CampaignInputs, Watcher
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.isolation import Isolation
-from nngen.llm.proposals.log import EVENT, Funnel, TwinKind, funnel, proposals, shortfall
+from nngen.llm.proposals.deltas import write_delta
+from nngen.llm.proposals.log import EVENT, Funnel, Stage, TwinKind, funnel, proposals, shortfall
 from nngen.llm.proposals.parents import Parent, trained_funnel
 from nngen.llm.proposals.parsing import Fault
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -22,6 +23,7 @@ from nngen.llm.proposals.prompt_context import plan_values
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Reply, Request, Status
 from nngen.llm.rewriters.baselines import Mutate, Uniform
+from nngen.plan import changes
 from nngen.surrogate.plan_text import plan_text
 from nngen.types import Candidate, Outcome
 
@@ -185,6 +187,33 @@ def test_long_code_is_cut_in_the_log_and_read_again(make: Any, parent: Candidate
     source = parent.source.replace("CLIP = 1.0", "CLIP = 0.7")
     assert make(Scripted(source), sandbox=True).files(1, [start], 0)[0].new
     assert make(Scripted("no idea"), "next", sandbox=True).files(1, [start], 0)[0].fault is Fault.NO_BLOCK
+
+
+def test_a_file_may_come_as_its_change_alone(make: Any, parent: Candidate, archive: Archive) -> None:
+    archive.add_candidate(parent)
+    start = Parent.of(archive.candidate(parent.id))
+    after = parent.source.replace("CLIP = 1.0", "CLIP = 0.7")
+    change = f"```diff\n{write_delta(parent.source, after)}\n```"
+    strange = "```diff\n@@ -1 @@\n-CLIP = 3.0\n+CLIP = 0.7\n```"
+    writer = Scripted(change, strange, change.replace("+CLIP = 0.7", "+CLIP = 1.0"))
+    whole, misfit, same = make(writer, sandbox=True).files(3, [start], 0)
+    assert (whole.new, whole.written) == (True, after[: len(whole.written)])
+    assert archive.candidate(whole.candidate).source == after
+    assert (misfit.fault, misfit.stage) == (Fault.CONTEXT, Stage.PARSED)
+    assert "does not fit the file at the line 'CLIP = 3.0'" in misfit.message
+    assert same.fault is Fault.UNCHANGED
+
+
+def test_an_edit_of_the_parent_becomes_a_candidate(make: Any, parent: Candidate, archive: Archive) -> None:
+    archive.add_candidate(parent)
+    start = Parent.of(archive.candidate(parent.id))
+    writer = Scripted('{"recipe.clip":0.5}', '{"recipe.clip":1}', '{"recipe.clap":1}')
+    good, same, unknown = make(writer).plans(3, [start], 0)
+    child = archive.candidate(good.candidate).plan
+    assert child is not None and parent.plan is not None
+    assert changes(parent.plan, child) == {"recipe.clip": (1.0, 0.5)}
+    assert (same.fault, unknown.fault) == (Fault.UNCHANGED, Fault.NOT_A_PLAN)
+    assert "Write a new change of it" in writer.asked[0].messages[-1].content
 
 
 def test_a_prompt_over_its_budget_is_a_fault_and_the_others_are_sent(
