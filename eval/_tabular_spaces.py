@@ -23,6 +23,10 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
+class IncompleteError(Exception):
+    """A table lacks trainings."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A table, and the loops on it.
@@ -170,14 +174,20 @@ _FRACTAL = re.compile(
 
 
 def moe4(_: Path | None) -> Space:
-    """Load the quartets of ``eval/tables/moe4.json`` under the default plan."""
+    """Load the quartets of ``eval/tables/moe4.json`` under the default plan.
+
+    Raises:
+        IncompleteError: While trainings are missing.
+    """
     recorded = read_table(Path(__file__).parent / "tables" / "moe4.json", train_size=2000, epochs=4)
     families = recorded.families
     quartets = list(combinations(range(len(families)), 4))
     plans = [Plan(experts=tuple(families[place] for place in quartet)) for quartet in quartets]
     seeds = [[one.curve[-1] for one in recorded.trainings.get(plan, ()) if one.curve] for plan in plans]
     if short := sum(len(one) < 3 for one in seeds):
-        raise SystemExit(f"moe4.json is not complete: {short} of {len(seeds)} quartets have fewer than three seeds")
+        raise IncompleteError(
+            f"moe4.json is not complete: {short} of {len(seeds)} quartets have fewer than three seeds"
+        )
     members = np.array([[float(place in quartet) for place in range(len(families))] for quartet in quartets])
     pairs = [members[:, one] * members[:, other] for one, other in combinations(range(len(families)), 2)]
     features = np.hstack([members, np.stack(pairs, axis=1)])

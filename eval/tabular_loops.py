@@ -33,7 +33,7 @@ from zlib import crc32
 
 import numpy as np
 from _page import RESULTS, Evaluation, note, table
-from _tabular_spaces import SPACES, Floats, Space, load
+from _tabular_spaces import SPACES, Floats, IncompleteError, Space, load
 from scipy.stats import wilcoxon
 
 from nngen.analysis.statistics import holm, mean_interval
@@ -276,7 +276,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     store, end = Store(STORE), time.monotonic() + 60 * given.minutes
     for name in given.tables:
         if time.monotonic() < end:
-            work(store, name, given.folder, end - time.monotonic(), given.most, backwards=given.backwards)
+            try:
+                work(store, name, given.folder, end - time.monotonic(), given.most, backwards=given.backwards)
+            except IncompleteError as reason:
+                note(f"{name} is left out: {reason}")
     given.folder, given.backwards = None, False
     there = [name for name in SPACES if any(store.loops[name, arm] for arm in ARMS)]
     complete = {name: _complete(store, name, given.most) for name in there}
@@ -286,7 +289,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" {POPULATION} and draws {TOURNAMENT}; `tpe` is Optuna's multivariate sampler. Intervals are Student's,"
         " 95 %, over seeds; p values are of paired Wilcoxon tests, adjusted by Holm over all comparisons of a table."
     )
-    return EVALUATION.finish(EVALUATION.page("Loops on recorded tables", about, *blocks), good=all(complete.values()))
+    return EVALUATION.finish(
+        EVALUATION.page("Loops on recorded tables", about, *blocks), good=bool(complete) and all(complete.values())
+    )
 
 
 def _complete(store: Store, name: str, most: int) -> bool:

@@ -111,3 +111,14 @@ def test_the_number_of_seeds_follows_from_the_pilot(scripts, tmp_path):
     assert loops.seeds_needed(again, "fractalnet", 10**6) == int(np.ceil(wanted))
     assert loops.seeds_needed(again, "fractalnet", 120) == 120
     assert again.values("fractalnet", "random", "regret") == []
+
+
+def test_a_table_that_is_not_complete_is_left_out(scripts, tmp_path, monkeypatch, capsys):
+    loops, spaces = scripts
+    few = spaces.read_table(EVAL / "tables" / "moe4.json", train_size=2000, epochs=2)  # the pilot's quartets
+    monkeypatch.setattr(spaces, "read_table", lambda *_, **__: few)
+    monkeypatch.setattr(loops, "STORE", tmp_path / "loops.json")
+    monkeypatch.setattr(loops, "PILOT", 0)
+    monkeypatch.setattr(loops, "seeds_needed", lambda *_: 1)
+    assert loops.main(["--tables", "moe4", "--minutes", "1"]) == 1
+    assert "moe4 is left out: moe4.json is not complete" in capsys.readouterr().err
