@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
@@ -154,3 +155,22 @@ def test_reliability_of_made_up_accuracies():
     assert found.reliability(3) == pytest.approx(3 * found.icc / (1 + 2 * found.icc))
     assert found.ceiling(1) == pytest.approx(2 / np.pi * np.arcsin(np.sqrt(found.icc)))
     assert script.separation([[0.4], [0.5], [0.6]]) is None
+
+
+def test_every_arm_spends_the_same_recorded_seconds():
+    script = load("space_cost")
+    families = "ABCDEFGHI"
+
+    def cell(names):
+        mean = sum(families.index(name) for name in names) / (10 * len(names))
+        seeds = (mean, mean + 0.01, mean + 0.02)
+        return script.Cell(seeds, tuple((value,) for value in seeds), (25.0 * len(names),) * 3)
+
+    cells = {names: cell(names) for size in (1, 4) for names in combinations(families, size)}
+    paths = {arm: script.search(cells, arm, 0, 1000.0) for arm in script.ARMS}
+    assert {arm: len(path) for arm, path in paths.items()} == {"families first": 7, "adaptive": 10, "stratified": 10}
+    assert all(path[-1][0] <= 1000 for path in paths.values())
+    # The nine families are paid for first; their best four are then the first mixture, judged by its other seeds.
+    spent, fresh = paths["families first"][0]
+    assert spent == 9 * 25 + 100
+    assert abs(fresh - cells["F", "G", "H", "I"].accuracies[1]) <= 0.0051
