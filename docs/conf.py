@@ -23,6 +23,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 napoleon_use_ivar = True
 
+smartquotes = False  # --size would become a dash
 html_theme = "furo"
 html_title = f"nngen {release}"
 html_static_path: list[str] = []

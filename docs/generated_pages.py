@@ -77,8 +77,9 @@ def _table(command: App) -> Iterator[str]:
     yield from ("| argument | meaning | default |", "|---|---|---|")
     for argument in _arguments(command):
         names = " ".join(f"`{name}`" for name in argument.names) or f"`{argument.name}`"
-        meaning = " ".join((argument.parameter.help or "").split()).replace("|", "\\|")
-        yield f"| {names} | {meaning} | {_default(argument)} |"
+        meaning = " ".join((argument.parameter.help or "").split())
+        cells = (text.replace("|", "\\|") for text in (names, meaning, _default(argument)))
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 

@@ -178,6 +178,8 @@ def test_the_reference_has_every_command_and_option():
     generated = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generated)
     for name, page in generated.command_pages().items():
+        rows = [line for line in page.splitlines() if line.startswith("|")]
+        assert [row for row in rows if len(re.split(r"(?<!\\)\|", row)) != 5] == [], "a bar inside of a cell"
         for words, command in generated.subcommands(name, generated.command_app(name)):
             assert f"nngen {words}" in page
             flags = {flag for argument in command.assemble_argument_collection() for flag in argument.names}
