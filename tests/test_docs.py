@@ -80,7 +80,7 @@ def test_the_notebook_runs(tmp_path, wheel):
     cells = json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     # The value of a cell's last line is what the notebook shows.
-    shown = [re.sub(r"(?m)^(?=\S)(?!.*(?: = |import ))(.+)\Z", r"print(repr(\1))", text) for text in code]
+    shown = [re.sub(r"(?m)^(?=\S)(?!.*(?: = |import ))(.+)\Z", r"print(repr((\1)))", text) for text in code]
     done = run([sys.executable, "-c", "\n".join(shown)], tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "(True, 'valid')" in done.stdout
