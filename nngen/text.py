@@ -9,6 +9,7 @@ import tokenize
 import tomllib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Any
 
 MAX_PARSED = 200_000
@@ -81,6 +82,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def split_names(text: str) -> tuple[str, ...]:
     """Split a comma-separated list; white space around names and empty names are dropped."""
     return tuple(name for item in text.split(",") if (name := item.strip()))
+
+
+def public_name(dataset: str) -> str:
+    """Return a data set's name without the folders of this machine: ``photos`` for ``folder:/home/me/photos``."""
+    _, sign, path = dataset.partition(":")
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", PurePath(path).name).strip("-") or "images" if sign else dataset
 
 
 def decode_python(data: bytes) -> str:

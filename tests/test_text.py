@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nngen.text import clean, listed, one_line
+from nngen.text import clean, listed, one_line, public_name
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,17 @@ def test_clean_text_is_bounded_and_may_keep_its_lines() -> None:
     assert clean("x" * 10**6, 20) == "x" * 19 + "…"
     assert len(clean("\x1b[31m" * 10**6 + "x", 20)) <= 20
     assert clean("a\n\tb\x1b[1mc", None, lines=True) == "a\n\tbc"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("digits", "digits"),
+        ("folder:/home/me/my photos", "my-photos"),
+        ("table:/srv/tables/moe4.json", "moe4.json"),
+        ("csv:C:/x.csv", "x.csv"),
+        ("folder:/", "images"),
+    ],
+)
+def test_public_names_hold_no_folder_of_this_machine(dataset, name):
+    assert public_name(dataset) == name

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -25,6 +24,7 @@ from nngen.export.kept_weights import kept_file
 from nngen.export.selection import Export, TrainedFiles, gather, select
 from nngen.export.weights import best_trial, check_installed, from_kept, repeat, with_weights
 from nngen.lemur.layout import LemurVersion
+from nngen.text import public_name
 from nngen.training.inference import KeptWeights
 from nngen.training.local_engine import LocalEngine
 from nngen.training.state.artifacts import ONNX
@@ -105,7 +105,8 @@ def export(
         if hub:
             best = best_trial(trials, kept)
             trials = (best,)
-            dataset_name = dataset_name or (_public_name(best.spec.dataset) if best.spec else None)
+            if best.spec and ":" in best.spec.dataset:  # named by a path of this machine
+                dataset_name = dataset_name or public_name(best.spec.dataset)
         for trial_id, reason in stored_suspicions(store.lines, trials).items():
             note(f"trial {trial_id} is suspect: {reason}")
         if dry_run:
@@ -171,12 +172,6 @@ def _settle(store: Archive, name: str | None, ids: tuple[str, ...]) -> tuple[str
         return None, (store.candidate(name).id, *ids)
     except UsageError:  # neither; the message on campaigns names those that there are
         return name, ids
-
-
-def _public_name(dataset: str) -> str | None:
-    """Return a name without the folders of this machine for a data set that is named by a path; None for others."""
-    _, sign, path = dataset.partition(":")
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", PurePath(path).name).strip("-") or "images" if sign else None
 
 
 def _trained_files(

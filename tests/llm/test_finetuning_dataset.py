@@ -225,6 +225,13 @@ def test_duplicates_become_one_example(taught: Archive) -> None:
     assert len(list(region_examples(held, candidates))) == sum(row.twin is None for row in held if row.region)
 
 
+def test_rows_do_not_name_the_folders_of_this_machine():
+    trials = [replace(trial, spec=replace(trial.spec, dataset="folder:/home/me/photos")) for trial in _trials(12)]
+    texts = [message.content for row in accuracy_examples(trials) for message in row.messages]
+    assert any(" on photos after " in text for text in texts)
+    assert not any("/home" in text for text in texts)
+
+
 def _trials(count: int, seed: int = 0) -> list[StoredTrial]:
     """Return trained trials of drawn plans over twelve families."""
     rng, space = Random(seed), PlanSpace(families=tuple("ABCDEFGHIJKL"))

@@ -28,6 +28,7 @@ from nngen.llm.rewriters.base import Kind
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.surrogate.plan_text import fixed_fields, plan_text
+from nngen.text import public_name
 
 _LIMIT = 1024
 _SUMMARY_SHARE = 0.25
@@ -218,7 +219,7 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
         early = [{"epoch": p.epoch, "accuracy": f"{p.validation_accuracy:.4f}"} for p in trial.curve[:-1]]
         values = {
             "text": plan_text(trial.plan),
-            "dataset": trial.spec.dataset,
+            "dataset": public_name(trial.spec.dataset),
             "epochs": trial.spec.epochs,
             "early": early,
         }

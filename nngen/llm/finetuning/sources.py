@@ -20,6 +20,7 @@ from nngen.llm.proposals.deltas import write_delta
 from nngen.llm.proposals.evidence import Noise, TrainedPlan, noise_of, plan_key, trained_candidates
 from nngen.llm.proposals.parsing import fenced
 from nngen.seeds import derive
+from nngen.text import public_name
 from nngen.types import Hyperparameters, Record
 
 _MOST_FILES = 300  # of a fidelity; a file has about 40 kB, and is part of three rows
@@ -44,7 +45,11 @@ def source_examples(trials: Iterable[StoredTrial], candidate: Callable[[str], St
         assert spec is not None  # trials with a fidelity have one
         rows = sorted(trained_candidates(same).values(), key=lambda row: (-row.seeds, -row.accuracy, row.candidate))
         files = {row.candidate: candidate(row.candidate) for row in rows[:_MOST_FILES]}
-        about = {"dataset": spec.dataset, "epochs": spec.epochs, "hyperparameters": _listed(spec.hyperparameters)}
+        about = {
+            "dataset": public_name(spec.dataset),
+            "epochs": spec.epochs,
+            "hyperparameters": _listed(spec.hyperparameters),
+        }
         for row in rows[:_MOST_FILES]:
             stored = files[row.candidate]
             yield _example(Task.CODE, {**about, "code": stored.source.strip()}, f"{row.accuracy:.3f}", row)
