@@ -27,6 +27,12 @@ from nngen.analysis.design_matrix import Matrix
 
 _PAIR_SHARES = tuple(step / 25 for step in range(25))
 _QUARTET_SHARES = tuple((step + 0.5) / 12 for step in range(12))
+_ROUNDING = 1e-9
+"""Variance that a unit pair variance adds to a candidate, six where its pairs are free, below which it is rounding.
+
+Where the families determine all pairs there is none, and variances scaled by it would be infinite.
+"""
+
 _NEGLIGIBLE = 1e-4
 """Share of the total weight below which a grid point is left out of the average."""
 
@@ -227,7 +233,7 @@ class _Slice:
         triples and quartets together, of what pairs leave, weighs c.
         """
         own = math.log(self.quartet / (1 + self.quartet)) if self.quartet > 0 else 0.0  # log of the share c
-        if not self.values.size or self.typical <= 0:
+        if not self.values.size or self.typical < _ROUNDING:
             return [self._point(0.0, df, own)]
         unit = (1 + self.quartet) / self.typical
         return [self._point(share / (1 - share) * unit, df, own + 2 * math.log1p(-share)) for share in _PAIR_SHARES]

@@ -202,3 +202,10 @@ def test_effects_shift_and_scale_with_the_accuracies(seed, shift, scale):
     for name in POOL:
         assert after[name].interval.low == pytest.approx(scale * before[name].interval.low, rel=1e-5, abs=1e-9)
         assert after[name].point == pytest.approx(scale * before[name].point, rel=1e-5, abs=1e-9)
+
+
+def test_pairs_that_the_families_determine_take_no_part():
+    lines = [Observation(quartet=("A", "B", "C", "D"), seed=seed, accuracy=0.5) for seed in (0, 1)]
+    found = effects([*lines, Observation(quartet=("A", "B", "C", "E"), accuracy=0.0)])
+    assert found.pair_sd in (None, 0.0)
+    assert [row.family for row in found.families if row.point is not None] == ["D", "E"]

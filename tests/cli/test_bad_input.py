@@ -49,7 +49,7 @@ def write(file: Path, text: str) -> Path:
 def settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """End ``campaign run`` where all arguments are read."""
 
-    def settle(*_: object) -> dict[str, Any]:
+    def settle(*_: object, **__: object) -> dict[str, Any]:
         raise SomeFailedError("all arguments were read")
 
     monkeypatch.setattr(EngineOptions, "settle", settle)

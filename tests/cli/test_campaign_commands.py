@@ -133,7 +133,7 @@ def arguments(nngen, tmp_path, monkeypatch):
     def parse(*tokens, text=None):
         found = {}
 
-        def settle(machines, spec, selection):
+        def settle(machines, spec, selection, *, table):
             found.update(spec.typed(), families=selection, engine=machines)
             return {"size": 1}
 

@@ -393,8 +393,8 @@ def test_one_entry_adds_a_data_set(cache, monkeypatch):
         load_dataset("stripe")
 
 
-def test_the_readme_names_every_data_set():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_data_sets_names_every_one():
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
     assert [name for name in DATASETS if f"`{name}`" not in text] == []
 
 

@@ -173,15 +173,16 @@ def feedback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pytest.importorskip("datasets")
     examples = [
         Example(
-            task=Task.IMPROVE,
-            messages=(Message(role="system", content="s"), Message(role="user", content=f"q{number // 2}")),
-            answer=f"a\u2028{number}",
-            good=number % 2 == 0,
+            task=task,
+            messages=(Message(role="system", content="s"), Message(role="user", content=f"{task} {number // 2}")),
+            answer=f"{task}\u2028{number}",
+            good=task is Task.SOURCE or number % 2 == 0,
             score=number,
             group=f"A+B+C+{number // 2}",
             origin="o",
             prompt="plan@1-x",
         )
+        for task in (Task.IMPROVE, Task.SOURCE)
         for number in range(20)
     ]
     folder = tmp_path_factory.mktemp("feedback") / "set"
