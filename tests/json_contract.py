@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from nngen.cli import app
 
 FILE = Path(__file__).parent.parent / "docs" / "schemas.json"
-VARIANTS = ("--dry-run", "--folds", "--family", "--presets", "--early", "--images")
+VARIANTS = ("--dry-run", "--folds", "--family", "--presets", "--early", "--images", "--from")
 """Options with which a command prints something else."""
 
 _KINDS = {bool: "boolean", int: "number", float: "number", str: "string", dict: "object", list: "array"}

@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold
 from nngen.plan import Plan, flat_fields
 from nngen.seeds import derive
 from nngen.surrogate.recorded_table import RecordedTable, RecordedTraining, by_name
+from nngen.text import counted
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.types import EpochResult, Outcome, Trial, TrialSpec, Verdict
 
@@ -109,8 +110,8 @@ class TableEngine:
         trainings = sum(map(len, table.trainings.values()))
         images = "all" if spec.train_size is None else f"{spec.train_size:,}"
         text = (
-            f"trainings are replayed from {table.name}: {trainings:,} of {len(table.trainings):,} plans,"
-            f" {spec.epochs} epochs of {images} images"
+            f"trials are replayed from {table.name}, which holds {counted(trainings, 'training')} of"
+            f" {counted(len(table.trainings), 'plan')}, {counted(spec.epochs, 'epoch')} of {images} images each"
         )
         if _trained(table) < _FEWEST_PLANS:
             return f"{text}; plans that it lacks are refused"

@@ -279,7 +279,7 @@ def test_commands_on_a_table(nngen, real, tmp_path):
     place = ("--archive", str(tmp_path / "a.db"))
     ran = nngen("campaign", "run", "small", "--size", "3", "--table", str(real), *place)
     assert ran.code == 0, ran.err
-    assert "3 trials answered from a recorded table" in ran.out and "trainings are replayed from real.json" in ran.err
+    assert "3 trials answered from a recorded table" in ran.out and "trials are replayed from real.json" in ran.err
     again = nngen("campaign", "run", "small", "--size", "5", *place, "--json")
     assert again.code == 0 and json.loads(again.out)["replayed"] == {"table.recorded": 5}
     page = nngen("report", "small", "--out", str(tmp_path / "r.html"), *place)
