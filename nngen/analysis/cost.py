@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from nngen.archive.records import StoredTrial, TrialScore, TrialState
 from nngen.space.pool import EXPERTS
@@ -149,6 +148,8 @@ def family_seconds(trials: Iterable[StoredTrial | TrialScore]) -> FamilySeconds 
     The experts of a mixture run one after the other, so their times add up; a trial's fixed time is
     spread over its families. Returns None without a trained trial.
     """
+    from scipy.optimize import nnls
+
     rows = [trial for trial in trials if _accuracy(trial) is not None and trial.seconds and not _copied(trial)]
     if not rows:
         return None

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, combinations
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Matrix: TypeAlias = NDArray[np.float64]
 Quartet: TypeAlias = tuple[str, ...]
@@ -80,6 +82,8 @@ def family_matrix(units: Sequence[tuple[str, ...]], quartets: Sequence[Quartet])
 
 def pair_matrix(families: Sequence[str], quartets: Sequence[Quartet]) -> csr_array:
     """Mark the pairs of each quartet, ``(quartets, pairs)``, sparse; pairs in the order of ``combinations``."""
+    from scipy.sparse import csr_array
+
     place = {pair: index for index, pair in enumerate(combinations(families, 2))}
     columns = [[place[pair] for pair in combinations(sorted(quartet), 2)] for quartet in quartets]
     ends = np.cumsum([0, *map(len, columns)])

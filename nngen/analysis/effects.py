@@ -18,7 +18,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from nngen.analysis import mixed_model
 from nngen.analysis.caveats import sample_notes
@@ -216,6 +215,8 @@ def _needed(rows: Sequence[FamilyEffect], quartets: Sequence[tuple[str, ...]]) -
 
 def scores_of(effects: Effects) -> Scores:
     """Turn intervals into means with standard errors, for samplers that learn; effects without one are left out."""
+    from scipy.special import stdtrit
+
     if effects.df < 1:
         return Scores()
     # An interval is Student's quantile times the standard error on either side of the mean.
@@ -340,6 +341,8 @@ def _intervals(
     confidence: float,
     corrected: Callable[[Sequence[float]], Sequence[float]],
 ) -> list[Interval]:
+    from scipy.special import stdtr, stdtrit
+
     means, errors = estimate.mean[list(indices)], np.sqrt(np.maximum(estimate.variance[list(indices)], 0.0))
     reach = float(stdtrit(df, 0.5 + confidence / 2)) * errors
     # Without spread: an effect of exactly zero has p = 1, any other p = 0.

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from more_itertools import split_before
-from scipy.special import ndtri, stdtrit
 
 from nngen.analysis import formatting
 from nngen.analysis.ranking.fidelity import fidelity_note
@@ -325,6 +324,8 @@ def _rank_spans(
         half: Half the width of one seed's 95 % interval; None where it is not known.
         images: Number of validation images; 0 where it is not known.
     """
+    from scipy.special import ndtri
+
     if half is None and not images:
         return [(None, None)] * len(means)
     values, counts = np.array(means), np.array(seeds, dtype=float)
@@ -347,6 +348,8 @@ def _half_width(places: Iterable[tuple[float, Sequence[float]]]) -> float | None
     Args:
         places: Mean accuracy of each candidate, and the accuracies of its seeds.
     """
+    from scipy.special import stdtrit
+
     squares, freedom = 0.0, 0
     for mean, accuracies in places:
         if len(accuracies) > 1:

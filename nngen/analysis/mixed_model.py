@@ -18,12 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array
 
 from nngen.analysis.design_matrix import Matrix
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _PAIR_SHARES = tuple(step / 25 for step in range(25))
 _QUARTET_SHARES = tuple((step + 0.5) / 12 for step in range(12))
@@ -168,6 +170,8 @@ class _Moments:
 
 
 def _moments(samples: Samples, loadings: Matrix) -> list[_Moments]:
+    from scipy.sparse import csr_array
+
     found = []
     for repeats in np.unique(samples.repeats):
         rows = np.flatnonzero(samples.repeats == repeats)
@@ -240,6 +244,8 @@ class _Slice:
 
     def _point(self, pair: float, df: int, log_prior: float) -> _Point:
         """Solve generalised least squares and weigh the grid point by its restricted likelihood."""
+        from scipy.linalg import cho_factor, cho_solve
+
         damping = pair / (1 + pair * self.values)  # (d,), Woodbury's correction per direction
         # Normal equations X' V^-1 X b = X' V^-1 y, each product corrected from W to V^-1.
         normal = self.plain_fixed - self.fixed.T @ (damping[:, None] * self.fixed)

@@ -9,7 +9,6 @@ from statistics import fmean, stdev, variance
 from typing import TypeAlias
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 Span: TypeAlias = tuple[float, float]
 """Lower and upper end of an interval."""
@@ -78,6 +77,8 @@ def share_interval(share: float, tries: int, confidence: float = 0.95) -> Span:
 
     ``scipy.stats.binomtest`` computes the same for whole counts, but takes half a second to import.
     """
+    from scipy.special import ndtri
+
     square = float(ndtri(0.5 + confidence / 2)) ** 2
     middle = (share + square / (2 * tries)) / (1 + square / tries)
     half = math.sqrt(square * (share * (1 - share) / tries + square / (4 * tries**2))) / (1 + square / tries)
@@ -86,6 +87,8 @@ def share_interval(share: float, tries: int, confidence: float = 0.95) -> Span:
 
 def mean_interval(values: Sequence[float]) -> Span | None:
     """Return Student's 95 % interval of a mean; None for fewer than two values."""
+    from scipy.special import stdtrit
+
     if len(values) < 2:
         return None
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
@@ -104,6 +107,8 @@ def difference_interval(ones: Sequence[float], others: Sequence[float]) -> Span 
 
     ``scipy.stats.ttest_ind`` computes the same, but warns and returns nan where one side has no spread.
     """
+    from scipy.special import stdtrit
+
     if len(ones) < 2 or len(others) < 2:
         return None
     first, second = variance(ones) / len(ones), variance(others) / len(others)

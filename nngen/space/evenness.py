@@ -7,8 +7,6 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scipy.special import chdtrc, ndtri
-
 from nngen.space.coverage import Coverage, count_variance
 
 
@@ -49,6 +47,8 @@ def evenness(audit: Coverage) -> Evenness:
     without repeats: the counts of a random sample have covariance
     ``n p (1 - p) f v / (v - 1) (I - J / v)`` with ``p = k / v`` and ``f = (space - n) / (space - 1)``.
     """
+    from scipy.special import chdtrc
+
     v, k = len(audit.families), audit.k
     family, pair = k / v, k * (k - 1) / (v * (v - 1)) if v > 1 else 0.0
     # Families of a quartet are different, so their counts are correlated: v / (v - 1), as in the covariance above.
@@ -90,6 +90,8 @@ def gini(counts: Collection[int]) -> float | None:
 
 def _expected(audit: Coverage, share: float) -> tuple[float, float]:
     """Return a 95 % interval of counts: the normal approximation to the hypergeometric, clipped to what is possible."""
+    from scipy.special import ndtri
+
     mean = audit.quartets * share
     half = float(ndtri(0.975)) * math.sqrt(count_variance(audit, share))
     most = min(float(audit.quartets), audit.space * share)

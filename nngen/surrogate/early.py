@@ -10,14 +10,16 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor
 
 from nngen.errors import UsageError
 from nngen.surrogate.plan_accuracy import MIN_GROUPS, Matrix, PredictorScore, cross_validate, fit_ridge, folds
 from nngen.types import Hyperparameters, Record
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
 
 LONG = 50
 """Epochs of the shortest training that is learned from."""
@@ -134,6 +136,8 @@ def _number(value: object) -> float:
 
 
 def _fit(features: Matrix, truth: Matrix) -> ExtraTreesRegressor:
+    from sklearn.ensemble import ExtraTreesRegressor
+
     return ExtraTreesRegressor(_TREES, min_samples_leaf=_LEAF, random_state=0).fit(features, truth)
 
 

@@ -16,9 +16,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import pearsonr, spearmanr
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold
 
 from nngen.archive.records import StoredTrial
 from nngen.errors import UsageError
@@ -127,6 +124,8 @@ class TextRegressor:
 
 def fit_ridge(features: Matrix, accuracies: Sequence[float]) -> Callable[[Matrix], list[float]]:
     """Fit ridge regression on standardised features, ``(N, D)``; the result predicts accuracies in [0, 1]."""
+    from sklearn.linear_model import RidgeCV
+
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0] = 1.0
     model = RidgeCV(alphas=_PENALTIES).fit((features - mean) / scale, accuracies)
@@ -186,11 +185,15 @@ def cross_validate(
 
 def folds(groups: Sequence[str]) -> list[tuple[list[int], list[int]]]:
     """Split cases into folds by whole groups; each fold is the indices of its train and of its test cases."""
+    from sklearn.model_selection import GroupKFold
+
     parts = GroupKFold(min(_FOLDS, len(set(groups)))).split(groups, groups=groups)
     return [(train.tolist(), test.tolist()) for train, test in parts]
 
 
 def _score(name: str, pairs: Sequence[tuple[float, float]]) -> PredictorScore:
+    from scipy.stats import pearsonr, spearmanr
+
     truth, predicted = (np.array(side) for side in zip(*pairs, strict=True))
     flat = name == MEAN or bool(np.ptp(predicted) == 0 or np.ptp(truth) == 0)
     return PredictorScore(

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
-from sklearn.feature_extraction import DictVectorizer
-
 from nngen.plan import Plan, flat_fields
 from nngen.surrogate.experts import Floats
 from nngen.surrogate.plan_text import CHOICES, field_value
@@ -21,6 +19,8 @@ def plan_features(plans: Sequence[Plan]) -> Floats:
 
     The columns are those that occur, so plans that are compared with each other are encoded together.
     """
+    from sklearn.feature_extraction import DictVectorizer
+
     found: Floats = DictVectorizer(sparse=False).fit_transform([_columns(plan) for plan in plans])
     return found
 

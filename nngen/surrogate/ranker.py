@@ -10,8 +10,6 @@ import warnings
 from typing import Self
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.stats import norm, rankdata
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
@@ -46,6 +44,8 @@ class Ranker:
             features: One row for each measurement, ``(n, d)`` with ``n >= 1``.
             accuracies: Measured accuracies, ``(n,)``.
         """
+        from scipy.stats import norm, rankdata
+
         kept = _thinned(len(features), _MOST_KNOWN)
         features, accuracies = features[kept], accuracies[kept]
         self._low, span = features.min(axis=0), np.ptp(features, axis=0)
@@ -116,6 +116,8 @@ class Ranker:
 
     def _posterior(self, rows: Floats) -> tuple[Floats, Floats, Floats]:
         """Return means, variances, and the rows' covariance with what is known, divided by its Cholesky factor."""
+        from scipy.linalg import solve_triangular
+
         cross = self._signal(self._rows, rows)
         known = solve_triangular(self._factor, cross, lower=True, check_finite=False)
         variance = np.maximum(self._signal.diag(rows) - (known**2).sum(axis=0), 0.0)

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from statistics import fmean, harmonic_mean
 
 import numpy as np
-from scipy.stats import kendalltau
-from sklearn.linear_model import BayesianRidge
-from sklearn.preprocessing import StandardScaler
 
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.experts import Experts, Floats, Ints, JointAccuracies
@@ -161,6 +158,8 @@ def listed_mixtures(experts: Experts, joint: JointAccuracies, device: str) -> In
 
 def agreement(score: str, values: Floats, truth: Floats) -> Agreement:
     """Compare a score with accuracies; the interval is Fieller's (1957), what is not finite is left out."""
+    from scipy.stats import kendalltau
+
     known = np.isfinite(values)
     values, truth = values[known], truth[known]
     tau = float(kendalltau(values, truth).statistic) if len(values) > 1 else math.nan
@@ -186,6 +185,8 @@ def seed_ceiling(first: Floats, second: Floats, seeds: float) -> float | None:
         second: Accuracies of the same mixtures with another seed.
         seeds: Number of seeds of the means.
     """
+    from scipy.stats import kendalltau
+
     tau = float(kendalltau(first, second).statistic) if len(first) >= MIN_GROUPS else math.nan
     if math.isnan(tau):
         return None
@@ -213,6 +214,9 @@ def _features(scores: Mapping[str, Floats]) -> Floats:
 
 def fit_ranker(features: Floats, truth: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
     """Fit the ranker: Bayesian ridge regression, whose prior comes from the data; returns mean and deviation."""
+    from sklearn.linear_model import BayesianRidge
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(features)
     model = BayesianRidge().fit(scaler.transform(features), truth)
 

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, variance
 from typing import Any
 
-from scipy.special import stdtrit
-
 from nngen.archive.store import Archive
 
 
@@ -63,6 +61,8 @@ def fold_rows(archive: Archive, campaigns: Sequence[str]) -> tuple[FoldRow, ...]
 
 
 def _row(key: str, experts: tuple[str, ...], folds: dict[int, list[float]], count: int) -> FoldRow:
+    from scipy.special import stdtrit
+
     accuracies = tuple(fmean(folds[fold]) if fold in folds else None for fold in range(count))
     known = [accuracy for accuracy in accuracies if accuracy is not None]
     spread = variance(known) if len(known) > 1 else None

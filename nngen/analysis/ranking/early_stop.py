@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from nngen.archive.records import StoredTrial
 from nngen.campaign_spec import CampaignSpec
@@ -76,6 +75,8 @@ def _places(done: int, spec: CampaignSpec) -> int:
 
 
 def _reason(known: Sequence[Sequence[float]], accuracies: Sequence[float], places: int) -> str | None:
+    from scipy.special import stdtrit
+
     epoch = len(accuracies)
     if len(known) < max(_FEWEST, places) or epoch >= len(known[0]):
         return None

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc, fdtrc, fdtri
 
 ASSUMED_SD = 0.014
 """Deviation between seeds where none was measured: that of twelve quartets on CIFAR-10 (eval/results/moe4_table.md)."""
@@ -114,6 +113,8 @@ def reliability(
         within: Sum of squares of the seeds around their candidates' means.
         images: Number of validation images, whose sampling error is the least noise that is assumed.
     """
+    from scipy.special import chdtrc, fdtrc, fdtri
+
     means, seeds = np.asarray(means, dtype=float), np.asarray(seeds, dtype=float)
     count, trials = len(means), float(seeds.sum())
     if count < _FEWEST:

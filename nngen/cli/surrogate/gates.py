@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -25,13 +25,13 @@ from nngen.ranges import Epochs, range_of
 from nngen.space.adaptive import SURROGATE
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.experts import Experts, Floats, Ints, JointAccuracies, joint_accuracies, load_experts
-from nngen.surrogate.gates import FROZEN, gate_accuracies
 from nngen.surrogate.plan_accuracy import MIN_GROUPS
-from nngen.surrogate.ranking import Agreement, agreement, listed_mixtures
-from nngen.surrogate.scores import score_mixtures
 from nngen.surrogate.source import DrawnQuartets
 from nngen.text import counted
 from nngen.training import pick_device
+
+if TYPE_CHECKING:
+    from nngen.surrogate.ranking import Agreement  # loads torch
 
 _BESIDE = ("convex_weights", "stacking", "mean_probabilities", "best_single")
 
@@ -82,6 +82,8 @@ def gates(
         nngen surrogate gates experts --train 10 --seeds 2
         nngen surrogate gates experts --train 10 --train-epochs 5 --unfreeze
     """
+    from nngen.surrogate.gates import FROZEN
+
     if train is None and (unfreeze or dry_run):
         raise UsageError(f"--{'unfreeze' if unfreeze else 'dry-run'} is for --train K, which trains candidates")
     device = pick_device(device)
@@ -136,12 +138,16 @@ def gates(
 
 def _train_gates(alone: Experts, mixtures: Ints, device: str) -> Floats:
     """Return the accuracy of the gate of each mixture, with the first seed of the experts."""
+    from nngen.surrogate.gates import gate_accuracies
+
     with progress_bar("training gates") as report:
         return gate_accuracies(alone, mixtures, device=device, progress=report)
 
 
 def _best(alone: Experts, number: int, device: str) -> tuple[tuple[str, ...], ...]:
     """Return the families of the best mixtures."""
+    from nngen.surrogate.ranking import listed_mixtures
+
     mixtures = listed_mixtures(alone, {}, device)
     if len(mixtures) < number:
         raise UsageError(
@@ -162,6 +168,10 @@ def _identity(weights: Mapping[str, tuple[Path, ...]]) -> str:
 
 def _list(campaign: str | None, epochs: int | None, top: int, device: str, output: ArchiveOptions) -> None:
     """Train all gates and print the best mixtures."""
+    from nngen.surrogate.gates import gate_accuracies
+    from nngen.surrogate.ranking import listed_mixtures
+    from nngen.surrogate.scores import score_mixtures
+
     with output.read() as store:
         alone = load_experts(store, campaign, epochs)
         joint = joint_accuracies(store, alone)
@@ -205,6 +215,8 @@ def _list(campaign: str | None, epochs: int | None, top: int, device: str, outpu
 
 def _agreement(mixtures: Ints, accuracies: Floats, joint: JointAccuracies) -> Agreement | None:
     """Compare the gates with joint trainings; None where too few mixtures were trained jointly."""
+    from nngen.surrogate.ranking import agreement
+
     place = {tuple(row): number for number, row in enumerate(mixtures.tolist())}
     trained = [place[members] for members in joint]
     truth = np.array([np.mean(seeds) for seeds in joint.values()])

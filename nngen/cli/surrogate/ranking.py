@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -19,11 +19,12 @@ from nngen.cli.surrogate import FamiliesFrom, Seeds, begun, finish, train_mixtur
 from nngen.errors import UsageError
 from nngen.space.adaptive import SURROGATE
 from nngen.surrogate.experts import UNTRAINED, Experts, joint_accuracies, load_experts, with_untrained
-from nngen.surrogate.ranking import EFFECTS, LEARNED, Ranking, rank_mixtures
-from nngen.surrogate.scores import SCORES
 from nngen.surrogate.source import DrawnQuartets, stratified
 from nngen.text import counted, did_you_mean
 from nngen.training import pick_device
+
+if TYPE_CHECKING:
+    from nngen.surrogate.ranking import Ranking  # loads torch
 
 _COLUMNS = ("mean_single", "best_single", "mean_probabilities", "stacking", "oracle")
 
@@ -60,6 +61,8 @@ def rank(
         nngen surrogate rank experts --by stacking --top 100 --json
         nngen surrogate rank experts --epochs 2
     """
+    from nngen.surrogate.ranking import rank_mixtures
+
     _check_score(by)
     device = pick_device(device)
     with output.read() as store:
@@ -111,6 +114,8 @@ def verify(
         nngen surrogate verify
         nngen surrogate verify experts --quartets 49 --seeds 3 --max-hours 8
     """
+    from nngen.surrogate.ranking import rank_mixtures
+
     _check_score(by)
     with output.read() as store:
         alone = load_experts(store, campaign, epochs)
@@ -157,6 +162,9 @@ def _untrained(store: Archive, alone: Experts) -> Experts:
 
 
 def _check_score(by: str | None) -> None:
+    from nngen.surrogate.ranking import EFFECTS, LEARNED
+    from nngen.surrogate.scores import SCORES
+
     known = (LEARNED, EFFECTS, *SCORES, *UNTRAINED)
     if by is not None and by not in known:
         raise UsageError(f"no score is called {by!r}: {did_you_mean(by, known, otherwise=', '.join(known))}")
@@ -204,6 +212,9 @@ def _summary(found: Ranking, by: str) -> dict[str, Any]:
 
 
 def _print(found: Ranking, by: str, rows: list[dict[str, Any]]) -> None:
+    from nngen.surrogate.ranking import LEARNED
+    from nngen.surrogate.scores import SCORES
+
     alone = found.experts
     for family, reason in alone.missing.items():
         note(f"{family} is not ranked: {reason}")
