@@ -80,6 +80,7 @@ _COMMANDS = {
     "llm": ("nngen.cli.prompts:llm", "Fetch a small language model to try the loop with."),
     "feedback": ("nngen.cli.finetune:feedback", "Build a data set from the archive for tuning a model."),
     "finetune": ("nngen.cli.finetune:finetune", "Tune a model on a feedback set with LoRA."),
+    "adapter": ("nngen.cli.finetune:adapters", "Merge an adapter into its base."),
     "evolve": ("nngen.cli.evolve:evolve", "Run the closed loop: propose, check, train, tune, repeat."),
     "experts": ("nngen.cli.surrogate:experts", "Train every family alone, once, to rank all their mixtures."),
     "surrogate": ("nngen.cli.surrogate:surrogate", "Rank all mixtures of families by what the families do alone."),

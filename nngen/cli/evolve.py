@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from nngen.analysis.loop_report import LoopCycle
-from nngen.campaign.budget import Budget, last_budget
-from nngen.cli.options import ArchiveOptions, Arguments, Flag, PositiveOption
+from nngen.campaign.budget import last_budget
+from nngen.cli.options import ArchiveOptions, Arguments, Flag, Names
 from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions
-from nngen.cli.options.rewriter import RewriterOptions
+from nngen.cli.options.rewriter import RewriterOptions, read_kinds
 from nngen.cli.options.table import Table
-from nngen.cli.output import note, print_json, print_table
+from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, Tuner, stored_loop
-from nngen.llm.finetuning.config import Tuning
+from nngen.llm.finetuning.config import Tuning, read_settings
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.rewriters.base import Kind
 from nngen.llm.rewriters.factory import tunable_base
 from nngen.training import pick_device
 
 
-class LoopOptions(Arguments, of=Evolution, only=("cycles", "start", "number", "top", "judges", "patience")):
+class LoopOptions(Arguments, of=Evolution, only=("cycles", "start", "number", "top", "islands", "judges", "patience")):
     """Size of the loop, as typed."""
+
+
+class LimitOptions(Arguments, of=Evolution, only=("max_new", "max_tokens"), panel="Budget"):
+    """Limits of the loop beside those of a campaign, as typed."""
 
 
 def evolve(
@@ -32,14 +41,19 @@ def evolve(
     /,
     *,
     source: RewriterOptions,
+    kind: Names = ("plan",),
     loop: LoopOptions = LoopOptions(),
     tune: Flag = False,
-    tune_epochs: PositiveOption = 1.0,
+    config: Path | None = None,
+    settings: Annotated[
+        tuple[str, ...], Parameter(name="--set", negative="", show_default=False, metavar="KEY=VALUE")
+    ] = (),
     work: Path | None = None,
     trials: TrialOptions = TrialOptions(),
     selection: FamilyOptions = FamilyOptions(),
     machines: EngineOptions = EngineOptions(),
     budget: BudgetOptions = BudgetOptions(),
+    limits: LimitOptions = LimitOptions(),
     table: Table = None,
     dry_run: DryRun = False,
     output: ArchiveOptions = ArchiveOptions(),
@@ -53,83 +67,82 @@ def evolve(
 
     Args:
         name: Name of the loop; its stages are the campaigns NAME-0, NAME-1, ... and NAME-judge-0, ...
+        kind: Kinds of proposals, separated by commas, which the cycles take in turn: plan, region, file.
         tune: Tune the model on the archive between cycles (a model in this process only).
-        tune_epochs: Passes of each tuning over its data.
+        config: TOML file with the fields of the tuning, as for finetune; the base is that of --rewriter.
+        settings: Field of the tuning, as in the file, such as epochs=2 or rank=32; one per flag. One pass over the data
+            by default, with neither file nor field.
         work: Folder for feedback sets and adapters; generated/NAME by default.
 
     Examples:
         nngen evolve loop --rewriter mutate --families ShuffleNet,MobileNetV3,ICNet,DPN68,ComplexNet
         nngen evolve ranked --rewriter random,mutate --pool 64 --cycles 5
-        nngen evolve tuned --rewriter model.gguf --tune --cycles 3 --json
+        nngen evolve tuned --rewriter model.gguf --tune --set rank=32 --set lr=1e-3 --cycles 3 --json
+        nngen evolve coded --rewriter mutate --kind plan,region --islands 3 --max-new 40
         nngen evolve replayed --rewriter mutate --table moe4.json
     """
+    kinds = read_kinds(kind, source.rewriter, machines.isolation)
+    if table is not None and kinds != (Kind.PLAN,):
+        raise UsageError("--table answers for plans, not for code: leave out --kind")
+    typed = machines.settle(trials, selection, table=table)
     if dry_run:
         sizes: dict[str, Any] = {item.name: item.default for item in fields(Evolution)} | loop.typed()
         judged = (sizes["cycles"] + 1) * sizes["judges"]
         count = sizes["start"] + sizes["cycles"] * sizes["number"] + judged
-        with (
-            output.peek() as store,
-            machines.session(name, None, machines.settle(trials, selection, table=table), usable_pool(selection)) as (
-                settled,
-                inputs,
-                engine,
-            ),
-        ):
-            foresee_proposals(
-                count,
-                settled,
-                inputs,
-                engine,
-                archive=store,
-                budget=budget.change(Budget()),
-                isolation=machines.isolation,
-                output=output,
-            )
+        foresee_proposals(count, name, typed, machines=machines, selection=selection, budget=budget, output=output)
         return
+    if (config is not None or settings) and not tune:
+        raise UsageError("--config and --set are for --tune: add it")
     device = pick_device(trials.typed().get("device", "auto"))
-    tuner = _tuner(source, work or Path("generated") / name, tune_epochs, device) if tune else None
-    with output.open() as store:
-        limits = budget.change(last_budget(store.events(name)))
-        stored, typed = stored_loop(store, name), machines.settle(trials, selection, table=table)
-        with (
-            machines.session(name, stored, typed, usable_pool(selection)) as (spec, inputs, engine),
-            trial_progress(compiled=machines.compiled) as watcher,
-        ):
-            found = Evolution(
-                spec=spec,
-                archive=store,
-                inputs=inputs,
-                engine=engine,
-                rewriter=source.open(device),
-                **loop.typed(),
-                tune=tuner,
-                budget=limits,
-                watcher=watcher,
-                note=note,
-                isolation=machines.isolation,
-                max_reply_tokens=source.max_reply_tokens,
-                pool=source.pool,
-            ).run()
+    tuner = _tuner(source, work or Path("generated") / name, config, settings, device) if tune else None
+    rewriter = source.open(device)
+    with (
+        output.open() as store,
+        machines.session(name, stored_loop(store, name), typed, usable_pool(selection)) as (spec, inputs, engine),
+        trial_progress(compiled=machines.compiled) as watcher,
+    ):
+        # On a recorded table, plans are drafted that it can answer for.
+        recorded = getattr(engine, "table", None)
+        space = recorded and PlanSpace.spanned(tuple(inputs.families), recorded.trainings)
+        found = Evolution(
+            spec=spec,
+            archive=store,
+            inputs=inputs,
+            engine=engine,
+            rewriter=rewriter,
+            **loop.typed(),
+            **limits.typed(),
+            kinds=kinds,
+            space=space,
+            tune=tuner,
+            budget=budget.change(last_budget(store.events(name))),
+            watcher=watcher,
+            note=note,
+            isolation=machines.isolation,
+            max_reply_tokens=source.max_reply_tokens,
+            pool=source.pool,
+        ).run()
     if output.json:
         print_json([asdict(cycle) | {"mean": cycle.mean, "best": cycle.best} for cycle in found])
     elif found:
         print_table([_row(cycle) for cycle in found], list(_row(found[0])))
+    if found:
+        suggest("report", name, *output.place)
 
 
-def _tuner(source: RewriterOptions, folder: Path, epochs: float, device: str) -> Tuner:
+def _tuner(source: RewriterOptions, folder: Path, config: Path | None, settings: Sequence[str], device: str) -> Tuner:
     base = tunable_base(source.rewriter)
     if base is None:
         raise UsageError(f"--tune tunes a model in this process, and {source.rewriter} is not one")
+    own = {"base": base, "device": device, "quantize": source.quantize, "chat_template": source.template}
+    typed = read_settings(settings)
+    if taken := sorted(own.keys() & typed):
+        raise UsageError(f"--set {taken[0]} is not for evolve: it follows from --rewriter and its options")
+    once = {"epochs": 1.0} if config is None else {}
+    tuning = Tuning.load(config, **once | typed | own)
     # Loads torch and transformers.
     from nngen.llm.finetuning.finetune import AdapterTuner
 
-    tuning = Tuning(
-        base=base,
-        epochs=epochs,
-        device=device,
-        quantize=source.quantize,
-        chat_template=source.template,
-    )
     return AdapterTuner(tuning=tuning, folder=folder, note=note)
 
 

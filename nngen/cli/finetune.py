@@ -1,4 +1,4 @@
-"""``nngen feedback`` and ``nngen finetune``: build a data set from the archive, and tune a model on it."""
+"""``nngen feedback``, ``finetune`` and ``adapter``: a data set from the archive, and adapters tuned on it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nngen.llm.finetuning.finetune import Outlook  # loads torch
 
 feedback = App(name="feedback", help="Build a data set from the archive for tuning a model.")
+adapters = App(name="adapter", help="Merge an adapter into its base.")
 
 
 _FEW_ROWS = 50
@@ -156,6 +157,41 @@ def finetune(
     print_table(rows, ("when", "rows", "tokens", "loss", "token_accuracy"))
     say(f"{tuned.adapter}: {tuned.rows:,} rows, {tuned.updates:,} updates, {tuned.seconds:.0f} s")
     suggest("llm-propose", "--rewriter", arguments.base, "--adapter", tuned.adapter, "-n", 8)
+
+
+@adapters.command
+def merge(
+    adapter: Path,
+    /,
+    *,
+    base: str,
+    out: Path,
+    precision: str = "float32",
+    chat_template: Path | None = None,
+    output: OutputOptions = OutputOptions(),
+) -> None:
+    """Write a base and its adapter as one model, for servers and programs that do not load adapters.
+
+    Args:
+        adapter: Folder of the adapter, such as the one that finetune names at its end.
+        base: The base that it was tuned on: a GGUF file, a folder or a hub id.
+        out: Folder to write, in the layout of transformers.
+        precision: Precision of the weights: float32, bfloat16, or auto for that of proposals on this machine.
+        chat_template: File with a Jinja chat template, for a base that has none.
+
+    Examples:
+        nngen adapter merge generated/adapter/adapter --base model.gguf --out generated/merged
+    """
+    # Loads torch.
+    from nngen.llm.rewriters.transformers_local import merge_adapter
+
+    merge_adapter(base, adapter, out, precision=precision, chat_template=str(chat_template or ""))
+    size = sum(file.stat().st_size for file in out.iterdir()) / 2**20
+    if output.json:
+        print_json({"folder": str(out), "base": base, "adapter": str(adapter), "mib": round(size, 1)})
+    else:
+        say(f"{out}: {size:,.0f} MiB")
+    suggest("llm-propose", "--rewriter", out, "-n", 8)
 
 
 def _print_outlook(found: Outlook, out: Path, output: OutputOptions) -> None:

@@ -9,14 +9,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.archive import Archive, StoredTrial
-from nngen.assembly.provenance import source_level
 from nngen.campaign import Campaign
-from nngen.campaign.budget import Budget, last_budget
+from nngen.campaign.budget import last_budget
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
 from nngen.cli.options.dry_run import DryRun, foresee_proposals
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
-from nngen.cli.options.family import FamilyOptions, note_levels
-from nngen.cli.options.rewriter import RewriterOptions
+from nngen.cli.options.family import FamilyOptions
+from nngen.cli.options.rewriter import RewriterOptions, read_kinds
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
@@ -24,7 +23,7 @@ from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, shortfall, to_row
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_candidates, top_parents, trained_funnel
 from nngen.llm.proposals.pool import Drafts, read_drafts
-from nngen.llm.proposals.propose import Proposer, require_sandbox
+from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
 
@@ -73,34 +72,19 @@ def llm_propose(
         nngen llm-propose --rewriter model.gguf --kind plan -n 8 --from-top 3 --train --json
         nngen llm-propose --rewriter mutate --kind region --region gate,mixing -n 20 --from-top 5
     """
-    if kind not in list(Kind):
-        raise UsageError(f"no kind of proposal is called {kind!r}: choose {', '.join(Kind)}")
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
-    if source.pool is not None and Kind(kind) is not Kind.PLAN:
+    if source.pool is not None and kind != Kind.PLAN:
         raise UsageError(f"--pool drafts plans, not a {kind}: leave it out, or ask for --kind plan")
     if source.pool is not None and repair:
         raise UsageError("--repair asks again about one proposal, and --pool drafts others instead: give one of them")
-    # Checked before a model is loaded; the proposer checks the rewriter itself again.
-    require_sandbox(source.rewriter, Kind(kind), machines.isolation)
-    if Kind(kind) is not Kind.PLAN:
-        note_levels([source_level("", machines.isolation)], "proposals")  # code that a rewriter writes
+    (wanted,) = read_kinds((kind,), source.rewriter, machines.isolation)
     typed = machines.settle(trials, selection)
     if dry_run:
-        with (
-            output.peek() as store,
-            machines.session(name or kind, None, typed, usable_pool(selection)) as (settled, inputs, engine),
-        ):
-            foresee_proposals(
-                number if train else 0,
-                settled,
-                inputs,
-                engine,
-                archive=store,
-                budget=budget.change(Budget()),
-                isolation=machines.isolation,
-                output=output,
-            )
+        count = number if train else 0
+        foresee_proposals(
+            count, name or kind, typed, machines=machines, selection=selection, budget=budget, output=output
+        )
         return
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"
@@ -124,8 +108,9 @@ def llm_propose(
                 note=note,
             )
             trials_alike = at_fidelity(store.trials(), spec.trial(0).fidelity(inputs.dataset.fingerprint))
-            parents = _parents(store, trials_alike, parent, from_top, Kind(kind))
-            rows = _propose(proposer, Kind(kind), number, parents, region or (), spec.seed, trials_alike)
+            parents = _parents(store, trials_alike, parent, from_top, wanted)
+            failed = proposals(store)
+            rows = proposer.ask(wanted, number, parents, spec.seed, region or (), trials=trials_alike, failed=failed)
             candidates = new_candidates(store, rows)
             lost = shortfall(rows, number)
             # A campaign keeps the candidates that it began with, so it waits until the batch is whole.
@@ -162,22 +147,6 @@ def _parents(
     if from_top is None and kind is Kind.PLAN:
         return []
     return top_parents(store, trials, from_top or 1)
-
-
-def _propose(
-    proposer: Proposer,
-    kind: Kind,
-    number: int,
-    parents: Sequence[Parent],
-    regions: Sequence[str],
-    seed: int,
-    trials: Sequence[StoredTrial],
-) -> tuple[Proposal, ...]:
-    if kind is Kind.REGION:
-        return proposer.regions(number, parents, seed, regions, trials=trials)
-    if kind is Kind.FILE:
-        return proposer.files(number, parents, seed, trials=trials)
-    return proposer.plans(number, parents, seed, trials=trials, failed=proposals(proposer.archive))
 
 
 def _note(row: Proposal) -> None:

@@ -8,10 +8,12 @@ seeds before it counts: the accuracy that selected it is biased upwards.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Annotated, Protocol
+
+from more_itertools import interleave_longest
 
 from nngen.analysis.loop_report import LoopCycle, read_cycle
 from nngen.archive.records import LoopRole, StoredTrial
@@ -25,10 +27,19 @@ from nngen.errors import UsageError
 from nngen.families.trust import AUTO
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Proposal, proposals, shortfall
-from nngen.llm.proposals.parents import at_fidelity, new_candidates, top_parents
+from nngen.llm.proposals.parents import (
+    Parent,
+    at_fidelity,
+    islands_of,
+    mean_accuracies,
+    new_candidates,
+    top_parents,
+)
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.pool import read_drafts
 from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.bandit import Several
-from nngen.llm.rewriters.base import Rewriter
+from nngen.llm.rewriters.base import Kind, Rewriter
 from nngen.llm.rewriters.baselines import Uniform
 from nngen.ranges import Range, Size, check_ranges
 from nngen.seeds import derive
@@ -60,10 +71,16 @@ class Evolution:
         start: Plans drawn at random before the first cycle; equal for all rewriters of one seed.
         number: Proposals of a cycle.
         top: Candidates that serve as parents: those of the best accuracies less their errors, fewer children first.
+        islands: Groups of candidates that breed apart, with so many parents each; after every second cycle the best of
+            one joins the next.
         judges: Fresh seeds that the best candidate is trained on, at least 2.
         patience: Cycles in a row with a gain inside the noise after which the loop stops.
         tune: Tunes the rewriter between cycles.
         budget: Budget of all stages together; None for the one that was set last.
+        max_new: Begin no further cycle after so many new candidates, those of the start included.
+        max_tokens: Begin no further cycle after so many tokens of prompts and replies.
+        kinds: Kinds of proposals, which the cycles take in turn.
+        space: Plans that may be written; all plans over the usable families where it is None; not stored.
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
         max_reply_tokens: Longest reply, as for ``Proposer``; not stored either.
         pool: Plans drafted in a turn, as for ``Proposer``; None for no drafts; not stored either.
@@ -78,10 +95,15 @@ class Evolution:
     start: Size = 8
     number: Size = 8
     top: Size = 3
+    islands: Size = 1
     judges: Annotated[int, Range(low=2, high=10_000, whole=True)] = 2
     patience: Size = 2
     tune: Tuner | None = None
     budget: Budget | None = None
+    max_new: Size | None = None
+    max_tokens: Size | None = None
+    kinds: tuple[Kind, ...] = (Kind.PLAN,)
+    space: PlanSpace | None = None
     watcher: Watcher = field(default_factory=Watcher)
     note: Callable[[str], None] = lambda _: None
     isolation: str = AUTO
@@ -122,6 +144,7 @@ class Evolution:
         try:
             found.append(self._cycle(0, Uniform(), None))
             for number in range(1, cycles + 1):
+                self._check_limits(number)
                 latest = self._cycle(number, rewriter, found[-1])
                 found.append(latest)
                 # A gain inside the noise of the judging seeds is not progress, whatever its sign.
@@ -166,6 +189,7 @@ class Evolution:
             engine=self.engine,
             inputs=self.inputs,
             spec=self.spec,
+            space=self.space,
             batch=batch,
             count=getattr(rewriter, "tokens", estimate_tokens),
             isolation=self.isolation,
@@ -177,26 +201,54 @@ class Evolution:
         seed = derive(self.spec.seed, "evolve", number)
         if number == 0:
             return proposer.plans(self.start, (), seed)
-        trials = self._trials(before=number)
+        cycles = [proposals(self.archive, self._stage_name(cycle)) for cycle in range(number)]
         # The prompt lists the failures of all earlier cycles, so that they are not proposed again.
-        earlier = [row for cycle in range(number) for row in proposals(self.archive, self._stage_name(cycle))]
-        children = Counter(row.parent for row in earlier if row.parent)
-        best = top_parents(self.archive, trials, self.top, children)
-        parents = [parent for parent in best if parent.plan is not None]
+        earlier = [row for rows in cycles for row in rows]
+        kind, trials = self.kinds[(number - 1) % len(self.kinds)], self._trials(before=number)
+        parents = self._parents(kind, trials, cycles)
         if not parents:
             raise UsageError(f"{self.name}: no candidate of the start could be trained, so there is none to improve on")
-        return proposer.plans(self.number, parents, seed, trials=trials, failed=earlier)
+        return proposer.ask(kind, self.number, parents, seed, trials=trials, failed=earlier)
+
+    def _parents(self, kind: Kind, trials: Sequence[StoredTrial], cycles: Sequence[Sequence[Proposal]]) -> list[Parent]:
+        """Return the parents of a cycle: the best of each island, then the second of each, and so on."""
+        rows = [row for cycle in cycles for row in cycle]
+        children = Counter(row.parent for row in rows if row.parent)
+        # A plan is made from a plan, code from whatever was assembled or written.
+        fitting = {row.candidate for row in rows if kind is not Kind.PLAN or row.kind is Kind.PLAN}
+        able = [trial for trial in trials if trial.candidate_id in fitting]
+        homes = islands_of(cycles, mean_accuracies(trials), self.islands)
+        groups = ([one for one in able if place in homes[one.candidate_id or ""]] for place in range(self.islands))
+        best = interleave_longest(*(top_parents(self.archive, group, self.top, children) for group in groups))
+        return list({parent.id: parent for parent in best}.values())
+
+    def _check_limits(self, number: int) -> None:
+        """End the loop before a cycle if its new candidates or its tokens are used up."""
+        stages = [self._stage_name(cycle) for cycle in range(number)]
+        rows = [row for stage in stages for row in proposals(self.archive, stage)]
+        drafts = [turn for stage in stages for turn in read_drafts(self.archive, stage)]
+        # A picked draft is a proposal too, and counts once.
+        picked = {(row.batch, row.index) for turn in drafts for row in turn.picked}
+        spent = [turn.prompt_tokens + turn.reply_tokens for turn in drafts]
+        spent += [row.prompt_tokens + row.reply_tokens for row in rows if (row.batch, row.index) not in picked]
+        new = sum(row.new for row in rows)
+        for flag, used, most in (("--max-new", new, self.max_new), ("--max-tokens", sum(spent), self.max_tokens)):
+            if most is not None and used >= most:
+                raise _Stopped(f"{self.name}: {flag} {most} is reached with {used}; a larger one continues the loop")
 
     def _judge(self, number: int) -> tuple[StoredTrial, ...]:
         """Train the best candidate so far on fresh seeds, the same ones in every cycle."""
-        best = top_parents(self.archive, self._trials(before=number + 1), 1)
-        if not best or best[0].plan is None:
+        trials = self._trials(before=number + 1)
+        best = next(iter(top_parents(self.archive, trials, 1)), None)
+        if best is None:
             return ()
-        candidate = self.archive.candidate(best[0].id)
+        candidate = self.archive.candidate(best.id)
+        # Code that a rewriter wrote is trained under the plan that it was made from.
+        plan = next(trial.plan for trial in trials if trial.candidate_id == best.id)
         # Equal seeds in every cycle, so that a difference between cycles is one of candidates.
         seeds = [derive(self.spec.seed, "judge", turn) for turn in range(self.judges)]
         source = GivenCandidates(
-            suggestions=tuple(Suggestion(plan=best[0].plan, candidate=candidate, seed=seed) for seed in seeds)
+            suggestions=tuple(Suggestion(plan=plan, candidate=candidate, seed=seed) for seed in seeds)
         )
         stage = f"{self.name}-judge-{number}"
         return self._train(stage, number, LoopRole.JUDGE, source, seed=self.spec.seed, label="judge")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +120,18 @@ class TableEngine:
         noise = "is not known" if found.noise is None else f"has a deviation of {found.noise:.4f}"
         return f"{text}; a forest answers for others: error {found.error:.4f} on plans left out, noise of seeds {noise}"
 
+    def mean_accuracy(self, plan: Plan) -> float:
+        """Return the accuracy of a plan without the noise of seeds: the mean of its trainings, or of the forest."""
+        recorded = [one.curve[-1] for one in self.table.trainings.get(by_name(plan), ()) if one.curve]
+        return fmean(recorded) if recorded else float(self._mean_curve(plan)[-1])
+
+    def _mean_curve(self, plan: Plan) -> Floats:
+        """Return the forest's accuracies of a plan after each epoch."""
+        key = by_name(plan)
+        if key not in self._means:
+            self._means[key] = forecast(self.table).model.predict(_features(self.table, [key])).reshape(-1)
+        return self._means[key]
+
     def _refusal(self, plan: Plan | None) -> Verdict | None:
         """Return the verdict on a plan that the table has no answer for."""
         if plan is None:
@@ -140,11 +153,7 @@ class TableEngine:
 
     def _predicted(self, plan: Plan, spec: TrialSpec) -> RecordedTraining:
         """Return the forest's answer, with the noise of a recorded training that the trial's seed draws."""
-        found = forecast(self.table)
-        key = by_name(plan)
-        if key not in self._means:
-            self._means[key] = found.model.predict(_features(self.table, [key])).reshape(-1)
-        curve = self._means[key]
+        found, curve = forecast(self.table), self._mean_curve(plan)
         if len(found.residuals):
             curve = curve + found.residuals[derive(spec.seed, "table") % len(found.residuals)]
         return RecordedTraining(

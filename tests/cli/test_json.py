@@ -15,7 +15,7 @@ from nngen.testing.fakes import fake_campaign
 
 WITHOUT_SAMPLE = {"campaign events", "campaign pause", "campaign resume", "campaign run", "campaign stop", "evolve"}
 WITHOUT_SAMPLE |= {"experts train", "fidelity", "finetune", "lemur replay", "llm fetch", "llm-propose"}
-WITHOUT_SAMPLE |= {"surrogate verify"}
+WITHOUT_SAMPLE |= {"surrogate verify", "adapter merge"}
 """Commands that train or need a running campaign: they have a schema as soon as a test runs them with --json."""
 
 

@@ -15,7 +15,7 @@ from optional import needs
 
 from nngen.errors import MissingExtraError, RewriterError
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.bandit import Bandit, Hybrid
+from nngen.llm.rewriters.bandit import Bandit, Hybrid, Sequential
 from nngen.llm.rewriters.base import Kind, Lessons, Message, Options, Reply, Request
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.llm.rewriters.factory import open_rewriter, rewriters_in, tunable_base
@@ -82,6 +82,31 @@ def test_a_tuned_model_takes_the_place_and_the_gains_of_its_base() -> None:
     assert found["m.gguf+adapter-1"] > 2 * found["other"]
 
 
+def test_a_tuned_model_takes_the_place_of_its_base_where_another_rewriter_asks_it() -> None:
+    bandit = Bandit([Model("other"), Sequential(Model("m.gguf"))])
+    bandit.with_tuned(Model("m.gguf+adapter-1"))
+    inner = bandit.rewriters[1]
+    assert isinstance(inner, Sequential)
+    assert [one.name for one in inner.rewriters] == ["m.gguf+adapter-1"]
+
+
+def test_a_sequential_model_sees_what_it_wrote_before_for_the_same_prompt() -> None:
+    class Counter(Model):
+        def propose(self, requests: Sequence[Request]) -> list[Reply]:
+            super().propose(requests)
+            return [Reply(text=f"draft {len(self.asked)}") for _ in requests]
+
+    model = Counter("m")
+    turns = [(Message(role="user", content=text),) for text in ("one", "two")]
+    requests = [replace(request, messages=turns[request.seed % 2]) for request in ask(5)]
+    replies = Sequential(model).propose(requests)
+    assert [reply.text for reply in replies] == [f"draft {number}" for number in range(1, 6)]
+    assert {reply.rewriter for reply in replies} == {"sequential-m"}
+    head = "\n\nWritten already; write another one:\n"
+    shown = [request.messages[-1].content for request in model.asked]
+    assert shown == ["one", "two", f"one{head}draft 1", f"two{head}draft 2", f"one{head}draft 1\ndraft 3"]
+
+
 def test_prompts_fit_the_smallest_model() -> None:
     small = Model("s")
     small.context = 512
@@ -111,6 +136,7 @@ def test_several_rewriters_are_opened_with_the_options_that_they_take(tmp_path: 
 def test_one_model_among_the_rewriters_is_tuned() -> None:
     assert tunable_base("random,m.gguf,tpe") == "m.gguf"
     assert tunable_base("hybrid:m.gguf") == "m.gguf"
+    assert tunable_base("m.gguf,sequential:m.gguf") == "m.gguf"
     assert tunable_base("random,http://localhost:1") is None
     assert tunable_base("hybrid:random") is None
     with pytest.raises(RewriterError, match=r"one model is tuned, and .* names m.gguf, n.gguf"):
@@ -132,6 +158,26 @@ def lessons(count: int) -> Lessons:
 
 def worth(plan: Plan) -> float:
     return 0.5 + 0.05 * ("A" in plan.experts) + 0.05 * ("B" in plan.experts) + plan.gate.width / 1000
+
+
+def test_cross_over_takes_the_better_of_the_trained_plans() -> None:
+    parent = Plan(experts=tuple("EFGH"))
+    known = Lessons(plans=((Plan(experts=tuple("ABCD")), 0.9), (Plan(experts=tuple("CDEF")), 0.1)))
+    requests = ask(60, parent=parent, lessons=known)
+    children = [SPACE.read(reply.text, parent) for reply in open_rewriter("cross").propose(requests)]
+    assert all(set(child.experts) <= set("ABCDEFGH") and child != parent for child in children)
+    assert sum(name in "AB" for child in children for name in child.experts) > 30
+    alone = [SPACE.read(reply.text, parent) for reply in open_rewriter("cross").propose(ask(8, parent=parent))]
+    assert all(child != parent for child in alone)
+    assert open_rewriter("cross").propose([Request(kind=Kind.REGION, messages=(), seed=0, code="x = 1")])[0].text == ""
+
+
+@optuna
+def test_the_share_of_a_hybrid_s_model_is_an_option() -> None:
+    hybrid = open_rewriter("hybrid:mutate", Options(model_share=1.0))
+    assert {reply.rewriter for reply in hybrid.propose(ask(20))} == {"mutate"}
+    with pytest.raises(RewriterError, match="--model-share is for --rewriter hybrid:MODEL, not for mutate"):
+        open_rewriter("mutate", Options(model_share=0.5))
 
 
 @optuna

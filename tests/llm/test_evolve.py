@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
 from nngen.campaign import Budget, CampaignInputs, Watcher
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution
+from nngen.llm.proposals.log import Proposal, Stage, proposals
+from nngen.llm.proposals.parents import islands_of
+from nngen.llm.rewriters.base import Kind, Reply, Request
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.training.engine import TrainJob
 from nngen.types import Trial
@@ -151,6 +154,73 @@ def test_a_stop_command_ends_the_loop_and_the_same_call_continues_it(
     monkeypatch.setattr(engine, "train", train)
     assert "loop-1 was stopped before its last trial; the same command continues it" in said[-1]
     assert loop(archive, Mutate(), number=6).run() == wanted
+
+
+def row(candidate: str, index: int, parent: str = "") -> Proposal:
+    return Proposal(
+        batch="b",
+        index=index,
+        rewriter="r",
+        kind=Kind.PLAN,
+        parent=parent,
+        candidate=candidate,
+        stage=Stage.CHECKED,
+    )
+
+
+def test_children_stay_on_their_island_and_the_best_migrate_after_two_cycles() -> None:
+    start = [row(f"a{number}", number) for number in range(4)]
+    cycles = [start, [row("b0", 0, "a0"), row("b1", 1, "a1")]]
+    accuracies = {"a0": 0.5, "a1": 0.4, "a2": 0.3, "a3": 0.3, "b0": 0.6, "b1": 0.2, "c0": 0.1}
+    assert islands_of(cycles, accuracies, 2) == {"a0": {0}, "a1": {1}, "a2": {0}, "a3": {1}, "b0": {0}, "b1": {1}}
+    cycles += [[row("c0", 0, "b0")], [row("d0", 2, "b0"), row("d1", 3, "b0")]]
+    homes = islands_of(cycles, accuracies, 2)
+    assert (homes["b0"], homes["a1"], homes["c0"], homes["d0"], homes["d1"]) == ({0, 1}, {0, 1}, {0}, {0}, {1})
+    assert set.union(*islands_of(cycles, accuracies, 1).values()) == {0}
+
+
+def test_each_island_has_its_own_parents(archive: Archive, loop: Make) -> None:
+    loop(archive, Mutate(), cycles=1, start=8, number=4, top=1, islands=4).run()
+    scores = {trial.candidate_id: trial.validation_accuracy or 0.0 for trial in archive.trials("loop-0")}
+    start = [one.candidate for one in proposals(archive, "loop-0")]
+    best = {max(start[place::4], key=lambda name: scores[name]) for place in range(4)}
+    assert {one.parent for one in proposals(archive, "loop-1")} == best
+
+
+def test_cycles_take_the_kinds_of_proposals_in_turn(archive: Archive, loop: Make) -> None:
+    kinds = (Kind.PLAN, Kind.REGION)
+    found = loop(archive, Mutate(), cycles=4, kinds=kinds, isolation="process").run()
+    rows = [proposals(archive, f"loop-{cycle}") for cycle in range(1, 5)]
+    assert [{one.kind for one in cycle} for cycle in rows] == [{Kind.PLAN}, {Kind.REGION}] * 2
+    # The engine gives 0.8 to code and less to plans: code is judged, and rewritten further, but plans come of plans.
+    assert found[2].judged == pytest.approx(0.8, abs=0.01)
+    assert archive.candidate(found[2].judged_candidate).plan is None
+    assert all(archive.candidate(one.parent).plan for one in rows[2])
+    again = [one for one in rows[3] if archive.candidate(one.parent).plan is None]
+    assert again and sum(one.new for one in again) > 0
+    plans = {trial.candidate_id: trial.plan for trial in archive.trials()}
+    assert all(plans[one.candidate] == plans[one.parent] for one in again if one.new)
+
+
+class Costly(Mutate):
+    """Rewriter whose replies count tokens."""
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        return [replace(reply, prompt_tokens=100, reply_tokens=10) for reply in super().propose(requests)]
+
+
+def test_a_loop_ends_after_so_many_new_candidates_or_tokens(archive: Archive, loop: Make) -> None:
+    said: list[str] = []
+    with Archive.in_memory() as whole:
+        wanted = loop(whole, Costly()).run()
+    assert loop(archive, Costly(), max_new=9, note=said.append).run() == wanted[:2]
+    assert "--max-new 9 is reached with 9; a larger one continues the loop" in said[-1]
+    assert loop(archive, Costly(), max_tokens=441, note=said.append).run() == wanted[:3]
+    assert "--max-tokens 441 is reached with 880" in said[-1]
+    assert loop(archive, Costly(), max_new=1000).run() == wanted
+    with Archive.in_memory() as drafted:
+        assert len(loop(drafted, Costly(), pool=12, max_tokens=1, note=said.append).run()) == 1 + 1
+    assert "is reached with 1320" in said[-1]
 
 
 def test_stages_are_recorded_with_loop_cycle_and_role(archive: Archive, loop: Make) -> None:

@@ -50,7 +50,7 @@ def test_without_the_entry_the_name_is_that_of_a_model() -> None:
     assert "echo" not in rewriter_help()
 
 
-@pytest.mark.parametrize("name", ["random", "mutate"])
+@pytest.mark.parametrize("name", ["random", "mutate", "cross"])
 def test_baselines_are_trusted_and_not_tunable(name: str) -> None:
     entry = entry_of(name)
     assert entry.trusted
@@ -64,11 +64,12 @@ def test_every_form_stands_in_the_help() -> None:
 
 
 def test_options_that_do_not_fit_are_refused_with_the_forms_that_take_them() -> None:
-    with pytest.raises(RewriterError, match="--adapter is for --rewriter hybrid:MODEL or MODEL, not for mutate"):
+    local = "hybrid:MODEL or sequential:MODEL or MODEL"
+    with pytest.raises(RewriterError, match=f"--adapter is for --rewriter {local}, not for mutate"):
         open_rewriter("mutate", Options(adapter=Path("adapter")))
     with pytest.raises(RewriterError, match="--model is for --rewriter http://HOST:PORT, not for random"):
         open_rewriter("random", Options(model="small"))
-    with pytest.raises(RewriterError, match="--quantize is for --rewriter hybrid:MODEL or MODEL, not for mutate"):
+    with pytest.raises(RewriterError, match=f"--quantize is for --rewriter {local}, not for mutate"):
         open_rewriter("mutate", Options(quantize=True))
     with pytest.raises(RewriterError, match="a base in 4 bits needs a CUDA device"):
         open_rewriter("model", Options(quantize=True))

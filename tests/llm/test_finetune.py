@@ -15,11 +15,14 @@ from nngen.errors import RewriterError
 from nngen.llm.finetuning import finetune as module
 from nngen.llm.finetuning.config import Tuning, presets
 from nngen.llm.finetuning.dataset import build
-from nngen.llm.finetuning.finetune import finetune, outlook, temper
+from nngen.llm.finetuning.finetune import finetune, held_out, outlook, temper
 from nngen.llm.finetuning.splits import Example, Task
+from nngen.llm.finetuning.trainer import make_trainer, sft_tokens, trainer_rows
+from nngen.llm.finetuning.views import read_view
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.rewriters.base import Message
-from nngen.llm.rewriters.transformers_local import adapted, load_model
+from nngen.llm.rewriters.chat import Chat, load_tokenizer
+from nngen.llm.rewriters.transformers_local import adapted, load_model, merge_adapter
 
 pytestmark = [pytest.mark.slow, needs("llm", "trl", "peft")]
 
@@ -224,6 +227,58 @@ def test_unusable_data_is_refused(tiny: Path, data: Path, tmp_path: Path) -> Non
         finetune(_tuning(tiny, tasks=("code",)), data, tmp_path / "b")
     with pytest.raises(RewriterError, match="no row has at most 5 tokens"):
         finetune(_tuning(tiny, max_tokens=5), data, tmp_path / "c")
+
+
+def test_a_packed_row_teaches_what_its_dialogues_teach_alone(tiny: Path, data: Path, tmp_path: Path) -> None:
+    import torch
+
+    tuning = _tuning(tiny, packing=True, batch=1, max_tokens=256)
+    chat = Chat(load_tokenizer(str(tiny)))
+    rows = trainer_rows("sft", chat, read_view(data, "sft", "train"), 256)
+    model = load_model(str(tiny), precision="float32")
+    trainer = make_trainer(tuning, model, chat.tokenizer, rows, [], tmp_path / "out")
+    packed = list(trainer.get_train_dataloader())
+    assert len(packed) < len(rows) / 2
+    # The mean over a packed batch is that of its answer tokens, as if each dialogue had been alone.
+    seen = 0.0
+    with torch.no_grad():
+        for batch in packed:
+            count = int((batch["labels"] != -100).sum())
+            seen += (
+                float(trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(count))) * count
+            )
+        alone = held_out(trainer.model, sft_tokens(chat, read_view(data, "sft", "train"), 256))
+    assert seen == pytest.approx(alone.loss * alone.tokens, rel=1e-4)
+
+
+def test_a_packed_tuning_ends_and_learns(tiny: Path, data: Path, tmp_path: Path) -> None:
+    tuned = finetune(_tuning(tiny, packing=True, batch=1, epochs=8.0), data, tmp_path / "out")
+    assert tuned.after.loss < tuned.before.loss
+
+
+def test_a_merged_model_writes_what_base_and_adapter_write(tiny: Path, data: Path, tmp_path: Path) -> None:
+    import torch
+
+    tuned = finetune(_tuning(tiny), data, tmp_path / "out")
+    merge_adapter(str(tiny), tuned.adapter, tmp_path / "merged")
+    ids = torch.arange(3, 40)[None]
+    with torch.inference_mode():
+        apart, merged, bare = (
+            model(ids).logits
+            for model in (
+                load_model(str(tiny), tuned.adapter, precision="float32"),
+                load_model(str(tmp_path / "merged"), precision="float32"),
+                load_model(str(tiny), precision="float32"),
+            )
+        )
+    assert torch.allclose(apart, merged, atol=1e-4)
+    assert not torch.allclose(bare, merged, atol=1e-2)
+    assert load_tokenizer(str(tmp_path / "merged")).chat_template == load_tokenizer(str(tiny)).chat_template
+    with pytest.raises(RewriterError, match="merged exists: choose another folder"):
+        merge_adapter(str(tiny), tuned.adapter, tmp_path / "merged")
+    with pytest.raises(RewriterError, match="was tuned on tiny, not on other"):
+        merge_adapter("other", tuned.adapter, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.parametrize("name", presets())

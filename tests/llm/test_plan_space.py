@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from nngen.assembly.plan_validation import check_plan
 from nngen.llm.proposals.parsing import Fault, ReplyError
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.plan import Plan
-from nngen.surrogate.plan_text import CHOICES, fixed_fields, plan_text
+from nngen.plan import Gate, Plan
+from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
 
 NAMES = tuple(f"Family{number}" for number in range(9))
 SPACE = PlanSpace(families=NAMES)
@@ -39,6 +40,46 @@ def test_a_mutation_changes_one_thing(seed: int) -> None:
         for group, name in (path.split(".") for path in CHOICES)
     )
     assert swapped + fields == 1
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_cross_over_takes_every_value_from_a_parent_and_repeats_neither(seed: int) -> None:
+    rng = Random(seed)
+    one, other = SPACE.draw(rng), SPACE.draw(rng)
+    child = SPACE.cross(one, other, rng)
+    check_plan(child)
+    assert child not in (one, other)
+    assert set(child.experts) <= {*one.experts, *other.experts}
+    assert all(field_value(child, path) in (field_value(one, path), field_value(other, path)) for path in CHOICES)
+    assert SPACE.cross(one, one, rng) != one
+
+
+def test_the_space_of_recorded_plans_has_what_they_vary_and_the_usual_values_in_between() -> None:
+    plans = [
+        Plan(experts=NAMES[:4], gate=Gate(width=16, routing="top-k")),
+        Plan(experts=NAMES[1:5], gate=Gate(width=48, routing="top-k")),
+        Plan(experts=NAMES[1:5]),
+        Plan(experts=NAMES[:1], kind="single", gate=Gate(width=512)),
+    ]
+    space = PlanSpace.spanned(NAMES, plans)
+    assert space.choices["gate.width"] == (16, 32, 48)
+    assert {len(values) for path, values in space.choices.items() if path != "gate.width"} == {1}
+    drawn = {space.draw(Random(seed)) for seed in range(40)}
+    assert {plan.gate.routing for plan in drawn} == {"top-k"}
+    assert {plan.gate.width for plan in drawn} == {16, 32, 48}
+    for plan in drawn:
+        child = space.mutate(plan, Random(0))
+        assert child != plan
+        assert space.read(plan_text(child)) == child
+    with pytest.raises(ReplyError, match=r"gate\.width is 64"):
+        space.read(plan_text(replace(plans[0], gate=Gate(width=64))))
+
+
+def test_without_anything_to_vary_a_plan_stays_as_it_is() -> None:
+    plan = Plan(experts=NAMES[:4])
+    space = PlanSpace.spanned(NAMES[:4], [plan])
+    assert space.draw(Random(0)) == space.mutate(plan, Random(0)) == space.cross(plan, plan, Random(0)) == plan
+    assert space.edits(plan) == {}
 
 
 @pytest.mark.parametrize(

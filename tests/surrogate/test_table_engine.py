@@ -290,6 +290,21 @@ def test_commands_on_a_table(nngen, real, tmp_path):
     assert "predicted" in ran.err
 
 
+@pytest.mark.slow
+def test_a_loop_on_a_table_of_default_plans_drafts_such_plans_alone(nngen, tmp_path):
+    rows = [
+        {"experts": list(quartet), "epochs": 1, "seed": seed, "accuracy": [0.3 + seed / 100]}
+        for quartet in combinations(REAL, 4)
+        for seed in range(2)
+    ]
+    table = write(tmp_path / "plain.json", rows, shape="3x32x32")
+    loop = ("evolve", "loop", "--rewriter", "mutate", "--start", "2", "--number", "3", "--cycles", "1", "--json")
+    ran = nngen(*loop, "--table", str(table), "--archive", str(tmp_path / "a.db"))
+    assert ran.code == 0, ran.err
+    cycles = json.loads(ran.out)
+    assert [(cycle["valid"]["successes"], cycle["valid"]["tries"]) for cycle in cycles] == [(2, 2), (3, 3)]
+
+
 def test_commands_refuse_what_does_not_go_with_a_table(nngen, real, tmp_path):
     for words, reason in (
         (("--table", str(real), "--dataset", "digits"), "--table takes the place of --dataset digits"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -15,8 +15,9 @@ from nngen.campaign.budget import Budget
 from nngen.campaign.estimate import Estimate, Work, estimate
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.runner import Campaign
-from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import ArchiveOptions
+from nngen.cli.options.engine import BudgetOptions, EngineOptions, usable_pool
+from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import print_json, say
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
@@ -115,27 +116,30 @@ def foresee_campaign(main: Campaign, output: ArchiveOptions, *, times: int = 1, 
 
 def foresee_proposals(
     trials: int,
-    spec: CampaignSpec,
-    inputs: CampaignInputs,
-    engine: Engine,
+    name: str,
+    typed: Mapping[str, Any],
     *,
-    archive: Archive,
-    budget: Budget,
-    isolation: str,
+    machines: EngineOptions,
+    selection: FamilyOptions,
+    budget: BudgetOptions,
     output: ArchiveOptions,
 ) -> None:
     """Print the estimate of so many trainings of mixtures that are not proposed yet."""
-    foresee(
-        CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
-        [Work(experts=(), epochs=spec.epochs)] * trials,
-        archive=archive,
-        inputs=inputs,
-        engine=engine,
-        budget=budget,
-        isolation=isolation,
-        output=output,
-        note="every proposal is counted as valid and new; the time of the rewriter is not counted",
-    )
+    with (
+        output.peek() as archive,
+        machines.session(name, None, typed, usable_pool(selection)) as (spec, inputs, engine),
+    ):
+        foresee(
+            CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
+            [Work(experts=(), epochs=spec.epochs)] * trials,
+            archive=archive,
+            inputs=inputs,
+            engine=engine,
+            budget=budget.change(Budget()),
+            isolation=machines.isolation,
+            output=output,
+            note="every proposal is counted as valid and new; the time of the rewriter is not counted",
+        )
 
 
 def _sections(found: Estimate, place: Path) -> dict[str, list[str]]:

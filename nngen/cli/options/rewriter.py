@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from nngen.cli.options import Count, Flag
-from nngen.llm.rewriters.base import Options, Rewriter
+from nngen.assembly.provenance import source_level
+from nngen.cli.options import Count, Flag, ShareOption
+from nngen.cli.options.family import note_levels
+from nngen.errors import UsageError
+from nngen.llm.proposals.propose import require_sandbox
+from nngen.llm.rewriters.base import Kind, Options, Rewriter
 from nngen.llm.rewriters.factory import open_rewriter, rewriter_help
 
 
@@ -28,6 +33,7 @@ class RewriterOptions:
         quantize: Load a model in this process in 4 bits, as finetune --quantize does (CUDA only).
         pool: Plans to draft in each turn; of the new ones a ranker fitted to the archive picks the proposals. There are
             up to four turns, until as many proposals as wanted are new.
+        model_share: Share of requests that the model of hybrid:MODEL answers, tpe the others; half by default.
     """
 
     rewriter: Annotated[str, Parameter(help=f"Rewriter to ask: {rewriter_help()}.")]
@@ -37,6 +43,7 @@ class RewriterOptions:
     chat_template: Path | None = None
     quantize: Flag = False
     pool: Count | None = None
+    model_share: ShareOption | None = None
 
     def open(self, device: str) -> Rewriter:
         """Open the rewriter; a model in this process runs on ``device``."""
@@ -46,6 +53,7 @@ class RewriterOptions:
             device=device,
             quantize=self.quantize,
             chat_template=self.template,
+            model_share=self.model_share,
         )
         return open_rewriter(self.rewriter, options)
 
@@ -53,3 +61,20 @@ class RewriterOptions:
     def template(self) -> str:
         """Name of the file with the chat template; "" where none was typed."""
         return str(self.chat_template or "")
+
+
+def read_kinds(names: Sequence[str] | None, rewriter: str, isolation: str) -> tuple[Kind, ...]:
+    """Read kinds of proposals, and refuse code where it cannot be run, before a model is loaded.
+
+    Raises:
+        UsageError: If a kind is unknown, or code would be written and bubblewrap is missing.
+    """
+    for name in names or ():
+        if name not in list(Kind):
+            raise UsageError(f"no kind of proposal is called {name!r}: choose {', '.join(Kind)}")
+    kinds = tuple(map(Kind, names or ()))
+    for kind in kinds:
+        require_sandbox(rewriter, kind, isolation)
+    if set(kinds) - {Kind.PLAN}:
+        note_levels([source_level("", isolation)], "proposals")  # code that a rewriter writes
+    return kinds

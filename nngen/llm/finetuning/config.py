@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from nngen.errors import RewriterError
 from nngen.files import read_toml
-from nngen.text import did_you_mean, one_line
+from nngen.text import did_you_mean, one_line, split_names
 
 METHODS = ("sft", "dpo", "kto")
 
@@ -54,6 +55,8 @@ class Tuning:
         max_tokens: Most tokens of a dialogue; longer ones are left out, never cut.
         precision: Precision of the base's weights: ``auto``, ``float32`` or ``bfloat16``; the adapter's is float32.
         quantize: Whether the base is loaded in 4 bits (NF4); needs CUDA.
+        packing: Whether short dialogues share a row of up to ``max_tokens``, each blind to the others (SFT); ``batch``
+            then counts such rows. Saves padding where lengths differ, as in the view ``source``.
         checkpointing: Whether activations are recomputed in the backward pass to save memory.
         save_every: Updates between two checkpoints.
         judged: Most held-out dialogues that the model is scored on, before and after.
@@ -80,6 +83,7 @@ class Tuning:
     max_tokens: int = 1024
     precision: str = "auto"
     quantize: bool = False
+    packing: bool = False
     checkpointing: bool = False
     save_every: int = 20
     judged: int = 64
@@ -98,6 +102,8 @@ class Tuning:
                 raise RewriterError(f"{name} must be positive, not {getattr(self, name)}")
         if self.method == "kto" and self.batch == 1:
             raise RewriterError("kto compares the dialogues of one step: take --batch 2 or more")
+        if self.packing and self.method != "sft":
+            raise RewriterError(f"packing is for sft: {self.method} compares dialogues one by one")
         if not 0 <= self.temper <= 1:
             raise RewriterError(f"temper lies between 0 and 1, not at {self.temper}")
         if self.quantize and not self.device.startswith("cuda"):
@@ -145,6 +151,26 @@ class Tuning:
     def to_dict(self) -> dict[str, Any]:
         """Write the fields as TOML and JSON types."""
         return asdict(self) | {"tasks": list(self.tasks), "targets": list(self.targets)}
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Read fields of a tuning written as KEY=VALUE, the value as in TOML or as plain text; names may have commas.
+
+    Raises:
+        RewriterError: If a text is not KEY=VALUE.
+    """
+    found: dict[str, Any] = {}
+    lists = {item.name for item in fields(Tuning) if str(item.type) == "tuple[str, ...]"}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise RewriterError(f"a field of a tuning is set by KEY=VALUE, such as epochs=2, not {text!r}")
+        name = name.replace("-", "_")
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except (ValueError, RecursionError):
+            found[name] = split_names(value) if name in lists else value
+    return found
 
 
 def presets() -> dict[str, Path]:

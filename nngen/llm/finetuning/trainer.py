@@ -95,12 +95,12 @@ def make_trainer(
         task_type="CAUSAL_LM",
     )
     config, trainer = (getattr(trl, f"{tuning.method.upper()}{kind}") for kind in ("Config", "Trainer"))
-    more: dict[str, Any] = {"beta": tuning.beta} if tuning.method != "sft" else {}
+    more: dict[str, Any] = {"beta": tuning.beta} if tuning.method != "sft" else {"packing": tuning.packing}
     # KTO estimates a divergence from the other rows of a batch, so it cannot score one row.
     judges = len(validation) >= (2 if tuning.method == "kto" else 1)
     torch.manual_seed(tuning.seed)
     try:
-        return trainer(
+        built = trainer(
             model=model,
             args=config(
                 output_dir=str(folder),
@@ -135,6 +135,10 @@ def make_trainer(
         )
     except ValueError as error:
         raise RewriterError(f"{tuning.base} cannot be tuned: {one_line(str(error), 200)}") from error
+    if tuning.packing and "labels" not in built.train_dataset.column_names:
+        # The questions would be learned too.
+        raise RewriterError("this version of trl packs rows without their labels: pip install 'trl>=1.16'")
+    return built
 
 
 def tuned_layers(model: Any) -> str:

@@ -14,9 +14,11 @@ from nngen.archive.store import Archive
 from nngen.campaign.protocols import GivenCandidates, Suggestion
 from nngen.errors import UsageError
 from nngen.llm.proposals.evidence import noise_of
-from nngen.llm.proposals.log import Funnel, Proposal, funnel
+from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals
 from nngen.plan import Plan
 from nngen.types import Fidelity
+
+_MIGRATION = 2  # cycles from one migration between islands to the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,17 +105,55 @@ def new_candidates(archive: Archive, rows: Sequence[Proposal]) -> GivenCandidate
     """Collect the candidates of the new proposals, in the order in which they were made.
 
     Raises:
-        UsageError: If neither a candidate nor its parent has a plan.
+        UsageError: If neither a candidate nor one that it was made from has a plan.
     """
     suggestions = []
     for row in rows:
         if row.new:
             stored = archive.candidate(row.candidate)
-            plan = stored.plan or archive.candidate(row.parent).plan
+            plan = stored.plan or _inherited_plan(archive, row.parent)
             if plan is None:
-                raise UsageError(f"{row.candidate} has no plan and its parent has none: it cannot be trained here")
+                raise UsageError(f"{row.candidate} was made from no plan: it cannot be trained here")
             suggestions.append(Suggestion(plan=plan, candidate=stored))
     return GivenCandidates(suggestions=tuple(suggestions))
+
+
+def _inherited_plan(archive: Archive, name: str) -> Plan | None:
+    """Return the plan of a candidate, or of the nearest one that its code was made from."""
+    plan, parents = archive.candidate(name).plan, dict[str, str]()
+    if plan is None:
+        for row in proposals(archive):
+            parents.setdefault(row.candidate, row.parent)  # the first one made it, later ones repeat it
+    while plan is None and (name := parents.get(name, "")):
+        plan = archive.candidate(name).plan
+    return plan
+
+
+def islands_of(
+    cycles: Sequence[Sequence[Proposal]], accuracies: Mapping[str, float], number: int
+) -> dict[str, set[int]]:
+    """Assign the new candidates of a loop to islands, which breed apart.
+
+    Those without a parent are dealt out in turn, and a child belongs to an island of its parent. After every second
+    cycle the best candidate of each island joins the next one as well.
+
+    Args:
+        cycles: Proposals of each cycle, the common start first.
+        accuracies: Mean accuracy of each trained candidate.
+        number: Number of islands.
+    """
+    homes: dict[str, set[int]] = {}
+    for cycle, rows in enumerate(cycles):
+        for row in (row for row in rows if row.new):
+            own = sorted(homes.get(row.parent, range(number)))
+            homes.setdefault(row.candidate, {own[row.index % len(own)]})
+        if cycle and cycle % _MIGRATION == 0:
+            there = [[name for name in homes if place in homes[name] and name in accuracies] for place in range(number)]
+            best = [max(names, key=lambda name: (accuracies[name], name), default="") for names in there]
+            for place, name in enumerate(best):
+                if name:
+                    homes[name].add((place + 1) % number)
+    return homes
 
 
 def writer_gains(rows: Iterable[Proposal], trials: Iterable[StoredTrial]) -> dict[str, tuple[float, ...]]:

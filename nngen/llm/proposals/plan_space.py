@@ -5,17 +5,20 @@ All follow one table, ``CHOICES`` of ``nngen.surrogate.plan_text``. A reply is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from nngen.llm.proposals.edits import SWAP, edit_schema, edit_values, swapped
 from nngen.llm.proposals.parsing import Fault, ReplyError, one_object
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
-from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value
+from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value, fixed_fields
 from nngen.text import did_you_mean, one_line
+
+_PLAIN = Plan(experts=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class PlanSpace:
     Attributes:
         families: Pool of families; a plan takes four different ones.
         choices: Values of each field, by a ``part.field`` of ``Plan``.
+        base: Plan whose other fields a plan without a parent has.
 
     Raises:
         ReplyError: If the pool has fewer than four different families, or a path is not a field of a plan.
@@ -32,15 +36,32 @@ class PlanSpace:
 
     families: tuple[str, ...]
     choices: Mapping[str, tuple[Value, ...]] = field(default_factory=lambda: CHOICES)
+    base: Plan = _PLAIN
 
     def __post_init__(self) -> None:
         if len(set(self.families)) < max(EXPERTS, len(self.families)):
             raise ReplyError(Fault.FAMILY, f"a plan needs {EXPERTS} different families, not {self.families}")
-        parts = {item.name: getattr(Plan(experts=()), item.name) for item in fields(Plan)}
+        parts = {item.name: getattr(_PLAIN, item.name) for item in fields(Plan)}
         paths = {f"{name}.{inner.name}" for name, part in parts.items() if is_dataclass(part) for inner in fields(part)}
         unknown = sorted(set(self.choices) - paths)
         if unknown:
             raise ReplyError(Fault.NOT_A_PLAN, f"no such field in a plan: {', '.join(unknown)}")
+
+    @classmethod
+    def spanned(cls, families: Sequence[str], plans: Iterable[Plan]) -> Self:
+        """Return the space that given plans span: of each field their values and those of ``CHOICES`` in between.
+
+        The other fields are those that most of the plans have.
+        """
+        known = [plan for plan in plans if len(plan.experts) == EXPERTS] or [_PLAIN]
+        outside = Counter(map(fixed_fields, known)).most_common(1)[0][0]
+        choices: dict[str, tuple[Value, ...]] = {}
+        for path, usual in CHOICES.items():
+            there = {value for plan in known if not isinstance(value := field_value(plan, path), str)}
+            inside = {value for value in usual if not isinstance(value, str) and min(there) <= value <= max(there)}
+            choices[path] = tuple(sorted(there | inside))
+        base = next(plan for plan in known if fixed_fields(plan) == outside)
+        return cls(families=tuple(sorted(families)), choices=choices, base=base)
 
     def schema(self, chosen: Sequence[str] = ()) -> dict[str, Any]:
         """Build the JSON schema of a plan; ``chosen`` experts are fixed, and later ones differ from them."""
@@ -73,14 +94,24 @@ class PlanSpace:
         kept = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
         others = [name for name in self.families if name not in kept]
         experts = kept + rng.sample(others, EXPERTS - len(kept))
-        path = rng.choice(["experts", *self.choices])
+        free = [path for path, options in self.choices.items() if set(options) - {values[path]}]
+        path = rng.choice(["experts", *free])
         spare = [name for name in self.families if name not in experts]
         if path == "experts" and spare:
             experts[rng.randrange(EXPERTS)] = rng.choice(spare)
-        else:
-            path = path if path != "experts" else rng.choice(list(self.choices))
+        elif free:
+            path = path if path != "experts" else rng.choice(free)
             values[path] = rng.choice([value for value in self.choices[path] if value != values[path]])
         return self._plan(values, sorted(experts), plan)
+
+    def cross(self, one: Plan, other: Plan, rng: Random) -> Plan:
+        """Take each value from one of two plans, and four of their experts; a child equal to one of them is mutated."""
+        pool = [name for name in dict.fromkeys((*one.experts, *other.experts)) if name in self.families]
+        others = [name for name in self.families if name not in pool]
+        pool += rng.sample(others, max(EXPERTS - len(pool), 0))
+        values = {path: field_value(rng.choice((one, other)), path) for path in self.choices}
+        child = self._plan(values, sorted(rng.sample(pool, EXPERTS)), one)
+        return self.mutate(child, rng) if child in (one, other) else child
 
     def read(self, text: str, parent: Plan | None = None) -> Plan:
         """Parse a reply: one JSON object, whatever stands around it.
@@ -137,7 +168,7 @@ class PlanSpace:
         return flat
 
     def _plan(self, values: Mapping[str, Value], experts: Sequence[str], parent: Plan | None = None) -> Plan:
-        data = (parent or Plan(experts=tuple(experts))).to_dict()
+        data = (parent or self.base).to_dict()
         # The grammar writes quartets, whatever kind the parent is.
         data = {name: part for name, part in data.items() if name not in ("kind", "repeats")}
         data["experts"] = list(experts)

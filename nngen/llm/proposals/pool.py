@@ -39,6 +39,7 @@ class Drafts:
         trained: Number of trained plans at the fidelity.
         seconds: Time of the rewriter.
         reply_tokens: Tokens of all replies; 0 without a model.
+        prompt_tokens: Tokens of all prompts; 0 without a model.
         picked: The picked drafts, as they were before their checks.
     """
 
@@ -53,6 +54,7 @@ class Drafts:
     seconds: float
     reply_tokens: int
     picked: tuple[Proposal, ...]
+    prompt_tokens: int = 0
 
     @property
     def drafted(self) -> int:

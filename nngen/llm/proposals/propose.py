@@ -118,6 +118,24 @@ class Proposer:
             watch=self.watch,
         )
 
+    def ask(
+        self,
+        kind: Kind,
+        number: int,
+        parents: Sequence[Parent],
+        seed: int,
+        names: Sequence[str] = (),
+        *,
+        trials: Sequence[StoredTrial] = (),
+        failed: Sequence[Proposal] = (),
+    ) -> tuple[Proposal, ...]:
+        """Ask for proposals of a kind; arguments as for ``plans`` and ``regions``."""
+        if kind is Kind.PLAN:
+            return self.plans(number, parents, seed, trials=trials, failed=failed)
+        if kind is Kind.REGION:
+            return self.regions(number, parents, seed, names, trials=trials)
+        return self.files(number, parents, seed, trials=trials)
+
     def plans(
         self,
         number: int,
@@ -301,11 +319,11 @@ class Proposer:
         """Ask for one turn of drafts and pick among them; ``free`` yields the numbers of the picked ones."""
         usable: dict[Plan, Proposal] = {}
         writers, faults = Counter[str](), Counter[str]()
-        known = repeated = tokens = 0
+        known = repeated = tokens = read = 0
         seconds = 0.0
         for request, row in self._replies(max(self.pool or 0, missing), seed, questions):
             writers[row.rewriter] += 1
-            seconds, tokens = seconds + row.seconds, tokens + row.reply_tokens
+            seconds, tokens, read = seconds + row.seconds, tokens + row.reply_tokens, read + row.prompt_tokens
             try:
                 plan = self._checker.read_plan(row.text, request)
             except ReplyError as error:
@@ -330,6 +348,7 @@ class Proposer:
             trained=len(self._lessons.plans),
             seconds=seconds,
             reply_tokens=tokens,
+            prompt_tokens=read,
             picked=tuple(replace(drafts[place], index=next(free)) for place in places),
         )
 

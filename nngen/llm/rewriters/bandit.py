@@ -1,21 +1,23 @@
-"""Rewriters that ask others: a bandit over several, and a model that sees the proposals of a classical sampler."""
+"""Rewriters that ask others: a bandit over several, and models that see earlier drafts or those of a sampler."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from statistics import fmean, pstdev
 
 from nngen.llm.prompts import estimate_tokens
-from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter
+from nngen.llm.rewriters.base import Kind, Message, Reply, Request, Rewriter, Status
 from nngen.llm.rewriters.tpe import Tpe
 from nngen.seeds import derive
 
 _NO_LIMIT = 10**9
 _SHOWN = 2  # plans of the sampler in a model's prompt
 _SHARE = 0.5
+_BEFORE = 16  # earlier drafts in the prompt of a sequential model
 
 
 class Several:
@@ -41,7 +43,10 @@ class Several:
         return max(getattr(one, "tokens", estimate_tokens)(text) for one in self.rewriters)
 
     def with_tuned(self, tuned: Rewriter) -> None:
-        """Ask a tuned model from now on in place of its base."""
+        """Ask a tuned model from now on in place of its base, also where one of the rewriters asks it."""
+        for one in self.rewriters:
+            if isinstance(one, Several):
+                one.with_tuned(tuned)
         self.rewriters = tuple(tuned if _base(one.name) == _base(tuned.name) else one for one in self.rewriters)
 
     def ask(self, requests: Sequence[Request], places: Sequence[int]) -> list[Reply]:
@@ -94,12 +99,12 @@ class Hybrid(Several):
 
     Args:
         model: The model.
-        share: Share of requests that the model answers, in [0, 1].
+        share: Share of requests that the model answers, in [0, 1]; half of them where it is None.
     """
 
-    def __init__(self, model: Rewriter, share: float = _SHARE) -> None:
+    def __init__(self, model: Rewriter, share: float | None = None) -> None:
         super().__init__(f"hybrid-{model.name}", (model, Tpe()))
-        self._share = share
+        self._share = _SHARE if share is None else share
 
     def propose(self, requests: Sequence[Request]) -> list[Reply]:
         places = [int(Random(derive(request.seed, "hybrid")).random() >= self._share) for request in requests]
@@ -109,14 +114,42 @@ class Hybrid(Several):
         return self.ask(shown, places)
 
     def _with_plans(self, request: Request) -> Request:
-        """Add plans of the sampler to the last turn of a prompt for a plan."""
-        if request.kind is not Kind.PLAN or not request.messages:
+        """Add plans of the sampler to a prompt for a plan."""
+        if request.kind is not Kind.PLAN:
             return request
         asked = [replace(request, seed=derive(request.seed, "shown", place)) for place in range(_SHOWN)]
-        plans = "\n".join(reply.text for reply in self.rewriters[1].propose(asked))
-        *turns, last = request.messages
-        text = f"{last.content}\n\nA classical sampler that knows all results would try:\n{plans}"
-        return replace(request, messages=(*turns, Message(role=last.role, content=text)))
+        plans = [reply.text for reply in self.rewriters[1].propose(asked)]
+        return _with_lines(request, "A classical sampler that knows all results would try:", plans)
+
+
+class Sequential(Several):
+    """A model that is asked for one reply at a time, and sees what it wrote before for the same prompt.
+
+    It sees the replies of one call: those of one turn of 16 drafts or proposals.
+    """
+
+    def __init__(self, model: Rewriter) -> None:
+        super().__init__(f"sequential-{model.name}", (model,))
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        written: dict[tuple[Message, ...], list[str]] = defaultdict(list)
+        replies = []
+        for request in requests:
+            before = written[request.messages]
+            shown = _with_lines(request, "Written already; write another one:", before[-_BEFORE:])
+            (reply,) = self.rewriters[0].propose([shown])
+            before += [reply.text] if reply.status is Status.OK else []
+            replies.append(replace(reply, rewriter=self.name))
+        return replies
+
+
+def _with_lines(request: Request, head: str, lines: Sequence[str]) -> Request:
+    """Add lines below a heading to the last turn of a prompt; a request without either stays as it is."""
+    if not lines or not request.messages:
+        return request
+    *turns, last = request.messages
+    text = "\n".join((f"{last.content}\n\n{head}", *lines))
+    return replace(request, messages=(*turns, Message(role=last.role, content=text)))
 
 
 def _base(name: str) -> str:

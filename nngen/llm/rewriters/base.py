@@ -160,6 +160,7 @@ class Options:
         batch: Replies decoded together.
         quantize: Whether a model in this process is loaded in 4 bits (CUDA only).
         chat_template: File with a Jinja chat template, for a model in this process that has none.
+        model_share: Share of requests that the model of a hybrid answers, in (0, 1]; None for its default.
     """
 
     adapter: Path | None = None
@@ -168,6 +169,7 @@ class Options:
     batch: int = 16
     quantize: bool = False
     chat_template: str = ""
+    model_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +180,8 @@ class RewriterEntry:
         argument: The ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``.
         purpose: What the rewriter is, for the help.
         matches: Whether a ``--rewriter`` argument selects this entry; entries are asked in order.
-        takes: Options, among ``adapter``, ``model``, ``quantize`` and ``chat_template``, that the rewriter uses; others
-            are refused.
+        takes: Options, among ``adapter``, ``model``, ``quantize``, ``chat_template`` and ``model_share``, that the
+            rewriter uses; others are refused.
         trusted: Value of ``Rewriter.trusted``, known before the rewriter is opened.
         tunable: Whether the argument names weights that this process can tune.
     """

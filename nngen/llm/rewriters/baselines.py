@@ -13,6 +13,8 @@ from nngen.llm.rewriters.mutations import mutate_region, redraw_region
 from nngen.seeds import derive
 from nngen.surrogate.plan_text import plan_text
 
+_TOURNAMENT = 3
+
 
 class Baseline(ABC):
     """Base class of rewriters without a model; a subclass implements ``write``."""
@@ -59,6 +61,21 @@ class Mutate(Baseline):
         return mutate_region(request.code, rng) if request.code else None
 
 
+class Cross(Baseline):
+    """Cross-over of the parent with a good trained plan, the best of three draws."""
+
+    name = "cross"
+
+    def write(self, request: Request, rng: Random) -> str | None:
+        if request.kind is not Kind.PLAN or request.space is None:
+            return None
+        parent = request.parent or request.space.draw(rng)
+        others = [row for row in request.lessons.plans if row[0] != parent]
+        drawn = rng.sample(others, min(len(others), _TOURNAMENT))
+        partner = max(drawn, key=lambda row: row[1])[0] if drawn else request.space.draw(rng)
+        return plan_text(request.space.cross(parent, partner, rng))
+
+
 def _register(kind: type[Baseline], purpose: str) -> None:
     register(
         RewriterEntry(
@@ -73,3 +90,4 @@ def _register(kind: type[Baseline], purpose: str) -> None:
 
 _register(Uniform, "uniform draws")
 _register(Mutate, "one change of the parent")
+_register(Cross, "cross-over of the parent with another good plan")

@@ -9,14 +9,15 @@ import nngen.llm.rewriters.baselines
 import nngen.llm.rewriters.tpe  # noqa: F401  (both register their rewriters)
 from nngen.errors import RewriterError
 from nngen.llm import optional_import
-from nngen.llm.rewriters.bandit import Bandit, Hybrid
+from nngen.llm.rewriters.bandit import Bandit, Hybrid, Sequential
 from nngen.llm.rewriters.base import REWRITERS, Options, Rewriter, RewriterEntry, register
 from nngen.text import split_names
 
 __all__ = ["LOCAL_MODEL", "REWRITERS", "entry_of", "open_rewriter", "rewriter_help", "rewriters_in", "tunable_base"]
 
-_HYBRID = "hybrid:"
-_OPTIONS = ("adapter", "model", "quantize", "chat_template")
+_HYBRID, _SEQUENTIAL = "hybrid:", "sequential:"
+_OPTIONS = ("adapter", "model", "quantize", "chat_template", "model_share")
+_LOCAL = frozenset({"adapter", "quantize", "chat_template"})
 
 
 def entry_of(argument: str) -> RewriterEntry:
@@ -43,8 +44,8 @@ def tunable_base(argument: str) -> str | None:
     Raises:
         RewriterError: If there are several.
     """
-    names = [name.removeprefix(_HYBRID) for name in rewriters_in(argument)]
-    models = [name for name in names if entry_of(name).tunable]
+    names = [name.removeprefix(_HYBRID).removeprefix(_SEQUENTIAL) for name in rewriters_in(argument)]
+    models = [name for name in dict.fromkeys(names) if entry_of(name).tunable]
     if len(models) > 1:
         raise RewriterError(f"one model is tuned, and --rewriter {argument} names {', '.join(models)}")
     return models[0] if models else None
@@ -95,6 +96,11 @@ def _open_local(argument: str, options: Options) -> Rewriter:
     return Local(argument, options)
 
 
+def _inner(argument: str, options: Options) -> Rewriter:
+    """Open the model of an argument such as ``hybrid:MODEL``."""
+    return open_rewriter(argument.partition(":")[2], replace(options, model_share=None))
+
+
 register(
     RewriterEntry(
         argument="http://HOST:PORT",
@@ -107,10 +113,20 @@ register(
 register(
     RewriterEntry(
         argument="hybrid:MODEL",
-        purpose="MODEL with proposals of tpe in its prompt, and tpe for half of the requests",
+        purpose="MODEL with proposals of tpe in its prompt, and tpe for half of the requests or --model-share",
         matches=lambda argument: argument.startswith(_HYBRID),
-        create=lambda argument, options: Hybrid(open_rewriter(argument.removeprefix(_HYBRID), options)),
-        takes=frozenset({"adapter", "quantize", "chat_template"}),
+        create=lambda argument, options: Hybrid(_inner(argument, options), options.model_share),
+        takes=_LOCAL | {"model_share"},
+        tunable=True,
+    )
+)
+register(
+    RewriterEntry(
+        argument="sequential:MODEL",
+        purpose="MODEL asked for one reply at a time, with those before in its prompt",
+        matches=lambda argument: argument.startswith(_SEQUENTIAL),
+        create=lambda argument, options: Sequential(_inner(argument, options)),
+        takes=_LOCAL,
         tunable=True,
     )
 )
@@ -119,7 +135,7 @@ LOCAL_MODEL = RewriterEntry(
     purpose="a GGUF file, a folder or a hub id, run in this process",
     matches=lambda argument: True,
     create=_open_local,
-    takes=frozenset({"adapter", "quantize", "chat_template"}),
+    takes=_LOCAL,
     tunable=True,
 )
 """Entry for every argument that no registered entry matches."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nngen.errors import RewriterError
+from nngen.files import draft_folder
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Kind, Options, Reply, Request, Status
 from nngen.llm.rewriters.chat import Chat, explained, load_tokenizer, place, quiet
@@ -271,6 +272,30 @@ def adapted(model: Any, adapter: Path, base: str, *, trainable: bool = False) ->
         raise RewriterError(f"{adapter} was tuned on {tuned_on or 'another base'}, not on {base}") from error
     except Exception as error:  # readers of broken files raise anything
         raise RewriterError(f"{adapter} cannot be loaded: {one_line(str(error), 160)}") from error
+
+
+def merge_adapter(base: str, adapter: Path, out: Path, *, precision: str = "float32", chat_template: str = "") -> None:
+    """Write a base with an adapter's changes added to its weights, as a folder in transformers' layout.
+
+    Args:
+        base: The base that the adapter was tuned on.
+        adapter: Folder of the adapter.
+        out: Folder to write, whole or not at all; it must not exist.
+        precision: Precision of the weights that are written, as for ``load_model``.
+        chat_template: File with a Jinja chat template, for a base that has none.
+
+    Raises:
+        RewriterError: If the folder exists, or base and adapter cannot be loaded or do not belong together.
+        OSError: If the folder cannot be written.
+    """
+    if out.exists():
+        raise RewriterError(f"{out} exists: choose another folder for the merged model")
+    check_adapter(adapter, base)
+    tokenizer = load_tokenizer(base, chat_template)
+    model = load_model(base, adapter, precision=precision).merge_and_unload()
+    with draft_folder(out) as draft, quiet():
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
 
 
 def check_adapter(adapter: Path, base: str) -> str:
