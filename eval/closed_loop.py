@@ -10,8 +10,8 @@ its highest accuracy; it is judged by that plan's accuracy without the noise of 
 
 Writers: ``random``, ``mutate``, ``tpe``; ``untuned`` (SmolLM2-135M-Instruct under the grammar of edits); ``tuned`` (the
 same with an adapter that was tuned once, on loops of other seeds, whose cost is stated); ``hybrid`` (``tpe`` with the
-tuned model); ``bandit`` (``random``, ``mutate``, ``tpe`` and the tuned model). ``mutate, no ranker`` and ``tuned, no
-ranker`` are ablations. The number of seeds follows from a pilot with other seeds, for a power of 80 % at half a point
+tuned model); ``bandit`` (``random``, ``mutate``, ``tpe`` and the tuned model). Arms that end in
+``-unranked`` are ablations. The number of seeds follows from a pilot with other seeds, for a power of 80 % at half a point
 (n = 7.85 sd^2 / 0.005^2, sd of the paired differences), and is 40 at least. Each finished loop goes into
 ``eval/results/closed_loop.json``. Exit code 1 while loops are missing.
 """
@@ -53,11 +53,11 @@ from nngen.surrogate.table_engine import TableEngine
 EVALUATION = Evaluation(__file__, __doc__)
 STORE = RESULTS / "closed_loop.json"
 CLASSICAL = ("random", "mutate", "tpe")
-ARMS = (*CLASSICAL, "untuned", "tuned", "hybrid", "bandit", "mutate, no ranker", "tuned, no ranker")
+ARMS = (*CLASSICAL, "untuned", "tuned", "hybrid", "bandit", "mutate-unranked", "tuned-unranked")
 PAIRS = (
     *(("tuned", other) for other in ("mutate", "random", "tpe", "untuned")),
     *(("hybrid", "tpe"), ("bandit", "mutate"), ("untuned", "mutate")),
-    *((f"{writer}, no ranker", writer) for writer in ("mutate", "tuned")),
+    *((f"{writer}-unranked", writer) for writer in ("mutate", "tuned")),
 )
 """Differences that are tested, by Holm over all of them."""
 
@@ -153,11 +153,11 @@ class Bench:
 
 def run(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
     """Run one loop; return its measures, accuracies as shares."""
-    name, _, without = arm.partition(", ")
+    name, _, unranked = arm.partition("-")
     writer, engine = bench.writer(name), TableEngine(bench.table)
     begun = time.perf_counter()
     with Archive.in_memory() as archive:
-        bench.evolution(archive, "loop", seed, writer, ranked=not without).run()
+        bench.evolution(archive, "loop", seed, writer, ranked=not unranked).run()
         stages = [f"loop-{number}" for number in range(bench.given.cycles + 1)]
         trials = [trial for stage in stages for trial in archive.trials(stage, curves=False) if trial.trained]
         rows = [row for stage in stages[1:] for row in proposals(archive, stage)]

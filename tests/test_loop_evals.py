@@ -58,11 +58,11 @@ def test_closed_loops_are_resumed_and_compared(
 ) -> None:
     script, store = scripts[0], tmp_path / "loops.json"
     sizes = ("--start", "8", "--cycles", "1", "--number", "3", "--pool", "6", "--most", "2")
-    words = ("--arms", "random", "mutate", "mutate, no ranker", "--store", str(store), *sizes)
+    words = ("--arms", "random", "mutate", "mutate-unranked", "--store", str(store), *sizes)
     assert script.main([*words, "--table", str(recorded), "--work", str(tmp_path / "work")]) == 1  # arms are missing
     page = capsys.readouterr().out
     assert "The pilot of 2 seeds is not complete" in page and "| random | 2 |" in page
-    assert "| mutate, no ranker less mutate | 2 |" in page and str(tmp_path) not in page
+    assert "| mutate-unranked less mutate | 2 |" in page and str(tmp_path) not in page
     content = json.loads(store.read_text())
     rows = [row for loops in content["loops"].values() for row in loops.values()]
     assert len(rows) == 3 * (2 + 2)

@@ -125,7 +125,7 @@ class Hybrid(Several):
 class Sequential(Several):
     """A model that is asked for one reply at a time, and sees what it wrote before for the same prompt.
 
-    It sees the replies of one call: those of one turn of 16 drafts or proposals.
+    It sees the replies of one call, which asks for 16 drafts or proposals at most.
     """
 
     def __init__(self, model: Rewriter) -> None:
