@@ -10,9 +10,9 @@ its highest accuracy; it is judged by that plan's accuracy without the noise of 
 
 Writers: ``random``, ``mutate``, ``tpe``; ``untuned`` (SmolLM2-135M-Instruct under the grammar of edits); ``tuned`` (the
 same with an adapter that was tuned once, on loops of other seeds, whose cost is stated); ``hybrid`` (``tpe`` with the
-tuned model); ``bandit`` (``random``, ``mutate``, ``tpe`` and the tuned model). Arms that end in
-``-unranked`` are ablations. The number of seeds follows from a pilot with other seeds, for a power of 80 % at half a point
-(n = 7.85 sd^2 / 0.005^2, sd of the paired differences), and is 40 at least. Each finished loop goes into
+tuned model); ``bandit`` (``random``, ``mutate``, ``tpe`` and the tuned model). Arms that end in ``-unranked`` are
+ablations. The number of seeds follows from a pilot with other seeds, for a power of 80 % at half a point (n = 7.85 sd^2
+/ 0.005^2, sd of the paired differences), and is 40 at least. Each finished loop goes into
 ``eval/results/closed_loop.json``. Exit code 1 while loops are missing.
 """
 
