@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,8 @@ def test_a_packed_row_teaches_what_its_dialogues_teach_alone(tiny: Path, data: P
     chat = Chat(load_tokenizer(str(tiny)))
     rows = trainer_rows("sft", chat, read_view(data, "sft", "train"), 256)
     model = load_model(str(tiny), precision="float32")
-    trainer = make_trainer(tuning, model, chat.tokenizer, rows, [], tmp_path / "out")
+    with warnings.catch_warnings(action="ignore"):
+        trainer = make_trainer(tuning, model, chat.tokenizer, rows, [], tmp_path / "out")
     packed = list(trainer.get_train_dataloader())
     assert len(packed) < len(rows) / 2
     # The mean over a packed batch is that of its answer tokens, as if each dialogue had been alone.
