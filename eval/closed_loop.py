@@ -42,7 +42,6 @@ from nngen.files import cache_dir, load_json, write_atomically
 from nngen.lemur.source import open_lemur
 from nngen.llm.evolve import Evolution
 from nngen.llm.proposals.log import proposals
-from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.pool import read_drafts
 from nngen.llm.rewriters.bandit import Bandit, Hybrid
 from nngen.llm.rewriters.base import Rewriter
@@ -125,7 +124,7 @@ class Bench:
             # Equal numbers of trials: no loop stops early.
             patience=self.given.cycles + 1,
             pool=self.given.pool if ranked else None,
-            space=PlanSpace.spanned(self.table.families, self.table.trainings),
+            recorded=self.table.trainings,
         )
 
     def _tune(self) -> Rewriter:

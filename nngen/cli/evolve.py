@@ -12,18 +12,16 @@ from cyclopts import Parameter
 from nngen.analysis.loop_report import LoopCycle
 from nngen.campaign.budget import last_budget
 from nngen.cli.options import ArchiveOptions, Arguments, Flag, Names
-from nngen.cli.options.dry_run import DryRun, foresee_proposals
+from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions
-from nngen.cli.options.rewriter import RewriterOptions, read_kinds
+from nngen.cli.options.rewriter import RewriterOptions, foresee_proposals, read_kinds
 from nngen.cli.options.table import Table
 from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution, Tuner, stored_loop
-from nngen.llm.finetuning.config import Tuning, read_settings
-from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.base import Kind
+from nngen.llm.finetuning.config import Tuning
 from nngen.llm.rewriters.factory import tunable_base
 from nngen.training import pick_device
 
@@ -81,19 +79,28 @@ def evolve(
         nngen evolve coded --rewriter mutate --kind plan,region --islands 3 --max-new 40
         nngen evolve replayed --rewriter mutate --table moe4.json
     """
-    kinds = read_kinds(kind, source.rewriter, machines.isolation)
-    if table is not None and kinds != (Kind.PLAN,):
+    if table is not None and kind != ("plan",):
         raise UsageError("--table answers for plans, not for code: leave out --kind")
-    typed = machines.settle(trials, selection, table=table)
+    kinds = read_kinds(kind, source.rewriter, machines.isolation)
     if dry_run:
         sizes: dict[str, Any] = {item.name: item.default for item in fields(Evolution)} | loop.typed()
         judged = (sizes["cycles"] + 1) * sizes["judges"]
         count = sizes["start"] + sizes["cycles"] * sizes["number"] + judged
-        foresee_proposals(count, name, typed, machines=machines, selection=selection, budget=budget, output=output)
+        foresee_proposals(
+            count,
+            name,
+            trials,
+            machines=machines,
+            selection=selection,
+            budget=budget,
+            output=output,
+            table=table,
+        )
         return
     if (config is not None or settings) and not tune:
         raise UsageError("--config and --set are for --tune: add it")
-    device = pick_device(trials.typed().get("device", "auto"))
+    typed = machines.settle(trials, selection, table=table)
+    device = pick_device(typed.get("device", "auto"))
     tuner = _tuner(source, work or Path("generated") / name, config, settings, device) if tune else None
     rewriter = source.open(device)
     with (
@@ -101,9 +108,7 @@ def evolve(
         machines.session(name, stored_loop(store, name), typed, usable_pool(selection)) as (spec, inputs, engine),
         trial_progress(compiled=machines.compiled) as watcher,
     ):
-        # On a recorded table, plans are drafted that it can answer for.
         recorded = getattr(engine, "table", None)
-        space = recorded and PlanSpace.spanned(tuple(inputs.families), recorded.trainings)
         found = Evolution(
             spec=spec,
             archive=store,
@@ -113,7 +118,7 @@ def evolve(
             **loop.typed(),
             **limits.typed(),
             kinds=kinds,
-            space=space,
+            recorded=recorded.trainings if recorded else (),
             tune=tuner,
             budget=budget.change(last_budget(store.events(name))),
             watcher=watcher,
@@ -135,11 +140,9 @@ def _tuner(source: RewriterOptions, folder: Path, config: Path | None, settings:
     if base is None:
         raise UsageError(f"--tune tunes a model in this process, and {source.rewriter} is not one")
     own = {"base": base, "device": device, "quantize": source.quantize, "chat_template": source.template}
-    typed = read_settings(settings)
-    if taken := sorted(own.keys() & typed):
+    if taken := sorted(own.keys() & {text.partition("=")[0].strip() for text in settings}):
         raise UsageError(f"--set {taken[0]} is not for evolve: it follows from --rewriter and its options")
-    once = {"epochs": 1.0} if config is None else {}
-    tuning = Tuning.load(config, **once | typed | own)
+    tuning = Tuning.load(config, [*(["epochs=1"] if config is None else []), *settings], **own)
     # Loads torch and transformers.
     from nngen.llm.finetuning.finetune import AdapterTuner
 

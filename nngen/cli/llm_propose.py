@@ -12,10 +12,10 @@ from nngen.archive import Archive, StoredTrial
 from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
-from nngen.cli.options.dry_run import DryRun, foresee_proposals
+from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions
-from nngen.cli.options.rewriter import RewriterOptions, read_kinds
+from nngen.cli.options.rewriter import RewriterOptions, foresee_proposals, read_kinds
 from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
 from nngen.errors import UsageError
@@ -79,13 +79,19 @@ def llm_propose(
     if source.pool is not None and repair:
         raise UsageError("--repair asks again about one proposal, and --pool drafts others instead: give one of them")
     (wanted,) = read_kinds((kind,), source.rewriter, machines.isolation)
-    typed = machines.settle(trials, selection)
     if dry_run:
         count = number if train else 0
         foresee_proposals(
-            count, name or kind, typed, machines=machines, selection=selection, budget=budget, output=output
+            count,
+            name or kind,
+            trials,
+            machines=machines,
+            selection=selection,
+            budget=budget,
+            output=output,
         )
         return
+    typed = machines.settle(trials, selection)
     writer = source.open(pick_device(typed.get("device", "auto")))
     title = name or f"{writer.name}-{kind}-{typed.get('seed', 0)}"
     with output.open() as store:

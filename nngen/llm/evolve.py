@@ -8,7 +8,7 @@ seeds before it counts: the accuracy that selected it is biased upwards.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Annotated, Protocol
@@ -41,6 +41,7 @@ from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.bandit import Several
 from nngen.llm.rewriters.base import Kind, Rewriter
 from nngen.llm.rewriters.baselines import Uniform
+from nngen.plan import Plan
 from nngen.ranges import Range, Size, check_ranges
 from nngen.seeds import derive
 from nngen.training.engine import Engine
@@ -80,7 +81,7 @@ class Evolution:
         max_new: Begin no further cycle after so many new candidates, those of the start included.
         max_tokens: Begin no further cycle after so many tokens of prompts and replies.
         kinds: Kinds of proposals, which the cycles take in turn.
-        space: Plans that may be written; all plans over the usable families where it is None; not stored.
+        recorded: Plans of a recorded table, within whose values proposals stay; empty for all values; not stored.
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
         max_reply_tokens: Longest reply, as for ``Proposer``; not stored either.
         pool: Plans drafted in a turn, as for ``Proposer``; None for no drafts; not stored either.
@@ -103,7 +104,7 @@ class Evolution:
     max_new: Size | None = None
     max_tokens: Size | None = None
     kinds: tuple[Kind, ...] = (Kind.PLAN,)
-    space: PlanSpace | None = None
+    recorded: Collection[Plan] = ()
     watcher: Watcher = field(default_factory=Watcher)
     note: Callable[[str], None] = lambda _: None
     isolation: str = AUTO
@@ -189,7 +190,7 @@ class Evolution:
             engine=self.engine,
             inputs=self.inputs,
             spec=self.spec,
-            space=self.space,
+            space=PlanSpace.spanned(tuple(self.inputs.families), self.recorded) if self.recorded else None,
             batch=batch,
             count=getattr(rewriter, "tokens", estimate_tokens),
             isolation=self.isolation,

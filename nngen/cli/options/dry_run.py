@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -16,8 +16,6 @@ from nngen.campaign.estimate import Estimate, Work, estimate
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.runner import Campaign
 from nngen.cli.options import ArchiveOptions
-from nngen.cli.options.engine import BudgetOptions, EngineOptions, usable_pool
-from nngen.cli.options.family import FamilyOptions
 from nngen.cli.output import print_json, say
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
@@ -112,34 +110,6 @@ def foresee_campaign(main: Campaign, output: ArchiveOptions, *, times: int = 1, 
         isolation=main.isolation,
         output=output,
     )
-
-
-def foresee_proposals(
-    trials: int,
-    name: str,
-    typed: Mapping[str, Any],
-    *,
-    machines: EngineOptions,
-    selection: FamilyOptions,
-    budget: BudgetOptions,
-    output: ArchiveOptions,
-) -> None:
-    """Print the estimate of so many trainings of mixtures that are not proposed yet."""
-    with (
-        output.peek() as archive,
-        machines.session(name, None, typed, usable_pool(selection)) as (spec, inputs, engine),
-    ):
-        foresee(
-            CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
-            [Work(experts=(), epochs=spec.epochs)] * trials,
-            archive=archive,
-            inputs=inputs,
-            engine=engine,
-            budget=budget.change(Budget()),
-            isolation=machines.isolation,
-            output=output,
-            note="every proposal is counted as valid and new; the time of the rewriter is not counted",
-        )
 
 
 def _sections(found: Estimate, place: Path) -> dict[str, list[str]]:

@@ -9,9 +9,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from nngen.archive import CampaignRecord
 from nngen.assembly.provenance import source_level
-from nngen.cli.options import Count, Flag, ShareOption
-from nngen.cli.options.family import note_levels
+from nngen.campaign.budget import Budget
+from nngen.campaign.estimate import Work
+from nngen.cli.options import ArchiveOptions, Count, Flag, ShareOption
+from nngen.cli.options.dry_run import foresee
+from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
+from nngen.cli.options.family import FamilyOptions, note_levels
 from nngen.errors import UsageError
 from nngen.llm.proposals.propose import require_sandbox
 from nngen.llm.rewriters.base import Kind, Options, Rewriter
@@ -78,3 +83,33 @@ def read_kinds(names: Sequence[str] | None, rewriter: str, isolation: str) -> tu
     if set(kinds) - {Kind.PLAN}:
         note_levels([source_level("", isolation)], "proposals")  # code that a rewriter writes
     return kinds
+
+
+def foresee_proposals(
+    trials: int,
+    name: str,
+    options: TrialOptions,
+    *,
+    machines: EngineOptions,
+    selection: FamilyOptions,
+    budget: BudgetOptions,
+    output: ArchiveOptions,
+    table: Path | None = None,
+) -> None:
+    """Print the estimate of so many trainings of mixtures that are not proposed yet."""
+    typed = machines.settle(options, selection, table=table)
+    with (
+        output.peek() as archive,
+        machines.session(name, None, typed, usable_pool(selection)) as (spec, inputs, engine),
+    ):
+        foresee(
+            CampaignRecord(spec=spec, pool=inputs.fingerprints, data_fingerprint=inputs.dataset.fingerprint),
+            [Work(experts=(), epochs=spec.epochs)] * trials,
+            archive=archive,
+            inputs=inputs,
+            engine=engine,
+            budget=budget.change(Budget()),
+            isolation=machines.isolation,
+            output=output,
+            note="every proposal is counted as valid and new; the time of the rewriter is not counted",
+        )

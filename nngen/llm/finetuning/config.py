@@ -110,11 +110,16 @@ class Tuning:
             raise RewriterError("a base in 4 bits needs a CUDA device: leave quantize out on the CPU")
 
     @classmethod
-    def load(cls, file: Path | None = None, **given: Any) -> Self:
-        """Read a TOML file, if one is given, and override its fields by those arguments that are not None.
+    def load(cls, file: Path | None = None, settings: Sequence[str] = (), **given: Any) -> Self:
+        """Read a TOML file, if one is given, and override its fields by settings and by arguments that are not None.
+
+        Args:
+            file: TOML file with fields.
+            settings: Fields written as KEY=VALUE, the value as in TOML or as plain text; names may have commas.
+            given: Fields.
 
         Raises:
-            RewriterError: If the file cannot be read, a key is unknown, or the base is missing.
+            RewriterError: If file or settings cannot be read, a key is unknown, or the base is missing.
         """
         data: dict[str, Any] = {}
         if file is not None:
@@ -122,6 +127,7 @@ class Tuning:
                 data = read_toml(file)
             except ValueError as error:
                 raise RewriterError(f"{file} cannot be read: {error}") from None
+        data |= dict(map(_setting, settings))
         data |= {name: value for name, value in given.items() if value is not None}
         return cls.from_dict(data)
 
@@ -153,24 +159,15 @@ class Tuning:
         return asdict(self) | {"tasks": list(self.tasks), "targets": list(self.targets)}
 
 
-def read_settings(texts: Sequence[str]) -> dict[str, Any]:
-    """Read fields of a tuning written as KEY=VALUE, the value as in TOML or as plain text; names may have commas.
-
-    Raises:
-        RewriterError: If a text is not KEY=VALUE.
-    """
-    found: dict[str, Any] = {}
-    lists = {item.name for item in fields(Tuning) if str(item.type) == "tuple[str, ...]"}
-    for text in texts:
-        name, _, value = (part.strip() for part in text.partition("="))
-        if not name or not value:
-            raise RewriterError(f"a field of a tuning is set by KEY=VALUE, such as epochs=2, not {text!r}")
-        name = name.replace("-", "_")
-        try:
-            found[name] = tomllib.loads(f"value = {value}")["value"]
-        except (ValueError, RecursionError):
-            found[name] = split_names(value) if name in lists else value
-    return found
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = (part.strip() for part in text.partition("="))
+    if not name or not value:
+        raise RewriterError(f"a field of a tuning is set by KEY=VALUE, such as epochs=2, not {text!r}")
+    name = name.replace("-", "_")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        return name, split_names(value) if name in ("tasks", "targets") else value
 
 
 def presets() -> dict[str, Path]:
