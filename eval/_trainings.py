@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from _page import Evaluation, note
 
 from nngen import __version__
@@ -21,6 +23,7 @@ from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.assembly.plan_toml import preset
 from nngen.datasets.dataset import Dataset, store_dataset
 from nngen.datasets.image_file import decode
+from nngen.datasets.preprocessing import pooled_features
 from nngen.datasets.source import Raw
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
@@ -59,6 +62,11 @@ class Cell:
     def title(self) -> str:
         """Names of the preset and of the families."""
         return "+".join(filter(None, (self.preset, *self.experts)))
+
+    @property
+    def key(self) -> str:
+        """Name of its outputs."""
+        return f"{self.title} {self.images} {self.epochs} {self.seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +113,9 @@ class Images:
 class Store:
     """The results so far, one line of JSON per trial, written after each of them.
 
+    What families alone put out on the validation images is in an ``.npz`` file of the same name, with the labels and
+    pooled features of these images.
+
     Args:
         path: The JSON file.
         settings: Settings that hold for every trial, for the head of the file.
@@ -114,6 +125,10 @@ class Store:
         self.path, self.settings = path, settings
         self.data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"trials": []}
         self.trials: dict[Cell, dict[str, Any]] = {_cell(row): row for row in self.data["trials"]}
+        self.outputs: dict[str, npt.NDArray[Any]] = {}
+        if (file := path.with_suffix(".npz")).exists():
+            with np.load(file) as arrays:
+                self.outputs = dict(arrays)
 
     def begin(self, fingerprint: str, evaluation: Evaluation) -> None:
         """Refuse images other than those that the results so far were made with."""
@@ -136,6 +151,25 @@ class Store:
         lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in self.trials.values())
         text = json.dumps(head, indent=1).removesuffix("\n}") + f',\n "trials": [\n{lines}\n]}}\n'
         write_atomically(self.path, text.encode())
+
+    def missing(self, wanted: Iterable[Cell], *, outputs: bool = False) -> list[Cell]:
+        """Return the cells without a result, if asked families alone without outputs too."""
+
+        def whole(cell: Cell) -> bool:
+            if not outputs or len(cell.experts) != 1 or cell not in self.trials:
+                return cell in self.trials
+            return "outcome" in self.trials[cell] or cell.key in self.outputs
+
+        return [cell for cell in dict.fromkeys(wanted) if not whole(cell)]
+
+    def keep_outputs(self, cell: Cell, trial: Trial, data: Dataset) -> None:
+        """Keep the logits of a family alone on the validation images, ``(N, C)`` float16, and write the file."""
+        self.outputs[cell.key] = np.frombuffer(trial.validation_logits, "<f2").reshape(-1, data.classes)
+        self.outputs["labels"] = data.validation_labels.astype(np.uint8)
+        self.outputs["features"] = pooled_features(data.validation_images)
+        file = io.BytesIO()
+        np.savez_compressed(file, **self.outputs)
+        write_atomically(self.path.with_suffix(".npz"), file.getvalue())
 
     def accuracies(self, size: int, fidelity: tuple[int, int]) -> dict[tuple[str, ...], list[float]]:
         """Return the last accuracies of the trials of so many experts at a fidelity, by experts, seeds in order."""
@@ -198,6 +232,8 @@ class Trainer:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     cell, trial = running.pop(future), future.result()
                     self.store.add(cell, trial, **(self._tested(trial, data) if self.tested else {}))
+                    if trial.validation_logits:
+                        self.store.keep_outputs(cell, trial, data)
                     done += 1
                     left = (time.monotonic() - began) / done * (len(wanted) - done) / 3600
                     result = f"{trial.validation_accuracy or math.nan:.4f} in {trial.seconds:.0f} s"
@@ -215,6 +251,7 @@ class Trainer:
             spec=TrialSpec(epochs=cell.epochs, seed=seed, **settings),
             dataset=data,
             isolation=families_level(family for family, _ in experts).level,
+            logits=len(cell.experts) == 1,
         )
 
     @staticmethod

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = {split: each for split, (_, _, each) in SPLITS.items()}
     store = Store(STORE, {**SETTINGS, "shape": str(SHAPE), "splits": splits})
     for stage in asked.stage:
-        if wanted := [cell for cell in cells(stage, store) if cell not in store.trials]:
+        if wanted := store.missing(cells(stage, store), outputs=stage == "table"):
             if asked.images is None:
                 EVALUATION.error("name the folder of the images with --images or NNGEN_CIFAR10_JPEG")
             Trainer(
@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             ).run(wanted, 60 * asked.minutes)
     asked.images = None  # no path of this machine on the page
     wanted = [cell for stage in STAGES for cell in cells(stage, store)]
-    done = len(wanted) == _total() and all(cell in store.trials for cell in wanted)
-    return EVALUATION.finish(page(store), good=done)
+    missing = store.missing(wanted) + store.missing(cells("table", store), outputs=True)
+    return EVALUATION.finish(page(store), good=len(wanted) == _total() and not missing)
 
 
 def _total() -> int:

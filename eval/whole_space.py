@@ -1,9 +1,12 @@
 """Speed and memory of scoring every mixture of a pool from the outputs of its families, against a plain loop.
 
+    python eval/whole_space.py --write                   # everything; a gate for every mixture takes minutes
+    python eval/whole_space.py --parts gates --write     # the gates alone; the rest of the page stays as it is
+
 The outputs are made up (images of different difficulty, experts of different skill and taste), because time and memory
 do not depend on their values. Every pool is scored by a process of its own, whose peak memory is read. The plain loop
 computes the same scores mixture by mixture in NumPy, on a sample; its time for the whole space is that of the sample,
-scaled.
+scaled. The figures of each part stay in ``eval/results/whole_space.json``, from which the page is made.
 """
 
 from __future__ import annotations
@@ -20,12 +23,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _page import Evaluation, note, table
+from _page import RESULTS, Evaluation, note, table
 from more_itertools import chunked
+
+from nngen.files import load_json, store_json
 
 EVALUATION = Evaluation(__file__, __doc__)
 LIMIT_S, LIMIT_MIB, EQUAL = 60.0, 2048, 1e-5
 SEARCHED, TOP = 50, 24
+PARTS = ("scores", "gates", "search")
+STORE = RESULTS / "whole_space.json"
 STEPS, RELAXATION, PENALTY, TEMPERATURES = 20, 1.8, 0.1, (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 Floats = npt.NDArray[np.float64]
@@ -191,6 +198,28 @@ def measure(families: int, images: int, classes: int, loop: int, device: str, th
     }
 
 
+def gates(families: int, images: int, classes: int, device: str, threads: int) -> dict[str, Any]:
+    """Train a gate for every mixture of one pool in this process."""
+    import torch
+
+    from nngen.surrogate.gates import gate_accuracies
+    from nngen.surrogate.scores import all_mixtures
+
+    torch.set_num_threads(threads)
+    experts, mixtures = made_up(families, images, classes), all_mixtures(families)
+    start, spent = time.perf_counter(), time.process_time()
+    accuracies = gate_accuracies(experts, mixtures, device=device)
+    return {
+        "families": families,
+        "mixtures": len(mixtures),
+        "seconds": time.perf_counter() - start,
+        "cpu_s": time.process_time() - spent,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "best": float(accuracies.max()),
+        "best_single": float(experts.accuracies.max()),
+    }
+
+
 def search(families: int, images: int, classes: int, device: str, threads: int, listed: bool) -> dict[str, Any]:
     """Search a pool that is too large to score whole; list it by one score too, for comparison."""
     import torch
@@ -225,10 +254,10 @@ def search(families: int, images: int, classes: int, device: str, threads: int, 
     }
 
 
-def apart(families: int, given: Any) -> Mapping[str, Any]:
-    """Score one pool in a process of its own."""
-    note(f"{families} families: {math.comb(families, 4):,} mixtures")
-    words = [sys.executable, __file__, "--one", str(families)]
+def apart(part: str, families: int, given: Any) -> Mapping[str, Any]:
+    """Measure one part on one pool in a process of its own."""
+    note(f"{part} of {families} families: {math.comb(families, 4):,} mixtures")
+    words = [sys.executable, __file__, "--parts", part, "--one", str(families)]
     for name in ("images", "classes", "loop", "device", "threads", "listed", "searched_images"):
         words += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
@@ -236,9 +265,10 @@ def apart(families: int, given: Any) -> Mapping[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score the pools and print the page."""
+    """Measure the parts that were asked for and print the page."""
     given = EVALUATION.arguments(
         argv,
+        parts={"nargs": "+", "default": list(PARTS), "choices": PARTS},
         families=([29, 34], "sizes of the pools"),
         images=(5000, "validation images"),
         classes=10,
@@ -248,72 +278,103 @@ def main(argv: Sequence[str] | None = None) -> int:
         searched=([60, 100, 1000], "sizes of pools that are searched, not scored whole"),
         searched_images=(1000, "validation images of these"),
         listed=(60, "size up to which a searched pool is listed too, by one score"),
-        one=(int, "score one pool of this size and print the measures as JSON"),
+        one=(int, "measure one part on a pool of this size and print the figures as JSON"),
     )
     if given.one is not None:
-        if given.one < SEARCHED:
-            found = measure(given.one, given.images, given.classes, given.loop, given.device, given.threads)
-        else:
-            few, listed = given.searched_images, given.one <= given.listed
-            found = search(given.one, few, given.classes, given.device, given.threads, listed)
-        print(json.dumps(found))
+        print(json.dumps(_one(given.parts[0], given)))
         return 0
     if max(given.families) >= SEARCHED or min(given.searched) < SEARCHED:
         EVALUATION.error(f"pools from {SEARCHED} families on are searched, smaller ones are scored whole")
-    rows = [apart(families, given) for families in given.families]
-    large = [apart(families, given) for families in given.searched]
-    worst = {name: max(row["differences"][name] for row in rows) for name in rows[0]["differences"]}
-    largest = max(worst.values())
-    first = rows[0]
-    fast = first["seconds"] < LIMIT_S and first["peak_mib"] < LIMIT_MIB and largest <= EQUAL
-    whole = [row["kept"] for row in large if not math.isnan(row["kept"])]
-    good = fast and all(share == 1 for share in whole)
-    titles = ("families", "mixtures", "seconds", "peak MiB", "best accuracy", f"best {TOP} found")
-    page = EVALUATION.page(
-        "Every mixture of a pool scored from the outputs of its families",
-        f"{given.images:,} images, {given.classes} classes, made-up outputs.",
-        table(
-            ("families", "mixtures", "seconds", "CPU seconds", "peak MiB", "plain loop, s (scaled)", "ratio"),
-            [
-                (
-                    row["families"],
-                    f"{row['mixtures']:,}",
-                    f"{row['seconds']:.1f}",
-                    f"{row['cpu_s']:.1f}",
-                    f"{row['peak_mib']:.0f}",
-                    f"{row['plain_s']:.0f}",
-                    f"{row['plain_s'] / row['seconds']:.0f}",
-                )
-                for row in rows
-            ],
-            right=("families", "mixtures", "seconds", "CPU seconds", "peak MiB", "plain loop, s (scaled)", "ratio"),
-        ),
-        [
-            f"- Largest difference of any score to the plain loop on {first['sample']} mixtures: {largest:.1e}"
-            f" (claim: at most {EQUAL:.0e}).",
-            f"- Claim: {first['families']} families in under {LIMIT_S:.0f} s and {LIMIT_MIB:,} MiB:"
-            f" {'holds' if fast else 'does not hold'}.",
-        ],
-        "## Pools that are searched",
-        f"A beam search by the mean of probabilities, {given.searched_images:,} images; the last column is the share of"
-        f" the {TOP} best accuracies of the full listing that it reaches, where the pool was listed.",
-        table(
-            titles,
-            [
-                (
-                    row["families"],
-                    f"{row['mixtures']:,}",
-                    f"{row['seconds']:.1f}",
-                    f"{row['peak_mib']:.0f}",
-                    f"{row['best']:.4f}",
-                    "-" if math.isnan(row["kept"]) else f"{row['kept']:.0%}",
-                )
-                for row in large
-            ],
-            right=titles,
-        ),
-    )
+    known = load_json(STORE) or {}
+    for part in given.parts:
+        sizes = given.searched if part == "search" else given.families
+        known[part] = [apart(part, families, given) for families in sizes]
+        if given.write:
+            store_json(STORE, known)
+    good, blocks = True, []
+    for part, write in (("scores", _of_scores), ("gates", _of_gates), ("search", _of_search)):
+        text, holds = write(known[part], given) if part in known else (f"The part {part} is not measured yet.", False)
+        blocks.append(text)
+        good = good and holds
+    about = f"{given.images:,} images, {given.classes} classes, made-up outputs."
+    page = EVALUATION.page("Every mixture of a pool scored from the outputs of its families", about, *blocks)
     return EVALUATION.finish(page, good=good)
+
+
+def _one(part: str, given: Any) -> dict[str, Any]:
+    size = (given.one, given.images, given.classes)
+    if part == "scores":
+        return measure(*size, given.loop, given.device, given.threads)
+    if part == "gates":
+        return gates(*size, given.device, given.threads)
+    listed = given.one <= given.listed
+    return search(given.one, given.searched_images, given.classes, given.device, given.threads, listed)
+
+
+def _of_scores(rows: Sequence[Mapping[str, Any]], given: Any) -> tuple[str, bool]:
+    first = rows[0]
+    largest = max(max(row["differences"].values()) for row in rows)
+    good = first["seconds"] < LIMIT_S and first["peak_mib"] < LIMIT_MIB and largest <= EQUAL
+    columns = ("families", "mixtures", "seconds", "CPU seconds", "peak MiB", "plain loop, s (scaled)", "ratio")
+    cells = [
+        (
+            row["families"],
+            f"{row['mixtures']:,}",
+            f"{row['seconds']:.1f}",
+            f"{row['cpu_s']:.1f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['plain_s']:.0f}",
+            f"{row['plain_s'] / row['seconds']:.0f}",
+        )
+        for row in rows
+    ]
+    notes = [
+        f"- Largest difference of any score to the plain loop on {first['sample']} mixtures: {largest:.1e}"
+        f" (claim: at most {EQUAL:.0e}).",
+        f"- Claim: {first['families']} families in under {LIMIT_S:.0f} s and {LIMIT_MIB:,} MiB:"
+        f" {'holds' if good else 'does not hold'}.",
+    ]
+    return "\n\n".join([table(columns, cells, right=columns), "\n".join(notes)]), good
+
+
+def _of_gates(rows: Sequence[Mapping[str, Any]], given: Any) -> tuple[str, bool]:
+    columns = ("families", "gates", "seconds", "CPU seconds", "ms each", "peak MiB", "best gate", "best family")
+    cells = [
+        (
+            row["families"],
+            f"{row['mixtures']:,}",
+            f"{row['seconds']:.0f}",
+            f"{row['cpu_s']:.0f}",
+            f"{1000 * row['seconds'] / row['mixtures']:.1f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['best']:.4f}",
+            f"{row['best_single']:.4f}",
+        )
+        for row in rows
+    ]
+    text = "Each gate is trained on one half of the images and scored on the other, both ways."
+    return "\n\n".join(["## A gate for every mixture", text, table(columns, cells, right=columns)]), True
+
+
+def _of_search(rows: Sequence[Mapping[str, Any]], given: Any) -> tuple[str, bool]:
+    columns = ("families", "mixtures", "seconds", "peak MiB", "best accuracy", f"best {TOP} found")
+    cells = [
+        (
+            row["families"],
+            f"{row['mixtures']:,}",
+            f"{row['seconds']:.1f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['best']:.4f}",
+            "-" if math.isnan(row["kept"]) else f"{row['kept']:.0%}",
+        )
+        for row in rows
+    ]
+    text = (
+        f"A beam search by the mean of probabilities, {given.searched_images:,} images; the last column is the share of"
+        f" the {TOP} best accuracies of the full listing that it reaches, where the pool was listed."
+    )
+    good = all(row["kept"] == 1 for row in rows if not math.isnan(row["kept"]))
+    return "\n\n".join(["## Pools that are searched", text, table(columns, cells, right=columns)]), good
 
 
 if __name__ == "__main__":

@@ -143,6 +143,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def write_result(path: Path, content: bytes, what: str = "") -> None:
+    """Write a file that a user named, atomically; ``what`` begins as in ``the report`` and goes into the message.
+
+    Raises:
+        NngenError: If it cannot be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise NngenError(f"cannot write {f'{what} ' if what else ''}{path}: {error.strerror}") from error
+
+
 @contextmanager
 def one_process(path: Path, waiting: str = "") -> Iterator[None]:
     """Let one process of this machine at a time run the block that belongs to a path.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,6 +142,102 @@ def test_the_moe4_table_has_every_quartet_and_every_family():
     assert all(cell.images * cell.epochs <= 8000 for stage in script.STAGES for cell in script.cells(stage))
     pilot = {cell.experts for cell in script.cells("pilot")}
     assert len(pilot) == 12 and pilot <= {cell.experts for cell in wanted}
+
+
+def trained_alone(script, store, random, name, seed, skill):
+    """Add the training of a family alone to a store, with made-up outputs that are right with a probability."""
+    labels = np.arange(200) % 10
+    guesses = np.where(random.random(200) < skill, labels, random.integers(10, size=200))
+    logits = (4.0 * np.eye(10)[guesses] + random.normal(0, 1, (200, 10))).astype("<f2")
+    accuracy = float((logits.argmax(1) == labels).mean())
+    curve = tuple(EpochResult(epoch=epoch, validation_accuracy=accuracy * epoch / 4) for epoch in (1, 2, 3, 4))
+    trial = Trial(
+        candidate_id=name,
+        spec=TrialSpec(dataset="x", shape=Shape(3, 32, 32)),
+        verdict=Verdict(outcome=Outcome.VALID),
+        curve=curve,
+        parameters=1000,
+        validation_logits=logits.tobytes(),
+    )
+    cell = script.Cell((name,), 2000, 4, seed)
+    images = random.integers(256, size=(200, 3, 32, 32), dtype=np.uint8)
+    data = SimpleNamespace(classes=10, validation_labels=labels, validation_images=images)
+    store.add(cell, trial)
+    store.keep_outputs(cell, trial, data)
+    return accuracy
+
+
+def test_outputs_of_families_are_kept_beside_their_table(tmp_path):
+    script = load("moe4_table")
+    store = script.Store(tmp_path / "moe4.json", script.SETTINGS)
+    store.begin("f1", script.EVALUATION)
+    trained_alone(script, store, np.random.default_rng(0), "A", 0, 0.5)
+    cells = [script.Cell(("A",), 2000, 4, seed) for seed in (0, 1)]
+    again = script.Store(tmp_path / "moe4.json", script.SETTINGS)
+    assert again.missing(cells, outputs=True) == cells[1:]
+    assert again.outputs["A 2000 4 0"].shape == (200, 10) and again.outputs["features"].shape == (200, 48)
+    (tmp_path / "moe4.npz").unlink()
+    without = script.Store(tmp_path / "moe4.json", script.SETTINGS)
+    assert without.missing(cells) == cells[1:] and without.missing(cells, outputs=True) == cells
+
+
+@pytest.mark.parametrize("outputs", [True, False])
+def test_scores_are_compared_with_the_trainings_of_a_table(tmp_path, monkeypatch, capsys, outputs):
+    script = load("surrogate_fidelity")
+    random, families = np.random.default_rng(0), "ABCDEFG"
+    store = script.Store(tmp_path / "moe4.json", {})
+    store.begin("f1", script.EVALUATION)
+    alone = {
+        name: trained_alone(script, store, random, name, 0, 0.1 + number / 10) for number, name in enumerate(families)
+    }
+    for seed in (0, 1):
+        for experts in combinations(families, 4):
+            accuracy = float(np.mean([alone[name] for name in experts]) + random.normal(0, 0.005))
+            point = EpochResult(epoch=1, validation_accuracy=accuracy)
+            trial = Trial(
+                candidate_id="x",
+                spec=TrialSpec(dataset="x", shape=Shape(3, 32, 32)),
+                verdict=Verdict(outcome=Outcome.VALID),
+                curve=(point,),
+            )
+            store.add(script.Cell(experts, 2000, 4, seed), trial)
+    if not outputs:
+        (tmp_path / "moe4.npz").unlink()
+    monkeypatch.setattr(script, "TABLES", tmp_path)
+    assert script.main([]) == 1  # one table is missing
+    text = capsys.readouterr().out
+    assert "35 of 126 quartets are recorded, 35 with all of 7 families alone" in text
+    assert "0 of 49 quartets are recorded; at least 8 with all their families alone are needed." in text
+    assert ("| gate |" in text) == outputs and ("| stacking |" in text) == outputs
+    read = script.read(script.Store(tmp_path / "moe4.json", {}), (2000, 4))
+    assert read is not None
+    rows = {row.score: row for row in script.agreements(*read)[0]}
+    assert rows["mean_single"].tau > 0.9 and rows["random"].tau == 0
+    assert rows["learned"].tau > 0.7 and rows["mean_single"].regret < 0.01
+
+
+def test_claims_about_the_learned_ranker():
+    script = load("surrogate_fidelity")
+
+    def row(score, tau, regret=0.0):
+        return script.Agreement(score=score, mixtures=50, tau=tau, low=tau, high=tau, regret=regret)
+
+    trivial = [row(name, tau) for name, tau in zip(script.TRIVIAL, (0.1, 0.5, 0.3, 0.0), strict=True)]
+    held = script.claims([row("learned", 0.6, 0.004), *trivial], 0.65, 0.01)
+    assert [good for _, good in held] == [True, True, True]
+    lost = script.claims([row("learned", 0.45, 0.006), *trivial], 0.65, 0.01)
+    assert [good for _, good in lost] == [False, False, False]
+    assert [good for _, good in script.claims([row("learned", 0.6), *trivial], None, 0.0)] == [False, True, False]
+
+
+def test_warm_and_cold_trainings_are_paired_by_quartet_and_seed():
+    script = load("warm_start")
+    warm = {("A", "B"): {0: (0.5, 1.0), 1: (0.6, 1.0)}, ("A", "C"): {0: (0.4, 1.0)}}
+    cold = {("A", "B"): {0: (0.4, 2.0), 1: (0.4, 2.0)}, ("A", "C"): {0: (0.5, 2.0), 1: (0.9, 2.0)}, ("B", "C"): {}}
+    assert script.compare(warm, cold) == pytest.approx([0.15, -0.1])
+    text = script.page({"warm": warm, "scratch, short": cold}, {("A",): {0: (0.3, 4.0)}}, 2)
+    assert "| warm | 3 | 0.5000 | 1.0 | - | - |" in text
+    assert "| scratch, short | 4 | 0.5500 | 2.0 | +0.0250 | -1.5633 to +1.6133 |" in text
 
 
 def test_reliability_of_made_up_accuracies():

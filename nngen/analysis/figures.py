@@ -16,8 +16,8 @@ from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
 from nngen.analysis.leaderboard import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive.records import StoredTrial
-from nngen.errors import NngenError, UsageError
-from nngen.files import write_atomically
+from nngen.errors import UsageError
+from nngen.files import write_result
 from nngen.space import Coverage
 from nngen.text import one_line
 
@@ -63,7 +63,7 @@ def label(text: str, limit: int = 200) -> str:
 
 def ranking_figure(rows: Sequence[Row]) -> str:
     """Draw every candidate's accuracy by rank, with its interval where seeds give one, as JSON."""
-    figure, rows = _graph_objects().Figure(), sampled(rows)
+    figure, rows = graph_objects().Figure(), sampled(rows)
     halves = [row.validation_half for row in rows]
     figure.add_scatter(
         x=[row.rank for row in rows],
@@ -83,7 +83,7 @@ def ranking_figure(rows: Sequence[Row]) -> str:
 def effects_figure(effects: Effects) -> str:
     """Draw each family's effect with its interval, best on top, as JSON."""
     shown = [row for row in reversed(effects.families) if row.point is not None]
-    figure = _graph_objects().Figure()
+    figure = graph_objects().Figure()
     for sign, colour, name in ((1, _BETTER, "better"), (-1, _WORSE, "worse"), (0, _UNCLEAR, "unclear")):
         rows = [row for row in shown if sign_of(row) == sign]
         points = [100 * (row.point or 0.0) for row in rows]
@@ -129,7 +129,7 @@ def family_figure(rows: Sequence[FamilyRow]) -> str:
     shown = [row for row in reversed(rows) if row.trained]
     names = [label(f"{row.name} ({row.trained})") for row in shown]
     dots = [sampled(row.accuracies, max(2, POINTS // len(shown))) for row in shown]
-    figure = _graph_objects().Figure()
+    figure = graph_objects().Figure()
     figure.add_scatter(
         x=[accuracy for line in dots for accuracy in line],
         y=[name for name, line in zip(names, dots, strict=True) for _ in line],
@@ -179,11 +179,7 @@ def write_coverage_page(coverage: Coverage, path: Path) -> None:
 
     figure = plotly.io.from_json(coverage_figure(coverage))
     figure.update_layout(title={"text": label(coverage.verdict, 1000), "font": {"size": 14}}, margin={"t": 60})
-    page = str(plotly.io.to_html(figure, include_plotlyjs=True, full_html=True))
-    try:
-        write_atomically(path, page.encode())
-    except OSError as error:
-        raise NngenError(f"cannot write {path}: {error.strerror}") from error
+    write_result(path, str(plotly.io.to_html(figure, include_plotlyjs=True, full_html=True)).encode())
 
 
 def pair_figure(effects: Effects) -> str:
@@ -227,7 +223,7 @@ def pair_table(effects: Effects) -> tuple[list[str], list[list[PairEffect | None
 def curves_figure(trials: Sequence[StoredTrial]) -> str:
     """Draw validation accuracy over the epochs: the best trials in colour, the others grey, as JSON."""
     best, others = best_curves(trials)
-    figure = _graph_objects().Figure()
+    figure = graph_objects().Figure()
     # One trace with gaps: drawing a thousand traces would take the page seconds.
     figure.add_scatter(
         x=[value for trial in others for value in (*(point.epoch for point in trial.curve), None)],
@@ -272,7 +268,7 @@ def gate_figure(trials: Sequence[StoredTrial]) -> str:
     """Draw the mean gate weights of the experts in the best trials, as JSON."""
     shares = gate_shares(trials)
     labels = [f"{rank}. {(trial.candidate_id or '')[5:11]}" for rank, (trial, _) in enumerate(shares, start=1)]
-    figure = _graph_objects().Figure()
+    figure = graph_objects().Figure()
     for name, colour in gate_colours([share for _, share in shares]).items():
         parts = [(label, share[name]) for label, (_, share) in zip(labels, shares, strict=True) if name in share]
         figure.add_bar(
@@ -327,7 +323,7 @@ def _hover_text(row: FamilyEffect) -> str:
 
 
 def _matrix(names: Sequence[str], cells: Any, grey: Any = None, **more: Any) -> str:
-    go = _graph_objects()
+    go = graph_objects()
     axis = [label(name) for name in names]
     figure = go.Figure(go.Heatmap(x=axis, y=axis, z=cells, xgap=1, ygap=1, hoverongaps=False, **more))
     if grey is not None:
@@ -338,7 +334,8 @@ def _matrix(names: Sequence[str], cells: Any, grey: Any = None, **more: Any) -> 
     return figure_json(figure, least=max(320, 140 + _CELL_PX * len(names)))
 
 
-def _graph_objects() -> Any:
+def graph_objects() -> Any:
+    """Return ``plotly.graph_objects``."""
     # Takes half a second to import.
     import plotly.graph_objects
 

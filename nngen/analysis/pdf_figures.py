@@ -22,8 +22,8 @@ from nngen.analysis.figures import (
     sign_of,
 )
 from nngen.analysis.report import Report
-from nngen.errors import MissingExtraError, NngenError
-from nngen.files import write_atomically
+from nngen.errors import MissingExtraError
+from nngen.files import write_result
 from nngen.text import one_line
 
 _WIDTH = 6.3
@@ -79,10 +79,7 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
             draw(report, figure)
             # Without a creation date the bytes depend on the report alone.
             figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Title": report.campaign.name})
-        try:
-            write_atomically(path, content.getvalue())
-        except OSError as error:
-            raise NngenError(f"cannot write the figure {path}: {error.strerror}") from error
+        write_result(path, content.getvalue(), "the figure")
         written.append(path)
     return tuple(written)
 

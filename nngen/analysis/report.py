@@ -37,8 +37,8 @@ from nngen.analysis.results import (
 )
 from nngen.archive.records import CampaignRecord, StoredTrial
 from nngen.archive.store import Archive
-from nngen.errors import NngenError, UsageError
-from nngen.files import write_atomically
+from nngen.errors import UsageError
+from nngen.files import write_result
 from nngen.jinja import environment, script_data
 from nngen.space import SAMPLERS, Coverage, coverage
 from nngen.space.evenness import Evenness, evenness
@@ -266,11 +266,7 @@ def write_report(
         NngenError: If the file cannot be written.
     """
     report = collect(archive, name, price_per_hour=price_per_hour, baselines=baselines)
-    text = render(report)
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise NngenError(f"cannot write the report {path}: {error.strerror}") from error
+    write_result(path, render(report).encode(), "the report")
     return report
 
 

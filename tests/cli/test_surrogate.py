@@ -1,6 +1,7 @@
 """Commands ``experts train`` and ``surrogate rank``: rankings of an archive of fakes, and real families on digits."""
 
 import json
+import sys
 
 import pytest
 
@@ -53,9 +54,55 @@ def test_joint_trainings_are_compared_with_every_score(nngen, path):
     assert "learned agrees with the accuracies of" in text or "how well learned ranks" in text
 
 
+def test_the_ranked_space_is_one_page(nngen, path, tmp_path):
+    assert nngen("surrogate", "rank", "--out", tmp_path / "space.html").code == 0
+    page = (tmp_path / "space.html").read_text()
+    assert "15 mixtures of 6 families" in page
+    assert "How well mean_probabilities ranks jointly trained mixtures is not known" in page
+    assert "G is not ranked: memory: G at training" in page
+    # Six families of 0.5 s an epoch; 15 mixtures of four families each.
+    assert "<b>6.0 s</b>" in page and "<b>60.0 s</b>" in page
+    with Archive.open(path) as archive:
+        fake_campaign(archive, name="joint", size=35, finalists=4, replicates=2).run()
+    assert nngen("surrogate", "rank", "--out", tmp_path / "space.html").code == 0
+    page = (tmp_path / "space.html").read_text()
+    figure = json.loads(page.partition('id="figure-space">')[2].partition("</script>")[0].replace("\\u003c", "<"))
+    parts = {part.get("name"): part for part in figure["data"]}
+    assert {"every mixture", "trained jointly", "95 %"} <= set(parts)
+    found = json.loads(nngen("surrogate", "rank", "--json", "--top", "15").out)["mixtures"]
+    assert len(parts["trained jointly"]["x"]) == sum(row["trained"] is not None for row in found) == 15
+    first = figure["data"][-1]
+    assert first["customdata"][0] == ", ".join(found[0]["experts"])
+    carried = json.loads(page.partition('id="figure-carried">')[2].partition("</script>")[0])["data"][0]
+    assert len(carried["y"]) == 6
+
+
+def test_all_mixtures_as_parquet(nngen, path, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with Archive.open(path) as archive:
+        fake_campaign(archive, name="joint", size=35).run()
+    result = nngen("surrogate", "rank", "--top", "1", "--parquet", tmp_path / "space.parquet")
+    assert result.code == 0 and "wrote " in result.out
+    table = parquet.read_table(tmp_path / "space.parquet")
+    rows = json.loads(nngen("surrogate", "rank", "--json", "--top", "15").out)["mixtures"]
+    assert table.schema.metadata[b"campaign"] == b"experts" and table.schema.metadata[b"by"] == b"learned"
+    for written, row in zip(table.to_pylist(), rows, strict=True):
+        assert {name: written[name] for name in row} == row
+        assert written["seeds"] == 1
+
+
+def test_pyarrow_is_an_extra(nngen, path, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = nngen("surrogate", "rank", "--parquet", tmp_path / "space.parquet")
+    assert (result.code, result.out) == (2, "")
+    assert "pyarrow is not installed: pip install '.[parquet]'" in result.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--out", "space.txt"), "--out space.txt must end in .html"),
+        (("--parquet", "space.csv"), "--parquet space.csv must end in .parquet"),
         (("--by", "stackin"), "no score is called 'stackin': did you mean stacking?"),
         (("--by", "learned"), "learned is fitted to joint trainings, and how well learned ranks"),
         (("--epochs", "7"), "campaign experts trained its families for 2 epochs, not for 7"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -37,6 +39,8 @@ def rank(
     epochs: Count | None = None,
     top: Count = 20,
     untrained: Flag = False,
+    out: Path | None = None,
+    parquet: Path | None = None,
     device: str = "auto",
     output: ArchiveOptions = ArchiveOptions(),
 ) -> None:
@@ -54,30 +58,51 @@ def rank(
         top: Mixtures to list.
         untrained: Also score the families before training (SWAP, synflow, norm of the gradient), in workers; this
             takes seconds a family, once.
+        out: HTML file for the ranked space as a picture: every mixture with those that were trained, the families of
+            the top, the cost.
+        parquet: Parquet file for all mixtures with all scores (needs the extra parquet).
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Examples:
         nngen surrogate rank
         nngen surrogate rank experts --by stacking --top 100 --json
         nngen surrogate rank experts --epochs 2
+        nngen surrogate rank experts --out space.html --parquet space.parquet
     """
+    from nngen.cli.surrogate import files
     from nngen.surrogate.ranking import rank_mixtures
 
     _check_score(by)
+    if out is not None:
+        files.check_path(out, "--out", (".html", ".htm"))
+    if parquet is not None:
+        files.check_path(parquet, "--parquet", (".parquet",))
     device = pick_device(device)
     with output.read() as store:
         alone = load_experts(store, campaign, epochs)
         joint = joint_accuracies(store, alone)
         if untrained or by in UNTRAINED:
             alone = _untrained(store, alone)
+        trials = store.trials(alone.campaign, curves=False)
     with progress_bar("ranking mixtures") as report:
         found = rank_mixtures(alone, joint, device=device, progress=report)
     chosen = _score(found, by)
+    if out is not None:
+        own = [
+            trial.seconds or 0.0
+            for trial in trials
+            if trial.trained and trial.spec and trial.spec.epochs == alone.fidelity.epochs
+        ]
+        files.write_page(found, chosen, out, trained_s=fmean(own))
+    if parquet is not None:
+        files.write_parquet(found, chosen, parquet)
     rows = [{"rank": number, **_row(found, place)} for number, place in enumerate(found.order(chosen)[:top], 1)]
     if output.json:
         print_json(_summary(found, chosen) | {"mixtures": rows})
     else:
         _print(found, chosen, rows)
+        for path in filter(None, (out, parquet)):
+            say(f"wrote {path}")
     suggest("surrogate", "verify", alone.campaign, *output.place)
 
 
