@@ -118,17 +118,20 @@ def _space_figure(found: Ranking, by: str, rank: dict[int, int]) -> str:
             name="95 %",
             **band,
         )
-    parts = [("every mixture", shown, values, {"color": figures.COLOURS[0], "size": 4})]
     members = {place: tuple(found.mixtures[place].tolist()) for place in rank}
-    trained = [place for place in rank if members[place] in found.joint]
-    if trained:
-        truth = {place: fmean(found.joint[members[place]]) for place in trained}
-        parts.append(("trained jointly", trained, truth, {"color": figures.COLOURS[1], "size": 9, "symbol": "diamond"}))
-    for name, places, heights, marker in parts:
+    truth = {place: fmean(found.joint[members[place]]) for place in rank if members[place] in found.joint}
+    every = {place: float(values[place]) for place in shown}
+    parts: list[tuple[str, dict[int, float], dict[str, object]]] = [
+        ("every mixture", every, {"color": figures.COLOURS[0], "size": 4}),
+        ("trained jointly", truth, {"color": figures.COLOURS[1], "size": 9, "symbol": "diamond"}),
+    ]
+    for name, heights, marker in parts:
+        if not heights:
+            continue
         figure.add_scatter(
-            x=[rank[place] for place in places],
-            y=[float(heights[place]) for place in places],
-            customdata=[figures.label(", ".join(_names(found, place))) for place in places],
+            x=[rank[place] for place in heights],
+            y=list(heights.values()),
+            customdata=[figures.label(", ".join(_names(found, place))) for place in heights],
             mode="markers",
             marker=marker,
             name=name,
