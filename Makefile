@@ -8,7 +8,7 @@ DEMO := --archive generated/demo.db
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo docs fast test test-slow measure lint clean
+.PHONY: demo docs fast lowest test test-slow measure lint clean
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nngen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -37,6 +37,17 @@ test: $(BIN)/.installed-dev
 test-slow: $(BIN)/.installed-dev
 	$(PYTEST) -m "slow or corpus or rehearsal"
 
+# The fast tests with the lowest version of each dependency that pyproject.toml allows, in an environment of its own.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		needed = sum(p['optional-dependencies'].values(), p['dependencies']); \
+		print(*sorted({re.sub(r'>=([\w.]+).*', r'==\1', one) for one in needed if '>=' in one}), sep='\n')" \
+		> .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt \
+		--editable '.[dashboard,dev,export,frame,llm,ray,report,tpe]'
+	.venv-lowest/bin/python -m pytest -m "not (slow or corpus or rehearsal or long or network or engine)"
+
 # The documentation site; builds without a network, and a warning fails.
 docs: $(BIN)/.installed-dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs $(WORKERS) docs generated/docs
@@ -51,4 +62,4 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) generated/demo.db* generated/demo.html generated/docs docs/reference docs/measurements
+	rm -rf $(VENV) .venv-lowest generated/demo.db* generated/demo.html generated/docs docs/reference docs/measurements

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from nngen.training import LocalEngine
     from nngen.types import Candidate, Family, Shape, Trial, Verdict
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Archive",

@@ -264,6 +264,12 @@ def prepare_campaign(
     spec = replace(spec, dataset=dataset_name(spec.dataset))
     dataset = load_dataset(spec.dataset, data_root=data_root, shape=spec.shape)
     inputs = prepare_inputs(
-        dataset, spec.shape, spec.families, lemur=open_lemur(), families_from=families_from, wanted=isolation
+        dataset,
+        spec.shape,
+        spec.families,
+        lemur=open_lemur(),
+        families_from=families_from,
+        hyperparameters=spec.hyperparameters,
+        wanted=isolation,
     )
     return Campaign(spec=spec, archive=archive, inputs=inputs, engine=engine, isolation=isolation)

@@ -9,8 +9,10 @@ from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Self
 
+from nngen.assembly.plan_validation import check_drawn
 from nngen.datasets.class_weights import parse
 from nngen.errors import UsageError
+from nngen.plan import Plan, changes
 from nngen.ranges import (
     Batch,
     Epochs,
@@ -31,6 +33,7 @@ from nngen.ranges import (
 from nngen.types import AUGMENTATIONS, Hyperparameters, Shape, TrialSpec, historic_augment
 
 _LONGEST_NAME = 200
+_PLAIN = Plan(experts=())
 SCHEDULERS = ("asha", "halving")
 ALONE = "alone"
 """Sampler of a campaign of baselines, whose candidates are the families themselves."""
@@ -60,6 +63,8 @@ class CampaignSpec:
         exclude_low_yield: Leave out families whose quartets hardly ever train, as the archive's campaigns on the
             same data at the same shape show; the reasons are stored with the campaign.
         min_explore: Least share of exploration of the adaptive sampler, above 0 and up to 1.
+        plan: Plan of every candidate besides its experts: a TOML file or a preset (nngen plans ls) with gate, losses
+            and recipe.
         families: Families of the pool, separated by commas; all usable families by default.
         dataset: Data set by its name in ``nngen.datasets.registry``.
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
@@ -83,7 +88,8 @@ class CampaignSpec:
             side, and mirrored), or trivial (TrivialAugment, made for photographs).
         class_weights: Weights of the classes in training: none, balanced (all classes count alike), or by class as
             cat=2,dog=0.5. Images are drawn that often, so it holds for every file, whatever its loss.
-        hyperparameters: Further values of prm, for files that name more than lr and momentum.
+        hyperparameters: Further values of prm, for files that name more than lr and momentum; in a campaign that draws
+            mixtures, in place of LEMUR's best values for the families that have them.
         device: Device of the trials, cpu or cuda; the commands take a card where there is one.
         threads: CPU threads of each worker; the commands share this machine's cores among the workers, and with Ray
             take those of the smallest node.
@@ -100,6 +106,7 @@ class CampaignSpec:
     skip_known: bool = False
     exclude_low_yield: bool = False
     min_explore: Share = 0.25
+    plan: Plan = _PLAIN
     families: tuple[str, ...] = ()
     dataset: str = "digits"
     shape: Shape
@@ -133,6 +140,7 @@ class CampaignSpec:
         if not stored:
             check_ranges(self)
             self.shape.check_images()
+            check_drawn(self.plan)
         if not self.name or not self.name.isprintable() or self.name != self.name.strip():
             raise UsageError(f"{self.name[:60]!r} cannot be a campaign's name: use letters, digits and dashes")
         if len(self.name) > _LONGEST_NAME:
@@ -214,6 +222,7 @@ class CampaignSpec:
     def to_dict(self) -> dict[str, Any]:
         """Write the specification as JSON types."""
         plain = {"families": list(self.families), "shape": str(self.shape), "rungs": list(self.rungs)}
+        plain |= {"plan": self.plan.to_dict() if changes(_PLAIN, self.plan) else {}}
         return asdict(self) | plain
 
     @classmethod
@@ -223,7 +232,8 @@ class CampaignSpec:
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         plain = {name: tuple(known.get(name, ())) for name in ("families", "rungs")}
         known.setdefault("augment", historic_augment(known["dataset"]))
-        return cls(**known | plain | {"shape": Shape.parse(known["shape"])}, stored=True)
+        plan = Plan.from_dict({"experts": ()} | known.get("plan", {}))
+        return cls(**known | plain | {"plan": plan, "shape": Shape.parse(known["shape"])}, stored=True)
 
     def require(self, asked: Self) -> None:
         """Check that a specification asked for now agrees with this one, that the campaign began with.
@@ -294,4 +304,7 @@ def shown(value: object) -> str:
         return "on" if value else "off"
     if value is None:
         return "(all)"
+    if isinstance(value, Plan):
+        fields_of = changes(_PLAIN, value)
+        return ", ".join(f"{name} {shown(new)}" for name, (_, new) in fields_of.items()) or "(default)"
     return (",".join(map(str, value)) or "(all)") if isinstance(value, tuple) else str(value)

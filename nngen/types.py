@@ -102,12 +102,14 @@ class Family:
     Attributes:
         fingerprint: SHA-256 of the source's bytes, in hex; probe results are cached under it.
         best: The record with the highest CIFAR-10 accuracy; None for a family without records.
+        asked: Hyperparameters of the network that a user asked for, in place of those of the record.
     """
 
     name: str
     source: str
     fingerprint: str
     best: Record | None
+    asked: Hyperparameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The contract of --json: what each command prints has the keys and types of docs/schemas.json.
 
 Every command that a test runs with --json through the fixture ``nngen`` is checked. Keys may be added; a key that
-disappears or changes its type fails. ``WRITE_SCHEMAS=1 python -m pytest tests/cli`` adds what is new to the file.
+disappears or changes its type fails. ``WRITE_SCHEMAS=1 python -m pytest tests`` adds what is new to the file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from nngen.cli import app
 FILE = Path(__file__).parent.parent / "docs" / "schemas.json"
 VARIANTS = ("--dry-run", "--folds", "--family", "--presets", "--early", "--images", "--from")
 """Options with which a command prints something else."""
+
+_LINES = ("campaign events",)
+"""Commands that print one value per line."""
 
 _KINDS = {bool: "boolean", int: "number", float: "number", str: "string", dict: "object", list: "array"}
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
@@ -44,7 +47,7 @@ def name_of(tokens: Sequence[str]) -> str:
 
 def check(name: str, printed: str) -> None:
     """Check what a command printed, or add it to the file where that is asked for."""
-    value = json.loads(printed)
+    value = [json.loads(line) for line in printed.splitlines()] if name in _LINES else json.loads(printed)
     if _WRITE:
         known = schemas()
         known[name] = merged(known[name], schema_of(value)) if name in known else schema_of(value)
@@ -53,7 +56,7 @@ def check(name: str, printed: str) -> None:
         text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(whole, indent=1))
         FILE.write_text(f"{text}\n", encoding="utf-8")
     if name not in schemas():
-        return  # tests/cli/test_json.py lists the commands that have none
+        return  # tests/cli/test_json.py names the commands that have none
     errors = [f"{error.json_path}: {error.message:.200}" for error in validator(name).iter_errors(value)]
     assert not errors, f"nngen {name} --json: {errors[:3]}"
 

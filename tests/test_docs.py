@@ -135,6 +135,18 @@ def test_blocks_run_or_say_why_not():
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_file_that_states_the_version_states_this_one():
+    stated = {
+        "CITATION.cff": rf"^version: {re.escape(nngen.__version__)}$",
+        "CHANGELOG.md": rf"^## {re.escape(nngen.__version__)} \(\d{{4}}-\d\d-\d\d\)$",
+        "docs/clusters.md": rf"nngen:{re.escape(nngen.__version__)}\b",
+        "examples/kuberay/Dockerfile": rf"nngen:{re.escape(nngen.__version__)}\b",
+        "examples/kuberay/raycluster.yaml": rf"image: \S+/nngen:{re.escape(nngen.__version__)}$",
+    }
+    for name, pattern in stated.items():
+        assert re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE), name
+
+
 def test_links_lead_somewhere():
     wrong = []
     for page in PAGES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from itertools import combinations
@@ -73,6 +74,38 @@ def test_the_page_states_the_whole_command_and_is_written_on_request(tmp_path, m
     )
     assert evaluation.finish(text, good=False) == 1
     assert (tmp_path / "claim.md").read_text() == text == capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_measurements_of_a_card_are_rehearsed_on_the_cpu(monkeypatch, capsys):
+    card = load("card")
+    monkeypatch.setattr(card, "marked_tests", lambda: {"skipped": 4})
+    tiny = ["--train", "64", "--batch", "32", "--epochs", "2", "--seeds", "2", "--sides", "16", "24", "--loaders", "0"]
+    assert card.main(["--device", "cpu", "--no-compiled", *tiny]) == 0
+    page = capsys.readouterr().out
+    assert "no figure here says anything of a card" in page
+    assert "Tests marked `gpu`: 4 skipped." in page
+    assert re.search(r"\| 24 px \| [\d,]+ \| [\d,]+ \| [\d.]+ \|", page)
+    assert re.search(r"bfloat16 0\.\d{4}, float32 0\.\d{4}; difference [+-]0\.\d{4}", page)
+    assert "Two trials at once at 16 px" in page
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (["--device", "cuda"], "torch finds no CUDA device here: use --device cpu or auto"),
+        (["--device", "cpu", "--write"], "the page is for a card: leave out --write"),
+        (["--device", "cpu", "--epochs", "1"], "give two or more of each"),
+    ],
+)
+def test_a_machine_without_a_card_gets_one_line(tokens, reason, monkeypatch, capsys):
+    monkeypatch.setattr("nngen.training.environment.has_card", lambda: False)
+    with pytest.raises(SystemExit) as left:
+        load("card").main(tokens)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("card.py: error: ")
+    assert line.endswith(reason)
 
 
 def test_a_step_that_was_done_is_read_again(tmp_path):

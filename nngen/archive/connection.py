@@ -56,6 +56,8 @@ def sqlite_errors(path: Path | None) -> Iterator[None]:
         damaged = isinstance(error, UnicodeDecodeError) or "malformed" in str(error)
         unwritten = "disk I/O error" in str(error) or "disk is full" in str(error)
         way_out = f": {WAY_OUT}" if damaged else ": free some space on its disk, and try again" if unwritten else ""
+        if "locked" in str(error):
+            way_out = f" for {_BUSY_S:g} s by another process, which migrates, copies or writes it: try again later"
         raise ArchiveError(f"archive {path or 'in memory'}: {one_line(str(error))}{way_out}") from error
 
 

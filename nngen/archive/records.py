@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from nngen.campaign_spec import CampaignSpec
+from nngen.campaign_spec import CampaignSpec, shown
 from nngen.plan import Plan
 from nngen.types import Candidate, Fidelity, Measurements, Outcome, Score, Trial, TrialSpec, Verdict
 
@@ -80,7 +80,8 @@ class CampaignRecord:
     def arguments(self) -> dict[str, Any]:
         """Write the specification and the scalar inputs as JSON types, for tables and reports."""
         inputs = ("data_fingerprint", "classes", "known", "nngen")
-        return self.spec.to_dict() | {name: getattr(self, name) for name in inputs}
+        found = self.spec.to_dict() | {"plan": shown(self.spec.plan)}
+        return found | {name: getattr(self, name) for name in inputs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,10 @@ from nngen.assembly.registries import KINDS
 from nngen.assembly.render import render
 from nngen.errors import PlanError
 from nngen.families.family_function import FamilyFunction, family_function
+from nngen.families.hyperparameters import recorded
 from nngen.lemur.layout import nn_id
 from nngen.plan import Plan
-from nngen.types import Candidate, Family, Hyperparameters, Interface
+from nngen.types import Candidate, Family, Interface
 
 
 class Assembler:
@@ -52,8 +53,7 @@ class Assembler:
 
     def function(self, family: Family, names: tuple[str, ...] | None = None) -> FamilyFunction:
         """Turn a family into a function, or return the one made before; arguments and errors of ``family_function``."""
-        best: Hyperparameters = family.best.hyperparameters if family.best is not None else {}
-        key = (family.name, family.fingerprint, names, repr(sorted(best.items())))
+        key = (family.name, family.fingerprint, names, repr(sorted(recorded(family).items())))
         if key not in self._functions:
             self._functions[key] = family_function(family, names)
         return self._functions[key]

@@ -83,17 +83,22 @@ def _plan(table: Mapping[str, Any]) -> Plan:
 
 
 def read_plan(file: Path) -> Plan:
-    """Read a plan's file.
+    """Read a plan's file; it may leave out the experts, where others name them.
 
     Raises:
         PlanError: If the file is missing or holds no plan; the message names the file.
     """
     try:
-        return _plan(read_toml(file))
+        return _plan({"experts": ()} | read_toml(file))
     except ValueError as error:
         raise PlanError(f"cannot read the plan {file}: {error}; nngen plans ls names the presets") from None
     except PlanError as error:
         raise PlanError(f"{file}: {error}") from None
+
+
+def find_plan(name: str) -> Plan:
+    """Read the plan of a file, or of a preset where there is no such file; see ``read_plan``."""
+    return preset(name) if name in preset_names() and not Path(name).exists() else read_plan(Path(name))
 
 
 def plan_of(source: str) -> Plan | None:

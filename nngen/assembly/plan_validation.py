@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from nngen.assembly.registries import GATES, KINDS, LOSSES, gate_of
 from nngen.errors import PlanError
@@ -54,6 +55,20 @@ def check_plan(plan: Plan) -> None:
         raise PlanError(
             f"kind {plan.kind} has no gate: leave out [gate], recipe.gate_rate and all losses but label_smoothing"
         )
+
+
+def check_drawn(plan: Plan) -> None:
+    """Refuse the plan of a campaign's candidates, whose experts are drawn, where it cannot be assembled with any.
+
+    Raises:
+        PlanError: As ``check_plan``; also if its kind takes no families that are drawn, or its experts are frozen.
+    """
+    kind = KINDS.get(plan.kind)
+    if kind is not None and not (kind.families and kind.experts[1] >= 4):
+        raise PlanError(f"a campaign draws four families, and kind {plan.kind} does not take them")
+    check_plan(replace(plan, experts=("A", "B", "C", "D")))
+    if plan.recipe.frozen:
+        raise PlanError("recipe.frozen is for experts that were trained alone: nngen surrogate gates --train")
 
 
 def _check_frozen(plan: Plan) -> None:

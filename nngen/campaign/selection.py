@@ -17,7 +17,6 @@ from nngen.archive.store import Archive
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import ArchiveError, UsageError
-from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space import Pool, Quartet, draw, find_sampler
 from nngen.space.rank import dimensions
@@ -38,7 +37,7 @@ class SampledQuartets(CandidateSource):
         if drawn[: len(before)] != before:
             # A campaign that grew, and whose order is another one by now: more is known, or the sampler has changed.
             new = draw(spec.sampler, pool, spec.size - len(before), spec.seed, known=known | set(before))
-        return [Suggestion(plan=Plan(experts=quartet)) for quartet in new]
+        return [Suggestion(plan=replace(spec.plan, experts=quartet)) for quartet in new]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +69,16 @@ class ChosenQuartets(CandidateSource):
         seed = derive(spec.seed, "campaign", spec.sampler)
         scores = scores_of(effects(inside, families))
         choices = self.chooser(pool, turn, seed, scores, before=before, known=known, min_explore=spec.min_explore)
-        return [Suggestion(plan=Plan(experts=choice.quartet), explored=choice.explored) for choice in choices]
+        return [
+            Suggestion(plan=replace(spec.plan, experts=choice.quartet), explored=choice.explored) for choice in choices
+        ]
 
 
 class FamiliesAlone(CandidateSource):
     """Each family of the pool alone under the recipe of the campaigns that sample quartets."""
 
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
-        return () if trials else [Suggestion(plan=Plan(experts=()).alone(name)) for name in sorted(record.pool)]
+        return () if trials else [Suggestion(plan=record.spec.plan.alone(name)) for name in sorted(record.pool)]
 
 
 SOURCES: dict[str, Callable[[], CandidateSource]] = {}
@@ -172,13 +173,13 @@ def _first(trials: Sequence[TrialLine]) -> list[TrialLine]:
 
 
 def _similar(record: CampaignRecord, archive: Archive, same_training: bool = False) -> list[str]:
-    """Name the other campaigns on the same data at the same shape; also with the same training, where asked for.
+    """Name the other campaigns on the same data at the same shape; with the same training and plan, where asked for.
 
     Effects are read from the first rung, so its epochs are the ones that must be equal.
     """
 
     def key(other: CampaignRecord) -> tuple[object, ...]:
-        return (other.fidelity if same_training else (other.data_fingerprint, other.spec.shape),)
+        return (other.fidelity, other.spec.plan) if same_training else (other.data_fingerprint, other.spec.shape)
 
     return [other.name for other in archive.campaigns() if key(other) == key(record) and other.name != record.name]
 

@@ -11,12 +11,13 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.dataset import Dataset
 from nngen.errors import FamilyError, UsageError
 from nngen.families.catalogue import choose, load_families
+from nngen.families.hyperparameters import with_hyperparameters
 from nngen.families.probe import usable_families
 from nngen.families.trust import AUTO
 from nngen.lemur.reader import Lemur
 from nngen.space.pool import EXPERTS, Pool
 from nngen.space.samplers import check_size
-from nngen.types import Shape
+from nngen.types import Hyperparameters, Shape
 
 Progress = Callable[[int, int], None]
 
@@ -40,7 +41,7 @@ def prepare(
         UsageError: If the sampler is unknown, or cannot draw so many quartets.
     """
     if stored is not None:
-        chosen = choose(load_families(lemur, families_from), stored.pool)
+        chosen = with_hyperparameters(choose(load_families(lemur, families_from), stored.pool), spec.hyperparameters)
         usable, _ = usable_families(chosen, spec.shape, classes=dataset.classes, progress=progress, wanted=wanted)
         return CampaignInputs(families=usable, dataset=dataset, left_out=stored.left_out)
     if spec.alone:
@@ -52,6 +53,7 @@ def prepare(
         spec.families,
         lemur=lemur,
         families_from=families_from,
+        hyperparameters=spec.hyperparameters,
         progress=progress,
         wanted=wanted,
     )
@@ -66,6 +68,7 @@ def prepare_inputs(
     *,
     lemur: Lemur,
     families_from: Sequence[str] = (),
+    hyperparameters: Hyperparameters | None = None,
     progress: Progress | None = None,
     wanted: str = AUTO,
 ) -> CampaignInputs:
@@ -77,15 +80,17 @@ def prepare_inputs(
         names: Families to use; all of them by default.
         lemur: Source of the families.
         families_from: Further sources of families.
+        hyperparameters: Values in place of LEMUR's best, for the families that have them.
         progress: Receives (done, total) while families are measured.
         wanted: Isolation level of the measurements, or ``auto``.
 
     Raises:
         FamilyError: If a family is unknown, or fewer than four can be used at the shape.
+        UsageError: If no family has one of the hyperparameters, or its value is not possible.
         LemurError: If LEMUR cannot be read.
     """
     families = load_families(lemur, families_from)
-    chosen = choose(families, names or tuple(families))
+    chosen = with_hyperparameters(choose(families, names or tuple(families)), hyperparameters or {})
     if len(chosen) < EXPERTS:
         raise FamilyError(f"the pool has only {len(chosen)} families, and a mixture takes {EXPERTS}: name more")
     usable, refused = usable_families(chosen, shape, classes=dataset.classes, progress=progress, wanted=wanted)

@@ -153,7 +153,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
     best = _best(finalists or [seeds[line.position, line.rung] for line in first if line.id in highest])
     if best and test_labels is not None and ladder.over:
         for line in best:
-            _reveal(archive, archive.trial(line.id), test_labels)
+            reveal_test(archive, archive.trial(line.id), test_labels)
     versions = {} if brief else archive.template_versions(name)
     done = [line for line in lines if line.state is TrialState.DONE]
     first_of_best = archive.trial(best[0].id) if best else None
@@ -212,11 +212,19 @@ def _rung(spec: CampaignSpec, first: Sequence[TrialLine], rung: int) -> Rung:
     )
 
 
-def _reveal(archive: Archive, trial: StoredTrial, test_labels: bytes) -> None:
+def reveal_test(archive: Archive, trial: StoredTrial, test_labels: bytes) -> float | None:
+    """Return the test accuracy of a trial, computed from its predictions once; None for a trial without any.
+
+    Args:
+        archive: Archive of the trial, which stores the accuracy.
+        trial: The trial.
+        test_labels: Classes of the test images, as little-endian uint16.
+    """
     predicted = np.frombuffer(archive.predictions(trial.id, "test"), dtype="<u2")
     labels = np.frombuffer(test_labels, dtype="<u2")
     if trial.test_accuracy is None and predicted.size and predicted.size == labels.size:
-        archive.reveal_test(trial.id, float((predicted == labels).mean()))
+        return archive.reveal_test(trial.id, float((predicted == labels).mean()))
+    return trial.test_accuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

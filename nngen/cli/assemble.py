@@ -11,7 +11,7 @@ from pathlib import Path
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.output import FolderWriter, TarWriter, order_of
-from nngen.assembly.plan_toml import preset, preset_names, read_plan
+from nngen.assembly.plan_toml import find_plan
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
 from nngen.cli.options import Count, Flag, IsolationOption, OutputOptions, ShapeOption
@@ -141,12 +141,7 @@ def _print(written: Sequence[tuple[Candidate, bool]], out: Path, offered: int | 
 
 def _model_plan(plan: str | None, *, allow_repeats: bool, experts: Sequence[str] | None) -> Plan:
     """Read the plan, or take the default one; typed options replace its values."""
-    if plan is None:
-        model = Plan(experts=())
-    elif plan in preset_names() and not Path(plan).exists():
-        model = preset(plan)
-    else:
-        model = read_plan(Path(plan))
+    model = Plan(experts=()) if plan is None else find_plan(plan)
     model = replace(model, repeats=True) if allow_repeats else model
     return model if experts is None else replace(model, experts=tuple(experts))
 

@@ -23,7 +23,7 @@ from nngen.campaign.setup import prepare
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.summary import Summary, read_status
 from nngen.campaign.trackers import Tracked, tracker
-from nngen.cli.options import ArchiveOptions, CampaignName, Flag, Index
+from nngen.cli.options import ArchiveOptions, Assignments, CampaignName, Flag, Index, hyperparameters
 from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
 from nngen.cli.options.family import FamilyOptions
@@ -49,6 +49,7 @@ def run(
     *,
     config: Path | None = None,
     spec: CampaignOptions = CampaignOptions(),
+    prm: Assignments = (),
     selection: FamilyOptions = FamilyOptions(),
     budget: BudgetOptions = BudgetOptions(),
     machines: EngineOptions = EngineOptions(),
@@ -70,6 +71,7 @@ def run(
     Args:
         campaign: Name of the campaign, or a TOML file of arguments.
         config: TOML file of arguments, named as the flags are; typed arguments come first.
+        prm: A hyperparameter of families as NAME=VALUE, in place of LEMUR's best value; for those that have it.
         baselines: Train each family of the pool alone too, once the campaign is done: at its fidelity, under its
             recipe, with what is left of its budget, as campaign CAMPAIGN-alone-EPOCHS. The report compares them.
         report_to: Also report each finished trial, with its plan and curve, to tensorboard (files in ARCHIVE.runs),
@@ -86,6 +88,7 @@ def run(
         nngen campaign run third --size 27 --rungs 1,3,9 --finalists 2 --replicates 3 --max-hours 12
         nngen campaign run third.toml --workers 2
         nngen campaign run first --baselines
+        nngen campaign run wide --size 40 --plan wide.toml --prm dropout=0.4
         nngen campaign run folds --size 4 --folds 5
         nngen campaign run replayed --size 40 --table moe4.json
         nngen campaign run first --report-to tensorboard
@@ -95,7 +98,7 @@ def run(
         raise UsageError("the campaign has no name: type one, or a TOML file of arguments")
     if table is not None and folds is not None:
         raise UsageError("--folds trains on parts of the images, and a table has none: give --table or --folds")
-    typed = machines.settle(spec, selection, table=table)
+    typed = machines.settle(spec, selection, table=table) | ({"hyperparameters": hyperparameters(prm)} if prm else {})
     parts = folded(output, campaign, typed, folds)
     tracked = None
     if report_to is not None:

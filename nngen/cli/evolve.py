@@ -46,6 +46,7 @@ def evolve(
     settings: Annotated[
         tuple[str, ...], Parameter(name="--set", negative="", show_default=False, metavar="KEY=VALUE")
     ] = (),
+    test_at_end: Flag = False,
     work: Path | None = None,
     trials: TrialOptions = TrialOptions(),
     selection: FamilyOptions = FamilyOptions(),
@@ -70,6 +71,7 @@ def evolve(
         config: TOML file with the fields of the tuning, as for finetune; the base is that of --rewriter.
         settings: Field of the tuning, as in the file, such as epochs=2 or rank=32; one per flag. One pass over the data
             by default, with neither file nor field.
+        test_at_end: Compute the test accuracy of the candidate that was judged last, once the loop is over.
         work: Folder for feedback sets and adapters; generated/NAME by default.
 
     Examples:
@@ -82,6 +84,8 @@ def evolve(
     if table is not None and kind != ("plan",):
         raise UsageError("--table answers for plans, not for code: leave out --kind")
     kinds = read_kinds(kind, source.rewriter, machines.isolation)
+    if test_at_end and table is not None:
+        raise UsageError("a recorded table has no test images: leave out --test-at-end")
     if dry_run:
         sizes: dict[str, Any] = {item.name: item.default for item in fields(Evolution)} | loop.typed()
         judged = (sizes["cycles"] + 1) * sizes["judges"]
@@ -126,6 +130,7 @@ def evolve(
             isolation=machines.isolation,
             max_reply_tokens=source.max_reply_tokens,
             pool=source.pool,
+            reveal=test_at_end,
         ).run()
     if output.json:
         print_json([asdict(cycle) | {"mean": cycle.mean, "best": cycle.best} for cycle in found])

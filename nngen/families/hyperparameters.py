@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
-from nngen.text import parse_python
+from nngen.errors import UsageError
+from nngen.text import did_you_mean, parse_python
 from nngen.types import Family, Hyperparameters
 
 DEFAULTS = {"lr": 0.01, "momentum": 0.9, "dropout": 0.2}
@@ -18,6 +20,9 @@ OTHER = 0.1
 
 _RANGES = {"lr": (1e-9, 10.0), "momentum": (0.0, 1.0), "dropout": (0.0, 1.0), "batch": (1, 2**20), "epoch": (1, 10**6)}
 """Ranges of recorded values of some names, bounds included; a record beyond them is not used."""
+
+_OF_TRIAL = {"lr": "--lr", "momentum": "--momentum", "batch": "--batch", "epoch": "--epochs", "transform": "--augment"}
+"""Hyperparameters of a mixture's trial, which its experts share, with their flags."""
 
 _LONGEST = 100
 
@@ -36,9 +41,30 @@ def best_hyperparameters(family: Family, names: Iterable[str] | None = None) -> 
 
 
 def recorded(family: Family) -> Hyperparameters:
-    """Return LEMUR's best values for a family, without those of an impossible type or range."""
-    found = family.best.hyperparameters if family.best is not None else {}
+    """Return LEMUR's best values for a family, without those of an impossible type or range, or those asked for."""
+    found = {**(family.best.hyperparameters if family.best is not None else {}), **family.asked}
     return {name: value for name, value in found.items() if _possible(name, value)}
+
+
+def with_hyperparameters(families: Iterable[Family], values: Hyperparameters) -> tuple[Family, ...]:
+    """Return families whose networks are built with values asked for, each with those that its source names.
+
+    Raises:
+        UsageError: If no family has one of them, or a value is not possible.
+    """
+    families = tuple(families)
+    own = {family.name: supported(family.source) - _OF_TRIAL.keys() for family in families}
+    for name, value in values.items():
+        if name in _OF_TRIAL:
+            raise UsageError(f"--prm {name}: a mixture takes it from {_OF_TRIAL[name]}")
+        if not any(name in names for names in own.values()):
+            there = sorted(set().union(*own.values()))
+            hint = did_you_mean(name, there, otherwise=f"there are {', '.join(there) or 'none'}")
+            raise UsageError(f"no family of the pool has a hyperparameter {name!r}: {hint}")
+        if name in _RANGES and not _possible(name, value):
+            raise UsageError(f"--prm {name}={value}: {name} lies between {' and '.join(map(str, _RANGES[name]))}")
+    asked = {name: {key: values[key] for key in values.keys() & names} for name, names in own.items()}
+    return tuple(replace(family, asked=asked[family.name]) for family in families)
 
 
 def complete(names: Iterable[str], values: Hyperparameters) -> dict[str, float | int | str]:

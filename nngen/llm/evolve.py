@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from statistics import fmean
 from typing import Annotated, Protocol
 
 from more_itertools import interleave_longest
@@ -22,6 +23,7 @@ from nngen.campaign.budget import Budget, last_budget, read_usage
 from nngen.campaign.protocols import CampaignInputs, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.runner import Campaign
 from nngen.campaign.successive_halving import is_over
+from nngen.campaign.summary import reveal_test
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.families.trust import AUTO
@@ -44,6 +46,7 @@ from nngen.llm.rewriters.baselines import Uniform
 from nngen.plan import Plan
 from nngen.ranges import Range, Size, check_ranges
 from nngen.seeds import derive
+from nngen.text import counted
 from nngen.training.engine import Engine
 
 _BEGUN = "loop.begun"
@@ -85,6 +88,7 @@ class Evolution:
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
         max_reply_tokens: Longest reply, as for ``Proposer``; not stored either.
         pool: Plans drafted in a turn, as for ``Proposer``; None for no drafts; not stored either.
+        reveal: Whether the test accuracy of the candidate that was judged last is computed once the loop is over.
     """
 
     spec: CampaignSpec
@@ -110,6 +114,7 @@ class Evolution:
     isolation: str = AUTO
     max_reply_tokens: int | None = None
     pool: Size | None = None
+    reveal: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -157,7 +162,20 @@ class Evolution:
                     rewriter = _with_tuned(rewriter, self.tune(self.archive, number))
         except _Stopped as reason:
             self.note(str(reason))
+        else:
+            if self.reveal and cycles:
+                self._reveal(found[-1])
         return found
+
+    def _reveal(self, last: LoopCycle) -> None:
+        """Report the test accuracy of the candidate that was judged last, over the seeds that judged it."""
+        labels = self.inputs.dataset.test_labels.astype("<u2").tobytes()
+        trials = self.archive.trials(f"{self.name}-judge-{last.number}")
+        known = [found for trial in trials if (found := reveal_test(self.archive, trial, labels)) is not None]
+        if known:
+            self.note(
+                f"test accuracy of {last.judged_candidate}: {fmean(known):.4f} over {counted(len(known), 'seed')}"
+            )
 
     def _store_settings(self) -> None:
         stored = stored_loop(self.archive, self.name)

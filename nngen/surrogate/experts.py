@@ -44,6 +44,7 @@ UNTRAINED: Mapping[str, str] = {
 }
 """Scores of networks that are not trained, by name; ``with_untrained`` measures them."""
 
+_PLAIN = Plan(experts=())
 _LIMITS = Limits(time_limit_s=120.0, memory_mib=12_288)
 _WORKER = "nngen.surrogate.untrained"
 _PRELOAD = ("torch", "torchvision", "numpy", _WORKER)
@@ -162,11 +163,11 @@ def load_experts(archive: Archive, campaign: str | None = None, epochs: int | No
     )
 
 
-def joint_accuracies(archive: Archive, experts: Experts) -> JointAccuracies:
+def joint_accuracies(archive: Archive, experts: Experts, plan: Plan = _PLAIN) -> JointAccuracies:
     """Read the accuracies of mixtures of the experts that were trained jointly with the same fidelity.
 
-    Only mixtures with the default gate, losses and recipe count, under which the experts were trained; suspect trials
-    do not.
+    Only mixtures with the gate, losses and recipe of ``plan`` count, by default those under which the experts were
+    trained; suspect trials do not.
     """
     place = {family: number for number, family in enumerate(experts.families)}
     found: dict[tuple[int, ...], dict[int, float]] = defaultdict(dict)
@@ -175,7 +176,7 @@ def joint_accuracies(archive: Archive, experts: Experts) -> JointAccuracies:
             continue
         for trial in archive.trials(record.name, curves=False):
             members = tuple(sorted(place[name] for name in trial.experts if name in place))
-            if len(set(members)) != EXPERTS or trial.plan != Plan(experts=trial.experts) or trial.spec is None:
+            if len(set(members)) != EXPERTS or trial.plan != replace(plan, experts=trial.experts) or trial.spec is None:
                 continue
             alike = trial.spec.fidelity(trial.data_fingerprint) == experts.fidelity
             if alike and not trial.suspect and trial.validation_accuracy is not None:

@@ -90,7 +90,8 @@ class RankedQuartets(CandidateSource):
         experts = load_experts(archive, alone.name, epochs)
         key = f"{alone.name} {epochs} {len(experts.families)} {len(experts.logits)}"
         before = self._scores.get(key)
-        found = rank_mixtures(experts, joint_accuracies(archive, experts), scores=before.scores if before else None)
+        joint = joint_accuracies(archive, experts, record.spec.plan)
+        found = rank_mixtures(experts, joint, scores=before.scores if before else None)
         self._scores = {key: found}
         return found
 

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,16 @@ def test_a_file_that_cannot_be_migrated_is_named(path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(ArchiveError, match="older nngen and cannot be migrated here"):
         Archive.open(path, readonly=True)
+
+
+def test_an_archive_that_another_process_migrates_is_named(path, monkeypatch):
+    monkeypatch.setattr("nngen.archive.connection._BUSY_S", 0.1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ArchiveError, match=r"locked for 0\.1 s by another process, .*: try again later$"):
+            Archive.open(path, readonly=True)
+    with Archive.open(path, readonly=True) as archive:
+        assert archive.campaigns()
 
 
 def test_loops_are_found_by_their_fields(old):

@@ -114,6 +114,28 @@ def test_the_model_is_tuned_between_cycles(archive: Archive, loop: Make) -> None
     assert [cycle.rewriter for cycle in found] == ["random", "random", "mutate", "mutate"]
 
 
+def test_the_test_accuracy_is_revealed_once_the_loop_is_over(
+    archive: Archive, loop: Make, engine: PlanEngine, inputs: CampaignInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, train = inputs.dataset.test_labels.astype("<u2"), engine.train
+    predictions[0] += 1  # one is wrong
+
+    def predicting(*given: Any, **named: Any) -> Trial:
+        return replace(train(*given, **named), test_predictions=predictions.tobytes())
+
+    monkeypatch.setattr(engine, "train", predicting)
+    said: list[str] = []
+    loop(archive, Mutate(), cycles=1, reveal=True, budget=Budget(max_trials=9), note=said.append).run()
+    assert not any("test accuracy" in line for line in said)
+    last = loop(archive, Mutate(), cycles=1, reveal=True, budget=Budget(max_trials=99), note=said.append).run()[-1]
+    accuracy = 1 - 1 / len(predictions)
+    assert said[-1] == f"test accuracy of {last.judged_candidate}: {accuracy:.4f} over 2 seeds"
+    revealed = {
+        t.campaign: t.test_accuracy for c in archive.campaigns() for t in archive.trials(c.name) if t.test_accuracy
+    }
+    assert revealed == {"loop-judge-1": pytest.approx(accuracy)}
+
+
 def test_one_judging_seed_is_refused(archive: Archive, loop: Make) -> None:
     with pytest.raises(UsageError, match="--judges must be a whole number from 2"):
         loop(archive, Mutate(), judges=1).run()

@@ -65,8 +65,8 @@ def card_settings() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
-def train_with_card_settings(job: TrainJob, images: int, folder: Path) -> Sent:
-    """Train in this process as the worker does on a card, on the first images of each split.
+def train_with_card_settings(job: TrainJob, images: int, folder: Path, *, half: bool = True) -> Sent:
+    """Train in this process as the worker does on a card, on the first images of each split; not ``half`` as on a CPU.
 
     Raises:
         CheckFailed: If the candidate fails.
@@ -78,7 +78,7 @@ def train_with_card_settings(job: TrainJob, images: int, folder: Path) -> Sent:
         np.save(folder / f"{part}.npy", array)
     files = [os.open(folder / f"{part}.npy", os.O_RDONLY) for part in WORKER_FILES]
     sent = Sent()
-    with card_settings():
+    with card_settings() if half else mock.patch.object(worker, "_on_card", lambda _: False):
         worker._seed(job.spec.seed)
         worker._Training(path, TrainOrder.of(job), sent).run(files)  # type: ignore[arg-type]
     assert len(sent.bodies[FrameKind.TEST]) == 2 * len(arrays["test-images"])

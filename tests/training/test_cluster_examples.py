@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_the_job_names_the_cluster_and_flags_that_exist():
     _flags_exist(job["entrypoint"])
     version = cluster["spec"]["rayVersion"]
     assert f"RAY={version}" in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_image_for_the_cpu_takes_the_torch_that_nngen_takes():
+    with (EXAMPLES.parent / "pyproject.toml").open("rb") as file:
+        needed = tomllib.load(file)["project"]["dependencies"]
+    compose = yaml.safe_load((EXAMPLES.parent / "docker" / "compose.yaml").read_text(encoding="utf-8"))
+    dockerfile = EXAMPLES.parent / compose["services"]["head"]["build"]["dockerfile"]
+    # Another torch would be replaced by the CUDA build of one that fits, five times as large.
+    named = re.findall(r"'(torch\w*[><=][^']*)'", dockerfile.read_text(encoding="utf-8"))
+    assert sorted(named) == [one for one in needed if one.startswith("torch")]
 
 
 def test_the_slurm_script_is_bash_and_its_flags_exist():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -20,6 +20,7 @@ from docstring_parser import parse
 
 from nngen.archive.connection import default_path
 from nngen.archive.store import Archive
+from nngen.assembly.plan_toml import find_plan
 from nngen.cli import AFTERWARDS, place_of
 from nngen.cli.output import Flag as Flag
 from nngen.cli.output import OutputOptions as OutputOptions
@@ -27,6 +28,7 @@ from nngen.cli.output import detail
 from nngen.datasets.registry import dataset_help, dataset_name
 from nngen.errors import UsageError
 from nngen.families.trust import check_level
+from nngen.plan import Plan
 from nngen.ranges import Classes, Epochs, MiB, Positive, Range, Seconds, Share, Threads, flag_of, range_of
 from nngen.space import sampler_help
 from nngen.text import split_names
@@ -60,6 +62,11 @@ def _data_name(_: Any, tokens: Sequence[Token]) -> str:
         return tokens[0].value
 
 
+def _plan(_: Any, tokens: Sequence[Token]) -> Plan:
+    # Its experts have no effect, so that two files that differ in them are one plan.
+    return replace(find_plan(tokens[0].value), experts=())
+
+
 def _shape(_: Any, tokens: Sequence[Token]) -> Shape:
     shape = Shape.parse(tokens[0].value)
     shape.check_images()
@@ -76,6 +83,8 @@ _NAMES = Parameter(converter=_names, negative="", n_tokens=1, allow_repeating=Tr
 _NUMBERS = Parameter(converter=_numbers, negative="", n_tokens=1, metavar="N,N,...")
 # accepts_keys=False: no --shape.channels, though a shape is a dataclass.
 SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxHxW")
+
+PLAN = Parameter(converter=_plan, n_tokens=1, accepts_keys=False, metavar="FILE|PRESET")
 
 
 # ``check_values`` and ``_message`` of nngen.cli refuse what is out of the range of a parameter.
@@ -245,6 +254,7 @@ def _optional(hint: Any, option: Parameter) -> Any:
     """Make a field's annotation that of an option which may be left out."""
     parts: dict[Any, tuple[Parameter, ...]] = {
         Shape: (SHAPE,),
+        Plan: (PLAN,),
         tuple[str, ...]: (_NAMES,),
         tuple[int, ...]: (_NUMBERS,),
     }

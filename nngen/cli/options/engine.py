@@ -47,7 +47,7 @@ class CampaignOptions(
     Arguments,
     of=CampaignSpec,
     without=("name", "families", "hyperparameters", "start"),
-    undefined=_OF_MACHINE,
+    undefined=(*_OF_MACHINE, "plan"),
     panel="Campaign",
 ):
     """Arguments of a campaign that were typed; its families are those of ``FamilyOptions``."""
