@@ -251,7 +251,7 @@ def plain_loop(job: TrainJob, loaders: int) -> float:
         path.write_text(job.candidate.source)
         net = build_net(load_module(path), path, shape=spec.shape, classes=data.classes, prm=dict(prm), device=device)
     net.train_setup(prm)
-    shown = torch.from_numpy(np.ascontiguousarray(data.validation_images)).float().div(255)
+    shown = torch.from_numpy(data.validation_images.astype(np.float32) / 255)
     for _ in range(spec.epochs):
         begin = time.monotonic()
         net.train()

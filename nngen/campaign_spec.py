@@ -9,7 +9,6 @@ from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Self
 
-from nngen.assembly.plan_validation import check_drawn
 from nngen.datasets.class_weights import parse
 from nngen.errors import UsageError
 from nngen.plan import Plan, changes
@@ -140,7 +139,6 @@ class CampaignSpec:
         if not stored:
             check_ranges(self)
             self.shape.check_images()
-            check_drawn(self.plan)
         if not self.name or not self.name.isprintable() or self.name != self.name.strip():
             raise UsageError(f"{self.name[:60]!r} cannot be a campaign's name: use letters, digits and dashes")
         if len(self.name) > _LONGEST_NAME:

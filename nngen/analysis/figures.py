@@ -64,11 +64,16 @@ def label(text: str, limit: int = 200) -> str:
 def ranking_figure(rows: Sequence[Row]) -> str:
     """Draw every candidate's accuracy by rank, with its interval where seeds give one, as JSON."""
     figure, rows = graph_objects().Figure(), sampled(rows)
-    halves = [row.validation_half for row in rows]
+    # An accuracy lies in [0, 1], and so does its interval.
+    rooms = [(row.validation_half, row.validation_accuracy or 0.0) for row in rows]
+    above = [half and min(half, 1 - accuracy) for half, accuracy in rooms]
+    below = [half and min(half, accuracy) for half, accuracy in rooms]
     figure.add_scatter(
         x=[row.rank for row in rows],
         y=[row.validation_accuracy for row in rows],
-        error_y={"type": "data", "array": halves, "thickness": 1, "width": 0} if any(halves) else None,
+        error_y={"type": "data", "array": above, "arrayminus": below, "thickness": 1, "width": 0}
+        if any(half for half, _ in rooms)
+        else None,
         customdata=[label(", ".join(row.experts)) for row in rows],
         mode="markers",
         marker={"color": _BETTER, "size": 7, "opacity": 0.8},

@@ -97,7 +97,7 @@ def read_plan(file: Path) -> Plan:
 
 
 def find_plan(name: str) -> Plan:
-    """Read the plan of a file, or of a preset where there is no such file; see ``read_plan``."""
+    """Read the plan of a file, or of a preset where no such file exists; see ``read_plan``."""
     return preset(name) if name in preset_names() and not Path(name).exists() else read_plan(Path(name))
 
 

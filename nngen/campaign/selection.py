@@ -14,6 +14,7 @@ from nngen.analysis.effects import effects, scores_of
 from nngen.analysis.observations import is_quartet, low_yield, observe
 from nngen.archive.records import CampaignRecord, TrialLine
 from nngen.archive.store import Archive
+from nngen.assembly.plan_validation import check_drawn
 from nngen.campaign.protocols import CandidateSource, Suggestion
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import ArchiveError, UsageError
@@ -90,9 +91,11 @@ def source_of(spec: CampaignSpec) -> CandidateSource:
 
     Raises:
         UsageError: If the sampler is unknown, or learns from results and the campaign has rungs.
+        PlanError: If no quartet can have its plan.
     """
     if spec.alone:
         return FamiliesAlone()
+    check_drawn(spec.plan)
     chooser = find_sampler(spec.sampler).choose
     if chooser is not None and spec.rungs:
         raise UsageError(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -61,7 +64,10 @@ class Tracked(Watcher):
         if self._report is None:
             return
         try:
-            self._report(trial)
+            # Trackio prints on stdout, which is for results alone; without the context, it ends its last run once more
+            # when the process ends, and prints then too.
+            with redirect_stdout(io.StringIO()):
+                copy_context().run(self._report, trial)
         except Exception as error:  # trackers, their networks and their logins raise anything
             self._report = None
             self._watcher.note(f"{self._name} failed, and gets no more trials: {one_line(repr(error), 200)}")

@@ -190,7 +190,9 @@ def test_effects_and_intervals_are_drawn(archive):
     known = {pair.families: pair.interval.effect for pair in report.effects.pairs}
     assert matrix["z"][0][1] == matrix["z"][1][0] == 100 * known[tuple(sorted(matrix["x"][:2]))]
     dots = json.loads(ranking_figure(report.rows))["data"][0]
-    assert dots["error_y"]["array"] == [row.validation_half for row in report.rows]
+    assert dots["error_y"]["array"] == dots["error_y"]["arrayminus"] == [row.validation_half for row in report.rows]
+    wide = [replace(report.rows[0], validation_accuracy=0.75, validation_half=0.375)]
+    assert json.loads(ranking_figure(wide))["data"][0]["error_y"]["array"] == [0.25]
 
 
 def test_the_headline_has_an_interval_where_there_are_seeds(archive, tmp_path):

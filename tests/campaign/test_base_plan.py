@@ -9,6 +9,7 @@ import pytest
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.plan_toml import preset
+from nngen.campaign.selection import source_of
 from nngen.campaign_spec import CampaignSpec, shown
 from nngen.errors import PlanError, UsageError
 from nngen.families.hyperparameters import best_hyperparameters, with_hyperparameters
@@ -78,7 +79,7 @@ def test_a_stored_campaign_has_its_plan(plan):
 )
 def test_a_plan_that_no_quartet_can_have_is_refused_at_once(plan, reason):
     with pytest.raises(PlanError, match=reason):
-        fake_record(plan=plan)
+        source_of(fake_record(plan=plan).spec)
 
 
 def test_the_command_reads_a_file_or_a_preset(nngen, tmp_path, monkeypatch):

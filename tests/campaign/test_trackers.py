@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +23,7 @@ from nngen.testing.fakes import fake_campaign
 class Run:
     def __init__(self, **settings):
         self.settings, self.logged, self.finished = settings, [], False
+        print("* Created new run")  # as trackio does
 
     def log(self, values, step=None):
         self.logged.append((step, values))
@@ -38,7 +44,7 @@ class Notes(Watcher):
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
-def test_each_trial_is_a_run_with_plan_curve_and_results(monkeypatch, tmp_path, name):
+def test_each_trial_is_a_run_with_plan_curve_and_results(monkeypatch, tmp_path, capsys, name):
     runs = []
     module = SimpleNamespace(init=lambda **settings: runs.append(Run(**settings)) or runs[-1])
     monkeypatch.setitem(sys.modules, name, module)
@@ -48,6 +54,7 @@ def test_each_trial_is_a_run_with_plan_curve_and_results(monkeypatch, tmp_path, 
         fake_campaign(archive, size=3, watcher=watcher).run()
         trials = archive.trials("one")
     assert len(runs) == len(notes.trials) == 3
+    assert capsys.readouterr().out == ""
     for trial, run in zip(trials, runs, strict=True):
         assert (run.settings["project"], run.settings["group"]) == ("nngen", "one")
         config = run.settings["config"]
@@ -88,6 +95,58 @@ def test_tensorboard_reads_curves_and_settings(tmp_path):
         found = [scalar.value for scalar in events.Scalars("validation_accuracy")]
         assert found == pytest.approx([point.validation_accuracy for point in trial.curve])
         assert events.Scalars("result/validation_accuracy")[0].value == pytest.approx(trial.validation_accuracy)
+
+
+@needs("trackio", "trackio")
+def test_trackio_stores_runs_with_their_curves_and_nothing_is_printed(tmp_path):
+    found = _in_process(tmp_path, "trackio", TRACKIO_DIR=str(tmp_path))
+    assert found.stdout == "3 done\n"
+    with closing(sqlite3.connect(tmp_path / "nngen.db")) as db:
+        names = {name for (name,) in db.execute("SELECT DISTINCT run_name FROM metrics")}
+        curve = [json.loads(text) for (text,) in db.execute("SELECT metrics FROM metrics WHERE step = 2")]
+    assert len(names) == 3 and all(name.startswith("one-") for name in names)
+    assert len(curve) == 3 and all("validation_accuracy" in values for values in curve)
+
+
+@needs("wandb", "wandb")
+def test_wandb_stores_runs_without_a_network(tmp_path):
+    found = _in_process(tmp_path, "wandb", WANDB_MODE="offline", WANDB_DIR=str(tmp_path), WANDB_SILENT="true")
+    assert found.stdout == "3 done\n"
+    runs = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 3 and all(run.stat().st_size > 500 for run in runs)
+
+
+CAMPAIGN = """
+import sys
+from pathlib import Path
+from nngen.archive import Archive
+from nngen.campaign import Watcher
+from nngen.campaign.trackers import Tracked, tracker
+from nngen.testing.fakes import fake_campaign
+
+class Notes(Watcher):
+    def note(self, line):
+        if "failed" in line:
+            sys.exit(line)
+
+with Archive.in_memory() as archive:
+    watcher = Tracked(Notes(), sys.argv[1], tracker(sys.argv[1], Path()))
+    print(fake_campaign(archive, size=3, watcher=watcher).run().done, "done")
+"""
+
+
+def _in_process(place, name, **variables):
+    """Run a campaign that reports to a tracker in a process of its own, since trackers start threads and services."""
+    done = subprocess.run(
+        [sys.executable, "-c", CAMPAIGN, name],
+        cwd=place,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.parametrize("name", TRACKERS)

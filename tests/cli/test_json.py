@@ -69,7 +69,7 @@ def test_what_training_commands_print_fits_their_schema(nngen, tmp_path, monkeyp
     for command in (
         f"campaign run one --size 5 --families {POOL} --baselines",
         "campaign run one --epochs 2",
-        f"experts train --families {POOL}",
+        f"experts train --families {POOL} --lr 0.01",
         "surrogate verify --quartets 3 --seeds 2",
         f"llm-propose --rewriter random -n 2 --train --families {POOL}",
         f"evolve loop --rewriter mutate --cycles 1 --start 3 --number 2 --families {POOL}",

@@ -21,6 +21,7 @@ from docstring_parser import parse
 from nngen.archive.connection import default_path
 from nngen.archive.store import Archive
 from nngen.assembly.plan_toml import find_plan
+from nngen.assembly.plan_validation import check_drawn
 from nngen.cli import AFTERWARDS, place_of
 from nngen.cli.output import Flag as Flag
 from nngen.cli.output import OutputOptions as OutputOptions
@@ -64,7 +65,9 @@ def _data_name(_: Any, tokens: Sequence[Token]) -> str:
 
 def _plan(_: Any, tokens: Sequence[Token]) -> Plan:
     # Its experts have no effect, so that two files that differ in them are one plan.
-    return replace(find_plan(tokens[0].value), experts=())
+    plan = replace(find_plan(tokens[0].value), experts=())
+    check_drawn(plan)
+    return plan
 
 
 def _shape(_: Any, tokens: Sequence[Token]) -> Shape:
