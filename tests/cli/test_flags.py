@@ -115,6 +115,7 @@ def test_every_option_has_a_sentence(name):
 def test_every_example_parses(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "third.toml").write_text("size = 27\n")
+    (tmp_path / "wide.toml").write_text("[gate]\nwidth = 64\n")
     app.parse_args(shlex.split(example)[1:], exit_on_error=False, print_error=False)
 
 
