@@ -86,6 +86,16 @@ def test_what_fetching_a_model_prints_fits_its_schema(nngen, tmp_path, monkeypat
     assert found == {"path": str(tmp_path / "copy.gguf"), "bytes": 4}
 
 
+def test_what_merging_an_adapter_prints_fits_its_schema(nngen, tmp_path, monkeypatch):
+    def merge(base, adapter, out, **_):
+        out.mkdir()
+        (out / "model.safetensors").write_bytes(bytes(2**20))
+
+    monkeypatch.setattr("nngen.llm.rewriters.transformers_local.merge_adapter", merge)
+    found = json.loads(nngen("adapter", "merge", "a", "--base", "b", "--out", tmp_path / "out", "--json").out)
+    assert found == {"folder": str(tmp_path / "out"), "base": "b", "adapter": "a", "mib": 1.0}
+
+
 def test_schemas_are_schemas():
     for name in json_contract.schemas():
         json_contract.Draft202012Validator.check_schema(json_contract.schemas()[name])
