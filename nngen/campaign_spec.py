@@ -220,8 +220,7 @@ class CampaignSpec:
     def to_dict(self) -> dict[str, Any]:
         """Write the specification as JSON types."""
         plain = {"families": list(self.families), "shape": str(self.shape), "rungs": list(self.rungs)}
-        plain |= {"plan": self.plan.to_dict() if changes(_PLAIN, self.plan) else {}}
-        return asdict(self) | plain
+        return asdict(self) | plain | {"plan": self.plan.to_dict() if changes(_PLAIN, self.plan) else {}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
