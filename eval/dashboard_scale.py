@@ -156,15 +156,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             fill(archive.with_suffix(".part"), given.trials, given.source_bytes)
             archive.with_suffix(".part").rename(archive)
         rows = pages(archive, given.times)
-        driven = Path(folder) / "driven.db"
         gaps, alone_rates = [], []
         for number in range(given.rounds):
-            alone = drive(driven, f"alone-{number}", given.drive)
+            # An archive of its own for each campaign, which would take the results of the one before otherwise.
+            apart, driven = (Path(folder) / f"{kind}-{number}.db" for kind in ("apart", "driven"))
+            for path in (apart, driven):
+                drive(path, "before", 1)
+            alone = drive(apart, "driven", given.drive)
             with serving(driven) as root:
-                crowd = get_context("spawn").Process(target=readers, args=(root, given.readers, f"read-{number}"))
+                crowd = get_context("spawn").Process(target=readers, args=(root, given.readers, "driven"))
                 crowd.start()
                 time.sleep(3)
-                watched = drive(driven, f"read-{number}", given.drive)
+                watched = drive(driven, "driven", given.drive)
             crowd.join()
             gaps.append(1 - watched / alone)
             alone_rates.append(alone)

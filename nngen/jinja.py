@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nngen.files import package_folder
 from nngen.text import clean
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _LONGEST = 4000
 
@@ -16,6 +19,8 @@ _LONGEST = 4000
 @cache
 def environment(*, html: bool = False) -> Environment:
     """Return the environment; values are cleaned and escaped where templates write HTML, not in Python or Markdown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     return Environment(
         loader=FileSystemLoader(package_folder("templates")),
         undefined=StrictUndefined,

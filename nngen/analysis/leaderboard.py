@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,6 +32,9 @@ Group: TypeAlias = tuple[str, Fidelity]
 """Name of a data set, and a fidelity of trials on it."""
 
 _NAMED = 5
+
+_OF_FIDELITY = ("data", "train_size", "epochs", "batch", "lr", "momentum", "augment", "horizon", "class_weights")
+"""Fields of a fidelity that each of its rows has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,8 +310,15 @@ def _ranked(
     half = _half_width([(mean, accuracies) for mean, accuracies, _ in ranked])
     count = images(ranked[0][2][0].id) if images is not None else 0
     spans = _rank_spans([mean for mean, *_ in ranked], [len(same) for *_, same in ranked], half, count)
+    dataset, fidelity = key
+    same_in_all = {
+        "dataset": dataset,
+        "shape": str(fidelity.shape),
+        "images": count or None,
+        **{name: getattr(fidelity, name) for name in _OF_FIDELITY},
+    }
     return [
-        _row(rank, key, same, mean, accuracies, reasons, half=half, images=count, span=span)
+        _row(rank, same_in_all, same, mean, accuracies, reasons, half=half, span=span)
         for rank, ((mean, accuracies, same), span) in enumerate(zip(ranked, spans, strict=True), start=1)
     ]
 
@@ -324,12 +334,12 @@ def _rank_spans(
         half: Half the width of one seed's 95 % interval; None where it is not known.
         images: Number of validation images; 0 where it is not known.
     """
-    from scipy.special import ndtri
-
     if half is None and not images:
         return [(None, None)] * len(means)
     values, counts = np.array(means), np.array(seeds, dtype=float)
-    sampling = float(ndtri(0.975)) * np.sqrt(2 * values * (1 - values) / images) if images else np.zeros(len(values))
+    sampling = (
+        NormalDist().inv_cdf(0.975) * np.sqrt(2 * values * (1 - values) / images) if images else np.zeros(len(values))
+    )
     better, worse = (np.zeros(len(values), dtype=int) for _ in range(2))
     # Others with equally many seeds have one threshold for each candidate, and are counted by a search.
     for number in np.unique(counts):
@@ -369,39 +379,26 @@ def _accuracies(trials: Sequence[Scored]) -> list[float]:
 
 def _row(
     rank: int,
-    key: Group,
+    same_in_all: Mapping[str, Any],
     same: Sequence[Scored],
     mean: float,
     accuracies: Sequence[float],
     reasons: Mapping[int, str],
     *,
     half: float | None,
-    images: int,
     span: tuple[int | None, int | None],
 ) -> Row:
-    dataset, fidelity = key
+    images = same_in_all["images"]
     tested = [trial.test_accuracy for trial in same if trial.test_accuracy is not None]
     low, high = share_interval(mean, images) if images else (None, None)
     return Row(
         rank=rank,
         id=same[0].candidate_id or "",
         experts=same[0].experts,
-        dataset=dataset,
-        data=fidelity.data,
-        shape=str(fidelity.shape),
-        train_size=fidelity.train_size,
-        epochs=fidelity.epochs,
-        batch=fidelity.batch,
-        lr=fidelity.lr,
-        momentum=fidelity.momentum,
-        augment=fidelity.augment,
-        horizon=fidelity.horizon,
-        class_weights=fidelity.class_weights,
         seeds=len(same),
         validation_accuracy=mean,
         validation_std=math.sqrt(_squares(mean, accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,
         validation_half=None if half is None else half / math.sqrt(len(same)),
-        images=images or None,
         validation_low=low,
         validation_high=high,
         rank_low=span[0],
@@ -410,4 +407,5 @@ def _row(
         seconds=fmean(trial.seconds or 0.0 for trial in same),
         parameters=same[0].parameters,
         suspect=next((reasons[trial.id] for trial in same if trial.id in reasons), ""),
+        **same_in_all,
     )

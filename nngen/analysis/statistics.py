@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev, variance
+from statistics import NormalDist, fmean, stdev, variance
 from typing import TypeAlias
 
 import numpy as np
 
 Span: TypeAlias = tuple[float, float]
 """Lower and upper end of an interval."""
+
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +79,7 @@ def share_interval(share: float, tries: int, confidence: float = 0.95) -> Span:
 
     ``scipy.stats.binomtest`` computes the same for whole counts, but takes half a second to import.
     """
-    from scipy.special import ndtri
-
-    square = float(ndtri(0.5 + confidence / 2)) ** 2
+    square = _NORMAL.inv_cdf(0.5 + confidence / 2) ** 2
     middle = (share + square / (2 * tries)) / (1 + square / tries)
     half = math.sqrt(square * (share * (1 - share) / tries + square / (4 * tries**2))) / (1 + square / tries)
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from textwrap import fill
-
-from jinja2 import Template
+from typing import TYPE_CHECKING
 
 from nngen.assembly.identity import combine, statement_digests
 from nngen.assembly.plan_toml import to_toml
@@ -25,6 +24,9 @@ from nngen.jinja import environment, render_template
 from nngen.plan import Plan
 from nngen.text import listed
 from nngen.types import Interface
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _IMPORTS = ("cache", "math", "random", "np", "Any", "NamedTuple", "Optional", "torch", "nn", "F")
 """Names that ``mixture.py.j2`` imports where a file needs them."""

@@ -8,8 +8,10 @@ import secrets
 import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlencode
 
 import uvicorn
@@ -72,6 +74,15 @@ class Dashboard:
             routes=[Route("/{token}/{page:path}", self._answer), Route("/{token}", self._to_root)],
             exception_handlers={404: _refuse},
         )
+
+    def prepare(self) -> None:
+        """Compute what the first pages show: the newest campaign's results, then those of the whole archive."""
+        with suppress(NngenError, OSError), Archive.open(self._path, readonly=True) as archive:
+            snapshot = Snapshot(archive, self._shared)
+            for record in archive.campaigns()[-1:]:
+                snapshot.limits(record.name)
+                snapshot.lines(record.name)
+            snapshot.rows(None)
 
     def _to_root(self, request: Request) -> Response:
         self._check(request)
@@ -194,11 +205,19 @@ def serve(path: Path, port: int, place: Sequence[str], ready: Callable[[str, int
     """
     with listen(port) as opened:
         number, token = opened.getsockname()[1], secrets.token_urlsafe(16)
-        app = Dashboard(path, token, place).app()
+        dashboard = Dashboard(path, token, place)
+
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, lifespan="off", http="h11", ws="none", timeout_graceful_shutdown=1
+            dashboard.app(),
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            http="h11",
+            ws="none",
+            timeout_graceful_shutdown=1,
         )
         _prepare()
+        Thread(target=dashboard.prepare, daemon=True).start()
         ready(f"http://{_HOST}:{number}/{token}/", number)
         uvicorn.Server(config).run(sockets=[opened])
 

@@ -7,12 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, TypeVar, cast
 
 from nngen.analysis.leaderboard import Row, leaderboard, limits, validation_images
 from nngen.analysis.loop_report import Loops, loops
 from nngen.archive import Archive, Tally, TrialLine
+from nngen.errors import NngenError
 
 T = TypeVar("T")
 
@@ -22,6 +23,9 @@ _MOST = 24
 _REST = 4.0
 """Seconds for which a value is served after its archive has changed, in seconds that it took to compute."""
 
+_PATIENCE_S = 0.5
+"""Seconds for which a reader waits for the new value before it gets the one before."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -30,38 +34,57 @@ class _Entry:
     version: int = -1
     until: float = 0.0
 
+    def update(self, version: int, compute: Callable[[], Any]) -> None:
+        """Compute the value, unless another thread has done so."""
+        with self.lock:
+            begun = time.monotonic()
+            if self.version < version:
+                self.value = compute()
+                self.version, now = version, time.monotonic()
+                self.until = now + _REST * (now - begun)
+
+    def refresh(self, version: int, compute: Callable[[], Any]) -> None:
+        """Compute the value; where that fails, the next reader computes it and sees the error."""
+        try:
+            self.update(version, compute)
+        except (NngenError, OSError):
+            self.version = -1
+
 
 class Shared:
     """Values by key, each computed by one thread at a time, for all readers.
 
     A value is computed again when its archive has changed, but for a fifth of the time at most, so that readers of a
-    large archive do not take the processor from its trainings.
+    large archive do not take the processor from its trainings. Meanwhile readers get the value before.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
-    def get(self, key: Hashable, version: int, compute: Callable[[], T]) -> tuple[T, bool]:
+    def get(
+        self, key: Hashable, version: int, compute: Callable[[], T], again: Callable[[], T] | None = None
+    ) -> tuple[T, bool]:
         """Return a value, and whether it is as new as the archive.
 
         Args:
             key: Key of the value.
             version: Version of the archive; a value of an earlier one is computed again.
             compute: Computes the value.
+            again: Computes it in another thread, where there is an earlier value; ``compute`` by default.
         """
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
             while len(self._entries) > _MOST:
                 self._entries.popitem(last=False)
-        with entry.lock:
-            begun = time.monotonic()
-            if entry.version < 0 or (entry.version < version and begun >= entry.until):
-                entry.value = compute()
-                entry.version, now = version, time.monotonic()
-                entry.until = now + _REST * (now - begun)
-            return cast(T, entry.value), entry.version >= version
+        if entry.version < 0:
+            entry.update(version, compute)
+        elif entry.version < version and time.monotonic() >= entry.until and not entry.lock.locked():
+            refresh = Thread(target=entry.refresh, args=(version, again or compute), daemon=True)
+            refresh.start()
+            refresh.join(_PATIENCE_S)
+        return cast(T, entry.value), entry.version >= version
 
 
 class Snapshot:
@@ -81,9 +104,9 @@ class Snapshot:
     def tallies(self) -> Mapping[str, tuple[Tally, ...]]:
         """Return the numbers of trials by campaign, and within it by rung."""
 
-        def count() -> Mapping[str, tuple[Tally, ...]]:
+        def count(source: Snapshot) -> Mapping[str, tuple[Tally, ...]]:
             found: dict[str, tuple[Tally, ...]] = {}
-            for tally in self.archive.tallies():
+            for tally in source.archive.tallies():
                 found[tally.campaign] = (*found.get(tally.campaign, ()), tally)
             return found
 
@@ -91,27 +114,37 @@ class Snapshot:
 
     def rows(self, campaign: str | None) -> tuple[Row, ...]:
         """Return the leaderboard of a campaign, or of all."""
-        images = partial(validation_images, self.archive)
-        return self._get("rows", campaign, lambda: leaderboard(self.archive.scores(campaign), images=images))
+
+        def rank(source: Snapshot) -> tuple[Row, ...]:
+            return leaderboard(source.archive.scores(campaign), images=partial(validation_images, source.archive))
+
+        return self._get("rows", campaign, rank)
 
     def limits(self, campaign: str) -> tuple[str, ...]:
         """Return what the leaderboard of a campaign cannot tell."""
-        return self._get("limits", campaign, lambda: limits(self.rows(campaign)))
+        return self._get("limits", campaign, lambda source: limits(source.rows(campaign)))
 
     def lines(self, campaign: str) -> tuple[TrialLine, ...]:
         """Return the trials of a campaign in brief."""
-        return self._get("lines", campaign, lambda: self.archive.lines(campaign, brief=True))
+        return self._get("lines", campaign, lambda source: source.archive.lines(campaign, brief=True))
 
     def parents(self) -> Mapping[str, str]:
         """Return the parent of each proposed candidate that has one."""
-        return self._get("parents", None, self.archive.parents)
+        return self._get("parents", None, lambda source: source.archive.parents())
 
     def loops(self, name: str) -> Loops | None:
         """Return a closed loop, compared with others; None before its first cycle was judged."""
-        return self._get(f"loop {name}", None, lambda: loops(self.archive, name))
+        return self._get(f"loop {name}", None, lambda source: loops(source.archive, name))
 
-    def _get(self, name: str, campaign: str | None, compute: Callable[[], T]) -> T:
+    def _get(self, name: str, campaign: str | None, compute: Callable[[Snapshot], T]) -> T:
+        path = self.archive.path
+
+        def again() -> T:
+            # A connection belongs to its thread.
+            with Archive.open(path or "", readonly=True) as archive:
+                return compute(Snapshot(archive, self._shared))
+
         version = self.archive.last_event_id(campaign)
-        value, new = self._shared.get((self._file, name, campaign), version, compute)
+        value, new = self._shared.get((self._file, name, campaign), version, partial(compute, self), again)
         self.stale |= not new
         return value

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Template, TemplateError
+from typing import TYPE_CHECKING, Any
 
 from nngen.errors import RewriterError
 from nngen.files import package_folder
 from nngen.jinja import environment
 from nngen.llm import optional_import
 from nngen.llm.rewriters.base import Message
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MAX_EXAMPLES = 3
 """Most solved examples in a prompt: more made models of this size worse (arXiv 2512.24120)."""
@@ -124,6 +125,8 @@ def render(
         RewriterError: If an input is missing or unknown.
         BudgetError: If it does not fit after every droppable input was dropped.
     """
+    from jinja2 import TemplateError
+
     if set(values) != set(chosen.inputs):
         wrong = sorted(set(values) ^ set(chosen.inputs))
         raise RewriterError(f"prompt {chosen.name} takes {', '.join(chosen.inputs)}; missing or unknown: {wrong}")
