@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from nngen.analysis.quality.metrics import Logits, kept_logits
 from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.archive.store import Archive
 from nngen.errors import UsageError
-from nngen.files import read_regular
 from nngen.text import counted, listed
 from nngen.training.inference import KeptWeights
-from nngen.training.state.checkpoints import LOGITS, WEIGHTS
-
-Logits: TypeAlias = npt.NDArray[np.float32]
-"""Logits of images, ``(N, classes)``."""
+from nngen.training.state.checkpoints import WEIGHTS
 
 Outputs: TypeAlias = Logits | KeptWeights
 """What tells the outputs of a model on the validation images."""
-
-_HALF = 2
-_HEADER = 2**16
-"""Bytes beyond which the header of a file of logits is too long to be one of nngen."""
 
 
 def kept_file(archive: Archive, trial: StoredTrial) -> Path | None:
@@ -100,7 +91,8 @@ def find_outputs(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTr
     """
     _, trained = _trained(archive, name)
     for trial in trained:
-        logits = _logits(archive, trial)
+        predicted = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
+        logits = kept_logits(archive, trial, predicted)
         if logits is not None:
             assert trial.candidate_id is not None
             return archive.candidate(trial.candidate_id), trial, logits
@@ -116,25 +108,6 @@ def _trained(archive: Archive, name: str) -> tuple[str, list[StoredTrial]]:
         found = archive.trials(candidate_id=name, curves=False)
     trained = [trial for trial in found if trial.trained]
     return name, sorted(trained, key=lambda trial: (-trial.rung, -(trial.validation_accuracy or 0.0)))
-
-
-def _logits(archive: Archive, trial: StoredTrial) -> Logits | None:
-    """Return the logits of the validation images that a trial kept; None where there are none that fit."""
-    classes = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
-    width = archive.campaign(trial.campaign).classes
-    size = _HALF * len(classes) * width
-    content = archive.logits(trial.id)
-    folder = _folder(archive, trial)
-    if not content and folder is not None:
-        with suppress(OSError):
-            # The candidate's process wrote the file. Its one tensor is at the end, so that its header is not needed.
-            content = read_regular(folder / f"{LOGITS}.safetensors", size + _HEADER)[-size or None :]
-    if not size or len(content) != size:
-        return None
-    logits = np.frombuffer(content, "<f2").astype(np.float32).reshape(len(classes), width)
-    # Rounding to float16 may make ties, and never another order.
-    fits = np.isfinite(logits).all() and (logits[np.arange(len(classes)), classes] == logits.max(axis=1)).all()
-    return logits if fits else None
 
 
 def _folder(archive: Archive, trial: StoredTrial) -> Path | None:

@@ -120,3 +120,13 @@ def test_a_set_without_long_trainings_is_refused_in_one_line(nngen, tmp_path, mo
 def test_ranks_share_equal_places():
     same = [Curve(model=name, accuracies={1: value}) for name, value in (("A", 0.5), ("B", 0.7), ("C", 0.5))]
     assert ranks(same, 1) == {"A": 2, "B": 1, "C": 2}
+
+
+def test_top_five_and_regret_of_two_rankings():
+    early = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6])
+    later = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.2])
+    found = fidelity._agreement("x", list("ABCDEFF"), 1, 5, early, later)
+    assert (found.models, found.runs, found.epochs, found.last) == (6, 7, 1, 5)
+    # The best five first are 2 to 6, in the end 0 to 4; of two equal first places either may be chosen.
+    assert (found.top, found.regret) == (3, pytest.approx(0.9 - 0.3))
+    assert found.tau < -0.9

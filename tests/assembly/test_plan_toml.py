@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +97,7 @@ parts = st.fixed_dictionaries(
 )
 
 
+@fuzz(100)
 @given(parts)
 def test_any_data_is_a_plan_or_is_refused(data: dict[str, object]) -> None:
     try:

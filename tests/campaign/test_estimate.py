@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from nngen.analysis.cost import FamilySeconds
 from nngen.archive import Archive
 from nngen.campaign import Budget, Watcher
 from nngen.campaign import estimate as module
@@ -138,3 +139,46 @@ def test_families_are_not_measured_where_nobody_asked_for_the_time(archive, cost
 def test_an_archive_in_memory_serves_a_campaign_that_does_not_exist(costs):
     with Archive.in_memory() as archive:
         assert estimated(fake_campaign(archive)).trials == 6
+
+
+def test_space_is_that_of_sources_templates_predictions_and_states(archive, costs):
+    campaign = fake_campaign(archive)
+    found = estimated(campaign, workers=2)
+    data, (_, work) = campaign.inputs.dataset, campaign.preview()
+    sources = sum(len(campaign.inputs.families[name][0].source) for one in work for name in one.experts)
+    predictions = 2 * (len(data.validation_labels) + len(data.test_labels))
+    assert found.archive_mib == pytest.approx((sources + 6 * (30_000 + predictions)) / 2**20)
+    weights = sum(5000.0 if name == "G" else 2.0 for one in work for name in one.experts) / 6
+    assert found.weights_mib == pytest.approx(weights)
+    assert found.checkpoints_mib == pytest.approx(2 * 3 * weights)
+    assert estimated(campaign, workers=50).checkpoints_mib == pytest.approx(6 * 3 * weights)
+    assert (found.trials, found.epochs, found.workers) == (6, 12, 2)
+
+
+def test_the_interval_by_earlier_trials_is_that_of_their_forecast(archive, costs):
+    fake_campaign(archive, size=20).run()
+    campaign = fake_campaign(archive, name="two", seed=1)
+    pace = measure_pace(archive, campaign.spec, campaign.inputs, {"A", "B"})
+    pace = replace(pace, families=replace(pace.families, error=0.25))
+    work = [Work(experts=("A", "B", "C", "D"), epochs=2), Work(experts=("A", "B", "C", "E"), epochs=4)]
+    expected, low, high = pace.seconds(work)
+    half = 1.96 * 3 * 0.25 * (2 + 4 / 20) ** 0.5
+    assert (low, high) == (pytest.approx(max(0.0, expected - half)), pytest.approx(expected + half))
+    assert pace.of(()) == pytest.approx(4 * pace.families.typical)
+    assert pace.seconds([]) == (0.0, 0.0, 0.0)
+
+
+def test_a_family_without_a_measurement_leaves_the_time_open(archive, monkeypatch):
+    campaign = fake_campaign(archive)
+    for known, basis in (({}, None), ({"A": LIGHT}, None), ({"A": LIGHT, "B": LIGHT}, "measurements of 2 families")):
+        found = measure_pace(archive, campaign.spec, campaign.inputs, {"A", "B"}, costs=known)
+        assert (found and found.basis.removesuffix(" on this machine")) == basis
+
+
+def test_the_longest_training_bounds_the_time(archive, costs):
+    """Five short trainings beside a long one: a hundred workers take as long as the long one."""
+    pace = module.Pace(families=FamilySeconds(seconds={}, typical=1.0, error=0.0, trials=1), spread=2.0, basis="")
+    work = [*[Work(experts=(), epochs=1)] * 5, Work(experts=(), epochs=10)]
+    assert module._hours(pace, work, 100) == pytest.approx((40 / 3600, 20 / 3600, 80 / 3600))
+    assert module._hours(pace, work, 1) == pytest.approx((60 / 3600, 30 / 3600, 120 / 3600))
+    assert module._hours(pace, [], 1) is None

@@ -20,6 +20,7 @@ from nngen.datasets.registry import DigitsSource
 from nngen.errors import ArchiveError, DataError, UsageError
 from nngen.lemur.reader import CheckoutLemur
 from nngen.testing.fakes import FakeEngine, fake_dataset
+from nngen.training.engine import KILLED
 from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
 
 STORED = Shape(1, 28, 28)
@@ -126,6 +127,33 @@ def test_a_failure_is_tried_again_with_other_limits_alone(tree):
         assert open_replays(jobs, archive, "d1")[1] == []
         wider = choose(tree, count=1, settings={"memory_mib": 20_000})[0]
         assert open_replays(wider, archive, "d1")[1] == wider
+
+
+def test_a_training_with_smaller_batches_is_no_repetition_and_a_killed_one_is_tried_again(tree):
+    jobs, _ = choose(tree, count=1)
+    valid, killed = Verdict(outcome=Outcome.VALID), Verdict(outcome=Outcome.CRASHED, rule=KILLED)
+
+    def replayed(archive, verdict, batch):
+        trial = Trial(
+            candidate_id="x", spec=jobs[0].spec, verdict=verdict, validation_accuracy=0.5, batch=batch, seconds=2.0
+        )
+        with ThreadPoolExecutor(1) as threads:
+            engine = SimpleNamespace(slots=1, train=lambda _: trial)
+            data = {"mnist": fake_dataset()}
+            (result,) = run_replays(jobs, engine=engine, threads=threads, archive=archive, data=data)
+        return result, open_replays(jobs, archive, "d1")[1]
+
+    asked = jobs[0].spec.batch
+    for verdict, batch, outcome, accuracy, missing in (
+        (killed, None, Outcome.CRASHED, 0.5, jobs),
+        (valid, asked // 2, Outcome.MEMORY, None, []),
+    ):
+        with Archive.in_memory() as archive:
+            result, left = replayed(archive, verdict, batch)
+            assert (result.verdict.outcome, result.accuracy, result.seconds, left) == (outcome, accuracy, 2.0, missing)
+    assert result.verdict.message == f"memory suffices for batches of {asked // 2}, not of {asked}: raise --memory-mib"
+    with Archive.in_memory() as archive:
+        assert replayed(archive, valid, asked)[0].accuracy == replayed(archive, valid, None)[0].accuracy == 0.5
 
 
 def test_a_damaged_row_is_named_with_the_way_out(tree, tmp_path):

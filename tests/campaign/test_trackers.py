@@ -60,6 +60,11 @@ def test_each_trial_is_a_run_with_plan_curve_and_results(monkeypatch, tmp_path, 
         config = run.settings["config"]
         assert config["experts"] == ", ".join(trial.experts)
         assert (config["gate.width"], config["recipe.optimizer"], config["lr"]) == (32, "adamw", 1e-3)
+        for part in (trial.plan.gate, trial.plan.losses, trial.plan.recipe):
+            title = type(part).__name__.lower()
+            own = {f"{title}.{name}": getattr(part, name) for name in part.__slots__ if name != "others"}
+            assert own.items() <= config.items()
+        assert (config["outcome"], config["shape"], config["seed"]) == ("valid", "1x8x8", trial.spec.seed)
         assert [step for step, _ in run.logged] == [1, 2, None]
         assert run.logged[1][1]["validation_accuracy"] == trial.validation_accuracy
         assert run.logged[-1][1]["result/parameters"] == trial.parameters

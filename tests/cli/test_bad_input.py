@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.archive import Archive
@@ -243,7 +244,7 @@ PLANS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(60)
 @given(table=st.dictionaries(st.one_of(st.sampled_from(ARGUMENTS), st.text(max_size=4)), VALUES, max_size=4))
 def test_any_file_of_arguments_is_read_or_refused_in_one_line(nngen, settled, table):
     done = nngen("campaign", "run", write(Path("a.toml"), document(table)))
@@ -251,7 +252,7 @@ def test_any_file_of_arguments_is_read_or_refused_in_one_line(nngen, settled, ta
     assert done.out == "" and len(done.err.splitlines()) == 1 and done.err.startswith("nngen: ")
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(100)
 @given(table=PLANS)
 def test_any_plan_is_refused_or_written_and_read_again(table):
     try:
@@ -263,7 +264,7 @@ def test_any_plan_is_refused_or_written_and_read_again(table):
         assert from_toml(to_toml(plan)) == plan
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(100)
 @given(text=st.one_of(st.text(max_size=60), st.text("[]{}=.\"'#\n ab1_-", max_size=60)))
 def test_any_text_is_toml_or_refused_with_a_phrase(text):
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import resource
 import struct
 import time
@@ -13,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from nngen.datasets.image_file import FORMATS, decode, read_header
 from nngen.errors import DataError
 
-EXAMPLES = int(os.environ.get("NNGEN_FUZZ_EXAMPLES", "150"))
 WRITABLE = [name for name in FORMATS if name not in ("QOI",)]
 MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 1, "CMYK": 4, "I;16": 1, "F": 1}
 
@@ -54,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@settings(max_examples=EXAMPLES, deadline=2000, suppress_health_check=list(HealthCheck))
+@fuzz(150, deadline=2000)
 @given(data=st.data())
 def test_damaged_images_are_read_or_refused(data: st.DataObject, place: Path) -> None:
     kind, mode = data.draw(st.sampled_from(WRITABLE)), data.draw(st.sampled_from(sorted(MODES)))
@@ -67,7 +66,7 @@ def test_damaged_images_are_read_or_refused(data: st.DataObject, place: Path) ->
     read(file)
 
 
-@settings(max_examples=EXAMPLES, deadline=2000, suppress_health_check=list(HealthCheck))
+@fuzz(150, deadline=2000)
 @given(content=st.binary(max_size=400), name=st.sampled_from(["a.png", "a.gif", "a.webp", "a"]))
 def test_random_bytes_are_refused(content: bytes, name: str, place: Path) -> None:
     (place / name).write_bytes(content)

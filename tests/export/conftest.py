@@ -10,7 +10,7 @@ from fake_lemur import make_database, make_tree, source
 
 from nngen.archive import Archive
 from nngen.assembly.identity import canonical_hash
-from nngen.datasets.dataset import Dataset, load_dataset
+from nngen.datasets.dataset import Dataset
 from nngen.lemur.layout import nn_id
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_record
@@ -29,11 +29,6 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def database(tree: Path) -> Path:
     return make_database(tree)
-
-
-@pytest.fixture(scope="session")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def candidate(width: int) -> Candidate:

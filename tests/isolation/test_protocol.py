@@ -6,6 +6,7 @@ import os
 import struct
 
 import pytest
+from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +72,14 @@ def test_numbers_that_json_does_not_have_become_none():
     with pytest.raises(ValueError, match="JSON compliant"):
         Channel(0).send({"a": float("nan")})
     assert json.loads('{"a": 1}') == Frame(MESSAGE, b'{"a": 1}').message()
+
+
+@fuzz(200)
+@given(data=st.binary(max_size=200), head=st.sampled_from([b"", *(struct.pack("<B3xI", kind, 6) for kind in range(4))]))
+def test_any_bytes_are_frames_and_messages_or_are_refused(data, head):
+    try:
+        for frame in FrameReader(SIZES).feed(head + data):
+            assert len(frame.body) in (*SIZES.get(frame.kind, ()), *(range(193) if frame.kind == MESSAGE else ()))
+            assert isinstance(frame.message(), dict)
+    except FrameError as error:
+        assert "\n" not in str(error)

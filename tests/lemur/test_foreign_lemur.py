@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from fake_lemur import source
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.errors import LemurError, NngenError
@@ -274,7 +275,7 @@ CONTENT = (
     | TRIALS.map(lambda value: json.dumps(value).encode())
     | JSON.map(lambda value: json.dumps(value).encode())
 )
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = fuzz(60)
 
 
 @pytest.mark.long

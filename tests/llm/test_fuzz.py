@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from plan_engine import SPEC, PlanEngine
 from test_propose import Scripted
@@ -39,11 +39,7 @@ from nngen.types import Candidate
 
 SPACE = PlanSpace(families=tuple("ABCDEFG"))
 PARENT = Plan(experts=tuple("ABCD"))
-FUZZ = settings(
-    max_examples=int(os.environ.get("NNGEN_FUZZ_EXAMPLES", "25")),
-    deadline=None,  # wall time is the machine's; ``_quick`` bounds that of the process
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+FUZZ = fuzz(25)  # no deadline: wall time is that of the machine; ``_quick`` bounds that of the process
 
 ANY_TEXT = st.text(st.characters(), max_size=300)  # lone surrogates and control characters included
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.just(10**4000)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nngen.archive.records import StoredTrial
 from nngen.archive.store import Archive
+from nngen.files import read_regular
 from nngen.text import listed
 from nngen.training.state.checkpoints import LOGITS
 
@@ -22,8 +23,10 @@ _TOP = 5
 _BINS = 15
 """Bins of equal width of the calibration error (Guo et al. 2017)."""
 
-_MOST_BYTES = 2**27
 _NAMED = 3
+_HALF = 2
+_HEADER = 2**16
+"""Bytes beyond which the header of a file of logits is too long to be one of nngen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,28 +170,19 @@ def kept_logits(archive: Archive, trial: StoredTrial, predicted: Classes) -> Log
     Args:
         archive: Archive with the trial; the folder of weights is beside it.
         trial: The trial.
-        predicted: ``(N,)`` its predictions, N of at least 1, with which the logits must agree.
+        predicted: ``(N,)`` its predictions, with which the logits must agree.
     """
-    stored = archive.logits(trial.id)
-    found = np.frombuffer(stored, "<f2").reshape(len(predicted), -1) if stored else None
-    if found is None and archive.weights is not None:
-        found = _from_file(archive.weights / f"trial-{trial.copied_from or trial.id}" / f"{LOGITS}.safetensors")
-    if found is None or found.ndim != 2 or len(found) != len(predicted) or found.shape[1] <= int(predicted.max()):
+    width = archive.campaign(trial.campaign).classes
+    size = _HALF * len(predicted) * width
+    content = archive.logits(trial.id)
+    if not content and archive.weights is not None:
+        path = archive.weights / f"trial-{trial.copied_from or trial.id}" / f"{LOGITS}.safetensors"
+        with suppress(OSError):
+            # The candidate's process wrote the file. Its one tensor is at the end, so that its header is not needed.
+            content = read_regular(path, size + _HEADER)[-size or None :]
+    if not size or len(content) != size or int(predicted.max()) >= width:
         return None
-    # A worker sent them: what contradicts its predictions is not used.
-    own = found[np.arange(len(predicted)), predicted]
-    fits = bool(np.isfinite(found).all()) and np.array_equal(own, found.max(axis=1))
-    return found.astype(np.float32) if fits else None
-
-
-def _from_file(path: Path) -> npt.NDArray[np.float16] | None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            return None
-        found = load(path.read_bytes()).get("validation")
-    except (OSError, SafetensorError, ValueError, KeyError):
-        return None
-    return found if found is not None and found.dtype == np.float16 else None
+    logits = np.frombuffer(content, "<f2").astype(np.float32).reshape(len(predicted), width)
+    # Rounding to float16 may make ties, and never another order.
+    own = logits[np.arange(len(predicted)), predicted]
+    return logits if np.isfinite(logits).all() and np.array_equal(own, logits.max(axis=1)) else None

@@ -82,7 +82,8 @@ def _reason(known: Sequence[Sequence[float]], accuracies: Sequence[float], place
         return None
     early, last = (np.array([curve[place] for curve in known]) for place in (epoch - 1, -1))
     goes_on = sorted(last, reverse=True)[places - 1]
-    spread = float(((early - early.mean()) ** 2).sum())
+    # Equal accuracies, as at chance level, differ from their rounded mean by a little, of which a slope would be noise.
+    spread = float(((early - early.mean()) ** 2).sum()) if np.ptp(early) > 0 else 0.0
     slope = float((early - early.mean()) @ last) / spread if spread > 0 else 0.0
     residuals = last - last.mean() - slope * (early - early.mean())
     df = len(last) - 2

@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import pytest
-from fake_lemur import MODELS, source
+from fake_lemur import MODELS, make_database, make_tree, source
 
 from nngen.archive import Archive
 from nngen.archive import import_lemur as module
@@ -12,6 +12,16 @@ from nngen.archive.import_lemur import choose_models, find_twins, fingerprint, i
 from nngen.errors import UsageError
 from nngen.lemur.source import open_lemur
 from nngen.types import Candidate
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return make_tree(tmp_path / "lemur")
+
+
+@pytest.fixture
+def database(tree):
+    return make_database(tree)
 
 
 @pytest.fixture

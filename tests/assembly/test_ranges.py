@@ -1,0 +1,93 @@
+"""Ranges of the numbers of a plan: both ends are accepted, and nothing beyond them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nngen.assembly.plan_validation import check_plan
+from nngen.errors import PlanError
+from nngen.plan import Gate, Losses, Plan, Recipe
+
+RANGES = [
+    ("gate.width", 2, 4096, 1),
+    ("gate.depth", 1, 8, 1),
+    ("gate.temperature", 1e-3, 1e3, 1e-4),
+    ("gate.noise", 0, 1e3, 1e-4),
+    ("losses.label_smoothing", 0, 1, 1e-4),
+    ("losses.balance", 0, 1e3, 1e-4),
+    ("losses.switch", 0, 1e3, 1e-4),
+    ("losses.z", 0, 1e3, 1e-4),
+    ("losses.entropy", 0, 1e3, 1e-4),
+    ("losses.diversity", 0, 1e3, 1e-4),
+    ("losses.bias", 0, 1, 1e-4),
+    ("recipe.gate_rate", 0, 1e3, 1e-4),
+    ("recipe.weight_decay", 0, 1e3, 1e-4),
+    ("recipe.mixup", 0, 1e3, 1e-4),
+    ("recipe.warmup", 0, 0.99, 1e-4),
+    ("recipe.clip", 1e-6, 1e6, 1e-7),
+    ("recipe.cutmix", 0, 1e3, 1e-4),
+    ("recipe.ema", 0, 0.99999, 1e-6),
+]
+ROUTED = Plan(experts=tuple("ABCD"), gate=Gate(routing="top-k"))
+
+
+def with_value(path: str, value: float) -> Plan:
+    part, _, name = path.partition(".")
+    return replace(ROUTED, **{part: replace(getattr(ROUTED, part), **{name: value})})
+
+
+@pytest.mark.parametrize(("path", "low", "high", "step"), RANGES)
+def test_both_ends_of_a_range_are_accepted_and_nothing_beyond(path: str, low: float, high: float, step: float) -> None:
+    for value in (low, high):
+        check_plan(with_value(path, value))
+    for value in (low - step, high + step):
+        with pytest.raises(PlanError, match=f"{path} is .*: it must lie between"):
+            check_plan(with_value(path, value))
+
+
+@pytest.mark.parametrize("count", [2, 64])
+def test_numbers_of_experts(count: int) -> None:
+    check_plan(Plan(experts=tuple(f"F{number}" for number in range(count))))
+    for wrong in (1, 65):
+        with pytest.raises(PlanError, match=f"takes 2 to 64 experts, not {wrong}: F0"):
+            check_plan(Plan(experts=tuple(f"F{number}" for number in range(wrong))))
+
+
+def test_experts_for_each_image_are_fewer_than_all_with_a_choice_and_never_more() -> None:
+    for k in (1, 3):
+        check_plan(replace(ROUTED, gate=Gate(routing="top-k", k=k)))
+    for k in (0, 4):
+        with pytest.raises(PlanError, match=f"gate.k is {k}: it must lie between 1 and 3"):
+            check_plan(replace(ROUTED, gate=Gate(routing="top-k", k=k)))
+    check_plan(replace(ROUTED, gate=Gate(k=64)))
+    with pytest.raises(PlanError, match=r"gate\.k is 65: it must lie between 1 and 64"):
+        check_plan(replace(ROUTED, gate=Gate(k=65)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": Recipe(frozen=True), "gate": Gate(routing="top-k")}, "blends the probabilities of all experts"),
+        ({"recipe": Recipe(frozen=True), "kind": "single", "experts": ("A",)}, "kind single has none with a gate"),
+        (
+            {"recipe": Recipe(frozen=True), "kind": "homogeneous", "experts": ("Dense",) * 2, "repeats": True},
+            "kind homogeneous has none with a gate",
+        ),
+        ({"recipe": Recipe(frozen=1)}, "recipe.frozen is 1: it may be true or false"),
+        ({"repeats": 1}, "repeats is 1: it may be true or false"),
+        ({"kind": "single", "experts": ("A", "B")}, "kind single takes one family, not 2: A and B"),
+        ({"losses": Losses(load=0.1), "gate": Gate(routing="top-k", noise=0)}, "losses.load is defined under noise"),
+    ],
+)
+def test_parts_that_exclude_each_other(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        check_plan(replace(ROUTED, **changes))
+
+
+def test_parts_that_go_together() -> None:
+    check_plan(Plan(experts=tuple("ABCD"), recipe=Recipe(frozen=True)))
+    check_plan(replace(ROUTED, losses=Losses(load=0.1), gate=Gate(routing="top-k", noise=0.5)))
+    check_plan(Plan(experts=("A", "A", "B"), repeats=True))
+    check_plan(Plan(experts=("a-b.c_1", "B")))
