@@ -179,7 +179,7 @@ def moe4(_: Path | None) -> Space:
     Raises:
         IncompleteError: While trainings are missing.
     """
-    recorded = read_table(Path(__file__).parent / "tables" / "moe4.json", train_size=2000, epochs=4)
+    recorded = read_table(Path(__file__).parent / "tables" / "moe4.json", train_size=2000, epochs=2)
     families = recorded.families
     quartets = list(combinations(range(len(families)), 4))
     plans = [Plan(experts=tuple(families[place] for place in quartet)) for quartet in quartets]
@@ -221,7 +221,7 @@ SPACES: Mapping[str, Entry] = {
     ),
     "moe4": Entry(
         title="Quartets of nine light families, CIFAR-10",
-        about="126 quartets under the default plan, 2,000 images, 4 epochs, 3 seeds; a mutation changes one family.",
+        about="126 quartets under the default plan, 2,000 images, 2 epochs, 3 seeds; a mutation changes one family.",
         start=8,
         trials=40,
         batch=4,

@@ -57,7 +57,7 @@ PUBLISHED = (round(0.048 * 23_751), 672)
 SETTINGS = ("--shape", "3x32x32", "--batch", "32", "--lr", "0.003", "--augment", "flip")
 TABLE = Path(__file__).parent / "tables" / "moe4.json"
 STORE = RESULTS / "space_cost.json"
-FIDELITY = (2000, 4)
+FIDELITY = (2000, 2)
 TRAININGS = (10, 20, 40)
 """Budgets of the second part, in mean seconds of a mixture's training."""
 

@@ -64,7 +64,7 @@ class Table:
 
 
 KNOWN = (
-    Table(name="moe4", title="The MoE4 table: nine families, every quartet", fidelity=(2000, 4), quartets=126),
+    Table(name="moe4", title="The MoE4 table: nine families, every quartet", fidelity=(2000, 2), quartets=126),
     Table(name="cifar", title="Fourteen families, a balanced design", fidelity=(5000, 3), quartets=49),
 )
 

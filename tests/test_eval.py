@@ -192,7 +192,7 @@ def trained_alone(script, store, random, name, seed, skill):
         parameters=1000,
         validation_logits=logits.tobytes(),
     )
-    cell = script.Cell((name,), 2000, 4, seed)
+    cell = script.Cell((name,), 2000, 2, seed)
     images = random.integers(256, size=(200, 3, 32, 32), dtype=np.uint8)
     data = SimpleNamespace(classes=10, validation_labels=labels, validation_images=images)
     store.add(cell, trial)
@@ -205,10 +205,10 @@ def test_outputs_of_families_are_kept_beside_their_table(tmp_path):
     store = script.Store(tmp_path / "moe4.json", script.SETTINGS)
     store.begin("f1", script.EVALUATION)
     trained_alone(script, store, np.random.default_rng(0), "A", 0, 0.5)
-    cells = [script.Cell(("A",), 2000, 4, seed) for seed in (0, 1)]
+    cells = [script.Cell(("A",), 2000, 2, seed) for seed in (0, 1)]
     again = script.Store(tmp_path / "moe4.json", script.SETTINGS)
     assert again.missing(cells, outputs=True) == cells[1:]
-    assert again.outputs["A 2000 4 0"].shape == (200, 10) and again.outputs["features"].shape == (200, 48)
+    assert again.outputs["A 2000 2 0"].shape == (200, 10) and again.outputs["features"].shape == (200, 48)
     (tmp_path / "moe4.npz").unlink()
     without = script.Store(tmp_path / "moe4.json", script.SETTINGS)
     assert without.missing(cells) == cells[1:] and without.missing(cells, outputs=True) == cells
@@ -233,7 +233,7 @@ def test_scores_are_compared_with_the_trainings_of_a_table(tmp_path, monkeypatch
                 verdict=Verdict(outcome=Outcome.VALID),
                 curve=(point,),
             )
-            store.add(script.Cell(experts, 2000, 4, seed), trial)
+            store.add(script.Cell(experts, 2000, 2, seed), trial)
     if not outputs:
         (tmp_path / "moe4.npz").unlink()
     monkeypatch.setattr(script, "TABLES", tmp_path)
@@ -242,7 +242,7 @@ def test_scores_are_compared_with_the_trainings_of_a_table(tmp_path, monkeypatch
     assert "35 of 126 quartets are recorded, 35 with all of 7 families alone" in text
     assert "0 of 49 quartets are recorded; at least 8 with all their families alone are needed." in text
     assert ("| gate |" in text) == outputs and ("| stacking |" in text) == outputs
-    read = script.read(script.Store(tmp_path / "moe4.json", {}), (2000, 4))
+    read = script.read(script.Store(tmp_path / "moe4.json", {}), (2000, 2))
     assert read is not None
     rows = {row.score: row for row in script.agreements(*read)[0]}
     assert rows["mean_single"].tau > 0.9 and rows["random"].tau == 0

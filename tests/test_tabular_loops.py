@@ -115,7 +115,7 @@ def test_the_number_of_seeds_follows_from_the_pilot(scripts, tmp_path):
 
 def test_a_table_that_is_not_complete_is_left_out(scripts, tmp_path, monkeypatch, capsys):
     loops, spaces = scripts
-    few = spaces.read_table(EVAL / "tables" / "moe4.json", train_size=2000, epochs=2)  # the pilot's quartets
+    few = spaces.read_table(EVAL / "tables" / "moe4.json", train_size=1000, epochs=2)  # the pilot's quartets
     monkeypatch.setattr(spaces, "read_table", lambda *_, **__: few)
     monkeypatch.setattr(loops, "STORE", tmp_path / "loops.json")
     monkeypatch.setattr(loops, "PILOT", 0)
