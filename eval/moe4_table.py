@@ -168,22 +168,24 @@ def _table(store: Store) -> str:
     found = separation(quartets.values())
     if found is None:
         return "Too few quartets have two seeds yet."
-    best = {experts: max((fmean(alone[name,]), name) for name in experts if (name,) in alone) for experts in quartets}
-    gains = [fmean(values) - best[experts][0] for experts, values in quartets.items()]
-    half = 1.96 * stdev(gains) / math.sqrt(len(gains))
-    beaten = sum(gain < 0 for gain in gains)
     top = max(quartets, key=lambda experts: fmean(quartets[experts]))
-    return "\n".join(
-        [
-            f"- {found.quartets} quartets with two seeds or more; mean accuracy {found.mean:.4f}, deviation between"
-            f" quartets {found.between:.4f}, between seeds {found.within:.4f}.",
-            f"- Intraclass correlation {found.icc:.2f} ({found.low:.2f} to {found.high:.2f}); reliability of the mean"
-            f" of {SEEDS} seeds {found.reliability(SEEDS):.2f}; ceiling of Kendall's tau {found.ceiling(SEEDS):.2f}.",
-            f"- Best quartet {', '.join(top)}: {fmean(quartets[top]):.4f}.",
+    lines = [
+        f"- {found.quartets} quartets with two seeds or more; mean accuracy {found.mean:.4f}, deviation between"
+        f" quartets {found.between:.4f}, between seeds {found.within:.4f}.",
+        f"- Intraclass correlation {found.icc:.2f} ({found.low:.2f} to {found.high:.2f}); reliability of the mean"
+        f" of {SEEDS} seeds {found.reliability(SEEDS):.2f}; ceiling of Kendall's tau {found.ceiling(SEEDS):.2f}.",
+        f"- Best quartet {', '.join(top)}: {fmean(quartets[top]):.4f}.",
+    ]
+    compared = [experts for experts in quartets if all((name,) in alone for name in experts)]
+    if len(compared) > 1:
+        best = {experts: max(fmean(alone[name,]) for name in experts) for experts in compared}
+        gains = [fmean(quartets[experts]) - best[experts] for experts in compared]
+        half = 1.96 * stdev(gains) / math.sqrt(len(gains))
+        lines.append(
             f"- Mixture less its best family alone: {fmean(gains):+.4f} (give or take {half:.4f}); the best family"
-            f" alone beats its mixture in {beaten} of {len(gains)}.",
-        ]
-    )
+            f" alone beats its mixture in {sum(gain < 0 for gain in gains)} of {len(gains)}."
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,29 @@ def test_the_moe4_table_has_every_quartet_and_every_family():
     assert len(pilot) == 12 and pilot <= {cell.experts for cell in wanted}
 
 
+def test_the_page_of_the_moe4_table_compares_with_families_that_are_trained(tmp_path):
+    script = load("moe4_table")
+    store = script.Store(tmp_path / "moe4.json", script.SETTINGS)
+    store.begin("f1", script.EVALUATION)
+
+    def add(experts, seed, accuracy):
+        trial = Trial(
+            candidate_id="x",
+            spec=TrialSpec(dataset="x", shape=Shape(3, 32, 32)),
+            verdict=Verdict(outcome=Outcome.VALID),
+            curve=(EpochResult(epoch=1, validation_accuracy=accuracy),),
+        )
+        store.add(script.Cell(experts, *script.CHOSEN, seed), trial)
+
+    for number, experts in enumerate(script.PILOT[:3]):
+        for seed in (0, 1):
+            add(experts, seed, 0.3 + number / 10 + seed / 100)
+    assert "Best quartet" in (text := script.page(store)) and "best family alone" not in text
+    for name in script.FAMILIES:
+        add((name,), 0, 0.45)
+    assert "alone beats its mixture in 2 of 3" in script.page(store)
+
+
 def trained_alone(script, store, random, name, seed, skill):
     """Add the training of a family alone to a store, with made-up outputs that are right with a probability."""
     labels = np.arange(200) % 10
