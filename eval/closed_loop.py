@@ -35,6 +35,7 @@ from scipy.stats import wilcoxon
 
 from nngen.analysis.statistics import holm, mean_interval
 from nngen.archive import Archive
+from nngen.assembly.assemble import Assembler
 from nngen.campaign import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
@@ -79,6 +80,7 @@ class Bench:
     table: RecordedTable
     inputs: CampaignInputs
     adapter: Mapping[str, Any] | None
+    assembler: Assembler = field(default_factory=Assembler)
     _writers: dict[str, Rewriter] = field(default_factory=dict)
 
     def writer(self, name: str) -> Rewriter:
@@ -125,6 +127,7 @@ class Bench:
             patience=self.given.cycles + 1,
             pool=self.given.pool if ranked else None,
             recorded=self.table.trainings,
+            assembler=self.assembler,
         )
 
     def _tune(self) -> Rewriter:
@@ -325,7 +328,8 @@ def page(store: Store, arms: Sequence[str], most: int) -> str:
         "known drafts",
         "seconds",
     )
-    shown = table(columns, [_line(store, arm) for arm in arms], right=columns[1:])
+    lines = [_line(store, arm) for arm in arms if min(store.loops[arm]) < FIRST_OF_PILOT]
+    shown = table(columns, lines, right=columns[1:]) if lines else "No loop outside of the pilot is done yet."
     return EVALUATION.page(
         "The closed loop",
         text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from nngen.assembly.assemble import assemble
+from nngen.assembly.assemble import Assembler
 from nngen.assembly.plan_toml import plan_of
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import KINDS
@@ -22,6 +22,9 @@ _QUOTES = '"""'
 _MAX_HEAD = 65_536
 _SHAPE = Shape(3, 32, 32)
 """Interfaces do not depend on it; at this one they are usually measured already."""
+
+_ASSEMBLER = Assembler()
+"""Shared by all sources: a campaign of given candidates asks twice for each, and families take most of the time."""
 
 
 def source_level(source: str, wanted: str = AUTO) -> LevelChoice:
@@ -77,7 +80,7 @@ def _why_foreign(source: str) -> str:
             if (interface := measured[name].interface) is None:
                 return f"family {name} cannot be measured here"
             experts.append((_pinned_families()[name], interface))
-    same = assemble(plan, experts).source == source
+    same = _ASSEMBLER.assemble(plan, experts).source == source
     return "" if same else "not what its plan assembles to here (edited, or of an older template)"
 
 

@@ -19,6 +19,7 @@ from more_itertools import interleave_longest
 from nngen.analysis.loop_report import LoopCycle, read_cycle
 from nngen.archive.records import LoopRole, StoredTrial
 from nngen.archive.store import Archive
+from nngen.assembly.assemble import Assembler
 from nngen.campaign.budget import Budget, last_budget, read_usage
 from nngen.campaign.protocols import CampaignInputs, GivenCandidates, Suggestion, Watcher
 from nngen.campaign.runner import Campaign
@@ -84,6 +85,7 @@ class Evolution:
         max_new: Begin no further cycle after so many new candidates, those of the start included.
         max_tokens: Begin no further cycle after so many tokens of prompts and replies.
         kinds: Kinds of proposals, which the cycles take in turn.
+        assembler: Assembles the plans of all cycles.
         recorded: Plans of a recorded table, within whose values proposals stay; empty for all values; not stored.
         isolation: ``auto``, or the level that the user asked for in this run; it is not stored.
         max_reply_tokens: Longest reply, as for ``Proposer``; not stored either.
@@ -109,6 +111,7 @@ class Evolution:
     max_tokens: Size | None = None
     kinds: tuple[Kind, ...] = (Kind.PLAN,)
     recorded: Collection[Plan] = ()
+    assembler: Assembler = field(default_factory=Assembler)
     watcher: Watcher = field(default_factory=Watcher)
     note: Callable[[str], None] = lambda _: None
     isolation: str = AUTO
@@ -210,6 +213,7 @@ class Evolution:
             spec=self.spec,
             space=PlanSpace.spanned(tuple(self.inputs.families), self.recorded) if self.recorded else None,
             batch=batch,
+            assembler=self.assembler,
             count=getattr(rewriter, "tokens", estimate_tokens),
             isolation=self.isolation,
             max_reply_tokens=self.max_reply_tokens,

@@ -35,6 +35,16 @@ def test_what_is_assembled_from_pinned_families_runs_in_a_process(mixture: Candi
     assert str(choice) == "isolation process: assembled by nngen from families of the pinned LEMUR wheel"
 
 
+def test_families_are_transformed_once_for_all_sources(mixture: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
+    source_level(mixture.source)
+
+    def again(*_: object) -> None:
+        raise AssertionError("a family is transformed again")
+
+    monkeypatch.setattr("nngen.assembly.assemble.family_function", again)
+    assert source_level(mixture.source).level is Isolation.PROCESS
+
+
 def test_kind_with_experts_of_its_own_needs_no_family() -> None:
     made = assemble(Plan(experts=("Dense", "Dense"), kind="homogeneous", repeats=True), [])
     assert source_level(made.source).level is Isolation.PROCESS

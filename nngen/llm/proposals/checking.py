@@ -52,6 +52,7 @@ class Checker:
         inputs: Usable families and the data set.
         spec: Shape, device, threads and memory limit of the checks.
         plans: Plans that may be written.
+        assembler: Assembles them.
         isolation: ``auto``, or the level that the user asked for.
         watch: Called with each proposal after it is recorded.
     """
@@ -61,10 +62,9 @@ class Checker:
     inputs: CampaignInputs
     spec: CampaignSpec
     plans: PlanSpace
+    assembler: Assembler
     isolation: str = AUTO
     watch: Callable[[Proposal], None] = lambda _: None
-    # One assembler for the batch: it keeps the sources that it has transformed.
-    _assembler: Assembler = field(default_factory=Assembler)
     _known: Known = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class Checker:
         if request.kind is Kind.PLAN:
             plan = self.read_plan(text, request)
             try:
-                return self._assembler.assemble(plan, [self.inputs.families[name] for name in plan.experts]), ""
+                return self.assembler.assemble(plan, [self.inputs.families[name] for name in plan.experts]), ""
             except (PlanError, AssemblyError) as error:
                 raise ReplyError(Fault.ASSEMBLY, str(error)) from error
         assert ask.parent is not None

@@ -18,6 +18,7 @@ from more_itertools import chunked
 
 from nngen.archive.records import StoredTrial
 from nngen.archive.store import Archive
+from nngen.assembly.assemble import Assembler
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
@@ -73,6 +74,7 @@ class Proposer:
         inputs: Usable families and the data set.
         spec: Shape, device, threads and memory limit of the checks.
         batch: Name of the batch; a batch of the same name is continued.
+        assembler: Assembles the plans; shared by batches, it transforms each family once.
         space: Plans that may be written; all plans over the usable families where it is None.
         count: Counts the tokens of a text, for the prompt's budget.
         repair: Whether a failed proposal gets a second attempt, with the error message.
@@ -91,6 +93,7 @@ class Proposer:
     inputs: CampaignInputs
     spec: CampaignSpec
     batch: str
+    assembler: Assembler = field(default_factory=Assembler)
     space: PlanSpace | None = None
     count: Callable[[str], int] = estimate_tokens
     repair: bool = False
@@ -114,6 +117,7 @@ class Proposer:
             inputs=self.inputs,
             spec=self.spec,
             plans=self._plans,
+            assembler=self.assembler,
             isolation=self.isolation,
             watch=self.watch,
         )
