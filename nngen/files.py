@@ -29,10 +29,7 @@ _log = logging.getLogger(__name__)
 def read_regular(path: Path, limit: int, *, root: Path | None = None) -> bytes:
     """Read the first ``limit`` bytes of a regular file; a FIFO or a device is refused at once.
 
-    Args:
-        path: The file. A link is followed where the user named the file, which is where ``root`` is None.
-        limit: Number of bytes.
-        root: Folder that the file must lie in; no link from it to the file is followed.
+    A link is followed where the user named the file; with ``root`` the file must lie below it, and no link is followed.
 
     Raises:
         OSError: If it is missing, is not a regular file or cannot be read; ``strerror`` says which.
@@ -80,11 +77,6 @@ def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:
 @contextmanager
 def open_folder(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
     """Open a folder below another as a descriptor; no link on the way from the one to the other is followed.
-
-    Args:
-        root: Folder that the user named.
-        folder: The folder to open: ``root`` itself, or one below it.
-        make: Whether folders that are missing below ``root`` are made.
 
     Raises:
         OSError: If it is missing, is a link or a file, or lies elsewhere; ``strerror`` says which.
@@ -158,10 +150,7 @@ def write_result(path: Path, content: bytes, what: str = "") -> None:
 @contextmanager
 def one_process(path: Path, waiting: str = "") -> Iterator[None]:
     """Let one process of this machine at a time run the block that belongs to a path.
-
-    Args:
-        path: File or folder that the block makes; the lock is a hidden file beside it.
-        waiting: Warning where another process is in the block; nothing is logged where it is empty.
+    A process that waits logs ``waiting``, unless it is empty.
 
     Raises:
         OSError: If the folder of the path cannot be made or written.
@@ -184,11 +173,8 @@ def one_process(path: Path, waiting: str = "") -> Iterator[None]:
 def draft_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
 
-    Readers see the whole folder or none. If another process made ``folder`` meanwhile, that one stays.
-
-    Args:
-        folder: The final path.
-        replace: Whether a folder that is there is removed first.
+    Readers see the whole folder or none. If another process made ``folder`` meanwhile, that one stays; with ``replace``
+    a folder that is there is removed first.
 
     Raises:
         OSError: If the folder cannot be made or renamed; nothing is left behind.

@@ -318,12 +318,7 @@ class TrialSpec:
     horizon: Epochs | None = None
 
     def fidelity(self, data_fingerprint: str = "", batch: int | None = None) -> Fidelity:
-        """Return the fidelity of a trial with these settings.
-
-        Args:
-            data_fingerprint: Fingerprint of the data set; empty where it is not known.
-            batch: Samples per step in effect; None for those asked for.
-        """
+        """Return the fidelity of a trial with these settings; ``batch`` is the one in effect, if another."""
         return Fidelity(
             data=data_fingerprint or self.dataset,
             shape=self.shape,

@@ -187,15 +187,7 @@ def forecast(
     undrawn: int = 0,
     price_per_hour: float | None = None,
 ) -> Forecast:
-    """Forecast the cost of future trials from the seconds of their families.
-
-    Args:
-        quartets: One per trial.
-        measured: Result of ``family_seconds``, on the same data, shape and device.
-        epochs: Epochs of each trial.
-        undrawn: Further trials whose quartets are not known yet; four typical families are assumed.
-        price_per_hour: Price of the machine.
-    """
+    """Forecast the cost of trials of quartets by the seconds of families; ``undrawn`` more are of typical families."""
     plans = [tuple(quartet) for quartet in quartets]
     count = len(plans) + undrawn
     hours = epochs * (sum(map(measured.of, plans)) + undrawn * EXPERTS * measured.typical) / _HOUR
@@ -220,15 +212,7 @@ def remaining(
     size: int = 0,
     price_per_hour: float | None = None,
 ) -> Forecast | None:
-    """Forecast the rest of a campaign; None before its first trained trial.
-
-    Args:
-        trials: Trials of the campaign.
-        measured: Result of ``family_seconds`` on them.
-        epochs: Epochs of each trial.
-        size: Requested number of quartets; typical families are assumed for those not drawn yet.
-        price_per_hour: Price of the machine.
-    """
+    """Forecast the rest of a campaign (typical families for what is not drawn); None before its first trained trial."""
     if measured is None:
         return None
     to_come = [trial.experts for trial in trials if trial.state is not TrialState.DONE]

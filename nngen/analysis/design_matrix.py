@@ -45,12 +45,7 @@ class Structure:
 
 
 def structure(families: Sequence[str], quartets: Sequence[Quartet]) -> Structure:
-    """Determine the effects that a sample identifies.
-
-    Args:
-        families: The pool, sorted.
-        quartets: Different quartets that have an accuracy; at least one.
-    """
+    """Determine the effects that a sample identifies: one or more different quartets of a sorted pool."""
     counts = Counter(name for quartet in quartets for name in quartet)
     units, reasons = _units(families, quartets, counts)
     matrix = np.column_stack([np.ones(len(quartets)), family_matrix(units, quartets)])

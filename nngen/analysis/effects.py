@@ -133,14 +133,10 @@ class _Table:
 def effects(
     observations: Sequence[Observation], families: Sequence[str] | None = None, *, confidence: float = 0.95
 ) -> Effects:
-    """Estimate family and pair effects from a table of trials.
+    """Estimate family and pair effects from trials at one fidelity, with intervals of a confidence in (0, 1).
 
-    No table raises an error: whatever is not identified is named in ``notes`` and in the families' ``reason``.
-
-    Args:
-        observations: Trials at one fidelity.
-        families: The pool; None for the families that occur.
-        confidence: Confidence of the intervals, in (0, 1).
+    No table raises an error: whatever is not identified is named in ``notes`` and in the families' ``reason``. The pool
+    is that of the families that occur, unless it is given.
 
     Raises:
         ValueError: If the confidence is outside (0, 1).
@@ -181,13 +177,7 @@ def effects(
 
 
 def more_quartets(found: Effects, campaign: str, size: int) -> str:
-    """Name the number of quartets that a campaign needs for an effect of every family, and the command; "" if none.
-
-    Args:
-        found: Effects from the campaign's first rung.
-        campaign: Name of the campaign.
-        size: Number of its quartets so far.
-    """
+    """Name the quartets that a campaign of so many needs for an effect of every family, and the command; "" if none."""
     if found.needed is None:
         return ""
     # As many fail as until now.

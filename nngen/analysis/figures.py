@@ -353,13 +353,7 @@ def whole_step(largest: int) -> int:
 
 
 def figure_json(figure: Any, *, rows: int = 0, least: int = 160) -> str:
-    """Write a figure for a page as JSON.
-
-    Args:
-        figure: Figure of plotly.
-        rows: Number of lines of text that stand above each other in it.
-        least: Least height in pixels.
-    """
+    """Write a plotly figure for a page as JSON, with room for so many rows of text, and a least height in pixels."""
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",

@@ -275,11 +275,7 @@ def ties(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def reliabilities(rows: Sequence[Row]) -> list[tuple[Row, Reliability]]:
-    """Return, for each fidelity with three candidates, its best row and the reliability of its accuracies.
-
-    Args:
-        rows: All rows of a leaderboard; suspect accuracies are left out.
-    """
+    """Return the best row of each fidelity with three candidates, and the reliability of its unsuspected accuracies."""
     found = []
     for same in split_before(rows, lambda row: row.rank == 1):
         fair = [row for row in same if not row.suspect]
@@ -328,11 +324,7 @@ def _rank_spans(
 ) -> list[tuple[int | None, int | None]]:
     """Return the best and the worst rank that each candidate may have, by the noise of one pair at a time.
 
-    Args:
-        means: Mean accuracies, best first.
-        seeds: Number of seeds behind each.
-        half: Half the width of one seed's 95 % interval; None where it is not known.
-        images: Number of validation images; 0 where it is not known.
+    The means are sorted, best first; ``half`` is half the width of one seed's 95 % interval, where it is known.
     """
     if half is None and not images:
         return [(None, None)] * len(means)
@@ -351,12 +343,9 @@ def _rank_spans(
 
 
 def _half_width(places: Iterable[tuple[float, Sequence[float]]]) -> float | None:
-    """Return half the width of one seed's 95 % interval; None where no candidate has several seeds.
+    """Return half the width of one seed's 95 % interval, by the candidates' means and seeds; None where all have one.
 
     It comes from the pooled variance between seeds: a row of two seeds would hardly know its own noise.
-
-    Args:
-        places: Mean accuracy of each candidate, and the accuracies of its seeds.
     """
     from scipy.special import stdtrit
 

@@ -109,13 +109,7 @@ class Loops:
 
 
 def loops(archive: Archive, name: str, baselines: Sequence[str] = ()) -> Loops | None:
-    """Read the loop that a campaign belongs to; None outside of loops.
-
-    Args:
-        archive: Archive with the loop and those it is compared with.
-        name: Name of one of its campaigns, or of the loop.
-        baselines: Names of the rewriters that every loop should be compared with.
-    """
+    """Read the loop of this name, or of a campaign of this name, beside rewriters for comparison; None without one."""
     stages = _stages(archive)
     own = next((campaign.loop for campaign in archive.campaigns() if campaign.name == name), None)
     mine = own or name

@@ -181,14 +181,7 @@ def low_yield(
 
     A family is low-yield if the upper end of its success rate's Wilson interval lies below the
     threshold. The worst family is excluded first, together with its quartets, before the others are
-    evaluated: a family is not excluded because of another one in its quartets. Untried families are kept.
-
-    Args:
-        observations: Trials, failed ones included.
-        families: The pool.
-        threshold: Success rate, in (0, 1].
-        confidence: Confidence of the intervals, in (0, 1).
-        least: Number of families that must remain.
+    evaluated: a family is not excluded because of another one in its quartets. Untried ones are kept, and ``least`` in all.
 
     Raises:
         ValueError: If threshold or confidence is out of range.

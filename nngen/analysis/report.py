@@ -156,11 +156,7 @@ def collect(
 ) -> Report:
     """Gather the content of a campaign's report.
 
-    Args:
-        archive: Archive to read.
-        name: Name of the campaign; the name of a closed loop means its last cycle.
-        price_per_hour: Price of the machine, in any currency.
-        baselines: Names of the rewriters that a closed loop should be compared with.
+    The name of a closed loop means its last cycle; ``baselines`` are the rewriters that it should be compared with.
 
     Raises:
         UsageError: If the campaign does not exist (the message names the nearest), or has no pool of families.

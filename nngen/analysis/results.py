@@ -101,12 +101,7 @@ class RungRow:
 
 
 def rung_rows(epochs: Sequence[int], trials: Sequence[StoredTrial]) -> tuple[RungRow, ...]:
-    """Summarise each rung of a campaign, further seeds of finalists left out.
-
-    Args:
-        epochs: Epochs of each rung.
-        trials: All trials of the campaign.
-    """
+    """Summarise each rung of a campaign by all its trials, further seeds of finalists left out."""
     rows = []
     for number, length in enumerate(epochs):
         here = [trial for trial in trials if trial.rung == number and trial.replicate == 0]
@@ -177,12 +172,7 @@ def funnel(trials: Sequence[StoredTrial], valid: Iterable[str]) -> Funnel:
 
 
 def template_note(versions: Mapping[int, int], *, over: bool) -> str:
-    """Describe the versions of the templates of a campaign's candidates, where they differ or will; else empty.
-
-    Args:
-        versions: Number of assembled candidates per version.
-        over: Whether no candidate is to be assembled any more.
-    """
+    """Describe the template versions of a campaign's candidates if they differ, or will unless it is over; else ""."""
     if set(versions) <= {TEMPLATE_VERSION} or (over and len(versions) == 1):
         return ""
     counts = ", ".join(f"{count} with version {version}" for version, count in versions.items())

@@ -49,12 +49,7 @@ class Lines(Protocol):
 
 
 def stored_suspicions(lines: Lines, trials: Iterable[StoredTrial]) -> Mapping[int, str]:
-    """Find the suspect ones of some trials, each among those of its campaign on its rung; the reason by trial id.
-
-    Args:
-        lines: ``Archive.lines`` of the archive that holds them.
-        trials: Trials to look for.
-    """
+    """Find the suspect ones of some trials, each among those of its campaign on its rung; the reason by trial id."""
     rungs: dict[tuple[str, int], list[int]] = {}
     for trial in trials:
         if trial.trained:

@@ -130,15 +130,7 @@ def import_lemur(
     jobs: int = 2,
     progress: Progress | None = None,
 ) -> Intake:
-    """Import models of LEMUR and their results.
-
-    Args:
-        archive: Archive that receives them.
-        lemur: A wheel, a checkout or a database.
-        names: Models to import; see ``choose_models``.
-        dataset: Data set whose results are imported; None for all.
-        jobs: Processes that fingerprint sources.
-        progress: Receives the steps done and the steps in all.
+    """Import models of LEMUR and their results, on one data set or all; ``jobs`` processes fingerprint sources.
 
     Raises:
         LemurError: If it cannot be read.
@@ -183,12 +175,7 @@ def import_lemur(
 
 
 def choose_models(lemur: Lemur, *, dataset: str | None = None, kind: str = "any") -> list[str]:
-    """Choose the models to import: all of a kind, or those of them with results on a data set.
-
-    Args:
-        lemur: A wheel, a checkout or a database.
-        dataset: Data set, as LEMUR names it.
-        kind: ``any``, or ``hetero`` for mixtures of different families.
+    """Choose the models to import: ``any``, or ``hetero`` for mixtures of different families; with results on the data.
 
     Raises:
         UsageError: If there is none; the message lists the choices.

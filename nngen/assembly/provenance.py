@@ -32,10 +32,6 @@ def source_level(source: str, wanted: str = AUTO) -> LevelChoice:
 
     Of the source only the docstring is parsed, and nothing else that is known of it counts.
 
-    Args:
-        source: Text of a candidate.
-        wanted: ``auto``, or the level that the user asked for.
-
     Returns:
         ``process`` if nngen assembles the same bytes from families of the pinned LEMUR wheel; otherwise ``sandbox``,
         or what the user asked for.

@@ -50,14 +50,6 @@ def may_join(
     verdict of ``profiles``: it keeps LEMUR's contract, works when it is built, behind an adapter if need be, and is the
     same network as an expert.
 
-    Args:
-        paths: Files, each named as its family shall be.
-        lemur: LEMUR whose families it joins.
-        shape: Shape of the images.
-        classes: Number of classes of the data set.
-        progress: Called with (files measured, files to measure).
-        wanted: Isolation level of the measurements, or ``auto``.
-
     Raises:
         LemurError: If LEMUR cannot be read.
         UsageError: If a file must be measured in a sandbox and there is none.

@@ -126,13 +126,7 @@ class Estimate:
 
 
 def work_to_come(spec: CampaignSpec, lines: Sequence[TrialLine], drawn: Iterable[Sequence[str]]) -> list[Work]:
-    """List the trainings of a campaign that are not done, if none fails.
-
-    Args:
-        spec: Specification of the campaign.
-        lines: Its trials so far.
-        drawn: Families of the candidates that it tries next.
-    """
+    """List the trainings of a campaign that are not done, if none fails; ``drawn`` are the families it tries next."""
     new = [tuple(experts) for experts in drawn]
     found = []
     for rung, (count, whole) in enumerate(zip(planned(spec), spec.fidelities, strict=True)):
@@ -154,16 +148,7 @@ def measure_pace(
     wanted: str = AUTO,
     progress: Progress | None = None,
 ) -> Pace | None:
-    """Return the seconds that families add to an epoch of a campaign.
-
-    Args:
-        archive: Archive with earlier trials.
-        spec: Specification of the campaign.
-        inputs: Its families and its data set.
-        names: Families to time; measured here where no stored trial has them.
-        costs: Measurements of the families, where they were looked up already.
-        wanted: Isolation level of the measurements.
-        progress: Receives (done, total) while families are measured.
+    """Return the seconds that families add to an epoch of a campaign; measured here where no stored trial has them.
 
     Returns:
         The seconds; None where there are neither trials nor measurements, as for a card before the first trial.
@@ -222,19 +207,7 @@ def estimate(
     wanted: str = AUTO,
     progress: Progress | None = None,
 ) -> Estimate:
-    """Estimate some trainings of a campaign; families without a measurement are measured.
-
-    Args:
-        record: The campaign.
-        work: The trainings.
-        archive: Archive with earlier trials.
-        inputs: Families and data set.
-        workers: Trainings at a time.
-        memory_mib: Memory of one training, in MiB.
-        price_per_hour: Price of an hour of all machines.
-        wanted: Isolation level of the measurements.
-        progress: Receives (done, total) while families are measured.
-    """
+    """Estimate trainings, ``workers`` at a time with ``memory_mib`` each; families not measured yet are measured."""
     spec, price = record.spec, price_per_hour
     names = {name for one in work for name in one.experts}
     if any(not one.experts for one in work):

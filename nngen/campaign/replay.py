@@ -225,16 +225,7 @@ def run_replays(
     isolation: str = AUTO,
     more: Callable[[], bool] = lambda: True,
 ) -> Iterator[Replay]:
-    """Train the jobs, as many at once as the engine takes; each result is stored, then yielded.
-
-    Args:
-        jobs: The jobs, in the order in which they begin.
-        engine: Engine that trains.
-        threads: Threads in which its trainings are waited for.
-        archive: Archive that keeps the results.
-        data: Data sets in their official splits, by LEMUR's name.
-        isolation: ``auto``, or the level that the user asked for.
-        more: Tells whether another training may begin.
+    """Train the jobs in order, as many at once as the engine takes, while ``more()``; store each result, then yield it.
 
     Raises:
         NngenError: If no worker can be started, or the archive cannot be written.

@@ -131,12 +131,7 @@ def narrow(record: CampaignRecord, archive: Archive) -> tuple[CampaignRecord, tu
 
 
 def effects_note(record: CampaignRecord, quartets: Sequence[Quartet]) -> str:
-    """Say how many quartets a new campaign needs for an effect of every family, and whether it has as many.
-
-    Args:
-        record: The campaign.
-        quartets: Its first quartets; all of them unless its sampler learns from results.
-    """
+    """Say how many quartets a new campaign needs for an effect of every family, and whether it has as many."""
     pool, size = sorted(record.pool), record.spec.size
     missing = len(pool) - dimensions(quartets, pool) if len(quartets) == size else 0
     needed = max(len(pool) + 1, size + missing if missing else 0)

@@ -40,12 +40,7 @@ class _Rung:
 
 
 class Ladder:
-    """Rungs of a campaign, kept in order as trials begin and end, so that a decision costs little at any size.
-
-    Args:
-        spec: Specification of the campaign.
-        trials: Its trials so far.
-    """
+    """Rungs of a campaign, kept in order as trials begin and end, so that a decision costs little at any size."""
 
     def __init__(self, spec: CampaignSpec, trials: Iterable[TrialLine | StoredTrial] = ()) -> None:
         self._spec = spec

@@ -129,14 +129,9 @@ class Summary:
 
 
 def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, brief: bool = False) -> Summary:
-    """Summarise a campaign.
+    """Summarise a campaign; ``brief`` leaves out coverage, baselines and templates, for lists of campaigns.
 
-    Args:
-        archive: Archive that holds it.
-        name: Name of the campaign.
-        test_labels: Labels of the test split. With them, the test accuracy of the best trial is computed and stored,
-            once, and only when all trials are done.
-        brief: Whether coverage, baselines and templates are left out, for lists of campaigns.
+    With ``test_labels``, the test accuracy of the best trial is computed and stored, once, when all trials are done.
 
     Raises:
         UsageError: If the campaign does not exist.

@@ -32,10 +32,6 @@ class TimeLeft:
     run count with their own pace (seconds per cost), those to come with the mean pace. Until the first epoch is done,
     the forecast is the estimate. Results that are copied from identical work, and trials that fail before they train,
     reduce the work without changing the pace.
-
-    Args:
-        work: The work when the driver starts.
-        clock: Returns the time in seconds; monotonic.
     """
 
     def __init__(self, work: Workload, clock: Callable[[], float] = time.monotonic) -> None:

@@ -33,11 +33,6 @@ class Tracked(Watcher):
     """Watcher that passes everything on to another one, and each finished trial to a tracker too.
 
     A tracker that fails is named once and asked no more: the campaign goes on without it.
-
-    Args:
-        watcher: The other watcher.
-        name: Name of the tracker.
-        report: Result of ``tracker``.
     """
 
     def __init__(self, watcher: Watcher, name: str, report: Report) -> None:
@@ -119,11 +114,7 @@ TRACKERS: Mapping[str, Callable[[Path], Report]] = {
 
 
 def tracker(name: str, folder: Path) -> Report:
-    """Return the function that reports a finished trial to a tracker.
-
-    Args:
-        name: Name of the tracker, of ``TRACKERS``.
-        folder: Folder of TensorBoard's files; the others have places of their own.
+    """Return the function that reports a finished trial to one of ``TRACKERS``; TensorBoard writes to ``folder``.
 
     Raises:
         UsageError: If no tracker has the name.

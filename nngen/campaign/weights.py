@@ -21,11 +21,6 @@ class WeightFolders:
 
     With ``rungs_continue`` the trials that may be promoted keep their checkpoints until the next rung has gone on from
     them: on each rung the best, as many as the next one has.
-
-    Args:
-        root: Folder of the archive's weights (``Archive.weights``); None where nothing is kept.
-        spec: Specification of the campaign.
-        trials: Its trials so far.
     """
 
     def __init__(self, root: Path | None, spec: CampaignSpec, trials: Iterable[TrialLine]) -> None:
@@ -52,12 +47,7 @@ class WeightFolders:
         return TrialFolder(path=path, keep=self._most > 0, before=before, foreign=foreign, note=note)
 
     def finish(self, trial: StoredTrial | TrialLine, protected: Collection[int]) -> None:
-        """Remove the checkpoint of a trial that is done, and weights that others surpass.
-
-        Args:
-            trial: The trial.
-            protected: Ids of trials whose weights stay for now, whatever their rank.
-        """
+        """Remove the checkpoint of a trial that is done, and weights that others surpass, but none of protected ones."""
         self._release(trial)
         path = self._path(trial.id)
         if path is None or not path.is_dir():

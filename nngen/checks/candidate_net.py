@@ -171,12 +171,7 @@ def set_mode(net: nn.Module, path: Path, *, training: bool) -> None:
 def logits(net: nn.Module, images: Tensor, path: Path, *, classes: int, auxiliary: bool = False) -> Tensor:
     """Call the net on ``(B, C, H, W)`` images and return its output, ``(B, classes)``.
 
-    Args:
-        net: The net, in train or eval mode.
-        images: The images, on the net's device.
-        path: The candidate's file.
-        classes: Number of classes.
-        auxiliary: Whether the net may return a tuple, of which the first entry is the logits.
+    With ``auxiliary`` it may return a tuple, of which the first entry is the logits.
 
     Raises:
         CheckFailed: If ``forward`` raises, or returns anything else.

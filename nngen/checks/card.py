@@ -30,11 +30,7 @@ _NEAR = 0.02
 def takes_channels_last(net: nn.Module, images: Tensor, path: Path, classes: int) -> bool:
     """Return whether a net gives the same logits in channels_last as in contiguous format, and trains in it.
 
-    Args:
-        net: A net that is not used afterwards: it keeps the gradients and statistics of this trial.
-        images: Images on the net's device, ``(B, C, H, W)``, B at least 2.
-        path: The candidate's file.
-        classes: Number of classes.
+    The net is not used afterwards: it keeps gradients and statistics of this trial. The batch has two images at least.
 
     Raises:
         CheckFailed: If the net fails in contiguous format, or memory does not suffice.

@@ -27,9 +27,6 @@ _SHOWN = 3
 def large_constants(source: str) -> str:
     """Describe the constants that are too large for the settings of a network, in one line.
 
-    Args:
-        source: Source of a candidate; it is not run.
-
     Returns:
         The lines with what was found there, or the reason why a source was not looked through; empty where nothing
         was found.

@@ -105,14 +105,7 @@ def progress_figure(lines: Sequence[TrialLine]) -> str:
 
 
 def pareto_figure(rows: Sequence[Row], best: Sequence[Row], cost: str, title: str) -> str:
-    """Draw accuracy over a cost, the Pareto front marked, as JSON.
-
-    Args:
-        rows: All candidates.
-        best: The front.
-        cost: Attribute of a row: ``parameters`` or ``seconds``.
-        title: Title of its axis.
-    """
+    """Draw accuracy over a cost (``parameters`` or ``seconds``), the Pareto front marked, as JSON."""
     figure = go.Figure()
     ids = {row.id for row in best}
     others = sampled([row for row in rows if row.id not in ids])

@@ -58,10 +58,7 @@ _VIEWS = {**PAGES, "candidate": candidate}
 class Dashboard:
     """Answers requests for pages, downloads, the state and static files, each with the archive opened anew.
 
-    Args:
-        path: File of the archive.
-        token: First part of every address; others are refused.
-        place: Arguments with which a command finds the same archive.
+    Addresses that do not begin with the token are refused.
     """
 
     def __init__(self, path: Path, token: str, place: Sequence[str] = ()) -> None:
@@ -192,13 +189,7 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(path: Path, port: int, place: Sequence[str], ready: Callable[[str, int], None]) -> None:
-    """Serve an archive until the process is interrupted.
-
-    Args:
-        path: File of the archive.
-        port: Port on the loopback interface; 0 for a free one.
-        place: Arguments with which a command finds the same archive.
-        ready: Called once with the address of the first page and the port, when requests are accepted.
+    """Serve an archive until the process is interrupted; ``ready`` is called once with the first address and the port.
 
     Raises:
         NngenError: If the port cannot be opened.

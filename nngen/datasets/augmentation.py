@@ -10,13 +10,7 @@ from nngen.types import shift_of
 
 
 def altered(images: Tensor, augment: str, generator: Generator) -> Tensor:
-    """Change stored images before they are resized; mirroring is not part of it.
-
-    Args:
-        images: ``(B, C, H, W)`` uint8.
-        augment: A name of ``AUGMENTATIONS``.
-        generator: Generator of every draw, on the CPU.
-    """
+    """Change ``(B, C, H, W)`` uint8 images before they are resized, by one of ``AUGMENTATIONS``; mirroring is apart."""
     if augment == "crop-flip":
         return _moved(images, generator)
     if augment == "trivial":

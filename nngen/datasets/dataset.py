@@ -129,10 +129,6 @@ class Dataset:
     def class_weights(self, text: str, size: int | None = None) -> tuple[float, ...]:
         """Return the weight of a training image of each class; see ``nngen.datasets.class_weights``.
 
-        Args:
-            text: Weights as they are typed.
-            size: Number of training images; None for all.
-
         Raises:
             UsageError: If the text has no valid form, or names a class that does not exist.
         """
@@ -187,10 +183,6 @@ def load_dataset(
 def load_source(source: Source, progress: Progress | None = None) -> Dataset:
     """Load the data set of a source, decoding it into the cache the first time.
 
-    Args:
-        source: The data set.
-        progress: Receives (done, total) while images are read.
-
     Raises:
         DataError: If it is missing, broken or too small.
     """
@@ -213,12 +205,7 @@ def store_dataset(source: Source, folder: Path, progress: Progress | None = None
     """Read a source, split it and write it to ``folder``: the folder appears whole or not at all.
 
     A call that was killed is continued by the next one, with the images that it had decoded. One process at a time
-    writes; others wait for it.
-
-    Args:
-        source: The data set.
-        folder: Folder to make; one that is there already is opened as it is.
-        progress: Receives (done, total) while images are decoded, and again while the result is read.
+    writes; others wait for it. A folder that is there already is opened as it is.
 
     Raises:
         DataError: If the source is broken or too small, or the folder cannot be written.

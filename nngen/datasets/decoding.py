@@ -94,13 +94,7 @@ class Decoded:
 def decode_splits(
     title: str, splits: Mapping[str, ImageFiles], folder: Path, progress: Progress | None
 ) -> tuple[dict[str, npt.NDArray[np.intp]], list[str]]:
-    """Decode the images of several splits into files of a folder, ``{split}-images.npy``.
-
-    Args:
-        title: Name of the data set.
-        splits: Images by split.
-        folder: Folder, which may hold what an interrupted call decoded.
-        progress: Receives (done, total).
+    """Decode images into ``{split}-images.npy`` of a folder; what an interrupted call decoded is kept.
 
     Returns:
         Places of the images that are in the files, by split, and notes on those that are left out or there twice.
@@ -135,12 +129,7 @@ def decode_files(images: ImageFiles, file: Path, report: Callable[[int], None]) 
     """Decode images into an ``.npy`` file, ``(N, C, H, W)`` uint8; what an interrupted call decoded is kept.
 
     The digest of each image is written to a second file after its pixels. Images whose pixels have the digest of an
-    earlier call are not decoded again.
-
-    Args:
-        images: The images.
-        file: File to write; rows of images that cannot be read are undefined.
-        report: Receives the number of images that are done.
+    earlier call are not decoded again. Rows of images that cannot be read are undefined.
 
     Raises:
         OSError: If the file cannot be written.

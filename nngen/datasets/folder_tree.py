@@ -78,10 +78,6 @@ def read_tree(root: Path, images: Iterable[ImageFile]) -> Tree:
     ``validation`` and ``test`` are taken as named; ``train`` with one other keeps that one as the test split, and
     validation is taken from ``train`` later.
 
-    Args:
-        root: Folder of the data set.
-        images: Its images, sorted.
-
     Raises:
         DataError: If there are fewer than two classes, a class has no image, or a split is missing.
     """
@@ -133,12 +129,7 @@ def tree_with_splits(
 ) -> Tree:
     """Return the tree of a data set with a train split and one or two others.
 
-    Args:
-        title: Name of the data set.
-        by_class: Images by split and class.
-        names: Names of the splits in the data set.
-        classes: Classes in the order of their labels.
-        shown: Names of the classes, where they are others.
+    ``names`` are those of the splits in the data set, ``shown`` those of the classes, where they are others.
 
     Raises:
         DataError: If a split has a class that train lacks.

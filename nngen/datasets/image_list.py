@@ -45,14 +45,7 @@ def files_key(root: Path, files: Iterable[Path], settings: str) -> str:
 def read_headers(
     title: str, files: Sequence[ImageFile], *, root: str, skip_unreadable: bool, progress: Progress | None
 ) -> tuple[dict[ImageFile, Header], list[str]]:
-    """Read the properties of all images on all cores, and note what is not an image.
-
-    Args:
-        title: Name of the data set.
-        files: Places of the images.
-        root: Start of the names that is left out in messages.
-        skip_unreadable: Whether images that cannot be read are left out.
-        progress: Receives (done, total).
+    """Read the properties of images on all cores, and note what is not an image; messages name files below ``root``.
 
     Raises:
         DataError: If images cannot be read and are not to be left out; it names all of them.
@@ -98,14 +91,6 @@ def raw_images(
     Images of one size up to 256 px keep it. Others are scaled until they cover one size with the proportions of the
     wanted shape, a square by default, and the centre is cut out. Its short side is the median short side of the images;
     no side is longer than 256 px, or than those of the wanted shape.
-
-    Args:
-        tree: Images by split and class.
-        headers: Properties of all images.
-        notes: Sentences for the user on how they were found.
-        wanted: Shape of the images in the training; None for their own.
-        root: Start of the names that is left out in messages.
-        skip_unreadable: Whether images that turn out to be damaged are left out.
     """
     size, rule = _common_size([header.size for header in headers.values()], wanted)
     images = partial(

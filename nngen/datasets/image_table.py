@@ -206,12 +206,7 @@ def _plain(name: str) -> str:
 
 
 def _tree(title: str, rows: Sequence[Row], order: Sequence[str]) -> tuple[Tree, list[str]]:
-    """Sort rows into splits and classes; return them with notes on what was left out.
-
-    Args:
-        title: Name of the data set.
-        rows: Images with their classes and splits.
-        order: Names of the classes in the order of their labels; empty to sort them, numbers by their value.
+    """Sort rows into splits and classes, with notes on what was left out; an empty order sorts the classes, too.
 
     Raises:
         DataError: If there are fewer than two classes, or splits without one to train on.

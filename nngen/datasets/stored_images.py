@@ -55,9 +55,6 @@ class StoredImages:
         """Yield the images of each part on the device; the next part is read meanwhile.
 
         They are read and not mapped: pages that a process maps count as its memory.
-
-        Args:
-            parts: Places in the split, ``(B,)`` int64 on the CPU.
         """
         waiting: deque[Future[Tensor]] = deque()
         with ThreadPoolExecutor(1) as reader:

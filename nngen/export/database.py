@@ -37,12 +37,6 @@ def export_to_database(
 ) -> tuple[Written, ...]:
     """Insert sources, transforms, hyperparameters and results, all or none.
 
-    Args:
-        path: Database ``ab.nn.db``, built by LEMUR.
-        exports: Trials to insert.
-        version: Release of nn-dataset that the database must have.
-        wait_s: Seconds to wait for other writers.
-
     Raises:
         ExportError: If the database is missing, of another version, locked, not writable, or contains a
             different source under a model's name.

@@ -48,12 +48,6 @@ def export_to_folder(
 ) -> tuple[Written, ...]:
     """Write sources, transforms, results and cards, all of them or (killed before the end) none.
 
-    Args:
-        root: Target folder.
-        exports: Trials to write.
-        version: Release of nn-dataset whose layout is written.
-        trained: Weights and graphs of some of the trials, which are written too.
-
     Returns:
         One item per trial, in the order given.
 
@@ -78,11 +72,7 @@ def export_to_folder(
 
 
 def export_to_hub_folder(root: Path, files: TrainedFiles) -> tuple[str, ...]:
-    """Write one trained model as a folder for the Hugging Face hub, all of it or (killed before the end) nothing.
-
-    Args:
-        root: Target folder; an earlier export there is replaced.
-        files: The model, with weights.
+    """Write a trained model as a folder for the Hugging Face hub, in place of an earlier export, whole or not at all.
 
     Returns:
         Names of the files of the export.

@@ -32,12 +32,6 @@ def family_weights(
 ) -> dict[str, tuple[Path, ...]]:
     """Find the kept weights of families that a campaign trained alone: one file for each seed, the first seed first.
 
-    Args:
-        archive: The archive.
-        campaign: Name of the campaign.
-        epochs: Epochs of the trials.
-        families: Names of the families.
-
     Raises:
         UsageError: If a family has none; the message names all of these.
     """
@@ -56,10 +50,6 @@ def family_weights(
 
 def find_weights(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTrial, KeptWeights]:
     """Find kept weights: those of a campaign's best trial, or of a candidate's best trial, on validation.
-
-    Args:
-        archive: The archive.
-        name: Name of a campaign, or id of a candidate, or the start of one.
 
     Raises:
         UsageError: If it is the name of neither, or no weights of it are kept.
@@ -80,10 +70,6 @@ def find_weights(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTr
 
 def find_outputs(archive: Archive, name: str) -> tuple[StoredCandidate, StoredTrial, Outputs]:
     """Find what tells a model's outputs on the validation images: its logits, or else its weights.
-
-    Args:
-        archive: The archive.
-        name: Name of a campaign, or id of a candidate, or the start of one.
 
     Raises:
         UsageError: If it is the name of neither, or neither logits nor weights of it are kept.

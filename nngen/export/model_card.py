@@ -37,12 +37,7 @@ def requirements(source: str) -> tuple[str, ...]:
 
 
 def config(files: TrainedFiles, source: str) -> str:
-    """Write ``config.json`` of a training: all that is needed to build the network and to classify an image file.
-
-    Args:
-        files: The trained network.
-        source: Path of its source, relative to the file.
-    """
+    """Write ``config.json``, enough to build the network and classify an image; the source's path is relative to it."""
     export = files.export
     trial, spec = export.trial, export.trial.spec
     assert spec is not None
@@ -73,13 +68,7 @@ def config(files: TrainedFiles, source: str) -> str:
 
 
 def card(exports: Sequence[Export], trained: Sequence[TrainedFiles] = (), *, hub: bool = False) -> str:
-    """Write the card of one model from ``templates/model_card.md.j2``.
-
-    Args:
-        exports: Exported trials of the model; at least one.
-        trained: Weights and graphs that are exported with it, at most one for each data set.
-        hub: Whether the card is the ``README.md`` of a folder for the Hugging Face hub.
-    """
+    """Write the card of a model's exports from ``templates/model_card.md.j2``; with ``hub``, that of a hub's folder."""
     first = exports[0]
     trial, spec = first.trial, first.trial.spec
     assert spec is not None

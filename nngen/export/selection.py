@@ -93,13 +93,6 @@ def select(
 
     A trial whose result was copied is replaced by the original.
 
-    Args:
-        archive: Archive to read.
-        campaign: Campaign whose trials are selected.
-        ids: Ids of candidates whose trials are selected.
-        dataset: Data set of the trials, by nngen's name.
-        min_accuracy: Smallest validation accuracy, in [0, 1].
-
     Raises:
         UsageError: If neither campaign nor id is given, a name is unknown, or no trial fits.
     """
@@ -142,13 +135,8 @@ def gather(
 ) -> tuple[Export, ...]:
     """Score the selected trials on the test split and convert them to LEMUR's terms.
 
-    The test accuracy is computed from the trial's stored predictions and revealed in the archive, once.
-
-    Args:
-        archive: Archive, open for writing.
-        trials: Result of ``select``.
-        load: Loads a data set by name, for images of a shape.
-        dataset_name: LEMUR's name of the one data set that LEMUR has no name for; nngen's name by default.
+    The test accuracy is computed from the trial's stored predictions and revealed in the archive.
+    ``dataset_name`` is LEMUR's name of the one data set that LEMUR has no name for.
 
     Raises:
         UsageError: If LEMUR cannot use a name, or ``dataset_name`` would not name exactly one data set.

@@ -46,12 +46,7 @@ def check_installed(names: Collection[str]) -> None:
 
 
 def best_trial(trials: Collection[StoredTrial], kept: Collection[int] = ()) -> StoredTrial:
-    """Select the best trial on validation of the highest rung; at its fidelity, one that kept its weights comes first.
-
-    Args:
-        trials: Trials with an accuracy, at least one.
-        kept: Ids of the trials that kept their weights.
-    """
+    """Select the best trial on validation of the highest rung; at its fidelity, one with kept weights comes first."""
     best = max(trials, key=lambda trial: (trial.rung, trial.validation_accuracy or 0.0, -trial.id))
     same = [trial for trial in trials if (trial.fidelity, trial.rung) == (best.fidelity, best.rung)]
     return min(same, key=lambda trial: (trial.id not in kept, -(trial.validation_accuracy or 0.0), trial.id))
@@ -111,16 +106,7 @@ def repeat(
     isolation: str = AUTO,
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> TrainedFiles:
-    """Train an exported trial again and return its weights.
-
-    Args:
-        export: Trial to repeat.
-        dataset: Data set that it was trained on.
-        engine: Engine to train with, and to open files in.
-        names: ``WEIGHTS``, ``ONNX`` or both.
-        test_predictions: Stored test predictions of the trial.
-        isolation: ``auto``, or a level that the user asked for; the trial's own level does not count.
-        on_epoch: Called with the number of each finished epoch.
+    """Train an exported trial again, at a level chosen anew, and return its weights, its graph or both.
 
     Raises:
         ExportError: If the repetition fails.

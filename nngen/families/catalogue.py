@@ -50,10 +50,7 @@ def is_base(model: str) -> bool:
 def load_families(lemur: Lemur, outside: Iterable[str] = ()) -> dict[str, Family]:
     """Read the base families with CIFAR-10 accuracies (34 in nn-dataset 2.1.2), sorted by name.
 
-    Args:
-        lemur: The database that is read.
-        outside: Places with further families, as ``user_families`` takes them; those in the environment variable
-            ``NNGEN_FAMILIES_FROM`` are added.
+    Those in ``outside`` and in the environment variable ``NNGEN_FAMILIES_FROM`` are added; see ``user_families``.
 
     Raises:
         LemurError: If LEMUR has no base family, or cannot be read.

@@ -78,11 +78,7 @@ def function_name(family: str) -> str:
 
 
 def family_function(family: Family, names: Iterable[str] | None = None) -> FamilyFunction:
-    """Put a family's source into a function.
-
-    Args:
-        family: The family.
-        names: Names of its hyperparameters, where only a call tells them.
+    """Put a family's source into a function; its hyperparameters are given where only a call tells them.
 
     Raises:
         AssemblyError: If the source does not parse, has no ``Net``, imports what a mixture does not bring, or needs

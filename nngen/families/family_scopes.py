@@ -66,11 +66,6 @@ def top_level_names(statements: Iterable[ast.stmt]) -> set[str]:
 def check_scopes(tree: ast.Module, kept: Sequence[ast.AST], postponed: bool) -> None:
     """Refuse code that would find other names inside a function than in a module of its own.
 
-    Args:
-        tree: The family's source.
-        kept: The nodes of it that take part, in order.
-        postponed: Whether its annotations are not evaluated.
-
     Raises:
         Unfit: For the first such code that is found.
     """

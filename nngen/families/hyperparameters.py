@@ -31,11 +31,7 @@ def best_hyperparameters(family: Family, names: Iterable[str] | None = None) -> 
     """Return a value for every hyperparameter that the family supports.
 
     Hyperparameters of the trial rather than of the network (``batch``, ``transform``, ``epoch``) are
-    left out. All 34 families of nn-dataset 2.1.2 have complete records.
-
-    Args:
-        family: The family.
-        names: Names that it supports, where they are known from a call; by default they are read from its source.
+    left out. All 34 families of nn-dataset 2.1.2 have complete records. Names are read from the source unless given.
     """
     return complete(supported(family.source) if names is None else names, recorded(family))
 

@@ -145,15 +145,7 @@ def profiles(
 
     Each family is built with LEMUR's best hyperparameters for one image, then run on two, in a worker of its own.
     Results are stored under the source's fingerprint, the shape, the hyperparameters and torch's version; an exceeded
-    limit of time or memory is not stored.
-
-    Args:
-        families: The families to measure.
-        shape: Shape of the images as they reach the mixture.
-        classes: Number of classes: the length of the logits.
-        progress: Called with (families measured, families to measure) after each.
-        jobs: Families measured at the same time; None takes one for each CPU, at most 8.
-        wanted: Isolation level, or ``auto``: a process for pinned families, the sandbox for all others.
+    limit of time or memory is not stored. ``jobs`` families are measured at a time: one for each CPU, at most 8.
 
     Raises:
         UsageError: If the shape is larger than any network is built for, ``jobs`` is below 1, or a family needs a
@@ -213,15 +205,7 @@ def training_costs(
     wanted: str = AUTO,
     progress: Progress | None = None,
 ) -> dict[str, TrainingCost]:
-    """Measure what training families at a shape costs, or look up earlier measurements.
-
-    Args:
-        families: Families, each with the inputs it accepts.
-        shape: Shape of the images as they reach the mixture; each family is measured behind its adapter.
-        classes: Number of classes.
-        jobs: Families measured at the same time; None takes one for each CPU, at most 8.
-        wanted: Isolation level, or ``auto``, as for ``profiles``.
-        progress: Called with (families measured, families to measure) after each.
+    """Measure what training families behind their adapters costs, or look up earlier measurements; see ``profiles``.
 
     Returns:
         Costs by name; a family that cannot be measured here is left out.

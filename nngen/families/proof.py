@@ -61,11 +61,8 @@ class Proof:
 def prove(family: FamilyUnderTest, expert: Path, adapter: Adapter, shape: Shape) -> Proof:
     """Compare a family with its expert: parameters and buffers, outputs in both modes, one step of training.
 
-    Args:
-        family: The family; its file is imported anew, because an import has a state (counters, registries).
-        expert: File with the family's function under the name ``family``.
-        adapter: Adapter behind which the family takes the images.
-        shape: Shape of the images as they reach the adapter.
+    The family's file is imported anew, because an import has a state (counters, registries); ``expert`` is a file with
+    the family's function under the name ``family``.
 
     Raises:
         CheckFailed: If the family fails, its logits are not finite, no parameter receives a gradient, or the expert

@@ -25,14 +25,9 @@ SHAPES = ("3x32x32", "1x32x32", "1x28x28", "3x64x64", "3x224x224")
 def profile(
     version: tuple[int, str], fingerprint: str, prm: Mapping[str, Any], classes: int, shape: Shape
 ) -> JsonObject | None:
-    """Return the shipped profile of a family at a shape, as the worker sent it; None where none is shipped.
+    """Return the shipped profile of a family, as the worker sent it; None where none is shipped.
 
-    Args:
-        version: Versions of the measurement and of torch (``2.14``).
-        fingerprint: SHA-256 of the family's source.
-        prm: Hyperparameters that the family is built with.
-        classes: Number of classes.
-        shape: Shape of the images.
+    ``version`` is that of the measurement and of torch (``2.14``), ``fingerprint`` the SHA-256 of the family's source.
     """
     found: JsonObject | None = _shapes(version, fingerprint, prm).get(str(shape))
     return found if classes == _table()["classes"] else None

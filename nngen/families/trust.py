@@ -59,11 +59,7 @@ def is_pinned(source: str) -> bool:
 
 
 def families_level(families: Iterable[Family], wanted: str = AUTO) -> LevelChoice:
-    """Return the level for one family, or for a mixture assembled from some in this process.
-
-    Args:
-        families: Families whose sources are hashed now; their stored fingerprints are not read.
-        wanted: ``auto``, or the level that the user asked for.
+    """Return the level for a family, or a mixture of some, by their sources as they are now; see ``source_level``.
 
     Raises:
         UsageError: If ``wanted`` is not a level.

@@ -60,12 +60,7 @@ class Sandbox:
 
 
 def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool) -> Sandbox:
-    """Describe a sandbox around a source.
-
-    Args:
-        source: The source; inside it lies in ``HOME`` under the same name.
-        files: Data files that the worker reads.
-        cuda: Whether the graphics cards are visible inside.
+    """Describe a sandbox with a source in ``HOME`` under its own name, data files, and graphics cards if asked for.
 
     Raises:
         UsageError: If bubblewrap is not installed.
@@ -97,10 +92,7 @@ def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool) -> Sandbox:
 
 
 def memory_files_mib(process: int) -> float:
-    """Measure the memory of the files in a sandbox's writable folders, in MiB.
-
-    Args:
-        process: Number of any process inside, by its number outside.
+    """Measure the memory of the files in a sandbox's writable folders, in MiB, by the number of any process inside.
 
     Raises:
         OSError: If the process has ended.

@@ -106,10 +106,6 @@ class ServerProcess:
 def start_server(preload: Sequence[str], sandbox: Sandbox | None = None) -> ServerProcess:
     """Start a server and wait until it has loaded its modules; one that is killed meanwhile is started again.
 
-    Args:
-        preload: Modules that the server loads before it answers.
-        sandbox: The sandbox to start it in.
-
     Raises:
         UsageError: If the sandbox cannot be started.
         NngenError: If the server ends or does not answer, or is killed again and again.

@@ -83,8 +83,7 @@ class _Program(ctypes.Structure):
 def filter_calls(*, cuda: bool) -> None:
     """Install the filter for this process and all that it starts, for good.
 
-    Args:
-        cuda: Whether graphics cards are used, whose driver shares memory that has no file.
+    With ``cuda`` it allows what the driver needs, which shares memory that has no file.
 
     Raises:
         OSError: If the kernel refuses, or the machine is of a kind without a list.

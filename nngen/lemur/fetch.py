@@ -42,9 +42,6 @@ def fetch(*, show_progress: bool = False) -> Path:
     pip downloads it, so pip's settings (mirrors, proxies, its cache) hold. A broken or half file found in its place is
     replaced. The file appears under its name only when its SHA-256 is the pinned one.
 
-    Args:
-        show_progress: Whether pip's progress bar is written to stderr.
-
     Raises:
         LemurError: If pip cannot download it, or serves another file; the message names the way out.
     """

@@ -101,11 +101,7 @@ class Lemur(ABC):
         """Return the last epoch of each of the results."""
 
     def long_trainings(self, epochs: int, dataset: str | None = None) -> Iterator[Record]:
-        """Iterate over the classification accuracies of models that were trained for so many epochs.
-
-        Args:
-            epochs: Epochs of the shortest such training.
-            dataset: LEMUR's name of a data set; None for all.
+        """Iterate over the classification accuracies of trainings of so many epochs and more, on a data set or all.
 
         Raises:
             UsageError: If there is none on the data set; the message names the data sets with some.

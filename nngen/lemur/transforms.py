@@ -46,14 +46,7 @@ class Transform:
 
 
 def matching_transform(stored: Shape, shape: Shape, *, augment: str = "none", own: bool = False) -> Transform:
-    """Find the transform of LEMUR's that equals a trial's preprocessing, or write one.
-
-    Args:
-        stored: Shape of the data set's images.
-        shape: Shape of the images in the trial.
-        augment: Random changes of the images in training; LEMUR has ``none`` and ``flip``.
-        own: Whether to write one even if LEMUR has an equal.
-    """
+    """Find the transform of LEMUR's that equals a trial's preprocessing, or write one; with ``own`` one is written."""
     own = own or augment not in ("none", "flip")
     mirrored = "_flip" if augment == "flip" else ""
     square = stored.height == stored.width and shape.height == shape.width

@@ -17,10 +17,6 @@ __all__ = ["optional_import"]
 def optional_import(name: str, extra: str = "llm") -> Any:
     """Import a module of an optional dependency.
 
-    Args:
-        name: Dotted name of the module.
-        extra: Extra of ``nngen-moe`` that installs it.
-
     Raises:
         MissingExtraError: If it is not installed; the message holds the command that installs it.
     """

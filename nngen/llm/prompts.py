@@ -113,13 +113,7 @@ def render(
     count: Callable[[str], int],
     budget: int | None = None,
 ) -> Rendered:
-    """Render a prompt, and drop list items until it fits its budget.
-
-    Args:
-        chosen: The prompt.
-        values: Value of each input.
-        count: Counts the tokens of a text.
-        budget: Most tokens; the prompt's own budget by default.
+    """Render a prompt, and drop list items until it fits its budget of tokens, or the one given.
 
     Raises:
         RewriterError: If an input is missing or unknown.

@@ -126,12 +126,7 @@ class Coverage:
 
 
 def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -> Coverage:
-    """Audit a sample of quartets against the pool it was drawn from.
-
-    Args:
-        families: The pool.
-        quartets: The sample; repeats are counted once, order within a quartet does not matter.
-        k: Families per quartet.
+    """Audit a sample of quartets against its pool; repeats are counted once, whatever the order within a quartet.
 
     Raises:
         FamilyError: If a family is named twice.
@@ -151,12 +146,7 @@ def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -
 
 
 def count_variance(audit: Coverage, share: float) -> float:
-    """Return the variance of a count in a uniform sample without repeats (hypergeometric).
-
-    Args:
-        audit: The sample, of which only the size counts.
-        share: Share of the space's quartets with the family or pair that is counted.
-    """
+    """Return the variance of a count, by its share of the space, in a uniform sample without repeats."""
     # Drawing without repeats makes counts less variable, and constant at the end.
     left = (audit.space - audit.quartets) / max(audit.space - 1, 1)
     return audit.quartets * share * (1 - share) * left

@@ -24,9 +24,6 @@ class RowSpace:
     The effects of all v families can be estimated once it has v dimensions. Dimensions are counted modulo a prime: a
     quartet that adds one there does so in real numbers too, and one that does not is judged otherwise only by a chance
     of one in the prime. All arithmetic is element by element, so that it gives the same result on every machine.
-
-    Args:
-        families: Names of the families.
     """
 
     def __init__(self, families: Iterable[Hashable]) -> None:

@@ -107,11 +107,7 @@ SAMPLERS: dict[str, SamplerEntry] = {}
 
 
 def find_sampler(name: str, *, learns: bool = True) -> SamplerEntry:
-    """Return a registered sampler.
-
-    Args:
-        name: A key of ``SAMPLERS``.
-        learns: Whether samplers without a fixed order are accepted.
+    """Return a registered sampler; unless ``learns``, one with a fixed order.
 
     Raises:
         UsageError: If the name is unknown, or the sampler has no fixed order where one is needed.

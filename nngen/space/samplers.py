@@ -126,13 +126,7 @@ SAMPLERS["stratified"] = SamplerEntry(
 
 
 def sampler(name: str, pool: Pool, seed: int, known: Collection[Quartet] = ()) -> Sampler:
-    """Build a sampler with a fixed order by name.
-
-    Args:
-        name: A key of ``SAMPLERS``.
-        pool: Families to draw from.
-        seed: The run's seed; each sampler derives its own from it.
-        known: Quartets (sorted) to skip.
+    """Build a sampler with a fixed order by name, which derives its seed from the run's and skips known quartets.
 
     Raises:
         UsageError: If the name is unknown, or the sampler learns from results.
@@ -152,16 +146,7 @@ def draw(
     known: Collection[Quartet] = (),
     include: Collection[str] = (),
 ) -> tuple[Quartet, ...]:
-    """Draw ``size`` different quartets, experts sorted within each.
-
-    Args:
-        name: A sampler with a fixed order.
-        families: The pool.
-        size: Number of quartets.
-        seed: The run's seed.
-        k: Families in a quartet.
-        known: Quartets (sorted) that must not be drawn.
-        include: Families in every quartet; the others are drawn around them.
+    """Draw ``size`` different quartets of ``k`` families, each sorted: none known, and each with those to include.
 
     Raises:
         FamilyError: If a family is named twice, or an included one is not in the pool.

@@ -81,10 +81,6 @@ def long_runs(records: Iterable[Record]) -> list[Run]:
 class EarlyPredictor:
     """Predicts the best accuracy of a training from its first epochs.
 
-    Args:
-        runs: Long trainings, of eight models at least.
-        epochs: Number of first epochs that are known.
-
     Raises:
         UsageError: If there are too few models.
     """

@@ -110,12 +110,7 @@ def expert_campaign(archive: Archive, name: str | None = None) -> CampaignRecord
 
 
 def load_experts(archive: Archive, campaign: str | None = None, epochs: int | None = None) -> Experts:
-    """Read the outputs of a campaign of families alone.
-
-    Args:
-        archive: The archive.
-        campaign: Name of the campaign; the last one by default.
-        epochs: Epochs of the trials to read, which is a rung of the campaign; those of the last rung by default.
+    """Read the outputs of a campaign of families alone, by default the last one, after the epochs of one of its rungs.
 
     Raises:
         UsageError: If no campaign fits, or fewer than four families have outputs; the message has the reasons.
@@ -187,13 +182,7 @@ def joint_accuracies(archive: Archive, experts: Experts, plan: Plan = _PLAIN) ->
 def with_untrained(
     archive: Archive, experts: Experts, *, progress: Callable[[int, int], None] | None = None
 ) -> Experts:
-    """Return experts with the scores of their families before training; each is measured once on a machine.
-
-    Args:
-        archive: Archive with the families' files.
-        experts: The experts.
-        progress: Receives (done, total) families.
-    """
+    """Return experts with the scores of their families before training; each is measured once on a machine."""
     shape, rows = experts.fidelity.shape, []
     arguments = {
         "shape": str(shape),

@@ -126,11 +126,6 @@ def by_name(plan: Plan) -> Plan:
 def read_table(path: Path, *, train_size: int | None = None, epochs: int | None = None) -> RecordedTable:
     """Read a table at one fidelity; of several in the file the one with the most trainings that fits the arguments.
 
-    Args:
-        path: The file.
-        train_size: Number of training images; None for any.
-        epochs: Number of epochs; None for any.
-
     Raises:
         DataError: If the file is missing or cannot be read.
         UsageError: If it is not a table of plans, or has no training at the fidelity asked for.

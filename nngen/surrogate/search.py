@@ -13,16 +13,10 @@ BEAM = 500
 
 
 def top_mixtures(experts: Experts, *, beam: int = BEAM, size: int = 4, device: str = "cpu") -> Ints:
-    """Find mixtures with a high accuracy of the mean of probabilities, with the experts' first seed.
+    """Find mixtures with a high accuracy of the mean of probabilities, with the experts' first seed, by beam search.
 
-    A beam search: the best experts, then the best pairs with one of these, and so on; every expert is tried with each
-    mixture that was kept. Accuracies are compared in float32, on all images.
-
-    Args:
-        experts: The experts.
-        beam: Mixtures that are kept at each size.
-        size: Experts of a mixture.
-        device: ``cpu`` or ``cuda``.
+    The best experts, then the best pairs with one of these, and so on; every expert is tried with each of the ``beam``
+    mixtures that were kept. Accuracies are compared in float32, on all images.
 
     Returns:
         Places of the experts, ``(beam, size)`` or fewer, in lexicographic order.

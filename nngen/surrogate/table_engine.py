@@ -55,9 +55,6 @@ class TableEngine:
     A plan that the table lacks is answered by a forest, with the noise of a recorded training added. A plan is refused
     where it differs from the recorded ones in something that they never vary, or beyond their range.
 
-    Args:
-        table: The table.
-
     Attributes:
         answers: Number of answers so far, by the rule of their verdict.
     """

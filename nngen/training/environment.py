@@ -21,11 +21,7 @@ _JOULE_PER_COUNT = 1e-3
 
 
 def pick_device(wanted: str = "auto", *, here: bool = True) -> str:
-    """Return ``cpu`` or ``cuda``.
-
-    Args:
-        wanted: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a card.
-        here: Whether the work is done on this machine; where it is not, CUDA is not looked for.
+    """Return ``cpu`` or ``cuda``: the one wanted, or for ``auto`` CUDA where this machine has a card.
 
     Raises:
         UsageError: If the name is unknown, or CUDA was asked for and no card is found.

@@ -144,13 +144,8 @@ class LocalEngine:
         """Train a candidate and compute its accuracy here, where the labels are; see ``Engine.train``.
 
         Where memory does not suffice once the net is built, the batch is halved and it is tried again, down to 2 and
-        within the one time limit; see ``Trial.batch`` and ``Trial.batches_tried``.
-
-        Args:
-            job: The candidate and how to train it.
-            on_epoch: Called in this thread after each epoch; from the first on again where the batch was halved.
-            score: Computes the accuracy of validation predictions; by default, from the data set's labels.
-            artifacts: Files to take from the trained net; it is filled.
+        within the one time limit; see ``Trial.batch`` and ``Trial.batches_tried``. Validation predictions are
+        scored by ``score``, by default with the data set's labels; ``artifacts`` is filled.
         """
         spec, dataset = job.spec, job.dataset
         _check_spec(job)

@@ -73,15 +73,7 @@ def predict(
     *,
     frozen: bool = False,
 ) -> Prediction | None:
-    """Predict a training; None if one of its families was not measured.
-
-    Args:
-        experts: Families of the mixture.
-        known: Measured memory and time of families at ``spec.shape``.
-        spec: Training settings.
-        images: Number of images in the train split.
-        frozen: Whether the experts only predict: they have no gradients and keep nothing for a backward pass.
-    """
+    """Predict a training; None if a family was not measured. Frozen experts keep nothing for a backward pass."""
     names = tuple(experts)
     if not names or not set(names) <= known.keys():
         return None
@@ -142,12 +134,7 @@ def _is_small(spec: TrialSpec) -> bool:
 
 
 def refusal(prediction: Prediction, limit_mib: float) -> Verdict | None:
-    """Return the verdict on a training that cannot fit even with the smallest batch; None for all others.
-
-    Args:
-        prediction: Prediction of the training.
-        limit_mib: Memory that is available, in MiB.
-    """
+    """Return the verdict on a training that cannot fit even with the smallest batch; None for all others."""
     least = prediction.low_mib(SMALLEST_BATCH)
     if least <= limit_mib:
         return None

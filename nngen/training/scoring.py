@@ -62,12 +62,7 @@ def accuracy(predictions: bytes, labels: npt.NDArray[np.int64]) -> float:
 
 
 def suspicion(trial: Trial, dataset: Dataset) -> str:
-    """Return the reason why a trial's accuracy is implausible for its fidelity, or "" where nothing in it is.
-
-    Args:
-        trial: The trial, with its curve and its predictions.
-        dataset: The data set that it was trained on, with all labels.
-    """
+    """Return the reason why a trial's accuracy is implausible for its fidelity, or "" where nothing in it is."""
     if trial.validation_accuracy is None:
         return ""
     images = dataset.training_images(trial.spec.train_size)
@@ -321,11 +316,7 @@ _SENT = frozenset(Outcome) - {Outcome.DUPLICATE, Outcome.TIMEOUT}
 
 
 def read_verdict(message: Mapping[str, Any], lines: int) -> Verdict:
-    """Read the verdict that a worker sent.
-
-    Args:
-        message: The message.
-        lines: Largest line number that it may have.
+    """Read the verdict that a worker sent, on a file of so many lines.
 
     Raises:
         FrameError: If the message is not a verdict, or a field has another type or range than a worker's.

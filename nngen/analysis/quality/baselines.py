@@ -55,13 +55,7 @@ class Baselines:
 
 
 def baselines_of(archive: Archive, campaign: CampaignRecord, fidelity: Fidelity | None) -> Baselines:
-    """Find the baselines of a campaign.
-
-    Args:
-        archive: Archive with the campaign.
-        campaign: The campaign.
-        fidelity: Fidelity of the accuracy that they are shown beside; None where nothing was trained.
-    """
+    """Find the baselines of a campaign to show beside accuracies of a fidelity; None where nothing was trained."""
     labels = np.frombuffer(archive.validation_labels(campaign.data_fingerprint), "<u2")
     share, name = None, ""
     if len(labels):

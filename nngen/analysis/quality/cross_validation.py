@@ -44,9 +44,7 @@ class FoldRow:
 def fold_rows(archive: Archive, campaigns: Sequence[str]) -> tuple[FoldRow, ...]:
     """Compare candidates over folds: those that were trained in most folds first, then by their mean accuracy.
 
-    Args:
-        archive: Archive with the campaigns.
-        campaigns: Name of the campaign of each fold, in order; one that does not exist yet has no trials.
+    The campaigns are those of the folds, in order; one that does not exist yet has no trials.
     """
     known = {record.name for record in archive.campaigns()}
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))

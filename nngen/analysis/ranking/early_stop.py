@@ -30,12 +30,7 @@ class EndedEarlyError(Exception):
 
 
 class EarlyStop:
-    """The rule of one campaign; its trials are given as they end, and at the start those that have.
-
-    Args:
-        spec: Specification of the campaign.
-        trials: Its finished trials, with their curves.
-    """
+    """The rule of one campaign; trials are given with their curves as they end, and those that have at the start."""
 
     def __init__(self, spec: CampaignSpec, trials: Iterable[StoredTrial] = ()) -> None:
         self._spec = spec
@@ -53,12 +48,7 @@ class EarlyStop:
             self._curves[trial.rung].append(tuple(point.validation_accuracy for point in trial.curve))
 
     def reason(self, rung: int, accuracies: Sequence[float]) -> str | None:
-        """Return why a training ends now; None to go on.
-
-        Args:
-            rung: Rung of the trial.
-            accuracies: Its accuracies after each epoch so far.
-        """
+        """Return why a training on a rung ends now, by its accuracies after each epoch so far; None to go on."""
         if rung + 1 >= len(self._spec.fidelities):
             return None
         known = list(self._curves[rung])  # other threads may add to it
@@ -124,12 +114,7 @@ class Saving:
 
 
 def saving(spec: CampaignSpec, trials: Sequence[StoredTrial]) -> Saving | None:
-    """Compute what ending trials early saved and cost; None where none was ended.
-
-    Args:
-        spec: Specification of the campaign.
-        trials: Its trials, with their curves.
-    """
+    """Compute what ending trials early saved and cost, by the trials' curves; None where none was ended."""
     ended = [trial for trial in trials if is_ended(trial) and trial.curve]
     if not ended:
         return None

@@ -119,11 +119,7 @@ def agreements(
 ) -> list[Agreement]:
     """Compare the rankings after each number of epochs with the one after the last.
 
-    Args:
-        curves: Learning curves; among the runs, those that lack one of the epochs are left out.
-        epochs: Epochs of the first rankings.
-        last: Epochs of the second ranking.
-        runs: Whether all runs are compared too, beside the families.
+    Families are compared and, with ``runs``, all runs that have these epochs.
     """
     epochs = tuple(epochs)
     families = by_family(curves, (*epochs, last))
@@ -206,12 +202,7 @@ def published() -> Mapping[str, Sequence[Sequence[float]]]:
 
 
 def fidelity_note(dataset: str, epochs: int) -> str:
-    """State how families rank after so many epochs, by LEMUR's curves; empty from ``LAST`` epochs on.
-
-    Args:
-        dataset: Name of the data set; one that LEMUR lacks is represented by CIFAR-10.
-        epochs: Epochs of the trials.
-    """
+    """State how families rank after so many epochs, by LEMUR's curves (else CIFAR-10's); "" from ``LAST`` epochs on."""
     if epochs >= LAST:
         return ""
     known = dataset if dataset in published() else "cifar-10"

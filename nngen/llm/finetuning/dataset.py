@@ -213,15 +213,9 @@ def collect(
     count: Callable[[str], int] = estimate_tokens,
     limit: int = 1024,
 ) -> list[Example]:
-    """Gather the examples of an archive.
+    """Gather the examples of an archive: of some tasks, batches and writers, or of all.
 
-    Args:
-        archive: Source of trials, proposals and imported records.
-        tasks: Tasks to include; all by default.
-        batches: Batches of proposals to include; all by default.
-        writers: Rewriters whose proposals to include; all by default.
-        count: Counts the tokens of a text.
-        limit: Most tokens of question and answer together; questions about plans drop items to stay inside.
+    Questions about plans drop items to stay inside ``limit`` tokens.
 
     Raises:
         UsageError: If a task is unknown, or a rewriter wrote no proposal.

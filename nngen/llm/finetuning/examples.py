@@ -88,13 +88,7 @@ def improvement_examples(
     A plan and its answer have one fidelity and differ in one to three fields and by more than two standard errors; the
     group names both quartets. The question is the one that ``llm-propose`` would have asked before the answer was
     trained. Its plans are of the parent's quartet, because others may belong to another split.
-
-    Args:
-        trials: Finished trials.
-        space: Plans over the usable families.
-        judged: Campaigns that judge candidates on fresh seeds: they tell the noise, and nothing is learned from them.
-        count: Counts the tokens of a text.
-        limit: Most tokens of question and answer; the question drops items to stay inside.
+    The question drops items to stay inside ``limit``; campaigns that judge on fresh seeds tell the noise alone.
     """
     for same in trials_by_fidelity(trials):
         noise = noise_of(same)

@@ -34,10 +34,6 @@ def source_examples(trials: Iterable[StoredTrial], candidate: Callable[[str], St
 
     A change leads to a file whose plan one edit makes, or whose code a rewriter wrote, and that is better by more than
     two standard errors. The replicated candidates are taken first, and then the best.
-
-    Args:
-        trials: Finished trials.
-        candidate: Finds a candidate by its id.
     """
     written: set[str] = set()
     for same in trials_by_fidelity(trials):

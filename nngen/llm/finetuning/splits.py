@@ -83,11 +83,6 @@ def assign(examples: Sequence[Example], twins: Mapping[str, str], seed: int) -> 
     in the order of a hash. An example of two groups (a parent's and a child's) is left out if their
     splits differ; a held-out example is left out if its answer nearly repeats one of the train split.
 
-    Args:
-        examples: Examples to split.
-        twins: Map from each family to the first of its near-duplicates.
-        seed: Seed of the order of groups.
-
     Raises:
         RewriterError: If there are too few groups to fill three splits.
     """

@@ -36,13 +36,7 @@ _TRIED = 4  # of the best edits of a parent, and of the worst
 
 
 def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iterable[Proposal] = ()) -> dict[str, Any]:
-    """Gather the inputs of the prompt ``plan``, without a parent.
-
-    Args:
-        trials: Finished trials of one fidelity, for the effects of families and numbers, the noise and the best plans.
-        space: Plans over the usable families.
-        failed: Earlier proposals, whose failures are counted.
-    """
+    """Gather the inputs of the prompt ``plan``, without a parent, from trials of one fidelity and failed proposals."""
     # One trial has no effects: there is nothing to compare it with.
     measured = effects(observe(trials)) if sum(trial.trained for trial in trials) > 1 else None
     found = [row for row in (measured.families if measured else ()) if row.family in space.families]
@@ -74,13 +68,7 @@ def best_plans(trials: Sequence[StoredTrial]) -> list[dict[str, str]]:
 
 
 def parent_values(parent: Parent | None, trials: Sequence[StoredTrial], space: PlanSpace) -> dict[str, Any]:
-    """Gather the inputs of the prompt ``plan`` about the plan to improve on; empty without a parent.
-
-    Args:
-        parent: The candidate that the reply starts from.
-        trials: Trials of the fidelity, for the edits of the parent that were tried before.
-        space: Plans over the usable families; a parent outside of it is answered by a whole plan.
-    """
+    """Gather the inputs of the prompt ``plan`` about the plan to improve on; one outside of the space gets whole plans."""
     if parent is None or parent.plan is None:
         return {}
     edited = bool(space.edits(parent.plan))

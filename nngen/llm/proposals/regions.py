@@ -71,12 +71,7 @@ def show(node: ast.AST) -> str:
 
 
 def splice(source: str, region: str, code: str) -> str:
-    """Replace a region by new code.
-
-    Args:
-        source: Assembled file.
-        region: Name in ``REGIONS``.
-        code: Python that defines the region's one class or function, with the same parameters.
+    """Replace a region by Python that defines its one class or function, with the same parameters.
 
     Returns:
         The new file; every byte outside of the region is unchanged.

@@ -77,13 +77,7 @@ class TrialActor:
             return self._engine.check(job)
 
     def train(self, job: TrainJob, transfer: DatasetTransfer, prediction: Prediction | None) -> Iterator[ActorMessage]:
-        """Train a candidate; yield each epoch as it ends, then the trial.
-
-        Args:
-            job: The candidate and how to train it; its data set is that of ``transfer``, which is opened here.
-            transfer: The data set.
-            prediction: The driver's prediction of its memory.
-        """
+        """Train a candidate on the data set of ``transfer``; yield each epoch as it ends, then the trial."""
         # Read by the engine's predictor: an actor runs one job at a time.
         self._prediction = prediction
         # The engine calls back in the thread that trains, and Ray's stream must be fed from this one.

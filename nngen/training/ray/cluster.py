@@ -209,13 +209,7 @@ def connect(address: str = "auto") -> Cluster:
 
 
 def difference(host: str, nngen: str | None, python: str) -> str | None:
-    """Return what keeps a node from running this driver's trials; None if nothing does.
-
-    Args:
-        host: Name of the node.
-        nngen: Version of nngen there; None where it is not installed.
-        python: Version of Python there.
-    """
+    """Return what keeps a node from running this driver's trials, by its versions; None if nothing does."""
     if python.split(".")[:2] != platform.python_version().split(".")[:2]:
         return f"node {host} has Python {python}, the driver {platform.python_version()}: install the same on both"
     if nngen is None:

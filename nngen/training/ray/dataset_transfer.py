@@ -60,11 +60,7 @@ def pack(dataset: Dataset, put: Callable[[Bytes], Any]) -> DatasetTransfer:
 
 
 def unpack(transfer: DatasetTransfer, get: Callable[[Any], Bytes]) -> Dataset:
-    """Write the files of a data set into this machine's cache, unless they are there; open them.
-
-    Args:
-        transfer: The data set.
-        get: Returns the bytes behind a reference; called only for missing files.
+    """Write a data set into this machine's cache, unless it is there (``get`` reads what is missing), and open it.
 
     Returns:
         The data set; its labels of validation and test are empty.

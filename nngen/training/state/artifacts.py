@@ -169,14 +169,9 @@ def _compared(graph: bytes, example: bytes, metadata: Mapping[str, str]) -> dict
 def send_artifacts(
     net: nn.Module, names: Collection[str], images: Tensor, metadata: Mapping[str, str], channel: Channel
 ) -> None:
-    """Send files of a trained net.
+    """Send files of a trained net (``WEIGHTS``, ``ONNX``) that carry metadata; the net is left in eval mode.
 
-    Args:
-        net: The net; left in eval mode.
-        names: ``WEIGHTS``, ``ONNX`` or both.
-        images: ``(N, C, H, W)`` prepared images for the example; N of at least 2.
-        metadata: Texts by name that weights and graph carry.
-        channel: The worker's channel.
+    ``images`` are prepared, ``(N, C, H, W)``, N of at least 2, for the example of the graph.
     """
     import torch
 

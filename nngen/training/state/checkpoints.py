@@ -116,12 +116,7 @@ class TrialFolder:
         return (*checkpoint, *((WEIGHTS, LOGITS) if self.keep else ()))
 
     def progress(self, key: str, epochs: int) -> Progress | None:
-        """Read the progress of an earlier run of the same training; None where it must begin at the first epoch.
-
-        Args:
-            key: Result of ``training_key``.
-            epochs: Epochs of the training.
-        """
+        """Read the progress of an earlier run of the training with this key; None where it must begin anew."""
         path, record = self.path, load_json(self.path / _RECORD)
         # After its last epoch only the results are missing, which the last epoch gives.
         if record is None or (isinstance(record, dict) and record.get("epoch") == epochs):

@@ -91,12 +91,7 @@ def restore(net: nn.Module, tensors: Mapping[str, Tensor], state: Json) -> None:
 
 
 def load_weights(net: nn.Module, weights: Mapping[str, Tensor], shape: Shape) -> None:
-    """Give a net that was built and set up its trained weights, in eval mode.
-
-    Args:
-        net: The net.
-        weights: Its weights; those of sparse tensors are dense.
-        shape: Shape of the images that it takes.
+    """Give a net that was built and set up for a shape its trained weights (dense ones), in eval mode.
 
     Raises:
         RuntimeError: If they are of another net, as ``load_state_dict`` says.
@@ -117,12 +112,7 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor], shape: Shape) ->
 
 
 def place_experts(net: nn.Module, alone: Sequence[Mapping[str, Tensor]], shape: Shape) -> None:
-    """Give the experts of a mixture that was built the weights that their families have after training alone.
-
-    Args:
-        net: The mixture, with its experts in ``net.experts``.
-        alone: Weights of each family's own net (a plan of kind ``single``), in the order of the experts.
-        shape: Shape of the images that it takes.
+    """Give the experts of a mixture, in order, the weights of their families' own nets (plans of kind ``single``).
 
     Raises:
         RuntimeError: If they are of other families, as ``load_state_dict`` says.
