@@ -181,7 +181,7 @@ def low_yield(
 
     A family is low-yield if the upper end of its success rate's Wilson interval lies below the
     threshold. The worst family is excluded first, together with its quartets, before the others are
-    evaluated: a family is not excluded because of another one in its quartets. Untried ones are kept, and ``least`` in all.
+    evaluated: a family is not excluded because of another one in its quartets. Untried ones stay, and ``least`` in all.
 
     Raises:
         ValueError: If threshold or confidence is out of range.

@@ -47,7 +47,7 @@ class WeightFolders:
         return TrialFolder(path=path, keep=self._most > 0, before=before, foreign=foreign, note=note)
 
     def finish(self, trial: StoredTrial | TrialLine, protected: Collection[int]) -> None:
-        """Remove the checkpoint of a trial that is done, and weights that others surpass, but none of protected ones."""
+        """Remove the checkpoint of a trial that is done, and weights that others surpass; none of protected trials."""
         self._release(trial)
         path = self._path(trial.id)
         if path is None or not path.is_dir():

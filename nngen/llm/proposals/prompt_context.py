@@ -68,7 +68,7 @@ def best_plans(trials: Sequence[StoredTrial]) -> list[dict[str, str]]:
 
 
 def parent_values(parent: Parent | None, trials: Sequence[StoredTrial], space: PlanSpace) -> dict[str, Any]:
-    """Gather the inputs of the prompt ``plan`` about the plan to improve on; one outside of the space gets whole plans."""
+    """Gather the inputs of the prompt ``plan`` about the plan to improve on; outside of the space, whole plans do."""
     if parent is None or parent.plan is None:
         return {}
     edited = bool(space.edits(parent.plan))
