@@ -291,11 +291,7 @@ def _place(key: Group, candidates: int) -> tuple[Any, ...]:
     return dataset, fidelity.data, -(fidelity.train_size or math.inf), -fidelity.epochs, -candidates, str(fidelity)
 
 
-def _ranked(
-    key: Group,
-    groups: Sequence[Sequence[Scored]],
-    images: Callable[[int], int] | None,
-) -> list[Row]:
+def _ranked(key: Group, groups: Sequence[Sequence[Scored]], images: Callable[[int], int] | None) -> list[Row]:
     """Rank the candidates of one fidelity, each given as its trials with different seeds."""
     # Each candidate's accuracies are collected once: there may be tens of thousands of candidates.
     ranked = sorted(

@@ -201,11 +201,7 @@ def collect(
         cost=cost(trials, price_per_hour),
         measured=measured,
         remaining=remaining(
-            trials,
-            measured,
-            epochs=campaign.spec.epochs,
-            size=campaign.spec.size,
-            price_per_hour=price_per_hour,
+            trials, measured, epochs=campaign.spec.epochs, size=campaign.spec.size, price_per_hour=price_per_hour
         ),
         explored=_explored(archive, campaign),
         missing=_missing(trials, came, undrawn=campaign.spec.size - len({trial.position for trial in trials})),
@@ -248,12 +244,7 @@ def render(report: Report) -> str:
 
 
 def write_report(
-    archive: Archive,
-    name: str,
-    path: Path,
-    *,
-    price_per_hour: float | None = None,
-    baselines: Sequence[str] = (),
+    archive: Archive, name: str, path: Path, *, price_per_hour: float | None = None, baselines: Sequence[str] = ()
 ) -> Report:
     """Write a campaign's report to ``path`` atomically; arguments as in ``collect``.
 

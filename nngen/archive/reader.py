@@ -339,13 +339,7 @@ class ArchiveReader:
         return next(iter(self._all(sql, *values)), None)
 
     def _built(
-        self,
-        table: str,
-        sql: str,
-        values: Sequence[Any],
-        build: Callable[[sqlite3.Row], T],
-        *,
-        strict: bool = False,
+        self, table: str, sql: str, values: Sequence[Any], build: Callable[[sqlite3.Row], T], *, strict: bool = False
     ) -> Iterator[T]:
         """Build values from the rows of a query, whose first column names the row of ``table``.
 

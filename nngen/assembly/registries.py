@@ -104,9 +104,7 @@ class Loss:
 
 LOSSES: dict[str, Loss] = {
     "balance": Loss(
-        function="importance_loss",
-        term="importance_loss({probabilities})",
-        meaning="weight of the importance loss",
+        function="importance_loss", term="importance_loss({probabilities})", meaning="weight of the importance loss"
     ),
     "load": Loss(
         function="load_loss",
@@ -114,16 +112,9 @@ LOSSES: dict[str, Loss] = {
         meaning="weight of the load loss",
         needs=frozenset({"top-k", "noise"}),
     ),
-    "switch": Loss(
-        function="switch_loss",
-        term="switch_loss({probabilities})",
-        meaning="weight of the Switch balance",
-    ),
+    "switch": Loss(function="switch_loss", term="switch_loss({probabilities})", meaning="weight of the Switch balance"),
     "z": Loss(
-        function="z_loss",
-        term="z_loss(routing.clean)",
-        meaning="weight of the z-loss",
-        needs=frozenset({"logits"}),
+        function="z_loss", term="z_loss(routing.clean)", meaning="weight of the z-loss", needs=frozenset({"logits"})
     ),
     "entropy": Loss(
         function="entropy_loss",
@@ -131,9 +122,7 @@ LOSSES: dict[str, Loss] = {
         meaning="weight of the penalty on a gate that is too sure",
     ),
     "diversity": Loss(
-        function="diversity_loss",
-        term="diversity_loss(weights, outputs)",
-        meaning="weight of the likeness of experts",
+        function="diversity_loss", term="diversity_loss(weights, outputs)", meaning="weight of the likeness of experts"
     ),
     "bias": Loss(
         function="shift_bias",

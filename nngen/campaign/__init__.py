@@ -2,14 +2,7 @@
 
 from nngen.campaign.budget import Budget
 from nngen.campaign.commands import Command, send_command
-from nngen.campaign.protocols import (
-    CampaignInputs,
-    CandidateSource,
-    GivenCandidates,
-    StopRule,
-    Suggestion,
-    Watcher,
-)
+from nngen.campaign.protocols import CampaignInputs, CandidateSource, GivenCandidates, StopRule, Suggestion, Watcher
 from nngen.campaign.runner import Campaign, StopReason
 from nngen.campaign.summary import Status, Summary, read_status, summarise
 from nngen.campaign_spec import CampaignSpec

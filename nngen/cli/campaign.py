@@ -105,12 +105,7 @@ def run(
         report = tracker(report_to, output.path.with_name(f"{output.path.name}.runs"))
         tracked = partial(Tracked, name=report_to, report=report)
     options = _Options(
-        selection=selection,
-        budget=budget,
-        machines=machines,
-        baselines=baselines,
-        output=output,
-        tracked=tracked,
+        selection=selection, budget=budget, machines=machines, baselines=baselines, output=output, tracked=tracked
     )
     if dry_run:
         # Each fold takes as long as the first.

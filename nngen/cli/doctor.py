@@ -231,18 +231,7 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
-_EXAMINED = (
-    _python,
-    _torch,
-    _graphics_cards,
-    _sandbox,
-    _lemur,
-    _data_sets,
-    _extras,
-    _disk,
-    _memory,
-    _write_access,
-)
+_EXAMINED = (_python, _torch, _graphics_cards, _sandbox, _lemur, _data_sets, _extras, _disk, _memory, _write_access)
 
 
 def _trainings() -> Iterator[dict[str, Any]]:

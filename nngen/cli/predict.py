@@ -287,11 +287,7 @@ def _shares(found: StoredCandidate, outputs: Outputs, dataset: Dataset | None, o
 
 
 def _report(
-    members: Sequence[tuple[StoredCandidate, StoredTrial, object]],
-    shares: Sequence[Shares],
-    labels: Any,
-    *,
-    json: bool,
+    members: Sequence[tuple[StoredCandidate, StoredTrial, object]], shares: Sequence[Shares], labels: Any, *, json: bool
 ) -> None:
     """Print the accuracies of the members and of their mean, and the mean's gain over the best of them."""
     hits = [one.argmax(1) == labels for one in (*shares, np.mean(shares, axis=0))]

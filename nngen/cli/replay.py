@@ -20,15 +20,7 @@ from nngen.archive import Replay
 from nngen.campaign.estimate import SPREAD, epoch_seconds
 from nngen.campaign.replay import ReplayJob, choose_replays, load_official, open_replays, run_replays
 from nngen.campaign_spec import CampaignSpec
-from nngen.cli.options import (
-    ArchiveOptions,
-    Arguments,
-    Count,
-    DataName,
-    IsolationOption,
-    PositiveOption,
-    ThreadsOption,
-)
+from nngen.cli.options import ArchiveOptions, Arguments, Count, DataName, IsolationOption, PositiveOption, ThreadsOption
 from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.family import note_levels
 from nngen.cli.output import note, print_json, print_table, say, suggest

@@ -180,11 +180,5 @@ def _csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-DOWNLOADS = {
-    "source": _source,
-    "plan": _plan,
-    "curves": _curves,
-    "leaderboard.csv": _leaderboard,
-    "weights": _kept,
-}
+DOWNLOADS = {"source": _source, "plan": _plan, "curves": _curves, "leaderboard.csv": _leaderboard, "weights": _kept}
 """Downloads by the last part of their address."""

@@ -196,8 +196,7 @@ DATASETS: dict[str, DatasetEntry] = {
         lambda asked: VisionSource(asked.name, asked.root, "CIFAR100", 100, "cifar-100-python"),
     ),
     "svhn": DatasetEntry(
-        "99,289 house numbers, 3x32x32",
-        lambda asked: VisionSource(asked.name, asked.root, "SVHN", 10, "*_32x32.mat"),
+        "99,289 house numbers, 3x32x32", lambda asked: VisionSource(asked.name, asked.root, "SVHN", 10, "*_32x32.mat")
     ),
     **{name: DatasetEntry(summary, _files_source) for name, summary in _FILES.items()},
     **{

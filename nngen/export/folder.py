@@ -41,10 +41,7 @@ class Written:
 
 
 def export_to_folder(
-    root: Path,
-    exports: Sequence[Export],
-    version: LemurVersion,
-    trained: Sequence[TrainedFiles] = (),
+    root: Path, exports: Sequence[Export], version: LemurVersion, trained: Sequence[TrainedFiles] = ()
 ) -> tuple[Written, ...]:
     """Write sources, transforms, results and cards, all of them or (killed before the end) none.
 

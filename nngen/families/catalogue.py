@@ -262,9 +262,4 @@ def _user_family(name: str, source: str, origin: str) -> Family:
 
 def make_family(name: str, source: str, best: Record | None = None) -> Family:
     """Return the family of a source, with the source's SHA-256 as its fingerprint."""
-    return Family(
-        name=name,
-        source=source,
-        fingerprint=hashlib.sha256(source.encode()).hexdigest(),
-        best=best,
-    )
+    return Family(name=name, source=source, fingerprint=hashlib.sha256(source.encode()).hexdigest(), best=best)

@@ -171,12 +171,7 @@ def profiles(
 
 
 def usable_families(
-    families: Sequence[Family],
-    shape: Shape,
-    *,
-    classes: int = 10,
-    progress: Progress | None = None,
-    wanted: str = AUTO,
+    families: Sequence[Family], shape: Shape, *, classes: int = 10, progress: Progress | None = None, wanted: str = AUTO
 ) -> tuple[dict[str, tuple[Family, Interface]], dict[str, str]]:
     """Separate the families that can be used at a shape from the others; arguments and errors as for ``profiles``.
 

@@ -108,10 +108,7 @@ def prompt(name: str) -> Prompt:
 
 
 def render(
-    chosen: Prompt,
-    values: Mapping[str, Any],
-    count: Callable[[str], int],
-    budget: int | None = None,
+    chosen: Prompt, values: Mapping[str, Any], count: Callable[[str], int], budget: int | None = None
 ) -> Rendered:
     """Render a prompt, and drop list items until it fits its budget of tokens, or the one given.
 

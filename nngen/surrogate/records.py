@@ -73,11 +73,7 @@ def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed:
         code = models[name].source.strip()
         cases.append(
             RecordedCase(
-                model=name,
-                family=family_of(name),
-                group=_shape_of(code),
-                code=code[:_CODE_LIMIT],
-                accuracy=best[name],
+                model=name, family=family_of(name), group=_shape_of(code), code=code[:_CODE_LIMIT], accuracy=best[name]
             )
         )
     return cases

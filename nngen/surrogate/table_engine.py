@@ -235,10 +235,7 @@ def _curve(found: RecordedTraining, plan: Plan, spec: TrialSpec) -> tuple[EpochR
     each = found.seconds / len(found.curve) if found.curve else 0.0
     return tuple(
         EpochResult(
-            epoch=epoch,
-            validation_accuracy=accuracy,
-            seconds=each,
-            usage=usage if epoch == len(found.curve) else (),
+            epoch=epoch, validation_accuracy=accuracy, seconds=each, usage=usage if epoch == len(found.curve) else ()
         )
         for epoch, accuracy in enumerate(found.curve[: spec.epochs], 1)
     )

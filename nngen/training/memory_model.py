@@ -66,12 +66,7 @@ Predictor: TypeAlias = Callable[[Candidate, TrialSpec, int], Prediction | None]
 
 
 def predict(
-    experts: Iterable[str],
-    known: Mapping[str, TrainingCost],
-    spec: TrialSpec,
-    images: int,
-    *,
-    frozen: bool = False,
+    experts: Iterable[str], known: Mapping[str, TrainingCost], spec: TrialSpec, images: int, *, frozen: bool = False
 ) -> Prediction | None:
     """Predict a training; None if a family was not measured. Frozen experts keep nothing for a backward pass."""
     names = tuple(experts)

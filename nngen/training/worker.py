@@ -301,11 +301,7 @@ class _Training:
         return Preparation(shape=order.shape, mean=order.mean, std=order.std, channels_last=_on_card(order.device))
 
     def build(
-        self,
-        device: torch.device,
-        start: int | None = None,
-        experts: Sequence[int] = (),
-        checkpoint: int | None = None,
+        self, device: torch.device, start: int | None = None, experts: Sequence[int] = (), checkpoint: int | None = None
     ) -> nn.Module:
         """Build the net and set it up, perhaps with the weights of other trainings, or restored from a checkpoint."""
         order = self.order

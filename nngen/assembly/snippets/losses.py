@@ -12,15 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-__all__ = [
-    "diversity_loss",
-    "entropy_loss",
-    "importance_loss",
-    "load_loss",
-    "shift_bias",
-    "switch_loss",
-    "z_loss",
-]
+__all__ = ["diversity_loss", "entropy_loss", "importance_loss", "load_loss", "shift_bias", "switch_loss", "z_loss"]
 
 
 def importance_loss(weights: torch.Tensor) -> torch.Tensor:

@@ -20,12 +20,7 @@ from nngen.files import draft_folder
 from nngen.jinja import render_template
 from nngen.lemur.source import open_lemur
 from nngen.llm import optional_import
-from nngen.llm.finetuning.examples import (
-    accuracy_examples,
-    improvement_examples,
-    region_examples,
-    summary_examples,
-)
+from nngen.llm.finetuning.examples import accuracy_examples, improvement_examples, region_examples, summary_examples
 from nngen.llm.finetuning.sources import lemur_examples, source_examples
 from nngen.llm.finetuning.splits import Example, Row, Split, Task, assign
 from nngen.llm.finetuning.views import META, VIEWS

@@ -124,12 +124,7 @@ class _History:
     """Questions about plans as they were at a moment; the effects are fitted at a few moments."""
 
     def __init__(
-        self,
-        trials: Sequence[StoredTrial],
-        space: PlanSpace,
-        noise: Noise,
-        count: Callable[[str], int],
-        limit: int,
+        self, trials: Sequence[StoredTrial], space: PlanSpace, noise: Noise, count: Callable[[str], int], limit: int
     ) -> None:
         self._trials, self._space, self._noise = trials, space, noise
         self._count, self._limit = count, limit

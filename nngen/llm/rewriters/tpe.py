@@ -15,8 +15,8 @@ from typing import Any
 
 from nngen.llm import optional_import
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.llm.rewriters.base import Kind, Reply, Request, RewriterEntry, register
-from nngen.llm.rewriters.baselines import Baseline
+from nngen.llm.rewriters.base import Kind, Reply, Request
+from nngen.llm.rewriters.baselines import Baseline, register_baseline
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
@@ -125,17 +125,5 @@ def _without_quartets(known: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, f
     return [(plan, accuracy - mean) for plan, accuracy, mean in found if mean is not None]
 
 
-def _register(kind: type[Tpe], purpose: str) -> None:
-    register(
-        RewriterEntry(
-            argument=kind.name,
-            purpose=purpose,
-            matches=lambda argument: argument == kind.name,
-            create=lambda _argument, _options: kind(),
-            trusted=True,
-        )
-    )
-
-
-_register(Tpe, "Optuna's sampler, pip install '.[tpe]'")
-_register(TpeNumbers, "the same with the parent's experts")
+register_baseline(Tpe, "Optuna's sampler, pip install '.[tpe]'")
+register_baseline(TpeNumbers, "the same with the parent's experts")

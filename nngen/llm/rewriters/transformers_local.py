@@ -51,12 +51,7 @@ def context_of(config: Any) -> int:
 
 
 def load_model(
-    base: str,
-    adapter: Path | None = None,
-    *,
-    device: str = "cpu",
-    precision: str = "auto",
-    quantize: bool = False,
+    base: str, adapter: Path | None = None, *, device: str = "cpu", precision: str = "auto", quantize: bool = False
 ) -> Any:
     """Load a causal language model.
 

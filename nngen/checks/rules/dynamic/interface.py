@@ -16,10 +16,7 @@ class InterfaceRule(DynamicRule):
 
     name = "interface"
     order = 20
-    VALID = (
-        net_source(),
-        net_source().replace("{'lr', 'momentum'}", "['lr', 'momentum', 'dropout']"),
-    )
+    VALID = (net_source(), net_source().replace("{'lr', 'momentum'}", "['lr', 'momentum', 'dropout']"))
     INVALID = (
         Invalid(source="x = 1\n", message="class Net is missing", outcome=Outcome.CONTRACT),
         Invalid(source="Net = 3\n", message="Net is not a subclass of torch.nn.Module", outcome=Outcome.CONTRACT),

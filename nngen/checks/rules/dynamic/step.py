@@ -25,11 +25,7 @@ class Step(DynamicRule):
     order = 60
     VALID = (net_source(), mixture_source(), routed_source())
     INVALID = (
-        Invalid(
-            source=net_source(loss="continue"),
-            message="learn changed no parameter",
-            outcome=Outcome.NO_GRADIENT,
-        ),
+        Invalid(source=net_source(loss="continue"), message="learn changed no parameter", outcome=Outcome.NO_GRADIENT),
         Invalid(source=net_source(loss="raise OSError('x')"), message="OSError", outcome=Outcome.CRASHED, line=23),
         Invalid(source=net_source(loss="loss = loss / 0"), message="not finite", outcome=Outcome.NON_FINITE),
     )
