@@ -150,7 +150,8 @@ def family_seconds(trials: Iterable[StoredTrial | TrialScore]) -> FamilySeconds 
     """
     from scipy.optimize import nnls
 
-    rows = [trial for trial in trials if _accuracy(trial) is not None and trial.seconds and not _copied(trial)]
+    measured = (trial for trial in trials if _accuracy(trial) is not None and trial.seconds)
+    rows = [trial for trial in measured if isinstance(trial, TrialScore) or trial.copied_from is None]
     if not rows:
         return None
     names = sorted({name for trial in rows for name in trial.experts})
@@ -253,10 +254,6 @@ def _missing(done: Sequence[StoredTrial], work: Sequence[StoredTrial], valid: in
 
 def _epochs(trial: StoredTrial | TrialScore) -> int:
     return max(trial.epochs_trained if isinstance(trial, StoredTrial) else trial.spec.epochs, 1)
-
-
-def _copied(trial: StoredTrial | TrialScore) -> bool:
-    return isinstance(trial, StoredTrial) and trial.copied_from is not None
 
 
 def _accuracy(trial: StoredTrial | TrialScore) -> float | None:

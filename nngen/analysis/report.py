@@ -208,7 +208,7 @@ def collect(
         environments=_environments(trials),
         loops=loops(archive, campaign.name, baselines),
         rungs=rung_rows(campaign.spec.fidelities, trials),
-        limits=limits(rows) + _replayed(archive, campaign) + _ended_early(archive, campaign),
+        limits=_limits(archive, campaign, rows),
         revealed=len({trial.candidate_id for trial in trials if trial.test_accuracy is not None}),
         more_quartets=more_quartets(estimated, campaign.name, campaign.spec.size),
         templates=template_note(
@@ -257,16 +257,11 @@ def write_report(
     return report
 
 
-def _replayed(archive: Archive, campaign: CampaignRecord) -> tuple[str, ...]:
-    """State how many trials a recorded table answered, where one did."""
+def _limits(archive: Archive, campaign: CampaignRecord, rows: Sequence[Row]) -> tuple[str, ...]:
+    """State what the leaderboard cannot tell, how many trials a table answered, and what ending trials early saved."""
     answers = archive.replayed(campaign.name)
-    return (replay_note(answers),) if answers else ()
-
-
-def _ended_early(archive: Archive, campaign: CampaignRecord) -> tuple[str, ...]:
-    """State what ending trials early saved and cost, where the campaign does so."""
-    found = saving(campaign.spec, archive.trials(campaign.name)) if campaign.spec.stop_early else None
-    return (found.sentence,) if found else ()
+    saved = saving(campaign.spec, archive.trials(campaign.name)) if campaign.spec.stop_early else None
+    return (*limits(rows), *([replay_note(answers)] if answers else []), *([saved.sentence] if saved else []))
 
 
 def _missing(trials: Sequence[StoredTrial], came: Funnel, *, undrawn: int) -> tuple[str, ...]:

@@ -109,9 +109,7 @@ def _stored(subject: str, output: ArchiveOptions) -> tuple[Sequence[str], Sequen
 
 
 def _is_campaign(name: str, output: ArchiveOptions) -> bool:
-    if not output.path.exists():
-        return False
-    with output.read() as store:
+    with output.peek() as store:
         return any(campaign.name == name for campaign in store.campaigns())
 
 

@@ -48,7 +48,9 @@ def fidelity(*, dataset: DataName = "cifar-10", output: ArchiveOptions = Archive
     curves = curves_of(records)
     found = agreements(curves)
     families = by_family(curves, (1, LAST))
-    climbers = _climbers(ranks(families, 1), ranks(families, LAST))
+    first, last = ranks(families, 1), ranks(families, LAST)
+    rising = sorted(first, key=lambda name: (last[name] - first[name], name))[:_CLIMBERS]
+    climbers = [{"family": name, "rank_after_1": first[name], f"rank_after_{LAST}": last[name]} for name in rising]
     if output.json:
         print_json({"dataset": dataset, "agreements": [asdict(row) for row in found + own], "climbers": climbers})
     elif not found + own:
@@ -56,20 +58,14 @@ def fidelity(*, dataset: DataName = "cifar-10", output: ArchiveOptions = Archive
     else:
         print_table([_row(row) for row in found + own])
         for row in climbers:
-            first, last = row["rank_after_1"], row[f"rank_after_{LAST}"]
-            say(f"{row['family']}: {first} of {len(families)} after 1 epoch, {last} after {LAST}")
+            early, late = row["rank_after_1"], row[f"rank_after_{LAST}"]
+            say(f"{row['family']}: {early} of {len(families)} after 1 epoch, {late} after {LAST}")
         enough = [row.epochs for row in found if row.what == "families" and row.tau >= GOOD]
         if enough:
             say(f"{min(enough)} epochs are the fewest after which families rank with a tau of {GOOD:g} or more")
     if own:
         note("on later rungs are the best of earlier ones alone, whose order is harder to tell than that of all")
     suggest("leaderboard", *output.place)
-
-
-def _climbers(first: dict[str, int], last: dict[str, int]) -> list[dict[str, Any]]:
-    """Return the families that rise most."""
-    rising = sorted(first, key=lambda name: (last[name] - first[name], name))[:_CLIMBERS]
-    return [{"family": name, "rank_after_1": first[name], f"rank_after_{LAST}": last[name]} for name in rising]
 
 
 def _row(row: Agreement) -> dict[str, Any]:

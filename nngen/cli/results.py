@@ -185,9 +185,7 @@ def _shared_results(old: str, new: str, rows: Sequence[Row]) -> list[dict[str, A
     """Return the accuracies of two candidates at the fidelities at which both were trained."""
     found: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
-        data = (row.dataset, row.data, row.shape, row.train_size)
-        same = (*data, row.epochs, row.horizon, row.batch, row.lr, row.momentum)
-        found[same][row.id] = row
+        found[row.fidelity][row.id] = row
     return [
         {
             "dataset": both[old].dataset,

@@ -187,9 +187,9 @@ def lineage(snapshot: Snapshot, query: Query) -> View:
     if name:
         snapshot.archive.campaign(name)
     parents = snapshot.parents()
-    rows = _best_by_id(snapshot.rows(None)) if parents else {}
     own = {row.id for row in snapshot.rows(name)} if name and parents else set(parents)
-    known = {one: row.validation_accuracy for one, row in rows.items()}
+    # The first row of a candidate is that of its longest training.
+    known = {row.id: row.validation_accuracy for row in reversed(snapshot.rows(None))} if parents else {}
     steps = [(child, parent, known.get(child), known.get(parent)) for child, parent in parents.items() if child in own]
     pages = _paged(sorted(steps, key=lambda step: -(step[2] or -1.0)), query, {"campaign": name} if name else {})
     plans = snapshot.archive.plans({one for child, parent, *_ in pages.items for one in (child, parent)})
@@ -381,21 +381,11 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     return sorted(columns, key=lambda column: {"rank": 0, "id": 1}.get(column.name, 2))
 
 
-def _best_by_id(rows: Iterable[Row]) -> dict[str, Row]:
-    """Return the row of each candidate at its first fidelity, which is the longest training."""
-    found: dict[str, Row] = {}
-    for row in rows:
-        found.setdefault(row.id, row)
-    return found
-
-
 def _boards(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """Return the rows of each fidelity by candidate."""
-    names = ("dataset", "data", "shape", "train_size", "epochs", "horizon", "batch", "lr", "momentum", "augment")
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for group in by_fidelity(rows):
-        key = tuple(getattr(group[0], name) for name in (*names, "class_weights"))
-        found.setdefault(key, {row.id: row for row in group})
+        found.setdefault(group[0].fidelity, {row.id: row for row in group})
     return found
 
 

@@ -128,10 +128,8 @@ def _common_size(sizes: Sequence[tuple[int, int]], wanted: Shape | None) -> tupl
     width, height = (max(1, int(side * scale + 1e-6)) for side in sides)
     if width == height:
         return (width, width), f"images are scaled to a short side of {width} px, and the centre square is taken"
-    return (
-        width,
-        height,
-    ), f"images are scaled to cover {width} x {height} px (width x height), and the centre is taken"
+    rule = f"images are scaled to cover {width} x {height} px (width x height), and the centre is taken"
+    return (width, height), rule
 
 
 def of_shape(wanted: Shape | None) -> str:

@@ -149,20 +149,15 @@ def train_candidates(
         if dry_run:
             foresee_campaign(campaign, output)
             return None
-        return _run(campaign, machines, output)
-
-
-def _run(campaign: Campaign, machines: EngineOptions, output: ArchiveOptions) -> Summary:
-    """Run a campaign with its progress, and print its summary."""
-    with trial_progress(compiled=machines.compiled) as watcher:
-        for family, reason in campaign.inputs.left_out.items():
-            watcher.note(f"{family} is left out: {reason}")
-        summary = replace(campaign, watcher=watcher).run()
-    if output.json:
-        print_json(summary.to_dict())
-    else:
-        print_summary(summary)
-    return summary
+        with trial_progress(compiled=machines.compiled) as watcher:
+            for family, reason in campaign.inputs.left_out.items():
+                watcher.note(f"{family} is left out: {reason}")
+            summary = replace(campaign, watcher=watcher).run()
+        if output.json:
+            print_json(summary.to_dict())
+        else:
+            print_summary(summary)
+        return summary
 
 
 def train_mixtures(
