@@ -26,9 +26,6 @@ Step: TypeAlias = tuple[str, str, float | None, float | None]
 _BINS = ("#bbbbbb", "#a6bddb", "#74a9cf", "#2b8cbe", "#045a8d")
 """Colours of the candidates of parallel coordinates, by fifths of their accuracies, the lowest first."""
 
-_NO_AXIS = 10
-"""Most values of an axis of words that are all named."""
-
 
 def accuracy_curves(curves: Sequence[Curve]) -> str:
     """Draw validation accuracy (solid) and training accuracy (dotted) over the epochs, as JSON."""

@@ -113,6 +113,14 @@ def test_diff_names_the_fields_of_the_plans_and_the_gain(nngen, trials):
     assert "source: the same" in same
 
 
+def test_diff_compares_accuracies_under_the_same_augmentation_alone(nngen, path):
+    with Archive.open(path) as archive:
+        fake_campaign(archive, name="two", seed=1, augment="flip").run()
+        plain, flipped = ({t.candidate_id for t in archive.trials(name) if t.trained} for name in ("one", "two"))
+    told = nngen("diff", min(plain - flipped), min(flipped - plain), "--json")
+    assert json.loads(told.out)["results"] == []
+
+
 def test_campaign_ls_and_status(nngen, trials):
     row = json.loads(nngen("campaign", "ls", "--json").out)[0]
     failed = [t for t in trials if not t.trained]
