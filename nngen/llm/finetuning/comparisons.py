@@ -11,7 +11,7 @@ import numpy as np
 
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import StoredTrial
-from nngen.llm.finetuning.splits import Task
+from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import BudgetError, Rendered, estimate_tokens, prompt, render
 from nngen.llm.proposals.edits import MOST_CHANGES
 from nngen.llm.proposals.evidence import Noise, TrainedPlan
@@ -90,3 +90,9 @@ def ask(
         return render(chosen, values, count, min(chosen.budget, limit - _REPLY) if chosen.drop else _UNLIMITED)
     except BudgetError:
         return render(chosen, values, count, _UNLIMITED)
+
+
+def answered(task: Task, question: Rendered, answer: str, group: str, origin: str, **more: Any) -> Example:
+    """Make an example of a question and its answer; ``more`` are other fields of ``Example``."""
+    turns, name = question.messages, question.prompt
+    return Example(task=task, messages=turns, prompt=name, answer=answer, group=group, origin=origin, **more)

@@ -14,7 +14,7 @@ from typing import Any
 from more_itertools import map_reduce
 
 from nngen.archive.records import StoredCandidate, StoredTrial
-from nngen.llm.finetuning.comparisons import ask, edit_pairs, group_of, trials_by_fidelity, weight_of
+from nngen.llm.finetuning.comparisons import answered, ask, edit_pairs, group_of, trials_by_fidelity, weight_of
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.prompts import Rendered, estimate_tokens
 from nngen.llm.proposals.edits import edit_between, edit_text
@@ -60,16 +60,15 @@ def region_examples(
             question = ask(Task.REGION, region_values(Parent.of(parent, accuracy), proposal.region))
         except ReplyError:
             continue  # the archive's candidate is not the file that the region was asked for
-        yield Example(
-            task=Task.REGION,
-            messages=question.messages,
-            prompt=question.prompt,
-            answer=fenced(proposal.written),
+        yield answered(
+            Task.REGION,
+            question,
+            fenced(proposal.written),
+            group_of(parent.experts),
+            proposal.candidate,
             good=proposal.valid and (gap > 0 or not clear),
             score=float(proposal.valid) + (gap if clear else 0.0),
             weight=weight_of(gap),
-            group=group_of(parent.experts),
-            origin=proposal.candidate,
             place=proposal.region,
             writer=proposal.rewriter,
         )
@@ -107,17 +106,9 @@ def improvement_examples(
                 if edit is None:
                     continue
                 question, gap = history.question(parent, moment), noise.gap(parent, child)
-                yield Example(
-                    task=Task.IMPROVE,
-                    messages=question.messages,
-                    prompt=question.prompt,
-                    answer=edit_text(edit),
-                    good=gap > 0,
-                    score=child.accuracy,
-                    weight=weight_of(gap),
-                    group="|".join((group_of(parent.plan.experts), group_of(child.plan.experts))),
-                    origin=plan_text(parent.plan),
-                )
+                group = "|".join((group_of(parent.plan.experts), group_of(child.plan.experts)))
+                worth = {"good": gap > 0, "score": child.accuracy, "weight": weight_of(gap)}
+                yield answered(Task.IMPROVE, question, edit_text(edit), group, plan_text(parent.plan), **worth)
 
 
 class _History:
@@ -184,16 +175,8 @@ def summary_examples(
                 values = {**plan_values(others, space), "best": []}
                 questions[fold[group]] = ask(Task.SUMMARY, values, limit, count)
             question = questions[fold[group]]
-            yield Example(
-                task=Task.SUMMARY,
-                messages=question.messages,
-                prompt=question.prompt,
-                answer=plan_text(row.plan),
-                good=place < share,
-                score=row.accuracy,
-                group=group,
-                origin=plan_text(row.plan),
-            )
+            text = plan_text(row.plan)
+            yield answered(Task.SUMMARY, question, text, group, text, good=place < share, score=row.accuracy)
 
 
 def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
@@ -213,11 +196,5 @@ def accuracy_examples(trials: Sequence[StoredTrial]) -> Iterator[Example]:
             "early": early,
         }
         question = ask(Task.ACCURACY, values)
-        yield Example(
-            task=Task.ACCURACY,
-            messages=question.messages,
-            prompt=question.prompt,
-            answer=f"{trial.validation_accuracy:.3f}",
-            group=group_of(trial.experts),
-            origin=trial.candidate_id or "",
-        )
+        accuracy = f"{trial.validation_accuracy:.3f}"
+        yield answered(Task.ACCURACY, question, accuracy, group_of(trial.experts), trial.candidate_id or "")

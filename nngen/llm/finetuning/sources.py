@@ -14,7 +14,7 @@ from itertools import pairwise
 from nngen.analysis.ranking.reliability import ASSUMED_SD
 from nngen.archive.records import StoredCandidate, StoredTrial
 from nngen.lemur.layout import family_of
-from nngen.llm.finetuning.comparisons import ask, edit_pairs, group_of, trials_by_fidelity, weight_of
+from nngen.llm.finetuning.comparisons import answered, ask, edit_pairs, group_of, trials_by_fidelity, weight_of
 from nngen.llm.finetuning.splits import LEMUR, Example, Task
 from nngen.llm.proposals.deltas import write_delta
 from nngen.llm.proposals.evidence import Noise, TrainedPlan, noise_of, plan_key, trained_candidates
@@ -107,15 +107,7 @@ def lemur_examples(sources: Mapping[str, str], records: Iterable[Record]) -> Ite
 
 def _lemur(task: Task, values: Mapping[str, object], answer: str, model: str) -> Example:
     """Make an example of a model; whole families lie in one split."""
-    question = ask(task, values)
-    return Example(
-        task=task,
-        messages=question.messages,
-        prompt=question.prompt,
-        answer=answer,
-        group=f"{LEMUR}{family_of(model)}",
-        origin=model,
-    )
+    return answered(task, ask(task, values), answer, f"{LEMUR}{family_of(model)}", model)
 
 
 def _example(
@@ -128,17 +120,8 @@ def _example(
     weight: float = 1.0,
 ) -> Example:
     """Make an example of a candidate, or of a candidate and the better one."""
-    question = ask(task, values)
     quartets = dict.fromkeys(group_of(item.plan.experts) for item in (row, other) if item is not None)
-    return Example(
-        task=task,
-        messages=question.messages,
-        prompt=question.prompt,
-        answer=answer,
-        group="|".join(quartets),
-        origin=row.candidate,
-        weight=weight,
-    )
+    return answered(task, ask(task, values), answer, "|".join(quartets), row.candidate, weight=weight)
 
 
 def _listed(values: Hyperparameters) -> str:
