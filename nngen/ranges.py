@@ -17,21 +17,13 @@ MAX_WHOLE = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A range of numbers; as a validator of cyclopts it refuses those outside.
+    """A range of numbers; as a validator of cyclopts it refuses those outside."""
 
-    Attributes:
-        low: Least value.
-        high: Greatest value.
-        whole: Whether numbers are whole.
-        above: Whether ``low`` itself is outside.
-        below: Whether ``high`` itself is outside.
-    """
-
-    low: float
-    high: float = math.inf
-    whole: bool = False
-    above: bool = False
-    below: bool = False
+    low: float  # least value
+    high: float = math.inf  # greatest value
+    whole: bool = False  # whether numbers are whole
+    above: bool = False  # whether ``low`` itself is outside
+    below: bool = False  # whether ``high`` itself is outside
 
     @classmethod
     def of(cls, kind: type) -> Range:

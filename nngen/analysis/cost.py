@@ -22,17 +22,11 @@ _JOULE_PER_KWH = 3.6e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """An amount of work.
+    """An amount of work."""
 
-    Attributes:
-        hours: Wall time of the workers, in hours.
-        kwh: Energy in kilowatt hours; None unless it was measured for every trial.
-        money: Cost at the given price; None without a price.
-    """
-
-    hours: float
-    kwh: float | None
-    money: float | None
+    hours: float  # wall time of the workers, in hours
+    kwh: float | None  # energy in kilowatt hours; None unless it was measured for every trial
+    money: float | None  # cost at the given price; None without a price
 
     def over(self, parts: float) -> Share | None:
         """Divide it by a number of parts; None without parts."""
@@ -44,31 +38,19 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Cost of a set of trials.
+    """Cost of a set of trials."""
 
-    Attributes:
-        trials: Finished trials, without those copied from identical work.
-        copied: Trials whose results were copied.
-        valid: Different candidates with an accuracy.
-        devices: Hours by kind of device.
-        failed: Cost of the trials without an accuracy.
-        per_trial: Total per trial; None without trials.
-        per_valid: Total per valid candidate; None without one.
-        per_point: Total per point (0.01) of the best accuracy; None without one.
-        notes: Missing information, one clause each.
-    """
-
-    trials: int
-    copied: int
-    valid: int
+    trials: int  # finished trials, without those copied from identical work
+    copied: int  # trials whose results were copied
+    valid: int  # different candidates with an accuracy
     best_accuracy: float | None
-    devices: Mapping[str, float]
+    devices: Mapping[str, float]  # hours by kind of device
     total: Share
-    failed: Share
-    per_trial: Share | None
-    per_valid: Share | None
-    per_point: Share | None
-    notes: tuple[str, ...]
+    failed: Share  # cost of the trials without an accuracy
+    per_trial: Share | None  # total per trial; None without trials
+    per_valid: Share | None  # total per valid candidate; None without one
+    per_point: Share | None  # total per point (0.01) of the best accuracy; None without one
+    notes: tuple[str, ...]  # missing information, one clause each
 
     def to_dict(self) -> dict[str, Any]:
         """Convert it to JSON types."""
@@ -77,19 +59,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilySeconds:
-    """Seconds that each family adds to one epoch of a quartet.
+    """Seconds that each family adds to one epoch of a quartet."""
 
-    Attributes:
-        seconds: Seconds by measured family.
-        typical: Mean of ``seconds``, used for other families.
-        error: Standard deviation of a quartet's seconds around the sum of its families'.
-        trials: Number of trials that the measurement is based on.
-    """
-
-    seconds: Mapping[str, float]
-    typical: float
-    error: float
-    trials: int
+    seconds: Mapping[str, float]  # seconds by measured family
+    typical: float  # mean of ``seconds``, used for other families
+    error: float  # standard deviation of a quartet's seconds around the sum of its families'
+    trials: int  # number of trials that the measurement is based on
 
     def of(self, quartet: Iterable[str]) -> float:
         """Return the seconds of one epoch of a quartet."""
@@ -98,22 +73,14 @@ class FamilySeconds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Forecast of the cost of future trials, run one after the other.
+    """Forecast of the cost of future trials, run one after the other."""
 
-    Attributes:
-        trials: Number of future trials.
-        low: Lower end of the 95 % interval, which covers the scatter of trials and the error of adding families.
-        high: Upper end of the interval.
-        money: Expected cost at the given price; None without a price.
-        unmeasured: Families without a measurement, for which the typical seconds are used.
-    """
-
-    trials: int
+    trials: int  # number of future trials
     hours: float
-    low: float
-    high: float
-    money: float | None
-    unmeasured: tuple[str, ...]
+    low: float  # lower end of the 95 % interval, which covers the scatter of trials and the error of adding families
+    high: float  # upper end of the interval
+    money: float | None  # expected cost at the given price; None without a price
+    unmeasured: tuple[str, ...]  # families without a measurement, for which the typical seconds are used
 
     def to_dict(self) -> dict[str, Any]:
         """Convert it to JSON types."""

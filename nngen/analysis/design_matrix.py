@@ -28,20 +28,14 @@ class Structure:
     A difference of two families' effects can be estimated if the design's null space has equal entries
     for both. This relation splits the families into classes: effects are estimated within a class, and
     a family alone in its class has none.
-
-    Attributes:
-        units: Groups of families that are always together; most groups have one family.
-        classes: Groups of two or more indices into ``units`` that can be compared with one another.
-        reasons: Reason, by family, for having no effect.
-        rank: Number of identified unknowns, the mean included.
-        basis: Orthonormal basis of the estimable functions, ``(1 + units, rank)``.
     """
 
-    units: tuple[tuple[str, ...], ...]
+    units: tuple[tuple[str, ...], ...]  # groups of families that are always together; most groups have one family
+    # groups of two or more indices into ``units`` that can be compared with one another
     classes: tuple[tuple[int, ...], ...]
-    reasons: Mapping[str, str]
-    rank: int
-    basis: Matrix
+    reasons: Mapping[str, str]  # reason, by family, for having no effect
+    rank: int  # number of identified unknowns, the mean included
+    basis: Matrix  # orthonormal basis of the estimable functions, ``(1 + units, rank)``
 
 
 def structure(families: Sequence[str], quartets: Sequence[Quartet]) -> Structure:

@@ -31,45 +31,31 @@ _NORMAL = 1.96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """A mixture against its families, each trained alone; accuracies are means over seeds.
-
-    Attributes:
-        best: The family with the highest accuracy alone, chosen on the same images.
-        best_accuracy: Accuracy of that family.
-        over_best: The mixture's accuracy less that of its best family, paired over the images.
-        pooled_accuracy: Accuracy of the mean of the families' probabilities; None where logits are missing.
-        over_pooled: The mixture's accuracy less that of the mean, paired over the images.
-        parameters: Its parameters as a multiple of those of its best family.
-        seconds: Its seconds of training as a multiple of those of its best family.
-        per_million_parameters: Gain over the best family per million parameters that it has more; None without more.
-        per_second: Gain over the best family per second of training that it takes longer; None where it does not.
-    """
+    """A mixture against its families, each trained alone; accuracies are means over seeds."""
 
     id: str
     experts: tuple[str, ...]
     seeds: int
     accuracy: float
-    best: str
-    best_accuracy: float
-    over_best: Difference
-    pooled_accuracy: float | None
-    over_pooled: Difference | None
-    parameters: float | None
-    seconds: float | None
+    best: str  # the family with the highest accuracy alone, chosen on the same images
+    best_accuracy: float  # accuracy of that family
+    over_best: Difference  # the mixture's accuracy less that of its best family, paired over the images
+    pooled_accuracy: float | None  # accuracy of the mean of the families' probabilities; None where logits are missing
+    over_pooled: Difference | None  # the mixture's accuracy less that of the mean, paired over the images
+    parameters: float | None  # its parameters as a multiple of those of its best family
+    seconds: float | None  # its seconds of training as a multiple of those of its best family
+    # gain over the best family per million parameters that it has more; None without more
     per_million_parameters: float | None
+    # gain over the best family per second of training that it takes longer; None where it does not
     per_second: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gains:
-    """All mixtures of a campaign whose families were all trained alone, best first.
-
-    Attributes:
-        missing: Number of trained mixtures without a result of each family alone.
-    """
+    """All mixtures of a campaign whose families were all trained alone, best first."""
 
     rows: tuple[Gain, ...]
-    missing: int
+    missing: int  # number of trained mixtures without a result of each family alone
 
     @property
     def best_alone(self) -> Gain | None:

@@ -129,23 +129,14 @@ def _versions(rows: Sequence[Row]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of the leaderboard's tables.
+    """A column of the leaderboard's tables."""
 
-    Attributes:
-        name: Attribute of ``Row``; the terminal's heading.
-        text: Formats a row's value.
-        heading: Heading in the report; None to leave the column out of it.
-        terminal: Whether the terminal's table shows the column.
-        style: Classes of the report's cells: ``n`` for numbers (right-aligned), ``words``, ``id``.
-        needed: Tells whether a table of these rows needs the column.
-    """
-
-    name: str
-    text: Callable[[Row], str]
-    heading: str | None = None
-    terminal: bool = True
-    style: str = "n"
-    needed: Callable[[Sequence[Row]], bool] = _always
+    name: str  # attribute of ``Row``; the terminal's heading
+    text: Callable[[Row], str]  # formats a row's value
+    heading: str | None = None  # heading in the report; None to leave the column out of it
+    terminal: bool = True  # whether the terminal's table shows the column
+    style: str = "n"  # classes of the report's cells: ``n`` for numbers (right-aligned), ``words``, ``id``
+    needed: Callable[[Sequence[Row]], bool] = _always  # tells whether a table of these rows needs the column
 
 
 COLUMNS = (

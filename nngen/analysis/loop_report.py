@@ -28,36 +28,21 @@ _Z = 1.959964
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopCycle:
-    """One cycle of one loop.
-
-    Attributes:
-        number: Number of the cycle, from 1; 0 is the common start.
-        rewriter: Name of the rewriter; of several, their names.
-        writers: Number of proposals by the rewriter that wrote them.
-        valid: Share of the proposals that passed every check.
-        new: Share of the valid proposals that duplicate no known candidate.
-        accuracies: Validation accuracy of each trial of the cycle that can be compared.
-        left_out: Number of its trained trials that cannot: suspect ones, and those with a smaller batch.
-        span: 95 % interval of their mean; None for fewer than two.
-        judged: Mean accuracy of the best candidate so far on fresh seeds; None without such trials.
-        judged_candidate: Id of that candidate.
-        gain: Difference of ``judged`` to the cycle before.
-        noise: Half the width of the 95 % interval of that difference.
-    """
+    """One cycle of one loop."""
 
     loop: str
-    number: int
-    rewriter: str
-    writers: Mapping[str, int]
-    valid: Rate
-    new: Rate
-    accuracies: tuple[float, ...]
-    left_out: int
-    span: Span | None
-    judged: float | None
-    judged_candidate: str
-    gain: float | None
-    noise: float | None
+    number: int  # number of the cycle, from 1; 0 is the common start
+    rewriter: str  # name of the rewriter; of several, their names
+    writers: Mapping[str, int]  # number of proposals by the rewriter that wrote them
+    valid: Rate  # share of the proposals that passed every check
+    new: Rate  # share of the valid proposals that duplicate no known candidate
+    accuracies: tuple[float, ...]  # validation accuracy of each trial of the cycle that can be compared
+    left_out: int  # number of its trained trials that cannot: suspect ones, and those with a smaller batch
+    span: Span | None  # 95 % interval of their mean; None for fewer than two
+    judged: float | None  # mean accuracy of the best candidate so far on fresh seeds; None without such trials
+    judged_candidate: str  # id of that candidate
+    gain: float | None  # difference of ``judged`` to the cycle before
+    noise: float | None  # half the width of the 95 % interval of that difference
 
     @property
     def shares(self) -> str:
@@ -95,17 +80,12 @@ class LoopGap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loops:
-    """A loop, compared with the other loops of the archive at the same fidelity.
-
-    Attributes:
-        cycles: Cycles of this loop, followed by those of the others.
-        missing_baselines: Baseline rewriters that no other loop used.
-    """
+    """A loop, compared with the other loops of the archive at the same fidelity."""
 
     name: str
-    cycles: tuple[LoopCycle, ...]
+    cycles: tuple[LoopCycle, ...]  # cycles of this loop, followed by those of the others
     gaps: tuple[LoopGap, ...]
-    missing_baselines: tuple[str, ...]
+    missing_baselines: tuple[str, ...]  # baseline rewriters that no other loop used
 
 
 def loops(archive: Archive, name: str, baselines: Sequence[str] = ()) -> Loops | None:

@@ -35,28 +35,19 @@ _ROUNDING = 1e-9
 Where the families determine all pairs there is none, and variances scaled by it would be infinite.
 """
 
-_NEGLIGIBLE = 1e-4
-"""Share of the total weight below which a grid point is left out of the average."""
+_NEGLIGIBLE = 1e-4  # share of the total weight below which a grid point is left out of the average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Data of the model: one row per candidate.
+    """Data of the model: one row per candidate."""
 
-    Attributes:
-        fixed: Design of the fixed effects, ``(n, r)`` of full column rank, the mean among them.
-        random: Pairs of each candidate, ``(n, pairs)``, dense or sparse; with ``fit``'s loadings, the design of the
-            pair effects.
-        means: Mean accuracy of each candidate, ``(n,)``.
-        repeats: Number of seeds of each candidate, ``(n,)``.
-        within: Sum of squares of the seeds around their candidates' means.
-    """
-
-    fixed: Matrix
+    fixed: Matrix  # design of the fixed effects, ``(n, r)`` of full column rank, the mean among them
+    # pairs of each candidate, ``(n, pairs)``, dense or sparse; with ``fit``'s loadings, the design of the pair effects
     random: Matrix | csr_array
-    means: Matrix
-    repeats: Matrix
-    within: float
+    means: Matrix  # mean accuracy of each candidate, ``(n,)``
+    repeats: Matrix  # number of seeds of each candidate, ``(n,)``
+    within: float  # sum of squares of the seeds around their candidates' means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +60,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """Result of a fit.
+    """Result of a fit."""
 
-    Attributes:
-        df: Degrees of freedom of the residual.
-        fixed: Estimates of the contrasts of the fixed effects.
-        random: Predictions of the pair effects.
-        seed_variance: Variance between seeds of one candidate; None without repeats.
-        quartet_variance: Variance between candidates beyond families and pairs; without repeats it
-            includes the seeds' variance.
-        pair_variance: Variance of one pair effect.
-    """
-
-    df: int
-    fixed: Estimate
-    random: Estimate
-    seed_variance: float | None
+    df: int  # degrees of freedom of the residual
+    fixed: Estimate  # estimates of the contrasts of the fixed effects
+    random: Estimate  # predictions of the pair effects
+    seed_variance: float | None  # variance between seeds of one candidate; None without repeats
+    # variance between candidates beyond families and pairs; without repeats it includes the seeds' variance
     quartet_variance: float
-    pair_variance: float
+    pair_variance: float  # variance of one pair effect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,27 +128,16 @@ def fit(samples: Samples, contrasts: Matrix, loadings: Matrix) -> Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Moments:
-    """Sums of products over the candidates with equally many seeds, which weigh alike in every slice.
+    """Sums of products over the candidates with equally many seeds, which weigh alike in every slice."""
 
-    Attributes:
-        repeats: Number of seeds of each.
-        count: Number of candidates.
-        pairs: Products of the pair coordinates, ``(d, d)``.
-        pairs_fixed: Products of the pair coordinates and the fixed effects, ``(d, r)``.
-        pairs_means: Products of the pair coordinates and the mean accuracies, ``(d,)``.
-        fixed: Products of the fixed effects, ``(r, r)``.
-        fixed_means: Products of the fixed effects and the mean accuracies, ``(r,)``.
-        means: Sum of the squared mean accuracies.
-    """
-
-    repeats: float
-    count: int
-    pairs: Matrix
-    pairs_fixed: Matrix
-    pairs_means: Matrix
-    fixed: Matrix
-    fixed_means: Matrix
-    means: float
+    repeats: float  # number of seeds of each
+    count: int  # number of candidates
+    pairs: Matrix  # products of the pair coordinates, ``(d, d)``
+    pairs_fixed: Matrix  # products of the pair coordinates and the fixed effects, ``(d, r)``
+    pairs_means: Matrix  # products of the pair coordinates and the mean accuracies, ``(d,)``
+    fixed: Matrix  # products of the fixed effects, ``(r, r)``
+    fixed_means: Matrix  # products of the fixed effects and the mean accuracies, ``(r,)``
+    means: float  # sum of the squared mean accuracies
 
 
 def _moments(samples: Samples, loadings: Matrix) -> list[_Moments]:

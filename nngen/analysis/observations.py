@@ -17,23 +17,14 @@ from nngen.types import Fidelity, Outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A trial, reduced to the fields that effects are estimated from.
+    """A trial, reduced to the fields that effects are estimated from."""
 
-    Attributes:
-        quartet: Families, in any order.
-        seed: Seed of the trial; distinguishes repetitions of one candidate.
-        accuracy: Validation accuracy, in [0, 1]; None for a failed trial.
-        outcome: Reason of the failure; ``VALID`` for a trained trial.
-        candidate: Id that distinguishes candidates of one quartet (another gate or recipe).
-        suspect: Whether the accuracy is not comparable with that of the others.
-    """
-
-    quartet: tuple[str, ...]
-    seed: int = 0
-    accuracy: float | None = None
-    outcome: Outcome = Outcome.VALID
-    candidate: str = ""
-    suspect: bool = False
+    quartet: tuple[str, ...]  # families, in any order
+    seed: int = 0  # seed of the trial; distinguishes repetitions of one candidate
+    accuracy: float | None = None  # validation accuracy, in [0, 1]; None for a failed trial
+    outcome: Outcome = Outcome.VALID  # reason of the failure; ``VALID`` for a trained trial
+    candidate: str = ""  # id that distinguishes candidates of one quartet (another gate or recipe)
+    suspect: bool = False  # whether the accuracy is not comparable with that of the others
 
     @property
     def trained(self) -> bool:
@@ -142,31 +133,20 @@ def _failure(line: Observation) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """A family that should not be drawn again.
-
-    Attributes:
-        success: Success rate over its quartets, those with a family excluded earlier left out.
-        reason: Evidence in one clause, for the archive.
-    """
+    """A family that should not be drawn again."""
 
     family: str
-    success: Rate
-    reason: str
+    success: Rate  # success rate over its quartets, those with a family excluded earlier left out
+    reason: str  # evidence in one clause, for the archive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowYield:
-    """Families to exclude and to keep.
+    """Families to exclude and to keep."""
 
-    Attributes:
-        excluded: Excluded families, worst first.
-        kept: The other families, sorted.
-        note: Reason for excluding fewer than the evidence supports; "" otherwise.
-    """
-
-    excluded: tuple[Exclusion, ...]
-    kept: tuple[str, ...]
-    note: str
+    excluded: tuple[Exclusion, ...]  # excluded families, worst first
+    kept: tuple[str, ...]  # the other families, sorted
+    note: str  # reason for excluding fewer than the evidence supports; "" otherwise
 
 
 def low_yield(

@@ -26,8 +26,7 @@ from nngen.errors import MissingExtraError
 from nngen.files import write_result
 from nngen.text import one_line
 
-_WIDTH = 6.3
-"""Text width of a one-column A4 page, in inches."""
+_WIDTH = 6.3  # text width of a one-column A4 page, in inches
 
 _STYLE: Any = {
     "font.size": 8,
@@ -47,8 +46,7 @@ _STYLE: Any = {
 }
 _PALE = frozenset({"#CCBB44", "#66CCEE", "#DDCC77", "#44AA99", "#999933"})
 _ROW, _CELL = 0.17, 0.165
-_LABEL = 30
-"""Characters of the longest name beside an axis; longer ones would leave no room for the figure."""
+_LABEL = 30  # characters of the longest name beside an axis; longer ones would leave no room for the figure
 
 
 def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:

@@ -46,55 +46,35 @@ from nngen.space.evenness import Evenness, evenness
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Content of a report, before rendering.
-
-    Attributes:
-        trials: All trials, in the order in which they were drawn.
-        gains: The mixtures against their families alone.
-        outcomes: Verdicts of the finished trials, with their frequency.
-        coverage: Audit of the finished quartets.
-        effects: Effects of families and pairs, from the first rung.
-        low_yield: Families whose quartets can hardly ever be trained, worst first.
-        measured: Seconds that each family adds to an epoch; None without a trained trial.
-        remaining: Forecast of the unfinished part; None without a trained trial.
-        explored: Quartets that a learning sampler drew without using results; None for fixed samplers.
-        missing: Missing parts, one sentence each.
-        environments: Distinct versions and hardware of the trials, with the number of trials.
-        loops: The closed loop that the campaign belongs to, compared with others; None outside of loops.
-        rungs: Results of each rung; one without rungs.
-        limits: What the leaderboard cannot tell, one clause each.
-        revealed: Number of the campaign's candidates whose test accuracy was computed.
-        more_quartets: Number of quartets that the pool needs for an effect of every family, with the command; empty
-            where all have one.
-        templates: Note on candidates assembled with older templates; empty where there is nothing to note.
-        baselines: Trivial baselines beside the best accuracy.
-        quality: Metrics of the best mixture's first seed on the validation images; None where they are not known.
-    """
+    """Content of a report, before rendering."""
 
     campaign: CampaignRecord
-    trials: tuple[StoredTrial, ...]
+    trials: tuple[StoredTrial, ...]  # all trials, in the order in which they were drawn
     rows: tuple[Row, ...]
-    gains: Gains
+    gains: Gains  # the mixtures against their families alone
     families: tuple[FamilyRow, ...]
-    outcomes: tuple[OutcomeRow, ...]
+    outcomes: tuple[OutcomeRow, ...]  # verdicts of the finished trials, with their frequency
     funnel: Funnel
-    coverage: Coverage
+    coverage: Coverage  # audit of the finished quartets
     evenness: Evenness
-    effects: Effects
-    low_yield: tuple[Exclusion, ...]
+    effects: Effects  # effects of families and pairs, from the first rung
+    low_yield: tuple[Exclusion, ...]  # families whose quartets can hardly ever be trained, worst first
     cost: Cost
-    measured: FamilySeconds | None
-    remaining: Forecast | None
-    explored: int | None
-    missing: tuple[str, ...]
+    measured: FamilySeconds | None  # seconds that each family adds to an epoch; None without a trained trial
+    remaining: Forecast | None  # forecast of the unfinished part; None without a trained trial
+    explored: int | None  # quartets that a learning sampler drew without using results; None for fixed samplers
+    missing: tuple[str, ...]  # missing parts, one sentence each
+    # distinct versions and hardware of the trials, with the number of trials
     environments: tuple[tuple[Mapping[str, str], int], ...]
-    loops: Loops | None
-    rungs: tuple[RungRow, ...]
-    limits: tuple[str, ...]
-    revealed: int
+    loops: Loops | None  # the closed loop that the campaign belongs to, compared with others; None outside of loops
+    rungs: tuple[RungRow, ...]  # results of each rung; one without rungs
+    limits: tuple[str, ...]  # what the leaderboard cannot tell, one clause each
+    revealed: int  # number of the campaign's candidates whose test accuracy was computed
+    # number of quartets that the pool needs for an effect of every family, with the command; empty where all have one
     more_quartets: str
-    templates: str
-    baselines: Baselines
+    templates: str  # note on candidates assembled with older templates; empty where there is nothing to note
+    baselines: Baselines  # trivial baselines beside the best accuracy
+    # metrics of the best mixture's first seed on the validation images; None where they are not known
     quality: Quality | None
 
     @property

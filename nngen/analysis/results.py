@@ -15,20 +15,13 @@ from nngen.space import Quartet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """Results of the quartets that contain one family.
-
-    Attributes:
-        drawn: Quartets with the family in the campaign.
-        done: Finished quartets among them.
-        trained: Quartets among them with an accuracy.
-        accuracies: Validation accuracies, in the order of the trials.
-    """
+    """Results of the quartets that contain one family."""
 
     name: str
-    drawn: int
-    done: int
-    trained: int
-    accuracies: tuple[float, ...]
+    drawn: int  # quartets with the family in the campaign
+    done: int  # finished quartets among them
+    trained: int  # quartets among them with an accuracy
+    accuracies: tuple[float, ...]  # validation accuracies, in the order of the trials
 
     @property
     def mean(self) -> float | None:
@@ -56,19 +49,13 @@ class OutcomeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """Number of quartets that reached each stage.
-
-    Attributes:
-        done: Finished quartets, with any outcome.
-        checked: Quartets that passed every check.
-        trained: Quartets with an accuracy.
-    """
+    """Number of quartets that reached each stage."""
 
     drawn: int
-    done: int
+    done: int  # finished quartets, with any outcome
     assembled: int
-    checked: int
-    trained: int
+    checked: int  # quartets that passed every check
+    trained: int  # quartets with an accuracy
 
     def stages(self) -> tuple[tuple[str, int], ...]:
         """Return the stages in order, as (name, count)."""
@@ -77,27 +64,16 @@ class Funnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungRow:
-    """Results of one rung of a campaign.
+    """Results of one rung of a campaign."""
 
-    Attributes:
-        epochs: Epochs of each of its trials.
-        trials: Number of candidates on it.
-        done: Number of them that are done.
-        trained: Number of them with an accuracy.
-        best: Highest accuracy; None without one.
-        promoted: Number of candidates that went on to the next rung.
-        lowest_promoted: Lowest accuracy among these; None without any.
-        highest_left: Highest accuracy among the others; None without any.
-    """
-
-    epochs: int
-    trials: int
-    done: int
-    trained: int
-    best: float | None
-    promoted: int
-    lowest_promoted: float | None
-    highest_left: float | None
+    epochs: int  # epochs of each of its trials
+    trials: int  # number of candidates on it
+    done: int  # number of them that are done
+    trained: int  # number of them with an accuracy
+    best: float | None  # highest accuracy; None without one
+    promoted: int  # number of candidates that went on to the next rung
+    lowest_promoted: float | None  # lowest accuracy among these; None without any
+    highest_left: float | None  # highest accuracy among the others; None without any
 
 
 def rung_rows(epochs: Sequence[int], trials: Sequence[StoredTrial]) -> tuple[RungRow, ...]:

@@ -18,19 +18,13 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A share of successes with its interval.
-
-    Attributes:
-        rate: Successes over tries; None without tries.
-        low: Lower end of the interval, in [0, 1].
-        high: Upper end of the interval, in [0, 1].
-    """
+    """A share of successes with its interval."""
 
     successes: int
     tries: int
-    rate: float | None
-    low: float
-    high: float
+    rate: float | None  # successes over tries; None without tries
+    low: float  # lower end of the interval, in [0, 1]
+    high: float  # upper end of the interval, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

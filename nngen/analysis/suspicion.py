@@ -10,11 +10,9 @@ from nngen.archive.records import StoredTrial, TrialLine, TrialScore
 _LEAST = 6
 """Candidates from which on one of them can stand out."""
 
-_GAP = 0.1
-"""Smallest gap in accuracy that counts, however close together the others are."""
+_GAP = 0.1  # smallest gap in accuracy that counts, however close together the others are
 
-_REACH = 3.0
-"""Gap that counts, in distances of the best of the others from their median."""
+_REACH = 3.0  # gap that counts, in distances of the best of the others from their median
 
 
 def suspicions(trials: Iterable[TrialLine | TrialScore | StoredTrial]) -> Mapping[int, str]:

@@ -42,8 +42,7 @@ _TABLES = (
 _OPTIONAL = {"candidates": "plan_id", "candidate_experts": "fingerprint", "trials": "copied_from"}
 """Column of a table that may be left out where the row that it refers to is lost."""
 
-_RESULTS = ("curves", "predictions", "logits", "reveals")
-"""Tables of what belongs to a finished trial."""
+_RESULTS = ("curves", "predictions", "logits", "reveals")  # tables of what belongs to a finished trial
 
 _OPEN_TRIAL = ("id", "campaign", "position", "rung", "replicate", "plan_id", "given_isolation", "given_seed")
 """Columns that a trial keeps which is to be trained again."""
@@ -53,23 +52,15 @@ _MOST_PROBLEMS = 1000
 
 @dataclass(slots=True, kw_only=True)
 class Check:
-    """Result of a check or a salvage.
+    """Result of a check or a salvage."""
 
-    Attributes:
-        path: File that was checked.
-        rows: Number of rows that can be read, by table.
-        problems: What is wrong, by row or table; at most 1,000 are kept.
-        damaged: Number of rows that cannot be read, as far as they can be counted.
-        again: Number of trials whose result was lost, so that they are to be trained again in the salvaged archive.
-        saved: File of the salvaged archive; None for a check.
-    """
-
-    path: Path
-    rows: dict[str, int] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    damaged: int = 0
+    path: Path  # file that was checked
+    rows: dict[str, int] = field(default_factory=dict)  # number of rows that can be read, by table
+    problems: dict[str, str] = field(default_factory=dict)  # what is wrong, by row or table; at most 1,000 are kept
+    damaged: int = 0  # number of rows that cannot be read, as far as they can be counted
+    # number of trials whose result was lost, so that they are to be trained again in the salvaged archive
     again: int = 0
-    saved: Path | None = None
+    saved: Path | None = None  # file of the salvaged archive; None for a check
 
     def note(self, where: str, reason: object, count: int = 1) -> None:
         """Add a problem with so many rows."""

@@ -52,67 +52,40 @@ _RECORDS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalModel:
-    """A model from another source.
+    """A model from another source."""
 
-    Attributes:
-        origin: Name of the wheel, checkout or database it was read from.
-        name: Name of the model there.
-        kind: ``base``, ``hetero`` (a mixture of different families), ``mixture`` or ``generated``.
-        nn_id: LEMUR's id of the source.
-        canonical: SHA-256 over the parsed tree; None where it does not parse.
-        source: Text of the model's file.
-    """
-
-    origin: str
-    name: str
-    kind: str
-    nn_id: str
-    canonical: str | None
-    source: str
+    origin: str  # name of the wheel, checkout or database it was read from
+    name: str  # name of the model there
+    kind: str  # ``base``, ``hetero`` (a mixture of different families), ``mixture`` or ``generated``
+    nn_id: str  # LEMUR's id of the source
+    canonical: str | None  # SHA-256 over the parsed tree; None where it does not parse
+    source: str  # text of the model's file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalResult:
-    """One trial at one epoch, to be added to the archive.
+    """One trial at one epoch, to be added to the archive."""
 
-    Attributes:
-        model_id: Number of the model, as ``ExternalResults.add_models`` returns it.
-        task: Task, as LEMUR names it.
-        metric: Metric of the accuracy.
-        uid: LEMUR's id of the hyperparameters.
-        record: The trial as LEMUR recorded it.
-    """
-
-    model_id: int
-    task: str
-    metric: str
-    uid: str
-    record: Record
+    model_id: int  # number of the model, as ``ExternalResults.add_models`` returns it
+    task: str  # task, as LEMUR names it
+    metric: str  # metric of the accuracy
+    uid: str  # LEMUR's id of the hyperparameters
+    record: Record  # the trial as LEMUR recorded it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """A record of LEMUR's whose training was repeated here, with its own hyperparameters.
+    """A record of LEMUR's whose training was repeated here, with its own hyperparameters."""
 
-    Attributes:
-        record: The record.
-        nn_id: LEMUR's id of the source that was trained.
-        spec: Settings of the training.
-        data_fingerprint: Fingerprint of the data set in its official splits.
-        verdict: Outcome of the training.
-        accuracy: Accuracy on the official test split after ``record.epoch`` epochs; None where training failed.
-        parameters: Number of the network's parameters.
-        seconds: Wall time of the training.
-    """
-
-    record: Record
-    nn_id: str
-    spec: TrialSpec
-    data_fingerprint: str
-    verdict: Verdict
+    record: Record  # the record
+    nn_id: str  # LEMUR's id of the source that was trained
+    spec: TrialSpec  # settings of the training
+    data_fingerprint: str  # fingerprint of the data set in its official splits
+    verdict: Verdict  # outcome of the training
+    # accuracy on the official test split after ``record.epoch`` epochs; None where training failed
     accuracy: float | None
-    parameters: int | None
-    seconds: float
+    parameters: int | None  # number of the network's parameters
+    seconds: float  # wall time of the training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,63 +34,40 @@ Progress = Callable[[int, int], None]
 
 _CHUNK = 20_000
 _SLICE = 250
-_FEW = 500
-"""Below so many sources, starting a process costs more than it saves."""
+_FEW = 500  # below so many sources, starting a process costs more than it saves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """The three identities by which sources are compared.
+    """The three identities by which sources are compared."""
 
-    Attributes:
-        nn_id: LEMUR's id.
-        canonical: The canonical hash; None where the source does not parse.
-        sketch: MinHash of the text.
-    """
-
-    nn_id: str
-    canonical: str | None
-    sketch: Sketch
+    nn_id: str  # LEMUR's id
+    canonical: str | None  # the canonical hash; None where the source does not parse
+    sketch: Sketch  # MinHash of the text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twins:
-    """Groups of two or more names that share a source in one of three senses; each group sorted.
+    """Groups of two or more names that share a source in one of three senses; each group sorted."""
 
-    Attributes:
-        white_space: Equal but for white space (LEMUR's id).
-        canonical: Equal syntax trees.
-        near: Texts of at least ``TWIN_MODELS`` estimated similarity to the first of the group.
-    """
-
-    white_space: tuple[tuple[str, ...], ...]
-    canonical: tuple[tuple[str, ...], ...]
+    white_space: tuple[tuple[str, ...], ...]  # equal but for white space (LEMUR's id)
+    canonical: tuple[tuple[str, ...], ...]  # equal syntax trees
+    # texts of at least ``TWIN_MODELS`` estimated similarity to the first of the group
     near: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """Counts of an import: everything it found, and the part of it that was new.
+    """Counts of an import: everything it found, and the part of it that was new."""
 
-    Attributes:
-        models: Number of models, with or without results.
-        new_models: Number of models that were not stored yet.
-        unreadable: Number of sources that are not Python of this version.
-        trials: Number of results; one per model, data set, epoch and set of hyperparameters.
-        new_trials: Number of results that were not stored yet.
-        orphans: Number of results left out because their model was not chosen, or has no source.
-        known: Ids of own candidates that LEMUR holds too, by the white-space-blind id.
-        twins: Groups of models whose sources are the same or nearly the same.
-    """
-
-    models: int
-    new_models: int
-    unreadable: int
-    trials: int
-    new_trials: int
-    orphans: int
-    known: tuple[str, ...]
-    twins: Twins
+    models: int  # number of models, with or without results
+    new_models: int  # number of models that were not stored yet
+    unreadable: int  # number of sources that are not Python of this version
+    trials: int  # number of results; one per model, data set, epoch and set of hyperparameters
+    new_trials: int  # number of results that were not stored yet
+    orphans: int  # number of results left out because their model was not chosen, or has no source
+    known: tuple[str, ...]  # ids of own candidates that LEMUR holds too, by the white-space-blind id
+    twins: Twins  # groups of models whose sources are the same or nearly the same
 
 
 def fingerprint(source: str) -> Fingerprint:

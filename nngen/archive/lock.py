@@ -12,11 +12,9 @@ from pathlib import Path
 
 from nngen.errors import ArchiveError
 
-_FLOCK = "@hhqqi4x"
-"""Linux's ``struct flock`` on 64-bit machines: type, whence, start, length, pid."""
+_FLOCK = "@hhqqi4x"  # linux's ``struct flock`` on 64-bit machines: type, whence, start, length, pid
 
-_HELD: set[Path] = set()
-"""Locks of this process: POSIX locks never conflict within one process."""
+_HELD: set[Path] = set()  # locks of this process: POSIX locks never conflict within one process
 
 
 @contextmanager

@@ -47,8 +47,7 @@ from nngen.types import Outcome, Record, Shape, TrialSpec, Verdict
 
 T = TypeVar("T")
 
-_CHUNK = 1000
-"""Rows that are fetched at a time."""
+_CHUNK = 1000  # rows that are fetched at a time
 
 
 _TRIALS = (

@@ -24,48 +24,30 @@ class TrialState(enum.StrEnum):
 
 
 class LoopRole(enum.StrEnum):
-    """Purpose of a campaign within one cycle of a closed loop.
+    """Purpose of a campaign within one cycle of a closed loop."""
 
-    Attributes:
-        CYCLE: Trains the proposals of the cycle.
-        JUDGE: Trains the best candidate so far with fresh seeds; these trials are held out from proposing.
-    """
-
-    CYCLE = "cycle"
-    JUDGE = "judge"
+    CYCLE = "cycle"  # trains the proposals of the cycle
+    JUDGE = "judge"  # trains the best candidate so far with fresh seeds; these trials are held out from proposing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignRecord:
-    """A campaign: its specification, the inputs it began with, and its place in a closed loop.
+    """A campaign: its specification, the inputs it began with, and its place in a closed loop."""
 
-    Attributes:
-        spec: Every argument, settled at the beginning.
-        pool: Families that quartets are drawn from, with the SHA-256 of each source.
-        left_out: Families of the requested pool that are not drawn from, with the reason.
-        data_fingerprint: Fingerprint of the data set's content.
-        classes: Number of classes of the data set.
-        known: Number of quartets passed over because other campaigns tried them.
-        candidates: Ids of candidates given ready-made, in order; empty where plans are assembled.
-        nngen: Version of nngen that began it.
-        loop: Name of the closed loop that the campaign is a stage of; None outside of loops.
-        cycle: Number of the loop's cycle; 0 is the common start.
-        role: Purpose of the campaign within its cycle.
-        created_at: Time of creation; empty until the campaign is stored.
-    """
-
-    spec: CampaignSpec
+    spec: CampaignSpec  # every argument, settled at the beginning
+    # families that quartets are drawn from, with the SHA-256 of each source
     pool: Mapping[str, str] = field(default_factory=dict)
+    # families of the requested pool that are not drawn from, with the reason
     left_out: Mapping[str, str] = field(default_factory=dict)
-    data_fingerprint: str = ""
-    classes: int = 0
-    known: int = 0
-    candidates: tuple[str, ...] = ()
-    nngen: str = ""
-    loop: str | None = None
-    cycle: int | None = None
-    role: LoopRole | None = None
-    created_at: str = ""
+    data_fingerprint: str = ""  # fingerprint of the data set's content
+    classes: int = 0  # number of classes of the data set
+    known: int = 0  # number of quartets passed over because other campaigns tried them
+    candidates: tuple[str, ...] = ()  # ids of candidates given ready-made, in order; empty where plans are assembled
+    nngen: str = ""  # version of nngen that began it
+    loop: str | None = None  # name of the closed loop that the campaign is a stage of; None outside of loops
+    cycle: int | None = None  # number of the loop's cycle; 0 is the common start
+    role: LoopRole | None = None  # purpose of the campaign within its cycle
+    created_at: str = ""  # time of creation; empty until the campaign is stored
 
     @property
     def name(self) -> str:
@@ -86,75 +68,43 @@ class CampaignRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCandidate(Candidate):
-    """A candidate as it is stored.
+    """A candidate as it is stored."""
 
-    Attributes:
-        experts: Families in the plan's order; empty for a file from outside.
-        fingerprints: SHA-256 of each expert's source, "" where unknown.
-        verdicts: Verdicts of its checks, oldest first.
-        created_at: Time of its first storage.
-    """
-
-    experts: tuple[str, ...]
-    fingerprints: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
-    created_at: str
+    experts: tuple[str, ...]  # families in the plan's order; empty for a file from outside
+    fingerprints: tuple[str, ...]  # SHA-256 of each expert's source, "" where unknown
+    verdicts: tuple[Verdict, ...]  # verdicts of its checks, oldest first
+    created_at: str  # time of its first storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTrial:
-    """A trial to add: a plan to assemble, or a stored candidate that was given ready-made.
+    """A trial to add: a plan to assemble, or a stored candidate that was given ready-made."""
 
-    Attributes:
-        plan: Plan to assemble; of a given candidate its own plan, its parent's, or one without experts.
-        candidate_id: Id of the given candidate, which must be stored already; None for a plan.
-        seed: Seed of the trial; None for the one derived from campaign and candidate.
-    """
-
-    plan: Plan
-    candidate_id: str | None = None
-    seed: int | None = None
+    plan: Plan  # plan to assemble; of a given candidate its own plan, its parent's, or one without experts
+    candidate_id: str | None = None  # id of the given candidate, which must be stored already; None for a plan
+    seed: int | None = None  # seed of the trial; None for the one derived from campaign and candidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTrial(Measurements):
-    """A trial as it is stored; values that are not known yet are None.
+    """A trial as it is stored; values that are not known yet are None."""
 
-    Attributes:
-        id: Number of the trial; numbers rise in the order of planning.
-        campaign: Name of its campaign.
-        position: Position of its candidate in the campaign, from 0.
-        rung: Number of its fidelity within the campaign, from 0.
-        replicate: Number of its seed, from 0.
-        plan: Plan of its candidate.
-        state: State of the trial.
-        given: Whether its candidate was given ready-made; otherwise the plan is assembled.
-        given_seed: Seed that was given with it; None for the derived one.
-        candidate_id: Id of its candidate; None until a plan is assembled.
-        spec: Specification of the training.
-        verdict: Verdict; None until the trial is done.
-        test_accuracy: Accuracy on the test split, where it was revealed.
-        copied_from: Trial whose result was copied, being the same work.
-        started_at: Time at which it was started last.
-        finished_at: Time at which it was done.
-    """
-
-    id: int
-    campaign: str
-    position: int
-    rung: int
-    replicate: int
-    plan: Plan
-    state: TrialState
-    given: bool = False
-    given_seed: int | None = None
-    candidate_id: str | None = None
-    spec: TrialSpec | None = None
-    verdict: Verdict | None = None
-    test_accuracy: float | None = None
-    copied_from: int | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
+    id: int  # number of the trial; numbers rise in the order of planning
+    campaign: str  # name of its campaign
+    position: int  # position of its candidate in the campaign, from 0
+    rung: int  # number of its fidelity within the campaign, from 0
+    replicate: int  # number of its seed, from 0
+    plan: Plan  # plan of its candidate
+    state: TrialState  # state of the trial
+    given: bool = False  # whether its candidate was given ready-made; otherwise the plan is assembled
+    given_seed: int | None = None  # seed that was given with it; None for the derived one
+    candidate_id: str | None = None  # id of its candidate; None until a plan is assembled
+    spec: TrialSpec | None = None  # specification of the training
+    verdict: Verdict | None = None  # verdict; None until the trial is done
+    test_accuracy: float | None = None  # accuracy on the test split, where it was revealed
+    copied_from: int | None = None  # trial whose result was copied, being the same work
+    started_at: str | None = None  # time at which it was started last
+    finished_at: str | None = None  # time at which it was done
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -189,14 +139,7 @@ class StoredTrial(Measurements):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialLine:
-    """The part of a stored trial that decisions and counts are made from; cheap to read by the hundred thousand.
-
-    Attributes:
-        experts: Families of the mixture, in the plan's order.
-        outcome: Outcome of its verdict; None until the trial is done.
-        seed: Seed of its training; its number among the candidate's seeds where it was not trained.
-        suspect: Reason why its accuracy is not comparable with others; empty for most.
-    """
+    """The part of a stored trial that decisions and counts are made from; cheap to read by the hundred thousand."""
 
     id: int
     campaign: str
@@ -204,12 +147,12 @@ class TrialLine:
     rung: int
     replicate: int
     state: TrialState
-    experts: tuple[str, ...]
+    experts: tuple[str, ...]  # families of the mixture, in the plan's order
     candidate_id: str | None
-    outcome: Outcome | None
+    outcome: Outcome | None  # outcome of its verdict; None until the trial is done
     validation_accuracy: float | None
-    seed: int
-    suspect: str
+    seed: int  # seed of its training; its number among the candidate's seeds where it was not trained
+    suspect: str  # reason why its accuracy is not comparable with others; empty for most
 
     @property
     def trained(self) -> bool:
@@ -219,66 +162,40 @@ class TrialLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialScore(Score):
-    """The part of a trained trial that it is ranked by and listed with; cheap to read by the hundred thousand.
-
-    Attributes:
-        spec: Specification of the training with seed 0, shared by all trials that differ in the seed alone.
-        seed: Seed of the training.
-        fidelity: Fidelity of the training.
-        test_accuracy: Accuracy on the test split, where it was revealed.
-    """
+    """The part of a trained trial that it is ranked by and listed with; cheap to read by the hundred thousand."""
 
     id: int
     candidate_id: str
     experts: tuple[str, ...]
-    spec: TrialSpec
-    seed: int
-    fidelity: Fidelity
-    test_accuracy: float | None
+    spec: TrialSpec  # specification of the training with seed 0, shared by all trials that differ in the seed alone
+    seed: int  # seed of the training
+    fidelity: Fidelity  # fidelity of the training
+    test_accuracy: float | None  # accuracy on the test split, where it was revealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """Number of the trials of a campaign on one rung.
+    """Number of the trials of a campaign on one rung."""
 
-    Attributes:
-        campaign: Name of the campaign.
-        rung: Number of the rung, from 0.
-        again: Whether these are the trials of finalists with further seeds.
-        trials: Number of trials.
-        done: Number of them that are done.
-        running: Number of them that are running.
-        trained: Number of them with an accuracy.
-        failed: Number of them with an outcome other than valid.
-        best: Highest validation accuracy; None without one.
-    """
-
-    campaign: str
-    rung: int
-    again: bool
-    trials: int
-    done: int
-    running: int
-    trained: int
-    failed: int
-    best: float | None
+    campaign: str  # name of the campaign
+    rung: int  # number of the rung, from 0
+    again: bool  # whether these are the trials of finalists with further seeds
+    trials: int  # number of trials
+    done: int  # number of them that are done
+    running: int  # number of them that are running
+    trained: int  # number of them with an accuracy
+    failed: int  # number of them with an outcome other than valid
+    best: float | None  # highest validation accuracy; None without one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """A decision to train a candidate again: longer, or with another seed.
+    """A decision to train a candidate again: longer, or with another seed."""
 
-    Attributes:
-        trial_id: Finished trial that the decision rests on.
-        rung: Rung of the new trial.
-        replicate: Number of the new trial's seed.
-        reason: Values behind the decision; stored with its event.
-    """
-
-    trial_id: int
-    rung: int
-    replicate: int = 0
-    reason: Mapping[str, Any] = field(default_factory=dict)
+    trial_id: int  # finished trial that the decision rests on
+    rung: int  # rung of the new trial
+    replicate: int = 0  # number of the new trial's seed
+    reason: Mapping[str, Any] = field(default_factory=dict)  # values behind the decision; stored with its event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,7 @@ _BEFORE = {
 _ONCE = ("families", "plans", "labels", "class_names", "image_features")
 """Tables in which a row that is there already stays as it is."""
 
-_GIVEN = "sandbox"
-"""Mark of a ready-made candidate; the level it runs at is decided when it runs, from its source."""
+_GIVEN = "sandbox"  # mark of a ready-made candidate; the level it runs at is decided when it runs, from its source
 
 # The candidate of an assembled plan is assembled again, because the templates may have changed since.
 _PROMOTE = """

@@ -31,8 +31,7 @@ from nngen.types import Candidate, Family, Interface
 _MAGIC = 0x184D2A50
 _HEAD = struct.Struct("<II")
 _END = b"\0" * 1024
-_MAX_HEAD = 4096
-"""Bytes of the longest head that is read."""
+_MAX_HEAD = 4096  # bytes of the longest head that is read
 
 
 class FolderWriter(AbstractContextManager["FolderWriter"]):

@@ -20,8 +20,7 @@ from nngen.types import Family, Shape
 
 _QUOTES = '"""'
 _MAX_HEAD = 65_536
-_SHAPE = Shape(3, 32, 32)
-"""Interfaces do not depend on it; at this one they are usually measured already."""
+_SHAPE = Shape(3, 32, 32)  # interfaces do not depend on it; at this one they are usually measured already
 
 _ASSEMBLER = Assembler()
 """Shared by all sources: a campaign of given candidates asks twice for each, and families take most of the time."""

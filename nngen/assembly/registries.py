@@ -17,23 +17,15 @@ from nngen.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of plan.
+    """A kind of plan."""
 
-    Attributes:
-        template: Template under ``templates/mixtures`` that writes it.
-        gate: Gate network where the plan names none; empty for a kind without a gate.
-        experts: Smallest and largest number of experts.
-        features: Whether the gate sees the features of a trunk; otherwise it sees the images.
-        only: The one name that its experts have; None where any family may take part.
-        families: Whether its experts are families; otherwise the kind brings its own.
-    """
-
-    template: str
-    gate: str
+    template: str  # template under ``templates/mixtures`` that writes it
+    gate: str  # gate network where the plan names none; empty for a kind without a gate
+    # smallest and largest number of experts
     experts: tuple[int, int] = (2, 64)  # a trial's report has room for so many
-    features: bool = False
-    only: str | None = None
-    families: bool = True
+    features: bool = False  # whether the gate sees the features of a trunk; otherwise it sees the images
+    only: str | None = None  # the one name that its experts have; None where any family may take part
+    families: bool = True  # whether its experts are families; otherwise the kind brings its own
 
 
 KINDS: dict[str, Kind] = {
@@ -46,17 +38,11 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateNetwork:
-    """A network that weighs experts.
+    """A network that weighs experts."""
 
-    Attributes:
-        meaning: Its layers, in one line.
-        features: Whether it takes features, ``(B, F)``; otherwise images, ``(B, C, H, W)``.
-        template: Its template; by default ``templates/gates/<name>.py.j2``.
-    """
-
-    meaning: str
-    features: bool = False
-    template: Path | None = None
+    meaning: str  # its layers, in one line
+    features: bool = False  # whether it takes features, ``(B, F)``; otherwise images, ``(B, C, H, W)``
+    template: Path | None = None  # its template; by default ``templates/gates/<name>.py.j2``
 
     def text(self, name: str) -> str:
         """Read its template."""
@@ -81,24 +67,18 @@ def gate_of(plan: Plan, kinds: Mapping[str, Kind] = KINDS) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A term of the training loss, or a rule that acts after a step.
+    """A term of the training loss, or a rule that acts after a step."""
 
-    Attributes:
-        function: Name of its function.
-        term: Expression that is added, times its weight. ``{probabilities}`` stands for the gate's softmax over all
-            experts, ``{k}`` for the experts per image; other names are those of ``Net.take_step``. Empty for a rule.
-        meaning: Meaning of the weight, in a few words.
-        range: Smallest and largest weight.
-        needs: ``logits`` where the gate must return its logits, ``top-k`` where each image must choose its experts,
-            ``noise`` where the gate must add noise.
-        file: Python file with the function; by default ``snippets/losses.py``.
-    """
-
-    function: str
+    function: str  # name of its function
+    # expression that is added, times its weight. ``{probabilities}`` stands for the gate's softmax over all experts,
+    # ``{k}`` for the experts per image; other names are those of ``Net.take_step``. Empty for a rule
     term: str
-    meaning: str
-    range: tuple[float, float] = (0, 1e3)
+    meaning: str  # meaning of the weight, in a few words
+    range: tuple[float, float] = (0, 1e3)  # smallest and largest weight
+    # ``logits`` where the gate must return its logits, ``top-k`` where each image must choose its experts, ``noise``
+    # where the gate must add noise
     needs: frozenset[str] = frozenset()
+    # Python file with the function; by default ``snippets/losses.py``
     file: Path = Path(__file__).parent / "snippets" / "losses.py"
 
 

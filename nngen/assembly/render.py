@@ -33,8 +33,7 @@ _IMPORTS = ("cache", "math", "random", "np", "Any", "NamedTuple", "Optional", "t
 
 _DEFINES = re.compile(r"^(?:class|def) (\w+)|^([A-Za-z_]\w*) = ", re.MULTILINE)
 
-_ROOM = 106
-"""Characters left of a line in the table of experts, at 120 in all."""
+_ROOM = 106  # characters left of a line in the table of experts, at 120 in all
 
 
 def reserved_names() -> frozenset[str]:

@@ -17,22 +17,15 @@ from nngen.types import Family, Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joining:
-    """Result of checking one file.
-
-    Attributes:
-        native: Whether it takes the shape asked for without an adapter.
-        takes: Images that it takes, in words.
-        parameters: Number of trainable parameters at that shape.
-        message: Reason why it may not join, or a note although it may.
-    """
+    """Result of checking one file."""
 
     path: Path
     name: str
     may_join: bool
-    native: bool | None = None
-    takes: str | None = None
-    parameters: int | None = None
-    message: str = ""
+    native: bool | None = None  # whether it takes the shape asked for without an adapter
+    takes: str | None = None  # images that it takes, in words
+    parameters: int | None = None  # number of trainable parameters at that shape
+    message: str = ""  # reason why it may not join, or a note although it may
 
 
 def may_join(

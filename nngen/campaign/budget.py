@@ -25,8 +25,7 @@ _WARNED_AT = (0.5, 0.8)
 _BEGINS = {"campaign.created", "campaign.resumed", "campaign.continued"}
 _HOUR_S = 3600.0
 
-_CLOCK_S = 30.0
-"""Seconds between two entries of a driver's clock."""
+_CLOCK_S = 30.0  # seconds between two entries of a driver's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +63,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Usage of a campaign so far.
+    """Usage of a campaign so far."""
 
-    Attributes:
-        trials: Number of trials done.
-        hours: Hours in which a driver ran it.
-        cost: Cost of these hours; None without a price.
-    """
-
-    trials: int
-    hours: float
-    cost: float | None
+    trials: int  # number of trials done
+    hours: float  # hours in which a driver ran it
+    cost: float | None  # cost of these hours; None without a price
 
     def shares(self, budget: Budget) -> dict[str, tuple[float, float]]:
         """Return (used, limit) of each limit that is set: ``trials``, ``hours``, ``cost``."""

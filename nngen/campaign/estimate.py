@@ -32,42 +32,29 @@ _HOUR_S = 3600.0
 SPREAD = 2.0
 """Factor to both sides of a forecast from measurements of families alone: a margin, not a measured interval."""
 
-_MOST_TRIALS = 2_000
-"""Stored trials that the pace is computed from; more would not change it."""
+_MOST_TRIALS = 2_000  # stored trials that the pace is computed from; more would not change it
 
 _STATES = 3
 """Copies of the weights in a checkpoint: themselves and the optimizer's two moments."""
 
-_TEMPLATE_BYTES = 30_000
-"""Bytes of a mixture's file besides the sources of its families."""
+_TEMPLATE_BYTES = 30_000  # bytes of a mixture's file besides the sources of its families
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A training to come.
+    """A training to come."""
 
-    Attributes:
-        experts: Families of its mixture; empty where they are not known yet.
-        epochs: Passes over the training images.
-    """
-
-    experts: tuple[str, ...]
-    epochs: int
+    experts: tuple[str, ...]  # families of its mixture; empty where they are not known yet
+    epochs: int  # passes over the training images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Seconds of an epoch, by family.
+    """Seconds of an epoch, by family."""
 
-    Attributes:
-        families: The seconds.
-        spread: Factor to both sides that the sum may be wrong by; None where ``families`` says it.
-        basis: Origin of the seconds, as a phrase.
-    """
-
-    families: FamilySeconds
-    spread: float | None
-    basis: str
+    families: FamilySeconds  # the seconds
+    spread: float | None  # factor to both sides that the sum may be wrong by; None where ``families`` says it
+    basis: str  # origin of the seconds, as a phrase
 
     def of(self, experts: Sequence[str]) -> float:
         """Return the seconds of an epoch of a mixture; of an unknown one, those of four typical families."""
@@ -86,38 +73,23 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a campaign takes.
+    """What a campaign takes."""
 
-    Attributes:
-        name: Name of the campaign.
-        trials: Number of trainings to come, if none fails.
-        epochs: Number of their epochs in all.
-        workers: Trainings at a time.
-        hours: Hours that it runs; None where nothing is known of its pace.
-        low: Lower end of their interval.
-        high: Upper end of their interval.
-        basis: Origin of the hours, as a phrase.
-        money: Cost at the price of an hour, with the ends of its interval; None without a price.
-        archive_mib: Space in the archive.
-        weights_mib: Space of the weights that are kept at the end.
-        checkpoints_mib: Space of checkpoints while it runs.
-        refused: Reason of each mixture that memory does not suffice for, by its families.
-        smaller: Batch of each mixture that is trained in smaller batches than asked for, by its families.
-    """
-
-    name: str
-    trials: int
-    epochs: int
-    workers: int
-    hours: float | None
-    low: float | None
-    high: float | None
-    basis: str
+    name: str  # name of the campaign
+    trials: int  # number of trainings to come, if none fails
+    epochs: int  # number of their epochs in all
+    workers: int  # trainings at a time
+    hours: float | None  # hours that it runs; None where nothing is known of its pace
+    low: float | None  # lower end of their interval
+    high: float | None  # upper end of their interval
+    basis: str  # origin of the hours, as a phrase
+    # cost at the price of an hour, with the ends of its interval; None without a price
     money: tuple[float, float, float] | None
-    archive_mib: float
-    weights_mib: float
-    checkpoints_mib: float
-    refused: Mapping[str, str]
+    archive_mib: float  # space in the archive
+    weights_mib: float  # space of the weights that are kept at the end
+    checkpoints_mib: float  # space of checkpoints while it runs
+    refused: Mapping[str, str]  # reason of each mixture that memory does not suffice for, by its families
+    # batch of each mixture that is trained in smaller batches than asked for, by its families
     smaller: Mapping[str, int]
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,11 +34,9 @@ from nngen.types import Candidate, EpochResult, Outcome, Trial, TrialSpec, Verdi
 MAX_LOSSES = 3
 """Times that a trial lost by the engine is tried again; after that it gets a verdict."""
 
-_CHECK_S = 60.0
-"""Time limit of a check in seconds; a shorter limit of the trial is that of its check too."""
+_CHECK_S = 60.0  # time limit of a check in seconds; a shorter limit of the trial is that of its check too
 
-_MAX_THREADS = 4096
-"""Upper bound only: threads start as jobs need them, and the slots of the engine limit the jobs."""
+_MAX_THREADS = 4096  # upper bound only: threads start as jobs need them, and the slots of the engine limit the jobs
 
 _TOGETHER_S = 0.05
 """Seconds in which results that arrive share a transaction; another process waits so long for the archive."""

@@ -60,21 +60,15 @@ Assemble: TypeAlias = Callable[[Plan, Sequence[tuple[Family, Interface]]], Candi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignInputs:
-    """Families and data of a campaign.
+    """Families and data of a campaign."""
 
-    Attributes:
-        families: Usable families by name, with the inputs they accept.
-        dataset: Data set that every training job carries.
-        left_out: Families of the requested pool that cannot be used at the shape, with the reason.
-        start: File of the weights that every training starts from; None for new ones.
-        experts: Kept weights of each family trained alone, one file for each seed, from which the experts of mixtures
-            start; empty for new ones. A replicate takes those of the next seed.
-    """
-
-    families: Mapping[str, tuple[Family, Interface]]
-    dataset: Dataset
+    families: Mapping[str, tuple[Family, Interface]]  # usable families by name, with the inputs they accept
+    dataset: Dataset  # data set that every training job carries
+    # families of the requested pool that cannot be used at the shape, with the reason
     left_out: Mapping[str, str] = field(default_factory=dict)
-    start: Path | None = None
+    start: Path | None = None  # file of the weights that every training starts from; None for new ones
+    # kept weights of each family trained alone, one file for each seed, from which the experts of mixtures start; empty
+    # for new ones. A replicate takes those of the next seed
     experts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def expert_weights(self, plan: Plan, replicate: int) -> tuple[Path, ...]:
@@ -91,20 +85,14 @@ class CampaignInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """One candidate to try.
+    """One candidate to try."""
 
-    Attributes:
-        plan: Plan to assemble; of a ready-made candidate its own plan, its parent's, or one without experts.
-        candidate: Ready-made candidate that is checked and trained as it is, at the level that its source allows; None
-            where the plan is assembled.
-        seed: Seed of the trial of a ready-made candidate; None derives it from campaign and candidate.
-        explored: Whether it was chosen without regard to results.
-    """
-
-    plan: Plan
+    plan: Plan  # plan to assemble; of a ready-made candidate its own plan, its parent's, or one without experts
+    # ready-made candidate that is checked and trained as it is, at the level that its source allows; None where the
+    # plan is assembled
     candidate: Candidate | None = None
-    seed: int | None = None
-    explored: bool = True
+    seed: int | None = None  # seed of the trial of a ready-made candidate; None derives it from campaign and candidate
+    explored: bool = True  # whether it was chosen without regard to results
 
 
 class CandidateSource(Protocol):
@@ -140,15 +128,11 @@ class CandidateSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenCandidates(CandidateSource):
-    """Candidates that exist already, all at once: files, proposals, or the best of a closed loop with fresh seeds.
+    """Candidates that exist already, all at once: files, proposals, or the best of a closed loop with fresh seeds."""
 
-    Attributes:
-        suggestions: Suggestions with a candidate each; the same candidate may be given with several seeds.
-        stored: Ids of the candidates of a campaign that is resumed, in place of suggestions.
-    """
-
+    # suggestions with a candidate each; the same candidate may be given with several seeds
     suggestions: tuple[Suggestion, ...] = ()
-    stored: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()  # ids of the candidates of a campaign that is resumed, in place of suggestions
 
     @property
     def candidates(self) -> tuple[str, ...]:

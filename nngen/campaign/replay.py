@@ -77,19 +77,12 @@ def load_official(name: str, *, data_root: Path | None = None, progress: Progres
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayJob:
-    """A record to replay.
+    """A record to replay."""
 
-    Attributes:
-        record: LEMUR's record.
-        family: LEMUR's file of the model.
-        spec: Settings of the training, those of the record.
-        transform: The record's transform.
-    """
-
-    record: Record
-    family: Family
-    spec: TrialSpec
-    transform: KnownTransform
+    record: Record  # LEMUR's record
+    family: Family  # LEMUR's file of the model
+    spec: TrialSpec  # settings of the training, those of the record
+    transform: KnownTransform  # the record's transform
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -47,19 +47,12 @@ _POLL_S = 1.0
 
 
 class StopReason(enum.Enum):
-    """Why a driver ended.
+    """Why a driver ended."""
 
-    Attributes:
-        FINISHED: All trials are done and none is to come.
-        COMMAND: ``nngen campaign stop``.
-        RULE: A budget or another stopping rule.
-        INTERRUPTED: Ctrl-C.
-    """
-
-    FINISHED = enum.auto()
-    COMMAND = enum.auto()
-    RULE = enum.auto()
-    INTERRUPTED = enum.auto()
+    FINISHED = enum.auto()  # all trials are done and none is to come
+    COMMAND = enum.auto()  # ``nngen campaign stop``
+    RULE = enum.auto()  # a budget or another stopping rule
+    INTERRUPTED = enum.auto()  # Ctrl-C
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

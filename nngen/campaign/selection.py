@@ -43,13 +43,9 @@ class SampledQuartets(CandidateSource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenQuartets(CandidateSource):
-    """Quartets chosen turn by turn from the results so far, with a least share of exploration.
+    """Quartets chosen turn by turn from the results so far, with a least share of exploration."""
 
-    Attributes:
-        chooser: Sampler that learns.
-    """
-
-    chooser: Chooser
+    chooser: Chooser  # sampler that learns
 
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         spec, families = record.spec, sorted(record.pool)

@@ -172,25 +172,16 @@ def planned(spec: CampaignSpec) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Work of a campaign at the start of its driver.
+    """Work of a campaign at the start of its driver."""
 
-    Attributes:
-        done: Number of trials that are done.
-        trials: Number of trials in all, if none fails.
-        epochs: Number of epochs to come, over all trials that are not done.
-        rungs: Epochs of a training by rung.
-        continues: Whether a rung goes on where the one before ended.
-        seconds_of: Returns the forecast seconds of an epoch of a mixture of some families; None without a forecast.
-        typical_s: Mean of them over the trials to come; 1 without a forecast.
-    """
-
-    done: int
-    trials: int
-    epochs: int
-    rungs: tuple[int, ...]
-    continues: bool = False
+    done: int  # number of trials that are done
+    trials: int  # number of trials in all, if none fails
+    epochs: int  # number of epochs to come, over all trials that are not done
+    rungs: tuple[int, ...]  # epochs of a training by rung
+    continues: bool = False  # whether a rung goes on where the one before ended
+    # returns the forecast seconds of an epoch of a mixture of some families; None without a forecast
     seconds_of: SecondsOf | None = None
-    typical_s: float = 1.0
+    typical_s: float = 1.0  # mean of them over the trials to come; 1 without a forecast
 
     def to_train(self, rung: int, replicate: int = 0) -> int:
         """Return the epochs that a trial trains itself."""

@@ -28,61 +28,37 @@ _TURNS = ("campaign.resumed", "campaign.paused", "campaign.continued")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """Progress of one rung.
+    """Progress of one rung."""
 
-    Attributes:
-        epochs: Epochs of each of its trainings.
-        trials: Number of candidates that reached it.
-        done: Number of its trials that are done.
-        promoted: Number of candidates promoted from it.
-        best: Highest validation accuracy on it.
-    """
-
-    epochs: int
-    trials: int
-    done: int
-    promoted: int
-    best: float | None
+    epochs: int  # epochs of each of its trainings
+    trials: int  # number of candidates that reached it
+    done: int  # number of its trials that are done
+    promoted: int  # number of candidates promoted from it
+    best: float | None  # highest validation accuracy on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Result of a campaign, or its state so far.
+    """Result of a campaign, or its state so far."""
 
-    Attributes:
-        name: Name of the campaign.
-        planned: Number of trials if none fails, with rungs and seeds of finalists.
-        over: Whether every trial is done and none is to come.
-        states: Number of trials per state.
-        outcomes: Number of finished trials per outcome.
-        coverage: Audit of the finished quartets against the campaign's pool.
-        best: Trial with the highest validation accuracy on the highest rung, with its test accuracy if revealed; of
-            finalists, the first seed of the one with the highest mean.
-        suspect: Reason why the accuracy of the best is not comparable with that of others; empty for most.
-        baselines: Trivial baselines that the best accuracy stands beside; none in lists of campaigns.
-        rungs: Progress of the rungs; one without rungs.
-        finalists: Mean and spread over the seeds of the candidates that were trained again, best first.
-        left_out: Families that could not be used, with the reason.
-        template_versions: Number of assembled candidates per version of the templates.
-        replayed: Number of trials that a recorded table answered in place of a training, by the rule of their verdict.
-        templates: Note on candidates assembled with older templates; empty where there is nothing to note.
-    """
-
-    name: str
-    planned: int
-    over: bool
-    states: Mapping[str, int]
-    outcomes: Mapping[str, int]
-    coverage: Coverage | None
+    name: str  # name of the campaign
+    planned: int  # number of trials if none fails, with rungs and seeds of finalists
+    over: bool  # whether every trial is done and none is to come
+    states: Mapping[str, int]  # number of trials per state
+    outcomes: Mapping[str, int]  # number of finished trials per outcome
+    coverage: Coverage | None  # audit of the finished quartets against the campaign's pool
+    # trial with the highest validation accuracy on the highest rung, with its test accuracy if revealed; of finalists,
+    # the first seed of the one with the highest mean
     best: StoredTrial | None
-    suspect: str
-    baselines: Baselines
-    rungs: tuple[Rung, ...]
-    finalists: tuple[Row, ...]
-    left_out: Mapping[str, str]
-    template_versions: Mapping[int, int]
+    suspect: str  # reason why the accuracy of the best is not comparable with that of others; empty for most
+    baselines: Baselines  # trivial baselines that the best accuracy stands beside; none in lists of campaigns
+    rungs: tuple[Rung, ...]  # progress of the rungs; one without rungs
+    finalists: tuple[Row, ...]  # mean and spread over the seeds of the candidates that were trained again, best first
+    left_out: Mapping[str, str]  # families that could not be used, with the reason
+    template_versions: Mapping[int, int]  # number of assembled candidates per version of the templates
+    # number of trials that a recorded table answered in place of a training, by the rule of their verdict
     replayed: Mapping[str, int]
-    templates: str
+    templates: str  # note on candidates assembled with older templates; empty where there is nothing to note
 
     @property
     def total(self) -> int:
@@ -224,25 +200,15 @@ def reveal_test(archive: Archive, trial: StoredTrial, test_labels: bytes) -> flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Progress of a campaign.
+    """Progress of a campaign."""
 
-    Attributes:
-        driver: Process id of its driver; None without one.
-        paused: Whether the driver is paused.
-        budget: Limits that were set last.
-        spent: Usage until the last event.
-        per_hour: Trials done per hour of running, over the whole campaign; None before the first.
-        promotions: Number of decisions to train a candidate longer or with another seed.
-        lost: Number of trials that the engine lost and that were tried again.
-    """
-
-    driver: int | None
-    paused: bool
-    budget: Budget
-    spent: Usage
-    per_hour: float | None
-    promotions: int
-    lost: int
+    driver: int | None  # process id of its driver; None without one
+    paused: bool  # whether the driver is paused
+    budget: Budget  # limits that were set last
+    spent: Usage  # usage until the last event
+    per_hour: float | None  # trials done per hour of running, over the whole campaign; None before the first
+    promotions: int  # number of decisions to train a candidate longer or with another seed
+    lost: int  # number of trials that the engine lost and that were tried again
 
     @property
     def word(self) -> str:

@@ -23,48 +23,33 @@ EXPERT = "expert "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """Effect of one call of ``learn`` on each group of parameters.
+    """Effect of one call of ``learn`` on each group of parameters."""
 
-    Attributes:
-        changed: Whether any parameter of the group has another value than before.
-        gradient: Whether any parameter of the group received a gradient other than zero.
-    """
-
-    changed: Mapping[str, bool]
-    gradient: Mapping[str, bool]
+    changed: Mapping[str, bool]  # whether any parameter of the group has another value than before
+    gradient: Mapping[str, bool]  # whether any parameter of the group received a gradient other than zero
 
 
 @dataclass(slots=True, kw_only=True)
 class CheckContext:
-    """A candidate under check.
-
-    Attributes:
-        shape: Shape of the images, without the batch.
-        hyperparameters: Values of ``prm``; each call into the candidate gets a copy.
-        module: The imported file; set by the rule ``import``.
-        net: The built net, on ``device``; set by the rule ``build``.
-        outputs: Logits in train mode, ``(BATCH, classes)``; set by the rule ``shape``.
-        step: Effect of ``learn``; set by the rule ``step``.
-        imported: Called once the file is imported.
-        ask: Returns the question of the process that launched the check, where there is one; waits for it.
-        question: What was asked; batches that are ``drawn`` depend on it, so that nothing can be prepared for them.
-        drawn: Logits of a drawn batch in eval mode, ``(BATCH - 1, classes)``; set by the rule ``shape``.
-        digests: Digests of the weights before and after ``learn``, keyed by the question; set by the rule ``step``.
-    """
+    """A candidate under check."""
 
     path: Path
-    shape: Shape
+    shape: Shape  # shape of the images, without the batch
     classes: int
     device: torch.device
-    hyperparameters: Mapping[str, Any]
-    module: ModuleType | None = None
-    net: nn.Module | None = None
-    outputs: Tensor | None = None
-    step: StepRecord | None = None
-    imported: Callable[[], None] = lambda: None
+    hyperparameters: Mapping[str, Any]  # values of ``prm``; each call into the candidate gets a copy
+    module: ModuleType | None = None  # the imported file; set by the rule ``import``
+    net: nn.Module | None = None  # the built net, on ``device``; set by the rule ``build``
+    outputs: Tensor | None = None  # logits in train mode, ``(BATCH, classes)``; set by the rule ``shape``
+    step: StepRecord | None = None  # effect of ``learn``; set by the rule ``step``
+    imported: Callable[[], None] = lambda: None  # called once the file is imported
+    # returns the question of the process that launched the check, where there is one; waits for it
     ask: Callable[[], bytes] = bytes
+    # what was asked; batches that are ``drawn`` depend on it, so that nothing can be prepared for them
     question: bytes = b""
+    # logits of a drawn batch in eval mode, ``(BATCH - 1, classes)``; set by the rule ``shape``
     drawn: Tensor | None = None
+    # digests of the weights before and after ``learn``, keyed by the question; set by the rule ``step``
     digests: tuple[bytes, bytes] = (b"", b"")
 
     def images(self, name: str, size: int = BATCH, *, drawn: bool = False) -> Tensor:

@@ -31,17 +31,12 @@ def fail(outcome: Outcome, rule: str, message: str, *, line: int | None = None) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invalid:
-    """A source that a rule refuses, and the verdict expected of it.
-
-    Attributes:
-        message: Part of the verdict's message.
-        line: The verdict's line, from 1; None where the verdict has none.
-    """
+    """A source that a rule refuses, and the verdict expected of it."""
 
     source: str
-    message: str
+    message: str  # part of the verdict's message
     outcome: Outcome
-    line: int | None = None
+    line: int | None = None  # the verdict's line, from 1; None where the verdict has none
 
 
 class _Rule:

@@ -28,8 +28,7 @@ PROJECT = Path("nngen.toml")
 ENVIRONMENT = Env("NNGEN_", show=False)
 """Reads ``NNGEN_COMMAND_OPTION``."""
 
-_PER_CALL = {"config", "json", "quiet", "verbose"}
-"""Options that belong to one call."""
+_PER_CALL = {"config", "json", "quiet", "verbose"}  # options that belong to one call
 
 _DESCRIBED = ("assemble", "train", "campaign run", "llm-propose", "finetune", "evolve")
 

@@ -43,19 +43,13 @@ _APPARMOR = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that nngen uses.
+    """One thing that nngen uses."""
 
-    Attributes:
-        name: The thing.
-        state: ``ok``; ``optional`` where it is missing and some commands need it; ``problem`` where nngen needs it.
-        found: Description of what is there, or what is wrong.
-        remedy: Command or step that mends it; empty where nothing is to do.
-    """
-
-    name: str
+    name: str  # the thing
+    # ``ok``; ``optional`` where it is missing and some commands need it; ``problem`` where nngen needs it
     state: Literal["ok", "optional", "problem"] = "ok"
-    found: str
-    remedy: str = ""
+    found: str  # description of what is there, or what is wrong
+    remedy: str = ""  # command or step that mends it; empty where nothing is to do
 
 
 def doctor(*, train: Flag = False, output: OutputOptions = OutputOptions()) -> None:

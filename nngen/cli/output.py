@@ -228,19 +228,12 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A column of a table, with its cells as text.
+    """A column of a table, with its cells as text."""
 
-    Attributes:
-        name: Key of the rows.
-        cells: One text per row.
-        numeric: Whether the column is right-aligned.
-        folds: Whether the cells are lists, which may continue on the next line after a comma.
-    """
-
-    name: str
-    cells: Sequence[str]
-    numeric: bool
-    folds: bool
+    name: str  # key of the rows
+    cells: Sequence[str]  # one text per row
+    numeric: bool  # whether the column is right-aligned
+    folds: bool  # whether the cells are lists, which may continue on the next line after a comma
 
     @cached_property
     def heading(self) -> str:

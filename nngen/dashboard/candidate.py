@@ -27,23 +27,16 @@ from nngen.plan import changes
 _CURVES = 8
 _ANCESTORS = 20
 _CHILDREN = 50
-_CLASSES = 30
-"""Classes up to which the confusion matrix is shown."""
+_CLASSES = 30  # classes up to which the confusion matrix is shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """A file that a page offers.
+    """A file that a page offers."""
 
-    Attributes:
-        name: Name under which it is saved.
-        content: Its content; empty where it is a file on disk.
-        file: The file on disk; None where it is made for the request.
-    """
-
-    name: str
-    content: str = ""
-    file: Path | None = None
+    name: str  # name under which it is saved
+    content: str = ""  # its content; empty where it is a file on disk
+    file: Path | None = None  # the file on disk; None where it is made for the request
 
 
 def candidate(snapshot: Snapshot, query: Query) -> View:

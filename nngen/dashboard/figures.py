@@ -124,21 +124,13 @@ def pareto_figure(rows: Sequence[Row], best: Sequence[Row], cost: str, title: st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """An axis of parallel coordinates.
+    """An axis of parallel coordinates."""
 
-    Attributes:
-        name: Field of the plan, or ``accuracy``.
-        places: Place of each candidate on the axis, in [0, 1].
-        values: Value of each candidate, in words.
-        low: Value at the lower end.
-        high: Value at the upper end.
-    """
-
-    name: str
-    places: tuple[float, ...]
-    values: tuple[str, ...]
-    low: str
-    high: str
+    name: str  # field of the plan, or ``accuracy``
+    places: tuple[float, ...]  # place of each candidate on the axis, in [0, 1]
+    values: tuple[str, ...]  # value of each candidate, in words
+    low: str  # value at the lower end
+    high: str  # value at the upper end
 
 
 def plan_axes(plans: Sequence[Plan]) -> tuple[Axis, ...]:

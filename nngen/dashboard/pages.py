@@ -29,11 +29,9 @@ Query: TypeAlias = Mapping[str, str]
 _CURVES = 8
 """Most trials whose curves are drawn in one figure."""
 
-_BEST = 10
-"""Candidates of a campaign's first page."""
+_BEST = 10  # candidates of a campaign's first page
 
-_LISTED = 200
-"""Most rows of a table that has no pages."""
+_LISTED = 200  # most rows of a table that has no pages
 
 _MEASURED = ("epoch", "validation_accuracy", "train_accuracy", "train_loss")
 """Values of an epoch that a driver stores while a trial is running."""
@@ -41,41 +39,27 @@ _MEASURED = ("epoch", "validation_accuracy", "train_accuracy", "train_loss")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Content of a page.
+    """Content of a page."""
 
-    Attributes:
-        template: Name of its template, without the suffix.
-        title: Title of the page.
-        values: Values of the template by name.
-        figures: Figures of the page as JSON, by name.
-        campaign: Campaign whose changes the page follows; "" for all.
-    """
-
-    template: str
-    title: str
-    values: dict[str, Any]
-    figures: dict[str, str] = field(default_factory=dict)
-    campaign: str = ""
+    template: str  # name of its template, without the suffix
+    title: str  # title of the page
+    values: dict[str, Any]  # values of the template by name
+    figures: dict[str, str] = field(default_factory=dict)  # figures of the page as JSON, by name
+    campaign: str = ""  # campaign whose changes the page follows; "" for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Progress of a campaign.
-
-    Attributes:
-        state: ``running``, ``done``, ``stopped`` or ``new``.
-        total: Number of trials, those to come included.
-        best: Highest validation accuracy on the highest rung that has one; None without one.
-    """
+    """Progress of a campaign."""
 
     record: CampaignRecord
-    state: str
-    total: int
+    state: str  # ``running``, ``done``, ``stopped`` or ``new``
+    total: int  # number of trials, those to come included
     done: int
     running: int
     trained: int
     failed: int
-    best: float | None
+    best: float | None  # highest validation accuracy on the highest rung that has one; None without one
 
 
 def home(snapshot: Snapshot, query: Query) -> View:
@@ -209,25 +193,16 @@ def lineage(snapshot: Snapshot, query: Query) -> View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Difference of the mean accuracies of two campaigns at one fidelity.
+    """Difference of the mean accuracies of two campaigns at one fidelity."""
 
-    Attributes:
-        title: The fidelity.
-        sides: Number of candidates, mean and highest accuracy of each campaign.
-        gap: Mean of the second less that of the first.
-        span: Welch's 95 % interval of the gap; None for fewer than two candidates on a side.
-        shared: Number of candidates that both trained.
-        paired: Mean difference over these; None without any.
-        paired_span: Student's 95 % interval of it; None for fewer than two.
-    """
-
-    title: str
+    title: str  # the fidelity
+    # number of candidates, mean and highest accuracy of each campaign
     sides: tuple[tuple[int, float, float], tuple[int, float, float]]
-    gap: float
-    span: Span | None
-    shared: int
-    paired: float | None
-    paired_span: Span | None
+    gap: float  # mean of the second less that of the first
+    span: Span | None  # welch's 95 % interval of the gap; None for fewer than two candidates on a side
+    shared: int  # number of candidates that both trained
+    paired: float | None  # mean difference over these; None without any
+    paired_span: Span | None  # Student's 95 % interval of it; None for fewer than two
 
 
 def compare(snapshot: Snapshot, query: Query) -> View:
@@ -279,23 +254,14 @@ def loop(snapshot: Snapshot, query: Query) -> View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """One page of a list.
+    """One page of a list."""
 
-    Attributes:
-        items: Items of the page.
-        first: Number of the first of them, from 0.
-        count: Number of all items.
-        page: Number of the page, from 1.
-        last: Number of the last page.
-        query: The query of the other pages, without their number.
-    """
-
-    items: Sequence[Any]
-    first: int
-    count: int
-    page: int
-    last: int
-    query: Mapping[str, str]
+    items: Sequence[Any]  # items of the page
+    first: int  # number of the first of them, from 0
+    count: int  # number of all items
+    page: int  # number of the page, from 1
+    last: int  # number of the last page
+    query: Mapping[str, str]  # the query of the other pages, without their number
 
 
 def _paged(items: Sequence[Any], query: Query, kept: Mapping[str, str]) -> Pages:

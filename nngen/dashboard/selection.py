@@ -40,29 +40,17 @@ def number(query: Mapping[str, str], name: str, default: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Rows of one fidelity that a reader chose.
+    """Rows of one fidelity that a reader chose."""
 
-    Attributes:
-        campaign: Name of the campaign; "" for the whole archive.
-        fidelities: Titles of all fidelities that have rows.
-        fidelity: Number of the one that is shown.
-        rows: Rows of that fidelity that fit the filters, in the order asked for.
-        trained: Number of all its rows.
-        words: Words that each row has among its experts and in its id.
-        least: Least accuracy; None without a limit.
-        fair: Whether suspect rows are left out.
-        sort: Column that the rows are sorted by; a minus before it stands for falling.
-    """
-
-    campaign: str
-    fidelities: tuple[str, ...]
-    fidelity: int
-    rows: tuple[Row, ...]
-    trained: int
-    words: str
-    least: float | None
-    fair: bool
-    sort: str
+    campaign: str  # name of the campaign; "" for the whole archive
+    fidelities: tuple[str, ...]  # titles of all fidelities that have rows
+    fidelity: int  # number of the one that is shown
+    rows: tuple[Row, ...]  # rows of that fidelity that fit the filters, in the order asked for
+    trained: int  # number of all its rows
+    words: str  # words that each row has among its experts and in its id
+    least: float | None  # least accuracy; None without a limit
+    fair: bool  # whether suspect rows are left out
+    sort: str  # column that the rows are sorted by; a minus before it stands for falling
 
     @property
     def query(self) -> dict[str, str]:

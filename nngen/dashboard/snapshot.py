@@ -17,11 +17,9 @@ from nngen.errors import NngenError
 
 T = TypeVar("T")
 
-_MOST = 24
-"""Values that are kept; those of a campaign of 100,000 trials take about 100 MB."""
+_MOST = 24  # values that are kept; those of a campaign of 100,000 trials take about 100 MB
 
-_REST = 4.0
-"""Seconds for which a value is served after its archive has changed, in seconds that it took to compute."""
+_REST = 4.0  # seconds for which a value is served after its archive has changed, in seconds that it took to compute
 
 _PATIENCE_S = 0.5
 """Seconds for which a reader waits for the new value before it gets the one before."""

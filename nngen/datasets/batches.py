@@ -17,28 +17,19 @@ from nngen.errors import DataError
 from nngen.seeds import derive
 from nngen.types import Shape
 
-_EVERY = 50
-"""Batches between two calls of ``on_batch``; the first call is after one batch."""
+_EVERY = 50  # batches between two calls of ``on_batch``; the first call is after one batch
 
-_NARROW = 64
-"""Largest side at which a resize on the CPU is faster as two matrix products; measured: 96 px is slower."""
+_NARROW = 64  # largest side at which a resize on the CPU is faster as two matrix products; measured: 96 px is slower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """Conversion of stored bytes to the input of a net: channels, size, normalisation, layout.
+    """Conversion of stored bytes to the input of a net: channels, size, normalisation, layout."""
 
-    Attributes:
-        shape: Shape of the images that the net gets.
-        mean: Mean per stored channel, in [0, 1].
-        std: Standard deviation per stored channel, in [0, 1].
-        channels_last: Whether batches have that memory format (CUDA's fast one).
-    """
-
-    shape: Shape
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels_last: bool = False
+    shape: Shape  # shape of the images that the net gets
+    mean: tuple[float, ...]  # mean per stored channel, in [0, 1]
+    std: tuple[float, ...]  # standard deviation per stored channel, in [0, 1]
+    channels_last: bool = False  # whether batches have that memory format (CUDA's fast one)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Convert ``(B, C, H, W)`` uint8 to normalised float32 of ``shape``, on the same device.

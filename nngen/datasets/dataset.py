@@ -46,8 +46,7 @@ _PARTS = tuple(f"{split}-{kind}" for split in _SPLITS for kind in ("images", "la
 _LAYOUT = 1
 _META = "meta.json"
 _SMALL = 5_000
-_PIECE = 2**22
-"""Bytes of a file that are in memory at a time."""
+_PIECE = 2**22  # bytes of a file that are in memory at a time
 
 _DAMAGE = (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError)
 _log = logging.getLogger(__name__)

@@ -35,22 +35,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageFiles:
-    """Images of a split that are decoded when they are stored.
+    """Images of a split that are decoded when they are stored."""
 
-    Attributes:
-        files: Places of the images, in their order.
-        size: ``(width, height)`` of all decoded images.
-        grey: Whether they have one channel, else red, green and blue.
-        span: Values that become 0 and 255, for images of more than 8 bits a channel.
-        root: Start of the names of the files that is left out in notes.
-        skip_unreadable: Whether images that turn out to be damaged are left out; otherwise they are an error.
-    """
-
-    files: Sequence[ImageFile]
-    size: tuple[int, int]
-    grey: bool
-    span: tuple[float, float] = (0, 255)
-    root: str = ""
+    files: Sequence[ImageFile]  # places of the images, in their order
+    size: tuple[int, int]  # ``(width, height)`` of all decoded images
+    grey: bool  # whether they have one channel, else red, green and blue
+    span: tuple[float, float] = (0, 255)  # values that become 0 and 255, for images of more than 8 bits a channel
+    root: str = ""  # start of the names of the files that is left out in notes
+    # whether images that turn out to be damaged are left out; otherwise they are an error
     skip_unreadable: bool = False
 
     @property
@@ -80,15 +72,10 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Result of decoding a split.
+    """Result of decoding a split."""
 
-    Attributes:
-        digests: Digest of each image's pixels, ``(N,)`` uint64; 0 for images that cannot be read.
-        faults: Reasons of the images that cannot be read, by their places.
-    """
-
-    digests: npt.NDArray[np.uint64]
-    faults: Mapping[int, str]
+    digests: npt.NDArray[np.uint64]  # digest of each image's pixels, ``(N,)`` uint64; 0 for images that cannot be read
+    faults: Mapping[int, str]  # reasons of the images that cannot be read, by their places
 
 
 def decode_splits(

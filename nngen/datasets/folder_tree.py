@@ -31,17 +31,12 @@ MAX_CLASSES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Images of a data set by split and class.
+    """Images of a data set by split and class."""
 
-    Attributes:
-        classes: Names of the classes, in the order of their labels.
-        splits: Files with their labels, by ``train``, ``validation`` and ``test``; ``train`` is always there.
-        note: Sentence on how splits were found; empty where there are none.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the classes, in the order of their labels
+    # files with their labels, by ``train``, ``validation`` and ``test``; ``train`` is always there
     splits: Mapping[str, Sequence[tuple[ImageFile, int]]]
-    note: str = ""
+    note: str = ""  # sentence on how splits were found; empty where there are none
 
 
 def walk(root: Path) -> tuple[list[Path], int]:

@@ -48,18 +48,12 @@ class FoldSource:
 
     The parts are stratified and the same on every machine; each image validates in one fold. The test split is that of
     the whole data set in every fold.
-
-    Attributes:
-        asked: Request of the whole data set.
-        source: Its source.
-        number: Number of the fold, from 1.
-        folds: Number of folds.
     """
 
-    asked: Request
-    source: Source
-    number: int
-    folds: int
+    asked: Request  # request of the whole data set
+    source: Source  # its source
+    number: int  # number of the fold, from 1
+    folds: int  # number of folds
 
     @property
     def name(self) -> str:

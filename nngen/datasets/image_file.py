@@ -24,29 +24,23 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG",
 MAX_PIXELS = 64_000_000
 """Most pixels of an image, but for JPEG, which is read at a lower resolution. A file of 1 kB may declare gigabytes."""
 
-_REDUCED = 1024
-"""Side in pixels down to which large JPEGs are reduced while they are decoded."""
+_REDUCED = 1024  # side in pixels down to which large JPEGs are reduced while they are decoded
 
 _GREY = {"1", "L", "LA", "La"}
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 """Modes of one channel with more than 8 bits, which Pillow clips at 255 when it converts them."""
 
-_TURNED = {5, 6, 7, 8}
-"""Values of the EXIF orientation that exchange width and height."""
+_TURNED = {5, 6, 7, 8}  # values of the EXIF orientation that exchange width and height
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedded:
-    """An image inside of another file.
+    """An image inside of another file."""
 
-    Attributes:
-        name: Name for messages.
-        read: Returns the bytes of the image, as of a file of its own; it may be called from several threads at once.
-    """
-
-    name: str
+    name: str  # name for messages
+    # returns the bytes of the image, as of a file of its own; it may be called from several threads at once
     read: Callable[[], bytes]
 
     def __str__(self) -> str:
@@ -59,16 +53,11 @@ ImageFile: TypeAlias = Path | Embedded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Properties of an image that decide how a folder's images are brought to one form.
+    """Properties of an image that decide how a folder's images are brought to one form."""
 
-    Attributes:
-        size: ``(width, height)`` as it is shown, after the orientation in its EXIF data.
-        grey: Whether it has one channel of brightness.
-        span: Least and largest value of a pixel, for images of more than 8 bits a channel; None for others.
-    """
-
-    size: tuple[int, int]
-    grey: bool
+    size: tuple[int, int]  # ``(width, height)`` as it is shown, after the orientation in its EXIF data
+    grey: bool  # whether it has one channel of brightness
+    # least and largest value of a pixel, for images of more than 8 bits a channel; None for others
     span: tuple[float, float] | None = None
 
 

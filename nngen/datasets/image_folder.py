@@ -17,21 +17,14 @@ from nngen.types import Shape
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Images below ``path``.
+    """Images below ``path``."""
 
-    Attributes:
-        path: Folder of the data set.
-        skip_unreadable: Leave out images that cannot be read; otherwise they are an error that names all of them.
-        wanted: Shape of the images in the training; None for the folder's own.
-        progress: Receives (done, total) while images are read.
-        title: Name of the data set that the folder holds; empty for a folder of the user's own.
-    """
-
-    path: Path
+    path: Path  # folder of the data set
+    # leave out images that cannot be read; otherwise they are an error that names all of them
     skip_unreadable: bool = False
-    wanted: Shape | None = None
-    progress: Progress | None = None
-    title: str = ""
+    wanted: Shape | None = None  # shape of the images in the training; None for the folder's own
+    progress: Progress | None = None  # receives (done, total) while images are read
+    title: str = ""  # name of the data set that the folder holds; empty for a folder of the user's own
     default_shape: Shape | None = None
 
     @property

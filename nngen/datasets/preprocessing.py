@@ -30,21 +30,14 @@ class Preprocessing:
 
     ``image_file.decode`` with ``image_shape`` and ``span`` returns the bytes of an image, and ``batches.Preparation``
     with ``input_shape``, ``mean`` and ``std`` converts them to the input.
-
-    Attributes:
-        image_shape: Shape to which an image is brought first: that of the data set's images.
-        input_shape: Shape of the network's input.
-        mean: Mean per channel of ``image_shape``, in [0, 1].
-        std: Standard deviation per channel of ``image_shape``, in [0, 1].
-        span: Values that become 0 and 255, for images of more than 8 bits a channel.
-        class_names: Names of the classes in the order of the outputs, their numbers where they have no names.
     """
 
-    image_shape: Shape
-    input_shape: Shape
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    span: tuple[float, float] = (0, 255)
+    image_shape: Shape  # shape to which an image is brought first: that of the data set's images
+    input_shape: Shape  # shape of the network's input
+    mean: tuple[float, ...]  # mean per channel of ``image_shape``, in [0, 1]
+    std: tuple[float, ...]  # standard deviation per channel of ``image_shape``, in [0, 1]
+    span: tuple[float, float] = (0, 255)  # values that become 0 and 255, for images of more than 8 bits a channel
+    # names of the classes in the order of the outputs, their numbers where they have no names
     class_names: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,15 +25,10 @@ _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True, slots=True)
 class DatasetEntry:
-    """One entry of the registry.
+    """One entry of the registry."""
 
-    Attributes:
-        summary: Description for help, in a few words.
-        source: Makes the source for a request.
-    """
-
-    summary: str
-    source: Callable[[Request], Source]
+    summary: str  # description for help, in a few words
+    source: Callable[[Request], Source]  # makes the source for a request
 
 
 def dataset_help() -> str:

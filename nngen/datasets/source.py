@@ -24,50 +24,31 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A data set as it is asked for.
+    """A data set as it is asked for."""
 
-    Attributes:
-        name: Registered name; for one with a colon, the user's text stands after the colon.
-        root: Folder of the files that were downloaded, or are put there by the user.
-        shape: Shape of the images in the training; None for the data set's own.
-        progress: Receives (done, total) while images are read.
-    """
-
-    name: str
-    root: Path
-    shape: Shape | None = None
-    progress: Progress | None = None
+    name: str  # registered name; for one with a colon, the user's text stands after the colon
+    root: Path  # folder of the files that were downloaded, or are put there by the user
+    shape: Shape | None = None  # shape of the images in the training; None for the data set's own
+    progress: Progress | None = None  # receives (done, total) while images are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """Images and labels of a data set, before the splits that it lacks are taken from the training images.
+    """Images and labels of a data set, before the splits that it lacks are taken from the training images."""
 
-    Attributes:
-        classes: Number of classes.
-        images: Training images.
-        labels: Training labels, ``(N,)`` int64.
-        validation_images: Validation images; None where the source has no validation split of its own.
-        validation_labels: Validation labels; None where the source has no validation split of its own.
-        test_images: Test images; None where the source has no test split of its own.
-        test_labels: Test labels; None where the source has no test split of its own.
-        class_names: Names of the classes in the order of their labels; empty where they have none.
-        span: Values that became 0 and 255, for images of more than 8 bits a channel.
-        split_name: Name from which missing splits are drawn; that of the data set where empty.
-        notes: Sentences for the user on what was read, and what was left out.
-    """
-
-    classes: int
-    images: Images
-    labels: npt.NDArray[np.int64]
+    classes: int  # number of classes
+    images: Images  # training images
+    labels: npt.NDArray[np.int64]  # training labels, ``(N,)`` int64
+    # validation images; None where the source has no validation split of its own
     validation_images: Images | None = None
+    # validation labels; None where the source has no validation split of its own
     validation_labels: npt.NDArray[np.int64] | None = None
-    test_images: Images | None = None
-    test_labels: npt.NDArray[np.int64] | None = None
-    class_names: tuple[str, ...] = ()
-    span: tuple[float, float] = (0, 255)
-    split_name: str = ""
-    notes: tuple[str, ...] = ()
+    test_images: Images | None = None  # test images; None where the source has no test split of its own
+    test_labels: npt.NDArray[np.int64] | None = None  # test labels; None where the source has no test split of its own
+    class_names: tuple[str, ...] = ()  # names of the classes in the order of their labels; empty where they have none
+    span: tuple[float, float] = (0, 255)  # values that became 0 and 255, for images of more than 8 bits a channel
+    split_name: str = ""  # name from which missing splits are drawn; that of the data set where empty
+    notes: tuple[str, ...] = ()  # sentences for the user on what was read, and what was left out
 
 
 class Source(Protocol):

@@ -18,8 +18,7 @@ from nngen.lemur.layout import LemurVersion, entry, nn_id, stat_id
 
 _WAIT_S = 60.0
 _WORK_S = 60.0
-_BESIDE = (".lock", "-journal", "-wal", "-shm")
-"""Endings of the files that LEMUR and SQLite write beside a database."""
+_BESIDE = (".lock", "-journal", "-wal", "-shm")  # endings of the files that LEMUR and SQLite write beside a database
 
 _TABLES = {
     "nn": {"name", "code", "id"},

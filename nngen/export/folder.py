@@ -28,16 +28,11 @@ SOURCE, CARD, PACKAGES = "model.py", "README.md", "requirements.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Result of exporting one trial.
-
-    Attributes:
-        new: Whether the target lacked this result before.
-        place: File or table of the result.
-    """
+    """Result of exporting one trial."""
 
     export: Export
-    new: bool
-    place: str
+    new: bool  # whether the target lacked this result before
+    place: str  # file or table of the result
 
 
 def export_to_folder(

@@ -30,8 +30,7 @@ from nngen.files import open_folder, read_regular
 _WORK = ".nngen-export"
 _JOURNAL = "journal.json"
 _STAGED = re.compile(r"\d{6}\.part")
-_MAX_READ = 2**28
-"""Bytes of the longest file that is read."""
+_MAX_READ = 2**28  # bytes of the longest file that is read
 
 
 class Staging:

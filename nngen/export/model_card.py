@@ -17,8 +17,7 @@ from nngen.seeds import derive
 from nngen.text import listed, one_line, parse_python
 from nngen.training.orders import EVAL_FACTOR
 
-_OWN_PACKAGES = ("torch", "safetensors", "numpy", "pillow")
-"""Packages that ``classify.py`` needs."""
+_OWN_PACKAGES = ("torch", "safetensors", "numpy", "pillow")  # packages that ``classify.py`` needs
 
 _PIP = {"PIL": "pillow", "ab": "nn-dataset", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Names under which pip knows packages whose modules are called otherwise."""

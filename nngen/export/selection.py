@@ -25,24 +25,16 @@ _ALWAYS = ("batch", "epoch", "transform")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """A trial in LEMUR's terms.
-
-    Attributes:
-        results: Task, data set, metric and model, in LEMUR's names.
-        score: Score after the last epoch, the only one with test predictions.
-        transform: LEMUR's transform that matches the training.
-        stand_in: Equivalent transform of nngen, for targets that lack ``transform``.
-        preprocessing: Conversion of an image file to the model's input.
-        images: Number of images that it was trained on, and of those of the validation and the test split.
-    """
+    """A trial in LEMUR's terms."""
 
     candidate: StoredCandidate
     trial: StoredTrial
-    results: Results
-    score: EpochScore
-    transform: Transform
-    stand_in: Transform
-    preprocessing: Preprocessing
+    results: Results  # task, data set, metric and model, in LEMUR's names
+    score: EpochScore  # score after the last epoch, the only one with test predictions
+    transform: Transform  # LEMUR's transform that matches the training
+    stand_in: Transform  # equivalent transform of nngen, for targets that lack ``transform``
+    preprocessing: Preprocessing  # conversion of an image file to the model's input
+    # number of images that it was trained on, and of those of the validation and the test split
     images: tuple[int, int, int]
 
     @property
@@ -58,27 +50,17 @@ class Export:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedFiles:
-    """Files of a trained network, with the weights that its trial kept or those of the trial trained again.
+    """Files of a trained network, with the weights that its trial kept or those of the trial trained again."""
 
-    Attributes:
-        export: The trial.
-        weights: State dictionary as safetensors; None if not requested.
-        onnx: ONNX graph for any number of images; None if not requested or not available.
-        reason: Reason for having no graph; empty otherwise.
-        difference: Largest difference between the graph's logits and torch's, relative to the largest logit.
-        kept: Whether the weights are those that the trial kept; otherwise it was trained again.
-        same: Whether its test predictions equal the trial's.
-        test_accuracy: Test accuracy with these weights; equal to the trial's if ``same``.
-    """
-
-    export: Export
-    weights: bytes | None
-    onnx: bytes | None
-    reason: str
+    export: Export  # the trial
+    weights: bytes | None  # state dictionary as safetensors; None if not requested
+    onnx: bytes | None  # ONNX graph for any number of images; None if not requested or not available
+    reason: str  # reason for having no graph; empty otherwise
+    # largest difference between the graph's logits and torch's, relative to the largest logit
     difference: float | None
-    kept: bool
-    same: bool
-    test_accuracy: float
+    kept: bool  # whether the weights are those that the trial kept; otherwise it was trained again
+    same: bool  # whether its test predictions equal the trial's
+    test_accuracy: float  # test accuracy with these weights; equal to the trial's if ``same``
 
 
 def select(

@@ -27,8 +27,7 @@ from nngen.training.state.artifacts import EXAMPLE, ONNX, ArtifactRequest
 from nngen.training.state.checkpoints import WEIGHTS
 from nngen.types import Candidate
 
-_EXPORT_S = 600.0
-"""Seconds that writing a graph may take besides the time of the trial."""
+_EXPORT_S = 600.0  # seconds that writing a graph may take besides the time of the trial
 
 
 def check_installed(names: Collection[str]) -> None:

@@ -26,8 +26,7 @@ from nngen.families.needed_code import needed_code
 from nngen.text import parse_python
 from nngen.types import Family
 
-_ALLOWED = frozenset({"numpy", "torch", "torchvision"}) | sys.stdlib_module_names
-"""Packages that a mixture may import."""
+_ALLOWED = frozenset({"numpy", "torch", "torchvision"}) | sys.stdlib_module_names  # packages that a mixture may import
 
 _STAR = frozenset(
     """
@@ -49,19 +48,13 @@ _EVALUATED = frozenset({"ClassVar", "InitVar", "KW_ONLY"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyFunction:
-    """A family as the text of a function; the function's name is chosen per file.
-
-    Attributes:
-        fingerprint: SHA-256 of the family's source, in hex.
-        parameters: Builtins that the source binds anew; until then they are what they were.
-        body: The indented source and ``return Net``; ends with a line break.
-        hyperparameters: LEMUR's best for the family, defaults where it recorded none; sorted.
-    """
+    """A family as the text of a function; the function's name is chosen per file."""
 
     family: str
-    fingerprint: str
-    parameters: tuple[str, ...]
-    body: str
+    fingerprint: str  # SHA-256 of the family's source, in hex
+    parameters: tuple[str, ...]  # builtins that the source binds anew; until then they are what they were
+    body: str  # the indented source and ``return Net``; ends with a line break
+    # LEMUR's best for the family, defaults where it recorded none; sorted
     hyperparameters: tuple[tuple[str, float | int | str], ...]
 
     def text(self, name: str) -> str:

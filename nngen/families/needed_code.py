@@ -24,17 +24,13 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(kw_only=True)
 class NeededCode:
-    """What may leave a source.
+    """What may leave a source."""
 
-    Attributes:
-        unneeded: Statements of the module and methods of ``Net`` that nothing needs.
-        imports: Import statements of which some names stay, with those names.
-        scripts: Whether the source has words of TorchScript.
-    """
-
+    # statements of the module and methods of ``Net`` that nothing needs
     unneeded: list[ast.stmt] = field(default_factory=list)
+    # import statements of which some names stay, with those names
     imports: list[tuple[ast.Import | ast.ImportFrom, list[ast.alias]]] = field(default_factory=list)
-    scripts: bool
+    scripts: bool  # whether the source has words of TorchScript
 
 
 @dataclass(eq=False)

@@ -63,23 +63,17 @@ _COST_VERSION = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The measured properties of a family.
-
-    Attributes:
-        fingerprint: SHA-256 of the source that was measured.
-        interface: The inputs that the family accepts; None if no input was found that it accepts.
-        reason: Why the family cannot be used at the shape asked for; empty if it can, and is the same network as an
-            expert as it is alone.
-        parameters: Trainable parameters by shape, as ``{"3x32x32": 11181642}``.
-        notes: Names of ``NOTES`` that hold for it.
-    """
+    """The measured properties of a family."""
 
     name: str
-    fingerprint: str
-    interface: Interface | None
+    fingerprint: str  # SHA-256 of the source that was measured
+    interface: Interface | None  # the inputs that the family accepts; None if no input was found that it accepts
+    # why the family cannot be used at the shape asked for; empty if it can, and is the same network as an expert as it
+    # is alone
     reason: str = ""
+    # trainable parameters by shape, as ``{"3x32x32": 11181642}``
     parameters: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # names of ``NOTES`` that hold for it
 
     @property
     def usable(self) -> bool:
@@ -105,19 +99,12 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCost:
-    """Cost of training a family at one shape, on one CPU thread in float32.
+    """Cost of training a family at one shape, on one CPU thread in float32."""
 
-    Attributes:
-        weights_mib: Memory of its parameters and buffers, in MiB.
-        image_mib: Memory kept for the backward pass by each image of a batch, in MiB.
-        image_s: Seconds per image, forward and backward.
-        step_s: Further seconds per step.
-    """
-
-    weights_mib: float
-    image_mib: float
-    image_s: float
-    step_s: float
+    weights_mib: float  # memory of its parameters and buffers, in MiB
+    image_mib: float  # memory kept for the backward pass by each image of a batch, in MiB
+    image_s: float  # seconds per image, forward and backward
+    step_s: float  # further seconds per step
 
 
 def check_shape(shape: Shape) -> None:
@@ -217,18 +204,14 @@ def training_costs(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Measurements of a family, made now or read from the cache.
-
-    Attributes:
-        lasting: Whether a larger or quieter machine would measure the same; only such answers are stored.
-    """
+    """Measurements of a family, made now or read from the cache."""
 
     interface: Interface | None = None
     parameters: int | None = None
     cost: TrainingCost | None = None
     reason: str = ""
     notes: tuple[str, ...] = ()
-    lasting: bool = True
+    lasting: bool = True  # whether a larger or quieter machine would measure the same; only such answers are stored
 
     @classmethod
     def read(cls, value: JsonObject) -> Answer:

@@ -34,23 +34,14 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """Facts about a family that is the same network alone and as an expert.
+    """Facts about a family that is the same network alone and as an expert."""
 
-    Attributes:
-        net: Its network, after one step of training.
-        images: Images on which it was run.
-        seeds: Whether its code seeds the generators.
-        settings: Whether its code changes settings of torch.
-        changes_input: Whether its forward pass changes the images that it gets.
-        stochastic: Whether its outputs in evaluation depend on random numbers.
-    """
-
-    net: nn.Module
-    images: Tensor
-    seeds: bool
-    settings: bool
-    changes_input: bool
-    stochastic: bool
+    net: nn.Module  # its network, after one step of training
+    images: Tensor  # images on which it was run
+    seeds: bool  # whether its code seeds the generators
+    settings: bool  # whether its code changes settings of torch
+    changes_input: bool  # whether its forward pass changes the images that it gets
+    stochastic: bool  # whether its outputs in evaluation depend on random numbers
 
     @property
     def own_settings(self) -> bool:

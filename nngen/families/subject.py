@@ -25,21 +25,13 @@ RULE = "probe"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyUnderTest:
-    """A family that has been imported.
+    """A family that has been imported."""
 
-    Attributes:
-        path: Its file, whose lines verdicts name.
-        net: Its class ``Net``, or a function with the same arguments.
-        hyperparameters: Values for the names that it supports.
-        channels: Channels of the images.
-        classes: Length of the logits.
-    """
-
-    path: Path
-    net: Callable[..., nn.Module]
-    hyperparameters: Mapping[str, Any]
-    channels: int
-    classes: int
+    path: Path  # its file, whose lines verdicts name
+    net: Callable[..., nn.Module]  # its class ``Net``, or a function with the same arguments
+    hyperparameters: Mapping[str, Any]  # values for the names that it supports
+    channels: int  # channels of the images
+    classes: int  # length of the logits
 
     def build(self, height: int, width: int, device: str = "cpu") -> nn.Module:
         """Build the network with the ``prm`` of a mixture's expert: the trial's values, then its own."""

@@ -29,15 +29,10 @@ _PINNED = Path(__file__).with_name("pinned_families.json")
 
 @dataclass(frozen=True, slots=True)
 class LevelChoice:
-    """An isolation level with its reason, as a user reads it.
+    """An isolation level with its reason, as a user reads it."""
 
-    Attributes:
-        level: The level.
-        reason: Reason for the level, as a phrase for one line of text.
-    """
-
-    level: Isolation
-    reason: str
+    level: Isolation  # the level
+    reason: str  # reason for the level, as a phrase for one line of text
 
     def __str__(self) -> str:
         return f"isolation {self.level}: {self.reason}"

@@ -26,8 +26,7 @@ HOME = Path("/tmp")  # noqa: S108 - the sandbox's own
 
 _SHARED = Path("/dev/shm")  # noqa: S108 - the sandbox's own
 _WRITABLE_MIB = 256
-_INODE_BYTES = 1536
-"""Memory of a file or folder in memory besides its content, at most."""
+_INODE_BYTES = 1536  # memory of a file or folder in memory besides its content, at most
 
 _USERS = range(61_184, 65_280)
 """User ids that no account has. Root's sandboxes take one each, since a limit on processes does not hold root."""
@@ -40,23 +39,14 @@ _CARDS = ("nvidia*", "dxg", "kfd", "dri")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """The command that starts Python inside a new sandbox.
+    """The command that starts Python inside a new sandbox."""
 
-    Attributes:
-        command: Bubblewrap with its options, and Python; Python's arguments follow.
-        environment: Variables that differ from those of a worker outside.
-        search_path: Folders inside where Python finds modules.
-        user: Number of the user that the program becomes; None to stay the same user.
-        files: Paths of the data files inside.
-        cuda: Whether the graphics cards are visible inside.
-    """
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    search_path: Sequence[str]
-    user: int | None
-    files: Sequence[str]
-    cuda: bool
+    command: Sequence[str]  # bubblewrap with its options, and Python; Python's arguments follow
+    environment: Mapping[str, str]  # variables that differ from those of a worker outside
+    search_path: Sequence[str]  # folders inside where Python finds modules
+    user: int | None  # number of the user that the program becomes; None to stay the same user
+    files: Sequence[str]  # paths of the data files inside
+    cuda: bool  # whether the graphics cards are visible inside
 
 
 def make_sandbox(source: Path, files: Sequence[Path], *, cuda: bool) -> Sandbox:

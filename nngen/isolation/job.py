@@ -27,31 +27,23 @@ class Job:
 
     The worker starts in an empty scratch folder that holds only ``SOURCE_FILE``, with stdin closed and its output
     captured. The function returns nothing; it answers with the frames it sends.
-
-    Attributes:
-        entry_point: The function as ``module:function``; it is called with ``arguments``, a ``Channel`` to send frames
-            with, and a list of the descriptors of ``inputs`` and ``files``.
-        arguments: JSON object for the function.
-        limits: Limits of time and memory.
-        isolation: Isolation level.
-        source: Content of ``SOURCE_FILE``.
-        inputs: Open descriptors that the function reads, such as the end of a pipe; the worker has copies of them.
-        files: Data files that the function reads; opened outside, so that they need no path in a sandbox.
-        frames: Lengths of the bodies of the frames that it may send besides messages, by kind.
-        cuda: Whether the worker has access to graphics cards.
-        card: The one card that it sees, as a value of ``CUDA_VISIBLE_DEVICES``; empty for all.
     """
 
+    # the function as ``module:function``; it is called with ``arguments``, a ``Channel`` to send frames with, and a
+    # list of the descriptors of ``inputs`` and ``files``
     entry_point: str
-    arguments: JsonObject
-    limits: Limits
-    isolation: Isolation = Isolation.PROCESS
-    source: str = ""
+    arguments: JsonObject  # JSON object for the function
+    limits: Limits  # limits of time and memory
+    isolation: Isolation = Isolation.PROCESS  # isolation level
+    source: str = ""  # content of ``SOURCE_FILE``
+    # open descriptors that the function reads, such as the end of a pipe; the worker has copies of them
     inputs: Sequence[int] = ()
+    # data files that the function reads; opened outside, so that they need no path in a sandbox
     files: Sequence[Path] = ()
+    # lengths of the bodies of the frames that it may send besides messages, by kind
     frames: Mapping[int, range] = field(default_factory=dict)
-    cuda: bool = False
-    card: str = ""
+    cuda: bool = False  # whether the worker has access to graphics cards
+    card: str = ""  # the one card that it sees, as a value of ``CUDA_VISIBLE_DEVICES``; empty for all
 
 
 def encode_order(job: Job, folder: str, address_space: int) -> bytes:

@@ -41,8 +41,7 @@ _START = (
     "import sys; sys.path[:] = {path!r}; from nngen.isolation.fork_server import serve;"
     " serve({descriptor}, {preload!r}, sandboxed={sandboxed}, user={user}, paths={files!r}, cuda={cuda})"
 )
-_KILLED = (-9, 128 + 9)
-"""Exit codes of a process that was killed, and of a bubblewrap around one."""
+_KILLED = (-9, 128 + 9)  # exit codes of a process that was killed, and of a bubblewrap around one
 
 _CREDENTIALS = struct.Struct("<3i")  # process, user, group
 _START_S = 180.0
@@ -53,21 +52,13 @@ _MAX_GREETING = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerProcess:
-    """A fork server that has loaded its modules, with or without a sandbox around it.
+    """A fork server that has loaded its modules, with or without a sandbox around it."""
 
-    Attributes:
-        process: The server, or the bubblewrap around it.
-        connection: Socket for orders.
-        versions: Versions of Python and of the preloaded packages.
-        address_space: Bytes of address space of the server.
-        init: First process inside the sandbox; None without one.
-    """
-
-    process: subprocess.Popen[bytes]
-    connection: socket.socket
-    versions: Mapping[str, str]
-    address_space: int
-    init: psutil.Process | None
+    process: subprocess.Popen[bytes]  # the server, or the bubblewrap around it
+    connection: socket.socket  # socket for orders
+    versions: Mapping[str, str]  # versions of Python and of the preloaded packages
+    address_space: int  # bytes of address space of the server
+    init: psutil.Process | None  # first process inside the sandbox; None without one
 
     def send(self, job: Job, folder: str, descriptors: Sequence[int]) -> None:
         """Send a job with its descriptors.
@@ -204,20 +195,14 @@ def _socket_pair() -> tuple[socket.socket, socket.socket]:
 
 @dataclass(slots=True, eq=False)
 class Pipes:
-    """This process's ends of one job's connections.
+    """This process's ends of one job's connections."""
 
-    Attributes:
-        control: Socket on which the supervisor reports its start and the worker's status, and whose end means that
-            nothing of the job is left; shut down from here, it ends the job.
-        result: Pipe of the worker's frames.
-        output: Pipe of the worker's standard output and error.
-        sandbox: The job's own server inside a sandbox; None at the other levels.
-    """
-
+    # socket on which the supervisor reports its start and the worker's status, and whose end means that nothing of the
+    # job is left; shut down from here, it ends the job
     control: socket.socket
-    result: int
-    output: int
-    sandbox: ServerProcess | None = None
+    result: int  # pipe of the worker's frames
+    output: int  # pipe of the worker's standard output and error
+    sandbox: ServerProcess | None = None  # the job's own server inside a sandbox; None at the other levels
 
     @classmethod
     def open(cls) -> tuple[Pipes, list[int]]:

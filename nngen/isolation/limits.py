@@ -22,48 +22,32 @@ _YEAR_S = 3.2e7
 
 
 class ProcessOption(enum.IntEnum):
-    """Options of a process, by their numbers in linux/prctl.h.
+    """Options of a process, by their numbers in linux/prctl.h."""
 
-    Attributes:
-        PARENT_DEATH_SIGNAL: Signal that the kernel sends to it when the thread that forked it ends.
-        DUMPABLE: 0 where other processes of its user may neither trace it nor read its memory and descriptors.
-        CHILD_SUBREAPER: 1 where it becomes the parent of every descendant whose own parent ends.
-        NO_NEW_PRIVILEGES: 1 where no program that it starts gains rights.
-    """
-
-    PARENT_DEATH_SIGNAL = 1
-    DUMPABLE = 4
-    CHILD_SUBREAPER = 36
-    NO_NEW_PRIVILEGES = 38
+    PARENT_DEATH_SIGNAL = 1  # signal that the kernel sends to it when the thread that forked it ends
+    DUMPABLE = 4  # 0 where other processes of its user may neither trace it nor read its memory and descriptors
+    CHILD_SUBREAPER = 36  # 1 where it becomes the parent of every descendant whose own parent ends
+    NO_NEW_PRIVILEGES = 38  # 1 where no program that it starts gains rights
 
 
 class Isolation(enum.StrEnum):
-    """Isolation level of a worker, stored with each trial.
+    """Isolation level of a worker, stored with each trial."""
 
-    Attributes:
-        PROCESS: A process of its own with an empty environment, limits and a filter of system calls. Enough for files
-            that this package assembled.
-        SANDBOX: The same inside bubblewrap: no network, no file but what Python and torch need, no other process, no
-            capabilities. For files that a model wrote or that came from outside.
-        NONE: The monitor's limits of time and memory alone. For debugging one's own files.
-    """
-
+    # a process of its own with an empty environment, limits and a filter of system calls. Enough for files that this
+    # package assembled
     PROCESS = "process"
+    # the same inside bubblewrap: no network, no file but what Python and torch need, no other process, no capabilities.
+    # For files that a model wrote or that came from outside
     SANDBOX = "sandbox"
-    NONE = "none"
+    NONE = "none"  # the monitor's limits of time and memory alone. For debugging one's own files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits that the monitor imposes from outside.
+    """Limits that the monitor imposes from outside."""
 
-    Attributes:
-        time_limit_s: Limit in seconds from the worker's start, on the monitor's clock.
-        memory_mib: Limit on resident memory of the worker and all its descendants together, in MiB.
-    """
-
-    time_limit_s: float
-    memory_mib: int
+    time_limit_s: float  # limit in seconds from the worker's start, on the monitor's clock
+    memory_mib: int  # limit on resident memory of the worker and all its descendants together, in MiB
 
 
 def set_limits(limits: Limits, address_space: int, *, cuda: bool, sandboxed: bool) -> None:

@@ -48,19 +48,13 @@ _FACTS = ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system", "/proc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mounts:
-    """What to mount, and where Python and the loader then find it; paths inside are those of the sandbox.
+    """What to mount, and where Python and the loader then find it; paths inside are those of the sandbox."""
 
-    Attributes:
-        folders: Path inside, and file or folder to mount there read-only, or None for an empty one, in their order.
-        links: Targets of symbolic links, by their paths inside.
-        search_path: Folders inside where Python finds modules.
-        library_path: Folders inside where the loader finds libraries, besides those of the system.
-    """
-
+    # path inside, and file or folder to mount there read-only, or None for an empty one, in their order
     folders: Sequence[tuple[Path, Path | None]]
-    links: Mapping[Path, str]
-    search_path: Sequence[Path]
-    library_path: Sequence[Path]
+    links: Mapping[Path, str]  # targets of symbolic links, by their paths inside
+    search_path: Sequence[Path]  # folders inside where Python finds modules
+    library_path: Sequence[Path]  # folders inside where the loader finds libraries, besides those of the system
 
 
 def search_path() -> list[str]:

@@ -28,15 +28,10 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame.
+    """One frame."""
 
-    Attributes:
-        kind: ``MESSAGE``, or a kind that the job declared.
-        body: JSON for a message, else bytes of a length that the job declared.
-    """
-
-    kind: int
-    body: bytes
+    kind: int  # ``MESSAGE``, or a kind that the job declared
+    body: bytes  # JSON for a message, else bytes of a length that the job declared
 
     def message(self) -> dict[str, Any]:
         """Read the body of a message.

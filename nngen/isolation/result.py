@@ -14,46 +14,27 @@ _LAST_LINE = 200
 
 
 class ExitReason(enum.Enum):
-    """Why a worker ended.
+    """Why a worker ended."""
 
-    Attributes:
-        EXIT: It ended by itself, or was killed by something other than its monitor.
-        DONE: Everything expected had been received.
-        TIME: It reached its time limit.
-        MEMORY: It exceeded its memory limit.
-        PROCESSES: It started too many processes.
-        PROTOCOL: It sent bytes that are not a frame, or an unexpected frame.
-    """
-
-    EXIT = enum.auto()
-    DONE = enum.auto()
-    TIME = enum.auto()
-    MEMORY = enum.auto()
-    PROCESSES = enum.auto()
-    PROTOCOL = enum.auto()
+    EXIT = enum.auto()  # it ended by itself, or was killed by something other than its monitor
+    DONE = enum.auto()  # everything expected had been received
+    TIME = enum.auto()  # it reached its time limit
+    MEMORY = enum.auto()  # it exceeded its memory limit
+    PROCESSES = enum.auto()  # it started too many processes
+    PROTOCOL = enum.auto()  # it sent bytes that are not a frame, or an unexpected frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """Result of a job of which no process and no file is left.
+    """Result of a job of which no process and no file is left."""
 
-    Attributes:
-        reason: Why it ended.
-        limits: Limits it ran under.
-        status: The worker's wait status; None where the supervisor was killed and could not report it.
-        seconds: Seconds from launch until nothing of it was left.
-        peak_mib: Largest resident memory seen over the process tree, in MiB.
-        output: The last bytes of what it printed.
-        error: What was wrong with its frames; empty unless ``reason`` is ``PROTOCOL``.
-    """
-
-    reason: ExitReason
-    limits: Limits
-    status: int | None
-    seconds: float
-    peak_mib: float
-    output: bytes
-    error: str = ""
+    reason: ExitReason  # why it ended
+    limits: Limits  # limits it ran under
+    status: int | None  # the worker's wait status; None where the supervisor was killed and could not report it
+    seconds: float  # seconds from launch until nothing of it was left
+    peak_mib: float  # largest resident memory seen over the process tree, in MiB
+    output: bytes  # the last bytes of what it printed
+    error: str = ""  # what was wrong with its frames; empty unless ``reason`` is ``PROTOCOL``
 
     @property
     def completed(self) -> bool:

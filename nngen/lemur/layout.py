@@ -35,20 +35,14 @@ class LemurVersion(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochScore:
-    """Result of one trial after one epoch, as LEMUR stores it.
+    """Result of one trial after one epoch, as LEMUR stores it."""
 
-    Attributes:
-        epoch: Epochs trained so far; the name of the file.
-        accuracy: Accuracy on the test split, in [0, 1].
-        duration_ns: Nanoseconds of training so far.
-        prm: Hyperparameters of the model (``lr``, ``batch``, ``transform``, ``epoch``, ...).
-        train_stat: Further figures of the run, which only 2.2.11 stores.
-    """
-
-    epoch: int
-    accuracy: float
-    duration_ns: int
+    epoch: int  # epochs trained so far; the name of the file
+    accuracy: float  # accuracy on the test split, in [0, 1]
+    duration_ns: int  # nanoseconds of training so far
+    # hyperparameters of the model (``lr``, ``batch``, ``transform``, ``epoch``, ...)
     prm: Mapping[str, float | int | str]
+    # further figures of the run, which only 2.2.11 stores
     train_stat: Mapping[str, float | int | str | None] = field(default_factory=dict)
 
 

@@ -46,20 +46,14 @@ class Results(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A model's last and best epoch on one data set; an epoch's accuracy is the best of its trials.
-
-    Attributes:
-        final_accuracy: Accuracy at ``final_epoch``, in [0, 1].
-        best_epoch: The first epoch with ``best_accuracy``.
-        best_accuracy: Highest accuracy of any epoch, in [0, 1].
-    """
+    """A model's last and best epoch on one data set; an epoch's accuracy is the best of its trials."""
 
     model: str
     dataset: str
     final_epoch: int
-    final_accuracy: float
-    best_epoch: int
-    best_accuracy: float
+    final_accuracy: float  # accuracy at ``final_epoch``, in [0, 1]
+    best_epoch: int  # the first epoch with ``best_accuracy``
+    best_accuracy: float  # highest accuracy of any epoch, in [0, 1]
 
 
 class ResultFile(NamedTuple):

@@ -34,15 +34,10 @@ def transform(norm):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transform:
-    """A transform by LEMUR's name.
+    """A transform by LEMUR's name."""
 
-    Attributes:
-        name: Stem of the transform's file.
-        source: Source of a file that must be added to LEMUR's own; None if LEMUR has the transform.
-    """
-
-    name: str
-    source: str | None = None
+    name: str  # stem of the transform's file
+    source: str | None = None  # source of a file that must be added to LEMUR's own; None if LEMUR has the transform
 
 
 def matching_transform(stored: Shape, shape: Shape, *, augment: str = "none", own: bool = False) -> Transform:
@@ -89,19 +84,12 @@ _RECORDED = re.compile(r"(?P<kind>norm|echo|complex)(?:_(?P<side>[1-9]\d{1,3}))?
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTransform:
-    """A transform of LEMUR's as settings of a training on square images.
+    """A transform of LEMUR's as settings of a training on square images."""
 
-    Attributes:
-        side: Side to which images are resized; None where they keep theirs.
-        augment: ``flip`` where training images are mirrored at random, else ``none``.
-        mean: Mean per channel that is subtracted.
-        std: Deviation per channel that is divided by.
-    """
-
-    side: int | None
-    augment: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    side: int | None  # side to which images are resized; None where they keep theirs
+    augment: str  # ``flip`` where training images are mirrored at random, else ``none``
+    mean: tuple[float, ...]  # mean per channel that is subtracted
+    std: tuple[float, ...]  # deviation per channel that is divided by
 
 
 def read_transform(name: str, dataset: str) -> KnownTransform:

@@ -22,8 +22,7 @@ from nngen.lemur.layout import RESULTS, SOURCES
 from nngen.lemur.reader import MAX_FILE_BYTES, FileLemur
 from nngen.text import one_line
 
-_MAX_UNPACKED = 2**30
-"""Bytes of all members of a wheel together; those of 2.1.2 have 237 MiB."""
+_MAX_UNPACKED = 2**30  # bytes of all members of a wheel together; those of 2.1.2 have 237 MiB
 
 # RuntimeError: encrypted, or packed in a way that Python cannot unpack. ValueError: names that are not UTF-8.
 _DAMAGE = (

@@ -40,24 +40,16 @@ class BudgetError(RewriterError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt read from its file.
-
-    Attributes:
-        version: Version of the wording, raised with every change; the name is that of the file.
-        output: Kind of the reply: ``plan``, ``region``, ``file``, ``number`` or ``any``.
-        inputs: Names used in the body.
-        examples: Most solved examples shown.
-        budget: Most tokens of both turns, without the chat template's own.
-        drop: Inputs (lists) that lose their last items when the prompt is too long, the first named first.
-    """
+    """A prompt read from its file."""
 
     name: str
-    version: int
+    version: int  # version of the wording, raised with every change; the name is that of the file
     purpose: str
-    output: str
-    inputs: tuple[str, ...]
-    examples: int
-    budget: int
+    output: str  # kind of the reply: ``plan``, ``region``, ``file``, ``number`` or ``any``
+    inputs: tuple[str, ...]  # names used in the body
+    examples: int  # most solved examples shown
+    budget: int  # most tokens of both turns, without the chat template's own
+    # inputs (lists) that lose their last items when the prompt is too long, the first named first
     drop: tuple[str, ...]
     system: str
     body: str
@@ -71,17 +63,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A rendered prompt.
-
-    Attributes:
-        tokens: Tokens of both turns.
-        omitted: Items dropped to fit the budget, such as ``2 of 10 pairs``.
-    """
+    """A rendered prompt."""
 
     messages: tuple[Message, ...]
     prompt: str
-    tokens: int
-    omitted: tuple[str, ...]
+    tokens: int  # tokens of both turns
+    omitted: tuple[str, ...]  # items dropped to fit the budget, such as ``2 of 10 pairs``
 
 
 def load_prompts(place: Path | None = None) -> dict[str, Prompt]:

@@ -26,8 +26,7 @@ Best: TypeAlias = Callable[[Collection[Quartet], Random], Quartet | None]
 SURROGATE = "surrogate"
 """Sampler of a campaign that alternates between an even order and the ranking of ``nngen.surrogate``."""
 
-_FRONT = 12
-"""Families whose quartets are compared for one choice: the best under the draw; more where all are taken."""
+_FRONT = 12  # families whose quartets are compared for one choice: the best under the draw; more where all are taken
 
 
 def ask(

@@ -35,16 +35,12 @@ Ints: TypeAlias = NDArray[np.int64]
 LARGEST = 250_000
 """Spaces with more subsets (v > 50 for k = 4) fall back to a fixed permutation of the ranks."""
 
-_USED = 1 << 50
-"""Score of a subset that was used already: above any sum of scores."""
-_TIES = 64
-"""Scores are multiplied by this, so that noise in [0, 64) breaks ties and nothing else."""
+_USED = 1 << 50  # score of a subset that was used already: above any sum of scores
+_TIES = 64  # scores are multiplied by this, so that noise in [0, 64) breaks ties and nothing else
 _POWERS: Ints = 4 ** np.arange(9, dtype=np.int64)
 """Weight of a pair by its count above the smallest: four times as much per use, capped at 4^8."""
-_LARGEST_JOINT = 10_000
-"""Largest number of pairs of disjoint subsets that are compared for one choice."""
-_LEADING = 32
-"""Best subsets looked at one by one before all are filtered for those used already."""
+_LARGEST_JOINT = 10_000  # largest number of pairs of disjoint subsets that are compared for one choice
+_LEADING = 32  # best subsets looked at one by one before all are filtered for those used already
 
 VARIANTS: dict[int, int] = {9: 317, 10: 248, 11: 238, 12: 85, 13: 56, 14: 30, 15: 18, 16: 26, 17: 4, 18: 0, 19: 55}
 """Offset into the noise that breaks ties among v families (k = 4), where it matters: near the end of a small space.

@@ -14,11 +14,9 @@ from nngen.text import listed
 
 Pair: TypeAlias = tuple[str, str]
 
-_BIASED_Z = 4.0
-"""Standard deviations beyond which a family's count counts as biased (one in 16,000 by chance)."""
+_BIASED_Z = 4.0  # standard deviations beyond which a family's count counts as biased (one in 16,000 by chance)
 
-_RARE = 0.01
-"""Probability of a family being in every quartet below which an anchor counts as bias."""
+_RARE = 0.01  # probability of a family being in every quartet below which an anchor counts as bias
 
 _FIGURES = (
     *("quartets", "space", "share", "families", "pairs", "family_range", "pair_range", "triple_range"),
@@ -29,23 +27,14 @@ _FIGURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """An audit of a sample.
+    """An audit of a sample."""
 
-    Attributes:
-        quartets: Different quartets in the sample.
-        space: Quartets that the pool has.
-        k: Families per quartet.
-        families: Quartets per family, zeros included, sorted by name.
-        pairs: Quartets per pair of families, zeros included, names sorted within a pair.
-        triple_range: Largest less smallest count of a triple.
-    """
-
-    quartets: int
-    space: int
-    k: int
-    families: Mapping[str, int]
-    pairs: Mapping[Pair, int]
-    triple_range: int
+    quartets: int  # different quartets in the sample
+    space: int  # quartets that the pool has
+    k: int  # families per quartet
+    families: Mapping[str, int]  # quartets per family, zeros included, sorted by name
+    pairs: Mapping[Pair, int]  # quartets per pair of families, zeros included, names sorted within a pair
+    triple_range: int  # largest less smallest count of a triple
 
     @property
     def share(self) -> float:

@@ -12,27 +12,21 @@ from nngen.space.coverage import Coverage, count_variance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evenness:
-    """Evenness of the counts of an audit.
+    """Evenness of the counts of an audit."""
 
-    Attributes:
-        family_entropy: Shannon entropy of the families' counts over its maximum, 1 when all are equal;
-            None for an empty sample.
-        family_gini: Gini coefficient of the families' counts, 0 when all are equal; None for an empty sample.
-        family_expected: Interval of 95 % of the families' counts in a random sample of that size.
-        pair_expected: Interval of 95 % of the pairs' counts in a random sample of that size.
-        chi_square: Statistic of the families' counts against a random sample without repeats; None where
-            nothing is random (no quartet, or all of them).
-        p: Probability of counts at least as uneven in a random sample; near 1 for counts more even than chance.
-    """
-
+    # shannon entropy of the families' counts over its maximum, 1 when all are equal; None for an empty sample
     family_entropy: float | None
     pair_entropy: float | None
+    # gini coefficient of the families' counts, 0 when all are equal; None for an empty sample
     family_gini: float | None
     pair_gini: float | None
-    family_expected: tuple[float, float]
-    pair_expected: tuple[float, float]
+    family_expected: tuple[float, float]  # interval of 95 % of the families' counts in a random sample of that size
+    pair_expected: tuple[float, float]  # interval of 95 % of the pairs' counts in a random sample of that size
+    # statistic of the families' counts against a random sample without repeats; None where nothing is random (no
+    # quartet, or all of them)
     chi_square: float | None
     df: int
+    # probability of counts at least as uneven in a random sample; near 1 for counts more even than chance
     p: float | None
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
-_PRIME = 2**20 - 3
-"""Modulus of the rank; products of two residues summed over a thousand families stay within 64 bits."""
-_PRIOR = 1e-3
-"""Information on each family before the first quartet, which keeps the matrix regular."""
+_PRIME = 2**20 - 3  # modulus of the rank; products of two residues summed over a thousand families stay within 64 bits
+_PRIOR = 1e-3  # information on each family before the first quartet, which keeps the matrix regular
 
 
 class RowSpace:

@@ -33,14 +33,11 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Effects estimated from the results so far, in accuracy.
+    """Effects estimated from the results so far, in accuracy."""
 
-    Attributes:
-        families: Effects by family; a missing family is as uncertain as the least certain one.
-        pairs: Effects by pair, names sorted; a missing pair has no effect.
-    """
-
+    # effects by family; a missing family is as uncertain as the least certain one
     families: Mapping[str, Belief] = field(default_factory=dict)
+    # effects by pair, names sorted; a missing pair has no effect
     pairs: Mapping[tuple[str, str], Belief] = field(default_factory=dict)
 
 
@@ -89,17 +86,11 @@ Order: TypeAlias = Callable[[Pool, int, Collection[Quartet]], Sampler]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerEntry:
-    """A registered sampler; exactly one of ``order`` and ``choose`` is set.
+    """A registered sampler; exactly one of ``order`` and ``choose`` is set."""
 
-    Attributes:
-        summary: Clause for help texts, without a full stop.
-        order: Builds the fixed order; None for a sampler that learns.
-        choose: Chooses the next quartets from results; None for a fixed order.
-    """
-
-    summary: str
-    order: Order | None = None
-    choose: Chooser | None = None
+    summary: str  # clause for help texts, without a full stop
+    order: Order | None = None  # builds the fixed order; None for a sampler that learns
+    choose: Chooser | None = None  # chooses the next quartets from results; None for a fixed order
 
 
 SAMPLERS: dict[str, SamplerEntry] = {}

@@ -35,19 +35,12 @@ _LEAST_SPREAD = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A long training.
+    """A long training."""
 
-    Attributes:
-        model: Name of the model.
-        dataset: LEMUR's name of the data set.
-        accuracies: Accuracy after each epoch from 1.
-        hyperparameters: Values that LEMUR recorded.
-    """
-
-    model: str
-    dataset: str
-    accuracies: tuple[float, ...]
-    hyperparameters: Hyperparameters
+    model: str  # name of the model
+    dataset: str  # LEMUR's name of the data set
+    accuracies: tuple[float, ...]  # accuracy after each epoch from 1
+    hyperparameters: Hyperparameters  # values that LEMUR recorded
 
     def best_after(self, epochs: int) -> float:
         """Return the best accuracy after more than so many epochs."""

@@ -54,34 +54,20 @@ _LATER = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Experts:
-    """Families of a pool, each trained alone with one fidelity, with their outputs on the validation images.
+    """Families of a pool, each trained alone with one fidelity, with their outputs on the validation images."""
 
-    Attributes:
-        campaign: Campaign that trained them.
-        fidelity: Fidelity of their trials, with the batch that was asked for.
-        families: Names, sorted; ``E`` of them.
-        logits: Logits, ``(S, E, N, C)``: of as many seeds as every family has, ``N`` images and ``C`` classes.
-        labels: Class of each image, ``(N,)``.
-        features: Pooled features of each image, ``(N, F)``; None where the archive has none.
-        accuracies: Mean validation accuracy over the seeds, ``(E,)``.
-        parameters: Number of parameters, ``(E,)``; nan where it is not known.
-        speed: Accuracy after epoch 1 as a share of that after epoch 5, or after the last, ``(E,)``.
-        missing: Families of the pool without outputs, with the reason.
-        candidates: Id of each family's candidate.
-        untrained: Scores of the families before training, each ``(E,)``, by name; empty where they were not measured.
-    """
-
-    campaign: str
-    fidelity: Fidelity
-    families: tuple[str, ...]
-    logits: Halves
-    labels: Ints
-    features: Floats | None
-    accuracies: Floats
-    parameters: Floats
-    speed: Floats
-    missing: Mapping[str, str]
-    candidates: tuple[str, ...] = ()
+    campaign: str  # campaign that trained them
+    fidelity: Fidelity  # fidelity of their trials, with the batch that was asked for
+    families: tuple[str, ...]  # names, sorted; ``E`` of them
+    logits: Halves  # logits, ``(S, E, N, C)``: of as many seeds as every family has, ``N`` images and ``C`` classes
+    labels: Ints  # class of each image, ``(N,)``
+    features: Floats | None  # pooled features of each image, ``(N, F)``; None where the archive has none
+    accuracies: Floats  # mean validation accuracy over the seeds, ``(E,)``
+    parameters: Floats  # number of parameters, ``(E,)``; nan where it is not known
+    speed: Floats  # accuracy after epoch 1 as a share of that after epoch 5, or after the last, ``(E,)``
+    missing: Mapping[str, str]  # families of the pool without outputs, with the reason
+    candidates: tuple[str, ...] = ()  # id of each family's candidate
+    # scores of the families before training, each ``(E,)``, by name; empty where they were not measured
     untrained: Mapping[str, Floats] = field(default_factory=dict)
 
     @property

@@ -28,14 +28,12 @@ FROZEN = Plan(
 """Plan of a candidate with such a gate, without its experts; it trains its gate on the training images."""
 
 _STEPS = 30
-_RELAXATION = 1.8
-"""Length of a step in place of 1; below 2 the likelihood still rises."""
+_RELAXATION = 1.8  # length of a step in place of 1; below 2 the likelihood still rises
 
 _PENALTY = 0.02
 """Penalty of the squared weights, as a share of the number of images; the features have a deviation of 1."""
 
-_CELLS = {"cpu": 2**20, "cuda": 2**26}
-"""Numbers in a block."""
+_CELLS = {"cpu": 2**20, "cuda": 2**26}  # numbers in a block
 
 _TINY = 1e-30
 

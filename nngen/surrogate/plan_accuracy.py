@@ -40,16 +40,11 @@ _PENALTIES = np.logspace(-3, 5, 17)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A plan with its measured accuracies, averaged over seeds.
-
-    Attributes:
-        early: Mean validation accuracy after each epoch but the last.
-        accuracy: Mean validation accuracy after the last epoch.
-    """
+    """A plan with its measured accuracies, averaged over seeds."""
 
     plan: Plan
-    early: tuple[float, ...]
-    accuracy: float
+    early: tuple[float, ...]  # mean validation accuracy after each epoch but the last
+    accuracy: float  # mean validation accuracy after the last epoch
 
     @property
     def quartet(self) -> str:
@@ -59,19 +54,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorScore:
-    """Error of one predictor on groups left out of its fit.
-
-    Attributes:
-        rmse: Root mean squared error, in accuracy.
-        rank: Spearman's rank correlation; None where all predictions are equal.
-        r: Pearson's correlation; None where all predictions are equal.
-    """
+    """Error of one predictor on groups left out of its fit."""
 
     predictor: str
     cases: int
-    rmse: float
-    rank: float | None
-    r: float | None
+    rmse: float  # root mean squared error, in accuracy
+    rank: float | None  # spearman's rank correlation; None where all predictions are equal
+    r: float | None  # pearson's correlation; None where all predictions are equal
 
 
 def plan_cases(trials: Iterable[StoredTrial]) -> list[Case]:

@@ -22,11 +22,9 @@ KAPPA = 0.5
 _MIDDLE = 1.349  # standard deviations between the quartiles of a normal distribution
 _FAR = 1_000.0
 
-_MOST_TUNED = 250
-"""Rows that the kernel's parameters are fitted to; the time of a fit grows with their cube."""
+_MOST_TUNED = 250  # rows that the kernel's parameters are fitted to; the time of a fit grows with their cube
 
-_MOST_KNOWN = 2_000
-"""Rows that predictions are made from."""
+_MOST_KNOWN = 2_000  # rows that predictions are made from
 
 
 class Ranker:

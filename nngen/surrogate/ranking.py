@@ -30,47 +30,31 @@ _TOP = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Agreement of a score with accuracies after joint training.
+    """Agreement of a score with accuracies after joint training."""
 
-    Attributes:
-        score: Name of the score.
-        mixtures: Number of mixtures that were trained jointly.
-        tau: Kendall's tau-b; None where the score or the accuracies are all equal.
-        low: Lower end of its 95 % interval.
-        high: Upper end of its 95 % interval.
-        regret: Accuracy of the best mixture less that of the best among the top twentieth by the score.
-    """
-
-    score: str
-    mixtures: int
-    tau: float | None
-    low: float | None
-    high: float | None
-    regret: float | None
+    score: str  # name of the score
+    mixtures: int  # number of mixtures that were trained jointly
+    tau: float | None  # Kendall's tau-b; None where the score or the accuracies are all equal
+    low: float | None  # lower end of its 95 % interval
+    high: float | None  # upper end of its 95 % interval
+    regret: float | None  # accuracy of the best mixture less that of the best among the top twentieth by the score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ranking:
-    """All mixtures of a pool with their scores.
+    """All mixtures of a pool with their scores."""
 
-    Attributes:
-        experts: The experts.
-        mixtures: Places of the experts of each mixture, ``(Q, 4)``, in lexicographic order; all of them, or those that
-            a search found.
-        scores: Scores by name, each ``(Q,)``; ``learned`` and ``effects`` where enough were trained jointly.
-        deviation: Standard deviation of the learned prediction, ``(Q,)``; None without one.
-        joint: Accuracies of the mixtures that were trained jointly.
-        agreements: Agreement of each score with these; that of fitted ones on mixtures left out of the fit.
-        ceiling: Largest tau that a score without noise would reach on average; None without repeated seeds.
-    """
-
-    experts: Experts
+    experts: Experts  # the experts
+    # places of the experts of each mixture, ``(Q, 4)``, in lexicographic order; all of them, or those that a search
+    # found
     mixtures: Ints
+    # scores by name, each ``(Q,)``; ``learned`` and ``effects`` where enough were trained jointly
     scores: Mapping[str, Floats]
-    deviation: Floats | None
-    joint: JointAccuracies
+    deviation: Floats | None  # standard deviation of the learned prediction, ``(Q,)``; None without one
+    joint: JointAccuracies  # accuracies of the mixtures that were trained jointly
+    # agreement of each score with these; that of fitted ones on mixtures left out of the fit
     agreements: tuple[Agreement, ...]
-    ceiling: float | None
+    ceiling: float | None  # largest tau that a score without noise would reach on average; None without repeated seeds
 
     @property
     def space(self) -> int:

@@ -30,42 +30,28 @@ _MOST_BYTES = 2**27
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedTraining:
-    """One training of a table.
+    """One training of a table."""
 
-    Attributes:
-        seed: Number of its seed.
-        curve: Validation accuracy after each epoch; empty where it failed.
-        usage: Mean weight of each expert in the last epoch by its name, in the order of the row.
-        seconds: Wall time of the training.
-        parameters: Number of the network's parameters; None where it is not recorded.
-        verdict: Outcome; its rule says that it is recorded.
-    """
-
-    seed: int
-    curve: tuple[float, ...]
+    seed: int  # number of its seed
+    curve: tuple[float, ...]  # validation accuracy after each epoch; empty where it failed
+    # mean weight of each expert in the last epoch by its name, in the order of the row
     usage: tuple[tuple[str, float], ...]
-    seconds: float
-    parameters: int | None
-    verdict: Verdict
+    seconds: float  # wall time of the training
+    parameters: int | None  # number of the network's parameters; None where it is not recorded
+    verdict: Verdict  # outcome; its rule says that it is recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordedTable:
-    """Trainings of many plans at one fidelity.
+    """Trainings of many plans at one fidelity."""
 
-    Attributes:
-        name: Name of the file.
-        spec: Settings that the trainings share; the data set is ``table:`` and the path, the seed has no meaning.
-        classes: Number of classes of the images.
-        trainings: Trainings of each plan by seed; plans have their experts in alphabetic order.
-        fingerprint: SHA-256 of the settings and the trainings, in hex.
-    """
-
-    name: str
+    name: str  # name of the file
+    # settings that the trainings share; the data set is ``table:`` and the path, the seed has no meaning
     spec: TrialSpec
-    classes: int
+    classes: int  # number of classes of the images
+    # trainings of each plan by seed; plans have their experts in alphabetic order
     trainings: Mapping[Plan, tuple[RecordedTraining, ...]]
-    fingerprint: str
+    fingerprint: str  # SHA-256 of the settings and the trainings, in hex
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -35,19 +35,13 @@ _CODE_LIMIT = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedCase:
-    """A model of LEMUR with its best recorded accuracy.
-
-    Attributes:
-        family: Name without the trailing hash: a base family, or the generator that wrote the model.
-        group: Key shared by models whose code differs in constants alone.
-        accuracy: Best accuracy on LEMUR's test split; the code is cut at 20,000 characters.
-    """
+    """A model of LEMUR with its best recorded accuracy."""
 
     model: str
-    family: str
-    group: str
+    family: str  # name without the trailing hash: a base family, or the generator that wrote the model
+    group: str  # key shared by models whose code differs in constants alone
     code: str
-    accuracy: float
+    accuracy: float  # best accuracy on LEMUR's test split; the code is cut at 20,000 characters
 
 
 def recorded_cases(archive: Archive, dataset: str, epoch: int, count: int, seed: int = 0) -> list[RecordedCase]:

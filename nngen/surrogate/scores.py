@@ -40,22 +40,17 @@ SCORES: Mapping[str, str] = {
 }
 """Scores by name."""
 
-_STEPS = 20
-"""Iterations of expectation-maximisation; more change the accuracy of few mixtures, and by single images."""
+_STEPS = 20  # iterations of expectation-maximisation; more change the accuracy of few mixtures, and by single images
 
-_RELAXATION = 1.8
-"""Power of each step in place of 1; below 2 it leads to the same weights in about half of the steps."""
+_RELAXATION = 1.8  # power of each step in place of 1; below 2 it leads to the same weights in about half of the steps
 
-_PENALTY = 0.1
-"""Penalty of the ridge regressions, as a share of the mean variance of what they are fitted to."""
+_PENALTY = 0.1  # penalty of the ridge regressions, as a share of the mean variance of what they are fitted to
 
 _TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_MOST_STACKED = 32
-"""Classes up to which stacking is fitted: its cost rises with the cube of their number."""
+_MOST_STACKED = 32  # classes up to which stacking is fitted: its cost rises with the cube of their number
 
 _COLUMNS = 4096
-_CELLS = {"cpu": 2**16, "cuda": 2**25}
-"""Numbers in a block, which fits the cache of a core."""
+_CELLS = {"cpu": 2**16, "cuda": 2**25}  # numbers in a block, which fits the cache of a core
 
 _TINY = 1e-300
 
@@ -123,19 +118,12 @@ def _of_singles(experts: Experts, mixtures: Ints) -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """Outputs of experts with one seed, on the device.
+    """Outputs of experts with one seed, on the device."""
 
-    Attributes:
-        logits: Logits, ``(E, N, C)``, float16.
-        labels: Class of each image, ``(N,)``.
-        hits: Whether an expert is right, ``(E, N)``, as 0 and 1.
-        features: Pooled features of the images, ``(N, F)``; None where there are none.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    hits: Tensor
-    features: Tensor | None
+    logits: Tensor  # logits, ``(E, N, C)``, float16
+    labels: Tensor  # class of each image, ``(N,)``
+    hits: Tensor  # whether an expert is right, ``(E, N)``, as 0 and 1
+    features: Tensor | None  # pooled features of the images, ``(N, F)``; None where there are none
 
     @classmethod
     def of(cls, experts: Experts, logits: Tensor, device: str) -> Outputs:

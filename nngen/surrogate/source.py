@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 _PLAIN = Plan(experts=())
 
-_STRATA = (0.01, 0.1, 1.0)
-"""Ends of the strata of a ranking, as shares from its top."""
+_STRATA = (0.01, 0.1, 1.0)  # ends of the strata of a ranking, as shares from its top
 
 
 @dataclass(slots=True)
@@ -98,15 +97,10 @@ class RankedQuartets(CandidateSource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnQuartets(CandidateSource):
-    """Quartets that were drawn beforehand, as many as a campaign needs to reach its size.
+    """Quartets that were drawn beforehand, as many as a campaign needs to reach its size."""
 
-    Attributes:
-        quartets: The quartets, in order.
-        plan: Plan of each of them, without its experts.
-    """
-
-    quartets: tuple[Quartet, ...]
-    plan: Plan = _PLAIN
+    quartets: tuple[Quartet, ...]  # the quartets, in order
+    plan: Plan = _PLAIN  # plan of each of them, without its experts
 
     def suggest(self, record: CampaignRecord, trials: Sequence[TrialLine], archive: Archive) -> Sequence[Suggestion]:
         before = sum(trial.rung == trial.replicate == 0 for trial in trials)

@@ -34,19 +34,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Forecast:
-    """A forest over the plans of a table, its error, and the noise between seeds.
+    """A forest over the plans of a table, its error, and the noise between seeds."""
 
-    Attributes:
-        model: Forest from the features of a plan to its mean accuracy after each epoch.
-        error: Root mean squared error of the last accuracy on plans left out of the fit.
-        noise: Standard deviation of the last accuracy between seeds of a plan; None where no plan has two.
-        residuals: Differences of single trainings from the mean of their plan, by epoch, ``(N, epochs)``.
-    """
-
-    model: RandomForestRegressor
-    error: float
-    noise: float | None
-    residuals: Floats
+    model: RandomForestRegressor  # forest from the features of a plan to its mean accuracy after each epoch
+    error: float  # root mean squared error of the last accuracy on plans left out of the fit
+    noise: float | None  # standard deviation of the last accuracy between seeds of a plan; None where no plan has two
+    residuals: Floats  # differences of single trainings from the mean of their plan, by epoch, ``(N, epochs)``
 
 
 class TableEngine:

@@ -26,56 +26,36 @@ RESTORE = "worker.restore"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckJob:
-    """A candidate to check, and the limits of its worker.
+    """A candidate to check, and the limits of its worker."""
 
-    Attributes:
-        candidate: The candidate; an engine reads only its source.
-        shape: Shape of one image, without the batch.
-        classes: Number of classes.
-        hyperparameters: Values of ``prm`` that differ from the defaults.
-        device: ``cpu`` or ``cuda``.
-        threads: CPU threads of the worker.
-        time_limit_s: Limit in seconds, on the clock of the process that runs the engine.
-        memory_mib: Limit on resident memory over the worker's process tree, in MiB.
-        isolation: Isolation level of the worker.
-    """
-
-    candidate: Candidate
-    shape: Shape
-    classes: Classes = 10
-    hyperparameters: Hyperparameters = field(default_factory=dict)
-    device: str = "cpu"
-    threads: Threads = 1
-    time_limit_s: Seconds = 60.0
-    memory_mib: MiB = 12_288
-    isolation: Isolation
+    candidate: Candidate  # the candidate; an engine reads only its source
+    shape: Shape  # shape of one image, without the batch
+    classes: Classes = 10  # number of classes
+    hyperparameters: Hyperparameters = field(default_factory=dict)  # values of ``prm`` that differ from the defaults
+    device: str = "cpu"  # ``cpu`` or ``cuda``
+    threads: Threads = 1  # CPU threads of the worker
+    time_limit_s: Seconds = 60.0  # limit in seconds, on the clock of the process that runs the engine
+    memory_mib: MiB = 12_288  # limit on resident memory over the worker's process tree, in MiB
+    isolation: Isolation  # isolation level of the worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
-    """A candidate to train and to score.
+    """A candidate to train and to score."""
 
-    Attributes:
-        candidate: The candidate; an engine reads its id, its source and, to predict memory, its plan.
-        spec: Training settings and limits; ``spec.device`` is ``cpu`` or ``cuda``.
-        dataset: Images and labels; the labels of validation and test stay in the process that runs the engine.
-        isolation: Isolation level of the worker.
-        folder: Folder of the trial's checkpoint and weights, from which an interrupted training goes on; None where
-            nothing is kept.
-        start: File of the weights that training starts from, whose SHA-256 is ``spec.start``; None for new ones.
-        experts: Kept weights of each expert's family trained alone, in the plan's order, from which the experts of a
-            mixture start; empty for new ones. ``spec.start`` identifies them.
-        logits: Whether the trial keeps its logits of the validation images.
-    """
-
-    candidate: Candidate
-    spec: TrialSpec
-    dataset: Dataset
-    isolation: Isolation
+    candidate: Candidate  # the candidate; an engine reads its id, its source and, to predict memory, its plan
+    spec: TrialSpec  # training settings and limits; ``spec.device`` is ``cpu`` or ``cuda``
+    dataset: Dataset  # images and labels; the labels of validation and test stay in the process that runs the engine
+    isolation: Isolation  # isolation level of the worker
+    # folder of the trial's checkpoint and weights, from which an interrupted training goes on; None where nothing is
+    # kept
     folder: TrialFolder | None = None
+    # file of the weights that training starts from, whose SHA-256 is ``spec.start``; None for new ones
     start: Path | None = None
+    # kept weights of each expert's family trained alone, in the plan's order, from which the experts of a mixture
+    # start; empty for new ones. ``spec.start`` identifies them
     experts: tuple[Path, ...] = ()
-    logits: bool = False
+    logits: bool = False  # whether the trial keeps its logits of the validation images
 
 
 class Engine(Protocol):

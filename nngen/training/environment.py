@@ -52,17 +52,11 @@ def _cuda_works() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A graphics card.
+    """A graphics card."""
 
-    Attributes:
-        name: Name of its kind.
-        memory_mib: Its memory in MiB.
-        visible: Value of ``CUDA_VISIBLE_DEVICES`` with which a process sees this card alone.
-    """
-
-    name: str
-    memory_mib: float
-    visible: str
+    name: str  # name of its kind
+    memory_mib: float  # its memory in MiB
+    visible: str  # value of ``CUDA_VISIBLE_DEVICES`` with which a process sees this card alone
 
 
 def visible_cards(count: int) -> list[str]:

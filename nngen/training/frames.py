@@ -6,23 +6,14 @@ import enum
 
 
 class FrameKind(enum.IntEnum):
-    """Kinds of the frames of a training besides messages.
+    """Kinds of the frames of a training besides messages."""
 
-    Attributes:
-        VALIDATION: Class of each validation image, as little-endian uint16.
-        TEST: Class of each test image in the same form.
-        FILE: Part of a file (``nngen.training.state.artifacts``).
-        PROOF: Answer to the question of a check (``proof_size``).
-        LOGITS: Logits of each validation image after the last epoch, as little-endian float16.
-        OUTPUTS: Logits of all images of a prediction, as little-endian float32.
-    """
-
-    VALIDATION = 2
-    TEST = 3
-    FILE = 4
-    PROOF = 5
-    LOGITS = 6
-    OUTPUTS = 7
+    VALIDATION = 2  # class of each validation image, as little-endian uint16
+    TEST = 3  # class of each test image in the same form
+    FILE = 4  # part of a file (``nngen.training.state.artifacts``)
+    PROOF = 5  # answer to the question of a check (``proof_size``)
+    LOGITS = 6  # logits of each validation image after the last epoch, as little-endian float16
+    OUTPUTS = 7  # logits of all images of a prediction, as little-endian float32
 
 
 NONCE = 32

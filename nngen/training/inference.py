@@ -34,17 +34,11 @@ _WORKER = "nngen.training.worker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptWeights:
-    """Weights of a trial with all that is needed to use them.
+    """Weights of a trial with all that is needed to use them."""
 
-    Attributes:
-        file: State dictionary as safetensors.
-        order: Settings that the net was trained by.
-        preprocessing: Conversion of images to the net's input, and the names of its classes.
-    """
-
-    file: Path
-    order: TrainOrder
-    preprocessing: Preprocessing
+    file: Path  # state dictionary as safetensors
+    order: TrainOrder  # settings that the net was trained by
+    preprocessing: Preprocessing  # conversion of images to the net's input, and the names of its classes
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -97,33 +91,19 @@ class KeptWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictJob:
-    """Images to predict.
+    """Images to predict."""
 
-    Attributes:
-        source: Source of the candidate.
-        kept: Weights.
-        images: File of ``(N, C, H, W)`` uint8, an ``.npy`` array.
-        count: Number of images.
-        device: ``cpu`` or ``cuda``.
-        threads: CPU threads of the worker.
-        time_limit_s: Limit in seconds.
-        memory_mib: Limit on resident memory, in MiB.
-        isolation: Isolation level of the worker.
-        artifacts: Files to take from the net with its weights; None for none.
-        metadata: Texts by name that these files carry.
-    """
-
-    source: str
-    kept: KeptWeights
-    images: Path
-    count: int
-    device: str = "cpu"
-    threads: int = 1
-    time_limit_s: float = 3600.0
-    memory_mib: int = 12_288
-    isolation: Isolation
-    artifacts: ArtifactRequest | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    source: str  # source of the candidate
+    kept: KeptWeights  # weights
+    images: Path  # file of ``(N, C, H, W)`` uint8, an ``.npy`` array
+    count: int  # number of images
+    device: str = "cpu"  # ``cpu`` or ``cuda``
+    threads: int = 1  # CPU threads of the worker
+    time_limit_s: float = 3600.0  # limit in seconds
+    memory_mib: int = 12_288  # limit on resident memory, in MiB
+    isolation: Isolation  # isolation level of the worker
+    artifacts: ArtifactRequest | None = None  # files to take from the net with its weights; None for none
+    metadata: Mapping[str, str] = field(default_factory=dict)  # texts by name that these files carry
 
 
 def predict_logits(job: PredictJob) -> npt.NDArray[np.float32]:

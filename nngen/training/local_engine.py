@@ -35,8 +35,7 @@ _PRELOAD = ("torch", "torchvision", "numpy", "nngen.checks.dynamic", "nngen.trai
 _WORKER = "nngen.training.worker"
 _BYTES_PER_LOGIT = 2
 _CARD_LIMITS = Limits(time_limit_s=60.0, memory_mib=12_288)
-_SHARE = 0.9
-"""Share of a card's memory that trials side by side may take."""
+_SHARE = 0.9  # share of a card's memory that trials side by side may take
 
 _WHOLE = {"cpu": 1 / 24, "cuda": 1 / 8}
 """Share of a trial's limit of memory, or of its card's memory, up to which all images lie on the device."""
@@ -46,8 +45,7 @@ _NO_CARD = Card(name="cpu", memory_mib=math.inf, visible="")
 _SLOW_S = {"cpu": 2.0, "cuda": 30.0}
 """Seconds of an epoch from which on it is compared with its predictions; a card spends some on choosing algorithms."""
 
-_LEAST_S = 0.1
-"""Time limit of a training that goes on when its time is over, so that it ends as it would have ended."""
+_LEAST_S = 0.1  # time limit of a training that goes on when its time is over, so that it ends as it would have ended
 
 _SEEN, _UNSEEN_RETRIES = 0.5, 2
 """Share of the limit that the monitor must have seen in use where a lack of memory is reported; retries where not."""

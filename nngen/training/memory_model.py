@@ -25,8 +25,7 @@ _WORKER_MIB = {"cpu": (200.0, 330.0), "cuda": (300.0, 550.0)}
 _COPIES = 4
 """Copies of each weight: itself, its gradient, and the optimizer's two moments."""
 
-_HALF = {"cpu": 1.0, "cuda": 0.5}
-"""Size of an activation as a share of float32's: bfloat16 on a card."""
+_HALF = {"cpu": 1.0, "cuda": 0.5}  # size of an activation as a share of float32's: bfloat16 on a card
 
 _USUAL = 1.4
 """Usual memory as a multiple of what is kept: gradients of activations, the gate, fragmentation. Measured on a CPU."""
@@ -42,19 +41,12 @@ SMALLEST_BATCH = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Predicted memory and time of a training.
+    """Predicted memory and time of a training."""
 
-    Attributes:
-        fixed_mib: Lower bound of its memory that does not depend on the batch.
-        image_mib: Lower bound of what each image of a batch adds.
-        likely_mib: Expected memory with the batch that was asked for.
-        seconds: Expected seconds of training on a CPU; None for a card, for which nothing was measured.
-    """
-
-    fixed_mib: float
-    image_mib: float
-    likely_mib: float
-    seconds: float | None
+    fixed_mib: float  # lower bound of its memory that does not depend on the batch
+    image_mib: float  # lower bound of what each image of a batch adds
+    likely_mib: float  # expected memory with the batch that was asked for
+    seconds: float | None  # expected seconds of training on a CPU; None for a card, for which nothing was measured
 
     def low_mib(self, batch: int) -> float:
         """Return the lower bound of the memory with this batch."""

@@ -38,39 +38,25 @@ class TrainOrder(CheckOrder):
     """A training, as the worker needs it: settings, and of the data set what its files do not say.
 
     ``lr``, ``momentum``, ``batch`` and ``epoch`` are among the hyperparameters.
-
-    Attributes:
-        augment: Random changes of training images.
-        mean: Mean of the train split per channel, in [0, 1].
-        std: Standard deviation of the train split per channel.
-        train_size: Number of images of the train split to train on; None for all.
-        logits: Whether the logits of the validation images are sent after training.
-        compiled: Whether the net is compiled before it is trained.
-        class_weights: Weight of an image of each class; empty where all count alike.
-        artifacts: Names of the files to send.
-        start: Whether weights to start from are among the worker's files.
-        experts: Number of the worker's files that hold the weights of one expert each.
-        done: Epochs that the checkpoint among the worker's files contains; 0 without one.
-        whole_mib: MiB of images that are on the device whole; more are read from their files batch by batch.
-        metadata: Texts by name that these files carry.
     """
 
     epochs: int
     batch: int
     seed: int
-    augment: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    train_size: int | None = None
-    logits: bool = False
-    compiled: bool = False
-    class_weights: tuple[float, ...] = ()
-    artifacts: tuple[str, ...] = ()
-    start: bool = False
-    experts: int = 0
-    done: int = 0
+    augment: str  # random changes of training images
+    mean: tuple[float, ...]  # mean of the train split per channel, in [0, 1]
+    std: tuple[float, ...]  # standard deviation of the train split per channel
+    train_size: int | None = None  # number of images of the train split to train on; None for all
+    logits: bool = False  # whether the logits of the validation images are sent after training
+    compiled: bool = False  # whether the net is compiled before it is trained
+    class_weights: tuple[float, ...] = ()  # weight of an image of each class; empty where all count alike
+    artifacts: tuple[str, ...] = ()  # names of the files to send
+    start: bool = False  # whether weights to start from are among the worker's files
+    experts: int = 0  # number of the worker's files that hold the weights of one expert each
+    done: int = 0  # epochs that the checkpoint among the worker's files contains; 0 without one
+    # MiB of images that are on the device whole; more are read from their files batch by batch
     whole_mib: float = 512.0
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)  # texts by name that these files carry
 
     @property
     def goes_on(self) -> bool:

@@ -29,17 +29,14 @@ from nngen.types import EpochResult, Outcome, Trial, Verdict
 
 _MAX_EXPERTS = 64
 _MAX_PARAMETERS = 10**12
-_MOST_SAMPLES_PER_S = 10**8
-"""No machine hands out more; a larger number is forged."""
+_MOST_SAMPLES_PER_S = 10**8  # no machine hands out more; a larger number is forged
 
-_MOST_PASSES = 1.1
-"""Passes in an epoch that are not suspect: a file may look at a first batch before its one pass."""
+_MOST_PASSES = 1.1  # passes in an epoch that are not suspect: a file may look at a first batch before its one pass
 
 _MOST_RATIO = 60.0
 """Time per image in training, relative to predictions: 3 to 20 times as long in one pass, by the size of the batch."""
 
-_FEWEST_IMAGES = 50
-"""Images of a split from which on no mistake at all is implausible."""
+_FEWEST_IMAGES = 50  # images of a split from which on no mistake at all is implausible
 
 _RULE = "worker"
 _PROOF = "worker.proof"
@@ -84,18 +81,12 @@ class CheckScorer:
     The candidate shares a process with the rules, so any frame may be its own. Of a failure its word is enough. The
     answer to a question that is drawn once the candidate is imported shows that the net builds, predicts and learns
     now: docs/design/0021-verdicts.md.
-
-    Attributes:
-        classes: Number of classes.
-        lines: Largest line number that a verdict may have.
-        ask: Sends the question to the worker.
-        verdict: Verdict once all is received.
     """
 
-    classes: int
-    lines: int
-    ask: Callable[[bytes], object]
-    verdict: Verdict | None = None
+    classes: int  # number of classes
+    lines: int  # largest line number that a verdict may have
+    ask: Callable[[bytes], object]  # sends the question to the worker
+    verdict: Verdict | None = None  # verdict once all is received
     _question: bytes = b""
 
     def take(self, frame: Frame, _seconds: float) -> bool:
@@ -137,44 +128,30 @@ class TrialScorer:
     """Receives the frames of a training in their only order: ready, then per epoch a report and predictions, then test.
 
     Where they are asked for, the logits of the validation images come before the test predictions.
-
-    Attributes:
-        epochs: Number of epochs to come.
-        classes: Number of classes.
-        lines: Largest line number that a verdict may have.
-        images: Number of training images.
-        slow_s: Seconds from which on an epoch is compared with its predictions; infinite where it cannot be.
-        score: Computes the accuracy of validation predictions.
-        on_epoch: Called after each completed epoch.
-        artifacts: Receives the files of the training.
-        logits: Whether the logits of the validation images follow those of the last epoch.
-        curve: One point per completed epoch; those of an earlier run, if it goes on from there.
-        verdict: Verdict once all is received: valid after the test predictions, or the worker's own.
-        parameters: Number of parameters of the net, as the worker counted them.
-        validation_predictions: Class per validation image after the last completed epoch, as ``Trial`` keeps them.
-        test_predictions: Class per test image in the same form; empty until the end.
-        validation_logits: Logits per validation image, as ``Trial`` keeps them; empty where they were not asked for.
-        started: Weights that the training started from, in words; empty for new ones.
-        suspect: Reason why the time of an epoch is implausible; empty for most.
     """
 
-    epochs: int
-    classes: int
-    lines: int
-    images: int
+    epochs: int  # number of epochs to come
+    classes: int  # number of classes
+    lines: int  # largest line number that a verdict may have
+    images: int  # number of training images
+    # seconds from which on an epoch is compared with its predictions; infinite where it cannot be
     slow_s: float = math.inf
-    score: Callable[[bytes], float]
-    on_epoch: Callable[[EpochResult], None] | None = None
-    artifacts: FileSink | None = None
-    logits: bool = False
+    score: Callable[[bytes], float]  # computes the accuracy of validation predictions
+    on_epoch: Callable[[EpochResult], None] | None = None  # called after each completed epoch
+    artifacts: FileSink | None = None  # receives the files of the training
+    logits: bool = False  # whether the logits of the validation images follow those of the last epoch
+    # one point per completed epoch; those of an earlier run, if it goes on from there
     curve: list[EpochResult] = field(default_factory=list)
+    # verdict once all is received: valid after the test predictions, or the worker's own
     verdict: Verdict | None = None
-    parameters: int | None = None
+    parameters: int | None = None  # number of parameters of the net, as the worker counted them
+    # class per validation image after the last completed epoch, as ``Trial`` keeps them
     validation_predictions: bytes = b""
-    test_predictions: bytes = b""
+    test_predictions: bytes = b""  # class per test image in the same form; empty until the end
+    # logits per validation image, as ``Trial`` keeps them; empty where they were not asked for
     validation_logits: bytes = b""
-    started: str = ""
-    suspect: str = ""
+    started: str = ""  # weights that the training started from, in words; empty for new ones
+    suspect: str = ""  # reason why the time of an epoch is implausible; empty for most
     _report: Mapping[str, Any] | None = None
     _since: float = 0.0
     _learned: float = 0.0

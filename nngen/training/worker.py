@@ -62,8 +62,7 @@ _RULE = "worker.train"
 _SHARE, _SHORT_S = 0.5, 1.0
 """Share of the time that checkpoints may take, and seconds that each may take anyway; else some are left out."""
 
-_MOST_LOGITS = 2**25
-"""Number of validation logits up to which they are kept in a file."""
+_MOST_LOGITS = 2**25  # number of validation logits up to which they are kept in a file
 
 _HALF_MAX = 65_504.0
 

@@ -17,21 +17,13 @@ from nngen.types import Fidelity, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
-    """Accuracies that need no mixture; each is None where it is not known.
+    """Accuracies that need no mixture; each is None where it is not known."""
 
-    Attributes:
-        majority: Share of the most frequent class among the validation images.
-        majority_class: Name of that class.
-        alone: Best validation accuracy of a family alone at the fidelity of the best.
-        family: Name of that family.
-        record: LEMUR's best record of the pool's families on the data set, on LEMUR's test split.
-    """
-
-    majority: float | None = None
-    majority_class: str = ""
-    alone: float | None = None
-    family: str = ""
-    record: Record | None = None
+    majority: float | None = None  # share of the most frequent class among the validation images
+    majority_class: str = ""  # name of that class
+    alone: float | None = None  # best validation accuracy of a family alone at the fidelity of the best
+    family: str = ""  # name of that family
+    record: Record | None = None  # LEMUR's best record of the pool's families on the data set, on LEMUR's test split
 
     @property
     def lines(self) -> tuple[str, ...]:

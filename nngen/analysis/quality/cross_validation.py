@@ -14,21 +14,16 @@ from nngen.archive.store import Archive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldRow:
-    """Accuracies of one candidate over the folds.
-
-    Attributes:
-        accuracies: Validation accuracy in each fold, the mean over its seeds; None where it was not trained.
-        mean: Mean over the folds in which it was trained.
-        std: Sample standard deviation over them; None below two.
-        half: Half the width of the mean's 95 % interval; None below two. The variance is corrected for training sets
-            that overlap (Nadeau and Bengio 2003).
-    """
+    """Accuracies of one candidate over the folds."""
 
     id: str
     experts: tuple[str, ...]
+    # validation accuracy in each fold, the mean over its seeds; None where it was not trained
     accuracies: tuple[float | None, ...]
-    mean: float
-    std: float | None
+    mean: float  # mean over the folds in which it was trained
+    std: float | None  # sample standard deviation over them; None below two
+    # half the width of the mean's 95 % interval; None below two. The variance is corrected for training sets that
+    # overlap (Nadeau and Bengio 2003)
     half: float | None
 
     @property

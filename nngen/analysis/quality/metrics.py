@@ -20,8 +20,7 @@ Classes: TypeAlias = npt.NDArray[np.uint16]
 Logits: TypeAlias = npt.NDArray[np.float32]
 
 _TOP = 5
-_BINS = 15
-"""Bins of equal width of the calibration error (Guo et al. 2017)."""
+_BINS = 15  # bins of equal width of the calibration error (Guo et al. 2017)
 
 _NAMED = 3
 _HALF = 2
@@ -31,18 +30,12 @@ _HEADER = 2**16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassQuality:
-    """Results of the validation images of one class.
+    """Results of the validation images of one class."""
 
-    Attributes:
-        name: Name of the class; its number where it has none.
-        images: Number of its images.
-        accuracy: Share of them that are predicted correctly (recall); None without images.
-        taken_for: Classes that the others are taken for, with their numbers, the most frequent first.
-    """
-
-    name: str
-    images: int
-    accuracy: float | None
+    name: str  # name of the class; its number where it has none
+    images: int  # number of its images
+    accuracy: float | None  # share of them that are predicted correctly (recall); None without images
+    # classes that the others are taken for, with their numbers, the most frequent first
     taken_for: tuple[tuple[str, int], ...]
 
     @property
@@ -53,26 +46,19 @@ class ClassQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Metrics of a classifier on its validation images.
-
-    Attributes:
-        balanced_accuracy: Mean of the classes' accuracies.
-        macro_f1: Mean of the classes' F1 scores.
-        top5_accuracy: Share of the images whose class is among the five most likely; None without logits, and where
-            there are five classes or fewer.
-        calibration_error: Mean distance between confidence and accuracy over bins of confidence (ECE); None without
-            logits.
-        class_names: Names of the classes in the order of the matrix.
-        confusion: Confusion matrix: images of the class of a row that were predicted as the class of a column.
-    """
+    """Metrics of a classifier on its validation images."""
 
     images: int
     accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
+    balanced_accuracy: float  # mean of the classes' accuracies
+    macro_f1: float  # mean of the classes' F1 scores
+    # share of the images whose class is among the five most likely; None without logits, and where there are five
+    # classes or fewer
     top5_accuracy: float | None
+    # mean distance between confidence and accuracy over bins of confidence (ECE); None without logits
     calibration_error: float | None
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # names of the classes in the order of the matrix
+    # confusion matrix: images of the class of a row that were predicted as the class of a column
     confusion: tuple[tuple[int, ...], ...]
 
     @property

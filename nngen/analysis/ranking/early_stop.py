@@ -19,8 +19,7 @@ from nngen.campaign_spec import CampaignSpec
 ENDED_EARLY = "ended early"
 """Beginning of ``Score.suspect`` of a trial that was ended: its accuracy is not that of its last epoch."""
 
-_FEWEST = 10
-"""Trials of a rung that are done before another one may be ended."""
+_FEWEST = 10  # trials of a rung that are done before another one may be ended
 
 _CONFIDENCE = 0.95
 
@@ -87,21 +86,13 @@ def _reason(known: Sequence[Sequence[float]], accuracies: Sequence[float], place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """Time that ending trials early saved, and accuracy that it would have cost.
+    """Time that ending trials early saved, and accuracy that it would have cost."""
 
-    Attributes:
-        ended: Number of trials that were ended.
-        saved_s: Seconds that their further epochs would have taken, at the rate of their first ones.
-        tested: Number of trials that ran to their end, on which the rule is tested with each left out in turn.
-        wrong: Number of those that the rule would have ended although they went on.
-        regret: Accuracy that the best of the tested rung would have lost by it.
-    """
-
-    ended: int
-    saved_s: float
-    tested: int
-    wrong: int
-    regret: float
+    ended: int  # number of trials that were ended
+    saved_s: float  # seconds that their further epochs would have taken, at the rate of their first ones
+    tested: int  # number of trials that ran to their end, on which the rule is tested with each left out in turn
+    wrong: int  # number of those that the rule would have ended although they went on
+    regret: float  # accuracy that the best of the tested rung would have lost by it
 
     @property
     def sentence(self) -> str:

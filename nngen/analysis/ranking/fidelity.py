@@ -40,45 +40,28 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Accuracies of one training by epoch; several at one epoch are those of repeated trainings, and the best counts.
+    """Accuracies of one training by epoch; of several at one epoch, those of repeated trainings, the best counts."""
 
-    Attributes:
-        model: Name of the model.
-        accuracies: Accuracy by epoch.
-    """
-
-    model: str
-    accuracies: Mapping[int, float]
+    model: str  # name of the model
+    accuracies: Mapping[int, float]  # accuracy by epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Agreement of the rankings after two numbers of epochs.
+    """Agreement of the rankings after two numbers of epochs."""
 
-    Attributes:
-        what: Objects that are ranked: ``families`` (each by the best of its trainings), ``runs`` (all trainings), or
-            the name of a campaign.
-        models: Number of different models.
-        runs: Number of accuracies that are ranked.
-        epochs: Epochs of the first ranking.
-        last: Epochs of the second ranking.
-        tau: Kendall's tau-b of the two.
-        low: Lower end of its 95 % interval (bootstrap over models).
-        high: Upper end.
-        top: Number of the best five of the second ranking that are among the best five of the first.
-        regret: Accuracy that the first of the first ranking lacks to the best, in the second ranking.
-    """
-
+    # objects that are ranked: ``families`` (each by the best of its trainings), ``runs`` (all trainings), or the name
+    # of a campaign
     what: str
-    models: int
-    runs: int
-    epochs: int
-    last: int
-    tau: float
-    low: float
-    high: float
-    top: int
-    regret: float
+    models: int  # number of different models
+    runs: int  # number of accuracies that are ranked
+    epochs: int  # epochs of the first ranking
+    last: int  # epochs of the second ranking
+    tau: float  # Kendall's tau-b of the two
+    low: float  # lower end of its 95 % interval (bootstrap over models)
+    high: float  # upper end
+    top: int  # number of the best five of the second ranking that are among the best five of the first
+    regret: float  # accuracy that the first of the first ranking lacks to the best, in the second ranking
 
 
 def curves_of(records: Iterable[Record]) -> list[Curve]:

@@ -24,33 +24,19 @@ _FEWEST = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """Reliability of the accuracies of one fidelity.
+    """Reliability of the accuracies of one fidelity."""
 
-    Attributes:
-        candidates: Number of candidates.
-        replicated: Number of those with several seeds.
-        seeds: Median number of seeds of a candidate.
-        mean: Mean accuracy.
-        between_sd: Standard deviation between candidates, without the noise.
-        noise_sd: Standard deviation between seeds of one candidate.
-        assumed: Whether ``noise_sd`` was assumed, because no candidate has several seeds.
-        icc: Intraclass correlation of one accuracy.
-        low: Lower end of its 95 % interval; None where the noise was assumed.
-        high: Upper end of that interval.
-        p: Probability of differences as large as these if all candidates were equal.
-    """
-
-    candidates: int
-    replicated: int
-    seeds: float
-    mean: float
-    between_sd: float
-    noise_sd: float
-    assumed: bool
-    icc: float
-    low: float | None
-    high: float | None
-    p: float
+    candidates: int  # number of candidates
+    replicated: int  # number of those with several seeds
+    seeds: float  # median number of seeds of a candidate
+    mean: float  # mean accuracy
+    between_sd: float  # standard deviation between candidates, without the noise
+    noise_sd: float  # standard deviation between seeds of one candidate
+    assumed: bool  # whether ``noise_sd`` was assumed, because no candidate has several seeds
+    icc: float  # intraclass correlation of one accuracy
+    low: float | None  # lower end of its 95 % interval; None where the noise was assumed
+    high: float | None  # upper end of that interval
+    p: float  # probability of differences as large as these if all candidates were equal
 
     @property
     def value(self) -> float:

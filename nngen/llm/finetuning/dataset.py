@@ -40,41 +40,25 @@ _SHOWN = 600  # characters of a turn that the data card shows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drops:
-    """Number of examples left out, by reason.
+    """Number of examples left out, by reason."""
 
-    Attributes:
-        long: Examples with more tokens than the limit; answers are never cut.
-        files: Whole files with more tokens than theirs.
-        split: Examples of two quartets in different splits, or held-out answers that nearly repeat a train answer.
-        twice: Examples whose question and answer occurred before.
-        often: Plans or edits as answers that would be more than a tenth of their task's.
-    """
-
-    long: int
-    files: int
-    split: int
-    twice: int
-    often: int
+    long: int  # examples with more tokens than the limit; answers are never cut
+    files: int  # whole files with more tokens than theirs
+    split: int  # examples of two quartets in different splits, or held-out answers that nearly repeat a train answer
+    twice: int  # examples whose question and answer occurred before
+    often: int  # plans or edits as answers that would be more than a tenth of their task's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A feedback set that was written.
-
-    Attributes:
-        fingerprint: SHA-256 over the rows of every view and split.
-        counts: Number of rows by view, then split.
-        tasks: Number of good examples by task.
-        answers: Number of different good answers by task.
-        drops: Number of examples left out.
-    """
+    """A feedback set that was written."""
 
     folder: Path
-    fingerprint: str
-    counts: Mapping[str, Mapping[str, int]]
-    tasks: Mapping[str, int]
-    answers: Mapping[str, int]
-    drops: Drops
+    fingerprint: str  # SHA-256 over the rows of every view and split
+    counts: Mapping[str, Mapping[str, int]]  # number of rows by view, then split
+    tasks: Mapping[str, int]  # number of good examples by task
+    answers: Mapping[str, int]  # number of different good answers by task
+    drops: Drops  # number of examples left out
 
 
 def build(

@@ -43,57 +43,38 @@ _LOOP_TASKS = ("improve", "summary", "region")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """Score of a model on the answers of held-out dialogues.
-
-    Attributes:
-        tokens: Number of answer tokens.
-        loss: Mean negative log-likelihood of an answer token, in nats.
-        token_accuracy: Share of answer tokens that are the model's most likely one, in [0, 1].
-    """
+    """Score of a model on the answers of held-out dialogues."""
 
     rows: int
-    tokens: int
-    loss: float
-    token_accuracy: float
+    tokens: int  # number of answer tokens
+    loss: float  # mean negative log-likelihood of an answer token, in nats
+    token_accuracy: float  # share of answer tokens that are the model's most likely one, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """Result of a fine-tuning.
+    """Result of a fine-tuning."""
 
-    Attributes:
-        adapter: Folder of the adapter, for ``--adapter``.
-        fingerprint: Fingerprint of the feedback set.
-        rows: Number of different dialogues learned from.
-        seconds: Seconds of training, those before an interruption included as far as the last checkpoint.
-        chosen: Updates after which the weights were taken: those of the lowest loss on the validation split.
-    """
-
-    adapter: Path
-    fingerprint: str
-    rows: int
+    adapter: Path  # folder of the adapter, for ``--adapter``
+    fingerprint: str  # fingerprint of the feedback set
+    rows: int  # number of different dialogues learned from
     updates: int
-    seconds: float
+    seconds: float  # seconds of training, those before an interruption included as far as the last checkpoint
     before: HeldOut
     after: HeldOut
+    # updates after which the weights were taken: those of the lowest loss on the validation split
     chosen: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What a fine-tuning takes, before it begins.
+    """What a fine-tuning takes, before it begins."""
 
-    Attributes:
-        rows: Dialogues to learn, before those beyond the limit of tokens are left out.
-        updates: Updates of the adapter, at most.
-        seconds: Expected seconds, with the least and the most; None where no tuning like this was timed.
-        tunings: Number of earlier tunings that the seconds are based on.
-    """
-
-    rows: int
-    updates: int
+    rows: int  # dialogues to learn, before those beyond the limit of tokens are left out
+    updates: int  # updates of the adapter, at most
+    # expected seconds, with the least and the most; None where no tuning like this was timed
     seconds: tuple[float, float, float] | None
-    tunings: int
+    tunings: int  # number of earlier tunings that the seconds are based on
 
 
 def outlook(tuning: Tuning, dataset: Path, out: Path) -> Outlook:
@@ -190,17 +171,11 @@ def finetune(tuning: Tuning, dataset: Path, out: Path, note: Callable[[str], Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterTuner:
-    """Builds a feedback set and tunes an adapter after each cycle of a closed loop; continues where it was stopped.
+    """Builds a feedback set and tunes an adapter after each cycle of a closed loop; continues where it was stopped."""
 
-    Attributes:
-        tuning: Arguments of the tuning; every cycle starts from the base and uses all data so far.
-        folder: Parent of the folders ``cycle-N/data`` and ``cycle-N/tuned``.
-        note: Called with one line about each step.
-    """
-
-    tuning: Tuning
-    folder: Path
-    note: Callable[[str], None] = lambda _: None
+    tuning: Tuning  # arguments of the tuning; every cycle starts from the base and uses all data so far
+    folder: Path  # parent of the folders ``cycle-N/data`` and ``cycle-N/tuned``
+    note: Callable[[str], None] = lambda _: None  # called with one line about each step
 
     def __call__(self, archive: Archive, cycle: int) -> Rewriter | None:
         """Tune after a cycle; None, with a note, if there is too little data to learn from."""

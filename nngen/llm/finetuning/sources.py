@@ -25,8 +25,7 @@ from nngen.types import Hyperparameters, Record
 
 _MOST_FILES = 300  # of a fidelity; a file has about 40 kB, and is part of three rows
 _MOST_PAIRS = 50  # of one family of LEMUR: nearly all pairs with equal hyperparameters are FractalNets
-_CLEAR = 2 * 2**0.5 * ASSUMED_SD
-"""Difference of two accuracies of LEMUR, which were taken once each, that counts."""
+_CLEAR = 2 * 2**0.5 * ASSUMED_SD  # difference of two accuracies of LEMUR, which were taken once each, that counts
 
 
 def source_examples(trials: Iterable[StoredTrial], candidate: Callable[[str], StoredCandidate]) -> Iterator[Example]:

@@ -34,30 +34,19 @@ class Task(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A question with an answer, good or bad.
-
-    Attributes:
-        messages: System and user turns.
-        answer: The assistant's turn.
-        good: Whether the answer is to be learned; bad ones serve the preference views.
-        score: Rank of the answer among those to one question; higher is better.
-        group: Key of the split, shared by all examples of one quartet; several keys are joined by ``|``.
-        origin: Id of the candidate, text of the plan, or name of the model that the example was made from.
-        place: Name of the region, for ``region``.
-        writer: Rewriter that wrote the answer; "" where it was not proposed.
-        weight: Times that tuning repeats it on average, at least 1: more for clearer differences of accuracy.
-    """
+    """A question with an answer, good or bad."""
 
     task: Task
-    messages: tuple[Message, ...]
-    answer: str
-    group: str
-    origin: str
+    messages: tuple[Message, ...]  # system and user turns
+    answer: str  # the assistant's turn
+    group: str  # key of the split, shared by all examples of one quartet; several keys are joined by ``|``
+    origin: str  # id of the candidate, text of the plan, or name of the model that the example was made from
     prompt: str
-    good: bool = True
-    score: float = 1.0
-    place: str = ""
-    writer: str = ""
+    good: bool = True  # whether the answer is to be learned; bad ones serve the preference views
+    score: float = 1.0  # rank of the answer among those to one question; higher is better
+    place: str = ""  # name of the region, for ``region``
+    writer: str = ""  # rewriter that wrote the answer; "" where it was not proposed
+    # times that tuning repeats it on average, at least 1: more for clearer differences of accuracy
     weight: float = 1.0
 
 

@@ -18,17 +18,11 @@ _BEFORE_HUNKS = ("---", "+++", "diff ", "index ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hunk:
-    """One change of consecutive lines, without their line breaks.
+    """One change of consecutive lines, without their line breaks."""
 
-    Attributes:
-        line: Number of its first line in the file, as the head says; None where it does not.
-        old: Lines that are replaced, with those around them.
-        new: Lines in their place.
-    """
-
-    line: int | None
-    old: tuple[str, ...]
-    new: tuple[str, ...]
+    line: int | None  # number of its first line in the file, as the head says; None where it does not
+    old: tuple[str, ...]  # lines that are replaced, with those around them
+    new: tuple[str, ...]  # lines in their place
 
 
 def write_delta(before: str, after: str) -> str:

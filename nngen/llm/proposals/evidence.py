@@ -24,36 +24,23 @@ _Z = 1.96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedPlan:
-    """A candidate's plan with its mean validation accuracy at one fidelity.
+    """A candidate's plan with its mean validation accuracy at one fidelity."""
 
-    Attributes:
-        candidate: Id of the candidate; its plan's key where it has none.
-        seeds: Number of its trials.
-        squares: Sum of the squared deviations of their accuracies from the mean.
-        first: Place of its first trial among those that were read.
-        campaign: Campaign of that trial.
-    """
-
-    candidate: str
+    candidate: str  # id of the candidate; its plan's key where it has none
     plan: Plan
     accuracy: float
-    seeds: int
-    squares: float
-    first: int
-    campaign: str
+    seeds: int  # number of its trials
+    squares: float  # sum of the squared deviations of their accuracies from the mean
+    first: int  # place of its first trial among those that were read
+    campaign: str  # campaign of that trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Noise between the seeds of one plan at one fidelity.
+    """Noise between the seeds of one plan at one fidelity."""
 
-    Attributes:
-        sd: Standard deviation of one accuracy.
-        df: Degrees of freedom that it was measured with; 0 where it was assumed.
-    """
-
-    sd: float
-    df: int
+    sd: float  # standard deviation of one accuracy
+    df: int  # degrees of freedom that it was measured with; 0 where it was assumed
 
     def error(self, one: TrainedPlan, other: TrainedPlan) -> float:
         """Compute the standard error of the difference of two plans' means."""
@@ -71,19 +58,13 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberEffect:
-    """Effect of one value of a field, against the field's average value, shrunk towards zero.
-
-    Attributes:
-        effect: Estimate, in accuracy.
-        error: Its standard deviation.
-        plans: Number of plans with the value.
-    """
+    """Effect of one value of a field, against the field's average value, shrunk towards zero."""
 
     path: str
     value: Value
-    effect: float
-    error: float
-    plans: int
+    effect: float  # estimate, in accuracy
+    error: float  # its standard deviation
+    plans: int  # number of plans with the value
 
 
 def trained_candidates(trials: Iterable[StoredTrial]) -> dict[str, TrainedPlan]:

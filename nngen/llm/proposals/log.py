@@ -38,41 +38,28 @@ class TwinKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One proposal with its result.
-
-    Attributes:
-        index: Number of the request in its batch, from 0; the batch is named like its campaign.
-        region: Name of the region; "" for other kinds.
-        parent: Id of the candidate to improve on; "" where there is none.
-        stage: Last stage that the proposal passed.
-        status: Status of the reply.
-        fault: Reason why the text is not a proposal; None where it is one.
-        outcome: Outcome of the checks; None where they were not run.
-        twin: Kind of duplicate; None for a new candidate.
-        repaired: Whether this is the second attempt, after an error message.
-        written: Code in the reply, for ``region`` and ``file``.
-    """
+    """One proposal with its result."""
 
     batch: str
-    index: int
+    index: int  # number of the request in its batch, from 0; the batch is named like its campaign
     rewriter: str
     kind: Kind
-    region: str = ""
-    parent: str = ""
+    region: str = ""  # name of the region; "" for other kinds
+    parent: str = ""  # id of the candidate to improve on; "" where there is none
     prompt: str = ""
     seed: int = 0
-    stage: Stage = Stage.ASKED
-    status: Status = Status.OK
-    fault: Fault | None = None
-    outcome: Outcome | None = None
+    stage: Stage = Stage.ASKED  # last stage that the proposal passed
+    status: Status = Status.OK  # status of the reply
+    fault: Fault | None = None  # reason why the text is not a proposal; None where it is one
+    outcome: Outcome | None = None  # outcome of the checks; None where they were not run
     rule: str = ""
     message: str = ""
     candidate: str = ""
-    twin: TwinKind | None = None
+    twin: TwinKind | None = None  # kind of duplicate; None for a new candidate
     twin_of: str = ""
-    repaired: bool = False
+    repaired: bool = False  # whether this is the second attempt, after an error message
     text: str = ""
-    written: str = ""
+    written: str = ""  # code in the reply, for ``region`` and ``file``
     prompt_tokens: int = 0
     reply_tokens: int = 0
     seconds: float = 0.0
@@ -120,29 +107,17 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """Number of proposals that reached each stage.
+    """Number of proposals that reached each stage."""
 
-    Attributes:
-        asked: Requests.
-        parsed: Replies that held a proposal of the kind asked for.
-        applied: Proposals that became a candidate.
-        checked: Candidates that passed every check.
-        new: Valid candidates that repeat none.
-        repaired: Valid candidates of a second attempt.
-        trained: Candidates with an accuracy.
-        compared: Trained candidates whose parent was trained at the same fidelity.
-        better: Compared candidates above their parent; None where none was compared.
-    """
-
-    asked: int
-    parsed: int
-    applied: int
-    checked: int
-    new: int
-    repaired: int = 0
-    trained: int = 0
-    compared: int = 0
-    better: int | None = None
+    asked: int  # requests
+    parsed: int  # replies that held a proposal of the kind asked for
+    applied: int  # proposals that became a candidate
+    checked: int  # candidates that passed every check
+    new: int  # valid candidates that repeat none
+    repaired: int = 0  # valid candidates of a second attempt
+    trained: int = 0  # candidates with an accuracy
+    compared: int = 0  # trained candidates whose parent was trained at the same fidelity
+    better: int | None = None  # compared candidates above their parent; None where none was compared
 
 
 def record(archive: Archive, proposal: Proposal) -> None:

@@ -23,18 +23,12 @@ _MIGRATION = 2  # cycles from one migration between islands to the next
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """Candidate that a proposal starts from.
+    """Candidate that a proposal starts from."""
 
-    Attributes:
-        id: Id of the candidate.
-        source: Source of the candidate.
-        plan: Plan that it was assembled from; None for code that a rewriter wrote.
-        accuracy: Mean validation accuracy at the fidelity in use; None where it was not trained at it.
-    """
-
-    id: str
-    source: str
-    plan: Plan | None
+    id: str  # id of the candidate
+    source: str  # source of the candidate
+    plan: Plan | None  # plan that it was assembled from; None for code that a rewriter wrote
+    # mean validation accuracy at the fidelity in use; None where it was not trained at it
     accuracy: float | None = None
 
     @classmethod

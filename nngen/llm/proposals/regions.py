@@ -21,15 +21,10 @@ Definition: TypeAlias = ast.FunctionDef | ast.ClassDef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A part of an assembled file that a rewriter may replace.
+    """A part of an assembled file that a rewriter may replace."""
 
-    Attributes:
-        path: Names of the nodes that enclose it and its own name, outermost first.
-        purpose: Its task, as a clause for a prompt.
-    """
-
-    path: tuple[str, ...]
-    purpose: str
+    path: tuple[str, ...]  # names of the nodes that enclose it and its own name, outermost first
+    purpose: str  # its task, as a clause for a prompt
 
 
 REGIONS: Mapping[str, Region] = {

@@ -60,14 +60,10 @@ def load_tokenizer(base: str, chat_template: str = "") -> Any:
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer with its chat template, which may know no system turn and may open a passage of reasoning.
-
-    Attributes:
-        vocabulary: Number of tokens that the model knows; None for an unknown model.
-    """
+    """A tokenizer with its chat template, which may know no system turn and may open a passage of reasoning."""
 
     tokenizer: Any
-    vocabulary: int | None = None
+    vocabulary: int | None = None  # number of tokens that the model knows; None for an unknown model
 
     def ids(self, text: str) -> list[int]:
         """Turn a text that holds its special tokens into tokens.

@@ -61,17 +61,13 @@ _CONTEXT = re.compile(r"context[ _](length|size|window)|prompt is too long|excee
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Result of one exchange: a body, or a status with its reason.
-
-    Attributes:
-        said: Text of a refusal as the server sent it, which may repeat the key.
-    """
+    """Result of one exchange: a body, or a status with its reason."""
 
     body: bytes = b""
     status: Status = Status.OK
     detail: str = ""
     code: int = 0
-    said: str = ""
+    said: str = ""  # text of a refusal as the server sent it, which may repeat the key
     wait_s: float | None = None
 
 

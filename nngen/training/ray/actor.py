@@ -25,30 +25,19 @@ from nngen.types import EpochResult, Trial, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """The node of an actor.
+    """The node of an actor."""
 
-    Attributes:
-        host: Name of the node.
-        nngen: Version of nngen there.
-        python: Version of Python there.
-    """
-
-    host: str
-    nngen: str
-    python: str
+    host: str  # name of the node
+    nngen: str  # version of nngen there
+    python: str  # version of Python there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """A completed epoch; the driver computes its accuracy.
+    """A completed epoch; the driver computes its accuracy."""
 
-    Attributes:
-        point: The epoch; its validation accuracy is NaN.
-        predictions: Class per validation image, as in ``Trial``.
-    """
-
-    point: EpochResult
-    predictions: bytes
+    point: EpochResult  # the epoch; its validation accuracy is NaN
+    predictions: bytes  # class per validation image, as in ``Trial``
 
 
 ActorMessage: TypeAlias = Epoch | Trial

@@ -24,17 +24,11 @@ _MOST_FAILED_STARTS = 5
 
 @dataclass(eq=False, slots=True)
 class ActorHandle:
-    """An actor as the driver knows it.
+    """An actor as the driver knows it."""
 
-    Attributes:
-        actor: Ray's handle of it.
-        facts: Reference to its description of the node.
-        host: Name of the node; empty until the description has arrived.
-    """
-
-    actor: Any
-    facts: Any
-    host: str = ""
+    actor: Any  # Ray's handle of it
+    facts: Any  # reference to its description of the node
+    host: str = ""  # name of the node; empty until the description has arrived
 
 
 class ActorPool:

@@ -32,17 +32,11 @@ _MAX_REASON = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Resources that Ray reserves for one trial.
+    """Resources that Ray reserves for one trial."""
 
-    Attributes:
-        cpus: Number of cores, one for each thread of the worker.
-        gpus: Share of a card below 1, or a number of whole cards.
-        memory_mib: Memory in MiB, the worker's limit.
-    """
-
-    cpus: int
-    gpus: float = 0.0
-    memory_mib: int
+    cpus: int  # number of cores, one for each thread of the worker
+    gpus: float = 0.0  # share of a card below 1, or a number of whole cards
+    memory_mib: int  # memory in MiB, the worker's limit
 
     def __post_init__(self) -> None:
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
@@ -58,15 +52,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine of the cluster and all its resources, in use or not.
+    """A machine of the cluster and all its resources, in use or not."""
 
-    Attributes:
-        id: Ray's id of the node, in hex.
-        host: Name of the node.
-    """
-
-    id: str
-    host: str
+    id: str  # Ray's id of the node, in hex
+    host: str  # name of the node
     cpus: float
     gpus: float
     memory_mib: int

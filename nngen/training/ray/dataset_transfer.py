@@ -25,17 +25,12 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetTransfer:
-    """A data set on its way to other machines.
+    """A data set on its way to other machines."""
 
-    Attributes:
-        blank: The data set with empty arrays; its fingerprint covers all labels, so only the driver can compute it.
-        digests: SHA-256 in hex of each of ``WORKER_FILES``, in their order.
-        files: Reference to the bytes of each of these files.
-    """
-
+    # the data set with empty arrays; its fingerprint covers all labels, so only the driver can compute it
     blank: Dataset
-    digests: tuple[str, ...]
-    files: tuple[Any, ...]
+    digests: tuple[str, ...]  # SHA-256 in hex of each of ``WORKER_FILES``, in their order
+    files: tuple[Any, ...]  # reference to the bytes of each of these files
 
     @property
     def key(self) -> str:

@@ -35,17 +35,11 @@ _NEAR = 1e-3
 
 @dataclass(slots=True)
 class ArtifactRequest:
-    """Files asked of a training, and those that came.
+    """Files asked of a training, and those that came."""
 
-    Attributes:
-        names: ``WEIGHTS``, ``ONNX`` (which brings ``EXAMPLE``) or both.
-        files: Content of each file that came, by name.
-        reasons: Reason of each file that could not be made, by name.
-    """
-
-    names: tuple[str, ...]
-    files: dict[str, bytearray] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...]  # ``WEIGHTS``, ``ONNX`` (which brings ``EXAMPLE``) or both
+    files: dict[str, bytearray] = field(default_factory=dict)  # content of each file that came, by name
+    reasons: dict[str, str] = field(default_factory=dict)  # reason of each file that could not be made, by name
     _open: str | None = None
     _limit: int = 2**33
 
@@ -86,16 +80,11 @@ class ArtifactRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactReport:
-    """Faults of files that were opened in a worker; an empty text where there is none.
+    """Faults of files that were opened in a worker; an empty text where there is none."""
 
-    Attributes:
-        weights: Fault of the weights.
-        onnx: Fault of the graph.
-        difference: Largest difference between the graph's logits and the net's, relative to the largest logit.
-    """
-
-    weights: str = ""
-    onnx: str = ""
+    weights: str = ""  # fault of the weights
+    onnx: str = ""  # fault of the graph
+    # largest difference between the graph's logits and the net's, relative to the largest logit
     difference: float | None = None
 
 

@@ -37,8 +37,7 @@ CONFIG = "config.json"
 """File beside the weights that says how to use them."""
 
 _RECORD = "checkpoint.json"
-_RESERVE = 256 * MIB
-"""Bytes of the disk that are left to others, such as the archive."""
+_RESERVE = 256 * MIB  # bytes of the disk that are left to others, such as the archive
 
 
 class FileSink(Protocol):
@@ -70,44 +69,27 @@ class FileSink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Progress of a training that ended before its last epoch.
+    """Progress of a training that ended before its last epoch."""
 
-    Attributes:
-        curve: Points of the epochs that are done.
-        validation_predictions: Class per validation image after the last of them, as ``Trial`` keeps them.
-        batch: Samples per step.
-        tried: Larger batches for which memory did not suffice.
-        seconds: Seconds that the training took so far, over all attempts.
-        before: Epochs of them that belong to the rung before.
-        file: State of the net.
-    """
-
-    curve: tuple[EpochResult, ...]
-    validation_predictions: bytes
-    batch: int
-    tried: tuple[int, ...] = ()
-    seconds: float = 0.0
-    before: int = 0
-    file: Path
+    curve: tuple[EpochResult, ...]  # points of the epochs that are done
+    validation_predictions: bytes  # class per validation image after the last of them, as ``Trial`` keeps them
+    batch: int  # samples per step
+    tried: tuple[int, ...] = ()  # larger batches for which memory did not suffice
+    seconds: float = 0.0  # seconds that the training took so far, over all attempts
+    before: int = 0  # epochs of them that belong to the rung before
+    file: Path  # state of the net
 
 
 @dataclass(slots=True, kw_only=True)
 class TrialFolder:
-    """The folder of one trial's checkpoint and weights.
+    """The folder of one trial's checkpoint and weights."""
 
-    Attributes:
-        path: The folder; it is made when the first file comes.
-        keep: Whether the weights after the last epoch are kept.
-        before: Folder of the trial of the rung before, from which a new training goes on; None where it begins anew.
-        foreign: Reason why the state of the net cannot be known; empty for files that nngen assembles.
-        note: Receives lines for the user.
-    """
-
-    path: Path
-    keep: bool = False
+    path: Path  # the folder; it is made when the first file comes
+    keep: bool = False  # whether the weights after the last epoch are kept
+    # folder of the trial of the rung before, from which a new training goes on; None where it begins anew
     before: Path | None = None
-    foreign: str = ""
-    note: Callable[[str], None] = lambda _: None
+    foreign: str = ""  # reason why the state of the net cannot be known; empty for files that nngen assembles
+    note: Callable[[str], None] = lambda _: None  # receives lines for the user
 
     def names(self, spec: TrialSpec) -> tuple[str, ...]:
         """Return the names of the files that a training is to send."""
@@ -207,18 +189,12 @@ class FolderSink:
     """Receives the files of one attempt of a training into its folder.
 
     A file that cannot be written is reported and skipped: the training goes on, and the file before it stays.
-
-    Attributes:
-        folder: The folder.
-        names: Names of the files that the worker is to send.
-        limit: Bytes that one file may have.
-        progress: Returns the progress as ``TrialFolder.store`` takes it, without the file.
     """
 
-    folder: TrialFolder
-    names: tuple[str, ...]
-    limit: int
-    progress: Callable[[], JsonObject]
+    folder: TrialFolder  # the folder
+    names: tuple[str, ...]  # names of the files that the worker is to send
+    limit: int  # bytes that one file may have
+    progress: Callable[[], JsonObject]  # returns the progress as ``TrialFolder.store`` takes it, without the file
     _name: str = ""
     _left: int = 0
     _size: int = 0

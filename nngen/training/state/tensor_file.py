@@ -31,8 +31,7 @@ _CODES = {
 }
 _TYPES = {code: dtype for dtype, code in _CODES.items()}
 _LENGTH = struct.Struct("<Q")
-_MAX_HEAD = 100_000_000
-"""Bytes of the longest header that the safetensors package reads."""
+_MAX_HEAD = 100_000_000  # bytes of the longest header that the safetensors package reads
 
 
 def storable(tensor: Tensor) -> bool:
