@@ -117,7 +117,7 @@ def test_diff_compares_accuracies_under_the_same_augmentation_alone(nngen, path)
     with Archive.open(path) as archive:
         fake_campaign(archive, name="two", seed=1, augment="flip").run()
         plain, flipped = ({t.candidate_id for t in archive.trials(name) if t.trained} for name in ("one", "two"))
-    told = nngen("diff", min(plain - flipped), min(flipped - plain), "--json")
+    told = nngen("diff", min(plain - flipped), min(flipped - plain), "--json", "--source")
     assert json.loads(told.out)["results"] == []
 
 
