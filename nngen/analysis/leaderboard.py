@@ -106,6 +106,11 @@ class Row:
             return None
         return f"{self.rank_low} to {self.rank_high}" if self.rank_low != self.rank_high else str(self.rank_low)
 
+    @property
+    def fidelity(self) -> tuple[Any, ...]:
+        """Data and settings, which all rows of one fidelity share."""
+        return (self.dataset, self.shape, *(getattr(self, name) for name in _OF_FIDELITY))
+
     def to_dict(self) -> dict[str, Any]:
         """Convert the row to JSON types."""
         return asdict(self) | {"experts": list(self.experts)}

@@ -21,8 +21,7 @@ _MOST = 24  # values that are kept; those of a campaign of 100,000 trials take a
 
 _REST = 4.0  # seconds for which a value is served after its archive has changed, in seconds that it took to compute
 
-_PATIENCE_S = 0.5
-"""Seconds for which a reader waits for the new value before it gets the one before."""
+_PATIENCE_S = 0.5  # seconds for which a reader waits for the new value before it gets the one before
 
 
 @dataclass(slots=True)

@@ -24,8 +24,7 @@ _BINS = 15  # bins of equal width of the calibration error (Guo et al. 2017)
 
 _NAMED = 3
 _HALF = 2
-_HEADER = 2**16
-"""Bytes beyond which the header of a file of logits is too long to be one of nngen."""
+_HEADER = 2**16  # bytes beyond which the header of a file of logits is too long to be one of nngen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,7 @@ from nngen.jinja import environment, script_data
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.ranking import Ranking
 
-_TOP = 0.01
-"""Share of the ranking that counts as its top, at least ``_LEAST`` mixtures."""
+_TOP = 0.01  # share of the ranking that counts as its top, at least ``_LEAST`` mixtures
 
 _LEAST = 20
 _NORMAL = 1.96

@@ -25,18 +25,14 @@ _PLAIN = Plan(experts=())
 class PlanSpace:
     """Plans over a pool of usable families.
 
-    Attributes:
-        families: Pool of families; a plan takes four different ones.
-        choices: Values of each field, by a ``part.field`` of ``Plan``.
-        base: Plan whose other fields a plan without a parent has.
-
     Raises:
         ReplyError: If the pool has fewer than four different families, or a path is not a field of a plan.
     """
 
-    families: tuple[str, ...]
+    families: tuple[str, ...]  # pool of families; a plan takes four different ones
+    # values of each field, by a ``part.field`` of ``Plan``
     choices: Mapping[str, tuple[Value, ...]] = field(default_factory=lambda: CHOICES)
-    base: Plan = _PLAIN
+    base: Plan = _PLAIN  # plan whose other fields a plan without a parent has
 
     def __post_init__(self) -> None:
         if len(set(self.families)) < max(EXPERTS, len(self.families)):

@@ -26,35 +26,20 @@ MIN_RANKED = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drafts:
-    """One turn of drafting.
+    """One turn of drafting."""
 
-    Attributes:
-        goal: Number of new plans that the batch asked for.
-        writers: Number of replies by the rewriter that wrote them.
-        faults: Number of replies that are not plans, by fault.
-        known: Number of plans that the archive has.
-        repeated: Number of plans that another draft of the turn has.
-        usable: Number of the others, from which was picked.
-        fitted: Number of trained plans that the ranker was fitted to; 0 where the first ones were picked.
-        trained: Number of trained plans at the fidelity.
-        seconds: Time of the rewriter.
-        reply_tokens: Tokens of all replies; 0 without a model.
-        prompt_tokens: Tokens of all prompts; 0 without a model.
-        picked: The picked drafts, as they were before their checks.
-    """
-
-    goal: int
-    writers: Mapping[str, int]
-    faults: Mapping[str, int]
-    known: int
-    repeated: int
-    usable: int
-    fitted: int
-    trained: int
-    seconds: float
-    reply_tokens: int
-    picked: tuple[Proposal, ...]
-    prompt_tokens: int = 0
+    goal: int  # number of new plans that the batch asked for
+    writers: Mapping[str, int]  # number of replies by the rewriter that wrote them
+    faults: Mapping[str, int]  # number of replies that are not plans, by fault
+    known: int  # number of plans that the archive has
+    repeated: int  # number of plans that another draft of the turn has
+    usable: int  # number of the others, from which was picked
+    fitted: int  # number of trained plans that the ranker was fitted to; 0 where the first ones were picked
+    trained: int  # number of trained plans at the fidelity
+    seconds: float  # time of the rewriter
+    reply_tokens: int  # tokens of all replies; 0 without a model
+    picked: tuple[Proposal, ...]  # the picked drafts, as they were before their checks
+    prompt_tokens: int = 0  # tokens of all prompts; 0 without a model
 
     @property
     def drafted(self) -> int:

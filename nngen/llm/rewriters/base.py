@@ -68,68 +68,45 @@ def without_system(turns: Sequence[Turn]) -> list[Turn]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lessons:
-    """Results of the archive at one fidelity, for rewriters that learn from them without a model.
+    """Results of the archive at one fidelity, for rewriters that learn from them without a model."""
 
-    Attributes:
-        plans: Trained plans with their mean validation accuracies, in the order of their first trials.
-        gains: Accuracies of trained children less those of their parents, by the name of the rewriter.
-    """
-
+    # trained plans with their mean validation accuracies, in the order of their first trials
     plans: tuple[tuple[Plan, float], ...] = ()
+    # accuracies of trained children less those of their parents, by the name of the rewriter
     gains: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Request for one proposal.
-
-    Attributes:
-        seed: Seed of every draw made for this request, independent of the other requests of a batch.
-        max_tokens: Longest reply; one that reaches it is cut.
-        exact: Whether the user set ``max_tokens``; if not, a model that reasons before it answers may take more.
-        temperature: Temperature of the softmax that tokens are drawn from; 0 takes the most likely token.
-        min_p: Share of the most likely token's probability below which tokens are not drawn, in [0, 1).
-        space: Plans that may be written; followed by the grammar and both baselines.
-        code: Text that the reply replaces, for ``region`` and ``file``.
-        region: Name of the region, for ``region``.
-        lessons: Results known so far; the same for all requests of a batch.
-    """
+    """Request for one proposal."""
 
     kind: Kind
     messages: tuple[Message, ...]
-    seed: int
-    max_tokens: int = 512
+    seed: int  # seed of every draw made for this request, independent of the other requests of a batch
+    max_tokens: int = 512  # longest reply; one that reaches it is cut
+    # whether the user set ``max_tokens``; if not, a model that reasons before it answers may take more
     exact: bool = False
-    temperature: float = 1.0
-    min_p: float = 0.0
-    space: PlanSpace | None = None
+    temperature: float = 1.0  # temperature of the softmax that tokens are drawn from; 0 takes the most likely token
+    min_p: float = 0.0  # share of the most likely token's probability below which tokens are not drawn, in [0, 1)
+    space: PlanSpace | None = None  # plans that may be written; followed by the grammar and both baselines
     parent: Plan | None = None
-    code: str = ""
-    region: str = ""
-    lessons: Lessons = field(default_factory=Lessons)
+    code: str = ""  # text that the reply replaces, for ``region`` and ``file``
+    region: str = ""  # name of the region, for ``region``
+    lessons: Lessons = field(default_factory=Lessons)  # results known so far; the same for all requests of a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """Answer of a rewriter to one request.
+    """Answer of a rewriter to one request."""
 
-    Attributes:
-        text: Text without special tokens; may be empty unless ``status`` is ``ok``.
-        detail: One line about the failure; empty where there is none.
-        prompt_tokens: Tokens read; 0 where no model was used.
-        seconds: This request's share of the wall time of its batch.
-        attempts: Number of times a server was asked.
-        rewriter: Name of the rewriter that wrote it, where one rewriter asks several; else empty.
-    """
-
-    text: str = ""
+    text: str = ""  # text without special tokens; may be empty unless ``status`` is ``ok``
     status: Status = Status.OK
-    detail: str = ""
-    prompt_tokens: int = 0
+    detail: str = ""  # one line about the failure; empty where there is none
+    prompt_tokens: int = 0  # tokens read; 0 where no model was used
     reply_tokens: int = 0
-    seconds: float = 0.0
-    attempts: int = 1
-    rewriter: str = ""
+    seconds: float = 0.0  # this request's share of the wall time of its batch
+    attempts: int = 1  # number of times a server was asked
+    rewriter: str = ""  # name of the rewriter that wrote it, where one rewriter asks several; else empty
 
 
 @runtime_checkable
@@ -151,48 +128,31 @@ class Rewriter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Options for opening a rewriter.
+    """Options for opening a rewriter."""
 
-    Attributes:
-        adapter: Folder of a peft adapter, for a model in this process.
-        model: Name of the model, for a server.
-        device: ``cpu`` or ``cuda``, for a model in this process.
-        batch: Replies decoded together.
-        quantize: Whether a model in this process is loaded in 4 bits (CUDA only).
-        chat_template: File with a Jinja chat template, for a model in this process that has none.
-        model_share: Share of requests that the model of a hybrid answers, in (0, 1]; None for its default.
-    """
-
-    adapter: Path | None = None
-    model: str = ""
-    device: str = "cpu"
-    batch: int = 16
-    quantize: bool = False
-    chat_template: str = ""
+    adapter: Path | None = None  # folder of a peft adapter, for a model in this process
+    model: str = ""  # name of the model, for a server
+    device: str = "cpu"  # ``cpu`` or ``cuda``, for a model in this process
+    batch: int = 16  # replies decoded together
+    quantize: bool = False  # whether a model in this process is loaded in 4 bits (CUDA only)
+    chat_template: str = ""  # file with a Jinja chat template, for a model in this process that has none
+    # share of requests that the model of a hybrid answers, in (0, 1]; None for its default
     model_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewriterEntry:
-    """Entry of the registry of rewriters.
+    """Entry of the registry of rewriters."""
 
-    Attributes:
-        argument: The ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``.
-        purpose: What the rewriter is, for the help.
-        matches: Whether a ``--rewriter`` argument selects this entry; entries are asked in order.
-        takes: Options, among ``adapter``, ``model``, ``quantize``, ``chat_template`` and ``model_share``, that the
-            rewriter uses; others are refused.
-        trusted: Value of ``Rewriter.trusted``, known before the rewriter is opened.
-        tunable: Whether the argument names weights that this process can tune.
-    """
-
-    argument: str
-    purpose: str
-    matches: Callable[[str], bool]
+    argument: str  # the ``--rewriter`` argument as the help shows it: a name, or a form such as ``http://HOST:PORT``
+    purpose: str  # what the rewriter is, for the help
+    matches: Callable[[str], bool]  # whether a ``--rewriter`` argument selects this entry; entries are asked in order
     create: Callable[[str, Options], Rewriter]
+    # options, among ``adapter``, ``model``, ``quantize``, ``chat_template`` and ``model_share``, that the rewriter
+    # uses; others are refused
     takes: frozenset[str] = frozenset()
-    trusted: bool = False
-    tunable: bool = False
+    trusted: bool = False  # value of ``Rewriter.trusted``, known before the rewriter is opened
+    tunable: bool = False  # whether the argument names weights that this process can tune
 
 
 REWRITERS: list[RewriterEntry] = []

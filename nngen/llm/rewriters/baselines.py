@@ -76,7 +76,8 @@ class Cross(Baseline):
         return plan_text(request.space.cross(parent, partner, rng))
 
 
-def _register(kind: type[Baseline], purpose: str) -> None:
+def register_baseline(kind: type[Baseline], purpose: str) -> None:
+    """Register a rewriter under its own name."""
     register(
         RewriterEntry(
             argument=kind.name,
@@ -88,6 +89,6 @@ def _register(kind: type[Baseline], purpose: str) -> None:
     )
 
 
-_register(Uniform, "uniform draws")
-_register(Mutate, "one change of the parent")
-_register(Cross, "cross-over of the parent with another good plan")
+register_baseline(Uniform, "uniform draws")
+register_baseline(Mutate, "one change of the parent")
+register_baseline(Cross, "cross-over of the parent with another good plan")
