@@ -109,6 +109,8 @@ def _check_gate(plan: Plan) -> None:
     if name not in GATES or GATES[name].features != KINDS[plan.kind].features:
         fitting = [known for known, network in GATES.items() if network.features == KINDS[plan.kind].features]
         raise PlanError(f"gate.network is {name!r}: for kind {plan.kind} it may be {' or '.join(fitting)}")
+    if GATES[name].calibrates and not plan.recipe.frozen:
+        raise PlanError(f"gate.network {name} calibrates experts that stay as they are: it needs recipe.frozen = true")
     if not isinstance(gate.learned_noise, bool):
         raise PlanError(f"gate.learned_noise is {gate.learned_noise!r}: it may be true or false")
     if gate.learned_noise and not gate.noise > 0:

@@ -42,6 +42,7 @@ class GateNetwork:
 
     meaning: str  # its layers, in one line
     features: bool = False  # whether it takes features, ``(B, F)``; otherwise images, ``(B, C, H, W)``
+    calibrates: bool = False  # whether it maps the experts' probabilities too; for frozen experts
     template: Path | None = None  # its template; by default ``templates/gates/<name>.py.j2``
 
     def text(self, name: str) -> str:
@@ -54,6 +55,10 @@ GATES: dict[str, GateNetwork] = {
     "convolution": GateNetwork(meaning="convolutions, global pooling"),
     "convolution_linear": GateNetwork(meaning="convolutions, a coarse grid, two linear layers"),
     "linear": GateNetwork(meaning="a linear layer on mean colours"),
+    "calibrated": GateNetwork(
+        meaning="a linear layer on mean colours, and a linear map of each frozen expert's log-probabilities",
+        calibrates=True,
+    ),
     "dense": GateNetwork(meaning="linear layers with batch norm between them", features=True),
 }
 """Gate networks by name."""

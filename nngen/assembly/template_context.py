@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nngen.assembly.registries import KINDS, LOSSES, Loss
+from nngen.assembly.registries import GATES, KINDS, LOSSES, Loss, gate_of
 from nngen.plan import Plan
 
 SNIPPETS = Path(__file__).parent / "snippets"
@@ -55,6 +55,7 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "log_noise": math.log(gate.noise) if gate.noise > 0 else 0.0,
         "top_k": top_k,
         "frozen": plan.recipe.frozen,
+        "calibrated": gated and GATES[gate_of(plan)].calibrates,
         "routed": routed,
         "routing_code": "\n\n\n".join(routing.values() if top_k else [routing["Routing"]]) if routed else "",
         "losses": {"label_smoothing": float(plan.losses.label_smoothing), "bias": float(plan.losses.bias)},

@@ -25,6 +25,7 @@ Mix = Callable[..., Candidate]
 Load = Callable[[str], ModuleType]
 PARTS: dict[str, dict[str, Any]] = {
     "the plan of a ranking": {"gate": FROZEN.gate, "losses": FROZEN.losses, "recipe": FROZEN.recipe},
+    "a gate without calibration": {"gate": Gate(network="linear"), "recipe": Recipe(frozen=True)},
     "an average of the weights": {"recipe": Recipe(frozen=True, ema=0.9)},
     "sgd and mixed images": {"recipe": Recipe(frozen=True, optimizer="sgd", cutmix=1.0)},
     "a routing with logits": {
@@ -64,6 +65,25 @@ def test_it_predicts_the_blended_probabilities(mix: Mix, load: Load) -> None:
     assert net.gate.features(images).shape == (len(images), 48)
 
 
+def test_experts_are_calibrated_by_the_gate(mix: Mix, load: Load) -> None:
+    net = build(load(mix(**PARTS["the plan of a ranking"]).source)).eval()
+    plain = build(load(mix(**PARTS["a gate without calibration"]).source)).eval()
+    plain.load_state_dict(net.state_dict(), strict=False)
+    images = batches(1)[0][0]
+
+    def outputs(of: torch.nn.Module) -> torch.Tensor:
+        torch.manual_seed(3)  # an expert draws at random
+        found: torch.Tensor = of.blend(images)[2]
+        return found
+
+    # A gate that has seen nothing changes no probability; a shift then favours a class of one expert.
+    assert outputs(net).allclose(outputs(plain), atol=1e-3)
+    with torch.no_grad():
+        net.gate.shifts[1, 2] += 100.0
+    assert outputs(net)[:, 1].argmax(1).tolist() == [2] * len(images)
+    assert outputs(net)[:, 0].allclose(outputs(plain)[:, 0], atol=1e-3)
+
+
 def test_an_average_of_the_weights_is_swapped_in(mix: Mix, load: Load) -> None:
     net = build(load(mix(**PARTS["an average of the weights"]).source))
     train(net, batches())
@@ -87,6 +107,7 @@ def test_the_field_is_written_only_where_it_is_set() -> None:
     [
         (Plan(experts=TINY, gate=Gate(routing="top-k"), recipe=Recipe(frozen=True)), "it needs gate.routing = .soft."),
         (Plan(experts=("Dense",) * 2, kind="homogeneous", recipe=Recipe(frozen=True)), "kind homogeneous has none"),
+        (Plan(experts=TINY, gate=Gate(network="calibrated")), "experts that stay as they are: it needs recipe.frozen"),
         (Plan(experts=TINY, recipe=Recipe(frozen=1)), "recipe.frozen is 1: it may be true or false"),  # type: ignore[arg-type]
         (replace(Plan(experts=()).alone("TinyAux"), recipe=Recipe(frozen=True)), "kind single has none with a gate"),
     ],

@@ -86,7 +86,9 @@ def test_the_weight_of_a_registered_loss_changes_the_gradient(mix: Mix, load: Lo
 def test_the_checks_of_a_plan_follow_from_the_registries(mix: Mix) -> None:
     with pytest.raises(PlanError, match=r"losses\.largest is 11: it must lie between 0 and 10"):
         mix(losses=Losses(others=(("largest", 11),)))
-    with pytest.raises(PlanError, match="it may be convolution or convolution_linear or linear or colour"):
+    with pytest.raises(
+        PlanError, match="it may be convolution or convolution_linear or linear or calibrated or colour"
+    ):
         mix(gate=Gate(network="color"))
     text = 'experts = ["A", "B"]\n[losses]\nlargest = 1\n'
     assert from_toml(text).losses.weight("largest") == 1

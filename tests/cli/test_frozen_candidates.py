@@ -54,6 +54,8 @@ def test_gates_are_compared_with_joint_trainings(nngen, path):
         (("other",), "no campaign 'other'"),
         (("--unfreeze",), "--unfreeze is for --train K, which trains candidates"),
         (("--dry-run",), "--dry-run is for --train K, which trains candidates"),
+        (("--gate", "linear"), "--gate is for --train K, which trains candidates"),
+        (("--train", "2", "--unfreeze", "--gate", "linear"), "--gate is for frozen experts: --unfreeze trains all"),
         (("--train", "2", "--engine", "ray"), "are trained on this machine: leave out --engine"),
         (("--train", "2"), "campaign experts kept no weights of A, B, C and 3 more after 2 epochs: train the"),
     ],
@@ -73,11 +75,15 @@ def test_candidates_with_frozen_and_with_warm_experts(nngen, tmp_path, monkeypat
     result = nngen("surrogate", "gates", "small", "--train", "1", "--seeds", "2")
     assert (result.code, result.next) == (0, "nngen leaderboard small-frozen-1")
     assert nngen("surrogate", "gates", "small", "--train", "1", "--unfreeze").code == 0
+    assert nngen("surrogate", "gates", "small", "--train", "1", "--gate", "convolution").code == 0
     # A candidate more is a growth of the same campaign.
     assert nngen("surrogate", "gates", "small", "--train", "2").code == 0
     best = json.loads(nngen("surrogate", "gates", "small", "--json").out)["mixtures"]
     with Archive.open(tmp_path / "a.db") as archive:
         frozen, warm = archive.trials("small-frozen-1"), archive.trials("small-warm-1")
+        (whole,) = archive.trials("small-convolution-1")
+        assert whole.trained and (whole.plan.gate.network, whole.plan.recipe.frozen) == ("convolution", True)
+        assert {trial.plan.gate.network for trial in frozen} == {"calibrated"}
         first = [trial for trial in frozen if not trial.replicate]
         assert [sorted(trial.experts) for trial in first] == [sorted(row["experts"]) for row in best[:2]]
         assert len(frozen) == 4 and len(warm) == 1

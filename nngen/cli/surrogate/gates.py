@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
@@ -46,6 +46,7 @@ def gates(
     train_epochs: Annotated[int, Parameter(validator=range_of(Epochs))] | None = None,
     seeds: Seeds | None = None,
     unfreeze: Flag = False,
+    gate: Literal["calibrated", "linear", "convolution"] | None = None,
     device: str = "auto",
     families_from: FamiliesFrom = (),
     budget: BudgetOptions = BudgetOptions(),
@@ -55,9 +56,10 @@ def gates(
 ) -> None:
     """Train a gate for every mixture of four families, over the families' kept outputs; no network is trained.
 
-    Each gate is linear on the mean colours of a grid of 4 by 4, and blends the probabilities of its four experts. It is
-    trained on one half of the validation images and scored on the other, both ways. With two or more seeds of the
-    families, mixtures are ranked by the first one, and the column fresh has the accuracy with the others.
+    Each gate is linear on the mean colours of a grid of 4 by 4, and blends the probabilities of its four experts, which
+    are calibrated first. Both are trained on one half of the validation images and scored on the other, both ways. With
+    two or more seeds of the families, mixtures are ranked by the first one, and the column fresh has the accuracy with
+    the others.
 
     With --train K the K best become candidates, as campaign CAMPAIGN-frozen-EPOCHS: files whose experts start from the
     families' kept weights and stay as they are, while the gate is trained on the training images. Replicates take the
@@ -72,6 +74,8 @@ def gates(
         train_epochs: Passes over the training images of each candidate; 1 by default.
         seeds: Seeds of each candidate; 1 by default.
         unfreeze: Train the experts of the candidates too.
+        gate: Gate of candidates with frozen experts: ``calibrated`` (the default) as in the list, ``linear`` without
+            the calibration, ``convolution`` on whole images.
         device: Device of the gates: ``auto``, ``cpu`` or ``cuda``.
         families_from: A folder or a Python entry point that the campaign took families from; may be given several
             times.
@@ -80,12 +84,16 @@ def gates(
         nngen surrogate gates
         nngen surrogate gates experts --top 100 --json
         nngen surrogate gates experts --train 10 --seeds 2
+        nngen surrogate gates experts --train 10 --gate convolution
         nngen surrogate gates experts --train 10 --train-epochs 5 --unfreeze
     """
-    from nngen.surrogate.gates import FROZEN
+    from nngen.surrogate.gates import frozen_plan
 
-    if train is None and (unfreeze or dry_run):
-        raise UsageError(f"--{'unfreeze' if unfreeze else 'dry-run'} is for --train K, which trains candidates")
+    if train is None and (unfreeze or dry_run or gate):
+        flag = "unfreeze" if unfreeze else "dry-run" if dry_run else "gate"
+        raise UsageError(f"--{flag} is for --train K, which trains candidates")
+    if unfreeze and gate:
+        raise UsageError("--gate is for frozen experts: --unfreeze trains all weights, with the default gate")
     device = pick_device(device)
     if train is None:
         _list(campaign, epochs, top, device, output)
@@ -95,7 +103,8 @@ def gates(
     with output.read() as store:
         alone = load_experts(store, campaign, epochs)
         weights = family_weights(store, alone.campaign, alone.fidelity.epochs, alone.families)
-        name = f"{alone.campaign}-{'warm' if unfreeze else 'frozen'}-{alone.fidelity.epochs}"
+        kind = "warm" if unfreeze else "frozen" if gate in (None, "calibrated") else gate
+        name = f"{alone.campaign}-{kind}-{alone.fidelity.epochs}"
         before, base = begun(store, name), store.campaign(alone.campaign).spec
         stored = store.campaign(name).spec if before else None
     # What is not typed again stays as it was.
@@ -123,7 +132,7 @@ def gates(
     summary = train_mixtures(
         alone,
         spec,
-        DrawnQuartets(quartets=quartets, plan=Plan(experts=()) if unfreeze else FROZEN),
+        DrawnQuartets(quartets=quartets, plan=Plan(experts=()) if unfreeze else frozen_plan(gate)),
         weights=weights,
         families_from=families_from,
         budget=budget,
@@ -132,7 +141,8 @@ def gates(
         dry_run=dry_run,
     )
     if summary is not None:
-        again = ("surrogate", "gates", alone.campaign, "--train", str(train), *(("--unfreeze",) if unfreeze else ()))
+        more = ("--unfreeze",) if unfreeze else ("--gate", gate) if gate else ()
+        again = ("surrogate", "gates", alone.campaign, "--train", str(train), *more)
         finish(summary, again, ("leaderboard", name), output)
 
 
