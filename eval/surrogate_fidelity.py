@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import cifar
+import moe4_table
 import numpy as np
 import numpy.typing as npt
 from _page import Evaluation, note, table
@@ -64,8 +66,13 @@ class Table:
 
 
 KNOWN = (
-    Table(name="moe4", title="The MoE4 table: nine families, every quartet", fidelity=(2000, 2), quartets=126),
-    Table(name="cifar", title="Fourteen families, a balanced design", fidelity=(5000, 3), quartets=49),
+    Table(name="moe4", title="The MoE4 table: nine families, every quartet", fidelity=moe4_table.CHOSEN, quartets=126),
+    Table(
+        name="cifar",
+        title="Fourteen families, a balanced design",
+        fidelity=cifar.FIDELITY,
+        quartets=cifar.QUARTETS,
+    ),
 )
 
 

@@ -200,7 +200,7 @@ def test_the_page_of_the_moe4_table_compares_with_families_that_are_trained(tmp_
     assert "alone beats its mixture in 2 of 3" in script.page(store)
 
 
-def trained_alone(script, store, random, name, seed, skill):
+def trained_alone(script, store, random, name, fidelity, skill):
     """Add the training of a family alone to a store, with made-up outputs that are right with a probability."""
     labels = np.arange(200) % 10
     guesses = np.where(random.random(200) < skill, labels, random.integers(10, size=200))
@@ -215,7 +215,7 @@ def trained_alone(script, store, random, name, seed, skill):
         parameters=1000,
         validation_logits=logits.tobytes(),
     )
-    cell = script.Cell((name,), 2000, 2, seed)
+    cell = script.Cell((name,), *fidelity, 0)
     images = random.integers(256, size=(200, 3, 32, 32), dtype=np.uint8)
     data = SimpleNamespace(classes=10, validation_labels=labels, validation_images=images)
     store.add(cell, trial)
@@ -227,7 +227,7 @@ def test_outputs_of_families_are_kept_beside_their_table(tmp_path):
     script = load("moe4_table")
     store = script.Store(tmp_path / "moe4.json", script.SETTINGS)
     store.begin("f1", script.EVALUATION)
-    trained_alone(script, store, np.random.default_rng(0), "A", 0, 0.5)
+    trained_alone(script, store, np.random.default_rng(0), "A", (2000, 2), 0.5)
     cells = [script.Cell(("A",), 2000, 2, seed) for seed in (0, 1)]
     again = script.Store(tmp_path / "moe4.json", script.SETTINGS)
     assert again.missing(cells, outputs=True) == cells[1:]
@@ -240,11 +240,12 @@ def test_outputs_of_families_are_kept_beside_their_table(tmp_path):
 @pytest.mark.parametrize("outputs", [True, False])
 def test_scores_are_compared_with_the_trainings_of_a_table(tmp_path, monkeypatch, capsys, outputs):
     script = load("surrogate_fidelity")
-    random, families = np.random.default_rng(0), "ABCDEFG"
+    random, families, fidelity = np.random.default_rng(0), "ABCDEFG", script.KNOWN[0].fidelity
     store = script.Store(tmp_path / "moe4.json", {})
     store.begin("f1", script.EVALUATION)
     alone = {
-        name: trained_alone(script, store, random, name, 0, 0.1 + number / 10) for number, name in enumerate(families)
+        name: trained_alone(script, store, random, name, fidelity, 0.1 + number / 10)
+        for number, name in enumerate(families)
     }
     for seed in (0, 1):
         for experts in combinations(families, 4):
@@ -256,7 +257,7 @@ def test_scores_are_compared_with_the_trainings_of_a_table(tmp_path, monkeypatch
                 verdict=Verdict(outcome=Outcome.VALID),
                 curve=(point,),
             )
-            store.add(script.Cell(experts, 2000, 2, seed), trial)
+            store.add(script.Cell(experts, *fidelity, seed), trial)
     if not outputs:
         (tmp_path / "moe4.npz").unlink()
     monkeypatch.setattr(script, "TABLES", tmp_path)
@@ -265,7 +266,7 @@ def test_scores_are_compared_with_the_trainings_of_a_table(tmp_path, monkeypatch
     assert "35 of 126 quartets are recorded, 35 with all of 7 families alone" in text
     assert "0 of 49 quartets are recorded; at least 8 with all their families alone are needed." in text
     assert ("| gate |" in text) == outputs and ("| stacking |" in text) == outputs
-    read = script.read(script.Store(tmp_path / "moe4.json", {}), (2000, 2))
+    read = script.read(script.Store(tmp_path / "moe4.json", {}), fidelity)
     assert read is not None
     rows = {row.score: row for row in script.agreements(*read)[0]}
     assert rows["mean_single"].tau > 0.9 and rows["random"].tau == 0
