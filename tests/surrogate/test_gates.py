@@ -12,7 +12,7 @@ from nngen.errors import UsageError
 from nngen.plan import Plan, Recipe
 from nngen.surrogate import gates
 from nngen.surrogate.gates import FROZEN, designs, fit_calibration, frozen_plan, gate_accuracies, train_gates
-from nngen.surrogate.scores import all_mixtures, halves
+from nngen.surrogate.scores import all_mixtures, halves, score_mixtures
 
 
 @pytest.fixture
@@ -134,7 +134,8 @@ def test_sizes_of_the_blocks_change_nothing_and_progress_ends_below_the_whole(ex
     assert len(steps) > 4 and steps == sorted(steps) and {total for _, total in steps} == {15}
 
 
-def test_a_gate_finds_the_expert_of_each_kind_of_image(experts):
+def test_a_gate_finds_the_expert_of_each_kind_of_image(experts, monkeypatch):
+    monkeypatch.setattr(gates, "_PENALTY", 0.001)
     random = np.random.default_rng(0)
     labels, bright = random.integers(3, size=600), random.integers(2, size=600).astype(bool)
     guesses = random.integers(3, size=(4, 600))
@@ -146,7 +147,9 @@ def test_a_gate_finds_the_expert_of_each_kind_of_image(experts):
         labels=labels,
         features=np.stack([bright, ~bright], axis=1).astype(float),
     )
-    assert gate_accuracies(known, np.array([[0, 1, 2, 3]])).tolist() == [1.0]
+    (found,) = gate_accuracies(known, np.array([[0, 1, 2, 3]]))
+    (equal,) = score_mixtures(known, np.array([[0, 1, 2, 3]]))["mean_probabilities"]
+    assert found > 0.98 and equal < 0.8
 
 
 def test_each_seed_has_its_own_gates(experts):
