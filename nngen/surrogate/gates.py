@@ -1,7 +1,7 @@
 """Gates trained for many mixtures at once, over experts that were trained alone and stay as they are.
 
-Each expert is calibrated first, once for all mixtures: a linear map of its log-probabilities, near the identity, fitted
-by maximum likelihood. Experts of few epochs favour some classes, and no blend of them could mend that.
+Each expert is calibrated first, once for all mixtures, by a logistic regression on its log-probabilities. Experts of few
+epochs favour some classes, and no blend of them could mend that.
 
 The gate of a mixture is linear on the pooled features of an image, with a softmax over the experts, and blends their
 probabilities. It is fitted by maximum likelihood: expectation-maximisation, whose inner step takes a bound of the
@@ -40,7 +40,7 @@ _PENALTY, _OF_SHIFT = 1.0, 0.1
 deviation of 1. Chosen on digits with ``_STRENGTH``, judged on Fashion-MNIST (docs/design/0028-whole-space.md)."""
 
 _STRENGTH = 1.0
-"""Inverse penalty of a calibration, as scikit-learn counts it: the penalty of one image."""
+"""Inverse penalty of a calibration, as scikit-learn counts it."""
 
 _CALIBRATION_STEPS = 500
 _MOST_MAPPED = 64
