@@ -1,7 +1,7 @@
 """Gates trained for many mixtures at once, over experts that were trained alone and stay as they are.
 
-Each expert is calibrated first, once for all mixtures, by a logistic regression on its log-probabilities. Experts of few
-epochs favour some classes, and no blend of them could mend that.
+Each expert is calibrated first, once for all mixtures, by a logistic regression on its log-probabilities. Experts of
+few epochs favour some classes, and no blend of them could mend that.
 
 The gate of a mixture is linear on the pooled features of an image, with a softmax over the experts, and blends their
 probabilities. It is fitted by maximum likelihood: expectation-maximisation, whose inner step takes a bound of the
