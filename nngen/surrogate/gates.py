@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,7 +131,7 @@ def fit_calibration(logs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     experts, _, classes = logs.shape
     maps, shifts = torch.eye(classes, dtype=logs.dtype).repeat(experts, 1, 1), logs.new_zeros(experts, 1, classes).cpu()
-    seen = labels.unique().cpu()
+    seen = torch.from_numpy(np.unique(labels.cpu().numpy()))
     if classes > _MOST_MAPPED or len(seen) < 2:
         return maps.to(logs.device), shifts.to(logs.device)
     for number, one in enumerate(logs.cpu().numpy()):
