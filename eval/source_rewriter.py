@@ -286,7 +286,7 @@ def page(stored: Mapping[str, Any], done: Sequence[str]) -> str:
             f" tokens), {told['updates']} updates in {told['seconds']:,.0f} s; held-out loss {told['before']:.3f} to"
             f" {told['after']:.3f} nats a token."
         )
-    if {"tuned", "mutate"} <= set(done):
+    if len(done) == len(WRITERS):
         better = {name: wilson(stored[name]["better"], stored[name]["asked"]) for name in done}
         won = better["tuned"].low > max(better[name].high for name in done if name != "tuned")
         blocks.append(
