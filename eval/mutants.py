@@ -43,9 +43,9 @@ from types import CodeType
 from typing import Any
 
 import pytest
-from _page import RESULTS, Evaluation, note, table
+from _page import RESULTS, Evaluation, kept, note, table
 
-from nngen.files import write_atomically
+from nngen.files import cache_dir, write_atomically
 from nngen.seeds import derive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -288,17 +288,25 @@ def _reach(places: Sequence[tuple[str, int, int]], mutant: Mutant) -> bool:
 
 
 def record(copies: SimpleQueue[Path], package: str) -> dict[str, Test]:
-    """Run a package's tests, which must pass, and return what they take and call."""
+    """Run a package's tests, which must pass, and return what they take and call; once for each state of the code."""
     folder = copies.get()
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "tests.json"
-        passed, output = run_tests(folder, package, Recorder(folder, file), {})
-        copies.put(folder)
-        if not passed:
-            EVALUATION.error(f"tests/{package} fails without a mutant: {output}")
-        tests: dict[str, Test] = json.loads(file.read_text())
-    note(f"tests/{package}: {len(tests)} tests, {time.monotonic() - begun:.0f} s")
+    code = hashlib.sha256()
+    for path in sorted(path for part in ("nngen", "tests") for path in (folder / part).rglob("*.py")):
+        code.update(path.read_bytes())
+
+    def run() -> dict[str, Test]:
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "tests.json"
+            passed, output = run_tests(folder, package, Recorder(folder, file), {})
+            if not passed:
+                EVALUATION.error(f"tests/{package} fails without a mutant: {output}")
+            note(f"tests/{package}: {time.monotonic() - begun:.0f} s")
+            found: dict[str, Test] = json.loads(file.read_text())
+        return found
+
+    tests: dict[str, Test] = kept(cache_dir() / "mutants" / f"{package}-{code.hexdigest()[:16]}.json", run)
+    copies.put(folder)
     return tests
 
 

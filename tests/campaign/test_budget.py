@@ -148,3 +148,14 @@ def test_limits_that_are_not_given_stay():
     budget = Budget(max_hours=2.0, price_per_hour=0.5)
     typed = BudgetOptions(max_cost=3.0)  # type: ignore[call-arg]
     assert typed.change(budget) == Budget(max_hours=2.0, max_cost=3.0, price_per_hour=0.5)
+
+
+def test_the_clock_is_written_while_the_driver_runs(archive, monkeypatch):
+    campaign(archive).run()
+    assert kinds(archive).count("budget.clock") == 2  # at its beginning and at its end
+    monkeypatch.setattr("nngen.campaign.budget._CLOCK_S", 0.0)
+    campaign(archive, name="two", seed=1).run()
+    clocks = archive.events("two", kinds=("budget.clock",))
+    assert len(clocks) > 3
+    seconds = [event.detail["seconds"] for event in clocks]
+    assert seconds == sorted(seconds) and seconds[0] < 0.1

@@ -13,7 +13,7 @@ from nngen.campaign.executor import MAX_LOSSES, TrialExecutor
 from nngen.campaign.weights import WeightFolders
 from nngen.errors import EngineLostError
 from nngen.plan import Plan
-from nngen.testing.fakes import FakeEngine, fake_record
+from nngen.testing.fakes import FakeEngine, fake_assemble, fake_record
 from nngen.testing.fakes import fake_campaign as campaign
 from nngen.training.engine import KILLED
 from nngen.types import Outcome, Trial, Verdict
@@ -199,3 +199,15 @@ def test_a_result_is_reported_when_others_can_read_it(archive):
     campaign(archive, engine=FakeEngine(slots=3), watcher=Watching(archive.path)).run()
     campaign(archive, name="copied", engine=FakeEngine(slots=3), watcher=(copies := Watching(archive.path))).run()
     assert copies.states == [TrialState.DONE] * 6
+
+
+def test_a_trial_does_not_wait_for_those_that_are_assembled_after_it(archive, monkeypatch):
+    monkeypatch.setattr("nngen.campaign.executor._TOGETHER_S", 0.0)
+    ready = []
+
+    def assemble(plan, experts):
+        ready.append(archive.counts("one")[TrialState.READY])
+        return fake_assemble(plan, experts)
+
+    campaign(archive, size=4, engine=FakeEngine(slots=4), assemble=assemble).run()
+    assert ready == [4, 3, 2, 1]

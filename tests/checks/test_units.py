@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nngen.checks.candidate_net import _restore_parameters, logits, materialise
+from nngen.checks.candidate_net import _restore_parameters, logits, materialise, set_mode
 from nngen.checks.card import WHOLE, contiguous_parts, takes_channels_last, use_channels_last
 from nngen.checks.constants import MOST_CONSTANTS, MOST_DIGITS, MOST_ITEMS, large_constants
 from nngen.checks.context import BATCH, CheckContext, groups
@@ -257,3 +257,17 @@ def test_a_source_of_the_largest_size_is_read() -> None:
     assert static_check("#" * MAX_SOURCE_BYTES).rule != "syntax"
     assert static_check("#" * (MAX_SOURCE_BYTES + 1)).rule == "syntax"
     assert static_check("x = 1\n\ny = '\0'\n").line == 3
+
+
+def test_a_net_is_switched_to_the_mode_asked_for() -> None:
+    net = nn.Sequential(nn.Dropout())
+    for training in (False, True):
+        set_mode(net, FILE, training=training)
+        assert (net.training, net[0].training) == (training, training)
+
+    class Net(nn.Module):
+        def train(self, mode: bool = True) -> nn.Module:
+            raise ValueError("no modes")
+
+    with pytest.raises(CheckFailed, match="ValueError: no modes, while its mode was set to training"):
+        set_mode(Net(), FILE, training=True)
