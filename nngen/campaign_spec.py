@@ -301,6 +301,8 @@ def shown(value: object) -> str:
         return "on" if value else "off"
     if value is None:
         return "(all)"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={given}" for name, given in value.items()) or "(none)"
     if isinstance(value, Plan):
         fields_of = changes(_PLAIN, value)
         return ", ".join(f"{name} {shown(new)}" for name, (_, new) in fields_of.items()) or "(default)"

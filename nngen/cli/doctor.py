@@ -231,13 +231,17 @@ _EXAMINED = (_python, _torch, _graphics_cards, _sandbox, _lemur, _data_sets, _ex
 def _trainings() -> Iterator[dict[str, Any]]:
     """Train one small mixture on each device; yield what each training shows of its device."""
     import nngen
-    from nngen.training import pick_device
+    from nngen.families.probe import usable_families
+    from nngen.training import LocalEngine, pick_device
+    from nngen.training.memory_model import predictor
 
-    data = nngen.load_dataset("digits")
+    data, families = nngen.load_dataset("digits"), nngen.load_families()
     candidate = nngen.assemble(_TRAINED, shape=data.default_shape)
+    pool, _ = usable_families([families[name] for name in _TRAINED], data.default_shape, classes=data.classes)
     for device in dict.fromkeys(("cpu", pick_device())):
         note(f"training one epoch of digits on {device}")
-        trial = nngen.train(candidate, dataset=data, epochs=1, device=device, lr=3e-3)
+        with LocalEngine(predict=predictor(pool, classes=data.classes)) as engine:
+            trial = nngen.train(candidate, dataset=data, epochs=1, device=device, lr=3e-3, engine=engine)
         seconds = sum(point.seconds for point in trial.curve)
         yield {
             "device": device,

@@ -65,6 +65,7 @@ def test_a_stored_campaign_has_its_plan(plan):
     before = {name: value for name, value in spec.to_dict().items() if name != "plan"}
     assert CampaignSpec.from_dict(before).plan == Plan(experts=())
     assert shown(Plan(experts=())) == "(default)"
+    assert (shown({}), shown({"dropout": 0.4})) == ("(none)", "dropout=0.4")
 
 
 @pytest.mark.parametrize(

@@ -97,3 +97,4 @@ def test_a_training_on_each_device(nngen):
     assert (row["device"], row["verdict"]) == ("cpu", "valid")
     assert row["accuracy"] > 0.05
     assert row["images_per_s"] > 1
+    assert 100 < row["predicted_mib"] < 10_000
