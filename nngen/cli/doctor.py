@@ -240,8 +240,12 @@ def _trainings() -> Iterator[dict[str, Any]]:
     pool, _ = usable_families([families[name] for name in _TRAINED], data.default_shape, classes=data.classes)
     for device in dict.fromkeys(("cpu", pick_device())):
         note(f"training one epoch of digits on {device}")
+        # Under the usual limit the memory of so small a training on a CPU is not predicted.
+        limit = 4096 if device == "cpu" else 12_288
         with LocalEngine(predict=predictor(pool, classes=data.classes)) as engine:
-            trial = nngen.train(candidate, dataset=data, epochs=1, device=device, lr=3e-3, engine=engine)
+            trial = nngen.train(
+                candidate, dataset=data, epochs=1, device=device, lr=3e-3, memory_mib=limit, engine=engine
+            )
         seconds = sum(point.seconds for point in trial.curve)
         yield {
             "device": device,
