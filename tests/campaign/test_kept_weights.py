@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import CampaignSpec
+from nngen.campaign import CampaignSpec, Watcher
 from nngen.campaign.weights import WeightFolders
 from nngen.errors import EngineLostError, UsageError
 from nngen.plan import Plan
@@ -126,3 +126,19 @@ def test_each_replicate_of_a_mixture_starts_from_the_next_seed_of_its_families(a
     # Families alone begin with new weights, whatever mixtures start from.
     assert fake_inputs(experts=weights).expert_weights(Plan(experts=()).alone("A"), 0) == ()
     assert fake_inputs().expert_weights(Plan(experts=tuple("ABCD")), 0) == ()
+
+
+def test_what_a_folder_notes_reaches_the_watcher_with_its_trial(archive):
+    class Noting(FakeEngine):
+        def train(self, job, on_epoch=None):
+            job.folder.note("goes on after epoch 1")
+            return FakeEngine.train(self, job, on_epoch)
+
+    class Notes(Watcher):
+        lines = []  # noqa: RUF012
+
+        def note(self, line):
+            self.lines.append(line)
+
+    fake_campaign(archive, size=2, engine=Noting(), watcher=Notes()).run()
+    assert Notes.lines[-2:] == [f"trial {number} goes on after epoch 1" for number in (1, 2)]
