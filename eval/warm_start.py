@@ -93,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     nngen(archive, *gates, "--seeds", seeds)
     nngen(archive, *gates, "--seeds", seeds, "--unfreeze")
     for campaign, epochs in (("short", given.joint), ("long", given.alone + given.joint)):
-        size = ("--size", quartets, "--finalists", quartets, "--replicates", seeds)
+        size: tuple[str, ...] = ("--size", quartets)
+        if given.seeds > 1:
+            size += ("--finalists", quartets, "--replicates", seeds)
         nngen(archive, "campaign", "run", campaign, "--epochs", str(epochs), *size, *data)
     arms = {
         "warm": read(archive, f"experts-warm-{given.alone}"),
