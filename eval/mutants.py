@@ -98,6 +98,7 @@ class Mutant:
 
     def apply(self, content: bytes) -> bytes:
         """Return the module with the change."""
+        assert content[self.start :].startswith(self.old.encode()), f"{self.module} changed while the script ran"
         return content[: self.start] + self.new.encode() + content[self.start + len(self.old.encode()) :]
 
 
