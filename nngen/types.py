@@ -109,7 +109,7 @@ class Family:
     source: str
     fingerprint: str
     best: Record | None
-    asked: Hyperparameters = field(default_factory=dict)
+    asked: Hyperparameters = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

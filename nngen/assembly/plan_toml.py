@@ -15,7 +15,7 @@ from nngen.assembly.registries import KINDS
 from nngen.errors import PlanError, UsageError
 from nngen.files import package_folder, read_toml
 from nngen.plan import Plan
-from nngen.text import did_you_mean, parse_python, parse_toml
+from nngen.text import did_you_mean, listed, parse_python, parse_toml
 
 _MARK = "Plan:"
 
@@ -89,7 +89,10 @@ def read_plan(file: Path) -> Plan:
         PlanError: If the file is missing or holds no plan; the message names the file.
     """
     try:
-        return _plan({"experts": ()} | read_toml(file))
+        table, known = read_toml(file), [item.name for item in fields(Plan)]
+        for key in table.keys() - known:
+            raise PlanError(f"unknown key {key}: {did_you_mean(key, known, otherwise=f'a plan has {listed(known)}')}")
+        return _plan({"experts": ()} | table)
     except ValueError as error:
         raise PlanError(f"cannot read the plan {file}: {error}; nngen plans ls names the presets") from None
     except PlanError as error:

@@ -90,6 +90,8 @@ def assemble(
         )
     model = _model_plan(plan, allow_repeats=allow_repeats, experts=None if drawn else names)
     if not drawn:
+        if not model.experts and (kind := KINDS.get(model.kind)) is not None and kind.families:
+            raise PlanError(f"{plan} names no experts: add them there, or say --families or --size")
         check_plan(model)
     chosen = _families(model, selection, drawn=drawn)
     if size is not None and not exhaustive:

@@ -124,7 +124,9 @@ def test_the_ranking_has_a_point_for_each_candidate():
     (dots,) = json.loads(ranking_figure(rows(20, half=0.02)))["data"]
     assert dots["x"] == list(range(1, 21))
     assert dots["y"] == approx(1 - place / 100 for place in range(1, 21))
-    assert dots["error_y"]["array"] == [0.02] * 20
+    # The highest accuracy is 0.99, and an interval ends at 1.
+    assert dots["error_y"]["array"] == approx([0.01] + [0.02] * 19)
+    assert dots["error_y"]["arrayminus"] == approx([0.02] * 20)
     assert dots["customdata"][0] == "A, &lt;1&gt;"
     found = layout(ranking_figure(rows(20)))
     assert (found["xaxis"]["dtick"], found["height"]) == (2, 280)

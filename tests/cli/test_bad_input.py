@@ -75,6 +75,22 @@ def test_a_plan_that_makes_no_sense_is_one_line(nngen, tmp_path, monkeypatch, ca
     assert [path.name for path in tmp_path.iterdir()] == ["p.toml"]
 
 
+def test_a_key_that_no_plan_has_is_named_with_the_nearest(nngen, tmp_path):
+    experts = 'experts = ["ICNet", "ShuffleNet", "MobileNetV3", "SqueezeNet-1"]'
+    for key, words in (("repeat", "did you mean repeats"), ("lr", "a plan has experts, kind,")):
+        file = write(tmp_path / "p.toml", f"{experts}\n{key} = 1\n")
+        done = nngen("assemble", "--plan", file, "--out", tmp_path / "o")
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert f"unknown key {key}: {words}" in done.err and "p.toml" in done.err
+
+
+def test_a_plan_without_experts_needs_them_on_the_command_line(nngen, tmp_path):
+    file = write(tmp_path / "p.toml", "[recipe]\nmixup = 0.0\n")
+    done = nngen("assemble", "--plan", file, "--out", tmp_path / "o")
+    assert (done.code, done.out) == (2, "") and "p.toml names no experts: add them there" in done.err
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_configuration_of_a_tuning_that_makes_no_sense_is_one_line(nngen, tmp_path):
     for text in (f"base = {DEEP}", f"epochs = {'9' * 5000}"):
         file = write(tmp_path / "t.toml", text)
