@@ -52,6 +52,8 @@ _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "plotly.js": "t
 _STATIC |= {"dashboard/dashboard.css": "text/css", "dashboard/dashboard.js": "text/javascript"}
 _DAY_S = 86_400
 
+_PREPARED = 3  # campaigns that are computed before a reader asks
+
 _VIEWS = {**PAGES, "candidate": candidate}
 
 
@@ -73,12 +75,13 @@ class Dashboard:
         )
 
     def prepare(self) -> None:
-        """Compute what the first pages show: the newest campaign's results, then those of the whole archive."""
+        """Compute what takes longest: the results of the largest campaigns, then those of the whole archive."""
         with suppress(NngenError, OSError), Archive.open(self._path, readonly=True) as archive:
             snapshot = Snapshot(archive, self._shared)
-            for record in archive.campaigns()[-1:]:
-                snapshot.limits(record.name)
-                snapshot.lines(record.name)
+            sizes = {name: sum(tally.trials for tally in found) for name, found in snapshot.tallies().items()}
+            for name in sorted(sizes, key=lambda name: -sizes[name])[:_PREPARED]:
+                snapshot.limits(name)
+                snapshot.lines(name)
             snapshot.rows(None)
 
     def _to_root(self, request: Request) -> Response:

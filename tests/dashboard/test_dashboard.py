@@ -362,6 +362,25 @@ def test_a_reader_gets_the_earlier_value_while_a_new_one_takes_long():
         time.sleep(0.05)
 
 
+def test_the_largest_campaigns_are_computed_before_a_reader_asks(filled, monkeypatch):
+    from nngen.dashboard.server import Dashboard
+    from nngen.dashboard.snapshot import Shared
+
+    asked, get = [], Shared.get
+
+    def watched(self, key, *rest):
+        asked.append(key[1:])
+        return get(self, key, *rest)
+
+    monkeypatch.setattr(Shared, "get", watched)
+    Dashboard(filled, TOKEN).prepare()
+    with Archive.open(filled, readonly=True) as archive:
+        sizes = Counter({name: len(archive.lines(name)) for name in (one.name for one in archive.campaigns())})
+    assert next(campaign for name, campaign in asked if name == "lines") == sizes.most_common(1)[0][0]
+    assert asked[-1] == ("rows", None)
+    Dashboard(filled.parent / "missing.db", TOKEN).prepare()  # readers get the error
+
+
 def test_an_error_of_a_new_value_reaches_the_next_reader():
     from nngen.dashboard.snapshot import Shared
 
