@@ -35,7 +35,7 @@ from statistics import fmean
 from _page import Evaluation, note, table
 
 from nngen.archive import Archive, Promotion, StoredTrial, TrialLine
-from nngen.campaign import Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.plan import Plan
 from nngen.testing.fakes import FakeEngine, fake_campaign, fake_inputs, fake_record
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict

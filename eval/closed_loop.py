@@ -36,7 +36,7 @@ from scipy.stats import wilcoxon
 from nngen.analysis.statistics import holm, mean_interval
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import CampaignInputs
+from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.files import cache_dir, load_json, write_atomically

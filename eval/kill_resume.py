@@ -47,8 +47,10 @@ from PIL import Image
 
 from nngen.archive import Archive, TrialState
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import Campaign, CampaignInputs, CampaignSpec
+from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign.runner import Campaign
 from nngen.campaign.setup import prepare
+from nngen.campaign_spec import CampaignSpec
 from nngen.datasets import load_dataset
 from nngen.lemur.source import open_lemur
 from nngen.training.local_engine import LocalEngine

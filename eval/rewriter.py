@@ -35,7 +35,7 @@ from _page import Evaluation, note, table
 from nngen.analysis.statistics import wilson
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import CampaignInputs
+from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets import load_dataset

@@ -33,8 +33,8 @@ from _page import RESULTS, Evaluation, note, table
 
 from nngen.analysis.statistics import wilson
 from nngen.archive import Archive, StoredTrial
-from nngen.campaign import Campaign, CampaignInputs
-from nngen.campaign.protocols import GivenCandidates, Suggestion
+from nngen.campaign.protocols import CampaignInputs, GivenCandidates, Suggestion
+from nngen.campaign.runner import Campaign
 from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets import load_dataset

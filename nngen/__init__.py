@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports the same names
     from nngen.api import assemble, check, load, load_families, prepare_campaign, train
     from nngen.archive import Archive
-    from nngen.campaign import Budget, Campaign, CampaignSpec
+    from nngen.campaign.budget import Budget
+    from nngen.campaign.runner import Campaign
+    from nngen.campaign_spec import CampaignSpec
     from nngen.datasets import Dataset, load_dataset
     from nngen.errors import NngenError
     from nngen.plan import Plan
@@ -48,7 +50,9 @@ __all__ = [
 _MODULES = {
     "nngen.api": ("assemble", "check", "load", "load_families", "prepare_campaign", "train"),
     "nngen.archive": ("Archive",),
-    "nngen.campaign": ("Budget", "Campaign", "CampaignSpec"),
+    "nngen.campaign.budget": ("Budget",),
+    "nngen.campaign.runner": ("Campaign",),
+    "nngen.campaign_spec": ("CampaignSpec",),
     "nngen.datasets": ("Dataset", "load_dataset"),
     "nngen.errors": ("NngenError",),
     "nngen.plan": ("Plan",),

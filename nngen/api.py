@@ -17,8 +17,9 @@ from nngen.archive import Archive, default_path
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.provenance import source_level
-from nngen.campaign import Campaign, CampaignSpec
+from nngen.campaign.runner import Campaign
 from nngen.campaign.setup import prepare_inputs
+from nngen.campaign_spec import CampaignSpec
 from nngen.datasets import Dataset, load_dataset
 from nngen.datasets.registry import dataset_name
 from nngen.errors import FamilyError, UsageError

@@ -8,7 +8,8 @@ import pytest
 
 from nngen import api
 from nngen.archive import Archive
-from nngen.campaign import CampaignInputs, CampaignSpec
+from nngen.campaign.protocols import CampaignInputs
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import FamilyError
 from nngen.families.catalogue import make_family
 from nngen.testing.fakes import FakeEngine, fake_inputs

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
 import sys
 
 import pytest
+
+from nngen.cli import app, run
 
 LIMIT_S = 0.4
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -59,8 +62,18 @@ def test_no_help_loads_a_heavy_package() -> None:
     assert done.stdout.count("Usage: nngen") > 50
 
 
+@pytest.mark.parametrize("command", ["evolve", "campaign run", "doctor"])
+def test_a_help_with_arguments_assembled_once_is_that_of_cyclopts(command: str, capsys: pytest.CaptureFixture) -> None:
+    tokens = [*command.split(), "--help"]
+    assert run(tokens) == 0
+    quick = capsys.readouterr().out
+    app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    assert capsys.readouterr().out == quick
+    assert gc.isenabled()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["campaign run", "llm-propose", "predict", "surrogate gates", "predict-accuracy"])
+@pytest.mark.parametrize("command", ["campaign run", "evolve", "llm-propose", "train", "surrogate gates"])
 def test_the_help_of_a_command_takes_under_0_5_seconds(command: str) -> None:
     assert seconds("-m", "nngen", *command.split(), "--help") < max(0.5, 60 * seconds("-c", "pass"))
 

@@ -7,14 +7,15 @@ that importing this package loads neither torch nor transformers.
 from __future__ import annotations
 
 import errno
+import gc
 import inspect
 import os
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_origin
@@ -26,12 +27,14 @@ from cyclopts import (
     CoercionError,
     CycloptsError,
     MissingArgumentError,
+    Parameter,
     Token,
     UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
     ValidationError,
 )
+from docstring_parser import parser as docstrings
 
 from nngen import __version__
 from nngen.cli.config import ENVIRONMENT, read_config, read_project
@@ -101,6 +104,8 @@ _OPEN_FILES, _FEWEST_OPEN_FILES = 16_384, 64
 
 _LISTS = ("--families", "--exclude", "--include", "--rungs", "--tasks", "--region")
 _FALSE = ("false", "0", "no", "off")
+_HELP = frozenset({"--help", "-h"})
+_ATTRIBUTES = "add_attribute_docstrings"  # of docstring_parser: searches the sources of classes
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -166,6 +171,7 @@ def main() -> NoReturn:
     """Run the command line and exit with its code: 0, 1, 2, 3 or 130."""
     guard_streams()
     code = run(sys.argv[1:])
+    gc.freeze()  # the process ends: nothing is left to look for in what is still alive
     with suppress(OSError):
         sys.stdout.flush()
         sys.exit(code)
@@ -195,13 +201,18 @@ def run(tokens: list[str]) -> int:
 def _run(tokens: list[str], as_json: bool) -> int:
     AFTERWARDS.clear()
     kind, code = NngenError.__name__, 0
+    gc.disable()  # modules that are imported, and a help that is printed, leave nothing to collect
     try:
         # Only the command that is used is imported; the others keep the line that the overview shows.
         if tokens and tokens[0] in _COMMANDS:
             _check_process()
             _load(tokens[0])
+        helping = bool(_HELP.intersection(tokens))
+        if not helping:
+            gc.enable()
         # Errors are raised, not printed with rich's boxes; "return_value" keeps cyclopts from calling sys.exit.
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with _assembled_once() if helping else nullcontext():
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         message = next(filter(None, (text() for text in AFTERWARDS)), "")
         code = 1 if message else 0
     except CycloptsError as error:
@@ -214,9 +225,37 @@ def _run(tokens: list[str], as_json: bool) -> int:
         _show_origin()
     except KeyboardInterrupt:
         message, kind, code = "interrupted; run the same command again to go on", KeyboardInterrupt.__name__, 130
+    finally:
+        gc.enable()
     if code:
         print_error(message, kind=kind, code=code, as_json=as_json)
     return code
+
+
+@contextmanager
+def _assembled_once() -> Iterator[None]:
+    """Assemble the arguments of a command once for its help, which asks for them three times.
+
+    Sources are not searched for docstrings below attributes: nngen describes them in the docstring of their class.
+    """
+    assemble, parser = App.assemble_argument_collection, vars(docstrings)
+    attributes = parser.get(_ATTRIBUTES)
+    known: dict[int, ArgumentCollection] = {}
+
+    def once(
+        command: App, *, default_parameter: Parameter | None = None, parse_docstring: bool = False
+    ) -> ArgumentCollection:
+        if id(command) not in known:
+            known[id(command)] = assemble(command, default_parameter=default_parameter, parse_docstring=True)
+        return known[id(command)]
+
+    App.assemble_argument_collection = once  # type: ignore[method-assign, assignment]
+    parser[_ATTRIBUTES] = lambda *_: None
+    try:
+        yield
+    finally:
+        App.assemble_argument_collection = assemble  # type: ignore[method-assign]
+        parser[_ATTRIBUTES] = attributes
 
 
 def _show_origin() -> None:

@@ -8,21 +8,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.gains import Gains, gains
-from nngen.analysis.quality.cross_validation import fold_rows
-from nngen.analysis.ranking.early_stop import Saving, saving
 from nngen.archive import Archive, Event, TrialState
-from nngen.assembly.assemble import Assembler
-from nngen.campaign import Campaign, Command, Watcher, send_command, summarise
-from nngen.campaign.setup import prepare
+from nngen.campaign.commands import Command, send_command
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.successive_halving import workload
-from nngen.campaign.summary import Summary, read_status
-from nngen.campaign.trackers import Tracked, tracker
+from nngen.campaign.summary import Summary, read_status, summarise
 from nngen.cli.options import ArchiveOptions, Assignments, CampaignName, Flag, Index, hyperparameters
 from nngen.cli.options.dry_run import DryRun, foresee_campaign
 from nngen.cli.options.engine import BudgetOptions, CampaignOptions, EngineOptions, read_stored
@@ -33,8 +28,12 @@ from nngen.cli.output import emit, note, print_json, print_table, say, to_json
 from nngen.cli.progress import print_status, print_summary, suggest_next, trial_progress
 from nngen.errors import SomeFailedError, UsageError
 from nngen.lemur.source import open_lemur
-from nngen.surrogate import source as _surrogate  # noqa: F401  # registers the source of a sampler
 from nngen.types import EpochResult
+
+if TYPE_CHECKING:  # loaded where they are used, which the help of a command does not
+    from nngen.analysis.gains import Gains
+    from nngen.analysis.ranking.early_stop import Saving
+    from nngen.campaign.runner import Campaign
 
 app = App(name="campaign", help="Sample, assemble, check, train and store; resumes after any stop.")
 
@@ -102,6 +101,8 @@ def run(
     parts = folded(output, campaign, typed, folds)
     tracked = None
     if report_to is not None:
+        from nngen.campaign.trackers import Tracked, tracker
+
         report = tracker(report_to, output.path.with_name(f"{output.path.name}.runs"))
         tracked = partial(Tracked, name=report_to, report=report)
     options = _Options(
@@ -120,6 +121,8 @@ def run(
     if folds is None:
         _print_run(done[0], output)
     else:
+        from nngen.analysis.quality.cross_validation import fold_rows
+
         with output.read() as store:
             rows = fold_rows(store, [name for name, _ in parts])
         if output.json:
@@ -167,6 +170,11 @@ class _Options:
     @contextmanager
     def campaign(self, name: str, typed: dict[str, Any], *, dry: bool = False) -> Iterator[Campaign]:
         """Prepare a campaign, or its continuation."""
+        from nngen.assembly.assemble import Assembler
+        from nngen.campaign.runner import Campaign
+        from nngen.campaign.setup import prepare
+        from nngen.surrogate import source as _surrogate  # noqa: F401  # registers the source of a sampler
+
         machines, output = self.machines, self.output
         stored, limits = read_stored(output.path, name, self.budget)
         if stored is None and "size" not in typed:
@@ -190,6 +198,9 @@ class _Options:
 
     def run(self, name: str, typed: dict[str, Any]) -> _Ran:
         """Run a campaign, and its baselines if they were asked for."""
+        from nngen.analysis.gains import gains
+        from nngen.analysis.ranking.early_stop import saving
+
         with self.campaign(name, typed) as main:
             with trial_progress(compiled=self.machines.compiled) as watcher:
                 for family, reason in main.inputs.left_out.items():

@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nngen.archive import Archive, StoredTrial
-from nngen.campaign import Campaign
 from nngen.campaign.budget import last_budget
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
 from nngen.cli.options.dry_run import DryRun
@@ -23,7 +22,6 @@ from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import Funnel, Proposal, funnel, proposals, shortfall, to_row
 from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_candidates, top_parents, trained_funnel
 from nngen.llm.proposals.pool import Drafts, read_drafts
-from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
 
@@ -72,6 +70,9 @@ def llm_propose(
         nngen llm-propose --rewriter model.gguf --kind plan -n 8 --from-top 3 --train --json
         nngen llm-propose --rewriter mutate --kind region --region gate,mixing -n 20 --from-top 5
     """
+    from nngen.campaign.runner import Campaign
+    from nngen.llm.proposals.propose import Proposer
+
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
     if source.pool is not None and kind != Kind.PLAN:

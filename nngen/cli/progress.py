@@ -11,11 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +29,9 @@ from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import Talk, note, print_table, say, suggest, talk
 from nngen.text import counted, one_line
 from nngen.types import EpochResult
+
+if TYPE_CHECKING:  # every help would load it otherwise
+    from rich.live import Live
 
 _ROWS = 8
 _LINE_S = 60.0
@@ -47,6 +49,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     Yields:
         A function to call with (done, total).
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -90,6 +94,8 @@ def trial_progress(*, compiled: bool = False) -> Iterator[Watcher]:
     if not sys.stderr.isatty():
         yield Lines()
         return
+    from rich.live import Live
+
     screen = Screen(compiled=compiled)
     with Live(get_renderable=screen.render, console=Console(stderr=True), refresh_per_second=4) as live:
         screen.live = live

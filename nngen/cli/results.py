@@ -19,7 +19,7 @@ from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
-from nngen.campaign import summarise
+from nngen.campaign.summary import summarise
 from nngen.cli.options import ArchiveOptions, Count, Flag
 from nngen.cli.output import emit, print_json, print_table, say, suggest
 from nngen.export.kept_weights import kept_file

@@ -7,26 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from nngen.analysis.quality.cross_validation import fold_rows
-from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.archive import Archive, StoredTrial, TrialState
 from nngen.assembly.provenance import source_level, stated_plan
-from nngen.campaign import (
-    Budget,
-    Campaign,
-    CampaignInputs,
-    CampaignSpec,
-    GivenCandidates,
-    Suggestion,
-    Watcher,
-    summarise,
-)
-from nngen.campaign.budget import last_budget
+from nngen.campaign.budget import Budget, last_budget
+from nngen.campaign.protocols import CampaignInputs, GivenCandidates, Suggestion, Watcher
+from nngen.campaign_spec import CampaignSpec
 from nngen.checks import CheckFailed
 from nngen.checks.source import own_seeds
 from nngen.cli.options import ArchiveOptions, Assignments, Flag, hyperparameters
@@ -38,7 +27,6 @@ from nngen.cli.output import note, print_json, print_table, say, suggest
 from nngen.cli.progress import trial_progress
 from nngen.datasets import Dataset
 from nngen.errors import NngenError, SomeFailedError, UsageError
-from nngen.export.kept_weights import find_weights
 from nngen.families.catalogue import load_families
 from nngen.families.probe import usable_families
 from nngen.lemur.source import open_lemur
@@ -46,6 +34,10 @@ from nngen.plan import Plan
 from nngen.training import accuracy
 from nngen.training.candidate_files import find_files, read_candidate
 from nngen.types import Candidate, EpochResult, Family, Interface, TrialSpec
+
+if TYPE_CHECKING:  # loaded where they are used, which the help of a command does not
+    from nngen.analysis.quality.metrics import Quality
+    from nngen.campaign.runner import Campaign
 
 _ALSO_JSON = ("curve", "batches_tried", "prm", "energy_j", "data_fingerprint", "isolation", "environment")
 """Fields of a trial that the table leaves out."""
@@ -102,6 +94,10 @@ def train(
         nngen train generated/first.py --folds 5
         nngen train --from small --epochs 5 --dataset folder:photos --name tuned
     """
+    from nngen.analysis.quality.cross_validation import fold_rows
+    from nngen.analysis.quality.metrics import quality_of
+    from nngen.campaign.summary import summarise
+
     if (paths is None) == (start is None):
         raise UsageError("say what to train: files or folders, or --from ID")
     origin = _origin(output, start, machines) if start is not None else None
@@ -172,6 +168,7 @@ def _campaign(
     dry: bool,
 ) -> Iterator[Campaign]:
     """Prepare a campaign of given files, or its continuation."""
+    from nngen.campaign.runner import Campaign
 
     def prepare(spec: CampaignSpec, dataset: Dataset, /, **_progress: object) -> CampaignInputs:
         families = _families_of(candidates, dataset, spec, machines.isolation) if dry else {}
@@ -220,6 +217,8 @@ def _origin(output: ArchiveOptions, name: str, machines: EngineOptions) -> _Orig
     """
     if not machines.here:
         raise UsageError("--from is for --engine local")
+    from nngen.export.kept_weights import find_weights
+
     with output.read() as store:
         found, trial, kept = find_weights(store, name)
     assert trial.spec is not None
@@ -263,6 +262,8 @@ class _Epochs(Watcher):
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
+        from rich.console import Console
+
         self.console = Console(stderr=True, highlight=False)
 
     def epoch(self, trial: StoredTrial, result: EpochResult) -> None:

@@ -22,7 +22,6 @@ from nngen.archive.store import Archive
 from nngen.assembly.assemble import Assembler
 from nngen.campaign.budget import Budget, last_budget, read_usage
 from nngen.campaign.protocols import CampaignInputs, GivenCandidates, Suggestion, Watcher
-from nngen.campaign.runner import Campaign
 from nngen.campaign.successive_halving import is_over
 from nngen.campaign.summary import reveal_test
 from nngen.campaign_spec import CampaignSpec
@@ -40,7 +39,6 @@ from nngen.llm.proposals.parents import (
 )
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.pool import read_drafts
-from nngen.llm.proposals.propose import Proposer
 from nngen.llm.rewriters.bandit import Several
 from nngen.llm.rewriters.base import Kind, Rewriter
 from nngen.llm.rewriters.baselines import Uniform
@@ -205,6 +203,8 @@ class Evolution:
         return cycle
 
     def _propose(self, batch: str, number: int, rewriter: Rewriter) -> tuple[Proposal, ...]:
+        from nngen.llm.proposals.propose import Proposer
+
         proposer = Proposer(
             archive=self.archive,
             rewriter=rewriter,
@@ -282,6 +282,8 @@ class Evolution:
         """Run one stage as a campaign; a stage that ends early ends the loop."""
         if not source.suggestions:
             return ()
+        from nngen.campaign.runner import Campaign
+
         campaign = Campaign(
             spec=replace(self.spec, name=stage, size=len(source.suggestions), seed=seed, sampler=label),
             archive=self.archive,

@@ -9,7 +9,7 @@ import pytest
 from nngen.analysis.quality.baselines import baselines_of
 from nngen.analysis.quality.metrics import kept_logits, measure, quality_of
 from nngen.archive import Archive
-from nngen.campaign import summarise
+from nngen.campaign.summary import summarise
 from nngen.testing.fakes import FakeEngine, fake_campaign, fake_families
 from nngen.training.state.checkpoints import LOGITS
 from nngen.types import Record

@@ -28,7 +28,7 @@ from nngen.analysis.formatting import sentence
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, render, write_report
 from nngen.archive import Archive
-from nngen.campaign import summarise
+from nngen.campaign.summary import summarise
 from nngen.errors import MissingExtraError, NngenError, UsageError
 from nngen.testing.fakes import FakeEngine, fake_campaign, fake_inputs
 from nngen.types import Candidate, Outcome, Shape, Trial

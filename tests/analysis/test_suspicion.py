@@ -12,7 +12,7 @@ from nngen.analysis.observations import observe
 from nngen.analysis.report import collect, render
 from nngen.analysis.suspicion import stored_suspicions, suspicions
 from nngen.archive import Archive, TrialLine, TrialState
-from nngen.campaign import summarise
+from nngen.campaign.summary import summarise
 from nngen.llm.proposals.parents import at_fidelity, top_parents
 from nngen.testing.fakes import FakeEngine
 from nngen.testing.fakes import fake_campaign as campaign

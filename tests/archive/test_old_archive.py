@@ -12,8 +12,10 @@ from nngen.analysis.loop_report import loops
 from nngen.analysis.report import collect, render
 from nngen.archive import Archive, LoopRole, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.campaign import Campaign, Watcher, read_status, summarise
+from nngen.campaign.protocols import Watcher
+from nngen.campaign.runner import Campaign
 from nngen.campaign.setup import prepare
+from nngen.campaign.summary import read_status, summarise
 from nngen.datasets import load_dataset
 from nngen.errors import ArchiveError
 from nngen.lemur.source import open_lemur

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from nngen.archive import TrialState
-from nngen.campaign import Budget, summarise
-from nngen.campaign.budget import Usage
+from nngen.campaign.budget import Budget, Usage
+from nngen.campaign.summary import summarise
 from nngen.campaign_spec import ALONE
 from nngen.errors import UsageError
 from nngen.plan import Plan

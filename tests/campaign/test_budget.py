@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nngen.archive import Event, TrialState
-from nngen.campaign import Budget, Watcher
-from nngen.campaign.budget import Usage, last_budget, read_usage, usage
+from nngen.campaign.budget import Budget, Usage, last_budget, read_usage, usage
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.summary import read_status
 from nngen.cli.options.engine import BudgetOptions
 from nngen.errors import UsageError

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import Command, send_command
+from nngen.campaign.commands import Command, send_command
 from nngen.campaign.summary import read_status
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine, fake_record

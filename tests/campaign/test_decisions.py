@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nngen.archive import Archive
-from nngen.campaign import Budget
+from nngen.campaign.budget import Budget
 from nngen.testing.fakes import FakeEngine, fake_campaign, fake_inputs
 from nngen.types import Outcome
 

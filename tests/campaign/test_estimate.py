@@ -7,9 +7,10 @@ import pytest
 
 from nngen.analysis.cost import FamilySeconds
 from nngen.archive import Archive
-from nngen.campaign import Budget, Watcher
 from nngen.campaign import estimate as module
+from nngen.campaign.budget import Budget
 from nngen.campaign.estimate import SPREAD, Work, estimate, measure_pace, work_to_come
+from nngen.campaign.protocols import Watcher
 from nngen.families.probe import TrainingCost
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import Watcher, read_status
 from nngen.campaign.executor import MAX_LOSSES, TrialExecutor
+from nngen.campaign.protocols import Watcher
+from nngen.campaign.summary import read_status
 from nngen.campaign.weights import WeightFolders
 from nngen.errors import EngineLostError
 from nngen.plan import Plan

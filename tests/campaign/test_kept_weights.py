@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import CampaignSpec, Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.weights import WeightFolders
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import EngineLostError, UsageError
 from nngen.plan import Plan
 from nngen.testing.fakes import FakeEngine, fake_campaign, fake_inputs

@@ -7,9 +7,9 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.archive.rows import spec_from_text, spec_to_text
-from nngen.campaign import CampaignSpec
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.weights import WeightFolders
+from nngen.campaign_spec import CampaignSpec
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine, fake_campaign

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.errors import ArchiveError, AssemblyError, DataError, LemurError, UsageError
 from nngen.seeds import derive
 from nngen.space import draw

@@ -11,8 +11,9 @@ from nngen.analysis.effects import effects, more_quartets
 from nngen.analysis.observations import observe
 from nngen.analysis.report import collect
 from nngen.archive import Archive
-from nngen.campaign import Watcher, summarise
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.selection import source_of
+from nngen.campaign.summary import summarise
 from nngen.errors import ArchiveError, UsageError
 from nngen.space import SAMPLERS
 from nngen.space.registry import Choice, SamplerEntry

@@ -7,7 +7,8 @@ import pytest
 
 from nngen.archive import Archive, LoopRole, TrialState
 from nngen.assembly.identity import TEMPLATE_VERSION
-from nngen.campaign import Budget, CampaignInputs, CandidateSource, GivenCandidates, Suggestion
+from nngen.campaign.budget import Budget
+from nngen.campaign.protocols import CampaignInputs, CandidateSource, GivenCandidates, Suggestion
 from nngen.errors import UsageError
 from nngen.isolation.limits import Isolation
 from nngen.plan import Plan

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.campaign import CampaignSpec
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.ranges import flag_of
 from nngen.types import Shape

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from nngen.analysis.report import collect
 from nngen.archive import Archive, TrialLine, TrialState
-from nngen.campaign import CampaignSpec, read_status, summarise
 from nngen.campaign.selection import source_of
 from nngen.campaign.successive_halving import Ladder, is_over, planned, promotions
+from nngen.campaign.summary import read_status, summarise
+from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
 from nngen.seeds import derive
 from nngen.testing.fakes import FakeEngine

@@ -14,7 +14,7 @@ import pytest
 from optional import needs
 
 from nngen.archive import Archive
-from nngen.campaign import Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.trackers import TRACKERS, Tracked, tracker
 from nngen.errors import MissingExtraError, UsageError
 from nngen.testing.fakes import fake_campaign
@@ -125,7 +125,7 @@ CAMPAIGN = """
 import sys
 from pathlib import Path
 from nngen.archive import Archive
-from nngen.campaign import Watcher
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.trackers import Tracked, tracker
 from nngen.testing.fakes import fake_campaign
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign import Budget
+from nngen.campaign.budget import Budget
 from nngen.cli.options.engine import EngineOptions
 from nngen.cli.options.family import FamilyOptions
 from nngen.errors import SomeFailedError

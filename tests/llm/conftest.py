@@ -12,7 +12,7 @@ from plan_engine import SPEC, PlanEngine, train
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
-from nngen.campaign import CampaignInputs
+from nngen.campaign.protocols import CampaignInputs
 from nngen.llm.proposals.edits import SWAP, edit_text
 from nngen.llm.proposals.parents import Parent
 from nngen.llm.proposals.plan_space import PlanSpace

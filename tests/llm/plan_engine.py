@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nngen.archive import Archive, StoredTrial
-from nngen.campaign import Campaign, CampaignInputs, CampaignSpec, Watcher
+from nngen.campaign.protocols import CampaignInputs, Watcher
+from nngen.campaign.runner import Campaign
+from nngen.campaign_spec import CampaignSpec
 from nngen.isolation import Isolation
 from nngen.llm.proposals.log import Proposal
 from nngen.llm.proposals.parents import new_candidates

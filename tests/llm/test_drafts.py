@@ -12,7 +12,7 @@ import pytest
 from plan_engine import SPEC, PlanEngine, train
 
 from nngen.archive import Archive
-from nngen.campaign import CampaignInputs
+from nngen.campaign.protocols import CampaignInputs
 from nngen.llm.evolve import Evolution
 from nngen.llm.proposals.log import proposals, shortfall
 from nngen.llm.proposals.parents import top_parents

@@ -12,7 +12,8 @@ from plan_engine import SPEC, PlanEngine
 
 from nngen.analysis.statistics import mean_interval, wilson
 from nngen.archive import Archive, LoopRole, StoredTrial, TrialState
-from nngen.campaign import Budget, CampaignInputs, Watcher
+from nngen.campaign.budget import Budget
+from nngen.campaign.protocols import CampaignInputs, Watcher
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution
 from nngen.llm.proposals.log import Proposal, Stage, proposals

@@ -18,7 +18,7 @@ from plan_engine import SPEC, PlanEngine
 from test_propose import Scripted
 
 from nngen.archive import Archive
-from nngen.campaign import CampaignInputs
+from nngen.campaign.protocols import CampaignInputs
 from nngen.errors import NngenError
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build

@@ -14,7 +14,7 @@ from nngen.analysis.loop_report import LoopCycle, last_cycle, loops
 from nngen.analysis.report import collect, render
 from nngen.analysis.statistics import difference_interval, mean_interval, mean_share_interval, wilson
 from nngen.archive import Archive
-from nngen.campaign import CampaignInputs
+from nngen.campaign.protocols import CampaignInputs
 from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution
 from nngen.llm.rewriters.baselines import Mutate, Uniform

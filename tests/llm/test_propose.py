@@ -11,7 +11,7 @@ import pytest
 from plan_engine import SPEC, PlanEngine, train
 
 from nngen.archive import Archive, StoredTrial
-from nngen.campaign import CampaignInputs, Watcher
+from nngen.campaign.protocols import CampaignInputs, Watcher
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.isolation import Isolation
 from nngen.llm.proposals.deltas import write_delta

@@ -5,23 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from nngen.analysis.formatting import duration
 from nngen.archive import Archive, CampaignRecord
 from nngen.campaign.budget import Budget
-from nngen.campaign.estimate import Estimate, Work, estimate
 from nngen.campaign.protocols import CampaignInputs
-from nngen.campaign.runner import Campaign
 from nngen.cli.options import ArchiveOptions
 from nngen.cli.output import print_json, say
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
 from nngen.text import counted
 from nngen.training.engine import Engine
-from nngen.training.local_engine import LocalEngine
+
+if TYPE_CHECKING:  # loaded where they are used, which the help of a command does not
+    from nngen.campaign.estimate import Estimate, Work
+    from nngen.campaign.runner import Campaign
 
 DryRun = Annotated[
     bool,
@@ -63,6 +64,9 @@ def foresee(
         output: Place of the archive, and form of the output.
         note: What the estimate leaves out, as a sentence.
     """
+    from nngen.campaign.estimate import estimate
+    from nngen.training.local_engine import LocalEngine
+
     if record.spec.replayed:
         raise UsageError("a recorded table answers at once, without a training to estimate: leave out --dry-run")
     card = record.spec.device != "cpu"
@@ -95,6 +99,8 @@ def foresee(
 
 def foresee_campaign(main: Campaign, output: ArchiveOptions, *, times: int = 1, baselines: bool = False) -> None:
     """Print the estimate of what is left of a campaign, or of so many of its kind, perhaps with their baselines."""
+    from nngen.campaign.estimate import Work
+
     record, work = main.preview()
     if baselines and not record.spec.alone:
         spec = record.spec.baselines(record.pool)

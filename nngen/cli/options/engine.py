@@ -15,7 +15,6 @@ from cyclopts import Parameter
 from nngen.archive import Archive, CampaignRecord, check_creatable
 from nngen.campaign.budget import Budget, last_budget
 from nngen.campaign.protocols import CampaignInputs
-from nngen.campaign.setup import prepare_inputs
 from nngen.campaign_spec import TABLE, CampaignSpec
 from nngen.cli.options import Arguments, Flag, IsolationOption, ThreadsOption
 from nngen.cli.options.family import FamilyOptions, note_family_levels
@@ -29,7 +28,6 @@ from nngen.families.probe import check_shape
 from nngen.lemur.source import open_lemur
 from nngen.ranges import Range
 from nngen.training import LocalEngine, pick_device
-from nngen.training.memory_model import predictor
 from nngen.types import Shape, TrialSpec
 
 if TYPE_CHECKING:
@@ -243,6 +241,8 @@ class EngineOptions:
         return {"device": pick_device("auto"), "threads": max(1, min(cores // (self.workers or 1), _MOST_THREADS))}
 
     def _open(self, cluster: Cluster | None, spec: CampaignSpec, inputs: CampaignInputs) -> LocalEngine | RayEngine:
+        from nngen.training.memory_model import predictor
+
         predict = predictor(inputs.families, classes=inputs.dataset.classes, wanted=self.isolation)
         if cluster is None:
             return LocalEngine(slots=self.workers or 1, predict=predict, compiled=self.compiled)
@@ -259,6 +259,8 @@ def usable_pool(selection: FamilyOptions) -> Prepare:
     def prepare(
         spec: CampaignSpec, dataset: Dataset, /, *, progress: Callable[[int, int], None], wanted: str
     ) -> CampaignInputs:
+        from nngen.campaign.setup import prepare_inputs
+
         return prepare_inputs(
             dataset,
             spec.shape,

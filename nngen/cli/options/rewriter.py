@@ -12,13 +12,11 @@ from cyclopts import Parameter
 from nngen.archive import CampaignRecord
 from nngen.assembly.provenance import source_level
 from nngen.campaign.budget import Budget
-from nngen.campaign.estimate import Work
 from nngen.cli.options import ArchiveOptions, Count, Flag, ShareOption
 from nngen.cli.options.dry_run import foresee
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
 from nngen.cli.options.family import FamilyOptions, note_levels
 from nngen.errors import UsageError
-from nngen.llm.proposals.propose import require_sandbox
 from nngen.llm.rewriters.base import Kind, Options, Rewriter
 from nngen.llm.rewriters.factory import open_rewriter, rewriter_help
 
@@ -74,6 +72,8 @@ def read_kinds(names: Sequence[str] | None, rewriter: str, isolation: str) -> tu
     Raises:
         UsageError: If a kind is unknown, or code would be written and bubblewrap is missing.
     """
+    from nngen.llm.proposals.propose import require_sandbox
+
     for name in names or ():
         if name not in list(Kind):
             raise UsageError(f"no kind of proposal is called {name!r}: choose {', '.join(Kind)}")
@@ -97,6 +97,8 @@ def foresee_proposals(
     table: Path | None = None,
 ) -> None:
     """Print the estimate of so many trainings of mixtures that are not proposed yet."""
+    from nngen.campaign.estimate import Work
+
     typed = machines.settle(options, selection, table=table)
     with (
         output.peek() as archive,
