@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from nngen.analysis.figures import POINTS, sampled
 from nngen.analysis.formatting import data_titles
 from nngen.analysis.leaderboard import Column, Row, columns_of, describe_fidelity
-from nngen.analysis.results import outcome_rows
 from nngen.analysis.statistics import Span, difference_interval, mean_interval
 from nngen.archive import CampaignRecord, StoredTrial, Tally, TrialState
 from nngen.campaign.successive_halving import planned
@@ -108,7 +107,7 @@ def campaign(snapshot: Snapshot, query: Query) -> View:
                 (trial, next((points for key, points in live if key == _named(trial)), ()))
                 for trial in running[:_LISTED]
             ],
-            "outcomes": outcome_rows(archive.trials(name, failed=True, curves=False)),
+            "outcomes": snapshot.outcomes(name),
             "rows": rows,
             "columns": _columns(rows),
             "notes": snapshot.limits(name),

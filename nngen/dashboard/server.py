@@ -26,7 +26,7 @@ from nngen.analysis import formatting
 from nngen.analysis.figures import plotly_script
 from nngen.archive import Archive
 from nngen.dashboard.candidate import DOWNLOADS, Download, candidate
-from nngen.dashboard.figures import progress_figure
+from nngen.dashboard.figures import parallel_figure, progress_figure
 from nngen.dashboard.pages import PAGES, View
 from nngen.dashboard.snapshot import Shared, Snapshot
 from nngen.errors import NngenError, UsageError
@@ -82,6 +82,7 @@ class Dashboard:
             for name in sorted(sizes, key=lambda name: -sizes[name])[:_PREPARED]:
                 snapshot.limits(name)
                 snapshot.lines(name)
+                snapshot.outcomes(name)
             snapshot.rows(None)
 
     def _to_root(self, request: Request) -> Response:
@@ -221,3 +222,4 @@ def _prepare() -> None:
     import sklearn.metrics  # noqa: F401
 
     progress_figure(())
+    parallel_figure((), ())

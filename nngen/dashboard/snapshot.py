@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from nngen.analysis.leaderboard import Row, leaderboard, limits, validation_images
 from nngen.analysis.loop_report import Loops, loops
+from nngen.analysis.results import OutcomeRow, outcome_rows
 from nngen.archive import Archive, Tally, TrialLine
 from nngen.errors import NngenError
 
@@ -124,6 +125,14 @@ class Snapshot:
     def lines(self, campaign: str) -> tuple[TrialLine, ...]:
         """Return the trials of a campaign in brief."""
         return self._get("lines", campaign, lambda source: source.archive.lines(campaign, brief=True))
+
+    def outcomes(self, campaign: str) -> tuple[OutcomeRow, ...]:
+        """Return the reasons for which trials of a campaign failed."""
+
+        def count(source: Snapshot) -> tuple[OutcomeRow, ...]:
+            return outcome_rows(source.archive.trials(campaign, failed=True, curves=False))
+
+        return self._get("outcomes", campaign, count)
 
     def parents(self) -> Mapping[str, str]:
         """Return the parent of each proposed candidate that has one."""

@@ -12,3 +12,23 @@ class TestContract(ArchiveContract):
         made = Archive.open(tmp_path / "a.db") if request.param == "file" else Archive.in_memory()
         with made as archive:
             yield archive
+
+
+@pytest.mark.parametrize(
+    ("read", "index"),
+    [
+        (lambda archive: archive.trials("one", candidate_id="cand-x"), "trials_by_candidate"),
+        (lambda archive: archive.events("one", kinds=("budget.", "campaign.")), "events_by_kind"),
+        (lambda archive: archive.events("one"), "events_by_campaign"),
+        (lambda archive: archive.trials("one"), "trials_by_campaign"),
+    ],
+)
+def test_a_narrow_query_uses_its_own_index(read, index, monkeypatch):
+    with Archive.in_memory() as archive:
+        asked, chunks = [], archive._chunks
+        monkeypatch.setattr(archive, "_chunks", lambda sql, values: asked.append((sql, values)) or chunks(sql, values))
+        read(archive)
+        plans = [[row[3] for row in archive._db.execute(f"EXPLAIN QUERY PLAN {sql}", values)] for sql, values in asked]
+    assert plans
+    assert all(any(index in step for step in steps) for steps in plans)
+    assert not any("SCAN" in step for steps in plans for step in steps)
