@@ -140,6 +140,9 @@ LOOK = """new Promise(done => setTimeout(() => {
          axes: Array.from(document.querySelectorAll(".xtick text"), text => getComputedStyle(text).fill) });
 }, 1500))"""
 
+CUT = '[...document.querySelectorAll(".scroll")].filter(table => table.scrollWidth > table.clientWidth).length'
+"""Number of tables with columns beyond the edge."""
+
 needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's package chromium")
 
 
@@ -161,6 +164,7 @@ def test_a_real_browser_draws_every_page_without_error(filled, old, tmp_path, wi
             page.problems.clear()
             assert told["empty"] == [], name
             assert told["wide"] <= told["view"] <= width, name
+            assert width < 1400 or page.run(CUT) == 0, name
             assert set(told["axes"]) <= {told["text"]}, name
             assert told["text"] == ("rgb(227, 231, 238)" if dark else "rgb(28, 35, 48)")
             drawn |= set(told["plots"])
