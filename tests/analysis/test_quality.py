@@ -1,6 +1,8 @@
 """Tests of metrics from stored predictions, and of the trivial baselines beside the best accuracy."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +103,26 @@ def test_logits_beside_the_weights_count_where_they_agree_with_the_predictions(a
     assert quality_of(archive, trial).calibration_error is None
     (folder / f"{LOGITS}.safetensors").write_bytes(b"damaged")
     assert quality_of(archive, trial).calibration_error is None
+
+
+def test_logits_are_read_from_a_plain_file_of_their_size(archive, tmp_path):
+    from safetensors.numpy import save_file
+
+    fake_campaign(archive).run()
+    trial = archive.trials("one")[0]
+    predicted = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
+    (archive.weights / f"trial-{trial.id}").mkdir(parents=True)
+    path = archive.weights / f"trial-{trial.id}" / f"{LOGITS}.safetensors"
+    save_file({"validation": np.eye(10, dtype=np.float16)[predicted]}, tmp_path / "elsewhere")
+    # The candidate's process wrote what stands there: a link is not followed, and a pipe is not waited for.
+    path.symlink_to(tmp_path / "elsewhere")
+    assert kept_logits(archive, trial, predicted) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert kept_logits(archive, trial, predicted) is None
+    path.unlink()
+    shutil.copy(tmp_path / "elsewhere", path)
+    assert kept_logits(archive, trial, predicted) is not None
 
 
 def test_the_most_frequent_class_and_the_best_family_alone_stand_beside_the_best(archive):

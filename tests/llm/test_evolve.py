@@ -18,6 +18,7 @@ from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution
 from nngen.llm.proposals.log import Proposal, Stage, proposals
 from nngen.llm.proposals.parents import islands_of
+from nngen.llm.rewriters.bandit import Bandit
 from nngen.llm.rewriters.base import Kind, Reply, Request
 from nngen.llm.rewriters.baselines import Mutate, Uniform
 from nngen.training.engine import TrainJob
@@ -113,6 +114,15 @@ def test_the_model_is_tuned_between_cycles(archive: Archive, loop: Make) -> None
     found = loop(archive, Uniform(), tune=tune).run()
     assert lessons == [1, 2]
     assert [cycle.rewriter for cycle in found] == ["random", "random", "mutate", "mutate"]
+
+
+def test_a_bandit_asks_the_tuned_model_in_place_of_its_base(archive: Archive, loop: Make) -> None:
+    class Tuned(Mutate):
+        name = "mutate+adapter-1"
+
+    bandit = Bandit([Uniform(), Mutate()])
+    loop(archive, bandit, tune=lambda _, cycle: Tuned() if cycle == 1 else None).run()
+    assert [one.name for one in bandit.rewriters] == ["random", "mutate+adapter-1"]
 
 
 def test_the_test_accuracy_is_revealed_once_the_loop_is_over(

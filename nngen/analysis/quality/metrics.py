@@ -164,7 +164,7 @@ def kept_logits(archive: Archive, trial: StoredTrial, predicted: Classes) -> Log
         path = archive.weights / f"trial-{trial.copied_from or trial.id}" / f"{LOGITS}.safetensors"
         with suppress(OSError):
             # The candidate's process wrote the file. Its one tensor is at the end, so that its header is not needed.
-            content = read_regular(path, size + _HEADER)[-size or None :]
+            content = read_regular(path, size + _HEADER, root=archive.weights)[-size or None :]
     if not size or len(content) != size or int(predicted.max()) >= width:
         return None
     logits = np.frombuffer(content, "<f2").astype(np.float32).reshape(len(predicted), width)
