@@ -8,6 +8,7 @@ in a mixture each expert is treated by itself.
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def takes_channels_last(net: nn.Module, images: Tensor, path: Path, classes: int
         CheckFailed: If the net fails in contiguous format, or memory does not suffice.
     """
     expected = _evaluate(net, images, path, classes)
-    nn.Module.to(net, memory_format=torch.channels_last)  # a net may have a method to(device) of its own
+    _format(net)
     images = images.contiguous(memory_format=torch.channels_last)
     try:
         found = _evaluate(net, images, path, classes)
@@ -78,11 +79,18 @@ def contiguous_parts(net: nn.Module, images: Tensor, path: Path, classes: int) -
 
 def use_channels_last(net: nn.Module, contiguous: Collection[str] = ()) -> None:
     """Give a net's weights the format channels_last; ``contiguous`` names the parts that keep weights and inputs."""
-    nn.Module.to(net, memory_format=torch.channels_last)
+    _format(net)
     for name in contiguous:
         part = net.get_submodule(name)
         nn.Module.to(part, memory_format=torch.contiguous_format)
         part.register_forward_pre_hook(_contiguous_inputs)
+
+
+def _format(net: nn.Module) -> None:
+    # By hand: a net may have a method to(device) of its own, and nn.Module.to refuses one with a weight of five axes.
+    for tensor in chain(net.parameters(), net.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def _contiguous_inputs(_part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

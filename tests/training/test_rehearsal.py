@@ -139,6 +139,25 @@ class _Strided(nn.Module):
         self.scale = nn.Parameter(torch.ones(2))
 
 
+class _Capsules(nn.Module):
+    """A net with a weight of five axes, which has no format channels_last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.W = nn.Parameter(torch.randn(1, 4, 2, 2, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.W @ self.conv(x).mean((2, 3))[:, :, None, None, None]).sum((1, 3, 4))
+
+
+def test_a_weight_of_five_axes_keeps_its_format_and_the_others_do_not(tmp_path: Path) -> None:
+    assert contiguous_parts(_Capsules(), torch.rand(2, 3, 8, 8), tmp_path, 2) == ()
+    net = _Capsules()
+    use_channels_last(net)
+    assert net.W.is_contiguous() and not net.conv.weight.is_contiguous()
+
+
 @pytest.mark.parametrize("net", [_Flattening(), _Strided()], ids=lambda net: type(net).__name__)
 def test_what_fails_or_differs_in_channels_last_is_found(net: nn.Module, tmp_path: Path) -> None:
     assert contiguous_parts(net, torch.rand(2, 3, 8, 8), tmp_path, 2) == (WHOLE,)
