@@ -45,7 +45,7 @@ lowest:
 		print(*sorted({re.sub(r'>=([\w.]+).*', r'==\1', one) for one in needed if '>=' in one}), sep='\n')" \
 		> .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt \
-		--editable '.[dashboard,dev,frame,report,tpe]'
+		--editable '.[dashboard,dev,frame,llm,report,tpe]'
 	.venv-lowest/bin/python -m pytest -m "not (slow or corpus or rehearsal or long or network or engine)"
 
 # The documentation site; builds without a network, and a warning fails.
