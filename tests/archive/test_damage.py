@@ -226,7 +226,7 @@ def read_everything(path):
             archive.template_versions(campaign.name)
 
 
-@fuzz(60, deadline=2000)
+@fuzz(60, deadline=20_000)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=40))
 def test_flipped_bytes_raise_only_errors_of_nngen(whole, tmp_path, changes):
     content = bytearray(whole.read_bytes())
@@ -251,7 +251,7 @@ KEYS = ("experts", "epochs", "shape", "size", "gate", "prm")
 COLUMNS = ("trials SET environment", "trials SET spec", "plans SET plan", "campaigns SET spec", "events SET detail")
 
 
-@fuzz(100, deadline=2000)
+@fuzz(100, deadline=20_000)
 @given(
     column=st.sampled_from(COLUMNS),
     key=st.sampled_from(["experts", "epochs", "shape", "size", "gate", "prm"]),

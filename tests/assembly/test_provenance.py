@@ -91,7 +91,7 @@ def test_plan_of_any_shape_in_a_docstring_is_only_a_reason(plan: str) -> None:
     begin = time.monotonic()
     choice = source_level(f'"""A mixture.\n\nPlan:\n{plan}\n"""\n')
     assert choice.level is Isolation.SANDBOX
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20
 
 
 @pytest.mark.parametrize("source", ["", "x = 1\n", '"""No plan."""\n', '"""' + "x" * 100_000, "\0", "'\ud800'"])

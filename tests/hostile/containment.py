@@ -112,7 +112,9 @@ class Targets:
         return {str(path): path.read_bytes() if path.is_file() else b"" for path in sorted(self.folder.rglob("*"))}
 
 
-def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targets) -> Containment:
+def contain(
+    attack: Attack, level: Isolation, engine: LocalEngine, targets: Targets, slack_s: float = SLACK_S
+) -> Containment:
     """Train an attack at one level, and compare verdict, time, processes and files with the expected ones."""
     spec = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), lr=0.05, time_limit_s=TIME_LIMIT_S, memory_mib=MEMORY_MIB)
     others = set(_processes())
@@ -134,7 +136,7 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
         f"not {' or '.join(attack.right[level])}": verdict.outcome not in attack.right[level],
         f"does not say {attack.says!r}": attack.says not in verdict.message,
         "its message is not fit to print": not verdict.message.isprintable(),
-        "too late": seconds > TIME_LIMIT_S + SLACK_S,
+        "too late": seconds > TIME_LIMIT_S + slack_s,
         "it left processes": bool(left),
         "it changed files": targets.changed(),
         "it bought more tries": claimed > 3,
@@ -144,7 +146,7 @@ def contain(attack: Attack, level: Isolation, engine: LocalEngine, targets: Targ
     return Containment(verdict=verdict, seconds=seconds, fault=fault)
 
 
-def contain_family(attack: Attack, runner: JobRunner, targets: Targets) -> Containment:
+def contain_family(attack: Attack, runner: JobRunner, targets: Targets, slack_s: float = SLACK_S) -> Containment:
     """Measure an attack as a family, in the sandbox that the probe chooses; the verdict has the reason."""
     others = set(_processes())
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +165,7 @@ def contain_family(attack: Attack, runner: JobRunner, targets: Targets) -> Conta
     faults = {
         "it got what it wanted": BREACH in verdict.message,
         "its message is not fit to print": not verdict.message.isprintable(),
-        "too late": seconds > TIME_LIMIT_S + SLACK_S,
+        "too late": seconds > TIME_LIMIT_S + slack_s,
         "it left processes": bool(_left(others)),
         "it changed files": targets.changed(),
     }

@@ -34,5 +34,5 @@ def test_a_server_that_still_loads_torch_ends_with_its_parent():
     os.waitpid(parent, 0)
     killed = time.monotonic()
     while lives(servers[0]):
-        assert time.monotonic() < killed + 1.0
+        assert time.monotonic() < killed + 10
         time.sleep(0.01)

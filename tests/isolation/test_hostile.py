@@ -19,7 +19,7 @@ from nngen.training import CheckJob, scoring
 from nngen.types import Outcome, Shape, Trial, Verdict
 
 WALL_S = 3.0
-SLACK_S = 2.0
+SLACK_S = 5.0
 
 LATER = "if not self.training and not torch.is_grad_enabled(): {}\n        return self.head(x)"
 """Behaves while it trains, and misbehaves when it predicts."""
@@ -209,7 +209,7 @@ def targets(digits):
 def test_the_corpus_is_contained(name, level, engine, targets):
     if level is Isolation.SANDBOX and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
-    row = contain(CORPUS[name], level, engine, targets)
+    row = contain(CORPUS[name], level, engine, targets, SLACK_S)
     assert row.fault == "", row.verdict
 
 

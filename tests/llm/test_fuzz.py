@@ -72,7 +72,7 @@ def _quick() -> Iterator[None]:
     try:
         yield
     finally:
-        assert time.process_time() - began < 2.0
+        assert time.process_time() - began < 10.0
 
 
 @st.composite

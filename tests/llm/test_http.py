@@ -479,7 +479,7 @@ def test_a_server_that_sends_a_byte_now_and_then_times_out(server: Server, part:
             handler.send_response(200)
             handler.send_header("Content-Length", "5000")
             handler.end_headers()
-        for _byte in range(60):
+        for _byte in range(400):
             handler.wfile.write(b"x")
             handler.wfile.flush()
             time.sleep(0.05)
@@ -488,7 +488,7 @@ def test_a_server_that_sends_a_byte_now_and_then_times_out(server: Server, part:
     began = time.monotonic()
     reply = Http(server.url, "m", timeout_s=0.5).propose([ASKED])[0]
     assert (reply.status, reply.detail) == (Status.TIMEOUT, "no answer within 0.5 s")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,10 @@ def test_long_replies_are_read_in_linear_time(text: str) -> None:
 
 
 def is_linear(read: Callable[[str], object], text: str) -> bool:
-    """Return whether a text is read in two seconds, or in not much more than twice the time of its half."""
+    """Return whether a text is read in two seconds, or in not much more than twice the time of its half.
+
+    A busy machine disturbs one measurement; none of several is linear where reading takes quadratic time.
+    """
 
     def seconds(part: str) -> float:
         began = time.process_time()
@@ -97,8 +100,7 @@ def is_linear(read: Callable[[str], object], text: str) -> bool:
             read(part)
         return time.process_time() - began
 
-    # A machine may be slow; quadratic reading takes four times as long as that of the half.
-    return (whole := seconds(text)) < 2.0 or whole < 3 * seconds(text[: len(text) // 2])
+    return any((whole := seconds(text)) < 2.0 or whole < 3 * seconds(text[: len(text) // 2]) for _ in range(5))
 
 
 def test_messages_are_one_bounded_line() -> None:

@@ -241,10 +241,10 @@ def test_a_net_too_large_at_any_batch_is_tried_once(engine, job):
 
 
 def test_halving_stays_within_the_time_limit(engine, job):
-    slow = "import time; time.sleep(1); raise MemoryError"
+    slow = "import time; time.sleep(2); raise MemoryError"
     trial = engine.train(job(net_source(loss=slow), time_limit_s=2.5))
     assert trial.verdict.outcome is Outcome.MEMORY
-    assert trial.seconds < 4.5
+    assert trial.seconds < 5.5
 
 
 AMBIENT = (
@@ -323,7 +323,7 @@ def test_an_exception_of_the_callback_ends_the_trial(engine, left_over, job):
 
     with pytest.raises(KeyboardInterrupt):
         engine.train(job(net_source(), epochs=1000), interrupt)
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while left_over() != ([], []) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left_over() == ([], [])
@@ -354,7 +354,7 @@ def test_nothing_outlives_a_killed_engine(tmp_path, mark, marked):
         driver.stdout.readline()
         assert len(set(marked()) - before) >= 5  # engine, server, supervisor, worker, its child
         driver.kill()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while set(marked()) - before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert set(marked()) <= before
