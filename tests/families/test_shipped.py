@@ -80,3 +80,33 @@ def test_a_measurement_gives_what_is_shipped(
     assert kept["interface"] == json.loads(json.dumps(asdict(measured.interface)))
     assert kept["parameters"] == measured.parameters["3x32x32"]
     assert (kept["reason"], tuple(kept["notes"])) == (measured.reason, measured.notes)
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """A small table in place of the one that ships."""
+    shapes = {
+        "3x32x32": {"interface": None, "reason": "no"},
+        "1x28x28": {"interface": {"low": 9}, "reason": ""},
+        "3x64x64": {"interface": {"low": 8}, "reason": ""},
+        "3x224x224": {"interface": {"low": 7}, "reason": ""},
+    }
+    made = {"version": 7, "torch": "2.14", "classes": 10, "families": {"f": {"prm": {"lr": 0.1}, "shapes": shapes}}}
+    monkeypatch.setattr(shipped, "_table", lambda: made)
+    return shapes
+
+
+def test_a_profile_is_found_by_all_that_it_holds_for(table: dict[str, object]) -> None:
+    right = {"version": (7, "2.14"), "fingerprint": "f", "prm": {"lr": 0.1}, "classes": 10, "shape": SHAPE}
+    assert shipped.profile(**right) is table["3x32x32"]
+    others = {"version": [(6, "2.14"), (7, "2.13")], "fingerprint": ["g"], "prm": [{}, {"lr": 0.2}], "classes": [9]}
+    for name, values in (others | {"shape": [Shape(3, 32, 33)]}).items():
+        for value in values:
+            assert shipped.profile(**right | {name: value}) is None, (name, value)
+
+
+def test_the_first_interface_for_as_many_channels_is_found(table: dict[str, object]) -> None:
+    found = {channels: shipped.same_channels((7, "2.14"), "f", {"lr": 0.1}, channels) for channels in (1, 2, 3)}
+    assert found == {1: {"low": 9}, 2: None, 3: {"low": 8}}
+    assert shipped.same_channels((7, "2.14"), "f", {"lr": 0.2}, 1) is None
+    assert shipped.same_channels((7, "2.14"), "g", {"lr": 0.1}, 1) is None

@@ -1,0 +1,352 @@
+"""Answers of the probe without a worker: what is read, stored, reported and refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from nngen.errors import UsageError
+from nngen.families import probe, shipped
+from nngen.families.catalogue import make_family
+from nngen.families.probe import Answer, Probe, Profile, TrainingCost, check_shape, profiles, usable_families
+from nngen.isolation import ExitReason, Isolation, JobResult, Limits
+from nngen.types import Adapter, Family, Interface, Record, Shape
+
+SHAPE = Shape(1, 12, 16)
+FAMILY = make_family("Toy", "class Net: ...\n")
+PROBE = Probe(family=FAMILY, shape=SHAPE, classes=10, wanted="auto")
+COST = {"weights_mib": 1.5, "image_mib": 0.25, "image_s": 0.5, "step_s": 0}
+MESSAGE = {"interface": {"low": 2, "high": 64}, "parameters": 20, "cost": None, "reason": "", "notes": []}
+ANSWER = Answer(interface=Interface(low=2, high=64), parameters=20)
+
+
+def ended(reason: ExitReason = ExitReason.EXIT, status: int = 0) -> JobResult:
+    limits = Limits(time_limit_s=1, memory_mib=1)
+    return JobResult(reason=reason, limits=limits, status=status, seconds=1.0, peak_mib=1.0, output=b"")
+
+
+def profile(reason: str = "", **interface: Any) -> Profile:
+    return Profile(name="Toy", fingerprint="0", interface=Interface(**interface) if interface else None, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("one", "usable", "adapter", "why"),
+    [
+        (profile(low=1), True, Adapter(), ""),
+        (profile(low=12, high=16), True, Adapter(), ""),
+        (profile(low=1, high=14), True, Adapter(size=(12, 14)), "takes images of 1 to 14 px"),
+        (profile(low=20), True, Adapter(size=(20, 20)), "takes images of 20 px and more"),
+        (profile(low=1, square=True), True, Adapter(size=(16, 16)), "takes square images of 1 px and more"),
+        (profile(low=1, complex=True), True, Adapter(complex=True), "takes complex images of 1 px and more"),
+        (
+            profile(low=1, high=14, square=True, complex=True),
+            True,
+            Adapter(size=(14, 14), complex=True),
+            "takes square complex images of 1 to 14 px",
+        ),
+        (profile("it is slow", low=1), False, None, "it is slow"),
+        (profile("it is broken"), False, None, "it is broken"),
+        (profile(), False, None, ""),
+    ],
+)
+def test_a_profile_tells_whether_and_how_a_family_is_used(
+    one: Profile, usable: bool, adapter: Adapter | None, why: str
+) -> None:
+    assert (one.usable, one.adapter(SHAPE), one.why(SHAPE)) == (usable, adapter, why)
+    assert one.native(SHAPE) is (adapter == Adapter())
+
+
+def test_the_largest_shapes_are_accepted_and_one_pixel_more_is_not() -> None:
+    for shape in (Shape(16, 1024, 1024), Shape(1, 1, 1024), Shape(1, 1024, 1), Shape(2**24, 1, 1)):
+        check_shape(shape)
+    for shape in (Shape(1, 1, 1025), Shape(1, 1025, 1)):
+        with pytest.raises(UsageError, match=f"^no family takes {shape}: sides go up to 1024 px$"):
+            check_shape(shape)
+    for shape in (Shape(2**24 + 1, 1, 1), Shape(17, 1024, 1024)):
+        with pytest.raises(UsageError, match=f"^no family takes {shape}: an image may hold up to 16,777,216 numbers$"):
+            check_shape(shape)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, {}),
+        ({"interface": None}, {"interface": None}),
+        ({"interface": {"low": 1}}, {"interface": Interface(low=1)}),
+        ({"interface": {"low": 1024, "high": 1024}}, {"interface": Interface(low=1024, high=1024)}),
+        (
+            {"interface": {"low": 5, "high": 5, "square": True, "hyperparameters": ["a", "b.c-d_1"]}},
+            {"interface": Interface(low=5, high=5, square=True, hyperparameters=("a", "b.c-d_1"))},
+        ),
+        (
+            {"interface": {"low": 1, "hyperparameters": ["a" * 100], "channels_last": False, "own_settings": True}},
+            {"interface": Interface(low=1, hyperparameters=("a" * 100,), channels_last=False, own_settings=True)},
+        ),
+        ({"interface": {"low": 1, "hyperparameters": []}}, {"interface": Interface(low=1, hyperparameters=())}),
+        ({"parameters": None}, {"parameters": None}),
+        ({"parameters": 0}, {"parameters": 0}),
+        ({"parameters": 2**53 - 1}, {"parameters": 2**53 - 1}),
+        ({"cost": COST}, {"cost": TrainingCost(**COST)}),
+        ({"cost": COST | {"image_s": 999999999.5}}, {"cost": TrainingCost(**COST | {"image_s": 999999999.5})}),
+        ({"reason": "two\nlines"}, {"reason": "two lines"}),
+        ({"notes": ["draws", "unknown", "seeds"]}, {"notes": ("seeds", "draws")}),
+    ],
+)
+def test_a_message_within_the_ranges_is_read(changed: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert Answer.read(MESSAGE | changed) == replace(ANSWER, **expected)
+    assert PROBE.answer([{}, MESSAGE | changed], ended()) == replace(ANSWER, **expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"interface": {"low": 0}}, "sides or names out of range"),
+        ({"interface": {"low": 1025}}, "sides or names out of range"),
+        ({"interface": {"low": 1.0}}, "sides or names out of range"),
+        ({"interface": {"low": 5, "high": 4}}, "sides or names out of range"),
+        ({"interface": {"low": 5, "high": 1025}}, "sides or names out of range"),
+        ({"interface": {"low": 5, "complex": 0}}, "sides or names out of range"),
+        ({"interface": {"low": 5, "hyperparameters": ["a" * 101]}}, "sides or names out of range"),
+        ({"interface": {"low": 5, "hyperparameters": [""]}}, "sides or names out of range"),
+        ({"interface": {"low": 5, "hyperparameters": [3]}}, "sides or names out of range"),
+        ({"parameters": 2**53}, "a number of parameters out of range"),
+        ({"parameters": -1}, "a number of parameters out of range"),
+        ({"parameters": True}, "a number of parameters out of range"),
+        ({"cost": COST | {"step_s": 1e9}}, "a cost out of range"),
+        ({"cost": COST | {"step_s": -1e-9}}, "a cost out of range"),
+        ({"cost": COST | {"step_s": True}}, "a cost out of range"),
+        ({"cost": COST | {"step_s": float("nan")}}, "a cost out of range"),
+    ],
+)
+def test_a_message_beyond_a_range_is_refused_with_what_is(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Answer.read(MESSAGE | changed)
+    expected = Answer(reason=f"the worker sent no measurement: {message}", lasting=False)
+    assert PROBE.answer([MESSAGE | changed], ended()) == expected
+
+
+def test_an_end_without_a_measurement_is_a_reason_that_does_not_last() -> None:
+    memory = "needs more than 6,144 MiB at 1x12x16: choose a smaller shape"
+    time = "took longer than 120 s at 1x12x16: choose a smaller shape"
+    ends = (
+        (ExitReason.MEMORY, [MESSAGE], memory),
+        (ExitReason.TIME, [MESSAGE], time),
+        (ExitReason.EXIT, [MESSAGE | {"memory": True}], memory),
+        (ExitReason.EXIT, [], "the worker left with exit code 3 before it had finished"),
+    )
+    for reason, messages, expected in ends:
+        assert PROBE.answer(messages, ended(reason, 3 << 8)) == Answer(reason=expected, lasting=False)
+    assert PROBE.answer([MESSAGE | {"memory": False}], ended(status=3 << 8)) == ANSWER
+
+
+def test_a_job_carries_what_the_worker_needs(cache: Path) -> None:
+    best = Record(
+        model="Toy", dataset="cifar-10", epoch=1, accuracy=0.5, duration_s=1.0, hyperparameters={"lr": 0.5, "batch": 0}
+    )
+    family = replace(FAMILY, best=best)
+    job = replace(PROBE, family=family, classes=7).job()
+    assert job.arguments == {
+        "recorded": {"lr": 0.5},
+        "classes": 7,
+        "shape": "1x12x16",
+        "interface": None,
+        "cost": False,
+    }
+    assert (job.entry_point, job.source) == ("nngen.families.measure:measure", FAMILY.source)
+    assert (job.limits.time_limit_s, job.limits.memory_mib) == (120.0, 6144)
+    assert (job.isolation, replace(PROBE, wanted="none").job().isolation) == (Isolation.SANDBOX, Isolation.NONE)
+    behind = replace(PROBE, cost_behind=Interface(low=9)).job().arguments
+    assert (behind["cost"], behind["interface"]) == (True, asdict(Interface(low=9)))
+    PROBE.store(ANSWER)
+    assert PROBE.job().arguments["interface"] == asdict(Interface(low=2, high=64))
+
+
+def stored_files(cache: Path, folder: str = "probes") -> int:
+    return len(list((cache / folder).glob("*.json")))
+
+
+def test_an_answer_is_found_where_all_is_as_it_was(cache: Path) -> None:
+    answer = replace(ANSWER, reason="why not", notes=("seeds", "draws"))
+    assert PROBE.stored() is None
+    assert PROBE.store(answer) == answer
+    assert stored_files(cache) == 2
+    assert PROBE.stored() == answer
+    tuned = replace(FAMILY, asked={"lr": 0.5})
+    others = (
+        replace(PROBE, shape=Shape(1, 12, 17)),
+        replace(PROBE, classes=9),
+        replace(PROBE, family=replace(FAMILY, fingerprint="1")),
+        replace(PROBE, family=tuned),
+        replace(PROBE, cost_behind=Interface(low=2)),
+    )
+    assert [other.stored() for other in others] == [None] * 5
+    # The interface is known for other sides, not for other channels.
+    assert others[0].job().arguments["interface"] == asdict(answer.interface)
+    assert replace(PROBE, shape=Shape(3, 12, 16)).job().arguments["interface"] is None
+    (cache / "probes").joinpath(PROBE._file().name).write_text('{"interface": 3}')
+    assert PROBE.stored() is None
+    (cache / "probes").joinpath(PROBE._interface_file().name).write_text('{"low": -1}')
+    assert PROBE._known_interface() is None
+
+
+def test_an_answer_without_an_interface_keeps_the_one_that_is_known(cache: Path) -> None:
+    failed = Answer(reason="took long", lasting=False)
+    assert PROBE.store(failed) == failed
+    assert stored_files(cache) == 0
+    other = replace(PROBE, shape=Shape(1, 40, 40))
+    other.store(ANSWER)
+    assert PROBE.store(failed) == replace(failed, interface=ANSWER.interface)
+    assert stored_files(cache) == 2  # of the other shape
+    refused = Answer(reason="never")
+    assert PROBE.store(refused) == PROBE.stored() == replace(refused, interface=ANSWER.interface)
+    kept = json.loads(PROBE._file().read_text())
+    assert kept == {"interface": asdict(ANSWER.interface), "reason": "never", "parameters": None, "notes": []}
+
+
+def test_costs_are_stored_apart(cache: Path) -> None:
+    measured = replace(PROBE, cost_behind=Interface(low=2))
+    nothing = Answer(reason="took long", lasting=False)
+    assert measured.store(nothing) is nothing
+    assert measured.stored() is None and not (cache / "weights").exists()
+    cost = Answer(interface=Interface(low=2), cost=TrainingCost(**COST))
+    assert measured.store(cost) is cost
+    assert measured.stored() == Answer(cost=TrainingCost(**COST))
+    assert (stored_files(cache, "weights"), (cache / "probes").exists()) == (1, False)
+    assert json.loads(measured._file().read_text()) == COST
+    assert replace(measured, classes=9).stored() is None and PROBE.stored() is None
+    measured._file().write_text('{"weights_mib": 3}')
+    assert measured.stored() is None
+
+
+def test_a_shipped_profile_is_used_for_a_whole_probe_and_not_for_a_cost(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def found(*arguments: object) -> dict[str, object]:
+        asked.append(arguments)
+        return {"interface": {"low": 3}, "parameters": 5, "reason": "", "notes": ["input"]}
+
+    monkeypatch.setattr(shipped, "profile", found)
+    assert PROBE.stored() == Answer(interface=Interface(low=3), parameters=5, notes=("input",))
+    key = (probe.versions(), FAMILY.fingerprint, {"lr": 0.01, "momentum": 0.9})
+    assert asked == [(*key, 10, SHAPE)]
+    assert replace(PROBE, cost_behind=Interface(low=3)).stored() is None
+    assert len(asked) == 1
+    monkeypatch.setattr(shipped, "same_channels", lambda *arguments: {"low": 4} if arguments == (*key, 1) else None)
+    assert PROBE._known_interface() == Interface(low=4)
+
+
+def test_versions_leave_the_patch_release_of_torch_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "version", lambda name: {"torch": "2.14.3+cpu"}[name])
+    assert probe.versions() == (7, "2.14")
+
+
+def known(cache: Path) -> tuple[Family, ...]:
+    """Store the answers of three families, so that none is measured."""
+    families = tuple(make_family(name, f"# {name}\n") for name in ("Zeta", "Alpha", "Mu"))
+    answers = (
+        replace(ANSWER, notes=("seeds", "draws")),
+        replace(ANSWER, reason="it is slow"),
+        replace(ANSWER, parameters=None, notes=("draws",)),
+    )
+    for one, answer in zip(families, answers, strict=True):
+        replace(PROBE, family=one).store(answer)
+    return families
+
+
+def test_profiles_of_known_families_are_looked_up(cache: Path) -> None:
+    families = known(cache)
+    reports: list[tuple[int, int]] = []
+    found = profiles(families, SHAPE, progress=lambda *report: reports.append(report), jobs=1)
+    assert list(found) == ["Zeta", "Alpha", "Mu"] and reports == []
+    zeta = families[0]
+    assert found["Zeta"] == Profile(
+        name="Zeta",
+        fingerprint=zeta.fingerprint,
+        interface=ANSWER.interface,
+        parameters={"1x12x16": 20},
+        notes=("seeds", "draws"),
+    )
+    assert (found["Alpha"].reason, found["Mu"].parameters) == ("it is slow", {})
+    with pytest.raises(UsageError, match=r"^-1 families cannot be measured at a time: give 1 or more jobs$"):
+        profiles(families, SHAPE, jobs=-1)
+    with pytest.raises(UsageError, match="sides go up to"):
+        profiles(families, Shape(1, 1025, 1))
+
+
+def test_usable_families_are_told_from_the_others(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    zeta, alpha, mu = known(cache)
+    with caplog.at_level(logging.WARNING):
+        usable, refused = usable_families([zeta, alpha, mu], SHAPE)
+    assert usable == {"Zeta": (zeta, ANSWER.interface), "Mu": (mu, ANSWER.interface)}
+    assert refused == {"Alpha": "it is slow"}
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["Zeta: it seeds the generators itself, which nngen seeds again afterwards"]
+
+
+def test_known_costs_are_looked_up(cache: Path) -> None:
+    inputs = Interface(low=2)
+    cost = TrainingCost(**COST)
+    replace(PROBE, cost_behind=inputs).store(Answer(cost=cost))
+    assert probe.training_costs([(FAMILY, inputs)], SHAPE) == {"Toy": cost}
+
+
+class Runner:
+    """Stands in for the runner of jobs: answers each with what the test put there."""
+
+    answers: ClassVar[dict[str, Any]] = {}
+    seen: ClassVar[list[Any]] = []
+
+    def __init__(self, *, preload: tuple[str, ...]) -> None:
+        self.seen.append(preload)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seen.append("closed")
+
+    def collect(self, job: Any) -> Any:
+        self.seen.append(job.source)
+        return self.answers[job.source]
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> type[Runner]:
+    monkeypatch.setattr(probe, "JobRunner", Runner)
+    Runner.answers, Runner.seen = {}, []
+    return Runner
+
+
+def test_what_is_missing_is_measured_and_stored(cache: Path, runner: type[Runner]) -> None:
+    old, new = known(cache)[0], make_family("New", "# new\n")
+    runner.answers["# new\n"] = ([MESSAGE | {"reason": "it is new"}], ended())
+    reports: list[tuple[int, int]] = []
+    for _ in range(2):
+        found = profiles([new, old], SHAPE, progress=lambda *report: reports.append(report), wanted="process")
+        assert {name: one.reason for name, one in found.items()} == {"New": "it is new", "Zeta": ""}
+    assert reports == [(0, 1), (1, 1)]
+    assert runner.seen == [("torch", "torchvision", "nngen.families.measure"), "# new\n", "closed"]
+
+
+def test_costs_that_cannot_be_measured_are_left_out(cache: Path, runner: type[Runner]) -> None:
+    one, other = make_family("One", "# 1\n"), make_family("Other", "# 2\n")
+    runner.answers = {"# 1\n": ([MESSAGE | {"cost": COST}], ended()), "# 2\n": ([], ended(ExitReason.TIME))}
+    inputs = Interface(low=2)
+    found = probe.training_costs([(one, inputs), (other, inputs)], SHAPE, jobs=1, wanted="process")
+    assert found == {"One": TrainingCost(**COST)}
+
+
+def test_the_sandbox_is_asked_for_before_the_first_family_runs(
+    cache: Path, runner: type[Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(UsageError, match="family Toy is not from the pinned"):
+        profiles([FAMILY], SHAPE)
+    assert runner.seen == []
