@@ -1,17 +1,17 @@
-"""Numbers, words and sizes of the report's figures, for hand-made results."""
+"""Numbers and words of the page's figures, for hand-made results."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from figure_cases import EFFECTS, FAMILIES, approx, rows, trained_trials
 
-from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
+from nngen.analysis import figures
 from nngen.analysis.figures import (
     COLOURS,
+    PALETTE,
     SHOWN,
     best_curves,
     coverage_figure,
@@ -19,100 +19,23 @@ from nngen.analysis.figures import (
     drawn_curves,
     effects_figure,
     family_figure,
+    gate_colours,
     gate_figure,
+    gate_shares,
     label,
     pair_figure,
+    pair_reach,
+    plotly_script,
     ranking_figure,
     sign_of,
     whole_step,
 )
-from nngen.analysis.leaderboard import Row
-from nngen.analysis.pdf_figures import _DRAWINGS
-from nngen.analysis.results import FamilyRow, Funnel
-from nngen.analysis.statistics import Interval, Rate
-from nngen.archive import Archive
+from nngen.analysis.results import FamilyRow
 from nngen.space import coverage
-from nngen.testing.fakes import fake_campaign
-from nngen.types import EpochResult
-
-
-def rows(count, half=None):
-    return [
-        Row(
-            rank=place,
-            id=f"MoE4-{place}",
-            experts=("A", f"<{place}>"),
-            dataset="digits",
-            data="d",
-            shape="1x8x8",
-            epochs=1,
-            batch=2,
-            lr=0.1,
-            momentum=0.9,
-            seeds=1,
-            validation_accuracy=1 - place / 100,
-            validation_std=None,
-            validation_half=half,
-            test_accuracy=None,
-            seconds=1.0,
-            parameters=1,
-        )
-        for place in range(1, count + 1)
-    ]
-
-
-def interval(effect, low, high, p):
-    return Interval(effect=effect, low=low, high=high, p=p, p_adjusted=p)
-
-
-def family(name, found, point=None, together=()):
-    return FamilyEffect(
-        family=name,
-        quartets=3,
-        point=found.effect if found else point,
-        interval=found,
-        together_with=together,
-        reason="",
-        success=Rate(successes=1, tries=1, rate=1.0, low=0.0, high=1.0),
-    )
-
-
-FAMILIES = (
-    family("A", interval(0.02, 0.01, 0.05, 0.049), together=("E",)),
-    family("B", interval(0.01, -0.01, 0.03, 0.05)),
-    family("C", None, point=0.0),
-    family("D", interval(-0.03, -0.04, -0.01, 0.001)),
-    family("F", None),
-)
-PAIRS = (
-    PairEffect(families=("A", "B"), quartets=7, interval=interval(0.02, 0.01, 0.04, 0.01), kind=PairKind.SYNERGY),
-    PairEffect(families=("B", "D"), quartets=2, interval=interval(-0.01, -0.06, 0.04, 0.9), kind=PairKind.UNCLEAR),
-)
-EFFECTS = Effects(
-    trials=9,
-    quartets=9,
-    trained=9,
-    seeds=1,
-    mean_accuracy=0.5,
-    families=FAMILIES,
-    pairs=PAIRS,
-    seed_sd=None,
-    quartet_sd=0.1,
-    pair_sd=0.1,
-    df=3,
-    confidence=0.95,
-    needed=None,
-    reliability=None,
-    notes=(),
-)
 
 
 def layout(figure):
     return json.loads(figure)["layout"]
-
-
-def approx(values):
-    return [pytest.approx(value) for value in values]
 
 
 @pytest.mark.parametrize(("largest", "step"), [(1, 1), (8, 1), (11, 1), (20, 2), (80, 10), (1000, 125)])
@@ -186,19 +109,7 @@ def test_pair_effects_are_in_points_and_unclear_ones_are_veiled():
 
 @pytest.fixture(scope="module")
 def trials():
-    with Archive.in_memory() as archive:
-        fake_campaign(archive, size=1).run()
-        model = archive.trials("one")[0]
-
-    def make(place, accuracy):
-        ends = (0.1, accuracy)
-        curve = tuple(
-            EpochResult(epoch=epoch, validation_accuracy=end, usage=(0.4, 0.3, 0.2, 0.1))
-            for epoch, end in enumerate(ends, start=1)
-        )
-        return replace(model, id=place, candidate_id=f"MoE4-{place:032}", validation_accuracy=accuracy, curve=curve)
-
-    return [make(place, 0.9 - place / 100) for place in range(15)][::-1]
+    return trained_trials()
 
 
 def test_the_best_curves_are_numbered_and_the_others_share_a_line(trials):
@@ -230,78 +141,148 @@ def test_gates_of_the_best_trials_are_stacked(trials):
 
 def test_labels_are_short_and_without_markup():
     assert label("<b>&") == "&lt;b&gt;&amp;"
-    assert len(label("x" * 300)) <= 200
+    assert label("x" * 300) == "x" * 199 + "…"
 
 
-def drawn(name, **content):
-    """Draw a figure for a paper; return it and its axes."""
-    figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
-    _DRAWINGS[name](SimpleNamespace(**content), figure)
-    return figure, figure.axes[0]
+def test_accuracies_at_the_ends_have_intervals_within_them():
+    ends = [replace(row, validation_accuracy=end) for row, end in zip(rows(3, half=0.1), (1.0, 0.5, 0.0), strict=True)]
+    (dots,) = json.loads(ranking_figure([*ends, *rows(1)]))["data"]
+    assert dots["error_y"]["array"] == [0.0, 0.1, 0.1, None]
+    assert dots["error_y"]["arrayminus"] == [0.1, 0.1, 0.0, None]
 
 
-def ticks(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
+def test_the_dots_of_many_families_are_sampled_and_two_of_each_remain(monkeypatch):
+    made = [FamilyRow(name=name, drawn=9, done=9, trained=4, accuracies=(0.1, 0.2, 0.3, 0.4)) for name in "ABC"]
+    monkeypatch.setattr(figures, "POINTS", 6)
+    assert json.loads(family_figure(made[:2]))["data"][0]["x"] == [0.1, 0.2, 0.4] * 2
+    monkeypatch.setattr(figures, "POINTS", 3)
+    dots, _ = json.loads(family_figure(made))["data"]
+    assert (dots["x"], dots["y"]) == ([0.1, 0.4] * 3, ["C (4)"] * 2 + ["B (4)"] * 2 + ["A (4)"] * 2)
 
 
-def test_a_printed_ranking_and_funnel():
-    figure, axes = drawn("ranking", ranked=rows(3, half=0.02))
-    assert tuple(figure.get_size_inches()) == (6.3, 2.4)
-    (dots, _, (bars,)) = axes.containers[0]
-    assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([1, 2, 3], approx([0.99, 0.98, 0.97]))
-    assert list(bars.get_segments()[0][:, 1]) == approx([0.97, 1.01])
-    assert drawn("ranking", ranked=rows(3))[1].containers[0].lines[2] == ()
-    _, axes = drawn("funnel", funnel=Funnel(drawn=2000, done=30, assembled=29, checked=20, trained=7))
-    assert [bar.get_width() for bar in axes.patches] == [2000, 30, 29, 20, 7]
-    assert [text.get_text() for text in axes.texts] == ["2,000", "30", "29", "20", "7"]
-    assert ticks(axes.yaxis) == ["sampled", "finished", "assembled", "passed the check", "trained"]
-    assert axes.yaxis_inverted()
+def test_the_scale_of_pairs_reaches_the_largest_effect_or_half_the_widest_interval():
+    one, _ = EFFECTS.pairs
+    strong = replace(one, interval=replace(one.interval, effect=-0.06, low=-0.07, high=-0.05))
+    assert pair_reach(replace(EFFECTS, pairs=(strong,))) == pytest.approx(6)
+    assert pair_reach(replace(EFFECTS, pairs=())) == 1.0
 
 
-def test_printed_matrices():
-    audit = coverage("ABCDE", ["ABCD", "ABCE"])
-    figure, axes = drawn("coverage", coverage=audit)
-    cells = np.asarray(axes.images[0].get_array().filled(-1))
-    assert cells[0].tolist() == [-1, 2, 2, 1, 1] and cells[3].tolist() == [1, 1, 1, -1, -1]
-    assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 2)
-    assert ticks(axes.xaxis) == ticks(axes.yaxis) == list("ABCDE")
-    assert list(figure.get_size_inches()) == approx([3.2, 2.4])
-    wide = drawn("coverage", coverage=coverage([f"F{number}" for number in range(20)], [["F0", "F1", "F2", "F3"]]))[0]
-    assert list(wide.get_size_inches()) == approx([1.2 + 0.165 * 20 + 0.8, 1.2 + 0.165 * 20])
-    _, axes = drawn("pairs", effects=EFFECTS)
-    cells = np.asarray(axes.images[0].get_array().filled(99))
-    assert cells.tolist() == [[99, pytest.approx(2), 99], [pytest.approx(2), 99, -1], [99, -1, 99]]
-    assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("+", (1, 0)), ("+", (0, 1))]
-    assert [patch.get_xy() for patch in axes.patches] == [(1.5, 0.5), (0.5, 1.5)]
-    assert {(patch.get_width(), patch.get_height()) for patch in axes.patches} == {(1, 1)}
+def test_only_trained_trials_with_a_curve_have_one(trials):
+    worst = replace(trials[0], id=20, validation_accuracy=0.0)
+    unknown, bare = replace(trials[0], id=21, validation_accuracy=None), replace(trials[0], id=22, curve=())
+    every = [worst, unknown, bare, *trials]
+    best, others = best_curves(every)
+    assert [trial.id for trial in (*best, *others)] == [*range(15), 20]
+    assert [trial.id for trial in drawn_curves(every)] == [*range(14), 22, 14, 20]
+    short = [replace(worst, curve=worst.curve[:1])]
+    grey, line = json.loads(curves_figure(short))["data"]
+    assert (grey["x"], line["x"], line["text"]) == ([], [1], ["1"])
+    assert layout(curves_figure([]))["xaxis"]["dtick"] == 1
+    long = [replace(worst, curve=worst.curve * 8)]
+    assert layout(curves_figure(long))["xaxis"]["dtick"] == 2
 
 
-def test_printed_effects():
-    figure, axes = drawn("effects", effects=EFFECTS)
-    assert list(figure.get_size_inches()) == approx([6.3, 0.6 + 0.17 * 4])
-    spans = [list(line.get_xdata()) for line in axes.lines if list(line.get_ydata()) == [0, 0]]
-    assert spans == [approx([1.0, 5.0])]
-    points = [(line.get_ydata()[0], line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
-    assert points == [(0, pytest.approx(2.0)), (1, pytest.approx(1.0)), (2, 0.0), (3, pytest.approx(-3.0))]
-    filled = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
-    assert filled == [COLOURS[0], COLOURS[6], "white", COLOURS[1]]
-    assert ticks(axes.yaxis) == ["A", "B", "C", "D"]
-    assert axes.get_xlabel() == "effect, points of accuracy (95% intervals)"
+def test_curves_have_their_colours_in_the_order_of_the_palette(trials):
+    lines = json.loads(curves_figure(trials))["data"][1:]
+    assert [line["line"]["color"] for line in lines] == list(PALETTE)[::-1]
+    assert [line["hovertemplate"].partition(".")[0] for line in lines] == [str(place) for place in range(12, 0, -1)]
 
 
-def test_printed_curves_and_gates(trials):
-    _, axes = drawn("curves", trials=trials)
-    assert len(axes.lines) == 15
-    assert [line.get_color() for line in axes.lines[:3]] == ["#bbbbbb"] * 3
-    assert [text.get_text() for text in axes.texts] == [str(place) for place in range(SHOWN, 0, -1)]
-    assert axes.texts[-1].xy == (2, 0.9)
-    figure, axes = drawn("gates", trials=trials)
-    assert list(figure.get_size_inches()) == approx([6.3, 0.6 + 0.24 * SHOWN])
-    first = axes.patches[:4]
-    assert [bar.get_x() for bar in first] == approx([0.0, 0.4, 0.7, 0.9])
-    assert [bar.get_width() for bar in first] == approx([0.4, 0.3, 0.2, 0.1])
-    assert [text.get_text() for text in axes.texts[:4]] == list(trials[0].experts)
-    assert axes.texts[1].get_position() == (pytest.approx(0.55), 0)
-    assert ticks(axes.yaxis) == [f"{rank}." for rank in range(1, SHOWN + 1)]
-    named = [replace(trials[0], plan=replace(trials[0].plan, experts=(*"ABC", "D" * 11)))]
-    assert [text.get_text() for text in drawn("gates", trials=named)[1].texts] == ["A", "B", "C"]
+def test_gate_shares_are_of_trained_trials_whose_last_weights_are_known(trials):
+    def with_plan(trial, *experts):
+        return replace(trial, plan=replace(trial.plan, experts=experts))
+
+    best = trials[-1]
+    lacking = replace(best.curve[-1], usage=(0.5, 0.5))
+    left_out = [
+        replace(best, validation_accuracy=None),
+        replace(best, curve=()),
+        replace(best, curve=(best.curve[0], lacking)),
+    ]
+    worst = replace(with_plan(best, "A", "B", "A", "A"), validation_accuracy=0.0)
+    (one, other) = gate_shares([worst, *left_out, with_plan(best, *"DCBA")])
+    assert (one[0].validation_accuracy, one[1]) == (0.9, {"D": 0.4, "C": 0.3, "B": 0.2, "A": 0.1})
+    assert (other[0], other[1]) == (worst, {"A 1": 0.4, "B": 0.3, "A 2": 0.2, "A 3": 0.1})
+    bars = json.loads(gate_figure([worst]))["data"]
+    assert [(bar["name"], bar["x"]) for bar in bars] == [("A 1", [0.4]), ("A 2", [0.2]), ("A 3", [0.1]), ("B", [0.3])]
+
+
+def test_experts_have_the_colour_that_is_used_least_and_not_beside_them():
+    assert gate_colours([{"B": 0.5, "A": 0.5}, {"C": 1.0}]) == dict(zip("ABC", PALETTE, strict=False))
+    names = [f"{number:02}" for number in range(13)]
+    expected = dict(zip(names, (*PALETTE, PALETTE[0]), strict=True))
+    assert gate_colours([{name: 1.0} for name in names]) == expected
+    assert gate_colours([dict.fromkeys(names, 0.1)]) == expected  # more than there are colours
+    apart = gate_colours([*({name: 1.0} for name in names), {"12": 0.5, "00": 0.5}])
+    assert (apart["00"], apart["12"]) == (PALETTE[0], PALETTE[1])
+
+
+def test_what_is_read_at_a_point_has_a_length_that_fits():
+    row = replace(FAMILIES[0], together_with=("x" * 500,))
+    better, *_ = json.loads(effects_figure(replace(EFFECTS, families=(row,))))["data"]
+    assert len(better["customdata"][0]) == 400
+    assert "Plotly" in plotly_script()
+
+
+def test_matrices_shade_from_transparent_and_veil_what_is_unclear():
+    blue, red = "rgba(68,119,170,{})", "rgba(238,102,119,1)"
+    (cells,) = json.loads(coverage_figure(coverage("ABCDE", ["ABCD"])))["data"]
+    assert cells["colorscale"] == [[0.0, blue.format(0.18)], [1.0, blue.format(1)]]
+    matrix, veil = json.loads(pair_figure(EFFECTS))["data"]
+    assert matrix["colorscale"] == [[0.0, red], [0.5, "rgba(128,128,128,0.10)"], [1.0, blue.format(1)]]
+    assert veil["colorscale"] == [[0.0, "rgba(150,150,150,0.6)"], [1.0, "rgba(150,150,150,0.6)"]]
+    assert veil["x"] == veil["y"] == matrix["x"]
+
+
+PLAIN = {"automargin": True, "zeroline": False}
+MATRIX = {**PLAIN, "showgrid": False, "dtick": 1}
+LINE = {"color": COLOURS[6], "width": 1}
+LAYOUTS = {
+    "ranking": {"xaxis": {"title": {"text": "rank"}, "dtick": 1}, "yaxis": {"title": {"text": "validation accuracy"}}},
+    "effects": {
+        "xaxis": {"title": {"text": "effect, points of accuracy"}},
+        "yaxis": {"categoryorder": "array", "categoryarray": ["D", "C", "B", "A"]},
+        "shapes": [{"type": "line", "x0": 0, "x1": 0, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain", "line": LINE}],
+    },
+    "families": {"xaxis": {"title": {"text": "validation accuracy"}}, "yaxis": {}},
+    "coverage": {"xaxis": {**MATRIX, "tickangle": -60}, "yaxis": {**MATRIX, "autorange": "reversed"}},
+    "curves": {"xaxis": {"title": {"text": "epoch"}, "dtick": 1}, "yaxis": {"title": {"text": "validation accuracy"}}},
+    "gates": {
+        "xaxis": {
+            "title": {"text": "mean gate weight in the last epoch"},
+            "tickformat": ".0%",
+            "dtick": 0.25,
+            "range": [0, 1],
+        },
+        "yaxis": {"categoryorder": "array", "categoryarray": [f"{rank}. 000000" for rank in range(SHOWN, 0, -1)]},
+        "barmode": "stack",
+        "bargap": 0.25,
+        "uniformtext": {"minsize": 9, "mode": "hide"},
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "height"), [*zip(LAYOUTS, (280, 186, 160, 320, 360, 378), strict=True)])
+def test_axes_say_what_they_show_and_colours_are_left_to_the_page(trials, name, height):
+    families = [FamilyRow(name="A", drawn=2, done=2, trained=2, accuracies=(0.4, 0.6))]
+    made = {
+        "ranking": lambda: ranking_figure(rows(3)),
+        "effects": lambda: effects_figure(EFFECTS),
+        "families": lambda: family_figure(families),
+        "coverage": lambda: coverage_figure(coverage("ABCDE", ["ABCD"])),
+        "curves": lambda: curves_figure(trials),
+        "gates": lambda: gate_figure(trials),
+    }
+    found = layout(made[name]())
+    del found["template"]
+    expected = {
+        **LAYOUTS[name],
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": dict.fromkeys("lrtb", 10),
+        "height": height,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        "hovermode": "closest",
+    }
+    expected |= {axis: PLAIN | LAYOUTS[name][axis] for axis in ("xaxis", "yaxis")}
+    assert found == expected
