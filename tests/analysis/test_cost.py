@@ -2,13 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nngen.analysis.cost import cost, family_seconds, forecast, remaining
+from nngen.analysis.cost import Share, cost, family_seconds, forecast, remaining
 from nngen.archive import StoredTrial, TrialState
+from nngen.archive.records import TrialScore
 from nngen.plan import Plan
 from nngen.space import draw
 from nngen.types import Outcome, Shape, TrialSpec, Verdict
@@ -55,21 +57,77 @@ def test_hours_money_and_energy_add_up():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+NO_ENERGY = "energy was not measured: it needs an NVIDIA device and pynvml"
+NO_ACCURACY = "no candidate has an accuracy: no cost per valid candidate or per point can be computed"
+
+
 @pytest.mark.parametrize(
-    ("trials", "says"),
+    ("trials", "notes"),
     [
-        ([], "no trial is finished"),
-        ([trial(POOL[:4], accuracy=None)], "no candidate has an accuracy"),
-        ([trial(POOL[:4], accuracy=math.nan)], "no candidate has an accuracy"),
-        ([trial(POOL[:4], copied_from=7)], "nothing was spent"),
-        ([trial(POOL[:4])], "energy was not measured"),
-        ([trial(POOL[:4], state=TrialState.RUNNING)], "no trial is finished"),
+        ([], ("no trial is finished: no cost can be computed yet",)),
+        ([trial(POOL[:4], accuracy=None)], (NO_ACCURACY, NO_ENERGY)),
+        ([trial(POOL[:4], accuracy=math.nan, energy_j=1.0)], (NO_ACCURACY,)),
+        ([trial(POOL[:4], copied_from=7)], ("every result was copied from earlier work: nothing was spent",)),
+        ([trial(POOL[:4])], (NO_ENERGY,)),
+        ([trial(POOL[:4], energy_j=1.0), trial(POOL[:4], 1, seconds=0.0)], ()),
+        ([trial(POOL[:4], state=TrialState.RUNNING)], ("no trial is finished: no cost can be computed yet",)),
     ],
 )
-def test_what_is_missing_is_said(trials, says):
+def test_what_is_missing_is_said(trials, notes):
     found = cost(trials, 1.0)
-    assert any(says in note for note in found.notes)
+    assert found.notes == notes
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_hours_are_told_by_device_and_parts_are_shares():
+    trials = [
+        trial(POOL[:4], 0, seconds=3600.0),
+        trial(POOL[:4], 1, seconds=1800.0),
+        replace(trial(POOL[:4], 2, accuracy=math.inf), seconds=None),
+        replace(trial(POOL[:4], 3, seconds=900.0), spec=None, candidate_id="MoE4-0"),
+    ]
+    trials[0] = replace(trials[0], spec=replace(trials[0].spec, device="cuda"))
+    found = cost(trials)
+    assert found.devices == {"cpu": 0.5, "cuda": 1.0} and list(found.devices) == ["cpu", "cuda"]
+    assert (found.trials, found.valid, found.total.hours, found.failed.hours) == (4, 2, 1.75, 0.0)
+    share = Share(hours=4.0, kwh=2.0, money=None)
+    assert share.over(4) == Share(hours=1.0, kwh=0.5, money=None)
+    assert share.over(1) == share
+    assert (share.over(0), share.over(-1)) == (None, None)
+
+
+def test_the_scatter_of_trials_of_one_quartet_is_their_error():
+    trials = [trial(POOL[:4], place, seconds=seconds) for place, seconds in enumerate((10.0, 12.0, 14.0))]
+    left_out = [
+        trial(POOL[:4], 3, seconds=99.0, copied_from=0),
+        trial(POOL[:4], 4, seconds=99.0, accuracy=None),
+        trial(POOL[:4], 5, seconds=0.0),
+    ]
+    found = family_seconds([*trials, *left_out])
+    assert found.seconds == {name: pytest.approx(3.0, rel=1e-5) for name in POOL[:4]}
+    assert (found.typical, found.error, found.trials) == (3.0, pytest.approx(2.0), 3)
+    two = family_seconds([trial(POOL[:4], seconds=8.0), trial(POOL[4:8], 1, seconds=16.0)])
+    assert (two.error, two.typical) == (pytest.approx(32**0.5), 3.0)
+    assert two.of(["F0", "F4", "new"]) == pytest.approx(2 + 4 + 3, rel=1e-5)
+
+
+def test_seconds_are_of_the_epochs_that_a_trial_trained_itself():
+    later = trial(POOL[:4], seconds=24.0, epochs=3, epochs_before=1)
+    assert family_seconds([later]).typical == 3.0
+    none = trial(POOL[:4], seconds=24.0, epochs=3, epochs_before=3)
+    assert family_seconds([none]).typical == 6.0
+    score = TrialScore(
+        id=1,
+        candidate_id="c",
+        experts=tuple(POOL[:4]),
+        spec=later.spec,
+        seed=0,
+        fidelity=later.fidelity,
+        test_accuracy=None,
+        validation_accuracy=0.5,
+        seconds=24.0,
+    )
+    assert family_seconds([score]).typical == 2.0
 
 
 def test_the_seconds_of_each_family_come_back_whatever_the_epochs():
@@ -144,6 +202,12 @@ def test_quartets_that_are_not_drawn_yet_have_typical_families():
     assert left.trials == 3
     assert left.hours * 3600 == pytest.approx(measured.of(POOL[1:5]) + 2 * 4 * measured.typical)
     assert remaining(trials, measured, size=2).trials == 1
+    nothing = remaining([], measured)
+    assert (nothing.trials, nothing.hours, nothing.low, nothing.high) == (0, 0.0, 0.0, 0.0)
+    plain, twice = forecast([POOL[:4]], measured), forecast([POOL[:4]], measured, epochs=2)
+    assert (plain.trials, plain.hours * 3600) == (1, pytest.approx(measured.of(POOL[:4])))
+    assert twice.hours == pytest.approx(2 * plain.hours)
+    assert plain.to_dict()["hours"] == plain.hours
 
 
 def test_costs_of_parts_need_parts():

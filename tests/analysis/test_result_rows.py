@@ -127,17 +127,17 @@ def test_each_stage_counts_what_reached_it():
         ({}, False, ""),
         ({}, True, ""),
         ({TEMPLATE_VERSION: 3}, False, ""),
-        ({1: 3}, True, ""),
+        ({0: 3}, True, ""),
         (
-            {1: 3},
+            {0: 3},
             False,
-            "candidates assembled with older templates: 3 with version 1; open quartets are assembled with version"
+            "candidates assembled with older templates: 3 with version 0; open quartets are assembled with version"
             f" {TEMPLATE_VERSION}",
         ),
         (
-            {1: 3, TEMPLATE_VERSION: 2},
+            {0: 3, TEMPLATE_VERSION: 2},
             True,
-            f"candidates assembled with older templates: 3 with version 1, 2 with version {TEMPLATE_VERSION}",
+            f"candidates assembled with older templates: 3 with version 0, 2 with version {TEMPLATE_VERSION}",
         ),
     ],
 )

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from nngen.analysis import formatting
-from nngen.analysis.statistics import Interval, difference_interval, mean_interval, wilson
+from nngen.analysis.statistics import (
+    Difference,
+    Interval,
+    difference_interval,
+    mean_interval,
+    mean_share_interval,
+    wilson,
+)
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -37,6 +44,26 @@ def test_a_difference_needs_two_values_on_each_side():
     assert difference_interval([1.0], [1.0, 2.0]) is None
 
 
+def test_one_value_has_no_interval_and_equal_values_one_without_width():
+    assert mean_interval([0.5]) is None is mean_share_interval([0.5])
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5)
+    assert difference_interval([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25)
+
+
+def test_the_interval_of_a_mean_of_shares_lies_within_0_and_1():
+    assert mean_share_interval([0.0, 1.0]) == (0.0, 1.0)
+    inside = [0.5, 0.51, 0.52]
+    assert mean_share_interval(inside) == mean_interval(inside)
+
+
+def test_a_confidence_lies_between_0_and_1():
+    for confidence in (0, 1, 1.5, -0.5):
+        with pytest.raises(ValueError, match=f"^a confidence must be between 0 and 1, not {confidence}$"):
+            wilson(1, 2, confidence)
+    with pytest.raises(ValueError, match=r"^-1 successes of 2 tries$"):
+        wilson(-1, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
@@ -55,6 +82,7 @@ def test_a_difference_needs_two_values_on_each_side():
         ("points", -0.0123, "\N{MINUS SIGN}1.23"),
         ("span", None, "-"),
         ("span", Interval(effect=0.0, low=-0.01, high=0.02, p=1.0, p_adjusted=1.0), "\N{MINUS SIGN}1.00 to +2.00"),
+        ("span", Difference(mean=0.1, low=None, high=None), "-"),
         ("p", None, "-"),
         ("p", 0.0009, "< 0.001"),
         ("p", 0.001, "0.001"),
@@ -63,6 +91,8 @@ def test_a_difference_needs_two_values_on_each_side():
         ("duration", 0.04, "0.0 s"),
         ("duration", 119.94, "119.9 s"),
         ("duration", 120, "2.0 min"),
+        ("duration", 120.5, "2.0 min"),
+        ("duration", 7200.5, "2.0 h"),
         ("duration", 7199, "120.0 min"),
         ("duration", 7200, "2.0 h"),
         ("amount", None, "-"),

@@ -56,6 +56,11 @@ def test_a_stored_reason_stands_whatever_the_others_reached():
         ((0.98, 0.97, *[0.40] * 18), {0, 1}),
         ((0.98, 0.97, 0.96, *[0.40] * 18), set()),
         ((None, 0.98, 0.45, 0.44, 0.40, 0.41, 0.42), {1}),
+        # Against the distance to the median, which of seven is the fifth with the best: three times, not four.
+        ((0.95, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4), {0}),
+        ((0.9, 0.6, 0.6, 0.6, 0.45, 0.4, 0.4), set()),
+        ((0.9, 0.6, 0.6, 0.45, 0.4, 0.4), set()),
+        ((0.1, 0.0, 0.0, 0.0, 0.0, 0.0), set()),  # a gap of 0.1 and no more
         ((0.4,) * 20, set()),
         ((), set()),
     ],
@@ -63,12 +68,37 @@ def test_a_stored_reason_stands_whatever_the_others_reached():
 def test_what_stands_far_above_all_others_is_suspect(accuracies, suspect):
     found = suspicions(lines(*accuracies))
     assert set(found) == suspect
-    assert all(reason.startswith("far above every other trial, of which the best has 0.4") for reason in found.values())
+    below = max((value for place, value in enumerate(accuracies) if place not in suspect and value), default=0.0)
+    assert set(found.values()) <= {f"far above every other trial, of which the best has {below:.4f}"}
 
 
 def test_seeds_of_one_candidate_do_not_vouch_for_each_other():
     trials = lines(0.98, 0.45, 0.44, 0.40, 0.41, 0.42)
     assert set(suspicions([*trials, line(6, 0.97, candidate="c0"), line(7, 0.3, candidate="c1")])) == {0, 6}
+
+
+def test_a_trial_without_a_candidate_is_compared_and_not_compared_with():
+    trials = [replace(line(number, 0.98), candidate_id=None) for number in range(5)]
+    assert set(suspicions([*trials, *lines(0.97, 0.45, 0.44, 0.40, 0.41, 0.42)[1:], line(9, 0.4)])) == set()
+    found = suspicions([replace(line(9, 0.98), candidate_id=None), *lines(0.97, 0.45, 0.44, 0.40, 0.41, 0.42)])
+    assert set(found) == {0, 9}
+
+
+def test_stored_trials_are_compared_with_their_campaign_and_rung():
+    asked = []
+    rungs = {
+        "one": [*lines(0.98, 0.45, 0.44, 0.40, 0.41, 0.42), *(replace(line(20 + n, 0.98), rung=1) for n in range(5))],
+        "two": [replace(one, campaign="two") for one in lines(0.5, 0.45, 0.44, 0.40, 0.41, 0.42)],
+    }
+
+    def known(campaign, *, brief):
+        asked.append((campaign, brief))
+        return rungs[campaign]
+
+    untrained = replace(line(50, None), campaign="none")
+    trials = [rungs["one"][0], rungs["one"][1], rungs["one"][6], rungs["two"][0], untrained]
+    assert stored_suspicions(known, trials) == {0: "far above every other trial, of which the best has 0.4500"}
+    assert asked == [("one", True), ("one", True), ("two", True)]
 
 
 class Cheating(FakeEngine):
