@@ -69,6 +69,7 @@ NO_ACCURACY = "no candidate has an accuracy: no cost per valid candidate or per 
         ([trial(POOL[:4], accuracy=math.nan, energy_j=1.0)], (NO_ACCURACY,)),
         ([trial(POOL[:4], copied_from=7)], ("every result was copied from earlier work: nothing was spent",)),
         ([trial(POOL[:4])], (NO_ENERGY,)),
+        ([trial(POOL[:4], seconds=0.0)], (NO_ENERGY,)),
         ([trial(POOL[:4], energy_j=1.0), trial(POOL[:4], 1, seconds=0.0)], ()),
         ([trial(POOL[:4], state=TrialState.RUNNING)], ("no trial is finished: no cost can be computed yet",)),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nngen.analysis.ranking.early_stop import _FEWEST, Saving, _reason, saving
+from nngen.analysis.ranking.early_stop import _FEWEST, EarlyStop, Saving, _places, _reason, is_ended, saving
 from nngen.archive import Archive
 from nngen.campaign_spec import CampaignSpec
 from nngen.testing.fakes import fake_campaign
@@ -96,3 +96,78 @@ def test_what_was_saved_and_what_it_would_have_cost(trained):
     assert Saving(ended=2, saved_s=150, tested=1, wrong=0, regret=0).sentence.startswith(
         "2 trials were ended early, which saved about 2 min"
     )
+
+
+def test_the_prediction_is_from_the_last_epoch_that_is_known():
+    api = pytest.importorskip("statsmodels.api")
+    known = [(0.1, early, last) for early, _, last in curves(12)]
+    fitted = api.OLS([c[2] for c in known], api.add_constant(np.array([c[1] for c in known]))).fit()
+    upper = fitted.get_prediction([[1.0, 0.15]]).conf_int(obs=True, alpha=0.1)[0, 1]
+    best = max(curve[2] for curve in known)
+    found = _reason(known, [0.3, 0.15], 1)
+    assert found == f"ended early after epoch 2 of 3: at most {upper:.4f}, and {best:.4f} goes on"
+
+
+def test_a_trial_ends_only_below_what_goes_on():
+    known = [(own, own) for own in np.linspace(0.3, 0.6, _FEWEST)]
+    assert _reason(known, [0.61], 1) is None
+    assert _reason(known, [0.59], 1) == "ended early after epoch 1 of 2: at most 0.5900, and 0.6000 goes on"
+    assert _reason([(0.25, 0.5)] * _FEWEST, [0.25], 1) is None  # what goes on is reached exactly
+
+
+def test_one_in_so_many_goes_on_and_at_least_one():
+    assert [_places(done, SPEC) for done in (0, 3, 4, 7, 8, 9)] == [1, 1, 1, 1, 2, 2]
+
+
+def test_the_rule_learns_from_whole_curves_of_first_seeds(trained):
+    steady = [(own, own, own, own) for own in np.linspace(0.3, 0.6, 12)]
+    made = trials(trained, steady)
+    model = made[0]
+    assert not is_ended(model)
+    (ended,) = trials(trained, [], [(0.1,)])
+    assert is_ended(ended)
+    left_out = [
+        replace(model, replicate=1),
+        replace(model, suspect="perfect"),
+        replace(model, validation_accuracy=None),
+        replace(model, curve=model.curve[:3]),
+        replace(model, rung=1),
+    ]
+    assert EarlyStop(SPEC, [*made[3:], *left_out]).reason(0, [0.2]) is None  # nine are too few
+    rule = EarlyStop(SPEC, [*made, *left_out])
+    # Three of twelve go on.
+    found = "ended early after epoch 1 of 4: at most {}, and {:.4f} goes on"
+    assert rule.reason(0, [0.2]) == found.format("0.2000", steady[-3][0])
+    assert (rule.reason(0, [0.6]), rule.reason(0, [0.2] * 4)) == (None, None)
+    assert (rule.reason(1, [0.2]), rule.reason(2, [0.2])) == (None, None)
+    for _ in range(4):  # each ended trial is one that was done, and four of sixteen go on
+        rule.finish(ended)
+    assert rule.reason(0, [0.2]) == found.format("0.2000", steady[-4][0])
+    more = replace(SPEC, rungs=(2, 4, 8))
+    on_second = EarlyStop(more, [replace(trial, rung=1) for trial in made])
+    assert on_second.reason(1, [0.2]) is not None
+    assert on_second.reason(0, [0.2]) is None
+
+
+def test_savings_are_of_trials_of_each_rung_that_ended_with_a_curve(trained):
+    steady = [(own, own, own, own) for own in np.linspace(0.3, 0.6, 12)]
+    made = trials(trained, steady, [(0.1,)])
+    last = [replace(trial, rung=1, suspect="", curve=trial.curve * 2) for trial in made[:12]]
+    other = [replace(made[0], replicate=1), replace(made[0], suspect="perfect")]
+    without = replace(made[-1], curve=())
+    assert saving(SPEC, [*made[:12], without]) is None
+    found = saving(SPEC, [*made, *last, *other, without])
+    assert found == Saving(ended=1, saved_s=6.0, tested=12, wrong=0, regret=0.0)
+    again = replace(made[-1], rung=1)  # of the eight epochs of the last rung it trained one
+    assert saving(SPEC, [*made, again]).saved_s == 6.0 + 14.0
+    assert saving(SPEC, made[-1:]) == Saving(ended=1, saved_s=6.0, tested=0, wrong=0, regret=0.0)
+
+
+def test_the_rung_with_the_largest_loss_counts(trained):
+    spec = replace(SPEC, rungs=(3, 4, 8))
+    steady = [(own, own, own, own) for own in np.linspace(0.3, 0.6, 12)]
+    late = (0.31, 0.31, 0.9, 0.9)
+    made = [replace(trial, curve=trial.curve[:3]) for trial in trials(trained, [*steady, late], [(0.1,)])]
+    second = [replace(trial, rung=1) for trial in trials(trained, steady)]
+    found = saving(spec, [*made, *second])
+    assert (found.tested, found.wrong, found.regret) == (25, 1, pytest.approx(0.3))

@@ -69,6 +69,8 @@ def test_one_more_seed_than_unknowns_gives_intervals():
     # The quartets leave out E, D, C, B and A in this order: what is left out takes its effect from the mean of 0.2.
     points = [(row.family, row.point) for row in bare.families]
     assert points == [(name, pytest.approx(0.2 - 0.1 * place)) for place, name in enumerate("EDCBA")]
+    one = effects([lines[0], replace(lines[0], seed=1, accuracy=0.1)])
+    assert (one.df, one.seed_sd, one.pairs, one.needed) == (0, None, (), 5)  # nothing to compare
     more = effects([*lines, replace(lines[0], seed=1, accuracy=0.01)], "ABCDE")
     assert (more.df, len(more.pairs), more.seeds) == (1, 10, 2)
     assert all(row.interval for row in more.families)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from fake_lemur import make_tree
 
 from nngen.analysis.ranking import fidelity
 from nngen.analysis.ranking.fidelity import Curve, agreements, by_family, curves_of, fidelity_note, published, ranks
-from nngen.archive import Archive
-from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.archive import Archive, TrialLine, TrialState
+from nngen.testing.fakes import FakeEngine, fake_campaign, fake_record
 from nngen.types import Record
 
 
@@ -130,3 +131,115 @@ def test_top_five_and_regret_of_two_rankings():
     # The best five first are 2 to 6, in the end 0 to 4; of two equal first places either may be chosen.
     assert (found.top, found.regret) == (3, pytest.approx(0.9 - 0.3))
     assert found.tau < -0.9
+
+
+def test_only_base_families_are_joined_and_the_best_training_counts_at_each_epoch():
+    some = [
+        Curve(model="B", accuracies={1: 0.1, 2: 0.6}),
+        Curve(model="A", accuracies={1: 0.3, 2: 0.4, 3: 0.5}),
+        Curve(model="A", accuracies={1: 0.2, 2: 0.5}),
+        Curve(model="MoE4-x", accuracies={1: 0.9, 2: 0.9}),
+        Curve(model="C", accuracies={1: 0.9}),
+    ]
+    assert by_family(some, iter((1, 2))) == [
+        Curve(model="A", accuracies={1: 0.3, 2: 0.5, 3: 0.5}),
+        Curve(model="B", accuracies={1: 0.1, 2: 0.6}),
+    ]
+    assert fidelity.whole(some, iter((2, 3))) == [some[1]]
+
+
+def test_five_models_are_compared_and_four_are_not():
+    some = curves(5, noise=0.0)
+    found = agreements(some, epochs=(1, 2), last=3)
+    assert [(row.what, row.epochs, row.last, row.models, row.runs, row.top) for row in found] == [
+        ("families", 1, 3, 5, 5, 5),
+        ("families", 2, 3, 5, 5, 5),
+        ("runs", 1, 3, 5, 5, 5),
+        ("runs", 2, 3, 5, 5, 5),
+    ]
+    assert all((row.tau, row.high, row.regret) == pytest.approx((1, 1, 0)) for row in found)
+    assert agreements(some, epochs=(1, 2), last=3, runs=False) == found[:2]
+    assert agreements(some[:4], epochs=(1,), last=2) == []
+    # Runs are compared where they have every epoch up to the last, families where they have those compared.
+    gap = Curve(model="Net9", accuracies={1: 0.5, 3: 0.5})
+    assert [row.runs for row in agreements([*some, gap], epochs=(1,), last=3)] == [6, 5]
+
+
+def lines_of(campaign, accuracies, rung, **changes):
+    return [
+        replace(
+            TrialLine(
+                id=0,
+                campaign=campaign,
+                position=place,
+                rung=rung,
+                replicate=0,
+                state=TrialState.DONE,
+                experts=tuple("ABCD"),
+                candidate_id=f"c{place}",
+                outcome=None,
+                validation_accuracy=accuracy,
+                seed=0,
+                suspect="",
+            ),
+            **changes,
+        )
+        for place, accuracy in enumerate(accuracies)
+    ]
+
+
+def test_rungs_are_compared_two_by_two_over_the_candidates_on_both():
+    campaigns = [
+        fake_record("ladder", epochs=9, rungs=(1, 3, 9)),
+        fake_record("none", epochs=9, rungs=(1, 9)),
+    ]
+    first, second, third = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None), (0.6, 0.5, 0.4, 0.3, 0.2, 0.1), (0.1, 0.2, 0.3, 0.4)
+    lines = [
+        *lines_of("ladder", first, 0),
+        *lines_of("ladder", second[::-1], 0, replicate=1),
+        *lines_of("ladder", second, 1)[::-1],
+        *lines_of("ladder", third, 2),
+        *lines_of("none", first[:4], 0),
+        *lines_of("none", first[:4], 1),
+    ]
+    (found,) = fidelity.rung_agreements(campaigns, lines)
+    assert (found.what, found.models, found.runs, found.epochs, found.last) == ("ladder", 6, 6, 1, 3)
+    assert (found.tau, found.top, found.regret) == (pytest.approx(-1), 4, pytest.approx(0.5))
+    lines += lines_of("ladder", (0.1, 0.2, 0.3, 0.4, 0.5), 2, candidate_id=None)
+    rows = fidelity.rung_agreements(campaigns, lines)
+    assert [(row.epochs, row.last, row.models, row.runs) for row in rows] == [(1, 3, 6, 6), (1, 9, 5, 5), (3, 9, 5, 5)]
+    assert [row.tau for row in rows] == [pytest.approx(-1), pytest.approx(1), pytest.approx(-1)]
+
+
+def test_the_interval_is_over_resampled_models_and_not_runs():
+    one = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    other = np.array([0.2, 0.1, 0.3, 0.6, 0.5, 0.4])
+    drawn = np.random.default_rng(0).multinomial(3, np.full(3, 1 / 3), size=1000)
+    stats = pytest.importorskip("scipy.stats")
+    taus = []
+    for counts in drawn:
+        places = [place for place, group in enumerate("BBAACC") for _ in range(counts["ABC".index(group)])]
+        found = stats.kendalltau(one[places], other[places]).statistic
+        taus.append(0.0 if np.isnan(found) else found)
+    tau, low, high = fidelity._tau(one, other, list("BBAACC"))
+    assert tau == pytest.approx(stats.kendalltau(one, other).statistic)
+    assert (low, high) == pytest.approx(tuple(np.quantile(taus, (0.025, 0.975))), abs=1e-6)
+    assert fidelity._tau(np.zeros(3), other[:3], list("ABC")) == (0.0, 0.0, 0.0)
+
+
+def test_a_ranking_below_a_tau_of_six_tenths_is_warned_of(monkeypatch):
+    table = {"cifar-10": [[0.5, 0.4, 0.55], [0.599, 0.5, 0.7], [0.6, 0.5, 0.7]], "mnist": [[0.1, 0.0, 0.2]] * 3}
+    monkeypatch.setattr(fidelity, "published", lambda: table)
+    words = "families rank like after 50 with tau"
+    last = "a first place, or a family left out, may not last"
+    assert fidelity_note("cifar-10", 1) == (
+        f"after 1 epoch {words} 0.50 (0.40 to 0.55; LEMUR, cifar-10): {last}; 3 epochs reach 0.6"
+    )
+    assert fidelity_note("cifar-10", 3) == f"after 3 epochs {words} 0.60 (0.50 to 0.70; LEMUR, cifar-10)"
+    assert fidelity_note("table:x", 3) == (
+        f"after 3 epochs {words} 0.60 (0.50 to 0.70; LEMUR, cifar-10; table itself was not measured)"
+    )
+    assert fidelity_note("mnist", 2) == (
+        f"after 2 epochs {words} 0.10 (0.00 to 0.20; LEMUR, mnist): {last}; 50 epochs reach 0.6"
+    )
+    assert (fidelity_note("mnist", 50), fidelity_note("mnist", 51)) == ("", "")

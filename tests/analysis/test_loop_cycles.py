@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.analysis.loop_report import LoopGap, last_cycle, loops
+from nngen.analysis.loop_report import LoopGap, last_cycle, loops, read_cycle
 from nngen.analysis.statistics import difference_interval, mean_share_interval, wilson
 from nngen.archive import Archive, LoopRole
-from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.testing.fakes import FakeEngine, fake_campaign, fake_record
 
 
 class Given(FakeEngine):
@@ -102,6 +102,48 @@ def test_loops_at_the_same_fidelity_are_compared_after_their_start(archive):
     assert found.missing_baselines == ("n",)
     assert loops(archive, "no start") is None is loops(archive, "not judged")
     assert loops(archive, "longer").gaps == ()
+
+
+def test_a_loop_of_several_writers_is_a_model_and_one_without_later_trials_is_not_compared(archive):
+    for loop, last in (("l", 3), ("m", 2), ("n", 0)):
+        stage(archive, loop, 0, [0.1], proposals=[proposal(0, rewriter="start")])
+        stage(archive, loop, 0, [0.5], role=LoopRole.JUDGE)
+        for cycle in range(1, last + 1):
+            stage(archive, loop, cycle, [0.5 + cycle / 10], proposals=[proposal(0, rewriter=f"{loop}{cycle}")])
+    archive.add_campaign(fake_record("no cycle", loop="l", role=LoopRole.CYCLE), [])
+    archive.add_campaign(fake_record("no role", loop="l", cycle=9), [])
+    found = loops(archive, "l", ("a model", "m1"))
+    (gap,) = found.gaps
+    assert (gap.other, gap.rewriter, gap.gap) == ("m", "a model", pytest.approx(0.7 - 0.65))
+    assert found.missing_baselines == ("m1",)
+    assert loops(archive, "n").gaps == ()
+    assert [(cycle.loop, cycle.number) for cycle in found.cycles] == [
+        *[("l", number) for number in range(4)],
+        *[("m", number) for number in range(3)],
+        ("n", 0),
+    ]
+    # Nothing was judged after the start, so that there is nothing to gain.
+    assert {(cycle.judged, cycle.judged_candidate, cycle.gain) for cycle in found.cycles[1:4]} == {(None, "", None)}
+    assert last_cycle(archive, "l") == "l-cycle-3"
+
+
+def test_a_cycle_without_trials_has_no_mean_and_gains_start_where_something_was_judged(archive):
+    name = stage(archive, "l", 0, [0.4])
+    trials = archive.trials(name)
+    start = read_cycle(archive, "l", 0, name, (), (), None)
+    assert (start.mean, start.best, start.span, start.judged, start.left_out) == (None, None, None, None, 0)
+    first = read_cycle(archive, "l", 1, name, trials, trials, start)
+    assert (first.mean, first.judged, first.gain, first.noise) == (0.4, 0.4, None, None)
+    second = read_cycle(archive, "l", 2, name, trials, trials, first)
+    assert (second.gain, second.noise) == (0.0, 0.0)
+    unjudged = read_cycle(archive, "l", 3, name, trials, (), second)
+    assert (unjudged.gain, unjudged.noise) == (None, None)
+    nobody = [replace(trials[0], candidate_id=None, batch=None)]
+    assert read_cycle(archive, "l", 3, name, nobody, nobody, None).judged_candidate == ""
+    assert read_cycle(archive, "l", 3, name, nobody, nobody, None).accuracies == (0.4,)
+    other = [replace(trials[0], suspect="perfect"), replace(trials[0], spec=None)]
+    assert (read_cycle(archive, "l", 3, name, other, (), None).left_out) == 2
+    assert replace(start, writers={"a": 1, "b": 2}).shares == "a 33%, b 67%"
 
 
 @pytest.mark.parametrize(

@@ -185,4 +185,4 @@ def test_letters_that_the_font_has_not_are_drawn_without_a_warning(trials, tmp_p
     report = SimpleNamespace(trials=[model], drawn=frozenset({"gates", "families"}), campaign=campaign)
     (path,) = write_figures(report, tmp_path)
     assert path == tmp_path / "gates.pdf"
-    assert b"/Title (one)" in path.read_bytes()
+    assert b"/Title (one)" in path.read_bytes() and b"DejaVuSans" in path.read_bytes()

@@ -1,4 +1,4 @@
-"""Tests of metrics from stored predictions, and of the trivial baselines beside the best accuracy."""
+"""Metrics of classifiers from stored predictions, labels and logits."""
 
 import json
 import os
@@ -8,13 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nngen.analysis.quality.baselines import baselines_of
 from nngen.analysis.quality.metrics import kept_logits, measure, quality_of
 from nngen.archive import Archive
-from nngen.campaign.summary import summarise
-from nngen.testing.fakes import FakeEngine, fake_campaign, fake_families
+from nngen.testing.fakes import fake_campaign
 from nngen.training.state.checkpoints import LOGITS
-from nngen.types import Record
 
 
 def classes(*values):
@@ -54,6 +51,52 @@ def test_certain_and_right_predictions_are_calibrated():
     logits = np.eye(6, dtype=np.float32) * 100
     found = measure(classes(*range(6)), classes(*range(6)), logits=logits)
     assert (found.calibration_error, found.top5_accuracy) == (pytest.approx(0.0, abs=1e-6), 1.0)
+
+
+def test_metrics_of_many_classes_as_a_whole():
+    labels = classes(0, 0, 0, 0, 0, 0, 0, 0, 1, 2)
+    found = measure(classes(0, 1, 1, 2, 3, 4, 4, 4, 1, 1), labels, class_names=["a", "b", "c", "d", "e"])
+    first = found.classes[0]
+    assert (first.images, first.accuracy) == (8, 0.125)
+    assert first.taken_for == (("e", 3), ("b", 2), ("c", 1), ("d", 1))
+    assert first.mistakes == "e (3), b (2) and 2 more"
+    assert found.classes[2].taken_for == (("b", 1),)
+    assert found.summary == {
+        "images": 10,
+        "accuracy": 0.2,
+        "balanced_accuracy": pytest.approx((1 / 8 + 1 + 0) / 3),
+        "macro_f1": pytest.approx((2 / 9 + 2 / 5 + 0 + 0 + 0) / 5),
+        "top5_accuracy": None,
+        "calibration_error": None,
+    }
+    written = found.to_dict()
+    assert written["per_class"][2] == {"class": "c", "images": 1, "accuracy": 0.0, "taken_for": {"b": 1}}
+    assert [row["class"] for row in written["per_class"]] == list("abcde") == list(written["class_names"])
+    assert written["confusion"][0] == (1, 2, 1, 1, 3)
+    many = replace(found, confusion=((2000, 0), (1500, 0)), class_names=("a", "b"))
+    assert many.classes[1].mistakes == "a (1,500)"
+
+
+@pytest.mark.parametrize(("width", "top5"), [(4, None), (5, None), (6, 1.0)])
+def test_five_most_likely_are_told_of_six_classes_and_more(width, top5):
+    logits = np.eye(width, dtype=np.float32)
+    found = measure(classes(0, 1, 2), classes(0, 1, 2), logits=logits[:3])
+    assert (found.top5_accuracy, found.calibration_error is not None) == (top5, True)
+    assert found.class_names == tuple(map(str, range(width)))
+    named = measure(classes(0, 1, 2), classes(0, 1, 2), logits=logits[:3], class_names=["x"] * (width + 1))
+    assert (named.calibration_error, named.top5_accuracy) == (None, None)  # logits of other classes
+
+
+def test_the_calibration_error_is_over_fifteen_bins_of_confidence():
+    confidence = np.array([0.51, 0.52, 0.54, 0.61, 0.66, 0.9, 0.92, 1.0])
+    right = np.array([1, 0, 0, 1, 0, 1, 1, 1], bool)
+    logits = np.log(np.column_stack([np.maximum(1 - confidence, 1e-30), confidence])).astype(np.float32)
+    found = measure(np.ones(8, "<u2"), right.astype("<u2"), logits=logits)
+    # Bins of a fifteenth: from 7/15 to 8/15, to 9/15, to 10/15, and the last two.
+    bins = [[0, 1], [2], [3, 4], [5, 6], [7]]
+    assert [int(value * 15) for value in confidence] == [7, 7, 8, 9, 9, 13, 13, 15]
+    distances = [abs(right[members].sum() - confidence[members].sum()) for members in bins]
+    assert found.calibration_error == pytest.approx(sum(distances) / 8, rel=1e-5)
 
 
 @pytest.fixture
@@ -125,35 +168,50 @@ def test_logits_are_read_from_a_plain_file_of_their_size(archive, tmp_path):
     assert kept_logits(archive, trial, predicted) is not None
 
 
-def test_the_most_frequent_class_and_the_best_family_alone_stand_beside_the_best(archive):
-    main = named(fake_campaign(archive), tuple("abcdefghij"))
-    before = main.run().baselines
-    assert (before.majority, before.majority_class, before.alone, before.record) == (0.1, "a", None, None)
-    main.baselines().run()
-    alone = {trial.experts[0]: trial.validation_accuracy for trial in archive.trials("one-alone-2")}
-    after = summarise(archive, "one").baselines
-    assert after.alone == alone[after.family] == max(alone.values())
-    assert after.lines[0] == "0.1000 always the most frequent class, a"
+def test_a_trial_without_an_accuracy_or_with_other_images_has_no_quality(archive):
+    fake_campaign(archive).run()
+    trial = archive.trials("one")[0]
+    assert quality_of(archive, trial).images == 40
+    assert quality_of(archive, replace(trial, validation_accuracy=None)) is None
+    assert quality_of(archive, replace(trial, data_fingerprint="other")) is None
+    assert quality_of(archive, replace(trial, id=10**6)) is None
 
 
-def test_families_alone_at_another_fidelity_are_not_compared(archive):
-    fake_campaign(archive, epochs=3).run()
-    fake_campaign(archive, epochs=3).baselines().run()
-    fake_campaign(archive, name="two", epochs=1).run()
-    assert summarise(archive, "two").baselines.alone is None
+def test_logits_of_another_trial_count_for_its_copy_where_their_number_fits(archive):
+    fake_campaign(archive).run()
+    trial = archive.trials("one")[0]
+    predicted = np.frombuffer(archive.predictions(trial.id, "validation"), "<u2")
+    logits = np.eye(10, dtype="<f2")[predicted]
 
+    class Kept:
+        """An archive that keeps these logits, with a folder of weights or without one."""
 
-def test_a_record_of_lemur_is_one_on_the_same_data(archive):
-    campaign = fake_campaign(archive, engine=FakeEngine())
-    families = {
-        name: (replace(family, best=record("digits" if name == "A" else "cifar-10", name)), accepts)
-        for name, (family, accepts) in fake_families("ABCDEFG").items()
-    }
-    replace(campaign, inputs=replace(campaign.inputs, families=families)).run()
-    found = baselines_of(archive, archive.campaign("one"), None)
-    assert (found.record.model, found.record.accuracy) == ("A", 0.9)
-    assert "LEMUR's record, A, 3 epochs" in found.lines[-1]
+        weights = None
+        content = logits.tobytes()
+        campaign = staticmethod(archive.campaign)
 
+        def logits(self, trial_id):
+            assert trial_id == trial.id
+            return self.content
 
-def record(dataset, model):
-    return Record(model=model, dataset=dataset, epoch=3, accuracy=0.9, duration_s=1.0, hyperparameters={})
+    kept = Kept()
+    assert np.array_equal(kept_logits(kept, trial, predicted), logits.astype(np.float32))
+    assert kept_logits(kept, trial, predicted).dtype == np.float32
+    assert kept_logits(kept, trial, predicted[:-1]) is None
+    assert kept_logits(kept, trial, predicted[:0]) is None
+    assert kept_logits(kept, trial, np.r_[predicted[:-1], 10].astype("<u2")) is None  # a class too many
+    kept.content = np.where(logits > 0, np.inf, logits).astype("<f2").tobytes()
+    assert kept_logits(kept, trial, predicted) is None
+    kept.content = b""
+    assert kept_logits(kept, trial, predicted) is None
+    folder = archive.weights / f"trial-{trial.id}"
+    folder.mkdir(parents=True)
+    (folder / f"{LOGITS}.safetensors").write_bytes(b"header" + logits.tobytes())
+    copy = replace(trial, id=10**6, copied_from=trial.id)
+    assert kept_logits(archive, replace(trial, copied_from=None), predicted) is not None
+    assert kept_logits(archive, copy, predicted) is not None
+    assert kept_logits(archive, replace(copy, copied_from=None), predicted) is None
+    (folder / f"{LOGITS}.safetensors").write_bytes(b" " * 2**16 + logits.tobytes())
+    assert kept_logits(archive, copy, predicted) is not None
+    (folder / f"{LOGITS}.safetensors").write_bytes(b" " * (2**16 + 1) + logits.tobytes())
+    assert kept_logits(archive, copy, predicted) is None  # no header of nngen is so long

@@ -1,12 +1,13 @@
 """Reliability of accuracies, its ceiling for rankings, and ranks that cannot be told apart."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nngen.analysis.leaderboard import _rank_spans
-from nngen.analysis.ranking.reliability import ASSUMED_SD, reliability
+from nngen.analysis.ranking.reliability import ASSUMED_SD, Reliability, reliability
 
 
 def estimate(values, **more):
@@ -108,3 +109,87 @@ def test_ranks_of_many_agree_with_each_pair():
         better = sum(means[j] > mean + apart[j] for j in range(60))
         worse = sum(means[j] < mean - apart[j] for j in range(60))
         assert spans[i] == (1 + better, 60 - worse)
+
+
+def test_an_unbalanced_analysis_of_variance_by_hand():
+    stats = pytest.importorskip("scipy.stats")
+    groups = [[0.50, 0.54], [0.60, 0.62, 0.64], [0.70]]
+    found = reliability([np.mean(group) for group in groups], [2, 3, 1], 2 * 0.02**2 + 2 * 0.02**2)
+    ratio, p = stats.f_oneway(*groups)
+    noise = 0.0016 / 3
+    size = (6 - (4 + 9 + 1) / 6) / 2
+    between = ratio * noise
+    own = (between - noise) / size
+    ends = ratio / stats.f.ppf(0.975, 2, 3), ratio * stats.f.ppf(0.975, 3, 2)
+    assert (found.low, found.high) == pytest.approx([max(0.0, (end - 1) / (end - 1 + size)) for end in ends])
+    assert (found.candidates, found.replicated, found.seeds, found.assumed) == (3, 2, 2.0, False)
+    assert found.mean == pytest.approx(0.6)
+    assert (found.p, found.noise_sd, found.between_sd) == pytest.approx((p, noise**0.5, own**0.5))
+    assert found.icc == pytest.approx(own / (own + noise))
+    assert found.value == pytest.approx(2 * found.icc / (1 + found.icc))
+
+
+def test_the_noise_of_single_seeds_is_assumed_or_that_of_few_images():
+    stats = pytest.importorskip("scipy.stats")
+    means = [0.5, 0.52, 0.57]
+    found = reliability(means, [1, 1, 1], 0.0)
+    between = np.var(means, ddof=1)
+    assert found.p == pytest.approx(stats.chi2.sf(2 * between / ASSUMED_SD**2, 2))
+    assert found.between_sd == pytest.approx(math.sqrt(between - ASSUMED_SD**2))
+    assert (found.noise_sd, found.low, found.high, found.seeds, found.replicated) == (ASSUMED_SD, None, None, 1.0, 0)
+    few = reliability(means, [1, 1, 1], 0.0, 400)
+    assert few.noise_sd == pytest.approx(math.sqrt(0.53 * 0.47 / 400))
+    assert (few.between_sd > 0, reliability(means, [1, 1, 1], 0.0, 100).icc) == (True, 0.0)
+
+
+def test_seeds_without_noise_leave_no_doubt():
+    found = reliability([0.5, 0.6, 0.7], [2, 2, 2], 0.0)
+    assert (found.p, found.icc, found.low, found.high, found.noise_sd) == (0.0, 1.0, 1.0, 1.0, 0.0)
+    assert (found.value, found.ceiling, found.seeds_needed) == (1.0, pytest.approx(1.0), 0)
+    same = reliability([0.5, 0.5, 0.5], [2, 2, 2], 0.0)
+    assert (same.p, same.low, same.high, same.images_needed) == (1.0, None, None, None)
+    equal = reliability([0.5, 0.5, 0.5], [2, 2, 2], 0.01)
+    assert (equal.p, equal.icc, equal.low) == (1.0, 0.0, 0.0)
+    assert reliability([0.5, 0.6], [2, 2], 0.01) is None
+
+
+TOLD = Reliability(
+    candidates=1200,
+    replicated=1,
+    seeds=2.0,
+    mean=0.5,
+    between_sd=0.03,
+    noise_sd=0.02,
+    assumed=False,
+    icc=0.8,
+    low=0.61,
+    high=0.92,
+    p=0.0499,
+)
+
+
+def test_the_finding_is_one_clause_with_the_remedy():
+    value = 1.6 / 1.8
+    told = (
+        "the 1,200 candidates are told apart with reliability 0.89 (intraclass correlation 0.80{}; 0.0200 between"
+        " seeds{}): no score can rank them with a tau above {:.2f}"
+    )
+    ceiling = 2 / math.pi * math.asin(math.sqrt(value))
+    assert (TOLD.value, TOLD.ceiling, TOLD.distinct) == (pytest.approx(value), pytest.approx(ceiling), True)
+    assert TOLD.sentence == told.format(", 95 % interval 0.61 to 0.92", "", ceiling)
+    assumed = replace(TOLD, low=None, high=None, assumed=True)
+    assert assumed.sentence == told.format("", " is assumed", ceiling)
+    chance = replace(TOLD, p=0.05, icc=0.003, between_sd=0.003)
+    assert not chance.distinct
+    # A reliability of 0.8 is four to one: 4 * 0.997 / 0.003 seeds, and 4 * 0.25 / 0.003 ** 2 images.
+    assert chance.sentence == (
+        "the 1,200 candidates do not differ beyond the noise (p 0.05, 0.0200 between seeds): their order is chance;"
+        " differences of 0.0030 would need about 1,330 seeds each and 111,112 validation images"
+    )
+    unseen = replace(TOLD, p=0.5, icc=0.0, between_sd=0.0, assumed=True)
+    assert unseen.sentence == (
+        "the 1,200 candidates do not differ beyond the noise (p 0.50, 0.0200 between seeds is assumed): their order is"
+        " chance; no difference is visible to plan by"
+    )
+    assert unseen.to_dict()["sentence"] == unseen.sentence
+    assert TOLD.images_needed == 1112

@@ -19,7 +19,7 @@ from nngen.analysis.report import (
     collect,
     write_report,
 )
-from nngen.analysis.results import Funnel
+from nngen.analysis.results import Funnel, template_note
 from nngen.archive import Archive, LoopRole
 from nngen.errors import UsageError
 from nngen.testing.fakes import fake_campaign, fake_record
@@ -126,7 +126,7 @@ def test_the_limits_end_with_answers_of_a_table_and_what_was_saved(monkeypatch):
     monkeypatch.setattr("nngen.analysis.report.saving", lambda spec, trials: SimpleNamespace(sentence=trials[0]))
     answers = "2 trials answered from a recorded table, not trained: 2 recorded (100%)"
     assert _limits(store, record, ()) == (answers,)
-    early = fake_record("early", stop_early=True, rungs=(1, 2), epochs=2)
+    early = fake_record("early", stop_early=True, rungs=(2, 3), epochs=3)
     assert _limits(store, early, ()) == (answers, "early")
     store.replayed = lambda _: {}
     assert _limits(store, early, ()) == ("early",)
@@ -169,7 +169,9 @@ def test_a_campaign_without_a_pool_or_of_families_alone_is_refused(archive):
     )
 
 
-def test_the_price_and_the_rest_of_a_campaign_are_counted(archive, report):
+def test_the_price_and_the_rest_of_a_campaign_are_counted(archive, report, monkeypatch):
+    monkeypatch.setattr(Archive, "template_versions", lambda *_: {0: 2})
+    assert collect(archive, "full").templates == ""
     assert report.cost.total.money == pytest.approx(30.0)  # one second each
     record = archive.campaign("full")
     archive.add_campaign(
@@ -185,6 +187,7 @@ def test_the_price_and_the_rest_of_a_campaign_are_counted(archive, report):
     )
     assert (found.remaining.trials, found.remaining.money) == (7, pytest.approx(3.5, rel=1e-3))
     assert (found.revealed, found.coverage.quartets) == (0, 2)
+    assert found.templates == template_note({0: 2}, over=False) != ""
 
 
 def result_of(trial):
@@ -203,7 +206,7 @@ def result_of(trial):
 def test_quality_is_of_the_first_seed_on_the_last_rung(tmp_path, monkeypatch):
     monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
     with Archive.in_memory() as archive:
-        changes = {"size": 9, "epochs": 6, "rungs": (2, 6), "finalists": 1, "replicates": 3}
+        changes = {"size": 9, "epochs": 6, "rungs": (2, 6), "finalists": 3, "replicates": 3}
         fake_campaign(archive, name="ladder", **changes).run()
         found = write_report(archive, "ladder", tmp_path / "r.html")
         mine = [trial for trial in archive.trials("ladder") if trial.candidate_id == found.best.id]
