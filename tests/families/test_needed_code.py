@@ -97,6 +97,7 @@ CHAIN = '''
 import os, re, math
 from a import b, c as d
 import sys
+import copy, json
 from e import *
 
 def used():
@@ -120,7 +121,7 @@ NAMES = {'a strung name': 1}
 class Net:
     def method(self):
         global shared
-        return used(), NAMES, d
+        return used(), NAMES, d, copy, json
 
 print(effect)
 '''
