@@ -18,7 +18,7 @@ from nngen.errors import AssemblyError
 from nngen.families.catalogue import make_family
 from nngen.families.family_function import family_function
 from nngen.lemur.layout import nn_id
-from nngen.text import parse_python
+from nngen.text import MAX_PARSED, parse_python
 
 SOURCE = '''
 """A module."""
@@ -42,6 +42,18 @@ def test_comments_docstrings_and_layout_do_not_count() -> None:
     assert canonical_hash(same) == canonical_hash(SOURCE)
 
 
+def test_statements_that_do_nothing_do_not_count() -> None:
+    idle = "'a string'\npass\nx = 1\ndef f():\n    pass\n    'another'\n    g()\n    pass\n'the end'\n"
+    assert canonical_hash(idle) == canonical_hash("x = 1\ndef f():\n    g()\n")
+
+
+def test_a_source_is_parsed_up_to_the_limit_and_its_bytes_are_hashed_beyond() -> None:
+    source = "x = 1  #"
+    longest = source.ljust(MAX_PARSED, "#")
+    assert canonical_hash(longest) == canonical_hash(source)
+    assert canonical_hash(longest + "#") == hashlib.sha256((longest + "#").encode()).hexdigest()
+
+
 def test_changes_of_behaviour_count() -> None:
     changes = [("1.0", "1"), ("1.0", "2.0"), ("x * scale", "scale * x"), ("torch", "math"), ("def f", "def g")]
     hashes = {canonical_hash(SOURCE.replace(old, new, 1)) for old, new in changes}
@@ -61,6 +73,12 @@ def test_the_hash_is_the_same_on_every_version_of_python() -> None:
         "    async def f(self, *a, k=f'{x!r:>4}', **kw):\n        yield -1\n"
     )
     assert canonical_hash(source) == "ce29347309cf4cdbbacd984a32dddd2d99932878123a32f91d141e61d81e8b24"
+    source = (
+        "def f(x, *, y: int = 0) -> None:\n    for a, b in x:\n        if a: yield b\n        else:\n            pass\n"
+        "    else:\n        'text'\n    try:\n        y = lambda k=1: (k, None, ...)\n    finally:\n        pass\n"
+        "    return y if x else [y for y in x if y] or x[1:, ::2]\n"
+    )
+    assert canonical_hash(source) == "d718483c17ab0c70056ae7e8ea531bf6b4a88bf00d0f3b9fb9cd644ef87c3b7f"
 
 
 SAME = [
@@ -94,6 +112,11 @@ SAME = [
 """Pairs that differ in the names of locals alone."""
 
 OTHER = [
+    ("g()", "pass"),
+    ("g(1)", "g(None)"),
+    ("1", ""),
+    ("...", ""),
+    ("x = 1", "x = '1'"),
     ("def f(x):\n    return x", "def f(y):\n    return y"),  # a caller may name it
     ("def f(x):\n    a, b = x\n    return b", "def f(x):\n    a, b = x\n    return a"),
     ("def f(x):\n    y = x\n    return y", "def f(x):\n    y = x\n    return z"),  # a module's name
@@ -188,6 +211,18 @@ def test_what_has_no_tree_is_a_syntax_error(source: str) -> None:
         canonical_hash(source)
     with pytest.raises(SyntaxError):
         parse_python(source)
+
+
+def test_the_reason_of_a_syntax_error_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SyntaxError, match="null bytes"):
+        canonical_hash("a\0b")
+
+    def no_memory(_: str) -> ast.Module:
+        raise MemoryError
+
+    monkeypatch.setattr(ast, "parse", no_memory)
+    with pytest.raises(SyntaxError, match=r"^nested too deep$"):
+        canonical_hash("x = 1")
 
 
 def test_long_family_is_refused_before_it_is_parsed() -> None:

@@ -10,7 +10,17 @@ from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.assembly.plan_toml import from_toml, plan_of, read_plan, to_toml
+from nngen.assembly.plan_toml import (
+    find_plan,
+    from_toml,
+    plan_of,
+    preset,
+    preset_file,
+    preset_names,
+    preset_purpose,
+    read_plan,
+    to_toml,
+)
 from nngen.assembly.plan_validation import check_plan
 from nngen.errors import PlanError, UsageError
 from nngen.plan import Gate, Losses, Plan, Recipe
@@ -106,3 +116,74 @@ def test_any_data_is_a_plan_or_is_refused(data: dict[str, object]) -> None:
     except UsageError:
         return
     assert from_toml(to_toml(plan)) == plan
+
+
+# Presets
+
+NAMES = ("moe-hetero4", "moev7", "moev9-alexnetv3", "single")
+
+
+def test_presets_are_found_by_name_and_described_by_their_first_line() -> None:
+    assert preset_names() == NAMES
+    for name in NAMES:
+        file = preset_file(name)
+        assert (file.parent.name, file.name) == ("plans", f"{name}.toml")
+        assert file.read_text().startswith(f"# {preset_purpose(name)}\n")
+        assert preset(name) == find_plan(name) == read_plan(file)
+    assert preset_purpose("single").startswith("One family alone, trained with the recipe of mixtures")
+    assert preset("single").experts == ("ResNet",)
+    assert preset("moev7").experts == ("Dense",) * 8
+
+
+@pytest.mark.parametrize(("name", "hint"), [("moev8", "did you mean moev7? there"), ("qqqq", "there")])
+def test_an_unknown_preset_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        preset(name)
+    assert str(refused.value) == f"no preset is called '{name}': {hint} are {', '.join(NAMES)}"
+
+
+def test_a_file_of_a_presets_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('experts = ["A", "B"]\n')
+    assert find_plan("mine.toml") == Plan(experts=("A", "B"))
+    (tmp_path / "moev7").write_text('experts = ["C", "D"]\n')
+    assert find_plan("moev7") == Plan(experts=("C", "D"))
+    assert find_plan("single") == preset("single")
+    with pytest.raises(PlanError) as refused:
+        find_plan("moev8")
+    reason = "No such file or directory; nngen plans ls names the presets"
+    assert str(refused.value) == f"cannot read the plan moev8: {reason}"
+
+
+def test_a_file_may_leave_out_the_experts_and_holds_no_other_keys(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text("[gate]\nwidth = 64\n")
+    assert read_plan(file) == Plan(experts=(), gate=Gate(width=64))
+    known = "experts, kind, gate, losses, recipe and repeats"
+    for text, reason in (
+        ("expert = []\n", "unknown key expert: did you mean experts or repeats or recipe?"),
+        ("qqqq = 1\n", f"unknown key qqqq: a plan has {known}"),
+        ("[losses]\nbalence = 1\n", "no loss is called 'balence': did you mean balance?"),
+    ):
+        file.write_text(text)
+        with pytest.raises(PlanError) as refused:
+            read_plan(file)
+        assert str(refused.value) == f"{file}: {reason}"
+
+
+def test_values_are_written_as_toml_has_them() -> None:
+    plan = Plan(
+        experts=('a "b" \x7f', "ü"), gate=Gate(width=8, noise=0, learned_noise=True), recipe=Recipe(frozen=True)
+    )
+    lines = to_toml(plan).splitlines()
+    assert lines[0] == 'experts = ["a \\"b\\" \\u007f", "ü"]'
+    for line in ("width = 8", "noise = 0.0", "learned_noise = true", "frozen = true", "label_smoothing = 0.1"):
+        assert lines.count(line) == 1
+    assert lines[1:3] == ['kind = "hetero"', ""] and lines.count("") == 3
+    repeated = Plan(experts=("A", "A"), repeats=True)
+    assert "repeats = true" in to_toml(repeated) and from_toml(to_toml(repeated)) == repeated
+
+
+def test_what_toml_has_no_word_for_is_refused() -> None:
+    with pytest.raises(PlanError, match="None cannot be written in a plan"):
+        to_toml(Plan(experts=(None,)))  # type: ignore[arg-type]

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from nngen.assembly import provenance
 from nngen.assembly.assemble import assemble
-from nngen.assembly.provenance import source_level
-from nngen.errors import UsageError
+from nngen.assembly.provenance import source_level, stated_plan
+from nngen.errors import PlanError, UsageError
 from nngen.families.catalogue import make_family
-from nngen.families.probe import profiles
+from nngen.families.probe import Profile, profiles
 from nngen.isolation import Isolation
 from nngen.plan import Plan
-from nngen.types import Candidate, Family, Shape
+from nngen.types import Candidate, Family, Interface, Shape
 
 FOUR = ("ShuffleNet", "MobileNetV3", "SqueezeNet-1", "ICNet")
 
@@ -109,3 +110,74 @@ def test_stored_level_and_plan_do_not_count(mixture: Candidate) -> None:
     # A candidate that claims a plan which its text does not hold.
     forged = replace(mixture, source="import os\n")
     assert source_level(forged.source).level is Isolation.SANDBOX
+
+
+PLAN = '"""A mixture.\n\nPlan:\nexperts = ["A", "B"]\n'
+
+
+@pytest.mark.parametrize(
+    ("source", "plan"),
+    [
+        (f'{PLAN}"""\n', Plan(experts=("A", "B"))),
+        (f'{PLAN}"""', Plan(experts=("A", "B"))),
+        (f'{PLAN}"""\nthis is not Python and has """ quotes', Plan(experts=("A", "B"))),
+        (PLAN, None),
+        (f'r{PLAN}"""\n', None),
+        (f'\n{PLAN}"""\n', None),
+        ('""""""', None),
+        ('"""', None),
+    ],
+)
+def test_a_plan_is_read_from_a_docstring_at_the_very_begin(source: str, plan: Plan | None) -> None:
+    assert stated_plan(source) == plan
+
+
+@pytest.mark.parametrize(("length", "read"), [(65_536, True), (65_537, False)])
+def test_a_docstring_is_read_up_to_64_kib(length: int, read: bool) -> None:
+    source = f"{PLAN}#".ljust(length - 3, "x") + '"""'
+    assert stated_plan(source + "\n") == (Plan(experts=("A", "B")) if read else None)
+
+
+def test_what_a_docstring_says_and_is_no_plan_is_an_error() -> None:
+    source = PLAN.replace("experts", "expert") + '"""\n'
+    with pytest.raises(PlanError, match="not a plan"):
+        stated_plan(source)
+    assert source_level(source).reason.startswith("its plan cannot be assembled here (not a plan: ")
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        ('experts = ["A"]', "a mixture takes 2 to 64 experts, not 1: A"),
+        (
+            'experts = ["A", "B"]\nkind = "other"',
+            "no kind of mixture is called 'other': there are hetero, homogeneous, single",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_assembled_is_the_reason(plan: str, reason: str) -> None:
+    choice = source_level(f'"""A mixture.\n\nPlan:\n{plan}\n"""\n')
+    assert (choice.level, choice.reason) == (Isolation.SANDBOX, f"its plan cannot be assembled here ({reason})")
+
+
+def test_families_are_looked_up_once_each_at_the_shape_that_is_measured_already(
+    monkeypatch: pytest.MonkeyPatch, families: dict[str, Family]
+) -> None:
+    asked = []
+
+    def unmeasured(given: list[Family], shape: Shape) -> dict[str, Profile]:
+        asked.append(([family.name for family in given], shape))
+        return {
+            family.name: Profile(
+                name=family.name,
+                fingerprint=family.fingerprint,
+                interface=None if family.name == "ICNet" else Interface(low=1),
+            )
+            for family in given
+        }
+
+    monkeypatch.setattr(provenance, "profiles", unmeasured)
+    names = '["ShuffleNet", "ICNet", "ShuffleNet"]\nrepeats = true'
+    choice = source_level(f'"""A mixture.\n\nPlan:\nexperts = {names}\n"""\n')
+    assert (choice.level, choice.reason) == (Isolation.SANDBOX, "family ICNet cannot be measured here")
+    assert asked == [(["ShuffleNet", "ICNet"], Shape(3, 32, 32))]

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from nngen.assembly.plan_validation import check_plan
+from nngen.assembly.plan_validation import check_drawn, check_plan
+from nngen.assembly.registries import KINDS, Kind
 from nngen.errors import PlanError
 from nngen.plan import Gate, Losses, Plan, Recipe
 
@@ -91,3 +92,63 @@ def test_parts_that_go_together() -> None:
     check_plan(replace(ROUTED, losses=Losses(load=0.1), gate=Gate(routing="top-k", noise=0.5)))
     check_plan(Plan(experts=("A", "A", "B"), repeats=True))
     check_plan(Plan(experts=("a-b.c_1", "B")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"experts": tuple(f"F{number}" for number in range(65))},
+            "a mixture takes 2 to 64 experts, not 65: F0, F1, F2, F3, F4, F5, F6 and 58 more",
+        ),
+        ({"kind": "single", "experts": ()}, "kind single takes one family, not 0: none"),
+        ({"experts": ("A", 3)}, "the experts of a plan are names of families, in quotes"),
+        (
+            {"experts": ("A", "B", "C D")},
+            "'C D' is not the name of a family: letters, digits, hyphens, points, underscor",
+        ),
+        ({"recipe": Recipe(mixup=True)}, "recipe.mixup is True: it must be a number"),
+        ({"recipe": Recipe(clip=10**400)}, f"recipe.clip is 1{'0' * 38}…: it must lie between 1e-06 and 1000000.0"),
+        ({"gate": Gate(depth=1.5)}, "gate.depth is 1.5: it must be a whole number"),
+        ({"gate": Gate(k=1.5)}, "gate.k is 1.5: it must be a whole number"),
+        (
+            {"gate": Gate(network="dense")},
+            "gate.network is 'dense': for kind hetero it may be convolution or convolution_linear or linear or calibra",
+        ),
+        ({"losses": Losses(load=0.1)}, 'losses.load evens out a choice of experts: it needs gate.routing = "top-k"'),
+    ],
+)
+def test_messages_of_refused_plans(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        check_plan(replace(Plan(experts=tuple("ABCD")), **changes))
+    assert str(refused.value).startswith(message)
+
+
+# Plans of campaigns, whose experts are drawn
+
+FROZEN = "recipe.frozen is for experts that were trained alone: nngen surrogate gates --train"
+FOUR = "a campaign draws four families, and kind {} does not take them"
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(experts=(), kind="single"), FOUR.format("single")),
+        (Plan(experts=(), kind="homogeneous"), FOUR.format("homogeneous")),
+        (Plan(experts=(), kind="few"), FOUR.format("few")),
+        (Plan(experts=(), kind="other"), "no kind of mixture is called 'other': there are hetero, homogeneous, single"),
+        (Plan(experts=(), gate=Gate(width=1)), "gate.width is 1: it must lie between 2 and 4096"),
+        (Plan(experts=(), recipe=Recipe(frozen=True)), FROZEN),
+    ],
+)
+def test_plans_that_no_campaign_can_draw_for(plan: Plan, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "few", Kind(template="families", gate="convolution", experts=(2, 3)))
+    with pytest.raises(PlanError) as refused:
+        check_drawn(plan)
+    assert str(refused.value).startswith(message)
+
+
+def test_plans_that_a_campaign_draws_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "four", Kind(template="families", gate="convolution", experts=(2, 4)))
+    for plan in (Plan(experts=()), Plan(experts=("not looked at",)), Plan(experts=(), kind="four")):
+        check_drawn(plan)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -58,6 +61,22 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         write(path)
         assert path.read_bytes() == whole, length
+
+
+def test_cut_off_by_one_byte_a_frame_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "all.tar.zst"
+    write(path)
+    whole = path.read_bytes()
+    magic = struct.pack("<I", 0x184D2A50)
+    starts = [place for place in range(len(whole)) if whole[place : place + 4] == magic]
+    assert len(starts) == 6  # of four frames of two candidates, one of the last, and the end
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(whole)], strict=True)):
+        for length, kept, position in ((end, end, 2 * number + 2), (end - 1, start, 2 * number)):
+            path.write_bytes(whole[:length])
+            with TarWriter(path, "order") as writer:
+                assert (path.stat().st_size, writer.position) == (kept, min(position, 9))
+                assert (writer.count, writer.finished) == (min(position, 9), kept == len(whole))
+            assert path.read_bytes() == whole[:kept]
 
 
 def test_a_finished_file_is_left_alone(tmp_path: Path) -> None:
@@ -125,3 +144,82 @@ def test_a_fifo_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "all.tar.zst")
     with pytest.raises(UsageError, match="cannot write"):
         TarWriter(tmp_path / "all.tar.zst", "order")
+
+
+def test_its_bytes_are_those_of_a_tar_file(tmp_path: Path) -> None:
+    path, expected = tmp_path / "all.tar.zst", io.BytesIO()
+    write(path)
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for candidate in CANDIDATES:
+            info = tarfile.TarInfo(f"{candidate.id}.py")
+            info.size = len(candidate.source)
+            tar.addfile(info, io.BytesIO(candidate.source.encode()))
+        length = tar.offset
+    stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(path.read_bytes()), read_across_frames=True)
+    assert stream.read() == expected.getvalue()[:length] + bytes(1024)
+
+
+def test_a_full_frame_is_in_the_file_at_once_and_no_part_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "all.tar.zst"
+    with TarWriter(path, "order") as writer:
+        for position in range(1, 258):
+            assert writer.add(CANDIDATES[0]) is True
+            writer.reach(position)
+            assert (writer.position, writer.count) == ((0, 0) if position < 256 else (256, 256))
+            assert (path.stat().st_size > 0) == (position >= 256)
+    assert (writer.position, writer.count, writer.finished) == (257, 257, False)
+
+
+def test_an_interrupted_writer_keeps_all_that_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "all.tar.zst"
+    with pytest.raises(KeyboardInterrupt), TarWriter(path, "order") as writer:
+        writer.add(CANDIDATES[0])
+        writer.reach(1)
+        raise KeyboardInterrupt
+    with TarWriter(path, "order") as writer:
+        assert (writer.position, writer.count) == (1, 1)
+
+
+def test_a_walk_that_passed_over_everything_is_not_walked_again(tmp_path: Path) -> None:
+    path = tmp_path / "all.tar.zst"
+    with TarWriter(path, "order") as writer:
+        writer.reach(3)
+    with TarWriter(path, "order") as writer:
+        assert (writer.position, writer.count) == (3, 0)
+
+
+@pytest.mark.parametrize(("length", "position"), [(4096, 5), (4097, 0)])
+def test_a_head_is_read_up_to_4096_bytes(tmp_path: Path, length: int, position: int) -> None:
+    path = tmp_path / "all.tar.zst"
+    head: dict[str, Any] = {"order": "", "bytes": 0, "position": 5, "members": 0}
+    head["order"] = "o" * (length - len(json.dumps(head)))
+    path.write_bytes(struct.pack("<II", 0x184D2A50, length) + json.dumps(head).encode())
+    with TarWriter(path, head["order"]) as writer:
+        assert writer.position == position
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Files that were opened by their paths."""
+    files: list[Any] = []
+    opener = Path.open
+
+    def recorded(path: Path, *arguments: Any, **names: Any) -> Any:
+        files.append(opener(path, *arguments, **names))
+        return files[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", recorded)
+        yield files
+
+
+def test_the_file_is_closed_whatever_happens(tmp_path: Path, opened: list[Any]) -> None:
+    path = tmp_path / "all.tar.zst"
+    with TarWriter(path, "order") as writer:
+        writer.reach(1)
+        assert not opened[0].closed
+    with pytest.raises(ZeroDivisionError), TarWriter(path, "order"):
+        raise ZeroDivisionError
+    with pytest.raises(UsageError):
+        TarWriter(path, "another order")
+    assert [file.closed for file in opened] == [True, True, True]

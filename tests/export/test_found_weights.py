@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from nngen.archive import Archive
 from nngen.errors import DataError, UsageError
 from nngen.export.kept_weights import family_weights, find_outputs, find_weights, kept_file
 from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.training.inference import KeptWeights
 from nngen.types import Outcome
 
 
@@ -93,3 +96,84 @@ def test_where_nothing_was_kept_the_reason_is_given(archive):
     ).run()
     with pytest.raises(UsageError, match="it was not trained"):
         find_weights(archive, "bad")
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Kept weights are read as the path of their folder."""
+    monkeypatch.setattr(KeptWeights, "read", classmethod(lambda cls, folder: folder))
+
+
+@pytest.mark.usefixtures("read")
+def test_weights_are_those_of_the_best_trial_that_kept_some(archive):
+    best, second, third = ranked(archive)
+    keep(archive, third)
+    keep(archive, second)
+    for find in (find_weights, find_outputs):  # there are no logits
+        candidate, trial, folder = find(archive, "one")
+        assert (candidate.id, trial.id, folder) == (
+            second.candidate_id,
+            second.id,
+            archive.weights / f"trial-{second.id}",
+        )
+    keep(archive, best)
+    assert find_weights(archive, "one")[1].id == best.id
+    assert find_weights(archive, third.candidate_id[:12])[2] == archive.weights / f"trial-{third.id}"
+
+
+@pytest.mark.usefixtures("read")
+def test_a_trial_without_a_right_answer_comes_last_and_a_higher_rung_first(archive, monkeypatch):
+    first, second, third = archive.trials("one")
+    ranks = {first.id: (0, 0.0), second.id: (0, 0.5), third.id: (1, 0.25)}
+    trials = [
+        replace(trial, rung=ranks[trial.id][0], validation_accuracy=ranks[trial.id][1])
+        for trial in (first, second, third)
+    ]
+    monkeypatch.setattr(type(archive), "trials", lambda *_, **__: trials)
+    for trial in (first, second, third):
+        keep(archive, trial)
+    found = []
+    while (archive.weights / f"trial-{first.id}").exists():
+        trial, folder = find_weights(archive, "one")[1:]
+        found.append(trial.id)
+        folder.rename(archive.weights / f"gone-{trial.id}")
+    assert found == [third.id, second.id, first.id]
+
+
+def test_an_archive_without_a_folder_keeps_none():
+    with Archive.in_memory() as archive:
+        fake_campaign(archive, size=1).run()
+        (trial,) = archive.trials("one")
+        assert kept_file(archive, trial) is None
+        with pytest.raises(UsageError) as failure:
+            find_weights(archive, "one")
+    message = "weights of one are not in None: its 1 trials kept none; campaigns keep those of their best trial, more"
+    assert str(failure.value).startswith(message)
+
+
+def test_weights_of_families_are_of_the_epochs_asked_for_and_not_suspect(archive, monkeypatch):
+    alone = fake_campaign(archive).baselines()
+    alone.run()
+    trials = {trial.experts[0]: trial for trial in archive.trials(alone.spec.name)}
+    a, b = trials["A"], trials["B"]
+    given = [
+        replace(a, replicate=1, id=101),
+        replace(a, replicate=0, id=103),
+        replace(a, replicate=0, id=102),
+        replace(a, suspect="50 passes", id=104),
+        replace(a, spec=replace(a.spec, epochs=3), id=105),
+        replace(a, validation_accuracy=None, id=106),
+        replace(a, spec=None, id=107),
+        replace(b, id=108),
+        replace(a, id=109),  # keeps none
+    ]
+    monkeypatch.setattr(type(archive), "trials", lambda *_, **__: given)
+    files = {trial.id: keep(archive, trial) for trial in given[:-1]}
+    assert family_weights(archive, "any", 2, ["A"]) == {"A": (files[102], files[103], files[101])}
+    assert family_weights(archive, "any", 3, ["A"]) == {"A": (files[105],)}
+    with pytest.raises(UsageError) as failure:
+        family_weights(archive, "any", 2, ["G", "F", "A", "E", "D", "C"])
+    assert str(failure.value) == (
+        "campaign any kept no weights of G, F, E and 2 more after 2 epochs: train the families again under another "
+        "name, with --keep-weights all"
+    )
