@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -97,13 +98,7 @@ def test_the_fit_is_the_average_over_the_grid(seeds, pairs):
 
 def test_without_pairs_only_the_shares_of_the_quartets_are_a_grid():
     samples = simulated((2, 1))
-    none = Samples(
-        fixed=samples.fixed,
-        random=np.zeros((30, 0)),
-        means=samples.means,
-        repeats=samples.repeats,
-        within=samples.within,
-    )
+    none = replace(samples, random=np.zeros((30, 0)))
     found = fit(none, np.eye(7), np.zeros((0, 0)))
     _, ((mean, variance), _), (seed, quartet, _) = averaged(none, np.eye(7), np.zeros((0, 0)))
     assert found.fixed.mean == pytest.approx(mean)
@@ -117,11 +112,10 @@ def test_without_pairs_only_the_shares_of_the_quartets_are_a_grid():
 
 def test_pairs_that_the_families_determine_have_no_variance():
     samples = simulated((2,))
-    still = Samples(
-        fixed=samples.fixed,
-        random=np.full((30, 1), 1e-6),  # adds less than rounding
-        means=samples.means,
-        repeats=samples.repeats,
-        within=samples.within,
-    )
+    still = replace(samples, random=np.full((30, 1), 1e-6))  # adds less than rounding
     assert fit(still, np.eye(7), np.eye(1)).pair_variance == 0.0
+    small = replace(still, random=np.linspace(-1e-3, 1e-3, 30)[:, None] ** 2)
+    assert fit(small, np.eye(7), np.eye(1)).pair_variance == 0.0
+    seen = replace(still, random=np.linspace(-1e-3, 1e-3, 30)[:, None])
+    _, _, (_, _, pair) = averaged(seen, np.eye(7), np.eye(1))
+    assert fit(seen, np.eye(7), np.eye(1)).pair_variance == pytest.approx(pair)

@@ -118,6 +118,8 @@ def test_printed_axes_say_what_they_show(trials):
     inverted = {name for name, (_, axes) in made.items() if axes.yaxis_inverted()}
     assert inverted == {"funnel", "coverage", "effects", "pairs", "gates"}
     assert made["gates"][1].get_xlim() == (0, 1)
+    sizes = {name: tuple(made[name][0].get_size_inches()) for name in ("ranking", "funnel", "curves")}
+    assert sizes == {"ranking": (6.3, 2.4), "funnel": (6.3, 1.5), "curves": (6.3, 2.8)}
     (zero,) = (line for line in made["effects"][1].lines if list(line.get_xdata()) == [0, 0])
     assert list(zero.get_ydata()) == [0, 1]  # from end to end
     assert all(float(tick).is_integer() for tick in made["curves"][1].get_xticks())

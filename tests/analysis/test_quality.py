@@ -186,8 +186,7 @@ def test_logits_of_another_trial_count_for_its_copy_where_their_number_fits(arch
     class Kept:
         """An archive that keeps these logits, with a folder of weights or without one."""
 
-        weights = None
-        content = logits.tobytes()
+        weights, content = None, b""
         campaign = staticmethod(archive.campaign)
 
         def logits(self, trial_id):
@@ -195,6 +194,7 @@ def test_logits_of_another_trial_count_for_its_copy_where_their_number_fits(arch
             return self.content
 
     kept = Kept()
+    kept.content = logits.tobytes()
     assert np.array_equal(kept_logits(kept, trial, predicted), logits.astype(np.float32))
     assert kept_logits(kept, trial, predicted).dtype == np.float32
     assert kept_logits(kept, trial, predicted[:-1]) is None
