@@ -1,6 +1,7 @@
 """Adaptive sampler."""
 
 import math
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from nngen.errors import UsageError
 from nngen.space import Pool, draw
-from nngen.space.adaptive import ask
+from nngen.space.adaptive import alternate, ask
 from nngen.space.registry import Scores
 
 POOL = Pool.of([f"F{number:02d}" for number in range(14)])
@@ -64,3 +65,46 @@ def test_it_ends_with_the_space():
 def test_a_floor_out_of_range(floor):
     with pytest.raises(UsageError, match="share of exploration"):
         ask(POOL, 1, 0, KNOWN, min_explore=floor)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_that_is_not_positive(size):
+    with pytest.raises(UsageError, match=f"--size must be at least 1, not {size}"):
+        ask(POOL, size, 0, KNOWN)
+    assert len(ask(POOL, 1, 0, KNOWN, min_explore=1)) == 1
+
+
+def test_one_choice_of_four_is_explored_where_no_share_is_given():
+    best = [("F00", "F01", "F02", f"F{number:02d}") for number in range(3, 14)]
+    made = alternate(POOL, 9, 0, lambda taken, _: next(quartet for quartet in best if quartet not in taken))
+    assert [choice.explored for choice in made] == [True, False, False, False] * 2 + [True]
+    assert [choice.quartet for choice in made if not choice.explored] == best[:6]
+
+
+def test_where_the_quartets_of_the_best_families_are_taken_others_are_compared():
+    taken = [*combinations(POOL.families[2:], 4)]  # of all families but the two worst
+    made = ask(POOL, 4, 0, KNOWN, known=taken)
+    assert [choice.explored for choice in made] == [True, False, False, False]
+    assert made[1].quartet == ("F01", "F11", "F12", "F13")
+
+
+def certain(effects):
+    return {name: (effect, 1e-9) for name, effect in effects.items()}
+
+
+@pytest.mark.parametrize(
+    ("strong", "own", "together", "expected"),
+    [
+        # Fourteen families of 0.02: a pair of -0.02 each that adds 0.1 together makes the best quartet.
+        (14, {"A": -0.02, "B": -0.02}, [("A", "B")], {"A", "B"}),
+        # Four families of 0.02 are better than any of six pairs that add 0.05 to -0.02 each.
+        (4, dict.fromkeys("ABCDEFGHIJKL", -0.02), [("A", "B"), ("C", "D"), ("E", "F"), ("G", "H"), ("I", "J")], set()),
+    ],
+)
+def test_a_pair_helps_each_of_its_families_by_half_of_its_effect(strong, own, together, expected):
+    families = {f"S{number:02d}": 0.02 for number in range(strong)} | own
+    worth = 0.1 if expected else 0.05
+    scores = Scores(families=certain(families), pairs=dict.fromkeys(together, (worth, 1e-9)))
+    chosen = ask(Pool.of(families), 2, 0, scores)[1]
+    assert not chosen.explored
+    assert {name for name in chosen.quartet if name in own} == expected

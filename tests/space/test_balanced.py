@@ -145,3 +145,15 @@ def test_known_positions_cost_little():
 
 def test_an_order_is_computed_once():
     assert balanced_order(18) is balanced_order(18, 4) is balanced_order(v=18, k=4)
+
+
+def test_without_enough_families_the_order_is_empty():
+    order = BalancedOrder(3, 4)
+    assert (len(order), order.greedy) == (0, False)
+    with pytest.raises(IndexError, match=r"position 0 is outside \[0, 0\)"):
+        order[0]
+
+
+@pytest.mark.parametrize(("v", "k", "greedy"), [(9, 2, False), (9, 3, True), (9, 6, True), (9, 7, False), (4, 4, True)])
+def test_subsets_of_three_to_six_are_ordered_evenly(v, k, greedy):
+    assert BalancedOrder(v, k).greedy == greedy

@@ -99,6 +99,87 @@ def test_an_anchor_of_a_short_sample_is_chance():
     assert three.biased  # (4 / 29) ** 3 is below 1 %
 
 
+@pytest.mark.parametrize(("size", "biased"), [(4, False), (5, True)])
+def test_an_anchor_is_bias_where_chance_makes_one_in_less_than_a_hundred_samples(size, biased):
+    """Of 12 families each is in a third of the quartets: (1 / 3) ** 4 is above 1 %, (1 / 3) ** 5 is below."""
+    rest = ((1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 1), (2, 4, 7))[:size]
+    audit = coverage(LETTERS[:12], [("F00", *(LETTERS[number] for number in three)) for three in rest])
+    assert (audit.anchors, audit._odd(), audit.biased) == (("F00",), None, biased)
+
+
+PLANE = ["ABCE", "BCDF", "CDEG", "DEFA", "EFGB", "FGAC", "GABD"]
+"""Seven quartets of seven families, with every family in four of them and every pair in two."""
+
+
+@pytest.mark.parametrize(
+    ("families", "quartets", "verdict"),
+    [
+        ("ABCDE", [], "no quartet was sampled: nothing can be said about any family"),
+        ("ABCDE", ["ABCD", "ABCE", "ABDE", "ACDE", "BCDE"], "the whole space was sampled (5 of 5 quartets)"),
+        (
+            "ABCDE",
+            ["ABCD", "ABCE"],
+            "every quartet contains A, B and C: nothing can be said about quartets without them",
+        ),
+        ("ABCDEFGHI", ["ABCD", "EFGH"], "no quartet contains I: nothing can be said about quartets with it"),
+        (
+            "ABCDEFGHIJKLMNOP",
+            ["ABCD", "EFGH"],
+            "no quartet contains I, J, K, L, M and 3 more: nothing can be said about quartets with them",
+        ),
+        ("ABCDEFG", PLANE, "every family is in 4 of 7 quartets; every pair was seen together"),
+        (
+            "ABCDEFGH",
+            ["ABCD", "EFGH", "ABEF"],
+            "every family is in 1 to 2 of 3 quartets; 12 of 28 pairs were never seen together",
+        ),
+    ],
+)
+def test_the_verdict_says_what_a_sample_supports(families, quartets, verdict):
+    assert coverage(families, quartets).verdict == verdict
+
+
+def test_ranges_count_parts_in_no_quartet_as_zero():
+    def found(families, quartets):
+        audit = coverage(families, quartets)
+        return audit.family_range, audit.pair_range, audit.triple_range
+
+    assert found("ABCDEF", combinations("ABCDEF", 4)) == found("ABCDEF", []) == (0, 0, 0)
+    assert found("ABCDEF", ["ABCD", "ABCE", "ABCF"]) == (2, 3, 3)
+    assert found("ABCDEFG", PLANE) == (0, 0, 1)
+
+
+def test_quartets_of_other_pools_count_by_the_families_of_this_one():
+    audit = coverage("ABCDE", ["ABCX", "ABCD"])
+    assert (audit.quartets, audit.families) == (2, {"A": 2, "B": 2, "C": 2, "D": 1, "E": 0})
+    assert (audit.pairs["A", "B"], audit.pairs["A", "D"]) == (2, 1)
+
+
+def test_the_variance_of_the_smallest_spaces():
+    """Of two families alone one is drawn: with a chance of a half each, a variance of a quarter."""
+    assert count_variance(coverage("AB", [("A",)], k=1), 0.5) == 0.25
+    assert count_variance(coverage("AB", [("A",), ("B",)], k=1), 0.5) == 0
+    assert count_variance(coverage("A", [("A",)], k=1), 0.5) == 0
+
+
 def test_as_json():
     text = json.dumps(coverage("ABCDEF", ["ABCD", "ABEF"]).to_dict())
-    assert json.loads(text)["pairs"][0] == ["A", "B", 2]
+    none, once = ("CE", "CF", "DE", "DF"), ("AC", "AD", "AE", "AF", "BC", "BD", "BE", "BF", "CD", "EF")
+    pairs = {**dict.fromkeys(none, 0), **dict.fromkeys(once, 1), "AB": 2}
+    expected = {
+        "quartets": 2,
+        "space": 15,
+        "share": 2 / 15,
+        "families": {"A": 2, "B": 2, "C": 1, "D": 1, "E": 1, "F": 1},
+        "pairs": [[*pair, count] for pair, count in sorted(pairs.items())],
+        "family_range": 1,
+        "pair_range": 2,
+        "triple_range": 1,
+        "unseen_pairs": [list(pair) for pair in none],
+        "anchors": ["A", "B"],
+        "absent": [],
+        "biased": False,
+        "verdict": "every quartet contains A and B: nothing can be said about quartets without them",
+    }
+    assert json.loads(text) == expected
+    assert list(json.loads(text)) == list(expected)

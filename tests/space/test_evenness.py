@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import hypergeom
+from scipy.stats import chi2, hypergeom
+from scipy.stats import entropy as shannon
 
 from nngen.space import coverage, draw
 from nngen.space.evenness import entropy, evenness, gini
@@ -88,3 +89,40 @@ def test_expected_intervals_are_clipped_to_what_is_possible():
     assert whole.family_expected == (4, 4)
     assert whole.pair_expected == (3, 3)
     assert (whole.df, whole.p) == (4, None)
+
+
+def test_all_measures_of_a_small_sample():
+    """Counts of 3, 2, 2, 2, 2 and 1 of an expected 2; the variance is 3 * 2 / 3 * 1 / 3 * 12 / 14 * 6 / 5."""
+    found = evenness(coverage("ABCDEF", ["ABCD", "ABEF", "ACDE"]))
+    counts = [3, 2, 2, 2, 2, 1]
+    squares = 2 / (3 * 2 / 3 / 3 * 12 / 14 * 6 / 5)
+    half = 1.959964 * math.sqrt(3 * 2 / 3 / 3 * 12 / 14)
+    pair_half = 1.959964 * math.sqrt(3 * 2 / 5 * 3 / 5 * 12 / 14)
+    measured = found.to_dict()
+    assert measured.pop("family_expected") == pytest.approx((2 - half, 3.0))
+    assert measured.pop("pair_expected") == pytest.approx((0.0, 1.2 + pair_half))
+    assert measured == pytest.approx(
+        {
+            "family_entropy": shannon(counts, base=6),
+            "pair_entropy": shannon([2] * 5 + [1] * 8, base=15),
+            "family_gini": 5 / 36,
+            "pair_gini": 0.2814815,
+            "chi_square": squares,
+            "df": 5,
+            "p": chi2.sf(squares, 5),
+        },
+        abs=1e-6,
+    )
+
+
+def test_one_and_two_families_alone():
+    one = evenness(coverage("A", [("A",)], k=1))
+    assert (one.family_entropy, one.pair_entropy, one.family_gini) == (1.0, None, 0.0)
+    assert (one.family_expected, one.pair_expected) == ((1.0, 1.0), (0.0, 0.0))
+    assert (one.chi_square, one.df, one.p) == (None, 0, None)
+    two = evenness(coverage("AB", [("A",)], k=1))
+    assert (two.chi_square, two.df) == (pytest.approx(1.0), 1)  # counts of 1 and 0: half a square over half a variance
+
+
+def test_rounding_never_lifts_the_entropy_of_equal_counts_above_one():
+    assert [entropy([1] * size) for size in (5, 13, 19, 26)] == [1.0] * 4

@@ -7,6 +7,7 @@ import pytest
 from nngen.space import Pool, draw
 from nngen.space.adaptive import ask
 from nngen.space.balanced import balanced_order
+from nngen.space.permutation import Permutation
 from nngen.space.registry import Scores
 
 NAMES = [f"F{number:02d}" for number in range(34)]
@@ -30,12 +31,44 @@ def digest(value):
         (28, 4, 400, "349451e91cffd109"),
         (29, 4, 400, "cd1ba2027c3b63f3"),
         (40, 4, 400, "7f6b038e67d32183"),
+        (7, 3, 35, "b0f7bfb55026b479"),
+        (9, 3, 84, "de087a95d9b94800"),
+        (9, 7, 36, "618da29e9eef730b"),
+        (13, 5, 150, "bad0816f357aecc8"),
+        (24, 4, 200, "5d5bdcb119e4c89e"),
+        (32, 4, 300, "f1a99ebe2df11d13"),
+        (36, 4, 300, "78d06c98682344cc"),
         (60, 4, 50, "8a819d666394227a"),
     ],
 )
 def test_the_balanced_order(v, k, size, expected):
     order = balanced_order(v, k)
     assert digest([order[place] for place in range(size)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("v", "expected"),
+    [
+        (10, "887e185ea31cdc14"),
+        (11, "c4e15b4598592d85"),
+        (13, "72c8d346a365edb5"),
+        (14, "e3696c4af1f1676e"),
+        (15, "c9f6d341e61ebda5"),
+        (16, "67a04e3e81a90d82"),
+        (17, "839417c5701f6002"),
+        (18, "65033ccbcdf667ea"),
+        (19, "6ad2270f70ad2f6d"),
+    ],
+)
+def test_small_spaces_keep_the_ties_that_were_found_most_even(v, expected):
+    assert digest([balanced_order(v)[place] for place in range(60)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "order"), [(1, [0]), (2, [1, 0]), (3, [1, 0, 2]), (4, [3, 0, 2, 1]), (5, [0, 3, 2, 4, 1])]
+)
+def test_permutations_of_the_smallest_ranges(size, order):
+    assert [Permutation(size, 0)(place) for place in range(size)] == order
 
 
 @pytest.mark.parametrize(

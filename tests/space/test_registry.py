@@ -5,8 +5,8 @@ from itertools import combinations
 import pytest
 
 from nngen.errors import UsageError
-from nngen.space import SAMPLERS, draw, find_sampler, sampler_help
-from nngen.space.registry import Choice, SamplerEntry
+from nngen.space import SAMPLERS, Pool, draw, find_sampler, sampler_help
+from nngen.space.registry import Choice, SamplerEntry, Scores
 
 
 class Backwards:
@@ -58,3 +58,34 @@ def test_every_sampler_has_one_of_the_two_roles_and_a_summary():
 def test_the_help_names_every_sampler(command, nngen):
     shown = nngen(*command, "--help").out.replace("│", " ").split()
     assert [name for name in SAMPLERS if f"{name}:" not in shown] == []
+
+
+FIXED = (
+    "balanced: families, pairs and triples used evenly at every length; exhaustive: the whole space; "
+    "lexicographic: the published alphabetical order (a short sample hardly leaves the first family); "
+    "random: every quartet equally likely; "
+    "stratified: families used equally often at every length (the published correction)"
+)
+ALL = (
+    f"adaptive: chosen by the effects in the archive, with a share of exploration; {FIXED}; "
+    "surrogate: the top of the ranking by families trained alone, with a share of exploration"
+)
+
+
+@pytest.mark.parametrize(("learns", "text"), [(True, ALL), (False, FIXED)])
+def test_samplers_are_listed_by_what_is_asked_for(learns, text):
+    assert sampler_help(learns=learns) == text
+    names = [part.partition(":")[0] for part in text.split("; ")]
+    with pytest.raises(UsageError) as refused:
+        find_sampler("?", learns=learns)
+    assert str(refused.value) == f"unknown sampler '?': choose one of {', '.join(names)}"
+    with pytest.raises(UsageError, match="unknown sampler 'randm': did you mean random"):
+        find_sampler("randm", learns=learns)
+    assert [find_sampler(name, learns=learns) for name in names] == [SAMPLERS[name] for name in names]
+
+
+def test_the_ranking_of_an_archive_cannot_be_drawn_from_alone():
+    with pytest.raises(
+        UsageError, match=r"surrogate ranks by families that an archive holds: it is for nngen campaign"
+    ):
+        SAMPLERS["surrogate"].choose(Pool.of("ABCDE"), 1, 0, Scores())

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import combinations, islice
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from nngen.errors import FamilyError, NngenError, UsageError
 from nngen.space import SAMPLERS, Pool, draw, sampler
-from nngen.space.rank import dimensions
+from nngen.space.rank import _PRIME, RowSpace, dimensions
+from nngen.space.samplers import Balanced, Lexicographic, Stratified, Uniform
 
 LETTERS = [f"F{i:02d}" for i in range(29)]
 samplers = pytest.mark.parametrize("name", sorted(name for name, entry in SAMPLERS.items() if entry.order))
@@ -144,3 +146,66 @@ def test_what_cannot_be_included(include, says):
 
 def test_exhaustive_is_the_whole_space():
     assert set(draw("exhaustive", LETTERS[:9], 126, seed=0)) == set(combinations(LETTERS[:9], 4))
+
+
+@samplers
+def test_known_quartets_of_other_pools_and_sizes_leave_the_space_whole(name):
+    foreign = [("F00", "F01", "F02", "X"), ("F00", "F01", "F02"), ("F00", "F01", "F02", "F03", "F04")]
+    quartets = draw(name, LETTERS[:6], 15, seed=1, known=foreign)
+    assert sorted(quartets) == list(combinations(LETTERS[:6], 4))
+    assert list(sampler(name, Pool.of(LETTERS[:4]), 0, [tuple(LETTERS[:4])]).stream()) == []
+
+
+def test_dimensions_are_counted_modulo_the_largest_prime_below_two_to_the_twentieth():
+    prime = [n for n in range(2**20 - 50, 2**20) if all(n % divisor for divisor in range(2, 1025))][-1]
+    assert prime == _PRIME
+    assert 1000 * _PRIME**2 < 2**63
+
+
+def test_families_outside_of_a_space_add_nothing_to_it():
+    space = RowSpace("ABC")
+    space.take("XYZ")
+    assert (space.dimensions, space.full, space.adds("XYZ"), space.adds("AX")) == (0, False, False, True)
+    for quartet in ("AX", "AB", "BC"):
+        assert not space.full
+        space.take(quartet)
+    assert (space.dimensions, space.full, space.adds("AB")) == (3, True, False)
+    before = space.leverage("A")
+    space.take("AB")
+    assert space.leverage("A") == before
+
+
+def test_the_leverage_of_a_quartet_is_its_variance_under_the_quartets_before():
+    """(x' (P + X' X)^-1 x) with the prior information of a thousandth on each family."""
+    space, taken, asked = RowSpace("ABCDE"), ("ABC", "ABD", "CDE"), ("ABC", "ADE", "E")
+    rows = np.array([[float(name in quartet) for name in "ABCDE"] for quartet in taken])
+    variance = np.linalg.inv(0.001 * np.eye(5) + rows.T @ rows)
+    for quartet in taken:
+        space.take(quartet)
+    for quartet in asked:
+        x = np.array([float(name in quartet) for name in "ABCDE"])
+        assert space.leverage(quartet) == pytest.approx(x @ variance @ x)
+
+
+def test_seed_zero_is_that_of_samplers_built_by_hand():
+    pool = Pool.of(LETTERS[:7])
+    for kind in (Lexicographic, Uniform, Balanced, Stratified):
+        assert list(kind(pool).stream()) == list(kind(pool, 0).stream())
+
+
+def test_an_informative_quartet_keeps_counts_within_two(monkeypatch):
+    pool = Pool.of("ABCDEF")
+    found = Stratified(pool, 0)
+    monkeypatch.setattr(found, "_least_used", lambda *_: iter([tuple("ABCD"), tuple("BCDF")]))
+    used = {"A": 2, "B": 0, "C": 0, "D": 0, "E": 0, "F": 1}
+    assert found._informative(used, (), Random(0), RowSpace("ABCDEF")) == tuple("BCDF")
+    assert found._informative(used | {"A": 1}, (), Random(0), RowSpace("ABCDEF")) == tuple("ABCD")
+    assert found._informative(dict.fromkeys("ABCDEF", 1) | {"A": 3, "F": 3}, (), Random(0), RowSpace("ABCDEF")) is None
+
+
+def test_where_no_even_quartet_is_found_the_next_of_a_random_order_is_taken(monkeypatch):
+    monkeypatch.setattr(Stratified, "tries", 0)
+    pool = Pool.of(LETTERS[:7])
+    made = Stratified(pool, 3, [tuple(LETTERS[:4])])
+    order = [quartet for _, quartet in Uniform(pool, made.seed).stream() if quartet != tuple(LETTERS[:4])]
+    assert [quartet for _, quartet in made.stream()] == order
