@@ -1,17 +1,19 @@
 """Budgets of campaigns."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from nngen.archive import Event, TrialState
-from nngen.campaign.budget import Budget, Usage, last_budget, read_usage, usage
+from nngen.campaign.budget import Budget, BudgetTracker, Usage, last_budget, read_usage, usage
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.summary import read_status
 from nngen.cli.options.engine import BudgetOptions
 from nngen.errors import UsageError
-from nngen.testing.fakes import FakeEngine
+from nngen.testing.fakes import FakeEngine, fake_record
 from nngen.testing.fakes import fake_campaign as campaign
 
 
@@ -159,3 +161,141 @@ def test_the_clock_is_written_while_the_driver_runs(archive, monkeypatch):
     assert len(clocks) > 3
     seconds = [event.detail["seconds"] for event in clocks]
     assert seconds == sorted(seconds) and seconds[0] < 0.1
+
+
+def test_drivers_without_a_price_cost_nothing_and_a_clock_that_went_back_counts_as_no_time():
+    events = [
+        at(0, "campaign.created"),
+        at(10, "trial.finished"),
+        at(100, "campaign.resumed"),
+        at(100, "budget.set", price_per_hour=3600.0),
+        at(105, "trial.finished"),
+        at(200, "campaign.resumed"),
+        replace(at(210, "trial.finished"), at=at(150, "").at),
+    ]
+    assert usage(events, 2) == Usage(trials=2, hours=pytest.approx(15 / 3600), cost=pytest.approx(5.0))
+    assert usage(events[:2], 2).cost is None
+
+
+def test_the_usage_is_read_from_a_few_events_of_each_driver(archive, monkeypatch):
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def log(after, kind, **detail):
+        nonlocal moment
+        moment += timedelta(seconds=after)
+        archive.log(kind, campaign="one", **detail)
+
+    monkeypatch.setattr("nngen.archive.store._now", lambda: moment.isoformat())
+    archive.add_campaign(fake_record("one"), [])
+    log(0, "budget.set", price_per_hour=7200.0)
+    log(7, "trial.epoch")  # killed here
+    for seconds in (11, 13):
+        log(1000, "campaign.resumed")
+        log(0, "budget.clock", seconds=0.0)
+        log(seconds, "trial.epoch")
+    log(500, "control.pause")
+    hours = (7 + 11 + 13) / 3600
+    expected = Usage(trials=0, hours=pytest.approx(hours), cost=pytest.approx(7200 * hours))
+    assert read_usage(archive, "one") == expected == usage(archive.events("one"), 0)
+    assert read_usage(archive, "one").hours == usage(archive.events("one"), 0).hours
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stand in for the clock of drivers, which the test sets."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("nngen.campaign.budget.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("nngen.archive.store._now", lambda: "2026-01-01T00:00:00+00:00")
+    return clock
+
+
+def tracker(archive, budget, done=0, over=False):
+    notes, ladder = Notes(), SimpleNamespace(done=done, over=over)
+    return BudgetTracker(archive, "one", budget, notes, ladder), notes.lines, ladder
+
+
+def used(trials, hours, cost):
+    return Usage(trials=trials, hours=pytest.approx(hours), cost=cost if cost is None else pytest.approx(cost))
+
+
+def test_a_tracker_counts_running_hours_and_warns_once_of_each_limit(archive, clock):
+    archive.add_campaign(fake_record("one"), [])
+    limits = Budget(max_trials=4, max_hours=1.0, max_cost=6.0, price_per_hour=3.0)
+    budget, lines, ladder = tracker(archive, limits)
+    clock.now += 0.1 * 3600
+    assert budget.now() == used(0, 0.1, 0.3)
+    assert (budget.reason(), lines) == (None, [])
+    budget.pause()
+    archive.log("campaign.paused", campaign="one")
+    clock.now += 5000
+    budget.pause()
+    assert budget.now() == used(0, 0.1, 0.3)
+    archive.log("campaign.continued", campaign="one")
+    budget.resume()
+    clock.now += 0.4 * 3600
+    assert budget.now() == used(0, 0.5, 1.5)
+    assert budget.reason() is budget.reason() is None
+    assert lines == ["the budget of 1 hours is used to 50%"]
+    ladder.done = 2
+    clock.now += 0.5 * 3600
+    assert budget.reason() == budget.reason() == "budget"
+    assert lines[1:] == [
+        "the budget of 4 trials is used to 50%",
+        "the budget of 1 hours is used to 80%",
+        "the budget of 1 hours is spent; a larger --max-hours resumes the campaign",
+        "the budget of 6 of money is used to 50%",
+    ]
+    events = archive.events("one", kinds=("budget.warned", "budget.spent"))
+    assert [(event.kind, event.detail) for event in events] == [
+        ("budget.warned", {"budget": "hours", "share": 0.5, "limit": 1.0, "used": pytest.approx(0.5)}),
+        ("budget.warned", {"budget": "trials", "share": 0.5, "limit": 4.0, "used": 2.0}),
+        ("budget.warned", {"budget": "hours", "share": 0.8, "limit": 1.0, "used": pytest.approx(1.0)}),
+        ("budget.spent", {"budget": "hours", "share": 1.0, "limit": 1.0, "used": pytest.approx(1.0)}),
+        ("budget.warned", {"budget": "cost", "share": 0.5, "limit": 6.0, "used": pytest.approx(3.0)}),
+    ]
+    budget.pause()
+
+    # The next driver knows the hours and the warnings, and warns of another limit anew.
+    archive.log("campaign.resumed", campaign="one")
+    again, lines, _ = tracker(archive, limits, done=2)
+    assert again.now() == used(2, 1.0, 3.0)
+    assert (again.reason(), lines) == ("budget", [])
+    archive.log("campaign.resumed", campaign="one")
+    wider, lines, _ = tracker(archive, replace(limits, max_hours=2.0), done=3)
+    assert (wider.reason(), lines) == (None, ["the budget of 2 hours is used to 50%"])
+    sets = [event.detail for event in archive.events("one", kinds=("budget.set",))]
+    assert sets == [limits.to_dict(), limits.to_dict() | {"max_hours": 2.0}]
+
+
+def test_the_clock_is_written_every_half_minute_and_at_each_pause(archive, clock):
+    archive.add_campaign(fake_record("one"), [])
+    budget, _, _ = tracker(archive, Budget())
+    for seconds in (29.5, 0.5, 29.75, 0.25):
+        clock.now += seconds
+        budget.reason()
+    clock.now += 5.0004
+    budget.pause()
+    clock.now += 1000
+    assert budget.reason() is None
+    budget.resume()
+    written = [event.detail["seconds"] for event in archive.events("one", kinds=("budget.clock",))]
+    assert written == [0.0, 30.0, 60.0, 65.0, 0.0]
+    assert budget.now() == used(0, 65.0004 / 3600, None)
+    assert archive.events("one", kinds=("budget.set",)) == ()
+
+
+def test_the_clock_of_a_campaign_that_is_over_does_not_run(archive, clock):
+    archive.add_campaign(fake_record("one"), [])
+    budget, _, _ = tracker(archive, Budget(max_hours=1.0), done=1, over=True)
+    clock.now += 7200
+    assert (budget.now(), budget.reason()) == (used(1, 0.0, None), None)
+    assert archive.events("one", kinds=("budget.clock",)) == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "open_trials", "room"), [(4, 1, True), (4, 2, False), (4, 3, False), (None, 99, True)]
+)
+def test_there_is_room_for_trials_up_to_the_limit(archive, clock, limit, open_trials, room):
+    archive.add_campaign(fake_record("one"), [])
+    budget, _, _ = tracker(archive, Budget(max_trials=limit), done=2)
+    assert budget.room(open_trials) is room

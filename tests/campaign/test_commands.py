@@ -5,11 +5,13 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from nngen.archive import Archive, TrialState
-from nngen.campaign.commands import Command, send_command
+from nngen.campaign.commands import Command, CommandListener, interrupts, send_command
+from nngen.campaign.protocols import Watcher
 from nngen.campaign.summary import read_status
 from nngen.errors import UsageError
 from nngen.testing.fakes import FakeEngine, fake_record
@@ -27,6 +29,14 @@ class Gate(FakeEngine):
         self.inside.release()
         assert self.let.acquire(timeout=30)
         return super().train(*args, **kwargs)
+
+
+class Heard(Watcher):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
 
 
 def essence(archive):
@@ -57,7 +67,8 @@ def wait_for(condition, seconds=20):
 
 
 @pytest.mark.long
-def test_pause_resume_and_stop(archive, tmp_path):
+def test_pause_resume_and_stop(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr("nngen.campaign.budget._CLOCK_S", 1e9)
     engine = Gate()
 
     def act(other):
@@ -76,9 +87,20 @@ def test_pause_resume_and_stop(archive, tmp_path):
         engine.let.release(99)
 
     thread, failed = elsewhere(tmp_path / "a.db", act)
-    summary = campaign(archive, engine=engine).run()
+    heard = Heard()
+    summary = campaign(archive, engine=engine, watcher=heard).run()
     thread.join()
     assert not failed
+    assert heard.lines[-3:] == [
+        "paused: running trainings are finished, none begins",
+        "resumed",
+        "ending: running trainings are finished, prepared ones are requeued",
+    ]
+    assert [event.kind for event in archive.events("one", kinds=("campaign.", "budget.", "control."))] == [
+        *["campaign.created", "budget.clock", "control.pause", "budget.clock", "campaign.paused", "control.resume"],
+        *["campaign.continued", "budget.clock", "control.stop", "budget.clock", "campaign.stopped"],
+    ]
+    assert archive.events("one")[-1].detail == {"by": "command"}
     assert (summary.done, summary.over, summary.states["running"]) == (2, False, 0)
     assert [e.kind for e in archive.events("one")][-1] == "campaign.stopped"
     assert read_status(archive, "one").word == "not being run"
@@ -127,10 +149,15 @@ def test_ctrl_c_finishes_running_trainings(archive, tmp_path):
         engine.let.release(99)
 
     thread, failed = elsewhere(tmp_path / "a.db", act)
+    heard = Heard()
     with pytest.raises(KeyboardInterrupt):
-        campaign(archive, engine=engine).run()
+        campaign(archive, engine=engine, watcher=heard).run()
     thread.join()
     assert not failed
+    assert heard.lines[-1] == (
+        "ending: running trainings are finished, prepared ones are requeued"
+        "; Ctrl-C again requeues them and ends at once"
+    )
     assert archive.counts("one") == {TrialState.READY: 5, TrialState.RUNNING: 0, TrialState.DONE: 1}
     assert [e.kind for e in archive.events("one")][-1] == "campaign.interrupted"
     assert signal.getsignal(signal.SIGINT) is before
@@ -154,3 +181,49 @@ def test_a_second_ctrl_c_ends_at_once(archive, tmp_path):
     engine.let.release(99)
     assert not failed
     assert archive.counts("one") == {TrialState.READY: 6, TrialState.RUNNING: 0, TrialState.DONE: 0}
+
+
+def test_a_listener_polls_once_a_second_and_passes_over_what_came_before_it(archive, monkeypatch):
+    clock = SimpleNamespace(now=50.0)
+    monkeypatch.setattr("nngen.campaign.commands.time", SimpleNamespace(monotonic=lambda: clock.now))
+    for name in ("one", "another"):
+        archive.add_campaign(fake_record(name), [])
+    archive.log("control.stop", campaign="one")
+    listener = CommandListener(archive, "one")
+    assert listener.command() is Command.RESUME
+    for kind in ("control.stop", "control.pause"):
+        archive.log(kind, campaign="one")
+    archive.log("control.stop", campaign="another")
+    clock.now += 0.75
+    assert listener.command() is Command.RESUME
+    clock.now += 0.25
+    assert listener.command() is Command.PAUSE
+    archive.log("control.stop", campaign="one")
+    clock.now += 0.9
+    assert listener.command() is Command.PAUSE
+    listener.interrupted = True
+    assert listener.command() is Command.STOP
+    listener.interrupted = False
+    clock.now += 1.0
+    assert listener.command() is Command.STOP
+
+
+def test_only_the_main_thread_listens_to_ctrl_c():
+    before, inside = signal.getsignal(signal.SIGINT), []
+    listener = SimpleNamespace(interrupted=False)
+
+    def body():
+        with interrupts(listener):
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert inside == [before]
+    with interrupts(listener):
+        assert signal.getsignal(signal.SIGINT) is not before
+        signal.raise_signal(signal.SIGINT)
+        assert listener.interrupted
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
