@@ -9,11 +9,11 @@ from nngen.analysis.cost import FamilySeconds
 from nngen.archive import Archive
 from nngen.campaign import estimate as module
 from nngen.campaign.budget import Budget
-from nngen.campaign.estimate import SPREAD, Work, estimate, measure_pace, work_to_come
+from nngen.campaign.estimate import SPREAD, Pace, Work, estimate, measure_pace, work_to_come
 from nngen.campaign.protocols import Watcher
 from nngen.families.probe import TrainingCost
-from nngen.testing.fakes import FakeEngine, fake_campaign
-from nngen.types import Outcome
+from nngen.testing.fakes import FakeEngine, fake_campaign, fake_dataset, fake_inputs, fake_record
+from nngen.types import Outcome, Shape
 
 LIGHT = TrainingCost(weights_mib=2.0, image_mib=0.5, image_s=0.01, step_s=0.1)
 
@@ -183,3 +183,106 @@ def test_the_longest_training_bounds_the_time(archive, costs):
     assert module._hours(pace, work, 100) == pytest.approx((40 / 3600, 20 / 3600, 80 / 3600))
     assert module._hours(pace, work, 1) == pytest.approx((60 / 3600, 30 / 3600, 120 / 3600))
     assert module._hours(pace, [], 1) is None
+
+
+def test_the_pace_of_measurements_is_their_seconds_by_family(archive, costs):
+    campaign = fake_campaign(archive, train_size=None, batch=4, threads=2)
+    asked = []
+    given = {"A": LIGHT, "B": replace(LIGHT, image_s=0.03), "Z": replace(LIGHT, image_s=9.0)}
+    found = measure_pace(archive, campaign.spec, campaign.inputs, {"A", "B"}, costs=given, progress=asked.append)
+    # Ten images in three steps, on two threads.
+    seconds = {"A": pytest.approx(10 * 0.01 / 2 + 3 * 0.1), "B": pytest.approx(10 * 0.03 / 2 + 3 * 0.1)}
+    assert found == Pace(
+        families=FamilySeconds(seconds=seconds, typical=pytest.approx(0.4), error=0.0, trials=1),
+        spread=2.0,
+        basis="measurements of 2 families on this machine",
+    )
+    assert (costs, asked) == ([], [])
+    assert measure_pace(archive, campaign.spec, campaign.inputs, {"G"}).basis == (
+        "measurements of 1 family on this machine"
+    )
+    assert measure_pace(archive, replace(campaign.spec, device="cuda"), campaign.inputs, {"A"}, costs=given) is None
+
+
+def test_the_pace_is_that_of_trials_whose_epochs_take_as_long(archive, costs):
+    fake_campaign(archive, size=35).run()
+    fake_campaign(archive, name="goes on", rungs=(1, 2), rungs_continue=True, seed=1, batch=8).run()
+    fake_campaign(archive, name="elsewhere", inputs=fake_inputs(dataset=fake_dataset(fingerprint="d2")), batch=16).run()
+
+    def basis(names="ABCDEFG", **changes):
+        campaign = fake_campaign(archive, name="new", **changes)
+        return measure_pace(archive, campaign.spec, campaign.inputs, set(names)).basis
+
+    assert basis() == "35 trials of this archive with the same data and settings"
+    measured = "measurements of 7 families on this machine"
+    for changes in (
+        {"batch": 8},
+        {"batch": 16},
+        {"augment": "flip"},
+        {"threads": 2},
+        {"shape": Shape(3, 8, 8)},
+        {"inputs": fake_inputs(dataset=fake_dataset(fingerprint="d3"))},
+    ):
+        assert basis(**changes) == measured, changes
+    assert basis(inputs=fake_inputs("ABCDEFGH"), names="ABCDEFGH") == measured.replace("7", "8")
+
+
+def test_work_to_come_of_rungs_that_go_on():
+    spec = fake_record(size=6, rungs=(1, 3, 9), epochs=9, rungs_continue=True, reduction_factor=2).spec
+    work = work_to_come(spec, (), ["ABCD", "ABCE"])
+    named = [Work(experts=tuple(names), epochs=1) for names in ("ABCD", "ABCE")]
+    later = [Work(experts=(), epochs=epochs) for epochs in (1, 1, 1, 1, 2, 2, 2, 6)]
+    assert work == named + later
+    plain = work_to_come(replace(spec, rungs_continue=False), (), ())
+    assert [one.epochs for one in plain] == [1] * 6 + [3] * 3 + [9]
+
+
+@pytest.mark.parametrize(
+    ("keep", "workers", "epochs", "kept", "open_"),
+    [("top:2", 1, 2, 2, 1), ("top:99", 9, 2, 6, 6), ("all", 4, 2, 6, 4), ("none", 2, 2, 0, 2), ("all", 4, 1, 6, 0)],
+)
+def test_weights_are_those_of_the_trials_that_are_kept_or_open(archive, costs, keep, workers, epochs, kept, open_):
+    campaign = fake_campaign(archive, inputs=fake_inputs("ABCDEF"), keep_weights=keep, epochs=epochs)
+    found = estimated(campaign, workers=workers)
+    assert (found.weights_mib, found.checkpoints_mib) == (kept * 8.0, open_ * 3 * 8.0)
+    assert (found.refused, found.smaller) == ({}, {})
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_money_needs_a_price_and_hours(archive, costs, device):
+    campaign = fake_campaign(archive, device=device)
+    assert estimated(campaign).money is None
+    money = estimated(campaign, price_per_hour=2.0).money
+    assert (money is None) == (device == "cuda")
+
+
+def test_trainings_of_families_that_are_not_known_yet_count_as_typical_ones(archive, costs):
+    campaign = fake_campaign(archive, inputs=fake_inputs("ABCDE"), size=5)
+    record, _ = campaign.preview()
+    some = {"archive": archive, "inputs": campaign.inputs, "workers": 1, "memory_mib": 12_288.0}
+    found = estimate(record, [Work(experts=(), epochs=3)] * 2, **some)
+    assert (sorted(costs), found.basis) == (list("ABCDE"), "measurements of 5 families on this machine")
+    assert found.hours == pytest.approx(2 * 3 * 4 * 0.2 / 3600)
+    assert (found.weights_mib, found.trials, found.epochs) == (8.0, 2, 6)
+    predictions = 2 * (40 + 50)
+    assert found.archive_mib == pytest.approx(2 * (4 * 4 + 30_000 + predictions) / 2**20)
+    costs.clear()
+    nothing = estimate(record, [], **some)
+    assert (nothing.hours, nothing.basis, nothing.archive_mib) == (None, "not known before the first epoch", 0.0)
+    assert (nothing.weights_mib, nothing.checkpoints_mib, costs) == (0.0, 0.0, [])
+
+
+def test_families_alone_keep_their_logits_in_the_archive(archive, costs):
+    main = fake_campaign(archive)
+    main.run()
+    record, work = (alone := main.baselines()).preview()
+    found = estimate(record, work, archive=archive, inputs=alone.inputs, workers=1, memory_mib=12_288.0)
+    each = 4 + 30_000 + 2 * (40 + 50) + 2 * 10 * 40  # source, template, predictions and logits
+    assert (found.trials, found.archive_mib) == (7, pytest.approx(7 * each / 2**20))
+
+
+def test_the_mean_weights_of_mixtures():
+    costs = {"A": LIGHT, "B": replace(LIGHT, weights_mib=4.0)}
+    work = [Work(experts=experts, epochs=1) for experts in (("A", "B"), ("A", "Z"), ())]
+    assert module._weights_mib(work, costs) == pytest.approx(((2 + 4) + (2 + 3) + 4 * 3) / 3)
+    assert module._weights_mib(work, {}) == module._weights_mib([], costs) == 0.0

@@ -1,5 +1,6 @@
 """Tests of the estimate of the time that a campaign still takes."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -158,3 +159,62 @@ def test_the_first_trial_corrects_the_forecast_of_heavier_ones(clock, trials):
     pass_epochs(left, clock, light, [1], 15)  # half as long again as forecast
     left.finished(light)
     assert left.seconds() == pytest.approx(heavy * 60)
+
+
+def test_two_workers_share_a_forecast_before_the_first_epoch(clock, trials):
+    left = TimeLeft(forecast(trials, 3, light="ABCDEFG"), clock)
+    left.started(trials[0])
+    left.started(trials[0])
+    assert left.seconds() == pytest.approx(6 * 3 * 10)
+    left.started(trials[1])
+    assert left.seconds() == pytest.approx(6 * 3 * 10 / 2)
+    clock.after(10)
+    assert left.seconds() == pytest.approx((6 * 3 * 10 - 2 * 10) / 2)
+
+
+def test_the_estimate_step_by_step(clock, trials):
+    """Two workers train A and B at a pace of their own, then C; four epochs each, each step computed by hand."""
+    a, b, c = trials[:3]
+    left = estimate(clock, trials=3, epochs=4)
+    left.started(a)
+    left.started(b)
+    pass_epochs(left, clock, a, [1], 10)
+    assert left.seconds() == pytest.approx((4 * 10 + 3 * 10 + (4 * 10 - 10)) / 2)
+    pass_epochs(left, clock, b, [1], 10)  # it took 20 s, so the mean pace is 15 s
+    assert left.seconds() == pytest.approx((4 * 15 + (3 * 10 - 10) + 3 * 20) / 2)
+    pass_epochs(left, clock, a, [2, 3, 4], 10)
+    pace = (50 + 20) / 5
+    assert left.seconds() == pytest.approx((4 * pace + 0 + (3 * 20 - 30)) / 2)
+    left.finished(a)
+    assert left.seconds() == pytest.approx((4 * pace + (3 * 20 - 30)) / 2)
+    left.started(c)  # another worker cannot take its epochs over
+    assert left.seconds() == pytest.approx(4 * pace)
+    clock.after(100)
+    assert left.seconds() == 0
+    left.epoch(b, EpochResult(epoch=2, validation_accuracy=0.5))  # 150 s for two epochs
+    assert left.seconds() == pytest.approx(2 * 75)
+    left.epoch(b, EpochResult(epoch=3, validation_accuracy=0.5))
+    assert left.seconds() == pytest.approx(max((50 + 4 * 200 / 7 - 100) / 2, 50))
+    left.requeued(c)
+    left.requeued(c)
+    assert left.seconds() == pytest.approx((4 * 200 / 7 + 50) / 2)
+    left.finished(c)
+    assert left.seconds() == pytest.approx(50)
+    left.finished(c)
+    assert left.seconds() == pytest.approx(50)  # never less than what runs, whatever else is counted
+
+
+def test_epochs_of_a_rung_that_goes_on_are_those_that_it_trains_itself(clock, trials):
+    work = Workload(done=0, trials=2, epochs=4, rungs=(1, 4), continues=True)
+    assert [work.to_train(rung, replicate) for rung, replicate in ((0, 0), (1, 0), (1, 1))] == [1, 3, 4]
+    again = replace(trials[1], rung=1)
+    left = TimeLeft(work, clock)
+    left.started(trials[0])
+    pass_epochs(left, clock, trials[0], [1], 10)
+    left.finished(trials[0])
+    left.started(again)
+    assert left.seconds() == pytest.approx(30)
+    pass_epochs(left, clock, again, [2], 20)
+    assert left.seconds() == pytest.approx(2 * 20)
+    left.requeued(again)
+    assert left.seconds() == pytest.approx(3 * 10)
