@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import IntegrityError
 from types import SimpleNamespace
@@ -15,13 +17,16 @@ from sklearn.datasets import load_digits
 
 from nngen.archive import Archive
 from nngen.archive.check import check
-from nngen.campaign.replay import OfficialSplits, choose_replays, load_official, open_replays, run_replays
+from nngen.campaign.replay import OfficialSplits, _hash, choose_replays, load_official, open_replays, run_replays
 from nngen.datasets.registry import DigitsSource
+from nngen.datasets.source import Raw
 from nngen.errors import ArchiveError, DataError, UsageError
+from nngen.isolation.limits import Isolation
+from nngen.lemur.layout import nn_id
 from nngen.lemur.reader import CheckoutLemur
 from nngen.testing.fakes import FakeEngine, fake_dataset
-from nngen.training.engine import KILLED
-from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
+from nngen.training.engine import KILLED, TrainJob
+from nngen.types import Candidate, Outcome, Shape, Trial, TrialSpec, Verdict
 
 STORED = Shape(1, 28, 28)
 
@@ -85,6 +90,23 @@ def test_the_choice_does_not_look_at_accuracies(tree):
     jobs, left_out = choose(tree, max_side=32, min_batch=64)
     assert {job.record.accuracy for job in jobs} == {0.95, 0.1}
     assert left_out["Alpha", "images of more than 32 px"] == left_out["Alpha", "batches of fewer than 64"] == 1
+
+
+def test_settings_are_told_apart_by_hashes_that_no_seed_changes(tree):
+    first, second = (sorted(choose(tree, settings={"seed": seed})[0], key=_hash) for seed in (0, 1))
+    assert [_hash(job) for job in first] == [_hash(job) for job in second]
+    assert len({_hash(job) for job in first}) == 4
+    assert json.dumps(next(job.spec.hyperparameters for job in first if job.record.accuracy == 0.8)) == (
+        '{"dilated": 1, "transform": "norm_64"}'
+    )
+
+
+def test_a_record_without_a_batch_is_not_replayed(tree):
+    record = fake.trial(0.9)
+    del record["batch"]
+    (tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json").write_text(json.dumps([record]))
+    reason = "batch must be a whole number from 2 to 65,536, not 0"
+    assert choose(tree) == ([], {("Alpha", reason): 1})
 
 
 def test_models_and_epochs_without_records_are_named(tree):
@@ -248,3 +270,91 @@ def test_refused_in_one_line(nngen, tree, mnist, tmp_path, monkeypatch, tokens, 
     assert result.code in (1, 2) and result.out == ""
     assert message in result.err.splitlines()[-1]
     assert not (tmp_path / "a.db").exists()
+
+
+def test_the_official_test_split_stands_in_the_place_of_validation():
+    @dataclass(frozen=True)
+    class Made:
+        name: str = "made"
+        default_shape = None
+        lacks: str = ""
+
+        def key(self):
+            return "k1"
+
+        def decode(self):
+            raw = Raw(classes=2, images=np.zeros((3, 1, 8, 8), np.uint8), labels=np.arange(3), class_names=("a", "b"))
+            parts = {"test_images": np.arange(30), "test_labels": np.arange(30) % 2}
+            return replace(raw, **{name: part for name, part in parts.items() if name != self.lacks})
+
+    official = OfficialSplits(Made())
+    raw = official.decode()
+    assert (official.name, official.key(), official.default_shape) == ("official-made", "k1", None)
+    assert (raw.validation_images.tolist(), raw.validation_labels.tolist()) == ([*range(30)], [0, 1] * 15)
+    assert (raw.test_images.tolist(), raw.test_labels.tolist()) == ([*range(10)], [0, 1] * 5)
+    assert (len(raw.images), raw.labels.tolist(), raw.class_names) == (3, [0, 1, 2], ("a", "b"))
+    for lacks in ("test_images", "test_labels"):
+        with pytest.raises(DataError, match="made has no official test split"):
+            OfficialSplits(Made(lacks=lacks)).decode()
+
+
+def test_a_replay_is_trained_on_the_images_of_its_record_and_stored_whole(tree):
+    jobs, _ = choose(tree, settings={"seed": 4})
+    seen, data = [], fake_dataset()
+
+    def train(job):
+        seen.append(job)
+        verdict = Verdict(outcome=Outcome.VALID)
+        measured = {"validation_accuracy": 0.25, "parameters": 77, "seconds": 3.5, "batch": job.spec.batch}
+        return Trial(candidate_id=job.candidate.id, spec=job.spec, verdict=verdict, **measured)
+
+    with Archive.in_memory() as archive, ThreadPoolExecutor(1) as threads:
+        engine = SimpleNamespace(slots=1, train=train)
+        run = {"engine": engine, "threads": threads, "archive": archive, "data": {"mnist": data}}
+        found = list(run_replays(jobs, **run))
+        assert [replay.record for replay in found] == [job.record for job in jobs]
+        for job, training, replay in zip(jobs, seen, found, strict=True):
+            images = training.dataset
+            assert (images.mean, images.std) == (job.transform.mean, job.transform.std)
+            assert (images.train_images is data.train_images, images.classes) == (True, 10)
+            assert training == TrainJob(
+                candidate=Candidate(id=nn_id(job.family.source), source=job.family.source, canonical=""),
+                spec=job.spec,
+                dataset=images,
+                isolation=Isolation.SANDBOX,
+            )
+            assert (replay.nn_id, replay.spec, replay.data_fingerprint) == (training.candidate.id, job.spec, "d1")
+            assert (replay.accuracy, replay.parameters, replay.seconds) == (0.25, 77, 3.5)
+            assert replay.verdict == Verdict(outcome=Outcome.VALID)
+        done, missing = open_replays(jobs, archive, "d1")
+        assert missing == []
+        for stored, replay in zip(done, found, strict=True):
+            for name in ("nn_id", "data_fingerprint", "verdict", "accuracy", "parameters", "seconds"):
+                assert getattr(stored, name) == getattr(replay, name)
+            assert stored.record.accuracy == replay.record.accuracy
+        # A result holds whatever the limits were.
+        wider = choose(tree, settings={"seed": 4, "memory_mib": 20_000})[0]
+        assert len(open_replays(wider, archive, "d1")[0]) == len(jobs)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_no_more_replays_run_at_once_than_the_engine_takes(tree, slots):
+    jobs, _ = choose(tree)
+    lock, running, most = threading.Lock(), 0, 0
+    meeting = threading.Barrier(slots, timeout=60)
+
+    def train(job):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        meeting.wait()  # so many at least; four jobs are a multiple of one and two
+        with lock:
+            running -= 1
+        return out_of_memory(job)
+
+    with Archive.in_memory() as archive, ThreadPoolExecutor(9) as threads:
+        engine = SimpleNamespace(slots=slots, train=train)
+        run = {"engine": engine, "threads": threads, "archive": archive, "data": {"mnist": fake_dataset()}}
+        assert len(list(run_replays(jobs, **run))) == len(jobs) == 4
+    assert most == slots

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from nngen.analysis.report import collect
 from nngen.archive import Archive, TrialLine, TrialState
+from nngen.archive.records import Promotion
+from nngen.campaign.budget import Budget
 from nngen.campaign.selection import source_of
-from nngen.campaign.successive_halving import Ladder, is_over, planned, promotions
+from nngen.campaign.successive_halving import Ladder, Workload, is_over, planned, promotions, workload
 from nngen.campaign.summary import read_status, summarise
 from nngen.campaign_spec import CampaignSpec
 from nngen.errors import UsageError
@@ -252,3 +254,86 @@ def test_a_report_counts_quartets_not_rungs(archive):
     report = collect(archive, "one")
     assert (report.funnel.drawn, report.funnel.trained, report.coverage.quartets) == (12, 12, 12)
     assert max(row.seeds for row in report.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, (12, 4, 1)),
+        ({"size": 2}, (2, 1, 1)),
+        ({"size": 50, "reduction_factor": 2}, (50, 25, 12)),
+        ({"finalists": 5, "replicates": 4}, (12, 4, 1 + 3)),
+        ({"size": 30, "finalists": 2, "replicates": 4}, (30, 10, 3 + 2 * 3)),
+        ({"rungs": (), "finalists": 2, "replicates": 2}, (12 + 2,)),
+    ],
+)
+def test_trials_that_are_planned_by_rung(changes, counts):
+    assert planned(CampaignSpec(**{"name": "one", "shape": Shape(1, 8, 8)} | RUNGS | changes)) == counts
+
+
+def test_the_work_at_the_start_of_each_driver(archive):
+    run = campaign(archive, finalists=1, replicates=3, **RUNGS)
+    plain = {"rungs": (1, 3, 9), "continues": False, "seconds_of": None, "typical_s": 1.0}
+    whole = 12 * 1 + 4 * 3 + 1 * 9 + 2 * 9
+    assert workload(run.spec, ()) == Workload(done=0, trials=12 + 4 + 1 + 2, epochs=whole, **plain)
+    replace(run, budget=Budget(max_trials=14)).run()
+    trials = archive.trials("one")
+
+    def seconds_of(experts):
+        return 5.0 if "A" in experts else 2.0
+
+    open_ = [trial for trial in trials if trial.state is TrialState.READY]
+    assert [trial.rung for trial in open_] == [1, 1]
+    found = workload(run.spec, trials, seconds_of)
+    typical = fmean(seconds_of(trial.experts) for trial in open_)
+    assert found == Workload(
+        **plain | {"seconds_of": seconds_of, "typical_s": typical}, done=14, trials=19, epochs=whole - 12 - 2 * 3
+    )
+    replace(run, budget=Budget()).run()
+    over = workload(run.spec, archive.lines("one"), seconds_of)
+    assert over == Workload(done=19, trials=19, epochs=0, **plain)
+    assert workload(replace(run.spec, size=13), archive.lines("one")).trials == 20
+
+
+def test_failures_leave_less_work_than_was_planned(archive):
+    run = campaign(archive, engine=FakeEngine(checks=dict.fromkeys("ABCDEFG", Outcome.SHAPE)), **RUNGS)
+    run.run()
+    found = workload(run.spec, archive.lines("one"))
+    assert (found.done, found.trials, found.epochs) == (12, 12, 0)
+
+
+def ladder_of(accuracies, **changes):
+    spec = CampaignSpec(**{"name": "one", "shape": Shape(1, 8, 8), "size": len(accuracies), "epochs": 3} | changes)
+    blank = {"campaign": "one", "experts": (), "replicate": 0, "seed": 0, "suspect": "", "candidate_id": None}
+    blank |= {"state": TrialState.DONE, "outcome": Outcome.VALID, "rung": 0}
+    return Ladder(
+        spec,
+        [
+            TrialLine(id=10 + place, position=place, validation_accuracy=accuracy, **blank)
+            for place, accuracy in enumerate(accuracies)
+        ],
+    )
+
+
+def test_decisions_with_their_reasons():
+    ladder = ladder_of([0.5, None, 0.9, 0.5, 0.7, 0.1], rungs=(1, 3), reduction_factor=2)
+    reason = {"by": "halving", "of": 6, "epochs": 3}
+    assert ladder.promotions() == tuple(
+        Promotion(trial_id=number, rung=1, reason=reason | {"rank": rank, "validation_accuracy": accuracy})
+        for rank, (number, accuracy) in enumerate(((12, 0.9), (14, 0.7), (10, 0.5)), start=1)
+    )
+    assert (ladder.highest, ladder.finalists, ladder.over) == (frozenset((10, 12, 13, 14, 15)), frozenset(), False)
+    finalists = ladder_of([0.5, None, 0.9, 0.7], finalists=2, replicates=3)
+    again = [(replicate, rank, number) for replicate in (1, 2) for rank, number in ((1, 12), (2, 13))]
+    assert finalists.promotions() == tuple(
+        Promotion(
+            trial_id=number,
+            rung=0,
+            replicate=replicate,
+            reason={"by": "finalists", "rank": rank, "validation_accuracy": {12: 0.9, 13: 0.7}[number]},
+        )
+        for replicate, rank, number in again
+    )
+    assert finalists.finalists == frozenset((12, 13))
+    nothing = ladder_of([None, None], finalists=2, replicates=3)
+    assert (nothing.promotions(), nothing.highest, nothing.over) == ((), frozenset(), True)

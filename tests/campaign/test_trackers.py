@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +16,11 @@ from optional import needs
 
 from nngen.archive import Archive
 from nngen.campaign.protocols import Watcher
-from nngen.campaign.trackers import TRACKERS, Tracked, tracker
-from nngen.errors import MissingExtraError, UsageError
-from nngen.testing.fakes import fake_campaign
+from nngen.campaign.trackers import TRACKERS, Tracked, _settings, tracker
+from nngen.errors import AssemblyError, MissingExtraError, UsageError
+from nngen.plan import Losses
+from nngen.testing.fakes import FakeEngine, fake_campaign
+from nngen.types import Outcome
 
 
 class Run:
@@ -169,3 +172,134 @@ def test_an_unknown_tracker_is_refused_before_anything_is_stored(nngen, tmp_path
     assert result.code == 2
     assert "no tracker is called 'mlflow': there are tensorboard, trackio, wandb" in result.err
     assert not archive.exists()
+
+
+class Writer:
+    """Stands in for TensorBoard's writer and keeps what it is given."""
+
+    made = []  # noqa: RUF012
+
+    def __init__(self, folder):
+        self.folder, self.scalars, self.settings, self.closed = folder, [], [], False
+        self.made.append(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def add_scalar(self, name, value, step):
+        self.scalars.append((name, value, step))
+
+    def add_hparams(self, settings, results, run_name):
+        self.settings.append((settings, results, run_name))
+
+
+def told(trial):
+    """Return the curve and the results that a tracker is told of a trained trial."""
+    known = ("validation_accuracy", "train_loss", "entropy", "seconds")
+    curve = [(point.epoch, {name: getattr(point, name) for name in known}) for point in trial.curve]
+    names = ("validation_accuracy", "parameters", "seconds", "peak_mib")
+    return curve, {f"result/{name}": getattr(trial, name) for name in names}
+
+
+def test_tensorboard_is_given_curves_settings_and_results(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    Writer.made.clear()
+    notes = Notes()
+    with Archive.in_memory() as archive:
+        watcher = Tracked(notes, "tensorboard", tracker("tensorboard", tmp_path))
+        fake_campaign(archive, name="a/b c", size=2, watcher=watcher).run()
+        trials = archive.trials("a/b c")
+    assert not [line for line in notes.lines if "failed" in line]
+    assert [writer.folder for writer in Writer.made] == [str(tmp_path / "a_b_c" / f"00000{n}") for n in (1, 2)]
+    for trial, writer in zip(trials, Writer.made, strict=True):
+        curve, results = told(trial)
+        assert writer.scalars == [(name, value, step) for step, values in curve for name, value in values.items()]
+        ((settings, shown, run_name),) = writer.settings
+        assert (shown, run_name, writer.closed) == (results, ".", True)
+        assert settings["candidate"] == trial.candidate_id
+
+
+def test_a_run_has_the_whole_curve_the_results_and_flat_settings(monkeypatch, tmp_path):
+    runs = []
+    module = SimpleNamespace(init=lambda **settings: runs.append(Run(**settings)) or runs[-1])
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    with Archive.in_memory() as archive:
+        watcher = Tracked(Notes(), "wandb", tracker("wandb", tmp_path))
+        engine = FakeEngine(trials={"A": Outcome.MEMORY})
+        fake_campaign(archive, size=6, engine=engine, watcher=watcher, batch=32).run()
+        trials = archive.trials("one")
+    for trial, run in zip(trials, runs, strict=True):
+        config = run.settings["config"]
+        assert run.settings["name"] == f"one-{trial.id}"
+        plain = {name: value for name, value in config.items() if "." not in name}
+        assert plain == {
+            "campaign": "one",
+            "candidate": trial.candidate_id,
+            "rung": 0,
+            "outcome": trial.outcome.value,
+            "experts": ", ".join(trial.experts),
+            "dataset": "digits",
+            "epochs": 2,
+            "batch": 32,
+            "lr": 1e-3,
+            "momentum": 0.9,
+            "augment": "none",
+            "class_weights": "none",
+            "seed": trial.spec.seed,
+            "shape": "1x8x8",
+        }
+        curve, results = told(trial)
+        if trial.trained:
+            assert run.logged == [*curve, (None, results)]
+        else:
+            assert run.logged == [(None, {"result/seconds": 0.5, "result/peak_mib": 0.0})]
+
+
+def test_a_trial_that_never_became_a_candidate_has_no_specification():
+    def refuse(plan, experts):
+        raise AssemblyError("no")
+
+    seen = []
+    with Archive.in_memory() as archive:
+        fake_campaign(archive, size=1, assemble=refuse, watcher=Tracked(Notes(), "x", seen.append)).run()
+    (trial,) = seen
+    found = _settings(replace(trial, plan=replace(trial.plan, losses=Losses(others=(("ranking", 0.25),)))))
+    assert found["losses.ranking"] == 0.25 and "losses.others" not in found
+    assert (found["candidate"], found["outcome"], "lr" in found) == ("", "contract", False)
+
+
+def test_everything_is_passed_on_and_the_tracker_gets_finished_trials_alone():
+    class All(Watcher):
+        def __init__(self):
+            self.calls = []
+
+        def note(self, line):
+            self.calls.append(("note", line))
+
+        def begin(self, name, work):
+            self.calls.append(("begin", name, work))
+
+        def stage(self, trial, stage):
+            self.calls.append(("stage", trial, stage))
+
+        def epoch(self, trial, result):
+            self.calls.append(("epoch", trial, result))
+
+        def requeued(self, trial):
+            self.calls.append(("requeued", trial))
+
+        def finished(self, trial):
+            self.calls.append(("finished", trial))
+
+    inner, reported = All(), []
+    watcher = Tracked(inner, "x", reported.append)
+    calls = [("note", "a"), ("begin", "b", "work"), ("stage", "t", "check"), ("epoch", "t", "e"), ("requeued", "t")]
+    calls += [("finished", "t1"), ("finished", "t2")]
+    for name, *arguments in calls:
+        getattr(watcher, name)(*arguments)
+    assert inner.calls == calls
+    assert reported == ["t1", "t2"]
