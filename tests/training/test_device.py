@@ -35,6 +35,14 @@ def test_a_machine_without_a_card_does_not_load_torch(monkeypatch):
     monkeypatch.setattr(environment, "_NODES", ())
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     assert pick_device() == "cpu"
+    assert (environment.has_card(), environment._cuda_works()) == (False, False)
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_torch_says_whether_a_card_works(works, monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "_NODES", (str(tmp_path / "none"), str(tmp_path)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: works)
+    assert (environment.has_card(), environment._cuda_works()) == (True, works)
 
 
 def test_a_trial_on_the_cpu_sees_no_card(engine, job):

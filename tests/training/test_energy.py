@@ -67,6 +67,30 @@ def test_a_device_without_a_counter_gives_none(nvml, monkeypatch, call):
     assert nvml.state.open == 0
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_one_reading_of_two_gives_none(nvml, monkeypatch, failing):
+    def look(card):
+        nvml.state.looks += 1
+        if nvml.state.looks == failing:
+            raise NVMLError
+        return 1500
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetTotalEnergyConsumption", look)
+    with energy_meter("cuda") as meter:
+        pass
+    assert (meter.joules, nvml.state.looks) == (None, 2)
+
+
+@pytest.mark.parametrize(("card", "read"), [("GPU-x", "card GPU-x"), ("4", "card 4"), ("", "card 5")])
+def test_the_card_of_a_training_is_read(nvml, monkeypatch, card, read):
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid.isdigit() or f"card {uuid}")
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByIndex", lambda index: f"card {index + 0}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    with energy_meter("cuda", card):
+        pass
+    assert nvml.state.card == read
+
+
 def test_without_pynvml_or_on_the_cpu(nvml, monkeypatch):
     with energy_meter("cpu") as meter:
         pass

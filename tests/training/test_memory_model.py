@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import LemurError
 from nngen.families.probe import TrainingCost, profiles, training_costs
-from nngen.plan import Plan
+from nngen.plan import Plan, Recipe
 from nngen.training import LocalEngine
 from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, predict, predictor, refusal
 from nngen.types import Candidate, Interface, Outcome, Shape, TrialSpec
@@ -139,6 +139,7 @@ def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, mo
     weighed = []
 
     def weigh(missing, shape, *, classes, wanted):
+        assert (classes, wanted) == (10, "auto")
         weighed.append([family.name for family, _ in missing])
         return {family.name: HEAVY for family, _ in missing}
 
@@ -149,11 +150,13 @@ def test_a_predictor_weighs_where_memory_could_run_out_or_is_shared(families, mo
     foretell = predictor(known)
     assert foretell(mixture, SPEC, 1000) is None
     assert weighed == []
-    large = foretell(mixture, replace(SPEC, shape=Shape(3, 256, 256)), 1000)
-    assert large is not None
-    assert foretell(mixture, replace(SPEC, shape=Shape(3, 256, 256)), 1000) == large
+    spec = replace(SPEC, shape=Shape(3, 256, 256))
+    foretold = predict(names, dict.fromkeys(names, HEAVY), spec, 1000)
+    assert foretell(mixture, spec, 1000) == foretell(mixture, spec, 1000) == foretold
+    still = replace(mixture, plan=replace(mixture.plan, recipe=Recipe(frozen=True)))
+    assert foretell(still, spec, 1000) == predict(names, dict.fromkeys(names, HEAVY), spec, 1000, frozen=True)
     assert foretell(mixture, replace(SPEC, device="cuda"), 1000).seconds is None
-    assert weighed == [list(names), [], list(names)]
+    assert weighed == [list(names), [], [], list(names)]
 
 
 def test_a_family_that_cannot_be_weighed_is_tried_once(families, monkeypatch):

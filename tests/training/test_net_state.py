@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import struct
 from collections import deque
 from dataclasses import replace
 from io import BytesIO
@@ -19,7 +20,7 @@ from nngen.assembly.assemble import assemble
 from nngen.assembly.plan_toml import preset
 from nngen.plan import Recipe
 from nngen.training.state.net_state import StateMismatchError, UnknownStateError, capture, restore
-from nngen.training.state.tensor_file import TensorFile, encode
+from nngen.training.state.tensor_file import TensorFile, encode, storable
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PRM = {"lr": 0.01, "momentum": 0.9, "batch": 4, "epoch": 3, "transform": "norm_16"}
@@ -199,6 +200,50 @@ def test_the_format_is_that_of_safetensors():
 def test_other_files_are_refused(content):
     with pytest.raises(ValueError, match="not a safetensors file"):
         TensorFile(BytesIO(content))
+
+
+def file_of(table, body=b"", length=None):
+    """Return an open file with a header of any form."""
+    head = json.dumps(table).encode()
+    return TensorFile(BytesIO(struct.pack("<Q", len(head) if length is None else length) + head + body))
+
+
+@pytest.mark.parametrize(("length", "fault"), [(100_000_000, "Extra data"), (100_000_001, "its header is too long")])
+def test_a_header_has_the_longest_length_of_safetensors(length, fault):
+    with pytest.raises(ValueError, match=rf"^not a safetensors file \(.*{fault}"):
+        TensorFile(BytesIO(struct.pack("<Q", length) + b"{}{}"))
+
+
+def test_a_file_lists_its_tensors_and_begins_at_a_multiple_of_eight():
+    for name in ("a", "ab", "abcdefgh"):
+        tensors = {name: torch.arange(3), "none": torch.zeros(0), "last": torch.ones(2, dtype=torch.int8)}
+        size, parts = encode(tensors, {"x": "y"})
+        content = b"".join(parts)
+        assert (len(content), (len(content) - 24 - 2) % 8) == (size, 0)
+        file = TensorFile(BytesIO(content))
+        assert ([*file], len(file), file.metadata) == ([*tensors], 3, {"x": "y"})
+        assert [file[key].tolist() for key in file] == [[0, 1, 2], [], [1, 1]]
+    assert file_of({}).metadata == {}
+
+
+def test_a_tensor_of_another_size_than_its_shape_is_refused():
+    entry = {"dtype": "I8", "shape": [3], "data_offsets": [0, 2]}
+    with pytest.raises(ValueError, match=r"^a has another size than its shape$"):
+        file_of({"a": entry}, b"ab")["a"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "good"),
+    [
+        (torch.zeros(2), True),
+        (torch.zeros(2, dtype=torch.bool), True),
+        (torch.zeros(2, dtype=torch.complex128), False),
+        (torch.eye(2).to_sparse(), False),
+        (torch.zeros(2, device="meta"), False),
+    ],
+)
+def test_the_format_has_dense_tensors_of_its_types(tensor, good):
+    assert storable(tensor) is good
 
 
 def test_a_file_that_was_cut_is_refused():

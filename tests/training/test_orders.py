@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from nngen import __version__
 from nngen.errors import UsageError
 from nngen.families.probe import TrainingCost
 from nngen.isolation import Isolation
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_dataset
+from nngen.training import environment
 from nngen.training.engine import TrainJob
 from nngen.training.environment import describe, pick_device, visible_cards
 from nngen.training.frames import last_line, proof_size
@@ -53,6 +56,19 @@ def test_an_order_has_the_settings_of_its_job_and_travels_as_json():
     assert CheckOrder.from_json(json.loads(json.dumps(check.to_json()))) == check
 
 
+def test_an_order_that_an_older_version_stored_lacks_what_came_later():
+    plain = TrainOrder.of(replace(JOB, spec=replace(SPEC, train_size=None)))
+    assert (plain.done, plain.whole_mib, plain.experts, plain.metadata, plain.artifacts) == (0, 512.0, 0, {}, ())
+    later = ("train_size", "logits", "compiled", "class_weights", "artifacts", "start", "experts", "done", "whole_mib")
+    old = {name: value for name, value in plain.to_json().items() if name not in (*later, "metadata")}
+    assert TrainOrder.from_json(json.loads(json.dumps(old))) == plain
+
+
+def test_weights_to_start_from_are_counted(tmp_path):
+    started = TrainOrder.of(replace(JOB, start=tmp_path, experts=(tmp_path, tmp_path), logits=True))
+    assert (started.start, started.experts, started.logits) == (True, 2, True)
+
+
 def test_a_training_goes_on_where_its_schedule_is_longer():
     longer = TrainOrder.of(replace(JOB, spec=replace(SPEC, horizon=9)))
     assert (longer.hyperparameters["epoch"], longer.epochs, longer.goes_on) == (9, 3, True)
@@ -60,12 +76,8 @@ def test_a_training_goes_on_where_its_schedule_is_longer():
 
 def test_files_say_what_they_are_a_result_of():
     found = artifact_metadata(JOB)
-    assert {name: found[name] for name in ("model", "data", "epochs", "seed")} == {
-        "model": "MoE4-x",
-        "data": "d1",
-        "epochs": "3",
-        "seed": "5",
-    }
+    own = {"model": "MoE4-x", "data": "d1", "epochs": "3", "seed": "5"}
+    assert found == fake_dataset().preprocessing(SPEC.shape).to_metadata() | own
 
 
 COST = TrainingCost(weights_mib=10.0, image_mib=2.0, image_s=0.3, step_s=0.6)
@@ -104,6 +116,8 @@ def test_small_trainings_are_not_predicted():
     assert _is_small(replace(SPEC, memory_mib=int(border) + 1))
     assert not _is_small(replace(SPEC, memory_mib=int(border)))
     assert not _is_small(replace(SPEC, memory_mib=int(border) + 1, device="cuda"))
+    whole = replace(SPEC, batch=10, shape=Shape(1, 5, 20))
+    assert [_is_small(replace(whole, memory_mib=4130 - less)) for less in (0, 1)] == [True, False]
 
 
 def test_trainings_are_spread_over_the_cards():
@@ -136,11 +150,33 @@ def test_a_device_is_looked_for_only_where_the_work_is_done(monkeypatch):
         pick_device("gpu")
 
 
-def test_the_machine_is_described():
-    found = describe({"torch": "2"}, device="a card", threads=3)
-    assert set(found) == {"nngen", "torch", "platform", "cpu", "cores", "device", "threads"}
-    assert (found["torch"], found["device"], found["threads"]) == ("2", "a card", "3")
-    assert found["cpu"] and int(found["cores"]) >= 1
+@pytest.mark.parametrize(
+    ("text", "processor", "cpu"),
+    [
+        ("vendor_id : A\nmodel name\t: Fast: 3 GHz \nmodel name : other\n", "other", "Fast: 3 GHz"),
+        ("vendor_id : A\n", "arm v8", "arm v8"),
+        (None, "", "aarch64"),
+    ],
+)
+def test_the_machine_is_described(text, processor, cpu, monkeypatch):
+    def read():
+        if text is None:
+            raise OSError
+        return text
+
+    monkeypatch.setattr(environment, "Path", lambda path: SimpleNamespace(read_text=read))
+    for name, answer in (("processor", processor), ("machine", "aarch64"), ("platform", "Linux-6")):
+        monkeypatch.setattr(f"platform.{name}", lambda answer=answer: answer)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert describe({"torch": "2"}, device="a card", threads=3) == {
+        "nngen": __version__,
+        "torch": "2",
+        "platform": "Linux-6",
+        "cpu": cpu,
+        "cores": "6",
+        "device": "a card",
+        "threads": "3",
+    }
 
 
 def test_sizes_of_answers_and_lines_of_sources():
