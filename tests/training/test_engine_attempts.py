@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,15 @@ from fake_runner import (
     READY,
     SPEC,
     WORK,
-    FakeRunner,
     a_trial,
     training,
     with_spec,
 )
 
-from nngen.training import LocalEngine, local_engine
 from nngen.training.frames import FrameKind
 from nngen.training.orders import TrainOrder
 from nngen.training.state.checkpoints import TrialFolder, training_key
 from nngen.types import EpochResult, Outcome
-
-
-@pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[LocalEngine, FakeRunner]]:
-    def begin(*scripts: Any, cards: Any = (), **options: Any) -> tuple[LocalEngine, FakeRunner]:
-        engine, runner = LocalEngine(**options), FakeRunner(scripts=[*scripts])
-        monkeypatch.setattr(local_engine, "time", runner)
-        vars(engine).update({"_runner": runner} | ({"_cards": cards} if cards else {}))
-        return engine, runner
-
-    return begin
 
 
 def failing(*results: Any) -> list[tuple[list[Any], Any]]:
@@ -63,8 +49,8 @@ def failing(*results: Any) -> list[tuple[list[Any], Any]]:
         ([replace(FULL, peak_mib=0.0)] * 4, {"device": "cuda", "batch": 16}, (16, 8, 4, 2)),
     ],
 )
-def test_the_batch_is_halved_while_there_is_hope(results, changes, tried, play) -> None:
-    engine, runner = play(*failing(*results), cards=CARDS)
+def test_the_batch_is_halved_while_there_is_hope(results, changes, tried, scripted) -> None:
+    engine, runner = scripted(*failing(*results), cards=CARDS)
     work = with_spec(**changes)
     trial = engine.train(work)
     assert trial.batches_tried == tried
@@ -77,23 +63,23 @@ def test_the_batch_is_halved_while_there_is_hope(results, changes, tried, play) 
     assert runner.scripts == []
 
 
-def test_a_batch_that_fits_after_halving_is_the_trials(play) -> None:
-    engine, _ = play(*failing(FULL), (training(), DONE))
+def test_a_batch_that_fits_after_halving_is_the_trials(scripted) -> None:
+    engine, _ = scripted(*failing(FULL), (training(), DONE))
     prm = a_trial().prm | {"batch": 32}
     assert engine.train(WORK) == a_trial(batch=32, batches_tried=(64, 32), prm=prm, seconds=12.5)
 
 
 @pytest.mark.parametrize(("frames", "result"), [([], FULL), ([READY], LATE), ([READY], replace(DONE, status=256))])
-def test_what_no_smaller_batch_mends_is_tried_once(frames, result, play) -> None:
-    engine, runner = play((frames, result))
+def test_what_no_smaller_batch_mends_is_tried_once(frames, result, scripted) -> None:
+    engine, runner = scripted((frames, result))
     trial = engine.train(WORK)
     assert (len(runner.jobs), trial.batches_tried, trial.seconds) == (1, (), result.seconds)
     assert trial.validation_accuracy is None
     assert "were tried" not in trial.verdict.message
 
 
-def test_want_of_memory_stays_the_verdict_where_time_ends_later(play) -> None:
-    engine, _ = play(*failing(FULL, LATE))
+def test_want_of_memory_stays_the_verdict_where_time_ends_later(scripted) -> None:
+    engine, _ = scripted(*failing(FULL, LATE))
     trial = engine.train(WORK)
     assert (trial.verdict.outcome, trial.batches_tried, trial.seconds) == (Outcome.MEMORY, (64, 32), 50.0)
     assert trial.verdict.message == (
@@ -102,7 +88,7 @@ def test_want_of_memory_stays_the_verdict_where_time_ends_later(play) -> None:
     )
 
 
-def test_weights_are_described_and_a_training_goes_on_from_its_folder(play, tmp_path: Path) -> None:
+def test_weights_are_described_and_a_training_goes_on_from_its_folder(scripted, tmp_path: Path) -> None:
     notes: list[str] = []
     folder = TrialFolder(path=tmp_path / "trial", keep=True, note=notes.append)
     work = replace(with_spec(epochs=2), folder=folder)
@@ -110,7 +96,7 @@ def test_weights_are_described_and_a_training_goes_on_from_its_folder(play, tmp_
     state = [{"event": "file", "name": "checkpoint", "bytes": 3}, (FrameKind.FILE, b"abc")]
     weights = [{"event": "file", "name": "weights", "bytes": 1}, (FrameKind.FILE, b"w")]
     late = replace(LATE, seconds=30.0)
-    engine, runner = play(([ready, epoch, validation, *state], late))
+    engine, runner = scripted(([ready, epoch, validation, *state], late))
     assert engine.train(work).verdict.outcome is Outcome.TIMEOUT
     point = EpochResult(epoch=1, validation_accuracy=3 / 40, seconds=2.0, samples=10)
     key = training_key(WORK.candidate, work.spec, "d1", {"torch": "2"})
@@ -123,7 +109,7 @@ def test_weights_are_described_and_a_training_goes_on_from_its_folder(play, tmp_
         "bytes": 3,
     }
     (folder.path / "checkpoint.json").write_text(json.dumps(record | {"seconds": 12.0, "tried": [128]}))
-    engine, runner = play(([ready, epoch, validation, *weights, training()[-1]], DONE))
+    engine, runner = scripted(([ready, epoch, validation, *weights, training()[-1]], DONE))
     trial = engine.train(work)
     (job,) = runner.jobs
     assert job.files == [*FILES, folder.path / "checkpoint-1.safetensors"]
@@ -141,37 +127,37 @@ def test_weights_are_described_and_a_training_goes_on_from_its_folder(play, tmp_
     assert notes == ["goes on after epoch 1"]
 
 
-def test_a_checkpoint_that_does_not_fit_begins_the_training_anew(play, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_begins_the_training_anew(scripted, tmp_path: Path) -> None:
     notes: list[str] = []
     folder = TrialFolder(path=tmp_path / "trial", note=notes.append)
     work = replace(with_spec(epochs=2), folder=folder)
     ready, epoch, validation, *_ = training()
     state = [{"event": "file", "name": "checkpoint", "bytes": 3}, (FrameKind.FILE, b"abc")]
-    engine, _ = play(([ready, epoch, validation, *state], LATE))
+    engine, _ = scripted(([ready, epoch, validation, *state], LATE))
     engine.train(work)
     record = folder.path / "checkpoint.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"batch": 8, "seconds": 60.0}))
     misfit = {"event": "verdict", "outcome": "crashed", "rule": "worker.restore", "message": "no", "line": None}
-    engine, runner = play(([misfit], DONE), (training(2), DONE))
+    engine, runner = scripted(([misfit], DONE), (training(2), DONE))
     trial = engine.train(work)
     assert notes == ["goes on after epoch 1", "starts again at epoch 1: no"]
     assert [(job.arguments["batch"], job.limits.time_limit_s) for job in runner.jobs] == [(8, 0.1), (64, 60.0)]
     assert (trial.batch, trial.seconds, len(trial.curve), trial.batches_tried) == (64, 2.5, 2, ())
 
 
-def test_a_smaller_batch_does_not_go_on_from_a_checkpoint(play, tmp_path: Path) -> None:
+def test_a_smaller_batch_does_not_go_on_from_a_checkpoint(scripted, tmp_path: Path) -> None:
     folder = TrialFolder(path=tmp_path / "trial", before=tmp_path / "before")
     ready, epoch, validation, *_ = training()
     state = [{"event": "file", "name": "checkpoint", "bytes": 3}, (FrameKind.FILE, b"abc")]
     before = TrialFolder(path=tmp_path / "before")
-    engine, _ = play(([ready, epoch, validation, *state], LATE))
+    engine, _ = scripted(([ready, epoch, validation, *state], LATE))
     engine.train(replace(with_spec(epochs=2, horizon=3), folder=before))
     work = replace(with_spec(epochs=3), folder=folder)
-    engine, runner = play(*failing(FULL), (training(3), DONE))
+    engine, runner = scripted(*failing(FULL), (training(3), DONE))
     trial = engine.train(work)
     assert [job.arguments["done"] for job in runner.jobs] == [1, 0]
     assert (trial.batches_tried, trial.epochs_before, len(trial.curve)) == ((64, 32), None, 3)
     folder.before = tmp_path / "before"
-    engine, _ = play(([ready, *[epoch, validation] * 2, training()[-1]], DONE))
+    engine, _ = scripted(([ready, *[epoch, validation] * 2, training()[-1]], DONE))
     trial = engine.train(work)
     assert (trial.epochs_before, len(trial.curve), trial.batches_tried) == (1, 3, ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from fake_runner import (
     LATE,
     READY,
     WORK,
-    FakeRunner,
     a_trial,
     frame,
     training,
@@ -30,7 +28,7 @@ from fake_runner import (
 from nngen.errors import DataError, UsageError
 from nngen.isolation import Isolation, Job, JobResult, Limits
 from nngen.isolation.limits import MIB
-from nngen.training import LocalEngine, local_engine
+from nngen.training import LocalEngine
 from nngen.training.engine import CheckJob
 from nngen.training.environment import Card
 from nngen.training.frames import FrameKind
@@ -40,20 +38,9 @@ from nngen.training.state.artifacts import ArtifactReport, ArtifactRequest
 from nngen.types import EpochResult, Outcome, Shape, Trial, Verdict
 
 
-@pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[LocalEngine, FakeRunner]]:
-    def begin(*scripts: Any, cards: Any = (), **options: Any) -> tuple[LocalEngine, FakeRunner]:
-        engine, runner = LocalEngine(**options), FakeRunner(scripts=[*scripts])
-        monkeypatch.setattr(local_engine, "time", runner)
-        vars(engine).update({"_runner": runner} | ({"_cards": cards} if cards else {}))
-        return engine, runner
-
-    return begin
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_check_is_one_job_and_a_question(device: str, play) -> None:
-    engine, runner = play(([{"event": "imported"}, "answer"], DONE), cards=CARDS)
+def test_a_check_is_one_job_and_a_question(device: str, scripted) -> None:
+    engine, runner = scripted(([{"event": "imported"}, "answer"], DONE), cards=CARDS)
 
     def answer(job: Job) -> tuple[int, bytes]:
         (question,) = job.inputs
@@ -88,8 +75,8 @@ def test_a_check_is_one_job_and_a_question(device: str, play) -> None:
             os.fstat(number)
 
 
-def test_a_check_without_an_answer_is_explained(play) -> None:
-    engine, _ = play(([], LATE), ([], DONE))
+def test_a_check_without_an_answer_is_explained(scripted) -> None:
+    engine, _ = scripted(([], LATE), ([], DONE))
     asked = CheckJob(candidate=WORK.candidate, shape=Shape(1, 8, 8), isolation=Isolation.PROCESS)
     assert engine.check(asked).outcome is Outcome.TIMEOUT
     for changes, words in (({"threads": 0}, "threads must be"), ({"shape": Shape(5, 8, 8)}, "5x8x8")):
@@ -97,8 +84,8 @@ def test_a_check_without_an_answer_is_explained(play) -> None:
             engine.check(replace(asked, **changes))
 
 
-def test_a_training_is_one_job_and_one_trial(play) -> None:
-    engine, runner = play((training(), DONE))
+def test_a_training_is_one_job_and_one_trial(scripted) -> None:
+    engine, runner = scripted((training(), DONE))
     seen: list[EpochResult] = []
     trial = engine.train(WORK, seen.append)
     assert trial == a_trial()
@@ -116,12 +103,12 @@ def test_a_training_is_one_job_and_one_trial(play) -> None:
     ]
 
 
-def test_a_compiled_training_with_logits_from_other_weights(play) -> None:
+def test_a_compiled_training_with_logits_from_other_weights(scripted) -> None:
     logits = [[1.0 if place == (number == 0) else 0.0 for place in range(10)] for number in range(40)]
     body = np.array(logits, "<f2").tobytes()
     *frames, test = training()
     started = [frames[0] | {"started": "2 experts trained alone"}, *frames[1:], (FrameKind.LOGITS, body), test]
-    engine, runner = play((started, DONE), compiled=True)
+    engine, runner = scripted((started, DONE), compiled=True)
     files = {"start": Path("start"), "experts": (Path("a"), Path("b"))}
     work = replace(with_spec(start="0" * 64), logits=True, **files)
     environment = a_trial().environment | {"compiled": "yes", "started_from": "2 experts trained alone"}
@@ -132,10 +119,10 @@ def test_a_compiled_training_with_logits_from_other_weights(play) -> None:
     assert job.frames == FRAMES | {FrameKind.LOGITS: range(800, 801)}
 
 
-def test_files_that_are_asked_for_come_with_the_trial(play) -> None:
+def test_files_that_are_asked_for_come_with_the_trial(scripted) -> None:
     file = [{"event": "file", "name": "weights", "bytes": 3}, (FrameKind.FILE, b"abc")]
     *frames, test = training()
-    engine, runner = play(([*frames, *file, test], DONE))
+    engine, runner = scripted(([*frames, *file, test], DONE))
     request = ArtifactRequest(names=("weights",), files={"weights": bytearray(b"old")})
     assert engine.train(WORK, artifacts=request).verdict.valid
     assert request.files == {"weights": b"abc"}
@@ -149,12 +136,12 @@ def test_files_that_are_asked_for_come_with_the_trial(play) -> None:
         request.append(b"a")
 
 
-def test_whoever_scores_judges_what_is_suspect(play) -> None:
-    engine, _ = play((training(), DONE), (training(), DONE))
+def test_whoever_scores_judges_what_is_suspect(scripted) -> None:
+    engine, _ = scripted((training(), DONE), (training(), DONE))
     own = engine.train(WORK, score=lambda body: len(body) / 100)
     assert (own.validation_accuracy, own.suspect) == (0.8, "")
     many = [READY, EPOCH | {"samples": 30}, *training()[2:]]
-    engine, _ = play((many, DONE), (many, DONE))
+    engine, _ = scripted((many, DONE), (many, DONE))
     assert engine.train(WORK).suspect == "3 passes in epoch 1"
     assert engine.train(WORK, score=lambda _: 1.0).suspect == ""
 
@@ -170,9 +157,9 @@ def test_whoever_scores_judges_what_is_suspect(play) -> None:
     ],
 )
 def test_an_epoch_is_compared_with_its_predictions_from_some_seconds_on(
-    device: str, compiled: bool, seconds: float, suspect: bool, play
+    device: str, compiled: bool, seconds: float, suspect: bool, scripted
 ) -> None:
-    engine, runner = play(cards=CARDS, compiled=compiled)
+    engine, runner = scripted(cards=CARDS, compiled=compiled)
 
     def run(job: Job, take: Any) -> JobResult:
         for item, when in zip(training(), (0.0, seconds, seconds + 1e-4, seconds + 1), strict=True):
@@ -189,9 +176,9 @@ FITS = Prediction(fixed_mib=100.0, image_mib=10.0, likely_mib=500.0, seconds=1.0
 @pytest.mark.parametrize(
     ("device", "memory_mib", "batch"), [("cpu", 740, 64), ("cpu", 739, 32), ("cuda", 9999, 64), ("cpu", 120, 2)]
 )
-def test_a_training_begins_with_the_largest_batch_that_can_fit(device, memory_mib, batch, play) -> None:
+def test_a_training_begins_with_the_largest_batch_that_can_fit(device, memory_mib, batch, scripted) -> None:
     foretold: list[tuple[Any, ...]] = []
-    engine, runner = play((training(), DONE), cards=CARDS, predict=lambda *given: foretold.append(given) or FITS)
+    engine, runner = scripted((training(), DONE), cards=CARDS, predict=lambda *given: foretold.append(given) or FITS)
     work = with_spec(device=device, memory_mib=memory_mib)
     trial = engine.train(work)
     assert (trial.batch, trial.predicted_mib, trial.spec) == (batch, 500.0, work.spec)
@@ -200,9 +187,9 @@ def test_a_training_begins_with_the_largest_batch_that_can_fit(device, memory_mi
 
 
 @pytest.mark.parametrize(("device", "limit"), [("cpu", 119), ("cuda", 800)])
-def test_a_training_that_cannot_fit_is_refused_without_a_job(device: str, limit: int, play) -> None:
+def test_a_training_that_cannot_fit_is_refused_without_a_job(device: str, limit: int, scripted) -> None:
     heavy = FITS if device == "cpu" else replace(FITS, fixed_mib=781.0)
-    engine, runner = play(cards=CARDS, predict=lambda *_: heavy)
+    engine, runner = scripted(cards=CARDS, predict=lambda *_: heavy)
     work = with_spec(device=device, memory_mib=119)
     trial = engine.train(work)
     assert (trial.verdict.outcome, trial.verdict.rule) == (Outcome.MEMORY, "predicted")
@@ -226,16 +213,16 @@ IMAGES_MIB = 100 * 64 / 2**20
         ("cuda", FITS, 7.99 * IMAGES_MIB, 500.0),
     ],
 )
-def test_the_need_of_a_card_has_the_images_where_they_lie_there(device, prediction, card_mib, need, play) -> None:
-    engine, _ = play(cards=(replace(CARDS[0], memory_mib=card_mib),), predict=lambda *_: None)
+def test_the_need_of_a_card_has_the_images_where_they_lie_there(device, prediction, card_mib, need, scripted) -> None:
+    engine, _ = scripted(cards=(replace(CARDS[0], memory_mib=card_mib),), predict=lambda *_: None)
     assert engine._need_mib(with_spec(device=device), prediction) == need
-    alone, _ = play()
+    alone, _ = scripted()
     assert alone._need_mib(with_spec(device=device), prediction) == 0.0
 
 
-def test_cards_are_asked_for_once_and_shared_up_to_nine_tenths(play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_are_asked_for_once_and_shared_up_to_nine_tenths(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
-    engine, runner = play((training(), DONE), (training(), DONE))
+    engine, runner = scripted((training(), DONE), (training(), DONE))
     runner.messages = [{"name": "Small", "mib": 80}, {"name": "Large", "mib": 800}]
     assert (engine._cards, engine.card_mib) == (CARDS, 800.0)
     limits = Limits(time_limit_s=60.0, memory_mib=12_288)
@@ -250,14 +237,14 @@ def test_cards_are_asked_for_once_and_shared_up_to_nine_tenths(play, monkeypatch
     assert [(job.cuda, job.card, job.arguments["whole_mib"]) for job in runner.jobs[1:]] == [(True, "3", 10.0)] * 2
 
 
-def test_a_machine_without_a_card_has_one_without_a_name(play) -> None:
-    engine, _ = play()
+def test_a_machine_without_a_card_has_one_without_a_name(scripted) -> None:
+    engine, _ = scripted()
     assert engine._cards == (Card(name="cuda", memory_mib=math.inf, visible=""),)
     assert engine.card_mib == math.inf
 
 
-def test_sent_files_are_opened_by_a_worker_of_the_same_level(play) -> None:
-    engine, runner = play()
+def test_sent_files_are_opened_by_a_worker_of_the_same_level(scripted) -> None:
+    engine, runner = scripted()
     seen: dict[str, bytes] = {}
     runner.answer = lambda job: seen.update({path.name: path.read_bytes() for path in job.files})
     runner.messages = [{"weights": "", "onnx": "none", "difference": 0.0}]
@@ -293,8 +280,8 @@ def test_sent_files_are_opened_by_a_worker_of_the_same_level(play) -> None:
         (with_spec(train_size=11), UsageError, "--train-size 11: fake has 10 training images; leave it out for all"),
     ],
 )
-def test_a_training_without_sense_is_refused_before_any_job(job, error, message, play) -> None:
-    engine, runner = play()
+def test_a_training_without_sense_is_refused_before_any_job(job, error, message, scripted) -> None:
+    engine, runner = scripted()
     with pytest.raises(error) as caught:
         engine.train(job)
     assert message in str(caught.value)
@@ -302,8 +289,8 @@ def test_a_training_without_sense_is_refused_before_any_job(job, error, message,
 
 
 @pytest.mark.parametrize(("stored", "wanted", "good"), [(1, 3, True), (3, 3, True), (3, 1, False), (2, 3, False)])
-def test_channels_are_repeated_and_never_joined(stored: int, wanted: int, good: bool, play) -> None:
-    engine, _ = play((training(), DONE))
+def test_channels_are_repeated_and_never_joined(stored: int, wanted: int, good: bool, scripted) -> None:
+    engine, _ = scripted((training(), DONE))
     images = np.zeros((10, stored, 8, 8), "uint8")
     work = replace(with_spec(shape=Shape(wanted, 8, 8)), dataset=replace(WORK.dataset, train_images=images))
     if good:
@@ -316,7 +303,7 @@ def test_channels_are_repeated_and_never_joined(stored: int, wanted: int, good: 
         )
 
 
-def test_a_data_set_that_changes_gives_no_trial(play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_that_changes_gives_no_trial(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
 
     def look(_: object) -> None:
@@ -325,14 +312,14 @@ def test_a_data_set_that_changes_gives_no_trial(play, monkeypatch: pytest.Monkey
             raise DataError("changed")
 
     monkeypatch.setattr(type(WORK.dataset), "check_unchanged", look)
-    engine, runner = play((training(), DONE))
+    engine, runner = scripted((training(), DONE))
     with pytest.raises(DataError, match="changed"):
         engine.train(WORK)
     assert looks == [0, 1]
 
 
-def test_the_engine_passes_its_beginning_and_end_on(play) -> None:
-    engine, runner = play(slots=3)
+def test_the_engine_passes_its_beginning_and_end_on(scripted) -> None:
+    engine, runner = scripted(slots=3)
     with engine as entered:
         assert (entered, engine.slots) == (engine, 3)
         engine.warm_up()
