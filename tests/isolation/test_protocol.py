@@ -54,6 +54,13 @@ def test_a_wrong_head_is_refused_before_its_body_comes(kind, length):
         list(FrameReader(SIZES).feed(struct.pack("<B3xI", kind, length)))
 
 
+def test_a_message_has_65_536_bytes_at_most():
+    body = b"x" * 65_536
+    assert list(FrameReader({}).feed(struct.pack("<B3xI", MESSAGE, 65_536) + body)) == [Frame(MESSAGE, body)]
+    with pytest.raises(FrameError, match=r"^a frame of kind 1 with 65537 bytes$"):
+        list(FrameReader({}).feed(struct.pack("<B3xI", MESSAGE, 65_537)))
+
+
 def test_a_kind_that_the_job_did_not_declare_is_refused():
     with pytest.raises(FrameError, match="unknown kind 2"):
         list(FrameReader({}).feed(struct.pack("<B3xI", EXACT, 0)))

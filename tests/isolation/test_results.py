@@ -69,6 +69,9 @@ def test_the_line_of_a_crash_is_the_innermost_of_the_file():
     assert replace(ENDED, output=text.encode()).crash_line("candidate.py") == 7
     assert replace(ENDED, output=text.encode()).crash_line("other.py") is None
     assert replace(ENDED, output=b'File "candidate.py", line 1 in f').crash_line("candidate.py") is None
+    for before in ("", "x"):
+        alone = f'{before}Fatal Python error: Aborted\n  File "candidate.py", line 4 in f\n'
+        assert replace(ENDED, output=alone.encode()).crash_line("candidate.py") == 4
 
 
 def test_an_order_arrives_as_it_was_sent():
