@@ -34,6 +34,13 @@ def flood(arguments, channel, files):
     while True:
         channel.send({})
 
+def repeat(arguments, channel, files):
+    for number in range(arguments["times"]):
+        channel.send({"number": number})
+
+def copy(arguments, channel, files):
+    channel.send({"read": [os.read(file, 100).decode() for file in files], "end": os.read(files[0], 1).decode()})
+
 def cards(arguments, channel, files):
     channel.send({"cards": os.environ.get("CUDA_VISIBLE_DEVICES", "all")})
 
@@ -94,6 +101,55 @@ def test_a_job_that_does_not_complete_is_described(runner, function, limits, rea
     assert result.reason is reason
     assert not result.completed
     assert text in result.describe()
+
+
+@pytest.mark.parametrize(("times", "reason"), [(1000, ExitReason.EXIT), (1001, ExitReason.PROTOCOL)])
+def test_a_job_may_send_1000_messages(times, reason, runner):
+    messages, result = runner.collect(job("repeat", arguments={"times": times}))
+    assert messages == tuple({"number": number} for number in range(1000))
+    assert result.reason is reason
+
+
+def test_inputs_come_before_files_and_end_when_their_writer_does(runner, tmp_path):
+    (tmp_path / "data").write_text("from a file")
+    reader, writer = os.pipe()
+    os.write(writer, b"from a pipe")
+    os.close(writer)
+    opened = psutil.Process().num_fds()
+    messages, result = runner.collect(job("copy", inputs=[reader], files=[tmp_path / "data"]))
+    assert messages == ({"read": ["from a pipe", "from a file"], "end": ""},)
+    assert result.completed
+    assert psutil.Process().num_fds() == opened
+    os.close(reader)
+
+
+def test_a_runner_leaves_no_folder_no_descriptor_and_no_process(tmp_path, monkeypatch):
+    (tmp_path / "entries.py").write_text(ENTRIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened, before = psutil.Process().num_fds(), psutil.Process().children()
+    with JobRunner(preload=("entries",)) as runner:
+        for times in (1, 2):
+            messages, result = runner.collect(job("repeat", arguments={"times": times}))
+            assert (len(messages), result.completed) == (times, True)
+            [scratch] = tmp_path.glob("nngen-scratch-*")
+            assert list(scratch.iterdir()) == []
+        deadline = time.monotonic() + 20
+        while runner._running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert runner._running == set()
+        [server] = [child for child in psutil.Process().children() if child not in before]
+        server.kill()
+        server.wait()
+        assert runner.collect(job("repeat", arguments={"times": 3}))[1].completed
+    assert list(tmp_path.glob("nngen-scratch-*")) == []
+    assert psutil.Process().num_fds() == opened
+    assert psutil.Process().children() == before
+    # What begins when it is closed ends at once.
+    _, result = runner.collect(job("sleep"))
+    assert (result.completed, result.reason) == (False, ExitReason.EXIT)
+    runner.close()
+    assert psutil.Process().children() == before
 
 
 def test_arguments_that_are_too_long_are_refused(runner):

@@ -1,13 +1,16 @@
 """Scratch folders: removed by their process, or by the next one where it was killed."""
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
+from nngen.isolation import scratch
 from nngen.isolation.scratch import ScratchFolder
 
 START = (
@@ -47,3 +50,43 @@ def test_what_is_not_such_a_folder_is_left(alone):
     (alone / "nngen-scratch-file").write_text("")
     ScratchFolder().close()
     assert sorted(path.name for path in alone.iterdir()) == ["nngen-scratch-file", "nngen-scratch-link", "outside"]
+
+
+def test_folders_of_other_users_are_left_and_no_descriptor_stays_open(alone, monkeypatch):
+    mine, theirs = alone / "nngen-scratch-mine", alone / "nngen-scratch-theirs"
+    mine.mkdir()
+    opened = psutil.Process().num_fds()
+    first = ScratchFolder()
+    assert not mine.exists()
+    theirs.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+        second = ScratchFolder()
+    assert theirs.exists()
+    assert {first.path.name[:14], second.path.name[:14]} == {"nngen-scratch-"}
+    second.close()
+    first.close()
+    assert list(alone.iterdir()) == [theirs]
+    assert psutil.Process().num_fds() == opened
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_folder_that_another_process_swept_is_made_anew(removed, alone, monkeypatch):
+    taken, lock = [], scratch._lock
+
+    def swept(folder):
+        taken.append(folder)
+        if len(taken) > 1:
+            return lock(folder)
+        number = lock(folder)
+        folder.rmdir()
+        if removed:  # locked in the moment before it was removed
+            return number
+        os.close(number)
+        return None
+
+    monkeypatch.setattr(scratch, "_lock", swept)
+    made = ScratchFolder()
+    assert made.path == taken[1] != taken[0]
+    assert list(alone.iterdir()) == [made.path]
+    made.close()
