@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -51,6 +52,36 @@ def test_one_row_for_each_trial_with_settings_results_and_plan(path):
     assert best["validation_accuracy"] == max(trial.validation_accuracy for trial in trials)
 
 
+def test_a_row_has_every_value_of_its_trial_by_name(path):
+    with Archive(path) as archive:
+        trial, row = archive.trials("one")[0], archive.trials("one").to_frame().iloc[0].to_dict()
+    spec, plan = trial.spec, trial.plan
+    expected = {
+        "id": 1,
+        "campaign": "one",
+        "candidate_id": trial.candidate_id,
+        "experts": plan.experts,
+        "state": "done",
+        "rung": 0,
+        "replicate": 0,
+        "copied_from": None,
+        "outcome": "valid",
+        "seed": spec.seed,
+        "dataset": spec.dataset,
+        "shape": "1x8x8",
+        "train_size": None,
+        "epochs": 2,
+        **{name: getattr(spec, name) for name in ("lr", "momentum", "augment", "class_weights", "device", "threads")},
+        "batch": trial.batch,
+        **{name: getattr(trial, name) for name in ("validation_accuracy", "test_accuracy", "parameters", "seconds")},
+        **{name: getattr(trial, name) for name in ("peak_mib", "energy_j", "suspect", "started_at", "finished_at")},
+        **{f"gate.{name}": value for name, value in asdict(plan.gate).items()},
+        **{f"losses.{name}": value for name, value in asdict(plan.losses).items()},
+        **{f"recipe.{name}": value for name, value in asdict(plan.recipe).items()},
+    }
+    assert {name: None if value != value else value for name, value in row.items()} == expected
+
+
 def test_one_row_for_each_epoch(path):
     with Archive(path) as archive:
         trials = archive.trials("one")
@@ -67,6 +98,10 @@ def test_trials_without_a_result_have_missing_values():
         frame = archive.trials().to_frame()
     assert set(frame["state"]) == {"ready"}
     assert frame["validation_accuracy"].isna().all()
+    row = frame.iloc[0].to_dict()
+    missing = ("shape", "dataset", "epochs", "outcome", "candidate_id", "started_at", "batch")
+    assert {name: row[name] for name in missing} == dict.fromkeys(missing)
+    assert row["seed"] == 0
 
 
 def test_without_pandas_the_command_that_installs_it_is_named(path, monkeypatch):

@@ -1,0 +1,95 @@
+"""Tables, indices and triggers of a new archive, and the closed loops of the first ones."""
+
+import sqlite3
+
+import pytest
+
+from nngen.archive.connection import connect, open_database
+from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, _loops_by_name, applied, migrate
+
+APPEND_ONLY = [
+    *("candidate_experts", "candidates", "class_names", "curves", "events", "families", "foreign_models"),
+    *("foreign_series", "foreign_settings", "foreign_trials", "image_features", "labels", "logits", "plans"),
+    *("predictions", "replays", "reveals", "verdicts"),
+]
+INDICES = [
+    *("candidate_experts_by_family", "candidates_by_template", "events_by_campaign", "events_by_kind"),
+    *("foreign_models_by_nn_id", "replays_by_dataset", "trials_by_campaign", "trials_by_candidate"),
+    "verdicts_by_candidate",
+]
+STEPS = [
+    *("m0001_first_form", "m0002_foreign", "m0003_loops_and_given_candidates", "m0004_suspicion"),
+    *("m0005_accuracies_and_kinds", "m0006_indices", "m0007_logits", "m0008_replays", "m0009_image_features"),
+    "m0010_class_names",
+]
+
+
+@pytest.fixture
+def db(tmp_path):
+    db = open_database(tmp_path / "a.db", create=True, readonly=False)
+    yield db
+    db.close()
+
+
+def names(db, kind):
+    sql = "SELECT name FROM sqlite_master WHERE type = ? AND sql IS NOT NULL ORDER BY name"
+    return [name for (name,) in db.execute(sql, [kind])]
+
+
+def test_a_new_archive_has_every_table_index_and_trigger(db):
+    tables = [name for name in names(db, "table") if not name.startswith("sqlite_")]
+    assert tables == sorted([LEDGER, "campaigns", "trials", *APPEND_ONLY])
+    assert names(db, "index") == sorted([f"idx_{LEDGER}_migration_set_name", *INDICES])
+    ranges = [f"{table}_range_{verb}" for table in ("trials", "curves", "reveals") for verb in ("insert", "update")]
+    guards = [f"{table}_no_{verb}" for table in APPEND_ONLY for verb in ("update", "delete")]
+    assert names(db, "trigger") == sorted(["trials_no_delete", "trials_states", *ranges, *guards])
+    assert db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID == int.from_bytes(b"nngn", "big")
+
+
+def test_migrations_are_noted_in_their_order_and_applied_once(db):
+    rows = db.execute(f"SELECT migration_set, name FROM {LEDGER} ORDER BY id").fetchall()
+    assert [tuple(row) for row in rows] == [("nngen.archive", name) for name in STEPS]
+    assert list(MIGRATIONS) == STEPS
+    assert applied(db) == set(STEPS)
+    migrate(db)
+    assert db.execute(f"SELECT count(*) FROM {LEDGER}").fetchone()[0] == 10
+    empty = connect(":memory:")
+    assert applied(empty) == set()
+    empty.close()
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_a_row_stays_as_it_is(table, db):
+    db.execute("PRAGMA foreign_keys = OFF")
+    db.execute("PRAGMA ignore_check_constraints = ON")
+    columns = list(db.execute(f"PRAGMA table_info({table})"))
+    values = {"TEXT": "x", "INTEGER": 1, "REAL": 0.5, "BLOB": b"x"}
+    db.execute(
+        f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", [values[row["type"]] for row in columns]
+    )
+    for sql in (f"DELETE FROM {table}", f"UPDATE {table} SET {columns[-1]['name']} = {columns[-1]['name']}"):
+        with pytest.raises(sqlite3.IntegrityError, match=f"the archive keeps its {table} as they are"):
+            db.execute(sql)
+
+
+def test_loops_of_older_archives_begin_with_a_random_rewriter():
+    samplers = {
+        "a-0": "rewriter random",
+        "a-1": "rewriter llm",
+        "a-12": "balanced",
+        "a-judge-1": "judge",
+        "a-judge-2": "rewriter random",
+        "b-0": "rewriter llm",
+        "b-1": "rewriter llm",
+        "c-d-0": "rewriter random",
+        "c-d-3": "rewriter random",
+        "e": "rewriter random",
+        "f-1": "judge",
+    }
+    assert _loops_by_name(samplers) == {
+        "a-0": ("a", 0, "cycle"),
+        "a-1": ("a", 1, "cycle"),
+        "a-judge-1": ("a", 1, "judge"),
+        "c-d-0": ("c-d", 0, "cycle"),
+        "c-d-3": ("c-d", 3, "cycle"),
+    }
