@@ -104,6 +104,14 @@ EDITS = {
         "other: object  # bound later, if at all\nimport torch.fx\nfrom torch.fx import wrap as w, wrap\n\n"
         "def f(x): return x\n\n@other\nclass Net:\n    g = f\n",
     ),
+    "a decorator on the first line": (
+        "@torch.fx.wrap\ndef f(x): return x\nclass Net:\n    g = f\n",
+        "def f(x): return x\nclass Net:\n    g = f\n",
+    ),
+    "other names of the future, and the name from elsewhere": (
+        "from __future__ import division\nfrom typing import annotations\nclass Net:\n    a: int = annotations\n",
+        "from typing import annotations\nclass Net:\n    a: int = annotations\n",
+    ),
     "wrap of another module stays": (
         "from functools import wraps as wrap\n@wrap\ndef f(x): return x\nwrap('f')\nclass Net:\n    g = f\n",
         "from functools import wraps as wrap\n@wrap\ndef f(x): return x\nwrap('f')\nclass Net:\n    g = f\n",

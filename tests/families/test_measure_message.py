@@ -105,6 +105,11 @@ def test_an_interface_that_is_known_is_confirmed_only(answer: Callable[..., dict
             "it changes torch.nn.functional.tidied for all other code of a mixture",
         ),
         (
+            family_source("for name in 'abcd':\n    setattr(nn.functional, f'tidied_{name}', 3)"),
+            "it changes torch.nn.functional.tidied_a, torch.nn.functional.tidied_b and 2 more for all other code of a"
+            " mixture",
+        ),
+        (
             forward("torch.nn.functional.tidied = 3"),
             "it changes torch.nn.functional.tidied for all other code of a mixture",
         ),
@@ -116,8 +121,8 @@ def test_a_family_that_is_refused_is_sent_with_the_reason(
     try:
         found = answer(source)
     finally:
-        if hasattr(nn.functional, "tidied"):
-            del nn.functional.tidied
+        for name in [name for name in vars(nn.functional) if name.startswith("tidied")]:
+            delattr(nn.functional, name)
     assert re.sub(r"^line \d+: MemoryError", "MemoryError", found["reason"]).startswith(reason)
     later = found["interface"] is not None
     assert later == ("x = torch.relu" in source and "        torch.nn.functional.tidied" in source)

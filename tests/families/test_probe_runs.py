@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -115,6 +116,35 @@ def test_what_is_missing_is_measured_and_stored(cache: Path, runner: type[Runner
         assert {name: one.reason for name, one in found.items()} == {"New": "it is new", "Zeta": ""}
     assert reports == [(0, 1), (1, 1)]
     assert runner.seen == [("torch", "torchvision", "nngen.families.measure"), "# new\n", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "jobs", "expected"), [(32, None, 8), (8, None, 8), (3, None, 3), (3, 5, 5), (None, None, 4), (None, 1, 1)]
+)
+def test_as_many_are_measured_as_there_are_cpus_at_most_eight(
+    cpus: int | None,
+    jobs: int | None,
+    expected: int,
+    cache: Path,
+    runner: type[Runner],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if cpus is None:
+        monkeypatch.delattr(probe.os, "sched_getaffinity")
+        monkeypatch.setattr(probe.os, "cpu_count", lambda: 4)
+    else:
+        monkeypatch.setattr(probe.os, "sched_getaffinity", lambda process: set(range(cpus)))
+    workers: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, number: int) -> None:
+            workers.append(number)
+            super().__init__(1)
+
+    monkeypatch.setattr(probe, "ThreadPoolExecutor", Pool)
+    runner.answers[FAMILY.source] = ([MESSAGE], ended())
+    profiles([FAMILY], SHAPE, jobs=jobs, wanted="process")
+    assert workers == [expected]
 
 
 def test_costs_that_cannot_be_measured_are_left_out(cache: Path, runner: type[Runner]) -> None:
