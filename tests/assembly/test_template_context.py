@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from assembly_toys import make_family
 
-from nngen.assembly.render import _dictionary, _function_names, read_block
+from nngen.assembly.registries import GATES, GateNetwork
+from nngen.assembly.render import _dictionary, _function_names, _summary, read_block
 from nngen.assembly.template_context import definitions, number, template_context
 from nngen.families.family_function import family_function
 from nngen.plan import Gate, Losses, Plan, Recipe
@@ -147,6 +148,14 @@ def test_hyperparameters_stand_in_one_line_of_at_most_106_characters() -> None:
         )
         assert _dictionary([("a", text), ("b", 1)]) == expected
     assert _dictionary([]) == "{}"
+
+
+def test_lines_of_the_summary_have_at_most_110_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = set()
+    for length in range(1, 60):
+        monkeypatch.setitem(GATES, "own", GateNetwork(meaning="m" * length))
+        lengths |= {len(line) for line in _summary(replace(HETERO, gate=Gate(network="own"))).splitlines()}
+    assert max(lengths) == 110
 
 
 def test_functions_have_names_of_their_own() -> None:

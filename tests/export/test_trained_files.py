@@ -169,6 +169,8 @@ def test_the_best_trial_is_of_the_highest_rung_and_one_with_kept_weights_comes_f
     assert best_trial([none, made(7, 0.001)], kept=[6, 7]).id == 7
     assert best_trial([made(8, 0.0), none, made(9, 0.0)]).id == 6
     assert best_trial([low, longer, made(7, 0.45, epochs=9)]).id == 7
+    assert best_trial([worse, longer]).id == 5  # the better one, although of another fidelity
+    assert best_trial([made(1, None, epochs=9), made(7, 0.001)]).id == 7
 
 
 def test_one_trial_of_each_model_and_data_set_has_weights_and_the_best_comes_first(exports):
