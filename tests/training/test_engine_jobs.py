@@ -78,6 +78,7 @@ def test_a_check_is_one_job_and_a_question(device: str, scripted) -> None:
 def test_a_check_without_an_answer_is_explained(scripted) -> None:
     engine, _ = scripted(([], LATE), ([], DONE))
     asked = CheckJob(candidate=WORK.candidate, shape=Shape(1, 8, 8), isolation=Isolation.PROCESS)
+    assert (asked.classes, asked.hyperparameters, asked.device, asked.threads) == (10, {}, "cpu", 1)
     assert engine.check(asked).outcome is Outcome.TIMEOUT
     for changes, words in (({"threads": 0}, "threads must be"), ({"shape": Shape(5, 8, 8)}, "5x8x8")):
         with pytest.raises(UsageError, match=words):

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,3 +186,23 @@ def test_a_check_asks_before_it_builds_and_answers_at_the_end(here) -> None:
         assert (failing.steps, failing.messages[-1]["outcome"]) == (steps, outcome)
     os.close(asking)
     os.close(question)
+
+
+def test_each_entry_point_sets_up_its_process(here, files, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(worker, "_configure", lambda *given, **named: calls.append((given, named)))
+    channel, numbers = here("x = ("), files()
+    worker.check({"shape": "1x8x8", "classes": 2, "hyperparameters": {}, "device": "cpu", "threads": 2}, channel, [])
+    worker.train(order(replace(SPEC, threads=4)).to_json(), channel, files())
+    worker.predict(order().to_json(), channel, numbers[:2])
+    for number in (numbers[0], *numbers[2:]):
+        os.close(number)
+    assert calls == [(("cpu", 2), {"seed": 0}), (("cpu", 4, 3), {}), (("cpu", 1, 3), {})]
+    assert channel.steps == ["verdict"] * 3
+
+
+def test_a_net_is_compiled_where_it_is_asked_for(training, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(worker, "_compile", compiled.append)
+    nets = [training(net_source(), order(compiled=asked)).build(CPU) for asked in (False, True)]
+    assert compiled == nets[1:]
