@@ -111,9 +111,9 @@ def test_each_name_needs_a_value() -> None:
     assert refused(lambda: check_interface(names_of(["x" * 60]), FILE, {}))[2].count("x" * 60 + " ") == 1
 
 
-def build(kind: type[nn.Module]) -> nn.Module:
+def build(kind: type[nn.Module], device: torch.device = CPU) -> nn.Module:
     made = module(Net=kind, supported_hyperparameters=set)
-    return build_net(made, FILE, shape=SHAPE, classes=7, prm={"lr": 1}, device=CPU)
+    return build_net(made, FILE, shape=SHAPE, classes=7, prm={"lr": 1}, device=device)
 
 
 def test_a_net_is_built_for_one_image() -> None:
@@ -131,6 +131,20 @@ def test_a_net_is_built_for_one_image() -> None:
             self.layer(x)
 
     assert build(Lazy).seen == [((2, 3, 4, 5), False, False, 0.0)]
+
+
+def test_a_net_is_moved_with_the_parameters_that_it_moved_itself() -> None:
+    class Moved(Net):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.scale = nn.Parameter(torch.ones(2)).to("meta")
+            self.copy = nn.Parameter(torch.ones(2)).double()  # on the same device: another tensor
+
+    meta = torch.device("meta")
+    net = build(Moved, meta)
+    assert [(name, value.device) for name, value in net.named_parameters()] == [
+        (name, meta) for name in ("weight", "bias", "scale")
+    ]
 
 
 def test_a_net_that_cannot_be_built_has_a_verdict() -> None:

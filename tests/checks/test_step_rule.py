@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nngen.checks import dynamic
 from nngen.checks.context import CheckContext, StepRecord
 from nngen.checks.dynamic import dynamic_check, dynamic_rules
 from nngen.checks.rule import CheckFailed
@@ -37,9 +39,20 @@ def refused(rule: str, made: CheckContext) -> tuple[Outcome, str]:
 
 
 def test_rules_come_in_the_order_in_which_they_rely_on_each_other() -> None:
-    dynamic = ["import", "interface", "build", "shape", "finite", "step", "gradient"]
-    assert [rule.name for rule in dynamic_rules()] == dynamic
+    names = ["import", "interface", "build", "shape", "finite", "step", "gradient"]
+    assert [rule.name for rule in dynamic_rules()] == names
     assert [rule.name for rule in static_rules()] == ["syntax", "forbidden", "contract"]
+    # There is room between them for the rules of a file that is added.
+    assert [rule.order for rule in dynamic_rules()] == [10, 20, 30, 40, 50, 60, 70]
+    assert [rule.order for rule in static_rules()] == [10, 20, 30]
+
+
+def test_the_rules_are_loaded_with_their_module() -> None:
+    spec = importlib.util.spec_from_file_location("dynamic_again", dynamic.__file__)
+    assert spec is not None and spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert again.dynamic_rules.cache_info().currsize == 1
 
 
 class Net(nn.Module):
@@ -241,6 +254,17 @@ def test_logits_are_finite_numbers(outputs: Tensor, verdict: tuple[Outcome, str]
         RULES["finite"].check(made)
     else:
         assert refused("finite", made) == verdict
+
+
+def test_either_logits_or_a_loss_that_is_not_finite_is_refused() -> None:
+    labels = context().labels("train")
+    others = (labels + 1) % 3
+    unused, far = torch.zeros(4, 3), torch.zeros(4, 3)
+    unused[range(4), others] = float("-inf")  # its loss is that of the other classes
+    far[range(4), labels], far[range(4), others] = -3e38, 3e38  # each is finite, their difference is not
+    verdict = (Outcome.NON_FINITE, "logits on random images are not finite before any training")
+    for outputs in (unused, far):
+        assert refused("finite", context(outputs=outputs)) == verdict
 
 
 def test_the_rule_of_shapes_draws_its_second_batch_by_the_question() -> None:

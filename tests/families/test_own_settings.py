@@ -132,9 +132,22 @@ def test_the_generators_go_on_from_seeds_that_the_family_has_no_influence_on(fai
     assert found == (numbers(),) * 2
 
 
+NEWER = len(OwnSettings.precisions) if hasattr(torch._C, "_get_fp32_precision_getter") else 0
+
+
+def test_an_older_flag_that_newer_ones_contradict_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def contradicted() -> str:
+        raise RuntimeError("mixed precisions")
+
+    before = OwnSettings.read_precision()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_float32_matmul_precision", contradicted)
+        assert OwnSettings.read_precision() == (None, *before[1:])
+
+
 def test_precision_is_read_and_set_as_one_value() -> None:
     before = OwnSettings.read_precision()
-    assert len(before) == 2 + len(OwnSettings.precisions) or len(before) == 2
+    assert len(before) == 2 + NEWER
     try:
         torch.set_float32_matmul_precision("medium")
         torch.backends.cudnn.allow_tf32 = not before[1]
