@@ -18,9 +18,9 @@ Candidates from before versions were kept, whose families were renamed and tidie
 def canonical_hash(source: str) -> str:
     """Return the SHA-256 of a source's tree, in hex.
 
-    Comments, docstrings, ``pass``, layout and the names of locals do not count; everything else does. It is the same on
-    every version of Python, and is made of one digest per statement, so that a mixture's hash follows from its
-    experts' without parsing them again. A source longer than ``MAX_PARSED`` is not parsed: its bytes are hashed.
+    Comments, docstrings, ``pass`` in a body, layout and the names of locals do not count; everything else does. It is
+    the same on every version of Python, and is made of one digest per statement, so that a mixture's hash follows from
+    its experts' without parsing them again. A source longer than ``MAX_PARSED`` is not parsed: its bytes are hashed.
 
     Raises:
         SyntaxError: If the source does not parse, or is nested too deep.

@@ -90,7 +90,7 @@ def read_plan(file: Path) -> Plan:
     """
     try:
         table, known = read_toml(file), [item.name for item in fields(Plan)]
-        for key in table.keys() - known:
+        for key in sorted(table.keys() - known):
             raise PlanError(f"unknown key {key}: {did_you_mean(key, known, otherwise=f'a plan has {listed(known)}')}")
         return _plan({"experts": ()} | table)
     except ValueError as error:

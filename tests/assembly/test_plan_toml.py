@@ -163,6 +163,7 @@ def test_a_file_may_leave_out_the_experts_and_holds_no_other_keys(tmp_path: Path
     for text, reason in (
         ("expert = []\n", "unknown key expert: did you mean experts or repeats or recipe?"),
         ("qqqq = 1\n", f"unknown key qqqq: a plan has {known}"),
+        ("zzzz = 1\nqqqq = 1\n", f"unknown key qqqq: a plan has {known}"),
         ("[losses]\nbalence = 1\n", "no loss is called 'balence': did you mean balance?"),
     ):
         file.write_text(text)
