@@ -96,10 +96,13 @@ def test_weights_are_described_and_a_training_goes_on_from_its_folder(scripted, 
     state = [{"event": "file", "name": "checkpoint", "bytes": 3}, (FrameKind.FILE, b"abc")]
     weights = [{"event": "file", "name": "weights", "bytes": 1}, (FrameKind.FILE, b"w")]
     late = replace(LATE, seconds=30.0)
-    engine, runner = scripted(([ready, epoch, validation, *state], late))
+    part = [{"event": "file", "name": "weights", "bytes": 2}, (FrameKind.FILE, b"w")]
+    engine, runner = scripted(([ready, epoch, validation, *state, *part], late))
     assert engine.train(work).verdict.outcome is Outcome.TIMEOUT
     point = EpochResult(epoch=1, validation_accuracy=3 / 40, seconds=2.0, samples=10)
     key = training_key(WORK.candidate, work.spec, "d1", {"torch": "2"})
+    # A file that did not come whole is removed.
+    assert sorted(file.name for file in folder.path.iterdir()) == ["checkpoint-1.safetensors", "checkpoint.json"]
     record = json.loads((folder.path / "checkpoint.json").read_text())
     assert record == json.loads(json.dumps({"key": key, "tried": [], "before": 0, "batch": 64, "seconds": 0.0})) | {
         "epoch": 1,
@@ -109,7 +112,7 @@ def test_weights_are_described_and_a_training_goes_on_from_its_folder(scripted, 
         "bytes": 3,
     }
     (folder.path / "checkpoint.json").write_text(json.dumps(record | {"seconds": 12.0, "tried": [128]}))
-    engine, runner = scripted(([ready, epoch, validation, *weights, training()[-1]], DONE))
+    engine, runner = scripted(([ready, epoch, validation, *state, *weights, training()[-1]], DONE))
     trial = engine.train(work)
     (job,) = runner.jobs
     assert job.files == [*FILES, folder.path / "checkpoint-1.safetensors"]
@@ -117,6 +120,7 @@ def test_weights_are_described_and_a_training_goes_on_from_its_folder(scripted, 
     assert job.arguments["artifacts"] == ("checkpoint", "weights", "logits")
     assert job.arguments["metadata"] == {}
     assert [epoch.epoch for epoch in trial.curve] == [1, 2]
+    assert json.loads((folder.path / "checkpoint.json").read_text())["seconds"] == 12.0
     assert trial.curve[0] == point
     assert (trial.seconds, trial.batches_tried, trial.epochs_before) == (14.5, (128, 64), None)
     config = json.loads((folder.path / "config.json").read_text())

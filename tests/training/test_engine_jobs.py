@@ -201,7 +201,7 @@ def test_a_training_that_cannot_fit_is_refused_without_a_job(device: str, limit:
     assert runner.jobs == []
 
 
-IMAGES_MIB = 100 * 64 / 2**20
+IMAGES_MIB = 100 * 3 * 64 / 2**20
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,8 @@ IMAGES_MIB = 100 * 64 / 2**20
 )
 def test_the_need_of_a_card_has_the_images_where_they_lie_there(device, prediction, card_mib, need, scripted) -> None:
     engine, _ = scripted(cards=(replace(CARDS[0], memory_mib=card_mib),), predict=lambda *_: None)
-    assert engine._need_mib(with_spec(device=device), prediction) == need
+    coloured = replace(WORK.dataset, train_images=np.zeros((10, 3, 8, 8), np.uint8))
+    assert engine._need_mib(replace(with_spec(device=device), dataset=coloured), prediction) == need
     alone, _ = scripted()
     assert alone._need_mib(with_spec(device=device), prediction) == 0.0
 
