@@ -73,7 +73,7 @@ def test_notes_on_what_other_campaigns_of_the_archive_showed(archive):
     assert (sorted(record.pool), sorted(record.left_out), record.known) == (list("ABCDEFH"), ["G"], 0)
 
 
-def test_a_low_yield_family_without_which_no_mixture_is_left_stays_with_a_note(archive):
+def test_exclusions_leave_a_pool_of_at_least_four_families(archive):
     parts = {"inputs": fake_inputs("ABCDE"), "size": 5}
     fake_campaign(archive, engine=FakeEngine(checks={"A": Outcome.SHAPE, "B": Outcome.SHAPE}), **parts).run()
     fake_campaign(archive, name="two", exclude_low_yield=True, **parts | {"size": 1}).run()
