@@ -129,6 +129,12 @@ def test_a_sampler_of_fixed_order_suggests_everything_at_once(archive):
     assert source_of(run.spec).suggest(record, trials, archive) == ()
 
 
+def test_a_sampler_that_learns_suggests_nothing_beyond_the_size(archive):
+    run = campaign(archive, sampler="adaptive", size=5)
+    run.run()
+    assert source_of(run.spec).suggest(archive.campaign("one"), archive.lines("one"), archive) == ()
+
+
 class Suspect(Skilled):
     """Engine that marks every mixture with A, and gives all of them the same accuracy."""
 
