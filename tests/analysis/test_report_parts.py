@@ -58,6 +58,9 @@ def test_a_figure_is_drawn_where_it_has_data(report):
     assert replace(report, effects=unknown).drawn == every - {"effects"} | {"families"}
     assert replace(report, effects=unknown, funnel=none).drawn == every - {"effects"}
     assert replace(report, funnel=none).drawn == every
+    one = replace(report.funnel, drawn=1, trained=1)
+    assert replace(report, funnel=one, coverage=replace(report.coverage, quartets=1)).drawn == every
+    assert replace(report, effects=unknown, funnel=one).drawn == every - {"effects"} | {"families"}
     short = [cut(trial, 1) for trial in report.trials]
     untrained = replace(report.trials[0], validation_accuracy=None)
     assert replace(report, trials=(*short, untrained)).drawn == every - {"curves"}
