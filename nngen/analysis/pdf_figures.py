@@ -60,7 +60,6 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
     """
     try:
         import matplotlib
-        from matplotlib.backends.backend_pdf import FigureCanvasPdf
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report") from error
@@ -73,7 +72,6 @@ def write_figures(report: Report, folder: Path) -> tuple[Path, ...]:
             # A name in letters that the font has not is drawn with boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure = Figure(layout="constrained")
-            FigureCanvasPdf(figure)
             draw(report, figure)
             # Without a creation date the bytes depend on the report alone.
             figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Title": report.campaign.name})

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -188,7 +189,8 @@ class ExternalResults:
         """
         sql = "SELECT * FROM replays WHERE dataset = ? AND epoch = ? ORDER BY id"
         try:
-            return [replay_from_row(row) for row in self._each(sql, dataset, epoch)]
+            with closing(self._each(sql, dataset, epoch)) as rows:  # also where one cannot be read
+                return [replay_from_row(row) for row in rows]
         except DamagedRowError as error:
             raise ArchiveError(f"archive {self._db.path}: a row of replays: {error}: {WAY_OUT}") from error
 
@@ -197,7 +199,7 @@ class ExternalResults:
         kinds = ("models", "series", "settings", "trials")
         return {kind: next(self._each(f"SELECT count(*) FROM foreign_{kind}"))[0] for kind in kinds}  # noqa: S608
 
-    def _each(self, sql: str, *values: Any) -> Iterator[sqlite3.Row]:
+    def _each(self, sql: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
         with sqlite_errors(self._db.path):
             yield from self._db.execute(sql, values)
 

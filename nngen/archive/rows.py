@@ -101,7 +101,7 @@ _EXPERTS = '{"experts":["'
 
 def _end_of_experts(text: str) -> int:
     """Return the place behind a plan's experts, which stand first; 0 where they cannot be told without parsing."""
-    end = text.find('"]')
+    end = text.find('"]', len(_EXPERTS))
     begins = text.startswith(_EXPERTS) and "\\" not in text[:end]
     # Names and what separates them, and no other sign of JSON in between.
     return end + 2 if begins and text.count('"', len(_EXPERTS), end) == 2 * text.count('","', len(_EXPERTS), end) else 0

@@ -56,7 +56,7 @@ def stated_plan(source: str) -> Plan | None:
         PlanError: If what it says is not a plan.
     """
     end = source.find(_QUOTES, len(_QUOTES), _MAX_HEAD)
-    head = source[: end + len(_QUOTES)] if source.startswith(_QUOTES) and end > 0 else ""
+    head = source[: end + len(_QUOTES)] if source.startswith(_QUOTES) else ""
     return plan_of(head)
 
 

@@ -264,7 +264,7 @@ class _Training:
             self.channel.send_bytes(FrameKind.VALIDATION, classes)
             if outputs and order.logits:
                 self.channel.send_bytes(FrameKind.LOGITS, _half(outputs).numpy().astype("<f2").tobytes())
-            if outputs and LOGITS in order.artifacts and len(classes) * order.classes < _MOST_LOGITS:
+            if outputs and LOGITS in order.artifacts and sum(map(Tensor.numel, outputs)) <= _MOST_LOGITS:
                 send_tensors(self.channel, LOGITS, {"validation": _half(outputs)})
             if not last or order.goes_on:
                 self._send_checkpoint(net, needed=last)

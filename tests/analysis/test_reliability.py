@@ -62,6 +62,11 @@ def test_seeds_needed_reach_the_reliability():
     assert found.images_needed == math.ceil(4 * found.mean * (1 - found.mean) / found.between_sd**2)
 
 
+@pytest.mark.parametrize(("icc", "needed"), [(0.5, 4), (0.8, 1), (0.4, 6), (0.41, 6), (0.0, None)])
+def test_a_whole_number_of_seeds_is_not_rounded_up(icc, needed):
+    assert replace(estimate(simulated(0.01, 0.02)), icc=icc).seeds_needed == needed
+
+
 def test_unequal_numbers_of_seeds():
     """Two finalists with three seeds, the others with one."""
     values = simulated(0.05, 0.01, candidates=30)

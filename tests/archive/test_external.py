@@ -1,6 +1,5 @@
 """Imported models, results and replays: stored once, read in order, and whole."""
 
-import gc
 import sqlite3
 from dataclasses import replace
 
@@ -94,8 +93,6 @@ def test_a_replay_that_cannot_be_read_names_its_column(archive):
     with pytest.raises(ArchiveError) as caught:
         archive.external.replays("mnist", 2)
     message = str(caught.value)
-    del caught
-    gc.collect()  # the query ends before the archive is closed
     assert message == (
         f"archive {path}: a row of replays: outcome cannot be read ('great' is not a valid Outcome): restore a copy,"
         " or run nngen archive check --salvage"

@@ -162,6 +162,12 @@ def test_the_number_of_trainings_follows_the_nodes_every_two_seconds(monkeypatch
     assert engine.slots == 1
 
 
+def test_one_training_fits_while_the_head_has_not_answered_yet() -> None:
+    engine, cluster, _ = make()
+    cluster.silent = True
+    assert (engine.slots, engine._room()) == (1, 0)
+
+
 def test_a_number_that_the_user_gave_stays() -> None:
     engine, cluster, _ = make(slots=7)
     assert (engine.slots, engine._room()) == (7, 7)

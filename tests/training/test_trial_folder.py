@@ -137,7 +137,7 @@ def test_a_finished_training_and_a_new_one_begin_without_a_word(folder: TrialFol
 def test_a_training_that_cannot_go_on_starts_again_with_the_reason(record, reason, folder, notes) -> None:
     fill(folder.path, record)
     assert folder.progress("k", 3) is None
-    assert notes[-1] == f"starts again at epoch 1: {reason}"
+    assert notes == [f"starts again at epoch 1: {reason}"]
     assert not folder.path.exists()
 
 

@@ -60,6 +60,14 @@ def test_a_training_sends_its_epochs_and_files_in_order(spec, options, steps, tr
         assert found.argmax(1).tolist() == predictions.tolist()
 
 
+@pytest.mark.parametrize(("most", "steps"), [(99, []), (100, ["logits"])])
+def test_logits_are_kept_up_to_a_number_of_values(most, steps, training, files, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "_MOST_LOGITS", most)  # ten images of ten classes
+    one = training(net_source(), order(SPEC, artifacts=ALL[2:]))
+    one.run(files())
+    assert one.channel.steps == ["ready", "epoch", 2, *steps, 3]
+
+
 def test_a_part_of_the_images_and_labels_is_trained_on(training, files) -> None:
     one = training(net_source(), order(replace(SPEC, train_size=12)))
     labels, images = one._data(files(), CPU)

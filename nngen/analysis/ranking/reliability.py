@@ -56,7 +56,10 @@ class Reliability:
     @property
     def seeds_needed(self) -> int | None:
         """Seeds of each candidate for a reliability of 0.8; None where no difference is visible."""
-        return math.ceil(_WANTED / (1 - _WANTED) * (1 - self.icc) / self.icc) if self.icc > 0 else None
+        if self.icc <= 0:
+            return None
+        seeds = _WANTED / (1 - _WANTED) * (1 - self.icc) / self.icc
+        return math.ceil(round(seeds, 9))  # 0.8 / (1 - 0.8) is a little over 4
 
     @property
     def images_needed(self) -> int | None:

@@ -62,7 +62,7 @@ class RayEngine:
         self._request = request
         self._fixed = slots
         self._predict = predict
-        self._counted = (0, -_LOOK_S)
+        self._counted = (1, -_LOOK_S)
         self._pool = ActorPool(request, self._room, compiled=compiled)
         self._placing = threading.Lock()
         self._placed: dict[str, DatasetTransfer] = {}

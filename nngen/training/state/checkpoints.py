@@ -108,9 +108,8 @@ class TrialFolder:
         try:
             if record is not None and not (reason := self._obstacle(record, key, path)):
                 curve = tuple(EpochResult(**point | {"usage": tuple(point["usage"])}) for point in record["curve"])
-                self.note(f"goes on after epoch {len(curve)}")
                 new = path != self.path
-                return Progress(
+                progress = Progress(
                     curve=curve,
                     validation_predictions=base64.b64decode(record["predictions"]),
                     batch=record["batch"],
@@ -119,6 +118,8 @@ class TrialFolder:
                     before=len(curve) if new else record.get("before", 0),
                     file=path / record["file"],
                 )
+                self.note(f"goes on after epoch {len(curve)}")
+                return progress
         except (LookupError, TypeError, ValueError, AttributeError):
             reason = f"{_RECORD} is damaged"
         if record is not None:
