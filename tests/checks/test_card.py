@@ -53,6 +53,18 @@ def test_logits_may_differ_by_rounding_alone(factor: float, takes: bool) -> None
     assert net.conv.weight.grad is not None
 
 
+def test_weights_are_tried_in_the_format_too() -> None:
+    class Looks(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            self.weights.append(self.conv.weight.is_contiguous(memory_format=LAST))
+            return super().forward(x)
+
+    net = Looks()
+    net.conv, net.weights = nn.Conv2d(3, 4, 2), []
+    assert takes_channels_last(net, IMAGES, FILE, 5)
+    assert net.weights == [False, True, True]
+
+
 @pytest.mark.parametrize("when", ["eval", "train", "backward"])
 def test_a_failure_in_the_format_is_an_answer_and_want_of_memory_is_not(when: str) -> None:
     assert not takes_channels_last(Scaled(error=ValueError("no"), when=when), IMAGES, FILE, 5)

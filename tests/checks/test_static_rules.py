@@ -157,6 +157,7 @@ def test_the_lists_hold_names_and_no_white_space() -> None:
         ("x = '\ud800'", "holds lone surrogates: save it as UTF-8", None),
         ("\0", "line 1: holds a null byte", 1),
         ("a\n\nb\0\n\0", "line 3: holds a null byte", 3),
+        ("\n\0", "line 2: holds a null byte", 2),
         ("x = (\n", "line 1: '(' was never closed", 1),
         ("x = " + "-" * 200_000 + "1", "is nested too deep to be parsed", None),
     ],

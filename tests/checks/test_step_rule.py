@@ -121,6 +121,30 @@ def test_a_digest_reads_the_first_values_of_each_parameter_and_answers_a_questio
         assert (step_module._digest(net, b"question") == first) is same
 
 
+class Halves(nn.Module):
+    """A net of two parameters, whose gradients are multiples of one."""
+
+    def __init__(self, factors: tuple[float, float]) -> None:
+        super().__init__()
+        self.factors = factors
+        self.one, self.other = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+
+    def learn(self, _: object) -> None:
+        for parameter, factor in zip((self.one, self.other), self.factors, strict=True):
+            (parameter * factor).sum().backward()
+        with torch.no_grad():
+            self.one += 1
+
+
+@pytest.mark.parametrize(
+    ("factors", "received"), [((1.0, 0.0), True), ((0.0, 1.0), True), ((-1.0, 1.0), True), ((0.0, 0.0), False)]
+)
+def test_a_group_received_a_gradient_if_any_of_its_parameters_did(factors: tuple[float, float], received: bool) -> None:
+    made = context(net=Halves(factors))
+    RULES["step"].check(made)
+    assert made.step == StepRecord(changed={"the net": True}, gradient={"the net": received})
+
+
 @pytest.mark.parametrize(
     ("net", "verdict"),
     [

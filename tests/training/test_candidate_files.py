@@ -11,6 +11,7 @@ import pytest
 from nngen.assembly.identity import canonical_hash
 from nngen.checks.rule import CheckFailed
 from nngen.errors import UsageError
+from nngen.training import candidate_files
 from nngen.training.candidate_files import find_files, read_candidate
 from nngen.types import Candidate, Outcome
 
@@ -95,6 +96,13 @@ def test_what_is_not_a_text_of_python_is_a_syntax_verdict(
     verdict = caught.value.verdict
     assert (verdict.outcome, verdict.rule, verdict.line) == (Outcome.SYNTAX, "file", line)
     assert verdict.message.endswith(message)
+
+
+def test_one_byte_more_than_allowed_is_read_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, int]] = []
+    monkeypatch.setattr(candidate_files, "read_regular", lambda *given: asked.append(given) or b"x = 1\n")
+    assert read_candidate(Path("a.py")).source == "x = 1\n"
+    assert asked == [(Path("a.py"), 4 * 2**20 + 1)]
 
 
 def test_the_longest_source_allowed_is_read(tmp_path: Path) -> None:

@@ -69,6 +69,25 @@ def test_a_batch_that_fits_after_halving_is_the_trials(scripted) -> None:
     assert engine.train(WORK) == a_trial(batch=32, batches_tried=(64, 32), prm=prm, seconds=12.5)
 
 
+def test_a_folder_says_by_which_batch_its_weights_were_trained(scripted, tmp_path: Path) -> None:
+    folder = TrialFolder(path=tmp_path / "trial", keep=True)
+    weights = [{"event": "file", "name": "weights", "bytes": 1}, (FrameKind.FILE, b"w")]
+    *frames, test = training()
+    engine, _ = scripted(*failing(FULL), ([*frames, *weights, test], DONE))
+    assert engine.train(replace(WORK, folder=folder)).batch == 32
+    order = json.loads((folder.path / "config.json").read_text())["order"]
+    assert (order["batch"], order["hyperparameters"]["batch"]) == (32, 32)
+
+
+def test_nothing_of_a_larger_batch_is_kept(scripted, tmp_path: Path) -> None:
+    folder = TrialFolder(path=tmp_path / "trial", before=tmp_path / "before")
+    ready, epoch, validation, *_ = training()
+    state = [{"event": "file", "name": "checkpoint", "bytes": 3}, (FrameKind.FILE, b"abc")]
+    engine, _ = scripted(([ready, epoch, validation, *state], FULL), ([READY], LATE))
+    engine.train(replace(with_spec(epochs=2), folder=folder))
+    assert (folder.path.exists(), folder.before) == (False, None)
+
+
 @pytest.mark.parametrize(("frames", "result"), [([], FULL), ([READY], LATE), ([READY], replace(DONE, status=256))])
 def test_what_no_smaller_batch_mends_is_tried_once(frames, result, scripted) -> None:
     engine, runner = scripted((frames, result))

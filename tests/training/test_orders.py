@@ -12,12 +12,13 @@ from nngen import __version__
 from nngen.errors import UsageError
 from nngen.families.probe import TrainingCost
 from nngen.isolation import Isolation
+from nngen.isolation.protocol import MESSAGE
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_dataset
 from nngen.training import environment
 from nngen.training.engine import TrainJob
 from nngen.training.environment import describe, pick_device, visible_cards
-from nngen.training.frames import last_line, proof_size
+from nngen.training.frames import FrameKind, last_line, proof_size
 from nngen.training.memory_model import GpuMemoryPool, Prediction, _is_small, predict, refusal
 from nngen.training.orders import CheckOrder, TrainOrder, artifact_metadata
 from nngen.types import Candidate, Shape, TrialSpec
@@ -177,6 +178,18 @@ def test_the_machine_is_described(text, processor, cpu, monkeypatch):
         "device": "a card",
         "threads": "3",
     }
+
+
+def test_each_kind_of_frame_has_a_number_of_its_own():
+    assert {name: int(kind) for name, kind in FrameKind.__members__.items()} == {
+        "VALIDATION": 2,
+        "TEST": 3,
+        "FILE": 4,
+        "PROOF": 5,
+        "LOGITS": 6,
+        "OUTPUTS": 7,
+    }
+    assert MESSAGE not in list(FrameKind)
 
 
 def test_sizes_of_answers_and_lines_of_sources():

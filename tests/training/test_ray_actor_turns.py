@@ -29,6 +29,7 @@ class FakeRay:
         self.started: list[dict[str, Any]] = []
         self.killed: list[Any] = []
         self.got: list[tuple[Any, float | None]] = []
+        self.waits: list[float] = []
         self.ready: list[Any] = []
 
     def remote(self, kind: type) -> SimpleNamespace:
@@ -43,6 +44,7 @@ class FakeRay:
         return SimpleNamespace(remote=start)
 
     def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.waits.append(timeout)
         return [reference for reference in references if reference in self.ready], []
 
     def get(self, reference: Any, timeout: float | None = None) -> Any:
@@ -155,11 +157,40 @@ def test_without_an_actor_on_its_way_a_thread_waits_for_a_change(ray: FakeRay, m
     waits: list[float] = []
     monkeypatch.setattr(one._change, "wait", waits.append)
     one._wait()
-    assert len(waits) == 1
+    assert (waits, ray.waits) == ([0.1], [])
     one._starting = [handle("a")]
     one._alone_since = float("inf")
     one._wait()
-    assert len(waits) == 1
+    assert (waits, ray.waits) == ([0.1], [0.1])
+
+
+def test_patience_has_an_end_after_ten_minutes(ray: FakeRay, clock: SimpleNamespace) -> None:
+    one = pool(starting=1)
+    one._alone_since, clock.now = 400.0, 1000.0
+    one._wait()
+    clock.now = 1000.5
+    with pytest.raises(NngenError, match=r" for 600 s: the same command goes on when one has$"):
+        one._wait()
+
+
+def test_each_change_wakes_the_threads_that_wait(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = pool(lent=2, starting=1, tickets=0)
+    woken: list[tuple[int, int, int]] = []
+
+    def count() -> None:
+        woken.append(tuple(map(len, (one._lent, one._idle, one._tickets))))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(one._change, "notify_all", count)
+    first, second = one._lent
+    one.give(first)
+    one.drop(second)
+    one._arrived(one._starting[0])
+    assert woken == [(1, 1, 0), (0, 1, 0), (0, 2, 0)]
+    one.take()
+    assert woken[3:] == [(1, 1, 0)]
+    monkeypatch.setattr(one._change, "wait_for", lambda *_, **__: None)
+    one.close()
+    assert woken[4:] == [(1, 0, 0)]
 
 
 def test_an_actor_that_described_its_node_is_free(ray: FakeRay) -> None:
@@ -203,7 +234,7 @@ def test_an_actor_that_does_not_answer_is_ended(ray: FakeRay, monkeypatch: pytes
     assert one.take() is first
     assert (ray.killed, one._lent, one._idle, one._tickets) == ([second.actor], [first], [], [])
     assert [reference for reference, _ in ray.got][1:] == ["ping idle 0"]
-    assert all(timeout is not None for _, timeout in ray.got)
+    assert [timeout for _, timeout in ray.got] == [10.0, 10.0]
 
 
 def test_an_actor_that_is_given_back_is_free_and_one_that_is_dropped_is_not(ray: FakeRay) -> None:
@@ -225,6 +256,7 @@ def test_a_pool_that_is_closed_has_no_actor(ray: FakeRay, monkeypatch: pytest.Mo
     waited: list[bool] = []
 
     def wait_for(empty: Any, timeout: float) -> None:
+        assert timeout == 10.0
         for lent, tickets in (([1], []), ([], [1]), ([1], [1]), ([], [])):
             one._lent, one._tickets = lent, tickets
             waited.append(empty())

@@ -43,6 +43,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
 
     def connected(address: Any, timeout: float) -> SimpleNamespace:
+        assert timeout == 10.0
         found.append(address)
         return SimpleNamespace(close=lambda: found.append("closed"))
 
@@ -127,7 +128,7 @@ class Head:
         self.now, self.answers, self.asked = 1000.0, True, 0
 
     def connect(self, address: tuple[str, int], timeout: float) -> SimpleNamespace:
-        assert address == ("::1", 6379)
+        assert (address, timeout) == (("::1", 6379), 2.0)
         self.asked += 1
         if not self.answers:
             raise ConnectionRefusedError

@@ -309,5 +309,9 @@ def test_weights_that_fit_are_taken_over_and_the_rest_is_counted() -> None:
     assert own[0].weight.tolist() == other[0].weight.tolist()
     assert own[2].running_var.tolist() == [2.0, 2.0]
     assert take_over(own, own.state_dict()) == "8 of 8 tensors kept"
+    wide = nn.Sequential(*(nn.Linear(2, 3, bias=False) for _ in range(6)))
+    some = {"0.weight": wide[0].weight.detach()}
+    made = "1.weight, 2.weight, 3.weight and 2 more"
+    assert take_over(wide, some) == f"1 of 6 tensors kept; made anew: {made}"
     with pytest.raises(ValueError, match=r"^none of them fits the net$"):
         take_over(own, {"1.weight": torch.ones(9)})

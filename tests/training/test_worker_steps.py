@@ -131,6 +131,21 @@ def test_images_are_prepared_as_the_order_says(training) -> None:
     assert training("", wanted).preparation() == Preparation(shape=Shape(1, 8, 8), mean=(0.25,), std=(0.5,))
 
 
+def test_a_card_tries_two_images_without_the_search_for_algorithms(training, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def parts(net: nn.Module, images: torch.Tensor, path: Path, classes: int) -> tuple[str, ...]:
+        tried.append((net, tuple(images.shape), images.device, path, classes, torch.backends.cudnn.benchmark))
+        return ("a",)
+
+    monkeypatch.setattr(worker, "contiguous_parts", parts)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    one, net = training("", replace(order(), shape=Shape(3, 4, 5), classes=7)), Sizes()
+    assert one._contiguous_parts(lambda: net) == ("a",)
+    assert tried == [(net, (2, 3, 4, 5), CPU, one.path, 7, False)]
+    assert torch.backends.cudnn.benchmark is True
+
+
 def test_logits_stay_within_the_range_of_float16() -> None:
     found = worker._half([torch.tensor([[1.5, 1e9]]), torch.tensor([[-1e9, 0.0]])])
     assert (found.dtype, found.tolist()) == (torch.float16, [[1.5, 65504.0], [-65504.0, 0.0]])

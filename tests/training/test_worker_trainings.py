@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from worker_channel import CPU, SPEC, Sent, order
 
 from nngen.checks.rule import CheckFailed
-from nngen.checks.rules.sample_nets import net_source
+from nngen.checks.rules.sample_nets import mixture_source, net_source
 from nngen.training import worker
 from nngen.training.frames import FrameKind
 from nngen.types import Outcome
@@ -66,6 +66,71 @@ def test_logits_are_kept_up_to_a_number_of_values(most, steps, training, files, 
     one = training(net_source(), order(SPEC, artifacts=ALL[2:]))
     one.run(files())
     assert one.channel.steps == ["ready", "epoch", 2, *steps, 3]
+
+
+@pytest.mark.parametrize(("more", "steps"), [(0, ["logits"]), (1, [])])
+def test_logits_are_kept_up_to_two_to_the_power_of_25(more, steps, training, files, monkeypatch) -> None:
+    def predict(_: object, net: object, images: object, prepare: object, kept: list[torch.Tensor] | None = None):
+        for count in (2**25 - 1, 1 + more):
+            if kept is not None:
+                kept.append(torch.zeros(1).expand(count))
+        return b"ab"
+
+    monkeypatch.setattr(worker._Training, "predict", predict)
+    monkeypatch.setattr(worker, "_half", lambda outputs: torch.zeros(len(outputs)))
+    one = training(net_source(), order(SPEC, artifacts=ALL[2:]))
+    one.run(files())
+    assert one.channel.steps == ["ready", "epoch", 2, *steps, 3]
+
+
+def test_a_graph_is_made_with_the_first_four_images(here, files, training, tmp_path: Path, monkeypatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(worker, "send_artifacts", lambda *arguments: given.append(arguments))
+    one = training(net_source(), order(artifacts=("onnx",), metadata={"a": "b"}))
+    numbers = files()
+    save_file(one.build(CPU).state_dict(), tmp_path / "weights")
+    one.run(numbers)
+    channel = here(net_source())
+    opened = [os.open(tmp_path / name, os.O_RDONLY) for name in ("validation-images.npy", "weights")]
+    worker.predict(one.order.to_json(), channel, opened)
+    for (net, names, example, metadata, sent_by), part, sent_to in zip(
+        given, ("test", "validation"), (one.channel, channel), strict=True
+    ):
+        images = torch.from_numpy(np.load(tmp_path / f"{part}-images.npy"))
+        assert torch.equal(example, one.preparation()(images[:4]))
+        assert (names, metadata, net.training) == (("onnx",), {"a": "b"}, False)
+        assert sent_by is sent_to
+
+
+@pytest.mark.parametrize("options", [{}, {"start": True}, {"experts": 2}])
+def test_frozen_experts_need_weights_of_either_kind(options, training, files, tmp_path: Path, monkeypatch) -> None:
+    source = mixture_source(init="self.frozen = True; self.experts.requires_grad_(False)")
+    for name in ("place_experts", "take_over"):
+        monkeypatch.setattr(worker, name, lambda *_: "")
+    monkeypatch.setattr(worker, "TensorFile", lambda _: {})
+    one = training(source, replace(order(), **options))
+    (tmp_path / "weights").write_bytes(b"")
+    more = [os.open(tmp_path / "weights", os.O_RDONLY) for _ in range(options.get("experts", len(options)))]
+    if options:
+        one.run([*files(), *more])
+        assert one.channel.steps == ["ready", "epoch", 2, 3]
+        return
+    with pytest.raises(CheckFailed) as caught:
+        one.run(files())
+    verdict = caught.value.verdict
+    assert (verdict.outcome, verdict.rule, one.channel.steps) == (Outcome.CONTRACT, "worker.train", ["ready"])
+    assert verdict.message == (
+        "its experts are frozen and have no trained weights: nngen surrogate gates --train hands them over, and nngen"
+        " train --from goes on from the weights of a mixture"
+    )
+
+
+def test_what_a_file_draws_when_it_is_imported_does_not_change_its_weights(training) -> None:
+    nets = []
+    for draws in ("", "torch.rand(5)\n"):
+        worker._seed(3)
+        nets.append(training("import torch\n" + draws + net_source(), order()).build(CPU).state_dict())
+    assert all(torch.equal(value, nets[1][name]) for name, value in nets[0].items())
 
 
 def test_a_part_of_the_images_and_labels_is_trained_on(training, files) -> None:
