@@ -8,16 +8,27 @@ import pytest
 
 from nngen.archive import Archive, TrialState
 from nngen.archive.check import Check, check, salvage
-from nngen.archive.external import ExternalModel, ExternalResult
+from nngen.archive.external import ExternalModel, ExternalResult, Replay
 from nngen.errors import ArchiveError, UsageError
 from nngen.testing.fakes import fake_campaign
-from nngen.types import Record
+from nngen.types import Outcome, Record, Shape, TrialSpec, Verdict
 
 TABLES = [
     *("families", "plans", "candidates", "candidate_experts", "verdicts", "campaigns", "trials", "curves"),
     *("predictions", "logits", "labels", "class_names", "image_features", "reveals", "events"),
     *("foreign_models", "foreign_series", "foreign_settings", "foreign_trials", "replays"),
 ]
+
+REPLAY = Replay(
+    record=Record(model="M", dataset="mnist", epoch=1, accuracy=0.5, duration_s=0.0, hyperparameters={"lr": 1}),
+    nn_id="n",
+    spec=TrialSpec(dataset="mnist", shape=Shape(1, 28, 28)),
+    data_fingerprint="d",
+    verdict=Verdict(outcome=Outcome.VALID),
+    accuracy=0.5,
+    parameters=1,
+    seconds=1.0,
+)
 
 
 @pytest.fixture
@@ -78,6 +89,10 @@ DAMAGE = {
     "UPDATE families SET best = '{' WHERE rowid = 1": ("families [0-9a-f]{40}.*", "best is not valid JSON"),
     "UPDATE verdicts SET outcome = '?' WHERE id = 1": ("verdicts 1", r"outcome cannot be read \('\?' is not a valid"),
     "UPDATE curves SET usage = '3' WHERE trial_id = 1 AND epoch = 1": ("curves 1", "usage cannot be read"),
+    "UPDATE curves SET validation_accuracy = 2 WHERE trial_id = 2 AND epoch = 2": (
+        "curves 2",
+        "validation_accuracy cannot be read .2.0 is not between 0 and 1",
+    ),
     "UPDATE class_names SET names = '{}'": ("class_names d2", r"names cannot be read \(it is not a list of names\)"),
     "UPDATE reveals SET test_accuracy = 2 WHERE trial_id = 1": (
         "reveals 1",
@@ -152,8 +167,97 @@ def test_rows_whose_plan_is_lost_are_counted(path):
     plans = [row[0] for row in content(found.saved, "candidates", "plan_id")]
     assert plans.count(None) == 1
     assert found.rows["trials"] == 2
-    assert found.damaged >= 1
+    lost = {table: sum(row[0] == 1 for row in content(path, table)) for table in ("curves", "predictions", "reveals")}
+    assert lost == {"curves": 2, "predictions": 2, "reveals": 1}
+    assert found.damaged == 1 + 2 + 2 + 1
     assert found.again == 0
+
+
+def plans(path):
+    return [plan for (plan,) in content(path, "trials", "plan_id")]
+
+
+WHOLE_PROBLEMS = {
+    "what SQLite finds is numbered and counts no row": (
+        ["PRAGMA writable_schema = ON", "DELETE FROM sqlite_master WHERE name = 'trials_by_campaign'"],
+        {"file 1": "*** in database main *** Page "},
+        0,
+    ),
+    "a campaign": (["UPDATE campaigns SET spec = '['"], {"campaigns one": "spec is not valid JSON"}, 1),
+    "a replay": (
+        ["UPDATE replays SET outcome = 7"],
+        {"replays 1": "outcome cannot be read ('7' is not a valid Out"},
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_PROBLEMS)
+def test_a_check_lists_every_problem(path, name):
+    statements, problems, damaged = WHOLE_PROBLEMS[name]
+    with Archive.open(path) as archive:
+        archive.external.add_replay(REPLAY)
+    before = counted(path)
+    change(path, *statements)
+    found = check(path)
+    assert {key: reason[: len(problems.get(key, reason))] for key, reason in found.problems.items()} == problems
+    assert found.damaged == sum(before.values()) - sum(found.rows.values()) == damaged
+
+
+def test_a_damaged_plan_is_named_by_the_beginning_of_its_key(path):
+    plan = plans(path)[0]
+    assert len(plan) == 64
+    change(path, f"UPDATE plans SET plan = '[' WHERE id = '{plan}'")
+    reason = "plan is not valid JSON"
+    assert check(path).problems == {f"plans {plan[:59]}…": reason, "trials 1": reason}
+
+
+def test_a_damaged_trial_whose_plan_is_lost_is_counted_once(path):
+    change(
+        path,
+        "PRAGMA foreign_keys = OFF",
+        f"DELETE FROM plans WHERE id = '{plans(path)[0]}'",
+        *(f"DELETE FROM {table} WHERE trial_id = 1" for table in ("curves", "predictions", "reveals")),
+        "UPDATE trials SET environment = '{' WHERE id = 1",
+    )
+    found = salvage(path, path.with_name("b.db"))
+    assert found.problems == {"trials 1": "FOREIGN KEY constraint failed"}
+    assert (found.damaged, found.again, found.rows["trials"]) == (1, 0, 2)
+
+
+def test_a_row_can_do_without_what_it_refers_to_where_that_is_optional(path):
+    """Lost are the plan of trial 1, which trial 3 copied, and the source of a family."""
+    [(family, fingerprint)] = content(path, "families", "name, fingerprint")[:1]
+    experts = content(path, "candidate_experts", "family, fingerprint")
+    assert (family, fingerprint) in experts
+    change(
+        path,
+        "PRAGMA foreign_keys = OFF",
+        f"DELETE FROM plans WHERE id = '{plans(path)[0]}'",
+        f"DELETE FROM families WHERE fingerprint = '{fingerprint}'",
+        "UPDATE trials SET copied_from = 1 WHERE id = 3",
+        "UPDATE trials SET copied_from = 2 WHERE id = 2",
+    )
+    out = salvage(path, path.with_name("b.db")).saved
+    assert content(out, "trials", "id, copied_from") == [(2, 2), (3, None)]
+    expected = [(name, None if key == fingerprint else key) for name, key in experts]
+    assert content(out, "candidate_experts", "family, fingerprint") == expected
+
+
+def test_a_salvage_that_ends_early_leaves_no_file(path, monkeypatch):
+    """A draft of an earlier one is removed too, and not continued."""
+    draft = path.with_name(".b.db.part")
+    draft.write_text("left by a kill")
+    assert salvage(path, path.with_name("b.db")).problems == {}
+    assert [file.name for file in path.parent.iterdir() if "b.db" in file.name] == ["b.db"]
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nngen.archive.check._insert", die)
+    with pytest.raises(KeyboardInterrupt):
+        salvage(path, path.with_name("c.db"))
+    assert not [file for file in path.parent.iterdir() if "c.db" in file.name]
 
 
 def test_bytes_that_are_no_utf_8_are_named_by_their_column(path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import sqlite3
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +91,13 @@ def test_what_cannot_be_read_names_its_column():
         with pytest.raises(DamagedRowError, match=words):
             read(row, column, parse)
 
+    def refuse(value):
+        raise ValueError("x" * 200)
+
+    with pytest.raises(DamagedRowError) as caught:
+        read(row, "c", refuse)
+    assert str(caught.value) == f"c cannot be read ({'x' * 119}…)"
+
 
 def test_lone_surrogates_are_bytes_that_were_no_utf_8():
     check_texts({"a": "plain", "b": "Größe", "c": b"\xff", "d": 3, "e": None})
@@ -108,6 +117,16 @@ def test_a_free_name_is_counted_up(tmp_path):
     for name in ("a.rescued", "a.rescued-2", "a.rescued-3"):
         assert _unused(place).name == name
         (tmp_path / name).touch()
+
+
+def test_a_call_within_others_may_find_everything_undone(tmp_path):
+    """A full disk ends the whole transaction; the error of the call is raised, not one about it."""
+    db = open_database(tmp_path / "a.db", create=True, readonly=False)
+    with transaction(db), pytest.raises(ZeroDivisionError), transaction(db):
+        db.execute("ROLLBACK")
+        raise ZeroDivisionError
+    assert not db.in_transaction
+    db.close()
 
 
 @pytest.mark.parametrize(
@@ -170,6 +189,68 @@ def test_the_lock_is_a_file_beside_the_archive_that_names_its_owner(tmp_path):
         assert file.read_text() == str(os.getpid())
     with pytest.raises(ArchiveError, match="cannot write the lock"), driver_lock(tmp_path / "none" / "a.db", "one"):
         pass
+
+
+def test_the_lock_has_the_same_name_in_every_version(tmp_path):
+    """SHA-256 of a name begins as ``printf one | sha256sum`` prints it; what an older driver left is overwritten."""
+    file = tmp_path / ".a.db.7692c3ad.lock"
+    file.write_text("9" * 40)
+    with driver_lock(tmp_path / "a.db", "one"):
+        assert file.read_text() == str(os.getpid())
+    mask = os.umask(0)
+    try:
+        with driver_lock(tmp_path / "a.db", "one"):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o644
+    finally:
+        os.umask(mask)
+    assert list(tmp_path.iterdir()) == []
+
+
+def handles():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(("content", "owner"), [(b"", "unknown"), (b" 12 ", "12"), (b"7" * 50, "7" * 32)])
+def test_a_driver_that_is_refused_names_the_owner_and_keeps_no_handle(content, owner, tmp_path, monkeypatch):
+    archive, before = tmp_path / "a.db", handles()
+    file = tmp_path / ".a.db.7692c3ad.lock"
+    with monkeypatch.context() as changed:
+        changed.setattr("fcntl.lockf", lambda *_: (_ for _ in ()).throw(BlockingIOError))
+        file.write_bytes(content)
+        with pytest.raises(ArchiveError) as caught, driver_lock(archive, "one"):
+            pass
+    assert str(caught.value) == (f"campaign one is being run by another process (pid {owner}): wait for it or stop it")
+    assert file.read_bytes() == content
+    assert driver_of(archive, "one") is None
+    with driver_lock(archive, "one"):
+        assert handles() == before + 1
+    assert handles() == before
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_lock_whose_name_is_gone_or_anothers_is_taken_again(replaced, tmp_path, monkeypatch):
+    """The former owner removes the file between the opening and the locking, and a third process may make a new one."""
+    archive, file, before = tmp_path / "a.db", tmp_path / ".a.db.7692c3ad.lock", handles()
+    asked, lockf = [], fcntl.lockf
+
+    def late(handle, how):
+        lockf(handle, how)
+        asked.append(os.fstat(handle).st_ino)
+        if len(asked) == 1:
+            if replaced:
+                (tmp_path / "new").touch()
+                (tmp_path / "new").rename(file)
+            else:
+                file.unlink()
+
+    monkeypatch.setattr("fcntl.lockf", late)
+    with driver_lock(archive, "one"):
+        assert len(asked) == 2
+        assert file.stat().st_ino == asked[1]
+        assert file.read_text() == str(os.getpid())
+        assert handles() == before + 1
+    assert handles() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_process_sees_the_driver(tmp_path):

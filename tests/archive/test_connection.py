@@ -58,6 +58,50 @@ def test_a_reader_of_a_folder_that_cannot_be_written_takes_the_file_as_it_is(pat
     assert asked[2:] == [(f"{address}?mode=ro", True)]
 
 
+@pytest.mark.parametrize("kept", ["file", "folder"])
+def test_a_reader_needs_to_write_both_the_file_and_its_folder(kept, path, monkeypatch):
+    asked, made = [], sqlite3.connect
+    monkeypatch.setattr(os, "access", lambda place, _: place == (path if kept == "file" else path.parent))
+    monkeypatch.setattr(sqlite3, "connect", lambda place, **how: asked.append(place) or made(place, **how))
+    open_database(path, create=False, readonly=True).close()
+    assert asked == [f"{path.as_uri()}?mode=ro&immutable=1"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "mode"), [(0, "normal"), (1, "exclusive"), (2, "normal")], ids=["first", "alone", "as it is"]
+)
+def test_a_reader_without_room_beside_the_file_tries_less_and_closes_what_it_tried(refused, mode, path, monkeypatch):
+    left, made = [True] * refused, []
+    monkeypatch.setattr("nngen.archive.connection._has_room", lambda db: made.append(db) or not (left and left.pop()))
+    db = open_database(path, create=False, readonly=True)
+    assert pragma(db, "locking_mode", "query_only") == [mode, refused < 2]
+    assert len(made) == min(refused + 1, 2)
+    for tried in made[:refused]:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            tried.execute("SELECT 1")
+    db.close()
+
+
+@pytest.mark.parametrize("met", [False, True], ids=["alone", "another process was first"])
+def test_an_archive_is_made_on_a_file_system_without_links(met, tmp_path, monkeypatch):
+    path = tmp_path / "a.db"
+
+    def refuse(place, draft):
+        assert [place, draft.parent] == [path, tmp_path]
+        if met:
+            with sqlite3.connect(draft) as other:
+                other.execute("INSERT INTO events (at, kind, detail) VALUES ('now', 'mine', '{}')")
+            other.close()
+            path.write_bytes(draft.read_bytes())
+            draft.write_bytes(b"never to be seen")
+        raise OSError("no links here")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+    with Archive.open(path) as archive:
+        assert len(archive._db.execute("SELECT * FROM events").fetchall()) == met
+    assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
+
+
 def test_files_that_cannot_be_opened_are_one_line(path, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.db").touch()

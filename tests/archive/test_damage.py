@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nngen.archive import Archive, TrialState
 from nngen.archive.check import check, salvage
+from nngen.archive.connection import WAY_OUT
 from nngen.errors import ArchiveError, NngenError, UsageError
 from nngen.testing.fakes import FakeEngine, fake_campaign
 
@@ -111,6 +112,46 @@ def test_damage_is_named_in_every_table(damaged, statement, line):
         (where, reason), *_ = archive.damaged.items()
         with pytest.raises(AssertionError, match=line):
             raise AssertionError(f"{where}: {reason}")
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3, 4, 5, 7])
+def test_a_text_that_is_not_utf_8_hides_no_other_row(bad, tmp_path, monkeypatch):
+    """Rows are fetched some at a time; after the error those that were given are passed over, and none twice."""
+    monkeypatch.setattr("nngen.archive.reader._CHUNK", 2)
+    with Archive.open(tmp_path / "a.db") as archive:
+        for number in range(1, 8):
+            archive.log(f"kind {number}")
+    db = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    db.execute("DROP TRIGGER events_no_update")
+    db.execute(f"UPDATE events SET kind = CAST(X'C328' AS TEXT) WHERE id = {bad}")
+    db.close()
+    with Archive.open(tmp_path / "a.db", readonly=True) as archive:
+        assert archive.damage == ""
+        assert [event.id for event in archive.events()] == [number for number in range(1, 8) if number != bad]
+        assert archive.damaged == {f"events {bad}": "kind is not UTF-8"}
+        message = f"archive {archive.path}: events {bad}: kind is not UTF-8: {WAY_OUT}"
+        assert archive.damage == message
+    with Archive.open(tmp_path / "a.db") as archive, pytest.raises(ArchiveError) as caught:
+        archive.events()
+    assert str(caught.value) == message
+
+
+def test_damage_is_counted_and_its_key_cut(tmp_path):
+    with Archive.open(tmp_path / "a.db") as archive:
+        for letter in "abc":
+            archive.add_labels(letter * 64, b"\x00", ("cat",))
+    db = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    db.execute("DROP TRIGGER class_names_no_update")
+    db.execute("UPDATE class_names SET names = '3'")
+    db.close()
+    reason = "names cannot be read (it is not a list of names)"
+    with Archive.open(tmp_path / "a.db", readonly=True) as archive:
+        for count, letter in enumerate("abc", start=1):
+            with pytest.raises(ArchiveError) as caught:
+                archive.class_names(letter * 64)
+            more = {1: "", 2: " (and 1 more)", 3: " (and 2 more)"}[count]
+            assert str(caught.value) == (f"archive {archive.path}: class_names {'a' * 59}…: {reason}{more}: {WAY_OUT}")
+        assert archive.damaged == {f"class_names {letter * 59}…": reason for letter in "abc"}
 
 
 def test_commands_show_the_rest_and_end_with_one_line(damaged, nngen, tmp_path):

@@ -155,6 +155,69 @@ def test_a_copied_result_is_that_of_the_first_trial(archive):
     assert copied_result(archive.trial(1), b"", b"").validation_logits == b""
 
 
+@pytest.mark.parametrize("missing", ["seconds", "peak_mib"])
+def test_a_copied_result_without_an_amount_has_none(missing, archive):
+    """Archives of the first versions left it out where it was 0."""
+    trained(archive, 1)
+    copied = copied_result(replace(archive.trial(1), **{missing: None}), b"", b"")
+    assert getattr(copied, missing) == 0.0
+    assert copied == replace(
+        RESULT, validation_predictions=b"", test_predictions=b"", validation_logits=b"", **{missing: 0.0}
+    )
+
+
+def test_a_result_without_a_fingerprint_of_its_data_is_read_in_both_ways(archive):
+    trained(archive, 1, replace(RESULT, data_fingerprint=""))
+    [score] = archive.scores()
+    assert archive.trial(1).data_fingerprint == ""
+    assert score.fidelity == archive.trial(1).fidelity == SPEC.fidelity("", 32)
+
+
+def test_a_closed_archive_answers_nothing(tmp_path):
+    with Archive.open(tmp_path / "b.db") as archive:
+        archive.log("x")
+    message = f"^archive {tmp_path / 'b.db'}: Cannot operate on a closed database\\.$"
+    with pytest.raises(ArchiveError, match=message):
+        archive.events()
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("b.db")] == ["b.db"]
+
+
+def test_others_see_the_work_of_a_block_at_its_end(archive):
+    with Archive(archive.path) as reader:
+        with archive.together():
+            archive.start_trial(1)
+            archive.log("x", campaign="one")
+            assert len(archive.events("one")) == 3
+            assert (len(reader.events("one")), reader.counts("one")[TrialState.RUNNING]) == (1, 0)
+        assert (len(reader.events("one")), reader.counts("one")[TrialState.RUNNING]) == (3, 1)
+        with pytest.raises(ArchiveError, match="readonly"), reader.together():
+            reader.log("x")
+
+
+def test_a_block_notices_that_the_file_is_gone(archive):
+    with pytest.raises(ArchiveError) as caught, archive.together():
+        archive.log("x", campaign="one")
+        archive.path.unlink()
+        archive.log("y", campaign="one")
+    rescued = archive.path.with_name("a.db.rescued")
+    assert f"removed or replaced while it was written; what was stored is in {rescued}: " in str(caught.value)
+    with Archive(rescued) as saved:
+        assert [event.kind for event in saved.events("one")] == ["campaign.created", "x", "y"]
+    with pytest.raises(ArchiveError, match="removed or replaced"), archive.together():
+        raise AssertionError("not reached")
+
+
+def test_defaults_of_records_are_the_first_of_each(archive):
+    assert (NewTrial(plan=PLANS[0]).seed, NewTrial(plan=PLANS[0]).candidate_id) == (None, None)
+    trained(archive, 1)
+    archive.promote("one", [Promotion(trial_id=1, rung=1)])
+    last = archive.trials("one")[-1]
+    assert (last.position, last.rung, last.replicate) == (0, 1, 0)
+    assert archive.events("one")[-1].detail == {"rung": 1, "replicate": 0}
+    record = fake_record("two")
+    assert (record.classes, record.known, record.pool, record.left_out, record.candidates) == (0, 0, {}, {}, ())
+
+
 def test_brief_lines_lack_experts_and_seeds(archive):
     trained(archive, 1)
     whole, brief = archive.lines("one")[0], archive.lines("one", brief=True)[0]
@@ -193,6 +256,15 @@ def test_names_that_are_not_there_show_those_that_are(archive):
         archive.campaign("zzzzzz")
     with Archive.in_memory() as empty, pytest.raises(UsageError, match=r"in this archive: it holds no candidates yet$"):
         empty.candidate("a")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(4, "one, a0, a1, a2"), (5, "one, a0, a1, a2, a3")])
+def test_up_to_five_names_are_all(count, shown, archive):
+    for number in range(count - 1):
+        archive.add_campaign(fake_record(f"a{number}"), [])
+    with pytest.raises(UsageError) as caught:
+        archive.campaign("zzzzzz")
+    assert str(caught.value) == f"no campaign 'zzzzzz' in {archive.path}: it holds {shown}"
 
 
 @pytest.mark.parametrize(("count", "shown"), [(2, "a1, a2"), (3, "a1, a2, a3"), (4, "a1, a2, a3, ...")])
