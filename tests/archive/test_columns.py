@@ -10,6 +10,7 @@ import sqlite3
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,7 +208,7 @@ def test_the_lock_has_the_same_name_in_every_version(tmp_path):
 
 
 def handles():
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize(("content", "owner"), [(b"", "unknown"), (b" 12 ", "12"), (b"7" * 50, "7" * 32)])

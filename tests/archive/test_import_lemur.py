@@ -1,6 +1,7 @@
 """Imports of LEMUR's records: once, complete, and separate from trials of nngen."""
 
 import json
+import os
 import sqlite3
 
 import pytest
@@ -55,6 +56,87 @@ def test_helper_processes_import_no_module_of_the_current_folder(tmp_path, monke
     monkeypatch.setattr(module, "_FEW", 1)
     assert module._fingerprints({"a": "x = 1\n"}, 2, None)["a"].nn_id == fingerprint("x = 1\n").nn_id
     assert not (tmp_path / "TAKEN").exists()
+
+
+@pytest.mark.parametrize(("jobs", "few", "apart"), [(2, 3, True), (2, 4, False), (1, 3, False), (2, 2, True)], ids=str)
+def test_many_sources_are_fingerprinted_in_processes_of_their_own(jobs, few, apart, monkeypatch):
+    """In slices, and with a variable of the environment that is put back."""
+    made, done = [], []
+
+    class Pool:
+        def __init__(self, workers, mp_context):
+            made.append((workers, mp_context.get_start_method(), os.environ.get("PYTHONSAFEPATH")))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            made.append("closed")
+
+        map = staticmethod(map)
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(module, "_FEW", few)
+    monkeypatch.setattr(module, "_SLICE", 2)
+    sources = {name: f"x = {name!r}\n" for name in "abc"}
+    for before in (None, "", "yes"):
+        made.clear()
+        done.clear()
+        if before is None:
+            monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        else:
+            monkeypatch.setenv("PYTHONSAFEPATH", before)
+        prints = module._fingerprints(sources, jobs, lambda *numbers: done.append(numbers))
+        found = {name: (each.nn_id, each.canonical) for name, each in prints.items()}
+        alone = {name: fingerprint(source) for name, source in sources.items()}
+        assert found == {name: (each.nn_id, each.canonical) for name, each in alone.items()}
+        assert done == [(2, 6), (3, 6)]
+        assert made == ([(jobs, "spawn", "1"), "closed"] if apart else [])
+        assert os.environ.get("PYTHONSAFEPATH") == before
+
+
+def test_progress_counts_each_model_twice(archive, tree, monkeypatch):
+    """Once when it is fingerprinted, once when results of it are stored; here 2 results at a time, of 2 models."""
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(module, "_SLICE", 4)
+    lemur, done = open_lemur(tree), []
+    import_lemur(archive, lemur, choose_models(lemur), progress=lambda *numbers: done.append(numbers))
+    assert done == [(4, 12), (6, 12), (7, 12), (8, 12), (8, 12)]
+
+
+def test_sources_with_doubtful_escapes_warn_nobody(archive, tree):
+    """Tests treat warnings as errors."""
+    (tree / "ab/nn/nn/Delta.py").write_text('x = "\\d"\n')
+    found = take(archive, tree)
+    assert (found.models, found.unreadable) == (7, 1)
+
+
+def test_an_import_is_an_event(archive, tree):
+    lemur = open_lemur(tree)
+    for asked, models, new in (({"dataset": "mnist"}, 1, 1), ({}, 6, 4), ({}, 6, 0)):
+        take(archive, tree, **asked)
+        last = archive.events()[-1]
+        assert (last.kind, last.campaign, last.trial_id) == ("lemur.imported", None, None)
+        expected = {"origin": lemur.name, "dataset": asked.get("dataset"), "models": models, "trials": new}
+        assert last.detail == expected
+
+
+def test_results_of_other_models_are_counted(archive, tree):
+    lemur = open_lemur(tree)
+    found = import_lemur(archive, lemur, ["MoE-hetero2-Alpha-Beta"])
+    assert (found.models, found.trials, found.orphans) == (1, 1, 4)
+    assert archive.external.counts() == {"models": 1, "series": 1, "settings": 1, "trials": 1}
+
+
+def test_the_id_of_hyperparameters_is_one_short_line(archive, tree):
+    file = tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json"
+    [first] = json.loads(file.read_text())
+    odd = [first | {"uid": "a\nb"}, first | {"uid": "u" * 200}, first | {"uid": 7}]
+    del first["uid"]
+    file.write_text(json.dumps([*odd, first]))
+    take(archive, tree, dataset="mnist")
+    uids = [uid for (uid,) in archive._db.execute("SELECT uid FROM foreign_settings ORDER BY id")]
+    assert uids == ["a b", "u" * 99 + "…", "7", ""]
 
 
 def test_twice_adds_nothing(archive, tree):
@@ -131,12 +213,22 @@ def test_one_kind_on_one_data_set(archive, tree):
     [
         ({"dataset": "nope"}, "no results on 'nope'; it has some on cifar-10, mnist"),
         ({"dataset": "mnist", "kind": "hetero"}, "no results of kind hetero on 'mnist'"),
-        ({"kind": "other"}, "choose any or hetero"),
+        ({"kind": "other"}, "^no kind of model is called 'other': choose any or hetero$"),
     ],
 )
 def test_nothing_to_import(tree, asked, message):
     with pytest.raises(UsageError, match=message):
         choose_models(open_lemur(tree), **asked)
+
+
+def test_a_lemur_without_mixtures_has_none_to_import(tree):
+    (tree / "ab/nn/nn/MoE-hetero2-Alpha-Beta.py").unlink()
+    lemur = open_lemur(tree)
+    with pytest.raises(UsageError) as caught:
+        choose_models(lemur, kind="hetero")
+    assert str(caught.value) == f"{lemur.name} holds no model of kind hetero: choose --kind any"
+    assert choose_models(lemur) == sorted(MODELS.keys() - {"MoE-hetero2-Alpha-Beta"})
+    assert choose_models(lemur, dataset="mnist") == ["Alpha"]
 
 
 def test_broken_results_are_named_and_left_out(archive, tree, caplog):

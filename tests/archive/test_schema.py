@@ -1,11 +1,13 @@
 """Tables, indices and triggers of a new archive, and the closed loops of the first ones."""
 
+import json
 import sqlite3
 
 import pytest
 
 from nngen.archive.connection import connect, open_database
 from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, _loops_by_name, applied, migrate
+from nngen.seeds import derive
 
 APPEND_ONLY = [
     *("candidate_experts", "candidates", "class_names", "curves", "events", "families", "foreign_models"),
@@ -93,3 +95,95 @@ def test_loops_of_older_archives_begin_with_a_random_rewriter():
         "c-d-0": ("c-d", 0, "cycle"),
         "c-d-3": ("c-d", 3, "cycle"),
     }
+
+
+SOURCE = "INSERT INTO candidates (id, canonical, source, created_at) VALUES (?, ?, 'x', 'now')"
+TRIAL = (
+    "INSERT INTO trials (campaign, position, rung, replicate, plan_id, state, outcome, candidate_id) "
+    "VALUES (?, ?, 0, 0, 'p', ?, iif(?3 = 'done', 'valid', NULL), ?)"
+)
+GIVEN = ["c0", "c1", "c2"]
+OLD_CAMPAIGNS = {
+    "l-0": {"sampler": "rewriter random", "seed": 3, "candidates": GIVEN},
+    "l-judge-0": {"sampler": "judge", "seed": 4, "candidates": GIVEN},
+    "empty": {"sampler": "stratified", "seed": 5, "candidates": None},
+    "bare": {"seed": 6},
+}
+
+
+def test_open_trials_of_older_archives_get_their_candidate_and_seed():
+    db = connect(":memory:")
+    for step in STEPS[:2]:
+        MIGRATIONS[step](db)
+    db.execute("INSERT INTO plans VALUES ('p', '{}')")
+    db.executemany(SOURCE, [(name, name) for name in GIVEN])
+    for name, spec in OLD_CAMPAIGNS.items():
+        db.execute("INSERT INTO campaigns VALUES (?, ?, 'now')", [name, json.dumps(spec)])
+        rows = [(name, 0, "done", "c0"), (name, 1, "running", None), (name, 2, "ready", None)]
+        db.executemany(TRIAL, rows)
+    MIGRATIONS[STEPS[2]](db)
+    rows = [tuple(row) for row in db.execute("SELECT name, loop, cycle, role FROM campaigns ORDER BY rowid")]
+    assert rows == [
+        ("l-0", "l", 0, "cycle"),
+        ("l-judge-0", "l", 0, "judge"),
+        ("empty", None, None, None),
+        ("bare", None, None, None),
+    ]
+    columns = "position, state, candidate_id, given_isolation, given_seed"
+    found = {
+        name: [tuple(row) for row in db.execute(f"SELECT {columns} FROM trials WHERE campaign = ? ORDER BY id", [name])]
+        for name in OLD_CAMPAIGNS
+    }
+    done = (0, "done", "c0", None, None)
+    assert found == {
+        "l-0": [done, (1, "running", "c1", "sandbox", None), (2, "ready", "c2", "sandbox", None)],
+        "l-judge-0": [
+            done,
+            (1, "running", "c1", "sandbox", derive(4, "judge", 1)),
+            (2, "ready", "c2", "sandbox", derive(4, "judge", 2)),
+        ],
+        "empty": [done, (1, "running", None, None, None), (2, "ready", None, None, None)],
+        "bare": [done, (1, "running", None, None, None), (2, "ready", None, None, None)],
+    }
+    with pytest.raises(sqlite3.IntegrityError, match="a trial goes from ready to running to done"):
+        db.execute("UPDATE trials SET given_seed = 1 WHERE id = 3")
+    db.close()
+
+
+def test_columns_of_a_new_archive_have_their_defaults(db):
+    """What a migration adds to a table that has rows must have a value for them."""
+    db.execute("PRAGMA foreign_keys = OFF")
+    db.execute(TRIAL, ["one", 0, "ready", None])
+    db.execute("INSERT INTO curves (trial_id, epoch, validation_accuracy, seconds, usage) VALUES (1, 1, 0.5, 1, '')")
+    row = db.execute("SELECT suspect, given_isolation, given_seed FROM trials").fetchone()
+    assert tuple(row) == ("", None, None)
+    assert db.execute("SELECT samples FROM curves").fetchone()[0] is None
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "sql"),
+    [
+        ("trials", "validation_accuracy", None),
+        (
+            "curves",
+            "validation_accuracy",
+            "INSERT INTO curves (trial_id, epoch, validation_accuracy, seconds, usage) VALUES (1, 1, ?, 1, '')",
+        ),
+        ("reveals", "test_accuracy", "INSERT INTO reveals VALUES (1, ?, 'now')"),
+    ],
+)
+def test_an_accuracy_is_a_share_in_every_table(table, column, sql, db):
+    db.execute("PRAGMA foreign_keys = OFF")
+    if sql is None:
+        sql = (
+            "INSERT INTO trials (campaign, position, rung, replicate, plan_id, state, validation_accuracy) "
+            "VALUES ('one', 0, 0, 0, 'p', 'ready', ?)"
+        )
+    for wrong in (-0.001, 1.001, 1e300):
+        with pytest.raises(sqlite3.IntegrityError, match="an accuracy is between 0 and 1"):
+            db.execute(sql, [wrong])
+    for right in (0, 1):
+        db.execute("SAVEPOINT s")
+        db.execute(sql, [right])
+        assert db.execute(f"SELECT {column} FROM {table}").fetchone()[0] == right
+        db.execute("ROLLBACK TO s")
