@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.archive import LoopRole
+from nngen.archive import LoopRole, rows
 from nngen.archive.columns import DamagedRowError, amount, check_texts, checked, share
 from nngen.archive.rows import (
     TrialRows,
     campaign_from_row,
     campaign_to_text,
     dump,
+    environment_to_text,
     names_from_row,
     plan_from_text,
     plan_id,
@@ -25,7 +26,7 @@ from nngen.archive.rows import (
 )
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_record
-from nngen.types import Outcome, Shape, TrialSpec, Verdict
+from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
 
 SPEC = TrialSpec(dataset="digits", shape=Shape(1, 8, 8), seed=3)
 NAMES = st.lists(st.text(st.sampled_from('AB"\\,[] é'), min_size=1, max_size=6), min_size=1, max_size=4, unique=True)
@@ -72,11 +73,87 @@ def test_experts_of_any_name_are_read_as_json_reads_them(names):
 def test_plans_of_any_names_are_read_as_json_reads_them(names):
     plan = Plan(experts=tuple(names))
     text = dump(plan.to_dict())
-    rows = TrialRows()
+    made = TrialRows()
     for _ in range(2):
-        assert rows.named_plan({"id": "c", "plan": text}) == ("c", plan)
+        assert made.named_plan({"id": "c", "plan": text}) == ("c", plan)
     assert plan_from_text(text) == plan
     assert plan_id(plan) == plan_id(replace(plan)) != plan_id(replace(plan, experts=("other",)))
+
+
+def counting(monkeypatch, name):
+    """Count the calls of a function of the module that reads rows."""
+    calls, function = [], getattr(rows, name)
+    monkeypatch.setattr(rows, name, lambda text: calls.append(text) or function(text))
+    return calls
+
+
+def test_what_the_trials_of_a_campaign_share_is_parsed_once(monkeypatch):
+    """Their plans differ in the experts, and their specifications in the seed."""
+    plans, specs = counting(monkeypatch, "plan_from_text"), counting(monkeypatch, "spec_from_text")
+    empty = dict.fromkeys([*rows._SAME, *rows.SCORED, "test_accuracy", "environment", "outcome", "given_isolation"])
+    made = TrialRows()
+    for names, seed in (("ABCD", 0), ("ABCE", 70), (["É", "Eight-2"], 8), (["alone"], 2**62)):
+        plan, spec = Plan(experts=tuple(names)), replace(SPEC, seed=seed)
+        row = empty | {"plan": dump(plan.to_dict()), "spec": spec_to_text(spec), "state": "ready", "suspect": ""}
+        trial = made.trial(row, [])
+        assert (trial.plan, trial.spec, trial.given) == (plan, spec, False)
+        assert made.trial(row, []).plan is trial.plan
+    assert len(plans) == len(specs) == 1
+    odd = Plan(experts=('quoted "A"', "B"))
+    assert made.named_plan({"id": "c", "plan": dump(odd.to_dict())}) == ("c", odd)
+    assert len(plans) == 2
+
+
+@pytest.mark.parametrize("names", ["ABCD", ["one"], ["Eight-2", "É", "[x]"]])
+def test_experts_of_usual_names_are_read_without_the_rest_of_the_plan(names):
+    text = dump(Plan(experts=tuple(names)).to_dict())
+    end = text.index('],"') + 1
+    assert text[end:].startswith(',"')
+    found = TrialRows().line(line(plan=text[:end] + " and what is no JSON"))
+    assert found.experts == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("trial", "text"),
+    [
+        (Trial(candidate_id="c", spec=SPEC, verdict=Verdict(outcome=Outcome.VALID)), "{}"),
+        (
+            Trial(candidate_id="c", spec=SPEC, verdict=Verdict(outcome=Outcome.VALID), epochs_before=0, energy_j=0.0),
+            '{"energy_j":"0.000","epochs_before":"0"}',
+        ),
+        (
+            Trial(
+                candidate_id="c",
+                spec=SPEC,
+                verdict=Verdict(outcome=Outcome.VALID),
+                environment={"z": "1", "batch": "mine"},
+                batch=4,
+                predicted_mib=2.5,
+                energy_j=0.0006,
+            ),
+            '{"batch":"4","energy_j":"0.001","predicted_mib":"2","z":"1"}',
+        ),
+    ],
+    ids=["nothing", "zero", "rounded"],
+)
+def test_an_environment_has_the_conditions_that_are_known(trial, text):
+    assert environment_to_text(trial) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": 1}', "environment cannot be read (its values are not all texts)"),
+        ('{"batch": "4", "a": null}', "environment cannot be read (its values are not all texts)"),
+        ('{"batches_tried": "4,x"}', "environment cannot be read (invalid literal for int() with base 10: '4,x')"),
+    ],
+)
+def test_an_environment_is_texts(text, reason):
+    empty = dict.fromkeys([*rows._SAME, *rows.SCORED, "test_accuracy", "spec", "outcome", "given_isolation"])
+    row = empty | {"plan": dump(Plan(experts=("A",)).to_dict()), "state": "ready", "suspect": "", "environment": text}
+    with pytest.raises(DamagedRowError) as caught:
+        TrialRows().trial(row, [])
+    assert str(caught.value) == reason
 
 
 @pytest.mark.parametrize(
