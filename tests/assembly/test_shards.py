@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from assembly_toys import GOLDEN
 
 from nngen.assembly.output import TarWriter
 from nngen.errors import UsageError
@@ -157,6 +158,30 @@ def test_its_bytes_are_those_of_a_tar_file(tmp_path: Path) -> None:
         length = tar.offset
     stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(path.read_bytes()), read_across_frames=True)
     assert stream.read() == expected.getvalue()[:length] + bytes(1024)
+
+
+def test_its_frames_are_pairs_of_a_head_and_of_data_compressed_at_level_6(tmp_path: Path) -> None:
+    """A writer that was killed goes on to the same bytes in a later version, too, if heads and level stay."""
+    path, source = tmp_path / "all.tar.zst", (GOLDEN / "hetero.py").read_text()
+    with TarWriter(path, "order", batch=1) as writer:
+        writer.add(Candidate(id="MoE4-1", source=source, canonical=""))
+        writer.reach(3)
+        writer.reach(4)
+        writer.finish()
+    content, heads, compressor = path.read_bytes(), [], zstandard.ZstdCompressor(level=6)
+    while content:
+        magic, length = struct.unpack("<II", content[:8])
+        assert magic == 0x184D2A50
+        heads.append(json.loads(content[8 : 8 + length]))
+        end = 8 + length + heads[-1].pop("bytes")
+        frame, content = content[8 + length : end], content[end:]
+        assert frame == compressor.compress(zstandard.ZstdDecompressor().decompress(frame))
+    common = {"order": "order"}
+    assert heads == [
+        common | {"position": 3, "members": 1},
+        common | {"position": 4, "members": 0},
+        common | {"position": 4, "members": 0, "finished": True},
+    ]
 
 
 def test_a_full_frame_is_in_the_file_at_once_and_no_part_of_one(tmp_path: Path) -> None:

@@ -108,3 +108,18 @@ def test_a_pair_helps_each_of_its_families_by_half_of_its_effect(strong, own, to
     chosen = ask(Pool.of(families), 2, 0, scores)[1]
     assert not chosen.explored
     assert {name for name in chosen.quartet if name in own} == expected
+
+
+@pytest.mark.parametrize(
+    ("others", "taken", "found"),
+    [(11, 0, True), (12, 0, False), (23, 12, True), (24, 12, False)],
+    ids=["twelve", "thirteen", "twenty-four, all of the first twelve taken", "twenty-five, all of them taken"],
+)
+def test_the_best_twelve_families_are_compared_and_twice_as_many_where_their_quartets_are_taken(others, taken, found):
+    """One family alone is the worst, and its three pairs make the best quartet: found where it is looked at."""
+    strong = [f"S{number:02d}" for number in range(others)]
+    effects = {name: 0.02 - 0.0001 * place for place, name in enumerate(strong)} | {"X": -0.1}
+    scores = Scores(families=certain(effects), pairs={(name, "X"): (0.06, 1e-9) for name in strong[:3]})
+    chosen = ask(Pool.of(effects), 2, 0, scores, known=[*combinations(strong[:taken], 4)])[1]
+    assert not chosen.explored
+    assert chosen.quartet == (*strong[:3], "X" if found else strong[max(taken, 3)])

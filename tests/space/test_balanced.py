@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nngen.space import Pool, draw, sampler
-from nngen.space.balanced import BalancedOrder, balanced_order
+from nngen.space.balanced import LARGEST, BalancedOrder, _Counts, balanced_order
 
 
 def ranges(blocks, v, t):
@@ -154,6 +154,26 @@ def test_without_enough_families_the_order_is_empty():
         order[0]
 
 
-@pytest.mark.parametrize(("v", "k", "greedy"), [(9, 2, False), (9, 3, True), (9, 6, True), (9, 7, False), (4, 4, True)])
-def test_subsets_of_three_to_six_are_ordered_evenly(v, k, greedy):
+@pytest.mark.parametrize(
+    ("v", "k", "greedy"),
+    [(9, 2, False), (9, 3, True), (9, 6, True), (9, 7, False), (4, 4, True), (51, 4, True), (52, 4, False)],
+)
+def test_subsets_of_three_to_six_are_ordered_evenly_where_there_are_at_most_a_quarter_of_a_million(v, k, greedy):
     assert BalancedOrder(v, k).greedy == greedy
+
+
+def test_the_weights_of_pairs_and_families_rise_with_their_uses_up_to_a_limit():
+    counts = _Counts(16, 3, 0)
+    counts.pairs[:] = np.arange(256).reshape(16, 16) + 5
+    assert counts._steep().flatten().tolist() == [4 ** min(more, 8) for more in range(256)]
+    counts.families[:] = np.arange(16) + 5
+    assert counts._uneven(np.arange(16)[:, None]).tolist() == [3 ** min(more, 12) for more in range(16)]
+    assert counts._uneven(np.array([[0, 1, 2], [3, 14, 15]])).tolist() == [1 + 3 + 9, 27 + 2 * 3**12]
+
+
+def test_there_is_noise_for_every_subset_of_the_largest_space_at_every_position():
+    counts = _Counts(5, 3, 0)
+    for length in range(0, 8192, 13):
+        counts.order = [()] * length
+        assert len(counts._noise(LARGEST)) == LARGEST
+    assert np.bincount(counts._noise(LARGEST)).tolist() == pytest.approx([LARGEST / 64] * 64, rel=0.1)
