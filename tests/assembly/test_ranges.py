@@ -124,6 +124,19 @@ def test_messages_of_refused_plans(changes: dict[str, object], message: str) -> 
     assert str(refused.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [(1, "kind pair takes one family, not 3: A, B and C"), (2, "a mixture takes 1 to 2 experts, not 3: A, B and C")],
+)
+def test_a_kind_of_up_to_two_experts_is_a_mixture(monkeypatch: pytest.MonkeyPatch, most: int, message: str) -> None:
+    monkeypatch.setitem(KINDS, "pair", Kind(template="families", gate="convolution", experts=(1, most)))
+    for count in range(1, most + 1):
+        check_plan(Plan(experts=("A", "B")[:count], kind="pair", gate=Gate(k=1)))
+    with pytest.raises(PlanError) as refused:
+        check_plan(Plan(experts=("A", "B", "C"), kind="pair"))
+    assert str(refused.value) == message
+
+
 # Plans of campaigns, whose experts are drawn
 
 FROZEN = "recipe.frozen is for experts that were trained alone: nngen surrogate gates --train"

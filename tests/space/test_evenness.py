@@ -89,6 +89,10 @@ def test_expected_intervals_are_clipped_to_what_is_possible():
     assert whole.family_expected == (4, 4)
     assert whole.pair_expected == (3, 3)
     assert (whole.df, whole.p) == (4, None)
+    # One of 15 quartets is left: no family is in more than 10 of them, and no pair in more than 6.
+    almost = evenness(coverage(POOL[:6], [*combinations(POOL[:6], 4)][:14]))
+    assert almost.family_expected == pytest.approx((14 * 4 / 6 - 1.959964 * math.sqrt(14 * 2 / 9 / 14), 10))
+    assert almost.pair_expected == pytest.approx((14 * 6 / 15 - 1.959964 * math.sqrt(14 * 6 / 25 / 14), 6))
 
 
 def test_all_measures_of_a_small_sample():
