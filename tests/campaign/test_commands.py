@@ -227,3 +227,11 @@ def test_only_the_main_thread_listens_to_ctrl_c():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_first_look_for_commands_is_made_at_once_and_sees_the_first_event_of_an_archive(archive, monkeypatch):
+    monkeypatch.setattr("nngen.campaign.commands.time", SimpleNamespace(monotonic=lambda: 1.0))
+    listener = CommandListener(archive, "one")
+    archive.log("control.pause", campaign="one")
+    assert [event.id for event in archive.events("one")] == [1]
+    assert listener.command() is Command.PAUSE

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -286,3 +287,32 @@ def test_the_mean_weights_of_mixtures():
     work = [Work(experts=experts, epochs=1) for experts in (("A", "B"), ("A", "Z"), ())]
     assert module._weights_mib(work, costs) == pytest.approx(((2 + 4) + (2 + 3) + 4 * 3) / 3)
     assert module._weights_mib(work, {}) == module._weights_mib([], costs) == 0.0
+
+
+def test_space_without_the_sources_of_families(archive, costs):
+    """A family that is not among the inputs adds nothing, and without any source the template stands alone."""
+    campaign = fake_campaign(archive, inputs=fake_inputs("ABCDE"), size=5)
+    record, _ = campaign.preview()
+    some = {"archive": archive, "workers": 1, "memory_mib": 12_288.0}
+    found = estimate(record, [Work(experts=("A", "Z"), epochs=1)], inputs=campaign.inputs, **some)
+    each = 30_000 + 2 * (40 + 50)
+    assert (found.archive_mib, found.hours) == (pytest.approx((4 + each) / 2**20), None)
+    found = estimate(record, [Work(experts=(), epochs=1)], inputs=fake_inputs(""), **some)
+    assert (found.archive_mib, found.weights_mib, found.hours) == (pytest.approx(each / 2**20), 0.0, None)
+
+
+def test_the_pace_is_computed_from_2000_trials_at_most(archive):
+    campaign = fake_campaign(archive)
+    campaign.run()
+    (score, *_), record = archive.scores("one"), archive.campaign("one")
+    read = []
+
+    def scores(name):
+        for number in range(5000):
+            read.append(name)
+            yield replace(score, experts=() if number == 3 else score.experts)
+
+    endless = SimpleNamespace(campaigns=lambda: (record,), scores=scores)
+    pace = measure_pace(endless, record.spec, campaign.inputs, score.experts)
+    assert pace.basis == "2,000 trials of this archive with the same data and settings"
+    assert read == ["one"] * 2001  # one of them has no families, as a file from outside

@@ -4,6 +4,8 @@ import itertools
 import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -212,3 +214,65 @@ def test_a_trial_does_not_wait_for_those_that_are_assembled_after_it(archive, mo
 
     campaign(archive, size=4, engine=FakeEngine(slots=4), assemble=assemble).run()
     assert ready == [4, 3, 2, 1]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stand in for the clock of executors, which the test sets."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("nngen.campaign.executor.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_what_is_assembled_begins_together_after_a_twentieth_of_a_second(archive, clock):
+    made, (first, second) = executor(archive, FakeEngine(slots=2))
+    made.begin(first)
+    clock.now = 100.0 + 0.04
+    assert (archive.counts("one")[TrialState.RUNNING], made.busy) == (0, 0)
+
+    def assemble(plan, experts):
+        clock.now = 100.0 + 0.05
+        return fake_assemble(plan, experts)
+
+    made._assemble = assemble
+    made.begin(second)
+    assert (archive.counts("one")[TrialState.RUNNING], made.busy) == (2, 2)
+    while made.open:
+        made.wait(20)
+
+
+def test_results_share_a_transaction_for_a_twentieth_of_a_second(archive, clock):
+    made, _ = executor(archive, FakeEngine())
+    arrived = []
+
+    def arrive(name, at):
+        arrived.append(name)
+        clock.now = at
+
+    for name, at in (("a", 100.0), ("b", 100.04), ("c", 100.0 + 0.05), ("d", 200.0)):
+        made._calls.put(partial(arrive, name, at))
+    made.wait(20)
+    assert arrived == ["a", "b", "c"]
+    made.wait(20)
+    assert arrived == ["a", "b", "c", "d"]
+
+
+def test_the_watcher_is_told_of_a_lost_trial_before_the_reason(archive):
+    told = []
+
+    class Told(Watcher):
+        def requeued(self, trial):
+            told.append((trial.position, trial.rung))
+
+        def note(self, line):
+            if "lost" in line:
+                told.append(line)
+
+    engine = Losing(1)
+    campaign(archive, engine=engine, watcher=Told()).run()
+    lost = [trial.position for trial in archive.trials("one") if "G" in trial.experts]
+    assert told == [
+        one
+        for position in lost
+        for one in ((position, 0), f"trial {position + 1} was lost and is tried again: its machine went away")
+    ]

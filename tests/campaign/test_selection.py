@@ -7,14 +7,17 @@ from itertools import combinations
 
 import pytest
 
-from nngen.analysis.effects import effects, more_quartets
+from nngen.analysis.effects import effects, more_quartets, scores_of
 from nngen.analysis.observations import observe
 from nngen.analysis.report import collect
 from nngen.archive import Archive
-from nngen.campaign.protocols import Watcher
-from nngen.campaign.selection import source_of
+from nngen.campaign.budget import Budget
+from nngen.campaign.protocols import Suggestion, Watcher
+from nngen.campaign.selection import ChosenQuartets, source_of
 from nngen.campaign.summary import summarise
 from nngen.errors import ArchiveError, UsageError
+from nngen.plan import Plan
+from nngen.seeds import derive
 from nngen.space import SAMPLERS
 from nngen.space.registry import Choice, SamplerEntry
 from nngen.testing.fakes import FakeEngine, fake_inputs
@@ -224,3 +227,43 @@ def test_failures_are_counted_on(archive):
     found = effects(observe(archive.lines("one")), "ABCDEFG")
     asked = more_quartets(found, "one", 10)
     assert f"--size {math.ceil(found.needed * 10 / found.trained)} " in asked
+
+
+def test_a_sampler_that_learns_is_given_what_is_known_and_asked_for_a_turn(archive):
+    parts = {"inputs": fake_inputs("ABCDE"), "size": 4, "sampler": "adaptive", "skip_known": True, "min_explore": 0.5}
+    campaign(archive, budget=Budget(max_trials=1), **parts).run()
+    campaign(archive, name="other", inputs=fake_inputs("ABCDEF"), size=15, seed=3).run()
+    asked = []
+
+    def choose(*arguments, **options):
+        asked.append((arguments, options))
+        return (Choice(quartet=tuple("ABCE"), explored=False),)
+
+    record, trials = archive.campaign("one"), archive.lines("one")
+    found = ChosenQuartets(chooser=choose).suggest(record, trials, archive)
+    assert found == [Suggestion(plan=Plan(experts=tuple("ABCE")), explored=False)]
+    ((pool, turn, seed, scores), options) = asked[0]
+    # Of four quartets two are stored. All five of the pool are known by now, which is refused at the beginning alone.
+    assert (pool.families, turn, seed) == (tuple("ABCDE"), 2, derive(0, "campaign", "adaptive"))
+    before = tuple(Choice(quartet=trial.experts, explored=True) for trial in trials)
+    known = frozenset(combinations("ABCDEF", 4))
+    assert (len(trials), options) == (2, {"before": before, "known": known, "min_explore": 0.5})
+    lines = observe([*archive.lines("other"), *trials])
+    assert scores == scores_of(effects([line for line in lines if "F" not in line.quartet], "ABCDE"))
+    begins = replace(record, spec=replace(record.spec, name="new"))
+    with pytest.raises(UsageError, match="4 new quartets were asked for, but only 0 are not known already"):
+        ChosenQuartets(chooser=choose).suggest(begins, (), archive)
+    with pytest.raises(UsageError, match="5 new quartets were asked for, but only 0 are not known already"):
+        ChosenQuartets(chooser=choose).suggest(replace(record, spec=replace(record.spec, size=5)), trials, archive)
+    assert len(asked) == 1
+
+
+def test_a_sampler_that_learns_may_take_every_quartet_that_is_left(archive):
+    parts = {"inputs": fake_inputs("ABCDE"), "sampler": "adaptive", "skip_known": True}
+    campaign(archive, size=2, **parts).run()
+    campaign(archive, name="two", size=3, **parts).run()
+    assert {*quartets(archive, "one"), *quartets(archive, "two")} == set(combinations("ABCDE", 4))
+    four = parts | {"inputs": fake_inputs("ABCD"), "size": 1}
+    assert "ABCD" in ["".join(quartet) for quartet in quartets(archive, "one") + quartets(archive, "two")]
+    with pytest.raises(UsageError, match="1 new quartets were asked for, but only 0 are not known already"):
+        campaign(archive, name="three", **four).run()

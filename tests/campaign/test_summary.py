@@ -10,9 +10,12 @@ from statistics import fmean
 import pytest
 
 from nngen.archive import TrialLine, TrialState
+from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget, Usage
+from nngen.campaign.protocols import GivenCandidates, Suggestion
 from nngen.campaign.summary import Status, _best, _suspicion, read_status, reveal_test, summarise
-from nngen.testing.fakes import FakeEngine, fake_campaign, fake_dataset, fake_inputs, fake_record
+from nngen.plan import Plan
+from nngen.testing.fakes import FakeEngine, fake_assemble, fake_campaign, fake_dataset, fake_inputs, fake_record
 from nngen.types import Outcome, Verdict
 
 
@@ -194,3 +197,29 @@ def test_trials_that_a_table_answered_are_counted_by_rule(archive):
             return replace(super().train(job, on_epoch), verdict=Verdict(outcome=Outcome.VALID, rule="table.recorded"))
 
     assert fake_campaign(archive, engine=Table()).run().to_dict()["replayed"] == {"table.recorded": 6}
+
+
+def test_no_rate_without_a_trial_however_long_it_ran(archive):
+    archive.add_campaign(fake_record("one"), [])
+    archive.log("budget.clock", campaign="one", seconds=7200.0)
+    status = read_status(archive, "one")
+    assert (status.spent, status.per_hour) == (Usage(trials=0, hours=2.0, cost=None), None)
+
+
+OLDER = f"candidates assembled with older templates: 2 with version {TEMPLATE_VERSION + 1}"
+OPEN = f"; open quartets are assembled with version {TEMPLATE_VERSION}"
+
+
+@pytest.mark.parametrize(("given", "budget", "note"), [(False, 2, OLDER + OPEN), (True, 2, ""), (False, 9, "")])
+def test_older_templates_are_noted_while_quartets_are_to_be_assembled(archive, given, budget, note):
+    def older(plan, experts):
+        return replace(fake_assemble(plan, experts), template_version=TEMPLATE_VERSION + 1)
+
+    run = fake_campaign(archive, size=3 if budget == 2 else 2, assemble=older, budget=Budget(max_trials=budget))
+    if given:
+        made = [older(Plan(experts=tuple(f"{name}BCD")), ()) for name in "EFG"]
+        made = [replace(one, id=one.plan.experts[0], canonical=one.plan.experts[0]) for one in made]
+        suggestions = tuple(Suggestion(plan=one.plan, candidate=one) for one in made)
+        run = replace(run, source=GivenCandidates(suggestions=suggestions))
+    run.run()
+    assert summarise(archive, "one").templates == note

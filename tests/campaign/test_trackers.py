@@ -303,3 +303,17 @@ def test_everything_is_passed_on_and_the_tracker_gets_finished_trials_alone():
         getattr(watcher, name)(*arguments)
     assert inner.calls == calls
     assert reported == ["t1", "t2"]
+
+
+@pytest.mark.parametrize(("length", "shown"), [(200, 200), (201, 200)])
+def test_the_error_of_a_tracker_is_shortened_to_200_signs(length, shown):
+    text = "x" * (length - len("ValueError('')"))
+
+    def fail(trial):
+        raise ValueError(text)
+
+    notes = Notes()
+    Tracked(notes, "t", fail).finished("trial")
+    (line,) = notes.lines
+    message = line.removeprefix("t failed, and gets no more trials: ")
+    assert (len(message), message.endswith("…")) == (shown, length > 200)
