@@ -1,6 +1,7 @@
 """Weights beside the archive: those of the best trials stay, checkpoints of finished trials go."""
 
 from dataclasses import dataclass, field, replace
+from shutil import rmtree
 
 import pytest
 
@@ -266,3 +267,30 @@ def test_a_training_is_given_its_folder_and_that_of_the_rung_before(tmp_path):
         path=tmp_path / "trial-9", note=print
     )
     assert WeightFolders(None, none, ()).folder(model, foreign="", note=print) is None
+
+
+def test_a_driver_that_begins_again_leaves_the_checkpoint_of_a_trial_that_is_not_done(tmp_path):
+    spec = CampaignSpec(name="x", size=9, shape=Shape(1, 8, 8), keep_weights="none")
+    stored(tmp_path, 1, 2)
+    WeightFolders(tmp_path, spec, [line(1, 0.5), line(2, state=TrialState.READY, outcome=None)])
+    assert there(tmp_path) == {2: WHOLE}
+
+
+def test_what_has_gone_on_is_not_gone_on_from_again(tmp_path):
+    folders = going_on(tmp_path)
+    with Archive.in_memory() as archive:
+        fake_campaign(archive, size=1).run()
+        again = replace(archive.trials("one")[0], id=9, rung=1, position=104)
+    assert folders.folder(again, foreign="", note=print).before == tmp_path / "trial-4"
+    stored(tmp_path, 5)
+    folders.finish(line(5, 0.9, rung=1, position=104), ())
+    assert folders.folder(again, foreign="", note=print).before == tmp_path / "trial-0"
+
+
+def test_a_folder_that_somebody_removed_is_passed_over(tmp_path):
+    folders = going_on(tmp_path, keep="best")
+    rmtree(tmp_path / "trial-4")
+    stored(tmp_path, 5)
+    folders.finish(line(5, 0.5, rung=1, position=103), ())
+    folders.finish(line(6, 0.6, rung=1, position=104), ())
+    assert there(tmp_path) == {5: WHOLE}

@@ -17,10 +17,12 @@ from sklearn.datasets import load_digits
 
 from nngen.archive import Archive
 from nngen.archive.check import check
+from nngen.campaign import replay
 from nngen.campaign.replay import OfficialSplits, _hash, choose_replays, load_official, open_replays, run_replays
 from nngen.datasets.registry import DigitsSource
-from nngen.datasets.source import Raw
+from nngen.datasets.source import Raw, Request
 from nngen.errors import ArchiveError, DataError, UsageError
+from nngen.files import cache_dir
 from nngen.isolation.limits import Isolation
 from nngen.lemur.layout import nn_id
 from nngen.lemur.reader import CheckoutLemur
@@ -358,3 +360,23 @@ def test_no_more_replays_run_at_once_than_the_engine_takes(tree, slots):
         run = {"engine": engine, "threads": threads, "archive": archive, "data": {"mnist": fake_dataset()}}
         assert len(list(run_replays(jobs, **run))) == len(jobs) == 4
     assert most == slots
+
+
+def test_the_images_are_those_below_the_folder_asked_for_or_of_torchvision_in_the_cache(tmp_path, cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr(replay, "find_source", lambda request: asked.append(request) or SimpleNamespace(name="x"))
+    monkeypatch.setattr(replay, "load_source", lambda source, progress: (source.name, progress))
+    assert load_official("mnist", data_root=tmp_path, progress=print) == ("official-x", print)
+    assert load_official("cifar-10") == ("official-x", None)
+    assert asked == [
+        Request(name="mnist", root=tmp_path, progress=print),
+        Request(name="cifar-10", root=cache_dir() / "torchvision"),
+    ]
+
+
+def test_the_smallest_batch_is_two(tree):
+    file = tree / "ab/nn/stat/train/img-classification_mnist_acc_Alpha/1.json"
+    file.write_text(json.dumps([fake.trial(0.9, batch=batch) for batch in (2, 3)]))
+    assert sorted(job.spec.batch for job in choose(tree)[0]) == [2, 3]
+    jobs, left_out = choose(tree, min_batch=3)
+    assert ([job.spec.batch for job in jobs], left_out) == ([3], {("Alpha", "batches of fewer than 3"): 1})

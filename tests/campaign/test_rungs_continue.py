@@ -7,6 +7,7 @@ import pytest
 
 from nngen.archive import Archive
 from nngen.archive.rows import spec_from_text, spec_to_text
+from nngen.campaign.budget import Budget
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.weights import WeightFolders
 from nngen.campaign_spec import CampaignSpec
@@ -156,3 +157,14 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="schedules end after epoch 4: it takes no further rung; choose another name"):
         spec.extended(epochs=8, rungs=(1, 2, 4, 8))
     assert spec.baselines(["A"]).rungs_continue is False
+
+
+def test_a_campaign_that_is_stopped_keeps_the_checkpoints_to_go_on_from(tmp_path):
+    engine = StoringEngine(seen=[])
+    with Archive.open(tmp_path / "a.db") as archive:
+        parts = {"engine": engine, "size": 4, "keep_weights": "best", **RUNGS}
+        fake_campaign(archive, budget=Budget(max_trials=4), **parts).run()
+        assert engine.waiting(archive.weights) == 2
+        fake_campaign(archive, budget=Budget(), **parts).run()
+        assert [(epochs, before) for epochs, _, before, _ in engine.seen[4:]] == [(2, True), (2, True), (4, True)]
+        assert engine.waiting(archive.weights) == 0

@@ -213,3 +213,11 @@ def test_the_time_of_families_is_measured_with_one_note(archive, monkeypatch, ti
     note = "measuring the time of 2 families, once for this machine and shape"
     assert lines == [ENOUGH, *([note] if timed else [])]
     assert said(fake_campaign(archive, size=10, timed=timed)) == []
+
+
+def test_the_driver_looks_for_commands_once_a_second(archive, monkeypatch):
+    asked = set()
+    wait = TrialExecutor.wait
+    monkeypatch.setattr(TrialExecutor, "wait", lambda executor, seconds: asked.add(seconds) or wait(executor, seconds))
+    fake_campaign(archive, size=1).run()
+    assert asked == {1.0}

@@ -337,3 +337,27 @@ def test_decisions_with_their_reasons():
     assert finalists.finalists == frozenset((12, 13))
     nothing = ladder_of([None, None], finalists=2, replicates=3)
     assert (nothing.promotions(), nothing.highest, nothing.over) == ((), frozenset(), True)
+
+
+@pytest.mark.parametrize(("scheduler", "order"), [("asha", "0 0 1 0 1 0"), ("halving", "0 0 0 0 1 1")])
+def test_with_two_rungs_asha_promotes_at_once_and_halving_after_the_first(archive, scheduler, order):
+    steps = {"size": 4, "epochs": 2, "rungs": (1, 2), "reduction_factor": 2}
+    campaign(archive, scheduler=scheduler, device="cuda", **steps).run()
+    finished = [archive.trial(event.trial_id).rung for event in archive.events("one", kinds=("trial.finished",))]
+    assert " ".join(map(str, finished)) == order
+
+
+def test_more_promotions_than_planned_do_not_make_the_epochs_to_come_negative():
+    spec = CampaignSpec(name="one", shape=Shape(1, 8, 8), size=2, epochs=3, rungs=(1, 3), reduction_factor=2)
+    blank = {"campaign": "one", "experts": (), "replicate": 0, "seed": 0, "suspect": "", "candidate_id": None}
+    blank |= {"outcome": Outcome.VALID, "validation_accuracy": 0.5}
+    done, open_ = {"state": TrialState.DONE}, {"state": TrialState.RUNNING}
+    places = [(0, 0, done), (1, 0, done), (0, 1, done), (1, 1, open_)]
+    trials = [
+        TrialLine(id=number, position=position, rung=rung, **blank | state)
+        for number, (position, rung, state) in enumerate(places)
+    ]
+    assert (workload(spec, trials).epochs, workload(spec, trials[:3]).epochs) == (0, 0)
+    assert workload(spec, trials[:2]).epochs == 3
+    further = replace(trials[2], id=4, position=2)
+    assert workload(spec, [*trials, further]).epochs == 0
