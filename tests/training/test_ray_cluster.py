@@ -65,6 +65,12 @@ def test_room_is_what_is_scarcest_on_a_node(cpus: int, gpus: float, memory_mib: 
     assert str(node) == "a (8 CPUs, 2 GPUs, 10,000 MiB)"
 
 
+@pytest.mark.parametrize(("share", "room"), [(0.5, 4), (0.25, 8), (1, 2), (2, 1)])
+def test_a_part_of_a_card_has_no_room(share: float, room: int) -> None:
+    node = Node(id="", host="a", cpus=99, gpus=2.75, memory_mib=10_000)
+    assert node.room(Request(cpus=1, gpus=share, memory_mib=1)) == room
+
+
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch):
     def begin(*entries: dict[str, Any], **arguments: Any) -> FakeRay:
