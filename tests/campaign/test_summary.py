@@ -223,3 +223,10 @@ def test_older_templates_are_noted_while_quartets_are_to_be_assembled(archive, g
         run = replace(run, source=GivenCandidates(suggestions=suggestions))
     run.run()
     assert summarise(archive, "one").templates == note
+
+
+def test_finalists_are_listed_once_one_of_them_has_a_second_seed(archive):
+    run = fake_campaign(archive, finalists=2, replicates=2, budget=Budget(max_trials=6))
+    assert run.run().finalists == ()
+    assert sorted(row.seeds for row in replace(run, budget=Budget(max_trials=7)).run().finalists) == [1, 2]
+    assert [row.seeds for row in replace(run, budget=Budget()).run().finalists] == [2, 2]
