@@ -14,6 +14,7 @@ from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.budget import Budget, Usage
 from nngen.campaign.protocols import GivenCandidates, Suggestion
 from nngen.campaign.summary import Status, _best, _suspicion, read_status, reveal_test, summarise
+from nngen.errors import UsageError
 from nngen.plan import Plan
 from nngen.testing.fakes import FakeEngine, fake_assemble, fake_campaign, fake_dataset, fake_inputs, fake_record
 from nngen.types import Outcome, Verdict
@@ -230,3 +231,9 @@ def test_finalists_are_listed_once_one_of_them_has_a_second_seed(archive):
     assert run.run().finalists == ()
     assert sorted(row.seeds for row in replace(run, budget=Budget(max_trials=7)).run().finalists) == [1, 2]
     assert [row.seeds for row in replace(run, budget=Budget()).run().finalists] == [2, 2]
+
+
+def test_a_campaign_that_does_not_exist_has_no_status(archive):
+    archive.add_campaign(fake_record("one"), [])
+    with pytest.raises(UsageError, match="did you mean one"):
+        read_status(archive, "onne")

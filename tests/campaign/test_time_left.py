@@ -218,3 +218,31 @@ def test_epochs_of_a_rung_that_goes_on_are_those_that_it_trains_itself(clock, tr
     assert left.seconds() == pytest.approx(2 * 20)
     left.requeued(again)
     assert left.seconds() == pytest.approx(3 * 10)
+
+
+def test_the_estimate_with_a_forecast_step_by_step(clock, trials):
+    """Two epochs each of a mixture of 10 s and two of 40 s an epoch, which take twice as long as forecast."""
+    light, copied, heavy = (
+        replace(trial, plan=replace(trial.plan, experts=tuple(experts)))
+        for trial, experts in zip(trials[:3], ("ABCD", "ABCE", "ABCF"), strict=True)
+    )
+    left = TimeLeft(forecast((light, copied, heavy), 2), clock)
+    left.started(light)
+    pass_epochs(left, clock, light, [1], 20)
+    assert left.seconds() == pytest.approx(2 * (10 + 2 * 40 + 2 * 40))
+    pass_epochs(left, clock, light, [2], 20)
+    left.finished(light)
+    assert left.seconds() == pytest.approx(2 * (2 * 40 + 2 * 40))
+    left.finished(copied)
+    assert left.seconds() == pytest.approx(2 * 2 * 40)
+    left.started(heavy)
+    pass_epochs(left, clock, heavy, [1], 20)  # this one takes half as long as forecast
+    assert left.seconds() == pytest.approx(20)
+    left.requeued(heavy)
+    assert left.seconds() == pytest.approx(2 * 2 * 40)
+
+
+def test_a_training_that_was_not_seen_to_begin_counts_from_its_first_epoch(clock, trials):
+    left = estimate(clock, trials=2, epochs=3)
+    pass_epochs(left, clock, trials[0], [1, 2], 10)
+    assert left.seconds() == pytest.approx(5 + 3 * 5)  # two epochs in the ten seconds since
