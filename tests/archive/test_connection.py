@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import tempfile
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -82,23 +84,31 @@ def test_a_reader_without_room_beside_the_file_tries_less_and_closes_what_it_tri
     db.close()
 
 
+def add_event(path, kind):
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO events (at, kind, detail) VALUES ('now', ?, '{}')", [kind])
+
+
+@pytest.mark.parametrize("links", [False, True])
 @pytest.mark.parametrize("met", [False, True], ids=["alone", "another process was first"])
-def test_an_archive_is_made_on_a_file_system_without_links(met, tmp_path, monkeypatch):
-    path = tmp_path / "a.db"
+def test_a_new_archive_is_the_draft_unless_another_process_was_first(met, links, tmp_path, monkeypatch):
+    """On file systems without links, too; the draft has all its tables before it gets its name."""
+    path, link = tmp_path / "a.db", Path.hardlink_to
 
-    def refuse(place, draft):
+    def meet(place, draft):
         assert [place, draft.parent] == [path, tmp_path]
+        add_event(draft, "draft")
         if met:
-            with sqlite3.connect(draft) as other:
-                other.execute("INSERT INTO events (at, kind, detail) VALUES ('now', 'mine', '{}')")
-            other.close()
             path.write_bytes(draft.read_bytes())
-            draft.write_bytes(b"never to be seen")
-        raise OSError("no links here")
+            add_event(path, "theirs")
+        if not links:
+            raise OSError("no links here")
+        link(place, draft)
 
-    monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", meet)
     with Archive.open(path) as archive:
-        assert len(archive._db.execute("SELECT * FROM events").fetchall()) == met
+        kinds = [kind for (kind,) in archive._db.execute("SELECT kind FROM events ORDER BY id")]
+    assert kinds == (["draft", "theirs"] if met else ["draft"])
     assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
 
 

@@ -58,10 +58,10 @@ def test_helper_processes_import_no_module_of_the_current_folder(tmp_path, monke
     assert not (tmp_path / "TAKEN").exists()
 
 
-@pytest.mark.parametrize(("jobs", "few", "apart"), [(2, 3, True), (2, 4, False), (1, 3, False), (2, 2, True)], ids=str)
-def test_many_sources_are_fingerprinted_in_processes_of_their_own(jobs, few, apart, monkeypatch):
-    """In slices, and with a variable of the environment that is put back."""
-    made, done = [], []
+@pytest.fixture
+def pools(monkeypatch):
+    """Pools that were made: workers, how they start and a variable of the environment; then that they were closed."""
+    made = []
 
     class Pool:
         def __init__(self, workers, mp_context):
@@ -76,23 +76,38 @@ def test_many_sources_are_fingerprinted_in_processes_of_their_own(jobs, few, apa
         map = staticmethod(map)
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(module, "_FEW", few)
-    monkeypatch.setattr(module, "_SLICE", 2)
-    sources = {name: f"x = {name!r}\n" for name in "abc"}
-    for before in (None, "", "yes"):
-        made.clear()
-        done.clear()
-        if before is None:
-            monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-        else:
-            monkeypatch.setenv("PYTHONSAFEPATH", before)
-        prints = module._fingerprints(sources, jobs, lambda *numbers: done.append(numbers))
-        found = {name: (each.nn_id, each.canonical) for name, each in prints.items()}
-        alone = {name: fingerprint(source) for name, source in sources.items()}
-        assert found == {name: (each.nn_id, each.canonical) for name, each in alone.items()}
-        assert done == [(2, 6), (3, 6)]
-        assert made == ([(jobs, "spawn", "1"), "closed"] if apart else [])
-        assert os.environ.get("PYTHONSAFEPATH") == before
+    return made
+
+
+@pytest.mark.parametrize(
+    ("jobs", "count", "slices"),
+    [(2, 500, (250, 500)), (2, 499, (250, 499)), (1, 500, (250, 500)), (3, 501, (250, 500, 501))],
+)
+def test_500_sources_are_fingerprinted_in_processes_of_their_own(jobs, count, slices, pools):
+    done, sources = [], {f"m{number}": f"x = {number}" for number in range(count)}
+    prints = module._fingerprints(sources, jobs, lambda *numbers: done.append(numbers))
+    assert pools == ([(jobs, "spawn", "1"), "closed"] if jobs > 1 and count >= 500 else [])
+    assert done == [(number, 2 * count) for number in slices]
+    assert list(prints) == list(sources)
+    assert prints["m7"].canonical == fingerprint("x = 7").canonical
+
+
+@pytest.mark.parametrize("before", [None, "", "yes"])
+def test_a_variable_of_the_environment_is_put_back(before, pools, monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 1)
+    if before is None:
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    module._fingerprints({"a": "x = 1"}, 2, None)
+    assert pools == [(2, "spawn", "1"), "closed"]
+    assert os.environ.get("PYTHONSAFEPATH") == before
+
+
+def test_an_import_uses_two_processes_unless_told(archive, tree, pools, monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 1)
+    take(archive, tree)
+    assert [made[0] for made in pools[::2]] == [2]
 
 
 def test_progress_counts_each_model_twice(archive, tree, monkeypatch):
@@ -185,6 +200,12 @@ def test_near_twins_differ_in_a_few_tokens():
     prints = {name: fingerprint("\n".join(text)) for name, text in (("a", lines), ("b", near), ("c", far))}
     twins = find_twins(prints)
     assert (twins.white_space, twins.canonical, twins.near) == ((), (), (("a", "b"),))
+
+
+def test_twins_are_two_or_more():
+    prints = {name: fingerprint(text) for name, text in (("b", "x = 1\n"), ("c", "y = 2"), ("a", "x = 1  # same"))}
+    twins = find_twins(prints)
+    assert (twins.white_space, twins.canonical) == ((), (("a", "b"),))
 
 
 def test_own_candidates_that_lemur_knows(archive, tree):

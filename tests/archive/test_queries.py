@@ -94,6 +94,10 @@ def test_events_are_counted_and_read_from_their_end(archive):
     assert (last.id, last.kind, last.trial_id, last.campaign, last.detail) == (3, "trial.epoch", 1, "one", {"epoch": 2})
     assert archive.last_event("one", before=2).detail == {"trials": 3, "why": "test"}
     assert archive.last_event("one", before=1) is None
+    largest = 2**63 - 2
+    archive._db.execute("INSERT INTO events VALUES (?, '2026-01-01', 'one', NULL, 'far', '{}')", [largest])
+    assert archive.last_event("one").id == archive.last_event_id("one") == archive.last_event_id() == largest
+    assert archive.last_event("one", before=largest).id == 3
 
 
 def test_a_campaign_that_grows_keeps_its_changes_as_an_event(archive):
@@ -153,6 +157,13 @@ def test_a_copied_result_is_that_of_the_first_trial(archive):
     copied = copied_result(archive.trial(1), b"\x01\x00", b"\x02\x00\x03\x00", b"\x00\x3c\x00\x00")
     assert copied == RESULT
     assert copied_result(archive.trial(1), b"", b"").validation_logits == b""
+
+
+@pytest.mark.parametrize("missing", ["candidate_id", "spec", "verdict"])
+def test_only_a_whole_result_is_copied(missing, archive):
+    trained(archive, 1)
+    with pytest.raises(AssertionError):
+        copied_result(replace(archive.trial(1), **{missing: None}), b"", b"")
 
 
 @pytest.mark.parametrize("missing", ["seconds", "peak_mib"])

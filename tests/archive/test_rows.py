@@ -114,6 +114,20 @@ def test_experts_of_usual_names_are_read_without_the_rest_of_the_plan(names):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"b":["A","B"],"experts":["C","D"]}',
+        '{"experts": ["C","D"]}',
+        '{"experts":["C", "D"]}',
+        '{"experts":["C","D"],"a":"]"}',
+        '{"experts":["C","\\u0044"]}',
+    ],
+)
+def test_experts_of_plans_that_others_wrote_are_found(text):
+    assert TrialRows().line(line(plan=text)).experts == ("C", "D")
+
+
+@pytest.mark.parametrize(
     ("trial", "text"),
     [
         (Trial(candidate_id="c", spec=SPEC, verdict=Verdict(outcome=Outcome.VALID)), "{}"),
