@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from dataclasses import asdict
 
 import pytest
 
 from nngen.archive import Archive
+from nngen.archive import trials as module
 from nngen.errors import ArchiveError, MissingExtraError
 from nngen.plan import Plan
 from nngen.testing.fakes import fake_campaign, fake_record
@@ -108,3 +110,8 @@ def test_without_pandas_the_command_that_installs_it_is_named(path, monkeypatch)
     monkeypatch.setitem(sys.modules, "pandas", None)
     with Archive(path) as archive, pytest.raises(MissingExtraError, match=r"pip install '\.\[frame\]'"):
         archive.trials().to_frame()
+
+
+def test_pandas_is_not_needed_to_read_an_archive(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert issubclass(runpy.run_path(module.__file__)["Trials"], tuple)
