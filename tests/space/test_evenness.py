@@ -126,6 +126,8 @@ def test_one_and_two_families_alone():
     assert (one.chi_square, one.df, one.p) == (None, 0, None)
     two = evenness(coverage("AB", [("A",)], k=1))
     assert (two.chi_square, two.df) == (pytest.approx(1.0), 1)  # counts of 1 and 0: half a square over half a variance
+    both = evenness(coverage("AB", [("A", "B")], k=2))
+    assert (both.family_expected, both.pair_expected, both.pair_entropy) == ((1.0, 1.0), (1.0, 1.0), 1.0)
 
 
 def test_rounding_never_lifts_the_entropy_of_equal_counts_above_one():
