@@ -209,3 +209,13 @@ def test_where_no_even_quartet_is_found_the_next_of_a_random_order_is_taken(monk
     made = Stratified(pool, 3, [tuple(LETTERS[:4])])
     order = [quartet for _, quartet in Uniform(pool, made.seed).stream() if quartet != tuple(LETTERS[:4])]
     assert [quartet for _, quartet in made.stream()] == order
+
+
+def test_the_tie_of_the_least_used_families_is_widened_in_256_draws():
+    used = dict.fromkeys("ABCD", 0) | {"E": 1, "F": 8, "G": 16}
+    drawn = [set(quartet) for quartet in Stratified(Pool.of(used))._least_used(used, (), Random(0))]
+    assert len(drawn) == 256
+    assert drawn[:32] == [set("ABCD")] * 32
+    first = [next(place for place, quartet in enumerate(drawn) if name in quartet) for name in "EF"]
+    assert 32 <= first[0] < 64 and first[1] > 128
+    assert not any("G" in quartet for quartet in drawn)
