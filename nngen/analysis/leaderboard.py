@@ -6,11 +6,13 @@ A column is added in one place, ``Row`` and ``COLUMNS``; the terminal's table an
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import NormalDist, fmean
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from more_itertools import split_before
@@ -20,13 +22,15 @@ from nngen.analysis.ranking.fidelity import fidelity_note
 from nngen.analysis.ranking.reliability import Reliability, reliability
 from nngen.analysis.statistics import share_interval
 from nngen.analysis.suspicion import suspicions
-from nngen.archive.records import StoredTrial, TrialScore
+from nngen.archive.records import BriefScore, StoredTrial, TrialScore
 from nngen.archive.store import Archive
 from nngen.campaign_spec import TABLE
 from nngen.text import counted, listed
-from nngen.types import BYTES_PER_CLASS, Fidelity
+from nngen.types import BYTES_PER_CLASS, Fidelity, TrialSpec
 
 Scored: TypeAlias = StoredTrial | TrialScore
+
+T = TypeVar("T", bound=StoredTrial | TrialScore | BriefScore)
 
 Group: TypeAlias = tuple[str, Fidelity]
 """Name of a data set, and a fidelity of trials on it."""
@@ -212,6 +216,18 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
     return [column for column in COLUMNS if column.needed(rows)]
 
 
+class Place(NamedTuple):
+    """The part of a row that the limits of a leaderboard are found from; cheap to build by the ten thousand."""
+
+    rank: int
+    rank_low: int | None
+    id: str
+    seeds: int
+    validation_accuracy: float
+    validation_std: float | None
+    suspect: str
+
+
 def leaderboard(trials: Iterable[Scored], *, images: Callable[[int], int] | None = None) -> tuple[Row, ...]:
     """Rank trained candidates by mean validation accuracy within each fidelity.
 
@@ -221,18 +237,42 @@ def leaderboard(trials: Iterable[Scored], *, images: Callable[[int], int] | None
         trials: Trials to rank.
         images: Returns the number of validation images of a trial, by the trial's id; asked once per fidelity.
     """
-    groups: dict[Group, dict[str, dict[int, Scored]]] = defaultdict(lambda: defaultdict(dict))
+    found = _board(trials, images, sys.maxsize, lambda trial: trial)
+    return tuple(row for row in found if isinstance(row, Row))
+
+
+def brief_leaderboard(archive: Archive, campaign: str | None, top: int) -> tuple[Row | Place, ...]:
+    """Rank a campaign's candidates, or all, and build the first ``top`` rows of each fidelity; the others are places.
+
+    No more is read of the other trials than they are ranked by: half the time where there are ten thousands.
+    """
+    scores, images = archive.brief_scores(campaign), partial(validation_images, archive)
+    return _board(scores, images, top, lambda trial: archive.score(trial.id))
+
+
+def _board(
+    trials: Iterable[T],
+    images: Callable[[int], int] | None,
+    top: int,
+    whole: Callable[[T], Scored],
+) -> tuple[Row | Place, ...]:
+    """Rank trials; ``whole`` returns what a row shows of a trial."""
+    groups: dict[Group, dict[str, dict[int, T]]] = defaultdict(lambda: defaultdict(dict))
+    last: tuple[TrialSpec | None, Fidelity | None] = None, None
     for trial in trials:
-        fidelity = trial.fidelity
-        if trial.spec is None or fidelity is None or trial.candidate_id is None or trial.validation_accuracy is None:
+        spec, fidelity = trial.spec, trial.fidelity
+        if spec is None or fidelity is None or trial.candidate_id is None or trial.validation_accuracy is None:
             continue
-        kept = groups[trial.spec.dataset, fidelity][trial.candidate_id]
+        # Trials that were read together share both: finding their group by value takes as long as all the rest.
+        if spec is not last[0] or fidelity is not last[1]:
+            candidates, last = groups[spec.dataset, fidelity], (spec, fidelity)
+        kept = candidates[trial.candidate_id]
         # The same seed again is the same work; a revealed test accuracy must not be lost with it.
         if trial.seed not in kept or kept[trial.seed].test_accuracy is None:
             kept[trial.seed] = trial
-    rows: list[Row] = []
+    rows: list[Row | Place] = []
     for key in sorted(groups, key=lambda key: _place(key, len(groups[key]))):
-        rows += _ranked(key, [list(same.values()) for same in groups[key].values()], images)
+        rows += _ranked(key, [list(same.values()) for same in groups[key].values()], images, top, whole)
     return tuple(rows)
 
 
@@ -241,11 +281,12 @@ def validation_images(archive: Archive, trial_id: int) -> int:
     return len(archive.predictions(trial_id, "validation")) // BYTES_PER_CLASS
 
 
-def limits(rows: Sequence[Row]) -> tuple[str, ...]:
+def limits(rows: Sequence[Row | Place]) -> tuple[str, ...]:
     """State what a leaderboard cannot tell: replays, ties at the top, noise, rankings that longer trainings change."""
     noise = (f"{describe_fidelity(best)}: {found.sentence}" for best, found in reliabilities(rows))
-    epochs = (fidelity_note(row.dataset, row.epochs) for row in rows if row.rank == 1)
-    tables = dict.fromkeys(row.dataset for row in rows if row.dataset.startswith(TABLE))
+    first = [best for best, _ in _by_fidelity(rows)]
+    epochs = (fidelity_note(row.dataset, row.epochs) for row in first)
+    tables = dict.fromkeys(row.dataset for row in first if row.dataset.startswith(TABLE))
     replayed = (f"the accuracies on {name} are replayed from a recorded table, not trained" for name in tables)
     return (*replayed, *ties(rows), *noise, *filter(None, dict.fromkeys(epochs)))
 
@@ -259,27 +300,34 @@ def describe_fidelity(row: Row) -> str:
     return f"{row.dataset}{part} at {row.shape}, {epochs}, batch {row.batch}, rate {row.lr:g}{changed}"
 
 
-def ties(rows: Sequence[Row]) -> tuple[str, ...]:
+def ties(rows: Sequence[Row | Place]) -> tuple[str, ...]:
     """Name, for each fidelity, the rows that cannot be told from its best one, in one clause each."""
     found = []
-    for same in split_before(rows, lambda row: row.rank == 1):
+    for best, same in _by_fidelity(rows):
         tied = [row.id[:13] for row in same[1:] if row.rank_low == 1]
         if tied:
             more = f"{len(tied)} more cannot be told from the best (95 %)"
-            found.append(f"{describe_fidelity(same[0])}: {more}: {listed(tied, _NAMED)}")
+            found.append(f"{describe_fidelity(best)}: {more}: {listed(tied, _NAMED)}")
     return tuple(found)
 
 
-def reliabilities(rows: Sequence[Row]) -> list[tuple[Row, Reliability]]:
+def reliabilities(rows: Sequence[Row | Place]) -> list[tuple[Row, Reliability]]:
     """Return the best row of each fidelity with three candidates, and the reliability of its unsuspected accuracies."""
     found = []
-    for same in split_before(rows, lambda row: row.rank == 1):
+    for best, same in _by_fidelity(rows):
         fair = [row for row in same if not row.suspect]
         within = math.fsum((row.seeds - 1) * (row.validation_std or 0.0) ** 2 for row in fair)
         means, seeds = [row.validation_accuracy for row in fair], [row.seeds for row in fair]
-        if (estimate := reliability(means, seeds, within, same[0].images)) is not None:
-            found.append((same[0], estimate))
+        if (estimate := reliability(means, seeds, within, best.images)) is not None:
+            found.append((best, estimate))
     return found
+
+
+def _by_fidelity(rows: Sequence[Row | Place]) -> Iterator[tuple[Row, list[Row | Place]]]:
+    """Yield the best row of each fidelity, and all of it in their order."""
+    for same in split_before(rows, lambda row: row.rank == 1):
+        if isinstance(best := same[0], Row):
+            yield best, same
 
 
 def _place(key: Group, candidates: int) -> tuple[Any, ...]:
@@ -287,16 +335,19 @@ def _place(key: Group, candidates: int) -> tuple[Any, ...]:
     return dataset, fidelity.data, -(fidelity.train_size or math.inf), -fidelity.epochs, -candidates, str(fidelity)
 
 
-def _ranked(key: Group, groups: Sequence[Sequence[Scored]], images: Callable[[int], int] | None) -> list[Row]:
+def _ranked(
+    key: Group,
+    groups: Sequence[Sequence[T]],
+    images: Callable[[int], int] | None,
+    top: int,
+    whole: Callable[[T], Scored],
+) -> Iterator[Row | Place]:
     """Rank the candidates of one fidelity, each given as its trials with different seeds."""
     # Each candidate's accuracies are collected once: there may be tens of thousands of candidates.
-    ranked = sorted(
-        ((fmean(accuracies := _accuracies(same)), accuracies, same) for same in groups),
-        key=lambda place: (-place[0], place[2][0].id),
-    )
+    ranked = sorted(map(_scored, groups), key=lambda place: (-place[0], place[-1][0].id))
     reasons = suspicions(trial for *_, same in ranked for trial in same)
-    half = _half_width([(mean, accuracies) for mean, accuracies, _ in ranked])
-    count = images(ranked[0][2][0].id) if images is not None else 0
+    half = _half_width([(square, len(same)) for _, square, same in ranked])
+    count = images(ranked[0][-1][0].id) if images is not None else 0
     spans = _rank_spans([mean for mean, *_ in ranked], [len(same) for *_, same in ranked], half, count)
     dataset, fidelity = key
     same_in_all = {
@@ -305,10 +356,24 @@ def _ranked(key: Group, groups: Sequence[Sequence[Scored]], images: Callable[[in
         "images": count or None,
         **{name: getattr(fidelity, name) for name in _OF_FIDELITY},
     }
-    return [
-        _row(rank, same_in_all, same, mean, accuracies, reasons, half=half, span=span)
-        for rank, ((mean, accuracies, same), span) in enumerate(zip(ranked, spans, strict=True), start=1)
-    ]
+    for rank, ((mean, square, same), (low, high)) in enumerate(zip(ranked, spans, strict=True), start=1):
+        place = Place(
+            rank=rank,
+            rank_low=low,
+            id=same[0].candidate_id or "",
+            seeds=len(same),
+            validation_accuracy=mean,
+            validation_std=math.sqrt(square / (len(same) - 1)) if len(same) > 1 else None,
+            suspect=next((reasons[trial.id] for trial in same if trial.id in reasons), "") if reasons else "",
+        )
+        yield (place if rank > top else _row(place, same_in_all, list(map(whole, same)), half=half, rank_high=high))
+
+
+def _scored(same: Sequence[T]) -> tuple[float, float, Sequence[T]]:
+    """Return the mean accuracy of a candidate, the sum of squares around it, and its trials."""
+    accuracies = [trial.validation_accuracy for trial in same if trial.validation_accuracy is not None]
+    mean = math.fsum(accuracies) / len(accuracies)  # ``statistics`` takes several times as long for both
+    return mean, math.fsum((one - mean) ** 2 for one in accuracies) if len(accuracies) > 1 else 0.0, same
 
 
 def _rank_spans(
@@ -334,59 +399,38 @@ def _rank_spans(
     return list(zip((1 + better).tolist(), (len(values) - worse).tolist(), strict=True))
 
 
-def _half_width(places: Iterable[tuple[float, Sequence[float]]]) -> float | None:
-    """Return half the width of one seed's 95 % interval, by the candidates' means and seeds; None where all have one.
+def _half_width(places: Iterable[tuple[float, int]]) -> float | None:
+    """Return half the width of one seed's 95 % interval; None where all candidates have one seed.
 
     It comes from the pooled variance between seeds: a row of two seeds would hardly know its own noise.
+
+    Args:
+        places: Sum of the squares around the mean and number of seeds of each candidate.
     """
     from scipy.special import stdtrit
 
     squares, freedom = 0.0, 0
-    for mean, accuracies in places:
-        if len(accuracies) > 1:
-            squares += _squares(mean, accuracies)
-            freedom += len(accuracies) - 1
+    for square, seeds in places:
+        squares += square
+        freedom += seeds - 1
     return float(stdtrit(freedom, 0.975)) * math.sqrt(squares / freedom) if freedom else None
 
 
-def _squares(mean: float, accuracies: Sequence[float]) -> float:
-    """Return the sum of the squared distances from the mean; ``statistics`` takes twenty times as long for it."""
-    return math.fsum((one - mean) ** 2 for one in accuracies)
-
-
-def _accuracies(trials: Sequence[Scored]) -> list[float]:
-    return [trial.validation_accuracy for trial in trials if trial.validation_accuracy is not None]
-
-
 def _row(
-    rank: int,
-    same_in_all: Mapping[str, Any],
-    same: Sequence[Scored],
-    mean: float,
-    accuracies: Sequence[float],
-    reasons: Mapping[int, str],
-    *,
-    half: float | None,
-    span: tuple[int | None, int | None],
+    place: Place, same_in_all: Mapping[str, Any], same: Sequence[Scored], *, half: float | None, rank_high: int | None
 ) -> Row:
     images = same_in_all["images"]
     tested = [trial.test_accuracy for trial in same if trial.test_accuracy is not None]
-    low, high = share_interval(mean, images) if images else (None, None)
+    low, high = share_interval(place.validation_accuracy, images) if images else (None, None)
     return Row(
-        rank=rank,
-        id=same[0].candidate_id or "",
+        **place._asdict(),
+        rank_high=rank_high,
         experts=same[0].experts,
-        seeds=len(same),
-        validation_accuracy=mean,
-        validation_std=math.sqrt(_squares(mean, accuracies) / (len(accuracies) - 1)) if len(accuracies) > 1 else None,
-        validation_half=None if half is None else half / math.sqrt(len(same)),
+        validation_half=None if half is None else half / math.sqrt(place.seeds),
         validation_low=low,
         validation_high=high,
-        rank_low=span[0],
-        rank_high=span[1],
         test_accuracy=fmean(tested) if tested else None,
-        seconds=fmean(trial.seconds or 0.0 for trial in same),
+        seconds=math.fsum(trial.seconds or 0.0 for trial in same) / place.seeds,
         parameters=same[0].parameters,
-        suspect=next((reasons[trial.id] for trial in same if trial.id in reasons), ""),
         **same_in_all,
     )

@@ -144,7 +144,7 @@ def collect(
     campaign = archive.campaign(_resolved(archive, name))
     stored = archive.trials(campaign.name, curves=False)
     # Of a large campaign a sample of the curves is drawn, and no others are read.
-    drawn = {trial.id: archive.trial(trial.id) for trial in figures.drawn_curves(stored)}
+    drawn = {trial.id: trial for trial in archive.trials(ids=[trial.id for trial in figures.drawn_curves(stored)])}
     trials = tuple(drawn.get(trial.id, trial) for trial in stored)
     pool = sorted(campaign.pool)
     if campaign.spec.alone:

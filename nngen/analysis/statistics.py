@@ -124,7 +124,13 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust error probabilities so that the expected share of false findings is bounded (1995)."""
-    from scipy import stats
+    """Adjust error probabilities so that the expected share of false findings is bounded (1995).
 
-    return tuple(stats.false_discovery_control(p_values).tolist()) if p_values else ()
+    ``scipy.stats.false_discovery_control`` computes the same, but takes half a second to import.
+    """
+    values = np.array(p_values, dtype=float)
+    order, adjusted = np.argsort(values), np.empty(len(values))
+    # The largest is multiplied by n / n, the next by n / (n - 1), ...; none may exceed the one after it.
+    scaled = values[order] * len(values) / np.arange(1, len(values) + 1)
+    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1.0)
+    return tuple(adjusted.tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from nngen.archive.records import StoredTrial, TrialLine, TrialScore
+from nngen.archive.records import BriefScore, StoredTrial, TrialLine, TrialScore
 
 _LEAST = 6
 """Candidates from which on one of them can stand out."""
@@ -15,7 +15,7 @@ _GAP = 0.1  # smallest gap in accuracy that counts, however close together the o
 _REACH = 3.0  # gap that counts, in distances of the best of the others from their median
 
 
-def suspicions(trials: Iterable[TrialLine | TrialScore | StoredTrial]) -> Mapping[int, str]:
+def suspicions(trials: Iterable[TrialLine | TrialScore | StoredTrial | BriefScore]) -> Mapping[int, str]:
     """Find the suspect ones among trials at one fidelity.
 
     A trial is suspect for the reason that was stored with it, or if its candidate stands far above all others: above a

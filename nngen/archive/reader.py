@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from nngen.archive.columns import UNREADABLE, check_texts
 from nngen.archive.connection import WAY_OUT, Connection, sqlite_errors
 from nngen.archive.records import (
+    BriefScore,
     CampaignRecord,
     Event,
     StoredCandidate,
@@ -24,6 +26,8 @@ from nngen.archive.records import (
 )
 from nngen.archive.rows import (
     BRIEF_LINES,
+    BRIEF_SCORES,
+    FIRST_PLANS,
     LINES,
     SCORES,
     TALLIES,
@@ -126,6 +130,8 @@ class ArchiveReader:
         candidate_id: str | None = None,
         state: TrialState | None = None,
         failed: bool = False,
+        ids: Iterable[int] | None = None,
+        last: int | None = None,
         curves: bool = True,
     ) -> Trials:
         """Return the trials that fit all filters; ``to_frame`` of the result makes a data frame of them.
@@ -135,14 +141,22 @@ class ArchiveReader:
             candidate_id: Id of their candidate.
             state: Their state.
             failed: Whether only those with an outcome other than valid are wanted.
+            ids: Their numbers.
+            last: Number of the newest that are wanted; None for all.
             curves: Whether their learning curves are read.
         """
         filters = {"campaign": campaign, "candidate_id": candidate_id, "state": state and state.value}
         given = {name: value for name, value in filters.items() if value is not None}
         # A candidate has few trials and a campaign many: the plus keeps SQLite from the index of campaigns.
         columns = [f"{'+' if candidate_id and name == 'campaign' else ''}trials.{name} = ?" for name in given]
-        where = " AND ".join(["outcome != 'valid'" if failed else "1", *columns])
-        return Trials(self._trials(where, tuple(given.values()), curves=curves))
+        where, values = " AND ".join(["outcome != 'valid'" if failed else "1", *columns]), tuple(given.values())
+        if ids is not None:
+            where += " AND trials.id IN (SELECT value FROM json_each(?))"
+            values = (*values, json.dumps([*ids]))
+        if last is not None:
+            where = f"trials.id IN (SELECT id FROM trials WHERE {where} ORDER BY id DESC LIMIT ?)"  # noqa: S608
+            values = (*values, str(last))
+        return Trials(self._trials(where, values, curves=curves))
 
     def lines(self, campaign: str | None = None, *, brief: bool = False) -> tuple[TrialLine, ...]:
         """Return all trials, of one campaign or of all, without what only one of them is asked for.
@@ -151,6 +165,25 @@ class ArchiveReader:
         time.
         """
         return tuple(self._built("trials", *_of_campaign(BRIEF_LINES if brief else LINES, campaign), TrialRows().line))
+
+    def experts(self, campaign: str) -> Mapping[int, tuple[str, ...]]:
+        """Return the experts of a campaign's candidates by the position of the candidate."""
+        return dict(self._built("trials", FIRST_PLANS, (campaign,), TrialRows().positioned_experts))
+
+    def score(self, trial_id: int) -> TrialScore:
+        """Return one trained trial with what it is ranked by and shown with.
+
+        Raises:
+            ArchiveError: If there is no such trial, or it has no accuracy.
+        """
+        found = self._asked("trials", SCORES.format("trials.id = ?"), trial_id, TrialRows().score)
+        if found is None:
+            raise ArchiveError(f"no trained trial {trial_id} in {self._named}")
+        return found
+
+    def brief_scores(self, campaign: str | None = None) -> Iterator[BriefScore]:
+        """Iterate over the trained trials with what they are ranked by alone, in half the time."""
+        return self._built("trials", *_of_campaign(BRIEF_SCORES, campaign), TrialRows().brief_score)
 
     def scores(self, campaign: str | None = None) -> Iterator[TrialScore]:
         """Iterate over the trained trials, of one campaign or of all, with what they are ranked by and shown with."""
@@ -242,9 +275,8 @@ class ArchiveReader:
         """Count a campaign's assembled candidates by the version of their templates; 0 where no version was stored."""
         # Only what was assembled has a plan of its own and a template; given files and edited sources have none.
         rows = self._all(
-            "SELECT coalesce(template_version, 0) AS version, count(DISTINCT candidates.id) AS n FROM trials "
-            "JOIN candidates ON candidates.id = trials.candidate_id "
-            "WHERE campaign = ? AND candidates.plan_id IS NOT NULL GROUP BY version ORDER BY version",
+            "SELECT coalesce(template_version, 0) AS version, count(*) AS n FROM candidates WHERE plan_id IS NOT NULL "
+            "AND id IN (SELECT candidate_id FROM trials WHERE campaign = ?) GROUP BY version ORDER BY version",
             campaign,
         )
         return {row["version"]: int(row["n"]) for row in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from nngen.campaign_spec import CampaignSpec, shown
 from nngen.plan import Plan
@@ -171,6 +171,19 @@ class TrialScore(Score):
     seed: int  # seed of the training
     fidelity: Fidelity  # fidelity of the training
     test_accuracy: float | None  # accuracy on the test split, where it was revealed
+
+
+class BriefScore(NamedTuple):
+    """The part of a trained trial that it is ranked by; fields as those of ``TrialScore``."""
+
+    id: int
+    candidate_id: str
+    spec: TrialSpec
+    seed: int
+    fidelity: Fidelity
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    suspect: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar, cast, get_type_hints
 
 from nngen.archive.columns import UNREADABLE, DamagedRowError, Row, amount, checked, read, share, text
 from nngen.archive.records import (
+    BriefScore,
     CampaignRecord,
     Event,
     LoopRole,
@@ -99,19 +101,22 @@ _EXPERTS = '{"experts":["'
 """The beginning of what the archive writes of a plan; the rest is ten times as long and the same in a campaign."""
 
 
-def _end_of_experts(text: str) -> int:
-    """Return the place behind a plan's experts, which stand first; 0 where they cannot be told without parsing."""
+def _split_experts(text: str) -> tuple[list[str], int]:
+    """Return a plan's experts, which stand first, and the place behind them; 0 where they cannot be told so quickly."""
     end = text.find('"]', len(_EXPERTS))
-    begins = text.startswith(_EXPERTS) and "\\" not in text[:end]
+    inside = text[len(_EXPERTS) : end]
+    experts = inside.split('","')
     # Names and what separates them, and no other sign of JSON in between.
-    return end + 2 if begins and text.count('"', len(_EXPERTS), end) == 2 * text.count('","', len(_EXPERTS), end) else 0
+    plain = end > 0 and text.startswith(_EXPERTS) and "\\" not in inside
+    return (experts, end + 2) if plain and inside.count('"') == 2 * (len(experts) - 1) else ([], 0)
 
 
 def _experts_from_text(text: str) -> tuple[str, ...]:
-    end = _end_of_experts(text)
-    experts = tuple(text[len(_EXPERTS) : end - 2].split('","') if end else json.loads(text)["experts"])
-    if not all(isinstance(name, str) for name in experts):
-        raise TypeError("its experts are not all names")
+    experts, end = _split_experts(text)
+    if not end:
+        experts = json.loads(text)["experts"]
+        if not all(isinstance(name, str) for name in experts):
+            raise TypeError("its experts are not all names")
     return tuple(map(sys.intern, experts))  # a hundred thousand trials have few names: each is kept once
 
 
@@ -231,7 +236,7 @@ class TrialRows:
         self._conditions = cache(_conditions)
         self._spec = cache(spec_from_text)
         self._experts = cache(_experts_from_text)
-        self._fidelity = cache(self._fidelity_from_text)
+        self._trained = cache(self._trained_as)
 
     def trial(self, row: Row, curve: Sequence[Row]) -> StoredTrial:
         """Build a trial from its row (with ``plan`` and ``test_accuracy`` joined) and its curve's rows."""
@@ -258,7 +263,7 @@ class TrialRows:
 
     def _plan_from_text(self, text: str) -> Plan:
         # Plans of a campaign differ in the experts alone; the rest is parsed once.
-        end = _end_of_experts(text)
+        _, end = _split_experts(text)
         if not end:
             return plan_from_text(text)
         return _changed(self._rest_of_plan(f'{{"experts":[]{text[end:]}'), experts=self._experts(text))
@@ -268,8 +273,9 @@ class TrialRows:
         seed, rest = _seed(text)
         return _changed(self._spec(rest), seed=seed)
 
-    def _fidelity_from_text(self, spec: str, data: str, batch: str | None) -> Fidelity:
-        return self._spec(spec).fidelity(data, _batch(batch))
+    def _trained_as(self, spec: str, data: str | None, batch: str | None) -> tuple[TrialSpec, Fidelity]:
+        found = self._spec(spec)
+        return found, found.fidelity(data or "", _batch(batch))
 
     def line(self, row: sqlite3.Row) -> TrialLine:
         """Build a line from a row of ``LINES``."""
@@ -295,19 +301,37 @@ class TrialRows:
 
     def score(self, row: sqlite3.Row) -> TrialScore:
         """Build a score from a row of ``SCORES``."""
-        number, candidate, plan, spec, tested, data, batch, *measured = row
+        number, candidate, plan, text, tested, data, batch, *measured = row
         try:
-            seed, rest = _seed(spec)
+            seed, rest = _seed(text)
+            spec, fidelity = self._trained(rest, data, batch)
             return TrialScore(
                 id=number,
                 candidate_id=candidate,
                 experts=self._experts(plan),
-                spec=self._spec(rest),
+                spec=spec,
                 seed=seed,
-                fidelity=self._fidelity(rest, data or "", batch),
+                fidelity=fidelity,
                 test_accuracy=share(tested),
                 **_score(measured),
             )
+        except UNREADABLE as error:
+            raise self._blamed(row, environment=_batch) from error
+
+    def brief_score(self, row: sqlite3.Row) -> BriefScore:
+        """Build a brief score from a row of ``BRIEF_SCORES``."""
+        number, candidate, text, tested, data, batch, accuracy, suspect = row
+        try:
+            seed, rest = _seed(text)
+            spec, fidelity = self._trained(rest, data, batch)
+            return BriefScore(number, candidate, spec, seed, fidelity, share(accuracy), share(tested), suspect)
+        except UNREADABLE as error:
+            raise self._blamed(row, environment=_batch) from error
+
+    def positioned_experts(self, row: sqlite3.Row) -> tuple[int, tuple[str, ...]]:
+        """Return the position of a candidate and its experts from a row of ``FIRST_PLANS``."""
+        try:
+            return row[1], self._experts(row[2])
         except UNREADABLE as error:
             raise self._blamed(row, environment=_batch) from error
 
@@ -336,13 +360,19 @@ _LINES = """
 """
 LINES = _LINES.format("spec, plans.plan AS plan", "JOIN plans ON plans.id = plan_id")
 BRIEF_LINES = _LINES.format("NULL AS spec, NULL AS plan", "")
-SCORES = f"""
-    SELECT trials.id, candidate_id, plans.plan AS plan, spec, test_accuracy, trials.data_fingerprint,
+_SCORES = """
+    SELECT trials.id, candidate_id, {} spec, test_accuracy, trials.data_fingerprint,
         CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
-        THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment, {", ".join(SCORED)}
-    FROM trials JOIN plans ON plans.id = plan_id LEFT JOIN reveals ON trial_id = trials.id
+        THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment, {}
+    FROM trials {} LEFT JOIN reveals ON trial_id = trials.id
     WHERE validation_accuracy IS NOT NULL AND {{}} ORDER BY trials.id
-"""  # noqa: S608 - names of fields
+"""
+SCORES = _SCORES.format("plans.plan AS plan,", ", ".join(SCORED), "JOIN plans ON plans.id = plan_id")
+BRIEF_SCORES = _SCORES.format("", "validation_accuracy, suspect", "")
+FIRST_PLANS = """
+    SELECT trials.id, position, plan FROM trials JOIN plans ON plans.id = plan_id
+    WHERE campaign = ? AND rung = 0 AND replicate = 0 ORDER BY trials.id
+"""
 
 TALLIES = """
     SELECT campaign, rung, replicate > 0 AS again, count(*) AS trials, sum(state = 'done') AS done,
@@ -365,9 +395,16 @@ def _seed(text: str) -> tuple[int, str]:
 
 
 def _changed(value: T, **changes: Any) -> T:
-    """Do as ``dataclasses.replace`` for flat values, in a third of the time."""
+    """Do as ``dataclasses.replace`` for flat values, in a quarter of the time."""
     kind: Any = type(value)
-    return cast(T, kind(**{name: getattr(value, name) for name in kind.__dataclass_fields__} | changes))
+    names, values = _names_of(kind)
+    return cast(T, kind(**dict(zip(names, values(value), strict=True)) | changes))
+
+
+@cache
+def _names_of(kind: Any) -> tuple[tuple[str, ...], attrgetter[Any]]:
+    names = tuple(kind.__dataclass_fields__)
+    return names, attrgetter(*names)
 
 
 def _batch(text: str | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from nngen.analysis.leaderboard import Row, leaderboard
+from nngen.analysis.observations import is_quartet
 from nngen.analysis.quality.baselines import Baselines, baselines_of
-from nngen.analysis.results import finished_quartets, template_note
+from nngen.analysis.results import template_note
 from nngen.analysis.suspicion import suspicions
-from nngen.archive.records import StoredTrial, TrialLine, TrialState
+from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine, TrialState
 from nngen.archive.store import Archive
 from nngen.campaign.budget import Budget, Usage, last_budget, read_usage
 from nngen.campaign.successive_halving import Ladder, planned
@@ -113,7 +114,7 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
         UsageError: If the campaign does not exist.
     """
     campaign = archive.campaign(name)
-    spec, lines = campaign.spec, archive.lines(name, brief=brief)
+    spec, lines = campaign.spec, archive.lines(name, brief=True)
     ladder = Ladder(spec, lines)
     first = [line for line in lines if line.replicate == 0]
     seeds: dict[tuple[int, int], list[TrialLine]] = {}
@@ -126,18 +127,16 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
         for line in best:
             reveal_test(archive, archive.trial(line.id), test_labels)
     versions = {} if brief else archive.template_versions(name)
-    done = [line for line in lines if line.state is TrialState.DONE]
+    states = Counter(line.state for line in lines)
     first_of_best = archive.trial(best[0].id) if best else None
     again = finalists if any(len(same) > 1 for same in finalists) else []
     return Summary(
         name=name,
         planned=sum(planned(spec)),
         over=ladder.over,
-        states={state.value: sum(line.state is state for line in lines) for state in TrialState},
-        outcomes=Counter(line.outcome.value for line in done if line.outcome),
-        coverage=coverage(sorted(campaign.pool), finished_quartets(line for line in first if line.rung == 0))
-        if campaign.pool and not (spec.alone or brief)
-        else None,
+        states={state.value: states[state] for state in TrialState},
+        outcomes=Counter(line.outcome.value for line in lines if line.outcome and line.state is TrialState.DONE),
+        coverage=_coverage(archive, campaign, first) if campaign.pool and not (spec.alone or brief) else None,
         best=first_of_best,
         suspect=_suspicion(best, lines),
         baselines=Baselines()
@@ -150,6 +149,13 @@ def summarise(archive: Archive, name: str, *, test_labels: bytes | None = None, 
         replayed=archive.replayed(name),
         templates=template_note(versions, over=ladder.over or bool(campaign.candidates)),
     )
+
+
+def _coverage(archive: Archive, campaign: CampaignRecord, first: Iterable[TrialLine]) -> Coverage:
+    experts = archive.experts(campaign.spec.name)
+    done = (line.position for line in first if line.rung == 0 and line.state is TrialState.DONE)
+    quartets = (experts.get(position, ()) for position in done)
+    return coverage(sorted(campaign.pool), filter(is_quartet, quartets))
 
 
 def _best(candidates: Sequence[Sequence[TrialLine]]) -> Sequence[TrialLine]:

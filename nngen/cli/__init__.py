@@ -209,6 +209,7 @@ def _run(tokens: list[str], as_json: bool) -> int:
             _load(tokens[0])
         helping = bool(_HELP.intersection(tokens))
         if not helping:
+            gc.set_threshold(200_000, 10, 100)  # trials are read by the hundred thousand, and none of them is garbage
             gc.enable()
         # Errors are raised, not printed with rich's boxes; "return_value" keeps cyclopts from calling sys.exit.
         with _assembled_once() if helping else nullcontext():

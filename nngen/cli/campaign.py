@@ -295,7 +295,9 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
                 "rule": trial.verdict.rule,
                 "message": trial.verdict.message,
             }
-            for trial in store.trials(campaign, failed=True, curves=False)
+            for trial in store.trials(
+                campaign, failed=True, last=None if output.json else _SHOWN_FAILURES, curves=False
+            )
             if trial.verdict is not None
         ]
     if output.json:
@@ -307,9 +309,9 @@ def status(campaign: CampaignName, /, *, output: ArchiveOptions = ArchiveOptions
     print_summary(summary)
     print_status(summary, stands)
     if failures:
-        print_table(failures[-_SHOWN_FAILURES:], ("outcome", "experts", "rule", "message"))
-    if len(failures) > _SHOWN_FAILURES:
-        print(f"the last {_SHOWN_FAILURES} of {len(failures):,} failures; --json lists all")
+        print_table(failures, ("outcome", "experts", "rule", "message"))
+    if summary.failed > len(failures):
+        print(f"the last {len(failures)} of {summary.failed:,} failures; --json lists all")
     suggest_next(summary, output, running=stands.driver is not None)
 
 

@@ -7,14 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import unified_diff
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.leaderboard import Row, columns_of, limits, validation_images
+from nngen.analysis.leaderboard import Row, brief_leaderboard, columns_of, limits
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.analysis.suspicion import stored_suspicions
@@ -58,9 +57,9 @@ def leaderboard(
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)
-        ranked = rank(store.scores(campaign), images=partial(validation_images, store))
+        ranked = brief_leaderboard(store, campaign, sys.maxsize if top is None else top)
         baselines = summarise(store, campaign).baselines.lines if campaign is not None else ()
-    rows = [row for row in ranked if top is None or row.rank <= top]
+    rows = [row for row in ranked if isinstance(row, Row)]
     if output.json:
         print_json([row.to_dict() for row in rows])
     elif not rows:

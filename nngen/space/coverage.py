@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations, repeat
 from typing import Any, TypeAlias
 
 from nngen.space.pool import Pool, Quartet
@@ -123,7 +123,11 @@ def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -
     """
     pool = Pool.of(families, k)
     sample = {tuple(sorted(quartet)) for quartet in quartets}
-    singles, pairs, triples = (_counts(pool, sample, size) for size in (1, 2, 3))
+    known = frozenset(pool.families)  # a sample may hold quartets of other pools: only the pool's families count
+    inside = [quartet if known.issuperset(quartet) else tuple(n for n in quartet if n in known) for quartet in sample]
+    singles, pairs, triples = (
+        Counter(chain.from_iterable(map(combinations, inside, repeat(size)))) for size in (1, 2, 3)
+    )
     return Coverage(
         quartets=len(sample),
         space=pool.space,
@@ -139,12 +143,6 @@ def count_variance(audit: Coverage, share: float) -> float:
     # Drawing without repeats makes counts less variable, and constant at the end.
     left = (audit.space - audit.quartets) / max(audit.space - 1, 1)
     return audit.quartets * share * (1 - share) * left
-
-
-def _counts(pool: Pool, sample: Collection[Quartet], size: int) -> Counter[tuple[str, ...]]:
-    known = frozenset(pool.families)  # a sample may hold quartets of other pools: only the pool's families count
-    inside = (quartet if known.issuperset(quartet) else tuple(n for n in quartet if n in known) for quartet in sample)
-    return Counter(part for quartet in inside for part in combinations(quartet, size))
 
 
 def _range(counts: Collection[int], possible: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 from nngen.analysis.loop_report import loops
 from nngen.analysis.report import collect, render
 from nngen.archive import Archive, LoopRole, TrialState
+from nngen.archive.check import check, salvage
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.campaign.protocols import Watcher
 from nngen.campaign.runner import Campaign
@@ -50,6 +51,15 @@ def test_a_reader_migrates_it_and_all_values_are_typed(path):
         assert {trial.data_fingerprint for trial in archive.trials("rungs")} == {fingerprint}
         assert archive._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     assert [file.name for file in path.parent.iterdir()] == ["old.db"]
+
+
+def test_a_check_reads_a_migrated_copy(path, tmp_path):
+    before = path.read_bytes()
+    found = check(path)
+    assert (found.problems, path.read_bytes()) == ({}, before)
+    with Archive.open(path, readonly=True) as archive:
+        assert found.rows["trials"] == len(archive.trials())
+    assert salvage(path, tmp_path / "new.db").problems == {}
 
 
 def test_a_file_that_cannot_be_migrated_is_named(path, monkeypatch):
