@@ -13,12 +13,13 @@ from nngen.analysis.observations import is_quartet
 from nngen.assembly.plan_toml import from_toml, plan_of
 from nngen.cli.options import ArchiveOptions, Count, Names, PoolSize
 from nngen.cli.options.family import FamilyOptions, abstract_pool
-from nngen.cli.output import print_json, print_table, say
+from nngen.cli.output import note, print_json, print_table, say
 from nngen.errors import UsageError
 from nngen.files import read_regular
 from nngen.space import Coverage, Quartet, draw, find_sampler, sampler_help
 from nngen.space import coverage as measure
 from nngen.space.evenness import Evenness, evenness
+from nngen.text import counted
 from nngen.types import MAX_SOURCE_BYTES
 
 
@@ -71,6 +72,8 @@ def coverage(
             raise UsageError(f"--size must be from 1 to {len(quartets)}, the quartets of {subject}, not {size}")
         names, quartets = families or names, quartets[:size]
     audit = measure(names, quartets)
+    if other := len(set(quartets)) - audit.quartets:
+        note(f"{counted(other, 'quartet')} with other families left out")
     even = evenness(audit)
     if out is not None:
         write_coverage_page(audit, out)

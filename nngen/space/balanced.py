@@ -33,7 +33,7 @@ from nngen.space.rank import RowSpace
 Ints: TypeAlias = NDArray[np.int64]
 
 LARGEST = 250_000
-"""Spaces with more subsets (v > 50 for k = 4) fall back to a fixed permutation of the ranks."""
+"""Spaces with more subsets (v > 51 for k = 4) fall back to a fixed permutation of the ranks."""
 
 _USED = 1 << 50  # score of a subset that was used already: above any sum of scores
 _TIES = 64  # scores are multiplied by this, so that noise in [0, 64) breaks ties and nothing else

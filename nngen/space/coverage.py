@@ -117,16 +117,17 @@ class Coverage:
 def coverage(families: Sequence[str], quartets: Iterable[Quartet], k: int = 4) -> Coverage:
     """Audit a sample of quartets against its pool; repeats are counted once, whatever the order within a quartet.
 
+    Quartets with a family outside of the pool are left out.
+
     Raises:
         FamilyError: If a family is named twice.
         UsageError: If there are fewer than ``k`` families.
     """
     pool = Pool.of(families, k)
-    sample = {tuple(sorted(quartet)) for quartet in quartets}
-    known = frozenset(pool.families)  # a sample may hold quartets of other pools: only the pool's families count
-    inside = [quartet if known.issuperset(quartet) else tuple(n for n in quartet if n in known) for quartet in sample]
+    known = frozenset(pool.families)
+    sample = {tuple(sorted(quartet)) for quartet in quartets if known.issuperset(quartet)}
     singles, pairs, triples = (
-        Counter(chain.from_iterable(map(combinations, inside, repeat(size)))) for size in (1, 2, 3)
+        Counter(chain.from_iterable(map(combinations, sample, repeat(size)))) for size in (1, 2, 3)
     )
     return Coverage(
         quartets=len(sample),

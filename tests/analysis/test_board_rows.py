@@ -134,7 +134,7 @@ def test_a_row_joins_the_seeds_of_a_candidate():
 
 
 def test_the_noise_between_seeds_is_pooled_over_the_candidates():
-    places = [(0.55, [0.5, 0.6]), (0.7, [0.7]), (0.5, [0.4, 0.5, 0.6])]
+    places = [(0.005, 2), (0.0, 1), (0.02, 3)]  # of 0.5, 0.6; of 0.7; of 0.4, 0.5, 0.6
     assert _half_width(places) == pytest.approx(stats.t.ppf(0.975, 3) * math.sqrt(0.025 / 3))
     assert _half_width(places[1:2]) is None
 

@@ -1,16 +1,20 @@
 """Leaderboard: order, intervals and output."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from nngen.analysis.leaderboard import (
+    Row,
+    brief_leaderboard,
     columns_of,
     describe_fidelity,
     leaderboard,
     limits,
     reliabilities,
     ties,
+    validation_images,
 )
 from nngen.analysis.ranking.fidelity import fidelity_note
 from nngen.archive import Archive
@@ -22,12 +26,17 @@ stats = pytest.importorskip("scipy.stats")
 
 
 @pytest.fixture
-def trials():
-    with Archive.in_memory() as archive:
+def archive():
+    with Archive.in_memory() as opened:
         for seed in range(3):
             engine = FakeEngine(trials={"G": Outcome.TIMEOUT})
-            fake_campaign(archive, name=f"seed{seed}", seed=seed, size=35, engine=engine).run()
-        return archive.trials()
+            fake_campaign(opened, name=f"seed{seed}", seed=seed, size=35, engine=engine).run()
+        yield opened
+
+
+@pytest.fixture
+def trials(archive):
+    return archive.trials()
 
 
 def test_seeds_of_one_candidate_are_one_row(trials):
@@ -121,6 +130,18 @@ def test_a_leaderboard_states_its_limits(trials):
     suspect = [replace(t, suspect="perfect") if t.candidate_id == best.id else t for t in trials]
     ((_, without),) = reliabilities(leaderboard(suspect))
     assert without.candidates == 14
+
+
+@pytest.mark.parametrize("campaign", [None, "seed1"])
+@pytest.mark.parametrize("top", [1, 4, 15, 99])
+def test_the_first_rows_are_those_of_the_whole_leaderboard_and_so_are_its_limits(archive, campaign, top):
+    if campaign is None:
+        fake_campaign(archive, name="longer", epochs=3, size=9).run()
+    whole = leaderboard(archive.scores(campaign), images=partial(validation_images, archive))
+    brief = brief_leaderboard(archive, campaign, top)
+    assert [row for row in brief if isinstance(row, Row)] == [row for row in whole if row.rank <= top]
+    assert [(place.id, place.rank, place.rank_low) for place in brief] == [(r.id, r.rank, r.rank_low) for r in whole]
+    assert limits(brief) == limits(whole) != ()
 
 
 def test_nothing_trained():

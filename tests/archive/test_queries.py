@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nngen.archive import Archive, NewTrial, Promotion, TrialState
-from nngen.archive.records import copied_result
+from nngen.archive.records import BriefScore, copied_result
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.testing.archive_contract import CANDIDATE, FAILED, PLANS, RESULT, SPEC
@@ -234,6 +234,45 @@ def test_brief_lines_lack_experts_and_seeds(archive):
     whole, brief = archive.lines("one")[0], archive.lines("one", brief=True)[0]
     assert (whole.experts, whole.seed) == (tuple("ABCD"), 7)
     assert brief == replace(whole, experts=(), seed=0)
+
+
+def test_brief_scores_are_those_of_whole_scores(archive):
+    for number in (1, 2):
+        trained(archive, number)
+    archive.reveal_test(2, 0.25)
+    trained(archive, 3, FAILED)
+    whole, brief = list(archive.scores("one")), list(archive.brief_scores("one"))
+    assert [score.id for score in whole] == [1, 2]
+    assert brief == [BriefScore(**{name: getattr(score, name) for name in BriefScore._fields}) for score in whole]
+    assert [score.test_accuracy for score in brief] == [None, 0.25]
+    assert list(archive.brief_scores()) == brief and list(archive.brief_scores("two")) == []
+    assert archive.score(2) == whole[1]
+    with pytest.raises(ArchiveError, match=r"no trained trial 3 in .*a\.db"):
+        archive.score(3)
+
+
+def test_experts_are_known_by_the_position_of_the_candidate(archive):
+    trained(archive, 1)
+    archive.promote("one", [Promotion(trial_id=1, rung=0, replicate=1), Promotion(trial_id=1, rung=1)])
+    assert archive.experts("one") == dict(enumerate(plan.experts for plan in PLANS))
+    assert archive.experts("two") == {}
+
+
+def test_trials_are_chosen_by_their_numbers_and_the_newest_by_their_count(archive):
+    trained(archive, 1)
+    for number in (2, 3):
+        trained(archive, number, FAILED)
+    assert [trial.id for trial in archive.trials(ids=[3, 1, 9])] == [1, 3]
+    assert archive.trials(ids=[1])[0] == archive.trial(1)
+    assert archive.trials(ids=[]) == ()
+    assert [[trial.id for trial in archive.trials("one", last=last)] for last in (0, 1, 2, 9)] == [
+        [],
+        [3],
+        [2, 3],
+        [1, 2, 3],
+    ]
+    assert [trial.id for trial in archive.trials("one", failed=True, last=1)] == [3]
+    assert [trial.id for trial in archive.trials("one", failed=True, ids=[1, 2])] == [2]
 
 
 def test_trials_without_their_curves_and_failed_ones(archive):

@@ -159,6 +159,9 @@ def test_coverage_of_a_folder_of_plans(nngen, tmp_path):
     assert (audit["quartets"], audit["anchors"]) == (2, ["A", "B", "C"])
     wider = json.loads(nngen("coverage", tmp_path, "--families", "A,B,C,D,E,F", "--json").out)
     assert wider["absent"] == ["F"]
+    narrower = nngen("coverage", tmp_path, "--families", "A,B,C,D", "--json")
+    assert (json.loads(narrower.out)["quartets"], narrower.code) == (1, 0)
+    assert "nngen: 1 quartet with other families left out\n" in narrower.err
 
 
 def test_coverage_refuses_in_one_line(nngen, archive, tmp_path):

@@ -11,6 +11,7 @@ from scipy.stats import hypergeom
 
 from nngen.space import coverage, draw
 from nngen.space.coverage import count_variance
+from nngen.space.evenness import evenness
 
 LETTERS = [f"F{i:02d}" for i in range(29)]
 
@@ -149,10 +150,13 @@ def test_ranges_count_parts_in_no_quartet_as_zero():
     assert found("ABCDEFG", PLANE) == (0, 0, 1)
 
 
-def test_quartets_of_other_pools_count_by_the_families_of_this_one():
-    audit = coverage("ABCDE", ["ABCX", "ABCD"])
-    assert (audit.quartets, audit.families) == (2, {"A": 2, "B": 2, "C": 2, "D": 1, "E": 0})
-    assert (audit.pairs["A", "B"], audit.pairs["A", "D"]) == (2, 1)
+def test_quartets_with_a_family_outside_of_the_pool_are_left_out():
+    audit = coverage("ABCDE", ["ABCX", "ABCD", "WXYZ"])
+    assert audit == coverage("ABCDE", ["ABCD"])
+    assert (audit.quartets, audit.families) == (1, {"A": 1, "B": 1, "C": 1, "D": 1, "E": 0})
+    whole = coverage("ABCDE", [*combinations("ABCDE", 4), "ABCX"])
+    assert (whole.quartets, whole.share, whole.biased) == (5, 1.0, False)
+    assert evenness(whole) == evenness(coverage("ABCDE", combinations("ABCDE", 4)))
 
 
 def test_the_variance_of_the_smallest_spaces():
