@@ -174,7 +174,7 @@ class ArchiveReader:
         """Return one trained trial with what it is ranked by and shown with.
 
         Raises:
-            ArchiveError: If there is no such trial with an accuracy.
+            ArchiveError: If no trained trial has this number.
         """
         found = self._asked("trials", SCORES.format("trials.id = ?"), trial_id, TrialRows().score)
         if found is None:
