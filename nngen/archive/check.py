@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nngen.archive.columns import UNREADABLE, check_texts, read, share
-from nngen.archive.connection import SQLITE_ERRORS, Connection, connect, open_database, transaction
+from nngen.archive.connection import SQLITE_ERRORS, Connection, connect, connect_to_read, open_database, transaction
 from nngen.archive.external import replay_from_row
 from nngen.archive.records import TrialState
 from nngen.archive.rows import (
@@ -158,7 +158,7 @@ def _opened(path: Path, found: Check) -> Iterator[Connection]:
     if not path.is_file():
         raise ArchiveError(f"no archive at {path}: name one with --archive")
     with ExitStack() as stack:
-        db = stack.enter_context(closing(connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)))
+        db = stack.enter_context(closing(connect_to_read(path)))
         try:
             known, done = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID, applied(db)
         except SQLITE_ERRORS as error:

@@ -199,7 +199,7 @@ def _create(path: Path) -> None:
 
 def _checked(path: Path, *, readonly: bool) -> Connection:
     with ExitStack() as undo, sqlite_errors(path):
-        db = undo.enter_context(closing(_connect(path, readonly=readonly)))
+        db = undo.enter_context(closing(connect_to_read(path) if readonly else connect(path)))
         try:
             if not readonly:
                 db.execute("PRAGMA journal_mode = WAL")
@@ -215,9 +215,8 @@ def _checked(path: Path, *, readonly: bool) -> Connection:
     return db
 
 
-def _connect(path: Path, *, readonly: bool) -> Connection:
-    if not readonly:
-        return connect(path)
+def connect_to_read(path: Path) -> Connection:
+    """Connect to a file that is only read, and leave no other file beside it."""
     address, log = path.absolute().as_uri(), path.with_name(f"{path.name}-wal")
     left = log.exists() and log.stat().st_size > 0
     for mode in ("NORMAL", "EXCLUSIVE") if _writable(path) else ():

@@ -156,8 +156,9 @@ def draw(
     missing = sorted(set(include) - set(families))
     if missing:
         raise FamilyError(f"{', '.join(missing)}: to be in every quartet, but not in the pool: add it or drop it")
-    if len(set(include)) >= k:
+    if include and len(set(include)) >= k:
         raise UsageError(f"{', '.join(include)} in every quartet leave nothing to draw: name fewer than {k}")
+    Pool.of(families, k)  # a family that is named twice is refused also where it is included
     pool = Pool.of([name for name in families if name not in include], k - len(set(include)))
     others = [tuple(sorted(set(quartet) - set(include))) for quartet in known if set(include) <= set(quartet)]
     chosen = sampler(name, pool, seed, others)

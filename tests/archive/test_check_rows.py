@@ -204,6 +204,17 @@ def test_a_check_lists_every_problem(path, name):
     assert found.damaged == sum(before.values()) - sum(found.rows.values()) == damaged
 
 
+def test_a_check_leaves_no_file_beside_the_archive(path):
+    before = path.read_bytes()
+    check(path)
+    assert ([file.name for file in path.parent.iterdir()], path.read_bytes()) == ([path.name], before)
+
+
+def test_a_value_that_the_schema_forbids_is_found_by_sqlite_too(path):
+    change(path, "UPDATE trials SET state = 'lost' WHERE id = 2")
+    assert check(path).problems["file 1"] == "CHECK constraint failed in trials"
+
+
 def test_a_damaged_plan_is_named_by_the_beginning_of_its_key(path):
     plan = plans(path)[0]
     assert len(plan) == 64

@@ -144,6 +144,16 @@ def test_what_cannot_be_included(include, says):
         draw("random", LETTERS, 3, seed=0, include=include)
 
 
+def test_a_family_named_twice_is_refused_also_where_it_is_included():
+    with pytest.raises(NngenError, match="named more than once: A"):
+        draw("random", "AABCDEF", 2, seed=0, include=["A"])
+
+
+def test_a_mixture_without_families_is_refused():
+    with pytest.raises(NngenError, match="a mixture takes 0 different families, but there are only 6"):
+        draw("random", "ABCDEF", 2, seed=0, k=0)
+
+
 def test_exhaustive_is_the_whole_space():
     assert set(draw("exhaustive", LETTERS[:9], 126, seed=0)) == set(combinations(LETTERS[:9], 4))
 
