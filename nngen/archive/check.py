@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nngen.archive.columns import UNREADABLE, check_texts, read, share
+from nngen.archive.columns import UNREADABLE, DamagedRowError, check_texts, read, share
 from nngen.archive.connection import SQLITE_ERRORS, Connection, connect, connect_to_read, open_database, transaction
 from nngen.archive.external import replay_from_row
 from nngen.archive.records import TrialState
@@ -28,7 +28,7 @@ from nngen.archive.rows import (
     point_from_row,
     verdict_from_row,
 )
-from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied
+from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied, migrate
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import one_line
 
@@ -117,10 +117,10 @@ def _copy(source: Connection, target: Connection, found: Check) -> None:
     again: dict[int, str] = {}
     for table, key, row, reason in _walk(source, found):
         new = row
-        if reason and table == "trials":
+        if reason and table == "trials" and row.keys() >= {*_OPEN_TRIAL, "candidate_id", "given_isolation"}:
             new = {name: row[name] for name in _OPEN_TRIAL} | {"state": TrialState.READY.value}
             new["candidate_id"] = row["candidate_id"] if row["given_isolation"] else None
-        if (reason and new is row) or (table in _RESULTS and row["trial_id"] in again):
+        if (reason and new is row) or (table in _RESULTS and row.get("trial_id") in again):
             continue
         failure = _insert(target, table, new)
         if failure:
@@ -185,10 +185,12 @@ def _opened(path: Path, found: Check) -> Iterator[Connection]:
 def _walk(db: Connection, found: Check) -> Iterator[tuple[str, str, dict[str, Any], str]]:
     """Iterate over all rows: table, name of the row for messages, its columns, and why it cannot be read."""
     trials, plans = TrialRows(), dict[str, str]()
-    for table in _TABLES:
+    for table, columns in _columns().items():
         for row in _rows(db, table, found):
             key, reason = f"{table} {one_line(str(next(iter(row.values()))), 60)}", ""
             try:
+                if missing := columns - row.keys():  # a byte of the schema may be damaged too
+                    raise DamagedRowError(f"column {min(missing)} is missing")
                 check_texts(row)
                 if table == "plans":
                     plans[row["id"]] = row["plan"]
@@ -199,6 +201,13 @@ def _walk(db: Connection, found: Check) -> Iterator[tuple[str, str, dict[str, An
                 reason = str(error)
                 found.note(key, reason)
             yield table, key, row, reason
+
+
+def _columns() -> dict[str, set[str]]:
+    """Return the columns that each table has in a new archive."""
+    with closing(connect(":memory:")) as db:
+        migrate(db)
+        return {table: {row["name"] for row in db.execute(f"PRAGMA table_info({table})")} for table in _TABLES}
 
 
 def _rows(db: Connection, table: str, found: Check) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """A check of an archive and its salvage, compared as a whole with what was damaged."""
 
+import contextlib
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from nngen.archive import Archive, TrialState
 from nngen.archive.check import Check, check, salvage
 from nngen.archive.external import ExternalModel, ExternalResult, Replay
-from nngen.errors import ArchiveError, UsageError
+from nngen.errors import ArchiveError, NngenError, UsageError
 from nngen.testing.fakes import fake_campaign
 from nngen.types import Outcome, Record, Shape, TrialSpec, Verdict
 
@@ -202,6 +204,26 @@ def test_a_check_lists_every_problem(path, name):
     found = check(path)
     assert {key: reason[: len(problems.get(key, reason))] for key, reason in found.problems.items()} == problems
     assert found.damaged == sum(before.values()) - sum(found.rows.values()) == damaged
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_column_of_another_name_is_a_problem_and_no_crash(path, table):
+    """A byte of the schema may be damaged like any other."""
+    filled = table in counted(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+    for column in columns:
+        copy, out = path.with_name(f"{column}.db"), path.with_name(f"{column}.saved.db")
+        shutil.copyfile(path, copy)
+        db = sqlite3.connect(copy, isolation_level=None)
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE tbl_name = ?", (column, f"{column}_", table)
+        )
+        db.close()
+        for work in (check, lambda damaged, out=out: salvage(damaged, out)):
+            with contextlib.suppress(NngenError):
+                assert bool(work(copy).problems) == filled
 
 
 def test_a_check_leaves_no_file_beside_the_archive(path):
