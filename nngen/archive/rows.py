@@ -301,8 +301,9 @@ class TrialRows:
 
     def score(self, row: sqlite3.Row) -> TrialScore:
         """Build a score from a row of ``SCORES``."""
-        number, candidate, plan, text, tested, data, batch, *measured = row
+        number, candidate, state, outcome, plan, text, tested, data, batch, *measured = row
         try:
+            _check_state(state, outcome)
             seed, rest = _seed(text)
             spec, fidelity = self._trained(rest, data, batch)
             return TrialScore(
@@ -320,8 +321,9 @@ class TrialRows:
 
     def brief_score(self, row: sqlite3.Row) -> BriefScore:
         """Build a brief score from a row of ``BRIEF_SCORES``."""
-        number, candidate, text, tested, data, batch, accuracy, suspect = row
+        number, candidate, state, outcome, text, tested, data, batch, accuracy, suspect = row
         try:
+            _check_state(state, outcome)
             seed, rest = _seed(text)
             spec, fidelity = self._trained(rest, data, batch)
             return BriefScore(number, candidate, spec, seed, fidelity, share(accuracy), share(tested), suspect)
@@ -361,7 +363,7 @@ _LINES = """
 LINES = _LINES.format("spec, plans.plan AS plan", "JOIN plans ON plans.id = plan_id")
 BRIEF_LINES = _LINES.format("NULL AS spec, NULL AS plan", "")
 _SCORES = """
-    SELECT trials.id, candidate_id, {} spec, test_accuracy, trials.data_fingerprint,
+    SELECT trials.id, candidate_id, state, outcome, {} spec, test_accuracy, trials.data_fingerprint,
         CASE WHEN environment IS NULL THEN NULL WHEN json_valid(environment)
         THEN json_extract(environment, '$.batch') ELSE 'broken' END AS environment, {}
     FROM trials {} LEFT JOIN reveals ON trial_id = trials.id
@@ -384,6 +386,11 @@ TALLIES = """
 _STATES = {state.value: state for state in TrialState}
 _OUTCOMES: dict[str | None, Outcome | None] = {None: None, **{outcome.value: outcome for outcome in Outcome}}
 _SEED = re.compile(r'"seed":(\d+)')
+
+
+def _check_state(state: str, outcome: str) -> None:
+    """Check that the state and the outcome of a trial are known; raise ``KeyError`` for another."""
+    _STATES[state], _OUTCOMES[outcome]
 
 
 def _seed(text: str) -> tuple[int, str]:

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import unified_diff
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.leaderboard import Row, brief_leaderboard, columns_of, limits
+from nngen.analysis.leaderboard import Place, Row, brief_leaderboard, columns_of, limits, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.analysis.suspicion import stored_suspicions
@@ -57,7 +58,11 @@ def leaderboard(
     with output.read() as store:
         if campaign is not None:
             store.campaign(campaign)
-        ranked = brief_leaderboard(store, campaign, sys.maxsize if top is None else top)
+        ranked: Sequence[Row | Place] = (
+            rank(store.scores(campaign), images=partial(validation_images, store))
+            if top is None
+            else brief_leaderboard(store, campaign, top)
+        )
         baselines = summarise(store, campaign).baselines.lines if campaign is not None else ()
     rows = [row for row in ranked if isinstance(row, Row)]
     if output.json:

@@ -79,6 +79,16 @@ def test_readers_leave_out_a_damaged_trial_and_drivers_stop(damaged, change, rea
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("brief", [False, True])
+@pytest.mark.parametrize("change", [TRIAL[0][0], *(change for change, _ in TRIAL[4:7]), TRIAL[8][0]])
+def test_a_damaged_trial_is_not_ranked(damaged, change, brief):
+    with Archive.open(damaged(f"UPDATE trials SET {change} WHERE id = 2"), readonly=True) as archive:
+        scores = archive.brief_scores("one") if brief else archive.scores("one")
+        assert [score.id for score in scores] == [1, 3, 4, 5]
+        [(row, found)] = archive.damaged.items()
+        assert (row, found.partition(" ")[0]) == ("trials 2", change.partition(" ")[0])
+
+
 def test_every_damaged_row_of_scores_and_lines_is_left_out(damaged):
     path = damaged(
         "UPDATE trials SET environment = '{{' WHERE id = 1",
