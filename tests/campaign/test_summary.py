@@ -28,6 +28,14 @@ def line(number: int, accuracy: float | None = None, **changes: object) -> Trial
     return TrialLine(id=number, validation_accuracy=accuracy, **plain | changes)
 
 
+def test_a_quartet_is_covered_when_its_trial_is_done(archive):
+    fake_campaign(archive, size=9, budget=Budget(max_trials=4)).run()
+    done = {trial.experts for trial in archive.trials("one", state=TrialState.DONE)}
+    found = summarise(archive, "one").coverage
+    assert (found.quartets, len(done), len(archive.trials("one"))) == (4, 4, 9)
+    assert found.families == {name: sum(name in quartet for quartet in done) for name in "ABCDEFG"}
+
+
 def test_a_whole_summary_as_json(archive):
     run = fake_campaign(
         archive,
