@@ -217,7 +217,7 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
 
 
 class Place(NamedTuple):
-    """The part of a row that the limits of a leaderboard are found from; cheap to build by the ten thousand."""
+    """The part of a row that the limits of a leaderboard are found from; cheap to build by the tens of thousands."""
 
     rank: int
     rank_low: int | None
@@ -244,7 +244,7 @@ def leaderboard(trials: Iterable[Scored], *, images: Callable[[int], int] | None
 def brief_leaderboard(archive: Archive, campaign: str | None, top: int) -> tuple[Row | Place, ...]:
     """Rank a campaign's candidates, or all, and build the first ``top`` rows of each fidelity; the others are places.
 
-    No more is read of the other trials than they are ranked by: half the time where there are ten thousands.
+    No more is read of the other trials than they are ranked by: half the time where there are tens of thousands.
     """
     scores, images = archive.brief_scores(campaign), partial(validation_images, archive)
     return _board(scores, images, top, lambda trial: archive.score(trial.id))

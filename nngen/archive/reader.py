@@ -141,7 +141,7 @@ class ArchiveReader:
             candidate_id: Id of their candidate.
             state: Their state.
             failed: Whether only those with an outcome other than valid are wanted.
-            ids: Their numbers.
+            ids: Their numbers; None for any.
             last: Number of the newest that are wanted; None for all.
             curves: Whether their learning curves are read.
         """
@@ -149,13 +149,14 @@ class ArchiveReader:
         given = {name: value for name, value in filters.items() if value is not None}
         # A candidate has few trials and a campaign many: the plus keeps SQLite from the index of campaigns.
         columns = [f"{'+' if candidate_id and name == 'campaign' else ''}trials.{name} = ?" for name in given]
-        where, values = " AND ".join(["outcome != 'valid'" if failed else "1", *columns]), tuple(given.values())
+        where = " AND ".join(["outcome != 'valid'" if failed else "1", *columns])
+        values: tuple[Any, ...] = tuple(given.values())
         if ids is not None:
             where += " AND trials.id IN (SELECT value FROM json_each(?))"
             values = (*values, json.dumps([*ids]))
         if last is not None:
             where = f"trials.id IN (SELECT id FROM trials WHERE {where} ORDER BY id DESC LIMIT ?)"  # noqa: S608
-            values = (*values, str(last))
+            values = (*values, last)
         return Trials(self._trials(where, values, curves=curves))
 
     def lines(self, campaign: str | None = None, *, brief: bool = False) -> tuple[TrialLine, ...]:

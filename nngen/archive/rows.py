@@ -277,6 +277,15 @@ class TrialRows:
         found = self._spec(spec)
         return found, found.fidelity(data or "", _batch(batch))
 
+    def _training(
+        self, state: str, outcome: str, settings: str, data: str | None, batch: str | None
+    ) -> tuple[int, TrialSpec, Fidelity]:
+        """Return the seed of a trained trial, its specification with seed 0, and its fidelity."""
+        if state not in _STATES or outcome not in _OUTCOMES:
+            raise ValueError("its state or outcome is unknown")
+        seed, rest = _seed(settings)
+        return seed, *self._trained(rest, data, batch)
+
     def line(self, row: sqlite3.Row) -> TrialLine:
         """Build a line from a row of ``LINES``."""
         # Unpacked, not looked up by name: a hundred thousand rows are read within a second.
@@ -301,11 +310,9 @@ class TrialRows:
 
     def score(self, row: sqlite3.Row) -> TrialScore:
         """Build a score from a row of ``SCORES``."""
-        number, candidate, state, outcome, plan, text, tested, data, batch, *measured = row
+        number, candidate, state, outcome, plan, settings, tested, data, batch, *measured = row
         try:
-            _check_state(state, outcome)
-            seed, rest = _seed(text)
-            spec, fidelity = self._trained(rest, data, batch)
+            seed, spec, fidelity = self._training(state, outcome, settings, data, batch)
             return TrialScore(
                 id=number,
                 candidate_id=candidate,
@@ -321,12 +328,10 @@ class TrialRows:
 
     def brief_score(self, row: sqlite3.Row) -> BriefScore:
         """Build a brief score from a row of ``BRIEF_SCORES``."""
-        number, candidate, state, outcome, text, tested, data, batch, accuracy, suspect = row
+        number, candidate, state, outcome, settings, tested, data, batch, accuracy, suspect = row
         try:
-            _check_state(state, outcome)
-            seed, rest = _seed(text)
-            spec, fidelity = self._trained(rest, data, batch)
-            return BriefScore(number, candidate, spec, seed, fidelity, share(accuracy), share(tested), suspect)
+            seed, spec, fidelity = self._training(state, outcome, settings, data, batch)
+            return BriefScore(number, candidate, spec, seed, fidelity, share(accuracy), share(tested), text(suspect))
         except UNREADABLE as error:
             raise self._blamed(row, environment=_batch) from error
 
@@ -386,11 +391,6 @@ TALLIES = """
 _STATES = {state.value: state for state in TrialState}
 _OUTCOMES: dict[str | None, Outcome | None] = {None: None, **{outcome.value: outcome for outcome in Outcome}}
 _SEED = re.compile(r'"seed":(\d+)')
-
-
-def _check_state(state: str, outcome: str) -> None:
-    """Check that the state and the outcome of a trial are known; raise ``KeyError`` for another."""
-    _STATES[state], _OUTCOMES[outcome]
 
 
 def _seed(text: str) -> tuple[int, str]:
