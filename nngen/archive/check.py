@@ -15,19 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nngen.archive.columns import UNREADABLE, DamagedRowError, check_texts, read, share
 from nngen.archive.connection import SQLITE_ERRORS, Connection, connect, connect_to_read, open_database, transaction
 from nngen.archive.external import replay_from_row
 from nngen.archive.records import TrialState
-from nngen.archive.rows import (
-    TrialRows,
-    campaign_from_row,
-    event_from_row,
-    names_from_row,
-    plan_from_text,
-    point_from_row,
-    verdict_from_row,
-)
+from nngen.archive.rows.builders import campaign_from_row, event_from_row, names_from_row
+from nngen.archive.rows.columns import UNREADABLE, DamagedRowError, check_texts, read, share
+from nngen.archive.rows.trials import TrialRows, point_from_row
+from nngen.archive.rows.values import plan_from_text, verdict_from_row
 from nngen.archive.schema import APPLICATION_ID, LEDGER, MIGRATIONS, applied, migrate
 from nngen.errors import ArchiveError, UsageError
 from nngen.text import one_line

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nngen.archive.columns import DamagedRowError, Row, amount, read, share
 from nngen.archive.connection import WAY_OUT, Connection, sqlite_errors, transaction
-from nngen.archive.rows import dump, spec_from_text, spec_to_text
+from nngen.archive.rows.columns import DamagedRowError, Row, amount, read, share
+from nngen.archive.rows.values import dump, spec_from_text, spec_to_text
 from nngen.errors import ArchiveError
 from nngen.types import Outcome, Record, TrialSpec, Verdict
 

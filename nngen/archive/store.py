@@ -11,13 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from nngen.archive.campaign_queries import CampaignQueries
 from nngen.archive.connection import Connection, begin, check_place, connect, open_database, sqlite_errors, transaction
 from nngen.archive.external import ExternalResults
 from nngen.archive.lock import driver_lock, driver_of
-from nngen.archive.reader import ArchiveReader
 from nngen.archive.records import CampaignRecord, NewTrial, Promotion, TrialState
-from nngen.archive.rows import SCORED, campaign_to_text, dump, environment_to_text, plan_id, spec_to_text
+from nngen.archive.rows.builders import campaign_to_text
+from nngen.archive.rows.trials import SCORED
+from nngen.archive.rows.values import dump, environment_to_text, plan_id, spec_to_text
 from nngen.archive.schema import migrate
+from nngen.archive.trial_queries import TrialQueries
 from nngen.errors import ArchiveError, UsageError
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Shape, Trial, Verdict
@@ -44,7 +47,7 @@ _PROMOTE = """
 """
 
 
-class Archive(ArchiveReader):
+class Archive(CampaignQueries, TrialQueries):
     """Campaigns, candidates, trials and imported results in one file.
 
     ``Archive(path)`` opens one that exists for reading, ``open`` for writing too, ``in_memory`` makes one for tests.

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from nngen.archive.columns import DamagedRowError, amount, check_texts, checked, read, share, text
 from nngen.archive.connection import WAY_OUT, _unused, check_creatable, open_database, sqlite_errors, transaction
 from nngen.archive.lock import driver_lock, driver_of
+from nngen.archive.rows.columns import DamagedRowError, amount, check_texts, checked, read, share, text
 from nngen.errors import ArchiveError
 
 

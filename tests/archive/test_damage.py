@@ -127,7 +127,7 @@ def test_damage_is_named_in_every_table(damaged, statement, line):
 @pytest.mark.parametrize("bad", [1, 2, 3, 4, 5, 7])
 def test_a_text_that_is_not_utf_8_hides_no_other_row(bad, tmp_path, monkeypatch):
     """Rows are fetched some at a time; after the error those that were given are passed over, and none twice."""
-    monkeypatch.setattr("nngen.archive.reader._CHUNK", 2)
+    monkeypatch.setattr("nngen.archive.queries._CHUNK", 2)
     with Archive.open(tmp_path / "a.db") as archive:
         for number in range(1, 8):
             archive.log(f"kind {number}")

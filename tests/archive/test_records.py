@@ -3,7 +3,8 @@
 import json
 from dataclasses import replace
 
-from nngen.archive.rows import TrialRows, environment_to_text, spec_from_text, spec_to_text
+from nngen.archive.rows.trials import TrialRows
+from nngen.archive.rows.values import environment_to_text, spec_from_text, spec_to_text
 from nngen.campaign_spec import CampaignSpec
 from nngen.types import Outcome, Shape, Trial, TrialSpec, Verdict
 

@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nngen.archive import LoopRole, rows
-from nngen.archive.columns import DamagedRowError, amount, check_texts, checked, share
-from nngen.archive.rows import (
-    TrialRows,
-    campaign_from_row,
-    campaign_to_text,
+from nngen.archive import LoopRole
+from nngen.archive.rows import trials
+from nngen.archive.rows.builders import campaign_from_row, campaign_to_text, names_from_row
+from nngen.archive.rows.columns import DamagedRowError, amount, check_texts, checked, share
+from nngen.archive.rows.trials import TrialRows
+from nngen.archive.rows.values import (
     dump,
     environment_to_text,
-    names_from_row,
     plan_from_text,
     plan_id,
     spec_from_text,
@@ -82,15 +81,15 @@ def test_plans_of_any_names_are_read_as_json_reads_them(names):
 
 def counting(monkeypatch, name):
     """Count the calls of a function of the module that reads rows."""
-    calls, function = [], getattr(rows, name)
-    monkeypatch.setattr(rows, name, lambda text: calls.append(text) or function(text))
+    calls, function = [], getattr(trials, name)
+    monkeypatch.setattr(trials, name, lambda text: calls.append(text) or function(text))
     return calls
 
 
 def test_what_the_trials_of_a_campaign_share_is_parsed_once(monkeypatch):
     """Their plans differ in the experts, and their specifications in the seed."""
     plans, specs = counting(monkeypatch, "plan_from_text"), counting(monkeypatch, "spec_from_text")
-    empty = dict.fromkeys([*rows._SAME, *rows.SCORED, "test_accuracy", "environment", "outcome", "given_isolation"])
+    empty = dict.fromkeys([*trials._SAME, *trials.SCORED, "test_accuracy", "environment", "outcome", "given_isolation"])
     made = TrialRows()
     for names, seed in (("ABCD", 0), ("ABCE", 70), (["É", "Eight-2"], 8), (["alone"], 2**62)):
         plan, spec = Plan(experts=tuple(names)), replace(SPEC, seed=seed)
@@ -163,7 +162,7 @@ def test_an_environment_has_the_conditions_that_are_known(trial, text):
     ],
 )
 def test_an_environment_is_texts(text, reason):
-    empty = dict.fromkeys([*rows._SAME, *rows.SCORED, "test_accuracy", "spec", "outcome", "given_isolation"])
+    empty = dict.fromkeys([*trials._SAME, *trials.SCORED, "test_accuracy", "spec", "outcome", "given_isolation"])
     row = empty | {"plan": dump(Plan(experts=("A",)).to_dict()), "state": "ready", "suspect": "", "environment": text}
     with pytest.raises(DamagedRowError) as caught:
         TrialRows().trial(row, [])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nngen.archive import Archive
-from nngen.archive.rows import spec_from_text, spec_to_text
+from nngen.archive.rows.values import spec_from_text, spec_to_text
 from nngen.campaign.budget import Budget
 from nngen.campaign.successive_halving import workload
 from nngen.campaign.weights import WeightFolders

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nngen.archive.rows import spec_from_text, spec_to_text
+from nngen.archive.rows.values import spec_from_text, spec_to_text
 from nngen.campaign_spec import CampaignSpec
 from nngen.datasets.batches import Batches, Preparation
 from nngen.datasets.class_weights import class_weights, parse, weighted_order
