@@ -74,9 +74,9 @@ class Progress:
     curve: tuple[EpochResult, ...]  # points of the epochs that are done
     validation_predictions: bytes  # class per validation image after the last of them, as ``Trial`` keeps them
     batch: int  # samples per step
-    tried: tuple[int, ...] = ()  # larger batches for which memory did not suffice
-    seconds: float = 0.0  # seconds that the training took so far, over all attempts
-    before: int = 0  # epochs of them that belong to the rung before
+    tried: tuple[int, ...]  # larger batches for which memory did not suffice
+    seconds: float  # seconds that the training took so far, over all attempts
+    before: int  # epochs of them that belong to the rung before
     file: Path  # state of the net
 
 
