@@ -134,6 +134,20 @@ def test_a_template_may_be_given_as_a_file(tmp_path: Path, data: Path) -> None:
         load_tokenizer(str(base), str(tmp_path / "none.jinja"))
 
 
+def test_files_of_a_model_may_be_links_as_in_the_cache_of_a_hub(tmp_path: Path) -> None:
+    """The cache keeps contents in ``blobs``, and links to them in a folder for each revision."""
+    base, snapshot = make(tmp_path / "tiny"), tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    direct = Local(str(base)).propose([_plan(0)])[0]
+    for number, file in enumerate(sorted(base.iterdir())):
+        file.rename(tmp_path / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    linked = Local(str(snapshot)).propose([_plan(0)])[0]
+    assert (linked.status, linked.text) == (direct.status, direct.text)
+    assert SPACE.read(linked.text)
+
+
 def test_a_context_that_is_too_small_is_said_before_the_weights_are_loaded(tmp_path: Path, data: Path) -> None:
     base = make(tmp_path / "tiny", "gpt2", n_positions=32)
     (base / "model.safetensors").unlink()
