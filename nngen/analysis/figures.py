@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
-from nngen.analysis.leaderboard import Row
+from nngen.analysis.ranking.rows import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive.records import StoredTrial
 from nngen.errors import UsageError

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from more_itertools import split_before
 
 from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects, more_quartets
 from nngen.analysis.gains import Gains, gains
-from nngen.analysis.leaderboard import Row, columns_of, describe_fidelity, leaderboard, limits, validation_images
+from nngen.analysis.leaderboard import leaderboard, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
 from nngen.analysis.quality.baselines import Baselines, baselines_of
 from nngen.analysis.quality.metrics import Quality, quality_of
+from nngen.analysis.ranking.columns import columns_of
 from nngen.analysis.ranking.early_stop import saving
+from nngen.analysis.ranking.limits import limits
+from nngen.analysis.ranking.rows import Row, by_fidelity, describe_fidelity
 from nngen.analysis.results import (
     FamilyRow,
     Funnel,
@@ -84,7 +86,7 @@ class Report:
     @property
     def rankings(self) -> list[list[Row]]:
         """Rows of each fidelity, best first; the one with the longest training comes first."""
-        return list(split_before(self.rows, lambda row: row.rank == 1))
+        return by_fidelity(self.rows)
 
     @property
     def ranked(self) -> Sequence[Row]:

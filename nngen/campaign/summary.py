@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nngen.analysis.leaderboard import Row, leaderboard
+from nngen.analysis.leaderboard import leaderboard
 from nngen.analysis.observations import is_quartet
 from nngen.analysis.quality.baselines import Baselines, baselines_of
+from nngen.analysis.ranking.rows import Row
 from nngen.analysis.results import template_note
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import CampaignRecord, StoredTrial, TrialLine, TrialState

@@ -14,9 +14,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.leaderboard import Place, Row, brief_leaderboard, columns_of, limits, validation_images
+from nngen.analysis.leaderboard import brief_leaderboard, validation_images
 from nngen.analysis.leaderboard import leaderboard as rank
 from nngen.analysis.quality.metrics import Quality, quality_of
+from nngen.analysis.ranking.columns import columns_of
+from nngen.analysis.ranking.limits import limits
+from nngen.analysis.ranking.rows import Place, Row
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.campaign.summary import summarise

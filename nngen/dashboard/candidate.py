@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from nngen.analysis.figures import gate_figure, gate_shares
-from nngen.analysis.leaderboard import Row
 from nngen.analysis.quality.metrics import quality_of
+from nngen.analysis.ranking.rows import Row
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.assembly.plan_toml import to_toml

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import plotly.graph_objects as go
 
 from nngen.analysis.figures import COLOURS, PALETTE, figure_json, label, sampled, whole_step
-from nngen.analysis.leaderboard import Row
 from nngen.analysis.loop_report import LoopCycle
+from nngen.analysis.ranking.rows import Row
 from nngen.archive import TrialLine
 from nngen.plan import Plan, changes
 from nngen.types import EpochResult

@@ -11,13 +11,14 @@ from typing import Any, TypeAlias
 
 from nngen.analysis.figures import POINTS, sampled
 from nngen.analysis.formatting import data_titles
-from nngen.analysis.leaderboard import Column, Row, columns_of, describe_fidelity
+from nngen.analysis.ranking.columns import Column, columns_of
+from nngen.analysis.ranking.rows import Row, by_fidelity, describe_fidelity
 from nngen.analysis.statistics import Span, difference_interval, mean_interval
 from nngen.archive import CampaignRecord, StoredTrial, Tally, TrialState
 from nngen.campaign.successive_halving import planned
 from nngen.campaign.summary import read_status
 from nngen.dashboard import figures
-from nngen.dashboard.selection import PAGE, SORTABLE, by_fidelity, front, number, select
+from nngen.dashboard.selection import PAGE, SORTABLE, front, number, select
 from nngen.dashboard.snapshot import Snapshot
 from nngen.errors import UsageError
 from nngen.plan import changes

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
-from more_itertools import split_before
-
-from nngen.analysis.leaderboard import Row, describe_fidelity
+from nngen.analysis.ranking.rows import Row, by_fidelity, describe_fidelity
 from nngen.dashboard.snapshot import Snapshot
 from nngen.errors import UsageError
 
@@ -59,11 +57,6 @@ class Selection:
         values = {"campaign": self.campaign, "words": self.words, "least": least, "fair": "1" if self.fair else ""}
         values |= {"fidelity": str(self.fidelity or ""), "sort": "" if self.sort == "rank" else self.sort}
         return {name: value for name, value in values.items() if value}
-
-
-def by_fidelity(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return the rows of each fidelity, the longest training first."""
-    return list(split_before(rows, lambda row: row.rank == 1))
 
 
 def select(snapshot: Snapshot, query: Mapping[str, str]) -> Selection:

@@ -10,8 +10,10 @@ from functools import partial
 from threading import Lock, Thread
 from typing import Any, TypeVar, cast
 
-from nngen.analysis.leaderboard import Row, leaderboard, limits, validation_images
+from nngen.analysis.leaderboard import leaderboard, validation_images
 from nngen.analysis.loop_report import Loops, loops
+from nngen.analysis.ranking.limits import limits
+from nngen.analysis.ranking.rows import Row
 from nngen.analysis.results import OutcomeRow, outcome_rows
 from nngen.archive import Archive, Tally, TrialLine
 from nngen.errors import NngenError

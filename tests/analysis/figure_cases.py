@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
-from nngen.analysis.leaderboard import Row
 from nngen.analysis.pdf_figures import _DRAWINGS, _STYLE
+from nngen.analysis.ranking.rows import Row
 from nngen.analysis.statistics import Interval, Rate
 from nngen.archive import Archive
 from nngen.testing.fakes import fake_campaign

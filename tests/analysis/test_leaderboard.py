@@ -5,18 +5,11 @@ from functools import partial
 
 import pytest
 
-from nngen.analysis.leaderboard import (
-    Row,
-    brief_leaderboard,
-    columns_of,
-    describe_fidelity,
-    leaderboard,
-    limits,
-    reliabilities,
-    ties,
-    validation_images,
-)
+from nngen.analysis.leaderboard import brief_leaderboard, leaderboard, validation_images
+from nngen.analysis.ranking.columns import columns_of
 from nngen.analysis.ranking.fidelity import fidelity_note
+from nngen.analysis.ranking.limits import limits, reliabilities, ties
+from nngen.analysis.ranking.rows import Row, describe_fidelity
 from nngen.archive import Archive
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.text import listed

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nngen.analysis.leaderboard import _rank_spans
-from nngen.analysis.ranking.reliability import ASSUMED_SD, Reliability, reliability
+from nngen.analysis.ranking.reliability import ASSUMED_SD, Reliability, half_width, rank_spans, reliability
 
 
 def estimate(values, **more):
@@ -95,11 +94,11 @@ def test_too_few_or_equal_candidates():
 
 def test_ranks_that_candidates_may_have():
     means = [0.90, 0.89, 0.80, 0.79, 0.50]
-    assert _rank_spans(means, [1] * 5, None, 0) == [(None, None)] * 5
-    assert _rank_spans(means, [1] * 5, 0.02, 0) == [(1, 2), (1, 2), (3, 4), (3, 4), (5, 5)]
+    assert rank_spans(means, [1] * 5, None, 0) == [(None, None)] * 5
+    assert rank_spans(means, [1] * 5, 0.02, 0) == [(1, 2), (1, 2), (3, 4), (3, 4), (5, 5)]
     # Four seeds halve the noise of a candidate: .021 is told from .0141 * sqrt(1/4 + 1/4), and not from a single seed.
-    assert _rank_spans([0.9, 0.879, 0.878], [4, 4, 1], 0.02, 0) == [(1, 2), (2, 3), (1, 3)]
-    spans = _rank_spans(means, [1] * 5, 0.0001, 50)
+    assert rank_spans([0.9, 0.879, 0.878], [4, 4, 1], 0.02, 0) == [(1, 2), (2, 3), (1, 3)]
+    spans = rank_spans(means, [1] * 5, 0.0001, 50)
     assert spans[0] == (1, 4) and spans[4] == (5, 5)
 
 
@@ -107,13 +106,20 @@ def test_ranks_of_many_agree_with_each_pair():
     random = np.random.default_rng(0)
     means = sorted(random.normal(0.6, 0.05, 60), reverse=True)
     seeds, half, images = random.integers(1, 4, 60).tolist(), 0.03, 400
-    spans = _rank_spans(means, seeds, half, images)
+    spans = rank_spans(means, seeds, half, images)
     for i, mean in enumerate(means):
         sampling = 1.959964 * math.sqrt(2 * mean * (1 - mean) / images)
         apart = [max(sampling, half * math.sqrt(1 / seeds[i] + 1 / seeds[j])) for j in range(60)]
         better = sum(means[j] > mean + apart[j] for j in range(60))
         worse = sum(means[j] < mean - apart[j] for j in range(60))
         assert spans[i] == (1 + better, 60 - worse)
+
+
+def test_the_noise_between_seeds_is_pooled_over_the_candidates():
+    stats = pytest.importorskip("scipy.stats")
+    places = [(0.005, 2), (0.0, 1), (0.02, 3)]  # of 0.5, 0.6; of 0.7; of 0.4, 0.5, 0.6
+    assert half_width(places) == pytest.approx(stats.t.ppf(0.975, 3) * math.sqrt(0.025 / 3))
+    assert half_width(places[1:2]) is None
 
 
 def test_an_unbalanced_analysis_of_variance_by_hand():

@@ -13,7 +13,8 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 
-from nngen.analysis.leaderboard import leaderboard, limits
+from nngen.analysis.leaderboard import leaderboard
+from nngen.analysis.ranking.limits import limits
 from nngen.analysis.results import replay_note
 from nngen.archive import Archive
 from nngen.errors import DataError, UsageError

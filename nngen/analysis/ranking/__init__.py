@@ -1,1 +1,1 @@
-"""Limits of rankings: agreement between short and long trainings, and noise between seeds and on few images."""
+"""Rankings: rows and columns of the leaderboard, noise between seeds and on few images, limits of short trainings."""

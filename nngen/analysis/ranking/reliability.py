@@ -1,4 +1,4 @@
-"""Reliability of the accuracies of one fidelity: whether their differences exceed the noise between seeds.
+"""Reliability of the accuracies of one fidelity: noise between seeds, and the ranks that it leaves to candidates.
 
 An accuracy is the candidate's own plus the noise of its seed, both normal (one-way random effects, the estimator of the
 analysis of variance). The intraclass correlation ICC is the candidates' share of the variance of one accuracy; the mean
@@ -9,7 +9,9 @@ it than ``2 / pi * asin(sqrt(R))``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -139,3 +141,43 @@ def reliability(
         high=high,
         p=p,
     )
+
+
+def rank_spans(
+    means: Sequence[float], seeds: Sequence[int], half: float | None, images: int
+) -> list[tuple[int | None, int | None]]:
+    """Return the best and the worst rank that each candidate may have, by the noise of one pair at a time.
+
+    The means are sorted, best first; ``half`` is half the width of one seed's 95 % interval, where it is known.
+    """
+    if half is None and not images:
+        return [(None, None)] * len(means)
+    values, counts = np.array(means), np.array(seeds, dtype=float)
+    sampling = (
+        NormalDist().inv_cdf(0.975) * np.sqrt(2 * values * (1 - values) / images) if images else np.zeros(len(values))
+    )
+    better, worse = (np.zeros(len(values), dtype=int) for _ in range(2))
+    # Others with equally many seeds have one threshold for each candidate, and are counted by a search.
+    for number in np.unique(counts):
+        others = values[counts == number][::-1]  # ascending
+        threshold = np.maximum(sampling, (half or 0.0) * np.sqrt(1 / counts + 1 / number))
+        better += len(others) - np.searchsorted(others, values + threshold, side="right")
+        worse += np.searchsorted(others, values - threshold, side="left")
+    return list(zip((1 + better).tolist(), (len(values) - worse).tolist(), strict=True))
+
+
+def half_width(places: Iterable[tuple[float, int]]) -> float | None:
+    """Return half the width of one seed's 95 % interval; None where all candidates have one seed.
+
+    It comes from the pooled variance between seeds: a row of two seeds would hardly know its own noise.
+
+    Args:
+        places: Sum of the squares around the mean and number of seeds of each candidate.
+    """
+    from scipy.special import stdtrit
+
+    squares, freedom = 0.0, 0
+    for square, seeds in places:
+        squares += square
+        freedom += seeds - 1
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(squares / freedom) if freedom else None
