@@ -142,7 +142,7 @@ def arguments(nngen, tmp_path, monkeypatch):
             raise SomeFailedError("all arguments were read")
 
         monkeypatch.setattr(EngineOptions, "settle", settle)
-        monkeypatch.setattr("nngen.cli.campaign.read_stored", stored)
+        monkeypatch.setattr("nngen.cli.campaign.execution.read_stored", stored)
         if text is not None:
             (tmp_path / "third.toml").write_text(text)
         result = nngen("campaign", "run", *tokens)

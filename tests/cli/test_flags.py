@@ -27,6 +27,7 @@ PRINTED_BY = {
     "campaign": ("campaign run",),
     "campaign_spec": ("campaign run",),
     "checks": ("check", "train"),
+    "cli/campaign/execution": ("campaign run",),
     "cli/options/folds": ("campaign run",),
     "cli/options/dry_run": ("campaign run",),
     "cli/options/engine": ("campaign run",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -90,6 +90,19 @@ def archive() -> Iterator[Archive]:
 @pytest.fixture
 def engine() -> PlanEngine:
     return PlanEngine()
+
+
+@pytest.fixture
+def make(archive: Archive, engine: PlanEngine, inputs: CampaignInputs, space: PlanSpace) -> Callable[..., Proposer]:
+    """Return a function that makes the proposer of a batch, without a sandbox by default."""
+
+    def build(rewriter: Any, batch: str = "b", **more: Any) -> Proposer:
+        settings = {"sandbox": False, "archive": archive, **more}
+        return Proposer(
+            rewriter=rewriter, engine=engine, inputs=inputs, spec=SPEC, batch=batch, space=space, **settings
+        )
+
+    return build
 
 
 @pytest.fixture(scope="session")

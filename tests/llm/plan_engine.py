@@ -1,4 +1,4 @@
-"""Fake engine with computed accuracies, and a campaign of proposals on it."""
+"""Fake engine with computed accuracies, a campaign of proposals on it, and a model with given replies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.isolation import Isolation
 from nngen.llm.proposals.log import Proposal
 from nngen.llm.proposals.parents import new_candidates
+from nngen.llm.rewriters.base import Reply, Request
 from nngen.training.engine import CheckJob, TrainJob
 from nngen.types import EpochResult, Outcome, Shape, Trial, Verdict
 
@@ -58,6 +59,20 @@ class PlanEngine:
             validation_accuracy=accuracy,
             curve=(EpochResult(epoch=1, validation_accuracy=accuracy),),
         )
+
+
+class Scripted:
+    """Model that answers from a list, independent of the request."""
+
+    trusted = False
+
+    def __init__(self, *texts: str | Reply) -> None:
+        self.name, self.texts, self.asked = "scripted", list(texts), []
+
+    def propose(self, requests: Sequence[Request]) -> list[Reply]:
+        self.asked += requests
+        said = [self.texts.pop(0) for _ in requests]
+        return [Reply(text=text) if isinstance(text, str) else text for text in said]
 
 
 def _worth(name: str) -> float:

@@ -14,8 +14,7 @@ import pytest
 from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_engine import SPEC, PlanEngine
-from test_propose import Scripted
+from plan_engine import SPEC, PlanEngine, Scripted
 
 from nngen.archive import Archive
 from nngen.campaign.protocols import CampaignInputs

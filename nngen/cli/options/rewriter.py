@@ -72,7 +72,7 @@ def read_kinds(names: Sequence[str] | None, rewriter: str, isolation: str) -> tu
     Raises:
         UsageError: If a kind is unknown, or code would be written and bubblewrap is missing.
     """
-    from nngen.llm.proposals.propose import require_sandbox
+    from nngen.llm.proposals.requests import require_sandbox
 
     for name in names or ():
         if name not in list(Kind):

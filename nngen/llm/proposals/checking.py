@@ -21,7 +21,7 @@ from nngen.llm.proposals.deltas import apply_delta
 from nngen.llm.proposals.duplicates import Known
 from nngen.llm.proposals.log import Proposal, Stage, proposals, record
 from nngen.llm.proposals.parents import Parent
-from nngen.llm.proposals.parsing import Fault, ReplyError, diff_block, python_block, well_formed
+from nngen.llm.proposals.parsing import Fault, ReplyError, diff_block, python_block
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.proposals.regions import splice
 from nngen.llm.rewriters.base import Kind, Reply, Request, Status
@@ -83,21 +83,12 @@ class Checker:
 
     def evaluate(self, ask: Ask, reply: Reply) -> tuple[Proposal, Candidate | None]:
         """Parse, apply, compare and check one reply."""
-        text = well_formed(reply.text)
-        proposal = replace(
-            ask.proposal,
-            rewriter=reply.rewriter or ask.proposal.rewriter,
-            status=reply.status,
-            text=text,
-            prompt_tokens=reply.prompt_tokens,
-            reply_tokens=reply.reply_tokens,
-            seconds=reply.seconds,
-        )
+        proposal = ask.proposal.answered(reply)
         if reply.status is not Status.OK:
             fault = {Status.CUT: Fault.CUT, Status.TOO_LONG: Fault.BUDGET}.get(reply.status, Fault.SERVER)
             return replace(proposal, fault=fault, message=one_line(reply.detail)), None
         try:
-            candidate, written = self._apply(ask, text)
+            candidate, written = self._apply(ask, proposal.text)
             # Looked up before the candidate itself enters the index.
             twin = self._known.twin(candidate, written, _place(proposal))
         except ReplyError as error:

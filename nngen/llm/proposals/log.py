@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from nngen.archive.store import Archive
 from nngen.errors import NngenError, SomeFailedError, UsageError
 from nngen.llm.proposals.parsing import Fault, well_formed
-from nngen.llm.rewriters.base import Kind, Status
+from nngen.llm.rewriters.base import Kind, Reply, Status
 from nngen.text import one_line
 from nngen.types import Outcome
 
@@ -84,6 +84,18 @@ class Proposal:
         """Whether it passed a stage."""
         stages = list(Stage)
         return stages.index(self.stage) >= stages.index(stage)
+
+    def answered(self, reply: Reply) -> Self:
+        """Return the proposal with the text of a reply and its cost."""
+        return replace(
+            self,
+            rewriter=reply.rewriter or self.rewriter,
+            status=reply.status,
+            text=well_formed(reply.text),
+            prompt_tokens=reply.prompt_tokens,
+            reply_tokens=reply.reply_tokens,
+            seconds=reply.seconds,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Write it as JSON types, long texts cut."""
