@@ -32,7 +32,6 @@ BORDER_MODULES = {
     "nngen/lemur/records.py": "LEMUR's result files, read and written",
     "nngen/training/state/artifacts.py": "messages of the worker are JSON",
     "nngen/training/ray/cluster.py": "options as Ray takes them",
-    "nngen/training/worker.py": "a job, read from its frame",
 }
 
 

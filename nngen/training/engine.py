@@ -20,6 +20,9 @@ KILLED = "worker.killed"
 """Rule of the verdict where the worker was killed from outside: the machine may have done it, so the caller may submit
 the job again."""
 
+TRAINING = "worker.train"
+"""Rule of the verdict where a net fails in training or prediction, beyond the rules of a check."""
+
 RESTORE = "worker.restore"
 """Rule of the verdict where a checkpoint does not fit the net that was built: the training begins anew."""
 

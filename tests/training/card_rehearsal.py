@@ -24,9 +24,11 @@ from nngen.checks.prm import make_prm
 from nngen.checks.rule import CheckFailed
 from nngen.datasets.dataset import WORKER_FILES
 from nngen.families.hyperparameters import best_hyperparameters
-from nngen.training import TrainJob, worker
+from nngen.training import TrainJob
 from nngen.training.frames import FrameKind
 from nngen.training.orders import TrainOrder
+from nngen.training.worker import numerics
+from nngen.training.worker.epochs import train_epochs
 from nngen.types import Family, Interface, Shape
 
 PASSES = "passes"
@@ -60,7 +62,7 @@ def interface_of(name: str) -> Interface:
 def card_settings() -> Iterator[None]:
     """Let the worker's functions treat the CPU as a card: bfloat16 and channels_last."""
     filled = torch.utils.deterministic.fill_uninitialized_memory
-    with mock.patch.object(worker, "_on_card", lambda _: True):
+    with mock.patch.object(numerics, "on_card", lambda _: True):
         yield
     torch.utils.deterministic.fill_uninitialized_memory = filled
 
@@ -78,9 +80,9 @@ def train_with_card_settings(job: TrainJob, images: int, folder: Path, *, half: 
         np.save(folder / f"{part}.npy", array)
     files = [os.open(folder / f"{part}.npy", os.O_RDONLY) for part in WORKER_FILES]
     sent = Sent()
-    with card_settings() if half else mock.patch.object(worker, "_on_card", lambda _: False):
-        worker._seed(job.spec.seed)
-        worker._Training(path, TrainOrder.of(job), sent).run(files)  # type: ignore[arg-type]
+    with card_settings() if half else mock.patch.object(numerics, "on_card", lambda _: False):
+        numerics.seed_generators(job.spec.seed)
+        train_epochs(path, TrainOrder.of(job), sent, files)  # type: ignore[arg-type]
     assert len(sent.bodies[FrameKind.TEST]) == 2 * len(arrays["test-images"])
     return sent
 
@@ -220,7 +222,7 @@ class _Subject:
 
     def in_bfloat16(self) -> str:
         net = self.build()
-        with card_settings(), worker._precision("cpu"), torch.autocast("cpu", enabled=not self.complex):
+        with card_settings(), numerics.precision("cpu"), torch.autocast("cpu", enabled=not self.complex):
             outputs = self.run(net, self.images())
         outputs.float().sum().backward()
         finite = bool(torch.isfinite(outputs).all())
@@ -228,7 +230,7 @@ class _Subject:
 
     def on_fake_card(self) -> str:
         names = [(name, tuple(value.shape)) for name, value in self.build().named_parameters()]
-        with fake_card(), card_settings(), worker._precision("cuda"):
+        with fake_card(), card_settings(), numerics.precision("cuda"):
             net = self.build("cuda")
             found = [(name, tuple(value.shape)) for name, value in net.named_parameters()]
             strangers = [

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from fake_runner import FakeRunner
-from worker_channel import Sent, order
+from worker_channel import Training, order
 
 from nngen.datasets.dataset import WORKER_FILES
-from nngen.training import LocalEngine, local_engine, worker
+from nngen.training import LocalEngine, local_engine
 from nngen.training.orders import TrainOrder
 
 
@@ -33,14 +33,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[LocalEngine
 
 
 @pytest.fixture
-def training(tmp_path: Path) -> Iterator[Callable[..., worker._Training]]:
+def training(tmp_path: Path) -> Iterator[Callable[..., Training]]:
     """Return a training of the worker in this process; the generators of random numbers are put back at the end."""
 
-    def make(source: str = "", wanted: TrainOrder | None = None) -> worker._Training:
+    def make(source: str = "", wanted: TrainOrder | None = None) -> Training:
         path = tmp_path / "candidate.py"
         path.write_text(source)
-        channel: Any = Sent()
-        return worker._Training(path, wanted or order(), channel)
+        return Training(path, wanted or order())
 
     filled = torch.utils.deterministic.fill_uninitialized_memory
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ from safetensors.torch import load_file
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.isolation import FrameError
-from nngen.training import worker
 from nngen.training.inference import KeptWeights
 from nngen.training.state.checkpoints import FolderSink, TrialFolder
 from nngen.types import Outcome
@@ -239,14 +237,3 @@ def test_a_file_that_did_not_come_whole_leaves_nothing(sink, folder):
     sink.append(b"ab")
     sink.close()
     assert list(folder.path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("seconds", "sent"), [(0.9, True), (1.2, False)])
-def test_checkpoints_of_up_to_a_second_follow_every_epoch(seconds, sent, monkeypatch):
-    files = []
-    monkeypatch.setattr(worker, "capture", lambda _: ({}, {}))
-    monkeypatch.setattr(worker, "send_tensors", lambda *given, **_: files.append(given))
-    training = worker._Training(path=Path(), order=None, channel=None, checkpoints=True)
-    training.stored_at, training.storing_s = time.monotonic(), seconds
-    training._send_checkpoint(None, needed=False)
-    assert bool(files) is sent

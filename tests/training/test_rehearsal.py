@@ -16,8 +16,9 @@ from nngen.checks.card import WHOLE, contiguous_parts, use_channels_last
 from nngen.checks.rules.sample_nets import net_source
 from nngen.families.catalogue import make_family
 from nngen.plan import Gate, Plan
-from nngen.training import worker
 from nngen.training.orders import TrainOrder
+from nngen.training.worker.network import build
+from nngen.training.worker.numerics import seed_generators
 from nngen.types import Family, Interface, Shape
 
 SHAPE = Shape(3, 32, 32)
@@ -91,12 +92,12 @@ def test_the_first_weights_are_those_of_the_cpu(job: Any, tmp_path: Path) -> Non
     # On a card a net is built twice: once to find the parts that need contiguous tensors.
     path = tmp_path / "candidate.py"
     path.write_text(net_source(init=VIEWS, forward=VIEW))
-    training = worker._Training(path, TrainOrder.of(job("", seed=3, shape=Shape(3, 8, 8))), Sent())
-    worker._seed(3)
-    expected = training.build(torch.device("cpu")).state_dict()
-    worker._seed(3)
+    order = TrainOrder.of(job("", seed=3, shape=Shape(3, 8, 8)))
+    seed_generators(3)
+    expected = build(path, order, Sent()).state_dict()
+    seed_generators(3)
     with card_settings():
-        found = training.build(torch.device("cpu")).state_dict()
+        found = build(path, order, Sent()).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 

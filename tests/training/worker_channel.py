@@ -1,17 +1,22 @@
-"""A channel of the worker that keeps what is sent, and orders of trainings on the fake data set."""
+"""A channel of the worker that keeps what is sent, and trainings in this process on the fake data set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nngen.isolation import Isolation
 from nngen.testing.fakes import fake_dataset
 from nngen.training.engine import TrainJob
 from nngen.training.frames import FrameKind
 from nngen.training.orders import TrainOrder
+from nngen.training.worker import evaluation
+from nngen.training.worker.epochs import train_epochs
+from nngen.training.worker.network import build
 from nngen.types import Candidate, Shape, TrialSpec
 
 CPU = torch.device("cpu")
@@ -46,3 +51,21 @@ class Sent:
             return
         self.steps.append(kind)
         self.bodies[kind] = bytes(body)
+
+
+@dataclass
+class Training:
+    """A training in this process, with the file, the order and the channel that its steps take."""
+
+    path: Path
+    order: TrainOrder
+    channel: Any = field(default_factory=Sent)
+
+    def run(self, files: list[int]) -> None:
+        train_epochs(self.path, self.order, self.channel, files)
+
+    def build(self) -> nn.Module:
+        return build(self.path, self.order, self.channel)
+
+    def predict(self, net: nn.Module, *given: Any) -> bytes:
+        return evaluation.predict(net, self.path, self.order, *given)
