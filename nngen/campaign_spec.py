@@ -69,8 +69,8 @@ class CampaignSpec:
         shape: Channels, height and width of the images, as 3x32x32; the data set's own by default.
         train_size: Images of the training split to train on, each class with its share; all by default.
         epochs: Passes over the training split; with rungs, those of the last rung.
-        rungs: Epochs of each rung, as 1,3,9: every candidate trains for the first, the best go on to the next and
-            train anew for that many.
+        rungs: Epochs of each rung, as 5,15,45: every candidate trains for the first, the best go on to the next and
+            train anew for that many. ``nngen fidelity`` prints after how many epochs a ranking can be relied on.
         reduction_factor: Share of a rung that goes on to the next one: 1 in so many.
         rungs_continue: Go on from the checkpoint of the rung before, in place of training anew. Schedules then stretch
             over the epochs of the last rung, so that its results are those of one training.
@@ -154,7 +154,7 @@ class CampaignSpec:
     def _check_rungs(self) -> None:
         rungs = shown(self.rungs)
         if any(low >= high for low, high in pairwise((0, *self.rungs))):
-            raise UsageError(f"--rungs are epochs that rise, as 1,3,9, not {rungs}")
+            raise UsageError(f"--rungs are epochs that rise, as 5,15,45, not {rungs}")
         if self.rungs and self.epochs != self.rungs[-1]:
             raise UsageError(
                 f"--epochs {self.epochs} and --rungs {rungs} disagree: the last rung is the longest training"
@@ -164,7 +164,7 @@ class CampaignSpec:
         if self.scheduler not in SCHEDULERS:
             raise UsageError(f"no scheduler is called {self.scheduler!r}: there are {', '.join(SCHEDULERS)}")
         if self.stop_early and (len(self.rungs) < 2 or self.rungs[-2] < 2):
-            raise UsageError("--stop-early ends trials that do not go on to the next rung: add rungs, as --rungs 3,9")
+            raise UsageError("--stop-early ends trials that do not go on to the next rung: add rungs, as --rungs 5,15")
         if (self.finalists > 0) != (self.replicates > 1):
             raise UsageError("--finalists K --replicates R trains the best K with R seeds: both, with R 2 at least")
 

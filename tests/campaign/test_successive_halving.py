@@ -221,7 +221,7 @@ def test_nothing_is_decided_while_a_rung_is_open():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"rungs": (3, 1), "epochs": 1}, "--rungs are epochs that rise, as 1,3,9, not 3,1"),
+        ({"rungs": (3, 1), "epochs": 1}, "--rungs are epochs that rise, as 5,15,45, not 3,1"),
         ({"rungs": (0, 1), "epochs": 1}, "--rungs must be a whole number from 1"),
         ({"rungs": (1, 3), "epochs": 2}, "--epochs 2 and --rungs 1,3 disagree"),
         ({"reduction_factor": 0}, "--reduction-factor"),

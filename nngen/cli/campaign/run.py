@@ -62,7 +62,7 @@ def run(
         nngen campaign run first --engine ray --address head.example.org:6379
         nngen campaign run second --size 100 --sampler balanced --skip-known --exclude-low-yield
         nngen campaign run other --size 50 --exclude AirNet --without-near-twins
-        nngen campaign run third --size 27 --rungs 1,3,9 --finalists 2 --replicates 3 --max-hours 12
+        nngen campaign run third --size 27 --rungs 5,15,45 --finalists 2 --replicates 3 --max-hours 12
         nngen campaign run third.toml --workers 2
         nngen campaign run first --baselines
         nngen campaign run wide --size 40 --plan wide.toml --prm dropout=0.4
