@@ -22,7 +22,7 @@ from nngen.archive.connection import default_path
 from nngen.archive.store import Archive
 from nngen.assembly.plan_toml import find_plan
 from nngen.assembly.plan_validation import check_drawn
-from nngen.cli import AFTERWARDS, place_of
+from nngen.cli.errors import AFTERWARDS, place_of
 from nngen.cli.output import Flag as Flag
 from nngen.cli.output import OutputOptions as OutputOptions
 from nngen.cli.output import detail
@@ -90,7 +90,7 @@ SHAPE = Parameter(converter=_shape, n_tokens=1, accepts_keys=False, metavar="CxH
 PLAN = Parameter(converter=_plan, n_tokens=1, accepts_keys=False, metavar="FILE|PRESET")
 
 
-# ``check_values`` and ``_message`` of nngen.cli refuse what is out of the range of a parameter.
+# ``check_values`` and ``parsing_message`` of nngen.cli.errors refuse what is out of the range of a parameter.
 def _within(low: float, high: float = math.inf, **more: bool) -> Parameter:
     return Parameter(validator=Range(low=low, high=high, **more))
 

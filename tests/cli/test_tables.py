@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from nngen.cli.output import OPTIONAL_COLUMNS, print_table
+from nngen.cli.output import print_table
+from nngen.cli.tables import OPTIONAL_COLUMNS
 
 ROWS = [
     {
