@@ -21,8 +21,9 @@ from nngen import __version__
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.identity import TEMPLATE_VERSION
 from nngen.assembly.plan_toml import preset
-from nngen.datasets.dataset import Dataset, store_dataset
-from nngen.datasets.image_file import decode
+from nngen.datasets.dataset import Dataset
+from nngen.datasets.image_files.image_file import decode
+from nngen.datasets.loading import store_dataset
 from nngen.datasets.preprocessing import pooled_features
 from nngen.datasets.source import Raw
 from nngen.families.catalogue import load_families

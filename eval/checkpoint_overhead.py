@@ -21,7 +21,7 @@ from pathlib import Path
 from _page import Evaluation, note, table
 
 import nngen
-from nngen.datasets.dataset import load_dataset
+from nngen.datasets import load_dataset
 from nngen.isolation import Isolation
 from nngen.training import LocalEngine, TrainJob
 from nngen.training.state.checkpoints import TrialFolder

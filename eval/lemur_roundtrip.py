@@ -39,7 +39,7 @@ from scipy.stats import t
 
 from nngen.archive import Archive
 from nngen.campaign.replay import load_official
-from nngen.datasets.dataset import Dataset, load_dataset
+from nngen.datasets import Dataset, load_dataset
 from nngen.export.database import export_to_database
 from nngen.export.folder import export_to_folder
 from nngen.export.selection import Export, gather, select

@@ -28,7 +28,7 @@ from pathlib import Path
 from _page import Evaluation, table
 
 from nngen.archive import Archive, StoredTrial
-from nngen.datasets.dataset import load_dataset
+from nngen.datasets import load_dataset
 from nngen.isolation import Isolation
 from nngen.training.engine import TrainJob
 from nngen.training.local_engine import LocalEngine

@@ -31,8 +31,8 @@ from _page import Evaluation, note, table
 from nngen.assembly.assemble import Assembler
 from nngen.assembly.plan_toml import preset
 from nngen.checks.candidate_net import load_module
+from nngen.datasets import Dataset, load_dataset
 from nngen.datasets.batches import Batches, Preparation
-from nngen.datasets.dataset import Dataset, load_dataset
 from nngen.families.catalogue import load_families
 from nngen.families.probe import profiles
 from nngen.lemur.source import open_lemur

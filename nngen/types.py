@@ -293,7 +293,7 @@ class TrialSpec:
         augment: Random changes of training images, a name of ``AUGMENTATIONS``.
         class_weights: Weights of the classes in training (``nngen.datasets.class_weights``).
         hyperparameters: Further values for ``prm``, for files that name more than ``lr`` and ``momentum``.
-        train_size: Images of the train split that are trained on (``nngen.datasets.dataset.subset``); None for all.
+        train_size: Images of the train split that are trained on (``nngen.datasets.splits.subset``); None for all.
         start: SHA-256 of the weights that training starts from; empty for new ones.
         horizon: Epochs that the candidate is told to train for, where the trial ends before and a later one goes on;
             None for ``epochs``.

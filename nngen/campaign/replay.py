@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from nngen.archive import Archive, Replay
-from nngen.datasets.dataset import Dataset, load_source
+from nngen.datasets.dataset import Dataset
+from nngen.datasets.loading import load_source
 from nngen.datasets.registry import find_source
 from nngen.datasets.source import Progress, Raw, Request, Source
 from nngen.errors import DataError, LemurError, UsageError

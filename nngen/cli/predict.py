@@ -26,9 +26,9 @@ from nngen.cli.options.family import note_levels
 from nngen.cli.output import emit, note, print_json, print_table, say, suggest
 from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
-from nngen.datasets.decoding import on_all_cores
-from nngen.datasets.folder_tree import walk
-from nngen.datasets.image_file import read_header
+from nngen.datasets.image_files.decoding import on_all_cores
+from nngen.datasets.image_files.folder_tree import walk
+from nngen.datasets.image_files.image_file import read_header
 from nngen.errors import DataError, SomeFailedError, UsageError
 from nngen.export.kept_weights import Outputs, find_outputs, find_weights
 from nngen.files import cache_dir, path_kind

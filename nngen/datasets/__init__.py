@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from nngen.datasets.dataset import Dataset, load_dataset
+from nngen.datasets.dataset import Dataset
+from nngen.datasets.loading import load_dataset
 
 __all__ = ["Dataset", "load_dataset"]

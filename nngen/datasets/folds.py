@@ -69,7 +69,7 @@ class FoldSource:
     def decode(self) -> Raw:
         from sklearn.model_selection import StratifiedKFold
 
-        from nngen.datasets.dataset import load_dataset  # it imports the registry, which imports this module
+        from nngen.datasets.loading import load_dataset  # it imports the registry, which imports this module
 
         asked = self.asked
         whole = load_dataset(asked.name, data_root=asked.root, shape=asked.shape, progress=asked.progress)

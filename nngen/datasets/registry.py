@@ -153,7 +153,7 @@ def _cifar_10(asked: Request) -> Source:
     if path_kind(asked.root / source.files) is None:
         for place in (asked.root / asked.name, asked.root):
             if all(path_kind(place / split / name) == "folder" for split in ("train", "test") for name in _CIFAR_10):
-                from nngen.datasets.image_folder import FolderSource
+                from nngen.datasets.image_files.image_folder import FolderSource
 
                 return FolderSource(place, title=asked.name, progress=asked.progress)
     return source
@@ -161,8 +161,8 @@ def _cifar_10(asked: Request) -> Source:
 
 def _files_source(asked: Request) -> Source:
     """Return the source of ``kind:TEXT`` or ``readable-kind:TEXT``."""
-    from nngen.datasets.image_folder import FolderSource  # Pillow is loaded for these data sets alone
-    from nngen.datasets.image_table import CsvSource, HubSource
+    from nngen.datasets.image_files.image_folder import FolderSource  # Pillow is loaded for these data sets alone
+    from nngen.datasets.image_files.image_table import CsvSource, HubSource
 
     kind, text = asked.name.split(":", 1)
     kind, skip = kind.removeprefix("readable-"), kind.startswith("readable-")

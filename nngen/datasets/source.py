@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nngen.types import Shape
 
 if TYPE_CHECKING:
-    from nngen.datasets.decoding import ImageFiles  # loads Pillow, which help does without
+    from nngen.datasets.image_files.decoding import ImageFiles  # loads Pillow, which help does without
 
 Images: TypeAlias = "npt.NDArray[np.uint8] | ImageFiles"
 """Images of a split, ``(N, C, H, W)``: in memory, or files that are decoded when they are stored."""

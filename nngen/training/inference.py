@@ -14,8 +14,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from nngen.datasets.decoding import ImageFiles, check_room, decode_files, remove_images
-from nngen.datasets.image_file import decode
+from nngen.datasets.image_files.decoding import ImageFiles, check_room, decode_files, remove_images
+from nngen.datasets.image_files.image_file import decode
 from nngen.datasets.preprocessing import Preprocessing
 from nngen.datasets.source import Progress
 from nngen.errors import DataError, NngenError

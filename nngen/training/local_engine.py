@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from nngen.checks.prm import make_prm
-from nngen.datasets.dataset import WORKER_FILES
+from nngen.datasets.array_files import WORKER_FILES
 from nngen.errors import DataError, UsageError
 from nngen.isolation import FrameError, Job, JobRunner, JsonObject, Limits
 from nngen.isolation.limits import MIB

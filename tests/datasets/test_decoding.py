@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nngen.datasets import dataset, decoding, load_dataset
-from nngen.datasets.decoding import ImageFiles, decode_files, on_all_cores, remove_images
-from nngen.datasets.image_file import read_header
+from nngen.datasets import load_dataset
+from nngen.datasets.array_files import WORKER_FILES, content_of
+from nngen.datasets.image_files import decoding
+from nngen.datasets.image_files.decoding import ImageFiles, decode_files, on_all_cores, remove_images
+from nngen.datasets.image_files.image_file import read_header
+from nngen.datasets.loading import store_dataset
 from nngen.datasets.source import Raw
 from nngen.errors import DataError
 from nngen.files import one_process
@@ -62,7 +65,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> list[Path]:
 def test_an_interrupted_decoding_goes_on_where_it_ended(tmp_path, cache, monkeypatch):
     name = f"folder:{photos(tmp_path / 'data', 40)}"
     whole = load_dataset(name)
-    arrays = {part: np.array(np.load(whole.file(part))) for part in dataset.WORKER_FILES}
+    arrays = {part: np.array(np.load(whole.file(part))) for part in WORKER_FILES}
     monkeypatch.setenv("NNGEN_CACHE", str(tmp_path / "other"))
     with monkeypatch.context() as patch:
         first = stop_after(patch, 30)
@@ -223,8 +226,8 @@ def test_the_fingerprint_of_a_large_data_set_is_computed_in_little_memory(cache)
     def mapped() -> int:
         return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE") // MIB
 
-    data = dataset.store_dataset(_Large(), cache / "data" / "large")
+    data = store_dataset(_Large(), cache / "data" / "large")
     before, most = mapped(), []
-    content = dataset._content(data.folder, 2, lambda *_: most.append(mapped()))
+    content = content_of(data.folder, 2, lambda *_: most.append(mapped()))
     assert content["fingerprint"] == data.fingerprint
     assert max(most) - before < 20

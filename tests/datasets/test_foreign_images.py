@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nngen.datasets import load_dataset
-from nngen.datasets.image_file import decode, read_header
+from nngen.datasets.image_files.image_file import decode, read_header
 from nngen.errors import DataError
 
 

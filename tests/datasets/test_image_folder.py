@@ -15,9 +15,9 @@ from PIL import Image
 
 from nngen.datasets import load_dataset
 from nngen.datasets.batches import Batches, Preparation
-from nngen.datasets.decoding import ImageFiles
-from nngen.datasets.image_file import read_header
-from nngen.datasets.image_folder import FolderSource
+from nngen.datasets.image_files.decoding import ImageFiles
+from nngen.datasets.image_files.image_file import read_header
+from nngen.datasets.image_files.image_folder import FolderSource
 from nngen.errors import DataError
 from nngen.isolation import Isolation
 from nngen.training import TrainJob

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nngen.datasets.image_file import FORMATS, decode, read_header
+from nngen.datasets.image_files.image_file import FORMATS, decode, read_header
 from nngen.errors import DataError
 
 WRITABLE = [name for name in FORMATS if name not in ("QOI",)]

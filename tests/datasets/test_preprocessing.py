@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nngen.datasets.dataset import load_dataset
-from nngen.datasets.image_file import decode
+from nngen.datasets import load_dataset
+from nngen.datasets.image_files.image_file import decode
 from nngen.datasets.preprocessing import Preprocessing
 from nngen.errors import DataError
 from nngen.types import Shape

@@ -18,8 +18,8 @@ from safetensors import safe_open
 
 from nngen.archive import Archive
 from nngen.checks.rules.sample_nets import net_source
+from nngen.datasets import load_dataset
 from nngen.datasets.batches import Preparation
-from nngen.datasets.dataset import load_dataset
 from nngen.datasets.preprocessing import Preprocessing
 from nngen.errors import ExportError
 from nngen.export.weights import repeat

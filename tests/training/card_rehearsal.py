@@ -22,7 +22,7 @@ from nngen.checks.candidate_net import build_net, load_module, logits
 from nngen.checks.card import contiguous_parts, use_channels_last
 from nngen.checks.prm import make_prm
 from nngen.checks.rule import CheckFailed
-from nngen.datasets.dataset import WORKER_FILES
+from nngen.datasets.array_files import WORKER_FILES
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.training import TrainJob
 from nngen.training.frames import FrameKind

@@ -14,7 +14,7 @@ import torch
 from fake_runner import FakeRunner
 from worker_channel import Training, order
 
-from nngen.datasets.dataset import WORKER_FILES
+from nngen.datasets.array_files import WORKER_FILES
 from nngen.training import LocalEngine, local_engine
 from nngen.training.orders import TrainOrder
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nngen.checks.rules.sample_nets import net_source
-from nngen.datasets.dataset import store_dataset
+from nngen.datasets.loading import store_dataset
 from nngen.datasets.source import Raw
 from nngen.training import local_engine
 from nngen.types import Shape

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from nngen.checks.rules.sample_nets import mixture_source, net_source
-from nngen.datasets.dataset import store_dataset, subset
+from nngen.datasets.loading import store_dataset
 from nngen.datasets.source import Raw
+from nngen.datasets.splits import subset
 from nngen.errors import DataError, NngenError, UsageError
 from nngen.isolation import Isolation, JobRunner
 from nngen.training import CheckJob, LocalEngine, accuracy

@@ -19,7 +19,7 @@ pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
 
 from nngen import __version__
 from nngen.datasets import Dataset
-from nngen.datasets.dataset import WORKER_FILES
+from nngen.datasets.array_files import WORKER_FILES
 from nngen.errors import DataError, UsageError
 from nngen.isolation import Isolation
 from nngen.training.engine import CheckJob, TrainJob

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nngen.datasets.dataset import WORKER_FILES, Dataset
+from nngen.datasets.array_files import WORKER_FILES
+from nngen.datasets.dataset import Dataset
 from nngen.errors import DataError
 from nngen.files import cache_dir, draft_folder, one_process
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from nngen.checks.candidate_net import set_mode
 from nngen.checks.guard import guard
 from nngen.checks.rule import fail
+from nngen.datasets.array_files import WORKER_FILES
 from nngen.datasets.batches import Batches
-from nngen.datasets.dataset import WORKER_FILES
 from nngen.isolation import Channel
 from nngen.seeds import derive
 from nngen.training.engine import TRAINING

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nngen.datasets.array_files import WORKER_FILES
 from nngen.datasets.batches import Preparation
-from nngen.datasets.dataset import WORKER_FILES, subset
+from nngen.datasets.splits import subset
 from nngen.datasets.stored_images import StoredImages
 from nngen.isolation.limits import MIB
 from nngen.training.orders import TrainOrder

@@ -11,9 +11,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nngen.datasets.folder_tree import MAX_CLASSES, SPLITS, Tree, tree_with_splits, walk
-from nngen.datasets.image_file import Embedded, ImageFile
-from nngen.datasets.image_list import files_key, of_shape, raw_images, read_headers
+from nngen.datasets.image_files.folder_tree import MAX_CLASSES, SPLITS, Tree, tree_with_splits, walk
+from nngen.datasets.image_files.image_file import Embedded, ImageFile
+from nngen.datasets.image_files.image_list import files_key, of_shape, raw_images, read_headers
 from nngen.datasets.source import Progress, Raw
 from nngen.errors import DataError, MissingExtraError
 from nngen.files import path_kind, read_regular

@@ -14,9 +14,9 @@ from statistics import median
 
 import numpy as np
 
-from nngen.datasets.decoding import ImageFiles, on_all_cores, unreadable
-from nngen.datasets.folder_tree import Tree
-from nngen.datasets.image_file import Header, ImageFile, read_header
+from nngen.datasets.image_files.decoding import ImageFiles, on_all_cores, unreadable
+from nngen.datasets.image_files.folder_tree import Tree
+from nngen.datasets.image_files.image_file import Header, ImageFile, read_header
 from nngen.datasets.source import Progress, Raw
 from nngen.errors import DataError
 from nngen.text import listed, one_line

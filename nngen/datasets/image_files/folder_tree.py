@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nngen.datasets.image_file import ImageFile
+from nngen.datasets.image_files.image_file import ImageFile
 from nngen.errors import DataError
 from nngen.text import listed
 

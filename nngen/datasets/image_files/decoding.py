@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nngen.datasets.image_file import ImageFile, decode
+from nngen.datasets.image_files.image_file import ImageFile, decode
 from nngen.datasets.source import Progress
 from nngen.errors import DataError
 from nngen.text import counted, listed, one_line

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nngen.datasets.folder_tree import read_tree, walk
-from nngen.datasets.image_list import files_key, of_shape, raw_images, read_headers
-from nngen.datasets.image_table import SAVED
+from nngen.datasets.image_files.folder_tree import read_tree, walk
+from nngen.datasets.image_files.image_list import files_key, of_shape, raw_images, read_headers
+from nngen.datasets.image_files.image_table import SAVED
 from nngen.datasets.source import Progress, Raw
 from nngen.errors import DataError
 from nngen.files import path_kind
