@@ -52,6 +52,7 @@ def test_tpe(scripts, space):
     assert loops.run(space, "tpe", 3)["found"] > np.quantile(space.truth, 0.9)
 
 
+@pytest.mark.long
 def test_the_ranker_helps_on_an_additive_space(scripts, space):
     loops, _ = scripts
     plain, ranked = (

@@ -24,6 +24,7 @@ def curves(count, noise=0.02, seed=0):
     return [(float(e), 0.1, float(0.2 + 0.9 * e + random.normal(0, noise))) for e in early]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [_FEWEST, 25])
 @pytest.mark.parametrize("accuracy", [0.15, 0.25])
 def test_the_upper_end_is_that_of_a_prediction_by_least_squares(count, accuracy):

@@ -106,6 +106,7 @@ class Page(HTMLParser):
             self.heads.append(data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "plots", "words"),
     [

@@ -108,6 +108,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statement", DAMAGE)
 def test_a_damaged_row_is_one_problem_and_left_out_of_the_copy(path, statement):
     key, reason = DAMAGE[statement]
@@ -206,6 +207,7 @@ def test_a_check_lists_every_problem(path, name):
     assert found.damaged == sum(before.values()) - sum(found.rows.values()) == damaged
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", TABLES)
 def test_a_column_of_another_name_is_a_problem_and_no_crash(path, table):
     """A byte of the schema may be damaged like any other."""

@@ -277,6 +277,7 @@ def read_everything(path):
             archive.template_versions(campaign.name)
 
 
+@pytest.mark.long
 @fuzz(60, deadline=20_000)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=40))
 def test_flipped_bytes_raise_only_errors_of_nngen(whole, tmp_path, changes):

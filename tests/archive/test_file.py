@@ -277,6 +277,7 @@ READ_ONLY = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("left", [False, True], ids=["closed", "of a killed driver"])
 def test_a_command_that_only_reads_needs_no_room_on_the_disk(path, left):
     if left:

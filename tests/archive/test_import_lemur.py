@@ -49,6 +49,7 @@ def test_everything_is_kept_with_its_fidelity(archive, tree, database, kind):
     assert worse.hyperparameters["lr"] == 0.1
 
 
+@pytest.mark.long
 def test_helper_processes_import_no_module_of_the_current_folder(tmp_path, monkeypatch):
     for name in ("selectors", "struct", "numpy"):
         (tmp_path / f"{name}.py").write_text("open('TAKEN', 'w')\nraise SystemExit(3)\n")

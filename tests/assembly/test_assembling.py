@@ -36,6 +36,7 @@ def test_the_golden_files(kind: str) -> None:
     assert golden_candidate(kind).source == (GOLDEN / f"{kind}.py").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_the_same_bytes_in_every_process(hash_seed: str, tmp_path: Path) -> None:
     code = "from assembly_toys import golden_candidate; print(golden_candidate().source, end='')"

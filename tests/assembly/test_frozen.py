@@ -36,6 +36,7 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PARTS)
 def test_the_gate_alone_is_trained(name: str, mix: Mix, load: Load) -> None:
     candidate = mix(**PARTS[name])

@@ -31,6 +31,7 @@ def f(x, scale=1.0):
 '''
 
 
+@pytest.mark.long
 @given(st.text())
 def test_lemur_id_is_what_lemur_computes(text: str) -> None:
     # ab.nn.util.Util.uuid4 of nn-dataset 2.1.2

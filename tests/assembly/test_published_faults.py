@@ -48,6 +48,7 @@ def test_the_balance_loss_has_a_gradient(mix: Callable[..., Candidate], load: Ca
     assert net.gate.head.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.long
 def test_the_balance_loss_evens_the_usage_out(mix: Callable[..., Candidate], load: Callable[[str], ModuleType]) -> None:
     usage = []
     for balance in (0.0, 100.0):
@@ -85,6 +86,7 @@ def test_the_gate_and_every_expert_run_once_a_step(net: nn.Module) -> None:
     assert len(calls) == 15
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epochs", [1, 2, 5])
 def test_the_schedule_spans_the_trial_s_own_budget(net: nn.Module, epochs: int) -> None:
     # The published schedule warmed up over five epochs, so a one-epoch trial trained at a tenth of its rate.

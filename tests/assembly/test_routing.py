@@ -243,6 +243,7 @@ def test_every_kind_works_at_any_shape(kind: str, load: Load) -> None:
         }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns_with_all_its_experts(kind: str, load: Load) -> None:
     net = build(load(golden_candidate(kind).source), classes=2)

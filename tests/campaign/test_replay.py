@@ -244,6 +244,7 @@ def test_the_command_trains_stores_and_goes_on(nngen, tree, mnist, tmp_path, mon
     assert "mean difference" in table.out
 
 
+@pytest.mark.long
 def test_a_dry_run_states_the_time_of_each_replay_and_stores_nothing(nngen, tree, mnist, tmp_path, monkeypatch):
     monkeypatch.setenv("NNGEN_LEMUR", str(tree))
     tokens = ["lemur", "replay", "Alpha", "--dataset", "mnist", "--data-root", mnist, "--archive", tmp_path / "a.db"]

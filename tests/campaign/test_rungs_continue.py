@@ -90,6 +90,7 @@ class StoringEngine(FakeEngine):
         return len([*root.glob("trial-*/checkpoint.json")])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler", ["halving", "asha"])
 @pytest.mark.parametrize("keep", ["none", "best", "all"])
 def test_each_promotion_finds_its_checkpoint_and_few_are_kept(keep, scheduler, tmp_path, monkeypatch):

@@ -78,6 +78,7 @@ def test_every_rule_has_cases_a_name_and_a_place_of_its_own() -> None:
     assert all(rule.VALID and rule.INVALID for rule in rules)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("noise", "k"), [(0.0, 1), (0.0, 2), (0.5, 2)])
 def test_a_gate_that_begins_with_few_of_its_experts_starves_none(noise: float, k: int, tmp_path: Path) -> None:
     """Two batches of four reach about five of eight experts by chance, which is not a fault."""

@@ -157,6 +157,7 @@ def test_an_archive_without_anything(nngen, tmp_path):
     assert nngen("campaign", "ls", "--archive", tmp_path / "new.db").out == "no campaign yet\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tokens", "code", "words"),
     [

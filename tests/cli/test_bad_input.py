@@ -260,6 +260,7 @@ PLANS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @fuzz(60)
 @given(table=st.dictionaries(st.one_of(st.sampled_from(ARGUMENTS), st.text(max_size=4)), VALUES, max_size=4))
 def test_any_file_of_arguments_is_read_or_refused_in_one_line(nngen, settled, table):

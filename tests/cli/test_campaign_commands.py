@@ -101,6 +101,7 @@ def test_nobody_hears_a_wish(nngen, path, word):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tokens", "code", "words"),
     [

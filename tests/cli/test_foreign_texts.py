@@ -43,6 +43,7 @@ def is_clean(text: str) -> bool:
     return all(char.isprintable() or char in SAFE for char in text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [

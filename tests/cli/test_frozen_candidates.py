@@ -47,6 +47,7 @@ def test_gates_are_compared_with_joint_trainings(nngen, path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -32,6 +32,7 @@ def test_every_command_that_takes_json_has_a_schema():
     assert described <= set(COMMANDS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [

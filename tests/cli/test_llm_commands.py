@@ -63,6 +63,7 @@ def test_prompts_are_listed_shown_and_rendered(nngen: Any, archive: Path) -> Non
     assert short["omitted"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [

@@ -130,6 +130,7 @@ def test_hostile_names_are_shown_as_they_are(client, filled):
     assert not any(cell.startswith("=") for row in rows for cell in row.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("address", "words"),
     [

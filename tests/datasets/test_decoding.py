@@ -222,6 +222,7 @@ class _Large:
         return Raw(classes=2, images=np.zeros((800, 3, 256, 256), np.uint8), labels=labels)
 
 
+@pytest.mark.long
 def test_the_fingerprint_of_a_large_data_set_is_computed_in_little_memory(cache):
     def mapped() -> int:
         return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE") // MIB

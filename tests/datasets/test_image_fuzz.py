@@ -52,6 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.mark.long
 @fuzz(150, deadline=20_000)
 @given(data=st.data())
 def test_damaged_images_are_read_or_refused(data: st.DataObject, place: Path) -> None:

@@ -113,6 +113,7 @@ class _Runs:
         return os.mkdir, ("made",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("made", "message"),
     [

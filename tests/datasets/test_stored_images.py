@@ -52,6 +52,7 @@ def test_batches_from_the_file_are_those_from_memory(augment, file):
         assert all(torch.equal(one, other) for pair in both for one, other in zip(*pair, strict=True))
 
 
+@pytest.mark.long
 def test_a_pass_that_is_left_ends_its_thread(file):
     threads = threading.active_count()
     for _ in Batches(opened(file), torch.arange(50), PREPARE, batch=4, seed=0):

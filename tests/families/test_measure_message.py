@@ -46,6 +46,7 @@ def forward(line: str) -> str:
     return family_source().replace("        x = torch.relu", f"        {line}\n        x = torch.relu")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "changed", "interface"),
     [

@@ -50,6 +50,7 @@ def proof(tmp_path: Path) -> Callable[[str], Proof]:
     return call
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("name", EQUAL)
 def test_a_family_as_an_expert_is_what_it_is_alone(name: str, proof: Callable[[str], Proof]) -> None:
@@ -130,6 +131,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("place", ["import", "construction", "forward"])
@@ -181,6 +183,7 @@ PATCHES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PATCHES)
 def test_what_is_replaced_for_all_is_named(name: str) -> None:
     line, expected = PATCHES[name]

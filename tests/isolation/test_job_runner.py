@@ -124,6 +124,7 @@ def test_inputs_come_before_files_and_end_when_their_writer_does(runner, tmp_pat
     os.close(reader)
 
 
+@pytest.mark.long
 def test_a_runner_leaves_no_folder_no_descriptor_and_no_process(tmp_path, monkeypatch):
     (tmp_path / "entries.py").write_text(ENTRIES)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -191,6 +192,7 @@ def test_closing_ends_what_runs_in_other_threads(tmp_path, monkeypatch):
     assert result.seconds < 20
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_be_started_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 

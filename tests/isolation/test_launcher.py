@@ -89,6 +89,7 @@ def test_a_server_is_started_with_its_settings_and_gets_orders(tmp_path, monkeyp
     assert server.connection.fileno() == -1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
@@ -176,6 +177,7 @@ def test_killing_a_sandbox_kills_its_first_process_or_what_is_around_it():
         far.close()
 
 
+@pytest.mark.long
 def test_pipes_lead_to_the_descriptors_of_the_worker():
     opened = open_descriptors()
     pipes, far = Pipes.open()
@@ -211,6 +213,7 @@ def test_the_pipes_of_a_sandbox_end_it():
         os.close(number)
 
 
+@pytest.mark.long
 def test_pipes_that_cannot_all_be_opened_leave_none_open(monkeypatch):
     opened, pipe, calls = open_descriptors(), os.pipe, []
 

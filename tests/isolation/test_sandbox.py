@@ -36,6 +36,7 @@ def write(path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("libraries", [2, 100])
 def test_a_sandbox_shows_python_and_torch_and_nothing_beside_them(libraries, mounts, tmp_path, monkeypatch):
     project = tmp_path / "project"

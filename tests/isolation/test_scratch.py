@@ -52,6 +52,7 @@ def test_what_is_not_such_a_folder_is_left(alone):
     assert sorted(path.name for path in alone.iterdir()) == ["nngen-scratch-file", "nngen-scratch-link", "outside"]
 
 
+@pytest.mark.long
 def test_folders_of_other_users_are_left_and_no_descriptor_stays_open(alone, monkeypatch):
     mine, theirs = alone / "nngen-scratch-mine", alone / "nngen-scratch-theirs"
     mine.mkdir()

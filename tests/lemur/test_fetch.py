@@ -93,6 +93,7 @@ def test_a_hash_is_computed_once(cache: Path, wheel: Path, monkeypatch: pytest.M
     assert len(seen) == 1
 
 
+@pytest.mark.long
 def test_without_a_network_the_message_names_the_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)

@@ -215,6 +215,7 @@ def test_tpe_keeps_the_fields_outside_of_its_grammar_and_reads_only_such_plans()
     assert SPACE.read(reply.text, routed).gate.routing == "top-k"
 
 
+@pytest.mark.long
 @optuna
 def test_numbers_alone_keep_the_experts_and_are_learned_across_quartets() -> None:
     tuner = open_rewriter("tpe-numbers")
@@ -228,6 +229,7 @@ def test_numbers_alone_keep_the_experts_and_are_learned_across_quartets() -> Non
     assert SPACE.read(reply.text).experts == best.experts
 
 
+@pytest.mark.long
 @optuna
 def test_the_hybrid_shows_the_sampler_s_plans_to_the_model() -> None:
     turns = (Message(role="system", content="s"), Message(role="user", content="write a plan"))

@@ -29,6 +29,7 @@ def runs(models=40, each=4, seed=0):
     return found
 
 
+@pytest.mark.long
 def test_trees_beat_the_last_epoch_and_their_intervals_hold():
     scores, coverage = compare_early(runs(), 2)
     rmse = {score.predictor: score.rmse for score in scores}

@@ -272,6 +272,7 @@ def _children(count: int, seed: int = 0) -> list[StoredTrial]:
     return trials
 
 
+@pytest.mark.long
 def test_answers_are_edits_that_lead_to_clearly_better_and_clearly_worse_plans() -> None:
     trials, space = _children(200), PlanSpace(families=tuple("ABCDEFGHIJKL"))
     plans, noise = {row.candidate: row for row in trained_plans(trials)}, noise_of(trials)
@@ -293,6 +294,7 @@ def test_answers_are_edits_that_lead_to_clearly_better_and_clearly_worse_plans()
     assert any(number > 1 for number in Counter(row.messages for row in found).values())
 
 
+@pytest.mark.long
 def test_a_question_shows_nothing_of_its_answer_and_what_was_tried_before() -> None:
     trials, space = _children(300), PlanSpace(families=tuple("ABCDEFGHIJKL"))
     plans = {row.candidate: row for row in trained_plans(trials)}
@@ -332,6 +334,7 @@ def test_no_question_calls_a_trained_family_untrained() -> None:
     assert lists > 10
 
 
+@pytest.mark.long
 def test_questions_are_those_of_proposing() -> None:
     def headings(text: str) -> set[str]:
         heads = "Families|Values|Pairs|Differences|The best plans|Improve on this plan|Changes of it|Write a new change"
@@ -348,6 +351,7 @@ def test_questions_are_those_of_proposing() -> None:
     assert {"Improve on this plan", "Values", "Differences", "Changes of it", "Write a new change"} <= asked
 
 
+@pytest.mark.long
 def test_effects_of_questions_are_fitted_at_five_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[int] = []
     monkeypatch.setattr(
@@ -466,6 +470,7 @@ def test_texts_with_odd_separators_are_read_as_they_were_written(tmp_path: Path)
     assert sorted(row["messages"][-1]["content"] for row in read) == sorted(row.answer for row in rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -194,6 +194,7 @@ def test_a_broken_connection_is_a_cut_reply(server: Server) -> None:
     assert "broke after 40 bytes" in reply.detail
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -260,6 +261,7 @@ def test_a_reply_that_repeats_the_key_is_kept_without_it(server: Server, monkeyp
     assert Http(server.url, "m").propose([ASKED])[0].text == "you sent [key]"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -294,6 +296,7 @@ def _refusing(*names: str, code: int = 400, said: str = "unsupported parameter: 
     return handle
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", [400, 422, 500])
 @pytest.mark.parametrize("name", ["max_tokens", "temperature", "seed", "stream", "response_format"])
 def test_a_refused_parameter_is_left_out_from_then_on(server: Server, name: str, code: int) -> None:
@@ -327,6 +330,7 @@ def test_a_server_that_refuses_everything_is_asked_a_limited_number_of_times(ser
     assert (reply.status, len(server.asked) < 10) == (Status.REJECTED, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", [400, 500])
 @pytest.mark.parametrize(
     "said",
@@ -402,6 +406,7 @@ def test_a_model_that_reasons_is_given_room(server: Server, message: dict[str, A
     assert (cut.status, cut.detail.endswith("raise --max-reply-tokens")) == (Status.CUT, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "body",
     [
@@ -430,6 +435,7 @@ def test_a_server_that_streams_unasked_is_read(server: Server) -> None:
     assert (reply.text, reply.status, reply.prompt_tokens) == (PLAN, Status.OK, 5)
 
 
+@pytest.mark.long
 def test_an_answer_that_was_compressed_unasked_is_read(server: Server) -> None:
     packed, bomb = gzip.compress(_chat(PLAN)), gzip.compress(b" " * 2**28)
     server.script = [
@@ -441,6 +447,7 @@ def test_an_answer_that_was_compressed_unasked_is_read(server: Server) -> None:
     assert rewriter.propose([ASKED])[0].status is Status.GARBLED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("models", "name"),
     [

@@ -40,6 +40,7 @@ def test_the_space_of_the_published_families_once():
     assert len({order[i] for i in range(23_751)}) == 23_751
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("v", "pairs"), [(20, 5), (28, 3), (29, 5), (34, 3), (40, 3)])
 def test_families_differ_by_one_and_pairs_by_little_over_the_published_length(v, pairs):
     blocks = [balanced_order(v)[i] for i in range(4463)]
@@ -48,6 +49,7 @@ def test_families_differ_by_one_and_pairs_by_little_over_the_published_length(v,
     assert ranges(blocks, v, 2).max() <= pairs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("v", range(8, 20))
 def test_small_spaces_stay_even_to_their_end(v):
     blocks = [balanced_order(v)[i] for i in range(comb(v, 4))]
@@ -55,6 +57,7 @@ def test_small_spaces_stay_even_to_their_end(v):
     assert ranges(blocks, v, 2).max() <= 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("v", "k"), [*((v, 4) for v in range(5, 41)), (7, 3), (12, 3), (12, 6)])
 def test_the_first_quartets_are_independent(v, k):
     """As many quartets as families tell all of them apart, as a random sample often does and even rounds never do."""

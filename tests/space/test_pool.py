@@ -48,6 +48,7 @@ def test_the_order_of_typing_does_not_change_the_rank():
     assert numbered(7).rank(("003", "002", "001", "000")) == 0
 
 
+@pytest.mark.long
 @given(st.integers(1, 600), st.integers(0, 2**32 - 1))
 def test_a_permutation_hits_everything_once(size, seed):
     shuffled = Permutation(size, seed)

@@ -31,6 +31,7 @@ def objective(weights, design, truth):
     return np.log((gate * truth).sum(0)).mean() - gates._PENALTY / 2 * squares
 
 
+@pytest.mark.long
 def test_gates_of_many_mixtures_are_those_of_a_plain_loop(experts):
     mixtures = all_mixtures(6)
     found = gate_accuracies(experts, mixtures)

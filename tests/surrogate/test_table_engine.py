@@ -94,6 +94,7 @@ def test_the_first_epochs_of_a_long_schedule(table):
     assert short.curve == tuple(seen) == whole.curve[:1] and short.seconds == 4.0
 
 
+@pytest.mark.long
 def test_a_forest_answers_for_other_plans_with_the_noise_of_seeds(table):
     engine, known = TableEngine(table), forecast(table)
     assert known.error < 0.03 and known.noise == pytest.approx(NOISE, rel=0.25)

@@ -59,6 +59,7 @@ def test_the_norm_of_a_known_gradient():
     assert gradient_norm(net, torch.tensor([[3.0, 4.0]]), torch.tensor([0])) == pytest.approx(found)
 
 
+@pytest.mark.long
 def test_families_are_measured_in_workers_and_once(script, cache, monkeypatch):
     def candidate(width):
         text = source(width)

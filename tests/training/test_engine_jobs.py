@@ -39,6 +39,7 @@ from nngen.training.state.artifacts import ArtifactReport, ArtifactRequest
 from nngen.types import EpochResult, Outcome, Shape, Trial, Verdict
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_check_is_one_job_and_a_question(device: str, scripted) -> None:
     opened = open_descriptors()

@@ -73,6 +73,7 @@ def through_a_file(net):
     return file, json.loads(file.metadata["state"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["hetero", "homogeneous", "alexnet", *RECIPES])
 def test_a_restored_mixture_trains_on_to_the_last_bit(kind, tmp_path):
     source = source_of(kind)
