@@ -19,10 +19,13 @@ from sklearn.datasets import load_digits
 import nngen
 from nngen.assembly.registries import GATES, KINDS, LOSSES
 from nngen.campaign_spec import SCHEDULERS
+from nngen.checks.dynamic import dynamic_rules
+from nngen.checks.static import static_rules
 from nngen.families.trust import LEVELS
 from nngen.llm.finetuning.config import METHODS
 from nngen.llm.finetuning.splits import Task
 from nngen.llm.rewriters.base import Kind
+from nngen.llm.rewriters.factory import REWRITERS
 from nngen.space import SAMPLERS
 from nngen.types import AUGMENTATIONS, Outcome
 
@@ -173,6 +176,18 @@ def test_words_has_every_name_that_options_take():
     names = [str(item) for kind in enums for item in kind]
     names += [*SAMPLERS, *SCHEDULERS, *AUGMENTATIONS, *LEVELS, *METHODS, *GATES, *KINDS, *LOSSES]
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_words_has_every_check_rule_in_its_order():
+    _, _, rest = (DOCS / "words.md").read_text(encoding="utf-8").partition("Rules of a check, in their order:")
+    listed = re.findall(r"^\| `([^`]+)` \|", rest.partition("\n## ")[0], re.MULTILINE)
+    assert listed == [rule.name for rule in (*static_rules(), *dynamic_rules())]
+
+
+def test_pages_have_every_rewriter():
+    words, llm = ((DOCS / name).read_text(encoding="utf-8") for name in ("words.md", "llm.md"))
+    assert [entry.argument for entry in REWRITERS if f"`{entry.argument}`" not in words] == []
+    assert [entry.argument for entry in REWRITERS if not entry.takes and f"`{entry.argument}`" not in llm] == []
 
 
 def test_words_are_in_use():

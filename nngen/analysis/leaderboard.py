@@ -10,7 +10,8 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import fields
+from functools import cache, partial
 from statistics import fmean
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +21,7 @@ from nngen.analysis.statistics import share_interval
 from nngen.analysis.suspicion import suspicions
 from nngen.archive.records import BriefScore, StoredTrial, TrialScore
 from nngen.archive.store import Archive
-from nngen.types import BYTES_PER_CLASS, Fidelity, TrialSpec
+from nngen.types import BYTES_PER_CLASS, Fidelity, Score, TrialSpec
 
 Scored: TypeAlias = StoredTrial | TrialScore
 
@@ -28,6 +29,9 @@ T = TypeVar("T", bound=Scored | BriefScore)
 
 Group: TypeAlias = tuple[str, Fidelity]
 """Name of a data set, and a fidelity of trials on it."""
+
+_OWN = frozenset({"validation_accuracy", "suspect", "seconds", "parameters"})
+"""Fields of ``Score`` with a meaning of their own in a row; all others that a row shares are means over the seeds."""
 
 
 def leaderboard(trials: Iterable[Scored], *, images: Callable[[int], int] | None = None) -> tuple[Row, ...]:
@@ -133,7 +137,7 @@ def _row(
     place: Place, same_in_all: Mapping[str, Any], same: Sequence[Scored], *, half: float | None, rank_high: int | None
 ) -> Row:
     images = same_in_all["images"]
-    tested = [trial.test_accuracy for trial in same if trial.test_accuracy is not None]
+    means: dict[str, Any] = {name: _mean([getattr(trial, name) for trial in same]) for name in _means_of(Row)}
     low, high = share_interval(place.validation_accuracy, images) if images else (None, None)
     return Row(
         **place._asdict(),
@@ -142,8 +146,21 @@ def _row(
         validation_half=None if half is None else half / math.sqrt(place.seeds),
         validation_low=low,
         validation_high=high,
-        test_accuracy=fmean(tested) if tested else None,
+        test_accuracy=_mean([trial.test_accuracy for trial in same]),
         seconds=math.fsum(trial.seconds or 0.0 for trial in same) / place.seeds,
         parameters=same[0].parameters,
+        **means,
         **same_in_all,
     )
+
+
+@cache
+def _means_of(row: type[Row]) -> tuple[str, ...]:
+    """Return the fields that a row shares with ``Score`` and has as means."""
+    measured = {field.name for field in fields(Score)} - _OWN
+    return tuple(field.name for field in fields(row) if field.name in measured)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

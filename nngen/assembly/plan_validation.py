@@ -105,10 +105,17 @@ def _check_experts(plan: Plan) -> None:
 
 
 def _check_gate(plan: Plan) -> None:
-    gate, name = plan.gate, gate_of(plan)
-    if name not in GATES or GATES[name].features != KINDS[plan.kind].features:
-        fitting = [known for known, network in GATES.items() if network.features == KINDS[plan.kind].features]
-        raise PlanError(f"gate.network is {name!r}: for kind {plan.kind} it may be {' or '.join(fitting)}")
+    gate, name, features = plan.gate, gate_of(plan), KINDS[plan.kind].features
+    if name not in GATES or GATES[name].features != features:
+        fitting = [
+            known
+            for known, network in GATES.items()
+            if network.features == features and (plan.recipe.frozen or not network.calibrates)
+        ]
+        hint = did_you_mean(str(name), fitting)
+        raise PlanError(
+            f"gate.network is {name!r}: {hint}{hint and ' '}for kind {plan.kind} it may be {' or '.join(fitting)}"
+        )
     if GATES[name].calibrates and not plan.recipe.frozen:
         raise PlanError(f"gate.network {name} calibrates experts that stay as they are: it needs recipe.frozen = true")
     if not isinstance(gate.learned_noise, bool):

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from nngen.archive import Archive
 from nngen.assembly.assemble import Assembler
@@ -22,11 +25,14 @@ from nngen.errors import FamilyError, PlanError, UsageError
 from nngen.families.catalogue import choose
 from nngen.families.probe import check_shape, usable_families
 from nngen.plan import Plan
+from nngen.space import sampler_help
 from nngen.space.pool import Pool
 from nngen.space.samplers import Lexicographic, check_size, draw
 from nngen.types import Candidate, Family, Interface, Shape
 
 _TAR = ".tar.zst"
+
+_SAMPLER = f"Order of the draw; exhaustive needs no --size, and resumes where it stopped. {sampler_help(learns=False)}."
 
 Usable = Mapping[str, tuple[Family, Interface]]
 
@@ -39,7 +45,7 @@ def assemble(
     experts: int | None = None,
     allow_repeats: Flag = False,
     size: Count | None = None,
-    sampler: str = "stratified",
+    sampler: Annotated[str, Parameter(help=_SAMPLER)] = "stratified",
     seed: int = 0,
     shape: ShapeOption = Shape(3, 32, 32),
     isolation: IsolationOption = "auto",
@@ -60,9 +66,6 @@ def assemble(
         experts: Number of families in the mixture named by ``--families``; four unless a plan has another.
         allow_repeats: Let a family be an expert more than once.
         size: Number of different quartets to draw.
-        sampler: Order of the draw: ``stratified`` uses every family equally often, ``balanced`` pairs and triples
-            too, ``random`` takes any quartet equally often, ``lexicographic`` goes through the alphabet;
-            ``exhaustive`` takes all there are, in constant memory, and resumes where it stopped.
         seed: Seed of the draw.
         shape: Images that families must be usable for, as channels, height and width; 3x32x32 by default.
         archive: Leave out the mixtures that this archive holds.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
+from nngen.analysis import leaderboard as module
 from nngen.analysis.leaderboard import leaderboard
+from nngen.analysis.ranking.rows import Row
 from nngen.analysis.statistics import share_interval
 from nngen.archive import StoredTrial, TrialState
 from nngen.plan import Plan
@@ -71,7 +73,8 @@ def test_a_row_joins_the_seeds_of_a_candidate():
         "rank_low": 1,
         "rank_high": 2,
     }
-    assert found[0].to_dict() == {
+    one, other, *_ = (row.to_dict() for row in found)
+    assert one == one | {
         **same,
         "rank": 1,
         "id": "a",
@@ -83,7 +86,7 @@ def test_a_row_joins_the_seeds_of_a_candidate():
         "parameters": 7,
         "suspect": "perfect",
     }
-    assert found[1].to_dict() == {
+    assert other == other | {
         **same,
         "rank": 2,
         "id": "b",
@@ -97,6 +100,23 @@ def test_a_row_joins_the_seeds_of_a_candidate():
     }
     assert (found[2].id, found[2].rank, found[2].epochs, found[2].horizon, found[2].batch) == ("c", 1, 1, 2, 8)
     assert len(found) == 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wider(Row):
+    """A row with one more field of ``Score``, and one that ``Score`` does not have."""
+
+    peak_mib: float | None = None
+    energy_j: float | None = None
+
+
+def test_a_field_that_rows_share_with_scores_is_the_mean_over_the_seeds_that_have_it(monkeypatch):
+    monkeypatch.setattr(module, "Row", Wider)
+    seeds = [
+        trial(number, "a", 0.5, seed=number, peak_mib=peak, energy_j=1.0) for number, peak in enumerate((10, None, 30))
+    ]
+    found = leaderboard([*seeds, trial(4, "b", 0.4)])
+    assert [(row.peak_mib, row.energy_j, row.seconds) for row in found] == [(20.0, None, 1.0), (None, None, 1.0)]
 
 
 def test_fidelities_are_ordered_by_data_images_epochs_and_candidates():

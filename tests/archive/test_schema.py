@@ -50,11 +50,11 @@ def test_a_new_archive_has_every_table_index_and_trigger(db):
 
 def test_migrations_are_noted_in_their_order_and_applied_once(db):
     rows = db.execute(f"SELECT migration_set, name FROM {LEDGER} ORDER BY id").fetchall()
-    assert [tuple(row) for row in rows] == [("nngen.archive", name) for name in STEPS]
-    assert list(MIGRATIONS) == STEPS
-    assert applied(db) == set(STEPS)
+    assert [tuple(row) for row in rows] == [("nngen.archive", name) for name in MIGRATIONS]
+    assert list(MIGRATIONS)[: len(STEPS)] == STEPS  # a new one comes after those that are published
+    assert applied(db) == set(MIGRATIONS)
     migrate(db)
-    assert db.execute(f"SELECT count(*) FROM {LEDGER}").fetchone()[0] == 10
+    assert db.execute(f"SELECT count(*) FROM {LEDGER}").fetchone()[0] == len(MIGRATIONS)
     empty = connect(":memory:")
     assert applied(empty) == set()
     empty.close()

@@ -113,7 +113,7 @@ def test_parts_that_go_together() -> None:
         ({"gate": Gate(k=1.5)}, "gate.k is 1.5: it must be a whole number"),
         (
             {"gate": Gate(network="dense")},
-            "gate.network is 'dense': for kind hetero it may be convolution or convolution_linear or linear or calibra",
+            "gate.network is 'dense': for kind hetero it may be convolution or convolution_linear or linear",
         ),
         ({"losses": Losses(load=0.1)}, 'losses.load evens out a choice of experts: it needs gate.routing = "top-k"'),
     ],

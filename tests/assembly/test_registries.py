@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from nngen.assembly.plan_toml import from_toml, plan_of, to_toml
+from nngen.assembly.plan_validation import check_plan
 from nngen.assembly.registries import GATES, LOSSES, GateNetwork, Loss
 from nngen.errors import PlanError
-from nngen.plan import Gate, Losses
+from nngen.plan import Gate, Losses, Plan, Recipe
 from nngen.types import Candidate
 
 Mix = Callable[..., Candidate]
@@ -87,12 +88,24 @@ def test_the_checks_of_a_plan_follow_from_the_registries(mix: Mix) -> None:
     with pytest.raises(PlanError, match=r"losses\.largest is 11: it must lie between 0 and 10"):
         mix(losses=Losses(others=(("largest", 11),)))
     with pytest.raises(
-        PlanError, match="it may be convolution or convolution_linear or linear or calibrated or colour"
+        PlanError, match=r"network is 'color': did you mean colour\? for kind hetero it may be .* or colour"
     ):
         mix(gate=Gate(network="color"))
     text = 'experts = ["A", "B"]\n[losses]\nlargest = 1\n'
     assert from_toml(text).losses.weight("largest") == 1
     assert "\nlargest = 1.0\n" in to_toml(from_toml(text)) + "\n"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_plan_is_offered_the_gates_that_it_can_use(frozen: bool) -> None:
+    for name in ("calibrate", "conv", "dense", "?", 5):
+        with pytest.raises(PlanError) as refused:
+            check_plan(Plan(experts=("A", "B"), gate=Gate(network=name), recipe=Recipe(frozen=frozen)))
+        hint, offered = str(refused.value).split("for kind hetero it may be ")
+        usable = [name for name, gate in GATES.items() if not gate.features and (frozen or not gate.calibrates)]
+        assert offered.split(" or ") == usable
+        assert ("calibrated" in hint) == (frozen and name == "calibrate")
+    assert "calibrated" in GATES and ("calibrated" in offered) == frozen
 
 
 def test_a_loss_that_is_not_registered_is_refused_with_the_nearest() -> None:

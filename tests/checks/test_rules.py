@@ -121,13 +121,16 @@ class NoLambda(StaticRule):
 def test_one_file_adds_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "f = lambda: 1"
     assert static_check(source).rule == "contract"
+    before = list(static_rules())
     (tmp_path / "no_lambda.py").write_text(TOY)
     # Content of a file in nngen/checks/rules/static.
     monkeypatch.setattr(static, "__path__", [*static.__path__, str(tmp_path)])
     static_rules.cache_clear()
     try:
-        assert [rule.name for rule in static_rules()] == ["syntax", "no-lambda", "forbidden", "contract"]
-        verdict = static_check(source)
-        _agrees(verdict, "no-lambda", static_rules()[1].INVALID[0])
+        (toy,) = (rule for rule in static_rules() if rule.name == "no-lambda")
+        names = [rule.name for rule in sorted([*before, toy], key=lambda rule: rule.order)]
+        assert [rule.name for rule in static_rules()] == names
+        assert names.index("syntax") < names.index("no-lambda") < names.index("forbidden")
+        _agrees(static_check(source), "no-lambda", toy.INVALID[0])
     finally:
         static_rules.cache_clear()

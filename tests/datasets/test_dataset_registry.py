@@ -55,7 +55,8 @@ def test_torchvisions_arrays_become_ours(cache, tmp_path, monkeypatch):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(UsageError, match=r"'cifar': choose digits, fashion-mnist, mnist, cifar-10"):
+    assert {"digits", "fashion-mnist", "mnist", "cifar-10"} <= DATASETS.keys()
+    with pytest.raises(UsageError, match=rf"'cifar': choose {', '.join(DATASETS)}; did you mean cifar-10"):
         load_dataset("cifar")
 
 

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from nngen.errors import RewriterError
+from nngen.llm.rewriters import transformers_local
 from nngen.llm.rewriters.base import REWRITERS, Kind, Options, Request, Rewriter, RewriterEntry, register
 from nngen.llm.rewriters.baselines import Baseline
 from nngen.llm.rewriters.factory import LOCAL_MODEL, entry_of, open_rewriter, rewriter_help
@@ -36,6 +37,14 @@ def toy() -> Iterator[RewriterEntry]:
     REWRITERS.remove(entry)
 
 
+@pytest.fixture
+def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(argument: str, _: Options) -> None:
+        raise RewriterError(f"{argument} cannot be loaded: gone")
+
+    monkeypatch.setattr(transformers_local, "Local", refuse)
+
+
 def test_one_entry_adds_a_rewriter(toy: RewriterEntry) -> None:
     rewriter = open_rewriter("echo")
     assert isinstance(rewriter, Rewriter)
@@ -61,6 +70,31 @@ def test_baselines_are_trusted_and_not_tunable(name: str) -> None:
 def test_every_form_stands_in_the_help() -> None:
     text = rewriter_help()
     assert all(entry.argument in text for entry in (*REWRITERS, LOCAL_MODEL))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("randm", "did you mean random? "), ("x", ""), ("echoo", "did you mean echo? ")]
+)
+@pytest.mark.usefixtures("unloadable", "toy")
+def test_an_unknown_name_is_answered_with_the_rewriters_without_a_model(name: str, hint: str) -> None:
+    with pytest.raises(RewriterError) as refused:
+        open_rewriter(name)
+    message, names = str(refused.value).split("rewriters without a model: ")
+    assert message == f"{name} cannot be loaded: gone; {hint}"
+    assert [*names.split(", ")] == [entry.argument for entry in REWRITERS if ":" not in entry.argument]
+    assert {"random", "mutate", "cross", "tpe", "echo"} <= {*names.split(", ")}
+
+
+@pytest.mark.parametrize("argument", ["./randm", "randm.gguf", "me/randm", "folder", "m" * 400])
+@pytest.mark.usefixtures("unloadable")
+def test_a_model_that_cannot_be_loaded_is_not_taken_for_a_misspelt_name(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, options in ((argument, None), ("randm", Options(adapter=Path("adapter")))):
+        with pytest.raises(RewriterError, match=r"cannot be loaded: gone$"):
+            open_rewriter(name, options)
 
 
 def test_options_that_do_not_fit_are_refused_with_the_forms_that_take_them() -> None:

@@ -1,6 +1,7 @@
 """Columns of the leaderboard, for the table of the terminal, the report and the dashboard.
 
-A column is added in one place, ``Row`` and ``COLUMNS``; the terminal's table and the report are made from it.
+A column shows an attribute of ``Row``; the terminal's table and the report are made from ``COLUMNS``. CONTRIBUTING.md
+lists the files that a measurement is added in.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Column:
     """A column of the leaderboard's tables."""
 
     name: str  # attribute of ``Row``; the terminal's heading
-    text: Callable[[Row], str]  # formats a row's value
+    text: Callable[[Row], str]  # formats a row's value for the report; the terminal prints the value itself
     heading: str | None = None  # heading in the report; None to leave the column out of it
     terminal: bool = True  # whether the terminal's table shows the column
     style: str = "n"  # classes of the report's cells: ``n`` for numbers (right-aligned), ``words``, ``id``

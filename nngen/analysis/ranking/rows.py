@@ -18,6 +18,9 @@ OF_FIDELITY = ("data", "train_size", "epochs", "batch", "lr", "momentum", "augme
 class Row:
     """A place on the leaderboard.
 
+    A field that is named as one of ``Score`` and not described otherwise is the mean over the seeds that have it; a new
+    one has None as its default.
+
     Attributes:
         rank: Rank among the rows of one fidelity, from 1.
         rank_low: Best rank that it may have: only rows that are better by more than the noise stand before it (95 %,

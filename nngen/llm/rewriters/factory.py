@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.rewriters.bandit import Bandit, Hybrid, Sequential
 from nngen.llm.rewriters.base import REWRITERS, Options, Rewriter, RewriterEntry, register
-from nngen.text import split_names
+from nngen.text import did_you_mean, split_names
 
 __all__ = ["LOCAL_MODEL", "REWRITERS", "entry_of", "open_rewriter", "rewriter_help", "rewriters_in", "tunable_base"]
 
@@ -93,7 +94,16 @@ def _open_local(argument: str, options: Options) -> Rewriter:
     # Loads torch, so it is imported when a model is wanted.
     from nngen.llm.rewriters.transformers_local import Local
 
-    return Local(argument, options)
+    try:
+        return Local(argument, options)
+    except RewriterError as error:
+        word = re.fullmatch(r"[\w-]{1,60}", argument) and not Path(argument).exists()
+        if not word or any(getattr(options, name) for name in _LOCAL):  # a model was meant
+            raise
+        known = [entry.argument for entry in REWRITERS if not entry.takes]
+        hint = did_you_mean(argument, known)
+        names = f"{hint}{hint and ' '}rewriters without a model: {', '.join(known)}"
+        raise RewriterError(f"{error}; {names}") from error
 
 
 def _inner(argument: str, options: Options) -> Rewriter:
