@@ -18,6 +18,7 @@ from typing import Self
 
 import psutil
 from corpus import Attack
+from living import is_sandbox, lives
 
 from nngen.checks import CheckFailed
 from nngen.datasets import Dataset
@@ -186,9 +187,5 @@ def _left(others: set[psutil.Process]) -> list[psutil.Process]:
 def _processes() -> list[psutil.Process]:
     """Return the living descendants of this process, without the engine's servers, which are its children."""
     me = psutil.Process()
-    servers = [child for child in me.children() if child.name() != "bwrap"]
-    return [
-        process
-        for process in me.children(recursive=True)
-        if process not in servers and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    servers = [child for child in me.children() if not is_sandbox(child)]
+    return [process for process in me.children(recursive=True) if process not in servers and lives(process)]

@@ -5,15 +5,9 @@ import signal
 import time
 
 import psutil
+from living import lives
 
 from nngen.training.local_engine import LocalEngine
-
-
-def lives(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_server_that_still_loads_torch_ends_with_its_parent():

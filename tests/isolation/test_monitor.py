@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from living import lives
 
 from nngen.isolation import ExitReason, Job, JobResult, Limits, monitor
 from nngen.isolation.launcher import Pipes
@@ -279,7 +280,6 @@ def test_processes_are_killed_where_the_supervisor_did_not_report(status, watch,
         os.close(far.pop(1))  # the worker's end of the results
         watch.end_all()
         assert far[0].recv(10) == b""
-        alive = child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-        assert alive == (status == 0)
+        assert lives(child) == (status == 0)
         os.killpg(supervisor.pid, 9) if status == 0 else None
         assert supervisor.wait() == -9
