@@ -137,8 +137,7 @@ class StoredTrial(Measurements):
         return (self.spec.epochs if self.spec else 1) - (self.epochs_before or 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialLine:
+class TrialLine(NamedTuple):
     """The part of a stored trial that decisions and counts are made from; cheap to read by the hundred thousand."""
 
     id: int

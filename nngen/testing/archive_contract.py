@@ -157,7 +157,7 @@ class ArchiveContract:
         _run(filled, filled.trials("one")[0].id, RESULT)
         _run(filled, filled.trials("one")[1].id, FAILED)
         for line, trial in zip(filled.lines("one"), filled.trials("one"), strict=True):
-            same = (*TrialLine.__slots__, "trained")
+            same = (*TrialLine._fields, "trained")
             assert [getattr(line, name) for name in same] == [getattr(trial, name) for name in same]
         assert filled.lines() == filled.lines("one")
         assert filled.lines("other") == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,23 +166,20 @@ def test_five_models_are_compared_and_four_are_not():
 
 def lines_of(campaign, accuracies, rung, **changes):
     return [
-        replace(
-            TrialLine(
-                id=0,
-                campaign=campaign,
-                position=place,
-                rung=rung,
-                replicate=0,
-                state=TrialState.DONE,
-                experts=tuple("ABCD"),
-                candidate_id=f"c{place}",
-                outcome=None,
-                validation_accuracy=accuracy,
-                seed=0,
-                suspect="",
-            ),
-            **changes,
-        )
+        TrialLine(
+            id=0,
+            campaign=campaign,
+            position=place,
+            rung=rung,
+            replicate=0,
+            state=TrialState.DONE,
+            experts=tuple("ABCD"),
+            candidate_id=f"c{place}",
+            outcome=None,
+            validation_accuracy=accuracy,
+            seed=0,
+            suspect="",
+        )._replace(**changes)
         for place, accuracy in enumerate(accuracies)
     ]
 

@@ -58,15 +58,15 @@ def test_an_observation_is_of_a_candidate_and_its_accuracy_finite_or_not():
 def test_each_finished_quartet_of_a_rung_is_observed_once():
     trials = [
         LINE,
-        replace(LINE, id=2, experts=tuple("ABCD"), validation_accuracy=0.6),  # the same work again
-        replace(LINE, id=3, seed=8, suspect="perfect"),
-        replace(LINE, id=4, candidate_id=None, outcome=Outcome.MEMORY, validation_accuracy=None),
-        replace(LINE, id=5, candidate_id="c2", state=TrialState.RUNNING),
-        replace(LINE, id=6, candidate_id="c3", rung=1),
-        replace(LINE, id=7, candidate_id="c4", outcome=None),
-        replace(LINE, id=8, candidate_id="c5", outcome=Outcome.DUPLICATE),
-        replace(LINE, id=9, candidate_id="c6", experts=tuple("ABCC")),
-        replace(LINE, id=10, candidate_id="c7", experts=tuple("ABC")),
+        LINE._replace(id=2, experts=tuple("ABCD"), validation_accuracy=0.6),  # the same work again
+        LINE._replace(id=3, seed=8, suspect="perfect"),
+        LINE._replace(id=4, candidate_id=None, outcome=Outcome.MEMORY, validation_accuracy=None),
+        LINE._replace(id=5, candidate_id="c2", state=TrialState.RUNNING),
+        LINE._replace(id=6, candidate_id="c3", rung=1),
+        LINE._replace(id=7, candidate_id="c4", outcome=None),
+        LINE._replace(id=8, candidate_id="c5", outcome=Outcome.DUPLICATE),
+        LINE._replace(id=9, candidate_id="c6", experts=tuple("ABCC")),
+        LINE._replace(id=10, candidate_id="c7", experts=tuple("ABC")),
     ]
     first = Observation(quartet=tuple("ABCD"), seed=7, accuracy=0.5, candidate="c1")
     assert observe(trials) == (
@@ -80,9 +80,9 @@ def test_each_finished_quartet_of_a_rung_is_observed_once():
 def test_campaigns_have_results_from_a_finished_quartet_of_the_first_rung():
     trials = [
         LINE,
-        replace(LINE, campaign="later", rung=1),
-        replace(LINE, campaign="begun", state=TrialState.RUNNING),
-        replace(LINE, campaign="pairs", experts=("A", "B")),
+        LINE._replace(campaign="later", rung=1),
+        LINE._replace(campaign="begun", state=TrialState.RUNNING),
+        LINE._replace(campaign="pairs", experts=("A", "B")),
     ]
     records = [fake_record(name) for name in ("later", "one", "begun", "pairs", "none")]
     assert with_results(records, trials) == [records[1]]

@@ -78,24 +78,24 @@ def test_seeds_of_one_candidate_do_not_vouch_for_each_other():
 
 
 def test_a_trial_without_a_candidate_is_compared_and_not_compared_with():
-    trials = [replace(line(number, 0.98), candidate_id=None) for number in range(5)]
+    trials = [line(number, 0.98)._replace(candidate_id=None) for number in range(5)]
     assert set(suspicions([*trials, *lines(0.97, 0.45, 0.44, 0.40, 0.41, 0.42)[1:], line(9, 0.4)])) == set()
-    found = suspicions([replace(line(9, 0.98), candidate_id=None), *lines(0.97, 0.45, 0.44, 0.40, 0.41, 0.42)])
+    found = suspicions([line(9, 0.98)._replace(candidate_id=None), *lines(0.97, 0.45, 0.44, 0.40, 0.41, 0.42)])
     assert set(found) == {0, 9}
 
 
 def test_stored_trials_are_compared_with_their_campaign_and_rung():
     asked = []
     rungs = {
-        "one": [*lines(0.98, 0.45, 0.44, 0.40, 0.41, 0.42), *(replace(line(20 + n, 0.98), rung=1) for n in range(5))],
-        "two": [replace(one, campaign="two") for one in lines(0.5, 0.45, 0.44, 0.40, 0.41, 0.42)],
+        "one": [*lines(0.98, 0.45, 0.44, 0.40, 0.41, 0.42), *(line(20 + n, 0.98)._replace(rung=1) for n in range(5))],
+        "two": [one._replace(campaign="two") for one in lines(0.5, 0.45, 0.44, 0.40, 0.41, 0.42)],
     }
 
     def known(campaign, *, brief):
         asked.append((campaign, brief))
         return rungs[campaign]
 
-    untrained = replace(line(50, None), campaign="none")
+    untrained = line(50, None)._replace(campaign="none")
     trials = [rungs["one"][0], rungs["one"][1], rungs["one"][6], rungs["two"][0], untrained]
     assert stored_suspicions(known, trials) == {0: "far above every other trial, of which the best has 0.4500"}
     assert asked == [("one", True), ("one", True), ("two", True)]
@@ -183,7 +183,7 @@ def test_effects_leave_suspect_accuracies_out(cheated):
 
 
 def test_a_table_of_suspect_accuracies_alone_explains_nothing():
-    trials = [replace(trial, suspect="perfect on validation and test") for trial in lines(1.0, 1.0)]
+    trials = [trial._replace(suspect="perfect on validation and test") for trial in lines(1.0, 1.0)]
     found = effects(observe(trials))
     assert found.mean_accuracy is None
     assert found.notes == ("2 trials with a suspect accuracy left out: nngen leaderboard gives the reason",)

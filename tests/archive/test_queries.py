@@ -233,7 +233,7 @@ def test_brief_lines_lack_experts_and_seeds(archive):
     trained(archive, 1)
     whole, brief = archive.lines("one")[0], archive.lines("one", brief=True)[0]
     assert (whole.experts, whole.seed) == (tuple("ABCD"), 7)
-    assert brief == replace(whole, experts=(), seed=0)
+    assert brief == whole._replace(experts=(), seed=0)
 
 
 def test_brief_scores_are_those_of_whole_scores(archive):

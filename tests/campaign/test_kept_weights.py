@@ -241,7 +241,7 @@ def test_a_driver_that_begins_again_lets_go_of_what_has_gone_on(tmp_path):
     lines = [line(3, 0.3), line(4, 0.4), line(5, 0.5, rung=1, position=104), line(6, rung=1, position=103)]
     WeightFolders(None, spec, lines).settle(3)
     assert there(tmp_path) == {3: WHOLE, 4: WHOLE}
-    WeightFolders(tmp_path, spec, [*lines[:3], replace(lines[3], state=TrialState.RUNNING)])
+    WeightFolders(tmp_path, spec, [*lines[:3], lines[3]._replace(state=TrialState.RUNNING)])
     assert there(tmp_path) == {3: WAITING}
 
 

@@ -197,7 +197,7 @@ def test_kept_up_to_date_the_ladder_decides_as_from_scratch(data):
     while open_ := [trial for trial in trials if trial.state is TrialState.READY]:
         trial = data.draw(st.sampled_from(open_))
         accuracy = data.draw(st.sampled_from([None, 0.0, 0.3, 0.5, 0.9]))
-        trials[trial.id] = replace(trial, state=TrialState.DONE, validation_accuracy=accuracy)
+        trials[trial.id] = trial._replace(state=TrialState.DONE, validation_accuracy=accuracy)
         ladder.finish(trials[trial.id])
         for found in (ladder.promotions(), promotions(spec, trials)):
             made = [(p.trial_id, p.rung, p.reason["rank"], p.reason["of"]) for p in found]
@@ -359,5 +359,5 @@ def test_more_promotions_than_planned_do_not_make_the_epochs_to_come_negative():
     ]
     assert (workload(spec, trials).epochs, workload(spec, trials[:3]).epochs) == (0, 0)
     assert workload(spec, trials[:2]).epochs == 3
-    further = replace(trials[2], id=4, position=2)
+    further = trials[2]._replace(id=4, position=2)
     assert workload(spec, [*trials, further]).epochs == 0

@@ -135,8 +135,8 @@ def test_the_best_is_suspect_by_its_own_reason_or_far_above_the_trials_of_its_ru
     far = line(21, 0.99)
     assert _suspicion([far], [*others, far]) == "far above every other trial, of which the best has 0.3200"
     assert _suspicion([others[0]], [*others, far]) == ""
-    assert _suspicion([replace(far, rung=1)], [*others, replace(far, rung=1)]) == ""
-    told = replace(others[3], suspect="2 passes in epoch 1")
+    assert _suspicion([far._replace(rung=1)], [*others, far._replace(rung=1)]) == ""
+    told = others[3]._replace(suspect="2 passes in epoch 1")
     assert _suspicion([others[0], told], [*others[:3], told]) == "2 passes in epoch 1"
     assert _suspicion([], others) == ""
 

@@ -126,18 +126,18 @@ class TrialRows:
         number, campaign, position, rung, replicate, state, candidate, outcome, accuracy, suspect, spec, plan = row
         try:
             return TrialLine(
-                id=number,
-                campaign=sys.intern(campaign),
-                position=position,
-                rung=rung,
-                replicate=replicate,
-                candidate_id=candidate,
-                validation_accuracy=share(accuracy),
-                state=_STATES[state],
-                experts=self._experts(plan) if plan else (),
-                outcome=_OUTCOMES[outcome],
-                seed=replicate if spec is None else split_seed(spec)[0],
-                suspect=suspect,
+                number,
+                sys.intern(campaign),
+                position,
+                rung,
+                replicate,
+                _STATES[state],
+                self._experts(plan) if plan else (),
+                candidate,
+                _OUTCOMES[outcome],
+                share(accuracy),
+                replicate if spec is None else split_seed(spec)[0],
+                suspect,
             )
         except UNREADABLE as error:
             raise self._blamed(row, environment=_batch) from error
