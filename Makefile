@@ -6,6 +6,8 @@ DEMO_FAMILIES := AirNext,BagNet,ComplexNet,DenseNet,ICNet,MobileNetV3,ShuffleNet
 DEMO := --archive generated/demo.db
 # Tests run side by side; those of one file, or of one group (tests/conftest.py), stay in one process.
 WORKERS ?= 2
+# Compiled modules are kept, whatever the environment says: two workers that compile all tests anew take twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: demo docs fast lowest test test-slow measure lint clean
