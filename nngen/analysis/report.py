@@ -14,11 +14,11 @@ from markupsafe import Markup
 from nngen.analysis import figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects, more_quartets
-from nngen.analysis.gains import Gains, gains
 from nngen.analysis.leaderboard import leaderboard, validation_images
 from nngen.analysis.loop_report import Loops, last_cycle, loops
 from nngen.analysis.observations import Exclusion, low_yield, observe
 from nngen.analysis.quality.baselines import Baselines, baselines_of
+from nngen.analysis.quality.gains import Gains, gains
 from nngen.analysis.quality.metrics import Quality, quality_of
 from nngen.analysis.ranking.columns import columns_of
 from nngen.analysis.ranking.early_stop import saving

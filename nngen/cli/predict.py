@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cyclopts import Parameter
 
 from nngen.analysis.formatting import points, span
-from nngen.analysis.gains import paired
+from nngen.analysis.quality.gains import paired
 from nngen.analysis.statistics import share_interval
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.assembly.provenance import source_level

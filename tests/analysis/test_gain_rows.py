@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from nngen.analysis.gains import Gain, Gains, _Alone, _gain, _hits, _pooled, _probabilities, gains, paired
+from nngen.analysis.quality.gains import Gain, Gains, _Alone, _gain, _hits, _pooled, _probabilities, gains, paired
 from nngen.analysis.statistics import Difference, mean_interval
 from nngen.archive import StoredTrial, TrialState
 from nngen.plan import Plan

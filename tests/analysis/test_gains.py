@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nngen.analysis.gains import gains
+from nngen.analysis.quality.gains import gains
 from nngen.analysis.report import collect, render
 from nngen.archive import Archive
 from nngen.errors import UsageError

@@ -1,1 +1,1 @@
-"""Quality of trained classifiers beyond their accuracy, and the trivial baselines that stand beside the best."""
+"""Quality of trained classifiers beyond accuracy, and what the best is compared with: families alone, baselines."""

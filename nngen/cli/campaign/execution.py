@@ -20,7 +20,7 @@ from nngen.errors import UsageError
 from nngen.lemur.source import open_lemur
 
 if TYPE_CHECKING:  # loaded where they are used, which the help of a command does not
-    from nngen.analysis.gains import Gains
+    from nngen.analysis.quality.gains import Gains
     from nngen.analysis.ranking.early_stop import Saving
     from nngen.campaign.runner import Campaign
 
@@ -85,7 +85,7 @@ class RunOptions:
 
     def run(self, name: str, typed: dict[str, Any]) -> RunResult:
         """Run a campaign, and its baselines if they were asked for."""
-        from nngen.analysis.gains import gains
+        from nngen.analysis.quality.gains import gains
         from nngen.analysis.ranking.early_stop import saving
 
         with self.campaign(name, typed) as main:
