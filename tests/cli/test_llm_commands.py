@@ -214,7 +214,7 @@ def test_a_server_that_was_down_is_asked_again_by_the_same_command(nngen: Any, t
         def log_message(self, *_: Any) -> None: ...
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         half = nngen(*asked)
         assert (half.code, "1 of 2 requests have no reply" in half.err) == (3, True)
         # Nothing is trained before the batch is whole.
