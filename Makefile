@@ -29,7 +29,7 @@ demo: $(BIN)/.installed
 	$(BIN)/nngen leaderboard demo $(DEMO)
 	$(BIN)/nngen report demo $(DEMO) --out generated/demo.html
 
-# For work in progress: no network, no workers; about two minutes on two cores.
+# For work in progress: no network, no workers; about a minute and a half on two cores.
 fast: $(BIN)/.installed-dev
 	$(PYTEST) -m "not (slow or corpus or rehearsal or long or network or engine)"
 

@@ -180,6 +180,7 @@ def test_printed_names_are_cut_and_left_out_where_they_do_not_fit(trials):
     assert drawn("gates", trials=[model])[1].texts[-1].get_text() == "D" * 9
 
 
+@pytest.mark.long
 def test_letters_that_the_font_has_not_are_drawn_without_a_warning(trials, tmp_path):
     pytest.importorskip("matplotlib")
     model = replace(trials[-1], plan=replace(trials[-1].plan, experts=("\N{CJK UNIFIED IDEOGRAPH-4E2D}", *"BCD")))

@@ -152,6 +152,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch):
         folder.chmod(0o755)
 
 
+@pytest.mark.long
 def test_many_drivers_may_meet_at_a_new_file(tmp_path):
     children = []
     for number in range(8):

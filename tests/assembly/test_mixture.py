@@ -301,6 +301,7 @@ def test_without_warnings(mix: Mix, load: Load) -> None:
         train(build(load(mix().source)), batches())
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None)
 @given(
     gate=st.builds(Gate, width=st.integers(2, 9), depth=st.integers(1, 3), temperature=st.floats(0.1, 9)),

@@ -103,6 +103,7 @@ def test_the_account_is_read_from_the_events():
     assert usage([], 0) == Usage(trials=0, hours=0.0, cost=None)
 
 
+@pytest.mark.long
 def test_a_system_clock_that_is_set_does_not_change_the_account(archive, monkeypatch):
     moment = datetime(2026, 1, 1, tzinfo=UTC)
 

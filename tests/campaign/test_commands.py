@@ -139,6 +139,7 @@ def test_another_process_is_known_by_its_lock(archive, tmp_path):
     assert archive.driver("one") is None
 
 
+@pytest.mark.long
 def test_ctrl_c_finishes_running_trainings(archive, tmp_path):
     engine, before = Gate(), signal.getsignal(signal.SIGINT)
 
@@ -163,6 +164,7 @@ def test_ctrl_c_finishes_running_trainings(archive, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_at_once(archive, tmp_path):
     engine = Gate()
 

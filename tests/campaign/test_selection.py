@@ -74,6 +74,7 @@ def adaptive(archive, name="one", engine=None, **more):
     )
 
 
+@pytest.mark.long
 def test_adaptive_learns_and_keeps_exploring(archive):
     adaptive(archive, engine=Skilled()).run()
     taken, flags = quartets(archive, "one"), explored(archive, "one")
@@ -152,6 +153,7 @@ class Suspect(Skilled):
         return replace(trial, validation_accuracy=self.accuracy, suspect="2 passes in epoch 1")
 
 
+@pytest.mark.long
 def test_adaptive_does_not_learn_from_suspect_accuracies():
     chosen = []
     for accuracy in (0.99, 0.01):

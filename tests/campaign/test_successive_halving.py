@@ -178,6 +178,7 @@ def decided_from_scratch(spec, trials):
     return []
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_kept_up_to_date_the_ladder_decides_as_from_scratch(data):

@@ -342,6 +342,7 @@ def test_values_are_computed_once_for_all_readers():
     assert shared.get("key", 1, compute) == (2, True)
 
 
+@pytest.mark.long
 def test_a_reader_gets_the_earlier_value_while_a_new_one_takes_long():
     from nngen.dashboard.snapshot import Shared
 

@@ -91,6 +91,7 @@ def _write_mnist_pickle(path, *, limit=1, more=None):
     return np.concatenate([pixels for pixels, _ in parts[:2]]).reshape(-1, 28, 28)
 
 
+@pytest.mark.long
 def test_mnist_in_a_pickle_is_the_same_as_in_idx_files(cache, tmp_path):
     images = _write_mnist_pickle(tmp_path / "mnist.pkl.gz")
     raw = find_source(Request(name="mnist", root=tmp_path)).decode()
@@ -99,6 +100,7 @@ def test_mnist_in_a_pickle_is_the_same_as_in_idx_files(cache, tmp_path):
     assert load_dataset("mnist", data_root=tmp_path).classes == 10
 
 
+@pytest.mark.long
 def test_mnist_of_an_installed_package_is_read_without_importing_it(cache, tmp_path, monkeypatch):
     _write_mnist_pickle(tmp_path / "site/mnist/data/mnist.pkl.gz")
     (tmp_path / "site/mnist/__init__.py").write_text("raise RuntimeError('imported')")

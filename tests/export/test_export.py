@@ -429,6 +429,7 @@ def test_links_beside_a_database_are_refused(database, exports, tmp_path, beside
     assert not (tmp_path / "victim").exists()
 
 
+@pytest.mark.long
 def test_a_trigger_without_an_end_is_stopped_and_nothing_is_changed(database, exports, monkeypatch):
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     db = sqlite3.connect(database)

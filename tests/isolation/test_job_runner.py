@@ -111,6 +111,7 @@ def test_a_job_may_send_1000_messages(times, reason, runner):
     assert result.reason is reason
 
 
+@pytest.mark.long
 def test_inputs_come_before_files_and_end_when_their_writer_does(runner, tmp_path):
     (tmp_path / "data").write_text("from a file")
     reader, writer = os.pipe()
@@ -240,6 +241,7 @@ def test_a_server_that_is_killed_while_it_starts_is_started_again(kills, tmp_pat
     assert len(mark.read_text()) == min(kills, 3)
 
 
+@pytest.mark.long
 def test_the_process_table_is_read_once_for_all_jobs(runner, monkeypatch):
     """At hundreds of jobs it is long, and each job is measured ten times a second."""
     read = []

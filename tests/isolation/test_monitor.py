@@ -267,6 +267,7 @@ def test_the_table_of_processes_is_kept_for_a_twentieth_of_a_second(clock, monke
     assert read == [100.0, 100.0625, 100.0625 + 0.04]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [None, 0])
 def test_processes_are_killed_where_the_supervisor_did_not_report(status, watch, far, monkeypatch):
     table = monitor._ProcessTable()

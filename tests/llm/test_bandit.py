@@ -180,6 +180,7 @@ def test_the_share_of_a_hybrid_s_model_is_an_option() -> None:
         open_rewriter("mutate", Options(model_share=0.5))
 
 
+@pytest.mark.long
 @optuna
 def test_tpe_learns_from_trained_plans() -> None:
     tpe = open_rewriter("tpe")

@@ -221,6 +221,7 @@ def test_a_tuning_of_odd_values_is_made_or_refused(values: dict[str, Any]) -> No
         assert "\n" not in str(error)
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.sampled_from(["what", "index", "stage", "text", "twin", "message", "more"]), VALUES))
 @FUZZ
 def test_events_that_are_not_proposals_are_left_out(detail: dict[str, Any]) -> None:

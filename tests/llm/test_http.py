@@ -479,6 +479,7 @@ def test_a_server_without_a_model_for_chats_is_one_line(server: Server) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["headers", "body"])
 def test_a_server_that_sends_a_byte_now_and_then_times_out(server: Server, part: str) -> None:
     def drip(handler: Any, _: Any) -> None:

@@ -77,6 +77,7 @@ def test_exact_milestones():
     assert len({pair for block in steiner for pair in combinations(block, 2)}) == comb(28, 2) == 63 * 6
 
 
+@pytest.mark.long
 @given(st.integers(20, 40), st.integers(1, 400))
 @settings(max_examples=15, deadline=None)
 def test_any_number_of_families_at_any_prefix(v, size):

@@ -307,6 +307,7 @@ def test_a_loop_on_a_table_of_default_plans_drafts_such_plans_alone(nngen, tmp_p
     assert [(cycle["valid"]["successes"], cycle["valid"]["tries"]) for cycle in cycles] == [(2, 2), (3, 3)]
 
 
+@pytest.mark.long
 def test_commands_refuse_what_does_not_go_with_a_table(nngen, real, tmp_path):
     for words, reason in (
         (("--table", str(real), "--dataset", "digits"), "--table takes the place of --dataset digits"),

@@ -111,6 +111,7 @@ def test_actors_are_started_as_needed_and_never_too_many(play):
     assert played.alive == []
 
 
+@pytest.mark.long
 def test_while_an_actor_describes_its_node_no_other_is_started(play):
     played, pool = play(most=1, telling_s=0.5)
     with ThreadPoolExecutor(2) as threads:
@@ -179,6 +180,7 @@ def test_closing_wakes_waiting_threads(play):
             waiting.result(timeout=60)
 
 
+@pytest.mark.long
 def test_patience_begins_when_the_last_actor_ends(play):
     played, pool = play(most=2, room=1, patience_s=0.3)
     first = pool.take()
