@@ -225,6 +225,22 @@ def holds(rows: Sequence[Measured]) -> bool:
     return within and growth(rows) <= GROWTH and (not last.size or last.command is FEEDBACK or last.size < PAGE_BYTES)
 
 
+def measure_all(work: Path, trials: Sequence[int], feedback: Sequence[int], source_bytes: int) -> list[list[Measured]]:
+    """Fill the archives that are missing and run the commands on each; a list for each command, by size."""
+    rows: list[list[Measured]] = [[] for _ in (*COMMANDS, FEEDBACK)]
+    for size in sorted({*trials, *feedback}):
+        archive = work / f"archive-{size}.db"
+        if not archive.exists():
+            note(f"filling {archive.name}")
+            fill(archive.with_suffix(".part"), size, source_bytes)
+            archive.with_suffix(".part").rename(archive)
+        for command, found in zip((*COMMANDS, FEEDBACK), rows, strict=True):
+            if size in (feedback if command is FEEDBACK else trials):
+                runs = [measure(command, archive, size) for _ in range(command.runs)]
+                found.append(sorted(runs, key=attrgetter("seconds"))[len(runs) // 2])
+    return [found for found in rows if found]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fill archives, run the commands on each, drive campaigns, and write the page."""
     given = EVALUATION.arguments(
@@ -238,26 +254,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     compileall.compile_dir(nngen.__path__[0], quiet=1)
     with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        rows: list[list[Measured]] = [[] for _ in (*COMMANDS, FEEDBACK)]
-        for trials in sorted({*given.trials, *given.feedback}):
-            archive = work / f"archive-{trials}.db"
-            if not archive.exists():
-                note(f"filling {archive.name}")
-                fill(archive.with_suffix(".part"), trials, given.source_bytes)
-                archive.with_suffix(".part").rename(archive)
-            for command, found in zip((*COMMANDS, FEEDBACK), rows, strict=True):
-                if trials in (given.feedback if command is FEEDBACK else given.trials):
-                    runs = [measure(command, archive, trials) for _ in range(command.runs)]
-                    found.append(sorted(runs, key=attrgetter("seconds"))[len(runs) // 2])
+        rows = measure_all(given.work or Path(folder), given.trials, given.feedback, given.source_bytes)
         # Processes of their own, so that the memory of one does not count for the other.
         driven = [
             (sampler, size, *in_process(drive, Path(folder) / f"{sampler}.db", size, sampler))
             for sampler, size in (("random", given.drive), ("adaptive", given.adaptive))
         ]
     rates = {"random": 200.0, "adaptive": 20.0}
-    kept = [row for row in rows if row]
-    good = all(map(holds, kept)) and all(
+    good = all(map(holds, rows)) and all(
         min(first, last) >= rates[sampler] and mib <= 400 for sampler, _, first, last, mib in driven
     )
     lines = [
@@ -269,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{found[-1].size / 1e6:.1f}" if found[-1].size else "",
             "yes" if holds(found) else "no",
         ]
-        for found in kept
+        for found in rows
     ]
     sizes = " / ".join(f"{trials:,}" for trials in given.trials)
     return EVALUATION.finish(
