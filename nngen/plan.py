@@ -123,6 +123,8 @@ class Plan:
         experts: Families in their order; a kind that brings its own experts names them too.
         kind: Name in ``nngen.assembly.registries.KINDS``: ``hetero``, ``homogeneous`` or ``single``.
         repeats: Whether a family may appear more than once.
+        rates: Learning rates of single families as multiples of the trial's rate, by name. Families that are not named
+            have 1. A plan without experts may name any, one with experts keeps theirs.
     """
 
     experts: tuple[str, ...]
@@ -131,19 +133,26 @@ class Plan:
     losses: Losses = field(default_factory=Losses)
     recipe: Recipe = field(default_factory=Recipe)
     repeats: bool = field(default=False, metadata=OMIT_DEFAULT)
+    rates: tuple[tuple[str, float], ...] = field(default=(), metadata=OMIT_DEFAULT)
+
+    def __post_init__(self) -> None:
+        if self.rates:  # equal mixtures have equal plans
+            known, experts = sorted(dict(self.rates).items()), self.experts
+            kept = tuple((name, rate) for name, rate in known if rate != 1 and (name in experts or not experts))
+            object.__setattr__(self, "rates", kept)
 
     def alone(self, family: str) -> Self:
         """Return the plan of one family alone under the same recipe; of the losses the label smoothing is left."""
         losses = Losses(label_smoothing=self.losses.label_smoothing)
         recipe = replace(self.recipe, gate_rate=Recipe().gate_rate, frozen=False)
-        return type(self)(experts=(family,), kind="single", losses=losses, recipe=recipe)
+        return type(self)(experts=(family,), kind="single", losses=losses, recipe=recipe, rates=self.rates)
 
     def to_dict(self) -> dict[str, Any]:
         """Write the plan as plain lists and dictionaries (the types of TOML and JSON)."""
         data = {**_without_defaults(self), "experts": list(self.experts)}
         data |= {name: _without_defaults(getattr(self, name)) for name in ("gate", "losses", "recipe")}
         data["losses"] |= data["losses"].pop("others", ())
-        return data
+        return data | ({"rates": dict(self.rates)} if self.rates else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -158,6 +167,9 @@ class Plan:
                 gate, kind, repeats = {"network": "convolution_linear", **gate}, "hetero", True
             if isinstance(experts := data["experts"], str):
                 raise TypeError("experts is a text, not a list of names")
+            rates: Mapping[str, float] = data.get("rates", {})
+            if experts and (strange := [name for name in rates if name not in experts]):
+                raise TypeError(f"rates names {strange[0]}, which is not among the experts")
             plan = cls(
                 experts=tuple(experts),
                 kind=kind,
@@ -165,6 +177,7 @@ class Plan:
                 losses=Losses.from_dict(data.get("losses", {})),
                 recipe=Recipe(**data.get("recipe", {})),
                 repeats=repeats,
+                rates=tuple(rates.items()),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"not a plan: {error!s:.200}") from error
@@ -179,13 +192,19 @@ class Plan:
 def changes(old: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:
     """Compare two plans: old and new value of each field that differs, by its dotted name as in ``gate.network``."""
     before, after = flat_fields(old), flat_fields(new)
-    names = dict.fromkeys([*before, *after])
-    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    pairs = {
+        name: tuple(values.get(name, 1.0 if name.startswith("rates.") else None) for values in (before, after))
+        for name in dict.fromkeys([*before, *after])
+    }
+    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
 
 
 def flat_fields(plan: Plan) -> dict[str, FieldValue]:
-    """Return every field of a plan by its dotted name as in ``gate.network``, those at their defaults included."""
-    return _flat(asdict(plan))
+    """Return every field of a plan by its dotted name as in ``gate.network``, those at their defaults included.
+
+    Of the rates, those that the plan names.
+    """
+    return _flat({**asdict(plan), "rates": dict(plan.rates)})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

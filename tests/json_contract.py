@@ -27,7 +27,7 @@ _LINES = ("campaign events",)
 
 _KINDS = {bool: "boolean", int: "number", float: "number", str: "string", dict: "object", list: "array"}
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
-_MAPS = ("outcomes", "prm", "hyperparameters", "environment", "tasks", "answers", "pool", "left_out", "detail")
+_MAPS = ("outcomes", "prm", "hyperparameters", "environment", "tasks", "answers", "pool", "left_out", "detail", "rates")
 """Keys of objects whose own keys are data, although they look like names of fields."""
 
 _WRITE = "WRITE_SCHEMAS" in os.environ

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,20 @@ def _without_experts(plan: Plan) -> str:
     for part, values in data.items():
         if isinstance(values, Mapping):
             # A number is written as the type of its field's default, so that equal plans are written alike.
-            defaults = {item.name: item.default for item in fields(getattr(plan, part))}
+            own = getattr(plan, part)
+            defaults = {item.name: item.default for item in fields(own)} if is_dataclass(own) else {}
             items = {name: _like(value, defaults.get(name, 0.0)) for name, value in values.items()}
-            lines += ["", f"[{part}]", *(f"{name} = {_value(value)}" for name, value in items.items())]
+            lines += ["", f"[{part}]", *(f"{_key(name)} = {_value(value)}" for name, value in items.items())]
     return "\n".join(lines)
 
 
 def _like(value: Any, default: object) -> Any:
     return float(value) if isinstance(default, float) and not isinstance(value, str) else value
+
+
+def _key(name: str) -> str:
+    """Write a key of TOML, in quotes where it needs them."""
+    return name if name.replace("-", "").replace("_", "").isalnum() and name.isascii() else _value(name)
 
 
 def _value(value: Any) -> str:

@@ -48,6 +48,7 @@ def check_plan(plan: Plan) -> None:
             raise PlanError(f"{path} is {_value(plan, path)!r:.60}: it may be {' or '.join(words)}")
     check_loss_names(plan)
     _check_frozen(plan)
+    _check_rates(plan)
     if KINDS[plan.kind].gate:
         _check_gate(plan)
         _check_losses(plan)
@@ -67,6 +68,7 @@ def check_drawn(plan: Plan) -> None:
     if kind is not None and not (kind.families and kind.experts[1] >= 4):
         raise PlanError(f"a campaign draws four families, and kind {plan.kind} does not take them")
     check_plan(replace(plan, experts=("A", "B", "C", "D")))
+    _check_rates(plan)
     if plan.recipe.frozen:
         raise PlanError("recipe.frozen is for experts that were trained alone: nngen surrogate gates --train")
 
@@ -79,6 +81,15 @@ def _check_frozen(plan: Plan) -> None:
         raise PlanError(f"recipe.frozen is for experts that were trained alone: kind {plan.kind} has none with a gate")
     if frozen and plan.gate.routing != "soft":
         raise PlanError('recipe.frozen blends the probabilities of all experts: it needs gate.routing = "soft"')
+
+
+def _check_rates(plan: Plan) -> None:
+    if plan.rates and not KINDS[plan.kind].families:
+        raise PlanError(f"[rates] are of families: kind {plan.kind} has none of its own")
+    if plan.rates and plan.recipe.frozen:
+        raise PlanError("[rates] are of experts that are trained: leave them out with recipe.frozen")
+    for name, rate in plan.rates:
+        _check_range(f"rates.{one_line(name, 60)}", rate, 0, 1e3)
 
 
 def _check_experts(plan: Plan) -> None:

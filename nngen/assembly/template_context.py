@@ -27,6 +27,7 @@ _CONSTANTS = (
     ("CLIP", "clip", "largest norm of the gradient"),
     ("WARMUP", "warmup", "share of the budget over which the rates rise"),
 )
+_RATES = "learning rate of each expert as a multiple of the trial's"
 _RECIPE = ("gate_rate", "weight_decay", "mixup", "cutmix", "ema")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
@@ -64,6 +65,7 @@ def template_context(plan: Plan) -> dict[str, Any]:
         "uses_probabilities": any("{probabilities}" in loss.term for loss in losses.values()),
         "constants": list(_constants(plan, losses)),
         "recipe": {"optimizer": plan.recipe.optimizer, **{name: float(getattr(plan.recipe, name)) for name in _RECIPE}},
+        "rates": _rates(plan),
         "rate_words": f"{'the same' if rate == 1 else 'a higher' if rate > 1 else 'a lower'} rate",
         "trained": _trained(plan),
         "diagnostics": "\n\n\n".join(diagnostics.values() if gated else [diagnostics["soft_targets"]]),
@@ -73,11 +75,19 @@ def template_context(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _rates(plan: Plan) -> tuple[float, ...]:
+    """Return the multiple of the learning rate for each expert; empty where all have 1."""
+    known = dict(plan.rates)
+    return tuple(float(known.get(name, 1.0)) for name in plan.experts) if known else ()
+
+
 def _constants(plan: Plan, losses: Mapping[str, Loss]) -> Iterator[Mapping[str, Any]]:
     for name, loss in losses.items():
         yield {"name": name.upper(), "value": float(plan.losses.weight(name)), "meaning": loss.meaning}
     for constant, name, meaning in _CONSTANTS:
         yield {"name": constant, "value": float(getattr(plan.recipe, name)), "meaning": meaning}
+    if (rates := _rates(plan)) and KINDS[plan.kind].gate:
+        yield {"name": "RATES", "value": rates, "meaning": _RATES}
     yield {"name": "FLOOR", "value": 0.01, "meaning": "share of the peak rates that is left at the end"}
 
 

@@ -17,6 +17,7 @@ from nngen.families.trust import AUTO
 from nngen.lemur.reader import Lemur
 from nngen.space.pool import EXPERTS, Pool
 from nngen.space.samplers import check_size
+from nngen.text import did_you_mean, listed, one_line
 from nngen.types import Hyperparameters, Shape
 
 Progress = Callable[[int, int], None]
@@ -58,6 +59,10 @@ def prepare(
         wanted=wanted,
     )
     check_size(Pool.of(inputs.families), spec.size)
+    known = sorted({*inputs.families, *inputs.left_out})
+    if strange := [name for name, _ in spec.plan.rates if name not in known]:
+        hint = did_you_mean(one_line(strange[0], 60), known, otherwise=f"there are {listed(known, 8)}")
+        raise UsageError(f"the plan's [rates] name {one_line(strange[0], 60)}, which is not in the pool: {hint}")
     return inputs
 
 

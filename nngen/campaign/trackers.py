@@ -154,4 +154,5 @@ def _settings(trial: StoredTrial) -> dict[str, int | float | str | bool]:
         own: Any = getattr(trial.plan, part.__name__.lower())
         found |= {f"{part.__name__.lower()}.{name}": getattr(own, name) for name in part.__slots__ if name != "others"}
     found |= {f"losses.{name}": weight for name, weight in trial.plan.losses.others}
+    found |= {f"rates.{name}": rate for name, rate in trial.plan.rates}
     return found

@@ -137,19 +137,13 @@ def plan_axes(plans: Sequence[Plan]) -> tuple[Axis, ...]:
     """Return an axis for each field, the experts apart, in which some plans differ."""
     default = Plan(experts=())
     # A hundred thousand plans of a campaign are few, once their experts are left out.
-    fields = cache(lambda plan: {name: new for name, (_, new) in changes(default, plan).items()})
+    fields = cache(lambda plan: changes(default, plan))
     found = [fields(replace(plan, experts=())) for plan in plans]
-    names = dict.fromkeys(name for values in found for name in values)
-    standard = {name: old for values in found for name in values for old in [_value(default, name)]}
-    axes = (_axis(name, [values.get(name, standard[name]) for values in found]) for name in names)
+    standard = {name: old for values in found for name, (old, _) in values.items()}
+    axes = (
+        _axis(name, [values[name][1] if name in values else old for values in found]) for name, old in standard.items()
+    )
     return tuple(axis for axis in axes if axis is not None)
-
-
-def _value(plan: Plan, name: str) -> Any:
-    value: Any = plan
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _axis(name: str, values: Sequence[Any]) -> Axis | None:

@@ -91,7 +91,8 @@ class PlanRegressor:
         rows = []
         for case in cases:
             families = [float(name in case.plan.experts) for name in self._families]
-            numbers = [field_number(case.plan, path) for path in CHOICES] if self._numbers else []
+            paths = [*CHOICES, *(f"rates.{name}" for name in self._families)] if self._numbers else []
+            numbers = [field_number(case.plan, path) for path in paths]
             rows.append([*families, *numbers, *case.early[: self._early]])
         return np.array(rows, dtype=np.float64)
 

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from nngen.plan import Plan, flat_fields
 from nngen.surrogate.experts import Floats
-from nngen.surrogate.plan_text import CHOICES, field_value
+from nngen.surrogate.plan_text import CHOICES, RATES, field_value
 
 _WIDE = 8  # a field whose largest value is so many times its smallest one enters as a logarithm
 
@@ -28,7 +28,7 @@ def plan_features(plans: Sequence[Plan]) -> Floats:
 def _columns(plan: Plan) -> dict[str, float | str]:
     columns: dict[str, float | str] = {}
     for path, value in flat_fields(plan).items():
-        if path in CHOICES:
+        if path in CHOICES or path.startswith("rates."):
             columns[path] = field_number(plan, path)
         elif path != "experts":
             columns[path] = float(value) if isinstance(value, int | float) else str(value)
@@ -39,9 +39,15 @@ def _columns(plan: Plan) -> dict[str, float | str]:
 
 
 def field_number(plan: Plan, path: str) -> float:
-    """Return a field of ``CHOICES`` as a number, or its logarithm where the choices span orders of magnitude."""
-    value = float(field_value(plan, path))
-    positive = [float(choice) for choice in CHOICES[path] if float(choice) > 0]
+    """Return a field of ``CHOICES`` as a number, or its logarithm where the choices span orders of magnitude.
+
+    Rates have logarithms, and words their places among the choices.
+    """
+    choices, own = CHOICES.get(path, RATES), field_value(plan, path)
+    if isinstance(own, str):
+        return float(choices.index(own))
+    value = float(own)
+    positive = [float(choice) for choice in choices if float(choice) > 0]
     wide = bool(positive) and max(positive) / min(positive) >= _WIDE
     # Zero has no logarithm: it counts as a tenth of the smallest value.
     return math.log10(max(value, min(positive) / 10)) if wide else value

@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold
 
 from nngen.plan import Plan, flat_fields
 from nngen.seeds import derive
+from nngen.surrogate.plan_text import rate_paths
 from nngen.surrogate.recorded_table import RecordedTable, RecordedTraining, by_name
 from nngen.text import counted
 from nngen.training.engine import CheckJob, TrainJob
@@ -197,8 +198,8 @@ def _forest(features: Floats, curves: Floats) -> RandomForestRegressor:
 
 
 def _fields(plan: Plan) -> dict[str, float | str]:
-    """Return the fields of a plan but its experts by dotted name; what is not a number as text."""
-    found = flat_fields(plan).items()
+    """Return the fields of a plan but its experts by dotted name, rates included; what is not a number as text."""
+    found = (dict.fromkeys(rate_paths(plan), 1.0) | flat_fields(plan)).items()
     return {name: value if isinstance(value, int | float) else str(value) for name, value in found if name != "experts"}
 
 
@@ -217,7 +218,9 @@ def _features(table: RecordedTable, plans: Sequence[Plan]) -> Floats:
     rows = []
     for plan in plans:
         own = _fields(plan)
-        places = [varied[name].index(value) if isinstance(value := own[name], str) else value for name in varied]
+        places = [
+            varied[name].index(value) if isinstance(value := own.get(name, 1.0), str) else value for name in varied
+        ]
         rows.append([*(plan.experts.count(family) for family in table.families), *places])
     return np.array(rows, dtype=np.float64)
 

@@ -87,6 +87,8 @@ def test_every_part_of_a_plan_reaches_the_file(mix: Mix) -> None:
         {"recipe": Recipe(cutmix=1.0)},
         {"recipe": Recipe(cutmix=1.0, mixup=0)},
         {"recipe": Recipe(ema=0.9)},
+        {"rates": (("TinyAux", 0.1),)},
+        {"rates": (("TinyAux", 0.2),)},
     ]
     candidates = [mix(**plan) for plan in ({}, *plans)]
     assert len({candidate.canonical for candidate in candidates}) == len(candidates)

@@ -274,6 +274,20 @@ def test_two_groups_of_rates_and_momentum_as_first_beta(mix: Mix, load: Load) ->
     assert {id(p) for group in net.optimizer.param_groups for p in group["params"]} == {id(p) for p in net.parameters()}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_each_expert_has_its_own_rate(mix: Mix, load: Load, optimizer: str) -> None:
+    candidate = mix(recipe=Recipe(gate_rate=5, optimizer=optimizer), rates=((TINY[1], 0.1), (TINY[0], 2)))
+    net = build(load(candidate.source))
+    net.train_setup(PRM | {"lr": 0.1, "momentum": 0.7})
+    *experts, gate = net.optimizer.param_groups
+    assert [group["peak"] for group in experts] == pytest.approx([0.2, 0.01, *(0.1 for _ in TINY[2:])])
+    assert gate["peak"] == pytest.approx(0.5)
+    for expert, group in zip(net.experts, experts, strict=True):
+        assert [id(p) for p in expert.parameters()] == [id(p) for p in group["params"]]
+    train(net, batches(1))
+    assert all(gradients(net).values())
+
+
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
 def test_any_momentum_that_lemur_draws_will_do(module: ModuleType, momentum: float) -> None:
     assert math.isfinite(train(build(module), batches(), momentum=momentum)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from nngen.assembly.plan_toml import (
 )
 from nngen.assembly.plan_validation import check_plan
 from nngen.errors import PlanError, UsageError
-from nngen.plan import Gate, Losses, Plan, Recipe
+from nngen.plan import Gate, Losses, Plan, Recipe, changes
 
 numbers = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 plans = st.builds(
@@ -32,6 +33,7 @@ plans = st.builds(
     gate=st.builds(Gate, width=st.integers(1, 512), depth=st.integers(1, 8), temperature=numbers, noise=numbers),
     losses=st.builds(Losses, label_smoothing=numbers, balance=numbers),
     recipe=st.builds(Recipe, gate_rate=numbers, weight_decay=numbers, mixup=numbers, warmup=numbers, clip=numbers),
+    rates=st.lists(st.tuples(st.text(max_size=9), numbers), max_size=3).map(tuple),
 )
 
 
@@ -42,6 +44,17 @@ def test_any_plan_reads_back(plan: Plan) -> None:
 
 def test_equal_plans_are_written_alike() -> None:
     assert to_toml(Plan(experts=("A",), gate=Gate(temperature=1))) == to_toml(Plan(experts=("A",)))
+
+
+def test_rates_are_those_of_the_experts() -> None:
+    text = '[rates]\nICNet = 1\n"a.b" = 0.1\nAirNext = 3\n'
+    plan = from_toml(f"experts = []\n{text}")
+    assert plan.rates == (("AirNext", 3), ("a.b", 0.1))
+    assert replace(plan, experts=("ICNet", "a.b")).rates == (("a.b", 0.1),)
+    assert to_toml(plan).endswith('\n\n[rates]\nAirNext = 3.0\n"a.b" = 0.1')
+    with pytest.raises(PlanError, match="rates names AirNext, which is not among the experts"):
+        from_toml(f'experts = ["ICNet", "a.b"]\n{text}')
+    assert changes(Plan(experts=("a.b",)), replace(plan, experts=("a.b",))) == {"rates.a.b": (1.0, 0.1)}
 
 
 def test_missing_fields_take_their_defaults() -> None:
@@ -86,6 +99,8 @@ def test_only_regular_files_of_bounded_length_are_read_as_plans(tmp_path: Path) 
         "experts = [['A'], ['B']]",
         "experts = ['A', 'B']\nkind = []",
         "experts = ['A', 'B']\n[losses]\nbalance = 1\n'' = 1",
+        "experts = ['A', 'B']\nrates = 3",
+        "experts = ['A', 'B']\n[rates]\nC = 0.1",
     ],
 )
 def test_plans_of_any_shape_are_refused_in_one_line(text: str) -> None:
@@ -103,7 +118,8 @@ fields = st.sampled_from(["width", "k", "network", "balance", "z", "ema", "x"])
 parts = st.fixed_dictionaries(
     {"experts": tree | st.lists(st.sampled_from(["A", "Dense", "ICNet"]), max_size=4)},
     optional={"kind": tree | st.sampled_from(["hetero", "homogeneous"])}
-    | {part: tree | st.dictionaries(fields, tree, max_size=3) for part in ("gate", "losses", "recipe")},
+    | {part: tree | st.dictionaries(fields, tree, max_size=3) for part in ("gate", "losses", "recipe")}
+    | {"rates": tree | st.dictionaries(st.sampled_from(["A", "ICNet"]), tree | st.floats(0, 9), max_size=2)},
 )
 
 
@@ -159,7 +175,7 @@ def test_a_file_may_leave_out_the_experts_and_holds_no_other_keys(tmp_path: Path
     file = tmp_path / "plan.toml"
     file.write_text("[gate]\nwidth = 64\n")
     assert read_plan(file) == Plan(experts=(), gate=Gate(width=64))
-    known = "experts, kind, gate, losses, recipe and repeats"
+    known = "experts, kind, gate, losses, recipe, repeats and rates"
     for text, reason in (
         ("expert = []\n", "unknown key expert: did you mean experts or repeats or recipe?"),
         ("qqqq = 1\n", f"unknown key qqqq: a plan has {known}"),

@@ -92,6 +92,8 @@ def test_parts_that_go_together() -> None:
     check_plan(replace(ROUTED, losses=Losses(load=0.1), gate=Gate(routing="top-k", noise=0.5)))
     check_plan(Plan(experts=("A", "A", "B"), repeats=True))
     check_plan(Plan(experts=("a-b.c_1", "B")))
+    check_plan(Plan(experts=("A", "B"), rates=(("A", 0), ("B", 1e3))))
+    check_plan(Plan(experts=("A", "B"), recipe=Recipe(frozen=True), rates=(("A", 1),)))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,13 @@ def test_parts_that_go_together() -> None:
         (
             {"gate": Gate(network="dense")},
             "gate.network is 'dense': for kind hetero it may be convolution or convolution_linear or linear",
+        ),
+        ({"rates": (("A", -0.1),)}, "rates.A is -0.1: it must lie between 0 and 1000.0"),
+        ({"rates": (("B", "high"),)}, "rates.B is 'high': it must be a number"),
+        ({"rates": (("B", 2.0),), "recipe": Recipe(frozen=True)}, "[rates] are of experts that are trained: leave"),
+        (
+            {"kind": "homogeneous", "experts": ("Dense", "Dense"), "rates": (("Dense", 2.0),)},
+            "[rates] are of families: kind homogeneous has none of its own",
         ),
         ({"losses": Losses(load=0.1)}, 'losses.load evens out a choice of experts: it needs gate.routing = "top-k"'),
     ],
@@ -152,6 +161,7 @@ FOUR = "a campaign draws four families, and kind {} does not take them"
         (Plan(experts=(), kind="other"), "no kind of mixture is called 'other': there are hetero, homogeneous, single"),
         (Plan(experts=(), gate=Gate(width=1)), "gate.width is 1: it must lie between 2 and 4096"),
         (Plan(experts=(), recipe=Recipe(frozen=True)), FROZEN),
+        (Plan(experts=(), rates=(("ICNet", 2e3),)), "rates.ICNet is 2000.0: it must lie between 0 and 1000.0"),
     ],
 )
 def test_plans_that_no_campaign_can_draw_for(plan: Plan, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,13 @@ def test_every_recipe_of_mixtures_trains_it(recipe: dict[str, Any], tiny: dict[s
     assert candidate.id.startswith("MoE1-")
 
 
+def test_it_keeps_its_own_rate(tiny: dict[str, Family], load: Load) -> None:
+    plan = Plan(experts=(), rates=(("TinyConv", 0.5), ("TinyAux", 3))).alone("TinyConv")
+    net = build(load(assemble(plan, [(tiny["TinyConv"], INTERFACES["TinyConv"])]).source))
+    net.train_setup(PRM | {"lr": 0.1})
+    assert [group["peak"] for group in net.optimizer.param_groups] == [0.05]
+
+
 def test_it_takes_the_steps_of_a_mixture_whose_gate_chose_it(tiny: dict[str, Family], load: Load) -> None:
     recipe = Recipe(mixup=0, clip=1e6)
     given = [(tiny["TinyAux"], INTERFACES["TinyAux"])]

@@ -92,6 +92,12 @@ def test_a_campaign_that_begins_has_the_families_of_its_specification(measured):
         ({"size": 6}, UsageError, "6 quartets were asked for, but 5 families make only 5", 1),
         ({"sampler": "randm"}, UsageError, "did you mean random", 0),
         ({"plan": Plan(experts=(), kind="single")}, PlanError, "kind single", 0),
+        (
+            {"plan": Plan(experts=(), rates=(("A", 0.1), ("AB", 0.1)))},
+            UsageError,
+            r"the plan's \[rates\] name AB, which is not in the pool: did you mean",
+            1,
+        ),
         ({"sampler": "alone"}, UsageError, "families alone are trained by nngen campaign run CAMPAIGN --baselines", 0),
     ],
 )

@@ -77,7 +77,8 @@ def taught(inputs: CampaignInputs, space: PlanSpace) -> Iterator[Archive]:
         train(held, "children", children, engine, inputs)
         engine.refuse = "torch.optim.Adamax"
         proposer(Mutate(), "code").regions(32, parents, 0, ["gate", "schedule"])
-        proposer(Uniform(), "more").regions(32, parents, 0, ["optimizer"])
+        adaptive = [parent for parent in parents if parent.plan and parent.plan.recipe.optimizer == "adamw"]
+        proposer(Uniform(), "more").regions(32, adaptive, 0, ["optimizer"])
         yield held
 
 

@@ -44,8 +44,15 @@ def test_plans_that_differ_in_more_have_no_edit() -> None:
     assert edit_between(PARENT, replace(PARENT, gate=gate, experts=(*NAMES[:3], NAMES[5]))) is None
     assert edit_between(PARENT, replace(PARENT, experts=NAMES[2:6])) is None
     assert edit_between(PARENT, PARENT) is None
-    routed = replace(PARENT, gate=replace(PARENT.gate, width=64, routing="top-k"))
+    routed = replace(PARENT, gate=replace(PARENT.gate, width=64, learned_noise=True))
     assert edit_between(PARENT, routed) is None
+    # An expert that comes has no rate of its own yet.
+    came = replace(PARENT, experts=(*NAMES[:3], NAMES[5]), rates=((NAMES[5], 0.1),))
+    assert edit_between(PARENT, came) is None
+    assert edit_between(PARENT, replace(came, rates=((NAMES[0], 0.1),))) == {
+        "experts": f"{NAMES[3]}->{NAMES[5]}",
+        f"rates.{NAMES[0]}": 0.1,
+    }
 
 
 @pytest.mark.parametrize(

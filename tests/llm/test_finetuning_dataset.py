@@ -204,9 +204,7 @@ def test_every_task_is_found(taught: Archive, space: PlanSpace) -> None:
 def test_only_plans_with_equal_fixed_fields_are_compared(taught: Archive, space: PlanSpace) -> None:
     trials = taught.trials()
     odd = [
-        replace(
-            trial, plan=replace(trial.plan, recipe=replace(trial.plan.recipe, cutmix=1.0)), validation_accuracy=0.99
-        )
+        replace(trial, plan=replace(trial.plan, losses=replace(trial.plan.losses, z=0.1)), validation_accuracy=0.99)
         for trial in trials[:1]
     ]
     mixed = [*odd, *trials[1:]]
@@ -362,7 +360,7 @@ def test_effects_of_questions_are_fitted_at_five_moments(monkeypatch: pytest.Mon
 
 
 def test_trials_of_the_judge_tell_the_noise_and_nothing_else() -> None:
-    space = PlanSpace(families=tuple("ABCDE"))
+    space = PlanSpace(families=tuple("ABCDE"), rates=(1.0,))
     first, second = (replace(space.draw(Random(0)), experts=tuple(names)) for names in ("ABCD", "ABCE"))
     rows = [(first, 0.5, "c"), (second, 0.7, "c"), (first, 0.9, "judge"), (first, 0.1, "judge")]
     trials = [
@@ -375,7 +373,7 @@ def test_trials_of_the_judge_tell_the_noise_and_nothing_else() -> None:
 
 
 def test_gaps_inside_the_noise_between_seeds_teach_nothing() -> None:
-    space = PlanSpace(families=tuple("ABCDE"))
+    space = PlanSpace(families=tuple("ABCDE"), rates=(1.0,))
     first, second, third = (replace(space.draw(Random(0)), experts=tuple(names)) for names in ("ABCD", "ABCE", "ABDE"))
     values = [(first, 0.50), (first, 0.54), (second, 0.55), (third, 0.90)]
     trials = [

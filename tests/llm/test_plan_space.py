@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
 
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nngen.assembly.plan_validation import check_plan
+from nngen.llm.proposals.edits import edit_between
 from nngen.llm.proposals.parsing import Fault, ReplyError
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.plan import Gate, Plan
+from nngen.plan import Gate, Losses, Plan, Recipe
 from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
 
 NAMES = tuple(f"Family{number}" for number in range(9))
@@ -34,12 +34,9 @@ def test_a_mutation_changes_one_thing(seed: int) -> None:
     before = SPACE.draw(rng)
     after = SPACE.mutate(before, rng)
     check_plan(after)
-    swapped = len(set(before.experts) ^ set(after.experts)) // 2
-    fields = sum(
-        getattr(getattr(before, group), name) != getattr(getattr(after, group), name)
-        for group, name in (path.split(".") for path in CHOICES)
-    )
-    assert swapped + fields == 1
+    edit = edit_between(before, after)
+    assert edit is not None
+    assert len(edit) == 1
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -51,21 +48,28 @@ def test_a_cross_over_takes_every_value_from_a_parent_and_repeats_neither(seed: 
     assert child not in (one, other)
     assert set(child.experts) <= {*one.experts, *other.experts}
     assert all(field_value(child, path) in (field_value(one, path), field_value(other, path)) for path in CHOICES)
+    for name in child.experts:
+        owners = [plan for plan in (one, other) if name in plan.experts]
+        assert field_value(child, f"rates.{name}") in {field_value(plan, f"rates.{name}") for plan in owners}
     assert SPACE.cross(one, one, rng) != one
 
 
 def test_the_space_of_recorded_plans_has_what_they_vary_and_the_usual_values_in_between() -> None:
     plans = [
-        Plan(experts=NAMES[:4], gate=Gate(width=16, routing="top-k")),
-        Plan(experts=NAMES[1:5], gate=Gate(width=48, routing="top-k")),
+        Plan(experts=NAMES[:4], gate=Gate(width=16), losses=Losses(z=0.001), rates=((NAMES[0], 0.1),)),
+        Plan(experts=NAMES[1:5], gate=Gate(width=48, routing="top-k"), losses=Losses(z=0.001)),
         Plan(experts=NAMES[1:5]),
         Plan(experts=NAMES[:1], kind="single", gate=Gate(width=512)),
     ]
     space = PlanSpace.spanned(NAMES, plans)
     assert space.choices["gate.width"] == (16, 32, 48)
-    assert {len(values) for path, values in space.choices.items() if path != "gate.width"} == {1}
+    assert space.choices["gate.routing"] == ("soft", "top-k")
+    assert space.rates == (0.1, 0.3, 1.0)
+    others = space.choices.keys() - {"gate.width", "gate.routing"}
+    assert {len(space.choices[path]) for path in others} == {1}
     drawn = {space.draw(Random(seed)) for seed in range(40)}
-    assert {plan.gate.routing for plan in drawn} == {"top-k"}
+    assert {plan.losses.z for plan in drawn} == {0.001}
+    assert {rate for plan in drawn for _, rate in plan.rates} == {0.1, 0.3}
     assert {plan.gate.width for plan in drawn} == {16, 32, 48}
     for plan in drawn:
         child = space.mutate(plan, Random(0))
@@ -100,7 +104,7 @@ def test_experts_outside_of_the_pool_are_replaced_and_the_child_is_a_quartet(par
 
 def test_fixed_fields_are_those_that_the_text_leaves_out() -> None:
     plain = SPACE.draw(Random(0))
-    other = dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, cutmix=1.0))
+    other = replace(plain, losses=replace(plain.losses, entropy=0.01))
     assert plan_text(plain) == plan_text(other)
     assert fixed_fields(plain) != fixed_fields(other)
     assert fixed_fields(plain) == fixed_fields(SPACE.draw(Random(1))) == fixed_fields(SPACE.mutate(plain, Random(2)))
@@ -110,6 +114,45 @@ def test_fixed_fields_are_those_that_the_text_leaves_out() -> None:
         == fixed_fields(SPACE.read(plan_text(plain), other))
         == fixed_fields(other)
     )
+
+
+@pytest.mark.parametrize(
+    ("parent", "held"),
+    [
+        (Plan(experts=NAMES[:4], gate=Gate(routing="top-k"), losses=Losses(bias=0.1)), {"gate.routing"}),
+        (
+            Plan(experts=NAMES[:4], gate=Gate(routing="top-k"), losses=Losses(load=0.1)),
+            {"gate.routing", "gate.noise"},
+        ),
+        (Plan(experts=NAMES[:4], gate=Gate(learned_noise=True)), {"gate.noise"}),
+        (Plan(experts=NAMES[:4], recipe=Recipe(frozen=True)), {"gate.routing"}),
+        (Plan(experts=NAMES[:4]), set()),
+    ],
+)
+def test_fields_that_other_fields_need_are_not_changed(parent: Plan, held: set[str]) -> None:
+    assert SPACE.choices.keys() - SPACE.fields(parent).keys() == held
+    assert not held & SPACE.edits(parent).keys()
+    assert replace(SPACE, base=parent).fields().keys() == SPACE.fields(parent).keys()
+    plain = replace(SPACE, rates=(1.0,))
+    for seed in range(60):
+        check_plan(plain.mutate(parent, Random(seed)))
+
+
+def test_a_whole_plan_names_every_rate_and_an_edit_keeps_them() -> None:
+    parent = Plan(experts=NAMES[:4], rates=((NAMES[0], 0.1), (NAMES[3], 3)))
+    assert SPACE.read(plan_text(replace(parent, rates=())), parent).rates == ()
+    assert SPACE.read('{"recipe.mixup":0}', parent).rates == parent.rates
+    assert SPACE.read(f'{{"experts":"{NAMES[0]}->{NAMES[5]}"}}', parent).rates == ((NAMES[3], 3),)
+    assert SPACE.read(f'{{"rates.{NAMES[1]}":3,"rates.{NAMES[0]}":1}}', parent).rates == ((NAMES[1], 3), (NAMES[3], 3))
+    assert SPACE.edits(parent)[f"rates.{NAMES[0]}"] == (0.3, 1, 3)
+    for reply, fault in (
+        (f'{{"rates.{NAMES[5]}":0.1}}', Fault.FAMILY),
+        ('{"rates.Nobody":0.1}', Fault.NOT_A_PLAN),
+        (f'{{"rates":{{"{NAMES[0]}":7}}}}', Fault.RANGE),
+    ):
+        with pytest.raises(ReplyError) as refused:
+            SPACE.read(reply, parent)
+        assert refused.value.fault is fault
 
 
 def test_draws_are_uniform_over_families() -> None:
@@ -124,7 +167,7 @@ def test_draws_are_uniform_over_families() -> None:
 
 def test_the_schema_follows_the_dataclass() -> None:
     schema = SPACE.schema()
-    default = Plan(experts=()).to_dict()
+    default = asdict(Plan(experts=()))
     groups = {path.split(".")[0] for path in CHOICES}
     assert set(schema["properties"]) == {"experts", *groups}
     for group in groups:
@@ -202,9 +245,9 @@ def test_experts_are_sorted() -> None:
 
 
 def test_fields_a_rewriter_does_not_write_come_from_the_parent() -> None:
-    parent = dataclasses.replace(SPACE.draw(Random(5)), kind="hetero")
+    parent = replace(SPACE.draw(Random(5)), kind="hetero")
     text = json.dumps({"experts": list(NAMES[:4])})
-    assert SPACE.read(text, parent) == dataclasses.replace(parent, experts=NAMES[:4])
+    assert SPACE.read(text, parent) == replace(parent, experts=NAMES[:4])
 
 
 def test_a_space_needs_four_families() -> None:

@@ -17,7 +17,7 @@ from nngen.llm.proposals.edits import MOST_CHANGES
 from nngen.llm.proposals.evidence import Noise, TrainedPlan
 from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
-from nngen.surrogate.plan_text import CHOICES, field_value, fixed_fields, plan_text
+from nngen.surrogate.plan_text import CHOICES, Value, field_value, fixed_fields, plan_text
 from nngen.types import Fidelity
 
 _UNLIMITED = 10**9
@@ -57,11 +57,13 @@ def edit_pairs(plans: Sequence[TrainedPlan], noise: Noise) -> Iterator[tuple[Tra
         return
     names = sorted({name for row in chosen for name in row.plan.experts})
     members = np.array([[name in row.plan.experts for name in names] for row in chosen], dtype=np.float32)
-    fields = np.array([[field_value(row.plan, path) for path in CHOICES] for row in chosen], dtype=np.float64)
+    fields = np.array([[_place(path, field_value(row.plan, path)) for path in CHOICES] for row in chosen])
+    rates = np.array([[field_value(row.plan, f"rates.{name}") for name in names] for row in chosen], dtype=np.float64)
     accuracies, shares = (np.array(values) for values in ([r.accuracy for r in chosen], [1 / r.seeds for r in chosen]))
     swaps = EXPERTS - members @ members.T  # (n, n)
     for number, parent in enumerate(chosen):
-        changed = (fields != fields[number]).sum(axis=1) + swaps[number]  # (n,)
+        rated = (rates != rates[number]) & (members * members[number] > 0)  # of experts that both have
+        changed = (fields != fields[number]).sum(axis=1) + rated.sum(axis=1) + swaps[number]  # (n,)
         gaps = (accuracies - parent.accuracy) / (2 * noise.sd * np.sqrt(shares + shares[number]))
         near = (swaps[number] <= 1) & (changed > 0) & (changed <= MOST_CHANGES)
         rng = Random(derive(0, "answers", plan_text(parent.plan)))
@@ -71,6 +73,11 @@ def edit_pairs(plans: Sequence[TrainedPlan], noise: Noise) -> Iterator[tuple[Tra
             drawn += sorted(rng.sample(places, min(_ANSWERS, len(places))))
         if drawn:
             yield parent, [chosen[place] for place in drawn]
+
+
+def _place(path: str, value: Value) -> float:
+    """Return a value as a number: of a word its place among the choices."""
+    return float(CHOICES[path].index(value)) if isinstance(value, str) else float(value)
 
 
 def weight_of(gap: float) -> float:

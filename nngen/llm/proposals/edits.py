@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from nngen.llm.proposals.parsing import Fault, ReplyError
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
-from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value, fixed_fields
+from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value, fixed_fields, rate_paths
 from nngen.text import did_you_mean, one_line
 
 Edit: TypeAlias = Mapping[str, Value]
@@ -27,13 +27,18 @@ _ARROW = "->"
 
 
 def edit_between(parent: Plan, child: Plan) -> Edit | None:
-    """Return the edit that makes the child of the parent; None where none does, or the plans are equal."""
+    """Return the edit that makes the child of the parent; None where none does, or the plans are equal.
+
+    An expert that comes has the rate 1: an edit gives rates to those of the parent.
+    """
     gone = [name for name in parent.experts if name not in child.experts]
     came = [name for name in child.experts if name not in parent.experts]
-    new = {path: field_value(child, path) for path in CHOICES}
+    kept = [path for path in rate_paths(child) if path in rate_paths(parent)]
+    new = {path: field_value(child, path) for path in (*CHOICES, *kept)}
     found: dict[str, Value] = {SWAP: f"{gone[0]}{_ARROW}{came[0]}"} if gone and came else {}
     found |= {path: compact_number(value) for path, value in new.items() if value != field_value(parent, path)}
     whole = len(gone) == len(came) <= 1 and len(set(parent.experts)) == EXPERTS == len(child.experts)
+    whole = whole and all(field_value(child, f"rates.{name}") == 1 for name in came)
     if not whole or not 0 < len(found) <= MOST_CHANGES or fixed_fields(parent) != fixed_fields(child):
         return None
     return found
@@ -64,7 +69,7 @@ def swapped(experts: Sequence[str], text: str, families: Sequence[str]) -> list[
 
 
 def edit_values(
-    parent: Plan, families: Sequence[str], choices: Mapping[str, tuple[Value, ...]]
+    parent: Plan, families: Sequence[str], choices: Mapping[str, tuple[Value, ...]], rates: tuple[float, ...] = ()
 ) -> dict[str, tuple[Value, ...]]:
     """List the values that an edit may give to each field, those of the parent left out.
 
@@ -76,7 +81,7 @@ def edit_values(
     found: dict[str, tuple[Value, ...]] = {
         SWAP: tuple(f"{old}{_ARROW}{new}" for old in sorted(parent.experts) for new in spare)
     }
-    for path, values in choices.items():
+    for path, values in {**choices, **dict.fromkeys(rate_paths(parent), rates)}.items():
         found[path] = tuple(compact_number(value) for value in values if value != field_value(parent, path))
     return {path: values for path, values in found.items() if values}
 

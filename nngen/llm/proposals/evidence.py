@@ -15,7 +15,7 @@ from nngen.analysis.ranking.reliability import ASSUMED_SD
 from nngen.archive.records import StoredTrial
 from nngen.llm.proposals.edits import Edit, edit_between
 from nngen.plan import Plan
-from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value, fixed_fields, plan_text
+from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value, fixed_fields, plan_text, rate_paths
 
 _FEW = 3  # degrees of freedom below which a deviation between seeds is itself mostly noise
 _CLEAR = 2.0  # standard errors of a difference that counts
@@ -123,7 +123,8 @@ def number_effects(plans: Sequence[TrainedPlan]) -> list[NumberEffect]:
 
     Fields with one value are left out; nothing is estimated from fewer than three plans or equal accuracies.
     """
-    counts = Counter((path, field_value(row.plan, path)) for row in plans for path in CHOICES)
+    fields = [{path: field_value(row.plan, path) for path in (*CHOICES, *rate_paths(row.plan))} for row in plans]
+    counts = Counter(level for own in fields for level in own.items())
     values = Counter(path for path, _ in counts)
     levels = sorted(level for level in counts if values[level[0]] > 1)
     accuracies = np.array([row.accuracy for row in plans])
@@ -134,16 +135,17 @@ def number_effects(plans: Sequence[TrainedPlan]) -> list[NumberEffect]:
 
     families = sorted({name for row in plans for name in row.plan.experts})
     table = [
-        [*(name in row.plan.experts for name in families), *(field_value(row.plan, path) == v for path, v in levels)]
-        for row in plans
+        [*(name in row.plan.experts for name in families), *(own.get(path) == value for path, value in levels)]
+        for row, own in zip(plans, fields, strict=True)
     ]
     model = BayesianRidge().fit(np.array(table, dtype=np.float64), accuracies)
     found = []
     for path in dict(levels):
         own = [place for place, level in enumerate(levels) if level[0] == path]
         columns = [len(families) + place for place in own]
-        shares = np.array([counts[levels[place]] / len(plans) for place in own])
-        # Each value against the mean over the plans: a contrast of the field's own coefficients.
+        shares = np.array([counts[levels[place]] for place in own], dtype=np.float64)
+        shares /= shares.sum()
+        # Each value against the mean over the plans that have the field: a contrast of the field's own coefficients.
         contrasts = np.eye(len(own)) - shares
         effects = contrasts @ model.coef_[columns]
         errors = np.sqrt(np.diag(contrasts @ model.sigma_[np.ix_(columns, columns)] @ contrasts.T))

@@ -6,16 +6,17 @@ All follow one table, ``CHOICES`` of ``nngen.surrogate.plan_text``. A reply is a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from random import Random
 from typing import Any, Self
 
+from nngen.assembly.registries import LOSSES
 from nngen.llm.proposals.edits import SWAP, edit_schema, edit_values, swapped
 from nngen.llm.proposals.parsing import Fault, ReplyError, one_object
 from nngen.plan import Plan
 from nngen.space.pool import EXPERTS
-from nngen.surrogate.plan_text import CHOICES, Value, compact_number, field_value, fixed_fields
+from nngen.surrogate.plan_text import CHOICES, RATES, Value, compact_number, field_value, fixed_fields, rate_paths
 from nngen.text import did_you_mean, one_line
 
 _PLAIN = Plan(experts=())
@@ -32,7 +33,8 @@ class PlanSpace:
     families: tuple[str, ...]  # pool of families; a plan takes four different ones
     # values of each field, by a ``part.field`` of ``Plan``
     choices: Mapping[str, tuple[Value, ...]] = field(default_factory=lambda: CHOICES)
-    base: Plan = _PLAIN  # plan whose other fields a plan without a parent has
+    rates: tuple[float, ...] = RATES  # multiples of the learning rate that an expert may have
+    base: Plan = _PLAIN  # plan whose other fields a plan without a parent has; it names no rates
 
     def __post_init__(self) -> None:
         if len(set(self.families)) < max(EXPERTS, len(self.families)):
@@ -47,17 +49,27 @@ class PlanSpace:
     def spanned(cls, families: Sequence[str], plans: Iterable[Plan]) -> Self:
         """Return the space that given plans span: of each field their values and those of ``CHOICES`` in between.
 
-        The other fields are those that most of the plans have.
+        Rates likewise; the other fields are those that most of the plans have.
         """
         known = [plan for plan in plans if len(plan.experts) == EXPERTS] or [_PLAIN]
         outside = Counter(map(fixed_fields, known)).most_common(1)[0][0]
         choices: dict[str, tuple[Value, ...]] = {}
         for path, usual in CHOICES.items():
-            there = {value for plan in known if not isinstance(value := field_value(plan, path), str)}
-            inside = {value for value in usual if not isinstance(value, str) and min(there) <= value <= max(there)}
-            choices[path] = tuple(sorted(there | inside))
+            choices[path] = _spanned({field_value(plan, path) for plan in known}, usual)
+        rates = _spanned({float(field_value(plan, path)) for plan in known for path in rate_paths(plan)}, RATES)
         base = next(plan for plan in known if fixed_fields(plan) == outside)
-        return cls(families=tuple(sorted(families)), choices=choices, base=base)
+        return cls(families=tuple(sorted(families)), choices=choices, rates=rates, base=replace(base, rates=()))
+
+    def fields(self, plan: Plan | None = None) -> Mapping[str, tuple[Value, ...]]:
+        """Return the values of the fields that may be changed in a plan, without those that a fixed field needs.
+
+        A loss of routed gates needs ``top-k``; noise that is learned, or evened out, is not 0.
+        """
+        plan = plan or self.base
+        needs = {need for name, loss in LOSSES.items() if plan.losses.weight(name) > 0 for need in loss.needs}
+        held = {"gate.routing"} if "top-k" in needs or plan.recipe.frozen else set()
+        held |= {"gate.noise"} if "noise" in needs or plan.gate.learned_noise else set()
+        return {path: values for path, values in self.choices.items() if path not in held}
 
     def schema(self, chosen: Sequence[str] = ()) -> dict[str, Any]:
         """Build the JSON schema of a plan; ``chosen`` experts are fixed, and later ones differ from them."""
@@ -66,13 +78,13 @@ class PlanSpace:
         experts = {"type": "array", "prefixItems": items, "items": False, "minItems": EXPERTS, "maxItems": EXPERTS}
         groups: dict[str, dict[str, Any]] = {}
         for path, values in self.choices.items():
-            group, name = path.split(".")
+            group, name = path.split(".", 1)
             groups.setdefault(group, {})[name] = {"enum": [compact_number(value) for value in values]}
         return _closed({"experts": experts, **{group: _closed(inner) for group, inner in groups.items()}})
 
     def edits(self, parent: Plan | None) -> dict[str, tuple[Value, ...]]:
         """List the values that an edit of the parent may give to each field; empty where a whole plan is needed."""
-        return {} if parent is None else edit_values(parent, self.families, self.choices)
+        return {} if parent is None else edit_values(parent, self.families, self.fields(parent), self.rates)
 
     def reply_schema(self, parent: Plan | None) -> dict[str, Any]:
         """Build the JSON schema of a reply: an edit of the parent where there is one that can be edited, or a plan."""
@@ -80,33 +92,42 @@ class PlanSpace:
         return edit_schema(values) if values else self.schema()
 
     def draw(self, rng: Random) -> Plan:
-        """Draw four different families and every value uniformly."""
+        """Draw four different families, their rates and every value uniformly."""
         experts = sorted(rng.sample(self.families, EXPERTS))
-        return self._plan({path: rng.choice(values) for path, values in self.choices.items()}, experts)
+        values = {path: rng.choice(values) for path, values in self.fields().items()}
+        return self._plan(values | {f"rates.{name}": rng.choice(self.rates) for name in experts}, experts)
 
     def mutate(self, plan: Plan, rng: Random) -> Plan:
-        """Change one expert, or the value of one field; experts outside of the pool or named twice are replaced."""
-        values = {path: field_value(plan, path) for path in self.choices}
+        """Change one expert, its rate, or the value of one field; each place of an expert is as likely as a field.
+
+        Experts outside of the pool or named twice are replaced.
+        """
         kept = list(dict.fromkeys(name for name in plan.experts if name in self.families))[:EXPERTS]
         others = [name for name in self.families if name not in kept]
         experts = kept + rng.sample(others, EXPERTS - len(kept))
-        free = [path for path, options in self.choices.items() if set(options) - {values[path]}]
-        path = rng.choice(["experts", *free])
+        options = {**self.fields(plan), **dict.fromkeys((f"rates.{name}" for name in sorted(experts)), self.rates)}
+        new = {path: [one for one in values if one != field_value(plan, path)] for path, values in options.items()}
         spare = [name for name in self.families if name not in experts]
-        if path == "experts" and spare:
+        places = [SWAP] * EXPERTS if spare else []
+        path = rng.choice([*places, *(path for path, values in new.items() if values)] or [""])
+        if path == SWAP:
             experts[rng.randrange(EXPERTS)] = rng.choice(spare)
-        elif free:
-            path = path if path != "experts" else rng.choice(free)
-            values[path] = rng.choice([value for value in self.choices[path] if value != values[path]])
-        return self._plan(values, sorted(experts), plan)
+        return self._plan({path: rng.choice(new[path])} if path in new else {}, sorted(experts), plan)
 
     def cross(self, one: Plan, other: Plan, rng: Random) -> Plan:
-        """Take each value from one of two plans, and four of their experts; a child equal to one of them is mutated."""
+        """Take each value from one of two plans, and four of their experts; a child equal to one of them is mutated.
+
+        An expert brings its rate; one of both plans that of either.
+        """
         pool = [name for name in dict.fromkeys((*one.experts, *other.experts)) if name in self.families]
         others = [name for name in self.families if name not in pool]
         pool += rng.sample(others, max(EXPERTS - len(pool), 0))
-        values = {path: field_value(rng.choice((one, other)), path) for path in self.choices}
-        child = self._plan(values, sorted(rng.sample(pool, EXPERTS)), one)
+        experts = sorted(rng.sample(pool, EXPERTS))
+        values = {path: field_value(rng.choice((one, other)), path) for path in self.fields(one)}
+        for name in experts:
+            owners = [plan for plan in (one, other) if name in plan.experts]
+            values[f"rates.{name}"] = field_value(rng.choice(owners), f"rates.{name}") if owners else 1.0
+        child = self._plan(values, experts, replace(one, rates=()))
         return self.mutate(child, rng) if child in (one, other) else child
 
     def read(self, text: str, parent: Plan | None = None) -> Plan:
@@ -118,11 +139,12 @@ class PlanSpace:
             ReplyError: If it is neither a plan of this space nor an edit that leads to one; the message serves a second
                 attempt.
         """
-        data = one_object(text, SWAP, *self.choices, *(path.split(".")[0] for path in self.choices))
+        data = one_object(text, SWAP, *self.choices, *(path.split(".")[0] for path in self.choices), "rates")
         values = self._values(data)
         swap = data.get(SWAP)
         if parent is None or isinstance(swap, list):
-            return self._plan(values, self._experts(data), parent)
+            # A whole plan names every rate other than 1.
+            return self._plan(values, self._experts(data), parent and replace(parent, rates=()))
         if not values and swap is None:
             raise ReplyError(Fault.UNCHANGED, 'the reply changes nothing: name a field, such as {"recipe.mixup":0.1}')
         experts = list(parent.experts) if swap is None else swapped(parent.experts, str(swap), self.families)
@@ -155,12 +177,13 @@ class PlanSpace:
                 flat |= {f"{name}.{field}": value for field, value in inner.items()}
             else:
                 raise ReplyError(Fault.NOT_A_PLAN, f"{name!r} is not a part of a plan with fields")
+        known = {**self.choices, **{f"rates.{name}": self.rates for name in self.families}}
         for path, value in flat.items():
-            if path not in self.choices:
-                near = did_you_mean(one_line(path, 60), self.choices)
+            if path not in known:
+                near = did_you_mean(one_line(path, 60), known)
                 raise ReplyError(Fault.NOT_A_PLAN, f"a plan has no field {path!r}{near and '; '}{near}")
-            if isinstance(value, bool) or value not in self.choices[path]:
-                raise ReplyError(Fault.RANGE, f"{path} is {value!r}; it may be {self.choices[path]}")
+            if isinstance(value, bool) or value not in known[path]:
+                raise ReplyError(Fault.RANGE, f"{path} is {value!r}; it may be {known[path]}")
         return flat
 
     def _plan(self, values: Mapping[str, Value], experts: Sequence[str], parent: Plan | None = None) -> Plan:
@@ -168,11 +191,21 @@ class PlanSpace:
         # The grammar writes quartets, whatever kind the parent is.
         data = {name: part for name, part in data.items() if name not in ("kind", "repeats")}
         data["experts"] = list(experts)
+        data["rates"] = {name: rate for name, rate in data.get("rates", {}).items() if name in experts}
         for path, value in values.items():
-            group, name = path.split(".")
+            group, name = path.split(".", 1)
+            if group == "rates" and name not in experts:
+                raise ReplyError(Fault.FAMILY, f"{path}: {name} is none of the experts {', '.join(experts)}")
             # A float field stays a float: equal plans have equal texts and equal bytes.
-            data[group][name] = type(data[group][name])(value)
+            data[group][name] = type(field_value(_PLAIN, path))(value)
         return Plan.from_dict(data)
+
+
+def _spanned(there: Collection[Any], usual: Iterable[Any]) -> tuple[Any, ...]:
+    """Return values and the usual ones in between, in order; of words those that are there."""
+    words = any(isinstance(value, str) for value in there)
+    between = () if words else [value for value in usual if min(there) <= value <= max(there)]
+    return tuple(sorted({*there, *between}))
 
 
 def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:

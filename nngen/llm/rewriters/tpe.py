@@ -5,7 +5,6 @@ The second is the ceiling of tuning without new mixtures, beside which every cla
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,9 +19,10 @@ from nngen.llm.rewriters.baselines import Baseline, register_baseline
 from nngen.plan import Plan
 from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
-from nngen.surrogate.plan_text import compact_number, field_value, fixed_fields
+from nngen.surrogate.plan_text import field_value, fixed_fields, json_text, rate_paths
 
 _PLACES = tuple(f"expert {place}" for place in range(EXPERTS))
+_RATES = tuple(f"rate {place}" for place in range(EXPERTS))
 
 
 class Tpe(Baseline):
@@ -56,15 +56,14 @@ class Tpe(Baseline):
             study.sampler = self._optuna.samplers.TPESampler(
                 seed=derive(request.seed, self.name), multivariate=True, constant_liar=False
             )
-            drawn = study.ask(self._distributions(space, fixed)).params
-        experts = list(fixed or dict.fromkeys(drawn[place] for place in _PLACES))
+            drawn = study.ask(self._distributions(request, fixed)).params
+        experts = list(fixed or (drawn[place] for place in _PLACES))
+        rates = {name: space.rates[drawn[place]] for name, place in zip(experts, _RATES, strict=True)}
         # The sampler cannot express that experts differ: a repeated one is drawn anew.
-        experts += rng.sample([name for name in space.families if name not in experts], EXPERTS - len(experts))
-        nested: dict[str, Any] = {"experts": sorted(experts)}
-        for path, values in space.choices.items():
-            part, name = path.split(".")
-            nested.setdefault(part, {})[name] = compact_number(values[drawn[path]])
-        return json.dumps(nested, separators=(",", ":"))
+        spare = [name for name in space.families if name not in rates]
+        values = {path: values[drawn[path]] for path, values in space.fields(request.parent).items()}
+        values |= {f"rates.{name}": rate for name, rate in rates.items()}
+        return json_text(sorted([*rates, *rng.sample(spare, EXPERTS - len(rates))]), values)
 
     def _experts(self, request: Request, rng: Random) -> tuple[str, ...]:
         """Return the experts to keep: those of the parent, of the best plan, or drawn ones."""
@@ -84,20 +83,25 @@ class Tpe(Baseline):
         ]
         if fixed:
             known = _without_quartets(known)
-        distributions = self._distributions(space, fixed)
+        distributions = self._distributions(request, fixed)
         study = self._optuna.create_study(direction="maximize")
         for plan, accuracy in known:
-            experts = {} if fixed else dict(zip(_PLACES, sorted(plan.experts), strict=True))
-            numbers = {path: values.index(field_value(plan, path)) for path, values in space.choices.items()}
+            experts = sorted(plan.experts)
+            numbers = {path: values.index(field_value(plan, path)) for path, values in space.fields(plan).items()}
+            rates = (space.rates.index(float(field_value(plan, f"rates.{name}"))) for name in experts)
+            numbers |= zip(_RATES, rates, strict=True)
+            names = {} if fixed else dict(zip(_PLACES, experts, strict=True))
             study.add_trial(
-                self._optuna.trial.create_trial(params=experts | numbers, distributions=distributions, value=accuracy)
+                self._optuna.trial.create_trial(params=names | numbers, distributions=distributions, value=accuracy)
             )
         return study
 
-    def _distributions(self, space: PlanSpace, fixed: tuple[str, ...]) -> dict[str, Any]:
-        kinds = self._optuna.distributions
+    def _distributions(self, request: Request, fixed: tuple[str, ...]) -> dict[str, Any]:
+        assert request.space is not None
+        kinds, space = self._optuna.distributions, request.space
         # Values of a field are ordered: their places are drawn, so that neighbours are alike.
-        numbers = {path: kinds.IntDistribution(0, len(values) - 1) for path, values in space.choices.items()}
+        fields = {**space.fields(request.parent), **dict.fromkeys(_RATES, space.rates)}
+        numbers = {path: kinds.IntDistribution(0, len(values) - 1) for path, values in fields.items()}
         experts = {} if fixed else dict.fromkeys(_PLACES, kinds.CategoricalDistribution(space.families))
         return experts | numbers
 
@@ -112,7 +116,8 @@ class TpeNumbers(Tpe):
 def _inside(plan: Plan, space: PlanSpace) -> bool:
     """Whether the grammar can write a plan."""
     quartet = len(set(plan.experts)) == len(plan.experts) == EXPERTS and set(plan.experts) <= set(space.families)
-    return quartet and all(field_value(plan, path) in values for path, values in space.choices.items())
+    fields = {**space.choices, **dict.fromkeys(rate_paths(plan), space.rates)}
+    return quartet and all(field_value(plan, path) in values for path, values in fields.items())
 
 
 def _without_quartets(known: Sequence[tuple[Plan, float]]) -> list[tuple[Plan, float]]:
