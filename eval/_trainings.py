@@ -51,6 +51,7 @@ class Cell:
         epochs: Number of epochs.
         seed: Number of the seed.
         preset: Name of a preset; empty for the default plan.
+        plan: Plan with these experts in place of the default one.
     """
 
     experts: tuple[str, ...]
@@ -58,11 +59,13 @@ class Cell:
     epochs: int
     seed: int
     preset: str = ""
+    plan: Plan | None = None
 
     @property
     def title(self) -> str:
-        """Names of the preset and of the families."""
-        return "+".join(filter(None, (self.preset, *self.experts)))
+        """Names of the preset and of the families; of a plan all fields."""
+        own = json.dumps(self.plan.to_dict(), sort_keys=True) if self.plan else ""
+        return "+".join(filter(None, (self.preset, *self.experts, own)))
 
     @property
     def key(self) -> str:
@@ -139,7 +142,8 @@ class Store:
 
     def add(self, cell: Cell, trial: Trial, **more: float) -> None:
         """Add the result of a training and write the file."""
-        row: dict[str, Any] = {"experts": list(cell.experts), "images": cell.images, "epochs": cell.epochs}
+        row: dict[str, Any] = {"plan": cell.plan.to_dict()} if cell.plan else {"experts": list(cell.experts)}
+        row |= {"images": cell.images, "epochs": cell.epochs}
         row |= {"preset": cell.preset} if cell.preset else {}
         row |= {"seed": cell.seed, "accuracy": [round(point.validation_accuracy, 4) for point in trial.curve]}
         row |= {"seconds": round(trial.seconds, 1), "parameters": trial.parameters, "templates": TEMPLATE_VERSION}
@@ -177,7 +181,7 @@ class Store:
         found: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for cell in sorted(self.trials, key=lambda cell: cell.seed):
             row = self.trials[cell]
-            plain = len(cell.experts) == size and not cell.preset and "outcome" not in row
+            plain = len(cell.experts) == size and not (cell.preset or cell.plan) and "outcome" not in row
             if plain and (cell.images, cell.epochs) == fidelity:
                 found[cell.experts].append(row["accuracy"][-1])
         return found
@@ -189,7 +193,9 @@ class Store:
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:
-    return Cell(tuple(row["experts"]), row["images"], row["epochs"], row["seed"], row.get("preset", ""))
+    plan = Plan.from_dict(row["plan"]) if "plan" in row else None
+    experts = plan.experts if plan else tuple(row["experts"])
+    return Cell(experts, row["images"], row["epochs"], row["seed"], row.get("preset", ""), plan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,14 +244,15 @@ class Trainer:
                     done += 1
                     left = (time.monotonic() - began) / done * (len(wanted) - done) / 3600
                     result = f"{trial.validation_accuracy or math.nan:.4f} in {trial.seconds:.0f} s"
-                    note(f"{done} of {len(wanted)}, about {left:.1f} h left: {cell.title} {cell.seed}: {result}")
+                    note(f"{done} of {len(wanted)}, about {left:.1f} h left: {cell.title:.90} {cell.seed}: {result}")
 
     def _job(
         self, cell: Cell, data: Dataset, pool: Mapping[str, tuple[Family, Interface]], assembler: Assembler
     ) -> TrainJob:
         experts = [pool[name] for name in cell.experts]
         # The default plan's seeds do not depend on the number of images: fidelities differ in nothing else.
-        seed = derive(cell.seed, self.label, *filter(None, (cell.preset, *cell.experts)))
+        named = (cell.title,) if cell.plan else filter(None, (cell.preset, *cell.experts))
+        seed = derive(cell.seed, self.label, *named)
         settings = {"dataset": data.name, "shape": SHAPE, "train_size": cell.images, **self.settings}
         return TrainJob(
             candidate=_candidate(cell, experts, assembler),
@@ -268,6 +275,8 @@ def _pool(names: Sequence[str]) -> dict[str, tuple[Family, Interface]]:
 
 
 def _candidate(cell: Cell, experts: Sequence[tuple[Family, Interface]], assembler: Assembler) -> Candidate:
+    if cell.plan:
+        return assembler.assemble(cell.plan, experts)
     if cell.preset:
         return assembler.assemble(preset(cell.preset), experts)
     alone = len(cell.experts) == 1

@@ -1,4 +1,4 @@
-"""The MoE4 table: all 126 quartets of nine light families on CIFAR-10, three seeds each, and the families alone.
+"""The MoE4 table: all 126 quartets of nine light families on CIFAR-10, three seeds each, families alone, random plans.
 
     python eval/moe4_table.py --images cifar-10-jpeg            # go on with whatever is missing, then print the page
     python eval/moe4_table.py --stage pilot --minutes 60        # no longer than an hour, the pilot alone
@@ -12,7 +12,8 @@ training images mirrored at random.
 
 Each finished trial goes into ``eval/tables/moe4.json`` at once, and the script goes on from there on any machine.
 Stages: ``light`` trains candidates for the nine families alone, ``pilot`` twelve quartets with three seeds at each
-fidelity of ``FIDELITIES``, ``table`` all quartets at ``CHOSEN``. Exit code 1 while the table is not complete.
+fidelity of ``FIDELITIES``, ``table`` all quartets at ``CHOSEN``, ``plans`` 300 random plans of four of the families, as
+proposals may have them, and a quarter of these with a second seed. Exit code 1 while the table is not complete.
 """
 
 from __future__ import annotations
@@ -20,14 +21,21 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from random import Random
 from statistics import fmean, stdev
 from typing import Any
 
 from _page import Evaluation, table
 from _trainings import SHAPE, Cell, Images, Store, Trainer, separation
+
+from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.plan import Plan
+from nngen.seeds import derive
+from nngen.surrogate.plan_text import plan_text
 
 STORE = Path(__file__).parent / "tables" / "moe4.json"
 SETTINGS: Mapping[str, Any] = {"batch": 32, "lr": 3e-3, "momentum": 0.9, "augment": "flip"}
@@ -49,6 +57,7 @@ FIDELITIES = ((1000, 2), (2000, 2))
 
 CHOSEN = (2000, 2)
 SEEDS = 3
+PLANS, AGAIN = 300, 75
 PILOT = tuple(
     tuple(FAMILIES[int(place)] for place in quartet)
     for quartet in ["1236", "0458", "1247", "0367", "1568", "0278", "3457", "0256", "1348", "4678", "0135", "2358"]
@@ -62,6 +71,12 @@ EACH = {split: each for split, (_, _, each) in SPLITS.items()}
 EVALUATION = Evaluation(__file__, __doc__)
 
 
+def plans() -> list[Plan]:
+    """Draw the random plans; another grammar of proposals would draw others."""
+    rng, space = Random(derive(0, "moe4 plans")), PlanSpace(families=tuple(sorted(FAMILIES)))
+    return [space.draw(rng) for _ in range(PLANS)]
+
+
 def cells(stage: str) -> Iterator[Cell]:
     """Yield the trainings of a stage in their order."""
     if stage == "light":
@@ -71,9 +86,12 @@ def cells(stage: str) -> Iterator[Cell]:
     if stage == "table":
         everything = [*((name,) for name in FAMILIES), *combinations(sorted(FAMILIES), 4)]
         yield from (Cell(experts, *CHOSEN, seed) for seed in range(SEEDS) for experts in everything)
+    if stage == "plans":
+        drawn = [(plan, seed) for seed, some in ((0, plans()), (1, plans()[:AGAIN])) for plan in some]
+        yield from (Cell(plan.experts, *CHOSEN, seed, plan=plan) for plan, seed in drawn)
 
 
-STAGES = ("light", "pilot", "table")
+STAGES = ("light", "pilot", "table", "plans")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         trainer.run(list(dict.fromkeys(wanted)), 60 * asked.minutes)
     asked.images = None  # no path of this machine on the page
-    return EVALUATION.finish(page(store), good=not store.missing(cells("table"), outputs=True))
+    missing = [*store.missing(cells("table"), outputs=True), *store.missing(cells("plans"))]
+    return EVALUATION.finish(page(store), good=not missing)
 
 
 def page(store: Store) -> str:
@@ -122,6 +141,8 @@ def page(store: Store) -> str:
         _pilot(store),
         "## The table",
         _table(store),
+        "## Random plans",
+        _plans(store),
     )
 
 
@@ -184,6 +205,29 @@ def _table(store: Store) -> str:
         lines.append(
             f"- Mixture less its best family alone: {fmean(gains):+.4f} (give or take {half:.4f}); the best family"
             f" alone beats its mixture in {sum(gain < 0 for gain in gains)} of {len(gains)}."
+        )
+    return "\n".join(lines)
+
+
+def _plans(store: Store) -> str:
+    trained: dict[Plan, list[float]] = defaultdict(list)
+    for cell in cells("plans"):
+        if cell.plan and "outcome" not in (row := store.trials.get(cell, {"outcome": "missing"})):
+            trained[cell.plan].append(row["accuracy"][-1])
+    failed = sum("outcome" in store.trials.get(cell, ()) for cell in cells("plans"))
+    if len(trained) < 2:
+        return "No random plan is trained yet."
+    means = {plan: fmean(values) for plan, values in trained.items()}
+    top = max(means, key=means.__getitem__)
+    lines = [
+        f"- {len(trained)} of {PLANS} plans trained, {failed} trainings failed; mean accuracy"
+        f" {fmean(means.values()):.4f}, deviation {stdev(means.values()):.4f}.",
+        f"- Best plan: {means[top]:.4f}: `{plan_text(top)}`.",
+    ]
+    if (found := separation(trained.values())) is not None:
+        lines.append(
+            f"- {found.quartets} plans with two seeds: deviation between plans {found.between:.4f}, between seeds"
+            f" {found.within:.4f}; intraclass correlation {found.icc:.2f} ({found.low:.2f} to {found.high:.2f})."
         )
     return "\n".join(lines)
 

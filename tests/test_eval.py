@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -158,9 +159,12 @@ def test_the_moe4_table_goes_on_from_what_is_stored(tmp_path):
     spec = TrialSpec(dataset="x", shape=Shape(3, 32, 32))
     trial = Trial(candidate_id="x", spec=spec, verdict=Verdict(outcome=Outcome.VALID), curve=(point,), parameters=7)
     store.add(cell, trial)
+    plan = script.plans()[0]
+    store.add(drawn := script.Cell(plan.experts, 2000, 4, 0, plan=plan), trial)
     again = script.Store(tmp_path / "moe4.json", script.SETTINGS)
     again.begin("f1", script.EVALUATION)
     assert again.trials == store.trials
+    assert again.missing([drawn, cell, replace(drawn, seed=1)]) == [replace(drawn, seed=1)]
     assert again.accuracies(4, (2000, 4)) == {cell.experts: [0.25]}
     assert again.accuracies(1, (2000, 4)) == again.accuracies(4, (2000, 2)) == {}
     with pytest.raises(SystemExit):
@@ -173,6 +177,8 @@ def test_the_moe4_table_has_every_quartet_and_every_family():
     assert len(set(wanted)) == len(wanted) == 3 * (126 + 9)
     assert {family for cell in wanted for family in cell.experts} == set(script.FAMILIES)
     assert all(cell.images * cell.epochs <= 8000 for stage in script.STAGES for cell in script.cells(stage))
+    drawn = list(script.cells("plans"))
+    assert len(set(drawn)) == len(drawn) == 375 and len({cell.plan for cell in drawn}) == 300
     pilot = {cell.experts for cell in script.cells("pilot")}
     assert len(pilot) == 12 and pilot <= {cell.experts for cell in wanted}
 

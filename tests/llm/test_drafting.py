@@ -107,7 +107,7 @@ def test_known_plans_are_dropped_before_assembly_and_more_are_asked_for(
 
 
 def test_plans_that_the_checks_refuse_are_replaced(make: Any, engine: PlanEngine, inputs: CampaignInputs) -> None:
-    engine.refuse = "mixup = 0.4"
+    engine.refuse = 'routing = "top-k"'
     rows = make(Uniform(), pool=6).plans(6, (), 0)
     assert sum(row.new for row in rows) == 6
     assert len(rows) > 6
