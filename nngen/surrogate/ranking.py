@@ -11,12 +11,16 @@ import numpy as np
 
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.experts import Experts, Floats, Ints, JointAccuracies
+from nngen.surrogate.learned import ACCURACIES, LearnedRanker, predict_left_out
 from nngen.surrogate.plan_accuracy import MIN_GROUPS, fit_ridge, folds
 from nngen.surrogate.scores import all_mixtures, score_mixtures
 from nngen.surrogate.search import top_mixtures
 
 LEARNED, EFFECTS = "learned", "effects"
-"""Predictions that are fitted to joint trainings: from the other scores, and from the families alone."""
+"""Predictions that are fitted to joint trainings: from scores, families and pairs, and from the families alone."""
+
+UNSEEN = "learned_unseen"
+"""Agreement of the learned prediction where one of a mixture's families is in no training of the fit."""
 
 DEFAULT = "mean_probabilities"
 """Score that ranks where too few mixtures were trained jointly for the learned one."""
@@ -52,7 +56,7 @@ class Ranking:
     scores: Mapping[str, Floats]
     deviation: Floats | None  # standard deviation of the learned prediction, ``(Q,)``; None without one
     joint: JointAccuracies  # accuracies of the mixtures that were trained jointly
-    # agreement of each score with these; that of fitted ones on mixtures left out of the fit
+    # agreement of each score with these; that of fitted ones on mixtures left out of the fit, and on families
     agreements: tuple[Agreement, ...]
     ceiling: float | None  # largest tau that a score without noise would reach on average; None without repeated seeds
 
@@ -80,7 +84,9 @@ class Ranking:
                 f" (at least {MIN_GROUPS} are needed)"
             )
         most = "" if self.ceiling is None else f"; noise between seeds allows {self.ceiling:.2f} at most"
-        left = ", on families left out of its fit" if by == LEARNED else ""
+        unseen = next((row.tau for row in self.agreements if row.score == UNSEEN), None)
+        left = ", on mixtures left out of its fit" if by == LEARNED else ""
+        left += f" ({unseen:.2f} where one of their families is new to it)" if left and unseen is not None else ""
         return (
             f"{by} agrees with the accuracies of {found.mixtures} jointly trained mixtures by a tau of {found.tau:.2f}"
             f" ({found.low:.2f} to {found.high:.2f}){left}{most}"
@@ -117,10 +123,11 @@ def rank_mixtures(
         members = _membership(mixtures, len(experts.families))
         scores[EFFECTS] = np.array(fit_ridge(members[trained], truth.tolist())(members))
         rows.append(agreement(EFFECTS, _left_out(members[trained], truth), truth))
-        features = _features(scores)
-        scores[LEARNED], deviation = fit_ranker(features[trained], truth)(features)
-        held_out = _families_left_out(features[trained], members[trained], truth)
-        rows.append(agreement(LEARNED, held_out, truth))
+        table, width = _rows(scores, members)
+        ranker = LearnedRanker(width).fit(table[trained], truth)
+        scores[LEARNED], deviation = ranker.predict(table)
+        left_out = predict_left_out(ranker, table[trained], truth, width)
+        rows += [agreement(name, found, truth) for name, found in zip((LEARNED, UNSEEN), left_out, strict=True)]
     return Ranking(
         experts=experts,
         mixtures=mixtures,
@@ -189,38 +196,10 @@ def _membership(mixtures: Ints, experts: int) -> Floats:
     return found
 
 
-def _features(scores: Mapping[str, Floats]) -> Floats:
-    """Return the scores that are known for every mixture as columns, ``(Q, F)``; parameters as a logarithm."""
-    own = {name: values for name, values in scores.items() if name != EFFECTS}
-    columns = [np.log(values) if name == "parameters" else values for name, values in own.items()]
-    return np.stack([column for column in columns if np.isfinite(column).all()], axis=1)
-
-
-def fit_ranker(features: Floats, truth: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
-    """Fit the ranker: Bayesian ridge regression, whose prior comes from the data; returns mean and deviation."""
-    from sklearn.linear_model import BayesianRidge
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(features)
-    model = BayesianRidge().fit(scaler.transform(features), truth)
-
-    def predict(rows: Floats) -> tuple[Floats, Floats]:
-        mean, deviation = model.predict(scaler.transform(rows), return_std=True)
-        return mean, deviation
-
-    return predict
-
-
-def _families_left_out(features: Floats, members: Floats, truth: Floats) -> Floats:
-    """Predict each mixture by fits without one of its families, averaged over them; nan where too few are left."""
-    sums, counts = np.zeros(len(truth)), np.zeros(len(truth))
-    for family in range(members.shape[1]):
-        held = members[:, family] > 0
-        if held.any() and (~held).sum() >= MIN_GROUPS:
-            sums[held] += fit_ranker(features[~held], truth[~held])(features[held])[0]
-            counts[held] += 1
-    found: Floats = np.divide(sums, counts, out=np.full(len(truth), np.nan), where=counts > 0)
-    return found
+def _rows(scores: Mapping[str, Floats], members: Floats) -> tuple[Floats, int]:
+    """Return the accuracies that are known for every mixture and its families, ``(Q, S + E)``, and their number."""
+    own = [scores[name] for name in ACCURACIES if name in scores and np.isfinite(scores[name]).all()]
+    return np.hstack([np.stack(own, axis=1), members]), len(own)
 
 
 def _left_out(members: Floats, truth: Floats) -> Floats:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from nngen.surrogate import ranking
-from nngen.surrogate.ranking import EFFECTS, LEARNED, agreement, rank_mixtures, seed_ceiling
+from nngen.surrogate.ranking import EFFECTS, LEARNED, UNSEEN, agreement, rank_mixtures, seed_ceiling
 
 
 def joint_of(found, *, count, noise=0.0, seeds=1, seed=0):
@@ -39,19 +38,11 @@ def test_the_learned_ranker_finds_what_joint_trainings_depend_on(script):
     assert rows[EFFECTS].tau is not None
     assert found.deviation.shape == (126,) and (found.deviation > 0).all()
     assert 0.8 < found.ceiling < 1
+    assert rows[UNSEEN].tau is not None and UNSEEN not in found.scores
     assert "60 jointly trained mixtures by a tau of 0." in found.belief(LEARNED)
+    assert f"({rows[UNSEEN].tau:.2f} where one of their families is new to it)" in found.belief(LEARNED)
+    assert "is new to it" not in found.belief("stacking")
     assert "noise between seeds allows 0.9" in found.belief(LEARNED)
-
-
-def test_a_family_is_never_on_both_sides(script, monkeypatch):
-    experts = script.made_up(7, 200, 4)
-    joint = joint_of(rank_mixtures(experts, {}), count=35)
-    fits = []
-    real = ranking.fit_ranker
-    monkeypatch.setattr(ranking, "fit_ranker", lambda features, truth: fits.append(len(truth)) or real(features, truth))
-    rank_mixtures(experts, joint)
-    # All 35 quartets of 7 families once, and for each family the 15 quartets without it.
-    assert fits == [35] + [15] * 7
 
 
 def test_few_joint_trainings_are_named(script):
