@@ -286,11 +286,15 @@ def test_claims_about_the_learned_ranker():
         return script.Agreement(score=score, mixtures=50, tau=tau, low=tau, high=tau, regret=regret)
 
     trivial = [row(name, tau) for name, tau in zip(script.TRIVIAL, (0.1, 0.5, 0.3, 0.0), strict=True)]
-    held = script.claims([row("learned", 0.6, 0.004), *trivial], 0.65, 0.01)
+    held = script.claims([row("learned_unseen", 0.6, 0.004), *trivial], 0.65, 0.01)
     assert [good for _, good in held] == [True, True, True]
-    lost = script.claims([row("learned", 0.45, 0.006), *trivial], 0.65, 0.01)
+    lost = script.claims([row("learned_unseen", 0.45, 0.006), *trivial], 0.65, 0.01)
     assert [good for _, good in lost] == [False, False, False]
-    assert [good for _, good in script.claims([row("learned", 0.6), *trivial], None, 0.0)] == [False, True, False]
+    assert [good for _, good in script.claims([row("learned_unseen", 0.6), *trivial], None, 0.0)] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_warm_and_cold_trainings_are_paired_by_quartet_and_seed():
