@@ -11,10 +11,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, WhiteKernel
+from sklearn.model_selection import KFold
 
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.experts import Floats
-from nngen.surrogate.plan_accuracy import MIN_GROUPS, folds
 
 ACCURACIES = (
     *("mean_single", "best_single", "second_single", "mean_probabilities"),
@@ -24,6 +24,7 @@ ACCURACIES = (
 fits of some tens of mixtures (``eval/surrogate_fidelity.py``)."""
 
 _BOUNDS = (1e-4, 1e2)
+_FOLDS = 5
 _BLOCK = 20_000  # mixtures that are predicted at a time
 
 
@@ -118,22 +119,23 @@ class LearnedRanker:
         return np.hstack([own, rows[:, self._scores :]])
 
 
-def predict_left_out(ranker: LearnedRanker, rows: Floats, truth: Floats, scores: int) -> tuple[Floats, Floats]:
+def predict_left_out(
+    ranker: LearnedRanker, rows: Floats, truth: Floats, scores: int, fewest: int
+) -> tuple[Floats, Floats]:
     """Predict each joint training by fits without it, with the shares of a fitted ranker.
 
     Returns:
         Predictions by fits without a fifth of the mixtures, and by fits without every mixture of one of its families,
-        which is taken in turn from its experts; nan where too few are left.
+        which is taken in turn from its experts; nan where fewer than ``fewest`` are left.
     """
     members = rows[:, scores:] > 0
     mixtures, families = np.full(len(truth), np.nan), np.full(len(truth), np.nan)
-    for train, test in folds([str(number) for number in range(len(truth))]):
-        known, held = np.array(train), np.array(test)
+    for known, held in KFold(_FOLDS, shuffle=True, random_state=0).split(rows):
         mixtures[held] = LearnedRanker(scores).fit(rows[known], truth[known], ranker).predict(rows[held])[0]
     chosen = np.array([np.flatnonzero(own)[number % own.sum()] for number, own in enumerate(members)])
     for family in np.unique(chosen):
         known = np.flatnonzero(~members[:, family])
-        if len(known) >= MIN_GROUPS:
+        if len(known) >= fewest:
             held = np.flatnonzero(chosen == family)
             families[held] = LearnedRanker(scores).fit(rows[known], truth[known], ranker).predict(rows[held])[0]
     return mixtures, families

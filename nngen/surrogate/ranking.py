@@ -126,7 +126,7 @@ def rank_mixtures(
         table, width = _rows(scores, members)
         ranker = LearnedRanker(width).fit(table[trained], truth)
         scores[LEARNED], deviation = ranker.predict(table)
-        left_out = predict_left_out(ranker, table[trained], truth, width)
+        left_out = predict_left_out(ranker, table[trained], truth, width, MIN_GROUPS)
         rows += [agreement(name, found, truth) for name, found in zip((LEARNED, UNSEEN), left_out, strict=True)]
     return Ranking(
         experts=experts,

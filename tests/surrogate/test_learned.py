@@ -93,7 +93,7 @@ def test_a_mixture_and_an_unseen_family_are_never_in_the_fit(truth, monkeypatch)
 
     monkeypatch.setattr(LearnedRanker, "fit", fit)
     monkeypatch.setattr(LearnedRanker, "predict", predict)
-    mixtures, families = predict_left_out(LearnedRanker(2).fit(table, seen), table, seen, 2)
+    mixtures, families = predict_left_out(LearnedRanker(2).fit(table, seen), table, seen, 2, 8)
     assert np.isfinite(mixtures).all() and np.isfinite(families).all()
     assert len(fits) == 5 + FAMILIES
     for known, asked in fits:
@@ -109,5 +109,5 @@ def test_too_few_mixtures_without_a_family_are_not_fitted(truth):
     table, _, seen = truth
     crowded = np.flatnonzero(MEMBERS[:, 0] + MEMBERS[:, 1] >= 1)[:40]  # a family that most of them have
     table, seen = table[crowded], seen[crowded]
-    _, families = predict_left_out(LearnedRanker(2).fit(table, seen), table, seen, 2)
+    _, families = predict_left_out(LearnedRanker(2).fit(table, seen), table, seen, 2, 8)
     assert np.isnan(families).any() and np.isfinite(families).any()
