@@ -127,7 +127,8 @@ class Store:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path, self.settings = path, settings
-        self.data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"trials": []}
+        empty = {"settings": dict(settings), "trials": []}
+        self.data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else empty
         self.trials: dict[Cell, dict[str, Any]] = {_cell(row): row for row in self.data["trials"]}
         self.outputs: dict[str, npt.NDArray[Any]] = {}
         if (file := path.with_suffix(".npz")).exists():

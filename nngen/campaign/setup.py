@@ -42,7 +42,12 @@ def prepare(
         UsageError: If the sampler is unknown, or cannot draw so many quartets.
     """
     if stored is not None:
-        chosen = with_hyperparameters(choose(load_families(lemur, families_from), stored.pool), spec.hyperparameters)
+        families = load_families(lemur, families_from)
+        if gone := [name for name in stored.pool if name not in families]:
+            raise FamilyError(
+                f"campaign {stored.name} has {listed(gone, 4)} in its pool, not found here: add --families-from PLACE"
+            )
+        chosen = with_hyperparameters(choose(families, stored.pool), spec.hyperparameters)
         usable, _ = usable_families(chosen, spec.shape, classes=dataset.classes, progress=progress, wanted=wanted)
         return CampaignInputs(families=usable, dataset=dataset, left_out=stored.left_out)
     if spec.alone:

@@ -109,6 +109,16 @@ def test_what_cannot_be_sampled_is_refused_before_families_are_measured(
     assert len(measured) == measurements
 
 
+def test_a_campaign_that_goes_on_without_its_own_families_names_the_flag(measured):
+    stored = fake_record(pool=(*"ABCD", "H", "I"))
+    with pytest.raises(FamilyError) as refused:
+        prepare(stored.spec, DATA, stored, lemur=LEMUR)
+    assert str(refused.value) == (
+        f"campaign {stored.name} has H and I in its pool, not found here: add --families-from PLACE"
+    )
+    assert measured == []
+
+
 def test_a_campaign_that_goes_on_keeps_its_pool_and_the_reasons(measured):
     stored = fake_record(pool=dict.fromkeys("ABCDF", "x"), left_out={"E": "long ago"}, size=99)
     inputs = prepare(stored.spec, DATA, stored, lemur=LEMUR, families_from=["mine.py"], progress=report, wanted="jail")
