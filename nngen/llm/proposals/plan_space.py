@@ -72,7 +72,10 @@ class PlanSpace:
         return {path: values for path, values in self.choices.items() if path not in held}
 
     def schema(self, chosen: Sequence[str] = ()) -> dict[str, Any]:
-        """Build the JSON schema of a plan; ``chosen`` experts are fixed, and later ones differ from them."""
+        """Build the JSON schema of a plan; ``chosen`` experts are fixed, and later ones differ from them.
+
+        Once all experts are chosen, their rates may be written too; before, a schema cannot say whose.
+        """
         rest = [name for name in self.families if name not in chosen]
         items = [{"const": name} for name in chosen] + [{"enum": rest}] * (EXPERTS - len(chosen))
         experts = {"type": "array", "prefixItems": items, "items": False, "minItems": EXPERTS, "maxItems": EXPERTS}
@@ -80,7 +83,12 @@ class PlanSpace:
         for path, values in self.choices.items():
             group, name = path.split(".", 1)
             groups.setdefault(group, {})[name] = {"enum": [compact_number(value) for value in values]}
-        return _closed({"experts": experts, **{group: _closed(inner) for group, inner in groups.items()}})
+        found = _closed({"experts": experts, **{group: _closed(inner) for group, inner in groups.items()}})
+        rates = [compact_number(rate) for rate in self.rates if rate != 1]
+        if len(chosen) == EXPERTS and rates:
+            own = _closed(dict.fromkeys(sorted(chosen), {"enum": rates}))
+            found["properties"]["rates"] = own | {"required": []}
+        return found
 
     def edits(self, parent: Plan | None) -> dict[str, tuple[Value, ...]]:
         """List the values that an edit of the parent may give to each field; empty where a whole plan is needed."""
