@@ -86,7 +86,7 @@ class PlanSpace:
         found = _closed({"experts": experts, **{group: _closed(inner) for group, inner in groups.items()}})
         rates = [compact_number(rate) for rate in self.rates if rate != 1]
         if len(chosen) == EXPERTS and rates:
-            own = _closed(dict.fromkeys(sorted(chosen), {"enum": rates}))
+            own = _closed({name: {"enum": rates} for name in sorted(chosen)})
             found["properties"]["rates"] = own | {"required": []}
         return found
 
