@@ -10,10 +10,12 @@ import pytest
 
 from nngen.analysis.ranking.reliability import ASSUMED_SD
 from nngen.archive import StoredTrial, TrialState
+from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.proposals.evidence import noise_of, number_effects, number_lines, trained_plans, tried_edits
 from nngen.llm.proposals.plan_space import PlanSpace
+from nngen.llm.proposals.prompt_context import plan_values
 from nngen.plan import Plan
-from nngen.types import Shape, TrialSpec
+from nngen.types import Outcome, Shape, TrialSpec, Verdict
 
 SPACE = PlanSpace(families=tuple("ABCDEF"))
 PLAN = Plan(experts=tuple("ABCD"))
@@ -33,6 +35,7 @@ def trials(rows: Sequence[tuple[Plan, str, float]]) -> list[StoredTrial]:
             candidate_id=candidate,
             spec=TrialSpec(dataset="digits", shape=Shape(1, 8, 8), seed=number),
             validation_accuracy=accuracy,
+            verdict=Verdict(outcome=Outcome.VALID),
         )
         for number, (plan, candidate, accuracy) in enumerate(rows)
     ]
@@ -101,3 +104,25 @@ def test_tried_edits_have_gain_and_verdict() -> None:
         ({"gate.width": 16}, 0.1, "better"),
         ({"gate.width": 64}, 0.01, "inside the noise"),
     ]
+
+
+def test_effects_of_rates_are_those_of_the_plans_that_have_the_family() -> None:
+    rng = Random(1)
+    plans = [SPACE.draw(rng) for _ in range(300)]
+    worth = {0.1: 0.0, 0.3: 0.02, 1.0: 0.05, 3.0: 0.1}
+    gains = [worth[dict(plan.rates).get("A", 1.0)] if "A" in plan.experts else 0.0 for plan in plans]
+    rows = [(plan, str(number), 0.5 + gain) for number, (plan, gain) in enumerate(zip(plans, gains, strict=True))]
+    found = {row.value: row for row in number_effects(trained_plans(trials(rows))) if row.path == "rates.A"}
+    assert sum(row.plans for row in found.values()) == sum("A" in plan.experts for plan in plans)
+    mean = sum(gains) / sum("A" in plan.experts for plan in plans)
+    for value, row in found.items():
+        assert row.effect == pytest.approx(worth[float(value)] - mean, abs=0.01)
+
+
+def test_a_prompt_has_room_for_families_and_plans_beside_the_clearest_numbers() -> None:
+    rng = Random(2)
+    plans = [SPACE.draw(rng) for _ in range(40)]
+    values = plan_values(trials([(plan, str(n), rng.random()) for n, plan in enumerate(plans)]), SPACE)
+    assert len(values["numbers"]) == 6
+    text = render(prompt("plan"), values, estimate_tokens).messages[-1].content
+    assert "Families and their measured effect" in text and "The best plans so far" in text

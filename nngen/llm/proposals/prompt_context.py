@@ -33,6 +33,7 @@ from nngen.surrogate.plan_text import plan_text
 _PAIRS = 10
 _FAILURES = 5
 _TRIED = 4  # of the best edits of a parent, and of the worst
+_NUMBERS = 6  # fields whose effects are the clearest: twenty would leave no room for the families
 
 
 def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iterable[Proposal] = ()) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iter
         "families": [{"name": row.family, "effect": _effect(row.interval, row.point, row.quartets)} for row in rows],
         "inseparable": [f"{name} ({trained[name]})" for name in others if trained[name]],
         "unmeasured": [name for name in others if not trained[name]],
-        "numbers": number_lines(number_effects(trained_plans(trials))),
+        "numbers": number_lines(number_effects(trained_plans(trials)))[:_NUMBERS],
         "pairs": [
             {"name": " + ".join(pair.families), "effect": _effect(pair.interval, None, pair.quartets)} for pair in pairs
         ],
