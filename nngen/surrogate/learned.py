@@ -72,11 +72,14 @@ class Shared(Kernel):  # type: ignore[misc]
 
 
 class LearnedRanker:
-    """Gaussian process whose parts, and their shares of the variance, are those of the highest likelihood.
+    """Gaussian process (Rasmussen and Williams 2006) with the shares of variance of the highest likelihood.
 
-    Few trainings leave the scores alone, since the shares of families and pairs stay small. With more of them the
-    effects of families that were trained jointly come in, and then those of pairs. For a family that was not, the
-    scores are what is known.
+    With few trainings the scores decide, since the shares of families and pairs stay small. With more of them the
+    effects of the families that were trained jointly come in, and then those of pairs. For a family that was in none
+    of them, the scores are what is known.
+
+    Args:
+        scores: Number of scores, the first columns of its rows.
     """
 
     _model: GaussianProcessRegressor
