@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from nngen.errors import RewriterError
+from nngen.errors import MissingExtraError, RewriterError
 from nngen.llm.rewriters import transformers_local
 from nngen.llm.rewriters.base import REWRITERS, Kind, Options, Request, Rewriter, RewriterEntry, register
 from nngen.llm.rewriters.baselines import Baseline
@@ -109,3 +109,14 @@ def test_options_that_do_not_fit_are_refused_with_the_forms_that_take_them() -> 
         open_rewriter("model", Options(quantize=True))
     with pytest.raises(RewriterError, match=r"--rewriter is empty: write random \(uniform draws\), mutate"):
         open_rewriter("")
+
+
+def test_a_misspelt_name_is_answered_so_without_the_packages_of_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise MissingExtraError("transformers", "llm")
+
+    monkeypatch.setattr(transformers_local, "Local", missing)
+    with pytest.raises(RewriterError, match=r"transformers is not installed: .*; did you mean random\? rewriters"):
+        open_rewriter("randm")
+    with pytest.raises(MissingExtraError):
+        open_rewriter("some/model")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nngen.llm.rewriters.baselines
 import nngen.llm.rewriters.tpe  # noqa: F401  (both register their rewriters)
-from nngen.errors import RewriterError
+from nngen.errors import MissingExtraError, RewriterError
 from nngen.llm import optional_import
 from nngen.llm.rewriters.bandit import Bandit, Hybrid, Sequential
 from nngen.llm.rewriters.base import REWRITERS, Options, Rewriter, RewriterEntry, register
@@ -96,7 +96,7 @@ def _open_local(argument: str, options: Options) -> Rewriter:
 
     try:
         return Local(argument, options)
-    except RewriterError as error:
+    except (RewriterError, MissingExtraError) as error:
         word = re.fullmatch(r"[\w-]{1,60}", argument) and not Path(argument).exists()
         if not word or any(getattr(options, name) for name in _LOCAL):  # a model was meant
             raise
