@@ -144,7 +144,8 @@ def _at_random(truth: Floats) -> Agreement:
 def claims(rows: Sequence[Agreement], ceiling: float | None, noise: float) -> list[tuple[str, bool]]:
     """Return the claims on the learned ranker with whether they hold; without a ceiling none can."""
     by = {row.score: row for row in rows}
-    learned = by[UNSEEN]
+    few = Agreement(score=UNSEEN, mixtures=0, tau=None, low=None, high=None, regret=None)
+    learned = by.get(UNSEEN, few)
     tau, trivial = learned.tau or 0.0, max((by[name] for name in TRIVIAL), key=lambda row: row.tau or 0.0)
     share = math.nan if ceiling is None else tau / ceiling
     off = math.nan if learned.regret is None or not noise else learned.regret / noise

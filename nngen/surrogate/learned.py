@@ -128,17 +128,18 @@ def predict_left_out(
     """Predict each joint training by fits without it, with the shares of a fitted ranker.
 
     Returns:
-        Predictions by fits without a fifth of the mixtures, and by fits without every mixture of one of its families,
-        which is taken in turn from its experts; nan where fewer than ``fewest`` are left.
+        Predictions by fits without a fifth of the mixtures, ``(n,)``, and by fits without every mixture of one of its
+        four families, ``(4, n)``: in each row another of them; nan where fewer than ``fewest`` mixtures are left.
     """
     members = rows[:, scores:] > 0
-    mixtures, families = np.full(len(truth), np.nan), np.full(len(truth), np.nan)
+    mixtures, families = np.full(len(truth), np.nan), np.full((EXPERTS, len(truth)), np.nan)
     for known, held in KFold(_FOLDS, shuffle=True, random_state=0).split(rows):
         mixtures[held] = LearnedRanker(scores).fit(rows[known], truth[known], ranker).predict(rows[held])[0]
-    chosen = np.array([np.flatnonzero(own)[number % own.sum()] for number, own in enumerate(members)])
-    for family in np.unique(chosen):
-        known = np.flatnonzero(~members[:, family])
+    # Place of each family among those of its mixture, turned by the mixture's number: rows hold families alike.
+    places = (members.cumsum(axis=1) + np.arange(len(members))[:, np.newaxis]) % EXPERTS
+    for family in np.flatnonzero(members.any(axis=0)):
+        known, held = np.flatnonzero(~members[:, family]), np.flatnonzero(members[:, family])
         if len(known) >= fewest:
-            held = np.flatnonzero(chosen == family)
-            families[held] = LearnedRanker(scores).fit(rows[known], truth[known], ranker).predict(rows[held])[0]
+            fitted = LearnedRanker(scores).fit(rows[known], truth[known], ranker)
+            families[places[held, family], held] = fitted.predict(rows[held])[0]
     return mixtures, families

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean
 
 import numpy as np
@@ -20,7 +20,8 @@ LEARNED, EFFECTS = "learned", "effects"
 """Predictions that are fitted to joint trainings: from scores, families and pairs, and from the families alone."""
 
 UNSEEN = "learned_unseen"
-"""Agreement of the learned prediction where one of a mixture's families is in no training of the fit."""
+"""Agreement of the learned prediction where one of a mixture's families is in no training of the fit: the mean over
+four choices of that family."""
 
 DEFAULT = "mean_probabilities"
 """Score that ranks where too few mixtures were trained jointly for the learned one."""
@@ -126,8 +127,8 @@ def rank_mixtures(
         table, width = _rows(scores, members)
         ranker = LearnedRanker(width).fit(table[trained], truth)
         scores[LEARNED], deviation = ranker.predict(table)
-        left_out = predict_left_out(ranker, table[trained], truth, width, MIN_GROUPS)
-        rows += [agreement(name, found, truth) for name, found in zip((LEARNED, UNSEEN), left_out, strict=True)]
+        left_out, unseen = predict_left_out(ranker, table[trained], truth, width, MIN_GROUPS)
+        rows += [agreement(LEARNED, left_out, truth), *_averaged([agreement(UNSEEN, row, truth) for row in unseen])]
     return Ranking(
         experts=experts,
         mixtures=mixtures,
@@ -188,6 +189,15 @@ def seed_ceiling(first: Floats, second: Floats, seeds: float) -> float | None:
 def _ceiling(joint: JointAccuracies) -> float | None:
     again = np.array([seeds[:2] for seeds in joint.values() if len(seeds) > 1]).reshape(-1, 2)
     return seed_ceiling(again[:, 0], again[:, 1], harmonic_mean(map(len, joint.values()))) if joint else None
+
+
+def _averaged(rows: Sequence[Agreement]) -> list[Agreement]:
+    """Average agreements that all have a tau and an interval; nothing where one has none."""
+    found = [(row.tau, row.low, row.high, row.regret) for row in rows if row.tau is not None]
+    if len(found) < len(rows):
+        return []
+    tau, low, high, regret = (float(np.mean(values)) for values in zip(*found, strict=True))
+    return [replace(rows[0], tau=tau, low=low, high=high, regret=regret)]
 
 
 def _membership(mixtures: Ints, experts: int) -> Floats:
