@@ -28,7 +28,7 @@ from scipy.stats import kendalltau
 
 from nngen.analysis.ranking.reliability import reliability
 from nngen.files import cache_dir
-from nngen.surrogate.learned import LearnedRanker
+from nngen.surrogate.learned_ranker import LearnedRanker
 from nngen.surrogate.plan_accuracy import fit_ridge
 from nngen.surrogate.ranker import Ranker
 from nngen.surrogate.ranking import seed_ceiling

@@ -153,12 +153,13 @@ def test_import_chains_are_short_and_folders_small() -> None:
 def test_the_moe4_table_goes_on_from_what_is_stored(tmp_path):
     script = load("moe4_table")
     store = script.Store(tmp_path / "moe4.json", script.SETTINGS)
-    store.begin("f1", script.EVALUATION)
     cell = script.Cell(("A", "B", "C", "D"), 2000, 4, 1)
     point = EpochResult(epoch=1, validation_accuracy=0.25, usage=(0.5, 0.2, 0.2, 0.1))
     spec = TrialSpec(dataset="x", shape=Shape(3, 32, 32))
     trial = Trial(candidate_id="x", spec=spec, verdict=Verdict(outcome=Outcome.VALID), curve=(point,), parameters=7)
     store.add(cell, trial)
+    assert script.Store(tmp_path / "moe4.json", script.SETTINGS).trials == store.trials  # also before it has a head
+    store.begin("f1", script.EVALUATION)
     plan = script.plans()[0]
     store.add(drawn := script.Cell(plan.experts, 2000, 4, 0, plan=plan), trial)
     again = script.Store(tmp_path / "moe4.json", script.SETTINGS)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nngen.space.pool import EXPERTS
 from nngen.surrogate.experts import Experts, Floats, Ints, JointAccuracies
-from nngen.surrogate.learned import ACCURACIES, LearnedRanker, predict_left_out
+from nngen.surrogate.learned_ranker import ACCURACIES, LearnedRanker, predict_left_out
 from nngen.surrogate.plan_accuracy import MIN_GROUPS, fit_ridge, folds
 from nngen.surrogate.scores import all_mixtures, score_mixtures
 from nngen.surrogate.search import top_mixtures

@@ -116,11 +116,13 @@ class PlanSpace:
         options = {**self.fields(plan), **dict.fromkeys((f"rates.{name}" for name in sorted(experts)), self.rates)}
         new = {path: [one for one in values if one != field_value(plan, path)] for path, values in options.items()}
         spare = [name for name in self.families if name not in experts]
-        places = [SWAP] * EXPERTS if spare else []
-        path = rng.choice([*places, *(path for path, values in new.items() if values)] or [""])
-        if path == SWAP:
+        paths = ([SWAP] * EXPERTS if spare else []) + [path for path, values in new.items() if values]
+        values: dict[str, Value] = {}
+        if paths and (path := rng.choice(paths)) != SWAP:
+            values = {path: rng.choice(new[path])}
+        elif paths:
             experts[rng.randrange(EXPERTS)] = rng.choice(spare)
-        return self._plan({path: rng.choice(new[path])} if path in new else {}, sorted(experts), plan)
+        return self._plan(values, sorted(experts), plan)
 
     def cross(self, one: Plan, other: Plan, rng: Random) -> Plan:
         """Take each value from one of two plans, and four of their experts; a child equal to one of them is mutated.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nngen.surrogate import learned
-from nngen.surrogate.learned import LearnedRanker, Shared, predict_left_out
+from nngen.surrogate import learned_ranker
+from nngen.surrogate.learned_ranker import LearnedRanker, Shared, predict_left_out
 
 FAMILIES = 9
 MIXTURES = np.array(list(combinations(range(FAMILIES), 4)))
@@ -68,7 +68,7 @@ def test_blocks_change_nothing(truth, monkeypatch):
     table, _, seen = truth
     ranker = LearnedRanker(2).fit(table, seen)
     whole = ranker.predict(table)
-    monkeypatch.setattr(learned, "_BLOCK", 50)
+    monkeypatch.setattr(learned_ranker, "_BLOCK", 50)
     for one, other in zip(ranker.predict(table), whole, strict=True):
         assert one == pytest.approx(other)
 

@@ -20,8 +20,8 @@ ACCURACIES = (
     *("mean_single", "best_single", "second_single", "mean_probabilities"),
     *("mean_logits", "convex_weights", "ridge_gate", "stacking"),
 )
-"""Scores that the ranker reads: accuracies of what the experts put out. Those of diversity, speed and size add noise to
-fits of some tens of mixtures (``eval/surrogate_fidelity.py``)."""
+"""Scores that the ranker reads: accuracies of what the experts put out. Those of diversity, speed and size made fits of
+some tens of mixtures worse (docs/design/0028)."""
 
 _BOUNDS = (1e-4, 1e2)
 _FOLDS = 5
