@@ -40,7 +40,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.datasets import load_dataset
 from nngen.files import cache_dir, load_json, write_atomically
 from nngen.lemur.source import open_lemur
-from nngen.llm.finetuning.views import META
+from nngen.llm.finetuning.stored_set import META
 from nngen.llm.proposals.evidence import noise_of, trained_candidates
 from nngen.llm.proposals.log import Proposal
 from nngen.llm.proposals.parents import Parent, new_candidates

@@ -183,7 +183,7 @@ def merge(
         nngen adapter merge generated/adapter/adapter --base model.gguf --out generated/merged
     """
     # Loads torch.
-    from nngen.llm.rewriters.transformers_local import merge_adapter
+    from nngen.llm.rewriters.causal_models import merge_adapter
 
     merge_adapter(base, adapter, out, precision=precision, chat_template=str(chat_template or ""))
     size = sum(file.stat().st_size for file in out.iterdir()) / 2**20

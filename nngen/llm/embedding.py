@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from nngen.llm.prompts import estimate_tokens, prompt, render
+from nngen.llm.rewriters.causal_models import context_of, load_model
 from nngen.llm.rewriters.chat import load_tokenizer
-from nngen.llm.rewriters.transformers_local import context_of, load_model
 
 
 def accuracy_question(text: str) -> str:

@@ -92,7 +92,7 @@ def test_what_merging_an_adapter_prints_fits_its_schema(nngen, tmp_path, monkeyp
         out.mkdir()
         (out / "model.safetensors").write_bytes(bytes(2**20))
 
-    monkeypatch.setattr("nngen.llm.rewriters.transformers_local.merge_adapter", merge)
+    monkeypatch.setattr("nngen.llm.rewriters.causal_models.merge_adapter", merge)
     found = json.loads(nngen("adapter", "merge", "a", "--base", "b", "--out", tmp_path / "out", "--json").out)
     assert found == {"folder": str(tmp_path / "out"), "base": "b", "adapter": "a", "mib": 1.0}
 

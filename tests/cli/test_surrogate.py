@@ -1,11 +1,13 @@
 """Commands ``experts train`` and ``surrogate rank``: rankings of an archive of fakes, and real families on digits."""
 
 import json
+import subprocess
 import sys
+import time
 
 import pytest
 
-from nngen.archive import Archive
+from nngen.archive import Archive, TrialState
 from nngen.campaign_spec import ALONE
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
@@ -156,3 +158,34 @@ def test_families_of_lemur_are_trained_alone_and_ranked(nngen, tmp_path, monkeyp
     rows = {tuple(row["experts"]): row["trained"] for row in ranking["mixtures"] if row["trained"] is not None}
     assert len(trained) == 2 and rows == trained
     assert "2 of these mixtures were trained jointly" in ranking["belief"]
+
+
+def half_trained(path):
+    """Return whether one family is trained and another one is being trained."""
+    if not path.exists():
+        return False
+    with Archive.open(path, readonly=True) as archive:
+        counts = archive.counts("small")
+        return counts[TrialState.DONE] > 0 and counts[TrialState.RUNNING] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_families_killed_and_resumed_rank_to_the_same_bytes(nngen, tmp_path, lemur):
+    words = ["experts", "train", "small", "--families", "ShuffleNet,MobileNetV3,SqueezeNet-1,ICNet"]
+    words += ["--dataset", "digits", "--train-size", "200", "--threads", "1"]
+    killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
+    command = [sys.executable, "-m", "nngen", *words, "--archive", str(killed)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
+        give_up = time.monotonic() + 300
+        while not half_trained(killed):
+            assert child.poll() is None and time.monotonic() < give_up
+            time.sleep(0.05)
+        child.kill()
+    with Archive.open(killed, readonly=True) as archive:
+        assert archive.counts("small")[TrialState.DONE] < 4
+    assert nngen(*words, "--archive", killed).code == 0
+    assert nngen(*words, "--archive", whole).code == 0
+    for step in (("rank", "--json"), ("gates", "--json")):
+        mine, other = (nngen("surrogate", *step, "--archive", path) for path in (killed, whole))
+        assert (mine.code, mine.out) == (0, other.out)

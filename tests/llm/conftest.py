@@ -118,8 +118,8 @@ def smollm() -> Path:
 @pytest.fixture(scope="session")
 def smollm_folder(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same weights as a folder in transformers' layout, unpacked once."""
+    from nngen.llm.rewriters.causal_models import load_model
     from nngen.llm.rewriters.chat import load_tokenizer
-    from nngen.llm.rewriters.transformers_local import load_model
 
     folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
     load_model(str(smollm), precision="bfloat16").save_pretrained(folder)

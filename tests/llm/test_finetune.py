@@ -18,12 +18,12 @@ from nngen.llm.finetuning.config import Tuning, presets
 from nngen.llm.finetuning.dataset import build
 from nngen.llm.finetuning.finetune import finetune, held_out, outlook, temper
 from nngen.llm.finetuning.splits import Example, Task
+from nngen.llm.finetuning.stored_set import read_view
 from nngen.llm.finetuning.trainer import make_trainer, sft_tokens, trainer_rows
-from nngen.llm.finetuning.views import read_view
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.rewriters.base import Message
+from nngen.llm.rewriters.causal_models import adapted, load_model, merge_adapter
 from nngen.llm.rewriters.chat import Chat, load_tokenizer
-from nngen.llm.rewriters.transformers_local import adapted, load_model, merge_adapter
 
 pytestmark = [pytest.mark.slow, needs("llm", "trl", "peft")]
 

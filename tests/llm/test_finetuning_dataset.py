@@ -31,7 +31,8 @@ from nngen.llm.finetuning.examples import (
     summary_examples,
 )
 from nngen.llm.finetuning.splits import Split, assign
-from nngen.llm.finetuning.views import VIEWS, read_meta, read_view
+from nngen.llm.finetuning.stored_set import read_meta, read_view
+from nngen.llm.finetuning.views import VIEWS
 from nngen.llm.prompts import estimate_tokens, prompt, render
 from nngen.llm.proposals.evidence import noise_of, trained_plans
 from nngen.llm.proposals.log import proposals
@@ -143,7 +144,7 @@ def test_each_view_holds_its_answers(tmp_path: Path) -> None:
     ]
     built = build(examples, tmp_path / "set", twins=NO_TWINS, count=estimate_tokens)
     for split in Split:
-        sft, dpo, kto = (read_view(built.folder, view, split.value) for view in VIEWS[:3])
+        sft, dpo, kto = (read_view(built.folder, view, split.value) for view in ("sft", "dpo", "kto"))
         assert len(kto) == 3 * len(sft) == 3 * len(dpo)
         assert all(row["messages"][-1] == {"role": "assistant", "content": "answer 2"} for row in sft)
         assert all(row["chosen"][0]["content"] == "answer 2" for row in dpo)

@@ -13,7 +13,7 @@ from nngen.llm.finetuning.comparisons import group_of
 from nngen.llm.finetuning.dataset import build_from_archive
 from nngen.llm.finetuning.sources import lemur_examples, source_examples
 from nngen.llm.finetuning.splits import Split, Task
-from nngen.llm.finetuning.views import read_view
+from nngen.llm.finetuning.stored_set import read_view
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.deltas import apply_delta
 from nngen.llm.proposals.parsing import diff_block, python_block

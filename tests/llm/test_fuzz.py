@@ -22,7 +22,8 @@ from nngen.errors import NngenError
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build
 from nngen.llm.finetuning.splits import Example, Task
-from nngen.llm.finetuning.views import VIEWS, read_meta, read_view
+from nngen.llm.finetuning.stored_set import read_meta, read_view
+from nngen.llm.finetuning.views import VIEWS
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.deltas import apply_delta
 from nngen.llm.proposals.log import EVENT, proposals
@@ -188,7 +189,7 @@ def feedback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @given(data=st.data())
 @FUZZ
 def test_a_damaged_feedback_set_is_read_or_refused(feedback: Path, tmp_path: Path, data: st.DataObject) -> None:
-    view = data.draw(st.sampled_from(VIEWS))
+    view = data.draw(st.sampled_from(list(VIEWS)))
     rows = read_view(feedback, view, "train")
     assert rows
     copy = tmp_path / "copy"

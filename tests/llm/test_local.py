@@ -14,8 +14,9 @@ from nngen.errors import RewriterError
 from nngen.llm import optional_import
 from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.base import Kind, Message, Options, Request, Rewriter, Status
+from nngen.llm.rewriters.causal_models import load_model
 from nngen.llm.rewriters.chat import load_tokenizer
-from nngen.llm.rewriters.transformers_local import Local, load_model
+from nngen.llm.rewriters.transformers_local import Local
 from nngen.surrogate.plan_text import plan_text
 
 pytestmark = [pytest.mark.slow, needs("llm", "transformers", "llguidance")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,14 +14,12 @@ from nngen.archive.store import Archive
 from nngen.errors import RewriterError, UsageError
 from nngen.families.catalogue import load_families
 from nngen.families.near_duplicates import twin_families
-from nngen.files import draft_folder
-from nngen.jinja import render_template
 from nngen.lemur.source import open_lemur
-from nngen.llm import optional_import
 from nngen.llm.finetuning.examples import accuracy_examples, improvement_examples, region_examples, summary_examples
 from nngen.llm.finetuning.sources import lemur_examples, source_examples
 from nngen.llm.finetuning.splits import Example, Row, Split, Task, assign
-from nngen.llm.finetuning.views import META, VIEWS
+from nngen.llm.finetuning.stored_set import META, write_set
+from nngen.llm.finetuning.views import FILES, VIEWS, fingerprint, question
 from nngen.llm.prompts import estimate_tokens
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.plan_space import PlanSpace
@@ -32,10 +28,7 @@ from nngen.seeds import derive
 from nngen.space.pool import EXPERTS
 from nngen.text import listed
 
-_JUDGED = (Task.REGION, Task.IMPROVE, Task.SUMMARY)  # tasks with bad answers as well
-_FILES = (Task.CODE, Task.SOURCE, Task.DELTA, Task.LEMUR)  # rows that hold whole files
 _COMMON = 0.1  # largest share of a task's rows in one split with one answer
-_SHOWN = 600  # characters of a turn that the data card shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +86,16 @@ def build(
     except OSError as error:
         raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
     every = list(examples)
-    unique = list({(_question(row), row.answer): row for row in every}.values())
-    fits = [count(_question(row) + row.answer) <= (file_limit if row.task in _FILES else limit) for row in unique]
+    unique = list({(question(row), row.answer): row for row in every}.values())
+    fits = [count(question(row) + row.answer) <= (file_limit if row.task in FILES else limit) for row in unique]
     short = [row for row, fit in zip(unique, fits, strict=True) if fit]
-    files = sum(row.task in _FILES for row, fit in zip(unique, fits, strict=True) if not fit)
+    files = sum(row.task in FILES for row, fit in zip(unique, fits, strict=True) if not fit)
     splits = assign(short, twins, seed)
     apart = [(row, split) for row, split in zip(short, splits, strict=True) if split is not None]
     kept = _without_common_answers(apart, seed)
     views = {
         name: {split.value: make([row for row, where in kept if where is split]) for split in Split}
-        for name, make in zip(VIEWS, (_sft, _dpo, _kto, _source), strict=True)
+        for name, make in VIEWS.items()
     }
     drops = Drops(
         long=len(unique) - len(short) - files,
@@ -123,14 +116,14 @@ def build(
         "seed": seed,
         "prompts": sorted({row.prompt for row, _ in kept}),
     }
-    _write(folder, views, meta, notes)
+    write_set(folder, views, meta, notes)
     found = {name: meta[name] for name in ("fingerprint", "counts", "tasks", "answers")}
     return Built(folder=folder, drops=drops, **found)
 
 
 def _without_common_answers(rows: Sequence[tuple[Example, Split]], seed: int) -> list[tuple[Example, Split]]:
     """Drop good answers so that none has more than a tenth of its task's rows: a model would learn it by heart."""
-    order = sorted(rows, key=lambda row: derive(seed, "common", _question(row[0]), row[0].answer))
+    order = sorted(rows, key=lambda row: derive(seed, "common", question(row[0]), row[0].answer))
     places: dict[tuple[Task, Split], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, split in order:
         if row.good and row.task in (Task.IMPROVE, Task.SUMMARY):
@@ -223,7 +216,7 @@ def collect(
         found += summary_examples(trials, space, count=count, limit=limit) if "summary" in wanted else ()
     if "accuracy" in wanted:
         found += accuracy_examples(trials)
-    if not set(wanted).isdisjoint(_FILES):
+    if not set(wanted).isdisjoint(FILES):
         known = archive.canonicals()
         files = [*source_examples([trial for trial in trials if trial.candidate_id in known], archive.candidate)]
         models = {model.name: model.source for model in archive.external.models()}
@@ -240,113 +233,3 @@ def counter(base: str | None, chat_template: str = "") -> Callable[[str], int]:
 
     tokenizer = load_tokenizer(base, chat_template)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def fingerprint(views: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
-    """Hash the rows of every view and split, in order."""
-    text = json.dumps(views, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _sft(rows: Sequence[Example]) -> list[Row]:
-    return [_dialogue(row) for row in rows if row.good and row.task not in _FILES]
-
-
-def _source(rows: Sequence[Example]) -> list[Row]:
-    return [_dialogue(row) for row in rows if row.task in _FILES]
-
-
-def _dialogue(row: Example) -> Row:
-    return {"messages": [*_turns(row), *_answer(row)], **_about(row)}
-
-
-def _dpo(rows: Sequence[Example]) -> list[Row]:
-    """Pair the answers to each question: the best with the worst, the second best with the second worst, ..."""
-    questions: dict[str, list[Example]] = defaultdict(list)
-    for row in rows:
-        if row.task in _JUDGED:
-            questions[_question(row)].append(row)
-    pairs = []
-    for answers in questions.values():
-        good = sorted((row for row in answers if row.good), key=lambda row: -row.score)
-        bad = sorted((row for row in answers if not row.good), key=lambda row: row.score)
-        for better, worse in zip(good, bad, strict=False):
-            # The margin of the pair: both answers are apart from the same plan.
-            weight = round((better.weight + worse.weight) / 2, 3)
-            turns = {"prompt": _turns(better), "chosen": _answer(better), "rejected": _answer(worse)}
-            pairs.append({**turns, **_about(better), "weight": weight})
-    return pairs
-
-
-def _kto(rows: Sequence[Example]) -> list[Row]:
-    return [
-        {"prompt": _turns(row), "completion": _answer(row), "label": row.good, **_about(row)}
-        for row in rows
-        if row.task in _JUDGED
-    ]
-
-
-def _turns(row: Example) -> list[dict[str, str]]:
-    return [message.to_dict() for message in row.messages]
-
-
-def _answer(row: Example) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": row.answer}]
-
-
-def _about(row: Example) -> Row:
-    about = {"task": row.task.value, "place": row.place, "group": row.group}
-    return {**about, "origin": row.origin, "prompt_id": row.prompt, "writer": row.writer, "weight": row.weight}
-
-
-def _question(row: Example) -> str:
-    return "\n".join(message.content for message in row.messages)
-
-
-def _write(folder: Path, views: Mapping[str, Mapping[str, list[Row]]], meta: Row, notes: Sequence[str]) -> None:
-    datasets = optional_import("datasets")
-    datasets.disable_progress_bars()
-    filled = {name: [split for split, rows in splits.items() if rows] for name, splits in views.items()}
-    files = {name: splits for name, splits in filled.items() if splits}
-    shown = {name: _shown(splits[Split.TRAIN]) for name, splits in views.items()}
-    card = render_template(
-        "feedback_card.md.j2", meta=meta, files=files, splits=list(Split), notes=notes, shown=shown, fence="`" * 4
-    )
-    try:
-        with draft_folder(folder, replace=True) as draft:
-            for name, splits in views.items():
-                (draft / name).mkdir()
-                for split, rows in splits.items():
-                    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                    (draft / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-                    if rows:
-                        datasets.Dataset.from_list(rows).to_parquet(str(draft / name / f"{split}.parquet"))
-            (draft / "README.md").write_text(card, encoding="utf-8")
-            (draft / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RewriterError(f"{folder} cannot be written: {error.strerror}") from error
-
-
-def _shown(rows: Sequence[Row]) -> list[str]:
-    """Write three rows of a view for the data card, of different tasks where there are some; long turns are cut."""
-    by_task: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_task[row["task"]].append(row)
-    picked = [same[turn] for turn in range(3) for same in by_task.values() if turn < len(same)][:3]
-    texts = []
-    for row in picked:
-        turns = [
-            turn for name in ("messages", "prompt", "completion", "chosen", "rejected") for turn in row.get(name, ())
-        ]
-        about = ", ".join(f"{name} {row[name]}" for name in ("task", "label", "weight") if name in row)
-        said = (f"[{turn['role']}]\n{_cut(turn['content'])}" for turn in turns)
-        texts.append("\n".join([f"[{about}]", *said]))
-    return texts
-
-
-def _cut(text: str) -> str:
-    return (
-        text
-        if len(text) <= _SHOWN
-        else f"{text[: _SHOWN // 2]}\n[... {len(text) - _SHOWN:,} characters ...]\n{text[-_SHOWN // 2 :]}"
-    )

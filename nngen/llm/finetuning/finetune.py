@@ -27,11 +27,12 @@ from nngen.llm import optional_import
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build_from_archive, counter
 from nngen.llm.finetuning.splits import Row
+from nngen.llm.finetuning.stored_set import read_meta, read_view
 from nngen.llm.finetuning.trainer import Tokens, make_trainer, progress_clock, sft_tokens, trainer_rows, tuned_layers
-from nngen.llm.finetuning.views import read_meta, read_view
 from nngen.llm.rewriters.base import Options, Rewriter
+from nngen.llm.rewriters.causal_models import adapted, context_of, load_config, load_model
 from nngen.llm.rewriters.chat import Chat, load_tokenizer
-from nngen.llm.rewriters.transformers_local import Local, adapted, context_of, load_config, load_model
+from nngen.llm.rewriters.transformers_local import Local
 from nngen.seeds import derive
 
 ADAPTER = "adapter"
