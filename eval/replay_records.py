@@ -9,7 +9,8 @@ with the record's hyperparameters on the official training split and scored on t
 ``nngen lemur replay``. CIFAR-10 is read from the 60,000 JPEG files in ``train/<class>`` and ``test/<class>`` of the
 folder that ``--images`` or the environment variable ``NNGEN_CIFAR10_JPEG`` names; figures with it are marked JPEG.
 
-The records come in the order of LEMUR's durations, the shortest first; a second seed follows where the first took less
+The records come in the order of the time that their families take on this machine (measured once, as for forecasts of
+campaigns), the shortest first; those of more than an hour are left out. A second seed follows where the first took less
 than five minutes. Each finished training goes into ``eval/results/replay_records.json`` at once, and the script goes on
 from there on any machine. Exit code 1 until 48 records of 24 families are there, if the mean absolute difference on
 MNIST of the models that learn (recorded 0.5 or more) is 0.03 or more, or if the mean difference of those on both data
@@ -39,6 +40,7 @@ from nngen.archive import Archive, Replay
 from nngen.campaign.replay import ReplayJob, choose_replays, load_official, run_replays
 from nngen.datasets import Dataset
 from nngen.families.catalogue import is_base
+from nngen.families.probe import training_costs, usable_families
 from nngen.files import write_atomically
 from nngen.lemur.source import open_lemur
 from nngen.training import LocalEngine
@@ -117,7 +119,9 @@ def run(store: Store, sets: Sequence[str], roots: Mapping[str, Path | None], wor
             base = TrialSpec(dataset=name, shape=data[name].shape, seed=seed, time_limit_s=LIMIT_S)
             found, _ = choose_replays(lemur, models, base, epochs=1, count=1, max_side=SIDE, min_batch=BATCH)
             jobs += found
-    jobs.sort(key=lambda job: (job.spec.seed, job.record.duration_s, job.key))
+    seconds = predicted_seconds(jobs, data)
+    jobs = [job for job in jobs if seconds[_place(job)] < LIMIT_S]
+    jobs.sort(key=lambda job: (job.spec.seed, seconds[_place(job)], job.key))
     end = time.monotonic() + limit_s
     with Archive.in_memory() as archive, ThreadPoolExecutor(workers) as threads, LocalEngine(slots=workers) as engine:
         for seed in range(SEEDS):
@@ -137,6 +141,24 @@ def run(store: Store, sets: Sequence[str], roots: Mapping[str, Path | None], wor
                     f"seed {seed}, {done} of {len(missing)}: {result.record.model} on {result.record.dataset} recorded"
                     f" {result.record.accuracy:.4f}, here {reached}, {result.seconds:.0f} s"
                 )
+
+
+def predicted_seconds(jobs: Sequence[ReplayJob], data: Mapping[str, Dataset]) -> dict[tuple[str, str], float]:
+    """Predict the seconds of each record's training on one thread; infinite where its family cannot be measured."""
+    found = {_place(job): math.inf for job in jobs}
+    for shape in {job.spec.shape for job in jobs}:
+        same = [job for job in jobs if job.spec.shape == shape]
+        usable, _ = usable_families(list({job.family.name: job.family for job in same}.values()), shape)
+        costs = training_costs(usable.values(), shape)
+        for job in same:
+            if cost := costs.get(job.family.name):
+                images = len(data[job.record.dataset].train_images)
+                found[_place(job)] = images * (cost.image_s + cost.step_s / job.spec.batch)
+    return found
+
+
+def _place(job: ReplayJob) -> tuple[str, str]:
+    return job.record.dataset, job.record.model
 
 
 def _wanted(job: ReplayJob, seconds: Mapping[int, float]) -> bool:
