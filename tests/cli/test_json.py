@@ -66,7 +66,7 @@ def test_what_training_commands_print_fits_their_schema(nngen, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     # The real commands, families and data set; an engine that trains nothing.
     monkeypatch.setattr(EngineOptions, "_open", lambda *_: nullcontext(FakeEngine()))
-    monkeypatch.setattr("nngen.campaign.runner.measure_pace", lambda *_, **__: None)
+    monkeypatch.setattr("nngen.campaign.driver.measure_pace", lambda *_, **__: None)
     for command in (
         f"campaign run one --size 5 --families {POOL} --baselines",
         "campaign run one --epochs 2",
