@@ -31,7 +31,8 @@ from nngen.assembly.assemble import Assembler
 from nngen.errors import NngenError
 from nngen.families import probe
 from nngen.families.catalogue import load_families, make_family
-from nngen.families.probe import PRELOAD, Answer, Probe
+from nngen.families.probe import PRELOAD, Probe
+from nngen.families.profile import Answer
 from nngen.isolation import Isolation, JobRunner
 from nngen.lemur.source import open_lemur
 from nngen.plan import Plan

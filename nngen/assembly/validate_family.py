@@ -9,7 +9,8 @@ from pathlib import Path
 from nngen.assembly.identity import canonical_hash
 from nngen.errors import FamilyError
 from nngen.families.catalogue import load_families, read_family
-from nngen.families.probe import NOTES, profiles
+from nngen.families.probe import profiles
+from nngen.families.profile import NOTES
 from nngen.families.trust import AUTO
 from nngen.lemur.reader import Lemur
 from nngen.types import Family, Shape

@@ -19,7 +19,8 @@ from nngen.archive.store import Archive
 from nngen.campaign.protocols import CampaignInputs
 from nngen.campaign.successive_halving import planned
 from nngen.campaign_spec import CampaignSpec
-from nngen.families.probe import Progress, TrainingCost, training_costs
+from nngen.families.probe import Progress, training_costs
+from nngen.families.profile import TrainingCost
 from nngen.families.trust import AUTO
 from nngen.space.pool import EXPERTS
 from nngen.text import counted

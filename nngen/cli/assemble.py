@@ -23,7 +23,8 @@ from nngen.cli.output import note, print_json, print_table, suggest
 from nngen.cli.progress import progress_bar
 from nngen.errors import FamilyError, PlanError, UsageError
 from nngen.families.catalogue import choose
-from nngen.families.probe import check_shape, usable_families
+from nngen.families.probe import usable_families
+from nngen.families.profile import check_shape
 from nngen.plan import Plan
 from nngen.space import sampler_help
 from nngen.space.pool import Pool

@@ -17,7 +17,8 @@ from nngen.cli.progress import progress_bar
 from nngen.cli.replay import replay
 from nngen.errors import UsageError
 from nngen.families.near_duplicates import near_twins
-from nngen.families.probe import NOTES, Profile, check_shape, profiles
+from nngen.families.probe import profiles
+from nngen.families.profile import NOTES, Profile, check_shape
 from nngen.lemur.fetch import fetch as fetch_wheel
 from nngen.lemur.source import install, open_lemur
 from nngen.space.pool import EXPERTS

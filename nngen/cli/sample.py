@@ -16,7 +16,8 @@ from nngen.cli.output import emit, note, say, to_json
 from nngen.cli.progress import progress_bar
 from nngen.errors import UsageError
 from nngen.families.catalogue import VARIABLE, choose
-from nngen.families.probe import check_shape, usable_families
+from nngen.families.probe import usable_families
+from nngen.families.profile import check_shape
 from nngen.space import Pool, Quartet, draw, find_sampler, sampler_help
 from nngen.space.pool import EXPERTS
 from nngen.types import Shape

@@ -62,7 +62,7 @@ def measure(arguments: JsonObject, channel: Channel, _files: list[int]) -> None:
         arguments: ``recorded`` (LEMUR's values of hyperparameters), ``classes``, ``shape``, ``interface`` (None if it
             must be measured) and ``cost``: whether to measure what training costs, instead of the proof.
         channel: Gets ``interface``, ``parameters``, ``cost``, ``reason`` (empty if the family is usable), ``notes``
-            (of ``probe.NOTES``) and ``memory``: whether memory was the reason, which another machine may have.
+            (of ``profile.NOTES``) and ``memory``: whether memory was the reason, which another machine may have.
     """
     torch.set_num_threads(1)
     known = arguments["interface"]

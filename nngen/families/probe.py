@@ -9,10 +9,9 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +19,7 @@ from typing import Any, TypeAlias
 from nngen.errors import UsageError
 from nngen.families import shipped
 from nngen.families.hyperparameters import best_hyperparameters, recorded
+from nngen.families.profile import NOTES, Answer, Profile, TrainingCost, check_shape, read_interface
 from nngen.families.trust import AUTO, check_sandbox, families_level
 from nngen.files import cache_dir, load_json, store_json
 from nngen.isolation.job import Job, JsonObject
@@ -27,7 +27,7 @@ from nngen.isolation.limits import Limits
 from nngen.isolation.result import ExitReason, JobResult
 from nngen.isolation.runner import JobRunner
 from nngen.text import one_line
-from nngen.types import Adapter, Family, Interface, Shape
+from nngen.types import Family, Interface, Shape
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Receives (families measured, families to measure)."""
@@ -38,85 +38,14 @@ TIME_LIMIT_S = 120.0
 MEMORY_MIB = 6144
 """Limit on the memory of one family's probe, in MiB."""
 
-LARGEST_SIDE = 1024
-LARGEST_IMAGE = 2**24
-"""Most numbers in one image: a batch of two in float32 is then 128 MiB."""
-
-NOTES = {
-    "seeds": "it seeds the generators itself, which nngen seeds again afterwards",
-    "settings": "it changes settings of torch, which are in force while its own code runs only",
-    "input": "it changes its images in place, of which it gets a copy",
-    "draws": "it draws random numbers in evaluation, which nngen seeds each time",
-}
-"""Facts about a family that a user should know, by the names that the worker sends."""
-
 _MEASURE = "nngen.families.measure"
 PRELOAD = ("torch", "torchvision", _MEASURE)  # most families import torchvision: once, not once in each worker
 _MAX_JOBS = 8
-_NAME = re.compile(r"[\w.-]{1,100}")
 _log = logging.getLogger(__name__)
 
 # Raised when the probe measures differently, so that older entries of the cache are left alone.
 _PROFILE_VERSION = 7
 _COST_VERSION = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """The measured properties of a family."""
-
-    name: str
-    fingerprint: str  # SHA-256 of the source that was measured
-    interface: Interface | None  # the inputs that the family accepts; None if no input was found that it accepts
-    # why the family cannot be used at the shape asked for; empty if it can, and is the same network as an expert as it
-    # is alone
-    reason: str = ""
-    # trainable parameters by shape, as ``{"3x32x32": 11181642}``
-    parameters: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # names of ``NOTES`` that hold for it
-
-    @property
-    def usable(self) -> bool:
-        return self.interface is not None and not self.reason
-
-    def adapter(self, shape: Shape) -> Adapter | None:
-        """Return the adapter behind which the family is usable at ``shape``; None if it is not."""
-        return self.interface.adapter(shape) if self.interface is not None and self.usable else None
-
-    def native(self, shape: Shape) -> bool:
-        """Return whether the family accepts ``shape`` without an adapter."""
-        adapter = self.adapter(shape)
-        return adapter is not None and not adapter
-
-    def why(self, shape: Shape) -> str:
-        """Return why the family cannot be used at ``shape``, or needs an adapter there; empty if neither."""
-        if self.interface is None or self.reason or self.native(shape):
-            return self.reason
-        accepts = self.interface
-        form = ("square " if accepts.square else "") + ("complex " if accepts.complex else "")
-        return f"takes {form}images of {accepts.sides}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingCost:
-    """Cost of training a family at one shape, on one CPU thread in float32."""
-
-    weights_mib: float  # memory of its parameters and buffers, in MiB
-    image_mib: float  # memory kept for the backward pass by each image of a batch, in MiB
-    image_s: float  # seconds per image, forward and backward
-    step_s: float  # further seconds per step
-
-
-def check_shape(shape: Shape) -> None:
-    """Refuse shapes that no network is built for, before anything is allocated.
-
-    Raises:
-        UsageError: If a side or the image is too large; the message names the limit.
-    """
-    if max(shape.height, shape.width) > LARGEST_SIDE:
-        raise UsageError(f"no family takes {shape}: sides go up to {LARGEST_SIDE} px")
-    if shape.channels * shape.height * shape.width > LARGEST_IMAGE:
-        raise UsageError(f"no family takes {shape}: an image may hold up to {LARGEST_IMAGE:,} numbers")
 
 
 def profiles(
@@ -202,62 +131,6 @@ def training_costs(
     return {name: answer.cost for name, answer in _answers(probes, jobs, progress).items() if answer.cost is not None}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """Measurements of a family, made now or read from the cache."""
-
-    interface: Interface | None = None
-    parameters: int | None = None
-    cost: TrainingCost | None = None
-    reason: str = ""
-    notes: tuple[str, ...] = ()
-    lasting: bool = True  # whether a larger or quieter machine would measure the same; only such answers are stored
-
-    @classmethod
-    def read(cls, value: JsonObject) -> Answer:
-        """Read a worker's message or an entry of the cache, neither of which is trusted.
-
-        Raises:
-            LookupError: If a key is missing.
-            AttributeError, TypeError: If a value has another type.
-            ValueError: If a value is out of its range.
-        """
-        cost = value["cost"]
-        answer = cls(
-            interface=_read_interface(value["interface"]),
-            parameters=value["parameters"],
-            cost=None if cost is None else TrainingCost(**cost),
-            reason=one_line(value["reason"]),
-            notes=tuple(name for name in NOTES if name in value["notes"]),
-        )
-        if answer.parameters is not None and not _whole(answer.parameters, range(2**53)):
-            raise ValueError("a number of parameters out of range")
-        costs = () if answer.cost is None else asdict(answer.cost).values()
-        if not all(type(number) in (int, float) and 0 <= number < 1e9 for number in costs):
-            raise ValueError("a cost out of range")
-        return answer
-
-
-def _read_interface(value: Any) -> Interface | None:
-    if value is None:
-        return None
-    names = value.get("hyperparameters")
-    found = Interface(**{**value, "hyperparameters": None if names is None else tuple(names)})
-    if not (
-        _whole(found.low, range(1, LARGEST_SIDE + 1))
-        and (found.high is None or _whole(found.high, range(found.low, LARGEST_SIDE + 1)))
-        and {type(found.square), type(found.complex), type(found.own_settings), type(found.channels_last)} == {bool}
-        and all(isinstance(name, str) and _NAME.fullmatch(name) for name in names or ())
-    ):
-        raise ValueError("sides or names out of range")
-    return found
-
-
-def _whole(value: object, numbers: range) -> bool:
-    # type(), since True is an integer too.
-    return type(value) is int and value in numbers
-
-
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """One measurement of one family at one shape: of what training costs, if ``cost_behind`` states its inputs."""
@@ -331,7 +204,7 @@ class Probe:
     def _known_interface(self) -> Interface | None:
         try:
             known = load_json(self._interface_file())
-            return _read_interface(known or shipped.same_channels(*self._shipped_key, self.shape.channels))
+            return read_interface(known or shipped.same_channels(*self._shipped_key, self.shape.channels))
         except (AttributeError, LookupError, TypeError, ValueError):
             return None
 

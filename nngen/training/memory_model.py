@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nngen.errors import NngenError
-from nngen.families.probe import TrainingCost, training_costs
+from nngen.families.probe import training_costs
+from nngen.families.profile import TrainingCost
 from nngen.families.trust import AUTO
 from nngen.training.engine import PREDICTED
 from nngen.types import Candidate, Family, Interface, Outcome, TrialSpec, Verdict

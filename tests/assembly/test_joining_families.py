@@ -12,7 +12,7 @@ from fake_lemur import MODELS, make_tree, source
 from nngen.assembly import validate_family
 from nngen.assembly.validate_family import Joining, may_join
 from nngen.families.catalogue import load_families
-from nngen.families.probe import NOTES, Profile
+from nngen.families.profile import NOTES, Profile
 from nngen.lemur.reader import Lemur
 from nngen.lemur.source import open_lemur
 from nngen.types import Family, Interface, Shape

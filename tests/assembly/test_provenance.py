@@ -12,7 +12,8 @@ from nngen.assembly.assemble import assemble
 from nngen.assembly.provenance import source_level, stated_plan
 from nngen.errors import PlanError, UsageError
 from nngen.families.catalogue import make_family
-from nngen.families.probe import Profile, profiles
+from nngen.families.probe import profiles
+from nngen.families.profile import Profile
 from nngen.isolation import Isolation
 from nngen.plan import Plan
 from nngen.types import Candidate, Family, Interface, Shape

@@ -12,7 +12,7 @@ from nngen.campaign import estimate as module
 from nngen.campaign.budget import Budget
 from nngen.campaign.estimate import SPREAD, Pace, Work, estimate, measure_pace, work_to_come
 from nngen.campaign.protocols import Watcher
-from nngen.families.probe import TrainingCost
+from nngen.families.profile import TrainingCost
 from nngen.testing.fakes import FakeEngine, fake_campaign, fake_dataset, fake_inputs, fake_record
 from nngen.types import Outcome, Shape
 

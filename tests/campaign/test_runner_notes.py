@@ -15,7 +15,7 @@ from nngen.campaign.protocols import GivenCandidates, Suggestion, Watcher
 from nngen.campaign.successive_halving import promotions
 from nngen.datasets.preprocessing import pooled_features
 from nngen.errors import DataError, LemurError, UsageError
-from nngen.families.probe import TrainingCost
+from nngen.families.profile import TrainingCost
 from nngen.plan import Plan
 from nngen.testing.fakes import FakeEngine, fake_assemble, fake_campaign, fake_dataset, fake_families, fake_inputs
 from nngen.types import Outcome

@@ -9,7 +9,7 @@ from nngen.archive import Archive
 from nngen.campaign import estimate as module
 from nngen.cli import train as train_module
 from nngen.cli.options.engine import EngineOptions
-from nngen.families.probe import TrainingCost
+from nngen.families.profile import TrainingCost
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.training.local_engine import LocalEngine
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nngen.families.catalogue import make_family
-from nngen.families.probe import Answer, Probe
+from nngen.families.probe import Probe
+from nngen.families.profile import Answer
 from nngen.isolation import ExitReason, JobResult, Limits
 from nngen.types import Interface, Shape
 

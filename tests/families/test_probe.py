@@ -13,7 +13,8 @@ import pytest
 
 from nngen.errors import NngenError, UsageError
 from nngen.families import probe
-from nngen.families.probe import Profile, check_shape, profiles
+from nngen.families.probe import profiles
+from nngen.families.profile import Profile, check_shape
 from nngen.types import Family, Interface, Shape
 
 SHAPE = Shape(3, 32, 32)

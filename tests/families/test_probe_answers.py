@@ -12,7 +12,7 @@ from probe_cases import ANSWER, COST, FAMILY, MESSAGE, PROBE, SHAPE, ended
 
 from nngen.errors import UsageError
 from nngen.families import probe, shipped
-from nngen.families.probe import Answer, Profile, TrainingCost, check_shape
+from nngen.families.profile import Answer, Profile, TrainingCost, check_shape
 from nngen.isolation import ExitReason, Isolation
 from nngen.types import Adapter, Interface, Record, Shape
 

@@ -14,7 +14,8 @@ from probe_cases import ANSWER, COST, FAMILY, MESSAGE, PROBE, SHAPE, ended
 from nngen.errors import UsageError
 from nngen.families import probe
 from nngen.families.catalogue import make_family
-from nngen.families.probe import Answer, Profile, TrainingCost, profiles, usable_families
+from nngen.families.probe import profiles, usable_families
+from nngen.families.profile import Answer, Profile, TrainingCost
 from nngen.isolation import ExitReason
 from nngen.types import Family, Interface, Shape
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import LemurError
-from nngen.families.probe import TrainingCost, profiles, training_costs
+from nngen.families.probe import profiles, training_costs
+from nngen.families.profile import TrainingCost
 from nngen.plan import Plan, Recipe
 from nngen.training import LocalEngine
 from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, predict, predictor, refusal

@@ -10,7 +10,7 @@ import pytest
 
 from nngen import __version__
 from nngen.errors import UsageError
-from nngen.families.probe import TrainingCost
+from nngen.families.profile import TrainingCost
 from nngen.isolation import Isolation
 from nngen.isolation.protocol import MESSAGE
 from nngen.plan import Plan

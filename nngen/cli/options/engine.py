@@ -24,7 +24,7 @@ from nngen.cli.progress import progress_bar
 from nngen.datasets import Dataset, load_dataset
 from nngen.datasets.registry import dataset_name
 from nngen.errors import MissingExtraError, UsageError
-from nngen.families.probe import check_shape
+from nngen.families.profile import check_shape
 from nngen.lemur.source import open_lemur
 from nngen.ranges import Range
 from nngen.training import LocalEngine, pick_device
