@@ -1,4 +1,4 @@
-"""What is measured of a family: the inputs it accepts, its parameters, and what training it costs."""
+"""Measured properties of a family: the inputs it accepts, its parameters, and the cost of training it."""
 
 from __future__ import annotations
 
