@@ -9,6 +9,7 @@ import importlib.util
 import json
 import random
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,9 @@ class Classifier:
         np.random.set_state(states[1])
         # Before the weights: a mixture that averages them exchanges them for the average when its mode changes.
         net.eval()
-        net.load_state_dict(load_file(self.folder / "model.safetensors"))
+        state = OrderedDict(load_file(self.folder / "model.safetensors"))
+        state._metadata = net.state_dict()._metadata  # versions of modules, which such files do not keep
+        net.load_state_dict(state)
         return net
 
     def _graph(self):

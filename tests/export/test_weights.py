@@ -35,7 +35,7 @@ from nngen.types import Outcome, Trial, Verdict
 pytestmark = needs("export", "onnxruntime", "onnxscript")
 
 SPLITS = ("validation", "test")
-FAMILIES = "ICNet,MobileNetV3,ShuffleNet,SqueezeNet-2"
+FAMILIES = "ICNet,MNASNet,MobileNetV3,ShuffleNet"
 
 
 def message(**what: object) -> Frame:

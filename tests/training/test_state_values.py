@@ -315,3 +315,27 @@ def test_weights_that_fit_are_taken_over_and_the_rest_is_counted() -> None:
     assert take_over(wide, some) == f"1 of 6 tensors kept; made anew: {made}"
     with pytest.raises(ValueError, match=r"^none of them fits the net$"):
         take_over(own, {"1.weight": torch.ones(9)})
+
+
+class Versioned(nn.Linear):
+    """Layer that refuses a state without its version, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        if metadata.get("version") != 2:
+            raise ValueError(f"a state of version {metadata.get('version')}")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("how", ["all", "experts", "some"])
+def test_weights_of_layers_that_ask_for_a_version_are_loaded(how: str) -> None:
+    net, trained = (Holder(experts=nn.ModuleList([Versioned(2, 2)])) for _ in range(2))
+    kept = dict(trained.state_dict())
+    if how == "all":
+        load_weights(net, kept, Shape(1, 1, 2))
+    elif how == "experts":
+        place_experts(net, [{name.removeprefix("experts.0."): value for name, value in kept.items()}], Shape(1, 1, 2))
+    else:
+        take_over(net, kept)
+    assert shown(dict(net.state_dict())) == shown(kept)

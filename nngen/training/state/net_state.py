@@ -108,7 +108,7 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor], shape: Shape) ->
             found[name] = own  # an extra state, which is not kept with the weights
         elif own.layout is torch.sparse_coo and name in found:
             found[name] = found[name].to_sparse()
-    net.load_state_dict(found)
+    _load(net, found)
 
 
 def place_experts(net: nn.Module, alone: Sequence[Mapping[str, Tensor]], shape: Shape) -> None:
@@ -137,10 +137,20 @@ def take_over(net: nn.Module, weights: Mapping[str, Tensor]) -> str:
             fitting[name] = value
     if not fitting:
         raise ValueError("none of them fits the net")
-    net.load_state_dict(fitting, strict=False)
+    _load(net, fitting, strict=False)
     new = sorted(own.keys() - fitting.keys())
     made = f"; made anew: {listed(new, 4)}" if new else ""
     return f"{len(fitting)} of {len(own)} tensors kept{made}"
+
+
+def _load(net: nn.Module, weights: Mapping[str, Any], *, strict: bool = True) -> None:
+    """Load weights as a state of the version that each module has now.
+
+    Files of tensors do not keep the versions, and modules such as torchvision's MNASNet refuse a state without one.
+    """
+    state = OrderedDict(weights)
+    state._metadata = getattr(net.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+    net.load_state_dict(state, strict=strict)
 
 
 def _generators() -> dict[str, object]:
