@@ -24,6 +24,7 @@ from nngen.families.family_function import FamilyFunction
 from nngen.families.hyperparameters import best_hyperparameters
 from nngen.families.probe import profiles
 from nngen.plan import Plan
+from nngen.training.state.net_state import load_weights
 from nngen.types import Candidate, Family, Interface, Shape
 
 CPU = torch.device("cpu")
@@ -153,7 +154,7 @@ def test_the_rest_works_too(
 def prove(
     quartet: tuple[str, ...], shape: Shape, families: dict[str, Family], assembler: Assembler, folder: Path
 ) -> None:
-    """Build a mixture of real families, run it in both modes, train a step, and compare experts with families."""
+    """Build a mixture of real families, compare experts with families, train a step, and load its weights anew."""
     measured = profiles([families[name] for name in quartet], shape, jobs=1)
     experts = []
     for name in quartet:
@@ -179,6 +180,15 @@ def prove(
     assert 0 <= accuracy <= 1 and loss > 0
     assert touched == {"gate", *map(str, range(4))}
     assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
+    again = module.Net(in_shape, (10,), dict(prm), CPU)
+    again.train_setup(prm)
+    load_weights(again, {n: value for n, value in net.state_dict().items() if isinstance(value, torch.Tensor)}, shape)
+    outputs = []
+    for built in (net.eval(), again):
+        torch.manual_seed(2)
+        with torch.no_grad():
+            outputs.append(built(images))
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
 def assert_is_the_family(
