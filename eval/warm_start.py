@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         train_size=(1000, "training images"),
         seeds=2,
         lr=0.003,
+        workers=1,
         archive=(Path, "archive of the trainings; one in the user's cache by default"),
     )
     name = f"warm_start-{Path(given.dataset.removeprefix('folder:')).name}-{given.train_size}"
@@ -87,11 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     archive.parent.mkdir(parents=True, exist_ok=True)
     quartets, seeds = str(math.comb(len(given.families), 4)), str(given.seeds)
     data = ("--dataset", given.dataset, "--train-size", str(given.train_size), "--lr", str(given.lr))
-    data += ("--families", ",".join(given.families))
+    workers = ("--workers", str(given.workers))
+    data += ("--families", ",".join(given.families), *workers)
     nngen(archive, "experts", "train", "experts", "--epochs", str(given.alone), "--seeds", seeds, *data)
     gates = ("surrogate", "gates", "experts", "--train", quartets, "--train-epochs", str(given.joint))
-    nngen(archive, *gates, "--seeds", seeds)
-    nngen(archive, *gates, "--seeds", seeds, "--unfreeze")
+    nngen(archive, *gates, "--seeds", seeds, *workers)
+    nngen(archive, *gates, "--seeds", seeds, *workers, "--unfreeze")
     for campaign, epochs in (("short", given.joint), ("long", given.alone + given.joint)):
         size: tuple[str, ...] = ("--size", quartets)
         if given.seeds > 1:
