@@ -17,9 +17,10 @@ from nngen.analysis.ranking.rows import Row
 from nngen.analysis.suspicion import stored_suspicions
 from nngen.archive import StoredCandidate, StoredTrial
 from nngen.assembly.plan_toml import to_toml
-from nngen.dashboard.pages import Query, View, curve_figures
-from nngen.dashboard.selection import number, select
+from nngen.dashboard.figures import curve_figures
+from nngen.dashboard.selection import select
 from nngen.dashboard.snapshot import Snapshot
+from nngen.dashboard.view import Query, View, number
 from nngen.errors import UsageError
 from nngen.export.kept_weights import kept_file
 from nngen.plan import changes

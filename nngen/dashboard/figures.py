@@ -49,6 +49,16 @@ def loss_curves(curves: Sequence[Curve]) -> str:
     return _over_epochs(figure, curves)
 
 
+def curve_figures(curves: Sequence[Curve], *, prefix: str = "", least: int = 2) -> dict[str, str]:
+    """Draw curves of so many points at least, and the losses that were reported, by the names of the figures."""
+    found = {}
+    if any(len(points) >= least for _, points in curves):
+        found[f"{prefix}accuracy"] = accuracy_curves(curves)
+        if any(point.train_loss is not None for _, points in curves for point in points):
+            found[f"{prefix}loss"] = loss_curves(curves)
+    return found
+
+
 def _add_line(
     figure: Any, name: str, points: Sequence[tuple[int, float]], *, place: int, dash: str, split: str, shown: bool
 ) -> None:

@@ -5,35 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 
 from nngen.analysis.ranking.rows import Row, by_fidelity, describe_fidelity
 from nngen.dashboard.snapshot import Snapshot
+from nngen.dashboard.view import number
 from nngen.errors import UsageError
-
-PAGE = 50
-"""Rows of a page."""
 
 SORTABLE = ("rank", "validation_accuracy", "test_accuracy", "seeds", "seconds", "parameters")
 """Columns that a leaderboard is sorted by."""
-
-
-def number(query: Mapping[str, str], name: str, default: float) -> float:
-    """Read a number of a query.
-
-    Raises:
-        UsageError: If it is not a number.
-    """
-    text = query.get(name, "").strip()
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = inf
-    if not isfinite(value):
-        raise UsageError(f"{name} must be a number, not {text[:40]!r}")
-    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,9 @@ from nngen.analysis.figures import plotly_script
 from nngen.archive import Archive
 from nngen.dashboard.candidate import DOWNLOADS, Download, candidate
 from nngen.dashboard.figures import parallel_figure, progress_figure
-from nngen.dashboard.pages import PAGES, View
+from nngen.dashboard.pages import PAGES
 from nngen.dashboard.snapshot import Shared, Snapshot
+from nngen.dashboard.view import View
 from nngen.errors import NngenError, UsageError
 from nngen.files import package_folder
 from nngen.jinja import environment, script_data
