@@ -10,6 +10,8 @@ from cyclopts import Parameter
 
 from nngen.archive import Archive, StoredTrial
 from nngen.campaign.budget import last_budget
+from nngen.campaign.protocols import CampaignInputs, GivenCandidates
+from nngen.campaign_spec import CampaignSpec
 from nngen.cli.options import ArchiveOptions, Count, Flag, Names, TemperatureOption
 from nngen.cli.options.dry_run import DryRun
 from nngen.cli.options.engine import BudgetOptions, EngineOptions, TrialOptions, usable_pool
@@ -24,6 +26,7 @@ from nngen.llm.proposals.parents import Parent, at_fidelity, named_parent, new_c
 from nngen.llm.proposals.pool import Drafts, read_drafts
 from nngen.llm.rewriters.base import Kind
 from nngen.training import pick_device
+from nngen.training.engine import Engine
 
 
 def llm_propose(
@@ -70,15 +73,12 @@ def llm_propose(
         nngen llm-propose --rewriter model.gguf --kind plan -n 8 --from-top 3 --train --json
         nngen llm-propose --rewriter mutate --kind region --region gate,mixing -n 20 --from-top 5
     """
-    from nngen.campaign.runner import Campaign
     from nngen.llm.proposals.propose import Proposer
 
     if parent is not None and from_top is not None:
         raise UsageError("--parent names one candidate and --from-top takes the best: give one of them")
-    if source.pool is not None and kind != Kind.PLAN:
-        raise UsageError(f"--pool drafts plans, not a {kind}: leave it out, or ask for --kind plan")
-    if source.pool is not None and repair:
-        raise UsageError("--repair asks again about one proposal, and --pool drafts others instead: give one of them")
+    if source.pool is not None:
+        _check_drafting(kind, repair=repair)
     (wanted,) = read_kinds((kind,), source.rewriter, machines.isolation)
     if dry_run:
         count = number if train else 0
@@ -122,19 +122,8 @@ def llm_propose(
             lost = shortfall(rows, number)
             # A campaign keeps the candidates that it began with, so it waits until the batch is whole.
             if train and candidates.suggestions and lost is None:
-                with trial_progress(compiled=machines.compiled) as watcher:
-                    Campaign(
-                        spec=stored
-                        or replace(spec, size=len(candidates.suggestions), sampler=f"rewriter {writer.name}"),
-                        archive=store,
-                        inputs=inputs,
-                        engine=engine,
-                        source=candidates,
-                        watcher=watcher,
-                        budget=budget.change(last_budget(store.events(title))),
-                        reveal=False,
-                        isolation=machines.isolation,
-                    ).run()
+                new = replace(spec, size=len(candidates.suggestions), sampler=f"rewriter {writer.name}")
+                _train(store, stored or new, inputs, engine, candidates, machines, budget)
         counted = trained_funnel(store, title, rows) if train else funnel(rows)
         drafts = read_drafts(store, title)
     _print(title, counted, rows, drafts, output)
@@ -143,6 +132,40 @@ def llm_propose(
     best = next((row.candidate for row in rows if row.new), "")
     if best:
         suggest("leaderboard", title, *output.place) if train else suggest("show", best[:13], *output.place)
+
+
+def _check_drafting(kind: str, *, repair: bool) -> None:
+    """Refuse what --pool does not do."""
+    if kind != Kind.PLAN:
+        raise UsageError(f"--pool drafts plans, not a {kind}: leave it out, or ask for --kind plan")
+    if repair:
+        raise UsageError("--repair asks again about one proposal, and --pool drafts others instead: give one of them")
+
+
+def _train(
+    store: Archive,
+    spec: CampaignSpec,
+    inputs: CampaignInputs,
+    engine: Engine,
+    candidates: GivenCandidates,
+    machines: EngineOptions,
+    budget: BudgetOptions,
+) -> None:
+    """Train the new candidates of a batch as the campaign of its name."""
+    from nngen.campaign.runner import Campaign
+
+    with trial_progress(compiled=machines.compiled) as watcher:
+        Campaign(
+            spec=spec,
+            archive=store,
+            inputs=inputs,
+            engine=engine,
+            source=candidates,
+            watcher=watcher,
+            budget=budget.change(last_budget(store.events(spec.name))),
+            reveal=False,
+            isolation=machines.isolation,
+        ).run()
 
 
 def _parents(
