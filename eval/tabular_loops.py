@@ -161,7 +161,7 @@ def run(space: Space, arm: str, seed: int) -> dict[str, Any]:
                 drafts[int(place)] = None
         pool = list(drafts)
         if ranked:
-            fitted = Ranker().fit(space.features[trials.places], np.array(trials.values))
+            fitted = Ranker(space.groups).fit(space.features[trials.places], np.array(trials.values))
             pool = [pool[turn] for turn in fitted.choose(space.features[pool], wanted)]
         trials.add(pool[:wanted], draws)
     return measures(space, trials)

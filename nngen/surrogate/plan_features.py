@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 from nngen.plan import Plan, flat_fields
 from nngen.surrogate.experts import Floats
@@ -14,15 +15,27 @@ from nngen.surrogate.plan_text import CHOICES, RATES, field_value
 _WIDE = 8  # a field whose largest value is so many times its smallest one enters as a logarithm
 
 
-def plan_features(plans: Sequence[Plan]) -> Floats:
-    """Encode plans as rows of numbers, ``(n, d)``: each field, families and pairs; names become indicators.
+class Encoded(NamedTuple):
+    """Plans as rows of numbers."""
+
+    rows: Floats  # ``(n, d)``
+    groups: list[list[int]]  # columns of the experts and of each other field; those of pairs are in none
+
+
+def plan_features(plans: Sequence[Plan]) -> Encoded:
+    """Encode plans as rows of numbers: each field, families and pairs; names become indicators.
 
     The columns are those that occur, so plans that are compared with each other are encoded together.
     """
     from sklearn.feature_extraction import DictVectorizer
 
-    found: Floats = DictVectorizer(sparse=False).fit_transform([_columns(plan) for plan in plans])
-    return found
+    vectorizer = DictVectorizer(sparse=False)
+    rows: Floats = vectorizer.fit_transform([_columns(plan) for plan in plans])
+    groups = defaultdict(list)
+    for place, name in enumerate(vectorizer.get_feature_names_out()):
+        if not name.startswith("pair "):
+            groups["experts" if name.startswith("family ") else name.partition("=")[0]].append(place)
+    return Encoded(rows, list(groups.values()))
 
 
 def _columns(plan: Plan) -> dict[str, float | str]:

@@ -7,12 +7,14 @@ Encoders from plans, cells or records to features stand beside their grammar; th
 from __future__ import annotations
 
 import warnings
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Hyperparameter, Kernel, WhiteKernel
 
 from nngen.surrogate.experts import Floats
 
@@ -24,16 +26,78 @@ _FAR = 1_000.0
 
 _MOST_TUNED = 250  # rows that the kernel's parameters are fitted to; the time of a fit grows with their cube
 
+_WIDE = 3.0  # standard deviation of the prior of the parameters' logarithms
+
 _MOST_KNOWN = 2_000  # rows that predictions are made from
 
 
+class Anova(Kernel):  # type: ignore[misc]
+    """Covariance of rows that are alike in groups of columns: the product of ``1 + w k`` over the groups.
+
+    It is the kernel of an analysis of variance (Durrande et al. 2012): each group has an effect of its own, groups have
+    interactions, and a group whose weight is near zero has no part in either. ``k`` is a Gaussian of the distance in
+    the group's columns.
+
+    Args:
+        groups: Columns of each group.
+        lengths: Length of the Gaussian of each group.
+        weights: Weight of each group.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], lengths: Sequence[float], weights: Floats) -> None:
+        self.groups, self.lengths, self.weights = groups, lengths, weights
+        self._known: tuple[Floats, Floats] | None = None
+
+    @property
+    def hyperparameter_weights(self) -> Hyperparameter:
+        """What is fitted."""
+        return Hyperparameter("weights", "numeric", (1e-5, 1e4), len(self.groups))
+
+    def __call__(self, X: Floats, Y: Floats | None = None, eval_gradient: bool = False) -> Any:  # noqa: N803
+        """Return the covariance of rows, ``(n, m)``, if asked with its derivatives by the logarithms of the weights."""
+        terms = np.atleast_1d(self.weights)[:, np.newaxis, np.newaxis] * self._alike(X, Y)
+        found = (1 + terms).prod(axis=0)
+        return (found, np.moveaxis(found * terms / (1 + terms), 0, -1)) if eval_gradient else found
+
+    def diag(self, X: Floats) -> Floats:  # noqa: N803
+        """Return the variance of each row, ``(n,)``."""
+        return np.full(len(X), np.prod(1 + np.atleast_1d(self.weights)))
+
+    def is_stationary(self) -> bool:
+        """Return True: the covariance depends on distances alone."""
+        return True
+
+    def _alike(self, rows: Floats, others: Floats | None) -> Floats:
+        """Return ``k`` of each group, ``(G, n, m)``; a fit asks for the same rows again and again."""
+        if others is None and self._known is not None and self._known[0] is rows:
+            return self._known[1]
+        found = np.stack(
+            [
+                np.exp(
+                    -cdist(rows[:, own], (rows if others is None else others)[:, own], "sqeuclidean") / (2 * length**2)
+                )
+                for own, length in zip(self.groups, self.lengths, strict=True)
+            ]
+        )
+        if others is None:
+            self._known = rows, found
+        return found
+
+
 class Ranker:
-    """Gaussian process with a linear and a smooth part, whose shares follow from the data.
+    """Gaussian process with a linear part and one of groups of columns, whose shares follow from the data.
 
     It is fitted to the normal scores of the accuracies' ranks, and predictions are turned back: networks that learn
     nothing would otherwise take up the variance, and the best ones would look alike. Columns are divided by their
     range, so that indicators and numbers count alike. More rows than a fit can take are thinned out evenly.
+
+    Args:
+        groups: Columns of each field that rows are made of; by default all columns are one group. Columns without a
+            group have linear effects alone.
     """
+
+    def __init__(self, groups: Sequence[Sequence[int]] | None = None) -> None:
+        self._groups = groups
 
     def fit(self, features: Floats, accuracies: Floats) -> Self:
         """Fit to measured rows.
@@ -52,18 +116,25 @@ class Ranker:
         values: Floats = norm.ppf((rankdata(accuracies) - 0.5) / len(accuracies))
         self._scores, self._accuracies = _extended(np.sort(values), np.sort(accuracies))
         linear = ConstantKernel(0.1, (1e-4, 1e2)) * DotProduct(sigma_0=1.0, sigma_0_bounds="fixed")
-        smooth = ConstantKernel(1.0, (1e-4, 1e2)) * RBF(np.sqrt(features.shape[1]), (0.1, 1e2))
-        kernel = linear + smooth + WhiteKernel(0.3, (1e-4, 1e1))
+        kernel = linear + ConstantKernel(0.3, (1e-5, 1e2)) * self._anova() + WhiteKernel(0.3, (1e-4, 1e1))
         tuned = _thinned(len(values), _MOST_TUNED)
         with warnings.catch_warnings():
             # A part that the data do not need ends at its bound, which is as it should be.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = GaussianProcessRegressor(kernel).fit(self._rows[tuned], values[tuned])
+            model = GaussianProcessRegressor(kernel, optimizer=_most_likely).fit(self._rows[tuned], values[tuned])
             if len(tuned) < len(values):
                 model = GaussianProcessRegressor(model.kernel_, optimizer=None).fit(self._rows, values)
         self._signal, self._noise = model.kernel_.k1, float(model.kernel_.k2.noise_level)
         self._weights, self._factor = model.alpha_, model.L_
         return self
+
+    def _anova(self) -> Anova:
+        """Return the part of the groups in which the measured rows differ; lengths are their standard deviations."""
+        groups = [list(range(self._rows.shape[1]))] if self._groups is None else self._groups
+        spread = [float(np.sqrt(self._rows[:, own].var(axis=0).sum())) for own in groups]
+        kept = [(own, length) for own, length in zip(groups, spread, strict=True) if length > 0] or [(groups[0], 1.0)]
+        own, lengths = zip(*kept, strict=True)
+        return Anova(own, lengths, np.full(len(kept), 0.3))
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Predict rows ``(m, d)``: their mean accuracies ``(m,)`` and the standard deviations of these means ``(m,)``.
@@ -120,6 +191,24 @@ class Ranker:
         known = solve_triangular(self._factor, cross, lower=True, check_finite=False)
         variance = np.maximum(self._signal.diag(rows) - (known**2).sum(axis=0), 0.0)
         return cross.T @ self._weights, variance, known
+
+
+def _most_likely(
+    objective: Callable[[Floats], tuple[float, Floats]], start: Floats, bounds: Floats
+) -> tuple[Floats, float]:
+    """Find the parameters of the highest likelihood times a wide normal prior of their logarithms.
+
+    Without the prior, fits of some tens of rows take chance for weights of single groups.
+    """
+    from scipy.optimize import minimize
+
+    def penalised(place: Floats) -> tuple[float, Floats]:
+        value, slope = objective(place)
+        away = (place - start) / _WIDE
+        return value + 0.5 * float(away @ away), slope + away / _WIDE
+
+    found = minimize(penalised, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return found.x, float(found.fun)
 
 
 def _extended(scores: Floats, accuracies: Floats) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, norm, rankdata
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from nngen.llm.proposals.plan_space import PlanSpace
-from nngen.plan import Gate, Losses, Plan, Recipe
+from nngen.plan import Gate, Losses, Plan, Recipe, flat_fields
 from nngen.surrogate import ranker as module
 from nngen.surrogate.plan_features import plan_features
 from nngen.surrogate.plan_text import CHOICES
@@ -99,6 +99,21 @@ def test_rows_that_learn_nothing_do_not_hide_the_differences_between_the_best():
     assert np.mean((mean > 0.3) == good) > 0.95
 
 
+def test_fields_without_effect_are_found_from_few_rows():
+    """With the fields as groups, interactions of two of them stand out among twenty indicators without any effect."""
+    rng = np.random.default_rng(1)
+    taus: dict[str, list[float]] = {"fields": [], "one group": []}
+    for _ in range(5):
+        kinds, numbers = rng.integers(0, 5, (90, 4)), rng.random((90, 2))
+        rows = np.hstack([*(np.eye(5)[kinds[:, place]] for place in range(4)), numbers])
+        values = numbers[:, 0] * (0.2 + numbers[:, 1]) + 0.02 * rng.standard_normal(90)
+        fields = [*(list(range(5 * place, 5 * place + 5)) for place in range(4)), [20], [21]]
+        for name, groups in (("fields", fields), ("one group", None)):
+            mean, _ = Ranker(groups).fit(rows[:26], values[:26]).predict(rows[26:])
+            taus[name].append(float(kendalltau(mean, values[26:]).statistic))
+    assert np.mean(taus["fields"]) > 0.7 > np.mean(taus["one group"]) + 0.1
+
+
 def test_many_rows_are_thinned_out(monkeypatch):
     monkeypatch.setattr(module, "_MOST_KNOWN", 60)
     monkeypatch.setattr(module, "_MOST_TUNED", 30)
@@ -124,7 +139,8 @@ def test_every_field_of_a_plan_is_a_feature():
     for path, values in CHOICES.items():
         part, name = path.split(".")
         others += [replace(plan, **{part: replace(getattr(plan, part), **{name: value})}) for value in values]
-    rows = plan_features([plan, *others])
+    rows, groups = plan_features([plan, *others])
+    assert len(groups) == len({*flat_fields(plan), *flat_fields(others[3])})
     same = [other for other, row in zip(others, rows[1:], strict=True) if (row == rows[0]).all()]
     assert all(other == plan for other in same)
 
@@ -134,6 +150,6 @@ def test_pairs_that_work_together_are_found():
     rng = Random(0)
     plans = [SPACE.draw(rng) for _ in range(160)]
     values = np.array([0.5 + 0.1 * (("A" in plan.experts) == ("B" in plan.experts)) for plan in plans])
-    rows = plan_features(plans)
-    mean, _ = Ranker().fit(rows[:120], values[:120]).predict(rows[120:])
+    rows, groups = plan_features(plans)
+    mean, _ = Ranker(groups).fit(rows[:120], values[:120]).predict(rows[120:])
     assert mean[values[120:] > 0.55].min() > mean[values[120:] < 0.55].max()

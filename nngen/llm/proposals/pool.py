@@ -86,8 +86,8 @@ def pick(drafts: Sequence[Plan], number: int, trained: Sequence[tuple[Plan, floa
     from nngen.surrogate.ranker import Ranker
 
     plans, accuracies = zip(*trained, strict=True)
-    features = plan_features([*plans, *drafts])
-    ranker = Ranker().fit(features[: len(plans)], np.array(accuracies))
+    features, groups = plan_features([*plans, *drafts])
+    ranker = Ranker(groups).fit(features[: len(plans)], np.array(accuracies))
     return ranker.choose(features[len(plans) :], number), len(plans)
 
 
