@@ -105,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scratch, short": read(archive, "short"),
         "scratch, long": read(archive, "long"),
     }
-    given.archive = None  # no path of this machine on the page
+    # No path of this machine on the page.
+    given.archive, given.dataset = None, given.dataset.replace(f"{Path(given.dataset.partition(':')[2]).parent}/", "")
     return EVALUATION.finish(page(arms, read(archive, "experts"), int(quartets)), good=True)
 
 
