@@ -54,6 +54,7 @@ POOL = (
 PUBLISHED = (round(0.048 * 23_751), 672)
 """Mixtures that the published campaign trained, 4.8 % of its space, and its hours."""
 
+JPEG = Path(folder) if (folder := os.environ.get("NNGEN_CIFAR10_JPEG")) else None
 SETTINGS = ("--shape", "3x32x32", "--batch", "32", "--lr", "0.003", "--augment", "flip")
 TABLE = Path(__file__).parent / "tables" / "moe4.json"
 STORE = RESULTS / "space_cost.json"
@@ -110,6 +111,7 @@ def measure(given: Any) -> dict[str, Any]:
     with Archive.open(archive, readonly=True) as store:
         (again,) = store.trials("judged", curves=False)
     return {
+        "data": "CIFAR-10 (JPEG)" if given.images == JPEG else given.images.name,
         "families": len(alone.families),
         "missing": dict(alone.missing),
         "images": len(alone.labels),
@@ -269,7 +271,7 @@ def _at(path: Sequence[tuple[float, float]], limit_s: float) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out what is missing, and print the page."""
-    images = {"type": Path, "default": os.environ.get("NNGEN_CIFAR10_JPEG"), "help": "folder of the images"}
+    images = {"type": Path, "default": JPEG, "help": "folder of the images"}
     given = EVALUATION.arguments(
         argv,
         images=images,
@@ -323,7 +325,7 @@ def first_part(found: Mapping[str, Any]) -> str:
         ],
         right=("chosen by", "fresh"),
     )
-    about = f"{found['families']} families, {found['images']:,} validation images; {parts}."
+    about = f"{found['data']}: {found['families']} families, {found['images']:,} validation images; {parts}."
     return "\n\n".join(
         [about, lines, "Validation accuracy of the best; fresh is with seeds that did not choose it.", judged]
     )
