@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table(seeds, noise, right=seeds[1:5]),
         "Predictions come from the order of two seeds (`seed_ceiling`), for comparison also from an analysis of"
         " variance, which networks that learn nothing mislead.",
-        f"## NAS-Bench-201: predictors fitted to {given.trainings} random trainings with one seed each, scored on the rest",
+        f"## NAS-Bench-201: predictors fitted to {given.trainings} random trainings of one seed, scored on the rest",
         table(columns, rows, right=columns[2:]),
         f"Every claim holds: {'yes' if good else 'no'}.",
         "## LEMUR's curves, CIFAR-10",
