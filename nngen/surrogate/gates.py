@@ -13,7 +13,7 @@ a card. All is fitted on one half of the validation images and scored on the oth
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +52,9 @@ _LEAST_LOG = -20.0
 
 _CELLS = {"cpu": 2**20, "cuda": 2**26}  # numbers in a block
 
+WARM_RATE = 0.1
+"""Learning rate of experts that are trained on from their kept weights, as a multiple of the trial's."""
+
 _TINY = 1e-30
 
 
@@ -63,6 +66,11 @@ def frozen_plan(network: str | None = None) -> Plan:
     rate = Recipe().gate_rate if network == "convolution" else FROZEN.recipe.gate_rate
     gate, recipe = replace(FROZEN.gate, network=network), replace(FROZEN.recipe, gate_rate=rate)
     return replace(FROZEN, gate=gate, recipe=recipe)
+
+
+def warm_plan(families: Sequence[str]) -> Plan:
+    """Return the plan of a candidate whose experts, of these families, are trained on from the weights they have."""
+    return Plan(experts=(), rates=tuple((name, WARM_RATE) for name in families))
 
 
 def gate_accuracies(

@@ -63,8 +63,8 @@ def gates(
 
     With --train K the K best become candidates, as campaign CAMPAIGN-frozen-EPOCHS: files whose experts start from the
     families' kept weights and stay as they are, while the gate is trained on the training images. Replicates take the
-    weights of the next seed of each family. With --unfreeze all weights are trained from there on, as campaign
-    CAMPAIGN-warm-EPOCHS.
+    weights of the next seed of each family. With --unfreeze all weights are trained from there on, those of the experts
+    at a tenth of the learning rate, as campaign CAMPAIGN-warm-EPOCHS.
 
     Args:
         campaign: Campaign of families alone (nngen experts train); the last one by default.
@@ -87,7 +87,7 @@ def gates(
         nngen surrogate gates experts --train 10 --gate convolution
         nngen surrogate gates experts --train 10 --train-epochs 5 --unfreeze
     """
-    from nngen.surrogate.gates import frozen_plan
+    from nngen.surrogate.gates import frozen_plan, warm_plan
 
     if train is None and (unfreeze or dry_run or gate):
         flag = "unfreeze" if unfreeze else "dry-run" if dry_run else "gate"
@@ -132,7 +132,7 @@ def gates(
     summary = train_mixtures(
         alone,
         spec,
-        DrawnQuartets(quartets=quartets, plan=Plan(experts=()) if unfreeze else frozen_plan(gate)),
+        DrawnQuartets(quartets=quartets, plan=warm_plan(alone.families) if unfreeze else frozen_plan(gate)),
         weights=weights,
         families_from=families_from,
         budget=budget,
