@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nngen.archive import Archive
+from nngen.surrogate.gates import WARM_RATE
 from nngen.campaign_spec import ALONE
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
@@ -92,6 +93,7 @@ def test_candidates_with_frozen_and_with_warm_experts(nngen, tmp_path, monkeypat
             assert trial.trained and trial.environment["started_from"] == "4 experts trained alone"
         assert {trial.plan.recipe.frozen for trial in frozen} == {True}
         assert {trial.plan.recipe.frozen for trial in warm} == {False}
+        assert dict(warm[0].plan.rates) == dict.fromkeys(warm[0].experts, WARM_RATE)
         # Seeds of the families differ, and what started from the same families has one fidelity.
         assert len({trial.fidelity for trial in (*frozen, *warm)}) == 1
     told = nngen("export", "small-frozen-1", "--out", tmp_path / "out", "--weights")

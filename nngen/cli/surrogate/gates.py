@@ -20,7 +20,6 @@ from nngen.cli.progress import progress_bar
 from nngen.cli.surrogate import FamiliesFrom, Seeds, begun, finish, train_mixtures
 from nngen.errors import UsageError
 from nngen.export.kept_weights import family_weights
-from nngen.plan import Plan
 from nngen.ranges import Epochs, range_of
 from nngen.space.adaptive import SURROGATE
 from nngen.space.pool import EXPERTS
