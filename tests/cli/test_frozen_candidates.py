@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nngen.archive import Archive
-from nngen.surrogate.gates import WARM_RATE
 from nngen.campaign_spec import ALONE
+from nngen.surrogate.gates import WARM_RATE
 from nngen.testing.fakes import FakeEngine, fake_campaign
 from nngen.types import Outcome
 
