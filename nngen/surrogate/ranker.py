@@ -55,9 +55,18 @@ class Anova(Kernel):  # type: ignore[misc]
 
     def __call__(self, X: Floats, Y: Floats | None = None, eval_gradient: bool = False) -> Any:  # noqa: N803
         """Return the covariance of rows, ``(n, m)``, if asked with its derivatives by the logarithms of the weights."""
-        terms = np.atleast_1d(self.weights)[:, np.newaxis, np.newaxis] * self._alike(X, Y)
+        weights = np.atleast_1d(self.weights)
+        if not eval_gradient:  # one group at a time: there may be thousands of rows
+            found = np.ones((len(X), len(X if Y is None else Y)))
+            for group, weight in enumerate(weights):
+                found *= 1 + weight * self._alike(group, X, X if Y is None else Y)
+            return found
+        # A fit asks for the same rows again and again.
+        if self._known is None or self._known[0] is not X:
+            self._known = X, np.stack([self._alike(group, X, X) for group in range(len(weights))])
+        terms = weights[:, np.newaxis, np.newaxis] * self._known[1]
         found = (1 + terms).prod(axis=0)
-        return (found, np.moveaxis(found * terms / (1 + terms), 0, -1)) if eval_gradient else found
+        return found, np.moveaxis(found * terms / (1 + terms), 0, -1)
 
     def diag(self, X: Floats) -> Floats:  # noqa: N803
         """Return the variance of each row, ``(n,)``."""
@@ -67,20 +76,11 @@ class Anova(Kernel):  # type: ignore[misc]
         """Return True: the covariance depends on distances alone."""
         return True
 
-    def _alike(self, rows: Floats, others: Floats | None) -> Floats:
-        """Return ``k`` of each group, ``(G, n, m)``; a fit asks for the same rows again and again."""
-        if others is None and self._known is not None and self._known[0] is rows:
-            return self._known[1]
-        found = np.stack(
-            [
-                np.exp(
-                    -cdist(rows[:, own], (rows if others is None else others)[:, own], "sqeuclidean") / (2 * length**2)
-                )
-                for own, length in zip(self.groups, self.lengths, strict=True)
-            ]
-        )
-        if others is None:
-            self._known = rows, found
+    def _alike(self, group: int, rows: Floats, others: Floats) -> Floats:
+        """Return ``k`` of a group, ``(n, m)``."""
+        own, length = list(self.groups[group]), self.lengths[group]
+        distances = cdist(rows[:, own], others[:, own], "sqeuclidean")
+        found: Floats = np.exp(-distances / (2 * length**2))
         return found
 
 

@@ -15,7 +15,7 @@ from nngen.plan import Gate, Losses, Plan, Recipe, flat_fields
 from nngen.surrogate import ranker as module
 from nngen.surrogate.plan_features import plan_features
 from nngen.surrogate.plan_text import CHOICES
-from nngen.surrogate.ranker import Ranker
+from nngen.surrogate.ranker import Anova, Ranker
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.random((120, 6))
@@ -112,6 +112,22 @@ def test_fields_without_effect_are_found_from_few_rows():
             mean, _ = Ranker(groups).fit(rows[:26], values[:26]).predict(rows[26:])
             taus[name].append(float(kendalltau(mean, values[26:]).statistic))
     assert np.mean(taus["fields"]) > 0.7 > np.mean(taus["one group"]) + 0.1
+
+
+def test_the_kernel_of_groups_is_that_of_its_formula_with_its_derivatives():
+    groups, lengths, rows = [[0, 1], [2], [4]], (0.5, 0.3, 0.2), ROWS[:9]
+    kernel = Anova(groups, lengths, np.array([0.4, 2.0, 1e-3]))
+    expected = np.ones((9, 9))
+    for own, length, weight in zip(groups, lengths, kernel.weights, strict=True):
+        away = ((rows[:, np.newaxis, own] - rows[np.newaxis, :, own]) ** 2).sum(axis=2)
+        expected *= 1 + weight * np.exp(-away / (2 * length**2))
+    found, slope = kernel(rows, eval_gradient=True)
+    assert found == pytest.approx(expected) and kernel(rows, rows) == pytest.approx(expected)
+    assert kernel.diag(rows) == pytest.approx(np.diag(expected))
+    for place in range(3):
+        step = np.eye(3)[place] * 1e-6
+        ahead, behind = (kernel.clone_with_theta(kernel.theta + sign * step)(rows) for sign in (1, -1))
+        assert slope[:, :, place] == pytest.approx((ahead - behind) / 2e-6, abs=1e-6)
 
 
 def test_many_rows_are_thinned_out(monkeypatch):
