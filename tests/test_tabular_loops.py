@@ -33,7 +33,13 @@ def space(scripts):
     noise = np.random.default_rng(0).normal(0, 0.002, (256, 2))
     features = np.eye(4)[coordinates].reshape(256, -1)
     name = "fractalnet"  # for its numbers of trials
-    return scripts[1].Space(name=name, coordinates=coordinates, features=features, seeds=truth[:, None] + noise)
+    return scripts[1].Space(
+        name=name,
+        coordinates=coordinates,
+        features=features,
+        groups=[range(4 * choice, 4 * choice + 4) for choice in range(4)],
+        seeds=truth[:, None] + noise,
+    )
 
 
 @pytest.mark.parametrize("arm", ["random", "random + ranker", "mutate", "mutate + ranker", "evolution + ranker"])
