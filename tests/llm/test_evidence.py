@@ -126,3 +126,19 @@ def test_a_prompt_has_room_for_families_and_plans_beside_the_clearest_numbers() 
     assert len(values["numbers"]) == 6
     text = render(prompt("plan"), values, estimate_tokens).messages[-1].content
     assert "Families and their measured effect" in text and "The best plans so far" in text
+
+
+def test_a_prompt_names_the_pairs_that_are_clear_of_zero() -> None:
+    rng = Random(3)
+    plans = [SPACE.draw(rng) for _ in range(200)]
+    gains = [0.2 if {"A", "B"} <= set(plan.experts) else 0.0 for plan in plans]
+    rows = [
+        (plan, str(n), 0.5 + gain + rng.gauss(0, 0.005))
+        for n, (plan, gain) in enumerate(zip(plans, gains, strict=True))
+    ]
+    pairs = {row["name"]: row["effect"] for row in plan_values(trials(rows), SPACE)["pairs"]}
+    assert pairs["A + B"].startswith("+")
+    spans = [effect.split("[")[1].split("]")[0].split(", ") for effect in pairs.values()]
+    assert all(float(low) * float(high) > 0 for low, high in spans)
+    noise = [(plan, str(n), 0.5 + rng.gauss(0, 0.02)) for n, plan in enumerate(plans[:30])]
+    assert plan_values(trials(noise), SPACE)["pairs"] == []

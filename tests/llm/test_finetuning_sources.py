@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_files_come_with_their_plan_their_accuracy_and_the_change_to_a_better_on
             assert python_block(row.answer).strip() == stored.source.strip()
             compile(python_block(row.answer), "file.py", "exec")
         elif row.task is Task.CODE:
-            assert stored.source.strip() in text
+            assert stored.source.strip() in text and trial.spec is not None
+            assert f"with batch {trial.spec.batch}, lr {trial.spec.lr}, momentum {trial.spec.momentum}." in text
             assert float(row.answer) == pytest.approx(trial.validation_accuracy, abs=0.0005)
         else:
             delta = diff_block(row.answer)
@@ -88,6 +90,9 @@ def test_changes_between_lemurs_models_have_equal_hyperparameters_and_families_o
     ]
     odd = [Record(model="Big-00000000", dataset="d", epoch=1, accuracy=7, duration_s=1.0, hyperparameters={})]
     found = list(lemur_examples(sources, [*rows, *odd]))
+    assert all("trained on cifar-10 with lr " in row.messages[-1].content for row in found if row.task is Task.CODE)
+    bare = [replace(odd[0], accuracy=0.5)]
+    assert ["It is trained on d. What" in row.messages[-1].content for row in lemur_examples(sources, bare)] == [True]
     accuracies = {row.model: row.accuracy for row in rows}
     rates = {row.model: row.hyperparameters["lr"] for row in rows}
     named = {source: model for model, source in sources.items() if model.startswith("Big")}

@@ -43,7 +43,9 @@ def source_examples(trials: Iterable[StoredTrial], candidate: Callable[[str], St
         about = {
             "dataset": public_name(spec.dataset),
             "epochs": spec.epochs,
-            "hyperparameters": _listed(spec.hyperparameters),
+            "hyperparameters": _listed(
+                {"batch": spec.batch, "lr": spec.lr, "momentum": spec.momentum, **spec.hyperparameters}
+            ),
         }
         for row in rows[:_MOST_FILES]:
             stored = files[row.candidate]

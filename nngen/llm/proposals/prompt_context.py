@@ -45,7 +45,9 @@ def plan_values(trials: Sequence[StoredTrial], space: PlanSpace, *, failed: Iter
     known = {row.family for row in rows}
     trained = Counter(name for trial in trials if trial.trained for name in set(trial.experts))
     others = [name for name in space.families if name not in known]
-    pairs = sorted(measured.pairs, key=lambda pair: -pair.interval.effect)[:_PAIRS] if measured else []
+    # A pair whose interval holds zero says nothing, at 25 tokens.
+    clear = [pair for pair in (measured.pairs if measured else ()) if pair.interval.low > 0 or pair.interval.high < 0]
+    pairs = sorted(clear, key=lambda pair: -pair.interval.effect)[:_PAIRS]
     return {
         "families": [{"name": row.family, "effect": _effect(row.interval, row.point, row.quartets)} for row in rows],
         "inseparable": [f"{name} ({trained[name]})" for name in others if trained[name]],
