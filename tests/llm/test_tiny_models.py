@@ -79,7 +79,23 @@ def test_every_architecture_proposes_and_is_tuned(architecture: str, data: Path,
     replies = local.propose(asked)
     assert [SPACE.read(reply.text) is not None for reply in replies] == [True] * 3
     # The draws of a request are independent of its neighbours.
-    assert replies[2].text == local.propose(asked[2:])[0].text
+    assert [reply.text for reply in replies] == [local.propose([one])[0].text for one in asked]
+
+
+@pytest.mark.parametrize(("architecture", "shares"), [("llama", True), ("gemma2", False)])
+def test_what_prompts_begin_with_is_computed_once(architecture: str, shares: bool, tmp_path: Path) -> None:
+    """With a sliding window it is computed for each different prompt, because padding would count inside of it."""
+    local = Local(str(make(tmp_path / "tiny", architecture)), Options(batch=4))
+    users = [Message(role="user", content=f"Write {text}") for text in ("one plan.", "one plan.", "another.")]
+    prompts = [local.chat.prompt([SYSTEM.to_dict(), user.to_dict()]) for user in users]
+    encoded = [local.chat.ids(prompt) for prompt in prompts]
+    read: list[tuple[int, ...]] = []
+    local.model.register_forward_pre_hook(lambda _, args, named: read.append(args[0].shape), with_kwargs=True)
+    ids, mask, _ = local._read(prompts)
+    assert mask.sum(1).tolist() == [len(tokens) for tokens in encoded]
+    common = next(place for place, (one, other) in enumerate(zip(encoded[0], encoded[2], strict=False)) if one != other)
+    rest = ids.shape[1] - 1
+    assert read == ([(1, common), (2, rest - common)] if shares else [(2, rest)])
 
 
 @pytest.mark.parametrize("template", [name for name in TEMPLATES if name not in ("broken", "none")])

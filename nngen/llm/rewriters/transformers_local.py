@@ -6,10 +6,12 @@ import inspect
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
+from more_itertools import chunked
 from torch import Tensor
 
 from nngen.errors import RewriterError
@@ -24,9 +26,9 @@ from nngen.text import one_line
 class Local:
     """Rewriter over transformers' ``generate``.
 
-    Requests with the same prompt share its prefill; others are padded on the left. Both are decoded
-    in batches of ``options.batch`` rows with a key-value cache. The weights are loaded for the first prompt that fits
-    the context.
+    Requests are decoded in batches of ``options.batch`` rows with a key-value cache, for which the common beginning of
+    their prompts and the rest of each different prompt are computed once. The weights are loaded for the first prompt
+    that fits the context.
     """
 
     trusted = False
@@ -37,7 +39,6 @@ class Local:
             raise RewriterError("a base in 4 bits needs a CUDA device: leave --quantize out on the CPU")
         self.name = Path(base).name + (f"+{options.adapter.name}" if options.adapter else "")
         self.tokenizer = load_tokenizer(base, options.chat_template)
-        self.tokenizer.padding_side = "left"  # the last token of every row is the one that is continued
         if options.adapter is not None:
             check_adapter(options.adapter, base)
         config = load_config(base)
@@ -116,16 +117,36 @@ class Local:
         ]
 
     def _read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Any]:
-        """Tokenize prompts to ``(B, T)``; where all are equal, compute the cache of all but the last token once."""
-        encoded = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
-        ids, mask = encoded["input_ids"].to(self.model.device), encoded["attention_mask"].to(self.model.device)
+        """Tokenize prompts to ``(B, T)``, with their mask and the cache of all but their last tokens.
+
+        What all prompts begin with is computed once, and the rest of each different prompt once. Padding lies between
+        the two. There is no cache for one row, nor for models whose state cannot be repeated.
+        """
+        different = list(dict.fromkeys(prompts))
+        encoded = self.tokenizer(different, add_special_tokens=False)["input_ids"]
         cache = None
-        if self._shares and len(prompts) > 1 and len(set(prompts)) == 1 and ids.shape[1] > 1:
+        if self._shares and len(prompts) > 1 and max(map(len, encoded)) > 1:
             cache = optional_import("transformers").DynamicCache(config=self.model.config.get_text_config())
-            keep = {"logits_to_keep": 1} if "logits_to_keep" in self._arguments else {}
-            self.model(ids[:1, :-1], use_cache=True, **keep, **{self._cache_argument: cache})
-            cache.batch_repeat_interleave(len(prompts))
-        return ids, mask, cache
+        # A sliding window would count padding inside of it, so there it comes first.
+        begins = cache is not None and (len(different) == 1 or not any(getattr(cache, "is_sliding", ())))
+        shared = _shared(encoded) if begins else 0
+        ids, mask = (part.to(self.model.device) for part in _padded(encoded, shared, self.tokenizer.pad_token_id))
+        rows = torch.tensor([different.index(prompt) for prompt in prompts], device=ids.device)
+        if cache is not None:
+            self._fill(cache, ids, mask, shared)
+            cache.batch_select_indices(rows)
+        return ids[rows], mask[rows], cache
+
+    def _fill(self, cache: Any, ids: Tensor, mask: Tensor, shared: int) -> None:
+        """Compute the cache of all but the last token of each row; the first ``shared`` tokens are those of all."""
+        options = {"use_cache": True, self._cache_argument: cache}
+        options |= {"logits_to_keep": 1} if "logits_to_keep" in self._arguments else {}
+        if shared:
+            self.model(ids[:1, :shared], **options)
+            cache.batch_repeat_interleave(len(ids))
+        if shared < ids.shape[1] - 1:
+            places = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:-1]
+            self.model(ids[:, shared:-1], attention_mask=mask[:, :-1], position_ids=places, **options)
 
     def _reply(self, tokens: list[int], request: Request, read: int, seconds: float) -> Reply:
         length = next((place for place, token in enumerate(tokens) if token in self._end), None)
@@ -156,14 +177,22 @@ class Local:
 
 
 def _batches(order: Sequence[int], prompts: Sequence[str], size: int, *, pads: bool) -> Iterator[list[int]]:
-    """Split the order into batches; prompts shared by several requests get batches of their own.
+    """Split the order, in which equal prompts are neighbours; without padding, a batch holds one prompt."""
+    groups = [list(order)] if pads else [list(rows) for _, rows in groupby(order, key=prompts.__getitem__)]
+    for rows in groups:
+        yield from chunked(rows, size)
 
-    Without padding, a batch holds one prompt.
-    """
-    shared: dict[str, list[int]] = {}
-    for index in order:
-        shared.setdefault(prompts[index], []).append(index)
-    single = [rows[0] for rows in shared.values() if len(rows) == 1 and pads]
-    for rows in [*(rows for rows in shared.values() if len(rows) > 1 or not pads), single]:
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
+
+def _shared(encoded: Sequence[Sequence[int]]) -> int:
+    """Count the first tokens that all rows have, without the last token of any."""
+    least = min(map(len, encoded)) - 1
+    return next((place for place in range(least) if len({ids[place] for ids in encoded}) > 1), least)
+
+
+def _padded(encoded: Sequence[Sequence[int]], shared: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Pad rows behind the tokens that they share, and return them with their mask, both ``(B, T)``."""
+    longest = max(map(len, encoded))
+    gaps = [longest - len(ids) for ids in encoded]
+    rows = [[*ids[:shared], *[pad] * gap, *ids[shared:]] for ids, gap in zip(encoded, gaps, strict=True)]
+    mask = [[1] * shared + [0] * gap + [1] * (longest - gap - shared) for gap in gaps]
+    return torch.tensor(rows), torch.tensor(mask)
