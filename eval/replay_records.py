@@ -227,8 +227,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     about = (
         f"LEMUR 2.1.2, one epoch, images of at most {SIDE} px, batches of {BATCH} or more; CIFAR-10 (JPEG). Difference"
         " is the mean of our seeds less the record. A record is inside if it lies in the 95 % prediction interval of"
-        " another seed of ours, with the deviation between its own seeds where there are more than two, else pooled over"
-        " the data set. LEMUR mirrors test images of `_flip` transforms at random as well; here they stay as they are."
+        " another seed of ours, with the deviation between its own seeds where there are more than two, else pooled"
+        " over the data set. LEMUR mirrors test images of `_flip` transforms at random; here they are not mirrored."
     )
     parts = []
     for name in SETS:
