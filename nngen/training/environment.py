@@ -13,6 +13,7 @@ from typing import Any
 
 from nngen import __version__
 from nngen.errors import UsageError
+from nngen.training.cards import visible_cards
 
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """Device files of graphics cards: NVIDIA's, NVIDIA's under WSL, AMD's. Without one of them torch need not be loaded."""
@@ -48,22 +49,6 @@ def _cuda_works() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """A graphics card."""
-
-    name: str  # name of its kind
-    memory_mib: float  # its memory in MiB
-    visible: str  # value of ``CUDA_VISIBLE_DEVICES`` with which a process sees this card alone
-
-
-def visible_cards(count: int) -> list[str]:
-    """Return the values of ``CUDA_VISIBLE_DEVICES`` that each show one of the cards that this process would see."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in named.split(",")] if named else []
-    return names[:count] if len(names) >= count else [str(number) for number in range(count)]
 
 
 def describe(versions: Mapping[str, str], *, device: str, threads: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Prediction of the memory and time of a training before it starts, and sharing of a card by these predictions.
+"""Prediction of the memory and time of a training before it starts.
 
 A mixture keeps for its backward pass what its experts keep (``nngen.families.probe``). The lower bound counts only
 what cannot be avoided, so a training that it refuses would have failed: docs/design/0014-prediction.md.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -138,38 +138,3 @@ def largest_batch(prediction: Prediction, batch: int, limit_mib: float) -> int:
     while batch // 2 >= SMALLEST_BATCH and prediction.low_mib(batch) > limit_mib:
         batch //= 2
     return batch
-
-
-class GpuMemoryPool:
-    """Memory of this machine's cards, shared by trainings: each waits until a card has what it will likely take."""
-
-    def __init__(self, limits_mib: Iterable[float]) -> None:
-        self._limits = tuple(limits_mib)
-        self._taken: list[list[float]] = [[] for _ in self._limits]
-        self._change = threading.Condition()
-
-    @contextmanager
-    def hold(self, need_mib: float | None) -> Iterator[int]:
-        """Wait for memory and reserve it in the block; an unknown need reserves a whole card.
-
-        Yields:
-            Place of the card: of those with room, the one with the fewest trainings.
-        """
-        # A training expected to exceed every card is admitted alone: the expectation is not a lower bound.
-        needs = [limit if need_mib is None else min(need_mib, max(self._limits)) for limit in self._limits]
-
-        def free() -> list[int]:
-            cards = range(len(needs))
-            return [card for card in cards if sum(self._taken[card]) + needs[card] <= self._limits[card]]
-
-        with self._change:
-            # The first of several waiting trainings that fits goes on: a large one may wait behind small ones.
-            self._change.wait_for(free)
-            card = min(free(), key=lambda place: len(self._taken[place]))
-            self._taken[card].append(needs[card])
-        try:
-            yield card
-        finally:
-            with self._change:
-                self._taken[card].remove(needs[card])
-                self._change.notify_all()

@@ -15,7 +15,8 @@ from fake_runner import FakeRunner
 from worker_channel import Training, order
 
 from nngen.datasets.array_files import WORKER_FILES
-from nngen.training import LocalEngine, local_engine
+from nngen.training import LocalEngine, attempts
+from nngen.training.cards import Cards
 from nngen.training.orders import TrainOrder
 
 
@@ -25,8 +26,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[LocalEngine
 
     def begin(*scripts: Any, cards: Any = (), **options: Any) -> tuple[LocalEngine, FakeRunner]:
         engine, runner = LocalEngine(**options), FakeRunner(scripts=[*scripts])
-        monkeypatch.setattr(local_engine, "time", runner)
-        vars(engine).update({"_runner": runner} | ({"_cards": cards} if cards else {}))
+        monkeypatch.setattr(attempts, "time", runner)
+        there = Cards(runner)
+        vars(there).update({"found": cards} if cards else {})
+        vars(engine).update({"_runner": runner, "_cards": there})
         return engine, runner
 
     return begin

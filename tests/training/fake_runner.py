@@ -13,8 +13,9 @@ import numpy as np
 from nngen.isolation import ExitReason, Frame, Isolation, Job, JobResult, Limits
 from nngen.isolation.protocol import MESSAGE
 from nngen.testing.fakes import fake_dataset
+from nngen.training.cards import Card
 from nngen.training.engine import TrainJob
-from nngen.training.environment import Card, describe
+from nngen.training.environment import describe
 from nngen.training.frames import FrameKind
 from nngen.types import Candidate, EpochResult, Outcome, Shape, Trial, TrialSpec, Verdict
 

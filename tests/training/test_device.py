@@ -8,8 +8,9 @@ from nngen.checks.rules.sample_nets import net_source
 from nngen.errors import UsageError
 from nngen.isolation import Isolation
 from nngen.training import CheckJob, LocalEngine, environment, pick_device
-from nngen.training.environment import Card, visible_cards
-from nngen.training.memory_model import GpuMemoryPool, Prediction
+from nngen.training.attempts import Attempts
+from nngen.training.cards import Card
+from nngen.training.memory_model import Prediction
 from nngen.types import Outcome, Shape
 
 CARDS = tuple(Card(name="Fake", memory_mib=80_000, visible=name) for name in ("GPU-a", "GPU-b", "GPU-c"))
@@ -50,31 +51,19 @@ def test_a_trial_on_the_cpu_sees_no_card(engine, job):
     assert engine.train(job(net_source(init=look))).verdict.valid
 
 
-@pytest.mark.parametrize(
-    ("variable", "count", "shown"),
-    [(None, 2, ["0", "1"]), ("", 1, ["0"]), ("2, 3", 2, ["2", "3"]), ("GPU-a,GPU-b,-1,5", 2, ["GPU-a", "GPU-b"])],
-)
-def test_each_card_is_shown_by_its_own_name(variable, count, shown, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    assert visible_cards(count) == shown
-
-
-def run_with_cards(predict, work):
+def run_with_cards(predict, work, monkeypatch):
     """Run trainings side by side with three cards that do not exist; return the cards that they took at once."""
     engine = LocalEngine(slots=len(work), predict=predict)
-    engine._cards = CARDS
+    vars(engine._cards).update(found=CARDS)
     taken, meet, lock = [], threading.Barrier(len(work)), threading.Lock()
 
-    def attempt(job, scorer, checkpoint, card):
+    def train_once(attempts, *_):
         with lock:
-            taken.append(card.visible)
+            taken.append(attempts.card.visible)
         meet.wait(timeout=20)
         raise UsageError("enough")
 
-    engine._attempt = attempt
-    engine._runner = None
+    monkeypatch.setattr(Attempts, "_train", train_once)
 
     def train(one):
         with pytest.raises(UsageError, match="enough"):
@@ -89,24 +78,18 @@ def run_with_cards(predict, work):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_each_worker_takes_a_card_of_its_own(known, job):
+def test_each_worker_takes_a_card_of_its_own(known, job, monkeypatch):
     small = Prediction(fixed_mib=300, image_mib=0.1, likely_mib=600, seconds=None) if known else None
-    taken = run_with_cards(lambda *_: small, [job(net_source(), device="cuda", seed=seed) for seed in range(3)])
+    work = [job(net_source(), device="cuda", seed=seed) for seed in range(3)]
+    taken = run_with_cards(lambda *_: small, work, monkeypatch)
     assert sorted(taken) == ["GPU-a", "GPU-b", "GPU-c"]
 
 
-def test_more_workers_than_cards_share_them_evenly(job):
+def test_more_workers_than_cards_share_them_evenly(job, monkeypatch):
     small = Prediction(fixed_mib=300, image_mib=0.1, likely_mib=600, seconds=None)
-    taken = run_with_cards(lambda *_: small, [job(net_source(), device="cuda", seed=seed) for seed in range(6)])
+    work = [job(net_source(), device="cuda", seed=seed) for seed in range(6)]
+    taken = run_with_cards(lambda *_: small, work, monkeypatch)
     assert sorted(taken) == sorted(2 * ["GPU-a", "GPU-b", "GPU-c"])
-
-
-def test_a_training_takes_the_card_that_has_room_for_it():
-    pool = GpuMemoryPool([24, 80])
-    with pool.hold(40) as first, pool.hold(20) as second, pool.hold(30) as third:
-        assert (first, second, third) == (1, 0, 1)
-    with pool.hold(1000) as alone:
-        assert alone == 1
 
 
 @pytest.mark.gpu

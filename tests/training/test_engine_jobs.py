@@ -30,8 +30,8 @@ from nngen.errors import DataError, UsageError
 from nngen.isolation import Isolation, Job, JobResult, Limits
 from nngen.isolation.limits import MIB
 from nngen.training import LocalEngine
+from nngen.training.cards import Card
 from nngen.training.engine import CheckJob
-from nngen.training.environment import Card
 from nngen.training.frames import FrameKind
 from nngen.training.memory_model import Prediction
 from nngen.training.orders import TrainOrder, artifact_metadata
@@ -227,7 +227,7 @@ def test_cards_are_asked_for_once_and_shared_up_to_nine_tenths(scripted, monkeyp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
     engine, runner = scripted((training(), DONE), (training(), DONE))
     runner.messages = [{"name": "Small", "mib": 80}, {"name": "Large", "mib": 800}]
-    assert (engine._cards, engine.card_mib) == (CARDS, 800.0)
+    assert (engine._cards.found, engine.card_mib) == (CARDS, 800.0)
     limits = Limits(time_limit_s=60.0, memory_mib=12_288)
     assert runner.jobs == [
         Job(entry_point="nngen.training.worker:describe_cards", arguments={}, limits=limits, cuda=True)
@@ -235,14 +235,14 @@ def test_cards_are_asked_for_once_and_shared_up_to_nine_tenths(scripted, monkeyp
     for _ in range(2):
         trial = engine.train(with_spec(device="cuda"))
         assert trial.environment["device"] == "Small"
-    assert engine._pool is not None
-    assert engine._pool._limits == (72.0, 720.0)
+    assert engine._cards._pool is not None
+    assert engine._cards._pool._limits == (72.0, 720.0)
     assert [(job.cuda, job.card, job.arguments["whole_mib"]) for job in runner.jobs[1:]] == [(True, "3", 10.0)] * 2
 
 
 def test_a_machine_without_a_card_has_one_without_a_name(scripted) -> None:
     engine, _ = scripted()
-    assert engine._cards == (Card(name="cuda", memory_mib=math.inf, visible=""),)
+    assert engine._cards.found == (Card(name="cuda", memory_mib=math.inf, visible=""),)
     assert engine.card_mib == math.inf
 
 

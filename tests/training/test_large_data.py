@@ -10,7 +10,7 @@ import pytest
 from nngen.checks.rules.sample_nets import net_source
 from nngen.datasets.loading import store_dataset
 from nngen.datasets.source import Raw
-from nngen.training import local_engine
+from nngen.training import attempts
 from nngen.types import Shape
 
 
@@ -18,7 +18,7 @@ from nngen.types import Shape
 def test_a_training_that_reads_batches_is_the_one_that_has_all_in_memory(size, engine, job, monkeypatch):
     work = job(net_source(), epochs=2, train_size=size, augment="crop-flip")
     whole = engine.train(replace(work, logits=True))
-    monkeypatch.setattr(local_engine, "_WHOLE", {"cpu": 0.0})
+    monkeypatch.setattr(attempts, "WHOLE", {"cpu": 0.0})
     read = engine.train(replace(work, logits=True))
     assert read.verdict.valid, read.verdict.message
     assert read.validation_logits == whole.validation_logits

@@ -1,7 +1,6 @@
 """Memory model: refusal of trainings that cannot fit, and sharing of a GPU by predictions."""
 
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from nngen.families.probe import profiles, training_costs
 from nngen.families.profile import TrainingCost
 from nngen.plan import Plan, Recipe
 from nngen.training import LocalEngine
-from nngen.training.memory_model import GpuMemoryPool, Prediction, largest_batch, predict, predictor, refusal
+from nngen.training.memory_model import Prediction, largest_batch, predict, predictor, refusal
 from nngen.types import Candidate, Interface, Outcome, Shape, TrialSpec
 
 LIGHT = TrainingCost(weights_mib=4.0, image_mib=2.0, image_s=0.01, step_s=0.1)
@@ -68,33 +67,6 @@ def test_a_batch_that_could_fit_is_never_refused(memory, batch, image, fixed):
         assert chosen == batch
     if chosen < batch and 2 * chosen + 1 <= batch:
         assert prediction.low_mib(2 * chosen + 1) > memory
-
-
-def test_the_pool_admits_trainings_that_fit_and_delays_the_rest():
-    room, inside, most = GpuMemoryPool([100]), [], []
-
-    def work(need):
-        with room.hold(need):
-            inside.append(need)
-            most.append(sum(inside))
-            time.sleep(0.02)
-            inside.remove(need)
-
-    threads = [threading.Thread(target=work, args=(need,)) for need in (40, 40, 40, 100, 30, 60)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=5)
-    assert len(most) == 6
-    assert max(most) <= 100
-
-
-def test_the_pool_admits_an_unknown_or_too_large_training_alone():
-    room = GpuMemoryPool([100])
-    with room.hold(1000):
-        pass
-    with room.hold(None):
-        pass
 
 
 def test_families_are_weighed_and_kept(families, tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ from nngen.plan import Plan
 from nngen.testing.fakes import fake_dataset
 from nngen.training import environment
 from nngen.training.engine import TrainJob
-from nngen.training.environment import describe, pick_device, visible_cards
+from nngen.training.environment import describe, pick_device
 from nngen.training.frames import FrameKind, last_line, proof_size
-from nngen.training.memory_model import GpuMemoryPool, Prediction, _is_small, predict, refusal
+from nngen.training.memory_model import Prediction, _is_small, predict, refusal
 from nngen.training.orders import CheckOrder, TrainOrder, artifact_metadata
 from nngen.types import Candidate, Shape, TrialSpec
 
@@ -119,22 +119,6 @@ def test_small_trainings_are_not_predicted():
     assert not _is_small(replace(SPEC, memory_mib=int(border) + 1, device="cuda"))
     whole = replace(SPEC, batch=10, shape=Shape(1, 5, 20))
     assert [_is_small(replace(whole, memory_mib=4130 - less)) for less in (0, 1)] == [True, False]
-
-
-def test_trainings_are_spread_over_the_cards():
-    pool = GpuMemoryPool([100, 200])
-    with pool.hold(60) as first, pool.hold(60) as second, pool.hold(120) as third:
-        assert (first, second, third) == (0, 1, 1)
-    with pool.hold(150) as large, pool.hold(None) as whole:
-        assert (large, whole) == (1, 0)
-
-
-def test_cards_are_those_that_the_process_would_see(monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_cards(2) == ["0", "1"]
-    for named, cards in (("3, GPU-a,7", ["3", "GPU-a"]), ("5", ["0", "1"]), ("", ["0", "1"])):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-        assert visible_cards(2) == cards
 
 
 def test_a_device_is_looked_for_only_where_the_work_is_done(monkeypatch):
