@@ -13,10 +13,9 @@ from nngen.datasets.array_files import WORKER_FILES
 from nngen.isolation import Job, JobRunner, JsonObject, Limits
 from nngen.isolation.limits import MIB
 from nngen.training.cards import Card
-from nngen.training.engine import RESTORE, TrainJob
+from nngen.training.engine import RESTORE, SMALLEST_BATCH, TrainJob
 from nngen.training.environment import describe
 from nngen.training.frames import FrameKind
-from nngen.training.memory_model import SMALLEST_BATCH
 from nngen.training.orders import TrainOrder, artifact_metadata
 from nngen.training.scoring import TrialScorer, verdict_of_result
 from nngen.training.state.artifacts import MAX_PART, ArtifactRequest

@@ -13,6 +13,9 @@ from nngen.ranges import Classes, MiB, Seconds, Threads
 from nngen.training.state.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
 
+SMALLEST_BATCH = 2
+"""Images in the smallest batch that the engine tries."""
+
 PREDICTED = "predicted"
 """Rule of the verdict on a training that was refused because it cannot fit."""
 

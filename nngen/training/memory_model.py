@@ -17,7 +17,7 @@ from nngen.errors import NngenError
 from nngen.families.probe import training_costs
 from nngen.families.profile import TrainingCost
 from nngen.families.trust import AUTO
-from nngen.training.engine import PREDICTED
+from nngen.training.engine import PREDICTED, SMALLEST_BATCH
 from nngen.types import Candidate, Family, Interface, Outcome, TrialSpec, Verdict
 
 _WORKER_MIB = {"cpu": (200.0, 330.0), "cuda": (300.0, 550.0)}
@@ -35,9 +35,6 @@ _HEAVIEST_MIB = 0.034
 """Memory kept per pixel of an image by four experts of the heaviest family, which keeps 573 MB an image at 256 px."""
 
 _HEAVY_WEIGHTS_MIB = 4096.0
-
-SMALLEST_BATCH = 2
-"""Images in the smallest batch that the engine tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
