@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nngen.datasets.dataset import Dataset
 from nngen.isolation.limits import Isolation
 from nngen.ranges import Classes, MiB, Seconds, Threads
-from nngen.training.state.checkpoints import TrialFolder
 from nngen.types import Candidate, EpochResult, Hyperparameters, Shape, Trial, TrialSpec, Verdict
+
+if TYPE_CHECKING:
+    from nngen.datasets.dataset import Dataset
+    from nngen.training.state.checkpoints import TrialFolder
 
 SMALLEST_BATCH = 2
 """Images in the smallest batch that the engine tries."""

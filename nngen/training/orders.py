@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from nngen.isolation import JsonObject
+from nngen.training.engine import TrainJob
 from nngen.types import Hyperparameters, Shape
-
-if TYPE_CHECKING:
-    from nngen.training.engine import TrainJob
 
 EVAL_FACTOR = 4
 """Images per forward pass of a prediction, relative to the batch of training."""
