@@ -120,7 +120,7 @@ class Local:
         """Tokenize prompts to ``(B, T)``, with their mask and the cache of all but their last tokens.
 
         What all prompts begin with is computed once, and the rest of each different prompt once. Padding lies between
-        the two. There is no cache for one row, nor for models whose state cannot be repeated.
+        the two. One row needs no cache, and models whose state cannot be repeated get none.
         """
         different = list(dict.fromkeys(prompts))
         encoded = self.tokenizer(different, add_special_tokens=False)["input_ids"]
