@@ -225,10 +225,12 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write the page."""
     trained = [row for row in rows if row["ours"]]
     about = (
-        f"LEMUR 2.1.2, one epoch, images of at most {SIDE} px, batches of {BATCH} or more; CIFAR-10 (JPEG). Difference"
-        " is the mean of our seeds less the record. A record is inside if it lies in the 95 % prediction interval of"
-        " another seed of ours, with the deviation between its own seeds where there are more than two, else pooled"
-        " over the data set. LEMUR mirrors test images of `_flip` transforms at random; here they are not mirrored."
+        f"LEMUR 2.1.2, one epoch, images of at most {SIDE} px, batches of {BATCH} or more; CIFAR-10 (JPEG)."
+        " Difference is the mean of our seeds less the record; root mean squares are those of records with two"
+        " seeds, and `of seeds alone` is what it would be if the record were one more seed of ours. A record is"
+        " inside if it lies in the 95 % prediction interval of another seed of ours, with the deviation between"
+        " its own seeds where there are more than two, else pooled over the data set. LEMUR mirrors test images of"
+        " `_flip` transforms at random; here they are not mirrored."
     )
     parts = []
     for name in SETS:
@@ -242,9 +244,11 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
             cells = [_title(name), what, len(gaps), len({row["model"] for row in chosen})]
             cells += [f"{fmean(gaps):+.4f}" if gaps else "-", f"{span[0]:+.4f} to {span[1]:+.4f}" if span else "-"]
             cells += [f"{fmean(map(abs, gaps)):.4f}" if gaps else "-"]
+            cells += [*_root_mean_squares(chosen)]
             cells += [f"{sum(row.get('inside', False) for row in chosen)} of {sum('inside' in row for row in chosen)}"]
             parts.append(cells)
-    columns = ("set", "records", "number", "models", "mean difference", "95 %", "mean absolute", "inside")
+    columns = ("set", "records", "number", "models", "mean difference", "95 %", "mean absolute")
+    columns += ("root mean square", "of seeds alone", "inside")
     each = [
         (
             _title(row["dataset"]),
@@ -276,6 +280,15 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     blocks = ["## In all", table(columns, parts), "## Each record", table(names, each)]
     return EVALUATION.page("LEMUR's one-epoch records, trained again", about, *blocks)
+
+
+def _root_mean_squares(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return that of the differences, and that of a record that is one more seed of ours; of records with two seeds."""
+    known = [row for row in rows if len(row["ours"]) > 1]
+    if not known:
+        return "-", "-"
+    seeds = fmean(variance(row["ours"]) * (1 + 1 / len(row["ours"])) for row in known)
+    return f"{math.sqrt(fmean(row['difference'] ** 2 for row in known)):.4f}", f"{math.sqrt(seeds):.4f}"
 
 
 def _title(name: str) -> str:
