@@ -19,12 +19,13 @@ ablations. The number of seeds follows from a pilot with other seeds, for a powe
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -42,6 +43,7 @@ from nngen.campaign_spec import CampaignSpec
 from nngen.files import cache_dir, load_json, write_atomically
 from nngen.lemur.source import open_lemur
 from nngen.llm.evolve import Evolution
+from nngen.llm.proposals.evidence import trained_plans
 from nngen.llm.proposals.log import proposals
 from nngen.llm.proposals.pool import read_drafts
 from nngen.llm.rewriters.bandit import Bandit, Hybrid
@@ -79,7 +81,7 @@ class Bench:
     given: argparse.Namespace
     table: RecordedTable
     inputs: CampaignInputs
-    adapter: Mapping[str, Any] | None
+    adapter: dict[str, Any] | None
     assembler: Assembler = field(default_factory=Assembler)
     _writers: dict[str, Rewriter] = field(default_factory=dict)
 
@@ -140,16 +142,20 @@ class Bench:
         )
         folder = self.given.work / self.table.fingerprint[:12]
         folder.mkdir(parents=True, exist_ok=True)
-        with Archive.open(folder / "donors.db") as archive:
+        # Of two processes the second waits, and finds the adapter.
+        with (folder / "lock").open("w") as lock, Archive.open(folder / "donors.db") as archive:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             for place in range(self.given.donors):
                 writer = self.writer("mutate" if place % 2 else "random")
                 self.evolution(archive, f"donor-{place}", FIRST_OF_DONORS + place, writer, ranked=False).run()
             tuned = AdapterTuner(tuning=tuning, folder=folder, note=note)(archive, 0)
-            trials = sum(trial.trained for trial in archive.trials(curves=False))
+            donors = trained_plans(trial for trial in archive.trials(curves=False) if trial.trained)
         if tuned is None:
             EVALUATION.error("the donors' loops are too few to tune on: raise --donors")
         result = load_json(folder / "cycle-0" / "tuned" / "tuning.json")["result"]
-        self.adapter = {"trials": trials, **{name: result[name] for name in ("rows", "updates", "seconds")}}
+        best = TableEngine(self.table).mean_accuracy(max(donors, key=lambda row: row.accuracy).plan)
+        self.adapter = {"trials": sum(row.seeds for row in donors), "best": round(best, 5)}
+        self.adapter |= {name: result[name] for name in ("rows", "updates", "seconds")}
         return tuned
 
 
@@ -195,13 +201,17 @@ class Store:
         self.path = path
         content: Any = json.loads(path.read_text()) if path.exists() else {}
         self.about: dict[str, Any] = content.get("about", {})
-        self.adapter: Mapping[str, Any] | None = content.get("adapter")
+        self.adapter: dict[str, Any] | None = content.get("adapter")
         self.loops: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for arm, loops in content.get("loops", {}).items():
             self.loops[arm] = {int(seed): row for seed, row in loops.items()}
 
     def write(self) -> None:
-        """Write everything; one line for each arm."""
+        """Write everything, with the loops that another process wrote meanwhile; one line for each arm."""
+        other = Store(self.path)
+        self.adapter = self.adapter or other.adapter
+        for arm, loops in other.loops.items():
+            self.loops[arm] = loops | self.loops[arm]
         head = {"about": self.about, "adapter": self.adapter}
         rows = [
             f"{json.dumps(arm)}: " + json.dumps({str(seed): loops[seed] for seed in sorted(loops)})
@@ -229,11 +239,12 @@ def seeds_needed(deviation: float | None, most: int) -> int:
     return 0 if deviation is None else min(most, max(LEAST, math.ceil(POWER * deviation**2 / DELTA**2)))
 
 
-def missing(store: Store, arms: Sequence[str], most: int) -> Iterator[tuple[str, int]]:
+def missing(store: Store, arms: Sequence[str], most: int, *, backwards: bool = False) -> Iterator[tuple[str, int]]:
     """Yield the loops to come: those of the pilot, then all arms of a seed before the next seed."""
-    for place in range(PILOT):
+    step = -1 if backwards else 1
+    for place in range(PILOT)[::step]:
         yield from ((arm, FIRST_OF_PILOT + place) for arm in arms if FIRST_OF_PILOT + place not in store.loops[arm])
-    for seed in range(seeds_needed(store.deviation(arms), most)):
+    for seed in range(seeds_needed(store.deviation(arms), most))[::step]:
         yield from ((arm, seed) for arm in arms if seed not in store.loops[arm])
 
 
@@ -248,6 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         number=4,
         pool=(12, "drafts of a turn; 16 of the 135M model took a minute on one core"),
         most=(200, "most seeds, where the power asks for more"),
+        backwards=(False, "begin with the last seed, as the second of two processes"),
         minutes=(math.inf, "minutes for all of it; 0 for the page alone"),
         donors=(12, "loops of other seeds that the adapter is tuned on"),
         epochs=(1.0, "passes of the tuning"),
@@ -261,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             EVALUATION.error("name the recorded table with --table")
         work(store, given, end)
     given.store = given.work = given.base = None  # no path of this machine on the page
+    given.backwards = False
     if not store.loops:
         EVALUATION.error("no loop is done yet: name the recorded table with --table")
     arms = [arm for arm in ARMS if store.loops[arm]]
@@ -280,7 +293,7 @@ def work(store: Store, given: argparse.Namespace, end: float) -> None:
     inputs = prepare_inputs(found.dataset(), found.spec.shape, found.families, lemur=open_lemur())
     bench = Bench(given=given, table=found, inputs=inputs, adapter=store.adapter)
     for _ in range(2):  # the number of seeds is known once the pilot is done
-        for arm, seed in missing(store, given.arms, given.most):
+        for arm, seed in missing(store, given.arms, given.most, backwards=given.backwards):
             if time.monotonic() >= end:
                 return
             store.loops[arm][seed] = run(bench, arm, seed)
@@ -316,7 +329,7 @@ def page(store: Store, arms: Sequence[str], most: int) -> str:
         cost = (
             f"The adapter of `tuned` was made once, from {told['trials']} trials of {about['donors']} loops with other"
             f" seeds, which no other arm has seen: {told['rows']} rows, {told['updates']} updates,"
-            f" {told['seconds']:,.0f} s."
+            f" {told['seconds']:,.0f} s. The plan of the highest accuracy among them has {told['best']:.4f}."
         )
     columns = (
         "loop",
