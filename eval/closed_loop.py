@@ -127,7 +127,8 @@ class Bench:
             number=self.given.number,
             # Equal numbers of trials: no loop stops early.
             patience=self.given.cycles + 1,
-            pool=self.given.pool if ranked else None,
+            # Without a choice for the ranker; repeats are drawn anew all the same, for equal numbers of trials.
+            pool=self.given.pool if ranked else self.given.number,
             recorded=self.table.trainings,
             assembler=self.assembler,
         )

@@ -217,8 +217,9 @@ class Evolution:
             count=getattr(rewriter, "tokens", estimate_tokens),
             isolation=self.isolation,
             max_reply_tokens=self.max_reply_tokens,
-            pool=self.pool if number else None,
-            note=self.note,
+            # Repeats are drawn anew, so that the start has its number of plans.
+            pool=self.pool if number else self.start,
+            note=self.note if number else lambda _: None,
         )
         # No part of the start depends on the rewriter, so all loops of one seed begin alike.
         seed = derive(self.spec.seed, "evolve", number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from nngen.errors import UsageError
 from nngen.llm.evolve import Evolution
 from nngen.llm.proposals.log import Proposal, Stage, proposals
 from nngen.llm.proposals.parents import islands_of
+from nngen.llm.proposals.plan_space import PlanSpace
 from nngen.llm.rewriters.bandit import Bandit
 from nngen.llm.rewriters.base import Kind, Reply, Request
 from nngen.llm.rewriters.baselines import Mutate, Uniform
+from nngen.plan import Plan
 from nngen.training.engine import TrainJob
 from nngen.types import Trial
 
@@ -60,6 +63,21 @@ def test_all_rewriters_of_one_seed_share_the_start(loop: Make) -> None:
         with Archive.in_memory() as archive:
             starts.append(loop(archive, rewriter, cycles=1).run()[0].accuracies)
     assert starts[0] == starts[1]
+
+
+def test_repeated_draws_of_the_start_are_drawn_anew(loop: Make, inputs: CampaignInputs, monkeypatch: Any) -> None:
+    draw, plans = PlanSpace.draw, list[Plan]()
+
+    def repeating(space: PlanSpace, rng: Random) -> Plan:
+        plans.append(plans[0] if len(plans) in (1, 2) else draw(space, rng))
+        return plans[-1]
+
+    monkeypatch.setattr(PlanSpace, "draw", repeating)
+    said: list[str] = []
+    with Archive.in_memory() as archive:
+        (start,) = loop(archive, Mutate(), note=said.append)._run(cycles=0)
+        assert (start.new.successes, len(start.accuracies)) == (5, 5)
+        assert len(plans) >= 7 and len(said) == 1
 
 
 def test_a_killed_loop_resumes_to_the_same_cycles(
