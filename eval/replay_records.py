@@ -52,9 +52,13 @@ STORE = RESULTS / "replay_records.json"
 SETS = ("mnist", "cifar-10")
 SIDE, BATCH, LIMIT_S, QUICK_S = 64, 16, 3600.0, 300.0
 SEEDS, SEEDS_OF_OUTLIERS, CHEAP_S = 2, 8, 120.0
-LEARNS = 0.5
+LEARNS, AIM = 0.5, 0.03
 WANTED = (48, 24)
-EXPLAINED: Mapping[tuple[str, str], str] = {}
+EXPLAINED: Mapping[tuple[str, str], str] = {
+    ("mnist", "BayesianNet-3"): (
+        "its seeds differ by 0.2 early in learning; six more of its MNIST records, trained twice each: -0.14 to +0.02"
+    ),
+}
 """Reasons of outliers that were looked into, by data set and model."""
 
 EVALUATION = Evaluation(__file__, __doc__)
@@ -218,7 +222,7 @@ def good(rows: Sequence[Mapping[str, Any]]) -> bool:
     enough = len(trained) >= WANTED[0] and len({row["model"] for row in trained}) >= WANTED[1]
     span = mean_interval([row["difference"] for row in trained if row["recorded"] >= LEARNS])
     learning = [abs(row["difference"]) for row in trained if row["dataset"] == "mnist" and row["recorded"] >= LEARNS]
-    return enough and span is not None and span[0] <= 0 <= span[1] and fmean(learning) < 0.03
+    return enough and span is not None and span[0] <= 0 <= span[1] and fmean(learning) < AIM
 
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -278,8 +282,22 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         "seconds",
         "remark",
     )
-    blocks = ["## In all", table(columns, parts), "## Each record", table(names, each)]
+    blocks = ["## In all", table(columns, parts), _aim(trained), "## Each record", table(names, each)]
     return EVALUATION.page("LEMUR's one-epoch records, trained again", about, *blocks)
+
+
+def _aim(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say how far the aim for MNIST is reached, and how far two seeds of ours lie apart on the same records."""
+    learning = [row for row in rows if row["dataset"] == "mnist" and row["recorded"] >= LEARNS]
+    apart = [abs(row["ours"][0] - row["ours"][1]) for row in learning if len(row["ours"]) > 1]
+    if not apart:
+        return ""
+    return (
+        f"Mean absolute difference on MNIST, recorded {LEARNS:g} or more:"
+        f" {fmean(abs(row['difference']) for row in learning):.4f}, below {AIM:g} wanted. First and second seed of ours"
+        f" lie {fmean(apart):.4f} apart on average ({len(apart)} records). A record is one training with one seed: from"
+        f" the mean of two seeds of the same engine it lies {math.sqrt(1.5 / 2) * fmean(apart):.4f} away on average."
+    )
 
 
 def _root_mean_squares(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

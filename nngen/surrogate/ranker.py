@@ -18,8 +18,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Hyperpa
 
 from nngen.surrogate.experts import Floats
 
-KAPPA = 0.5
-"""Standard deviations that are added to the mean: the choice of the trial in METHODS on LEMUR's records."""
+KAPPA = 1.0
+"""Standard deviations that are added to the mean (docs/design/0007)."""
 
 _MIDDLE = 1.349  # standard deviations between the quartiles of a normal distribution
 _FAR = 1_000.0
