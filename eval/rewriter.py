@@ -44,7 +44,8 @@ from nngen.files import cache_dir
 from nngen.lemur.source import open_lemur
 from nngen.llm.finetuning.config import Tuning
 from nngen.llm.finetuning.dataset import build_from_archive, counter
-from nngen.llm.finetuning.finetune import ADAPTER, NOTE, HeldOut, Tuned, finetune
+from nngen.llm.finetuning.finetune import ADAPTER, NOTE, Tuned, finetune
+from nngen.llm.finetuning.held_out import HeldOut
 from nngen.llm.finetuning.stored_set import read_view
 from nngen.llm.proposals.log import Proposal, Stage, proposals
 from nngen.llm.proposals.parents import Parent

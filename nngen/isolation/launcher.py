@@ -112,32 +112,8 @@ def _started(preload: Sequence[str], sandbox: Sandbox | None) -> ServerProcess |
     with ExitStack() as undo:
         near, far = _socket_pair()
         undo.enter_context(near)
-        start = _START.format(
-            path=sandbox.search_path if sandbox else search_path(),
-            descriptor=far.fileno(),
-            preload=list(preload),
-            sandboxed=sandbox is not None,
-            user=sandbox.user if sandbox else None,
-            files=sandbox.files if sandbox else (),
-            cuda=sandbox is not None and sandbox.cuda,
-        )
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT
-        program: Sequence[str] = [sys.executable]
-        if sandbox is not None:
-            # Bubblewrap's own environment, too: a process inside may be able to read it.
-            program, environment = sandbox.command, {**environment, **sandbox.environment}
         with far:
-            # A session of its own: Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
-            process = subprocess.Popen(
-                [*program, "-s", "-P", "-c", start],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[far.fileno()],
-                cwd="/",
-                start_new_session=True,
-            )
+            process = _launch(preload, sandbox, far)
         undo.enter_context(process)
         undo.callback(process.kill)
         # The server greets with its versions; where it ends before, the socket ends without a message.
@@ -146,17 +122,9 @@ def _started(preload: Sequence[str], sandbox: Sandbox | None) -> ServerProcess |
         ready = waiting.poll(1000 * _START_S)
         greeting, number = receive(near, _MAX_GREETING) if ready else (b"", 0)
         if not greeting:
-            if ready:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_CLOSE_S)
-            code = process.poll()
-            process.kill()
-            lines = process.communicate()[1].decode(errors="replace").strip().splitlines()
-            reason = lines[-1] if lines else f"no answer for {_START_S:.0f} s"
+            code, reason = _end(process, ended=bool(ready))
             if code in _KILLED:
                 return None
-            if not lines and code is not None:
-                reason = f"it ended with code {code}"
             if sandbox is not None:
                 raise UsageError(f"the sandbox cannot start, so nothing was run: {reason}")
             raise NngenError(f"the worker process cannot start: {reason}")
@@ -175,6 +143,48 @@ def _started(preload: Sequence[str], sandbox: Sandbox | None) -> ServerProcess |
             raise NngenError("the worker process ended while it started: try again") from error
         undo.pop_all()
         return server
+
+
+def _launch(preload: Sequence[str], sandbox: Sandbox | None, far: socket.socket) -> subprocess.Popen[bytes]:
+    """Launch the server's process, which talks through ``far``."""
+    start = _START.format(
+        path=sandbox.search_path if sandbox else search_path(),
+        descriptor=far.fileno(),
+        preload=list(preload),
+        sandboxed=sandbox is not None,
+        user=sandbox.user if sandbox else None,
+        files=sandbox.files if sandbox else (),
+        cuda=sandbox is not None and sandbox.cuda,
+    )
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT
+    program: Sequence[str] = [sys.executable]
+    if sandbox is not None:
+        # Bubblewrap's own environment, too: a process inside may be able to read it.
+        program, environment = sandbox.command, {**environment, **sandbox.environment}
+    # A session of its own: Ctrl-C in the terminal reaches this process alone, which ends the jobs in order.
+    return subprocess.Popen(
+        [*program, "-s", "-P", "-c", start],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=[far.fileno()],
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes], *, ended: bool) -> tuple[int | None, str]:
+    """End a process that did not greet; return its exit code, None while it ran, and the reason in its last line."""
+    if ended:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_CLOSE_S)
+    code = process.poll()
+    process.kill()
+    lines = process.communicate()[1].decode(errors="replace").strip().splitlines()
+    if lines:
+        return code, lines[-1]
+    return code, f"no answer for {_START_S:.0f} s" if code is None else f"it ended with code {code}"
 
 
 def receive(near: socket.socket, length: int) -> tuple[bytes, int]:

@@ -16,7 +16,9 @@ from nngen.errors import RewriterError
 from nngen.llm.finetuning import finetune as module
 from nngen.llm.finetuning.config import Tuning, presets
 from nngen.llm.finetuning.dataset import build
-from nngen.llm.finetuning.finetune import finetune, held_out, outlook, temper
+from nngen.llm.finetuning.finetune import finetune, outlook
+from nngen.llm.finetuning.held_out import held_out
+from nngen.llm.finetuning.rows import temper
 from nngen.llm.finetuning.splits import Example, Task
 from nngen.llm.finetuning.stored_set import read_view
 from nngen.llm.finetuning.trainer import make_trainer, sft_tokens, trainer_rows
