@@ -1,64 +1,43 @@
 """Figures of the report as plotly JSON, and the page of ``nngen coverage --out``.
 
-Colours of text and background are left to the page, which sets them (light or dark) when it draws. Matrices
-shade from transparent, so that they look the same on white and on black.
+Matrices shade from transparent, so that they look the same on white and on black.
 """
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nngen.analysis.effects import Effects, FamilyEffect, PairEffect, PairKind
+from nngen.analysis.figure_style import (
+    COLOURS,
+    PALETTE,
+    POINTS,
+    figure_json,
+    graph_objects,
+    label,
+    sampled,
+    whole_step,
+)
 from nngen.analysis.ranking.rows import Row
 from nngen.analysis.results import FamilyRow
 from nngen.archive.records import StoredTrial
 from nngen.errors import UsageError
 from nngen.files import write_result
 from nngen.space import Coverage
-from nngen.text import one_line
-
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999")
-"""Paul Tol's "bright" colour scheme, which is safe for colour-blind readers."""
-
-PALETTE = (*COLOURS[:6], "#332288", "#117733", "#999933", "#882255", "#44AA99", "#DDCC77")
-"""The scheme's colours but grey, then some of his scheme "muted", for figures of many lines or families."""
 
 SHOWN = 12
 """Number of best trials that are drawn individually."""
-
-POINTS = 2000
-"""Most candidates that a figure draws; more take a page megabytes and a browser seconds, and hide each other."""
 
 _BETTER, _WORSE, _UNCLEAR = COLOURS[0], COLOURS[1], COLOURS[6]
 _SHADES = [[0.0, "rgba(68,119,170,0.18)"], [1.0, "rgba(68,119,170,1)"]]
 _TWO_SIDED = [[0.0, "rgba(238,102,119,1)"], [0.5, "rgba(128,128,128,0.10)"], [1.0, "rgba(68,119,170,1)"]]
 _VEIL = "rgba(150,150,150,0.6)"
-Item = TypeVar("Item")
 MARKS = {PairKind.SYNERGY: "+", PairKind.ANTAGONISM: "\N{MINUS SIGN}", PairKind.UNCLEAR: ""}
 _SIGNIFICANT = 0.05
-_ROW_PX, _CELL_PX = 24, 19
-
-
-def sampled(items: Sequence[Item], most: int = POINTS) -> Sequence[Item]:
-    """Return at most so many items, in their order and evenly spaced, the first and the last among them."""
-    last = len(items) - 1
-    return items if last < most else [items[place * last // (most - 1)] for place in range(most)]
-
-
-def plotly_script() -> str:
-    """Return plotly's JavaScript."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-def label(text: str, limit: int = 200) -> str:
-    """Make a foreign name safe for plotly, which reads some HTML in its texts."""
-    return html.escape(one_line(text, limit), quote=False)
+_CELL_PX = 19
 
 
 def ranking_figure(rows: Sequence[Row]) -> str:
@@ -337,32 +316,3 @@ def _matrix(names: Sequence[str], cells: Any, grey: Any = None, **more: Any) -> 
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     figure.update_xaxes(tickangle=-60, showgrid=False, dtick=1)
     return figure_json(figure, least=max(320, 140 + _CELL_PX * len(names)))
-
-
-def graph_objects() -> Any:
-    """Return ``plotly.graph_objects``."""
-    # Takes half a second to import.
-    import plotly.graph_objects
-
-    return plotly.graph_objects
-
-
-def whole_step(largest: int) -> int:
-    """Return a whole step that divides an axis into about eight."""
-    return max(1, round(largest / 8))
-
-
-def figure_json(figure: Any, *, rows: int = 0, least: int = 160) -> str:
-    """Write a plotly figure for a page as JSON, with room for so many rows of text, and a least height in pixels."""
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        height=max(least, 90 + _ROW_PX * rows),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        hovermode="closest",
-    )
-    figure.update_xaxes(automargin=True, zeroline=False)
-    figure.update_yaxes(automargin=True, zeroline=False)
-    return str(figure.to_json())

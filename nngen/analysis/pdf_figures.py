@@ -9,18 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nngen.analysis.effects import PairKind
-from nngen.analysis.figures import (
-    COLOURS,
-    MARKS,
-    PALETTE,
-    best_curves,
-    gate_colours,
-    gate_shares,
-    pair_reach,
-    pair_table,
-    sampled,
-    sign_of,
-)
+from nngen.analysis.figure_style import COLOURS, PALETTE, sampled
+from nngen.analysis.figures import MARKS, best_curves, gate_colours, gate_shares, pair_reach, pair_table, sign_of
 from nngen.analysis.report import Report
 from nngen.errors import MissingExtraError
 from nngen.files import write_result

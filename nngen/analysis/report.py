@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nngen.analysis import figures, formatting
+from nngen.analysis import figure_style, figures, formatting
 from nngen.analysis.cost import Cost, FamilySeconds, Forecast, cost, family_seconds, remaining
 from nngen.analysis.effects import Effects, FamilyEffect, effects, more_quartets
 from nngen.analysis.leaderboard import leaderboard, validation_images
@@ -218,10 +218,10 @@ def render(report: Report) -> str:
         shown=SHOWN_ROWS,
         matrix=SHOWN_CLASSES,
         fidelity=describe_fidelity,
-        points=figures.POINTS,
+        points=figure_style.POINTS,
         arguments=_arguments(report.campaign),
         figures={name: script_data(draw(report)) for name, draw in _FIGURES.items() if name in drawn},
-        plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
+        plotly=Markup(figure_style.plotly_script()),  # noqa: S704 - plotly's own script
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
-from nngen.analysis.figures import COLOURS, PALETTE, figure_json, label, sampled, whole_step
+from nngen.analysis.figure_style import COLOURS, PALETTE, figure_json, label, sampled, whole_step
 from nngen.analysis.loop_report import LoopCycle
 from nngen.analysis.ranking.rows import Row
 from nngen.archive import TrialLine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nngen.analysis.figures import POINTS, sampled
+from nngen.analysis.figure_style import POINTS, sampled
 from nngen.dashboard import figures
 from nngen.dashboard.campaign_pages import campaign, compare, home, loop
 from nngen.dashboard.selection import SORTABLE, front, select

@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from nngen.analysis import formatting
-from nngen.analysis.figures import plotly_script
+from nngen.analysis.figure_style import plotly_script
 from nngen.archive import Archive
 from nngen.dashboard.candidate import DOWNLOADS, Download, candidate
 from nngen.dashboard.figures import parallel_figure, progress_figure

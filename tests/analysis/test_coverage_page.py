@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nngen.analysis.figures import coverage_figure, label, write_coverage_page
+from nngen.analysis.figure_style import label
+from nngen.analysis.figures import coverage_figure, write_coverage_page
 from nngen.errors import NngenError, UsageError
 from nngen.space import coverage, draw
 

@@ -9,9 +9,8 @@ import pytest
 from figure_cases import EFFECTS, FAMILIES, approx, rows, trained_trials
 
 from nngen.analysis import figures
+from nngen.analysis.figure_style import COLOURS, PALETTE, label, plotly_script, whole_step
 from nngen.analysis.figures import (
-    COLOURS,
-    PALETTE,
     SHOWN,
     best_curves,
     coverage_figure,
@@ -22,13 +21,10 @@ from nngen.analysis.figures import (
     gate_colours,
     gate_figure,
     gate_shares,
-    label,
     pair_figure,
     pair_reach,
-    plotly_script,
     ranking_figure,
     sign_of,
-    whole_step,
 )
 from nngen.analysis.results import FamilyRow
 from nngen.space import coverage

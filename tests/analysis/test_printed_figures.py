@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from figure_cases import EFFECTS, approx, drawn, rows, trained_trials
 
-from nngen.analysis.figures import COLOURS, PALETTE, SHOWN
+from nngen.analysis.figure_style import COLOURS, PALETTE
+from nngen.analysis.figures import SHOWN
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.results import Funnel
 from nngen.space import coverage

@@ -12,6 +12,7 @@ import pytest
 from headless import chromium
 
 from nngen.analysis.effects import PairKind
+from nngen.analysis.figure_style import sampled
 from nngen.analysis.figures import (
     best_curves,
     coverage_figure,
@@ -22,7 +23,6 @@ from nngen.analysis.figures import (
     gate_figure,
     pair_figure,
     ranking_figure,
-    sampled,
 )
 from nngen.analysis.formatting import sentence
 from nngen.analysis.pdf_figures import write_figures
@@ -378,7 +378,7 @@ def test_figures_of_a_large_campaign_draw_a_sample(archive, monkeypatch):
 @pytest.fixture
 def rungs(monkeypatch):
     """Campaign of nine quartets, of which three go on to a second rung and the best one is trained with three seeds."""
-    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    monkeypatch.setattr("nngen.analysis.figure_style.plotly_script", str)
     with Archive.in_memory() as archive:
         changes = {"size": 9, "epochs": 6, "rungs": (2, 6), "finalists": 1, "replicates": 3}
         fake_campaign(archive, name="ladder", **changes).run()
@@ -412,7 +412,7 @@ def test_the_number_of_revealed_candidates_is_shown(rungs):
 
 
 def test_ties_and_the_quartets_that_are_missing_are_named(archive, monkeypatch):
-    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    monkeypatch.setattr("nngen.analysis.figure_style.plotly_script", str)
     report = collect(archive, "seeds")
     text = render(report)
     assert "more cannot be told from the best (95 %)" in report.limits[0]
@@ -428,7 +428,7 @@ def test_ties_and_the_quartets_that_are_missing_are_named(archive, monkeypatch):
 
 
 def test_a_family_without_measured_seconds_is_not_fast(archive, monkeypatch):
-    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    monkeypatch.setattr("nngen.analysis.figure_style.plotly_script", str)
     report = collect(archive, "full")
     name = next(name for name, seconds in report.measured.seconds.items() if seconds)
     clipped = replace(report.measured, seconds={**report.measured.seconds, name: 0.0})

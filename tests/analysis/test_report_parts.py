@@ -207,7 +207,7 @@ def result_of(trial):
 
 
 def test_quality_is_of_the_first_seed_on_the_last_rung(tmp_path, monkeypatch):
-    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    monkeypatch.setattr("nngen.analysis.figure_style.plotly_script", str)
     with Archive.in_memory() as archive:
         changes = {"size": 9, "epochs": 6, "rungs": (2, 6), "finalists": 3, "replicates": 3}
         fake_campaign(archive, name="ladder", **changes).run()

@@ -131,7 +131,7 @@ def test_the_best_is_named_with_the_reason(cheated, monkeypatch):
     assert rows[0].validation_accuracy == 0.99
     assert [bool(row.suspect) for row in rows] == [True] + [False] * 7
     assert set(stored_suspicions(archive.lines, archive.trials("one"))) == {summary.best.id}
-    monkeypatch.setattr("nngen.analysis.figures.plotly_script", str)
+    monkeypatch.setattr("nngen.analysis.figure_style.plotly_script", str)
     page = render(collect(archive, "one"))
     assert f"Best mixture, suspect: {reason}" in page
     assert "<th>suspect</th>" in page

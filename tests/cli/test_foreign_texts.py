@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nngen.analysis import figures
+from nngen.analysis import figure_style, figures
 from nngen.analysis.pdf_figures import write_figures
 from nngen.analysis.report import collect, render
 from nngen.archive import Archive
@@ -125,7 +125,7 @@ def test_a_source_keeps_its_bytes_in_a_file_and_loses_escapes_on_a_terminal(nnge
 
 
 def test_the_page_and_its_plots_show_clean_texts(foreign, monkeypatch):
-    monkeypatch.setattr(figures, "plotly_script", lambda: "")
+    monkeypatch.setattr(figure_style, "plotly_script", lambda: "")
     with Archive.open(foreign / "a.db", readonly=True) as archive:
         report = collect(archive, "one")
     assert is_clean(render(report))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from worker_channel import Sent
 
-from nngen.training.state.net_state import UnknownStateError
+from nngen.training.state.net_values import UnknownStateError
 from nngen.training.worker import checkpoint_sender
 from nngen.training.worker.checkpoint_sender import CheckpointSender
 

@@ -19,7 +19,8 @@ from torch import nn
 from nngen.assembly.assemble import assemble
 from nngen.assembly.plan_toml import preset
 from nngen.plan import Recipe
-from nngen.training.state.net_state import StateMismatchError, UnknownStateError, capture, restore
+from nngen.training.state.net_state import capture, restore
+from nngen.training.state.net_values import StateMismatchError, UnknownStateError
 from nngen.training.state.tensor_file import TensorFile, encode, storable
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,15 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nngen.training.state.net_state import (
-    StateMismatchError,
-    UnknownStateError,
-    capture,
-    load_weights,
-    place_experts,
-    restore,
-    take_over,
-)
+from nngen.training.state.net_state import capture, load_weights, place_experts, restore, take_over
+from nngen.training.state.net_values import StateMismatchError, UnknownStateError
 from nngen.types import Shape
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 from markupsafe import Markup
 
-from nngen.analysis import figures, formatting
+from nngen.analysis import figure_style, formatting
 from nngen.errors import MissingExtraError, UsageError
 from nngen.files import write_result
 from nngen.jinja import environment, script_data
@@ -95,15 +95,15 @@ def write_page(found: Ranking, by: str, path: Path, *, trained_s: float) -> None
             "space": script_data(_space_figure(found, by, rank)),
             "carried": script_data(_carried_figure(carried, len(top))),
         },
-        plotly=Markup(figures.plotly_script()),  # noqa: S704 - plotly's own script
+        plotly=Markup(figure_style.plotly_script()),  # noqa: S704 - plotly's own script
     )
     write_result(path, page.encode())
 
 
 def _space_figure(found: Ranking, by: str, rank: dict[int, int]) -> str:
     """Draw the score of each mixture by its place, with the accuracies of those that were trained, as JSON."""
-    go = figures.graph_objects()
-    shown = figures.sampled(list(rank))
+    go = figure_style.graph_objects()
+    shown = figure_style.sampled(list(rank))
     values = found.scores[by]
     figure = go.Figure()
     if found.deviation is not None and by == found.default:
@@ -121,8 +121,8 @@ def _space_figure(found: Ranking, by: str, rank: dict[int, int]) -> str:
     truth = {place: fmean(found.joint[members[place]]) for place in rank if members[place] in found.joint}
     every = {place: float(values[place]) for place in shown}
     parts: list[tuple[str, dict[int, float], dict[str, object]]] = [
-        ("every mixture", every, {"color": figures.COLOURS[0], "size": 4}),
-        ("trained jointly", truth, {"color": figures.COLOURS[1], "size": 9, "symbol": "diamond"}),
+        ("every mixture", every, {"color": figure_style.COLOURS[0], "size": 4}),
+        ("trained jointly", truth, {"color": figure_style.COLOURS[1], "size": 9, "symbol": "diamond"}),
     ]
     for name, heights, marker in parts:
         if not heights:
@@ -130,31 +130,31 @@ def _space_figure(found: Ranking, by: str, rank: dict[int, int]) -> str:
         figure.add_scatter(
             x=[rank[place] for place in heights],
             y=list(heights.values()),
-            customdata=[figures.label(", ".join(_names(found, place))) for place in heights],
+            customdata=[figure_style.label(", ".join(_names(found, place))) for place in heights],
             mode="markers",
             marker=marker,
             name=name,
             hovertemplate="%{x}. %{customdata}: %{y:.4f}<extra></extra>",
         )
     figure.update_xaxes(title="place in the ranking")
-    figure.update_yaxes(title=figures.label(by.replace("_", " ")))
-    return figures.figure_json(figure, least=380)
+    figure.update_yaxes(title=figure_style.label(by.replace("_", " ")))
+    return figure_style.figure_json(figure, least=380)
 
 
 def _carried_figure(carried: Counter[str], top: int) -> str:
     """Draw the share of the top mixtures that hold each family, as JSON."""
     rows = carried.most_common()
-    figure = figures.graph_objects().Figure()
+    figure = figure_style.graph_objects().Figure()
     figure.add_bar(
         x=[count / top for _, count in rows],
-        y=[figures.label(name) for name, _ in rows],
+        y=[figure_style.label(name) for name, _ in rows],
         orientation="h",
-        marker={"color": figures.COLOURS[0]},
+        marker={"color": figure_style.COLOURS[0]},
         hovertemplate="%{y}: %{x:.0%}<extra></extra>",
     )
     figure.update_xaxes(title="share of the top mixtures", tickformat=".0%", range=[0, 1])
     figure.update_yaxes(autorange="reversed", dtick=1)
-    return figures.figure_json(figure, rows=len(rows))
+    return figure_style.figure_json(figure, rows=len(rows))
 
 
 def _names(found: Ranking, place: int) -> list[str]:

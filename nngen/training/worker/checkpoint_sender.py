@@ -11,7 +11,8 @@ from torch import nn
 from nngen.isolation import Channel
 from nngen.training.state.artifacts import send_tensors
 from nngen.training.state.checkpoints import CHECKPOINT
-from nngen.training.state.net_state import UnknownStateError, capture
+from nngen.training.state.net_state import capture
+from nngen.training.state.net_values import UnknownStateError
 
 _SHARE, _SHORT_S = 0.5, 1.0
 """Share of the time that checkpoints may take, and seconds that each may take anyway; else some are left out."""

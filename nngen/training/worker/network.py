@@ -23,7 +23,8 @@ from nngen.seeds import derive
 from nngen.text import one_line
 from nngen.training.engine import RESTORE, TRAINING
 from nngen.training.orders import TrainOrder
-from nngen.training.state.net_state import StateMismatchError, place_experts, restore, take_over
+from nngen.training.state.net_state import place_experts, restore, take_over
+from nngen.training.state.net_values import StateMismatchError
 from nngen.training.state.tensor_file import TensorFile
 from nngen.training.worker import numerics
 from nngen.types import Outcome, Shape
