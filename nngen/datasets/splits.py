@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nngen.datasets.source import Images, Raw
 from nngen.errors import DataError
 from nngen.seeds import derive
+from nngen.text import counted
 
 Splits: TypeAlias = dict[str, tuple[Images, npt.NDArray[np.int64]]]
 """Images and labels of each split."""
@@ -66,7 +67,8 @@ def split(
         count = max(1, round(share * len(members)))
         if len(members) <= count:
             shown = class_names[label] if class_names else label
-            raise DataError(f"{name}: class {shown} has {len(members)} images; at least 3 are needed to split them")
+            found = counted(len(members), "image")
+            raise DataError(f"{name}: class {shown} has {found}; at least 3 are needed to split them")
         chosen.append(random.permutation(members)[:count])
     taken = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), taken), taken

@@ -192,7 +192,7 @@ def test_what_systems_leave_in_folders_is_passed_over_at_every_level(tmp_path):
     (tmp_path / "lying" / "notes.txt").write_text("ours")
     raw = FolderSource(tmp_path).decode()
     assert len(raw.images) == 12
-    assert "1 files are not images and are left out: notes.txt" in raw.notes
+    assert "left out, since not images: notes.txt" in raw.notes
     assert any(note.endswith("hidden, system or special files are left out") for note in raw.notes)
 
 
@@ -371,7 +371,7 @@ def test_a_class_too_small_to_split_is_named(tmp_path, cache):
     write(tmp_path / "data")
     for number in (1, 2, 3):
         (tmp_path / "data" / "lying" / f"{number:03d}.png").unlink()
-    with pytest.raises(DataError, match="class lying has 1 images"):
+    with pytest.raises(DataError, match="class lying has 1 image;"):
         load_dataset(f"folder:{tmp_path / 'data'}")
 
 
@@ -383,7 +383,7 @@ def test_the_command_reports_what_it_read_and_names_unreadable_images(tmp_path, 
     command = ("train", str(tmp_path / "Linear.py"), "--dataset", f"folder:{tmp_path / 'data'}", "--threads", "1")
     refused = nngen(*command)
     assert refused.code == 1
-    assert "1 images cannot be read: lying/broken.png" in refused.err
+    assert "1 image cannot be read: lying/broken.png" in refused.err
     done = nngen(*command, "--skip-unreadable", "--epochs", "10", "--batch", "16", "--lr", "0.01", "--json")
     assert "120 images in 3 classes: diagonal 40, lying 40 and standing 40" in done.err
     assert "left out: lying/broken.png" in done.err

@@ -51,7 +51,7 @@ def test_a_table_gives_paths_classes_and_splits(tmp_path, cache):
         split: {number: "cat" if number % 2 else "dog" for number in numbers}
         for split, numbers in (("train", range(16)), ("validation", range(16, 20)), ("test", range(20, 23)))
     }
-    assert "1 images of other splits than train, val and test are left out: extra" in data.notes
+    assert "left out: 1 image of other splits than train, val and test: extra" in data.notes
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t"])
@@ -78,7 +78,7 @@ def test_numbers_of_classes_are_sorted_by_value_and_splits_drawn(sign, tmp_path,
         (["path,label"], "lists no images"),
         (
             ["path,label", "images/0.png,cat", "no.png,dog"],
-            "1 images cannot be read: no.png cannot be read: No",
+            "1 image cannot be read: no.png cannot be read: No",
         ),
         (
             ["path,label,split", "images/0.png,cat,val", "images/1.png,dog,test"],
@@ -167,7 +167,7 @@ def test_parquet_files_and_images_without_a_class(hub, tmp_path, cache, monkeypa
     unlabelled.to_parquet(str(tmp_path / "set/test-00000-of-00001.parquet"))
     data = load_dataset(f"hf:{tmp_path / 'set'}")
     assert [len(part) for part in contents(data).values()] == [16, 4, 4]
-    assert "24 images of test have no class and are left out" in data.notes
+    assert "left out: 24 images of test without a class" in data.notes
 
 
 def test_tables_without_images_or_classes_are_explained(hub, tmp_path, cache):

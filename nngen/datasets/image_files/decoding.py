@@ -204,7 +204,7 @@ def check_room(folder: Path, length: int) -> None:
 def unreadable(title: str, reasons: Sequence[str]) -> DataError:
     """Return the error that names images which cannot be read."""
     return DataError(
-        f"{title}: {len(reasons)} images cannot be read: {'; '.join(reasons[:_MAX_NAMED])}"
+        f"{title}: {counted(len(reasons), 'image')} cannot be read: {'; '.join(reasons[:_MAX_NAMED])}"
         f"{'; ...' if len(reasons) > _MAX_NAMED else ''}: remove them, or leave them out with --skip-unreadable"
     )
 
@@ -232,7 +232,7 @@ def _repeated(splits: Mapping[str, ImageFiles], digests: Mapping[str, npt.NDArra
             )
     again = int((first != np.arange(len(first))).sum())
     if again and not notes:
-        notes.append(f"{again} images are equal to another one of their split, pixel by pixel")
+        notes.append(f"images that are equal to another one of their split, pixel by pixel: {again:,}")
     return notes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nngen.datasets.image_files.image_file import ImageFile
 from nngen.errors import DataError
-from nngen.text import listed
+from nngen.text import counted, listed
 
 SPLITS = {
     "train": "train",
@@ -92,7 +92,7 @@ def read_tree(root: Path, images: Iterable[ImageFile]) -> Tree:
     if not deep:
         classes = _classes(root, groups)
         files = [(file, classes.index(name)) for name in classes for file, _ in groups[name]]
-        note = f"{len(loose)} images outside of the folders of classes are left out" if loose else ""
+        note = f"left out: {counted(len(loose), 'image')} outside of the folders of classes" if loose else ""
         return Tree(classes=_shown(classes), splits={"train": files}, note=note)
     if deep != groups.keys():
         other, named_so = listed(sorted(groups.keys() - deep), 5), listed(sorted(deep), 5)
@@ -105,7 +105,10 @@ def _with_splits(
 ) -> Tree:
     if "train" not in groups or len(groups) == 1:
         lacking = "train" if "train" not in groups else "test or val"
-        raise DataError(f"{root} has the split {listed(sorted(names.values()))} alone: it lacks {lacking}")
+        found = listed(sorted(names.values()))
+        raise DataError(
+            f"{root} has the split {found} alone: it lacks {lacking}; name a folder of classes to have it split"
+        )
     by_class: dict[str, dict[str, list[ImageFile]]] = {split: {} for split in groups}
     for split, files in groups.items():
         for file, parts in files:

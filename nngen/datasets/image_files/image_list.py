@@ -66,7 +66,7 @@ def read_headers(
             progress(done, len(files))
     if faults and not skip_unreadable:
         raise unreadable(title, faults)
-    notes = [f"{len(other)} files are not images and are left out: {listed(other, 4)}"] if other else []
+    notes = [f"left out, since not images: {listed(other, 4)}"] if other else []
     return headers, notes + [f"left out: {reason}" for reason in faults]
 
 

@@ -17,7 +17,7 @@ from nngen.datasets.image_files.image_list import files_key, of_shape, raw_image
 from nngen.datasets.source import Progress, Raw
 from nngen.errors import DataError, MissingExtraError
 from nngen.files import path_kind, read_regular
-from nngen.text import listed, one_line
+from nngen.text import counted, listed, one_line
 from nngen.types import Shape
 
 SAVED = ("dataset_dict.json", "state.json")
@@ -171,7 +171,8 @@ class HubSource(TableSource):
                 file = Embedded(name=f"image {place} of {split or self.text}", read=read)
                 rows.append((file, names[value] if names else str(value), str(values[own][place]) if own else split))
         notes = [
-            f"{count} images of {split or self.text} have no class and are left out" for split, count in without.items()
+            f"left out: {counted(count, 'image')} of {split or self.text} without a class"
+            for split, count in without.items()
         ]
         if not rows:
             raise DataError(f"{self.name} has no images with a class")
@@ -214,7 +215,7 @@ def _tree(title: str, rows: Sequence[Row], order: Sequence[str]) -> tuple[Tree, 
     if other:
         count = sum(row[2] in other for row in rows)
         shown = listed([split or "(none)" for split in other], 5)
-        notes.append(f"{count} images of other splits than train, val and test are left out: {shown}")
+        notes.append(f"left out: {counted(count, 'image')} of other splits than train, val and test: {shown}")
     if len(by_class) == 1:
         by_class = {"train": next(iter(by_class.values()))}
     elif "train" not in by_class:
