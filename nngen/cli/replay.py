@@ -212,7 +212,7 @@ def _note_left_out(left_out: Counter[tuple[str, str]]) -> None:
     ordered = sorted(reasons.items(), key=lambda item: (-item[1].total(), item[0]))
     for reason, models in ordered[:_SHOWN]:
         named = ", ".join(sorted(models)[:5]) + (", ..." if len(models) > 5 else "")
-        note(f"{models.total():,} record(s) of {named} cannot be replayed: {reason}")
+        note(f"{counted(models.total(), 'record')} of {named} cannot be replayed: {reason}")
     if len(ordered) > _SHOWN:
         note(f"{len(ordered) - _SHOWN} further reasons are in --json")
 

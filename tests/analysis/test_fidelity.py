@@ -94,7 +94,7 @@ def test_the_line_of_a_report_is_from_the_table_of_the_package():
     )
     assert "epochs reach 0.6" in fidelity_note("cifar-10", 1)
     assert "epochs reach" not in fidelity_note("cifar-10", 20)
-    assert "folder itself was not measured" in fidelity_note("folder:/photos", 5)
+    assert "photos itself was not measured" in fidelity_note("folder:/home/photos", 5)
     assert fidelity_note("mnist", 50) == ""
 
 
@@ -233,7 +233,7 @@ def test_a_ranking_below_a_tau_of_six_tenths_is_warned_of(monkeypatch):
     )
     assert fidelity_note("cifar-10", 3) == f"after 3 epochs {words} 0.60 (0.50 to 0.70; LEMUR, cifar-10)"
     assert fidelity_note("table:x", 3) == (
-        f"after 3 epochs {words} 0.60 (0.50 to 0.70; LEMUR, cifar-10; table itself was not measured)"
+        f"after 3 epochs {words} 0.60 (0.50 to 0.70; LEMUR, cifar-10; x itself was not measured)"
     )
     assert fidelity_note("mnist", 2) == (
         f"after 2 epochs {words} 0.10 (0.00 to 0.20; LEMUR, mnist): {last}; 50 epochs reach 0.6"

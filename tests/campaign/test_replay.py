@@ -234,7 +234,7 @@ def test_the_command_trains_stores_and_goes_on(nngen, tree, mnist, tmp_path, mon
     for row in found["records"]:
         assert row["difference"] == pytest.approx(row["accuracy"] - row["recorded"])
         assert 0 <= row["accuracy"] < 1 and row["parameters"] > 100
-    assert "1 record(s) of Alpha cannot be replayed: transform bf-v1-Pad_38 has no equal in nngen" in first.err
+    assert "1 record of Alpha cannot be replayed: transform bf-v1-Pad_38 has no equal in nngen" in first.err
     assert "2 of 2  Alpha  recorded" in first.err
     assert first.next.startswith("nngen fidelity")
     again = nngen(*tokens)

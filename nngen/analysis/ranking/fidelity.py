@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nngen.archive.records import CampaignRecord, TrialLine
 from nngen.families.catalogue import is_base
-from nngen.text import counted
+from nngen.text import counted, public_name
 from nngen.types import Record
 
 EPOCHS = (1, 2, 5, 10, 20)
@@ -190,7 +190,7 @@ def fidelity_note(dataset: str, epochs: int) -> str:
         return ""
     known = dataset if dataset in published() else "cifar-10"
     tau, low, high = published()[known][epochs - 1]
-    other = "" if known == dataset else f"; {dataset.partition(':')[0]} itself was not measured"
+    other = "" if known == dataset else f"; {public_name(dataset)} itself was not measured"
     plain = (
         f"after {counted(epochs, 'epoch')} families rank like after {LAST} with tau {tau:.2f}"
         f" ({low:.2f} to {high:.2f}; LEMUR, {known}{other})"
