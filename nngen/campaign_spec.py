@@ -246,6 +246,8 @@ class CampaignSpec:
             now = ", ".join(f"{flag_of(name)} {shown(value)}" for name, value in differs.items())
             then = ", ".join(f"{flag_of(name)} {shown(getattr(self, name))}" for name in differs)
             more = f"; {_GROWING} may grow by nngen campaign run" if differs.keys() & {*_GROW, "rungs"} else ""
+            if [*differs] == ["time_limit_s"]:
+                more = ", which takes over what was trained within its limit"
             raise UsageError(
                 f"campaign {self.name} began with {then}, not {now}: leave it out to go on, or choose another name"
                 + more

@@ -22,6 +22,14 @@ _TRIALS = (
     "JOIN plans ON plans.id = trials.plan_id LEFT JOIN reveals ON reveals.trial_id = trials.id"
 )
 
+_SAME_TRIAL = """
+    SELECT id FROM trials
+    WHERE candidate_id = ? AND data_fingerprint = ? AND state = 'done' AND copied_from IS NULL AND (
+        spec = ? OR outcome = 'valid' AND seconds <= ?
+        AND CASE WHEN json_valid(spec) THEN json_remove(spec, '$.wall_s') = json_remove(?, '$.wall_s') END)
+    ORDER BY id LIMIT 1
+"""
+
 
 class TrialQueries(Queries):
     """Trials of an archive, with their results."""
@@ -100,14 +108,12 @@ class TrialQueries(Queries):
         return self._built("trials", *_of_campaign(SCORES, campaign), TrialRows().score)
 
     def same_trial(self, candidate_id: str, spec: TrialSpec, data_fingerprint: str) -> StoredTrial | None:
-        """Find a finished trial of the same candidate, specification and data (``data_fingerprint``)."""
-        row = self._one(
-            "SELECT id FROM trials WHERE candidate_id = ? AND spec = ? AND data_fingerprint = ? "
-            "AND state = 'done' AND copied_from IS NULL ORDER BY id LIMIT 1",
-            candidate_id,
-            spec_to_text(spec),
-            data_fingerprint,
-        )
+        """Find a finished trial of the same candidate, specification and data (``data_fingerprint``).
+
+        A trial that was trained within the time limit of ``spec`` is the same whatever its own limit was.
+        """
+        text = spec_to_text(spec)
+        row = self._one(_SAME_TRIAL, candidate_id, data_fingerprint, text, spec.time_limit_s, text)
         return self.trial(row["id"]) if row else None
 
     def predictions(self, trial_id: int, split: str) -> bytes:

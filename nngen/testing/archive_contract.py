@@ -331,8 +331,19 @@ class ArchiveContract:
         assert (found.id, found.curve, found.suspect) == (first, RESULT.curve, RESULT.suspect)
         assert filled.same_trial(CANDIDATE.id, replace(SPEC, epochs=2), "d1") is None
         assert filled.same_trial(CANDIDATE.id, SPEC, "d2") is None
+        longer = replace(SPEC, time_limit_s=2 * SPEC.time_limit_s)
+        assert filled.same_trial(CANDIDATE.id, longer, "d1") is not None
+        assert filled.same_trial(CANDIDATE.id, replace(longer, epochs=2), "d1") is None
+        assert filled.same_trial(CANDIDATE.id, replace(SPEC, time_limit_s=RESULT.seconds / 2), "d1") is None
         _run(filled, second, RESULT, copied_from=first)
         assert filled.trials("one")[1].copied_from == first
+
+    def test_a_failure_is_not_the_same_under_another_time_limit(self, filled: Archive) -> None:
+        slow = Verdict(outcome=Outcome.TIMEOUT, rule="time", message="it reached its time limit")
+        _run(filled, filled.trials("one")[0].id, replace(RESULT, verdict=slow, validation_accuracy=None))
+        assert filled.same_trial(CANDIDATE.id, SPEC, "d1") is not None
+        longer = replace(SPEC, time_limit_s=2 * SPEC.time_limit_s)
+        assert filled.same_trial(CANDIDATE.id, longer, "d1") is None
 
     def test_events_tell_the_story_in_order(self, filled: Archive) -> None:
         first = filled.trials("one")[0].id

@@ -99,6 +99,18 @@ def test_another_campaign_takes_over_the_same_work(archive):
     assert len(other.trained) + sum("A" in t.experts and not t.trained for t in archive.trials("three")) == 20
 
 
+def test_under_a_longer_time_limit_what_ran_out_of_time_is_tried_again(archive):
+    campaign(archive, engine=FakeEngine(trials={"A": Outcome.TIMEOUT}), size=20, time_limit_s=60.0).run()
+    late = [trial.experts for trial in archive.trials("one") if not trial.trained]
+    with pytest.raises(UsageError, match="another name, which takes over what was trained within its limit"):
+        campaign(archive, size=20, time_limit_s=120.0).run()
+    engine = FakeEngine()
+    campaign(archive, engine=engine, name="two", size=20, time_limit_s=120.0).run()
+    assert late
+    assert [trial.experts for trial in archive.trials("two") if trial.copied_from is None] == late
+    assert len(engine.trained) == len(late)
+
+
 class Interrupting(FakeEngine):
     def train(self, *args, **kwargs):
         if len(self.trained) == 3:

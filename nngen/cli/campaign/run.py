@@ -42,7 +42,8 @@ def run(
     Every draw and every result is stored at once, so a campaign may be stopped or killed at any moment. Arguments
     that are left out when resuming keep their stored values; those that are typed must agree with them, except
     budgets and machines, which may change, and --size, --epochs, --rungs, --finalists and --replicates, which may
-    grow: more epochs are a further rung. Ctrl-C finishes the running trials, a second one ends at once.
+    grow: more epochs are a further rung. For a longer --time-limit begin a campaign of another name with the same
+    --seed: it takes over what was trained. Ctrl-C finishes the running trials, a second one ends at once.
     When all is done, the candidate with the best validation accuracy gets its test accuracy.
 
     Args:
