@@ -91,11 +91,11 @@ def test_what_was_saved_and_what_it_would_have_cost(trained):
     assert (worse.ended, worse.saved_s, worse.tested, worse.wrong) == (1, 6.0, 13, 1)
     assert worse.regret == pytest.approx(0.9 - 0.6)
     assert worse.sentence == (
-        "1 trials were ended early, which saved about 0 min; of 13 that ran to their end the rule would have ended 1 "
+        "ended early: 1 trial, which saved about 6.0 s; of 13 that ran to their end the rule would have ended 1 "
         "that went on, and the best would have lost 0.3000"
     )
     assert Saving(ended=2, saved_s=150, tested=1, wrong=0, regret=0).sentence.startswith(
-        "2 trials were ended early, which saved about 2 min"
+        "ended early: 2 trials, which saved about 2.5 min; of 1 "
     )
 
 

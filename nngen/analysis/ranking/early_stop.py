@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nngen.analysis.formatting import duration
 from nngen.archive.records import StoredTrial
 from nngen.campaign_spec import CampaignSpec
+from nngen.text import counted
 
 ENDED_EARLY = "ended early"
 """Beginning of ``Score.suspect`` of a trial that was ended: its accuracy is not that of its last epoch."""
@@ -98,9 +100,9 @@ class Saving:
     def sentence(self) -> str:
         """The result in one clause."""
         return (
-            f"{self.ended:,} trials were ended early, which saved about {self.saved_s / 60:.0f} min; of {self.tested:,}"
-            f" that ran to their end the rule would have ended {self.wrong:,} that went on, and the best would have"
-            f" lost {self.regret:.4f}"
+            f"ended early: {counted(self.ended, 'trial')}, which saved about {duration(self.saved_s)}; of"
+            f" {self.tested:,} that ran to their end the rule would have ended {self.wrong:,} that went on, and the"
+            f" best would have lost {self.regret:.4f}"
         )
 
 
