@@ -181,7 +181,7 @@ def read_table() -> tuple[dict[tuple[str, ...], Cell], str]:
     rows = json.loads(TABLE.read_text(encoding="utf-8"))["trials"]
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        if (row["images"], row["epochs"]) == FIDELITY and "outcome" not in row:
+        if (row["images"], row["epochs"]) == FIDELITY and not row.keys() & {"outcome", "plan"}:
             found.setdefault(tuple(sorted(row["experts"])), []).append(row)
     cells = {
         names: Cell(
